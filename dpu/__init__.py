@@ -1,0 +1,1 @@
+"""The accelerator in pure software: .xmodel files, exact arithmetic, emulated vart and xir."""

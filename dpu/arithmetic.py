@@ -1,0 +1,115 @@
+"""The DPU's number rules: rounding, shifts, saturation, average-pool reciprocals.
+
+A fixed-point tensor holds int8 values q with a fix point p; q means q * 2**-p.
+Sources: XIR and vai_q_pytorch (Apache-2.0), checked against models that AMD's
+compiler made for the ZCU104.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dpu.errors import UnsupportedError
+
+Array = np.ndarray[Any, Any]
+
+INT8_MIN, INT8_MAX = -128, 127
+
+LEAKY_NUMERATOR, LEAKY_SHIFT = 26, 8
+"""Leaky ReLU multiplies negative values by 26/256 (vai_q_pytorch, LeakyReLU)."""
+
+SIXTH_NUMERATOR, SIXTH_SHIFT = 2731, 14
+"""Hard sigmoid multiplies by 2731/2**14, nearly 1/6 (vai_q_pytorch, Hardsigmoid)."""
+
+MAX_SHIFT = 16
+"""Largest output shift and largest bias shift of a DPU convolution."""
+
+
+def shift_round(acc: Array, shift: int) -> Array:
+    """``floor(acc / 2**shift + 1/2)`` on integers; a negative shift multiplies, exactly.
+
+    Parameters
+    ----------
+    acc : int64 array
+    shift : bits to drop; halves round towards +infinity (DPU_ROUND)
+    """
+    if shift <= 0:
+        return acc << -shift
+    return (acc + (1 << (shift - 1))) >> shift
+
+
+def saturate(values: Array, low: int = INT8_MIN, high: int = INT8_MAX) -> Array:
+    """Clip to [low, high] and store as int8."""
+    return np.clip(values, low, high).astype(np.int8)
+
+
+def round_half_up(values: Array) -> Array:
+    """DPU_ROUND: ``floor(x + 0.5)``."""
+    return np.floor(values + 0.5)
+
+
+def round_half_away(values: Array) -> Array:
+    """STD_ROUND: halves away from zero, C's ``round``."""
+    return np.copysign(np.floor(np.abs(values) + 0.5), values)
+
+
+ROUND_MODES = {
+    "DPU_ROUND": round_half_up,
+    "PY3_ROUND": np.rint,
+    "STD_ROUND": round_half_away,
+}
+"""By the name that stands in the file. PY3_ROUND is half to even, as Python 3's round."""
+
+
+def quantise(values: Array, fix_point: int, round_mode: str, bit_width: int, signed: bool) -> Array:
+    """Real values to integers: ``clip(round(x * 2**fix_point))``, as float64.
+
+    Raises
+    ------
+    UnsupportedError
+        The rounding mode is none of `ROUND_MODES`.
+    """
+    if round_mode not in ROUND_MODES:
+        raise UnsupportedError(f"round_mode {round_mode!r} is not one of {', '.join(ROUND_MODES)}")
+    low = -(1 << (bit_width - 1)) if signed else 0
+    high = (1 << (bit_width - signed)) - 1
+    scaled = np.asarray(values, np.float64) * 2.0**fix_point
+    # NaN has no integer; the DPU never sees one, the CPU part of a graph may.
+    scaled = np.nan_to_num(scaled, nan=0.0, posinf=high, neginf=low)
+    return np.clip(ROUND_MODES[round_mode](scaled), low, high)
+
+
+_POOL_RECIPROCALS = {
+    (3, 3): (7, 6),
+    (5, 5): (10, 8),
+    (6, 6): (7, 8),
+    (3, 6): (7, 8),
+    (6, 3): (7, 8),
+    (7, 7): (21, 10),
+    (14, 14): (21, 12),
+}
+
+
+@lru_cache(maxsize=None)
+def pool_reciprocal(kernel_width: int, kernel_height: int) -> tuple[int, int]:
+    """Numerator m and shift n of the average pool's factor ``m / 2**n``, nearly 1/area.
+
+    Some window sizes have their own numbers; for the others
+    ``m = round(2**n / area)`` with the n in [0, ceil(log2(128 * area))) whose
+    error ``|m / 2**n - 1 / area|`` is smallest, the first such n
+    (vai_q_pytorch, DPUAvgPool).
+    """
+    if (kernel_width, kernel_height) in _POOL_RECIPROCALS:
+        return _POOL_RECIPROCALS[kernel_width, kernel_height]
+    area = kernel_width * kernel_height
+    best, best_error = (1, 0), math.inf
+    for shift in range(math.ceil(math.log2(128 * area))):
+        numerator = round((1 << shift) / area)
+        error = abs(numerator / (1 << shift) - 1 / area)
+        if error < best_error:
+            best, best_error = (numerator, shift), error
+    return best

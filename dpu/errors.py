@@ -1,0 +1,19 @@
+"""What can go wrong, each with a message that is one clear line."""
+
+from __future__ import annotations
+
+
+class DpuError(RuntimeError):
+    """Base of every error that dpu/ raises on purpose."""
+
+
+class XmodelError(DpuError):
+    """The file is no usable .xmodel: truncated, corrupt, too large or of another kind."""
+
+
+class UnknownOpError(DpuError):
+    """An op type that neither the built-in operators nor a plugin implements."""
+
+
+class UnsupportedError(DpuError):
+    """A known op with attributes, shapes or types that are not implemented."""

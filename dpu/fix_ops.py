@@ -1,0 +1,371 @@
+"""The DPU's operators in plain integer numpy: the reference that everything is held against.
+
+One function per op type. Each takes the op (its attributes and the fix points
+of its tensors) and the int8 arrays of its inputs by argument name, with any
+batch size, and returns the int8 output. Sources are named in the docstrings;
+"XIR" stands for the op definitions that AMD's compiler writes into every file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dpu import cpu_ops
+from dpu.arithmetic import (
+    INT8_MAX,
+    INT8_MIN,
+    LEAKY_NUMERATOR,
+    LEAKY_SHIFT,
+    SIXTH_NUMERATOR,
+    SIXTH_SHIFT,
+    pool_reciprocal,
+    saturate,
+    shift_round,
+)
+from dpu.errors import UnsupportedError
+from dpu.windows import (
+    Array,
+    Window,
+    convolve,
+    convolve_depthwise,
+    insert_zeros,
+    transposed_window_of,
+    window_of,
+)
+
+Inputs = dict[str, list[Array]]
+
+
+def fix_point(op: Any) -> int:
+    """The fix point of an op's output tensor."""
+    return int(op.get_output_tensor().get_attr("fix_point"))
+
+
+def input_fix_point(op: Any, arg: str = "input", index: int = 0) -> int:
+    """The fix point of one of an op's input tensors."""
+    return int(op.get_input_tensor(arg, index).get_attr("fix_point"))
+
+
+def activate(acc: Array, op: Any, acc_fix_point: int) -> Array:
+    """The end of every convolution and eltwise: nonlinearity, shift, rounding, saturation.
+
+    ``q = clip(floor(acc / 2**s + 1/2))`` with ``s = acc_fix_point - fix_point``
+    (measured on AMD's models). RELU clips at 0, RELU6 also at ``6 * 2**p``,
+    LEAKYRELU multiplies negative accumulators by 26/256 before the shift.
+    HSIGMOID and HSWISH are `hard_sigmoid_fix` and `hard_swish_fix` on the
+    result rounded to the fix point `hsigmoid_in` (XIR attributes).
+    """
+    kind = nonlinear(op)
+    out = fix_point(op)
+    if kind in ("HSIGMOID", "HSWISH"):
+        between = int(op.get_attr("hsigmoid_in"))
+        q = saturate(shift_round(acc, acc_fix_point - between)).astype(np.int64)
+        return _hard(q, between, op, kind == "HSWISH", out)
+    shift = acc_fix_point - out
+    if kind == "LEAKYRELU":
+        acc = np.where(acc < 0, acc * LEAKY_NUMERATOR, acc << LEAKY_SHIFT)
+        shift += LEAKY_SHIFT
+    return saturate(shift_round(acc, shift), *limits(kind, out))
+
+
+def nonlinear(op: Any) -> str:
+    """The op's `nonlinear` attribute, "NONE" where it has none."""
+    kind = op.get_attr("nonlinear") if op.has_attr("nonlinear") else "NONE"
+    kind = kind or "NONE"
+    if kind not in ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH"):
+        raise UnsupportedError(f"op {op.get_name()!r}: nonlinear {kind!r} is not implemented")
+    return str(kind)
+
+
+def limits(kind: str, out_fix_point: int) -> tuple[int, int]:
+    """Least and greatest int8 value that a nonlinearity leaves."""
+    low = 0 if kind in ("RELU", "RELU6") else INT8_MIN
+    # 6 * 2**p is below 1 for p < -2; rounding as everywhere keeps it an integer.
+    six = math.floor(6 * 2.0**out_fix_point + 0.5)
+    return low, min(six, INT8_MAX) if kind == "RELU6" else INT8_MAX
+
+
+def aligned_bias(op: Any, inputs: Inputs) -> Array | None:
+    """The bias in the accumulator's scale: ``q_b << (p_in + p_w - p_b)``.
+
+    A negative shift rounds (halves up). Source: measured on AMD's models.
+    """
+    if not inputs.get("bias"):
+        return None
+    acc_fix_point = input_fix_point(op) + input_fix_point(op, "weights")
+    shift = acc_fix_point - input_fix_point(op, "bias")
+    return shift_round(inputs["bias"][0].astype(np.int64), -shift)
+
+
+def _convolution(op: Any, inputs: Inputs, x: Array, window: Window, convolution: Any) -> Array:
+    """Padding, accumulation by blocks of rows, bias and `activate`."""
+    weights = inputs["weights"][0].astype(np.int64)
+    if convolution is convolve_depthwise:
+        weights = depthwise_weights(weights, x.shape[3])
+    bias = aligned_bias(op, inputs)
+    padded = window.pad(x)
+    dims = op.get_output_tensor().dims
+    out = np.empty((x.shape[0], *dims[1:]), np.int8)
+    acc_fix_point = input_fix_point(op) + input_fix_point(op, "weights")
+    for rows in window.row_blocks(x.shape[0] * dims[2] * dims[3]):
+        acc = convolution(padded, weights, window, rows)
+        if bias is not None:
+            acc += bias
+        out[:, rows] = activate(acc, op, acc_fix_point)
+    return out
+
+
+def depthwise_weights(weights: Array, channels: int) -> Array:
+    """Depthwise weights as (multiplier, H, W, C), also where the file has (C, H, W, 1)."""
+    if weights.shape[3] != channels and weights.shape[0] == channels and weights.shape[3] == 1:
+        return np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
+    return weights
+
+
+def conv2d_fix(op: Any, inputs: Inputs) -> Array:
+    """``acc = sum(q_in * q_w) + bias``, then `activate`; weights OHWI (measured)."""
+    x = inputs["input"][0]
+    return _convolution(op, inputs, x, window_of(op.get_attrs(), *x.shape[1:3]), convolve)
+
+
+def depthwise_conv2d_fix(op: Any, inputs: Inputs) -> Array:
+    """As conv2d-fix with one kernel per channel; weights (multiplier, H, W, C) (XIR)."""
+    x = inputs["input"][0]
+    window = window_of(op.get_attrs(), *x.shape[1:3])
+    return _convolution(op, inputs, x, window, convolve_depthwise)
+
+
+def transposed_conv2d_fix(op: Any, inputs: Inputs) -> Array:
+    """A convolution over the input with zeros between its pixels.
+
+    The file's weights are turned already: AMD's exporter reverses rows and
+    columns of PyTorch's, so the taps are used as they lie (vai_q_pytorch,
+    xir exporter).
+    """
+    x = inputs["input"][0]
+    window = transposed_window_of(op.get_attrs(), *x.shape[1:3])
+    spread = insert_zeros(x, *reversed(op.get_attr("stride")))
+    return _convolution(op, inputs, spread, window, convolve)
+
+
+def transposed_depthwise_conv2d_fix(op: Any, inputs: Inputs) -> Array:
+    """As transposed-conv2d-fix with one kernel per channel."""
+    x = inputs["input"][0]
+    window = transposed_window_of(op.get_attrs(), *x.shape[1:3])
+    spread = insert_zeros(x, *reversed(op.get_attr("stride")))
+    return _convolution(op, inputs, spread, window, convolve_depthwise)
+
+
+def inner_product_fix(op: Any, inputs: Inputs) -> Array:
+    """``acc = x . w + bias`` over the flattened input; weights (O, ...) (XIR)."""
+    x = inputs["input"][0]
+    weights = inputs["weights"][0].astype(np.int64)
+    flat = x.reshape(x.shape[0], -1).astype(np.int64)
+    acc = flat @ weights.reshape(weights.shape[0], -1).T
+    bias = aligned_bias(op, inputs)
+    if bias is not None:
+        acc += bias
+    out = activate(acc, op, input_fix_point(op) + input_fix_point(op, "weights"))
+    return out.reshape(x.shape[0], *op.get_output_tensor().dims[1:])
+
+
+def matmul_fix(op: Any, inputs: Inputs) -> Array:
+    """``acc = a . b + bias`` on the last two axes, either transposed on demand (XIR)."""
+    a, b = (array.astype(np.int64) for array in inputs["input"])
+    a = a.swapaxes(-1, -2) if cpu_ops.attr(op, "transpose_a", False) else a
+    b = b.swapaxes(-1, -2) if cpu_ops.attr(op, "transpose_b", False) else b
+    acc = a @ b
+    acc_fix_point = input_fix_point(op) + input_fix_point(op, "input", 1)
+    if inputs.get("bias"):
+        shift = acc_fix_point - input_fix_point(op, "bias")
+        acc = acc + shift_round(inputs["bias"][0].astype(np.int64), -shift)
+    return activate(acc, op, acc_fix_point)
+
+
+def pool_fix(op: Any, inputs: Inputs) -> Array:
+    """Maximum of the window, or its sum times a fixed-point reciprocal (`pool_reciprocal`).
+
+    Padding is -128 for the maximum and 0 for the average, whose divisor is the
+    whole window (vai_q_pytorch, DPUAvgPool).
+    """
+    x = inputs["input"][0]
+    window = window_of(op.get_attrs(), *x.shape[1:3])
+    every_row = slice(0, window.out_h)
+    if op.get_attr("type") == "MAX":
+        padded = window.pad(x, INT8_MIN)
+        taps = (window.under_tap(padded, tap, every_row) for tap in window.taps())
+        best = next(taps).copy()
+        for values in taps:
+            np.maximum(best, values, out=best)
+        return saturate(shift_round(best.astype(np.int64), input_fix_point(op) - fix_point(op)))
+    if op.get_attr("type") != "AVG":
+        raise UnsupportedError(f"op {op.get_name()!r}: pool type {op.get_attr('type')!r}")
+    padded = window.pad(x).astype(np.int64)
+    total = sum(window.under_tap(padded, tap, every_row) for tap in window.taps())
+    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+    shift += input_fix_point(op) - fix_point(op)
+    return saturate(shift_round(np.asarray(total) * numerator, shift))
+
+
+def eltwise_fix(op: Any, inputs: Inputs) -> Array:
+    """Sum (inputs aligned by shifts, rounded once at the end) or product of the inputs.
+
+    Source: vai_q_pytorch (DPU eltwise); ADD and MUL are what the DPU has.
+    """
+    kind = cpu_ops.attr(op, "type", "ADD")
+    arrays = [array.astype(np.int64) for array in inputs["input"]]
+    points = [input_fix_point(op, "input", index) for index in range(len(arrays))]
+    if kind == "ADD":
+        finest = max(points)
+        acc = arrays[0] << (finest - points[0])
+        for array, point in zip(arrays[1:], points[1:], strict=True):
+            acc = acc + (array << (finest - point))
+        return activate(acc, op, finest)
+    if kind == "MUL":
+        acc = arrays[0]
+        for array in arrays[1:]:
+            acc = acc * array
+        return activate(acc, op, sum(points))
+    raise UnsupportedError(f"op {op.get_name()!r}: eltwise type {kind!r} is not ADD or MUL")
+
+
+def concat_fix(op: Any, inputs: Inputs) -> Array:
+    """The inputs one after the other; one with another fix point is requantised first."""
+    axis = op.get_attr("axis")
+    parts = [
+        _requantise(array, input_fix_point(op, "input", index), fix_point(op))
+        for index, array in enumerate(inputs["input"])
+    ]
+    return np.concatenate(parts, axis)
+
+
+def hard_sigmoid_fix(op: Any, inputs: Inputs) -> Array:
+    """``clip(q + 3, 0, 6) * 2731 / 2**14`` in fixed point, rounded to the output's fix point.
+
+    Source: vai_q_pytorch's Hardsigmoid (2731/16384 for 1/6); the shift is XIR's
+    attribute `shift_hsigmoid` = 14 + p_in - p_out, which AMD's file confirms.
+    """
+    q = inputs["input"][0].astype(np.int64)
+    return _hard(q, input_fix_point(op), op, False, fix_point(op))
+
+
+def hard_swish_fix(op: Any, inputs: Inputs) -> Array:
+    """``q * hard_sigmoid(q)``; the sigmoid keeps 8 bits with the fix point 7.
+
+    Source: vai_q_pytorch's Hardswish, a product of x and its 8-bit hard sigmoid.
+    """
+    q = inputs["input"][0].astype(np.int64)
+    return _hard(q, input_fix_point(op), op, True, fix_point(op))
+
+
+HARD_SIGMOID_FIX_POINT = 7
+"""Fix point of the hard sigmoid inside a hard swish: values in [0, 1]."""
+
+
+def _hard(q: Array, point: int, op: Any, swish: bool, out_fix_point: int) -> Array:
+    # 3 and 6 as integers of this fix point; below p = 0 they round.
+    three, six = (math.floor(value * 2.0**point + 0.5) for value in (3, 6))
+    acc = np.clip(q + three, 0, six) * SIXTH_NUMERATOR
+    gate_fix_point = HARD_SIGMOID_FIX_POINT if swish else out_fix_point
+    gate = saturate(shift_round(acc, SIXTH_SHIFT + point - gate_fix_point))
+    if not swish:
+        return gate
+    return saturate(shift_round(q * gate, point + HARD_SIGMOID_FIX_POINT - out_fix_point))
+
+
+def relu_fix(op: Any, inputs: Inputs) -> Array:
+    """relu-fix, relu6-fix, leaky-relu-fix: `activate` with that nonlinearity."""
+    kind = {"relu-fix": "RELU", "relu6-fix": "RELU6", "leaky-relu-fix": "LEAKYRELU"}[op.get_type()]
+    acc = inputs["input"][0].astype(np.int64)
+    shift = input_fix_point(op) - fix_point(op)
+    if kind == "LEAKYRELU":
+        acc = np.where(acc < 0, acc * LEAKY_NUMERATOR, acc << LEAKY_SHIFT)
+        shift += LEAKY_SHIFT
+    return saturate(shift_round(acc, shift), *limits(kind, fix_point(op)))
+
+
+def pad_fix(op: Any, inputs: Inputs) -> Array:
+    """Constant, edge-repeating or mirroring border; constant_values are int8 (XIR)."""
+    values = op.get_attr("constant_values") if op.has_attr("constant_values") else b""
+    fill = np.frombuffer(bytes(values), np.int8)
+    return cpu_ops.pad_array(op, inputs["input"][0], int(fill[0]) if fill.size else 0)
+
+
+def reduction_fix(op: Any, inputs: Inputs) -> Array:
+    """Maximum, minimum, sum or mean over axes; the mean uses `pool_reciprocal` of (n, 1)."""
+    kind = op.get_type().removeprefix("reduction_").removesuffix("-fix")
+    x = inputs["input"][0].astype(np.int64)
+    axes = tuple(op.get_attr("axis"))
+    keep = bool(cpu_ops.attr(op, "keep_dims", False))
+    shift = input_fix_point(op) - fix_point(op)
+    if kind == "mean":
+        count = math.prod(x.shape[axis] for axis in axes)
+        numerator, extra = pool_reciprocal(count, 1)
+        acc = x.sum(axes, keepdims=keep) * numerator
+        return saturate(shift_round(acc, shift + extra))
+    reduce = {"max": np.max, "min": np.min, "sum": np.sum}[kind]
+    return saturate(shift_round(reduce(x, axes, keepdims=keep), shift))
+
+
+def moving_fix(op: Any, inputs: Inputs) -> Array:
+    """Ops that only move values (upload, reshape-fix, ...): as their plain form, requantised."""
+    plain = cpu_ops.OPS[op.get_type().removesuffix("-fix")]
+    moved = plain(op, {"input": [inputs["input"][0]]})
+    return _requantise(moved, input_fix_point(op), fix_point(op))
+
+
+def through_float(op: Any, inputs: Inputs) -> Array:
+    """softmax-fix, sigmoid-fix, tanh-fix: dequantise, the plain op in float32, quantise."""
+    plain = cpu_ops.OPS[op.get_type().removesuffix("-fix")]
+    x = inputs["input"][0].astype(np.float32) * np.float32(2.0 ** -input_fix_point(op))
+    y = plain(op, {"input": [x]}).astype(np.float64)
+    return saturate(np.floor(y * 2.0 ** fix_point(op) + 0.5))
+
+
+def _requantise(array: Array, from_fix_point: int, to_fix_point: int) -> Array:
+    if from_fix_point == to_fix_point:
+        return array
+    return saturate(shift_round(array.astype(np.int64), from_fix_point - to_fix_point))
+
+
+OPS: dict[str, Callable[[Any, Inputs], Array]] = {
+    "conv2d-fix": conv2d_fix,
+    "depthwise-conv2d-fix": depthwise_conv2d_fix,
+    "transposed-conv2d-fix": transposed_conv2d_fix,
+    "transposed-depthwise-conv2d-fix": transposed_depthwise_conv2d_fix,
+    "inner-product-fix": inner_product_fix,
+    "matmul-fix": matmul_fix,
+    "pool-fix": pool_fix,
+    "eltwise-fix": eltwise_fix,
+    "depthwise-fix": eltwise_fix,
+    "concat-fix": concat_fix,
+    "hard-sigmoid-fix": hard_sigmoid_fix,
+    "hard-swish-fix": hard_swish_fix,
+    "relu-fix": relu_fix,
+    "relu6-fix": relu_fix,
+    "leaky-relu-fix": relu_fix,
+    "pad-fix": pad_fix,
+    "reduction_max-fix": reduction_fix,
+    "reduction_min-fix": reduction_fix,
+    "reduction_sum-fix": reduction_fix,
+    "reduction_mean-fix": reduction_fix,
+    "softmax-fix": through_float,
+    "sigmoid-fix": through_float,
+    "tanh-fix": through_float,
+    "upload": moving_fix,
+    "download": moving_fix,
+    "identity-fix": moving_fix,
+    "reshape-fix": moving_fix,
+    "flatten-fix": moving_fix,
+    "squeeze-fix": moving_fix,
+    "transpose-fix": moving_fix,
+    "upsample-fix": moving_fix,
+    "strided_slice-fix": moving_fix,
+    "pixel-shuffle-fix": moving_fix,
+    "reorg-fix": moving_fix,
+}
+"""Every -fix op type (and the two that copy to and from the DPU) and its function."""

@@ -1,0 +1,669 @@
+"""Emulation of XIR's Python module: graphs, subgraphs, ops and tensors of an .xmodel.
+
+Names and behaviour follow the pybind11 module `xir` of Vitis AI 2.5/3.0, so
+that a script written for the board runs unchanged; ``python -m dpu shim``
+installs this module under that name. It is the one representation of a graph
+in dpu/: engines, writer and tools work on these classes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from dpu import xmodel
+from dpu.attrs import AttrHolder, AttrValue
+from dpu.errors import DpuError, UnsupportedError, XmodelError
+from dpu.schema import GraphProto
+
+MAX_ELEMENTS = 1 << 29
+"""Most elements of one tensor: seven times PointPillars' largest (76.8 million)."""
+
+
+class DataType:
+    """Element type of a tensor: kind and width in bits, e.g. ``DataType("XINT8")``."""
+
+    class Type(Enum):
+        """The kinds, with their numbers in the file."""
+
+        INT = 0
+        UINT = 1
+        XINT = 2
+        XUINT = 3
+        FLOAT = 4
+        UNKNOWN = 5
+
+    INT, UINT, XINT = Type.INT, Type.UINT, Type.XINT
+    XUINT, FLOAT, UNKNOWN = Type.XUINT, Type.FLOAT, Type.UNKNOWN
+
+    def __init__(self, name: str | DataType.Type = "UNKNOWN", bit_width: int = 0) -> None:
+        if isinstance(name, DataType.Type):
+            self.type, self.bit_width = name, bit_width
+            return
+        kind = name.upper().rstrip("0123456789")
+        if kind not in DataType.Type.__members__:
+            raise DpuError(f"unknown data type {name!r}")
+        self.type = DataType.Type[kind]
+        digits = name[len(kind) :]
+        self.bit_width = int(digits) if digits else bit_width
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataType) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.type.name}{self.bit_width or ''}"
+
+    def __repr__(self) -> str:
+        return f"DataType({str(self)!r})"
+
+
+class Tensor(AttrHolder):
+    """The one output of an op: name, dims (NHWC), element type, attributes."""
+
+    def __init__(self, name: str, dims: Iterable[int], dtype: DataType | str) -> None:
+        super().__init__()
+        self._name = name
+        self._dims = [int(dim) for dim in dims]
+        self._data_type = DataType(dtype) if isinstance(dtype, str) else dtype
+        self._producer: Op | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor (often not the name of its op)."""
+        return self._name
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self._dims)
+
+    @property
+    def dims(self) -> list[int]:
+        """Shape, batch first, channels last."""
+        return list(self._dims)
+
+    @property
+    def dtype(self) -> str:
+        """Element type in lower case, e.g. "xint8" or "float32"."""
+        return str(self._data_type).lower()
+
+    @property
+    def producer(self) -> Op:
+        """The op that computes this tensor."""
+        if self._producer is None:
+            raise DpuError(f"tensor {self._name!r} has no producer")
+        return self._producer
+
+    def get_element_num(self) -> int:
+        """Number of elements."""
+        return math.prod(self._dims)
+
+    def get_data_size(self) -> int:
+        """Size in bytes."""
+        return self.get_element_num() * self._data_type.bit_width // 8
+
+    def __repr__(self) -> str:
+        return f"xir.Tensor{{name: {self._name}, shape: {self._dims}, type: {self.dtype}}}"
+
+
+class Op(AttrHolder):
+    """One operation of a graph."""
+
+    def __init__(self, graph: Graph, name: str, type_: str) -> None:
+        super().__init__()
+        self._graph = graph
+        self._name = name
+        self._type = type_
+        self._inputs: dict[str, list[Op]] = {}
+        self._fanout: list[Op] = []
+        self._output: Tensor | None = None
+
+    def get_name(self) -> str:
+        """Name, unique in the graph."""
+        return self._name
+
+    def get_type(self) -> str:
+        """Op type, e.g. "conv2d-fix"."""
+        return self._type
+
+    def get_graph(self) -> Graph:
+        """The graph that the op belongs to."""
+        return self._graph
+
+    def get_input_num(self, arg_name: str | None = None) -> int:
+        """Number of inputs, of one argument or of all."""
+        if arg_name is not None:
+            return len(self._inputs.get(arg_name, []))
+        return sum(len(ops) for ops in self._inputs.values())
+
+    def get_input_ops(self) -> dict[str, list[Op]]:
+        """The producers of the inputs, by argument name."""
+        return {name: list(ops) for name, ops in self._inputs.items()}
+
+    def get_input_ops_by_name(self, arg_name: str) -> list[Op]:
+        """The producers of one argument."""
+        if arg_name not in self._inputs:
+            raise DpuError(f"op {self._name!r} ({self._type}) has no argument {arg_name!r}")
+        return list(self._inputs[arg_name])
+
+    def get_input_op(self, arg_name: str, index: int = 0) -> Op:
+        """The producer of one input."""
+        ops = self.get_input_ops_by_name(arg_name)
+        if not 0 <= index < len(ops):
+            raise DpuError(f"op {self._name!r}: argument {arg_name!r} has no input {index}")
+        return ops[index]
+
+    def get_input_tensors(self, arg_name: str | None = None) -> list[Tensor]:
+        """The input tensors, of one argument or of all."""
+        if arg_name is not None:
+            return [op.get_output_tensor() for op in self.get_input_ops_by_name(arg_name)]
+        return [op.get_output_tensor() for ops in self._inputs.values() for op in ops]
+
+    def get_input_tensor(self, arg_name: str, index: int = 0) -> Tensor:
+        """One input tensor."""
+        return self.get_input_op(arg_name, index).get_output_tensor()
+
+    def get_output_tensor(self) -> Tensor:
+        """The output tensor."""
+        if self._output is None:
+            raise DpuError(f"op {self._name!r} has no output tensor")
+        return self._output
+
+    def replace_output_tensor(self, tensor: Tensor) -> None:
+        """Give the op another output tensor."""
+        self._output = tensor
+        tensor._producer = self
+
+    def get_fanout_ops(self) -> list[Op]:
+        """The ops that read the output."""
+        return list(self._fanout)
+
+    def get_fanout_num(self) -> int:
+        """Number of ops that read the output."""
+        return len(self._fanout)
+
+    def infer_shape(self) -> None:
+        """Set the output tensor's shape from the inputs' and the attributes."""
+        from dpu.shapes import infer_tensor
+
+        self.replace_output_tensor(infer_tensor(self))
+
+    def __repr__(self) -> str:
+        return f"xir.Op{{name: {self._name}, type: {self._type}}}"
+
+
+class Subgraph(AttrHolder):
+    """A set of ops; the root's children are the stretches that run on one device each."""
+
+    def __init__(self, graph: Graph, name: str, parent: Subgraph | None) -> None:
+        super().__init__()
+        self._graph = graph
+        self._name = name
+        self._parent = parent
+        self._children: list[Subgraph] = []
+        self._own: dict[str, Op] = {}
+
+    def get_name(self) -> str:
+        """Name of the subgraph."""
+        return self._name
+
+    def set_name(self, name: str) -> None:
+        """Rename the subgraph."""
+        self._name = name
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the graph's root."""
+        return self._parent is None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it has no children."""
+        return not self._children
+
+    @property
+    def root(self) -> Subgraph:
+        """The root above (or the subgraph itself)."""
+        return self if self._parent is None else self._parent.root
+
+    @property
+    def depth(self) -> int:
+        """Levels below the root, whose depth is 0."""
+        return 0 if self._parent is None else self._parent.depth + 1
+
+    def get_graph(self) -> Graph:
+        """The graph that the subgraph belongs to."""
+        return self._graph
+
+    def get_parent(self) -> Subgraph:
+        """The subgraph above."""
+        if self._parent is None:
+            raise DpuError("the root subgraph has no parent")
+        return self._parent
+
+    def get_children(self) -> set[Subgraph]:
+        """The subgraphs below, in no order (as in XIR)."""
+        return set(self._children)
+
+    def get_children_num(self) -> int:
+        """Number of subgraphs below."""
+        return len(self._children)
+
+    def is_child(self, other: Subgraph) -> bool:
+        """Whether `other` is a child of this subgraph."""
+        return other in self._children
+
+    def _op_names(self) -> set[str]:
+        names = set(self._own)
+        for child in self._children:
+            names |= child._op_names()
+        return names
+
+    def get_ops(self) -> set[Op]:
+        """All ops in it, in no order (as in XIR)."""
+        return {self._graph.get_op(name) for name in self._op_names()}
+
+    def get_op_num(self) -> int:
+        """Number of ops in it."""
+        return len(self._op_names())
+
+    def has_op(self, op: Op | str) -> bool:
+        """Whether it holds the op (or the op of that name)."""
+        return (op if isinstance(op, str) else op.get_name()) in self._op_names()
+
+    def toposort(self) -> list[Op]:
+        """Its ops, producers before consumers."""
+        names = self._op_names()
+        return [op for op in self._graph.toposort() if op.get_name() in names]
+
+    def ordered_input_tensors(self) -> list[Tensor]:
+        """The tensors that come from outside, in topological order of their first reader."""
+        names = self._op_names()
+        found: dict[str, Tensor] = {}
+        for op in self.toposort():
+            for ops in op.get_input_ops().values():
+                for source in ops:
+                    if source.get_name() not in names:
+                        found.setdefault(source.get_name(), source.get_output_tensor())
+        return list(found.values())
+
+    def ordered_output_tensors(self) -> list[Tensor]:
+        """The tensors that others read or nobody reads, in topological order."""
+        names = self._op_names()
+        outputs = []
+        for op in self.toposort():
+            readers = op.get_fanout_ops()
+            if not readers or any(reader.get_name() not in names for reader in readers):
+                outputs.append(op.get_output_tensor())
+        return outputs
+
+    def get_input_tensors(self) -> set[Tensor]:
+        """The tensors that come from outside, in no order (as in XIR)."""
+        return set(self.ordered_input_tensors())
+
+    def get_output_tensors(self) -> set[Tensor]:
+        """The tensors that leave the subgraph, in no order (as in XIR)."""
+        return set(self.ordered_output_tensors())
+
+    def get_tensor_producer(self, tensor: Tensor) -> Op:
+        """The op that computes `tensor`; an error where it is not in this subgraph."""
+        producer = tensor.producer
+        if not self.has_op(producer):
+            raise DpuError(f"tensor {tensor.name!r} is not computed in subgraph {self._name!r}")
+        return producer
+
+    def toposort_child_subgraph(self) -> list[Subgraph]:
+        """The children, producers before consumers."""
+        home = {name: child for child in self._children for name in child._op_names()}
+        after: dict[Subgraph, set[Subgraph]] = {child: set() for child in self._children}
+        for name, child in home.items():
+            for ops in self._graph.get_op(name).get_input_ops().values():
+                for source in ops:
+                    other = home.get(source.get_name())
+                    if other is not None and other is not child:
+                        after[child].add(other)
+        done: list[Subgraph] = []
+        while len(done) < len(self._children):
+            ready = [c for c in self._children if c not in done and after[c] <= set(done)]
+            if not ready:
+                raise DpuError(f"the children of subgraph {self._name!r} depend on each other")
+            done.append(ready[0])
+        return done
+
+    def create_child_subgraph(self) -> None:
+        """Make one child for each op that a childless subgraph holds (as in XIR)."""
+        if self._children:
+            raise DpuError(f"subgraph {self._name!r} has children already")
+        for name, op in self._own.items():
+            self.add_child(f"subgraph_{name}", [op])
+        self._own = {}
+
+    def add_child(self, name: str, ops: Iterable[Op]) -> Subgraph:
+        """Add a child that holds `ops`; the emulation's own, the board's XIR lacks it."""
+        child = Subgraph(self._graph, name, self)
+        child._own = {op.get_name(): op for op in ops}
+        self._children.append(child)
+        return child
+
+    def merge_children(self, children: Iterable[Subgraph]) -> Subgraph:
+        """Replace some children by one that holds them; returns the new child."""
+        merged = list(children)
+        if not merged or any(child not in self._children for child in merged):
+            raise DpuError("merge_children wants children of this subgraph")
+        ops = [op for child in self._children if child in merged for op in child.toposort()]
+        self._children = [child for child in self._children if child not in merged]
+        return self.add_child(merged[0].get_name(), ops)
+
+    def find_child_subgraph_by_op(self, op: Op) -> Subgraph:
+        """The child that holds `op`."""
+        return self.find_child_subgraph_by_op_name(op.get_name())
+
+    def find_child_subgraph_by_op_name(self, name: str) -> Subgraph:
+        """The child that holds the op called `name`."""
+        for child in self._children:
+            if child.has_op(name):
+                return child
+        raise DpuError(f"no child of subgraph {self._name!r} holds op {name!r}")
+
+    def __repr__(self) -> str:
+        return f"xir.Subgraph{{name: {self._name}, ops: {self.get_op_num()}}}"
+
+
+class Graph(AttrHolder):
+    """A whole network."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._ops: dict[str, Op] = {}
+        self._order: list[Op] | None = None
+        self._root = Subgraph(self, "root", None)
+        self._op_defs: list[Any] = []
+
+    @staticmethod
+    def deserialize(path: str | os.PathLike[str]) -> Graph:
+        """Read an .xmodel.
+
+        Raises
+        ------
+        XmodelError
+            The file is no .xmodel, truncated, too large or contradicts itself.
+        """
+        try:
+            return _from_proto(xmodel.read_graph(path))
+        except XmodelError:
+            raise
+        except DpuError as error:
+            raise XmodelError(f"{path}: {error}") from None
+
+    def serialize(self, path: str | os.PathLike[str]) -> None:
+        """Write an .xmodel, atomically."""
+        xmodel.write_graph(self.to_proto(), path)
+
+    def get_name(self) -> str:
+        """Name of the graph."""
+        return self._name
+
+    def create_op(
+        self,
+        name: str,
+        type: str,
+        attrs: dict[str, AttrValue] | None = None,
+        input_ops: dict[str, list[Op]] | None = None,
+        subgraph: Subgraph | None = None,
+    ) -> Op:
+        """Add an op and infer its output tensor.
+
+        Raises
+        ------
+        DpuError
+            The name is taken, or the shape cannot be inferred.
+        """
+        if name in self._ops:
+            raise DpuError(f"op {name!r} is in the graph already")
+        op = Op(self, name, type)
+        for key, value in (attrs or {}).items():
+            op.set_attr(key, value)
+        op._inputs = {arg: list(ops) for arg, ops in (input_ops or {}).items()}
+        op.infer_shape()
+        for ops in op._inputs.values():
+            for source in ops:
+                source._fanout.append(op)
+        self._ops[name] = op
+        self._order = None
+        (subgraph or self._root)._own[name] = op
+        return op
+
+    def create_const_op(self, name: str, array: Any) -> Op:
+        """Add a `const` op that holds a numpy array."""
+        import numpy as np
+
+        values = np.ascontiguousarray(array)
+        kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}[values.dtype.kind]
+        attrs = {
+            "shape": list(values.shape),
+            "data_type": f"{kind}{values.dtype.itemsize * 8}",
+            "data": values.tobytes(),
+        }
+        return self.create_op(name, "const", attrs)
+
+    def remove_op(self, op: Op) -> None:
+        """Remove an op that nobody reads."""
+        if op.get_fanout_num():
+            raise DpuError(f"op {op.get_name()!r} still has readers")
+        for ops in op.get_input_ops().values():
+            for source in ops:
+                source._fanout.remove(op)
+        self.get_leaf_subgraph(op)._own.pop(op.get_name())
+        del self._ops[op.get_name()]
+        self._order = None
+
+    def get_op(self, name: str) -> Op:
+        """The op called `name`."""
+        if name not in self._ops:
+            raise DpuError(f"no op called {name!r}")
+        return self._ops[name]
+
+    def get_ops(self) -> set[Op]:
+        """All ops, in no order (as in XIR)."""
+        return set(self._ops.values())
+
+    def get_op_num(self) -> int:
+        """Number of ops."""
+        return len(self._ops)
+
+    def get_tensors(self) -> set[Tensor]:
+        """All tensors, in no order (as in XIR)."""
+        return {op.get_output_tensor() for op in self._ops.values()}
+
+    def get_tensor(self, name: str) -> Tensor:
+        """The tensor called `name`."""
+        for op in self._ops.values():
+            if op.get_output_tensor().name == name:
+                return op.get_output_tensor()
+        raise DpuError(f"no tensor called {name!r}")
+
+    def get_tensor_producer(self, tensor: Tensor) -> Op:
+        """The op that computes `tensor`."""
+        return tensor.producer
+
+    def get_head_ops(self) -> set[Op]:
+        """The ops without inputs."""
+        return {op for op in self._ops.values() if not op.get_input_num()}
+
+    def get_tail_ops(self) -> set[Op]:
+        """The ops that nobody reads."""
+        return {op for op in self._ops.values() if not op.get_fanout_num()}
+
+    def toposort(self) -> list[Op]:
+        """All ops, producers before consumers, else in the file's order."""
+        if self._order is None:
+            self._order = _toposort(self._ops)
+        return list(self._order)
+
+    def infer_shape(self) -> None:
+        """Infer every op's output tensor anew."""
+        for op in self.toposort():
+            op.infer_shape()
+
+    def get_root_subgraph(self) -> Subgraph:
+        """The subgraph that holds everything."""
+        return self._root
+
+    def get_leaf_subgraph(self, op: Op) -> Subgraph:
+        """The deepest subgraph that holds `op`."""
+        subgraph = self._root
+        while op.get_name() not in subgraph._own:
+            subgraph = subgraph.find_child_subgraph_by_op(op)
+        return subgraph
+
+    def save_as_dot(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph in Graphviz's language."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(_dot(self))
+
+    def save_as_image(self, path: str | os.PathLike[str], format: str = "png") -> None:
+        """Draw the graph with Graphviz's `dot` program.
+
+        Raises
+        ------
+        UnsupportedError
+            Graphviz is not installed, or refuses the format.
+        """
+        command = ["dot", f"-T{format}", "-o", os.fspath(path)]
+        try:
+            subprocess.run(command, input=_dot(self).encode(), check=True, capture_output=True)
+        except FileNotFoundError:
+            raise UnsupportedError("save_as_image needs Graphviz: apt install graphviz") from None
+        except subprocess.CalledProcessError as error:
+            raise UnsupportedError(f"Graphviz failed: {error.stderr.decode()[:200]}") from None
+
+    def to_proto(self) -> Any:
+        """The graph as a ``serial_v2.Graph`` message."""
+        proto = GraphProto(graph_name=self._name)
+        for op in self._ops.values():
+            _store_op(op, proto.op_node.add())
+        _store_subgraph(self._root, proto.subg_root)
+        self._store_attrs(proto.graph_attr)
+        proto.op_defs.extend(self._op_defs)
+        return proto
+
+    def __repr__(self) -> str:
+        return f"xir.Graph{{name: {self._name}, ops: {len(self._ops)}}}"
+
+
+def _toposort(ops: dict[str, Op]) -> list[Op]:
+    waiting = {name: op.get_input_num() for name, op in ops.items()}
+    ready = [op for op in ops.values() if not waiting[op.get_name()]]
+    order: list[Op] = []
+    while ready:
+        op = ready.pop()
+        order.append(op)
+        for reader in op.get_fanout_ops():
+            waiting[reader.get_name()] -= 1
+            if not waiting[reader.get_name()]:
+                ready.append(reader)
+    if len(order) < len(ops):
+        stuck = next(name for name, count in waiting.items() if count)
+        raise DpuError(f"the graph has a cycle through op {stuck!r}")
+    return order
+
+
+def _from_proto(proto: Any) -> Graph:
+    graph = Graph(proto.graph_name)
+    graph._load_attrs(proto.graph_attr)
+    graph._op_defs = list(proto.op_defs)
+    for node in proto.op_node:
+        if node.op_name in graph._ops:
+            raise XmodelError(f"op {node.op_name!r} occurs twice")
+        op = Op(graph, node.op_name, node.op_type)
+        op._load_attrs(node.op_attr)
+        op.replace_output_tensor(_load_tensor(node.output_tensor, op))
+        graph._ops[node.op_name] = op
+    for node in proto.op_node:
+        _connect(graph, node)
+    graph._root = _load_subgraph(graph, proto.subg_root, None, set())
+    graph.toposort()
+    return graph
+
+
+def _connect(graph: Graph, node: Any) -> None:
+    op = graph._ops[node.op_name]
+    for arg in node.args:
+        sources = op._inputs.setdefault(arg.arg_name, [])
+        for name in arg.arg_ops:
+            source = graph._ops.get(name)
+            if source is None:
+                raise XmodelError(f"op {node.op_name!r} reads {name!r}, which is not in the file")
+            sources.append(source)
+            source._fanout.append(op)
+
+
+def _load_tensor(proto: Any, op: Op) -> Tensor:
+    try:
+        kind = DataType.Type(proto.data_type)
+    except ValueError:
+        raise XmodelError(f"op {op.get_name()!r}: data type {proto.data_type} is unknown") from None
+    dims = list(proto.tensor_dim)
+    if 0 in dims or math.prod(dims) > MAX_ELEMENTS:
+        raise XmodelError(f"op {op.get_name()!r}: a tensor of shape {dims} is refused")
+    tensor = Tensor(proto.tensor_name, dims, DataType(kind, proto.tensor_bit_width))
+    tensor._load_attrs(proto.tensor_attr)
+    return tensor
+
+
+def _load_subgraph(graph: Graph, proto: Any, parent: Subgraph | None, seen: set[str]) -> Subgraph:
+    subgraph = Subgraph(graph, proto.subgraph_name, parent)
+    subgraph._load_attrs(proto.subg_attr)
+    for name in proto.op_name:
+        if name not in graph._ops:
+            raise XmodelError(f"subgraph {proto.subgraph_name!r} lists {name!r}, an unknown op")
+        if name in seen:
+            raise XmodelError(f"op {name!r} lies in two subgraphs")
+        seen.add(name)
+        subgraph._own[name] = graph._ops[name]
+    for child in proto.subg_child:
+        subgraph._children.append(_load_subgraph(graph, child, subgraph, seen))
+    return subgraph
+
+
+def _store_op(op: Op, node: Any) -> None:
+    node.op_name, node.op_type = op.get_name(), op.get_type()
+    op._store_attrs(node.op_attr)
+    for name, sources in op.get_input_ops().items():
+        node.args.add(arg_name=name, arg_ops=[source.get_name() for source in sources])
+    tensor = op.get_output_tensor()
+    out = node.output_tensor
+    out.tensor_name = tensor.name
+    out.tensor_dim.extend(tensor.dims)
+    out.data_type = tensor._data_type.type.value
+    out.tensor_bit_width = tensor._data_type.bit_width
+    tensor._store_attrs(out.tensor_attr)
+
+
+def _store_subgraph(subgraph: Subgraph, proto: Any) -> None:
+    proto.subgraph_name = subgraph.get_name()
+    proto.op_name.extend(subgraph._own)
+    subgraph._store_attrs(proto.subg_attr)
+    for child in subgraph._children:
+        _store_subgraph(child, proto.subg_child.add())
+
+
+def _dot(graph: Graph) -> str:
+    def quote(text: str) -> str:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    lines = ["digraph {", "  node [shape=box];"]
+    for op in graph.toposort():
+        label = f"{op.get_name()}\n{op.get_type()} {op.get_output_tensor().dims}"
+        lines.append(f"  {quote(op.get_name())} [label={quote(label)}];".replace("\n", "\\n"))
+        for ops in op.get_input_ops().values():
+            lines += [f"  {quote(s.get_name())} -> {quote(op.get_name())};" for s in ops]
+    return "\n".join([*lines, "}", ""])

@@ -365,7 +365,5 @@ OPS: dict[str, Callable[[Any, Inputs], Array]] = {
     "transpose-fix": moving_fix,
     "upsample-fix": moving_fix,
     "strided_slice-fix": moving_fix,
-    "pixel-shuffle-fix": moving_fix,
-    "reorg-fix": moving_fix,
 }
 """Every -fix op type (and the two that copy to and from the DPU) and its function."""

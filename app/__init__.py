@@ -1,0 +1,8 @@
+"""The application in front of the camera; the same on the board and on a PC."""
+
+import os
+
+# OpenCV reads these when it is first imported. Its C++ side would otherwise print warnings
+# between the application's own lines; what fails is reported by the application itself.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

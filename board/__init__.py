@@ -1,0 +1,1 @@
+"""The board's hardware behind small interfaces; nothing here imports app or host."""

@@ -1,0 +1,63 @@
+"""Board profiles: the numbers of each board's hardware, once, in profiles/<board>.toml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from board.toml_file import read_toml
+
+PROFILES = Path(__file__).resolve().parent / "profiles"
+DEFAULT_BOARD = "zcu104"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known of one board.
+
+    Attributes
+    ----------
+    name : the board's name as its maker writes it
+    dpu_name : DPU architecture, as compiled models name it in `dpu_name`
+    dpu_cores : number of DPU cores in the board's usual overlay
+    dpu_clock_mhz : their clock, MHz
+    fingerprints : `dpu_fingerprint` of compiled models -> the software release it belongs to
+    """
+
+    name: str
+    dpu_name: str
+    dpu_cores: int
+    dpu_clock_mhz: float
+    fingerprints: dict[int, str]
+
+
+@cache
+def load_profile(board: str = DEFAULT_BOARD) -> Profile:
+    """Return the profile of a board, by its file name without suffix.
+
+    Raises
+    ------
+    TomlError
+        There is no such profile, or it is not TOML.
+    """
+    table = read_toml(PROFILES / f"{board}.toml")
+    dpu = table["dpu"]
+    return Profile(
+        name=table["name"],
+        dpu_name=dpu["name"],
+        dpu_cores=dpu["cores"],
+        dpu_clock_mhz=dpu["clock_mhz"],
+        fingerprints={int(key, 16): release for key, release in dpu["fingerprints"].items()},
+    )
+
+
+def describe_fingerprint(fingerprint: int | None) -> str:
+    """Return a fingerprint for a reader: "ZCU104, Vitis AI 2.x", or its number if unknown."""
+    if fingerprint is None:
+        return "a DPU without fingerprint"
+    for path in sorted(PROFILES.glob("*.toml")):
+        profile = load_profile(path.stem)
+        if fingerprint in profile.fingerprints:
+            return f"{profile.name}, {profile.fingerprints[fingerprint]}"
+    return f"an unknown DPU with fingerprint {fingerprint:#x}"

@@ -1,0 +1,463 @@
+"""From int8 ops to a float32 ONNX graph that carries integers, exactly.
+
+Tensors of -fix ops travel as their integers q, tensors of plain ops as real
+numbers that are multiples of 2**-p. A convolution's weights carry the output
+shift, so its result is ``x = acc / 2**s``. Rounding half up is written as
+``Round(x + 2**-(s+1))``: x is a multiple of 2**-s, so the added half step turns
+Round's ties to even into halves upwards, and runtimes fuse Round and Clip into
+the convolution. All partial sums are multiples of 2**-(s+1); where their
+magnitude stays below 2**24 such steps, float32 is exact in any order of
+summation. `precision` proves that per layer. Where only the accumulator itself
+fits, ``Floor(x + 0.5)`` is used; where it does not, input channels are split
+into groups that fit, and float64 adds the groups (exact to 2**53).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from dpu import cpu_ops, fix_ops
+from dpu.arithmetic import INT8_MAX, INT8_MIN, Array, pool_reciprocal
+from dpu.program import Program
+from dpu.windows import transposed_window_of, window_of
+from dpu.xir import Op
+
+FLOAT32_EXACT = 1 << 24
+"""Integers below this are exact in float32 (24 bits of significand)."""
+
+OPSET = 17
+
+_MOVES = {"upload", "download", "identity", "reshape", "flatten", "squeeze", "transpose", "upsample"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is known of a tensor: multiples of 2**-point, at most `bound` of them in magnitude."""
+
+    point: int
+    bound: int
+
+
+def precision(magnitude: int, rounds: bool = True) -> str:
+    """How a sum of at most `magnitude` steps is computed: "round", "floor" or "wide"."""
+    if 2 * magnitude + 1 < FLOAT32_EXACT:
+        return "round"
+    half_steps = 1 << 16 if rounds else 0
+    return "floor" if magnitude + half_steps < FLOAT32_EXACT else "wide"
+
+
+def weight_array(program: Program, op: Op, arg: str = "weights") -> Array | None:
+    """The constant input `arg` of an op, or None where it is computed or missing."""
+    if not op.get_input_num(arg):
+        return None
+    return program.constants.get(op.get_input_op(arg).get_name())
+
+
+def accumulator_bound(weights: Array, bias: Array | None, input_bound: int) -> int:
+    """Largest ``sum |w| * input_bound + |bias|`` over the output channels of integer arrays.
+
+    `weights` have the output channel first.
+    """
+    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1) * input_bound
+    return int((sums + (0 if bias is None else np.abs(bias))).max())
+
+
+def analyse(program: Program) -> dict[str, Grid]:
+    """The ops that can be lowered exactly, with what is known of their outputs."""
+    grids: dict[str, Grid] = {}
+    known = {op.get_name(): _declared(op) for op in program.inputs}
+    for op in program.steps:
+        known[op.get_name()] = _declared(op)
+        sources = [s for ops in op.get_input_ops().values() for s in ops]
+        moving = [s for s in sources if s.get_name() not in program.constants]
+        if op.get_type() in program.plugins or not program.keeps_batch(op):
+            continue
+        inputs = [grids.get(s.get_name()) or known.get(s.get_name()) for s in moving]
+        if len(moving) != op.get_input_num("input") or None in inputs:
+            continue
+        grid = _grid(program, op, [g for g in inputs if g is not None])
+        if grid is not None:
+            grids[op.get_name()] = grid
+    return grids
+
+
+def _declared(op: Op) -> Grid | None:
+    """The grid that the file itself states: int8 tensors and fix ops."""
+    tensor = op.get_output_tensor()
+    if tensor.dtype in ("xint8", "int8") and tensor.has_attr("fix_point"):
+        return Grid(int(tensor.get_attr("fix_point")), 128)
+    if op.get_type() == "fix":
+        return Grid(int(op.get_attr("fix_point")), 1 << (int(op.get_attr("bit_width")) - 1))
+    return None
+
+
+def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
+    """The grid of one op's output, or None where the op is left to the reference functions."""
+    kind, declared = op.get_type(), _declared(op)
+    x = inputs[0]
+    if kind.endswith("-fix") or kind in ("upload", "download"):
+        return declared if _fix_lowers(program, op, inputs) else None
+    if kind == "fix":
+        simple = cpu_ops.attr(op, "if_signed", True)
+        simple = simple and cpu_ops.attr(op, "round_mode", "DPU_ROUND") == "DPU_ROUND"
+        return declared if simple and 2 * x.bound + 1 < FLOAT32_EXACT else None
+    if kind in ("conv2d", "transposed-conv2d"):
+        return _plain_convolution(program, op, x)
+    if kind in ("relu", "maxpool2d") or kind in _MOVES:
+        return x if op.get_output_tensor().ndim > 1 else None
+    if kind == "reduction_max":
+        return x
+    if kind == "concat":
+        point = max(g.point for g in inputs)
+        bound = max(g.bound << (point - g.point) for g in inputs)
+        return Grid(point, bound) if bound < FLOAT32_EXACT else None
+    return None
+
+
+def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
+    weights, fix = weight_array(program, op), op.get_input_op("weights")
+    grid = _declared(fix)
+    if weights is None or grid is None:
+        return None
+    point, bias = x.point + grid.point, None
+    if op.get_input_num("bias"):
+        bias_grid = _declared(op.get_input_op("bias"))
+        bias = weight_array(program, op, "bias")
+        if bias is None or bias_grid is None:
+            return None
+        point = max(point, bias_grid.point)
+        bias = np.rint(bias * 2.0**point).astype(np.int64)
+    steps = np.rint(weights * 2.0**grid.point).astype(np.int64)
+    bound = accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound)
+    return Grid(point, bound) if bound < FLOAT32_EXACT else None
+
+
+def _fix_lowers(program: Program, op: Op, inputs: list[Grid]) -> bool:
+    kind = op.get_type().removesuffix("-fix")
+    out = fix_ops.fix_point(op)
+    same = all(g.point == out for g in inputs)
+    if kind in ("conv2d", "depthwise-conv2d", "transposed-conv2d", "inner-product"):
+        plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
+        return plain and weight_array(program, op) is not None
+    if kind == "pool":
+        return op.get_attr("type") == "AVG" or same
+    if kind == "eltwise":
+        few = max(g.point for g in inputs) - min(g.point for g in inputs) <= 14
+        plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
+        return few and plain and (op.get_attr("type") == "ADD" or len(inputs) == 2)
+    if kind in ("concat", "relu", "relu6", "reduction_max") or kind in _MOVES:
+        return same and op.get_output_tensor().ndim > 1
+    return False
+
+
+class Lowering:
+    """Builds the ONNX graph of one stage.
+
+    Parameters
+    ----------
+    program : where constants come from
+    steps : the ops to lower, in order
+    reads, writes : the graph's inputs and outputs; int8 NHWC arrays for
+        fixed-point tensors, float32 for others
+
+    Attributes
+    ----------
+    wide_ops : names of the ops that needed float64
+    """
+
+    def __init__(
+        self, program: Program, grids: dict[str, Grid],
+        steps: list[Op], reads: list[Op], writes: list[Op],
+    ) -> None:  # fmt: skip
+        self.program, self.grids = program, grids
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.wide_ops: list[str] = []
+        self._values: dict[tuple[str, bool], str] = {}
+        self._inputs = [self._input(op) for op in reads]
+        for op in steps:
+            kind = op.get_type().removesuffix("-fix")
+            result, channels_first = _EMITTERS[kind](self, op)
+            self._values[op.get_name(), channels_first] = result
+        self._outputs = [self._output(op) for op in writes]
+
+    def model(self) -> bytes:
+        """The serialized ONNX model; the batch size is free."""
+        graph = helper.make_graph(
+            self.nodes, "stage", self._inputs, self._outputs, initializer=self.constants
+        )
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        return bytes(model.SerializeToString())
+
+    def node(self, kind: str, inputs: list[str], **attrs: Any) -> str:
+        """Add a node; returns the name of its output."""
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attrs))
+        return name
+
+    def constant(self, array: Any, dtype: Any = np.float32) -> str:
+        """Add a constant; returns its name."""
+        name = f"c{len(self.constants)}"
+        values = np.ascontiguousarray(array, dtype).reshape(np.shape(array))
+        self.constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def value(self, op: Op, channels_first: bool | None = None) -> str:
+        """The name of an op's value, in NCHW or in the file's own order."""
+        name, rank = op.get_name(), op.get_output_tensor().ndim
+        if channels_first is None or rank != 4:
+            channels_first = rank == 4
+        if (name, channels_first) not in self._values:
+            perm = [0, 3, 1, 2] if channels_first else [0, 2, 3, 1]
+            other = self._values[name, not channels_first]
+            self._values[name, channels_first] = self.node("Transpose", [other], perm=perm)
+        return self._values[name, channels_first]
+
+    def x(self, op: Op, index: int = 0, channels_first: bool | None = None) -> str:
+        """The name of an op's input."""
+        return self.value(op.get_input_op("input", index), channels_first)
+
+    def finish(self, x: str, how: str, low: int, high: int) -> str:
+        """Round (the half step is in `x` already) and saturate."""
+        rounded = self.node("Round" if how == "round" else "Floor", [x])
+        return self.node("Clip", [rounded, self.constant(low), self.constant(high)])
+
+    @staticmethod
+    def half(how: str, shift: int) -> float:
+        """What is added before rounding a multiple of 2**-shift."""
+        if how == "floor":
+            return 0.5
+        return 2.0 ** -(shift + 1) if shift > 0 else 0.0
+
+    def _input(self, op: Op) -> Any:
+        tensor = op.get_output_tensor()
+        fixed = tensor.dtype in ("xint8", "int8")
+        kind, name = (TensorProto.INT8 if fixed else TensorProto.FLOAT), f"i_{len(self._values)}"
+        value = self.node("Cast", [name], to=TensorProto.FLOAT) if fixed else name
+        self._values[op.get_name(), False] = value
+        return helper.make_tensor_value_info(name, kind, ["N", *tensor.dims[1:]])
+
+    def _output(self, op: Op) -> Any:
+        tensor = op.get_output_tensor()
+        fixed = tensor.dtype in ("xint8", "int8")
+        kind = TensorProto.INT8 if fixed else TensorProto.FLOAT
+        value = self.value(op, False)
+        value = self.node("Cast", [value], to=kind) if fixed else self.node("Identity", [value])
+        return helper.make_tensor_value_info(value, kind, ["N", *tensor.dims[1:]])
+
+
+def _convolution(low: Lowering, op: Op) -> tuple[str, bool]:
+    source = op.get_input_op("input").get_output_tensor()
+    kind = op.get_type().removesuffix("-fix")
+    transposed = kind.startswith("transposed")
+    place = transposed_window_of if transposed else window_of
+    window = place(op.get_attrs(), source.dims[1], source.dims[2])
+    weights = weight_array(low.program, op)
+    assert weights is not None
+    attrs: dict[str, Any] = {"kernel_shape": [window.kernel_h, window.kernel_w]}
+    attrs["dilations"] = [window.dilation_h, window.dilation_w]
+    if transposed:
+        left, right, top, bottom = op.get_attr("pad") if op.has_attr("pad") else [0, 0, 0, 0]
+        attrs |= {"strides": list(reversed(op.get_attr("stride"))), "pads": [top, left, bottom, right]}
+        weights = weights[:, ::-1, ::-1]
+    else:
+        attrs["strides"] = [window.stride_h, window.stride_w]
+        attrs["pads"] = [window.pad_top, window.pad_left, window.pad_bottom, window.pad_right]
+    if kind == "depthwise-conv2d":
+        weights = fix_ops.depthwise_weights(weights, source.dims[3])
+        weights = weights.transpose(3, 0, 1, 2).reshape(-1, *weights.shape[1:3], 1)
+        attrs["group"] = source.dims[3]
+    elif not transposed:
+        attrs["group"] = source.dims[3] // weights.shape[3]
+    order = (3, 0, 1, 2) if transposed else (0, 3, 1, 2)
+    onnx_kind = "ConvTranspose" if transposed else "Conv"
+    if op.get_type().endswith("-fix"):
+        return _fixed_convolution(low, op, low.x(op), weights, order, onnx_kind, attrs), True
+    inputs = [low.x(op), low.constant(weights.transpose(order))]
+    bias = weight_array(low.program, op, "bias")
+    if bias is not None:
+        inputs.append(low.constant(bias))
+    return low.node(onnx_kind, inputs, **attrs), True
+
+
+def _fixed_convolution(
+    low: Lowering, op: Op, x: str, weights: Array, order: Any, kind: str, attrs: dict[str, Any]
+) -> str:
+    bias = weight_array(low.program, op, "bias")
+    acc_bias = fix_ops.aligned_bias(op, {"bias": [bias]} if bias is not None else {})
+    bound = accumulator_bound(weights, acc_bias, 128)
+    shift = fix_ops.input_fix_point(op) + fix_ops.input_fix_point(op, "weights") - fix_ops.fix_point(op)
+    limits = fix_ops.limits(fix_ops.nonlinear(op), fix_ops.fix_point(op))
+    how = precision(bound) if shift <= 16 else "wide"
+    full_bias = np.zeros(len(weights)) if acc_bias is None else acc_bias
+    if how == "wide":
+        low.wide_ops.append(op.get_name())
+        return _wide(low, x, weights, full_bias, order, kind, attrs, shift, limits)
+    scale = 2.0**-shift
+    values = [weights.transpose(order) * scale, full_bias * scale + low.half(how, shift)]
+    inputs = [x, *(low.constant(v) for v in values)]
+    return low.finish(low.node(kind, inputs, **attrs), how, *limits)
+
+
+def _wide(
+    low: Lowering, x: str, weights: Array, bias: Array, order: Any, kind: str,
+    attrs: dict[str, Any], shift: int, limits: tuple[int, int],
+) -> str:  # fmt: skip
+    """The integer path: channel groups exact in float32, their sum and rounding in float64."""
+    depth = weights.shape[3]
+    worst = max(1, int(np.abs(weights.astype(np.int64)).sum((1, 2)).max()) * 128)
+    step = max(1, (FLOAT32_EXACT - 1) // worst) if attrs.get("group", 1) == 1 else depth
+    total = ""
+    for start in range(0, depth, step):
+        stop = min(start + step, depth)
+        part = x
+        if (start, stop) != (0, depth):
+            ends = [low.constant([v], np.int64) for v in (start, stop, 1)]
+            part = low.node("Slice", [x, *ends])
+        w = low.constant(weights[..., start:stop].transpose(order))
+        result = low.node("Cast", [low.node(kind, [part, w], **attrs)], to=TensorProto.DOUBLE)
+        total = low.node("Add", [total, result]) if total else result
+    total = low.node("Add", [total, low.constant(bias.reshape(1, -1, 1, 1), np.float64)])
+    total = low.node("Mul", [total, low.constant(2.0**-shift, np.float64)])
+    if shift > 0:
+        total = low.node("Add", [total, low.constant(0.5, np.float64)])
+    ends = [low.constant(v, np.float64) for v in limits]
+    clipped = low.node("Clip", [low.node("Floor", [total]), *ends])
+    return low.node("Cast", [clipped], to=TensorProto.FLOAT)
+
+
+def _inner_product(low: Lowering, op: Op) -> tuple[str, bool]:
+    weights = weight_array(low.program, op)
+    assert weights is not None
+    outputs = len(weights)
+    flat = weights.reshape(outputs, 1, 1, -1)
+    shape = low.constant([-1, flat.shape[3], 1, 1], np.int64)
+    x = low.node("Reshape", [low.x(op, 0, False), shape])
+    attrs = {"kernel_shape": [1, 1]}
+    y = _fixed_convolution(low, op, x, flat, (0, 3, 1, 2), "Conv", attrs)
+    dims = [-1, *op.get_output_tensor().dims[1:]]
+    return low.node("Reshape", [y, low.constant(dims, np.int64)]), False
+
+
+def _pool(low: Lowering, op: Op) -> tuple[str, bool]:
+    dims = op.get_input_op("input").get_output_tensor().dims
+    window = window_of(op.get_attrs(), dims[1], dims[2])
+    attrs = {
+        "kernel_shape": [window.kernel_h, window.kernel_w],
+        "strides": [window.stride_h, window.stride_w],
+        "pads": [window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
+    }
+    if op.get_type() == "maxpool2d" or op.get_attr("type") == "MAX":
+        return low.node("MaxPool", [low.x(op)], **attrs), True
+    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+    shift += fix_ops.input_fix_point(op) - fix_ops.fix_point(op)
+    how = precision(window.area * 128 * numerator)
+    weights = np.full((dims[3], 1, window.kernel_h, window.kernel_w), numerator * 2.0**-shift)
+    bias = np.full(dims[3], low.half(how, shift))
+    inputs = [low.x(op), low.constant(weights), low.constant(bias)]
+    total = low.node("Conv", inputs, group=dims[3], **attrs)
+    return low.finish(total, how, INT8_MIN, INT8_MAX), True
+
+
+def _eltwise(low: Lowering, op: Op) -> tuple[str, bool]:
+    count, out = op.get_input_num("input"), fix_ops.fix_point(op)
+    points = [fix_ops.input_fix_point(op, "input", i) for i in range(count)]
+    if op.get_attr("type") == "MUL":
+        shift = sum(points) - out
+        total = low.node("Mul", [low.x(op, 0), low.x(op, 1)])
+        total = low.node("Mul", [total, low.constant(2.0**-shift)])
+    else:
+        shift, total = max(points) - out, ""
+        for index, point in enumerate(points):
+            part = low.x(op, index)
+            if point != out:
+                part = low.node("Mul", [part, low.constant(2.0 ** (out - point))])
+            total = low.node("Add", [total, part]) if total else part
+    total = low.node("Add", [total, low.constant(low.half("round", shift))])
+    limits = fix_ops.limits(fix_ops.nonlinear(op), out)
+    return low.finish(total, "round", *limits), op.get_output_tensor().ndim == 4
+
+
+def _concat(low: Lowering, op: Op) -> tuple[str, bool]:
+    axis, rank = op.get_attr("axis"), op.get_output_tensor().ndim
+    axis = {1: 2, 2: 3, 3: 1}[axis % 4] if rank == 4 else axis
+    parts = [low.x(op, index) for index in range(op.get_input_num("input"))]
+    return low.node("Concat", parts, axis=axis), rank == 4
+
+
+def _reshape(low: Lowering, op: Op) -> tuple[str, bool]:
+    dims = low.constant([-1, *op.get_output_tensor().dims[1:]], np.int64)
+    return low.node("Reshape", [low.x(op, 0, False), dims]), False
+
+
+def _transpose(low: Lowering, op: Op) -> tuple[str, bool]:
+    return low.node("Transpose", [low.x(op, 0, False)], perm=op.get_attr("order")), False
+
+
+def _upsample(low: Lowering, op: Op) -> tuple[str, bool]:
+    before, after = op.get_input_tensor("input", 0).dims, op.get_output_tensor().dims
+    factors = [1.0, 1.0, after[1] / before[1], after[2] / before[2]]
+    attrs = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    inputs = [low.x(op), "", low.constant(factors)]
+    return low.node("Resize", inputs, mode="nearest", **attrs), True
+
+
+def _relu(low: Lowering, op: Op) -> tuple[str, bool]:
+    first = op.get_output_tensor().ndim == 4
+    if op.get_type() == "relu6-fix":
+        top = fix_ops.limits("RELU6", fix_ops.fix_point(op))[1]
+        return low.node("Clip", [low.x(op), low.constant(0), low.constant(top)]), first
+    return low.node("Relu", [low.x(op)]), first
+
+
+def _fix(low: Lowering, op: Op) -> tuple[str, bool]:
+    """A plain `fix`: scale, round, saturate, scale back."""
+    source = op.get_input_op("input")
+    point = int(op.get_attr("fix_point"))
+    known = low.grids.get(source.get_name()) or _declared(source)
+    assert known is not None
+    limit = 1 << (int(op.get_attr("bit_width")) - 1)
+    x = low.node("Mul", [low.x(op), low.constant(2.0**point)])
+    x = low.node("Add", [x, low.constant(low.half("round", known.point - point))])
+    x = low.finish(x, "round", -limit, limit - 1)
+    first = op.get_output_tensor().ndim == 4
+    return low.node("Mul", [x, low.constant(2.0**-point)]), first
+
+
+def _reduction_max(low: Lowering, op: Op) -> tuple[str, bool]:
+    keep = int(bool(cpu_ops.attr(op, "keep_dims", False)))
+    axes = [int(axis) for axis in op.get_attr("axis")]
+    return low.node("ReduceMax", [low.x(op, 0, False)], axes=axes, keepdims=keep), False
+
+
+def _identity(low: Lowering, op: Op) -> tuple[str, bool]:
+    return low.x(op), op.get_output_tensor().ndim == 4
+
+
+_EMITTERS = {
+    "conv2d": _convolution,
+    "depthwise-conv2d": _convolution,
+    "transposed-conv2d": _convolution,
+    "inner-product": _inner_product,
+    "pool": _pool,
+    "maxpool2d": _pool,
+    "eltwise": _eltwise,
+    "concat": _concat,
+    "reshape": _reshape,
+    "flatten": _reshape,
+    "squeeze": _reshape,
+    "transpose": _transpose,
+    "upsample": _upsample,
+    "relu": _relu,
+    "relu6": _relu,
+    "fix": _fix,
+    "reduction_max": _reduction_max,
+    "identity": _identity,
+    "upload": _identity,
+    "download": _identity,
+}

@@ -1,0 +1,160 @@
+"""Output shapes of ops, from their inputs and attributes (XIR's infer_shape)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dpu import cpu_ops
+from dpu.errors import UnsupportedError
+from dpu.windows import transposed_window_of, window_of
+from dpu.xir import Op, Tensor
+
+
+def infer_tensor(op: Op) -> Tensor:
+    """The output tensor of `op`: inferred dims, type by the op's kind; an old tensor keeps its
+    name and attributes.
+
+    Raises
+    ------
+    UnsupportedError
+        The op type has no rule and no attribute `shape`.
+    """
+    kind = op.get_type()
+    dims = _dims(op, kind.removesuffix("-fix"))
+    fixed = kind.endswith("-fix") or kind in ("upload", "download", "float2fix")
+    dtype: Any = "XINT8" if fixed else "FLOAT32"
+    if op._output is not None:
+        tensor = Tensor(op._output.name, dims, op._output.dtype.upper())
+        tensor._attrs = op._output._attrs
+        return tensor
+    if op.has_attr("data_type"):
+        dtype = str(op.get_attr("data_type")).upper()
+    return Tensor(op.get_name(), dims, dtype)
+
+
+def _dims(op: Op, kind: str) -> list[int]:
+    if kind in ("const", "data"):
+        return list(op.get_attr("shape"))
+    if not op.get_input_num():
+        raise UnsupportedError(f"op {op.get_name()!r} ({kind}) has no input")
+    dims = op.get_input_tensors("input")[0].dims if op.get_input_num("input") else []
+    if kind in _CONVOLUTIONS or kind in _POOLS:
+        return _window_dims(op, kind, dims)
+    if kind in _OTHERS:
+        return list(_OTHERS[kind](op, dims))
+    if kind.startswith("reduction_"):
+        return _reduced(op, dims)
+    if op.has_attr("shape"):
+        return list(op.get_attr("shape"))
+    if kind in cpu_ops.OPS:
+        return dims
+    raise UnsupportedError(f"op {op.get_name()!r} ({kind}): give its output by an attribute `shape`")
+
+
+_POOLS = ("maxpool2d", "avgpool2d", "pool")
+_CONVOLUTIONS = (
+    "conv2d",
+    "depthwise-conv2d",
+    "transposed-conv2d",
+    "transposed-depthwise-conv2d",
+)
+
+
+def _window_dims(op: Op, kind: str, dims: list[int]) -> list[int]:
+    place = transposed_window_of if kind.startswith("transposed") else window_of
+    window = place(op.get_attrs(), dims[1], dims[2])
+    channels = dims[3]
+    if kind in _CONVOLUTIONS:
+        weights = op.get_input_tensor("weights", 0).dims
+        channels = weights[0]
+        if "depthwise" in kind:
+            channels = weights[0] if weights[3] == 1 != dims[3] else weights[0] * weights[3]
+    return [dims[0], window.out_h, window.out_w, channels]
+
+
+def _concat(op: Op, dims: list[int]) -> list[int]:
+    axis = op.get_attr("axis") % len(dims)
+    total = sum(tensor.dims[axis] for tensor in op.get_input_tensors("input"))
+    return [*dims[:axis], total, *dims[axis + 1 :]]
+
+
+def _broadcast(op: Op, dims: list[int]) -> list[int]:
+    out = list(dims)
+    for tensor in op.get_input_tensors("input")[1:]:
+        other = tensor.dims
+        width = max(len(out), len(other))
+        left, right = [1] * (width - len(out)) + out, [1] * (width - len(other)) + other
+        out = [max(a, b) for a, b in zip(left, right, strict=True)]
+    return out
+
+
+def _reshape(op: Op, dims: list[int]) -> list[int]:
+    shape = list(op.get_attr("shape"))
+    if shape.count(-1) == 1:
+        shape[shape.index(-1)] = math.prod(dims) // -math.prod(shape)
+    if math.prod(shape) != math.prod(dims):
+        raise UnsupportedError(f"op {op.get_name()!r}: {dims} does not reshape to {shape}")
+    return shape
+
+
+def _flatten(op: Op, dims: list[int]) -> list[int]:
+    start = cpu_ops.attr(op, "start_axis", 1) % len(dims)
+    end = cpu_ops.attr(op, "end_axis", -1) % len(dims)
+    return [*dims[:start], math.prod(dims[start : end + 1]), *dims[end + 1 :]]
+
+
+def _squeeze(op: Op, dims: list[int]) -> list[int]:
+    axes = cpu_ops.attr(op, "axis", None) or [i for i, d in enumerate(dims) if d == 1]
+    return [d for i, d in enumerate(dims) if i not in axes]
+
+
+def _pad(op: Op, dims: list[int]) -> list[int]:
+    flat = op.get_attr("paddings")
+    return [d + b + a for d, b, a in zip(dims, flat[::2], flat[1::2], strict=True)]
+
+
+def _upsample(op: Op, dims: list[int]) -> list[int]:
+    width, height = op.get_attr("scale")
+    return [dims[0], round(dims[1] * height), round(dims[2] * width), dims[3]]
+
+
+def _matmul(op: Op, dims: list[int]) -> list[int]:
+    other = op.get_input_tensor("input", 1).dims
+    rows = dims[-1] if cpu_ops.attr(op, "transpose_a", False) else dims[-2]
+    columns = other[-2] if cpu_ops.attr(op, "transpose_b", False) else other[-1]
+    return [*dims[:-2], rows, columns]
+
+
+def _slice(op: Op, dims: list[int]) -> list[int]:
+    spans = zip(dims, op.get_attr("begin"), op.get_attr("end"), op.get_attr("strides"), strict=True)
+    return [len(range(*slice(begin, end, step).indices(d))) for d, begin, end, step in spans]
+
+
+_OTHERS: dict[str, Any] = {
+    "concat": _concat,
+    "eltwise": _broadcast,
+    "depthwise": _broadcast,
+    "add": _broadcast,
+    "sub": _broadcast,
+    "mul": _broadcast,
+    "div": _broadcast,
+    "min": _broadcast,
+    "max": _broadcast,
+    "reshape": _reshape,
+    "flatten": _flatten,
+    "squeeze": _squeeze,
+    "pad": _pad,
+    "upsample": _upsample,
+    "matmul": _matmul,
+    "strided_slice": _slice,
+    "transpose": lambda op, dims: [dims[axis] for axis in op.get_attr("order")],
+    "inner-product": lambda op, dims: [dims[0], op.get_input_tensor("weights", 0).dims[0]],
+}
+
+
+def _reduced(op: Op, dims: list[int]) -> list[int]:
+    axes = [axis % len(dims) for axis in op.get_attr("axis")]
+    if cpu_ops.attr(op, "keep_dims", False):
+        return [1 if i in axes else d for i, d in enumerate(dims)]
+    return [d for i, d in enumerate(dims) if i not in axes]

@@ -1,0 +1,1 @@
+"""The workstation side: training, quantising, export, deployment, measurement and report."""

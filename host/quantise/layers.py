@@ -1,0 +1,177 @@
+"""The layers a quantised student is made of: what the DPU runs, nothing else.
+
+Each layer knows its own float arithmetic and where its inputs come from. When
+and how values are rounded is the student's business (student.py).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from host.networks.norm import batch_norm
+from host.quantise.rules import LEAKY_SLOPE, reciprocal
+
+Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
+
+
+class Layer(nn.Module):
+    """A node of the graph.
+
+    Attributes
+    ----------
+    inputs : names of the layers whose outputs it takes
+    shape : its output's (C, H, W)
+    nonlinear : NONE, RELU, RELU6 or LEAKYRELU, applied to its result
+    """
+
+    def __init__(self, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.shape = shape
+        self.nonlinear = "NONE"
+
+
+class Input(Layer):
+    """The images, float [N, C, H, W]."""
+
+
+class Conv(Layer):
+    """conv2d, depthwise-conv2d (groups = channels) and dense (kernel = map), with its norm.
+
+    `weight` is OIHW and not yet scaled by the norm: `folded` gives what is deployed.
+    """
+
+    def __init__(self, conv: nn.Conv2d, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        super().__init__(inputs, shape)
+        self.weight = nn.Parameter(conv.weight.detach().clone())
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
+        self.norm: nn.BatchNorm2d | None = None
+        self.stride: Pair = _pair(conv.stride)
+        self.padding: Pair = _pair(conv.padding)
+        self.dilation: Pair = _pair(conv.dilation)
+        self.groups = conv.groups
+
+    @property
+    def kernel(self) -> Pair:
+        height, width = self.weight.shape[2:]
+        return height, width
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups > 1
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight [O, I, kh, kw] and bias [O] with the norm's running statistics in them."""
+        if self.norm is None:
+            bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+            return self.weight, bias
+        scale = self.norm.weight / torch.sqrt(running_var(self.norm) + self.norm.eps)
+        offset = 0.0 if self.bias is None else self.bias
+        bias = self.norm.bias + (offset - running_mean(self.norm)) * scale
+        return self.weight * scale.view(-1, 1, 1, 1), bias
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def normalise(self, z: Tensor, scale: Tensor) -> Tensor:
+        """The norm with batch statistics on z = conv(x, quantised(weight * scale)).
+
+        z is the convolution's own result times `scale` [O], so z's statistics are
+        theirs times scale; the running ones are kept unscaled.
+        """
+        norm = self.norm
+        assert norm is not None
+        mean, var = running_mean(norm), running_var(norm)
+        with torch.no_grad():
+            scaled_mean, scaled_var = mean * scale, var * scale * scale
+        # z changes sign with a negative scale; |gamma| leaves the sign to z.
+        y = batch_norm(
+            z, scaled_mean, scaled_var, norm.weight.abs(), norm.bias, norm.momentum or 0.1, norm.eps
+        )
+        with torch.no_grad():
+            offset = 0.0 if self.bias is None else self.bias
+            mean.copy_(scaled_mean / scale + offset)
+            var.copy_(scaled_var / (scale * scale))
+        return y
+
+
+class MaxPool(Layer):
+    def __init__(
+        self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair, pad: Pair
+    ) -> None:
+        super().__init__(inputs, shape)
+        self.kernel, self.stride, self.padding = kernel, stride, pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+
+
+class AvgPool(Layer):
+    """Sum of the window times the DPU's fixed-point reciprocal of its area."""
+
+    def __init__(
+        self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair
+    ) -> None:
+        super().__init__(inputs, shape)
+        self.kernel, self.stride = kernel, stride
+        self.multiplier, self.shift = reciprocal(*kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.multiplier / 2**self.shift
+        if self.kernel == tuple(x.shape[2:]):
+            return x.sum((2, 3), keepdim=True) * factor
+        return F.avg_pool2d(x, self.kernel, self.stride, divisor_override=1) * factor
+
+
+class Concat(Layer):
+    """Along the channels."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.cat(xs, 1)
+
+
+class Add(Layer):
+    """Elementwise sum of equal shapes."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        total = xs[0]
+        for x in xs[1:]:
+            total = total + x
+        return total
+
+
+class Reshape(Layer):
+    """[N, C, 1, 1] -> [N, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+def apply_nonlinear(nonlinear: str, x: Tensor) -> Tensor:
+    if nonlinear == "RELU":
+        return F.relu(x)
+    if nonlinear == "RELU6":
+        return F.hardtanh(x, 0.0, 6.0)
+    if nonlinear == "LEAKYRELU":
+        return F.leaky_relu(x, LEAKY_SLOPE)
+    return x
+
+
+def running_mean(norm: nn.BatchNorm2d) -> Tensor:
+    assert norm.running_mean is not None
+    return norm.running_mean
+
+
+def running_var(norm: nn.BatchNorm2d) -> Tensor:
+    assert norm.running_var is not None
+    return norm.running_var
+
+
+def _pair(value: int | tuple[int, ...] | str) -> Pair:
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, str):
+        raise ValueError(f"padding {value!r}: give it in pixels")
+    return value[0], value[1]

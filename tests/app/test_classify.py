@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+PRELU = """
+import numpy as np
+
+def op_Mylayer(inputs, attrs):
+    x, alpha = inputs["input"]
+    return np.where(x > 0, x, alpha * x)
+"""
+
+
+class App:
+    """Runs app/classify.py as a program, on the stand-in board or as the machine is."""
+
+    def __init__(self, root: Path, folder: Path, fake: bool) -> None:
+        self._command = [sys.executable, str(root / "app" / "classify.py")]
+        self._folder = folder
+        self._environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        if fake:
+            self._environment["PYTHONPATH"] = str(root / "tests" / "fake_board")
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self._command, *arguments],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+
+@pytest.fixture
+def app(repo_root: Path, fake_model: Path, tmp_path: Path) -> App:
+    """The application on the stand-in board, in a folder with net.xmodel and images of 0 to 9."""
+    for digit in range(10):
+        _write(tmp_path / "images" / str(digit) / "a.png", _uniform(digit))
+    return App(repo_root, tmp_path, fake=True)
+
+
+def _uniform(digit: int) -> np.ndarray:
+    return np.full((8, 8, 3), 20 * digit + 10, np.uint8)
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def _video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 64))
+    for number in range(frames):
+        writer.write(cv2.resize(_uniform(number % 10), (64, 64)))
+    writer.release()
+
+
+def test_a_directory(app: App, tmp_path: Path) -> None:
+    (tmp_path / "images" / "3" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    status, out, err = app(
+        *"--source images --model net.xmodel --threads 3 --json f.json".split(),
+        *"--output r.csv --output r.jsonl --output r.avi".split(),
+    )
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["0/a.png", "0", "100.00%"]
+    assert lines[4] == "3/b.png  failed: image file is cut off"
+    assert "frames     11 in, 10 classified, 1 failed" in lines
+    assert "accuracy   100.00%: 10 of 10 frames with a known label" in lines
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["provider"].startswith("DPU (vart from ")
+    assert figures["model"]["target"] == "ZCU104, Vitis AI 2.x"
+    assert figures["frames"] == {"in": 11, "classified": 10, "failed": 1}
+    assert figures["accuracy"]["top1"] == 1.0 and figures["threads"] == 3
+    assert set(figures["latency_ms"]) >= {"preprocess", "infer", "total"}
+    with (tmp_path / "r.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == list("0123") + [""] + list(
+            "456789"
+        )
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 11
+    assert int(cv2.VideoCapture(str(tmp_path / "r.avi")).get(cv2.CAP_PROP_FRAME_COUNT)) == 10
+
+
+def test_json_on_standard_output_stands_alone(app: App) -> None:
+    status, out, err = app(*"--source images --model net.xmodel --json - --frames 4".split())
+    assert status == 0 and json.loads(out)["frames"]["in"] == 4
+    assert "frames     4 in, 4 classified, 0 failed" in err
+
+
+def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
+    _video(tmp_path / "v.avi", 40)
+    status, out, _ = app(*"--source v.avi --model net.xmodel --top 2".split())
+    labels = [line.split()[1] for line in out.splitlines()[:40]]
+    assert status == 0 and labels == [str(n % 10) for n in range(40)]
+    status, out, _ = app(*"--source images/7/a.png --model net.xmodel --quiet".split())
+    assert status == 0 and out.startswith("runs on ") and "frames     1 in" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        ("", 2, "one of the arguments --camera --source is required"),
+        ("--source images --camera", 2, "not allowed with"),
+        ("--source images --threads 0", 2, "0 is not a whole number of at least 1"),
+        ("--source nowhere --model net.xmodel", 2, "nowhere: no such file or directory"),
+        ("--source images --model no.xmodel", 2, "no.xmodel: no such file or directory"),
+        ("--source images --model bad.xmodel", 2, "bad.xmodel: cannot parse this file"),
+        ("--source images --model images/3/a.png", 2, "a.png: is not an .xmodel"),
+        ("--source images --model net.xmodel --output x.txt", 2, "x.txt: the suffix says what"),
+        ("--source images --model net.xmodel --labels no.txt", 2, "no.txt: No such file"),
+        ("--source images --model net.xmodel --colour grey", 2, "takes 3 channels, grey has 1"),
+        ("--source broken --model net.xmodel", 1, ""),
+        ("--source images --model net.xmodel --json none/x.json", 1, "none/x.json"),
+        ("--camera 87 --model net.xmodel", 1, "camera /dev/video87 cannot be opened"),
+        ("--camera front --model net.xmodel", 2, "front is not a camera number"),
+    ],
+)
+def test_exit_status_and_one_line_for_what_goes_wrong(
+    app: App, tmp_path: Path, arguments: str, status: int, message: str
+) -> None:
+    (tmp_path / "bad.xmodel").write_bytes((tmp_path / "net.xmodel").read_bytes())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    code, _, err = app(*arguments.split())
+    assert code == status
+    assert message in err and "Traceback" not in err
+    if message and not err.startswith("usage:"):
+        assert err.startswith("classify: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly_with_everything_accounted_for(
+    app: App, tmp_path: Path, number: signal.Signals
+) -> None:
+    _video(tmp_path / "long.avi", 20_000)
+    process = app.start(
+        *"--source long.avi --model net.xmodel --output r.jsonl --json f.json".split()
+    )
+    assert process.stdout is not None
+    for _ in range(50):
+        process.stdout.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "stopped on request" in out
+    figures = json.loads((tmp_path / "f.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert figures["interrupted"] and 50 <= figures["frames"]["in"] < 20_000
+    assert [row["index"] for row in rows] == list(range(figures["frames"]["in"]))
+
+
+def test_a_reader_that_goes_away_is_no_traceback(app: App, tmp_path: Path) -> None:
+    _video(tmp_path / "long.avi", 3000)
+    process = app.start(*"--source long.avi --model net.xmodel".split())
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_runs_as_a_module_and_from_anywhere(app: App, repo_root: Path, tmp_path: Path) -> None:
+    images = str(tmp_path / "images")
+    model = str(tmp_path / "net.xmodel")
+    done = subprocess.run(
+        [sys.executable, "-m", "app.classify", "--source", images, "--model", model, "--quiet"],
+        cwd=repo_root,
+        env={**os.environ, "PYTHONPATH": str(repo_root / "tests" / "fake_board")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and "accuracy   100.00%" in done.stdout, done.stderr
+
+
+def _digits(shared: Path, folder: Path, count: int) -> None:
+    with np.load(shared / "data" / "mnist_digits.npz") as data:
+        for number, (image, label) in enumerate(
+            zip(data["images"][:count], data["labels"][:count], strict=True)
+        ):
+            _write(folder / str(label) / f"{number:04d}.png", image)
+
+
+def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_path: Path) -> None:
+    """A model that AMD's compiler made for the ZCU104, with an operator of its own on the CPU."""
+    _digits(shared_dir, tmp_path / "digits", 500)
+    (tmp_path / "ops.py").write_text(PRELU)
+    model = str(shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel")
+    app = App(repo_root, tmp_path, fake=False)
+    arguments = ["--source", "digits", "--model", model, "--plugin", "ops.py", "--json", "-"]
+    status, out, err = app(*arguments)
+    assert status == 0, err
+    figures: dict[str, Any] = json.loads(out)
+    assert figures["provider"].startswith("emulation")
+    assert figures["frames"] == {"in": 500, "classified": 500, "failed": 0}
+    assert figures["accuracy"]["top1"] >= 0.99
+
+
+def test_an_operator_that_nobody_knows_is_named(
+    repo_root: Path, shared_dir: Path, tmp_path: Path
+) -> None:
+    _digits(shared_dir, tmp_path / "digits", 2)
+    model = str(shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel")
+    status, _, err = App(repo_root, tmp_path, fake=False)("--source", "digits", "--model", model)
+    assert status == 2 and "Mylayer" in err and err.count("\n") == 1

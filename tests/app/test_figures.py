@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+
+from app.figures import Figures, Histogram
+from app.pipeline import Result
+from app.sources import Frame
+
+
+def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:
+    latencies = np.random.default_rng(0).lognormal(1.0, 1.5, 20_000)
+    histogram = Histogram()
+    for latency in latencies:
+        histogram.add(latency)
+    report = histogram.report()
+    for percent in (50, 90, 99):
+        exact = np.percentile(latencies, percent, method="inverted_cdf")
+        assert abs(report[f"p{percent}"] / exact - 1) < 0.0051
+    assert report["max"] == round(latencies.max(), 4)
+    assert abs(report["mean"] - latencies.mean()) < 1e-3
+
+
+def test_extreme_latencies_have_a_place() -> None:
+    histogram = Histogram()
+    assert histogram.report()["p99"] == 0.0
+    for latency in (0.0, 1e-9, 1e12):
+        histogram.add(latency)
+    assert histogram.count == 3 and histogram.maximum == 1e12
+
+
+def test_counts_and_accuracy() -> None:
+    figures = Figures()
+    for number, (label, error) in enumerate(
+        [("a", None), ("b", None), (None, None), (None, "cut off")]
+    ):
+        top = [] if error else [("a", 0.9)]
+        frame = Frame(number, str(number), None)
+        figures.add(Result(frame, top, label, error, {"infer": 2.0}))
+    report = figures.report()
+    assert report["frames"] == {"in": 4, "classified": 3, "failed": 1}
+    assert report["accuracy"] == {"top1": 0.5, "correct": 1, "labelled": 2}
+    assert list(report["latency_ms"]) == ["infer"]
+    assert Figures().report()["accuracy"] is None

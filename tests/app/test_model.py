@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from app.model import load_classifier, override
+from board.dpu import ModelError
+
+WHOLE = """
+[input]
+width = 8
+height = 8
+colour = "rgb"
+mean = [120.0, 110.0, 100]
+scale = [0.02]
+crop = "center"
+[output]
+labels = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "nine"]
+[provenance]
+dataset = "made up"
+accuracy = 0.5
+"""
+
+
+@pytest.fixture
+def folder(fake_board: Path, fake_model: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "net"
+    folder.mkdir()
+    fake_model.rename(folder / "model.xmodel")
+    (folder / "model.toml").write_text(WHOLE)
+    return folder
+
+
+def test_a_model_directory(folder: Path) -> None:
+    classifier = load_classifier(folder)
+    assert classifier.name == "net"
+    assert classifier.form.mean == (120.0, 110.0, 100.0)
+    assert classifier.form.scale == (0.02, 0.02, 0.02)  # one number stands for all channels
+    assert (classifier.form.colour, classifier.form.crop) == ("rgb", "center")
+    assert classifier.labels[9] == "nine" and classifier.activation == "softmax"
+    assert classifier.provenance == {"dataset": "made up", "accuracy": 0.5}
+
+
+@pytest.mark.parametrize("name", ["model.xmodel", "model.toml"])
+def test_its_files_stand_for_the_directory(folder: Path, name: str) -> None:
+    assert load_classifier(folder / name).labels[9] == "nine"
+
+
+def test_a_bare_file_tells_what_it_can(fake_board: Path, fake_model: Path) -> None:
+    classifier = load_classifier(fake_model)
+    form = classifier.form
+    assert (form.width, form.height, form.colour, form.crop) == (8, 8, "bgr", "none")
+    assert form.mean == (0.0, 0.0, 0.0) and form.scale == (1.0, 1.0, 1.0)
+    assert classifier.labels == tuple("0123456789") and classifier.activation == "softmax"
+
+
+def test_a_bare_file_that_ends_in_softmax_needs_none(fake_board: Path, fake_model: Path) -> None:
+    path = fake_model.rename(fake_model.with_name("cpu.xmodel"))
+    assert load_classifier(path).activation == "none"
+
+
+def test_checksums_are_checked(folder: Path) -> None:
+    right = hashlib.sha256((folder / "model.xmodel").read_bytes()).hexdigest()
+    (folder / "model.toml").write_text(WHOLE + f'[checksums]\n"model.xmodel" = "{right}"\n')
+    load_classifier(folder)
+    (folder / "model.xmodel").write_bytes(b"\x0a\x04Fake")
+    with pytest.raises(ModelError, match="model.xmodel: SHA-256 is .* model.toml says"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("[input]", "[inputs]", "unknown table or key inputs"),
+        ("crop =", "crops =", r"unknown key crops in \[input\]; known are width, height"),
+        ("width = 8", 'width = "8"', r"\[input\] width must be a whole number"),
+        ("width = 8", "width = true", r"\[input\] width must be a whole number"),
+        ("width = 8", "", r"width is missing in \[input\]"),
+        ("width = 8", "width = 9", r"says 8x9x3 \(height, width, channels\), model.xmodel takes"),
+        ('"rgb"', '"RGB"', '"RGB"; it must be one of grey, rgb, bgr'),
+        ('"rgb"', '"grey"', "mean has 3 numbers for 1 channels"),
+        ('"center"', '"centre"', "must be one of none, center"),
+        ("[0.02]", '["0.02"]', r"\[input\] scale must be numbers"),
+        ("[0.02]", "[nan]", r"\[input\] scale must be finite"),
+        ('"nine"]', "9]", r"\[output\] labels must be strings"),
+        (', "nine"]', "]", "9 labels, the model has 10 outputs"),
+        ("[output]", '[output]\nactivation = "relu"', "must be one of softmax, sigmoid, none"),
+        ("[output]", "output = 1\n[x]", r"unknown key output in \[input\]"),
+        (
+            "\n[input]",
+            "checksums = 1\n[input]",
+            r"checksums must be a table, written \[checksums\]",
+        ),
+        ("[output]", "[output", "not a TOML file"),
+    ],
+)
+def test_mistakes_are_one_clear_line(folder: Path, old: str, new: str, message: str) -> None:
+    assert old in WHOLE
+    (folder / "model.toml").write_text(WHOLE.replace(old, new, 1))
+    with pytest.raises(ModelError, match=message) as caught:
+        load_classifier(folder)
+    assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
+
+
+def test_missing_files_are_named(folder: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere: no such file or directory"):
+        load_classifier(folder.parent / "nowhere")
+    (folder / "model.xmodel").unlink()
+    with pytest.raises(ModelError, match="model.xmodel: no such file"):
+        load_classifier(folder)
+    (folder / "model.toml").unlink()
+    with pytest.raises(ModelError, match="model.toml: No such file"):
+        load_classifier(folder)
+
+
+def test_the_description_can_be_replaced(folder: Path) -> None:
+    classifier = override(
+        load_classifier(folder), labels=list("abcdefghij"), colour="bgr", mean=[1.0], crop="none"
+    )
+    assert classifier.labels[0] == "a"
+    assert (classifier.form.colour, classifier.form.crop) == ("bgr", "none")
+    assert classifier.form.mean == (1.0, 1.0, 1.0) and classifier.form.scale[0] == 0.02
+    with pytest.raises(ModelError, match="takes 3 channels, grey has 1"):
+        override(classifier, colour="grey")
+    with pytest.raises(ModelError, match="mean has 2 numbers for 3 channels"):
+        override(classifier, mean=[1.0, 2.0])
+    with pytest.raises(ModelError, match="2 labels, the model has 10 outputs"):
+        override(classifier, labels=["a", "b"])

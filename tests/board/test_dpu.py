@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from board import dpu
+from board.dpu import ModelError
+from board.profile import describe_fingerprint, load_profile
+from board.provider import find_provider
+
+
+def _image(digit: int) -> np.ndarray:
+    return np.full((8, 8, 3), (20 * digit + 10) // 2, np.int8)
+
+
+def test_runs_through_the_boards_own_modules(fake_board: Path, fake_model: Path) -> None:
+    model = dpu.load(fake_model)
+    assert model.provider == f"DPU (vart from {fake_board})"
+    assert model.input == dpu.TensorInfo("image_tensor", (1, 8, 8, 3), -1)
+    assert (model.output.dims, model.output.fix_point) == ((1, 10), None)
+    assert model.last_op == "conv2d-fix"
+    assert model.target == "ZCU104, Vitis AI 2.x"
+    logits = model.runner().run(_image(3))
+    assert logits.dtype == np.float32 and logits.shape == (10,)
+    assert logits[3] == 10.0 and logits[4] == -5.0  # 40 and -20 at fix point 2
+
+
+def test_float_images_are_quantised_by_the_dpus_rule(fake_board: Path, fake_model: Path) -> None:
+    runner = dpu.load(fake_model).runner()
+    assert runner.run(np.full((1, 8, 8, 3), 70.0)).argmax() == 3
+    assert runner.input(0)[0, 0, 0] == 35
+    np.testing.assert_array_equal(
+        dpu.quantise(np.array([0.5, -0.5, 1.49, 300.0, -300.0, 2.5, -2.5]), 0),
+        [1, 0, 1, 127, -128, 3, -2],
+    )
+
+
+def test_jobs_in_flight_keep_their_own_buffers(fake_board: Path, fake_model: Path) -> None:
+    runner = dpu.load(fake_model).runner(slots=4)
+    for slot in range(4):
+        runner.input(slot)[...] = _image(slot + 2)
+        runner.submit(slot)
+    kept = [runner.collect(slot) for slot in reversed(range(4))]
+    assert [int(logits.argmax()) for logits in kept] == [5, 4, 3, 2]
+
+
+def test_a_slot_is_usable_again_after_a_failed_job(fake_board: Path, fake_model: Path) -> None:
+    runner = dpu.load(fake_model).runner()
+    broken = _image(3)
+    broken[0, 0, 0] = 0
+    with pytest.raises(RuntimeError, match="timed out"):
+        runner.run(broken)
+    assert runner.run(_image(3)).argmax() == 3
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8, 1), np.int8), np.zeros((8, 8, 3), np.uint8), np.zeros(3, np.int8)]
+)
+def test_wrong_images_are_refused(fake_board: Path, fake_model: Path, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="the model takes"):
+        dpu.load(fake_model).runner().run(image)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("missing.xmodel", "missing.xmodel: no such file"),
+        ("bad.xmodel", "bad.xmodel: cannot parse this file"),
+        ("uncompiled.xmodel", "not compiled for a DPU; compile it first"),
+    ],
+)
+def test_errors_are_one_clear_line(
+    fake_board: Path, fake_model: Path, name: str, message: str
+) -> None:
+    path = fake_model.parent / name
+    if "missing" not in name:
+        path.write_bytes(fake_model.read_bytes())
+    with pytest.raises(ModelError) as caught:
+        dpu.load(path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_operators_at_the_end_run_on_the_cpu(fake_board: Path, fake_model: Path) -> None:
+    model = dpu.load(fake_model.rename(fake_model.with_name("cpu.xmodel")))
+    assert model.last_op == "softmax"
+    confidences = model.runner().run(_image(6))
+    assert confidences.argmax() == 6 and abs(confidences.sum() - 1) < 1e-6
+
+
+def test_a_float_input_is_fed_behind_its_quantisation(fake_board: Path, fake_model: Path) -> None:
+    model = dpu.load(fake_model.rename(fake_model.with_name("float.xmodel")))
+    assert model.input == dpu.TensorInfo("quantised_tensor", (1, 8, 8, 3), -1)
+    assert model.runner().run(_image(6)).argmax() == 6
+
+
+_ON_THE_BOARD = """
+import sys
+import numpy as np
+import board.dpu
+runner = board.dpu.load(sys.argv[1]).runner()
+print(runner.run(np.full((8, 8, 3), 35, np.int8)).argmax())
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("dpu", "host")))
+"""
+
+
+def test_nothing_of_the_emulation_is_imported_on_the_board(
+    repo_root: Path, fake_model: Path
+) -> None:
+    fake_board = repo_root / "tests" / "fake_board"
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_THE_BOARD, str(fake_model)],
+        env={"PYTHONPATH": f"{fake_board}:{repo_root}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split("\n")[:2] == ["3", "[]"], done.stderr
+
+
+def test_modules_that_do_not_load_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xir.py").write_text("raise ImportError('libxir.so.2: cannot open')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    find_provider.cache_clear()
+    try:
+        provider = find_provider()
+    finally:
+        find_provider.cache_clear()
+    assert provider.is_emulation
+    assert provider.text == "emulation (vart/xir do not load: libxir.so.2: cannot open)"
+
+
+def test_without_a_board_the_emulation_runs() -> None:
+    find_provider.cache_clear()
+    provider = find_provider()
+    assert provider.text == "emulation (no vart/xir on this machine)"
+
+
+def test_the_profile_knows_its_fingerprints() -> None:
+    profile = load_profile("zcu104")
+    assert (profile.dpu_cores, profile.dpu_clock_mhz) == (2, 300)
+    assert describe_fingerprint(0x101000056010407) == "ZCU104, Vitis AI 3.0"
+    assert describe_fingerprint(0x1234) == "an unknown DPU with fingerprint 0x1234"
+    assert describe_fingerprint(None) == "a DPU without fingerprint"

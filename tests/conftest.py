@@ -1,0 +1,54 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKE_BOARD = Path(__file__).resolve().parent / "fake_board"
+
+# The smallest file that looks like an .xmodel: a graph that has nothing but a name.
+NAME_ONLY_XMODEL = b"\x0a\x04fake"
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """AMD's example models and data, which lie beside the repository and never in it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared (AMD's example models), which is not part of the repository")
+    return folder
+
+
+@pytest.fixture
+def fake_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put the stand-ins of vart and xir on the path; returns their folder."""
+    from board.provider import find_provider
+
+    monkeypatch.syspath_prepend(str(FAKE_BOARD))
+    for name in ("xir", "vart"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    find_provider.cache_clear()
+    yield FAKE_BOARD
+    find_provider.cache_clear()
+    for name in ("xir", "vart"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def fake_model(tmp_path: Path) -> Path:
+    """A file that the stand-in of xir takes for its model."""
+    path = tmp_path / "net.xmodel"
+    path.write_bytes(NAME_ONLY_XMODEL)
+    return path

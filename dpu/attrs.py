@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpu.errors import DpuError
+from dpu.errors import DpuError, not_emulated
 
 _INT32_MAX = (1 << 31) - 1
 
@@ -119,6 +119,9 @@ class AttrHolder:
     def set_attrs(self, attrs: dict[str, AttrValue]) -> None:
         """Replace all attributes."""
         self._attrs = {name: (infer_kind(value), value) for name, value in attrs.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        raise not_emulated(f"xir.{type(self).__name__}", name)
 
     def _load_attrs(self, proto_map: Any) -> None:
         self._attrs = {name: decode(value) for name, value in proto_map.items()}

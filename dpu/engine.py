@@ -11,7 +11,7 @@ from dpu import cpu_ops
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
 from dpu.program import Program, build_program, feed
-from dpu.xir import Graph, Op
+from dpu.xir import Graph, Op, Tensor
 
 ENGINES = ("fast", "reference")
 
@@ -93,7 +93,7 @@ class Model:
         keep = {op.get_name() for op in self.program.outputs}
         found = self.trace(*inputs, keep=keep)
         points = {op.get_name(): op.get_output_tensor() for op in self.program.outputs}
-        return {name: _as_float(value, points[name]) for name, value in found.items()}
+        return {name: as_float(value, points[name]) for name, value in found.items()}
 
     def trace(self, *inputs: Any, keep: set[str] | None = None) -> dict[str, Array]:
         """The value of every computed tensor (or of the ops in `keep`), by op name."""
@@ -103,20 +103,30 @@ class Model:
         pairs = zip(self.program.inputs, inputs, strict=True)
         feeds = {op.get_name(): feed(op, array) for op, array in pairs}
         keep = keep or {op.get_name() for op in self.program.steps}
-        batch = self.program.check_feeds(feeds)
-        if batch == 1 or self.program.takes_batches:
-            return self.engine.compute(feeds, keep)
-        sizes = {name: len(array) // batch for name, array in feeds.items()}
-        parts = [
-            self.engine.compute(
-                {n: a[i * sizes[n] : (i + 1) * sizes[n]] for n, a in feeds.items()}, keep
-            )
-            for i in range(batch)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in keep}
+        return compute_batches(self.engine, feeds, keep)
 
 
-def _as_float(value: Array, tensor: Any) -> Array:
+def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
+    """As `Engine.compute`, for any batch size; image by image where the graph mixes images.
+
+    Raises
+    ------
+    DpuError
+        An input is missing, has the wrong shape, or batch sizes differ.
+    """
+    batch = engine.program.check_feeds(feeds)
+    if batch == 1 or engine.program.takes_batches:
+        return engine.compute(feeds, keep)
+    sizes = {name: len(array) // batch for name, array in feeds.items()}
+    parts = [
+        engine.compute({n: a[i * sizes[n] : (i + 1) * sizes[n]] for n, a in feeds.items()}, keep)
+        for i in range(batch)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in keep}
+
+
+def as_float(value: Array, tensor: Tensor) -> Array:
+    """A tensor's value as float32: int8 by its fix point, the rest as it is."""
     if value.dtype == np.int8:
         return value.astype(np.float32) * np.float32(2.0 ** -tensor.get_attr("fix_point"))
     return value.astype(np.float32)

@@ -17,3 +17,14 @@ class UnknownOpError(DpuError):
 
 class UnsupportedError(DpuError):
     """A known op with attributes, shapes or types that are not implemented."""
+
+
+class NotEmulatedError(NotImplementedError, AttributeError):
+    """A name of the board's API that the emulation leaves out; `hasattr` says no to it."""
+
+
+def not_emulated(where: str, name: str) -> Exception:
+    """The error for a missing name; names with underscores are Python's own affair."""
+    if name.startswith("_"):
+        return AttributeError(f"{where} has no {name}")
+    return NotEmulatedError(f"{where}.{name} is not emulated")

@@ -17,11 +17,15 @@ from typing import Any
 
 from dpu import xmodel
 from dpu.attrs import AttrHolder, AttrValue
-from dpu.errors import DpuError, UnsupportedError, XmodelError
+from dpu.errors import DpuError, UnsupportedError, XmodelError, not_emulated
 from dpu.schema import GraphProto
 
 MAX_ELEMENTS = 1 << 29
 """Most elements of one tensor: seven times PointPillars' largest (76.8 million)."""
+
+
+def __getattr__(name: str) -> Any:
+    raise not_emulated("xir", name)
 
 
 class DataType:

@@ -160,7 +160,7 @@ def _save(path: Path, array: Array) -> bool:
     try:
         with scratch.open("wb") as file:
             np.save(file, array)
-        os.replace(scratch, path)
+        scratch.replace(path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
         _complain(f"{path}: cannot write: {error.strerror or error}", FAILED)
@@ -178,7 +178,7 @@ def _shim(options: argparse.Namespace) -> int:
     try:
         shim.run_script(options.script, options.arguments)
     except Exception:  # the script's own error, told as `python script` would tell it
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         return FAILED
     return DONE
 

@@ -8,7 +8,8 @@ compiler made for the ZCU104.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def round_half_away(values: Array) -> Array:
     return np.copysign(np.floor(np.abs(values) + 0.5), values)
 
 
-ROUND_MODES = {
+ROUND_MODES: dict[str, Callable[[Array], Array]] = {
     "DPU_ROUND": round_half_up,
     "PY3_ROUND": np.rint,
     "STD_ROUND": round_half_away,
@@ -94,7 +95,7 @@ _POOL_RECIPROCALS = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def pool_reciprocal(kernel_width: int, kernel_height: int) -> tuple[int, int]:
     """Numerator m and shift n of the average pool's factor ``m / 2**n``, nearly 1/area.
 

@@ -75,17 +75,22 @@ def infer_kind(value: AttrValue) -> str:
         kinds = {infer_kind(item) for item in value} or {"int32_value"}
         kind = "int64_value" if kinds == {"int32_value", "int64_value"} else kinds.pop()
         return kind.replace("_value", "_vec_value")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _int_kind(value)
     for type_, kind in _SCALAR_KINDS:
         if isinstance(value, type_):
-            if kind == "int32_value" and not -_INT32_MAX - 1 <= value <= _INT32_MAX:
-                return "int64_value" if value < 1 << 63 else "uint64_value"
             return kind
     raise DpuError(f"an attribute cannot hold a value of type {type(value).__name__}")
 
 
+def _int_kind(value: int) -> str:
+    if -_INT32_MAX - 1 <= value <= _INT32_MAX:
+        return "int32_value"
+    return "int64_value" if value < 1 << 63 else "uint64_value"
+
+
 _SCALAR_KINDS: tuple[tuple[type, str], ...] = (
     (bool, "bool_value"),
-    (int, "int32_value"),
     (float, "double_value"),
     (str, "string_value"),
     (bytes, "bytes_value"),
@@ -129,4 +134,3 @@ class AttrHolder:
     def _store_attrs(self, proto_map: Any) -> None:
         for name, (kind, value) in self._attrs.items():
             encode(kind, value, proto_map[name])
-

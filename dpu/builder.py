@@ -83,11 +83,13 @@ class CompiledModel:
 
     def depthwise_conv2d(self, name: str, x: Op, weights: Array, *args: Any, **kwargs: Any) -> Op:
         """A convolution with one kernel per channel; weights int8 (1, H, W, C); else as conv2d."""
-        return self.conv2d(name, x, weights, *args, kind="depthwise-conv2d-fix", **kwargs)
+        kwargs["kind"] = "depthwise-conv2d-fix"
+        return self.conv2d(name, x, weights, *args, **kwargs)
 
     def transposed_conv2d(self, name: str, x: Op, weights: Array, *args: Any, **kwargs: Any) -> Op:
         """A transposed convolution; weights int8 (O, H, W, I), turned; else as conv2d."""
-        return self.conv2d(name, x, weights, *args, kind="transposed-conv2d-fix", **kwargs)
+        kwargs["kind"] = "transposed-conv2d-fix"
+        return self.conv2d(name, x, weights, *args, **kwargs)
 
     def max_pool(
         self,
@@ -161,7 +163,6 @@ class CompiledModel:
             child.set_attr("device", device)
             if device == "DPU":
                 child.set_attr("dpu_name", EMULATOR_DPU_NAME)
-                child.set_attr("dpu_fingerprint", 0, "uint64_value")
                 child.set_attr("reg_id_to_parameter_value", {"REG_0": bytes(self._parameters)})
                 child.set_attr("reg_id_to_context_type_v2", {"REG_0": "CONST"})
                 child.set_attr("runner", {"run": "libvart-dpu-runner.so"})

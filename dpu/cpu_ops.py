@@ -126,6 +126,12 @@ def attr(op: Any, name: str, default: Any) -> Any:
     return op.get_attr(name) if op.has_attr(name) else default
 
 
+_CONST_TYPES = {
+    name: np.dtype(name)
+    for name in ("float32", "float64", *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64)))
+}
+
+
 def const_array(op: Any) -> Array:
     """The values of a `const` op, from its data_type, shape and data.
 
@@ -135,12 +141,10 @@ def const_array(op: Any) -> Array:
         The data type is unknown or the bytes do not fill the shape.
     """
     kind = str(op.get_attr("data_type")).lower().lstrip("x")
-    types = {"float32": np.float32, "float64": np.float64, "float": np.float32}
-    types |= {f"{s}int{bits}": np.dtype(f"{s}int{bits}") for s in ("", "u") for bits in (8, 16, 32, 64)}
-    if kind not in types:
+    if kind not in _CONST_TYPES:
         raise UnsupportedError(f"op {op.get_name()!r}: data type {kind!r} is not implemented")
     data, dims = bytes(op.get_attr("data")), op.get_output_tensor().dims
-    dtype = np.dtype(types[kind])
+    dtype = _CONST_TYPES[kind]
     if len(data) != math.prod(dims) * dtype.itemsize:
         raise UnsupportedError(f"op {op.get_name()!r}: {len(data)} bytes do not fill {dims}")
     return np.frombuffer(data, dtype).reshape(dims)
@@ -165,7 +169,11 @@ def fix2float(op: Any, inputs: Inputs) -> Array:
 def _quantised(op: Any, x: Array) -> Array:
     signed = bool(attr(op, "if_signed", True))
     return quantise(
-        x, op.get_attr("fix_point"), attr(op, "round_mode", "DPU_ROUND"), op.get_attr("bit_width"), signed
+        x,
+        op.get_attr("fix_point"),
+        attr(op, "round_mode", "DPU_ROUND"),
+        op.get_attr("bit_width"),
+        signed,
     )
 
 
@@ -229,7 +237,9 @@ def maxpool2d(op: Any, inputs: Inputs) -> Array:
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
     padded, rows = window.pad(x, -np.inf), slice(0, window.out_h)
-    return np.asarray(np.max([window.under_tap(padded, tap, rows) for tap in window.taps()], axis=0))
+    return np.asarray(
+        np.max([window.under_tap(padded, tap, rows) for tap in window.taps()], axis=0)
+    )
 
 
 def avgpool2d(op: Any, inputs: Inputs) -> Array:
@@ -257,7 +267,14 @@ def eltwise(op: Any, inputs: Inputs) -> Array:
     return np.asarray(total)
 
 
-_ELTWISE_TYPES = {"add": "ADD", "sub": "SUB", "mul": "MUL", "div": "DIV", "min": "MIN", "max": "MAX"}
+_ELTWISE_TYPES = {
+    "add": "ADD",
+    "sub": "SUB",
+    "mul": "MUL",
+    "div": "DIV",
+    "min": "MIN",
+    "max": "MAX",
+}
 
 
 def concat(op: Any, inputs: Inputs) -> Array:
@@ -366,13 +383,18 @@ def strided_slice(op: Any, inputs: Inputs) -> Array:
     return x[tuple(map(slice, begin, end, op.get_attr("strides")))]
 
 
+REDUCTIONS: dict[str, Callable[..., Array]] = {
+    "max": np.max, "min": np.min, "sum": np.sum, "mean": np.mean, "product": np.prod,
+}  # fmt: skip
+
+
 def reduction(op: Any, inputs: Inputs) -> Array:
     """Maximum, minimum, sum, mean or product over the axes `axis`."""
-    names = {"max": np.max, "min": np.min, "sum": np.sum, "mean": np.mean, "product": np.prod}
-    function = names[op.get_type().removeprefix("reduction_")]
+    name = op.get_type().removeprefix("reduction_")
     x = inputs["input"][0]
-    x = x if function in (np.max, np.min) else x.astype(np.float64)
-    return np.asarray(function(x, tuple(op.get_attr("axis")), keepdims=bool(attr(op, "keep_dims", False))))
+    x = x if name in ("max", "min") else x.astype(np.float64)
+    keep = bool(attr(op, "keep_dims", False))
+    return np.asarray(REDUCTIONS[name](x, tuple(op.get_attr("axis")), keepdims=keep))
 
 
 OPS: dict[str, Callable[[Any, Inputs], Array]] = {
@@ -406,7 +428,7 @@ OPS: dict[str, Callable[[Any, Inputs], Array]] = {
     "softmax": softmax,
     "upsample": upsample,
     "strided_slice": strided_slice,
-} | {name: eltwise for name in _ELTWISE_TYPES} | {
-    f"reduction_{name}": reduction for name in ("max", "min", "sum", "mean", "product")
+} | dict.fromkeys(_ELTWISE_TYPES, eltwise) | {
+    f"reduction_{name}": reduction for name in REDUCTIONS
 }  # fmt: skip
 """Every plain op type and its function."""

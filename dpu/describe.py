@@ -8,9 +8,8 @@ from typing import Any
 
 from dpu import cpu_ops, fix_ops
 from dpu.errors import DpuError
+from dpu.program import CONSTANTS, INPUTS, graph_outputs
 from dpu.xir import Graph, Op, Subgraph, Tensor
-
-_SOURCES = ("data", "data-fix", "placeholder", "const", "const-fix")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -34,19 +33,13 @@ def describe(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "name": graph.get_name(),
         "kind": "compiled" if children else "quantised",
-        "inputs": [_tensor(op.get_output_tensor()) for op in order if op.get_type() in _SOURCES[:3]],
-        "outputs": [_tensor(op.get_output_tensor()) for op in _outputs(graph, order)],
+        "inputs": [_tensor(op.get_output_tensor()) for op in order if op.get_type() in INPUTS],
+        "outputs": [_tensor(op.get_output_tensor()) for op in graph_outputs(graph)],
         "parameters": sum(_elements(op) for op in order if op.get_type().startswith("const")),
         "subgraphs": [_subgraph(child) for child in children],
         "ops": [_op(op) for op in order],
-        "not_built_in": sorted(kinds - set(_SOURCES) - set(fix_ops.OPS) - set(cpu_ops.OPS)),
+        "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),
     }
-
-
-def _outputs(graph: Graph, order: list[Op]) -> list[Op]:
-    if graph.has_attr("return_ops"):
-        return [graph.get_op(name) for name in graph.get_attr("return_ops")]
-    return [op for op in order if not op.get_fanout_num()]
 
 
 def _elements(op: Op) -> int:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from dpu.arithmetic import Array
 from dpu.lower import Grid, Lowering, analyse
@@ -55,7 +52,9 @@ class FastEngine:
             if stage.lowered:
                 lowering = Lowering(program, grids, stage.steps, stage.reads, stage.writes)
                 self.wide_ops += lowering.wide_ops
-                stage.runtime = make_runtime(lowering.model(), self.threads, bool(lowering.wide_ops))
+                stage.runtime = make_runtime(
+                    lowering.model(), self.threads, bool(lowering.wide_ops)
+                )
 
     def compute(self, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
         """Values of the ops named in `keep`."""
@@ -105,5 +104,3 @@ def _connect(
             leaves = any(level.get(r.get_name()) not in (number, None) for r in op.get_fanout_ops())
             if trace or leaves or op.get_name() in asked:
                 stage.writes.append(op)
-
-

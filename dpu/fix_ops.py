@@ -307,8 +307,7 @@ def reduction_fix(op: Any, inputs: Inputs) -> Array:
         numerator, extra = pool_reciprocal(count, 1)
         acc = x.sum(axes, keepdims=keep) * numerator
         return saturate(shift_round(acc, shift + extra))
-    reduce = {"max": np.max, "min": np.min, "sum": np.sum}[kind]
-    return saturate(shift_round(reduce(x, axes, keepdims=keep), shift))
+    return saturate(shift_round(cpu_ops.REDUCTIONS[kind](x, axes, keepdims=keep), shift))
 
 
 def moving_fix(op: Any, inputs: Inputs) -> Array:

@@ -31,7 +31,16 @@ FLOAT32_EXACT = 1 << 24
 
 OPSET = 17
 
-_MOVES = {"upload", "download", "identity", "reshape", "flatten", "squeeze", "transpose", "upsample"}
+_MOVES = {
+    "upload",
+    "download",
+    "identity",
+    "reshape",
+    "flatten",
+    "squeeze",
+    "transpose",
+    "upsample",
+}
 
 
 @dataclass(frozen=True)
@@ -263,7 +272,10 @@ def _convolution(low: Lowering, op: Op) -> tuple[str, bool]:
     attrs["dilations"] = [window.dilation_h, window.dilation_w]
     if transposed:
         left, right, top, bottom = op.get_attr("pad") if op.has_attr("pad") else [0, 0, 0, 0]
-        attrs |= {"strides": list(reversed(op.get_attr("stride"))), "pads": [top, left, bottom, right]}
+        attrs |= {
+            "strides": list(reversed(op.get_attr("stride"))),
+            "pads": [top, left, bottom, right],
+        }
         weights = weights[:, ::-1, ::-1]
     else:
         attrs["strides"] = [window.stride_h, window.stride_w]
@@ -291,7 +303,9 @@ def _fixed_convolution(
     bias = weight_array(low.program, op, "bias")
     acc_bias = fix_ops.aligned_bias(op, {"bias": [bias]} if bias is not None else {})
     bound = accumulator_bound(weights, acc_bias, 128)
-    shift = fix_ops.input_fix_point(op) + fix_ops.input_fix_point(op, "weights") - fix_ops.fix_point(op)
+    shift = (
+        fix_ops.input_fix_point(op) + fix_ops.input_fix_point(op, "weights") - fix_ops.fix_point(op)
+    )
     limits = fix_ops.limits(fix_ops.nonlinear(op), fix_ops.fix_point(op))
     how = precision(bound) if shift <= 16 else "wide"
     full_bias = np.zeros(len(weights)) if acc_bias is None else acc_bias

@@ -13,7 +13,11 @@ from dpu.arithmetic import Array
 from dpu.errors import DpuError, UnsupportedError, XmodelError
 from dpu.xir import Graph, Op, Subgraph
 
-_SOURCES = ("data", "data-fix", "placeholder")
+INPUTS = ("data", "data-fix", "placeholder")
+"""Op types whose values are fed."""
+
+CONSTANTS = ("const", "const-fix")
+"""Op types whose values lie in the file."""
 
 
 @dataclass
@@ -142,7 +146,7 @@ def build_program(
     plugins = plugins or {}
     if subgraph is None:
         ops = graph.toposort()
-        outputs = outputs or _graph_outputs(graph)
+        outputs = outputs or graph_outputs(graph)
     else:
         ops = subgraph.toposort()
         outputs = [tensor.producer for tensor in subgraph.ordered_output_tensors()]
@@ -159,11 +163,11 @@ def build_program(
 def _place(program: Program, graph: Graph, op: Op) -> None:
     """Put one op among the inputs, the constants or the steps."""
     name, kind = op.get_name(), op.get_type()
-    if kind in _SOURCES:
+    if kind in INPUTS:
         if op not in program.inputs:
             program.inputs.append(op)
         return
-    if kind in ("const", "const-fix"):
+    if kind in CONSTANTS:
         program.constants[name] = constant(graph, op)
         return
     if kind not in fix_ops.OPS and kind not in cpu_ops.OPS and kind not in program.plugins:
@@ -178,11 +182,23 @@ def _place(program: Program, graph: Graph, op: Op) -> None:
         program.steps.append(op)
 
 
-def _graph_outputs(graph: Graph) -> list[Op]:
-    """The ops that `return_ops` names, else those that nobody reads."""
-    if graph.has_attr("return_ops"):
-        return [graph.get_op(name) for name in graph.get_attr("return_ops")]
-    return [op for op in graph.toposort() if not op.get_fanout_num()]
+def graph_outputs(graph: Graph) -> list[Op]:
+    """The ops that give the graph's outputs, in the order of the attribute `return_ops`.
+
+    A compiled file still carries the names of the quantised one's `return_ops`. Where such
+    an op is gone, the one at its end has its name with something behind (measured:
+    PointPillars' "..._fix" ends in the fix2float "..._fix_").
+    """
+    tails = [op for op in graph.toposort() if not op.get_fanout_num()]
+    names = graph.get_attr("return_ops") if graph.has_attr("return_ops") else []
+    present = {op.get_name(): op for op in graph.get_ops()}
+    if names and all(name in present for name in names):
+        return [present[name] for name in names]
+
+    def place(op: Op) -> int:
+        return next((i for i, n in enumerate(names) if op.get_name().startswith(n)), len(names))
+
+    return sorted(tails, key=place)
 
 
 def _needed(outputs: list[Op], allowed: set[str]) -> set[str]:

@@ -9,7 +9,7 @@ side, one thread each.
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,7 +92,10 @@ class OpenVinoRuntime:
             request = self._single.create_infer_request()
             request.infer([np.ascontiguousarray(a[index : index + 1]) for a in arrays])
             parts.append(_outputs(request))
-        return [np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True)]
+        return [
+            np.concatenate(column) if len(column) > 1 else column[0]
+            for column in zip(*parts, strict=True)
+        ]
 
     def _run_pieces(self, arrays: list[Array], whole: int) -> list[list[Array]]:
         if self._pieces is None:
@@ -113,7 +116,7 @@ def _outputs(request: Any) -> list[Array]:
     return [np.array(tensor.data) for tensor in request.output_tensors]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _openvino() -> Any:
     """OpenVINO's core, or None where the package is missing."""
     try:

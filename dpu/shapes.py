@@ -49,7 +49,9 @@ def _dims(op: Op, kind: str) -> list[int]:
         return list(op.get_attr("shape"))
     if kind in cpu_ops.OPS:
         return dims
-    raise UnsupportedError(f"op {op.get_name()!r} ({kind}): give its output by an attribute `shape`")
+    raise UnsupportedError(
+        f"op {op.get_name()!r} ({kind}): give its output by an attribute `shape`"
+    )
 
 
 _POOLS = ("maxpool2d", "avgpool2d", "pool")

@@ -135,7 +135,9 @@ class _Executable:
         """Compute `outputs` in place from `inputs`."""
         pairs = zip(self._program.inputs, inputs, strict=True)
         feeds = {op.get_name(): feed(op, array) for op, array in pairs}
-        found = compute_batches(self._engine, feeds, {op.get_name() for op in self._program.outputs})
+        found = compute_batches(
+            self._engine, feeds, {op.get_name() for op in self._program.outputs}
+        )
         for op, target in zip(self._program.outputs, outputs, strict=True):
             target[...] = _as_buffer(found[op.get_name()], op.get_output_tensor(), target.dtype)
 

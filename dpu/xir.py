@@ -13,6 +13,7 @@ import os
 import subprocess
 from collections.abc import Iterable
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from dpu import xmodel
@@ -530,8 +531,7 @@ class Graph(AttrHolder):
 
     def save_as_dot(self, path: str | os.PathLike[str]) -> None:
         """Write the graph in Graphviz's language."""
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(_dot(self))
+        Path(path).write_text(_dot(self), encoding="utf-8")
 
     def save_as_image(self, path: str | os.PathLike[str], format: str = "png") -> None:
         """Draw the graph with Graphviz's `dot` program.

@@ -45,7 +45,9 @@ def read_graph(path: str | os.PathLike[str]) -> Any:
             _count_fields(memoryview(data), _graph_descriptor(), 0, path)
         graph.ParseFromString(data)
     except (DecodeError, RecursionError, _WireError):
-        raise XmodelError(f"{path}: not an .xmodel, or truncated (the protobuf ends early)") from None
+        raise XmodelError(
+            f"{path}: not an .xmodel, or truncated (the protobuf ends early)"
+        ) from None
     if not graph.op_node:
         raise XmodelError(f"{path}: not an .xmodel (no ops in it)")
     if not graph.HasField("subg_root"):
@@ -65,7 +67,7 @@ def write_graph(graph: Message, path: str | os.PathLike[str]) -> None:
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         scratch.write_bytes(graph.SerializeToString(deterministic=True))
-        os.replace(scratch, target)
+        scratch.replace(target)
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise XmodelError(f"{path}: cannot write: {error.strerror}") from None
@@ -93,7 +95,7 @@ class _WireError(Exception):
 
 
 def _graph_descriptor() -> Any:
-    return GraphProto.DESCRIPTOR
+    return GraphProto.DESCRIPTOR  # type: ignore[attr-defined]
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

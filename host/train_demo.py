@@ -30,6 +30,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dpu.builder import CompiledModel
 from dpu.engine import load_engine
+from dpu.xir import Op
 
 LABELS = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat",
@@ -180,7 +181,9 @@ def fold(net: FashionCNN) -> None:
     """Fold every batch norm into its convolution, in place; the function stays the same."""
     for module in list(net.modules()):
         if isinstance(module, ConvBNReLU):
-            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            conv, norm = module[0], module[1]
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            module[0] = fuse_conv_bn_eval(conv, norm)
             module[1] = nn.Identity()
 
 
@@ -260,8 +263,8 @@ def write_xmodel(net: FashionCNN, fix_points: dict[str, int], path: Path) -> Non
     p = fix_points
 
     def conv(
-        name: str, x: Handle, layer: nn.Module, p_in: int, p_out: int, nonlinear: str = "RELU"
-    ) -> Handle:
+        name: str, x: Op, layer: nn.Module, p_in: int, p_out: int, nonlinear: str = "RELU"
+    ) -> Op:
         assert isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple)
         q = quantise_conv(layer, p_in, p_out)
         pad_h, pad_w = layer.padding
@@ -283,6 +286,7 @@ def write_xmodel(net: FashionCNN, fix_points: dict[str, int], path: Path) -> Non
     x = conv("stem", x, net.stem[0], INPUT_FIX_POINT, p["block"])
     x = model.max_pool("pool", x, kernel=(2, 2), stride=(2, 2))
     for i, layer in enumerate(net.dense, 1):
+        assert isinstance(layer, ConvBNReLU)
         new = conv(f"dense{i}", x, layer[0], p["block"], p["block"])
         x = model.concat(f"concat{i}", [x, new])
     x = conv("transition", x, net.transition[0], p["block"], p["transition"])
@@ -429,7 +433,8 @@ def main() -> int:
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(args.seed)
-    net = FashionCNN().to(memory_format=torch.channels_last)
+    net = FashionCNN()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = as_nchw(normalise(train_images))
     train(net, images, torch.from_numpy(train_labels.astype(np.int64)), args.epochs)
     fold(net)
@@ -459,7 +464,7 @@ def main() -> int:
     write_images(test_images, test_labels, shipped, args.output / "images")
     (args.output / "model.toml").write_text(MODEL_TOML.format(**facts))
     (args.output / "README.md").write_text(README.format(**facts))
-    print("float {accuracy_float:.2f} %  int8 {accuracy_int8:.2f} %".format(**facts))
+    print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
     return 0
 
 

@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from host.quantise.fake import FakeQuantise, quantise
@@ -138,7 +137,7 @@ class Student(nn.Module):
         self.input_shape = input_shape
         self.input_fix_point = input_fix_point
         self.layers = nn.ModuleDict(trace(network, input_shape))
-        self.output = next(reversed(self.layers))
+        self.output = list(self.layers)[-1]
         self.norm_frozen = False
         self.observer: dict[str, list[Tensor]] | None = None  # calibration: no rounding, see there
         self._place_quantisers()
@@ -219,8 +218,8 @@ class Student(nn.Module):
         while (move := self._illegal(points)) is not None:
             index, points[index], why[index] = move
         notes = tuple(
-            f"{self.quantisers[index].name}: fix point {wanted[index]} -> {points[index]} ({reason})"
-            for index, reason in why.items()
+            f"{self.quantisers[i].name}: fix point {wanted[i]} -> {points[i]} ({reason})"
+            for i, reason in why.items()
         )
         return FixPoints(
             {name: points[q.index] for name, q in self.activation_of.items()},
@@ -299,8 +298,10 @@ class Student(nn.Module):
         if scale is not None:
             return layer.normalise(layer(x, weight, None), scale)
         bias = biases.get(name, layer.bias)
-        if not self.training and self.observer is None and self._bound(weight, bias) >= _limit(
-            points, name, layer
+        if (
+            not self.training
+            and self.observer is None
+            and self._bound(weight, bias) >= _limit(points, name, layer)
         ):
             assert bias is not None
             return layer(x.double(), weight.double(), bias.double())

@@ -226,7 +226,8 @@ class _Walker:
     def _nonlinear(self, node: fx.Node, kind: str) -> None:
         before = self.layers[self._source(node)]
         if kind == "RELU" and not is_signed(self.layers, self._source(node)):
-            return self._alias(node)  # nothing negative left
+            self._alias(node)  # nothing negative left
+            return
         fits = isinstance(before, Conv | Add) and before.nonlinear == "NONE"
         if not fits or not self._only_consumer(node):
             advice = "put it directly behind a convolution or an addition that nothing else reads"

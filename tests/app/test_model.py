@@ -66,7 +66,7 @@ def test_checksums_are_checked(folder: Path) -> None:
     (folder / "model.toml").write_text(WHOLE + f'[checksums]\n"model.xmodel" = "{right}"\n')
     load_classifier(folder)
     (folder / "model.xmodel").write_bytes(b"\x0a\x04Fake")
-    with pytest.raises(ModelError, match="model.xmodel: SHA-256 is .* model.toml says"):
+    with pytest.raises(ModelError, match=r"model.xmodel: SHA-256 is .* model.toml says"):
         load_classifier(folder)
 
 
@@ -108,10 +108,10 @@ def test_missing_files_are_named(folder: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: no such file or directory"):
         load_classifier(folder.parent / "nowhere")
     (folder / "model.xmodel").unlink()
-    with pytest.raises(ModelError, match="model.xmodel: no such file"):
+    with pytest.raises(ModelError, match=r"model.xmodel: no such file"):
         load_classifier(folder)
     (folder / "model.toml").unlink()
-    with pytest.raises(ModelError, match="model.toml: No such file"):
+    with pytest.raises(ModelError, match=r"model.toml: No such file"):
         load_classifier(folder)
 
 

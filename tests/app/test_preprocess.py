@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,8 +69,13 @@ def test_a_grey_picture_keeps_its_values(image: np.ndarray) -> None:
 
 def test_the_target_is_written_in_place(image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     look_up = cv2.LUT
-    results = []
-    monkeypatch.setattr(cv2, "LUT", lambda *a: results.append(look_up(*a)) or results[-1])
+    results: list[np.ndarray] = []
+
+    def spy(*arguments: Any) -> np.ndarray:
+        results.append(np.asarray(look_up(*arguments)))
+        return results[-1]
+
+    monkeypatch.setattr(cv2, "LUT", spy)
     for colour, channels in (("grey", 1), ("rgb", 3)):
         target = np.zeros((1, 4, 6, channels), np.int8)[0]
         Preprocessor(_form(colour), 4)(image, target)

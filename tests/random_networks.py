@@ -1,0 +1,92 @@
+"""Random networks for the engines' tests, drawn by Hypothesis through the model writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from hypothesis import strategies as st
+
+from dpu.builder import CompiledModel
+from dpu.xir import Graph, Op
+
+INT8 = st.integers(-128, 127)
+
+
+def int8(draw: Callable[..., int], *shape: int) -> np.ndarray:
+    """Random int8 values, of which some draws are all extreme."""
+    seed, extreme = draw(st.integers(0, 2**32 - 1)), draw(st.booleans())
+    rng = np.random.default_rng(seed)
+    if extreme:
+        return rng.choice(np.array([-128, 127], np.int8), shape)
+    return rng.integers(-128, 128, shape, dtype=np.int8)
+
+
+def _point(op: Op) -> int:
+    return int(op.get_output_tensor().get_attr("fix_point"))
+
+
+def _conv(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+    _, height, width, channels = x.get_output_tensor().dims
+    kind = draw(st.sampled_from(["conv2d", "depthwise_conv2d", "transposed_conv2d"]))
+    kernel_h = draw(st.integers(1, min(3, height)))
+    kernel_w = draw(st.integers(1, min(3, width)))
+    outputs = 1 if kind == "depthwise_conv2d" else draw(st.integers(1, 5))
+    weights = int8(draw, outputs, kernel_h, kernel_w, channels)
+    bias = int8(draw, channels if kind == "depthwise_conv2d" else outputs)
+    acc = _point(x) + (weights_point := draw(st.integers(-2, 9)))
+    pad = [draw(st.integers(0, kernel_w - 1)), 0, draw(st.integers(0, kernel_h - 1)), 0]
+    pad[1], pad[3] = draw(st.integers(0, kernel_w - 1)), draw(st.integers(0, kernel_h - 1))
+    result: Op = getattr(model, kind)(
+        name, x, weights, weights_point,
+        bias if draw(st.booleans()) else None,
+        acc - draw(st.integers(0, 16)), acc - draw(st.integers(0, 16)),
+        stride=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
+        pad=pad,
+        nonlinear=draw(st.sampled_from(["NONE", "RELU", "RELU6", "LEAKYRELU"])),
+    )  # fmt: skip
+    return result
+
+
+def _pool(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+    _, height, width, _ = x.get_output_tensor().dims
+    kernel = draw(st.integers(1, min(7, width))), draw(st.integers(1, min(7, height)))
+    stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    pad = [draw(st.integers(0, k - 1)) for k in (kernel[0], kernel[0], kernel[1], kernel[1])]
+    if draw(st.booleans()):
+        return model.max_pool(name, x, kernel, stride, pad)
+    return model.avg_pool(name, x, kernel, stride, _point(x) + draw(st.integers(-2, 2)), pad)
+
+
+def _join(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+    other = _conv_same(draw, model, x, f"{name}_side")
+    kind = draw(st.sampled_from(["concat", "add", "multiply"]))
+    if kind == "concat":
+        return model.concat(name, [x, other])
+    point = _point(x) + draw(st.integers(-3, 3))
+    if kind == "add":
+        shape = draw(st.sampled_from(["NONE", "RELU"]))
+        return model.add(name, [x, other], point, shape)
+    return model.multiply(name, [x, other], point)
+
+
+def _conv_same(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+    channels = x.get_output_tensor().dims[3]
+    weights = int8(draw, channels, 1, 1, channels)
+    point = draw(st.integers(0, 8))
+    return model.conv2d(name, x, weights, point, None, 0, _point(x))
+
+
+@st.composite
+def networks(draw: Callable[..., int]) -> tuple[Graph, np.ndarray]:
+    """A compiled-form graph of one to five layers, and a batch of int8 images for it."""
+    model = CompiledModel("random")
+    dims = [1, draw(st.integers(2, 9)), draw(st.integers(2, 9)), draw(st.integers(1, 4))]
+    x = model.input("image", dims, draw(st.integers(-2, 7)))
+    for number in range(draw(st.integers(1, 5))):
+        layer = draw(st.sampled_from([_conv, _pool, _join]))
+        x = layer(draw, model, x, f"layer{number}")
+        if min(x.get_output_tensor().dims[1:3]) < 2:
+            break
+    model.output(x)
+    return model.finish(), int8(draw, draw(st.integers(1, 6)), *dims[1:])

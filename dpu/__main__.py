@@ -17,7 +17,7 @@ from dpu import cpu_ops
 from dpu.arithmetic import Array
 from dpu.describe import describe, lines
 from dpu.engine import ENGINES, Model, load_engine
-from dpu.errors import DpuError, UnknownOpError, UnsupportedError
+from dpu.errors import DpuError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -30,8 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (UnknownOpError, UnsupportedError) as error:
-        return _complain(error, FAILED)
     except DpuError as error:
         return _complain(error, WRONG_USE)
     except MemoryError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpu import cpu_ops, fix_ops
-from dpu.errors import DpuError
+from dpu.errors import DpuError, contradictions
 from dpu.program import CONSTANTS, INPUTS, graph_outputs
 from dpu.xir import Graph, Op, Subgraph, Tensor
 
@@ -24,6 +24,11 @@ def describe(path: Path) -> dict[str, Any]:
         The file is no usable .xmodel.
     """
     graph = Graph.deserialize(path)
+    with contradictions(str(path)):
+        return _describe(path, graph)
+
+
+def _describe(path: Path, graph: Graph) -> dict[str, Any]:
     order = graph.toposort()
     root = graph.get_root_subgraph()
     children = root.toposort_child_subgraph()

@@ -9,7 +9,7 @@ import numpy as np
 
 from dpu import cpu_ops
 from dpu.arithmetic import Array
-from dpu.errors import DpuError
+from dpu.errors import DpuError, contradictions
 from dpu.program import Program, build_program, feed
 from dpu.xir import Graph, Op, Tensor
 
@@ -147,5 +147,6 @@ def load_engine(
         The file is bad, or has an op that nobody implements.
     """
     graph = path if isinstance(path, Graph) else Graph.deserialize(path)
-    program = build_program(graph, plugins=plugins)
-    return Model(graph, program, make_engine(program, engine, threads, trace))
+    with contradictions(graph.get_name() if isinstance(path, Graph) else str(path)):
+        program = build_program(graph, plugins=plugins)
+        return Model(graph, program, make_engine(program, engine, threads, trace))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DpuError(RuntimeError):
     """Base of every error that dpu/ raises on purpose."""
@@ -9,6 +12,24 @@ class DpuError(RuntimeError):
 
 class XmodelError(DpuError):
     """The file is no usable .xmodel: truncated, corrupt, too large or of another kind."""
+
+
+@contextmanager
+def contradictions(name: str) -> Iterator[None]:
+    """Turn what broken attributes of the model `name` cause in numpy and Python into XmodelError.
+
+    Errors of dpu/ itself pass, with the name in front.
+
+    A file may say anything: a string for a fix point, a kernel of three numbers. Each op
+    reads its attributes plainly; this is the one place that minds.
+    """
+    try:
+        yield
+    except DpuError as error:
+        raise error if name in str(error) else type(error)(f"{name}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise XmodelError(f"{name}: the model contradicts itself: {text}") from error
 
 
 class UnknownOpError(DpuError):

@@ -11,6 +11,7 @@ import numpy as np
 from dpu import cpu_ops, fix_ops
 from dpu.arithmetic import Array
 from dpu.errors import DpuError, UnsupportedError, XmodelError
+from dpu.shapes import infer_dims
 from dpu.xir import Graph, Op, Subgraph
 
 INPUTS = ("data", "data-fix", "placeholder")
@@ -179,7 +180,17 @@ def _place(program: Program, graph: Graph, op: Op) -> None:
             for arg, ops in op.get_input_ops().items()
         })  # fmt: skip
     else:
+        _check_dims(program, op)
         program.steps.append(op)
+
+
+def _check_dims(program: Program, op: Op) -> None:
+    """Refuse an op whose tensor has other dims than its inputs and attributes give."""
+    if op.get_type() in program.plugins:
+        return
+    dims, told = infer_dims(op), op.get_output_tensor().dims
+    if dims != told:
+        raise XmodelError(f"op {op.get_name()!r} ({op.get_type()}) gives {dims}, file says {told}")
 
 
 def graph_outputs(graph: Graph) -> list[Op]:
@@ -227,7 +238,7 @@ def constant(graph: Graph, op: Op) -> Array:
         The bytes are missing or too few.
     """
     tensor = op.get_output_tensor()
-    if op.has_attr("data") and len(op.get_attr("data")):
+    if op.has_attr("data") and op.get_attr("data"):
         return cpu_ops.const_array(op)
     subgraph = graph.get_leaf_subgraph(op)
     while not subgraph.has_attr("reg_id_to_parameter_value"):

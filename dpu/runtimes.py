@@ -37,9 +37,13 @@ def make_runtime(model: bytes, threads: int, wide: bool) -> Runtime:
     wanted = os.environ.get(RUNTIME_VARIABLE, "")
     if wanted not in ("", "openvino", "onnxruntime"):
         raise DpuError(f"{RUNTIME_VARIABLE}={wanted!r} is neither openvino nor onnxruntime")
-    if not wide and wanted != "onnxruntime" and _openvino() is not None:
-        return OpenVinoRuntime(model, threads)
-    return OnnxRuntime(model, threads)
+    try:
+        if not wide and wanted != "onnxruntime" and _openvino() is not None:
+            return OpenVinoRuntime(model, threads)
+        return OnnxRuntime(model, threads)
+    except Exception as error:  # the libraries' own errors have no common base
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DpuError(f"the graph cannot be built: {text}") from error
 
 
 class OnnxRuntime:

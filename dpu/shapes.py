@@ -7,7 +7,7 @@ from typing import Any
 
 from dpu import cpu_ops
 from dpu.errors import UnsupportedError
-from dpu.windows import transposed_window_of, window_of
+from dpu.windows import Window, transposed_window_of, window_of
 from dpu.xir import Op, Tensor
 
 
@@ -21,7 +21,7 @@ def infer_tensor(op: Op) -> Tensor:
         The op type has no rule and no attribute `shape`.
     """
     kind = op.get_type()
-    dims = _dims(op, kind.removesuffix("-fix"))
+    dims = infer_dims(op)
     fixed = kind.endswith("-fix") or kind in ("upload", "download", "float2fix")
     dtype: Any = "XINT8" if fixed else "FLOAT32"
     if op._output is not None:
@@ -33,7 +33,15 @@ def infer_tensor(op: Op) -> Tensor:
     return Tensor(op.get_name(), dims, dtype)
 
 
-def _dims(op: Op, kind: str) -> list[int]:
+def infer_dims(op: Op) -> list[int]:
+    """The dims of `op`'s output.
+
+    Raises
+    ------
+    UnsupportedError
+        The op type has no rule and no attribute `shape`, or the inputs do not fit the op.
+    """
+    kind = op.get_type().removesuffix("-fix")
     if kind in ("const", "data"):
         return list(op.get_attr("shape"))
     if not op.get_input_num():
@@ -68,15 +76,32 @@ def _window_dims(op: Op, kind: str, dims: list[int]) -> list[int]:
     window = place(op.get_attrs(), dims[1], dims[2])
     channels = dims[3]
     if kind in _CONVOLUTIONS:
-        weights = op.get_input_tensor("weights", 0).dims
-        channels = weights[0]
-        if "depthwise" in kind:
-            channels = weights[0] if weights[3] == 1 != dims[3] else weights[0] * weights[3]
+        channels = _channels(op, kind, window, dims[3])
     return [dims[0], window.out_h, window.out_w, channels]
+
+
+def _channels(op: Op, kind: str, window: Window, channels: int) -> int:
+    """Output channels of a convolution, after checking the weights' shape."""
+    outputs, height, width, inputs = op.get_input_tensor("weights", 0).dims
+    if (height, width) != (window.kernel_h, window.kernel_w):
+        raise UnsupportedError(f"op {op.get_name()!r}: the weights are not of the kernel's size")
+    if "depthwise" in kind:
+        per_channel = inputs == 1 != channels and outputs % channels == 0
+        if not per_channel and inputs != channels:
+            raise UnsupportedError(f"op {op.get_name()!r}: weights for another number of channels")
+        return outputs if per_channel else outputs * inputs
+    if channels % inputs or outputs % (channels // inputs):
+        raise UnsupportedError(f"op {op.get_name()!r}: weights for another number of channels")
+    return outputs
 
 
 def _concat(op: Op, dims: list[int]) -> list[int]:
     axis = op.get_attr("axis") % len(dims)
+    for tensor in op.get_input_tensors("input"):
+        if tensor.ndim != len(dims) or any(
+            a != b for i, (a, b) in enumerate(zip(tensor.dims, dims, strict=True)) if i != axis
+        ):
+            raise UnsupportedError(f"op {op.get_name()!r}: {tensor.dims} does not join {dims}")
     total = sum(tensor.dims[axis] for tensor in op.get_input_tensors("input"))
     return [*dims[:axis], total, *dims[axis + 1 :]]
 
@@ -87,6 +112,8 @@ def _broadcast(op: Op, dims: list[int]) -> list[int]:
         other = tensor.dims
         width = max(len(out), len(other))
         left, right = [1] * (width - len(out)) + out, [1] * (width - len(other)) + other
+        if any(a != b and 1 not in (a, b) for a, b in zip(left, right, strict=True)):
+            raise UnsupportedError(f"op {op.get_name()!r}: {other} does not go with {out}")
         out = [max(a, b) for a, b in zip(left, right, strict=True)]
     return out
 
@@ -117,6 +144,8 @@ def _pad(op: Op, dims: list[int]) -> list[int]:
 
 
 def _upsample(op: Op, dims: list[int]) -> list[int]:
+    if not op.has_attr("scale"):  # the file's own dims then say it
+        return op.get_output_tensor().dims
     width, height = op.get_attr("scale")
     return [dims[0], round(dims[1] * height), round(dims[2] * width), dims[3]]
 

@@ -25,7 +25,7 @@ import numpy as np
 from dpu import cpu_ops, xir
 from dpu.arithmetic import Array
 from dpu.engine import Engine, as_float, compute_batches, make_engine
-from dpu.errors import DpuError, not_emulated
+from dpu.errors import DpuError, contradictions, not_emulated
 from dpu.program import build_program, feed
 
 DPU_CORES = 2
@@ -116,7 +116,8 @@ class _Device:
         with self._lock:
             built = self._built.setdefault(subgraph, {})
             if key not in built:
-                built[key] = _Executable(subgraph, engine)
+                with contradictions(subgraph.get_name()):
+                    built[key] = _Executable(subgraph, engine)
             return built[key]
 
 

@@ -31,6 +31,12 @@ def shared_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The demo's compiled-form .xmodel, which is part of the repository."""
+    return ROOT / "app" / "demo" / "model.xmodel"
+
+
 @pytest.fixture
 def fake_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Put the stand-ins of vart and xir on the path; returns their folder."""

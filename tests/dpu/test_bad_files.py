@@ -1,0 +1,133 @@
+"""Files from strangers: one clear line and exit 2, never a traceback, a hang or a flood."""
+
+from __future__ import annotations
+
+import random
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpu.__main__ import main
+from dpu.schema import GraphProto
+
+
+def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `inspect` says of a file that must be refused with exit 2 and one line."""
+    assert main(["inspect", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("dpu: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+def _cuts(size: int) -> list[int]:
+    return [1 << power for power in range(40) if 1 << power < size]
+
+
+def test_truncated_at_every_power_of_two(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, cut = demo_model.read_bytes(), tmp_path / "cut.xmodel"
+    for size in [*_cuts(len(data)), len(data) - 1]:
+        cut.write_bytes(data[:size])
+        assert "cut.xmodel" in _complaint(cut, capsys)
+
+
+def test_amds_files_truncated(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model in sorted((shared_dir / "models").glob("*.xmodel")):
+        data, cut = model.read_bytes(), tmp_path / "cut.xmodel"
+        for size in _cuts(len(data)):
+            cut.write_bytes(data[:size])
+            _complaint(cut, capsys)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "empty file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "not an .xmodel"),
+        (b"PK\x03\x04" + bytes(64), "not an .xmodel"),
+        (b"name = 'net'\n", "not an .xmodel"),
+        (b"\x0a\x04fake", "no ops in it"),
+    ],
+)
+def test_wrong_files(
+    content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.xmodel"
+    path.write_bytes(content)
+    assert words in _complaint(path, capsys)
+
+
+def test_no_file_a_directory_and_a_name_with_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "No such file" in _complaint(tmp_path / "none.xmodel", capsys)
+    assert "directory" in _complaint(tmp_path, capsys)
+    assert "\x1b" not in _complaint(tmp_path / "\x1b[31m\nred", capsys)
+
+
+def test_random_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, path = random.Random(7), tmp_path / "x.xmodel"
+    for size in (1, 2, 10, 100, 1000, 10_000, 100_000):
+        for _ in range(10):
+            path.write_bytes(source.randbytes(size))
+            _complaint(path, capsys)
+
+
+def test_flipped_bytes_of_a_real_model(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a file may still be a model; it runs or is refused, and never does anything else."""
+    source, path = random.Random(11), tmp_path / "x.xmodel"
+    image, out = tmp_path / "x.npy", tmp_path / "y.npy"
+    np.save(image, np.zeros((1, 28, 28, 1), np.int8))
+    original = demo_model.read_bytes()
+    for _ in range(300):
+        data = bytearray(original)
+        for _ in range(source.randint(1, 8)):
+            # Mostly outside the weights, where the structure is.
+            data[source.choice([source.randrange(len(data)), source.randrange(4000)])] ^= (
+                1 << source.randrange(8)
+            )
+        path.write_bytes(data)
+        command = ["run", str(path), "--input", str(image), "--output", str(out)]
+        assert main([*command, "--engine", source.choice(["fast", "reference"])]) in (0, 1, 2)
+        assert capsys.readouterr().err.count("\n") <= 1
+
+
+def test_a_bomb_of_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bomb.xmodel"
+    path.write_bytes(b"\x2a\x00" * 2_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "fields" in _complaint(path, capsys)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000  # KiB
+
+
+def test_a_bomb_of_elements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = GraphProto(graph_name="big")
+    node = graph.op_node.add(op_name="image", op_type="data-fix")
+    node.output_tensor.tensor_dim.extend([60_000] * 4)
+    node.output_tensor.data_type, node.output_tensor.tensor_bit_width = 2, 8
+    graph.subg_root.SetInParent()
+    path = tmp_path / "big.xmodel"
+    path.write_bytes(graph.SerializeToString())
+    assert "refused" in _complaint(path, capsys)
+
+
+def test_a_graph_that_bites_its_tail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = GraphProto(graph_name="cycle")
+    for name, source in (("a", "b"), ("b", "a")):
+        node = graph.op_node.add(op_name=name, op_type="relu")
+        node.args.add(arg_name="input", arg_ops=[source])
+        node.output_tensor.tensor_dim.extend([1, 2])
+        node.output_tensor.data_type, node.output_tensor.tensor_bit_width = 4, 32
+    graph.subg_root.SetInParent()
+    path = tmp_path / "cycle.xmodel"
+    path.write_bytes(graph.SerializeToString())
+    assert "cycle" in _complaint(path, capsys)

@@ -1,0 +1,161 @@
+"""The command line of dpu/ as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpu.__main__ import main
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    path = tmp_path / "in.npy"
+    rng = np.random.default_rng(3)
+    np.save(path, rng.uniform(-1, 1, (40, 28, 28, 1)).astype(np.float32))
+    return path
+
+
+def test_inspect_for_a_reader(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(demo_model)]) == 0
+    text = capsys.readouterr().out
+    assert "fashion_cnn, compiled" in text and "subgraph 1: DPU" in text
+    assert "conv2d-fix" in text and "1x28x28x1 xint8, fix point 7" in text
+
+
+def test_inspect_for_a_program(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", str(demo_model)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == "compiled" and facts["not_built_in"] == []
+    assert facts["outputs"][0]["dims"] == [1, 10]
+    stem = next(op for op in facts["ops"] if op["name"] == "stem")
+    assert stem["type"] == "conv2d-fix" and 0 <= stem["shift"] <= 16
+
+
+def test_inspect_an_amd_model(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel"
+    assert main(["inspect", "--json", str(path)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["not_built_in"] == ["Mylayer"]
+    part = facts["subgraphs"][1]
+    assert part["fingerprint"] == "0x101000016010407" and part["workload"] == 28_880_256
+    assert {"register": "REG_0", "use": "CONST", "bytes": 103_072} in part["memory"]
+
+
+def test_both_engines_write_the_same_file(demo_model: Path, images: Path, tmp_path: Path) -> None:
+    outs = []
+    for engine in ("fast", "reference"):
+        out = tmp_path / f"{engine}.npy"
+        command = ["run", str(demo_model), "--input", str(images), "--output", str(out)]
+        assert main([*command, "--engine", engine]) == 0
+        outs.append(np.load(out))
+    assert outs[0].dtype == np.float32 and outs[0].shape == (40, 10)
+    np.testing.assert_array_equal(*outs)
+
+
+def test_inputs_and_outputs_by_name(
+    demo_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.npy"
+    names = ["--input", f"image={images}", "--output", f"logits_float={out}"]
+    assert main(["run", str(demo_model), *names, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outputs"] == {str(out): [40, 10]}
+
+
+@pytest.mark.parametrize(
+    "array, words",
+    [
+        (np.zeros((1, 28, 28, 3), np.int8), "has shape [1, 28, 28, 3], wanted [1, 28, 28, 1]"),
+        (np.zeros((1, 28, 28, 1), np.uint8), "holds uint8; float32 or int8 is wanted"),
+        (np.zeros((0, 28, 28, 1), np.int8), "has shape [0, 28, 28, 1]"),
+        (np.array(3.0), "has shape []"),
+        (np.array(["text"]), "holds <U4"),
+    ],
+)
+def test_wrong_arrays(
+    demo_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    array: np.ndarray,
+    words: str,
+) -> None:
+    path = tmp_path / "in.npy"
+    np.save(path, array)
+    command = ["run", str(demo_model), "--input", str(path), "--output", str(tmp_path / "o.npy")]
+    assert main(command) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_is_no_array(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "in.npy", str(tmp_path / "o.npy")
+    for content in (b"", b"text", b"\x93NUMPY\x01\x00", b"\x80\x04N."):
+        path.write_bytes(content)
+        assert main(["run", str(demo_model), "--input", str(path), "--output", out]) == 2
+        assert "in.npy: " in capsys.readouterr().err
+    assert main(["run", str(demo_model), "--input", "none.npy", "--output", out]) == 2
+    assert "none.npy: No such file" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written(
+    demo_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "no" / "such" / "out.npy"
+    assert main(["run", str(demo_model), "--input", str(images), "--output", str(out)]) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_an_op_that_nobody_implements_is_named(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, image = shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel", tmp_path / "in.npy"
+    np.save(image, np.zeros((2, 28, 28, 1), np.float32))
+    command = ["run", str(path), "--input", str(image), "--output", str(tmp_path / "out.npy")]
+    assert main(command) == 2
+    assert "op_Mylayer" in capsys.readouterr().err
+    assert main([*command, "--plugin", str(Path(__file__).with_name("plugins.py"))]) == 0
+    assert np.load(tmp_path / "out.npy").shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("def op_Other(inputs, attrs): pass", "op_Mylayer"),
+        ("x = 1", "no function named op_<op_type>"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def op_Mylayer(inputs, attrs): return inputs['none']", "KeyError"),
+        ("def op_Mylayer(inputs, attrs): return [1.0]", "custom_layer"),
+    ],
+)
+def test_bad_plugins(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str, words: str
+) -> None:
+    path, image = shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel", tmp_path / "in.npy"
+    np.save(image, np.zeros((1, 28, 28, 1), np.float32))
+    plugin = tmp_path / "ops.py"
+    plugin.write_text(code)
+    command = ["run", str(path), "--input", str(image), "--output", str(tmp_path / "out.npy")]
+    assert main([*command, "--plugin", str(plugin)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["inspect"], ["run"], ["shim"], ["fly"]])
+def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away(demo_model: Path, repo_root: Path) -> None:
+    command = f"{sys.executable} -m dpu inspect {demo_model} --json | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=repo_root, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "{\n" and done.stderr == ""

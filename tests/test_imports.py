@@ -1,0 +1,44 @@
+"""The house's rule: app -> board -> dpu, host -> dpu; nobody imports what lies above."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {
+    "dpu": {"app", "board", "host"},
+    "board": {"app", "host"},
+    "app": {"host"},
+    "host": {"app", "board"},
+}
+
+
+def _imported(path: Path) -> set[str]:
+    """Top-level packages that a file imports, also inside functions and by import_module."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            names |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_imports_run_one_way(repo_root: Path, package: str) -> None:
+    files = sorted((repo_root / package).rglob("*.py"))
+    assert files
+    wrong = {str(path): _imported(path) & FORBIDDEN[package] for path in files}
+    assert not {path: names for path, names in wrong.items() if names}
+
+
+def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
+    """What runs on the board imports numpy, OpenCV and the standard library at its top."""
+    heavy = {"onnx", "onnxruntime", "openvino", "torch", "google", "rich", "psutil"}
+    for package in ("app", "board"):
+        for path in (repo_root / package).rglob("*.py"):
+            assert not _imported(path) & heavy, path

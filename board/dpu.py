@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from board.profile import describe_fingerprint
+from board.profile import describe_target
 from board.provider import Provider, find_provider
 from board.xmodel_file import problem_of
 
@@ -102,7 +102,7 @@ class Model:
 
     @property
     def target(self) -> str:
-        return describe_fingerprint(self.fingerprint)
+        return describe_target(self.dpu_name, self.fingerprint)
 
     def runner(self, slots: int = 2) -> ModelRunner:
         """Return a runner for one thread, with `slots` jobs that may be in flight at once."""

@@ -52,10 +52,14 @@ def load_profile(board: str = DEFAULT_BOARD) -> Profile:
     )
 
 
-def describe_fingerprint(fingerprint: int | None) -> str:
-    """Return a fingerprint for a reader: "ZCU104, Vitis AI 2.x", or its number if unknown."""
+def describe_target(dpu_name: str, fingerprint: int | None) -> str:
+    """Return for a reader what a model was compiled for: "ZCU104, Vitis AI 2.x".
+
+    A DPU without fingerprint, such as the emulator, is told by its name; an unknown one by
+    its number.
+    """
     if fingerprint is None:
-        return "a DPU without fingerprint"
+        return dpu_name
     for path in sorted(PROFILES.glob("*.toml")):
         profile = load_profile(path.stem)
         if fingerprint in profile.fingerprints:

@@ -8,6 +8,7 @@ in dpu/: engines, writer and tools work on these classes.
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
 import subprocess
@@ -564,18 +565,21 @@ class Graph(AttrHolder):
 
 
 def _toposort(ops: dict[str, Op]) -> list[Op]:
-    waiting = {name: op.get_input_num() for name, op in ops.items()}
-    ready = [op for op in ops.values() if not waiting[op.get_name()]]
+    place = {name: index for index, name in enumerate(ops)}
+    by_place = list(ops.values())
+    waiting = [op.get_input_num() for op in by_place]
+    ready = [index for index, count in enumerate(waiting) if not count]  # a heap: it is sorted
     order: list[Op] = []
     while ready:
-        op = ready.pop()
+        op = by_place[heapq.heappop(ready)]
         order.append(op)
         for reader in op.get_fanout_ops():
-            waiting[reader.get_name()] -= 1
-            if not waiting[reader.get_name()]:
-                ready.append(reader)
+            index = place[reader.get_name()]
+            waiting[index] -= 1
+            if not waiting[index]:
+                heapq.heappush(ready, index)
     if len(order) < len(ops):
-        stuck = next(name for name, count in waiting.items() if count)
+        stuck = next(op.get_name() for op, n in zip(by_place, waiting, strict=True) if n)
         raise DpuError(f"the graph has a cycle through op {stuck!r}")
     return order
 

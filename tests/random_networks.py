@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from dpu.xir import Graph, Op
 INT8 = st.integers(-128, 127)
 
 
-def int8(draw: Callable[..., int], *shape: int) -> np.ndarray:
+def int8(draw: Callable[..., Any], *shape: int) -> np.ndarray:
     """Random int8 values, of which some draws are all extreme."""
     seed, extreme = draw(st.integers(0, 2**32 - 1)), draw(st.booleans())
     rng = np.random.default_rng(seed)
@@ -26,7 +27,7 @@ def _point(op: Op) -> int:
     return int(op.get_output_tensor().get_attr("fix_point"))
 
 
-def _conv(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+def _conv(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> Op:
     _, height, width, channels = x.get_output_tensor().dims
     kind = draw(st.sampled_from(["conv2d", "depthwise_conv2d", "transposed_conv2d"]))
     kernel_h = draw(st.integers(1, min(3, height)))
@@ -48,7 +49,7 @@ def _conv(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> O
     return result
 
 
-def _pool(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+def _pool(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> Op:
     _, height, width, _ = x.get_output_tensor().dims
     kernel = draw(st.integers(1, min(7, width))), draw(st.integers(1, min(7, height)))
     stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -58,7 +59,7 @@ def _pool(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> O
     return model.avg_pool(name, x, kernel, stride, _point(x) + draw(st.integers(-2, 2)), pad)
 
 
-def _join(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+def _join(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> Op:
     other = _conv_same(draw, model, x, f"{name}_side")
     kind = draw(st.sampled_from(["concat", "add", "multiply"]))
     if kind == "concat":
@@ -70,7 +71,7 @@ def _join(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> O
     return model.multiply(name, [x, other], point)
 
 
-def _conv_same(draw: Callable[..., int], model: CompiledModel, x: Op, name: str) -> Op:
+def _conv_same(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> Op:
     channels = x.get_output_tensor().dims[3]
     weights = int8(draw, channels, 1, 1, channels)
     point = draw(st.integers(0, 8))
@@ -78,7 +79,7 @@ def _conv_same(draw: Callable[..., int], model: CompiledModel, x: Op, name: str)
 
 
 @st.composite
-def networks(draw: Callable[..., int]) -> tuple[Graph, np.ndarray]:
+def networks(draw: Callable[..., Any]) -> tuple[Graph, np.ndarray]:
     """A compiled-form graph of one to five layers, and a batch of int8 images for it."""
     model = CompiledModel("random")
     dims = [1, draw(st.integers(2, 9)), draw(st.integers(2, 9)), draw(st.integers(1, 4))]

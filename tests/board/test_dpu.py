@@ -9,7 +9,7 @@ import pytest
 
 from board import dpu
 from board.dpu import ModelError
-from board.profile import describe_fingerprint, load_profile
+from board.profile import describe_target, load_profile
 from board.provider import find_provider
 
 
@@ -144,6 +144,6 @@ def test_without_a_board_the_emulation_runs() -> None:
 def test_the_profile_knows_its_fingerprints() -> None:
     profile = load_profile("zcu104")
     assert (profile.dpu_cores, profile.dpu_clock_mhz) == (2, 300)
-    assert describe_fingerprint(0x101000056010407) == "ZCU104, Vitis AI 3.0"
-    assert describe_fingerprint(0x1234) == "an unknown DPU with fingerprint 0x1234"
-    assert describe_fingerprint(None) == "a DPU without fingerprint"
+    assert describe_target("DPUCZDX8G", 0x101000056010407) == "ZCU104, Vitis AI 3.0"
+    assert describe_target("DPUCZDX8G", 0x1234) == "an unknown DPU with fingerprint 0x1234"
+    assert describe_target("TUTELAGE_EMULATOR", None) == "TUTELAGE_EMULATOR"

@@ -55,7 +55,7 @@ def test_both_engines_write_the_same_file(demo_model: Path, images: Path, tmp_pa
         assert main([*command, "--engine", engine]) == 0
         outs.append(np.load(out))
     assert outs[0].dtype == np.float32 and outs[0].shape == (40, 10)
-    np.testing.assert_array_equal(*outs)
+    np.testing.assert_array_equal(outs[0], outs[1])
 
 
 def test_inputs_and_outputs_by_name(

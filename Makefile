@@ -1,0 +1,57 @@
+# make demo    set up what the demo needs and classify real images on the emulated DPU
+# make test    set up everything (PyTorch too) and run the tests
+# make lint    ruff and mypy
+# make bench   the benchmarks, as JSON on standard output
+# make setup   only set up; make clean removes .venv and results/
+#
+# PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
+# gigabytes of CUDA, give PyTorch's CPU index, see README.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+
+.PHONY: help setup demo test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 10) <= v < (3, 13); \
+		sys.exit(None if ok else "Python 3.10 to 3.12 is wanted, this is %d.%d; try: make PYTHON=python3.11" % v)'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "no venv could be made; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+
+# One stamp per set of packages: made anew when the requirements change.
+$(VENV)/pc.stamp: setup.py constraints.txt | $(BIN)/python
+	@echo "installing what the emulation needs into $(VENV)"
+	@$(INSTALL) -e '.[pc]'
+	@touch $@
+
+$(VENV)/all.stamp: setup.py constraints.txt | $(BIN)/python
+	@echo "installing everything, PyTorch too, into $(VENV)"
+	@$(INSTALL) -e '.[pc,host,test,lint]'
+	@touch $@ $(VENV)/pc.stamp
+
+setup: $(VENV)/all.stamp
+
+demo: $(VENV)/pc.stamp
+	@mkdir -p results
+	$(BIN)/python app/classify.py --source app/demo/images --quiet --output results/demo.csv --output results/demo.mp4
+
+test: $(VENV)/all.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/all.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/all.stamp
+	@$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) results build ./*.egg-info

@@ -1,0 +1,29 @@
+"""Packaging of Tutelage. What is tested is pinned in constraints.txt; here stand the ranges."""
+
+from setuptools import find_packages, setup
+
+# The board keeps its own numpy and OpenCV (PYNQ's packages), so that only numpy is asked for here.
+BOARD = ["numpy>=1.21", "tomli>=2.0; python_version < '3.11'"]
+# The emulation: .xmodel files, the float32 graphs of the fast engine, images and videos.
+PC = [
+    "opencv-python-headless>=4.8",
+    "protobuf>=5.26",
+    "onnx>=1.16",
+    "onnxruntime>=1.18",
+    "openvino>=2025.0",
+]
+# 2.13 is what training is tested with; its numerics (and so the seeds' results) are pinned there.
+HOST = [*PC, "torch>=2.8", "safetensors>=0.5"]
+TEST = ["pytest>=8.0", "hypothesis>=6.100"]
+LINT = ["ruff>=0.15", "mypy>=1.15", "types-protobuf"]
+
+setup(
+    name="tutelage",
+    version="0.1.0",
+    description="Teach a DenseNet to live in 8 bits, and put it to work on a ZCU104's DPU",
+    packages=find_packages(include=["app*", "board*", "dpu*", "host*"]),
+    package_data={"board": ["profiles/*.toml"], "app": ["demo/*", "demo/images/*/*.png"]},
+    python_requires=">=3.10",
+    install_requires=BOARD,
+    extras_require={"pc": PC, "host": HOST, "test": TEST, "lint": LINT},
+)

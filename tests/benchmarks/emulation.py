@@ -1,0 +1,178 @@
+"""How fast the exact emulation is: against plain float32, and the fast engine against the reference.
+
+Everything is timed in turn within one process: round after round each contender gets its share,
+so that a change of the machine's speed meets all of them. Ratios are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpu.engine import Model, load_engine
+from dpu.runtimes import PIECE, RUNTIME_VARIABLE
+from dpu.xir import Graph
+from tests.benchmarks.densenet_pair import SIZE, float32_model, int8_graph
+
+THREADS = 2
+ROUNDS = 15
+# ONNX Runtime's threads spin for a while after a run and would slow whoever comes next.
+PAUSE_SECONDS = 0.05
+
+
+def _timed(work: Callable[[], Any], runs: int) -> float:
+    """Seconds per run after a pause and two runs that are not counted."""
+    time.sleep(PAUSE_SECONDS)
+    work()
+    work()
+    start = time.perf_counter()
+    for _ in range(runs):
+        work()
+    return (time.perf_counter() - start) / runs
+
+
+def in_turn(contenders: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+    """Seconds per run of each contender, one figure per round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(ROUNDS):
+        names = list(contenders)
+        for name in names if number % 2 else names[::-1]:
+            seconds[name].append(_timed(contenders[name], runs))
+    return seconds
+
+
+def _session(threads: int = THREADS) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(float32_model(), options, ["CPUExecutionProvider"])
+
+
+def _fast(graph: Graph, runtime: str) -> Model:
+    os.environ[RUNTIME_VARIABLE] = runtime
+    try:
+        return load_engine(graph, "fast", threads=THREADS)
+    finally:
+        del os.environ[RUNTIME_VARIABLE]
+
+
+def _runtimes() -> list[str]:
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        return ["onnxruntime"]
+    return ["openvino", "onnxruntime"]
+
+
+def speed_against_float32(batch: int, runs: int) -> dict[str, Any]:
+    """Ratios of speed: above 1 the exact engine is the faster one.
+
+    The float32 network runs once with the whole batch and once split into the engine's pieces,
+    so that what the splitting gains is seen apart from what the engine gains.
+    """
+    graph, session = int8_graph(), _session()
+    rng = np.random.default_rng(1)
+    images = rng.integers(-128, 128, (batch, SIZE, SIZE, 3), np.int8)
+    floats = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 16
+    contenders: dict[str, Callable[[], Any]] = {
+        "float32": lambda: session.run(None, {"image": floats})
+    }
+    for runtime in _runtimes():
+        model = _fast(graph, runtime)
+        contenders[runtime] = lambda model=model: model.run(images)
+    if batch > PIECE:
+        contenders["float32_in_pieces"] = _in_pieces(floats)
+    seconds = in_turn(contenders, runs)
+    report: dict[str, Any] = {
+        f"{name}_ms": round(1e3 * statistics.median(times), 3) for name, times in seconds.items()
+    }
+    for base in (name for name in contenders if name.startswith("float32")):
+        for name in _runtimes():
+            pairs = zip(seconds[base], seconds[name], strict=True)
+            ratio = statistics.median(a / b for a, b in pairs)
+            report[f"{name}_speed_against_{base}"] = round(ratio, 3)
+    return report
+
+
+def _in_pieces(floats: np.ndarray) -> Callable[[], Any]:
+    """The float32 network as the engine runs batches: pieces, one thread each, side by side."""
+    session, pool = _session(threads=1), ThreadPoolExecutor(THREADS)
+    pieces = [floats[start : start + PIECE] for start in range(0, len(floats), PIECE)]
+    return lambda: list(pool.map(lambda piece: session.run(None, {"image": piece}), pieces))
+
+
+def speed_against_reference() -> dict[str, Any]:
+    """The fast engine against the integer numpy one, batch 1, in turn."""
+    graph = int8_graph()
+    images = np.random.default_rng(1).integers(-128, 128, (1, SIZE, SIZE, 3), np.int8)
+    fast = load_engine(graph, "fast", threads=THREADS)
+    reference = load_engine(graph, "reference")
+    assert np.array_equal(fast.run(images), reference.run(images))
+    fast_seconds, reference_seconds = [], []
+    for _ in range(5):
+        fast_seconds.append(_timed(lambda: fast.run(images), 20))
+        reference_seconds.append(_timed(lambda: reference.run(images), 1))
+    pairs = zip(reference_seconds, fast_seconds, strict=True)
+    return {
+        "reference_ms": round(1e3 * statistics.median(reference_seconds), 1),
+        "fast_ms": round(1e3 * statistics.median(fast_seconds), 3),
+        "speed_ratio": round(statistics.median(a / b for a, b in pairs), 1),
+    }
+
+
+def footprint(what: str) -> dict[str, Any]:
+    """Load time and peak memory of one engine, in a process of its own."""
+    code = f"from tests.benchmarks.emulation import measure_footprint as m; m({what!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def measure_footprint(what: str) -> None:
+    """Load, run one image and print the figures; MiB are the process's peak, libraries included."""
+    start = time.perf_counter()
+    image = np.zeros((1, SIZE, SIZE, 3), np.int8)
+    if what == "float32":
+        session = _session()
+        loaded = time.perf_counter()
+        session.run(None, {"image": np.zeros((1, 3, SIZE, SIZE), np.float32)})
+    elif what == "reference":
+        model = load_engine(int8_graph(), "reference")
+        loaded = time.perf_counter()
+        model.run(image)
+    else:
+        model = _fast(int8_graph(), what)
+        loaded = time.perf_counter()
+        model.run(image)
+    print(json.dumps({"load_seconds": round(loaded - start, 3), "peak_mib": round(_peak_mib())}))
+
+
+def _peak_mib() -> float:
+    """This process's peak memory; getrusage would count the parent's before the exec."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def report() -> dict[str, Any]:
+    """All figures of this module."""
+    return {
+        "network": "DenseNet-BC k=12 3x16, 32x32x3",
+        "threads": THREADS,
+        "batch_1": speed_against_float32(1, runs=20),
+        "batch_32": speed_against_float32(32, runs=2),
+        "against_reference": speed_against_reference(),
+        "footprint": {what: footprint(what) for what in ("float32", *_runtimes(), "reference")},
+    }

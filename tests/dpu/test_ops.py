@@ -1,0 +1,317 @@
+"""Every op type: the -fix forms against their real-valued meaning, the plain ones by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpu import cpu_ops, fix_ops, xir
+from dpu.engine import load_engine
+
+RNG = np.random.default_rng(9)
+WINDOW = {"kernel": [3, 2], "stride": [1, 2], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}
+
+
+def _fixed(tensor: xir.Tensor, point: int) -> None:
+    tensor.set_attrs({"fix_point": point, "bit_width": 8, "if_signed": True})
+
+
+def _fix_graph(
+    kind: str, attrs: dict[str, Any], inputs: list[tuple[list[int], int]], point: int,
+    constants: dict[str, tuple[np.ndarray, int]] | None = None,
+) -> xir.Graph:  # fmt: skip
+    """One -fix op on int8 inputs (dims, fix point) and int8 constants (values, fix point)."""
+    graph = xir.Graph("one op")
+    sources = []
+    for number, (dims, input_point) in enumerate(inputs):
+        kind_attrs = {"shape": dims, "data_type": "XINT8"}
+        sources.append(graph.create_op(f"x{number}", "data-fix", kind_attrs))
+        _fixed(sources[-1].get_output_tensor(), input_point)
+    arguments = {"input": sources}
+    for name, (values, constant_point) in (constants or {}).items():
+        const_attrs = {"shape": list(values.shape), "data_type": "XINT8", "data": values.tobytes()}
+        arguments[name] = [graph.create_op(name, "const-fix", const_attrs)]
+        _fixed(arguments[name][0].get_output_tensor(), constant_point)
+    _fixed(graph.create_op("y", kind, attrs, arguments).get_output_tensor(), point)
+    return graph
+
+
+def _run(graph: xir.Graph, *arrays: np.ndarray) -> np.ndarray:
+    """The op's output in both engines, which must agree."""
+    found = [load_engine(graph, e, trace=True).trace(*arrays)["y"] for e in ("fast", "reference")]
+    np.testing.assert_array_equal(found[0], found[1])
+    return found[1]
+
+
+def _int8(*dims: int) -> np.ndarray:
+    return RNG.integers(-128, 128, dims, dtype=np.int8)
+
+
+def _real(values: np.ndarray, point: int) -> np.ndarray:
+    return values.astype(np.float64) * 2.0**-point
+
+
+def _hard_sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.clip(x + 3, 0, 6) / 6
+
+
+ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
+    "relu-fix": lambda x: np.maximum(x, 0),
+    "relu6-fix": lambda x: np.clip(x, 0, 6),
+    "leaky-relu-fix": lambda x: np.where(x < 0, x * 26 / 256, x),
+    "hard-sigmoid-fix": _hard_sigmoid,
+    "hard-swish-fix": lambda x: x * _hard_sigmoid(x),
+    "sigmoid-fix": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh-fix": np.tanh,
+    "upload": lambda x: x,
+    "download": lambda x: x,
+    "identity-fix": lambda x: x,
+    "softmax-fix": lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+@pytest.mark.parametrize("points", [(4, 4), (3, 5), (5, 2)])
+def test_elementwise(kind: str, points: tuple[int, int]) -> None:
+    """Within the rounding of the 8-bit inner steps of what the op means in real numbers."""
+    x = _int8(2, 4, 5, 6)
+    attrs = {"axis": -1} if kind == "softmax-fix" else {}
+    y = _run(_fix_graph(kind, attrs, [([1, 4, 5, 6], points[0])], points[1]), x)
+    wanted = np.clip(ELEMENTWISE[kind](_real(x, points[0])) * 2.0 ** points[1], -128, 127)
+    # A hard swish multiplies by a gate of 8 bits: |x| <= 16 at half a step of 2**-7.
+    slack = 0.5 + 1e-3 + (2.0 ** points[1] * 16 / 256 if kind == "hard-swish-fix" else 0)
+    assert np.abs(y - wanted).max() <= slack + (0.02 if "hard" in kind else 0)
+
+
+REDUCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    "max": np.max,
+    "min": np.min,
+    "sum": np.sum,
+    "mean": np.mean,
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+@pytest.mark.parametrize("keep_dims", [False, True])
+def test_reductions(name: str, keep_dims: bool) -> None:
+    x, attrs = _int8(3, 4, 2, 5), {"axis": [1, 2], "keep_dims": keep_dims}
+    y = _run(_fix_graph(f"reduction_{name}-fix", attrs, [([1, 4, 2, 5], 4)], 4), x)
+    real = REDUCTIONS[name](x.astype(np.float64), (1, 2), keepdims=keep_dims)
+    wanted = np.clip(np.floor(real + 0.5), -128, 127)  # 8 values: the reciprocal is exact
+    np.testing.assert_array_equal(y, wanted)
+
+
+MOVES: dict[str, tuple[dict[str, Any], Any]] = {
+    "reshape": ({"shape": [1, 40]}, lambda x: x.reshape(-1, 40)),
+    "flatten": ({"start_axis": 1, "end_axis": -1}, lambda x: x.reshape(-1, 40)),
+    "transpose": ({"order": [0, 3, 1, 2]}, lambda x: x.transpose(0, 3, 1, 2)),
+    "upsample": ({"scale": [2.0, 3.0], "mode": "NEAREST"}, lambda x: x.repeat(3, 1).repeat(2, 2)),
+    "pad": ({"paddings": [0, 0, 1, 2, 0, 1, 0, 0], "mode": "CONSTANT"},
+            lambda x: np.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)))),
+    "strided_slice": ({"begin": [0, 1, 0, 0], "end": [1, 4, 2, 5], "strides": [1, 2, 1, 3]},
+                      lambda x: x[:, 1:4:2, :, ::3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MOVES)
+def test_moves(kind: str) -> None:
+    attrs, formula = MOVES[kind]
+    x = _int8(1, 4, 2, 5)
+    np.testing.assert_array_equal(
+        _run(_fix_graph(f"{kind}-fix", attrs, [([1, 4, 2, 5], 3)], 3), x), formula(x)
+    )
+    plain = _plain_graph(kind, attrs, [[1, 4, 2, 5]])
+    np.testing.assert_array_equal(_run(plain, x.astype(np.float32)), formula(x))
+
+
+def test_squeeze() -> None:
+    x = _int8(2, 1, 1, 7)
+    graph = _fix_graph("squeeze-fix", {"axis": [1, 2]}, [([1, 1, 1, 7], 2)], 2)
+    np.testing.assert_array_equal(_run(graph, x), x[:, 0, 0])
+
+
+@pytest.mark.parametrize("nonlinear", ["NONE", "RELU", "RELU6", "LEAKYRELU"])
+def test_dense_layers(nonlinear: str) -> None:
+    x, weights, bias = _int8(3, 2, 2, 5), _int8(4, 2, 2, 5), _int8(4)
+    constants = {"weights": (weights, 6), "bias": (bias, 5)}
+    attrs = {"nonlinear": nonlinear}
+    graph = _fix_graph("inner-product-fix", attrs, [([1, 2, 2, 5], 4)], 2, constants)
+    y = _run(graph, x)
+    real = np.tensordot(_real(x, 4), _real(weights, 6), ([1, 2, 3], [1, 2, 3])) + _real(bias, 5)
+    shapes = {"RELU": (0, 99), "RELU6": (0, 6), "NONE": (-99, 99)}
+    if nonlinear == "LEAKYRELU":
+        real = np.where(real < 0, real * 26 / 256, real)
+    real = np.clip(real, *shapes.get(nonlinear, (-99, 99)))
+    np.testing.assert_array_equal(y, np.clip(np.floor(real * 4 + 0.5), -128, 127))
+
+
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_matmul(transpose_b: bool) -> None:
+    a, b = _int8(1, 3, 4), _int8(1, 5, 4) if transpose_b else _int8(1, 4, 5)
+    inputs = [([1, 3, 4], 4), (list(b.shape), 3)]
+    attrs = {"transpose_a": False, "transpose_b": transpose_b}
+    y = _run(_fix_graph("matmul-fix", attrs, inputs, 2), a, b)
+    real = _real(a, 4) @ _real(b.swapaxes(1, 2) if transpose_b else b, 3)
+    np.testing.assert_array_equal(y, np.clip(np.floor(real * 4 + 0.5), -128, 127))
+
+
+@pytest.mark.parametrize("nonlinear", ["HSIGMOID", "HSWISH"])
+def test_convolutions_with_a_hard_nonlinearity(nonlinear: str) -> None:
+    x, weights = _int8(2, 3, 3, 4), _int8(5, 1, 1, 4)
+    attrs = {"kernel": [1, 1], "stride": [1, 1], "nonlinear": nonlinear, "hsigmoid_in": 4}
+    graph = _fix_graph("conv2d-fix", attrs, [([1, 3, 3, 4], 5)], 4, {"weights": (weights, 7)})
+    real = np.clip(np.tensordot(_real(x, 5), _real(weights, 7), ([3], [3]))[..., 0, 0], -8, 7.94)
+    wanted = _hard_sigmoid(real) * (real if nonlinear == "HSWISH" else 1) * 16
+    assert np.abs(_run(graph, x) - wanted).max() <= 1.6
+
+
+def _plain_graph(
+    kind: str,
+    attrs: dict[str, Any],
+    inputs: list[list[int]],
+    constants: dict[str, np.ndarray] | None = None,
+) -> xir.Graph:
+    graph = xir.Graph("one op")
+    sources = [
+        graph.create_op(f"x{i}", "data", {"shape": dims, "data_type": "FLOAT32"})
+        for i, dims in enumerate(inputs)
+    ]
+    arguments = {"input": sources}
+    for name, values in (constants or {}).items():
+        arguments[name] = [graph.create_const_op(name, values)]
+    graph.create_op("y", kind, attrs, arguments)
+    return graph
+
+
+def _float(*dims: int) -> np.ndarray:
+    return RNG.standard_normal(dims).astype(np.float32)
+
+
+def _windows(x: np.ndarray, fill: float) -> np.ndarray:
+    """(N, out_h, out_w, C, 2, 3): what lies under `WINDOW`."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), constant_values=fill)
+    view = np.lib.stride_tricks.sliding_window_view(padded, (2, 3), (1, 2))
+    return view[:, ::2]
+
+
+PLAIN_UNARY: dict[str, Callable[..., np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky-relu": lambda x: np.where(x < 0, x * 26 / 256, x),
+    "hard-sigmoid": _hard_sigmoid,
+    "hard-swish": lambda x: x * _hard_sigmoid(x),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "softmax": lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True),
+    "identity": lambda x: x,
+    "maxpool2d": lambda x: _windows(x, -np.inf).max((-2, -1)),
+    "avgpool2d": lambda x: _windows(x, 0).mean((-2, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN_UNARY)
+def test_plain_ops(kind: str) -> None:
+    x = 4 * _float(2, 6, 5, 3)
+    attrs: dict[str, Any] = dict(WINDOW) if "pool" in kind else {}
+    if kind == "leaky-relu":
+        attrs = {"alpha": 26 / 256}
+    if kind == "avgpool2d":
+        attrs |= {"count_include_pad": True}
+    y = _run(_plain_graph(kind, attrs, [[1, 6, 5, 3]]), x)
+    # Hard sigmoids multiply by 2731 / 2**14 for 1/6, average pools by the DPU's reciprocal.
+    np.testing.assert_allclose(y, PLAIN_UNARY[kind](x), rtol=5e-3, atol=1e-4)
+
+
+def test_plain_convolutions() -> None:
+    x, weights, bias = _float(2, 6, 5, 3), _float(4, 2, 3, 3), _float(4)
+    view = _windows(x, 0)
+    constants = {"weights": weights, "bias": bias}
+    y = _run(_plain_graph("conv2d", WINDOW, [[1, 6, 5, 3]], constants), x)
+    wanted = np.einsum("nhwcij,oijc->nhwo", view, weights) + bias
+    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
+    depthwise = {"weights": _float(1, 2, 3, 3), "bias": _float(3)}
+    y = _run(_plain_graph("depthwise-conv2d", WINDOW, [[1, 6, 5, 3]], depthwise), x)
+    wanted = np.einsum("nhwcij,oijc->nhwc", view, depthwise["weights"]) + depthwise["bias"]
+    np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_transposed_convolution_spreads_its_input() -> None:
+    """Stride 2, kernel 2: each pixel becomes a 2 x 2 block, the file's kernel turned by 180."""
+    x, weights = _float(1, 3, 3, 2), _float(4, 2, 2, 2)
+    attrs = {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0]}
+    y = _run(_plain_graph("transposed-conv2d", attrs, [[1, 3, 3, 2]], {"weights": weights}), x)
+    blocks = np.einsum("hwc,oijc->hiwjo", x[0], weights[:, ::-1, ::-1]).reshape(6, 6, 4)
+    np.testing.assert_allclose(y[0], blocks, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["add", "sub", "mul", "div", "min", "max"])
+def test_plain_eltwise(kind: str) -> None:
+    names = {"sub": "subtract", "mul": "multiply", "div": "divide", "min": "minimum"}
+    function = getattr(np, names.get(kind, "maximum" if kind == "max" else kind))
+    a, b = _float(1, 3, 3, 2), _float(1, 1, 1, 2) + 5
+    graph = _plain_graph(kind, {}, [[1, 3, 3, 2], [1, 1, 1, 2]])
+    np.testing.assert_allclose(_run(graph, a, b), function(a, b), rtol=1e-6)
+    if kind in ("add", "mul"):
+        graph = _plain_graph("eltwise", {"type": kind.upper()}, [[1, 3, 3, 2], [1, 1, 1, 2]])
+        np.testing.assert_allclose(_run(graph, a, b), function(a, b), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*REDUCTIONS, "product"])
+def test_plain_reductions(name: str) -> None:
+    x = _float(2, 3, 4, 5)
+    graph = _plain_graph(f"reduction_{name}", {"axis": [1, 2], "keep_dims": True}, [[1, 3, 4, 5]])
+    function = np.prod if name == "product" else REDUCTIONS[name]
+    np.testing.assert_allclose(_run(graph, x), function(x, (1, 2), keepdims=True), rtol=1e-4)
+
+
+def test_plain_dense_layers_and_concat() -> None:
+    x, weights, bias = _float(3, 8), _float(4, 8), _float(4)
+    constants = {"weights": weights, "bias": bias}
+    y = _run(_plain_graph("inner-product", {}, [[1, 8]], constants), x)
+    np.testing.assert_allclose(y, x @ weights.T + bias, rtol=1e-4, atol=1e-5)
+    a, b = _float(1, 3, 4), _float(1, 4, 5)
+    y = _run(_plain_graph("matmul", {}, [[1, 3, 4], [1, 4, 5]]), a, b)
+    np.testing.assert_allclose(y, a @ b, rtol=1e-4, atol=1e-5)
+    a, b = _float(2, 3, 3, 1), _float(2, 3, 3, 2)
+    y = _run(_plain_graph("concat", {"axis": 3}, [[1, 3, 3, 1], [1, 3, 3, 2]]), a, b)
+    np.testing.assert_array_equal(y, np.concatenate([a, b], 3))
+
+
+@pytest.mark.parametrize(
+    "mode, wanted",
+    [
+        ("DPU_ROUND", [3, -2, 1, -1, 0, 127, -128]),
+        ("PY3_ROUND", [2, -2, 1, -1, 0, 127, -128]),
+        ("STD_ROUND", [3, -3, 1, -1, -1, 127, -128]),
+    ],
+)
+def test_rounding_modes(mode: str, wanted: list[int]) -> None:
+    x = np.array([[2.5, -2.5, 1.4, -1.4, -0.5, 500.0, -500.0]], np.float32) / 4
+    attrs = {"fix_point": 2, "bit_width": 8, "if_signed": True, "round_mode": mode}
+    y = _run(_plain_graph("fix", attrs, [[1, 7]]), x)
+    np.testing.assert_array_equal(y * 4, [wanted])
+    y = _run(_plain_graph("float2fix", attrs, [[1, 7]]), x)
+    assert y.dtype == np.int8
+    np.testing.assert_array_equal(y, [wanted])
+
+
+def test_inputs_of_a_concat_are_brought_to_its_fix_point() -> None:
+    a, b = _int8(1, 2, 2, 3), _int8(1, 2, 2, 2)
+    graph = _fix_graph("concat-fix", {"axis": 3}, [([1, 2, 2, 3], 5), ([1, 2, 2, 2], 3)], 3)
+    wanted = np.concatenate([np.floor(a / 4 + 0.5), b], 3)
+    np.testing.assert_array_equal(_run(graph, a, b), wanted)
+
+
+def test_every_op_type_is_tested_here_or_on_networks() -> None:
+    """A new op type wants a test: this list is to be lengthened with it."""
+    networks = {"conv2d", "depthwise-conv2d", "transposed-conv2d", "pool", "eltwise", "concat"}
+    here = {kind.removesuffix("-fix") for kind in ELEMENTWISE} | set(MOVES) | set(PLAIN_UNARY)
+    here |= {"squeeze", "inner-product", "matmul", "fix", "float2fix", "fix2float"}
+    here |= {"add", "sub", "mul", "div", "min", "max"}
+    here |= {f"reduction_{name}" for name in (*REDUCTIONS, "product")}
+    rare = {"depthwise", "transposed-depthwise-conv2d"}  # other names, other groupings
+    known = {kind.removesuffix("-fix") for kind in (*fix_ops.OPS, *cpu_ops.OPS)}
+    assert known - here - networks - rare == set()

@@ -9,6 +9,7 @@ side, one thread each.
 from __future__ import annotations
 
 import os
+import threading
 from functools import cache
 from typing import Any, Protocol
 
@@ -120,11 +121,22 @@ def _outputs(request: Any) -> list[Array]:
     return [np.array(tensor.data) for tensor in request.output_tensors]
 
 
+_import_lock = threading.Lock()
+
+
 @cache
-def _openvino() -> Any:
-    """OpenVINO's core, or None where the package is missing."""
+def _import_openvino() -> Any:
     try:
         import openvino
     except ImportError:
         return None
+    # pybind11 sets up its numpy interface at the first array that passes. Two threads that do
+    # so at once lock each other out, one with the GIL and one with the set-up: do it here.
+    openvino.Tensor(np.zeros(1, np.float32)).data.sum()
     return openvino.Core()
+
+
+def _openvino() -> Any:
+    """OpenVINO's core, or None where the package is missing."""
+    with _import_lock:
+        return _import_openvino()

@@ -1,4 +1,4 @@
-"""How fast the exact emulation is: against plain float32, and the fast engine against the reference.
+"""How fast the exact emulation is, against plain float32 and against the reference engine.
 
 Everything is timed in turn within one process: round after round each contender gets its share,
 so that a change of the machine's speed meets all of them. Ratios are medians over the rounds.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def speed_against_float32(batch: int, runs: int) -> dict[str, Any]:
     }
     for runtime in _runtimes():
         model = _fast(graph, runtime)
-        contenders[runtime] = lambda model=model: model.run(images)
+        contenders[runtime] = partial(model.run, images)
     if batch > PIECE:
         contenders["float32_in_pieces"] = _in_pieces(floats)
     seconds = in_turn(contenders, runs)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_networks import int8, networks
 
 from dpu.builder import CompiledModel
 from dpu.engine import load_engine
 from dpu.fast import FastEngine
 from dpu.runtimes import RUNTIME_VARIABLE
 from dpu.xir import Graph
+from tests.random_networks import int8, networks
 
 RUNTIMES = ["openvino", "onnxruntime"]
 

@@ -1,5 +1,6 @@
 # make demo    set up what the demo needs and classify real images on the emulated DPU
 # make test    set up everything (PyTorch too) and run the tests
+# make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has
 # make lint    ruff and mypy
 # make bench   the benchmarks, as JSON on standard output
 # make setup   only set up; make clean removes .venv and results/
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-board lint bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,18 @@ demo: $(VENV)/pc.stamp
 test: $(VENV)/all.stamp
 	$(BIN)/python -m pytest
 
+# app/ and board/ on what a PYNQ 3.0.1 image has: Python 3.10, numpy 1.21, OpenCV 4.5.
+BOARD_VENV := .venv-board
+$(BOARD_VENV)/stamp: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 10) else "give PYTHON=python3.10")'
+	@$(PYTHON) -m venv $(BOARD_VENV)
+	@$(BOARD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+		'numpy==1.21.6' 'opencv-python-headless==4.5.5.64' 'tomli==2.5.0' 'pytest==9.2.0' 'hypothesis==6.168.5'
+	@touch $@
+
+test-board: $(BOARD_VENV)/stamp
+	$(BOARD_VENV)/bin/python -m pytest tests/app tests/board
+
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,4 +67,4 @@ bench: $(VENV)/all.stamp
 	@$(BIN)/python -m tests.benchmarks
 
 clean:
-	rm -rf $(VENV) results build ./*.egg-info
+	rm -rf $(VENV) $(BOARD_VENV) results build ./*.egg-info

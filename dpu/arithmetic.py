@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from dpu.errors import UnsupportedError
 
-Array = np.ndarray[Any, Any]
+# In quotes: the board's numpy 1.21 has an ndarray that takes no type arguments at run time.
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 INT8_MIN, INT8_MAX = -128, 127
 

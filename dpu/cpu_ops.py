@@ -25,12 +25,12 @@ from dpu.arithmetic import (
     LEAKY_SHIFT,
     SIXTH_NUMERATOR,
     SIXTH_SHIFT,
+    Array,
     pool_reciprocal,
     quantise,
 )
 from dpu.errors import DpuError, UnknownOpError, UnsupportedError
 from dpu.windows import (
-    Array,
     Window,
     convolve,
     convolve_depthwise,

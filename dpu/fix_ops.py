@@ -22,13 +22,13 @@ from dpu.arithmetic import (
     LEAKY_SHIFT,
     SIXTH_NUMERATOR,
     SIXTH_SHIFT,
+    Array,
     pool_reciprocal,
     saturate,
     shift_round,
 )
 from dpu.errors import UnsupportedError
 from dpu.windows import (
-    Array,
     Window,
     convolve,
     convolve_depthwise,

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from dpu.arithmetic import Array
 from dpu.errors import UnsupportedError
-
-Array = np.ndarray[Any, Any]
 
 _BLOCK_ELEMENTS = 1 << 22
 """Accumulators that are computed at a time: 32 MiB of int64."""

@@ -37,6 +37,12 @@ def demo_model() -> Path:
     return ROOT / "app" / "demo" / "model.xmodel"
 
 
+@pytest.fixture(scope="session")
+def emulation() -> None:
+    """For tests of app/ and board/ that run the emulation, which a board does not have."""
+    pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
+
+
 @pytest.fixture
 def fake_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Put the stand-ins of vart and xir on the path; returns their folder."""

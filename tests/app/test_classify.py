@@ -199,6 +199,21 @@ def _digits(shared: Path, folder: Path, count: int) -> None:
             _write(folder / str(label) / f"{number:04d}.png", image)
 
 
+@pytest.mark.usefixtures("emulation")
+def test_the_demo_is_as_good_as_it_says(repo_root: Path, tmp_path: Path) -> None:
+    demo = repo_root / "app" / "demo"
+    app = App(repo_root, tmp_path, fake=False)
+    status, out, err = app("--source", str(demo / "images"), "--json", "-")
+    assert status == 0, err
+    figures: dict[str, Any] = json.loads(out)
+    accuracy = figures["accuracy"]
+    assert accuracy["labelled"] == figures["model"]["provenance"]["images"] == 300
+    stated = figures["model"]["provenance"]["accuracy_images"]
+    assert round(100 * accuracy["top1"], 2) == stated
+    assert figures["model"]["target"] == "TUTELAGE_EMULATOR"
+
+
+@pytest.mark.usefixtures("emulation")
 def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_path: Path) -> None:
     """A model that AMD's compiler made for the ZCU104, with an operator of its own on the CPU."""
     _digits(shared_dir, tmp_path / "digits", 500)
@@ -214,6 +229,7 @@ def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_pat
     assert figures["accuracy"]["top1"] >= 0.99
 
 
+@pytest.mark.usefixtures("emulation")
 def test_an_operator_that_nobody_knows_is_named(
     repo_root: Path, shared_dir: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from app.figures import Figures, Histogram
@@ -14,7 +16,7 @@ def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:
         histogram.add(latency)
     report = histogram.report()
     for percent in (50, 90, 99):
-        exact = np.percentile(latencies, percent, method="inverted_cdf")
+        exact = np.sort(latencies)[math.ceil(len(latencies) * percent / 100) - 1]
         assert abs(report[f"p{percent}"] / exact - 1) < 0.0051
     assert report["max"] == round(latencies.max(), 4)
     assert abs(report["mean"] - latencies.mean()) < 1e-3

@@ -121,6 +121,7 @@ def test_nothing_of_the_emulation_is_imported_on_the_board(
     assert done.stdout.split("\n")[:2] == ["3", "[]"], done.stderr
 
 
+@pytest.mark.usefixtures("emulation")
 def test_modules_that_do_not_load_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_modules_that_do_not_load_are_named(
     assert provider.text == "emulation (vart/xir do not load: libxir.so.2: cannot open)"
 
 
+@pytest.mark.usefixtures("emulation")
 def test_without_a_board_the_emulation_runs() -> None:
     find_provider.cache_clear()
     provider = find_provider()

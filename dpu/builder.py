@@ -164,6 +164,7 @@ class CompiledModel:
             if device == "DPU":
                 child.set_attr("dpu_name", EMULATOR_DPU_NAME)
                 child.set_attr("reg_id_to_parameter_value", {"REG_0": bytes(self._parameters)})
+                child.set_attr("reg_id_to_size", {"REG_0": len(self._parameters)})
                 child.set_attr("reg_id_to_context_type_v2", {"REG_0": "CONST"})
                 child.set_attr("runner", {"run": "libvart-dpu-runner.so"})
         return self.graph

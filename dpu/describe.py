@@ -139,8 +139,9 @@ def _dims(dims: list[int]) -> str:
 
 
 def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
-    target = f", for {part['dpu_name']} {part['fingerprint']}" if part["dpu_name"] else ""
-    text = [f"subgraph {number}: {part['device']}, {part['ops']} ops{target}", f"  {part['name']}"]
+    target = f", for {part['dpu_name']} {part['fingerprint'] or ''}" if part["dpu_name"] else ""
+    head = f"subgraph {number}: {part['device']}, {part['ops']} ops{target}".rstrip()
+    text = [head, f"  {part['name']}"]
     for what in ("inputs", "outputs"):
         text += [f"  {what[:-1]:8} {_tensor_text(tensor)}" for tensor in part[what]]
     if part["workload"]:

@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def classify(options: argparse.Namespace) -> int:
     """Open everything, run every frame through, report; return the exit status."""
+    _check_writable(options.json)
     with ExitStack() as stack:
         source = open_source(options.source)
         stack.callback(source.close)
@@ -76,6 +77,16 @@ def classify(options: argparse.Namespace) -> int:
     report = {**_circumstances(options, source, classifier), **report}
     _publish(report, options.json)
     return _status(report)
+
+
+def _check_writable(json_path: str | None) -> None:
+    """Refuse a file for the figures before the run, not after it."""
+    if json_path is None or json_path == "-":
+        return
+    try:
+        Path(json_path).open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise OutputError(f"{json_path}: {error.strerror or error}") from error
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

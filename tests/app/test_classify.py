@@ -127,7 +127,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--source images --model net.xmodel --labels no.txt", 2, "no.txt: No such file"),
         ("--source images --model net.xmodel --colour grey", 2, "takes 3 channels, grey has 1"),
         ("--source broken --model net.xmodel", 1, ""),
-        ("--source images --model net.xmodel --json none/x.json", 1, "none/x.json"),
+        ("--source images --model net.xmodel --json none/x.json", 2, "none/x.json"),
         ("--camera 87 --model net.xmodel", 1, "camera /dev/video87 cannot be opened"),
         ("--camera front --model net.xmodel", 2, "front is not a camera number"),
     ],

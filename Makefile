@@ -3,6 +3,7 @@
 # make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has
 # make lint    ruff and mypy
 # make bench   the benchmarks, as JSON on standard output
+# make study   every method, bit width and seed of host/study.toml, into results/
 # make setup   only set up; make clean removes .venv and results/
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-board lint bench clean
+.PHONY: help setup demo test test-board lint bench study clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,7 +35,7 @@ $(VENV)/pc.stamp: setup.py constraints.txt | $(BIN)/python
 
 $(VENV)/all.stamp: setup.py constraints.txt | $(BIN)/python
 	@echo "installing everything, PyTorch too, into $(VENV)"
-	@$(INSTALL) -e '.[pc,host,test,lint]'
+	@$(INSTALL) -e '.[pc,host,peers,test,lint]'
 	@touch $@ $(VENV)/pc.stamp
 
 setup: $(VENV)/all.stamp
@@ -62,6 +63,10 @@ lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Hours on two cores; goes on where it was stopped.
+study: $(VENV)/all.stamp
+	$(BIN)/python -m host study
 
 bench: $(VENV)/all.stamp
 	@$(BIN)/python -m tests.benchmarks

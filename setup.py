@@ -13,7 +13,18 @@ PC = [
     "openvino>=2025.0",
 ]
 # 2.13 is what training is tested with; its numerics (and so the seeds' results) are pinned there.
-HOST = [*PC, "torch>=2.8", "safetensors>=0.5"]
+HOST = [
+    *PC,
+    "torch>=2.8",
+    "accelerate>=1.5",
+    "safetensors>=0.5",
+    "typer>=0.16",
+    "rich>=13.0",
+    "tensorboard>=2.18",
+    "matplotlib>=3.9",
+]
+# Run beside our own quantiser, for comparison.
+PEERS = ["brevitas>=0.13.4"]
 TEST = ["pytest>=8.0", "hypothesis>=6.100"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "types-protobuf"]
 
@@ -22,8 +33,11 @@ setup(
     version="0.1.0",
     description="Teach a DenseNet to live in 8 bits, and put it to work on a ZCU104's DPU",
     packages=find_packages(include=["app*", "board*", "dpu*", "host*"]),
-    package_data={"board": ["profiles/*.toml"], "app": ["demo/*", "demo/images/*/*.png"]},
+    package_data={
+        "board": ["profiles/*.toml"], "app": ["demo/*", "demo/images/*/*.png"],
+        "host": ["study.toml"],
+    },
     python_requires=">=3.10",
     install_requires=BOARD,
-    extras_require={"pc": PC, "host": HOST, "test": TEST, "lint": LINT},
+    extras_require={"pc": PC, "host": HOST, "peers": PEERS, "test": TEST, "lint": LINT},
 )

@@ -1,0 +1,158 @@
+"""Command line of the workstation: `python -m host train | study`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+app = typer.Typer(
+    help="Teach networks to live in 8 bits.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keeps `train` a sub-command also while it is the only one."""
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="the run's TOML file, see host/config.py")],
+    output: Annotated[Path, typer.Option(help="directory of checkpoints, log and result")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the last checkpoint")
+    ] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="change the file")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Train a network in float or quantised, by any method.
+
+    Over several processes or machines: accelerate launch -m host train ...
+    """
+    from host.config import read_config
+    from host.progress import Progress, Silent, Terminal
+    from host.train import train as run
+
+    settings = read_config(config, changes)
+    _refuse_to_overwrite(output, resume)
+    progress: Progress = Silent()
+    if _is_main_process():
+        progress = Terminal(Console(stderr=as_json), output / "tensorboard")
+    result = run(settings, output, resume, progress)
+    if not _is_main_process():
+        return
+    figures = {"accuracy": result.accuracy, "teacher_accuracy": result.teacher_accuracy,
+               "seconds": round(result.seconds, 1), "output": str(output)}  # fmt: skip
+    if as_json:
+        print(json.dumps(figures, indent=2))
+    else:
+        print(f"{settings.method}: {result.accuracy:.2f} % of the test set, in {output}")
+
+
+@app.command()
+def study(
+    spec: Annotated[
+        Path | None, typer.Argument(help="the study's TOML file; the default one")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="directory of study.csv and the runs")] = Path(
+        "results"
+    ),
+    jobs: Annotated[int, typer.Option(min=0, help="cells at a time; default: one per core")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="stop after so many cells")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
+) -> int:
+    """Run every method at every bit width with every seed; goes on where it was stopped."""
+    import os
+
+    from host import study as studies
+
+    plan = studies.read_study(spec or studies.DEFAULT, output)
+    console = Console(stderr=as_json, highlight=False)
+    console.print(f"{len(plan.done())} of {len(plan.cells)} cells are done, in {plan.table}")
+    failures = 0
+    for cell, result in plan.run(jobs or len(os.sched_getaffinity(0)), limit):
+        if isinstance(result, str):
+            failures += 1
+            console.print(f"failed: {result}")
+        else:
+            console.print(f"{cell.name}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+    rows = plan.done()
+    if rows:
+        (output / "study.md").write_text(studies.markdown(rows), encoding="utf-8")
+        studies.plot(rows, output / "study.svg")
+    print(json.dumps(list(rows.values()), indent=2) if as_json else studies.markdown(rows))
+    return FAILED if failures else DONE
+
+
+def _is_main_process() -> bool:
+    """Whether this is the first of the processes that `accelerate launch` started."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _refuse_to_overwrite(output: Path, resume: bool) -> None:
+    from host.checkpoint import CheckpointError
+
+    if not resume and (output / "checkpoint.safetensors").exists():
+        raise CheckpointError(f"{output}: holds a run; go on with --resume or take another place")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        result: Any = app(arguments, standalone_mode=False)
+        return result if isinstance(result, int) else DONE
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted", FAILED)
+    except Exception as error:
+        status = _status(error)
+        if status is None:
+            raise
+        return _complain(_text(error), status)
+
+
+def _status(error: Exception) -> int | None:
+    """The exit status of an error that is told in one line; None for a fault of ours."""
+    from click import Abort, ClickException
+
+    if isinstance(error, Abort):
+        return FAILED
+    if isinstance(error, ClickException):
+        return WRONG_USE
+    if isinstance(error, OSError):
+        return FAILED
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "Interrupted" in names:
+        return FAILED
+    known = {"ConfigError", "DataError", "CheckpointError", "UnsupportedOp"}
+    return WRONG_USE if names & known else None
+
+
+def _text(error: Exception) -> str:
+    message = getattr(error, "format_message", None)
+    return str(message() if message else error).splitlines()[0]
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"host: {text}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Checkpoints in one safetensors file each, written so that a kill leaves the old or the new one.
+
+Tensors of several parts lie under "part/name"; everything else is JSON in the file's metadata.
+No pickle: a checkpoint from a stranger can at worst be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the text is one line that names the file."""
+
+
+def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    """Write `parts` (name -> tensors by name) and the JSON-able `state` to `path`, atomically."""
+    tensors = {
+        f"{part}/{name}": tensor.detach().to("cpu").contiguous().clone()
+        for part, named in parts.items()
+        for name, tensor in named.items()
+    }
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, scratch, {"state": json.dumps(state)})
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The parts and the state of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, truncated or no checkpoint of ours.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["state"])
+            for key in file.keys():  # noqa: SIM118  (not a dict)
+                part, _, name = key.partition("/")
+                parts.setdefault(part, {})[name] = file.get_tensor(key)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: not a checkpoint: its state is no table")
+    return parts, state
+
+
+def load_weights(network: nn.Module, path: Path, part: str = "student") -> dict[str, Any]:
+    """Put one part of a checkpoint into `network`; returns the checkpoint's state.
+
+    Raises
+    ------
+    CheckpointError
+        The file is bad, or its tensors are another network's.
+    """
+    parts, state = load(path)
+    if part not in parts:
+        raise CheckpointError(f"{path}: holds no {part}, only {', '.join(parts)}")
+    put(network, parts[part], path)
+    return state
+
+
+def put(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """`load_state_dict` with an error of one line."""
+    try:
+        network.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        detail = lines[0][:160] if lines else str(error)
+        raise CheckpointError(f"{path}: weights of another network: {detail}") from error
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state per parameter as tensors named "index.key"."""
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, named in optimiser.state_dict()["state"].items()
+        for key, value in named.items()
+        if value is not None
+    }
+
+
+def put_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Undo `optimiser_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,305 @@
+"""The TOML file of a training run, checked before anything is loaded.
+
+    method = "qkd"                 # float, ptq, qat, qat+kd, sqakd, qkd
+    seed = 0
+
+    [data]
+    kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder
+    path = "/usr/share/datasets/fashion-mnist"
+
+    [augmentation]
+    flip = true
+    shift = 2
+
+    [student]
+    network = "densenet-small"     # a preset, or "module:function" of your own
+    weights = "runs/student/best.safetensors"      # where it starts; not for method float
+    options = { growth_rate = 8 }
+
+    [teacher]                      # where a phase has a teacher
+    network = "densenet-wide"
+    weights = "runs/teacher/best.safetensors"
+
+    [quantisation]
+    weights = 4
+    activations = 4
+
+    [training]
+    epochs = 6
+    lr = 0.02
+
+Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
+host/methods.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from host.data import KINDS, Augmentation
+from host.methods import METHODS, Phase
+from host.quantise.student import Bits
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the text is one line that names the place."""
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} is {value}; it must be positive")
+
+
+def _not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name} is {value}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from. `limit` takes the first images of the training set only, 0 all."""
+
+    kind: str = "idx"
+    path: str = ""
+    size: int = 0
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        _not_negative(size=self.size, limit=self.limit)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of host/networks (or "module:function"), its options and its start."""
+
+    network: str = ""
+    weights: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Bit widths, and how thresholds start: "mse" or "minmax" over some training images.
+
+    `quantiser` "brevitas" trains the same network with Brevitas instead, for comparison.
+    """
+
+    weights: int = 8
+    activations: int = 8
+    first: int = 8
+    last: int = 8
+    quantiser: str = "tqt"
+    calibration: str = "mse"
+    calibration_images: int = 1000
+
+    def __post_init__(self) -> None:
+        self.bits()
+        if self.quantiser not in ("tqt", "brevitas"):
+            raise ValueError(f"quantiser {self.quantiser!r} is neither 'tqt' nor 'brevitas'")
+        if self.calibration not in ("mse", "minmax"):
+            raise ValueError(f"calibration {self.calibration!r} is neither 'mse' nor 'minmax'")
+        _positive(calibration_images=self.calibration_images)
+
+    def bits(self) -> Bits:
+        """The bit widths as the student takes them."""
+        return Bits(self.weights, self.activations, self.first, self.last)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop.
+
+    Attributes
+    ----------
+    epochs, batch_size : batch_size counts the images of all processes together
+    lr, teacher_lr : peak learning rates of SGD, after `warmup` (share of the run) and before
+        a cosine down to zero
+    threshold_lr : of Adam on log2 of the thresholds
+    temperature : tau of the distillation
+    freeze_thresholds, freeze_norms : share of the run after which they stay as they are
+    label_smoothing : of the cross entropy with the labels
+    mixed_precision : "no", "fp16" or "bf16"; the latter two only on a GPU
+    """
+
+    epochs: int = 6
+    batch_size: int = 128
+    lr: float = 0.02
+    teacher_lr: float = 0.005
+    threshold_lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.05
+    temperature: float = 4.0
+    freeze_thresholds: float = 0.8
+    freeze_norms: float = 0.6
+    label_smoothing: float = 0.0
+    mixed_precision: str = "no"
+
+    def __post_init__(self) -> None:
+        _positive(
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, temperature=self.temperature
+        )
+        _not_negative(
+            teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
+            weight_decay=self.weight_decay, warmup=self.warmup,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip
+        for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.mixed_precision not in ("no", "fp16", "bf16"):
+            raise ValueError(f"mixed_precision {self.mixed_precision!r} is not no, fp16 or bf16")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    method: str
+    student: Network
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    teacher: Network = field(default_factory=Network)
+    quantisation: Quantisation = field(default_factory=Quantisation)
+    training: Training = field(default_factory=Training)
+    phases: list[Phase] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is none of {', '.join(METHODS)}")
+        if not self.student.network:
+            raise ValueError("[student] network is missing")
+        if self.method != "float" and not self.student.weights:
+            raise ValueError(
+                f"[student] weights are missing: {self.method} starts from a float run"
+            )
+        if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
+            raise ValueError(f"method {self.method!r} needs [teacher] network and weights")
+
+    @property
+    def plan(self) -> tuple[Phase, ...]:
+        """The phases: the method's, or those given."""
+        return tuple(self.phases) or METHODS[self.method]
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any phase has a teacher."""
+        return any(phase.teacher != "none" for phase in self.plan)
+
+
+def read_config(path: Path, changes: list[str] | None = None) -> Config:
+    """Read a TOML file; `changes` are "table.key=value" in TOML's notation, applied on top.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or says something that is not understood.
+    """
+    table = read_toml(path)
+    for change in changes or []:
+        _apply(table, change)
+    return make_config(table, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+
+
+def make_config(table: Mapping[str, Any], where: str = "configuration") -> Config:
+    """The configuration that a TOML table describes.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown or missing, or a value is of the wrong type or out of range.
+    """
+    return _build(Config, table, where)
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *tables, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {change}: write table.key=value")
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {change}: {name} is no table")
+    table[last] = value
+
+
+def _build(cls: type[T], table: Any, where: str) -> T:
+    """A dataclass from a table, with every key and type checked."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: a table is wanted, not {type(table).__name__}")
+    hints = get_type_hints(cls)
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except TypeError as error:
+        raise ConfigError(f"{where}: {str(error).partition('() ')[2] or error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _build(hint, value, where)
+    if get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list")
+        return [_value(get_args(hint)[0], item, where) for item in value]
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a table")
+        return value
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        wanted = " or ".join(names.get(kind, str(kind)) for kind in kinds)
+        raise ConfigError(f"{where} must be {wanted}, not {value!r}")
+    return value

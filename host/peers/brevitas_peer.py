@@ -1,0 +1,250 @@
+"""The quantised student built by somebody else: the same graph as a Brevitas QAT model.
+
+Brevitas (AMD, https://github.com/Xilinx/brevitas, BSD-3) 0.13 with power-of-two scales:
+
+- weights: `Int8WeightPerTensorFixedPoint` at the layer's bits, the scale being
+  2^ceil(log2 max|w|) / 2^(b-1), recomputed in each pass ("backpropagated statistics");
+- activations: `Uint8ActPerTensorFixedPoint` behind a ReLU, else `Int8ActPerTensorFixedPoint`:
+  a learned log2 threshold that starts from the 99.999th percentile of the first passes;
+- bias of a layer without norm: `Int8BiasPerTensorFixedPointInternalScaling`, 8 bits;
+- images: a constant scale, as in Brevitas' `bnn_pynq/models/CNV.py` ("for Q1.7 input format").
+
+All are stock quantisers of `brevitas/quant/fixed_point.py` with the defaults of `quant/base.py`;
+of Brevitas 0.13's own QAT examples only CNV has a power-of-two scale, at its input.
+
+The graph, the groups that share a threshold and the bits come from `Student`, so both round the
+same values to the same number of levels. What differs is Brevitas' way: batch norms stay float and
+unfolded, so that weights are rounded before their norm and no shift of a DPU has to be legal;
+weights are narrow (-7..7 at 4 bits), their scales are not learned, and halves go to even.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from host.quantise.layers import Concat, Conv, Input, MaxPool, Reshape, apply_nonlinear
+from host.quantise.student import Bits, Quantiser, Student
+
+COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
+IMAGE_RANGE = 1.0  # images are (v - 128) / 128: at 8 bits, fix point 7
+
+
+def brevitas_student(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    weight_bits: int,
+    activation_bits: int,
+    first_bits: int = 8,
+    last_bits: int = 8,
+    collect_steps: int = COLLECT_STEPS,
+) -> nn.Module:
+    """The Brevitas model of a network trained in float, for images [N, *input_shape] in [-1, 1).
+
+    Weights and norms are copies; the network stays as it is.
+
+    Parameters
+    ----------
+    weight_bits, activation_bits : of all layers but the first and the last, 2 to 8
+    first_bits : the first layer's weights, and the images
+    last_bits : the last layer's weights, and what enters and leaves it
+    collect_steps : training passes after which the activations' scales become parameters;
+        before that each pass uses its own statistics, not rounded to powers of two
+
+    Raises
+    ------
+    ImportError : Brevitas is not installed
+    UnsupportedOp : see host.quantise.trace.trace
+    ValueError : bits that are not 2 to 8
+    """
+    bits = Bits(weight_bits, activation_bits, first_bits, last_bits)
+    return BrevitasStudent(Student(network, input_shape, bits), collect_steps)
+
+
+class BrevitasStudent(nn.Module):
+    """`student`'s graph and float weights with Brevitas' quantisers.
+
+    `state_dict` holds tensors only, and the whole state. Brevitas alone saves neither the
+    statistics of the first passes nor their number, and before the first pass no scale at all; a
+    run resumed there would go another way, or not load. Loading keeps the parameters' identity,
+    which an optimiser that exists already needs.
+
+    Attributes
+    ----------
+    convs : QuantConv2d by layer
+    norms : BatchNorm2d by layer
+    activations : QuantReLU or QuantIdentity by group: one for all that meets in a concat
+    group_of : group by layer
+    """
+
+    def __init__(self, student: Student, collect_steps: int = COLLECT_STEPS) -> None:
+        super().__init__()
+        layers = {name: student.layer(name) for name in student.layers}
+        self.group_of = {name: q.name for name, q in student.activation_of.items()}
+        self.convs, self.norms, self.plain = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.activations = nn.ModuleDict()
+        self.steps: list[tuple[str, tuple[str, ...], str]] = []  # layer, inputs, nonlinear
+        self.picking: set[str] = set()  # layers that make no new values, hence do not round
+        for name, layer in layers.items():
+            if isinstance(layer, Conv):
+                self.convs[name] = _quant_conv(layer, student.weight_of[name].bits)
+                if layer.norm is not None:
+                    self.norms[name] = layer.norm
+            elif not isinstance(layer, Input):
+                self.plain[name] = layer
+            if isinstance(layer, MaxPool | Concat | Reshape):
+                self.picking.add(name)
+            fused = layer.nonlinear == "RELU" and not student.activation_of[name].signed
+            self.steps.append((name, layer.inputs, "NONE" if fused else layer.nonlinear))
+        for quantiser in dict.fromkeys(student.activation_of.values()):
+            rounding = [name for name in quantiser.members if name not in self.picking]
+            images = any(isinstance(layers[name], Input) for name in rounding)
+            # Brevitas counts calls, and a group is called once for each of its members.
+            calls = collect_steps * len(rounding)
+            self.activations[quantiser.name] = (
+                _image_quantiser(quantiser) if images else _activation_quantiser(quantiser, calls)
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] -> logits [N, classes]."""
+        values: dict[str, Tensor] = {}
+        for name, inputs, nonlinear in self.steps:
+            args = [values[source] for source in inputs]
+            if name in self.convs:
+                y = self.convs[name](args[0])
+                y = self.norms[name](y) if name in self.norms else y
+            else:
+                y = self.plain[name](*args) if args else images
+            if name not in self.picking:
+                y = self.activations[self.group_of[name]](apply_nonlinear(nonlinear, y))
+            values[name] = y
+        return y
+
+    # -- state ----------------------------------------------------------------------------
+
+    def _collectors(self) -> Iterator[tuple[str, Any]]:
+        """The scales that start from statistics: (name, ParameterFromRuntimeStatsScaling)."""
+        kind = _brevitas("core.scaling").ParameterFromRuntimeStatsScaling
+        for name, module in self.named_modules():
+            if isinstance(module, kind):
+                yield name, module
+
+    def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """As of any module, with `value`, `buffer` and `counter` of each scale as they are."""
+        state: dict[str, Any] = super().state_dict(*args, prefix=prefix, **options)
+        for name, scale in self._collectors():
+            # Brevitas leaves these out or writes the buffer's logarithm in the value's place.
+            state[f"{prefix}{name}.value"] = scale.value.detach()
+            state[f"{prefix}{name}.buffer"] = scale.buffer
+            state[f"{prefix}{name}.counter"] = torch.tensor(scale.counter)
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As of any module; `strict` holds for the statistics too.
+
+        Raises
+        ------
+        RuntimeError : missing or unexpected tensors (strict), or shapes that do not fit
+        """
+        given = dict(state_dict)
+        names = [name for name, _ in self._collectors()]
+        absent = [
+            f"{n}.{k}" for n in names for k in ("buffer", "counter") if f"{n}.{k}" not in given
+        ]
+        if absent and strict:
+            raise RuntimeError(f"the state of a BrevitasStudent lacks {', '.join(absent)}")
+        statistics = {
+            n: (given.pop(f"{n}.buffer", None), given.pop(f"{n}.counter", None)) for n in names
+        }
+        with _parameters_kept():
+            keys_left = super().load_state_dict(given, strict, assign)
+        for name, scale in self._collectors():
+            buffer, counter = statistics[name]
+            if buffer is not None and counter is not None:
+                scale.buffer.copy_(buffer)
+                scale.counter = int(counter)
+        return keys_left
+
+
+def _quant_conv(layer: Conv, bits: int) -> nn.Module:
+    fixed_point = _brevitas("quant.fixed_point")
+    outputs, inputs = layer.weight.shape[:2]
+    conv: nn.Module = _brevitas("nn").QuantConv2d(
+        inputs * layer.groups,
+        outputs,
+        layer.kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        weight_quant=fixed_point.Int8WeightPerTensorFixedPoint,
+        weight_bit_width=bits,
+        # Before a norm a bias has no effect of its own; the norm's offset is not rounded either.
+        bias_quant=fixed_point.Int8BiasPerTensorFixedPointInternalScaling
+        if layer.norm is None and layer.bias is not None
+        else None,
+    )
+    with torch.no_grad():
+        conv.get_parameter("weight").copy_(layer.weight)
+        if layer.bias is not None:
+            conv.get_parameter("bias").copy_(layer.bias)
+    return conv
+
+
+def _activation_quantiser(quantiser: Quantiser, collect_calls: int) -> nn.Module:
+    qnn, fixed_point = _brevitas("nn"), _brevitas("quant.fixed_point")
+    options = dict(collect_stats_steps=collect_calls)
+    module: nn.Module
+    if quantiser.signed:
+        module = qnn.QuantIdentity(
+            act_quant=fixed_point.Int8ActPerTensorFixedPoint, bit_width=quantiser.bits, **options
+        )
+    else:  # `magnitude`: at 8 bits [0, 127], what int8 leaves behind a ReLU
+        module = qnn.QuantReLU(
+            act_quant=fixed_point.Uint8ActPerTensorFixedPoint,
+            bit_width=quantiser.magnitude,
+            **options,
+        )
+    return module
+
+
+def _image_quantiser(quantiser: Quantiser) -> nn.Module:
+    module: nn.Module = _brevitas("nn").QuantIdentity(
+        act_quant=_brevitas("quant.fixed_point").Int8ActPerTensorFixedPointMinMaxInit,
+        scaling_impl_type=_brevitas("inject.enum").ScalingImplType.CONST,
+        bit_width=quantiser.bits,
+        min_val=-IMAGE_RANGE,
+        max_val=IMAGE_RANGE,
+    )
+    return module
+
+
+@contextmanager
+def _parameters_kept() -> Iterator[None]:
+    """Brevitas builds its scales anew when it loads; an optimiser would keep the old ones."""
+    config: Any = _brevitas("config")
+    before = config.REINIT_ON_STATE_DICT_LOAD
+    config.REINIT_ON_STATE_DICT_LOAD = False
+    try:
+        yield
+    finally:
+        config.REINIT_ON_STATE_DICT_LOAD = before
+
+
+def _brevitas(module: str) -> ModuleType:
+    """A module of Brevitas, which is no requirement: only who compares with it installs it."""
+    try:
+        return importlib.import_module(f"brevitas.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "brevitas":
+            raise  # a Brevitas whose own requirements are broken says so itself
+        raise ImportError("brevitas is not installed: pip install brevitas") from error

@@ -1,0 +1,123 @@
+"""The TOML file of a training run: what it may say, and how it is told when it says wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+
+from host.config import ConfigError, make_config, read_config  # noqa: E402
+from host.methods import METHODS, Phase, epochs_of  # noqa: E402
+
+WHOLE = """
+method = "qkd"
+seed = 3
+[data]
+kind = "idx"
+limit = 1000
+[augmentation]
+flip = true
+shift = 2
+[student]
+network = "densenet-tiny"
+weights = "s.safetensors"
+options = { growth_rate = 6 }
+[teacher]
+network = "densenet-small"
+weights = "t.safetensors"
+[quantisation]
+weights = 4
+activations = 3
+[training]
+epochs = 9
+lr = 1
+"""
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    config = read_config(_file(tmp_path, WHOLE))
+    assert (config.method, config.seed, config.data.limit) == ("qkd", 3, 1000)
+    assert config.student.options == {"growth_rate": 6} and config.training.lr == 1.0
+    assert config.quantisation.bits().weights == 4 and config.augmentation.flip
+    assert config.plan == METHODS["qkd"] and config.needs_teacher
+
+
+def test_changes_from_the_command_line(tmp_path: Path) -> None:
+    changes = ["training.epochs=3", "method=qat", "quantisation.weights = 8", "data.path='/x y'"]
+    config = read_config(_file(tmp_path, WHOLE), changes)
+    assert (config.training.epochs, config.method, config.quantisation.weights) == (3, "qat", 8)
+    assert config.data.path == "/x y"
+
+
+def test_phases_of_ones_own(tmp_path: Path) -> None:
+    text = (
+        WHOLE + '[[phases]]\nname = "a"\n[[phases]]\nname = "b"\nteacher = "frozen"\ndistil = 2\n'
+    )
+    plan = read_config(_file(tmp_path, text)).plan
+    assert plan == (Phase("a"), Phase("b", teacher="frozen", distil=2.0))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ('method = "magic"', "method 'magic' is none of float, ptq"),
+        ("sead = 1", "unknown key 'sead'; did you mean 'seed'?"),
+        ('seed = "one"', "seed must be a whole number, not 'one'"),
+        ("seed = true", "seed must be a whole number, not True"),
+        ("data = 3", "data: a table is wanted, not int"),
+        ("training.epochs = 0", "epochs is 0; it must be positive"),
+        ("training.lr = -1", "lr is -1.0; it must be positive"),
+        ("training.warmup = 2", "warmup is 2.0; it must lie between 0 and 1"),
+        ("quantisation.weights = 9", "bits.weights is 9"),
+        ("quantisation.calibration = 'guess'", "calibration 'guess' is neither"),
+        ("data.kind = 'pickle'", "kind 'pickle' is none of"),
+        ("student.weights = ''", "[student] weights are missing"),
+        ("teacher.weights = ''", "needs [teacher] network and weights"),
+        ("training.mixed_precision = 'int4'", "mixed_precision 'int4' is not"),
+        ("augmentation.flip = 'yes'", "augmentation: flip must be true or false"),
+        ("phases = [{ name = 'x', distil = 1.0 }]", "distils without a teacher"),
+        ("phases = [{ name = 'x', teacher = 'alien' }]", "teacher 'alien' is none of"),
+        ("phases = [{ share = 1.0 }]", "name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(_file(tmp_path, WHOLE), [line])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert "run.toml" in str(caught.value)
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="method"):
+        make_config({"student": {"network": "x"}})
+    with pytest.raises(ConfigError, match="No such file"):
+        read_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        read_config(_file(tmp_path, "a = ["))
+    with pytest.raises(ConfigError, match=r"write table\.key=value"):
+        read_config(_file(tmp_path, WHOLE), ["epochs"])
+
+
+@pytest.mark.parametrize("epochs", [3, 4, 6, 7, 30])
+def test_every_phase_gets_its_share_of_the_epochs(epochs: int) -> None:
+    plan = epochs_of(METHODS["qkd"], epochs)
+    assert len(plan) == epochs
+    counts = [sum(p == phase for p in plan) for phase in METHODS["qkd"]]
+    assert max(counts) - min(counts) <= 1
+    assert plan == sorted(plan, key=METHODS["qkd"].index)
+
+
+def test_uneven_shares_and_too_few_epochs() -> None:
+    phases = (Phase("a", 0.01), Phase("b", 98), Phase("c", 0.01))
+    assert [p.name for p in epochs_of(phases, 4)] == ["a", "b", "b", "c"]
+    with pytest.raises(ValueError, match="2 epochs for 3 phases"):
+        epochs_of(phases, 2)
+    assert epochs_of((), 5) == []

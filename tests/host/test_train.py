@@ -1,0 +1,283 @@
+"""The training loop: its losses, its phases, and that a run survives what happens to runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
+
+import torch.nn.functional as F  # noqa: E402
+
+from host import checkpoint  # noqa: E402
+from host.config import ConfigError, make_config  # noqa: E402
+from host.data import DataSet, load  # noqa: E402
+from host.methods import CO_STUDYING, METHODS, SELF_STUDYING, TUTORING  # noqa: E402
+from host.progress import Silent  # noqa: E402
+from host.train import CHECKPOINT, STUDENT, Run, phase_losses, train  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(repo_root: Path) -> Path:
+    """300 real images as an image folder: 240 to train on, 60 to test."""
+    return repo_root / "app" / "demo" / "images"
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> tuple[DataSet, DataSet]:
+    return load("folder", folder, "train"), load("folder", folder, "test")
+
+
+def _config(method: str, **tables: Any) -> Any:
+    table: dict[str, Any] = {
+        "method": method,
+        "student": {"network": "densenet-tiny"},
+        "training": {"epochs": 3, "batch_size": 60, "lr": 0.05},
+        "augmentation": {"flip": True, "shift": 2},
+    }
+    for name, values in tables.items():
+        table[name] = {**table.get(name, {}), **values} if isinstance(values, dict) else values
+    return make_config(table)
+
+
+@pytest.fixture(scope="module")
+def float_run(data: tuple[DataSet, DataSet], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float run that others start from; also everybody's teacher."""
+    output = tmp_path_factory.mktemp("float")
+    result = train(_config("float", training={"epochs": 8}), output, data=data)
+    assert result.accuracy > 20  # of ten classes
+    return output
+
+
+def _quantised(method: str, float_run: Path, **tables: Any) -> Any:
+    start = {"network": "densenet-tiny", "weights": str(float_run / STUDENT)}
+    quantisation = {"weights": 4, "activations": 4, "calibration_images": 300}
+    return _config(method, student=start, teacher=start, quantisation=quantisation, **tables)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "float"])
+def test_every_method(
+    method: str, float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    result = train(_quantised(method, float_run), tmp_path, data=data)
+    assert len(result.history) == (0 if method == "ptq" else 3)
+    assert all(np.isfinite(row["loss"]) for row in result.history)
+    assert (result.teacher_accuracy is not None) == (method == "qkd")
+    parts, state = checkpoint.load(tmp_path / STUDENT)
+    assert "log2_t" in parts["student"] and state["accuracy"] == result.accuracy
+
+
+def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> Run:
+    return Run(config, output, data, Silent())
+
+
+@pytest.mark.parametrize("phase", [SELF_STUDYING, CO_STUDYING, TUTORING], ids=lambda p: p.name)
+def test_who_learns_in_which_phase(
+    phase: Any, float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    run = _run(_quantised("qkd", float_run), tmp_path, data)
+    assert run.teacher is not None
+    run._set_modes(phase)
+    before = {k: v.clone() for k, v in run.teacher.state_dict().items()}
+    student = {k: v.clone() for k, v in run.student.state_dict().items()}
+    run._schedule(0.3)
+    order = torch.arange(60)
+    run._step(phase, *run._batch(order, torch.Generator().manual_seed(0)))
+    changed = [k for k, v in run.teacher.state_dict().items() if not torch.equal(v, before[k])]
+    if phase.teacher == "learns":
+        assert any(k.endswith("running_mean") for k in changed)
+        assert any(k.endswith("conv1.weight") for k in changed)
+    else:
+        assert changed == []
+    moved = [k for k, v in run.student.state_dict().items() if not torch.equal(v, student[k])]
+    assert "log2_t" in moved and any(k.endswith("weight") for k in moved)
+
+
+def test_each_is_a_constant_for_the_other() -> None:
+    labels = torch.tensor([1, 0, 2])
+    student = torch.randn(3, 4, requires_grad=True)
+    teacher = torch.randn(3, 4, requires_grad=True)
+    loss, own = phase_losses(CO_STUDYING, student, teacher, labels, 4.0)
+    assert own is not None
+    (of_teacher,) = torch.autograd.grad(loss, teacher, retain_graph=True, allow_unused=True)
+    (of_student,) = torch.autograd.grad(own, student, retain_graph=True, allow_unused=True)
+    assert of_teacher is None and of_student is None
+    assert phase_losses(TUTORING, student, teacher, labels, 4.0)[1] is None
+    assert phase_losses(SELF_STUDYING, student, None, labels, 4.0)[1] is None
+
+
+def test_the_losses_are_qkds() -> None:
+    """CE + tau^2 KL(p_other || p_own), written out."""
+    labels, tau = torch.tensor([1, 0, 2]), 3.0
+    student, teacher = torch.randn(3, 4).double(), torch.randn(3, 4).double()
+    loss, own = phase_losses(CO_STUDYING, student, teacher, labels, tau)
+    p, q = torch.softmax(teacher / tau, 1), torch.softmax(student / tau, 1)
+    wanted = F.cross_entropy(student, labels) + tau**2 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(loss, wanted)
+    wanted = F.cross_entropy(teacher, labels) + tau**2 * (q * (q / p).log()).sum(1).mean()
+    assert own is not None
+    torch.testing.assert_close(own, wanted)
+    loss, _ = phase_losses(METHODS["sqakd"][0], student, teacher, labels, tau)
+    torch.testing.assert_close(loss, tau**2 * (p * (p / q).log()).sum(1).mean())
+
+
+def test_a_resumed_run_is_an_undisturbed_one(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    config = _quantised("qkd", float_run)
+    train(config, tmp_path / "whole", data=data)
+    run = _run(config, tmp_path / "halves", data)
+    run.plan = run.plan[:2]  # ends early, as a killed run does
+    whole_plan_length = len(METHODS["qkd"])
+    run._schedule = _scheduled_for(run, whole_plan_length)  # type: ignore[method-assign]
+    run.go()
+    train(config, tmp_path / "halves", resume=True, data=data)
+    _assert_equal_weights(tmp_path / "whole", tmp_path / "halves")
+
+
+def _scheduled_for(run: Run, epochs: int) -> Any:
+    schedule, left = run._schedule, len(run.plan)
+    return lambda progress: schedule(progress * left / epochs)
+
+
+def _assert_equal_weights(one: Path, other: Path) -> None:
+    first, _ = checkpoint.load(one / STUDENT)
+    second, _ = checkpoint.load(other / STUDENT)
+    assert first["student"].keys() == second["student"].keys()
+    for name, tensor in first["student"].items():
+        assert torch.equal(tensor, second["student"][name]), name
+
+
+def _write_config(path: Path, folder: Path, float_run: Path | None = None, epochs: int = 6) -> Path:
+    student = f'weights = "{float_run / STUDENT}"' if float_run else ""
+    path.write_text(
+        f"""
+method = "{"qkd" if float_run else "float"}"
+[data]
+kind = "folder"
+path = "{folder}"
+[student]
+network = "densenet-tiny"
+{student}
+[teacher]
+network = "densenet-tiny"
+{student}
+[quantisation]
+weights = 4
+activations = 4
+[augmentation]
+flip = true
+[training]
+epochs = {epochs}
+batch_size = 40
+"""
+    )
+    return path
+
+
+def _command(config: Path, output: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "host", "train", str(config), "--output", str(output), *more]
+
+
+def test_killed_and_resumed_until_it_is_done(
+    repo_root: Path, folder: Path, float_run: Path, tmp_path: Path
+) -> None:
+    """kill -9 at several moments; in the end the weights are those of an undisturbed run."""
+    config = _write_config(tmp_path / "run.toml", folder, float_run, epochs=30)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = subprocess.run(
+        _command(config, tmp_path / "whole"), cwd=repo_root, env=environment,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert whole.returncode == 0, whole.stderr
+    kills, output = 0, tmp_path / "killed"
+    for wait in (0.02, 0.15, 0.3):
+        process = subprocess.Popen(
+            _command(config, output, "--resume"), cwd=repo_root, env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        kills += _kill_after_next_checkpoint(process, output / CHECKPOINT, wait)
+    assert kills >= 2
+    done = subprocess.run(
+        _command(config, output, "--resume", "--json"), cwd=repo_root, env=environment,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accuracy"] > 0
+    _assert_equal_weights(tmp_path / "whole", output)
+
+
+def _kill_after_next_checkpoint(process: subprocess.Popen[bytes], path: Path, wait: float) -> bool:
+    """kill -9 `wait` seconds after the next checkpoint; False where the run was done before."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+        time.sleep(0.002)
+    time.sleep(wait)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_two_processes_do_what_one_does(
+    repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, quantised: bool
+) -> None:
+    config = _write_config(
+        tmp_path / "run.toml", folder, float_run if quantised else None, epochs=3
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--main_process_port", "0"]  # fmt: skip
+    for processes, options in ((1, []), (2, launch)):
+        command = _command(config, tmp_path / str(processes))
+        done = subprocess.run(
+            [command[0], *options, *command[1:]], cwd=repo_root, env=environment,
+            capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (checkpoint.load(tmp_path / n / STUDENT)[0]["student"] for n in ("1", "2"))
+    for name, tensor in one.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=2e-3, msg=name)
+
+
+def test_another_configuration_does_not_resume(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    train(_quantised("qat", float_run), tmp_path, data=data)
+    with pytest.raises(checkpoint.CheckpointError, match="another seed; take another"):
+        train(_quantised("qat", float_run, seed=1), tmp_path, resume=True, data=data)
+
+
+def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="240 training images, batch_size is 301"):
+        train(_config("float", training={"batch_size": 301}), tmp_path, data=data)
+    with pytest.raises(ConfigError, match="did you mean 'densenet-tiny'"):
+        train(_config("float", student={"network": "densenet-tony"}), tmp_path, data=data)
+    with pytest.raises(ConfigError, match=r"does not take|unexpected keyword"):
+        train(_config("float", student={"options": {"depth": 3}}), tmp_path, data=data)
+    with pytest.raises(checkpoint.CheckpointError, match="no such file"):
+        train(_quantised("qat", tmp_path / "nowhere"), tmp_path, data=data)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="needs a GPU; there is none"):
+            train(_config("float", training={"mixed_precision": "bf16"}), tmp_path, data=data)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"\xff" * 64, b"\x08\x00\x00\x00\x00\x00\x00\x00{}"]
+)
+def test_checkpoints_from_strangers(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match="not a checkpoint"):
+        checkpoint.load(path)

@@ -19,7 +19,34 @@ _SHRINK = 5
 """Powers of two below min-max that "mse" tries: outliers of up to 2^5 times the bulk."""
 
 _MOST_VALUES = 1 << 20
-"""Values of one activation that are looked at; more are thinned out evenly."""
+"""Values of one threshold that "mse" looks at; of more, a random sample of about this size."""
+
+
+class _Record:
+    """What passes one quantiser: the largest magnitude of all, and a sample.
+
+    `share` of the values of each tensor is kept, so that every layer of a group counts as much
+    as it has values.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = min(1.0, share)
+        self.largest = 0.0
+        self.sample: list[Tensor] = []
+
+    def add(self, values: Tensor, generator: torch.Generator) -> None:
+        """Take a tensor of any shape."""
+        self.largest = max(self.largest, float(values.abs().max()), key=_nan_last)
+        flat = values.reshape(-1)
+        if self.share < 1:
+            size = (math.ceil(self.share * flat.numel()),)
+            chosen = torch.randint(flat.numel(), size, generator=generator)
+            flat = flat[chosen.to(flat.device)]
+        self.sample.append(flat.float())
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 @torch.no_grad()
@@ -27,50 +54,57 @@ def calibrate(student: Student, images: Tensor, method: str = "mse", batch: int 
     """Set `student.log2_t` from images [N, C, H, W], normalised; nothing else changes.
 
     Thresholds come to lie half-way between two powers of two, so that training does not flip
-    them by noise.
+    them by noise. One whose values are all 0, and the images' own, stay. The same images give
+    the same thresholds; of them only `batch` pass through the network at a time.
 
     Raises
     ------
     ValueError
-        The method is unknown, or there is no image.
+        The method is unknown, there is no image, or a value is infinite or not a number.
     """
     if method not in METHODS:
         raise ValueError(f"calibration method {method!r} is none of {', '.join(METHODS)}")
     if not len(images):
         raise ValueError("no calibration images")
-    observed = _observe(student, images, batch)
+    records = _observe(student, images, batch)
     for quantiser in dict.fromkeys(student.activation_of.values()):
-        values = observed.get(quantiser.name)
-        if values is not None:
-            _place(student, quantiser, _thinned(values), method)
+        record = records[quantiser.name]
+        if quantiser != student.images:
+            _place(student, quantiser, torch.cat(record.sample), record.largest, method)
     for name, layer in student.convs():
-        _place(student, student.weight_of[name], layer.folded()[0].flatten(), method)
+        weight = layer.folded()[0].flatten()
+        _place(student, student.weight_of[name], weight, float(weight.abs().max()), method)
 
 
-def _observe(student: Student, images: Tensor, batch: int) -> dict[str, list[Tensor]]:
-    """What passes each quantiser in float arithmetic with folded norms."""
+def _observe(student: Student, images: Tensor, batch: int) -> dict[str, _Record]:
+    """By quantiser, what passes it in float arithmetic with folded norms."""
+    generator = torch.Generator().manual_seed(0)
+    records: dict[str, _Record] = {}
+    for quantiser in dict.fromkeys(student.activation_of.values()):
+        values = sum(math.prod(student.layer(name).shape) for name in quantiser.members)
+        records[quantiser.name] = _Record(_MOST_VALUES / (values * len(images)))
+
+    def observe(name: str, values: Tensor) -> None:
+        records[name].add(values, generator)
+
     training = student.training
     student.eval()
-    observed: dict[str, list[Tensor]] = {}
-    student.observer = observed
+    student.observer = observe
     try:
         for start in range(0, len(images), batch):
             student(images[start : start + batch])
     finally:
         student.observer = None
         student.train(training)
-    return observed
+    return records
 
 
-def _thinned(values: list[Tensor]) -> Tensor:
-    total = sum(tensor.numel() for tensor in values)
-    step = -(-total // _MOST_VALUES)
-    return torch.cat([tensor.flatten()[::step] for tensor in values])
-
-
-def _place(student: Student, quantiser: Quantiser, values: Tensor, method: str) -> None:
+def _place(
+    student: Student, quantiser: Quantiser, values: Tensor, largest: float, method: str
+) -> None:
     """Choose the threshold 2^c and set log2_t to c - 1/2."""
-    largest = float(values.abs().max())
+    if not math.isfinite(largest):
+        raise ValueError(f"{quantiser.name}: calibration meets values that are not finite")
     if largest == 0:
         return
     top = math.ceil(math.log2(largest))

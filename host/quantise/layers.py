@@ -10,10 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpu.arithmetic import LEAKY_NUMERATOR, LEAKY_SHIFT, pool_reciprocal
 from host.networks.norm import batch_norm
-from host.quantise.rules import LEAKY_SLOPE, reciprocal
+
+LEAKY_SLOPE = LEAKY_NUMERATOR / 2**LEAKY_SHIFT
 
 Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
+
+_LEAST_SCALE = 1e-8
+"""Smaller factors of a norm count as this one, so that they can be divided by."""
 
 
 class Layer(nn.Module):
@@ -72,29 +77,24 @@ class Conv(Layer):
         bias = self.norm.bias + (offset - running_mean(self.norm)) * scale
         return self.weight * scale.view(-1, 1, 1, 1), bias
 
+    def norm_scale(self) -> Tensor:
+        """[O]: what the norm multiplies with by its running statistics; never 0, no gradient."""
+        assert self.norm is not None
+        with torch.no_grad():
+            scale = self.norm.weight / torch.sqrt(running_var(self.norm) + self.norm.eps)
+            return torch.where(scale.abs() < _LEAST_SCALE, _LEAST_SCALE, scale)
+
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def normalise(self, z: Tensor, scale: Tensor) -> Tensor:
-        """The norm with batch statistics on z = conv(x, quantised(weight * scale)).
-
-        z is the convolution's own result times `scale` [O], so z's statistics are
-        theirs times scale; the running ones are kept unscaled.
-        """
+    def normalise(self, z: Tensor) -> Tensor:
+        """The norm by the batch's own statistics; the running ones follow."""
         norm = self.norm
         assert norm is not None
-        mean, var = running_mean(norm), running_var(norm)
-        with torch.no_grad():
-            scaled_mean, scaled_var = mean * scale, var * scale * scale
-        # z changes sign with a negative scale; |gamma| leaves the sign to z.
-        y = batch_norm(
-            z, scaled_mean, scaled_var, norm.weight.abs(), norm.bias, norm.momentum or 0.1, norm.eps
+        momentum = 0.1 if norm.momentum is None else norm.momentum
+        return batch_norm(
+            z, running_mean(norm), running_var(norm), norm.weight, norm.bias, momentum, norm.eps
         )
-        with torch.no_grad():
-            offset = 0.0 if self.bias is None else self.bias
-            mean.copy_(scaled_mean / scale + offset)
-            var.copy_(scaled_var / (scale * scale))
-        return y
 
 
 class MaxPool(Layer):
@@ -108,6 +108,10 @@ class MaxPool(Layer):
         return F.max_pool2d(x, self.kernel, self.stride, self.padding)
 
 
+_WIDE_AREA = 1024
+"""Sums of int8 over larger windows times the reciprocal (8 bits) can pass 2^24."""
+
+
 class AvgPool(Layer):
     """Sum of the window times the DPU's fixed-point reciprocal of its area."""
 
@@ -116,10 +120,13 @@ class AvgPool(Layer):
     ) -> None:
         super().__init__(inputs, shape)
         self.kernel, self.stride = kernel, stride
-        self.multiplier, self.shift = reciprocal(*kernel)
+        numerator, self.shift = pool_reciprocal(kernel[1], kernel[0])
+        self.factor = numerator / 2**self.shift
 
     def forward(self, x: Tensor) -> Tensor:
-        factor = self.multiplier / 2**self.shift
+        factor = self.factor
+        if not self.training and self.kernel[0] * self.kernel[1] > _WIDE_AREA:
+            x = x.double()
         if self.kernel == tuple(x.shape[2:]):
             return x.sum((2, 3), keepdim=True) * factor
         return F.avg_pool2d(x, self.kernel, self.stride, divisor_override=1) * factor
@@ -150,6 +157,7 @@ class Reshape(Layer):
 
 
 def apply_nonlinear(nonlinear: str, x: Tensor) -> Tensor:
+    """One of NONE, RELU, RELU6, LEAKYRELU, of any shape."""
     if nonlinear == "RELU":
         return F.relu(x)
     if nonlinear == "RELU6":

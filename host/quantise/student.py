@@ -13,23 +13,27 @@ While `norm_frozen` is False a training pass normalises with batch statistics
 around the convolution with folded, quantised weights; frozen, and always in
 evaluation, the norms are folded and the biases quantised as they are deployed.
 Fake quantised numbers are integers times powers of two, so float32 computes the
-integer result exactly as long as no sum passes 2^24; layers that could pass it
-are evaluated in float64.
+integer result exactly as long as no sum passes 2^24; in evaluation, layers that
+could pass it are computed in float64. So evaluation gives the very logits that
+the DPU gives (host/quantise/lower.py says for which bit widths it is a DPU).
 
 Bits below 8 narrow the range within the DPU's int8; values behind a ReLU use
 [0, 2^b - 1] then. At 8 bits the range is int8's own, [0, 127] behind a ReLU.
+The DPU itself saturates at int8 only: narrower weights cost nothing there,
+narrower activations need ops that clip (again host/quantise/lower.py).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from dpu.arithmetic import MAX_SHIFT
 from host.quantise.fake import FakeQuantise, quantise
 from host.quantise.layers import (
     Add,
@@ -42,12 +46,18 @@ from host.quantise.layers import (
     Reshape,
     apply_nonlinear,
 )
-from host.quantise.rules import EXACT_FLOAT32, MAX_SHIFT
 from host.quantise.trace import is_signed, trace
 
 log = logging.getLogger(__name__)
 
 BIAS_BITS = 8
+BIAS_RANGE = -(2 ** (BIAS_BITS - 1)), 2 ** (BIAS_BITS - 1) - 1
+
+EXACT_FLOAT32 = 2**24
+"""Integers up to here, and sums of them, are exact in float32."""
+
+Observer = Callable[[str, Tensor], None]
+"""Called with the name of a quantiser and each tensor that would be rounded by it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,8 @@ class Student(nn.Module):
     network : any nn.Module that trace() takes, trained in float
     input_shape : (C, H, W) of one image
     bits : bit widths
-    input_fix_point : fix point of the images, never trained; 7 for (v - 128) / 128
+    input_fix_point : fix point of 8-bit images, never trained; 7 for (v - 128) / 128. Images
+        of b bits cover the same range with input_fix_point - (8 - b)
 
     Raises
     ------
@@ -139,9 +150,10 @@ class Student(nn.Module):
         self.layers = nn.ModuleDict(trace(network, input_shape))
         self.output = list(self.layers)[-1]
         self.norm_frozen = False
-        self.observer: dict[str, list[Tensor]] | None = None  # calibration: no rounding, see there
+        self.observer: Observer | None = None  # while it is set, nothing is rounded
         self._place_quantisers()
-        self.log2_t = nn.Parameter(torch.zeros(len(self.quantisers)))
+        self._last_use = _last_use({name: self.layer(name) for name in self.layers})
+        self.log2_t = nn.Parameter(self._neutral_thresholds())
         self._fix_points: tuple[tuple[int, ...], FixPoints] | None = None
 
     # -- structure -------------------------------------------------------------------
@@ -180,6 +192,19 @@ class Student(nn.Module):
             bits = self.bits.last if name in last else bits
             self.weight_of[name] = Quantiser(f"{name}/weight", index, bits, True, (name,))
 
+    @property
+    def images(self) -> Quantiser:
+        """The images' quantiser, whose fix point is given and not trained."""
+        return self.activation_of[next(iter(self.layers))]
+
+    def _neutral_thresholds(self) -> Tensor:
+        """A threshold of 1 everywhere until calibrate(); the images' as given."""
+        log2_t = torch.zeros(len(self.quantisers))
+        bits_lost = 8 - self.images.bits
+        fix_point = self.input_fix_point - bits_lost
+        log2_t[self.images.index] = self.images.magnitude - fix_point
+        return log2_t
+
     def _activation_bits(
         self, layers: dict[str, Layer], members: tuple[str, ...], last: set[str]
     ) -> int:
@@ -209,16 +234,25 @@ class Student(nn.Module):
         return self._fix_points[1]
 
     def _legalise(self, ceilings: tuple[int, ...]) -> FixPoints:
-        """Lower fix points until every shift is legal; lowering one only ever calls for more
-        of the same further down, so this ends."""
-        wanted = [q.magnitude - ceilings[q.index] for q in self.quantisers]
-        wanted[self.activation_of[next(iter(self.layers))].index] = self.input_fix_point
+        """Lower fix points until every shift is legal.
+
+        Lowering one can call for more of the same along a path, and never for raising. It ends
+        when the weights' fix points along a cycle of groups (a dense block's convolutions lead
+        back to its concat) do not add up to less than 0; where they do, they are raised to 0.
+        """
+        quantisers = self.quantisers
+        wanted = [q.magnitude - ceilings[q.index] for q in quantisers]
+        wanted[self.images.index] = self.input_fix_point - (8 - self.images.bits)
+        weights = {q.index for q in self.weight_of.values()}
         points = list(wanted)
-        why: dict[int, str] = {}
-        while (move := self._illegal(points)) is not None:
-            index, points[index], why[index] = move
+        least = [min(point, 0) for point in wanted]
+        why = self._settle(points, least)
+        if why is None:
+            points = [max(p, 0) if i in weights else p for i, p in enumerate(wanted)]
+            why = {i: "weights above 1 in a cycle" for i in weights if points[i] != wanted[i]}
+            why |= self._settle(points, [0] * len(points)) or {}
         notes = tuple(
-            f"{self.quantisers[i].name}: fix point {wanted[i]} -> {points[i]} ({reason})"
+            f"{quantisers[i].name}: fix point {wanted[i]} -> {points[i]} ({reason})"
             for i, reason in why.items()
         )
         return FixPoints(
@@ -227,47 +261,59 @@ class Student(nn.Module):
             notes,
         )
 
-    def _illegal(self, points: list[int]) -> tuple[int, int, str] | None:
+    def _settle(self, points: list[int], least: list[int]) -> dict[int, str] | None:
+        """Lower `points` in place, a weight's not below `least`; the reasons by threshold.
+
+        None if there is no end to it: with legal weights nothing falls below the lowest point.
+        """
+        bottom = min(points) - MAX_SHIFT
+        why: dict[int, str] = {}
+        while (move := self._illegal(points, least)) is not None:
+            index, points[index], why[index] = move
+            if points[index] < bottom:
+                return None
+        return why
+
+    def _illegal(self, points: list[int], least: list[int]) -> tuple[int, int, str] | None:
         """The first threshold that must move: (index, fix point, reason)."""
-        for name, module in self.layers.items():
+        for name in self.layers:
             layer = self.layer(name)
             out = self.activation_of[name].index
-            ins = [points[self.activation_of[source].index] for source in layer.inputs]
+            ins = [self.activation_of[source].index for source in layer.inputs]
+            move = None
             if isinstance(layer, Conv):
-                weight = self.weight_of[name].index
-                shift = ins[0] + points[weight] - points[out]
-                if shift < 0:
-                    return out, points[out] + shift, f"{name} would shift by {shift}"
-                if shift > MAX_SHIFT:
-                    lower = points[weight] - (shift - MAX_SHIFT)
-                    return weight, lower, f"{name} would shift by {shift}"
-            elif isinstance(layer, AvgPool) and points[out] > ins[0] + layer.shift:
-                return out, ins[0] + layer.shift, f"{name} cannot gain that many bits"
-            elif isinstance(module, Add) and points[out] > max(ins):
-                return out, max(ins), f"{name} has inputs no finer"
+                move = _illegal_conv(points, least, ins[0], self.weight_of[name].index, out)
+            elif isinstance(layer, AvgPool):
+                move = _illegal_gain(points, ins[0], out, layer.shift)
+            elif isinstance(layer, Add):
+                move = _illegal_add(points, ins, out)
+            if move is not None:
+                return (*move[:2], f"{name} would {move[2]}")
         return None
 
     # -- forward ------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W])."""
-        points = self.fix_points()
-        thresholds = self.log2_t.unbind()
+        points = FixPoints() if self.observer is not None else self.fix_points()
+        thresholds = list(self.log2_t.unbind())
+        thresholds[self.images.index] = self.log2_t.new_zeros(())  # given, hence no gradient
         deployed = not self.training or self.norm_frozen
-        biases = self._deployed_biases(points) if deployed else {}
-        last_use = self._last_use()
+        folded = self._folded(points) if deployed else {}
         values: dict[str, Tensor] = {}
-        for position, name in enumerate(self.layers):
+        for name in self.layers:
             layer = self.layer(name)
             args = [values[source] for source in layer.inputs]
             if isinstance(layer, Input):
                 y = images
-            elif isinstance(layer, Conv):
-                y = self._convolve(name, layer, args[0], points, thresholds, biases)
-            else:
+            elif not isinstance(layer, Conv):
                 y = layer(*args)
+            elif deployed:
+                y = self._convolve_deployed(name, layer, args[0], points, thresholds, folded[name])
+            else:
+                y = self._convolve(name, layer, args[0], points, thresholds)
             values[name] = self._round(name, layer, y, points, thresholds)
-            for source in last_use.get(position, ()):
+            for source in self._last_use.get(name, ()):
                 del values[source]
         return values[self.output]
 
@@ -277,40 +323,37 @@ class Student(nn.Module):
         layer: Conv,
         x: Tensor,
         points: FixPoints,
-        thresholds: tuple[Tensor, ...],
-        biases: dict[str, Tensor],
+        thresholds: list[Tensor],
     ) -> Tensor:
-        quantiser = self.weight_of[name]
-        if name in biases:
-            weight = layer.folded()[0]
-            scale = None
-        elif layer.norm is None:
-            weight, scale = layer.weight, None
-        else:
-            with torch.no_grad():
-                norm = layer.norm
-                assert norm.running_var is not None
-                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-                scale = torch.where(scale.abs() < 1e-8, torch.full_like(scale, 1e-8), scale)
-            weight = layer.weight * scale.view(-1, 1, 1, 1)
+        """With the batch's statistics: weights are rounded as folded, then unfolded again."""
+        scale = layer.norm_scale().view(-1, 1, 1, 1) if layer.norm is not None else None
+        weight = layer.weight if scale is None else layer.weight * scale
         if self.observer is None:
-            weight = _fake(weight, quantiser, thresholds, points.weights[name])
-        if scale is not None:
-            return layer.normalise(layer(x, weight, None), scale)
-        bias = biases.get(name, layer.bias)
-        if (
-            not self.training
-            and self.observer is None
-            and self._bound(weight, bias) >= _limit(points, name, layer)
-        ):
-            assert bias is not None
-            return layer(x.double(), weight.double(), bias.double())
-        return layer(x, weight, bias)
+            weight = _fake(weight, self.weight_of[name], thresholds, points.weights[name])
+        if scale is None:
+            return layer(x, weight, layer.bias)
+        return layer.normalise(layer(x, weight / scale, layer.bias))
 
-    def _bound(self, weight: Tensor, bias: Tensor | None) -> float:
-        """Largest sum any output of a convolution can reach with int8 inputs of fix point 0."""
-        total = weight.abs().sum((1, 2, 3)) * 128
-        return float(total.max()) if bias is None else float((total + bias.abs()).max())
+    def _convolve_deployed(
+        self,
+        name: str,
+        layer: Conv,
+        x: Tensor,
+        points: FixPoints,
+        thresholds: list[Tensor],
+        folded: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """With running statistics in weight and bias; in evaluation exact."""
+        weight, bias = folded
+        if self.observer is not None:
+            return layer(x, weight, bias)
+        weight = _fake(weight, self.weight_of[name], thresholds, points.weights[name])
+        if not self.training:
+            source = layer.inputs[0]
+            accumulator = points.activations[source] + points.weights[name]
+            if _bound(weight, bias, points.activations[source]) * 2.0**accumulator >= EXACT_FLOAT32:
+                return layer(x.double(), weight.double(), bias.double())
+        return layer(x, weight, bias)
 
     def _round(
         self,
@@ -318,47 +361,36 @@ class Student(nn.Module):
         layer: Layer,
         y: Tensor,
         points: FixPoints,
-        thresholds: tuple[Tensor, ...],
+        thresholds: list[Tensor],
     ) -> Tensor:
         if isinstance(layer, MaxPool | Concat | Reshape):
             return y
         quantiser = self.activation_of[name]
         if self.observer is not None:
             y = apply_nonlinear(layer.nonlinear, y)
-            self.observer.setdefault(quantiser.name, []).append(y.detach())
+            self.observer(quantiser.name, y.detach())
             return y
         fused = layer.nonlinear == "RELU" and not quantiser.signed
         if not fused:
+            if layer.nonlinear == "LEAKYRELU" and not self.training:
+                y = y.double()  # times 26/256 takes 8 bits more than the sum
             y = apply_nonlinear(layer.nonlinear, y)
         point = points.activations[name]
         return _fake(y, quantiser, thresholds, point, relu=fused).float()
 
-    def _deployed_biases(self, points: FixPoints) -> dict[str, Tensor]:
-        """All biases as deployed: folded, and rounded to 8 bits (not while observing)."""
-        biases = {name: layer.folded()[1] for name, layer in self.convs()}
+    def _folded(self, points: FixPoints) -> dict[str, tuple[Tensor, Tensor]]:
+        """All weights and biases with norms folded; the biases rounded (not while observing)."""
+        folded = {name: layer.folded() for name, layer in self.convs()}
         if self.observer is not None:
-            return biases
+            return folded
         with torch.no_grad():
             # One transfer for all layers, not one per layer.
-            largest = torch.stack([bias.abs().max() for bias in biases.values()]).tolist()
-        highest = 2 ** (BIAS_BITS - 1) - 1
+            largest = torch.stack([bias.abs().max() for _, bias in folded.values()]).tolist()
         untrained = self.log2_t.new_zeros(())
-        rounded: dict[str, Tensor] = {}
-        for (name, bias), peak in zip(biases.items(), largest, strict=True):
+        for (name, (weight, bias)), peak in zip(folded.items(), largest, strict=True):
             point = points.bias(name, self.layer(name).inputs[0], peak)
-            rounded[name] = FakeQuantise.apply(bias, untrained, point, -highest - 1, highest, False)
-        return rounded
-
-    def _last_use(self) -> dict[int, list[str]]:
-        """Layers whose value is not read after a position, so that it can go."""
-        last: dict[str, int] = {}
-        for position, name in enumerate(self.layers):
-            for source in self.layer(name).inputs:
-                last[source] = position
-        freed: dict[int, list[str]] = {}
-        for source, position in last.items():
-            freed.setdefault(position, []).append(source)
-        return freed
+            folded[name] = weight, FakeQuantise.apply(bias, untrained, point, *BIAS_RANGE, False)
+        return folded
 
     # -- what is deployed ------------------------------------------------------------------
 
@@ -371,11 +403,10 @@ class Student(nn.Module):
             weight, bias = layer.folded()
             point = points.weights[name]
             bias_point = points.bias(name, layer.inputs[0], float(bias.abs().max()))
-            highest = 2 ** (BIAS_BITS - 1) - 1
             deployed[name] = Deployed(
                 weights=_int8(self.weight_of[name].quantise(weight, point), point),
                 weights_fix_point=point,
-                bias=_int8(quantise(bias, bias_point, -highest - 1, highest), bias_point),
+                bias=_int8(quantise(bias, bias_point, *BIAS_RANGE), bias_point),
                 bias_fix_point=bias_point,
             )
         return deployed
@@ -396,18 +427,62 @@ def _int8(values: Tensor, fix_point: int) -> Tensor:
 
 
 def _fake(
-    x: Tensor, q: Quantiser, thresholds: tuple[Tensor, ...], point: int, relu: bool = False
+    x: Tensor, q: Quantiser, thresholds: list[Tensor], point: int, relu: bool = False
 ) -> Tensor:
     y: Tensor = FakeQuantise.apply(x, thresholds[q.index], point, q.lowest, q.highest, relu)
     return y
 
 
-def _limit(points: FixPoints, name: str, layer: Conv) -> float:
-    """The bound's limit in the units of `_bound`: 2^24 accumulator steps.
+def _bound(weight: Tensor, bias: Tensor, input_fix_point: int) -> float:
+    """Largest magnitude that any sum of a convolution can reach with int8 inputs."""
+    total = weight.abs().sum((1, 2, 3)) * 128 * 2.0**-input_fix_point
+    return float((total + bias.abs()).max())
 
-    Inputs of fix point p are at most 128 * 2^-p, so the bound on |x| <= 128 counts the
-    weights 2^p too high and the bias as it is: only ever too careful for p >= 0."""
-    return EXACT_FLOAT32 * 2.0 ** -(points.weights[name])
+
+Move = tuple[int, int, str]  # threshold, its new fix point, what would happen without
+
+
+def _illegal_conv(
+    points: list[int], least: list[int], source: int, weight: int, out: int
+) -> Move | None:
+    shift = points[source] + points[weight] - points[out]
+    if shift < 0:
+        return out, points[out] + shift, f"shift by {shift}"
+    if shift <= MAX_SHIFT:
+        return None
+    lower = max(least[weight], points[weight] - (shift - MAX_SHIFT))
+    if lower < points[weight]:
+        return weight, lower, f"shift by {shift}"
+    return source, points[source] - (shift - MAX_SHIFT), f"shift by {shift}"
+
+
+def _illegal_gain(points: list[int], source: int, out: int, gain: int) -> Move | None:
+    """An output may be `gain` bits finer than its input, and 16 bits coarser."""
+    shift = points[source] - points[out]
+    if shift < -gain:
+        return out, points[source] + gain, f"gain {-shift} bits"
+    if shift > MAX_SHIFT:
+        return source, points[out] + MAX_SHIFT, f"shift by {shift}"
+    return None
+
+
+def _illegal_add(points: list[int], sources: list[int], out: int) -> Move | None:
+    """All inputs are shifted to the finest one, and their sum from there to the output."""
+    finest = max(sources, key=points.__getitem__)
+    coarsest = min(points[source] for source in sources)
+    if points[finest] - coarsest > MAX_SHIFT:
+        shift = points[finest] - coarsest
+        return finest, coarsest + MAX_SHIFT, f"shift an input by {shift}"
+    return _illegal_gain(points, finest, out, 0)
+
+
+def _last_use(layers: dict[str, Layer]) -> dict[str, list[str]]:
+    """By layer: the values that nothing reads after it, so that they can go."""
+    last = {source: name for name, layer in layers.items() for source in layer.inputs}
+    freed: dict[str, list[str]] = {}
+    for source, name in last.items():
+        freed.setdefault(name, []).append(source)
+    return freed
 
 
 def _groups(layers: dict[str, Layer]) -> list[tuple[str, ...]]:

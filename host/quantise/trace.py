@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from host.quantise.layers import (
+    LEAKY_SLOPE,
     Add,
     AvgPool,
     Concat,
@@ -29,9 +31,11 @@ from host.quantise.layers import (
     Pair,
     Reshape,
 )
-from host.quantise.rules import LEAKY_SLOPE
 
 log = logging.getLogger(__name__)
+
+_OUR_FRAMES = (str(Path(torch.__file__).parent), __file__)
+"""Files that stand in every stack trace and are not the user's."""
 
 
 class UnsupportedOp(ValueError):
@@ -47,24 +51,52 @@ def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, La
     ------
     UnsupportedOp : an operation the DPU cannot take, or control flow that fx cannot follow
     """
-    tracer = fx.Tracer()
-    tracer.record_stack_traces = True
-    training = network.training
+    training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        graph = tracer.trace(network)
-        module = fx.GraphModule(network, graph)
-        parameter = next(network.parameters())
-        with torch.no_grad():
-            ShapeProp(module).propagate(torch.zeros(1, *input_shape).to(parameter))
+        module = _module(network, input_shape)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise UnsupportedOp(
-            f"{type(network).__name__} cannot be traced ({error}); "
+            f"{type(network).__name__} cannot be traced ({_line(error)}); "
             "its forward must not branch on values, only on constants"
         ) from error
     finally:
-        network.train(training)
+        for part, mode in training.items():
+            part.training = mode
     return _Walker(module).walk()
+
+
+def _module(network: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:
+    """The fx graph with shapes, checked on one image against the network itself."""
+    tracer = _Tracer()
+    tracer.record_stack_traces = True
+    module = fx.GraphModule(network, tracer.trace(network))
+    parameter = next(network.parameters(), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, *input_shape, generator=generator).to(parameter)
+    with torch.no_grad():
+        traced = ShapeProp(module).propagate(image.clone())
+        computed = network(image)
+    # fx takes `x += y` for `x = x + y`, which is another value where x has a second name.
+    if isinstance(computed, Tensor) and not torch.allclose(
+        traced, computed, 1e-3, 1e-4, equal_nan=True
+    ):
+        raise UnsupportedOp(
+            f"the trace of {type(network).__name__} computes something else than the network: "
+            "it overwrites (+=) a value that is read again, or draws random numbers"
+        )
+    return module
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+class _Tracer(fx.Tracer):
+    """fx looks into all modules that are not torch's own; a norm derived from torch's is one."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Walker:
@@ -100,27 +132,36 @@ class _Walker:
         else:
             key = node.target
         handler = _HANDLERS.get(key)
+        name = key.__name__ if hasattr(key, "__name__") else str(key)
         if handler is None:
-            name = key.__name__ if hasattr(key, "__name__") else str(key)
-            raise self._error(node, name, _ADVICE.get(name, _ADVICE[""]))
+            raise self._error(node, name, _ADVICE.get(name.lower().strip("_"), _ADVICE[""]))
+        if not node.users:
+            raise self._error(node, f"{name} whose result nothing reads", "leave it out, or use it")
+        if key in _IN_PLACE and not self._only_consumer(node):
+            advice = "write it out of place (x + y): the value it overwrites is read elsewhere"
+            raise self._error(node, f"{name} in place", advice)
         handler(self, node)
 
     def _error(self, node: fx.Node, what: str, advice: str) -> UnsupportedOp:
         place = f"at {node.target}" if node.op == "call_module" else f"at {node.name}"
-        lines = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
-        source = f" ({lines[-1].strip()})" if lines else ""
+        frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
+        theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
+        source = f" ({theirs[-1].strip()})" if theirs else ""
         return UnsupportedOp(f"the DPU cannot take {what} {place}{source}: {advice}")
 
     # -- building blocks ----------------------------------------------------------
 
     def _add(self, node: fx.Node, layer: Layer, name: str = "") -> None:
         name = name or (str(node.target) if node.op == "call_module" else node.name)
-        name = base = name.replace(".", "/")
-        number = 2
-        while name in self.layers:  # a module that is called twice
+        self.origin[node] = self._insert(name.replace(".", "/"), layer)
+
+    def _insert(self, base: str, layer: Layer) -> str:
+        """Add a layer; a second one of its name, or one of nn.ModuleDict's names, is numbered."""
+        name, number = base, 2
+        while name in self.layers or name in _RESERVED:
             name, number = f"{base}_{number}", number + 1
         self.layers[name] = layer
-        self.origin[node] = name
+        return name
 
     def _source(self, node: fx.Node, argument: int = 0) -> str:
         names = ("input", "x", "self")
@@ -236,9 +277,9 @@ class _Walker:
         self._alias(node)
 
     def max_pool(self, node: fx.Node) -> None:
-        kernel, stride, padding = self._window(node)
         if _pair(self._attribute(node, 4, "dilation", 1)) != (1, 1):
             raise self._error(node, "a dilated MaxPool2d", "use dilation=1")
+        kernel, stride, padding = self._window(node)
         source = self._source(node)
         self._add(node, MaxPool((source,), _shape(node), kernel, stride, padding))
 
@@ -271,7 +312,7 @@ class _Walker:
 
     def mean(self, node: fx.Node) -> None:
         axes = self._value(node, 1, "dim")
-        if sorted(a % 4 for a in axes or ()) != [2, 3]:
+        if not isinstance(axes, list | tuple) or sorted(axis % 4 for axis in axes) != [2, 3]:
             raise self._error(node, f"mean over {axes}", "only the mean over the whole map works")
         self._global_pool(node)
 
@@ -317,10 +358,12 @@ class _Walker:
         source = self.layers[self.origin[given]]
         if isinstance(source, Input):
             raise UnsupportedOp("the network has no layer")
+        if self.origin[given] != next(reversed(self.layers)):
+            raise UnsupportedOp("the network computes something that its output does not need")
         if len(_meta_shape(given)) == 2:
             if source.shape[1:] != (1, 1):
                 raise UnsupportedOp("the output is a flattened map: end with a linear layer")
-            self.layers["logits"] = Reshape((self.origin[given],), source.shape[:1])
+            self._insert("logits", Reshape((self.origin[given],), source.shape[:1]))
 
 
 Handler = Callable[[_Walker, fx.Node], None]
@@ -352,7 +395,6 @@ _HANDLERS: dict[Any, Handler] = {
     torch.concat: _Walker.concat,
     torch.add: _Walker.add,
     operator.add: _Walker.add,
-    operator.iadd: _Walker.add,
     torch.flatten: _Walker.flatten,
     torch.reshape: _Walker.flatten,
     torch.mean: _Walker.mean,
@@ -366,15 +408,19 @@ _HANDLERS: dict[Any, Handler] = {
     "mean": _Walker.mean,
     "contiguous": _Walker.identity,
 }
-_ADVICE = {
+_IN_PLACE = {"add_"}
+_RESERVED = set(dir(nn.ModuleDict()))  # no keys of the student's ModuleDict
+_ADVICE = {  # by lower-case name of a module, function or method
     "": "use convolutions, batch norm, ReLU, pools, concats, additions and linear layers",
-    "SiLU": "use ReLU, ReLU6 or LeakyReLU(26/256)",
-    "GELU": "use ReLU, ReLU6 or LeakyReLU(26/256)",
-    "Sigmoid": "use ReLU; a sigmoid or softmax at the end belongs on the CPU",
-    "Softmax": "return logits; the softmax runs on the CPU",
-    "LayerNorm": "use BatchNorm2d behind a convolution",
-    "GroupNorm": "use BatchNorm2d behind a convolution",
+    "silu": "use ReLU, ReLU6 or LeakyReLU(26/256)",
+    "gelu": "use ReLU, ReLU6 or LeakyReLU(26/256)",
+    "sigmoid": "use ReLU; a sigmoid or softmax at the end belongs on the CPU",
+    "softmax": "return logits; the softmax runs on the CPU",
+    "layernorm": "use BatchNorm2d behind a convolution",
+    "groupnorm": "use BatchNorm2d behind a convolution",
     "mul": "fold a constant factor into the convolution before it",
+    "imul": "fold a constant factor into the convolution before it",
+    "getitem": "compute the parts separately, by convolutions of their own",
 }
 
 

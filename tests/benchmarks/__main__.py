@@ -6,7 +6,7 @@ import json
 import os
 import platform
 
-from tests.benchmarks import emulation
+from tests.benchmarks import emulation, training
 
 
 def _machine() -> dict[str, object]:
@@ -23,4 +23,9 @@ def _machine() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"machine": _machine(), "emulation": emulation.report()}, indent=2))
+    figures = {
+        "machine": _machine(),
+        "emulation": emulation.report(),
+        "training": training.report(),
+    }
+    print(json.dumps(figures, indent=2))

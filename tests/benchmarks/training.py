@@ -1,0 +1,93 @@
+"""How fast a QKD step is: our student against the same one as a Brevitas QAT model.
+
+A step is what tutoring does: student forward and backward, teacher forward, SGD. Both contenders
+have the same float network, teacher, images and optimiser; they take turns within one process.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from host.methods import TUTORING
+from host.networks import create
+from host.quantise.student import Bits, Student
+from host.train import phase_losses
+
+STUDENT, TEACHER = "densenet-small", {"growth_rate": 16}
+BATCH, ROUNDS, STEPS = 128, 7, 6
+SHAPE = (1, 28, 28)
+
+
+def _step(student: torch.nn.Module, teacher: torch.nn.Module) -> Callable[[], None]:
+    """One training step on random images; what is timed does not depend on the values."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(BATCH, *SHAPE, generator=generator) * 2 - 1
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (BATCH,), generator=generator)
+    optimiser = torch.optim.SGD(student.parameters(), 1e-5, momentum=0.9)
+    student.train()
+    teacher.eval()
+
+    def work() -> None:
+        with torch.no_grad():
+            taught = teacher(images)
+        loss, _ = phase_losses(TUTORING, student(images), taught, labels, 4.0)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return work
+
+
+def _contenders(bits: int) -> dict[str, Callable[[], None]]:
+    network = create(STUDENT, in_channels=SHAPE[0])
+    teacher = create(STUDENT, in_channels=SHAPE[0], **TEACHER)
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = Student(network, SHAPE, Bits(bits, bits))
+    ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = {"tutelage": _step(ours, teacher)}
+    try:
+        from host.peers.brevitas_peer import brevitas_student
+
+        # Without a phase that collects statistics, which is slower still.
+        peer = brevitas_student(network, SHAPE, bits, bits, collect_steps=1)
+        peer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found["brevitas"] = _step(peer, teacher)
+    except ImportError:
+        pass
+    return found
+
+
+def _images_per_second(work: Callable[[], None]) -> float:
+    work()
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        work()
+    return STEPS * BATCH / (time.perf_counter() - start)
+
+
+def report(bits: int = 4) -> dict[str, Any]:
+    """Images per second of each contender and the ratio; medians over rounds in turn."""
+    contenders = _contenders(bits)
+    for work in contenders.values():
+        work()
+        work()
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(ROUNDS):
+        names = list(contenders)
+        for name in names if number % 2 else names[::-1]:
+            speeds[name].append(_images_per_second(contenders[name]))
+    found: dict[str, Any] = {
+        f"{name}_images_per_second": round(statistics.median(values), 1)
+        for name, values in speeds.items()
+    }
+    if "brevitas" in speeds:
+        pairs = zip(speeds["tutelage"], speeds["brevitas"], strict=True)
+        found["speed_ratio"] = round(statistics.median(a / b for a, b in pairs), 2)
+    return {"step": f"tutoring, W{bits}A{bits}, batch {BATCH}", "student": STUDENT, **found,
+            "threads": torch.get_num_threads()}  # fmt: skip

@@ -1,0 +1,286 @@
+"""The networks: their sizes, names and shapes, and that the student of each computes the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+
+from torch import Tensor, nn  # noqa: E402
+
+from host.networks import PRESETS, create  # noqa: E402
+from host.networks.densenet import STEMS, DenseNet  # noqa: E402
+from host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
+from host.networks.pretrained import load_pretrained  # noqa: E402
+from host.networks.resnet import ResNet  # noqa: E402
+from host.quantise.layers import Concat, Conv, MaxPool  # noqa: E402
+from host.quantise.student import Student  # noqa: E402
+
+SMALL = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Two threads that share a busy core wait for each other a hundred times longer than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _seasoned(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """With norms that do something: statistics of random images, random gains and offsets."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, -1.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+            module.momentum = 0.5
+    with torch.no_grad():
+        for _ in range(4):
+            network.train()(torch.randn(32, *shape))
+    return network.eval()
+
+
+def _dense_parameters(growth: int, depths: tuple[int, ...], kernel: int, images: int) -> int:
+    """Weights of a DenseNet-BC in the paper's order, counted by its own definition."""
+    channels = 2 * growth
+    total = images * channels * kernel**2 + 2 * channels
+    for index, depth in enumerate(depths):
+        for _ in range(depth):
+            total += 2 * channels + channels * 4 * growth  # norm, 1x1
+            total += 2 * 4 * growth + 4 * growth * growth * 9  # norm, 3x3
+            channels += growth
+        if index < len(depths) - 1:
+            total += 2 * channels + channels * (channels // 2)
+            channels //= 2
+    return total + 2 * channels + channels * 10 + 10
+
+
+def test_densenet_has_the_papers_parameters() -> None:
+    """0.8 million at k = 12 and depth 100 (the paper's table 2)."""
+    paper = DenseNet(growth_rate=12, block_config=(16, 16, 16), order="pre")
+    assert _parameters(paper) == _dense_parameters(12, (16, 16, 16), 3, 3) == 769_210
+    large = create("densenet-121", order="pre", init_features=64, num_classes=1000)
+    assert _parameters(large) == 7_978_856  # torchvision's figure
+
+
+def test_densenetx_has_three_blocks_of_sixteen() -> None:
+    network = create("densenetx")
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 1 + 3 * 16 * 2 + 2  # depth 100 with the classifier
+
+    # Of the paper's order it differs by the sizes of the norms alone.
+    def kernels(of: nn.Module) -> int:
+        return sum(p.numel() for p in of.parameters() if p.ndim > 1)
+
+    assert kernels(network) == kernels(DenseNet(12, (16, 16, 16), order="pre"))
+
+
+@pytest.mark.parametrize("order", ["pre", "post"])
+def test_densenet_tensors_have_torchvisions_names(order: str) -> None:
+    names = set(create("densenet-tiny", order=order).state_dict())
+    layer = "features.denseblock1.denselayer1"
+    assert {
+        "features.conv0.weight", "features.norm0.running_var",
+        f"{layer}.norm1.weight", f"{layer}.conv1.weight", f"{layer}.norm2.bias",
+        f"{layer}.conv2.weight", "features.denseblock2.denselayer2.conv2.weight",
+        "features.transition1.norm.weight", "features.transition1.conv.weight",
+        "classifier.weight", "classifier.bias",
+    } <= names  # fmt: skip
+    assert ("features.norm5.weight" in names) == (order == "pre")
+
+
+def test_pre_activation_densenet_takes_torchvisions_tensors() -> None:
+    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    theirs = torchvision.models.densenet121(num_classes=10).state_dict()
+    ours = create("densenet-121", order="pre").state_dict()
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "last_map"),
+    [
+        ("densenet", 28, 7), ("densenet-tiny", 28, 3), ("densenet-small", 28, 3),
+        ("densenet-small", 32, 4), ("densenet-121", 224, 7), ("densenet-wide", 32, 4),
+        ("resnet-8", 28, 7), ("resnet-20", 32, 8), ("mobilenet-small", 28, 4),
+        ("mobilenet-v2", 64, 2),
+    ],
+)  # fmt: skip
+def test_shapes(name: str, size: int, last_map: int) -> None:
+    network = create(name, in_channels=1, num_classes=7).eval()
+    maps: list[Tensor] = []
+    pool = network.get_submodule("pool")
+    pool.register_forward_hook(lambda module, inputs, output: maps.append(inputs[0]))
+    with torch.no_grad():
+        assert network(torch.zeros(2, 1, size, size)).shape == (2, 7)
+    assert maps[0].shape[2:] == (last_map, last_map)
+
+
+def test_every_small_preset_can_be_a_student() -> None:
+    with torch.device("meta"):
+        names = [name for name in PRESETS if _parameters(create(name)) < 3_000_000]
+    assert len(names) == 9  # not DenseNet-121, -169 and -201, which take long
+    for name in names:
+        size = 28 if name != "mobilenet-v2" else 64
+        student = Student(create(name), (3, size, size))
+        assert not any(isinstance(module, nn.Dropout) for module in student.modules())
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_stems(stem: str) -> None:
+    student = Student(DenseNet(stem=stem, **SMALL), (1, 32, 32))
+    convs = [layer for _, layer in student.convs()]
+    kernel, stride, pool = STEMS[stem]
+    assert convs[0].kernel == (kernel, kernel) and convs[0].stride == (stride, stride)
+    pools = [layer for layer in student.layers.values() if isinstance(layer, MaxPool)]
+    assert len(pools) == pool
+
+
+def test_compression_bottleneck_and_features() -> None:
+    network = DenseNet(6, (3, 3), compression=0.25, bottleneck=2, init_features=10, in_channels=1)
+    state = network.state_dict()
+    assert state["features.denseblock1.denselayer3.conv1.weight"].shape == (12, 22, 1, 1)
+    assert state["features.transition1.conv.weight"].shape == (7, 28, 1, 1)
+    assert state["classifier.weight"].shape == (10, 7 + 18)
+
+
+CHECKED: list[tuple[str, dict[str, Any]]] = [
+    ("densenet-small", dict(order="post")),
+    ("densenet-small", dict(order="pre", dropout=0.2)),
+    ("resnet-8", {}),
+    ("mobilenet-small", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CHECKED)
+def test_a_student_without_rounding_is_its_network(name: str, options: dict[str, Any]) -> None:
+    """Evaluation, and training with frozen norms, fold the norms and change nothing else.
+
+    The maps are 4x4 or 8x8 in the end, whose reciprocals the DPU has exactly.
+    """
+    torch.manual_seed(3)
+    network = _seasoned(create(name, in_channels=1, **options), (1, 32, 32))
+    images = torch.randn(16, 1, 32, 32)
+    student = Student(network, (1, 32, 32))
+    student.observer = lambda quantiser, values: None
+    with torch.no_grad():
+        expected = network(images)
+        torch.testing.assert_close(student.eval()(images), expected, rtol=1e-3, atol=1e-4)
+        student.train()
+        student.norm_frozen = True
+        torch.testing.assert_close(student(images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_student_in_training_normalises_as_its_network() -> None:
+    """Without rounding: same logits from batch statistics, same running statistics after."""
+    torch.manual_seed(4)
+    network = _seasoned(create("densenet-small", in_channels=1), (1, 32, 32))
+    student = Student(network, (1, 32, 32)).train()
+    student.observer = lambda quantiser, values: None
+    images = torch.randn(16, 1, 32, 32)
+    with torch.no_grad():
+        logits = network.train()(images)
+        torch.testing.assert_close(student(images), logits, rtol=1e-3, atol=1e-4)
+        network.eval()
+        torch.testing.assert_close(student.eval()(images), network(images), rtol=1e-3, atol=1e-3)
+
+
+def test_pre_activation_norms_become_depthwise(caplog: pytest.LogCaptureFixture) -> None:
+    network = create("densenet-small", in_channels=1, order="pre")
+    with caplog.at_level(logging.WARNING):
+        student = Student(network, (1, 28, 28))
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    lonely = [name for name, layer in student.convs() if layer.depthwise]
+    # One for each dense layer, transition and the last block; the inner ones fold.
+    assert len(warnings) == len(lonely) == 9 + 2 + 1
+    assert "features.denseblock1.denselayer1.norm1: no convolution" in warnings[0]
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        post = Student(create("densenet-small", in_channels=1), (1, 28, 28))
+    assert not caplog.records and not any(layer.depthwise for _, layer in post.convs())
+
+
+def test_post_activation_is_cheaper_than_pre() -> None:
+    """Convolutions, concats and pools only, and fewer of them."""
+    pre, post = (
+        Student(create("densenet-small", in_channels=1, order=o), (1, 28, 28))
+        for o in ("pre", "post")
+    )
+    assert len(post.layers) < len(pre.layers)
+    assert len([x for x in post.layers.values() if isinstance(x, Conv)]) == 1 + 9 * 2 + 2 + 1
+
+
+def test_dropout_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    network = DenseNet(dropout=0.5, **SMALL)
+    images = torch.randn(4, 1, 28, 28)
+    with torch.no_grad():
+        assert not torch.equal(network.train()(images), network(images))
+        assert torch.equal(network.eval()(images), network(images))
+    student = Student(network.train(), (1, 28, 28))
+    assert len([x for x in student.layers.values() if isinstance(x, Concat)]) == 4
+
+
+def test_mobilenet_is_the_papers() -> None:
+    assert _parameters(MobileNetV2(num_classes=1000)) == 3_504_872  # torchvision's figure
+    assert len(PAPER) == 7
+    assert _parameters(MobileNetV2(width=0.5)) < _parameters(MobileNetV2()) / 2
+
+
+def test_resnet_20_is_the_papers() -> None:
+    """0.27 million; 1x1 shortcuts where the shape changes."""
+    assert 270_000 < _parameters(ResNet()) < 275_000
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("densnet", {}, "did you mean 'densenet'"),
+        ("x", {}, "there are densenet"),
+        ("densenet", dict(stem="huge"), "stem 'huge' is none of small"),
+        ("densenet", dict(order="mixed"), "order 'mixed' is neither"),
+        ("resnet-8", dict(growth_rate=3), "growth_rate"),
+        ("no.such.module:f", {}, "cannot be imported"),
+        ("host.networks.resnet:NoNet", {}, "cannot be imported"),
+    ],
+)
+def test_names_and_options_that_are_wrong(name: str, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        create(name, **options)
+
+
+def test_a_users_function_by_name() -> None:
+    network = create("host.networks.resnet:ResNet", depths=(1,), widths=(8,))
+    assert isinstance(network, ResNet)
+
+
+def _publish(monkeypatch: pytest.MonkeyPatch, tensors: dict[str, Tensor]) -> None:
+    monkeypatch.setattr("host.networks.pretrained._published", lambda name: tensors)
+
+
+def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No download in a test: the published tensors are another network's."""
+    published = DenseNet(order="pre", num_classes=20, **SMALL).state_dict()
+    _publish(monkeypatch, published)
+    network = DenseNet(order="pre", **SMALL)
+    assert sorted(load_pretrained(network, "any")) == ["classifier.bias", "classifier.weight"]
+    assert torch.equal(
+        network.state_dict()["features.conv0.weight"], published["features.conv0.weight"]
+    )
+    with pytest.raises(ValueError, match="norm1.weight' does not fit"):
+        load_pretrained(DenseNet(**SMALL), "any")  # norms of the other order
+    deeper = {**published, "features.denseblock3.denselayer1.norm1.weight": torch.ones(3)}
+    _publish(monkeypatch, deeper)
+    with pytest.raises(ValueError, match="the network has no tensor"):
+        load_pretrained(network, "any")
+    _publish(monkeypatch, published)
+    with pytest.raises(ValueError, match="does not fit"):
+        load_pretrained(DenseNet(order="pre", **(SMALL | dict(in_channels=3))), "any")

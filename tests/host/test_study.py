@@ -1,0 +1,114 @@
+"""The study: its cells, that it goes on where it stopped, and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
+
+from host import study as studies
+from host.__main__ import main
+from host.config import ConfigError, read_toml
+
+
+def _spec(folder: Path) -> dict[str, Any]:
+    return {
+        "methods": ["ptq", "qat", "sqakd"],
+        "bits": [[8, 8], [3, 3]],
+        "seeds": [0],
+        "data": {"kind": "folder", "path": str(folder)},
+        "augmentation": {"flip": True},
+        "float": {"epochs": 1, "batch_size": 60, "lr": 0.05},
+        "training": {"epochs": 1, "batch_size": 60},
+        "student": {"network": "densenet-tiny"},
+        "teachers": {"same": {"network": "densenet-tiny"}},
+    }
+
+
+@pytest.fixture
+def spec(repo_root: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(studies._toml(_spec(repo_root / "app" / "demo" / "images")))
+    return path
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "study.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_studys_own_cells() -> None:
+    study = studies.Study(read_toml(studies.DEFAULT), Path("results"))
+    names = [cell.name for cell in study.cells]
+    assert len(names) == len(set(names))
+    assert "qkd-w3a3-s2" in names and "brevitas-w4a4-s0" in names
+    by_name = {cell.name: cell for cell in study.cells}
+    sqakd = by_name["sqakd-w3a3-s1"].config
+    assert sqakd["teacher"]["weights"] == sqakd["student"]["weights"]
+    qkd = by_name["qkd-w4a4-s1"]
+    assert set(qkd.needs) == {"float-student-s1", "float-teacher-k16"}
+    ablated = by_name["qkd-without-co-studying-w3a3-s0"].config
+    assert [phase["name"] for phase in ablated["phases"]] == ["self-studying", "tutoring"]
+
+
+def test_a_study_stops_and_goes_on(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    command = ["study", str(spec), "--output", str(out), "--jobs", "2"]
+    assert main([*command, "--limit", "3"]) == 0
+    first = _rows(out)
+    assert [row["cell"] for row in first][:2] == ["float-teacher-same", "float-student-s0"]
+    assert len(first) == 3
+    assert main([*command, "--json"]) == 0
+    rows = _rows(out)
+    assert [row for row in rows if row["cell"] in {r["cell"] for r in first}] == first
+    assert len(rows) == 8 and all(0 <= float(row["accuracy"]) <= 100 for row in rows)
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0  # nothing left to do
+    assert len(json.loads(capsys.readouterr().out)) == 8
+    text = (out / "study.md").read_text()
+    assert "| qat |" in text and "W3A3" in text and "float" in text
+    assert (out / "study.svg").read_text().startswith("<?xml")
+
+
+def test_a_changed_study_does_its_cells_anew(repo_root: Path, tmp_path: Path) -> None:
+    table = _spec(repo_root / "app" / "demo" / "images")
+    study = studies.Study(table, tmp_path)
+    for cell in study.cells:
+        study.record(cell, {"accuracy": 50.0, "seconds": 1.0})
+    assert len(study.done()) == 8
+    table["training"] = {"epochs": 2, "batch_size": 60}
+    changed = studies.Study(table, tmp_path)
+    assert set(changed.done()) == {"float-teacher-same", "float-student-s0"}
+
+
+def test_a_cell_that_fails_is_told_and_the_rest_goes_on(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec.write_text(spec.read_text().replace("[[8, 8], [3, 3]]", "[[8, 8]]"))
+    text = spec.read_text().replace('methods = ["ptq", ', 'methods = ["qkd", "ptq", ')
+    spec.write_text(text)  # three phases in one epoch
+    assert main(["study", str(spec), "--output", str(tmp_path / "results")]) == 1
+    assert "failed: qkd-w8a8-s0: host: [training] 1 epochs for 3 phases" in capsys.readouterr().out
+    assert len(_rows(tmp_path / "results")) == 5
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (("seeds", "sedes"), "not a study: KeyError"),
+        (('"ptq"', '"magic"'), "magic"),
+        (("[[8, 8], [3, 3]]", "[[9, 8]]"), "bits.weights is 9"),
+    ],
+)
+def test_wrong_studies(spec: Path, tmp_path: Path, change: tuple[str, str], words: str) -> None:
+    spec.write_text(spec.read_text().replace(*change))
+    with pytest.raises(ConfigError, match=words):
+        studies.read_study(spec, tmp_path)

@@ -1,0 +1,207 @@
+"""From a PyTorch module to the DPU's layers: what goes through, and how the rest is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from host.networks.norm import synchronise  # noqa: E402
+from host.quantise.layers import Add, AvgPool, Concat, Conv, MaxPool, Reshape  # noqa: E402
+from host.quantise.student import Student  # noqa: E402
+from host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
+
+SHAPE = (4, 8, 8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Two threads that share a busy core wait for each other a hundred times longer than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Own(nn.Module):
+    """A user's module with most of what works: functions, methods and modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Conv2d(4, 6, 3, padding=1)  # named like a method of nn.ModuleDict
+        self.norm = nn.BatchNorm2d(6)
+        self.body = nn.Sequential(nn.Conv2d(6, 6, 3, 1, 1, groups=6), nn.ReLU6())
+        self.twice = nn.Conv2d(6, 6, 1)
+        self.logits = nn.Linear(12 * 4 * 4, 5)  # named like the layer that trace() adds
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.values(x)))
+        y = self.twice(self.twice(self.body(x)))
+        y = F.leaky_relu(y + x, 26 / 256)
+        y = torch.cat([y, x], 1)
+        y = F.max_pool2d(y, 3, stride=2, padding=1)
+        return self.logits(F.dropout(y, 0.5, self.training).flatten(1))
+
+
+class Calls(nn.Module):
+    """conv -> the function under test."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.conv(x))
+
+
+def test_a_users_own_module_goes_through() -> None:
+    torch.manual_seed(0)
+    network = Own()
+    network.norm.eval()  # mixed modes stay mixed
+    layers = trace(network, SHAPE)
+    kinds = [type(layer) for layer in layers.values()]
+    assert kinds[1:] == [Conv, Conv, Conv, Conv, Add, Concat, MaxPool, Conv, Reshape]
+    assert {"values_2", "twice", "twice_2", "body/0", "logits", "logits_2"} <= set(layers)
+    assert layers["values_2"].nonlinear == "RELU" and layers["body/0"].nonlinear == "RELU6"
+    assert [layer.nonlinear for layer in layers.values() if isinstance(layer, Add)] == ["LEAKYRELU"]
+    assert network.training and not network.norm.training
+
+
+def test_a_users_own_module_computes_the_same() -> None:
+    torch.manual_seed(0)
+    network = Own()
+    images = torch.randn(64, *SHAPE)
+    network(images)  # statistics that are not the initial ones
+    network.eval()
+    student = Student(network, SHAPE)
+    student.observer = lambda name, values: None
+    torch.testing.assert_close(student.eval()(images), network(images))
+
+
+def test_norms_derived_from_torchs_are_norms() -> None:
+    network = synchronise(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+    conv = trace(network, SHAPE)["0"]
+    assert isinstance(conv, Conv) and conv.norm is not None
+
+
+def test_in_place_addition() -> None:
+    def add(x: Tensor) -> Tensor:
+        y = F.relu(x)
+        z = F.avg_pool2d(y, 1)
+        z += y
+        return z
+
+    layers = trace(Calls(add), SHAPE)
+    assert isinstance(next(reversed(layers.values())), Add)
+
+
+def test_what_can_be_negative() -> None:
+    layers = trace(Own(), SHAPE)
+    assert [name for name in layers if not is_signed(layers, name)] == ["values_2", "body/0"]
+
+
+def test_layers_are_copies() -> None:
+    network = Own()
+    conv = trace(network, SHAPE)["values_2"]
+    assert isinstance(conv, Conv) and conv.norm is not None
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.norm.weight.zero_()
+    assert network.values.weight.abs().min() > 0 and network.norm.weight.min() == 1
+
+
+def _added_in_place(x: Tensor) -> Tensor:
+    y = F.avg_pool2d(x, 2)
+    z = F.avg_pool2d(x, 2).add_(y)
+    return y.add_(z) + y
+
+
+def _overwritten(x: Tensor) -> Tensor:
+    y = F.relu(x)
+    z = y
+    z += y
+    return F.avg_pool2d(y, 2) + F.avg_pool2d(z, 2)
+
+
+def _ignored(x: Tensor) -> Tensor:
+    F.relu(x, inplace=True)
+    return x
+
+
+def _branch(x: Tensor) -> Tensor:
+    return x if x.sum() > 0 else -x
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (nn.SiLU(), r"SiLU at function.*use ReLU, ReLU6 or LeakyReLU"),
+    (F.silu, r"silu at silu.*use ReLU, ReLU6 or LeakyReLU"),
+    (F.gelu, r"gelu at gelu.*use ReLU, ReLU6 or LeakyReLU"),
+    (torch.sigmoid, r"sigmoid at sigmoid.*belongs on the CPU"),
+    (nn.Softmax(1), r"Softmax at function.*return logits"),
+    (nn.GroupNorm(2, 4), r"GroupNorm at function.*use BatchNorm2d"),
+    (nn.Conv2d(4, 4, 3, groups=2), r"groups=2 on 4 channels at function.*groups=1 or one group"),
+    (nn.Conv2d(4, 4, 3, padding="same"), r"padding 'same'.*number of pixels"),
+    (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), r"mode 'reflect'.*pad with zeros"),
+    (nn.ConvTranspose2d(4, 4, 2), r"ConvTranspose2d at function.*use convolutions"),
+    (nn.MaxPool2d(3, ceil_mode=True), r"ceil_mode at function.*use ceil_mode=False"),
+    (nn.AvgPool2d(3, ceil_mode=True), r"ceil_mode at function.*use ceil_mode=False"),
+    (nn.AvgPool2d(3, padding=1), r"AvgPool2d with padding.*use padding=0"),
+    (nn.MaxPool2d(2, dilation=2), r"a dilated MaxPool2d at function.*use dilation=1"),
+    (lambda x: F.avg_pool2d(x, 2, divisor_override=3), r"divisor_override at avg_pool2d"),
+    (nn.AdaptiveAvgPool2d(2), r"AdaptiveAvgPool2d to \(2, 2\) at function.*pool to 1x1"),
+    (lambda x: x.mean(1), r"mean over 1 at mean.*whole map"),
+    (lambda x: x * 2, r"mul at mul.*fold a constant factor into the convolution"),
+    (lambda x: x * F.relu(x), r"RELU behind Conv at relu.*nothing else reads"),
+    (lambda x: x + 1, r"an operand that is no activation at add"),
+    (lambda x: x + x.mean((2, 3), keepdim=True), r"an addition of \(4, 8, 8\) and \(4, 1, 1\)"),
+    (lambda x: torch.add(x, x, alpha=2), r"an addition with alpha at add"),
+    (lambda x: torch.cat([x, x], 2), r"a concat along another axis at cat.*dim=1"),
+    (lambda x: x.chunk(2, 1)[0], r"getitem at getitem.*convolutions of their own"),
+    (lambda x: x[:, :2], r"getitem at getitem.*convolutions of their own"),
+    (nn.LeakyReLU(0.2), r"LeakyReLU with slope 0.2 at function.*26/256"),
+    (nn.Hardtanh(-1, 1), r"a clip to \(-1.*clip to \(0, 6\)"),
+    (lambda x: F.relu6(F.max_pool2d(x, 2)), r"RELU6 behind MaxPool at relu6.*convolution"),
+    (lambda x: x.flatten(), r"a reshape to"),
+    (lambda x: x.flatten(1), r"ends? with a linear layer"),
+    (lambda x: (x, F.avg_pool2d(x, 2)), r"several values: return the logits alone"),
+    (_added_in_place, r"add_ in place at add_.*out of place"),
+    (_overwritten, r"computes something else than the network: it overwrites"),
+    (lambda x: F.dropout(x, 0.5), r"computes something else.*or draws random numbers"),
+    (_ignored, r"relu whose result nothing reads at relu.*leave it out"),
+    (_branch, r"cannot be traced.*must not branch on values"),
+]
+
+
+@pytest.mark.parametrize(("function", "text"), REFUSED)
+def test_refusals_name_the_op_its_place_and_a_way_out(function: Any, text: str) -> None:
+    with pytest.raises(UnsupportedOp, match=text) as caught:
+        trace(Calls(function), SHAPE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refusal_names_the_line_of_a_function() -> None:
+    with pytest.raises(UnsupportedOp, match=rf"File .*{__file__}.*, line \d+"):
+        trace(Calls(lambda x: x * 2), SHAPE)
+
+
+def test_refusals_of_whole_networks() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    with pytest.raises(UnsupportedOp, match="one image input|cannot be traced"):
+        trace(Two(), SHAPE)
+    with pytest.raises(UnsupportedOp, match="no layer"):
+        trace(nn.Identity(), SHAPE)
+    with pytest.raises(UnsupportedOp, match="cannot be traced"):
+        trace(nn.Conv2d(3, 4, 1), SHAPE)  # the images have four channels
+    bare = nn.BatchNorm2d(4, affine=False)
+    with pytest.raises(UnsupportedOp, match="BatchNorm2d without statistics or weights at 1"):
+        trace(nn.Sequential(nn.Conv2d(4, 4, 1), bare), SHAPE)

@@ -80,7 +80,7 @@ def study(
     from host import study as studies
 
     plan = studies.read_study(spec or studies.DEFAULT, output)
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(plan.done())} of {len(plan.cells)} cells are done, in {plan.table}")
     failures = 0
     for cell, result in plan.run(jobs or len(os.sched_getaffinity(0)), limit):
@@ -129,19 +129,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _status(error: Exception) -> int | None:
     """The exit status of an error that is told in one line; None for a fault of ours."""
-    from click import Abort, ClickException
-
-    if isinstance(error, Abort):
-        return FAILED
-    if isinstance(error, ClickException):
-        return WRONG_USE
-    if isinstance(error, OSError):
-        return FAILED
+    # By name: what raises them is imported only where a command needs it, and Typer has taken
+    # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
-    if "Interrupted" in names:
+    if names & {"Abort", "Interrupted", "OSError"}:
         return FAILED
-    known = {"ConfigError", "DataError", "CheckpointError", "UnsupportedOp"}
-    return WRONG_USE if names & known else None
+    wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp"}
+    return WRONG_USE if names & wrong else None
 
 
 def _text(error: Exception) -> str:

@@ -84,6 +84,7 @@ class Terminal:
             f"train {row['train_accuracy']:.2f} %  test {row['accuracy']:.2f} %{teacher}  "
             f"{row['images_per_second']:,.0f} images/s",
             highlight=False,
+            soft_wrap=True,
         )
         if self._board is not None:
             for name, value in row.items():

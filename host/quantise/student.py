@@ -56,6 +56,9 @@ BIAS_RANGE = -(2 ** (BIAS_BITS - 1)), 2 ** (BIAS_BITS - 1) - 1
 EXACT_FLOAT32 = 2**24
 """Integers up to here, and sums of them, are exact in float32."""
 
+FARTHEST_EXPONENT = 32
+"""Thresholds count as 2^-32 to 2^32, so that float32 holds whatever training makes of them."""
+
 Observer = Callable[[str, Tensor], None]
 """Called with the name of a quantiser and each tensor that would be rounded by it."""
 
@@ -223,7 +226,8 @@ class Student(nn.Module):
 
     def fix_points(self) -> FixPoints:
         """The thresholds' fix points, moved where the DPU's shifts demand it."""
-        ceilings = tuple(math.ceil(value) for value in self.log2_t.tolist())
+        far = FARTHEST_EXPONENT
+        ceilings = tuple(max(-far, min(math.ceil(t), far)) for t in self.log2_t.tolist())
         if self._fix_points is None or self._fix_points[0] != ceilings:
             points = self._legalise(ceilings)
             before = self._fix_points[1].notes if self._fix_points else ()
@@ -367,7 +371,7 @@ class Student(nn.Module):
             return y
         quantiser = self.activation_of[name]
         if self.observer is not None:
-            y = apply_nonlinear(layer.nonlinear, y)
+            y = apply_nonlinear(layer.nonlinear, y).to(self.log2_t.dtype)
             self.observer(quantiser.name, y.detach())
             return y
         fused = layer.nonlinear == "RELU" and not quantiser.signed

@@ -275,7 +275,7 @@ def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(
         network.state_dict()["features.conv0.weight"], published["features.conv0.weight"]
     )
-    with pytest.raises(ValueError, match="norm1.weight' does not fit"):
+    with pytest.raises(ValueError, match=r"norm1\.weight' does not fit"):
         load_pretrained(DenseNet(**SMALL), "any")  # norms of the other order
     deeper = {**published, "features.denseblock3.denselayer1.norm1.weight": torch.ones(3)}
     _publish(monkeypatch, deeper)

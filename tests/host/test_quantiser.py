@@ -59,58 +59,517 @@ def images(repo_root: Path) -> Tensor:
 # -- one quantiser ------------------------------------------------------------------------
 
 
-def _plain(x: Tensor, log2_t: Tensor, bits: int, signed: bool, residue: Tensor | None) -> Tensor:
-    """TQT's forward (arXiv:1903.08066, eq. 4) with a threshold that is not rounded up.
-
-    With `residue` = round(u) - u held fast, it is smooth in x and log2_t away from the clips,
-    and its derivatives are those that TQT defines (eq. 6 and 8).
-    """
-    magnitude = bits - 1 if signed else bits
-    lowest, highest = -(2**magnitude) if signed else 0, 2**magnitude - 1
-    step = 2.0 ** (log2_t - magnitude)
-    scaled = x / step
-    rounded = torch.floor(scaled + 0.5) if residue is None else scaled + residue
-    # Clipped is what rounds out of the range; the smooth form takes the clip for given, too.
-    return step * rounded.clamp(lowest, highest)
-
-
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("ceiling", [-3, 0, 2])
-def test_gradients_against_finite_differences(bits: int, signed: bool, ceiling: int) -> None:
+def test_gradients_are_tqts_and_those_of_finite_differences(
+    bits: int, signed: bool, ceiling: int
+) -> None:
+    """TQT (arXiv:1903.08066, eq. 6 to 8) passes the round and the ceil straight through.
+
+    So what is differentiated is s * (u + r), u = x / s, with the rounding's residue r and the
+    choice of what is clipped held fast, and s = 2^log2_t / 2^m without the ceil: smooth in both.
+    """
     generator = torch.Generator().manual_seed(bits)
-    x = torch.randn(500, generator=generator, dtype=torch.float64) * 2.0**ceiling
-    g = torch.randn(500, generator=generator, dtype=torch.float64)
+    x, g = torch.randn(2, 500, generator=generator, dtype=torch.float64)
+    x = (x * 2.0**ceiling).requires_grad_()
     magnitude = bits - 1 if signed else bits
     lowest, highest = -(2**magnitude) if signed else 0, 2**magnitude - 1
-    x.requires_grad_()
-    log2_t = torch.tensor(float(ceiling), dtype=torch.float64, requires_grad=True)
-    y = FakeQuantise.apply(x, log2_t, magnitude - ceiling, lowest, highest, False)
+    # Somewhere below the power of two: the ceil takes it there, the gradient is the same.
+    log2_t = torch.tensor(ceiling - 0.3, dtype=torch.float64, requires_grad=True)
+    point = magnitude - math.ceil(float(log2_t.detach()))
+    y = FakeQuantise.apply(x, log2_t, point, lowest, highest, False)
     (y * g).sum().backward()
+    assert log2_t.grad is not None and x.grad is not None
 
     with torch.no_grad():
-        scaled = x * 2.0 ** (magnitude - ceiling)
-        residue = torch.floor(scaled + 0.5) - scaled
-        assert torch.equal(y, _plain(x, log2_t, bits, signed, None))
-        h = 1e-6
-        slope = (
-            _plain(x, log2_t + h, bits, signed, residue)
-            - _plain(x, log2_t - h, bits, signed, residue)
-        ) / (2 * h)
-        # At a limit that is reached by rounding exactly, the clip has a corner: compare the rest.
-        rounded = torch.floor(scaled + 0.5)
-        smooth = (rounded != lowest) & (rounded != highest)
-        expected = torch.where(smooth, slope, 2.0 ** (ceiling - magnitude) * math.log(2) * y_of(y))
-        inside = (rounded >= lowest) & (rounded <= highest)
-        expected = torch.where(
-            inside, math.log(2) * 2.0 ** (ceiling - magnitude) * residue, expected
-        )
-        expected = torch.where(inside, expected, math.log(2) * y)
-        assert torch.allclose(slope[smooth], expected[smooth], atol=1e-6)
-    assert log2_t.grad is not None and x.grad is not None
-    torch.testing.assert_close(log2_t.grad, (expected * g).sum())
+        step = 2.0**-point
+        rounded = torch.floor(x / step + 0.5)
+        limit = rounded.clamp(lowest, highest)
+        residue, inside = rounded - x / step, rounded == limit
+        torch.testing.assert_close(y, step * limit)
+
+        def smooth(x: Tensor, log2_t: float) -> Tensor:
+            s = 2.0 ** (log2_t - magnitude)
+            return s * torch.where(inside, x / s + residue, limit)
+
+        h = 1e-5
+        by_x = (smooth(x + h, ceiling) - smooth(x - h, ceiling)) / (2 * h)
+        by_t = (smooth(x, ceiling + h) - smooth(x, ceiling - h)) / (2 * h)
+        plain = step * math.log(2) * torch.where(inside, residue, limit)
+    assert 0 < inside.sum() < len(x)
+    torch.testing.assert_close(by_t, plain, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(log2_t.grad, (g * plain).sum())
+    torch.testing.assert_close(by_x, inside.double(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(x.grad, g * inside)
 
 
-def y_of(y: Tensor) -> Tensor:
-    return y
+@given(
+    values=st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=20),
+    point=st.integers(-3, 9),
+    bits=st.integers(2, 8),
+)
+@settings(deadline=None, max_examples=60)
+def test_rounding_is_the_dpus(values: list[float], point: int, bits: int) -> None:
+    """Halves up, as dpu.arithmetic has it."""
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    scaled = np.asarray(values, np.float32).astype(np.float64) * 2.0**point
+    expected = np.clip(np.floor(scaled + 0.5), lowest, highest)
+    # float32 cannot hold every x * 2^p + 1/2; where it does, the result is exact.
+    exact = (scaled + 0.5).astype(np.float32) == scaled + 0.5
+    found = quantise(torch.tensor(values), point, lowest, highest).numpy() * 2.0**point
+    assert (found == expected)[exact].all()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_fused_relu_is_a_relu_before_the_quantiser(bits: int, memory_format: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 5, 5).contiguous(memory_format=memory_format)
+    g = torch.randn(2, 6, 5, 5)  # contiguous in both cases, so that strides differ in one
+    found = []
+    for fused in (True, False):
+        own = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        log2_t = torch.tensor(0.0, requires_grad=True)
+        before = own if fused else F.relu(own)
+        y = FakeQuantise.apply(before, log2_t, bits, 0, 2**bits - 1, fused)
+        y.backward(g)
+        found.append((y.detach(), own.grad, log2_t.grad))
+    for fused_result, plain_result in zip(*found, strict=True):
+        torch.testing.assert_close(fused_result, plain_result)
+
+
+# -- where quantisers stand -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["densenet-tiny", "densenet-small"])
+def test_each_dense_block_has_one_fix_point(preset: str) -> None:
+    """Its concats, all that they join, and the max pools before and behind them."""
+    student = Student(create(preset, in_channels=1), (1, 28, 28))
+    blocks: dict[str, set[int]] = {}
+    for name, layer in student.layers.items():
+        if isinstance(layer, Concat):
+            block = name.rpartition("cat")[0] + student.activation_of[name].name
+            tied = (name, *layer.inputs)
+            blocks.setdefault(block, set()).update(student.activation_of[n].index for n in tied)
+        if isinstance(layer, MaxPool):
+            assert student.activation_of[name] is student.activation_of[layer.inputs[0]]
+    depth = 2 if preset == "densenet-tiny" else 3
+    assert len(blocks) == depth and all(len(indices) == 1 for indices in blocks.values())
+    assert len({next(iter(indices)) for indices in blocks.values()}) == depth
+    torch.nn.init.uniform_(student.log2_t, -3, 3)
+    points = student.fix_points().activations
+    for quantiser in dict.fromkeys(student.activation_of.values()):
+        assert len({points[name] for name in quantiser.members}) == 1
+
+
+def test_first_and_last_layer_have_their_own_bits() -> None:
+    student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(4, 3, first=6, last=5))
+    first, *middle, last = (student.weight_of[name].bits for name, _ in student.convs())
+    assert (first, set(middle), last) == (6, {4}, 5)
+    bits = {name: q.bits for name, q in student.activation_of.items()}
+    assert bits["input"] == student.images.bits == 6
+    assert bits["pool"] == bits["classifier"] == bits["logits"] == 5
+    others = {
+        b for name, b in bits.items() if name not in ("input", "pool", "classifier", "logits")
+    }
+    assert others == {3}
+
+
+def test_ranges() -> None:
+    """[0, 2^b - 1] behind a ReLU, but int8's own at 8 bits."""
+    for bits, highest in ((2, 3), (4, 15), (7, 127), (8, 127)):
+        student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(8, bits, last=bits))
+        relu = student.activation_of["features/conv0"]
+        assert (relu.lowest, relu.highest) == (0, highest)
+        signed = student.activation_of["classifier"]
+        assert (signed.lowest, signed.highest) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+@pytest.mark.parametrize("field", ["weights", "activations", "first", "last"])
+@pytest.mark.parametrize("bits", [-1, 1, 9])
+def test_bits_are_two_to_eight(field: str, bits: int) -> None:
+    with pytest.raises(ValueError, match=rf"bits.{field} is {bits}; .* 2 to 8"):
+        Bits(**{field: bits})
+
+
+# -- legal shifts -----------------------------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    """Every kind of layer that shifts: convolutions, pools, an addition, a concat with images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 1)
+        self.c, self.d = nn.Conv2d(6, 4, 3, 2, 1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x) + self.b(x))
+        y = self.c(torch.cat([F.max_pool2d(y, 2), F.avg_pool2d(x, 2)], 1))
+        return self.d(torch.cat([y, F.max_pool2d(x, 4)], 1).mean((2, 3)))
+
+
+STUDENTS = {
+    "mixed": lambda: Student(Mixed(), (2, 8, 8), Bits(4, 8)),
+    "dense": lambda: Student(DenseNet(**SMALL), (1, 28, 28), Bits(3, 3)),
+    "residual": lambda: Student(create("resnet-8", in_channels=1), (1, 28, 28)),
+}
+
+
+def _assert_legal(student: Student) -> None:
+    points = student.fix_points()
+    for name, integers in student.integers().items():
+        accumulator = points.activations[student.layer(name).inputs[0]] + points.weights[name]
+        assert integers.weights_fix_point == points.weights[name]
+        assert 0 <= accumulator - points.activations[name] <= MAX_SHIFT
+        assert 0 <= accumulator - integers.bias_fix_point <= MAX_SHIFT
+    for name in student.layers:
+        layer, out = student.layer(name), points.activations[name]
+        ins = [points.activations[source] for source in layer.inputs]
+        if isinstance(layer, Add):
+            assert 0 <= max(ins) - out <= MAX_SHIFT and max(ins) - min(ins) <= MAX_SHIFT
+        elif isinstance(layer, AvgPool):
+            shift = pool_reciprocal(layer.kernel[1], layer.kernel[0])[1]
+            assert ins[0] - out <= MAX_SHIFT and ins[0] + shift - out >= 0
+        elif isinstance(layer, Concat | MaxPool):
+            assert set(ins) == {out}
+
+
+@pytest.mark.parametrize("kind", STUDENTS)
+def test_every_shift_is_legal(kind: str) -> None:
+    student = STUDENTS[kind]()
+    size = len(student.log2_t)
+
+    @given(st.lists(st.floats(-24, 24), min_size=size, max_size=size))
+    @settings(deadline=None, max_examples=60)
+    def holds(thresholds: list[float]) -> None:
+        student.log2_t.data = torch.tensor(thresholds)
+        _assert_legal(student)
+
+    holds()
+
+
+def test_weights_above_one_in_a_cycle() -> None:
+    """A dense layer leads back to its own concat: two negative fix points would never settle."""
+    student = Student(DenseNet(**SMALL), (1, 28, 28))
+    for name, quantiser in student.weight_of.items():
+        student.log2_t.data[quantiser.index] = 12 if "denselayer1" in name else 0
+    _assert_legal(student)
+    assert any("in a cycle" in note for note in student.fix_points().notes)
+
+
+def test_moved_fix_points_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    student = Student(DenseNet(**SMALL), (1, 28, 28))
+    student.log2_t.data[student.activation_of["features/conv0"].index] = -9.0
+    with caplog.at_level(logging.INFO):
+        notes = student.fix_points().notes
+        student.fix_points()
+        student.log2_t.data[student.activation_of["classifier"].index] = 3.0
+        student.fix_points()
+    assert [record.getMessage() for record in caplog.records] == list(notes)
+    assert notes[0].startswith("features/conv0: fix point 16 -> 14 (features/conv0 would shift")
+
+
+def test_thresholds_that_have_run_away_stay_numbers() -> None:
+    student = Student(Mixed(), (2, 8, 8))
+    for far in (-5000.0, 5000.0):
+        nn.init.constant_(student.log2_t, far)
+        _assert_legal(student)
+        assert torch.isfinite(student(torch.randn(2, 2, 8, 8))).all()
+
+
+def test_legal_thresholds_stay() -> None:
+    student = Student(DenseNet(**SMALL), (1, 28, 28), Bits(4, 4))
+    assert not student.fix_points().notes
+    assert student.fix_points().activations["features/conv0"] == 4
+    assert student.fix_points().weights["features/conv0"] == 7
+    assert student.fix_points().activations["input"] == 7
+
+
+# -- calibration ----------------------------------------------------------------------------
+
+
+def _student(preset: str, bits: Bits, **options: Any) -> Student:
+    torch.manual_seed(1)
+    return Student(create(preset, in_channels=1, **options), (1, 28, 28), bits)
+
+
+def _seasoned(preset: str, bits: Bits, images: Tensor) -> Student:
+    """With running statistics of real images, as after training in float."""
+    torch.manual_seed(1)
+    network = create(preset, in_channels=1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.5
+    with torch.no_grad():
+        for start in range(0, 300, 60):
+            network.train()(images[start : start + 60])
+    return Student(network, (1, 28, 28), bits)
+
+
+def test_minmax_takes_the_power_of_two_above_the_largest(images: Tensor) -> None:
+    student = _student("densenet-tiny", Bits())
+    student.train()
+    calibrate(student, images[:60], "minmax", batch=25)
+    assert student.training and student.observer is None
+    log2_t = student.log2_t.tolist()
+    largest: dict[str, float] = {}
+
+    def observe(name: str, values: Tensor) -> None:
+        largest[name] = max(largest.get(name, 0.0), float(values.abs().max()))
+
+    student.eval()
+    student.observer = observe
+    with torch.no_grad():
+        student(images[:60])
+    for quantiser in dict.fromkeys(student.activation_of.values()):
+        if quantiser != student.images:
+            ceiling = math.ceil(math.log2(largest[quantiser.name]))
+            assert log2_t[quantiser.index] == ceiling - 0.5
+    for name, layer in student.convs():
+        peak = float(layer.folded()[0].detach().abs().max())
+        ceiling = math.ceil(math.log2(peak))
+        assert log2_t[student.weight_of[name].index] == ceiling - 0.5
+
+
+def test_mse_has_the_least_error_of_all_powers_of_two(images: Tensor) -> None:
+    student = _student("densenet-tiny", Bits(3, 3))
+    calibrate(student, images[:40], "mse")
+    seen: dict[str, list[Tensor]] = {}
+    student.eval()
+    student.observer = lambda name, values: seen.setdefault(name, []).append(values.flatten())
+    with torch.no_grad():
+        student(images[:40])
+        for name, layer in student.convs():
+            seen[student.weight_of[name].name] = [layer.folded()[0].flatten()]
+    for quantiser in student.quantisers:
+        if quantiser == student.images:
+            continue
+        values = torch.cat(seen[quantiser.name])
+        errors = {
+            c: float((quantiser.quantise(values, quantiser.magnitude - c) - values).square().mean())
+            for c in range(-12, 12)
+        }
+        assert min(errors, key=errors.__getitem__) == student.log2_t[quantiser.index] + 0.5
+
+
+def test_mse_looks_at_a_sample_of_what_is_much(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, sampled = _student("densenet-tiny", Bits(4, 4)), _student("densenet-tiny", Bits(4, 4))
+    calibrate(whole, images[:200])
+    monkeypatch.setattr("host.quantise.calibrate._MOST_VALUES", 20_000)
+    calibrate(sampled, images[:200])
+    assert int((whole.log2_t != sampled.log2_t).sum()) <= 1
+    again = _student("densenet-tiny", Bits(4, 4))
+    calibrate(again, images[:200])
+    assert torch.equal(again.log2_t, sampled.log2_t)
+
+
+def test_calibration_refuses(images: Tensor) -> None:
+    student = _student("densenet-tiny", Bits())
+    with pytest.raises(ValueError, match="'entropy' is none of mse, minmax"):
+        calibrate(student, images, "entropy")
+    with pytest.raises(ValueError, match="no calibration images"):
+        calibrate(student, images[:0])
+    with pytest.raises(ValueError, match=r"features/conv0: .* not finite"):
+        calibrate(student, images[:4] * math.nan)
+    assert student.observer is None
+
+
+def test_a_layer_that_is_all_zero_keeps_its_threshold(images: Tensor) -> None:
+    student = _student("densenet-tiny", Bits())
+    nn.init.zeros_(student.get_parameter("layers.classifier.weight"))
+    calibrate(student, images[:20])
+    assert student.log2_t[student.activation_of["classifier"].index] == 0
+    assert student.log2_t[student.weight_of["classifier"].index] == 0
+
+
+# -- training -------------------------------------------------------------------------------
+
+
+def _teach(student: Student, images: Tensor, steps: int = 10) -> None:
+    """A few steps with made-up labels (the image's brightness), as training does them."""
+    labels = (images.mean((1, 2, 3)) * 10).long() % 10
+    weights = [p for p in student.parameters() if p is not student.log2_t]
+    optimisers = torch.optim.SGD(weights, 0.05, momentum=0.9), torch.optim.Adam([student.log2_t])
+    student.train()
+    for step in range(steps):
+        student.norm_frozen = step == steps - 1
+        part = slice(step * 30, step * 30 + 30)
+        student.zero_grad()
+        F.cross_entropy(student(images[part]), labels[part]).backward()
+        for optimiser in optimisers:
+            optimiser.step()
+    student.norm_frozen = False
+
+
+def test_every_parameter_learns(images: Tensor) -> None:
+    student = _seasoned("mobilenet-small", Bits(4, 4), images)
+    calibrate(student, images[:60])
+    student.train()
+    F.cross_entropy(student(images[:60]), torch.arange(60) % 10).backward()
+    silent = [n for n, p in student.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+    assert student.log2_t.grad is not None
+    still = [q.name for q in student.quantisers if student.log2_t.grad[q.index] == 0]
+    assert still == [student.images.name]
+
+
+def test_training_with_frozen_norms_computes_what_is_deployed(images: Tensor) -> None:
+    student = _student("densenet-small", Bits(4, 4))
+    calibrate(student, images[:100])
+    _teach(student, images)
+    with torch.no_grad():
+        expected = student.eval()(images[:50])
+        student.train()
+        student.norm_frozen = True
+        assert torch.equal(student(images[:50]), expected)
+
+
+def test_a_student_goes_through_its_state(images: Tensor) -> None:
+    taught, fresh = (_student("resnet-8", Bits(4, 4)) for _ in range(2))
+    calibrate(taught, images[:60])
+    _teach(taught, images, 3)
+    fresh.load_state_dict(taught.state_dict())
+    with torch.no_grad():
+        assert torch.equal(fresh.eval()(images[:20]), taught.eval()(images[:20]))
+
+
+# -- the law: a student's logits are its model's ---------------------------------------------
+
+
+def _assert_same(student: Student, graph: Graph, images: Tensor, some: int = 100) -> None:
+    """Every logit of every image by the fast engine, of `some` by the reference too."""
+    with torch.no_grad():
+        expected = student.eval()(images).numpy()
+    assert len(np.unique(expected)) > 15
+    nhwc = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    found = load_engine(graph, "fast", threads=1).run(nhwc)
+    assert np.array_equal(found, expected)
+    assert np.array_equal(load_engine(graph, "reference").run(nhwc[:some]), expected[:some])
+
+
+LAW = [
+    (preset, bits)
+    for preset in ("densenet-small", "resnet-8", "mobilenet-small")
+    for bits in (Bits(8, 8), Bits(4, 8), Bits(4, 4), Bits(3, 3))
+]
+
+
+@pytest.mark.parametrize(("preset", "bits"), LAW)
+@pytest.mark.parametrize("method", ["mse", "minmax"])
+def test_a_student_is_its_model(preset: str, bits: Bits, method: str, images: Tensor) -> None:
+    student = _seasoned(preset, bits, images)
+    calibrate(student, images[:100], method)
+    _teach(student, images)
+    calibrate(student, images[:100], method)
+    graph = to_graph(student, preset, clip=bits.activations < 8)
+    _assert_same(student, graph, images, 40)
+
+
+class Hard(nn.Module):
+    """What float32 alone would get wrong: sums past 2^24, LeakyReLU's product, wide averages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(1, 300, 3), nn.LeakyReLU(26 / 256))
+        self.b = nn.Sequential(nn.Conv2d(300, 4, 3, padding=(2, 1)), nn.ReLU6())
+        self.c = nn.Conv2d(4, 4, (3, 1), padding=(0, 2), dilation=(2, 1), groups=4)
+        self.pool, self.d = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c(self.b(self.a(x)))
+        x = torch.cat([F.max_pool2d(x, (3, 2), stride=1, padding=(1, 0))] * 1, 1)
+        return self.d(self.pool(F.leaky_relu(x + x, 26 / 256)).flatten(1))
+
+
+def test_sums_that_float32_cannot_hold(images: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Hard()
+    with torch.no_grad():
+        network.b[0].weight.abs_()
+        network.b[0].weight /= 20
+        network.a[0].bias += 0.5
+    large = F.interpolate(images[:30], size=(40, 48))
+    student = Student(network, (1, 40, 48))
+    calibrate(student, large)
+    _assert_same(student, to_graph(student, "hard"), large, 10)
+
+
+@pytest.mark.parametrize("order", ["pre", "post"])
+def test_both_orders_of_densenet_with_a_max_pool(order: str, images: Tensor) -> None:
+    student = Student(DenseNet(stem="imagenet", order=order, **SMALL), (1, 28, 28), Bits(4, 8))
+    calibrate(student, images[:100])
+    _teach(student, images)
+    _assert_same(student, to_graph(student, order), images[:300], 40)
+
+
+def test_narrow_first_and_last_layers(images: Tensor) -> None:
+    """Images and logits of few bits are clipped, too."""
+    student = _student("resnet-8", Bits(4, 4, first=5, last=6))
+    calibrate(student, images[:100])
+    _teach(student, images)
+    assert student.fix_points().activations["input"] == 4
+    _assert_same(student, to_graph(student, "narrow", clip=True), images[:300], 40)
+
+
+def test_a_channels_last_student_is_the_same(images: Tensor) -> None:
+    student = _student("densenet-small", Bits(4, 8))
+    calibrate(student, images[:100])
+    _teach(student, images)
+    student = student.to(memory_format=torch.channels_last)
+    graph = to_graph(student, "last")
+    _assert_same(student, graph, images[:200].contiguous(memory_format=torch.channels_last), 40)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=15)
+def test_the_law_holds_for_any_thresholds(seed: int) -> None:
+    """Also far from sensible ones, where fix points are moved and everything saturates."""
+    generator = torch.Generator().manual_seed(seed)
+    student = Student(Mixed(), (2, 8, 8), Bits(5, 8, last=8))
+    spread = torch.randint(-6, 7, (len(student.log2_t),), generator=generator)
+    student.log2_t.data += spread.float()
+    images = torch.randn(20, 2, 8, 8, generator=generator)
+    with torch.no_grad():
+        expected = student.eval()(images).numpy()
+    nhwc = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(load_engine(to_graph(student, "any"), "reference").run(nhwc), expected)
+
+
+def test_narrow_activations_are_not_deployable_as_they_are(tmp_path: Path) -> None:
+    student = _student("densenet-tiny", Bits(4, 4))
+    with pytest.raises(NotDeployable, match=r"features/conv0.* have 4 bits, .* clips at int8 only"):
+        to_graph(student, "narrow")
+    with pytest.raises(NotDeployable, match="activations=8"):
+        save(student, tmp_path / "narrow.xmodel")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_saved_model_is_the_graph(tmp_path: Path, images: Tensor) -> None:
+    student = _student("densenet-tiny", Bits(4, 8))
+    calibrate(student, images[:50])
+    save(student, tmp_path / "tiny.xmodel")
+    graph = Graph.deserialize(tmp_path / "tiny.xmodel")
+    assert graph.get_name() == "tiny"
+    with torch.no_grad():
+        expected = student.eval()(images[:50]).numpy()
+    nhwc = np.ascontiguousarray(images[:50].permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(load_engine(graph, threads=1).run(nhwc), expected)
+
+
+def test_deployed_integers_stay_in_their_bits(images: Tensor) -> None:
+    student = _student("densenet-small", Bits(3, 8, first=5))
+    calibrate(student, images[:50])
+    for name, integers in student.integers().items():
+        quantiser = student.weight_of[name]
+        assert integers.weights.dtype == integers.bias.dtype == torch.int8
+        assert quantiser.lowest <= integers.weights.min()
+        assert integers.weights.max() <= quantiser.highest
+        layer = student.layer(name)
+        assert isinstance(layer, Conv)
+        _, bias = layer.folded()
+        error = (integers.bias.double() * 2.0**-integers.bias_fix_point - bias).abs().max()
+        assert error <= 2.0**-integers.bias_fix_point  # half a step, or one at the very top

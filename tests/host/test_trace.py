@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from host.networks.norm import synchronise  # noqa: E402
-from host.quantise.layers import Add, AvgPool, Concat, Conv, MaxPool, Reshape  # noqa: E402
+from host.quantise.layers import Add, Concat, Conv, MaxPool, Reshape  # noqa: E402
 from host.quantise.student import Student  # noqa: E402
 from host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
 
@@ -196,7 +196,7 @@ def test_refusals_of_whole_networks() -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return x + y
 
-    with pytest.raises(UnsupportedOp, match="one image input|cannot be traced"):
+    with pytest.raises(UnsupportedOp, match=r"one image input|cannot be traced"):
         trace(Two(), SHAPE)
     with pytest.raises(UnsupportedOp, match="no layer"):
         trace(nn.Identity(), SHAPE)

@@ -304,7 +304,7 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
     found = summary(rows)
     widths = sorted({b for _, b in found if b != "float"}, reverse=True)
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    methods = [m for m in dict.fromkeys(m for m, _ in found) if (m, widths[0]) in found]
+    methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
     for number, method in enumerate(methods):
         points = [(i, found[method, w]) for i, w in enumerate(widths) if (method, w) in found]
         means = [statistics.mean(values) for _, values in points]
@@ -317,6 +317,7 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
             axes.annotate(method, (0, statistics.mean(values)), fontsize=7, color="grey")
     axes.set_xticks(range(len(widths)), widths)
     axes.set_ylabel("top-1, % of the test set")
-    axes.legend(fontsize=8)
+    if methods:
+        axes.legend(fontsize=8)
     figure.savefig(path)
     plt.close(figure)

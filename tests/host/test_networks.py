@@ -20,7 +20,7 @@ from host.networks.resnet import ResNet  # noqa: E402
 from host.quantise.layers import Concat, Conv, MaxPool  # noqa: E402
 from host.quantise.student import Student  # noqa: E402
 
-SMALL = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
+SMALL: dict[str, Any] = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
 
 
 @pytest.fixture(autouse=True, scope="module")

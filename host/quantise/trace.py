@@ -358,6 +358,8 @@ class _Walker:
         source = self.layers[self.origin[given]]
         if isinstance(source, Input):
             raise UnsupportedOp("the network has no layer")
+        if not any(isinstance(layer, Conv) for layer in self.layers.values()):
+            raise UnsupportedOp("the network has no convolution and no linear layer")
         if self.origin[given] != next(reversed(self.layers)):
             raise UnsupportedOp("the network computes something that its output does not need")
         if len(_meta_shape(given)) == 2:

@@ -24,7 +24,7 @@ def images(tmp_path: Path) -> Path:
 def test_inspect_for_a_reader(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(demo_model)]) == 0
     text = capsys.readouterr().out
-    assert "fashion_cnn, compiled" in text and "subgraph 1: DPU" in text
+    assert "model, compiled" in text and "subgraph 1: DPU" in text
     assert "conv2d-fix" in text and "1x28x28x1 xint8, fix point 7" in text
 
 
@@ -33,7 +33,7 @@ def test_inspect_for_a_program(demo_model: Path, capsys: pytest.CaptureFixture[s
     facts = json.loads(capsys.readouterr().out)
     assert facts["kind"] == "compiled" and facts["not_built_in"] == []
     assert facts["outputs"][0]["dims"] == [1, 10]
-    stem = next(op for op in facts["ops"] if op["name"] == "stem")
+    stem = next(op for op in facts["ops"] if op["name"] == "features/conv0")
     assert stem["type"] == "conv2d-fix" and 0 <= stem["shift"] <= 16
 
 
@@ -62,7 +62,7 @@ def test_inputs_and_outputs_by_name(
     demo_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.npy"
-    names = ["--input", f"image={images}", "--output", f"logits_float={out}"]
+    names = ["--input", f"input={images}", "--output", f"logits_float={out}"]
     assert main(["run", str(demo_model), *names, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == {str(out): [40, 10]}
 

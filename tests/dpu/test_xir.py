@@ -10,6 +10,10 @@ import pytest
 from dpu import xir
 from dpu.engine import load_engine
 
+STEM = "features/conv0"
+LAYER = "features/denseblock1/denselayer1/conv2"
+NEXT = "features/denseblock1/denselayer2/conv1"
+
 
 @pytest.fixture(scope="module")
 def graph(demo_model: Path) -> xir.Graph:
@@ -27,10 +31,10 @@ def test_data_types() -> None:
 
 
 def test_graph(graph: xir.Graph) -> None:
-    assert graph.get_name() == "fashion_cnn"
+    assert graph.get_name() == "model"
     assert graph.get_op_num() == len(graph.get_ops()) == len(graph.toposort())
-    stem = graph.get_op("stem")
-    assert graph.get_tensor("stem") is stem.get_output_tensor()
+    stem = graph.get_op(STEM)
+    assert graph.get_tensor(STEM) is stem.get_output_tensor()
     assert graph.get_tensor_producer(stem.get_output_tensor()) is stem
     assert graph.get_leaf_subgraph(stem).get_attr("device") == "DPU"
     assert {op.get_type() for op in graph.get_head_ops()} == {"data-fix", "const-fix"}
@@ -41,24 +45,24 @@ def test_graph(graph: xir.Graph) -> None:
 
 
 def test_ops(graph: xir.Graph) -> None:
-    op = graph.get_op("concat1")
-    assert (op.get_name(), op.get_type(), op.get_graph()) == ("concat1", "concat-fix", graph)
+    op = graph.get_op("cat")
+    assert (op.get_name(), op.get_type(), op.get_graph()) == ("cat", "concat-fix", graph)
     assert op.get_input_num() == op.get_input_num("input") == 2
-    assert [o.get_name() for o in op.get_input_ops()["input"]] == ["pool", "dense1"]
+    assert [o.get_name() for o in op.get_input_ops()["input"]] == [STEM, LAYER]
     assert op.get_input_ops_by_name("input")[1] is op.get_input_op("input", 1)
-    assert op.get_input_tensor("input", 1).name == "dense1"
-    assert [t.name for t in op.get_input_tensors()] == ["pool", "dense1"]
-    assert {o.get_name() for o in op.get_fanout_ops()} == {"dense2", "concat2"}
+    assert op.get_input_tensor("input", 1).name == LAYER
+    assert [t.name for t in op.get_input_tensors()] == [STEM, LAYER]
+    assert {o.get_name() for o in op.get_fanout_ops()} == {NEXT, "cat_1"}
     assert op.get_fanout_num() == 2
     op.infer_shape()
     assert op.get_output_tensor().dims == [1, 14, 14, 48]
 
 
 def test_tensors(graph: xir.Graph) -> None:
-    tensor = graph.get_op("stem").get_output_tensor()
-    assert (tensor.name, tensor.ndim, tensor.dims) == ("stem", 4, [1, 28, 28, 32])
-    assert (tensor.dtype, tensor.producer.get_name()) == ("xint8", "stem")
-    assert tensor.get_element_num() == tensor.get_data_size() == 28 * 28 * 32
+    tensor = graph.get_op(STEM).get_output_tensor()
+    assert (tensor.name, tensor.ndim, tensor.dims) == (STEM, 4, [1, 14, 14, 32])
+    assert (tensor.dtype, tensor.producer.get_name()) == ("xint8", STEM)
+    assert tensor.get_element_num() == tensor.get_data_size() == 14 * 14 * 32
     assert tensor.get_attr("bit_width") == 8 and tensor.get_attr("if_signed") is True
     assert tensor.get_attr("round_mode") == "DPU_ROUND" and tensor.has_attr("fix_point")
 
@@ -72,15 +76,15 @@ def test_subgraphs(graph: xir.Graph) -> None:
     assert dpu.get_parent() is root and dpu.root is root and dpu.depth == 1 and dpu.is_leaf
     assert root.is_child(dpu) and not dpu.is_child(root)
     assert root.get_op_num() == graph.get_op_num() > dpu.get_op_num() == len(dpu.get_ops())
-    stem = graph.get_op("stem")
-    assert dpu.has_op(stem) and dpu.has_op("stem") and not user.has_op("stem")
-    assert {t.name for t in dpu.get_input_tensors()} == {"image"}
+    stem = graph.get_op(STEM)
+    assert dpu.has_op(stem) and dpu.has_op(STEM) and not user.has_op(STEM)
+    assert {t.name for t in dpu.get_input_tensors()} == {"input"}
     assert {t.name for t in dpu.get_output_tensors()} == {"logits_download_0"}
     assert dpu.get_tensor_producer(stem.get_output_tensor()) is stem
     assert root.find_child_subgraph_by_op(stem) is dpu
-    assert root.find_child_subgraph_by_op_name("stem") is dpu
+    assert root.find_child_subgraph_by_op_name(STEM) is dpu
     order = [op.get_name() for op in dpu.toposort()]
-    assert order.index("stem") < order.index("pool") < order.index("classifier")
+    assert order.index(STEM) < order.index("pool") < order.index("classifier")
 
 
 def test_making_and_merging_children() -> None:
@@ -136,9 +140,9 @@ def test_removing_ops() -> None:
 def test_drawing(graph: xir.Graph, tmp_path: Path) -> None:
     graph.save_as_dot(str(tmp_path / "g.dot"))
     text = (tmp_path / "g.dot").read_text()
-    assert text.startswith("digraph {") and '"pool" -> "concat1";' in text
+    assert text.startswith("digraph {") and f'"{STEM}" -> "cat";' in text
 
 
 def test_an_attribute_that_is_not_there(graph: xir.Graph) -> None:
     with pytest.raises(RuntimeError, match="no attribute 'none'"):
-        graph.get_op("stem").get_attr("none")
+        graph.get_op(STEM).get_attr("none")

@@ -471,32 +471,81 @@ def test_a_student_is_its_model(preset: str, bits: Bits, method: str, images: Te
     _assert_same(student, graph, images, 40)
 
 
-class Hard(nn.Module):
-    """What float32 alone would get wrong: sums past 2^24, LeakyReLU's product, wide averages."""
+class Varied(nn.Module):
+    """LeakyReLU, ReLU6, dilation, and windows that are neither square nor padded evenly."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a = nn.Sequential(nn.Conv2d(1, 300, 3), nn.LeakyReLU(26 / 256))
-        self.b = nn.Sequential(nn.Conv2d(300, 4, 3, padding=(2, 1)), nn.ReLU6())
+        self.a = nn.Sequential(nn.Conv2d(1, 30, 3), nn.LeakyReLU(26 / 256))
+        self.b = nn.Sequential(nn.Conv2d(30, 4, 3, padding=(2, 1)), nn.ReLU6())
         self.c = nn.Conv2d(4, 4, (3, 1), padding=(0, 2), dilation=(2, 1), groups=4)
         self.pool, self.d = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.c(self.b(self.a(x)))
-        x = F.max_pool2d(x, (3, 2), stride=1, padding=(1, 0))
+        x = F.max_pool2d(self.c(self.b(self.a(x))), (3, 2), stride=1, padding=(1, 0))
         return self.d(self.pool(F.leaky_relu(x + x, 26 / 256)).flatten(1))
 
 
-def test_sums_that_float32_cannot_hold(images: Tensor) -> None:
+def test_a_network_of_odd_shapes_is_its_model(images: Tensor) -> None:
     torch.manual_seed(0)
-    network = Hard()
-    with torch.no_grad():
-        network.get_parameter("b.0.weight").abs_().div_(20)
-        network.get_parameter("a.0.bias").add_(0.5)
-    large = F.interpolate(images[:30], size=(40, 48))
-    student = Student(network, (1, 40, 48))
+    large = F.interpolate(images[:30], size=(20, 48))
+    student = Student(Varied(), (1, 20, 48))
     calibrate(student, large)
-    _assert_same(student, to_graph(student, "hard"), large, 10)
+    _assert_same(student, to_graph(student, "varied"), large, 10)
+
+
+def _assert_equal_logits(student: Student, images: Tensor) -> None:
+    with torch.no_grad():
+        expected = student.eval()(images).numpy()
+    nhwc = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    found = load_engine(to_graph(student, "exact"), "reference").run(nhwc)
+    assert np.array_equal(found, np.moveaxis(expected, 1, -1))
+
+
+def test_sums_past_two_to_the_24_are_exact() -> None:
+    """Halves of 2000 products each cancel but for one, and float32 would lose the last bits."""
+    generator = torch.Generator().manual_seed(0)
+    half = 2000
+    conv = nn.Conv2d(2 * half, 3, 1)
+    images = torch.randint(60, 128, (1, half, 8, 8), generator=generator) / 128
+    weights = torch.randint(60, 128, (3, half, 1, 1), generator=generator) / 128
+    with torch.no_grad():
+        conv.weight.copy_(torch.cat([weights, -weights], 1))
+        conv.weight[:, 0] -= 1 / 128
+        nn.init.constant_(conv.get_parameter("bias"), 3 / 2**14)
+    student = Student(nn.Sequential(conv), (2 * half, 8, 8))
+    student.log2_t.data[student.activation_of["0"].index] = -7  # fix point 14: no shift
+    _assert_equal_logits(student, images.repeat(1, 2, 1, 1))
+    assert student.fix_points().activations["0"] == 14 and not student.fix_points().notes
+
+
+def test_leaky_products_past_two_to_the_24_are_exact() -> None:
+    """26 * (71 * 71 - (117 << 16)), rounded to 24 bits, would come to lie on a half."""
+    student = Student(nn.Sequential(nn.Conv2d(1, 1, 1), nn.LeakyReLU(26 / 256)), (1, 1, 1))
+    nn.init.constant_(student.get_parameter("layers.0.weight"), 71 / 128)
+    nn.init.constant_(student.get_parameter("layers.0.bias"), -117 * 4)
+    student.log2_t.data[student.activation_of["0"].index] = 7
+    integers = student.integers()["0"]
+    assert (int(integers.bias), integers.bias_fix_point) == (-117, -2)
+    _assert_equal_logits(student, torch.full((1, 1, 1, 1), 71 / 128))
+
+
+def test_averages_past_two_to_the_24_are_exact() -> None:
+    """The sum of a 50x51 map times 103 / 2^18, one below a half that float32 would make of it."""
+    numerator, shift = pool_reciprocal(51, 50)
+    half = 1 << (shift - 1)
+    total = next(
+        t for t in range(2**24 // numerator + 1, 127 * 2550)
+        if t * numerator % (1 << shift) == half - 1
+    )  # fmt: skip
+    image = torch.full((2550,), float(total // 2550))
+    image[: total % 2550] += 1
+    student = Student(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(1, 1, 1)), (1, 50, 51))
+    nn.init.ones_(student.get_parameter("layers.1.weight"))
+    nn.init.zeros_(student.get_parameter("layers.1.bias"))
+    student.log2_t.data[student.weight_of["1"].index] = 1
+    _assert_equal_logits(student, image.view(1, 1, 50, 51) / 128)
+    assert student.fix_points().activations["0"] == 7
 
 
 @pytest.mark.parametrize("order", ["pre", "post"])

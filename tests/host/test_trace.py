@@ -200,6 +200,8 @@ def test_refusals_of_whole_networks() -> None:
         trace(Two(), SHAPE)
     with pytest.raises(UnsupportedOp, match="no layer"):
         trace(nn.Identity(), SHAPE)
+    with pytest.raises(UnsupportedOp, match="no convolution and no linear layer"):
+        trace(nn.MaxPool2d(2), SHAPE)
     with pytest.raises(UnsupportedOp, match="cannot be traced"):
         trace(nn.Conv2d(3, 4, 1), SHAPE)  # the images have four channels
     bare = nn.BatchNorm2d(4, affine=False)

@@ -135,6 +135,8 @@ class Training:
     temperature : tau of the distillation
     freeze_thresholds, freeze_norms : share of the run after which they stay as they are
     label_smoothing : of the cross entropy with the labels
+    gradient_clip : largest norm of the weights' gradient, of student and teacher each; 0 none.
+        When batch norms freeze, the loss of a distilled low-bit student can jump otherwise.
     mixed_precision : "no", "fp16" or "bf16"; the latter two only on a GPU
     """
 
@@ -150,6 +152,7 @@ class Training:
     freeze_thresholds: float = 0.8
     freeze_norms: float = 0.6
     label_smoothing: float = 0.0
+    gradient_clip: float = 1.0
     mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
@@ -159,7 +162,7 @@ class Training:
         _not_negative(
             teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
             weight_decay=self.weight_decay, warmup=self.warmup,
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.label_smoothing, gradient_clip=self.gradient_clip,
         )  # fmt: skip
         for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum"):
             if not 0 <= getattr(self, name) <= 1:

@@ -213,6 +213,7 @@ class Run:
             )  # fmt: skip
         total = student_loss if teacher_loss is None else student_loss + teacher_loss
         self.accelerator.backward(total)
+        self._clip(phase)
         for name, optimiser in self.optimisers.items():
             if name != "teacher" or phase.teacher == "learns":
                 optimiser.step()
@@ -223,6 +224,15 @@ class Run:
             return torch.stack(
                 [student_loss * count, right.float(), right.new_full((), count).float()]
             )
+
+    def _clip(self, phase: Phase) -> None:
+        """Bound the weights' gradient; thresholds have Adam, which minds no scale."""
+        most = self.config.training.gradient_clip
+        for name in ("student", "teacher") if most else ():
+            if name in self.optimisers and (name == "student" or phase.teacher == "learns"):
+                groups = self.optimisers[name].param_groups
+                weights = [weight for group in groups for weight in group["params"]]
+                self.accelerator.clip_grad_norm_(weights, most)
 
     def _taught(self, phase: Phase, images: Tensor) -> Tensor | None:
         """The teacher's logits, with a graph only where it learns."""

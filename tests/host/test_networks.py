@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,15 +20,6 @@ from host.quantise.layers import Concat, Conv, MaxPool  # noqa: E402
 from host.quantise.student import Student  # noqa: E402
 
 SMALL: dict[str, Any] = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Two threads that share a busy core wait for each other a hundred times longer than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,15 +17,6 @@ from host.quantise.student import Student  # noqa: E402
 from host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
 
 SHAPE = (4, 8, 8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Two threads that share a busy core wait for each other a hundred times longer than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Own(nn.Module):

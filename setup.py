@@ -34,7 +34,8 @@ setup(
     description="Teach a DenseNet to live in 8 bits, and put it to work on a ZCU104's DPU",
     packages=find_packages(include=["app*", "board*", "dpu*", "host*"]),
     package_data={
-        "board": ["profiles/*.toml"], "app": ["demo/*", "demo/images/*/*.png"],
+        "board": ["profiles/*.toml"],
+        "app": ["demo/*", "demo/images/*/*.png"],
         "host": ["study.toml"],
     },
     python_requires=">=3.10",

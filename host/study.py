@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """A short hash of the configuration: a changed study does its cells anew."""
-        text = json.dumps(self.config, sort_keys=True)
+        """A short hash of the whole configuration, defaults too: what changed is done anew."""
+        text = json.dumps(asdict(make_config(self.config)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -97,7 +97,7 @@ def analyse(program: Program) -> dict[str, Grid]:
 def _declared(op: Op) -> Grid | None:
     """The grid that the file itself states: int8 tensors and fix ops."""
     tensor = op.get_output_tensor()
-    if tensor.dtype in ("xint8", "int8") and tensor.has_attr("fix_point"):
+    if tensor.is_int8 and tensor.has_attr("fix_point"):
         return Grid(int(tensor.get_attr("fix_point")), 128)
     if op.get_type() == "fix":
         return Grid(int(op.get_attr("fix_point")), 1 << (int(op.get_attr("bit_width")) - 1))
@@ -245,7 +245,7 @@ class Lowering:
 
     def _input(self, op: Op) -> Any:
         tensor = op.get_output_tensor()
-        fixed = tensor.dtype in ("xint8", "int8")
+        fixed = tensor.is_int8
         kind, name = (TensorProto.INT8 if fixed else TensorProto.FLOAT), f"i_{len(self._values)}"
         value = self.node("Cast", [name], to=TensorProto.FLOAT) if fixed else name
         self._values[op.get_name(), False] = value
@@ -253,7 +253,7 @@ class Lowering:
 
     def _output(self, op: Op) -> Any:
         tensor = op.get_output_tensor()
-        fixed = tensor.dtype in ("xint8", "int8")
+        fixed = tensor.is_int8
         kind = TensorProto.INT8 if fixed else TensorProto.FLOAT
         value = self.value(op, False)
         value = self.node("Cast", [value], to=kind) if fixed else self.node("Identity", [value])

@@ -254,7 +254,7 @@ def constant(graph: Graph, op: Op) -> Array:
     count = math.prod(tensor.dims)
     if not 0 <= address <= len(data) - count:
         raise XmodelError(f"constant {op.get_name()!r} lies beyond the end of {register}")
-    if tensor.dtype not in ("xint8", "int8"):
+    if not tensor.is_int8:
         raise UnsupportedError(f"constant {op.get_name()!r} is {tensor.dtype}, not int8")
     return np.frombuffer(data, np.int8, count, address).reshape(tensor.dims)
 
@@ -262,7 +262,7 @@ def constant(graph: Graph, op: Op) -> Array:
 def feed(op: Op, array: Any) -> Array:
     """An input array in the element type that the op wants; float32 is quantised on the way."""
     tensor, array = op.get_output_tensor(), np.asarray(array)
-    if tensor.dtype in ("xint8", "int8"):
+    if tensor.is_int8:
         if array.dtype == np.int8:
             return array
         scaled = np.asarray(array, np.float32) * np.float32(2.0 ** tensor.get_attr("fix_point"))

@@ -143,10 +143,6 @@ class _Executable:
             target[...] = _as_buffer(found[op.get_name()], op.get_output_tensor(), target.dtype)
 
 
-def _is_int8(tensor: xir.Tensor) -> bool:
-    return tensor.dtype in ("xint8", "int8")
-
-
 def _as_buffer(values: Array, tensor: xir.Tensor, dtype: Any) -> Array:
     """A tensor's values for a buffer of `dtype`; int8 becomes float32 by the fix point."""
     return as_float(values, tensor) if dtype == np.float32 else values
@@ -247,7 +243,7 @@ class TensorBuffer(np.ndarray):
 
     @classmethod
     def _make(cls, tensor: xir.Tensor) -> TensorBuffer:
-        dtype = np.int8 if _is_int8(tensor) else np.float32
+        dtype = np.int8 if tensor.is_int8 else np.float32
         buffer = np.zeros(tensor.dims, dtype).view(cls)
         buffer._tensor = tensor
         return buffer
@@ -310,7 +306,7 @@ def _buffer(buffer: Any, tensor: xir.Tensor, what: str, any_batch: bool) -> Arra
     name = f"{what} buffer for {tensor.name!r}"
     if not isinstance(buffer, np.ndarray) and not np.shares_memory(array, memoryview(buffer)):
         raise ValueError(f"{name} has no memory of its own")
-    allowed = (np.int8, np.float32) if _is_int8(tensor) else (np.float32,)
+    allowed = (np.int8, np.float32) if tensor.is_int8 else (np.float32,)
     if array.dtype not in allowed:
         wanted = " or ".join(np.dtype(kind).name for kind in allowed)
         raise ValueError(f"{name} is {array.dtype}, wanted {wanted}")

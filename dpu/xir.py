@@ -101,6 +101,11 @@ class Tensor(AttrHolder):
         return str(self._data_type).lower()
 
     @property
+    def is_int8(self) -> bool:
+        """Whether the elements are int8; the emulation's own, the board's XIR lacks it."""
+        return self.dtype in ("xint8", "int8")
+
+    @property
     def producer(self) -> Op:
         """The op that computes this tensor."""
         if self._producer is None:

@@ -279,7 +279,7 @@ def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list
 def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
     """A table of mean and deviation over the seeds, in percent of the test set."""
     found = summary(rows)
-    columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b), reverse=False)
+    columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
     lines = [f"| method | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
     for method in dict.fromkeys(method for method, _ in found):
         cells = [_mean(found.get((method, bits), [])) for bits in columns]

@@ -266,7 +266,7 @@ class Run:
             parts["teacher"] = self.accelerator.unwrap_model(self.teacher).state_dict()
         for name, optimiser in self.optimisers.items():
             parts[f"optimiser.{name}"] = checkpoint.optimiser_tensors(optimiser)
-        state = {"epoch": self.epoch, "history": self.history, "config": _portable(self.config)}
+        state = {"epoch": self.epoch, "history": self.history, "config": asdict(self.config)}
         checkpoint.save(self.output / CHECKPOINT, parts, state)
         _write_log(self.output / LOG, self.history)
 
@@ -280,7 +280,7 @@ class Run:
         """
         path = self.output / CHECKPOINT
         parts, state = checkpoint.load(path)
-        other = [k for k, v in _portable(self.config).items() if state["config"].get(k) != v]
+        other = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
         if other:
             text = f"{path}: of a run with another {', '.join(other)}; take another --output"
             raise checkpoint.CheckpointError(text)
@@ -298,13 +298,13 @@ class Run:
         result = Result(last["accuracy"], taught[-1] if taught else None, self.history, seconds)
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
-            state = {"config": _portable(self.config), "accuracy": result.accuracy}
+            state = {"config": asdict(self.config), "accuracy": result.accuracy}
             parts = {"student": self._bare_student.state_dict()}
             checkpoint.save(self.output / STUDENT, parts, state)
             if "teacher" in self.optimisers:
                 # Under the name by which any run starts from it.
                 parts = {"student": self.accelerator.unwrap_model(self.teacher).state_dict()}
-                state = {"config": _portable(self.config), "accuracy": result.teacher_accuracy}
+                state = {"config": asdict(self.config), "accuracy": result.teacher_accuracy}
                 checkpoint.save(self.output / TEACHER, parts, state)
         self.progress.end()
         return result
@@ -475,10 +475,6 @@ def _seed(seed: int, epoch: int, purpose: str, process: int = 0) -> int:
         # Multiplier and increment of Knuth's MMIX generator.
         mixed = (mixed * 6364136223846793005 + 1442695040888963407 + value) % 2**63
     return mixed
-
-
-def _portable(config: Config) -> dict[str, Any]:
-    return asdict(config)
 
 
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:

@@ -13,14 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-PRELU = """
-import numpy as np
-
-def op_Mylayer(inputs, attrs):
-    x, alpha = inputs["input"]
-    return np.where(x > 0, x, alpha * x)
-"""
-
 
 class App:
     """Runs app/classify.py as a program, on the stand-in board or as the machine is."""
@@ -217,10 +209,10 @@ def test_the_demo_is_as_good_as_it_says(repo_root: Path, tmp_path: Path) -> None
 def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_path: Path) -> None:
     """A model that AMD's compiler made for the ZCU104, with an operator of its own on the CPU."""
     _digits(shared_dir, tmp_path / "digits", 500)
-    (tmp_path / "ops.py").write_text(PRELU)
+    plugin = str(repo_root / "tests" / "dpu" / "plugins.py")
     model = str(shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel")
     app = App(repo_root, tmp_path, fake=False)
-    arguments = ["--source", "digits", "--model", model, "--plugin", "ops.py", "--json", "-"]
+    arguments = ["--source", "digits", "--model", model, "--plugin", plugin, "--json", "-"]
     status, out, err = app(*arguments)
     assert status == 0, err
     figures: dict[str, Any] = json.loads(out)

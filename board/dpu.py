@@ -30,6 +30,9 @@ _TRANSPARENT = {"download", "fix2float", "float2fix", "fix", "reshape-fix", "res
 _CONVERSIONS = {"fix2float", "float2fix", "const"}
 _INPUTS = {"data", "data-fix"}
 
+# dpu_name of files that hold no instructions; the same as in dpu/builder.py, which needs protobuf.
+EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
+
 Environment = dict[str, np.ndarray]  # tensor name -> its present value
 CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
 
@@ -150,7 +153,12 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
     if not dpu_parts:
         raise ModelError(
             f"{path}: not compiled for a DPU; "
-            f"compile it first: vai_c_xir -x {path.name} -a arch.json ..."
+            f"compile it first: python -m host compile {path.name} --target zcu104"
+        )
+    if not provider.is_emulation and _is_for_emulator(dpu_parts):
+        raise ModelError(
+            f"{path}: compiled for the emulation ({EMULATOR_DPU_NAME}), without instructions for "
+            "a DPU; compile it for the board: python -m host compile MODEL --target zcu104"
         )
     order = list(graph.toposort())
     input_op, folded = _find_input(path, order)
@@ -173,6 +181,10 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
         _stages=stages,
         _operators=_CpuOperators(path, stages, plugins),
     )
+
+
+def _is_for_emulator(dpu_parts: list[Any]) -> bool:
+    return any(_attr(part, "dpu_name") == EMULATOR_DPU_NAME for part in dpu_parts)
 
 
 def _device(subgraph: Any) -> str:

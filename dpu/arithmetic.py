@@ -24,11 +24,33 @@ INT8_MIN, INT8_MAX = -128, 127
 LEAKY_NUMERATOR, LEAKY_SHIFT = 26, 8
 """Leaky ReLU multiplies negative values by 26/256 (vai_q_pytorch, LeakyReLU)."""
 
+LEAKY_SLOPE = LEAKY_NUMERATOR / 2**LEAKY_SHIFT
+_LEAKY_TOLERANCE = 0.5 / 2**LEAKY_SHIFT
+"""Slopes nearer than this to the DPU's round to it."""
+
+
+def is_leaky_slope(slope: float) -> bool:
+    """Whether a leaky ReLU's slope counts as the one that the DPU has (0.1 does)."""
+    return abs(slope - LEAKY_SLOPE) <= _LEAKY_TOLERANCE
+
+
 SIXTH_NUMERATOR, SIXTH_SHIFT = 2731, 14
 """Hard sigmoid multiplies by 2731/2**14, nearly 1/6 (vai_q_pytorch, Hardsigmoid)."""
 
 MAX_SHIFT = 16
 """Largest output shift and largest bias shift of a DPU convolution."""
+
+
+ACCUMULATOR_BITS = 24
+"""Bits that a bias, moved to the output's scale, may take (vai_q_pytorch, shift limits)."""
+
+
+def least_bias_shift(output_shift: int) -> int:
+    """The most negative bias shift that the DPU has, for an output shift.
+
+    ``min(0, -(24 - (8 + s)))`` (vai_q_pytorch's adjustment of fix points).
+    """
+    return min(0, -(ACCUMULATOR_BITS - (8 + output_shift)))
 
 
 def shift_round(acc: Array, shift: int) -> Array:

@@ -1,4 +1,4 @@
-"""Writes compiled-form .xmodels: int8 layers in one DPU subgraph between USER and CPU.
+"""Writes compiled-form .xmodels: int8 layers in DPU subgraphs between USER and CPU.
 
 The files have the structure that AMD's compiler gives (const-fix parameters in
 REG_0, upload and download, subgraphs with devices) but no machine code, and
@@ -13,14 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from dpu.arithmetic import MAX_SHIFT, Array
+from dpu.arithmetic import MAX_SHIFT, Array, least_bias_shift
 from dpu.errors import DpuError
-from dpu.xir import Graph, Op
+from dpu.program import CONSTANTS
+from dpu.xir import Graph, Op, Subgraph
 
 EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
 """dpu_name of files that only the emulation runs."""
 
-_QUANTISED = {"bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
+QUANTISED = {"bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
+"""What every int8 tensor and every fix op says besides its fix point."""
+
+_UNNAMED = ("const", "const-fix", "upload")
+"""Op types that AMD's compiler names no subgraph after."""
+
+_CONSTANT, _WORKSPACE, _INPUTS, _OUTPUTS = range(4)
+"""Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""
 
 
 class CompiledModel:
@@ -31,17 +39,37 @@ class CompiledModel:
 
     def __init__(self, name: str) -> None:
         self.graph = Graph(name)
-        self._parameters = bytearray()
-        self._dpu: list[Op] = []
-        self._user: list[Op] = []
-        self._cpu: list[Op] = []
+        self._parameters: dict[str, bytes] = {}  # by the name of the const-fix op
 
     def input(self, name: str, dims: Sequence[int], fix_point: int) -> Op:
-        """An int8 input (1, H, W, C)."""
+        """An int8 input (1, H, W, C), copied to the DPU."""
+        return self.upload(self.data(name, dims, fix_point))
+
+    def data(self, name: str, dims: Sequence[int], fix_point: int) -> Op:
+        """An int8 input (1, H, W, C) as the user gives it."""
         attrs = {"shape": list(dims), "data_type": "XINT8", "device": "USER"}
-        source = self.graph.create_op(name, "data-fix", attrs)
-        self._user.append(self._quantised(source, fix_point))
-        return self._add(f"{name}_upload_0", "upload", {}, [source], fix_point)
+        return self._quantised(self.graph.create_op(name, "data-fix", attrs), fix_point)
+
+    def upload(self, x: Op) -> Op:
+        """Copy an int8 value to the DPU."""
+        return self._add(f"{x.get_name()}_upload_0", "upload", {}, [x], _point(x))
+
+    def download(self, x: Op) -> Op:
+        """Copy an int8 value from the DPU."""
+        return self._add(f"{x.get_name()}_download_0", "download", {}, [x], _point(x))
+
+    def to_float(self, name: str, x: Op) -> Op:
+        """Dequantise an int8 value on the CPU."""
+        return self.cpu(name, "fix2float", {**QUANTISED, "fix_point": _point(x)}, {"input": [x]})
+
+    def from_float(self, name: str, x: Op, attrs: dict[str, Any]) -> Op:
+        """Quantise a real value on the CPU; `attrs` are a fix op's."""
+        op = self.cpu(name, "float2fix", attrs, {"input": [x]})
+        return self._quantised(op, attrs["fix_point"])
+
+    def cpu(self, name: str, kind: str, attrs: dict[str, Any], inputs: dict[str, list[Op]]) -> Op:
+        """Any op, on the CPU."""
+        return self.graph.create_op(name, kind, {**attrs, "device": "CPU"}, inputs)
 
     def conv2d(
         self,
@@ -57,20 +85,24 @@ class CompiledModel:
         nonlinear: str = "NONE",
         dilation: Sequence[int] = (1, 1),
         kind: str = "conv2d-fix",
+        names: tuple[str, str] | None = None,
     ) -> Op:
         """A convolution; weights int8 (O, H, W, I), bias int8 (O,) or None.
+
+        `names` are those of the weights' and the bias's op.
 
         Raises
         ------
         DpuError
             A shift is one that the DPU does not have.
         """
-        acc = int(x.get_output_tensor().get_attr("fix_point")) + weights_fix_point
-        self._check_shift(name, "output", acc - fix_point)
-        inputs = {"weights": [self._constant(f"{name}_weights", weights, weights_fix_point)]}
+        acc = _point(x) + weights_fix_point
+        self._check_shift(name, "output", acc - fix_point, 0)
+        names = names or (f"{name}_weights", f"{name}_bias")
+        inputs = {"weights": [self._constant(names[0], weights, weights_fix_point)]}
         if bias is not None:
-            self._check_shift(name, "bias", acc - bias_fix_point)
-            inputs["bias"] = [self._constant(f"{name}_bias", bias, bias_fix_point)]
+            self._check_shift(name, "bias", acc - bias_fix_point, least_bias_shift(acc - fix_point))
+            inputs["bias"] = [self._constant(names[1], bias, bias_fix_point)]
         attrs = {
             "kernel": [int(weights.shape[2]), int(weights.shape[1])],
             "stride": list(stride),
@@ -101,7 +133,7 @@ class CompiledModel:
     ) -> Op:
         """A max pool; keeps the fix point."""
         attrs = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad), "type": "MAX"}
-        return self._add(name, "pool-fix", attrs, [x], x.get_output_tensor().get_attr("fix_point"))
+        return self._add(name, "pool-fix", attrs, [x], _point(x))
 
     def avg_pool(
         self,
@@ -116,12 +148,12 @@ class CompiledModel:
         attrs = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad), "type": "AVG"}
         return self._add(name, "pool-fix", attrs, [x], fix_point)
 
-    def concat(self, name: str, inputs: Sequence[Op]) -> Op:
+    def concat(self, name: str, inputs: Sequence[Op], axis: int = 3) -> Op:
         """Channels one after the other; all inputs must have one fix point."""
-        points = {op.get_output_tensor().get_attr("fix_point") for op in inputs}
+        points = {_point(op) for op in inputs}
         if len(points) != 1:
             raise DpuError(f"concat {name!r} has inputs with the fix points {sorted(points)}")
-        return self._add(name, "concat-fix", {"axis": 3}, inputs, points.pop())
+        return self._add(name, "concat-fix", {"axis": axis}, inputs, points.pop())
 
     def add(self, name: str, inputs: Sequence[Op], fix_point: int, nonlinear: str = "NONE") -> Op:
         """Sum of the inputs."""
@@ -135,17 +167,15 @@ class CompiledModel:
 
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
         """The same values in another shape."""
-        point = x.get_output_tensor().get_attr("fix_point")
-        return self._add(name, "reshape-fix", {"shape": list(shape)}, [x], point)
+        return self._add(name, "reshape-fix", {"shape": list(shape)}, [x], _point(x))
+
+    def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
+        """An op that only picks or moves values ("upsample-fix", "reduction_max-fix", ...)."""
+        return self._add(name, kind, attrs, [x], _point(x))
 
     def output(self, x: Op) -> Op:
         """Copy `x` from the DPU and dequantise it: an output of the graph."""
-        name, point = x.get_name(), x.get_output_tensor().get_attr("fix_point")
-        out = self._add(f"{name}_download_0", "download", {}, [x], point)
-        attrs = {**_QUANTISED, "fix_point": point, "device": "CPU"}
-        result = self.graph.create_op(f"{name}_float", "fix2float", attrs, {"input": [out]})
-        self._cpu.append(result)
-        return result
+        return self.to_float(f"{x.get_name()}_float", self.download(x))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file."""
@@ -154,20 +184,37 @@ class CompiledModel:
     def finish(self) -> Graph:
         """The graph with its subgraphs, ready to run."""
         root = self.graph.get_root_subgraph()
-        root._own = {}
-        root._children = []
-        for device, ops in (("USER", self._user), ("DPU", self._dpu), ("CPU", self._cpu)):
-            if not ops:
-                continue
-            child = root.add_child(f"subgraph_{ops[0].get_name()}", ops)
+        root._own, root._children = {}, []
+        for device, ops in partition(self.graph):
+            named = next((op for op in ops if op.get_type() not in _UNNAMED), ops[0])
+            child = root.add_child(f"subgraph_{named.get_name()}", ops)
             child.set_attr("device", device)
             if device == "DPU":
-                child.set_attr("dpu_name", EMULATOR_DPU_NAME)
-                child.set_attr("reg_id_to_parameter_value", {"REG_0": bytes(self._parameters)})
-                child.set_attr("reg_id_to_size", {"REG_0": len(self._parameters)})
-                child.set_attr("reg_id_to_context_type_v2", {"REG_0": "CONST"})
-                child.set_attr("runner", {"run": "libvart-dpu-runner.so"})
+                self._seal(child)
+            elif device == "CPU":
+                child.set_attr("runner", {"run": "libvart-cpu-runner.so"})
         return self.graph
+
+    def _seal(self, subgraph: Subgraph) -> None:
+        """Lay out the parameters of a DPU subgraph and say what it is for."""
+        parameters = bytearray()
+        for op in subgraph._own.values():
+            if op.get_type() == "const-fix":
+                op.get_output_tensor().set_attr("reg_id", _CONSTANT)
+                op.get_output_tensor().set_attr("ddr_addr", len(parameters))
+                parameters += self._parameters[op.get_name()]
+        sizes = {
+            _CONSTANT: len(parameters),
+            _INPUTS: sum(t.get_data_size() for t in subgraph.ordered_input_tensors()),
+            _OUTPUTS: sum(t.get_data_size() for t in subgraph.ordered_output_tensors()),
+        }
+        uses = {_CONSTANT: "CONST", _INPUTS: "INTERFACE", _OUTPUTS: "INTERFACE"}
+        subgraph.set_attr("dpu_name", EMULATOR_DPU_NAME)
+        subgraph.set_attr("reg_id_to_parameter_value", {"REG_0": bytes(parameters)})
+        subgraph.set_attr("reg_id_to_size", {f"REG_{n}": size for n, size in sizes.items()})
+        contexts = {f"REG_{n}": use for n, use in uses.items()}
+        subgraph.set_attr("reg_id_to_context_type_v2", contexts)
+        subgraph.set_attr("runner", {"run": "libvart-dpu-runner.so"})
 
     def _add(
         self,
@@ -180,27 +227,84 @@ class CompiledModel:
     ) -> Op:
         arguments = {"input": list(inputs), **(more or {})}
         op = self.graph.create_op(name, kind, {**attrs, "device": "DPU"}, arguments)
-        self._dpu.append(self._quantised(op, fix_point))
-        return op
+        return self._quantised(op, fix_point)
 
     def _constant(self, name: str, values: Array, fix_point: int) -> Op:
         if values.dtype != np.int8:
             raise DpuError(f"{name!r} holds {values.dtype}, not int8")
         attrs = {"shape": list(values.shape), "data_type": "XINT8", "data": b"", "device": "DPU"}
+        self._parameters[name] = values.tobytes()
         op = self._quantised(self.graph.create_op(name, "const-fix", attrs), fix_point)
-        op.get_output_tensor().set_attr("reg_id", 0)
-        op.get_output_tensor().set_attr("ddr_addr", len(self._parameters))
-        self._parameters += values.tobytes()
-        self._dpu.append(op)
+        op.get_output_tensor()._name = f"{name.removesuffix('_new')}_fix"
         return op
 
     @staticmethod
     def _quantised(op: Op, fix_point: int) -> Op:
-        for key, value in {**_QUANTISED, "fix_point": int(fix_point)}.items():
+        for key, value in {**QUANTISED, "fix_point": int(fix_point)}.items():
             op.get_output_tensor().set_attr(key, value)
         return op
 
     @staticmethod
-    def _check_shift(name: str, what: str, shift: int) -> None:
-        if not 0 <= shift <= MAX_SHIFT:
-            raise DpuError(f"{name!r}: the {what} shift {shift} is not in 0..{MAX_SHIFT}")
+    def _check_shift(name: str, what: str, shift: int, least: int) -> None:
+        if not least <= shift <= MAX_SHIFT:
+            raise DpuError(f"{name!r}: the {what} shift {shift} is not in {least}..{MAX_SHIFT}")
+
+
+def _point(op: Op) -> int:
+    return int(op.get_output_tensor().get_attr("fix_point"))
+
+
+def partition(graph: Graph) -> list[tuple[str, list[Op]]]:
+    """The ops by device, in stretches that can run one after the other.
+
+    An op's stage is the number of changes of device on the way to it. What is of one stage and
+    one device and hangs together is one stretch; each input of the user's is its own, as in
+    AMD's files. What depends on no input goes with its first reader.
+    """
+    constants = _constants(graph)
+    stages: dict[Op, int] = {}
+    stretches: dict[Op, list[Op]] = {}  # by the op that opened them
+    home: dict[Op, Op] = {}
+    for op in graph.toposort():
+        if op in constants:
+            continue
+        moving = [source for source in _sources(op) if source not in constants]
+        stages[op] = max((stages[s] + (_device(s) != _device(op)) for s in moving), default=0)
+        here = [s for s in moving if (stages[s], _device(s)) == (stages[op], _device(op))]
+        near = list(dict.fromkeys(home[source] for source in here))
+        first = near[0] if near else op
+        for other in near[1:]:
+            home |= dict.fromkeys(stretches[other], first)
+            stretches[first] += stretches.pop(other)
+        needed = [*_needed(op, constants, home), op]
+        stretches.setdefault(first, []).extend(needed)
+        home |= dict.fromkeys(needed, first)
+    ordered = sorted(stretches.values(), key=lambda ops: stages[ops[-1]])
+    return [(_device(ops[-1]), ops) for ops in ordered]
+
+
+def _constants(graph: Graph) -> set[Op]:
+    """The ops that depend on no input of the graph."""
+    found: set[Op] = set()
+    for op in graph.toposort():
+        sources = _sources(op)
+        if op.get_type() in CONSTANTS or (sources and found.issuperset(sources)):
+            found.add(op)
+    return found
+
+
+def _needed(op: Op, constants: set[Op], home: dict[Op, Op]) -> list[Op]:
+    """The constants behind an op that lie in no stretch yet, producers first."""
+    found: list[Op] = []
+    for source in _sources(op):
+        if source in constants and source not in home and source not in found:
+            found += [*_needed(source, constants, home), source]
+    return found
+
+
+def _sources(op: Op) -> list[Op]:
+    return [source for sources in op.get_input_ops().values() for source in sources]
+
+
+def _device(op: Op) -> str:
+    return str(op.get_attr("device"))

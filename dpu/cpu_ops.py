@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from dpu.arithmetic import (
-    LEAKY_NUMERATOR,
-    LEAKY_SHIFT,
+    LEAKY_SLOPE,
     SIXTH_NUMERATOR,
     SIXTH_SHIFT,
     Array,
+    is_leaky_slope,
     pool_reciprocal,
     quantise,
 )
@@ -332,8 +332,8 @@ def relu6(op: Any, inputs: Inputs) -> Array:
 def leaky_relu(op: Any, inputs: Inputs) -> Array:
     """``x if x > 0 else alpha * x``; an alpha near 0.1 is the DPU's 26/256."""
     x = inputs["input"][0].astype(np.float64)
-    alpha = attr(op, "alpha", LEAKY_NUMERATOR * 2.0**-LEAKY_SHIFT)
-    return np.where(x > 0, x, x * alpha)
+    alpha = attr(op, "alpha", LEAKY_SLOPE)
+    return np.where(x > 0, x, x * (LEAKY_SLOPE if is_leaky_slope(alpha) else alpha))
 
 
 def hard_sigmoid(op: Any, inputs: Inputs) -> Array:

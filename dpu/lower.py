@@ -21,9 +21,17 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from dpu import cpu_ops, fix_ops
-from dpu.arithmetic import INT8_MAX, INT8_MIN, Array, pool_reciprocal
+from dpu.arithmetic import (
+    INT8_MAX,
+    INT8_MIN,
+    LEAKY_SHIFT,
+    LEAKY_SLOPE,
+    Array,
+    is_leaky_slope,
+    pool_reciprocal,
+)
 from dpu.program import Program
-from dpu.windows import transposed_window_of, window_of
+from dpu.windows import Window, transposed_window_of, window_of
 from dpu.xir import Op
 
 FLOAT32_EXACT = 1 << 24
@@ -114,17 +122,30 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
         simple = cpu_ops.attr(op, "if_signed", True)
         simple = simple and cpu_ops.attr(op, "round_mode", "DPU_ROUND") == "DPU_ROUND"
         return declared if simple and 2 * x.bound + 1 < FLOAT32_EXACT else None
-    if kind in ("conv2d", "transposed-conv2d"):
+    if kind in ("conv2d", "depthwise-conv2d", "transposed-conv2d"):
         return _plain_convolution(program, op, x)
     if kind in ("relu", "maxpool2d") or kind in _MOVES:
         return x if op.get_output_tensor().ndim > 1 else None
     if kind == "reduction_max":
         return x
-    if kind == "concat":
+    if kind == "relu6":
+        return x if x.point >= 0 and op.get_output_tensor().ndim > 1 else None  # 6 is on the grid
+    if kind == "leaky-relu":
+        leaky = is_leaky_slope(op.get_attr("alpha"))
+        return _exact(x.point + LEAKY_SHIFT, x.bound << LEAKY_SHIFT) if leaky else None
+    if kind == "avgpool2d":
+        window = window_of(op.get_attrs(), *op.get_input_tensor("input", 0).dims[1:3])
+        numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+        return _exact(x.point + shift, window.area * numerator * x.bound)
+    if kind in ("concat", "add"):
         point = max(g.point for g in inputs)
-        bound = max(g.bound << (point - g.point) for g in inputs)
-        return Grid(point, bound) if bound < FLOAT32_EXACT else None
+        bounds = [g.bound << (point - g.point) for g in inputs]
+        return _exact(point, sum(bounds) if kind == "add" else max(bounds))
     return None
+
+
+def _exact(point: int, bound: int) -> Grid | None:
+    return Grid(point, bound) if bound < FLOAT32_EXACT else None
 
 
 def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
@@ -141,8 +162,16 @@ def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
         point = max(point, bias_grid.point)
         bias = np.rint(bias * 2.0**point).astype(np.int64)
     steps = np.rint(weights * 2.0**grid.point).astype(np.int64)
+    if op.get_type() == "depthwise-conv2d":
+        steps = _depthwise_outputs_first(steps, op)
     bound = accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound)
-    return Grid(point, bound) if bound < FLOAT32_EXACT else None
+    return _exact(point, bound)
+
+
+def _depthwise_outputs_first(weights: Array, op: Op) -> Array:
+    """(multiplier, H, W, C) as (C * multiplier, H, W, 1)."""
+    weights = fix_ops.depthwise_weights(weights, op.get_input_tensor("input", 0).dims[3])
+    return weights.transpose(3, 0, 1, 2).reshape(-1, *weights.shape[1:3], 1)
 
 
 def _fix_lowers(program: Program, op: Op, inputs: list[Grid]) -> bool:
@@ -263,6 +292,7 @@ class Lowering:
 def _convolution(low: Lowering, op: Op) -> tuple[str, bool]:
     source = op.get_input_op("input").get_output_tensor()
     kind = op.get_type().removesuffix("-fix")
+    x = low.x(op)
     transposed = kind.startswith("transposed")
     place = transposed_window_of if transposed else window_of
     window = place(op.get_attrs(), source.dims[1], source.dims[2])
@@ -278,23 +308,49 @@ def _convolution(low: Lowering, op: Op) -> tuple[str, bool]:
         }
         weights = weights[:, ::-1, ::-1]
     else:
-        attrs["strides"] = [window.stride_h, window.stride_w]
-        attrs["pads"] = [window.pad_top, window.pad_left, window.pad_bottom, window.pad_right]
+        x, placed = _placed(low, x, window, source.dims)
+        attrs |= placed
     if kind == "depthwise-conv2d":
-        weights = fix_ops.depthwise_weights(weights, source.dims[3])
-        weights = weights.transpose(3, 0, 1, 2).reshape(-1, *weights.shape[1:3], 1)
+        weights = _depthwise_outputs_first(weights, op)
         attrs["group"] = source.dims[3]
     elif not transposed:
         attrs["group"] = source.dims[3] // weights.shape[3]
     order = (3, 0, 1, 2) if transposed else (0, 3, 1, 2)
     onnx_kind = "ConvTranspose" if transposed else "Conv"
     if op.get_type().endswith("-fix"):
-        return _fixed_convolution(low, op, low.x(op), weights, order, onnx_kind, attrs), True
-    inputs = [low.x(op), low.constant(weights.transpose(order))]
+        return _fixed_convolution(low, op, x, weights, order, onnx_kind, attrs), True
+    inputs = [x, low.constant(weights.transpose(order))]
     bias = weight_array(low.program, op, "bias")
     if bias is not None:
         inputs.append(low.constant(bias))
     return low.node(onnx_kind, inputs, **attrs), True
+
+
+def _placed(low: Lowering, x: str, window: Window, dims: list[int]) -> tuple[str, dict[str, Any]]:
+    """The input that a window needs, and ONNX's strides and pads for it.
+
+    Along an axis with one output the stride says nothing; there the input is cut to what the
+    kernel covers and the stride is 1. OpenVINO 2026.4 computes some such convolutions wrongly
+    (one channel, one output column, strides 1 and 3; measured).
+    """
+    strides, before, after = [], [], []
+    axes = (
+        (window.out_h, window.kernel_h, window.dilation_h, window.stride_h, window.pad_top,
+         window.pad_bottom),
+        (window.out_w, window.kernel_w, window.dilation_w, window.stride_w, window.pad_left,
+         window.pad_right),
+    )  # fmt: skip
+    for axis, (out, kernel, dilation, stride, first, last) in enumerate(axes, start=1):
+        if out == 1 and stride > 1:
+            end = (kernel - 1) * dilation + 1 - first  # of what the kernel covers
+            if 0 < end < dims[axis]:
+                ends = [low.constant([v], np.int64) for v in (0, end, axis + 1)]
+                x = low.node("Slice", [x, *ends])
+            stride, last = 1, max(0, end - dims[axis])
+        strides.append(stride)
+        before.append(first)
+        after.append(last)
+    return x, {"strides": strides, "pads": [*before, *after]}
 
 
 def _fixed_convolution(
@@ -361,19 +417,20 @@ def _inner_product(low: Lowering, op: Op) -> tuple[str, bool]:
 def _pool(low: Lowering, op: Op) -> tuple[str, bool]:
     dims = op.get_input_op("input").get_output_tensor().dims
     window = window_of(op.get_attrs(), dims[1], dims[2])
-    attrs = {
-        "kernel_shape": [window.kernel_h, window.kernel_w],
-        "strides": [window.stride_h, window.stride_w],
-        "pads": [window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
-    }
-    if op.get_type() == "maxpool2d" or op.get_attr("type") == "MAX":
-        return low.node("MaxPool", [low.x(op)], **attrs), True
+    x, attrs = _placed(low, low.x(op), window, dims)
+    attrs["kernel_shape"] = [window.kernel_h, window.kernel_w]
+    plain = op.get_type() == "avgpool2d"
+    if op.get_type() == "maxpool2d" or (not plain and op.get_attr("type") == "MAX"):
+        return low.node("MaxPool", [x], **attrs), True
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+    if plain:
+        weights = np.full((dims[3], 1, window.kernel_h, window.kernel_w), numerator * 2.0**-shift)
+        return low.node("Conv", [x, low.constant(weights)], group=dims[3], **attrs), True
     shift += fix_ops.input_fix_point(op) - fix_ops.fix_point(op)
     how = precision(window.area * 128 * numerator)
     weights = np.full((dims[3], 1, window.kernel_h, window.kernel_w), numerator * 2.0**-shift)
     bias = np.full(dims[3], low.half(how, shift))
-    inputs = [low.x(op), low.constant(weights), low.constant(bias)]
+    inputs = [x, low.constant(weights), low.constant(bias)]
     total = low.node("Conv", inputs, group=dims[3], **attrs)
     return low.finish(total, how, INT8_MIN, INT8_MAX), True
 
@@ -395,6 +452,14 @@ def _eltwise(low: Lowering, op: Op) -> tuple[str, bool]:
     total = low.node("Add", [total, low.constant(low.half("round", shift))])
     limits = fix_ops.limits(fix_ops.nonlinear(op), out)
     return low.finish(total, "round", *limits), op.get_output_tensor().ndim == 4
+
+
+def _add(low: Lowering, op: Op) -> tuple[str, bool]:
+    """A plain sum."""
+    total = low.x(op, 0)
+    for index in range(1, op.get_input_num("input")):
+        total = low.node("Add", [total, low.x(op, index)])
+    return total, op.get_output_tensor().ndim == 4
 
 
 def _concat(low: Lowering, op: Op) -> tuple[str, bool]:
@@ -426,6 +491,10 @@ def _relu(low: Lowering, op: Op) -> tuple[str, bool]:
     if op.get_type() == "relu6-fix":
         top = fix_ops.limits("RELU6", fix_ops.fix_point(op))[1]
         return low.node("Clip", [low.x(op), low.constant(0), low.constant(top)]), first
+    if op.get_type() == "relu6":
+        return low.node("Clip", [low.x(op), low.constant(0), low.constant(6)]), first
+    if op.get_type() == "leaky-relu":
+        return low.node("LeakyRelu", [low.x(op)], alpha=LEAKY_SLOPE), first
     return low.node("Relu", [low.x(op)]), first
 
 
@@ -460,6 +529,8 @@ _EMITTERS = {
     "inner-product": _inner_product,
     "pool": _pool,
     "maxpool2d": _pool,
+    "avgpool2d": _pool,
+    "add": _add,
     "eltwise": _eltwise,
     "concat": _concat,
     "reshape": _reshape,
@@ -469,6 +540,7 @@ _EMITTERS = {
     "upsample": _upsample,
     "relu": _relu,
     "relu6": _relu,
+    "leaky-relu": _relu,
     "fix": _fix,
     "reduction_max": _reduction_max,
     "identity": _identity,

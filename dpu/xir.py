@@ -287,12 +287,12 @@ class Subgraph(AttrHolder):
 
     def has_op(self, op: Op | str) -> bool:
         """Whether it holds the op (or the op of that name)."""
-        return (op if isinstance(op, str) else op.get_name()) in self._op_names()
+        name = op if isinstance(op, str) else op.get_name()
+        return name in self._own or any(child.has_op(name) for child in self._children)
 
     def toposort(self) -> list[Op]:
         """Its ops, producers before consumers."""
-        names = self._op_names()
-        return [op for op in self._graph.toposort() if op.get_name() in names]
+        return self._graph._in_order(self._op_names())
 
     def ordered_input_tensors(self) -> list[Tensor]:
         """The tensors that come from outside, in topological order of their first reader."""
@@ -332,21 +332,19 @@ class Subgraph(AttrHolder):
 
     def toposort_child_subgraph(self) -> list[Subgraph]:
         """The children, producers before consumers."""
-        home = {name: child for child in self._children for name in child._op_names()}
-        after: dict[Subgraph, set[Subgraph]] = {child: set() for child in self._children}
-        for name, child in home.items():
+        children = self._children
+        home = {name: i for i, child in enumerate(children) for name in child._op_names()}
+        readers: list[set[int]] = [set() for _ in children]
+        for name, place in home.items():
             for ops in self._graph.get_op(name).get_input_ops().values():
                 for source in ops:
-                    other = home.get(source.get_name())
-                    if other is not None and other is not child:
-                        after[child].add(other)
-        done: list[Subgraph] = []
-        while len(done) < len(self._children):
-            ready = [c for c in self._children if c not in done and after[c] <= set(done)]
-            if not ready:
-                raise DpuError(f"the children of subgraph {self._name!r} depend on each other")
-            done.append(ready[0])
-        return done
+                    other = home.get(source.get_name(), place)
+                    if other != place:
+                        readers[other].add(place)
+        order = _first_ready(readers)
+        if len(order) < len(children):
+            raise DpuError(f"the children of subgraph {self._name!r} depend on each other")
+        return [children[place] for place in order]
 
     def create_child_subgraph(self) -> None:
         """Make one child for each op that a childless subgraph holds (as in XIR)."""
@@ -394,7 +392,7 @@ class Graph(AttrHolder):
         super().__init__()
         self._name = name
         self._ops: dict[str, Op] = {}
-        self._order: list[Op] | None = None
+        self._order: tuple[list[Op], dict[str, int]] | None = None
         self._root = Subgraph(self, "root", None)
         self._op_defs: list[Any] = []
 
@@ -437,13 +435,33 @@ class Graph(AttrHolder):
         DpuError
             The name is taken, or the shape cannot be inferred.
         """
-        if name in self._ops:
-            raise DpuError(f"op {name!r} is in the graph already")
         op = Op(self, name, type)
         for key, value in (attrs or {}).items():
             op.set_attr(key, value)
         op._inputs = {arg: list(ops) for arg, ops in (input_ops or {}).items()}
         op.infer_shape()
+        return self._insert(op, subgraph)
+
+    def clone_op(self, op: Op, input_ops: dict[str, list[Op]]) -> Op:
+        """Add a copy of another graph's op, its tensor too; the emulation's own, as add_child.
+
+        Raises
+        ------
+        DpuError
+            The name is taken.
+        """
+        clone, tensor = Op(self, op.get_name(), op.get_type()), op.get_output_tensor()
+        clone._attrs = dict(op._attrs)
+        clone._inputs = {arg: list(ops) for arg, ops in input_ops.items()}
+        copied = Tensor(tensor.name, tensor.dims, tensor._data_type)
+        copied._attrs = dict(tensor._attrs)
+        clone.replace_output_tensor(copied)
+        return self._insert(clone, None)
+
+    def _insert(self, op: Op, subgraph: Subgraph | None) -> Op:
+        name = op.get_name()
+        if name in self._ops:
+            raise DpuError(f"op {name!r} is in the graph already")
         for ops in op._inputs.values():
             for source in ops:
                 source._fanout.append(op)
@@ -474,6 +492,16 @@ class Graph(AttrHolder):
                 source._fanout.remove(op)
         self.get_leaf_subgraph(op)._own.pop(op.get_name())
         del self._ops[op.get_name()]
+        self._order = None
+
+    def replace_input(self, op: Op, old: Op, new: Op) -> None:
+        """Let `op` read `new` where it reads `old`; the emulation's own, as add_child."""
+        for arg, sources in op._inputs.items():
+            times = sources.count(old)
+            op._inputs[arg] = [new if source is old else source for source in sources]
+            for _ in range(times):
+                old._fanout.remove(op)
+                new._fanout.append(op)
         self._order = None
 
     def get_op(self, name: str) -> Op:
@@ -515,9 +543,19 @@ class Graph(AttrHolder):
 
     def toposort(self) -> list[Op]:
         """All ops, producers before consumers, else in the file's order."""
+        return list(self._sorted()[0])
+
+    def _sorted(self) -> tuple[list[Op], dict[str, int]]:
+        """All ops in order, and the place of each name in it."""
         if self._order is None:
-            self._order = _toposort(self._ops)
-        return list(self._order)
+            order = _toposort(self._ops)
+            self._order = order, {op.get_name(): place for place, op in enumerate(order)}
+        return self._order
+
+    def _in_order(self, names: Iterable[str]) -> list[Op]:
+        """The named ops, producers before consumers."""
+        order, places = self._sorted()
+        return [order[place] for place in sorted(places[name] for name in names)]
 
     def infer_shape(self) -> None:
         """Infer every op's output tensor anew."""
@@ -572,20 +610,30 @@ class Graph(AttrHolder):
 def _toposort(ops: dict[str, Op]) -> list[Op]:
     place = {name: index for index, name in enumerate(ops)}
     by_place = list(ops.values())
-    waiting = [op.get_input_num() for op in by_place]
-    ready = [index for index, count in enumerate(waiting) if not count]  # a heap: it is sorted
-    order: list[Op] = []
-    while ready:
-        op = by_place[heapq.heappop(ready)]
-        order.append(op)
-        for reader in op.get_fanout_ops():
-            index = place[reader.get_name()]
-            waiting[index] -= 1
-            if not waiting[index]:
-                heapq.heappush(ready, index)
+    # A reader that reads twice counts once.
+    readers = [{place[r.get_name()] for r in op.get_fanout_ops()} for op in by_place]
+    order = [by_place[index] for index in _first_ready(readers)]
     if len(order) < len(ops):
-        stuck = next(op.get_name() for op, n in zip(by_place, waiting, strict=True) if n)
+        done = set(order)
+        stuck = next(op.get_name() for op in by_place if op not in done)
         raise DpuError(f"the graph has a cycle through op {stuck!r}")
+    return order
+
+
+def _first_ready(readers: list[set[int]]) -> list[int]:
+    """The places 0, 1, ... with what they wait for first, else in order; those in cycles lack."""
+    waiting = [0] * len(readers)
+    for places in readers:
+        for reader in places:
+            waiting[reader] += 1
+    ready = [place for place, count in enumerate(waiting) if not count]  # a heap: it is sorted
+    order: list[int] = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for reader in readers[order[-1]]:
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                heapq.heappush(ready, reader)
     return order
 
 

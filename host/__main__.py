@@ -1,4 +1,4 @@
-"""Command line of the workstation: `python -m host train | study`."""
+"""Command line of the workstation: `python -m host train | study | compile`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
+INTERRUPTED = 130  # what Typer returns after Ctrl-C
 
 app = typer.Typer(
     help="Teach networks to live in 8 bits.",
@@ -97,6 +98,58 @@ def study(
     return FAILED if failures else DONE
 
 
+@app.command("compile")
+def compile_(
+    model: Annotated[
+        Path, typer.Argument(help="quantised .xmodel, or a directory with quantised.xmodel")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory; default: beside the model")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="zcu104 or emulator; default: zcu104 where a compiler is found")
+    ] = "",
+    compiler: Annotated[Path | None, typer.Option(help="AMD's vai_c_xir, if not on PATH")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="container image with vai_c_xir, which docker or podman has")
+    ] = None,
+    arch: Annotated[Path | None, typer.Option(help="arch.json of the board's DPU")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="most seconds; 0: no limit")] = 3600,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the compiler's command line, do nothing")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Compile a quantised model for a board's DPU by AMD's compiler, or for the emulator."""
+    from host.compile import Choice, compile_model, plan_compile
+
+    plan = plan_compile(model, output, Choice(target, compiler, image, arch, timeout), _tell)
+    if dry_run:
+        _print_command(plan.command, as_json)
+        return
+    figures = compile_model(plan, _tell)
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"{figures['model']}: compiled for {figures['target']} by {figures['compiler']}")
+    print("\n".join(f"  {fact}" for fact in figures["checks"]))
+
+
+def _print_command(command: list[str] | None, as_json: bool) -> None:
+    import shlex
+
+    if as_json:
+        print(json.dumps({"command": command}, indent=2))
+    elif command is None:
+        _tell("the emulator's compiler runs in this process, without a command")
+    else:
+        print(shlex.join(command))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _is_main_process() -> bool:
     """Whether this is the first of the processes that `accelerate launch` started."""
     import os
@@ -115,6 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     try:
         result: Any = app(arguments, standalone_mode=False)
+        if result == INTERRUPTED:
+            return _complain("interrupted", FAILED)
         return result if isinstance(result, int) else DONE
     except typer.Exit as stop:
         return int(stop.exit_code)
@@ -132,9 +187,10 @@ def _status(error: Exception) -> int | None:
     # By name: what raises them is imported only where a command needs it, and Typer has taken
     # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"Abort", "Interrupted", "OSError"}:
+    if names & {"Abort", "CompileError", "Interrupted", "OSError"}:
         return FAILED
-    wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp"}
+    wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
+             "CompileUsageError", "XmodelError"}  # fmt: skip
     return WRONG_USE if names & wrong else None
 
 

@@ -137,6 +137,7 @@ class Training:
     label_smoothing : of the cross entropy with the labels
     gradient_clip : largest norm of the weights' gradient, of student and teacher each; 0 none.
         When batch norms freeze, the loss of a distilled low-bit student can jump otherwise.
+    evaluate_every : epochs between evaluations on the test set; the end of a phase has one always
     mixed_precision : "no", "fp16" or "bf16"; the latter two only on a GPU
     """
 
@@ -153,12 +154,14 @@ class Training:
     freeze_norms: float = 0.6
     label_smoothing: float = 0.0
     gradient_clip: float = 1.0
+    evaluate_every: int = 1
     mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
         _positive(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, temperature=self.temperature
-        )
+            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
+            temperature=self.temperature, evaluate_every=self.evaluate_every,
+        )  # fmt: skip
         _not_negative(
             teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
             weight_decay=self.weight_decay, warmup=self.warmup,

@@ -78,10 +78,11 @@ class Terminal:
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._done = row["epoch"]
+        test = f"  test {row['accuracy']:.2f} %" if "accuracy" in row else ""
         teacher = f"  teacher {row['teacher_accuracy']:.2f} %" if "teacher_accuracy" in row else ""
         self._console.print(
             f"epoch {row['epoch']}/{self._epochs}  {row['phase']}  loss {row['loss']:.4f}  "
-            f"train {row['train_accuracy']:.2f} %  test {row['accuracy']:.2f} %{teacher}  "
+            f"train {row['train_accuracy']:.2f} %{test}{teacher}  "
             f"{row['images_per_second']:,.0f} images/s",
             highlight=False,
             soft_wrap=True,

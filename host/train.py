@@ -141,7 +141,8 @@ class Run:
         self.progress.begin(self.config.method, len(self.plan), self.epoch)
         while self.epoch < len(self.plan):
             row = self._train_epoch(self.plan[self.epoch])
-            row |= self._evaluate()
+            if self._is_time_to_evaluate():
+                row |= self._evaluate()
             self.epoch += 1
             self.history.append({"epoch": self.epoch, **row})
             self._save()
@@ -242,6 +243,12 @@ class Run:
             return self.teacher(images)
         with torch.no_grad():
             return self.teacher(images)
+
+    def _is_time_to_evaluate(self) -> bool:
+        """Every few epochs, and at the end of each phase."""
+        following = self.plan[self.epoch + 1 : self.epoch + 2]
+        ends = following != [self.plan[self.epoch]]
+        return ends or (self.epoch + 1) % self.config.training.evaluate_every == 0
 
     def _evaluate(self) -> dict[str, Any]:
         device = self.accelerator.device

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dpu.builder import CompiledModel
-from dpu.xir import Graph, Op
+from dpu.quantised import QuantisedModel
+from dpu.xir import Graph, Op, Tensor
 
 INT8 = st.integers(-128, 127)
 
@@ -78,10 +79,47 @@ def _conv_same(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str)
     return model.conv2d(name, x, weights, point, None, 0, _point(x))
 
 
+class Twin:
+    """The ops of one layer in two models."""
+
+    def __init__(self, compiled: Op, quantised: Op) -> None:
+        self.ops = compiled, quantised
+
+    def get_output_tensor(self) -> Tensor:
+        return self.ops[0].get_output_tensor()
+
+
+class Twins:
+    """Builds one network in compiled and in quantised form at once, through the same calls."""
+
+    def __init__(self, name: str) -> None:
+        self.models = CompiledModel(name), QuantisedModel(name)
+
+    def __getattr__(self, method: str) -> Callable[..., Twin]:
+        def call(*args: Any, **kwargs: Any) -> Twin:
+            made = []
+            for side, model in enumerate(self.models):
+                own = [_side(value, side) for value in args]
+                made.append(getattr(model, method)(*own, **kwargs))
+            return Twin(*made)
+
+        return call
+
+    def finish(self) -> tuple[Graph, Graph]:
+        compiled, quantised = self.models
+        return compiled.finish(), quantised.finish()
+
+
+def _side(value: Any, side: int) -> Any:
+    if isinstance(value, list):
+        return [_side(item, side) for item in value]
+    return value.ops[side] if isinstance(value, Twin) else value
+
+
 @st.composite
-def networks(draw: Callable[..., Any]) -> tuple[Graph, np.ndarray]:
-    """A compiled-form graph of one to five layers, and a batch of int8 images for it."""
-    model = CompiledModel("random")
+def networks(draw: Callable[..., Any], model_class: Any = CompiledModel) -> tuple[Any, np.ndarray]:
+    """A graph of one to five layers (compiled by default), and a batch of int8 images for it."""
+    model = model_class("random")
     dims = [1, draw(st.integers(2, 9)), draw(st.integers(2, 9)), draw(st.integers(1, 4))]
     x = model.input("image", dims, draw(st.integers(-2, 7)))
     for number in range(draw(st.integers(1, 5))):

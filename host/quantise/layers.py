@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpu.arithmetic import LEAKY_NUMERATOR, LEAKY_SHIFT, pool_reciprocal
+from dpu.arithmetic import LEAKY_SLOPE, pool_reciprocal
 from host.networks.norm import batch_norm
-
-LEAKY_SLOPE = LEAKY_NUMERATOR / 2**LEAKY_SHIFT
 
 Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
 

@@ -1,6 +1,7 @@
-"""The student as the DPU runs it: a compiled-form .xmodel of int8 layers.
+"""The student as the DPU runs it: quantised for AMD's compiler, compiled for the emulation.
 
-    graph = to_graph(student, "densenet")
+    graph = to_quantised(student, "densenet")  # what vai_c_xir takes
+    graph = to_graph(student, "densenet")      # the same, through the emulator's compiler
     load_engine(graph).run(images)             # = student.eval()(images), every logit exactly
 
 Narrow weights are int8 weights that use fewer values. Narrow activations are not: the DPU
@@ -24,7 +25,8 @@ import numpy as np
 from torch import Tensor
 
 from dpu.arithmetic import INT8_MAX, INT8_MIN, Array
-from dpu.builder import CompiledModel
+from dpu.compile import compile_graph
+from dpu.quantised import QuantisedModel
 from dpu.xir import Graph, Op
 from host.quantise.layers import Add, AvgPool, Concat, Conv, Input, MaxPool, Pair, Reshape
 from host.quantise.student import Deployed, Quantiser, Student
@@ -34,8 +36,8 @@ class NotDeployable(ValueError):
     """The DPU cannot compute this student as it is; the text says why and what helps."""
 
 
-def to_graph(student: Student, name: str, clip: bool = False) -> Graph:
-    """The student in evaluation mode as a compiled-form graph.
+def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
+    """The student in evaluation mode as a quantised graph, as AMD's exporter writes one.
 
     Parameters
     ----------
@@ -47,7 +49,23 @@ def to_graph(student: Student, name: str, clip: bool = False) -> Graph:
     ------
     NotDeployable : activations have fewer than 8 bits and `clip` is off
     """
-    return _lowered(student, name, clip).finish()
+    if not clip:
+        _check(student)
+    lowering = _Lowering(student, name)
+    for layer in student.layers:
+        lowering.add(layer)
+    lowering.model.output(lowering.ops[student.output])
+    return lowering.model.finish()
+
+
+def to_graph(student: Student, name: str, clip: bool = False) -> Graph:
+    """The student in compiled form: `to_quantised` through the emulator's compiler.
+
+    Raises
+    ------
+    NotDeployable : see to_quantised
+    """
+    return compile_graph(to_quantised(student, name, clip))
 
 
 def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> None:
@@ -55,19 +73,9 @@ def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> 
 
     Raises
     ------
-    NotDeployable : see to_graph
+    NotDeployable : see to_quantised
     """
-    _lowered(student, Path(path).stem, clip).save(path)
-
-
-def _lowered(student: Student, name: str, clip: bool) -> CompiledModel:
-    if not clip:
-        _check(student)
-    lowering = _Lowering(student, name)
-    for layer in student.layers:
-        lowering.add(layer)
-    lowering.model.output(lowering.ops[student.output])
-    return lowering.model
+    to_graph(student, Path(path).stem, clip).serialize(path)
 
 
 def _check(student: Student) -> None:
@@ -89,7 +97,7 @@ class _Lowering:
         self.student = student
         self.points = student.fix_points().activations
         self.deployed = student.integers()
-        self.model = CompiledModel(name)
+        self.model = QuantisedModel(name)
         self.ops: dict[str, Op] = {}
 
     def add(self, name: str) -> None:
@@ -152,7 +160,7 @@ class _Lowering:
     def _moved(self, name: str, op: Op, move: int) -> Op:
         """clip(q + move)."""
         _, _, _, channels = op.get_output_tensor().dims
-        point = int(op.get_output_tensor().get_attr("fix_point"))
+        point = int(op.get_attr("fix_point"))
         # Below -128 an even move is a bias of half the size, one bit coarser.
         coarser = int(move < INT8_MIN)
         ones = np.ones((1, 1, 1, channels), np.int8)

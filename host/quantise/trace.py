@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from dpu.arithmetic import LEAKY_SLOPE, is_leaky_slope
 from host.quantise.layers import (
-    LEAKY_SLOPE,
     Add,
     AvgPool,
     Concat,
@@ -260,7 +260,7 @@ class _Walker:
 
     def leaky_relu(self, node: fx.Node) -> None:
         slope = self._attribute(node, 1, "negative_slope", 0.01)
-        if abs(slope - LEAKY_SLOPE) > 0.002:
+        if not is_leaky_slope(slope):
             raise self._error(node, f"LeakyReLU with slope {slope}", f"use {LEAKY_SLOPE} (26/256)")
         self._nonlinear(node, "LEAKYRELU")
 

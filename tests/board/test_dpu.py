@@ -71,6 +71,7 @@ def test_wrong_images_are_refused(fake_board: Path, fake_model: Path, image: np.
         ("missing.xmodel", "missing.xmodel: no such file"),
         ("bad.xmodel", "bad.xmodel: cannot parse this file"),
         ("uncompiled.xmodel", "not compiled for a DPU; compile it first"),
+        ("for-emulator.xmodel", "compile it for the board: python -m host compile"),
     ],
 )
 def test_errors_are_one_clear_line(
@@ -82,6 +83,13 @@ def test_errors_are_one_clear_line(
     with pytest.raises(ModelError) as caught:
         dpu.load(path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("emulation")
+def test_the_emulators_name_is_the_same_on_both_sides() -> None:
+    from dpu import builder
+
+    assert dpu.EMULATOR_DPU_NAME == builder.EMULATOR_DPU_NAME
 
 
 def test_other_operators_at_the_end_run_on_the_cpu(fake_board: Path, fake_model: Path) -> None:

@@ -3,7 +3,8 @@
     data-fix (1, 8, 8, 3) -> [DPU: upload -> conv2d-fix -> download] -> fix2float (1, 10)
 
 The file's name chooses a form: "uncompiled" has no subgraphs, "cpu" has an operator for the
-CPU at its end, "float" takes float and begins with float2fix, "bad" does not load.
+CPU at its end, "float" takes float and begins with float2fix, "bad" does not load,
+"for-emulator" was compiled for the emulator.
 """
 
 from __future__ import annotations
@@ -109,15 +110,13 @@ class Graph:
         end[0]._attributes["fix_point"] = OUTPUT_FIX_POINT
         if "cpu" in path:
             end.append(Op("softmax", "softmax", scores, end[0], axis=-1))
+        target = {"dpu_name": "DPUCZDX8G_ISA1_B4096", "dpu_fingerprint": 0x101000016010407}
+        if "for-emulator" in path:
+            target = {"dpu_name": "TUTELAGE_EMULATOR"}
         children = [
             Subgraph(begin[:1], device="USER"),
             *([Subgraph(begin[1:], device="CPU")] if begin[1:] else []),
-            Subgraph(
-                dpu,
-                device="DPU",
-                dpu_name="DPUCZDX8G_ISA1_B4096",
-                dpu_fingerprint=0x101000016010407,
-            ),
+            Subgraph(dpu, device="DPU", **target),
             Subgraph(end, device="CPU"),
         ]
         ops = begin + dpu + end

@@ -1,0 +1,324 @@
+"""From a quantised .xmodel to one that a board (or the emulation) runs, checked.
+
+    python -m host compile runs/qkd/model                    # model directory, see app/model.py
+    python -m host compile net.xmodel -o out --target zcu104 --dry-run
+
+AMD's compiler writes into a scratch directory inside the output directory. Only a result that
+passes host/check_compiled.py is moved to `model.xmodel`; then `model.toml`, where there is one, is
+written anew with its checksum and origin. Whatever fails, and at whatever moment, what lay there
+before stays; `compile.log` keeps what the compiler said.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpu.errors import DpuError, XmodelError
+from dpu.xir import Graph
+from host import vai_compiler as vai
+from host.check_compiled import check_compiled, check_source, dpu_parts, fingerprint
+from host.config import read_toml
+from host.target import EMULATOR, CompileError, CompileUsageError, Target, load_target
+from host.toml_file import to_toml
+
+QUANTISED, COMPILED, DESCRIPTION, LOG = (
+    "quantised.xmodel",
+    "model.xmodel",
+    "model.toml",
+    "compile.log",
+)
+DEFAULT_BOARD = "zcu104"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the caller asks for.
+
+    Attributes
+    ----------
+    target : a board or "emulator"; "" for the usual board where a compiler is found, else emulator
+    compiler, image : AMD's compiler as a program or a container image; None: look for it
+    arch : the compiler's target file instead of the board's usual one
+    limit : most seconds that AMD's compiler may take, 0 for no limit
+    """
+
+    target: str = ""
+    compiler: Path | None = None
+    image: str | None = None
+    arch: Path | None = None
+    limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """The quantised file, and what its model directory says of it (None for a bare file)."""
+
+    path: Path
+    description: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to happen. `compiler` is None for the emulator's own."""
+
+    source: Source
+    graph: Graph
+    output: Path
+    target: Target
+    compiler: vai.Compiler | None
+    choice: Choice
+
+    @property
+    def log(self) -> Path:
+        """What AMD's compiler says."""
+        return self.output / LOG
+
+    @property
+    def job(self) -> vai.Job:
+        """The call of AMD's compiler."""
+        scratch = self.output.absolute() / f".compile-{os.getpid()}"
+        return vai.Job(self.source.path, scratch, self.choice.arch)
+
+    @property
+    def command(self) -> list[str] | None:
+        """The call as a list; None for the emulator's compiler, which runs in this process."""
+        return vai.command_line(self.compiler, self.target, self.job) if self.compiler else None
+
+
+def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> Plan:
+    """Look at everything that can be wrong before anything is written.
+
+    Parameters
+    ----------
+    model : quantised .xmodel, or a directory with quantised.xmodel
+    output : directory of the result; None for the model's own
+    choice : the rest of the options
+    say : takes what the user should know besides the result
+
+    Raises
+    ------
+    CompileUsageError, ConfigError, XmodelError
+        The model, an option or model.toml is wrong, or the compiler is missing.
+    """
+    source = find_source(model)
+    graph = _read_quantised(source.path)
+    output = source.path.parent if output is None else output
+    _check_output(source, output)
+    if choice.arch is not None and not choice.arch.is_file():
+        raise CompileUsageError(f"{choice.arch}: no such file")
+    target, compiler = _find_target(choice, say)
+    return Plan(source, graph, output, target, compiler, choice)
+
+
+def compile_model(plan: Plan, say: Say) -> dict[str, Any]:
+    """Compile, check, put in place; returns the figures of the result.
+
+    Raises
+    ------
+    CompileError
+        The compiler failed or its result is wrong; nothing is left but the log.
+    """
+    with _writing(plan.output), _scratch(plan.output, plan.job.scratch) as scratch:
+        if plan.compiler is None:
+            _run_emulator(plan)
+        else:
+            _run_amd(plan, plan.compiler, say)
+        try:
+            graph = Graph.deserialize(plan.job.result)
+        except XmodelError as error:
+            raise CompileError(f"the compiler wrote no usable file: {error}") from error
+        checks = check_compiled(graph, plan.graph, plan.target)
+        note = check_source(graph, plan.source.path)
+        origin = _origin(plan, graph)
+        checksum = _install(plan, scratch, origin)
+    figures = {"model": str(plan.output / COMPILED), "sha256": checksum, **origin}
+    log = {"log": str(plan.log)} if plan.compiler else {}
+    return {**figures, "checks": checks + ([note] if note else []), **log}
+
+
+# -- what goes in -----------------------------------------------------------------------------
+
+
+def find_source(model: Path) -> Source:
+    """The quantised file that `model` means; quantised.xmodel beside a model.toml is its directory.
+
+    Raises
+    ------
+    CompileUsageError
+        It is not there, or not the file that model.toml has the checksum of.
+    ConfigError
+        model.toml is no TOML.
+    """
+    folder = model if model.is_dir() else model.parent
+    path = folder / QUANTISED if model.is_dir() else model
+    if not path.exists():
+        what = f"{path}: no such file"
+        hint = "; `python -m host export` writes it" if model.is_dir() else ""
+        raise CompileUsageError(what + hint)
+    if path.name != QUANTISED or not (folder / DESCRIPTION).is_file():
+        return Source(path, None)
+    description = read_toml(folder / DESCRIPTION)
+    told = _table(description, "checksums", folder).get(QUANTISED)
+    if told is not None and str(told).lower() != _sha256(path):
+        raise CompileUsageError(
+            f"{path}: not the file that {DESCRIPTION} has the SHA-256 of; export the model again"
+        )
+    return Source(path, description)
+
+
+def _table(description: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    table = description.get(name, {})
+    if not isinstance(table, dict):
+        raise CompileUsageError(f"{folder / DESCRIPTION}: {name} must be a table, written [{name}]")
+    return table
+
+
+def _read_quantised(path: Path) -> Graph:
+    graph = Graph.deserialize(path)
+    parts = dpu_parts(graph)
+    if parts:
+        made = parts[0].get_attr("dpu_name") if parts[0].has_attr("dpu_name") else "a DPU"
+        raise CompileUsageError(f"{path}: compiled already, for {made}; give the quantised file")
+    if not any(op.get_type() == "fix" for op in graph.get_ops()):
+        raise CompileUsageError(f"{path}: not quantised (no fix ops); quantise it first")
+    return graph
+
+
+def _check_output(source: Source, output: Path) -> None:
+    """Refuse to write over the source, or over another model than the source's."""
+    if output.exists() and not output.is_dir():
+        raise CompileUsageError(f"{output}: no directory; --output takes one")
+    result = output / COMPILED
+    if result.exists() and result.samefile(source.path):
+        raise CompileUsageError(
+            f"{source.path}: the result would take its place; give another directory with --output"
+        )
+    if source.description is None and (output / DESCRIPTION).exists():
+        raise CompileUsageError(
+            f"{output}: its {DESCRIPTION} describes another model; give another --output"
+        )
+
+
+def _find_target(choice: Choice, say: Say) -> tuple[Target, vai.Compiler | None]:
+    target = load_target(choice.target or DEFAULT_BOARD)
+    given = {"--compiler": choice.compiler, "--image": choice.image, "--arch": choice.arch}
+    options = [name for name, value in given.items() if value is not None]
+    if target.is_emulator:
+        if options:
+            raise CompileUsageError(f"{options[0]} is for a board, not for the emulator")
+        return target, None
+    try:
+        return target, vai.find_compiler(target, choice.compiler, choice.image)
+    except CompileUsageError as error:
+        if choice.target or options:
+            raise
+        say(f"compiling for the emulator: {error}")
+        return load_target(EMULATOR), None
+
+
+# -- the compilers ----------------------------------------------------------------------------
+
+
+def _run_emulator(plan: Plan) -> None:
+    from dpu.compile import compile_graph
+
+    try:
+        compile_graph(plan.graph).serialize(plan.job.result)
+    except DpuError as error:
+        raise CompileError(f"{plan.source.path}: {error}") from error
+
+
+def _run_amd(plan: Plan, compiler: vai.Compiler, say: Say) -> None:
+    vai.write_arch(compiler, plan.target, plan.job)
+    command = vai.command_line(compiler, plan.target, plan.job)
+    say(f"log: {plan.log}\nrunning {shlex.join(command)}")
+    try:
+        vai.run_compiler(compiler, command, plan.job, plan.log, plan.choice.limit)
+    except CompileError:
+        for line in vai.last_lines(plan.log):
+            say(f"  {line}")
+        raise
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Tell a place that cannot be written in one line."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        place = error.filename or output
+        raise CompileError(f"{place}: {error.strerror or error}; give another --output") from error
+
+
+@contextmanager
+def _scratch(output: Path, folder: Path) -> Iterator[Path]:
+    """A directory on the output's own disk, so that the result can be moved in one step."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- what comes out ---------------------------------------------------------------------------
+
+
+def _origin(plan: Plan, graph: Graph) -> dict[str, str]:
+    """Which compiler made it, when, and for what."""
+    number = fingerprint(dpu_parts(graph)[0])
+    by = plan.compiler.text if plan.compiler else "Tutelage's own, dpu/compile.py"
+    origin = {
+        "compiler": by,
+        "version": vai.version(plan.log, graph) if plan.compiler else "",
+        "target": plan.target.name,
+        "fingerprint": "" if number is None else f"{number:#x}",
+        "date": datetime.date.today().isoformat(),
+    }
+    return {key: value for key, value in origin.items() if value}
+
+
+def _install(plan: Plan, scratch: Path, origin: dict[str, str]) -> str:
+    """Move the result and its description into place; returns the result's SHA-256.
+
+    Between the two moves the description has the old checksum: who reads it then gets an error
+    and no wrong result.
+    """
+    checksum = _sha256(plan.job.result)
+    if plan.source.description is not None:
+        text = to_toml(_described(plan, checksum, origin))
+        (scratch / DESCRIPTION).write_text(text, encoding="utf-8")
+    plan.job.result.replace(plan.output / COMPILED)
+    if plan.source.description is not None:
+        (scratch / DESCRIPTION).replace(plan.output / DESCRIPTION)
+    return checksum
+
+
+def _described(plan: Plan, checksum: str, origin: dict[str, str]) -> dict[str, Any]:
+    """model.toml's tables with the result's checksum and `provenance.compile`.
+
+    Checksums of files that do not lie beside the result are dropped: a reader checks them all.
+    """
+    description = dict(plan.source.description or {})
+    folder = plan.source.path.parent
+    description["provenance"] = {**_table(description, "provenance", folder), "compile": origin}
+    sums = _table(description, "checksums", folder)
+    kept = {name: told for name, told in sums.items() if (plan.output / name).is_file()}
+    description["checksums"] = {**kept, COMPILED: checksum}
+    return description
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,212 @@
+"""The quantised form and the emulator's compiler, against AMD's own files and against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from dpu.builder import EMULATOR_DPU_NAME, CompiledModel
+from dpu.compile import compile_graph, on_cpu
+from dpu.cpu_ops import load_plugins
+from dpu.engine import load_engine
+from dpu.errors import UnsupportedError
+from dpu.op_defs import definitions
+from dpu.program import constant
+from dpu.quantised import QuantisedModel
+from dpu.xir import Graph
+from dpu.xmodel import read_graph
+from tests.dpu.test_amd_models import PILLARS, PILLARS_QUANTISED, PLUGINS, _pillars
+from tests.random_networks import Twins, networks
+
+# What AMD's compiler writes that only instructions, addresses and its figures need.
+COMPILERS_OWN = {
+    "workload", "workload_on_arch", "hsigmoid_in", "shift_hswish", "shift_hsigmoid", "in_dim",
+    "out_dim", "group", "bias_term", "pad",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pillars(shared_dir: Path) -> tuple[Graph, Graph, Graph]:
+    """PointPillars quantised by AMD, compiled by us, compiled by AMD."""
+    quantised, amd = (
+        Graph.deserialize(shared_dir / "models" / name) for name in (PILLARS_QUANTISED, PILLARS)
+    )
+    return quantised, compile_graph(quantised), amd
+
+
+def _stretches(graph: Graph) -> list[tuple[str, int]]:
+    children = graph.get_root_subgraph().toposort_child_subgraph()
+    return sorted((child.get_attr("device"), child.get_op_num()) for child in children)
+
+
+def test_pointpillars_is_partitioned_as_by_amd(pillars: tuple[Graph, Graph, Graph]) -> None:
+    _, ours, amd = pillars
+    dpu = [part for part in _stretches(amd) if part[0] == "DPU"]
+    assert (
+        [part for part in _stretches(ours) if part[0] == "DPU"] == dpu == [("DPU", 6), ("DPU", 71)]
+    )
+    assert [device for device, _ in _stretches(ours)] == [device for device, _ in _stretches(amd)]
+
+
+def test_pointpillars_layers_are_amds(pillars: tuple[Graph, Graph, Graph]) -> None:
+    """Every op that runs on the DPU: type, name, tensor, fix point, attributes, parameters."""
+    _, ours, amd = pillars
+    compared = 0
+    for op in amd.get_ops():
+        if not op.get_type().endswith("-fix") or op.get_type() == "data-fix":
+            continue
+        own = ours.get_op(op.get_name())
+        tensor, wanted = own.get_output_tensor(), op.get_output_tensor()
+        assert own.get_type() == op.get_type()
+        assert (tensor.dims, tensor.dtype) == (wanted.dims, wanted.dtype)
+        assert tensor.get_attr("fix_point") == wanted.get_attr("fix_point")
+        assert tensor.name.partition("_inserted")[0] == wanted.name.partition("_inserted")[0]
+        if op.get_type() == "const-fix":
+            np.testing.assert_array_equal(constant(ours, own), constant(amd, op))
+        else:
+            attrs = {k: v for k, v in op.get_attrs().items() if k not in COMPILERS_OWN}
+            assert attrs.items() <= own.get_attrs().items()
+        compared += 1
+    assert compared > 70
+
+
+def test_pointpillars_gives_what_amds_file_gives(pillars: tuple[Graph, Graph, Graph]) -> None:
+    plugins, results = load_plugins(PLUGINS), []
+    for graph in pillars[1:]:
+        model = load_engine(graph, "fast", plugins)
+        by_rank = {array.ndim: array for array in _pillars(model)}
+        arrays = [by_rank[op.get_output_tensor().ndim] for op in model.program.inputs]
+        results.append({a.shape[-1]: a for a in model.run_all(*arrays).values()})
+    assert results[0].keys() == results[1].keys() == {12, 18, 42}
+    for channels, array in results[0].items():
+        np.testing.assert_array_equal(array, results[1][channels])
+
+
+def test_what_stays_on_the_cpu_is_told(pillars: tuple[Graph, Graph, Graph]) -> None:
+    reasons = on_cpu(pillars[0])
+    assert sorted(reasons.values()) == [
+        "the DPU has no PPScatterV2",
+        *["the DPU has no transpose"] * 2,
+    ]
+
+
+def test_op_defs_are_those_of_amds_exporter(shared_dir: Path) -> None:
+    known = {d.name: d for d in read_graph(shared_dir / "models" / PILLARS_QUANTISED).op_defs}
+    ours = definitions(known)
+    assert len(ours) == 16
+    for definition in ours:
+        wanted = known[definition.name]
+        wanted.annotation = ""
+        for item in (*wanted.input_args, *wanted.attrs):
+            item.annotation = ""
+        assert definition == wanted
+
+
+@given(networks(Twins))
+@settings(max_examples=60, deadline=None)
+def test_quantised_compiled_and_built_are_one_function(case: tuple[Any, np.ndarray]) -> None:
+    """The same random network, built in both forms, and the quantised one compiled."""
+    (built, quantised), images = case
+    compiled = compile_graph(quantised)
+    wanted = load_engine(built, "reference").run(images)
+    point = built.get_op("image").get_output_tensor().get_attr("fix_point")
+    real = images.astype(np.float32) * np.float32(2.0**-point)
+    for graph in (quantised, compiled):
+        for engine in ("fast", "reference"):
+            np.testing.assert_array_equal(load_engine(graph, engine).run(real), wanted)
+
+
+@given(networks(Twins))
+@settings(max_examples=20, deadline=None)
+def test_what_is_legal_runs_on_the_dpu_alone(case: tuple[Any, np.ndarray]) -> None:
+    (_, quantised), _ = case
+    devices = [device for device, _ in _stretches(compile_graph(quantised))]
+    assert devices == ["CPU", "DPU", "USER"] and not on_cpu(quantised)
+
+
+def _one_conv(kernel: int, stride: int = 1, points: tuple[int, int, int] = (5, 5, 3)) -> Graph:
+    model = QuantisedModel("one")
+    x = model.input("image", (1, 20, 20, 3), points[0])
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        size = kernel if number == 1 else 1
+        weights = rng.integers(-9, 9, (3, size, size, 3), np.int8)
+        bias = rng.integers(-9, 9, 3, np.int8)
+        out = points[2] if number == 1 else _point(x)
+        weights_point = points[1] if number == 1 else 0
+        step = stride if number == 1 else 1
+        x = model.conv2d(
+            f"conv{number}", x, weights, weights_point, bias, out, out, stride=(step, step)
+        )
+    model.output(x)
+    return model.finish()
+
+
+def _point(op: Any) -> int:
+    return int(op.get_attr("fix_point"))
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        (_one_conv(17), "kernel 17x17, the DPU has 1 to 16"),
+        (_one_conv(2, 9), "stride 9x9, the DPU has 1 to 8"),
+        (_one_conv(2, points=(5, 20, 3)), "output shift 22, the DPU has 0 to 16"),
+        (_one_conv(2, points=(5, -4, 3)), "output shift -2, the DPU has 0 to 16"),
+    ],
+)
+def test_beyond_the_dpus_limits_the_cpu_computes(graph: Graph, reason: str) -> None:
+    assert on_cpu(graph) == {"one__conv1": reason}
+    compiled = compile_graph(graph)
+    assert [d for d, _ in _stretches(compiled)] == ["CPU", "CPU", "DPU", "DPU", "USER"]
+    images = np.random.default_rng(1).integers(-128, 128, (4, 20, 20, 3), np.int8)
+    real = images.astype(np.float32) / 32
+    wanted = load_engine(graph, "reference").run(real)
+    for engine in ("fast", "reference"):
+        np.testing.assert_array_equal(load_engine(compiled, engine).run(real), wanted)
+
+
+def test_a_value_that_only_concats_read_is_rounded_by_them() -> None:
+    """As AMD's exporter leaves it (PointPillars), also through the file."""
+    model = QuantisedModel("cat")
+    x = model.input("image", (1, 4, 4, 2), 5)
+    weights = np.ones((2, 1, 1, 2), np.int8)
+    new = model.conv2d("new", x, weights, 3, None, 0, 5, nonlinear="RELU")
+    model.output(model.concat("both", [x, new]))
+    graph = model.finish()
+    assert graph.get_op("cat__both").get_input_op("input", 1).get_type() == "relu"
+    assert graph.get_op("cat__both").get_input_op("input", 0).get_name() == "cat__image_fix"
+
+
+def test_files_round_trip_and_name_the_emulator(tmp_path: Path) -> None:
+    graph = _one_conv(3)
+    for made, name in ((graph, "quantised.xmodel"), (compile_graph(graph), "compiled.xmodel")):
+        made.serialize(tmp_path / name)
+        Graph.deserialize(tmp_path / name).serialize(tmp_path / "again.xmodel")
+        assert read_graph(tmp_path / name) == read_graph(tmp_path / "again.xmodel")
+    (dpu,) = [
+        child
+        for child in made.get_root_subgraph().get_children()
+        if child.get_attr("device") == "DPU"
+    ]
+    assert dpu.get_attr("dpu_name") == EMULATOR_DPU_NAME
+    with pytest.raises(UnsupportedError, match="compiled already"):
+        compile_graph(made)
+
+
+def test_two_branches_of_the_dpu_keep_their_own_parameters() -> None:
+    """Each DPU subgraph has its own REG_0."""
+    model = CompiledModel("two")
+    weights = np.arange(1, 5, dtype=np.int8).reshape(2, 1, 1, 2)
+    for number in range(2):
+        x = model.input(f"image{number}", (1, 2, 2, 2), 4)
+        model.output(model.conv2d(f"conv{number}", x, weights + number, 0, None, 0, 4))
+    graph = model.finish()
+    assert [part for part in _stretches(graph) if part[0] == "DPU"] == [("DPU", 4), ("DPU", 4)]
+    for number in range(2):
+        op = graph.get_op(f"conv{number}_weights")
+        np.testing.assert_array_equal(constant(graph, op), weights + number)

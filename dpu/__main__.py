@@ -1,8 +1,10 @@
-"""Command line of the emulation: `python -m dpu inspect | run | shim`."""
+"""Command line of the emulation: `python -m dpu inspect | diff | run | shim`."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
@@ -13,11 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from dpu import cpu_ops
+from dpu import cpu_ops, diff, draw
 from dpu.arithmetic import Array
-from dpu.describe import describe, lines
+from dpu.describe import describe_graph
 from dpu.engine import ENGINES, Model, load_engine
-from dpu.errors import DpuError
+from dpu.errors import DpuError, contradictions
+from dpu.listing import lines
+from dpu.page import page
+from dpu.samples import COLOURS, ImageForm, Samples, image_form, load_arrays, split_name
+from dpu.xir import Graph
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -45,12 +51,47 @@ def _complain(error: object, status: int) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    facts = describe(options.xmodel)
-    if options.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        print("\n".join(lines(facts)))
+    graph = Graph.deserialize(options.xmodel)
+    with contradictions(str(options.xmodel)):
+        facts = describe_graph(options.xmodel, graph)
+        if options.images:
+            _add_statistics(facts, graph, options)
+        drawings = _drawings(facts, options)
+        text = json.dumps(facts, indent=2) if options.json else "\n".join(lines(facts, options.ops))
+    for path, content in drawings.items():
+        if not _write(path, content):
+            return FAILED
+    print(text)
     return DONE
+
+
+def _drawings(facts: dict[str, Any], options: argparse.Namespace) -> dict[Path, bytes]:
+    """What goes into the files of --svg and --html."""
+    drawings = {}
+    if options.svg:
+        drawings[options.svg] = draw.svg(facts).encode()
+    if options.html:
+        drawings[options.html] = page(facts).encode()
+    if drawings and (note := draw.left_out(facts)):
+        print(f"dpu: {options.xmodel}: {note}", file=sys.stderr)
+    return drawings
+
+
+def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Namespace) -> None:
+    from dpu.statistics import add_statistics
+
+    def form(channels: int) -> ImageForm:
+        return image_form(options.xmodel, channels, options.colour, options.mean, options.scale)
+
+    plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
+    model = load_engine(graph, "fast", plugins, trace=True)
+    add_statistics(facts, model, Samples(model.program, options.images, form))
+
+
+def _diff(options: argparse.Namespace) -> int:
+    found = diff.diff(options.a, options.b, options.layers)
+    print(json.dumps(found, indent=2) if options.json else "\n".join(diff.lines(found)))
+    return DONE if found["equal"] else FAILED
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -58,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     began = time.perf_counter()
     model = load_engine(options.xmodel, options.engine, plugins)
     loaded = time.perf_counter()
-    inputs = _inputs(model, options.input)
+    inputs = load_arrays(model.program, options.input)
     targets = _targets(model, options.output)
     started = time.perf_counter()
     results, batch = _compute(model, inputs)
@@ -82,52 +123,12 @@ def _run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _named(text: str) -> tuple[str | None, Path]:
-    """Split NAME=FILE; a plain FILE has no name."""
-    name, equals, path = text.partition("=")
-    return (name, Path(path)) if equals and not Path(text).exists() else (None, Path(text))
-
-
-def _inputs(model: Model, texts: list[str]) -> list[Array]:
-    """The arrays of the model's inputs, in its order."""
-    names = [op.get_name() for op in model.program.inputs]
-    given: dict[str, Array] = {}
-    for position, text in enumerate(texts):
-        name, path = _named(text)
-        if name is None:
-            if len(texts) > len(names):
-                raise DpuError(f"{len(texts)} inputs given, the model has {len(names)}: {names}")
-            name = names[position]
-        if name not in names:
-            raise DpuError(f"no input {name!r}; the model has {', '.join(names)}")
-        given[name] = _load(path)
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise DpuError(f"no --input for {', '.join(missing)} (write --input NAME=FILE)")
-    return [given[name] for name in names]
-
-
-def _load(path: Path) -> Array:
-    """A float32 or int8 array from a .npy file."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DpuError(f"{path}: {error.strerror or 'not a .npy file'}") from None
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError):
-        raise DpuError(f"{path}: not a .npy file of numbers, or truncated") from None
-    if not isinstance(array, np.ndarray):
-        raise DpuError(f"{path}: a .npz archive; a .npy file is wanted")
-    if array.dtype.kind != "f" and array.dtype != np.int8:
-        raise DpuError(f"{path}: holds {array.dtype}; float32 or int8 is wanted")
-    return array if array.dtype == np.int8 else array.astype(np.float32, copy=False)
-
-
 def _targets(model: Model, texts: list[str]) -> dict[str, Path]:
     """Output name -> file."""
     names = [op.get_name() for op in model.program.outputs]
     targets: dict[str, Path] = {}
     for position, text in enumerate(texts):
-        name, path = _named(text)
+        name, path = split_name(text)
         if name is None:
             if position >= len(names):
                 raise DpuError(f"{len(texts)} outputs asked for, the model has {len(names)}")
@@ -154,14 +155,27 @@ def _compute(model: Model, inputs: list[Array]) -> tuple[dict[str, Array], int]:
 
 def _save(path: Path, array: Array) -> bool:
     """Write a .npy file atomically; says what went wrong."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    content = io.BytesIO()
+    np.save(content, array)
+    return _write(path, content.getbuffer())
+
+
+def _write(path: Path, content: bytes | memoryview) -> bool:
+    """Write a file atomically; says what went wrong."""
+    scratch = None
     try:
-        with scratch.open("wb") as file:
-            np.save(file, array)
+        if path.exists() and not path.is_file():  # a pipe or terminal is no file to replace
+            path.write_bytes(content)
+            return True
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch.write_bytes(content)
         scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        _complain(f"{path}: cannot write: {error.strerror or error}", FAILED)
+    except (OSError, ValueError) as error:
+        if scratch is not None:
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        _complain(f"{path}: cannot write: {reason}", FAILED)
         return False
     return True
 
@@ -187,18 +201,62 @@ def _parser() -> argparse.ArgumentParser:
         description="The DPU in pure software: look into .xmodel files and run them, bit for bit.",
         epilog="Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use).",
     )
-    commands = parser.add_subparsers(required=True, metavar="inspect | run | shim")
+    commands = parser.add_subparsers(required=True, metavar="inspect | diff | run | shim")
     _add_inspect(commands)
+    _add_diff(commands)
     _add_run(commands)
     _add_shim(commands)
     return parser
 
 
 def _add_inspect(commands: Any) -> None:
-    inspect = commands.add_parser("inspect", help="ops, subgraphs, fix points, workloads, memory")
+    inspect = commands.add_parser(
+        "inspect", help="layers, subgraphs, fix points, cycles, memory; values on sample inputs"
+    )
     inspect.add_argument("xmodel", type=Path, metavar="X.xmodel")
-    inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.add_argument("--ops", action="store_true", help="list every op as well")
+    inspect.add_argument("--json", action="store_true", help="print JSON, ops included")
+    inspect.add_argument("--svg", type=Path, metavar="FILE", help="draw the graph")
+    inspect.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the graph and the tables as one page"
+    )
+    _add_images(inspect)
     inspect.set_defaults(command=_inspect)
+
+
+def _add_images(inspect: argparse.ArgumentParser) -> None:
+    group = inspect.add_argument_group("values on sample inputs")
+    group.add_argument(
+        "--images",
+        nargs="+",
+        metavar="PATH",
+        help="IN.npy (NAME=IN.npy for several inputs; as for `run`), or images and directories "
+        "of images: tells saturation, unused bits and dead channels of each layer",
+    )
+    beside = "; default: as model.toml beside the file says, else"
+    group.add_argument("--colour", choices=list(COLOURS), help=f"of images{beside} grey or bgr")
+    group.add_argument(
+        "--mean", type=float, nargs="+", metavar="M", help=f"taken off pixels 0..255{beside} 0"
+    )
+    group.add_argument(
+        "--scale", type=float, nargs="+", metavar="S", help=f"then multiplied with{beside} 1"
+    )
+    _add_plugin(group)
+
+
+def _add_diff(commands: Any) -> None:
+    compare = commands.add_parser(
+        "diff", help="what two .xmodels differ in; exit status 0 equal, 1 different, 2 a bad file"
+    )
+    compare.add_argument("a", type=Path, metavar="A.xmodel")
+    compare.add_argument("b", type=Path, metavar="B.xmodel")
+    compare.add_argument(
+        "--layers",
+        action="store_true",
+        help="compare layers, not ops: what a quantised file against a compiled one always does",
+    )
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.set_defaults(command=_diff)
 
 
 def _add_run(commands: Any) -> None:
@@ -234,7 +292,7 @@ def _add_shim(commands: Any) -> None:
     shim.set_defaults(command=_shim)
 
 
-def _add_plugin(parser: argparse.ArgumentParser) -> None:
+def _add_plugin(parser: Any) -> None:
     parser.add_argument(
         "--plugin",
         type=Path,

@@ -1,13 +1,13 @@
-"""What an .xmodel holds, as plain data and as lines for a reader: `python -m dpu inspect`."""
+"""What an .xmodel holds, as plain data: `python -m dpu inspect`."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-from dpu import cpu_ops, fix_ops
+from dpu import cpu_ops, fix_ops, latency
 from dpu.errors import DpuError, contradictions
+from dpu.layers import Layer, fix_point_of, layers_of
 from dpu.program import CONSTANTS, INPUTS, graph_outputs
 from dpu.xir import Graph, Op, Subgraph, Tensor
 
@@ -16,7 +16,8 @@ def describe(path: Path) -> dict[str, Any]:
     """Everything that `inspect` tells about the file, ready for JSON.
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
-    (a multiplication and an addition are two).
+    (a multiplication and an addition are two). Cycles are those of one core
+    and lower bounds (dpu/latency.py), MACs are per image.
 
     Raises
     ------
@@ -25,10 +26,11 @@ def describe(path: Path) -> dict[str, Any]:
     """
     graph = Graph.deserialize(path)
     with contradictions(str(path)):
-        return _describe(path, graph)
+        return describe_graph(path, graph)
 
 
-def _describe(path: Path, graph: Graph) -> dict[str, Any]:
+def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
+    """As `describe`, of a graph that was read from `path`."""
     order = graph.toposort()
     root = graph.get_root_subgraph()
     children = root.toposort_child_subgraph()
@@ -42,8 +44,44 @@ def _describe(path: Path, graph: Graph) -> dict[str, Any]:
         "outputs": [_tensor(op.get_output_tensor()) for op in graph_outputs(graph)],
         "parameters": sum(_elements(op) for op in order if op.get_type().startswith("const")),
         "subgraphs": [_subgraph(child) for child in children],
+        "layers": _layers(layers_of(graph)),
         "ops": [_op(op) for op in order],
         "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),
+    }
+
+
+def _layers(layers: list[Layer]) -> list[dict[str, Any]]:
+    found = [_layer(layer) for layer in layers]
+    total = sum(facts["cycles"] or 0 for facts in found)
+    for facts in found:
+        cycles = facts["cycles"]
+        facts["array_share"] = None if cycles is None else cycles / total if total else 0.0
+    return found
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    weights, bias = layer.weights, layer.bias
+    return {
+        "name": layer.name,
+        "type": layer.kind,
+        "nonlinear": layer.nonlinear,
+        "kernel": layer.kernel,
+        "stride": layer.stride if layer.kernel else None,
+        "device": layer.device,
+        "dims": layer.dims,
+        "inputs": [source.name for source in layer.sources],
+        "fix_in": layer.input_fix_points,
+        "fix_weights": None if weights is None else fix_point_of(weights),
+        "fix_bias": None if bias is None else fix_point_of(bias),
+        "fix_out": layer.fix_point,
+        "shift": layer.shift,
+        "bias_shift": layer.bias_shift,
+        "macs": layer.macs,
+        "parameters": layer.parameters,
+        "work_on_array": latency.work_on_array(layer),
+        "array_cycles": latency.array_cycles(layer),
+        "memory_cycles": latency.memory_cycles(layer),
+        "cycles": latency.cycles(layer),
     }
 
 
@@ -111,65 +149,3 @@ def _subgraph(part: Subgraph) -> dict[str, Any]:
         "instruction_bytes": len(_value(part, "mc_code") or b""),
         "memory": memory,
     }
-
-
-def lines(facts: dict[str, Any]) -> list[str]:
-    """The facts as lines for a terminal, without control characters from the file."""
-    text = [
-        f"{facts['file']}: {facts['name']}, {facts['kind']}, {facts['bytes']:,} bytes, "
-        f"{len(facts['ops'])} ops, {facts['parameters']:,} constant values"
-    ]
-    for what in ("inputs", "outputs"):
-        text += [f"{what[:-1]:8} {_tensor_text(tensor)}" for tensor in facts[what]]
-    if facts["not_built_in"]:
-        text.append(f"not built in, need --plugin: {', '.join(facts['not_built_in'])}")
-    for number, part in enumerate(facts["subgraphs"]):
-        text += ["", *_subgraph_lines(number, part)]
-    text += ["", *_table(facts["ops"])]
-    return ["".join(c if c.isprintable() else "?" for c in line) for line in text]
-
-
-def _tensor_text(tensor: dict[str, Any]) -> str:
-    point = "" if tensor["fix_point"] is None else f", fix point {tensor['fix_point']}"
-    return f"{tensor['name']}  {_dims(tensor['dims'])} {tensor['dtype']}{point}"
-
-
-def _dims(dims: list[int]) -> str:
-    return "x".join(map(str, dims)) or "scalar"
-
-
-def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
-    target = f", for {part['dpu_name']} {part['fingerprint'] or ''}" if part["dpu_name"] else ""
-    head = f"subgraph {number}: {part['device']}, {part['ops']} ops{target}".rstrip()
-    text = [head, f"  {part['name']}"]
-    for what in ("inputs", "outputs"):
-        text += [f"  {what[:-1]:8} {_tensor_text(tensor)}" for tensor in part[what]]
-    if part["workload"]:
-        share = part["workload"] / (part["workload_on_arch"] or math.inf)
-        text.append(
-            f"  workload {part['workload']:,} operations, {part['workload_on_arch'] or 0:,} "
-            f"on the array ({share:.0%} used)"
-        )
-    if part["memory"]:
-        held = ", ".join(f"{m['use'] or m['register']} {m['bytes']:,}" for m in part["memory"])
-        text.append(f"  memory   {held}, instructions {part['instruction_bytes']:,} bytes")
-    return text
-
-
-_COLUMNS = ("type", "device", "dims", "fix_point", "shift", "workload", "name")
-
-
-def _table(ops: list[dict[str, Any]]) -> list[str]:
-    rows = [["type", "device", "dims", "fix", "shift", "workload", "name"]]
-    for op in ops:
-        cells = {**op, "dims": _dims(op["dims"])}
-        rows.append(["" if cells[key] is None else str(cells[key]) for key in _COLUMNS])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS) - 1)]
-    right = {3, 4, 5}  # numbers
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, [*widths, 0], strict=True))
-        )
-        for row in rows
-    ]

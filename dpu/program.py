@@ -165,8 +165,7 @@ def _place(program: Program, graph: Graph, op: Op) -> None:
     """Put one op among the inputs, the constants or the steps."""
     name, kind = op.get_name(), op.get_type()
     if kind in INPUTS:
-        if op not in program.inputs:
-            program.inputs.append(op)
+        program.inputs.append(op)  # those from outside a subgraph are no ops of it
         return
     if kind in CONSTANTS:
         program.constants[name] = constant(graph, op)
@@ -205,11 +204,17 @@ def graph_outputs(graph: Graph) -> list[Op]:
     present = {op.get_name(): op for op in graph.get_ops()}
     if names and all(name in present for name in names):
         return [present[name] for name in names]
+    if len(tails) * len(names) > _MAX_PAIRS:
+        return tails
 
     def place(op: Op) -> int:
         return next((i for i, n in enumerate(names) if op.get_name().startswith(n)), len(names))
 
     return sorted(tails, key=place)
+
+
+_MAX_PAIRS = 1 << 20
+"""Most pairs of an output and a name of `return_ops` that are compared: no model has so many."""
 
 
 def _needed(outputs: list[Op], allowed: set[str]) -> set[str]:

@@ -25,7 +25,10 @@ def test_inspect_for_a_reader(demo_model: Path, capsys: pytest.CaptureFixture[st
     assert main(["inspect", str(demo_model)]) == 0
     text = capsys.readouterr().out
     assert "model, compiled" in text and "subgraph 1: DPU" in text
-    assert "conv2d-fix" in text and "1x28x28x1 xint8, fix point 7" in text
+    assert "1x28x28x1 xint8, fix point 7" in text
+    assert "conv2d+relu  3x3/2   1x14x14x32" in text and "conv2d-fix" not in text
+    assert main(["inspect", "--ops", str(demo_model)]) == 0
+    assert "conv2d-fix" in capsys.readouterr().out
 
 
 def test_inspect_for_a_program(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +149,7 @@ def test_bad_plugins(
     assert words in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["inspect"], ["run"], ["shim"], ["fly"]])
+@pytest.mark.parametrize("arguments", [[], ["inspect"], ["diff", "a"], ["run"], ["shim"], ["fly"]])
 def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)

@@ -1,4 +1,4 @@
-"""The quantised form and the emulator's compiler, against AMD's own files and against each other."""
+"""The quantised form and the emulator's compiler, against AMD's files and each other."""
 
 from __future__ import annotations
 

@@ -1,0 +1,239 @@
+"""The facts of `inspect` as lines for a terminal.
+
+Names come from strangers' files: they lose control characters and are cut, so that no line or
+column grows with what a file says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+MAX_CELL, MAX_NAME = 40, 160
+"""Most characters of a table's cell and of a name."""
+
+MAX_ROWS, MAX_PARTS = 5000, 100
+"""Most rows of a table and most inputs, outputs and subgraphs that are told; JSON has all."""
+
+NOTE = (
+    "array cycles: in which one core computes; load cycles: in which the parameters come from "
+    "memory;\narray share: the slower of the two, as a part of their sum. All are lower bounds "
+    "that follow\nfrom the core's shape (dpu/latency.py), not measurements."
+)
+"""What the table's cycles are, on lines that fit a terminal."""
+
+
+def lines(facts: dict[str, Any], ops: bool = False) -> list[str]:
+    """Everything that the facts say about the file; with `ops` also every op."""
+    text = [*head_lines(facts), *subgraph_lines(facts), "", *layer_lines(facts["layers"])]
+    if "images" in facts:
+        text += ["", *value_lines(facts["layers"], facts["images"])]
+    if ops:
+        text += ["", *_op_lines(facts["ops"])]
+    return [printable(line) for line in text]
+
+
+def head_lines(facts: dict[str, Any]) -> list[str]:
+    """What the file is, its inputs and outputs, and the ops that need a plugin."""
+    text = [
+        f"{facts['file']}: {facts['name']}, {facts['kind']}, {facts['bytes']:,} bytes, "
+        f"{len(facts['ops'])} ops, {facts['parameters']:,} constant values"
+    ]
+    text += _ends(facts)
+    if facts["not_built_in"]:
+        names = [clipped(name) for name in facts["not_built_in"][:MAX_CELL]]
+        text.append(f"not built in, need --plugin: {', '.join(names)}")
+    return text
+
+
+def subgraph_lines(facts: dict[str, Any]) -> list[str]:
+    """Each subgraph with what goes in and out, its work and its memory."""
+    parts = facts["subgraphs"]
+    shown = enumerate(parts[:MAX_PARTS])
+    text = [line for number, part in shown for line in ("", *_subgraph_lines(number, part))]
+    return text + _left_out(len(parts), MAX_PARTS, "subgraphs")
+
+
+def _ends(holder: dict[str, Any]) -> list[str]:
+    """Inputs and outputs of a graph or of a part."""
+    text = []
+    for what in ("inputs", "outputs"):
+        tensors = holder[what]
+        text += [f"{what[:-1]:8} {_tensor_text(tensor)}" for tensor in tensors[:MAX_PARTS]]
+        text += _left_out(len(tensors), MAX_PARTS, what)
+    return text
+
+
+def _left_out(count: int, shown: int, what: str) -> list[str]:
+    """A line about what is not told."""
+    return [f"... and {count - shown:,} more {what} (--json has them all)"] if count > shown else []
+
+
+def printable(text: str) -> str:
+    """The text without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def clipped(text: str, limit: int = MAX_CELL) -> str:
+    """The text, cut with an ellipsis where it is longer than `limit`."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def dims_text(dims: Sequence[int]) -> str:
+    """A shape as 1x28x28x1."""
+    return clipped("x".join(map(str, dims[:MAX_CELL])) or "scalar")
+
+
+def _tensor_text(tensor: dict[str, Any]) -> str:
+    point = "" if tensor["fix_point"] is None else f", fix point {tensor['fix_point']}"
+    name = clipped(tensor["name"], MAX_NAME)
+    return f"{name}  {dims_text(tensor['dims'])} {tensor['dtype']}{point}"
+
+
+def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
+    target = f", for {part['dpu_name']} {part['fingerprint'] or ''}" if part["dpu_name"] else ""
+    head = f"subgraph {number}: {part['device']}, {part['ops']} ops{target}".rstrip()
+    text = [clipped(head, MAX_NAME), f"  {clipped(part['name'], MAX_NAME)}"]
+    text += [f"  {line}" for line in _ends(part)]
+    if part["workload"]:
+        share = part["workload"] / (part["workload_on_arch"] or math.inf)
+        text.append(
+            f"  workload {part['workload']:,} operations, {part['workload_on_arch'] or 0:,} "
+            f"on the array ({share:.0%} used)"
+        )
+    if part["memory"]:
+        held = ", ".join(f"{m['use'] or m['register']} {m['bytes']:,}" for m in part["memory"])
+        text.append(f"  memory   {held}, instructions {part['instruction_bytes']:,} bytes")
+    return text
+
+
+LAYER_HEAD = (
+    "#", "type", "kernel", "output", "fix in", "w", "b", "out", "shift", "b shift",
+    "MACs", "parameters", "array cycles", "load cycles", "array share", "name",
+)  # fmt: skip
+"""Columns of the layer table."""
+
+
+def layer_rows(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The layers' cells under `LAYER_HEAD`, inputs left out, and last a row of totals."""
+    rows = [
+        [str(number), *_layer_cells(layer)]
+        for number, layer in enumerate(layers[:MAX_ROWS])
+        if layer["type"] != "input"
+    ]
+    sums = ("macs", "parameters", "array_cycles", "memory_cycles")
+    totals = [f"{math.ceil(sum(layer[key] or 0 for layer in layers)):,}" for key in sums]
+    return [*rows, ["", "total", *[""] * 8, *totals, "100.0%", ""]]
+
+
+def type_text(layer: dict[str, Any]) -> str:
+    """The layer's type with its nonlinearity, e.g. "conv2d+relu"."""
+    nonlinear = layer["nonlinear"].lower()
+    own = nonlinear in ("none", layer["type"].replace("-", ""))
+    return clipped(layer["type"] if own else f"{layer['type']}+{nonlinear}")
+
+
+def kernel_text(layer: dict[str, Any]) -> str:
+    """Width x height of the window and the stride, e.g. "3x3/2"."""
+    if not layer["kernel"]:
+        return ""
+    stride = layer["stride"]
+    step = "" if stride == [1, 1] else f"/{stride[0]}" if len(set(stride)) == 1 else (
+        f"/{dims_text(stride)}"
+    )  # fmt: skip
+    return dims_text(layer["kernel"]) + step
+
+
+def _layer_cells(layer: dict[str, Any]) -> list[str]:
+    inner = list(dict.fromkeys(layer["fix_in"]))
+    share, place = layer["array_share"], layer["device"] or "CPU"
+    cycles = [layer["array_cycles"], layer["memory_cycles"]]
+    points = [layer[key] for key in ("fix_weights", "fix_bias", "fix_out", "shift", "bias_shift")]
+    return [
+        type_text(layer),
+        kernel_text(layer),
+        dims_text(layer["dims"]),
+        clipped(",".join("-" if point is None else str(point) for point in inner[:MAX_CELL])),
+        *("" if point is None else str(point) for point in points),
+        f"{layer['macs']:,}" if layer["macs"] else "",
+        f"{layer['parameters']:,}" if layer["parameters"] else "",
+        *(place if count is None else f"{math.ceil(count):,}" for count in cycles),
+        "" if share is None else f"{share:.1%}",
+        clipped(layer["name"], MAX_NAME),
+    ]
+
+
+def layer_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of the layers with its totals and what its cycles are."""
+    table = columns([list(LAYER_HEAD), *layer_rows(layers)], left={1, 2, 3})
+    return [*table, *_left_out(len(layers), MAX_ROWS, "layers"), *NOTE.split("\n")]
+
+
+VALUE_HEAD = (
+    "#", "", "type", "fix", "saturated", "zeros", "min", "max", "bits unused", "dead channels",
+    "weights' zeros", "weights' bits unused", "name",
+)  # fmt: skip
+"""Columns of the table of values; the second marks the rows with advice."""
+
+
+def value_rows(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The layers' cells under `VALUE_HEAD`, those without int8 values left out."""
+    return [
+        [str(number), *_value_cells(layer)]
+        for number, layer in enumerate(layers[:MAX_ROWS])
+        if layer["values"] or layer["weight_values"]
+    ]
+
+
+def _value_cells(layer: dict[str, Any]) -> list[str]:
+    values, weights = layer["values"], layer["weight_values"]
+    cells = [""] * 6
+    if values:
+        shares = [f"{values[key]:.2%}" for key in ("saturated", "zeros")]
+        counts = [str(values[key]) for key in ("min", "max", "dead_bits")]
+        cells = [*shares, *counts, f"{values['dead_channels']}/{values['channels']}"]
+    cells += [f"{weights['zeros']:.2%}", str(weights["dead_bits"])] if weights else ["", ""]
+    point = "" if layer["fix_out"] is None else str(layer["fix_out"])
+    mark = "!" if layer["advice"] else ""
+    return [mark, type_text(layer), point, *cells, clipped(layer["name"], MAX_NAME)]
+
+
+def advice_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each thing to do."""
+    return [
+        f"! #{number} {clipped(layer['name'], MAX_NAME)}: {text}"
+        for number, layer in enumerate(layers)
+        for text in layer["advice"]
+    ]
+
+
+def value_lines(layers: Sequence[dict[str, Any]], images: int) -> list[str]:
+    """The table of values on sample inputs, and what to do about the marked rows."""
+    table = columns([list(VALUE_HEAD), *value_rows(layers)], left={1, 2})
+    return [f"int8 values on {images:,} images", *table, *advice_lines(layers)]
+
+
+def columns(rows: list[list[str]], left: set[int]) -> list[str]:
+    """Rows of cells as aligned lines: columns in `left` to the left, others to the right."""
+    last = len(rows[0]) - 1
+    widths = [max(len(row[i]) for row in rows) for i in range(last)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width) if i < last else cell
+            for i, (cell, width) in enumerate(zip(row, [*widths, 0], strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+_OP_COLUMNS = ("type", "device", "dims", "fix_point", "shift", "workload", "name")
+
+
+def _op_lines(ops: list[dict[str, Any]]) -> list[str]:
+    rows = [["type", "device", "dims", "fix", "shift", "workload", "name"]]
+    for op in ops[:MAX_ROWS]:
+        cells = {**op, "dims": dims_text(op["dims"]), "name": clipped(op["name"], MAX_NAME)}
+        texts = ["" if cells[key] is None else str(cells[key]) for key in _OP_COLUMNS]
+        rows.append([*(clipped(text) for text in texts[:-1]), texts[-1]])
+    return [*columns(rows, left={0, 1, 2}), *_left_out(len(ops), MAX_ROWS, "ops")]

@@ -1,0 +1,118 @@
+"""A graph as layers, and the least cycles that they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpu import latency
+from dpu.__main__ import main
+from dpu.compile import compile_graph
+from dpu.layers import Layer, layers_of
+from dpu.quantised import QuantisedModel
+from dpu.xir import Graph
+
+AMD = ("mnist_prelu_zcu104_vai25", "pointpillars_zcu104_vai25")
+
+
+def small_network() -> Graph:
+    """A quantised network: convolution, ReLU, pool, concat, dense."""
+    rng = np.random.default_rng(5)
+    model = QuantisedModel("small")
+
+    def weights(*shape: int) -> np.ndarray:
+        return rng.integers(-90, 91, shape, np.int8)
+
+    x = model.input("image", (1, 8, 12, 3), 5)
+    x = model.conv2d(
+        "stem", x, weights(8, 3, 3, 3), 7, weights(8), 6, 4, pad=[1] * 4, nonlinear="RELU"
+    )
+    y = model.conv2d("side", x, weights(4, 1, 1, 8), 6, weights(4), 5, 4)
+    x = model.max_pool("pool", model.concat("join", [x, y]), [2, 2], [2, 2])
+    model.output(model.conv2d("head", x, weights(10, 4, 6, 12), 8, None, 0, 2))
+    return model.finish()
+
+
+def by_name(graph: Graph) -> dict[str, Layer]:
+    """The layers by their names, without the graph's name before them."""
+    return {layer.name.removeprefix("small__"): layer for layer in layers_of(graph)}
+
+
+def test_a_quantised_and_a_compiled_file_have_the_same_layers() -> None:
+    quantised = small_network()
+    found = [by_name(graph) for graph in (quantised, compile_graph(quantised))]
+    assert list(found[0]) == ["image", "stem", "side", "join", "pool", "head"]
+    assert list(found[0]) == list(found[1])
+    for name, layer in found[0].items():
+        other = found[1][name]
+        assert (layer.kind, layer.nonlinear, layer.dims) == (
+            other.kind, other.nonlinear, other.dims,
+        )  # fmt: skip
+        assert (layer.fix_point, layer.shift, layer.bias_shift) == (
+            other.fix_point, other.shift, other.bias_shift,
+        )  # fmt: skip
+        assert (layer.macs, layer.parameters) == (other.macs, other.parameters)
+        assert latency.cycles(layer) == latency.cycles(other)
+
+
+def test_what_a_layer_tells() -> None:
+    stem = by_name(small_network())["stem"]
+    assert (stem.kind, stem.nonlinear, stem.input_fix_points, stem.fix_point) == (
+        "conv2d", "RELU", [5], 4,
+    )  # fmt: skip
+    assert (stem.shift, stem.bias_shift) == (5 + 7 - 4, 5 + 7 - 6)
+    assert stem.macs == 8 * 12 * 8 * 3 * 3 * 3 and stem.parameters == 8 * 3 * 3 * 3 + 8
+    # 12 columns, 8 rows, 16 channels; 3 columns of 3 channels fit one group of 16.
+    assert latency.array_cycles(stem) == 12 * 8 * 16 * (2 * 3 * 16 + 1) / 4096
+    assert latency.memory_cycles(stem) == stem.parameters / 32
+
+
+@pytest.mark.parametrize("name", AMD)
+def test_the_rule_gives_what_amds_compiler_wrote(shared_dir: Path, name: str) -> None:
+    """`workload_on_arch` of every op that carries it: 24 convolutions, 3 transposed, 3 pools."""
+    graph = Graph.deserialize(shared_dir / "models" / f"{name}.xmodel")
+    told = {
+        layer.name: (layer.op.get_attr("workload_on_arch"), latency.work_by_rule(layer))
+        for layer in layers_of(graph)
+        if layer.op.has_attr("workload_on_arch")
+    }
+    carriers = sum(op.has_attr("workload_on_arch") for op in graph.get_ops())
+    assert len(told) == carriers == {AMD[0]: 6, AMD[1]: 24}[name]
+    assert all(attribute == rule for attribute, rule in told.values()), told
+
+
+def test_the_height_is_padded_not_the_width() -> None:
+    """A compiled PointPillars has 124 x 108 (height, width) -> 255,246,336 = 128 * 108 * ..."""
+    assert latency.conv_work(124, 108, 32, 3, 3, 32) == 255_246_336
+    assert latency.conv_work(108, 124, 32, 3, 3, 32) != 255_246_336
+
+
+def test_json_has_layers_and_shares(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--json", str(demo_model)]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    stem = next(layer for layer in layers if layer["name"] == "features/conv0")
+    assert stem["macs"] == 14 * 14 * 32 * 9 and stem["parameters"] == 32 * 9 + 32
+    assert (stem["fix_in"], stem["fix_out"]) == ([7], 4)
+    assert sum(layer["array_share"] or 0 for layer in layers) == pytest.approx(1)
+
+
+def test_the_table_of_a_quantised_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "small.xmodel"
+    small_network().serialize(path)
+    assert main(["inspect", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(line for line in lines if line.startswith("#"))
+    assert "array share" in head and "load cycles" in head
+    rows = [line.split() for line in lines[lines.index(head) + 1 :]]
+    assert [row[1] for row in rows[:5]] == [
+        "conv2d+relu",
+        "conv2d",
+        "concat",
+        "maxpool2d",
+        "conv2d",
+    ]
+    assert rows[5][0] == "total" and rows[5][-1] == "100.0%"
+    assert "not measurements" in lines[-1]

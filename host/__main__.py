@@ -1,4 +1,4 @@
-"""Command line of the workstation: `python -m host train | study | compile`."""
+"""Command line of the workstation: `python -m host train | study | export | compile`."""
 
 from __future__ import annotations
 
@@ -98,6 +98,39 @@ def study(
     return FAILED if failures else DONE
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="a quantised run's directory, or its student.safetensors")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model directory")],
+    images: Annotated[
+        int, typer.Option(min=0, help="test images whose logits are compared; 0: all")
+    ] = 1000,
+    clip: Annotated[
+        bool, typer.Option("--clip", help="add layers that clip activations below 8 bits")
+    ] = False,
+    allow_cpu: Annotated[
+        bool, typer.Option("--allow-cpu", help="export also what the DPU leaves to the CPU")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Write a trained student for the compiler: quantised.xmodel, model.onnx and model.toml."""
+    from host.export import export as run
+
+    figures = run(checkpoint, output, images, clip, allow_cpu)
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"{output}: quantised.xmodel, model.onnx, model.toml")
+    print(f"  {figures['images_compared']:,} test images: every logit of the file is the student's")
+    print(f"  accuracy {figures['accuracy_compared']:.2f} % of them; the ONNX file names the same "
+          f"class for {figures['onnx_same_class']:.2f} %")  # fmt: skip
+    for op, reason in figures["on_cpu"].items():
+        print(f"  on the CPU: {op}: {reason}")
+    print(f"  next: python -m host compile {output}")
+
+
 @app.command("compile")
 def compile_(
     model: Annotated[
@@ -187,7 +220,7 @@ def _status(error: Exception) -> int | None:
     # By name: what raises them is imported only where a command needs it, and Typer has taken
     # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"Abort", "CompileError", "Interrupted", "OSError"}:
+    if names & {"Abort", "CompileError", "ExportError", "Interrupted", "OSError"}:
         return FAILED
     wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
              "CompileUsageError", "XmodelError"}  # fmt: skip

@@ -181,9 +181,9 @@ def _cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
     """The float runs, then seed by seed every bit width and method, then the ablation."""
     main_teacher = next(iter(spec["teachers"]))
     for name, network in spec["teachers"].items():
-        yield _float_cell(spec, f"float-teacher-{name}", network, 0)
+        yield _float_cell(spec, f"float-teacher-{name}", network, 0, "teacher")
     for seed in spec["seeds"]:
-        yield _float_cell(spec, f"float-student-s{seed}", spec["student"], seed)
+        yield _float_cell(spec, f"float-student-s{seed}", spec["student"], seed, "student")
     for seed in spec["seeds"]:
         for bits in spec["bits"]:
             for method in spec["methods"]:
@@ -202,10 +202,14 @@ def _cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
             yield _cell(spec, runs, f"qkd, teacher {teacher}", "qkd", bits, seed, teacher)
 
 
-def _float_cell(spec: Mapping[str, Any], name: str, network: dict[str, Any], seed: int) -> Cell:
+def _float_cell(
+    spec: Mapping[str, Any], name: str, network: dict[str, Any], seed: int, role: str
+) -> Cell:
+    """A float run; `role` is whose, "teacher" or "student"."""
     config = {
-        "method": "float", "seed": seed, "data": spec["data"], "student": network,
-        "augmentation": spec["augmentation"], "training": spec["float"],
+        "method": "float", "seed": seed, "student": network,
+        "data": spec["teacher_data"] if role == "teacher" else spec["data"],
+        "augmentation": spec["float_augmentation"], "training": spec[f"float_{role}"],
     }  # fmt: skip
     return Cell(name, config, {"method": "float"})
 

@@ -1,17 +1,18 @@
-"""Train, quantise and write the demo model: Fashion-MNIST on a small DenseNet.
+"""Make the demo model: a small DenseNet on Fashion-MNIST, taught by QKD, through the whole chain.
 
-    python -m host.train_demo [--data DIR] [--output app/demo] [--epochs N] [--seed N]
+    python -m host.train_demo [--data DIR] [--output app/demo] [--models models/fashion-densenet]
 
-Float training by host/train.py, post-training quantisation to 8 bits, a compiled .xmodel, which is
-measured with the exact engine and shipped with a few hundred test images. Some minutes on two
-cores; goes on where it was stopped. The same seed on the same machine gives the same file.
+Float training of a teacher and of the student, QKD at 8 bits (host/train.py), export with every
+logit compared on the test set (host/export.py), the emulator's compiler (host/compile.py). The
+model directory is shipped with a few hundred test images; the checkpoint and its log go to
+`models`. About an hour on one core; goes on where it was stopped. The same seed on the same machine
+gives the same file.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import hashlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,42 +24,61 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpu.engine import load_engine
-from host.checkpoint import load_weights
-from host.config import Config, make_config
-from host.data import DEFAULT_IDX, MEAN, SCALE, DataError, DataSet, load, normalise
+from host import checkpoint
+from host.checkpoint import CheckpointError
+from host.compile import COMPILED, DESCRIPTION, Choice, compile_model, plan_compile
+from host.config import Config, make_config, read_toml
+from host.data import DEFAULT_IDX, DataError, DataSet, load, normalise
+from host.export import export
 from host.progress import Terminal
-from host.quantise.calibrate import calibrate
-from host.quantise.lower import save
-from host.quantise.student import Student
-from host.train import STUDENT, Interrupted, make_network, train
+from host.target import EMULATOR
+from host.toml_file import to_toml
+from host.train import LOG, STUDENT, Interrupted, train
 
-THREADS = 2  # fixed: the order of float sums, hence the trained weights, depends on it
-NETWORK = {"network": "densenet-small", "options": {"growth_rate": 16}}
-CALIBRATION_IMAGES = 1000
+THREADS = 1  # fixed: the order of float sums, hence the trained weights, depends on it
+TEACHER_NETWORK = {"network": "densenet-small", "options": {"growth_rate": 16}}
+STUDENT_NETWORK = {"network": "densenet-small"}
 SHIPPED_PER_CLASS = 30
 
 
-def configuration(epochs: int, seed: int) -> Config:
-    """The float run."""
-    return make_config(
-        {
-            "method": "float",
-            "seed": seed,
-            "student": NETWORK,
-            "augmentation": {"flip": True, "shift": 2},
-            "training": {"epochs": epochs, "lr": 0.1},
-        }
-    )
+def configurations(runs: Path, data: Path, seed: int, epochs: int) -> dict[str, Config]:
+    """The three runs by name; `epochs` 0 takes what the shipped model was trained with."""
+    common: dict[str, Any] = {
+        "seed": seed,
+        "data": {"kind": "idx", "path": "" if data == DEFAULT_IDX else str(data)},
+        "augmentation": {"flip": True, "shift": 2},
+    }
+    float_training = {"epochs": epochs or 15, "lr": 0.1, "teacher_lr": 0.0}
+    teaching = {
+        "epochs": epochs or 18, "lr": 0.02, "teacher_lr": 0.002, "temperature": 4.0,
+        "freeze_norms": 0.5, "evaluate_every": 3,
+    }  # fmt: skip
+
+    def taught_from(run: str, network: dict[str, Any]) -> dict[str, Any]:
+        return {**network, "weights": str(runs / run / STUDENT)}
+
+    tables: dict[str, dict[str, Any]] = {
+        "teacher": {"method": "float", "student": TEACHER_NETWORK, "training": float_training},
+        "student": {"method": "float", "student": STUDENT_NETWORK, "training": float_training},
+        "qkd": {
+            "method": "qkd", "training": teaching,
+            "student": taught_from("student", STUDENT_NETWORK),
+            "teacher": taught_from("teacher", TEACHER_NETWORK),
+        },
+    }  # fmt: skip
+    return {name: make_config(common | table) for name, table in tables.items()}
 
 
-def write_xmodel(config: Config, weights: Path, data: DataSet, path: Path) -> int:
-    """Quantise a float run and write it as an .xmodel; returns the number of parameters."""
-    network = make_network(config.student, data)
-    load_weights(network, weights)
-    student = Student(network, data.shape)
-    calibrate(student, normalise(data.take(CALIBRATION_IMAGES).images))
-    save(student, path)
-    return sum(p.numel() for p in network.parameters())
+def train_all(runs: Path, configs: dict[str, Config], data: tuple[DataSet, DataSet]) -> None:
+    """Train what is not trained yet."""
+    for name, config in configs.items():
+        if not (runs / name / STUDENT).exists():
+            train(config, runs / name, resume=True, progress=Terminal(), data=data)
+
+
+def accuracy_of(run: Path) -> float:
+    """What a finished run's student has on the test set, in percent."""
+    return float(checkpoint.load(run / STUDENT)[1]["accuracy"])
 
 
 def run_xmodel(path: Path, images: Tensor, engine: str = "fast") -> NDArray[np.float32]:
@@ -86,59 +106,34 @@ def write_images(data: DataSet, indices: Tensor, directory: Path) -> None:
         path.write_bytes(cv2.imencode(".png", data.images[i, 0].numpy())[1].tobytes())
 
 
-MODEL_TOML = """\
-[input]
-width = 28
-height = 28
-colour = "grey"
-mean = [{mean}]
-scale = [{scale}]
-crop = "none"
-
-[output]
-labels = [{labels}]
-activation = "softmax"
-
-[provenance]
-name = "densenet-small k16"
-dataset = "Fashion-MNIST (Zalando Research, MIT licence)"
-script = "{command}"
-date = "{date}"
-parameters = {parameters}
-# Top-1 in percent: float network and written file on the whole test set of
-# {test_images:,} images, written file on the images that are shipped.
-accuracy_float = {accuracy_float:.2f}
-accuracy_int8 = {accuracy_int8:.2f}
-images = {images}
-accuracy_images = {accuracy_images:.2f}
-
-[checksums]
-"model.xmodel" = "{sha256}"
-"""
-
 README = """\
 # The demo model
 
 `model.xmodel` sorts 28x28 grey images of clothes into ten classes. It is a small
-DenseNet-BC (growth rate 16, three blocks of three layers, {parameters:,} parameters) in the
-DPU's 8-bit arithmetic, in compiled form, so that the app and the emulation can be tried without
-training or compiling anything first. It holds no instructions for a real DPU.
+DenseNet-BC (growth rate 8, three blocks of three layers, {parameters:,} parameters) in the
+DPU's 8-bit arithmetic, taught by quantisation-aware knowledge distillation and compiled for the
+emulation, so that the app can be tried without training or compiling anything first. It holds no
+instructions for a real DPU; `quantised.xmodel` is what AMD's compiler takes
+(`python -m host compile app/demo -o out --target zcu104`).
 
 | network | images | top-1 |
 | --- | --- | --- |
-| float | test set, {test_images:,} | {accuracy_float:.2f} % |
-| int8, this file | test set, {test_images:,} | {accuracy_int8:.2f} % |
-| int8, this file | `images/`, {images} | {accuracy_images:.2f} % |
+| teacher, float, growth rate 16 | test set, {test_images:,} | {accuracy_teacher:.2f} % |
+| student, float | test set, {test_images:,} | {accuracy_float:.2f} % |
+| student, int8, this file | test set, {test_images:,} | {accuracy_int8:.2f} % |
+| student, int8, this file | `images/`, {images} | {accuracy_images:.2f} % |
 
-The int8 figures were measured on the written file with the exact engine.
-Everything here was made by
+The int8 figures were measured on the written file with the exact engine; on all test images every
+logit of checkpoint, quantised and compiled file is the same. Everything here was made by
 
     {command}
 
-- `model.xmodel`: the network; `host/train_demo.py` tells how it is built and quantised.
-- `model.toml`: labels, preprocessing, provenance, checksum.
+- `model.xmodel`, `quantised.xmodel`, `model.onnx`: the network, compiled, quantised, and as ONNX.
+- `model.toml`: labels, preprocessing, provenance, checksums.
 - `images/<label>/<index>.png`: the first {per_class} images of each class of the test
   set, unchanged; the name is the index in the test set. The network never saw them.
+
+The checkpoint and its log are in `models/fashion-densenet`.
 
 ## Where the images come from
 
@@ -168,34 +163,60 @@ THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 
 
+CHECKPOINT_README = """\
+# The demo model's checkpoint
+
+`student.safetensors` is the demo model's 8-bit student (densenet-small, growth rate 8): trained in
+float ({accuracy_float:.2f} % of Fashion-MNIST's test set), then by QKD at W8A8 from a teacher with
+growth rate 16 ({accuracy_teacher:.2f} %): {accuracy_int8:.2f} %. `log.csv` tells epoch by epoch.
+Made by `{command}`;
+`python -m host export models/fashion-densenet -o DIR` writes its model directory.
+"""
+
+
 # ----------------------------------------------------------------------------- main
 
 
-def _facts(options: argparse.Namespace, data: DataSet, test: DataSet, shown: Any) -> dict[str, Any]:
-    """Train, quantise, write and measure; what model.toml and README.md say of it."""
-    config = configuration(options.epochs, options.seed)
-    result = train(config, options.runs, resume=True, progress=shown, data=(data, test))
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "model.xmodel"
-    parameters = write_xmodel(config, options.runs / STUDENT, data, path)
-    scores = run_xmodel(path, test.images)
+def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command: str) -> Facts:
+    """Export, compile and measure; returns what the READMEs say of it."""
+    test = data[1]
+    export(runs / "qkd", output, images=0, data=data)
+    compile_model(plan_compile(output, None, Choice(EMULATOR), print), print)
+    scores = run_xmodel(output / COMPILED, test.images)
     shipped = shipped_indices(test.labels, len(test.classes))
-    write_images(test, shipped, options.output / "images")
-    return {
-        "parameters": parameters,
-        "accuracy_float": result.accuracy,
-        "accuracy_int8": accuracy(scores, test.labels),
-        "test_images": len(test),
+    write_images(test, shipped, output / "images")
+    facts: Facts = {
+        "accuracy_teacher": accuracy_of(runs / "teacher"),
+        "accuracy_float": accuracy_of(runs / "student"),
+        "accuracy_int8": round(accuracy(scores, test.labels), 4),
         "images": len(shipped),
-        "accuracy_images": accuracy(scores[shipped.numpy()], test.labels[shipped]),
-        "command": f"python -m host.train_demo --epochs {options.epochs} --seed {options.seed}",
-        "date": datetime.date.today().isoformat(),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "labels": ", ".join(f'"{label}"' for label in test.classes),
-        "mean": MEAN,
-        "scale": SCALE,
-        "per_class": SHIPPED_PER_CLASS,
+        "accuracy_images": round(accuracy(scores[shipped.numpy()], test.labels[shipped]), 2),
+        "script": command,
     }
+    description = read_toml(output / DESCRIPTION)
+    description["provenance"] |= {
+        **facts, "dataset": "Fashion-MNIST (Zalando Research, MIT licence)",
+    }  # fmt: skip
+    (output / DESCRIPTION).write_text(to_toml(description), encoding="utf-8")
+    return {**description["provenance"], "command": command, "per_class": SHIPPED_PER_CLASS}
+
+
+Facts = dict[str, Any]
+
+
+def _make(options: argparse.Namespace) -> Facts:
+    command = f"python -m host.train_demo --seed {options.seed}"
+    data = load("idx", options.data, "train"), load("idx", options.data, "test")
+    configs = configurations(options.runs, options.data, options.seed, options.epochs)
+    train_all(options.runs, configs, data)
+    facts = write_model(options.runs, options.output, data, command)
+    (options.output / "README.md").write_text(README.format(**facts), encoding="utf-8")
+    options.models.mkdir(parents=True, exist_ok=True)
+    for file in (STUDENT, LOG):
+        shutil.copy(options.runs / "qkd" / file, options.models / file)
+    text = CHECKPOINT_README.format(**facts)
+    (options.models / "README.md").write_text(text, encoding="utf-8")
+    return facts
 
 
 def main() -> int:
@@ -205,22 +226,22 @@ def main() -> int:
         "--data", type=Path, default=DEFAULT_IDX, help="directory of the four IDX .gz files"
     )
     parser.add_argument("--output", type=Path, default=Path("app/demo"), help="model directory")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models/fashion-densenet"), help="checkpoint and log"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"), help="training's files")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=0, help="of each run; 0: as shipped")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     try:
-        data, test = (load("idx", options.data, split) for split in ("train", "test"))
-        facts = _facts(options, data, test, Terminal())
-    except DataError as error:
+        facts = _make(options)
+    except (DataError, CheckpointError) as error:
         print(f"train_demo: {error}", file=sys.stderr)
         return 2
     except (Interrupted, OSError) as error:
         print(f"train_demo: {error}", file=sys.stderr)
         return 1
-    (options.output / "model.toml").write_text(MODEL_TOML.format(**facts))
-    (options.output / "README.md").write_text(README.format(**facts))
     print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
     return 0
 

@@ -133,6 +133,26 @@ def test_other_connections_are_no_equal_network(
         assert status == 1 and [one["what"] for one in found["differences"]] == ["inputs"]
 
 
+def test_names_lose_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for number, name in enumerate(("red\x1b[31m", "bell\x07\n\u202e")):
+        model = CompiledModel(name)
+        x = model.input("image", (1, 1, 1, 1), 4)
+        model.output(model.conv2d(name, x, np.ones((1, 1, 1, 1), np.int8), 4, None, 0, 4))
+        paths.append(tmp_path / f"{number}.xmodel")
+        model.save(paths[-1])
+    assert main(["diff", *map(str, paths)]) == 1
+    text = capsys.readouterr().out
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "only in A: conv2d-fix red?[31m" in text and "only in B: conv2d-fix bell???" in text
+    assert _diff(capsys, paths[0], paths[1])[1]["only_in_a"] == [
+        "const-fix red\x1b[31m_weights",
+        "conv2d-fix red\x1b[31m",
+        "download red\x1b[31m_download_0",
+        "fix2float red\x1b[31m_float",
+    ]
+
+
 def test_bad_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.xmodel"
     bad.write_bytes(demo_model.read_bytes()[:1000])

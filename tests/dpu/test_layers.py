@@ -10,6 +10,7 @@ import pytest
 
 from dpu import latency
 from dpu.__main__ import main
+from dpu.builder import CompiledModel
 from dpu.compile import compile_graph
 from dpu.layers import Layer, layers_of
 from dpu.quantised import QuantisedModel
@@ -70,6 +71,38 @@ def test_what_a_layer_tells() -> None:
     assert latency.memory_cycles(stem) == stem.parameters / 32
 
 
+def test_figures_of_every_kind_with_a_window() -> None:
+    """By hand: rows * columns * outputs * taps, and the array's padding of each."""
+    model = CompiledModel("kinds")
+
+    def ones(*shape: int) -> np.ndarray:
+        return np.ones(shape, np.int8)
+
+    x = model.input("image", (1, 10, 6, 20), 4)
+    y = model.conv2d(
+        "conv", x, ones(40, 1, 3, 20), 6, ones(40), 3, 5, stride=[1, 2], pad=[1, 1, 0, 0]
+    )
+    y = model.depthwise_conv2d("depthwise", y, ones(1, 3, 3, 40), 7, ones(40), 4, 3, pad=[1] * 4)
+    y = model.transposed_conv2d("up", y, ones(8, 2, 2, 40), 4, None, 0, 3, stride=[2, 2])
+    model.output(model.avg_pool("pool", y, [4, 5], [4, 5], 3))
+    found = {layer.name: layer for layer in layers_of(model.finish())}
+    conv, depthwise, up, pool = (found[name] for name in ("conv", "depthwise", "up", "pool"))
+    assert (conv.dims, conv.kernel, conv.stride) == ([1, 5, 6, 40], [3, 1], [1, 2])
+    assert (conv.shift, conv.bias_shift) == (4 + 6 - 5, 4 + 6 - 3)
+    assert conv.macs == 5 * 6 * 40 * 3 * 20 and conv.parameters == 40 * 3 * 20 + 40
+    # Rows 5 -> 8, outputs 40 -> 48, inputs 20 -> 32.
+    assert latency.work_on_array(conv) == 8 * 6 * 48 * (2 * 3 * 32 + 1)
+    assert (depthwise.shift, depthwise.bias_shift) == (5 + 7 - 3, 5 + 7 - 4)
+    assert depthwise.macs == 5 * 6 * 40 * 9 and depthwise.parameters == 9 * 40 + 40
+    assert latency.array_cycles(depthwise) == 8 * 6 * 48 * 9 / 64
+    assert up.dims == [1, 10, 12, 8] and (up.shift, up.bias_shift) == (3 + 4 - 3, None)
+    assert up.macs == 5 * 6 * 8 * 4 * 40 and up.parameters == 8 * 4 * 40
+    # Four phases of a 1x1 convolution from 40 -> 48 to 8 -> 16 channels.
+    assert latency.work_on_array(up) == 4 * (8 * 6 * 16 * (2 * 48 + 1))
+    assert (pool.dims, pool.kernel, pool.macs, pool.parameters) == ([1, 2, 3, 8], [4, 5], 0, 0)
+    assert latency.array_cycles(pool) == 4 * 3 * 16 * 20 / 64
+
+
 @pytest.mark.parametrize("name", AMD)
 def test_the_rule_gives_what_amds_compiler_wrote(shared_dir: Path, name: str) -> None:
     """`workload_on_arch` of every op that carries it: 24 convolutions, 3 transposed, 3 pools."""
@@ -92,7 +125,9 @@ def test_the_height_is_padded_not_the_width() -> None:
 
 def test_json_has_layers_and_shares(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--json", str(demo_model)]) == 0
-    layers = json.loads(capsys.readouterr().out)["layers"]
+    facts = json.loads(capsys.readouterr().out)
+    layers = facts["layers"]
+    assert "lower bounds" in facts["cycles_are"] and "not measured" in facts["cycles_are"]
     stem = next(layer for layer in layers if layer["name"] == "features/conv0")
     assert stem["macs"] == 14 * 14 * 32 * 9 and stem["parameters"] == 32 * 9 + 32
     assert (stem["fix_in"], stem["fix_out"]) == ([7], 4)

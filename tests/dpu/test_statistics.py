@@ -74,7 +74,8 @@ def test_layers_that_look_wrong_are_marked(
     # 100 * 5 * 2 / 2^7 = 7.8, rounded: 8 needs four bits and a sign.
     assert (quiet["values"]["max"], quiet["values"]["dead_bits"]) == (8, 3)
     assert quiet["advice"][0] == "3 of 8 bits unused: fix point 4 -> 5"
-    assert quiet["weight_values"]["dead_bits"] == 4 and "weights leave 4" in quiet["advice"][1]
+    assert quiet["weight_values"]["dead_bits"] == 4
+    assert "weights leave 4 of 8 bits unused: their fix point 7 -> 11," in quiet["advice"][1]
     assert main(["inspect", str(path), "--images", str(images)]) == 0
     text = capsys.readouterr().out
     assert "int8 values on 70 images" in text and "! #1 loud: 66.7% saturated" in text
@@ -158,6 +159,14 @@ def test_bad_descriptions(
     assert main(["inspect", str(path), "--images", str(demo_model.parent / "images")]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_how_images_are_read_goes_with_images(
+    demo_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(demo_model), "--mean", "127"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "go with --images" in captured.err
 
 
 def test_bad_images(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

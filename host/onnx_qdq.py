@@ -1,0 +1,186 @@
+"""A quantised graph as ONNX with QuantizeLinear/DequantizeLinear, for CPUs and GPUs.
+
+    model = to_onnx(to_quantised(student, "densenet"))
+    onnxruntime.InferenceSession(model).run(None, {"images": images})    # NCHW float32
+
+Scales are the fix points' powers of two, zero points 0, so that runtimes take their int8 kernels.
+It is the student's function but for ties: ONNX rounds halves to even, the DPU up. Where exact
+logits are wanted, run the .xmodel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from dpu import cpu_ops
+from dpu.arithmetic import LEAKY_SLOPE, Array, pool_reciprocal
+from dpu.errors import UnsupportedError
+from dpu.program import constant, graph_outputs
+from dpu.windows import window_of
+from dpu.xir import Graph, Op
+
+OPSET = 17
+INPUT, OUTPUT = "images", "logits"
+
+
+def to_onnx(graph: Graph) -> bytes:
+    """The serialized ONNX model of a quantised graph with one input and one output.
+
+    Input "images" [N, C, H, W] float32, normalised; output "logits".
+
+    Raises
+    ------
+    UnsupportedError
+        The graph has an op that no student has, or several inputs or outputs.
+    """
+    outputs = graph_outputs(graph)
+    inputs = [op for op in graph.toposort() if op.get_type() == "data"]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UnsupportedError(f"{graph.get_name()}: one input and one output are wanted")
+    return _Converter(graph).convert(inputs[0], outputs[0])
+
+
+class _Converter:
+    """The ONNX graph under construction; values are NCHW."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.values: dict[str, str] = {}
+        self.points: dict[str, int] = {}  # of what is rounded, by the value's name
+
+    def convert(self, source: Op, result: Op) -> bytes:
+        """The whole model."""
+        self.values[source.get_name()] = INPUT
+        for op in self.graph.toposort():
+            if op.get_type() not in ("data", "const") and not _is_parameter(op):
+                self.values[op.get_name()] = self._emit(op)
+        self._node("Identity", [self.values[result.get_name()]], OUTPUT)
+        _, height, width, channels = source.get_output_tensor().dims
+        shape = result.get_output_tensor().dims[1:]
+        onnx_graph = helper.make_graph(
+            self.nodes, self.graph.get_name(),
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT,
+                                           ["N", channels, height, width])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", *_first(shape)])],
+            initializer=self.constants,
+        )  # fmt: skip
+        opset = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(onnx_graph, opset_imports=opset, ir_version=8)
+        checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+    def _emit(self, op: Op) -> str:
+        kind = op.get_type()
+        if kind == "fix":
+            return self._fix(op)
+        if kind in ("conv2d", "depthwise-conv2d"):
+            return self._convolution(op)
+        if kind in ("maxpool2d", "avgpool2d"):
+            return self._pool(op)
+        inputs = [self.values[s.get_name()] for s in op.get_input_ops_by_name("input")]
+        if kind == "concat":
+            return self._node("Concat", inputs, axis=1)
+        if kind == "add":
+            return self._node("Add", inputs)
+        if kind == "relu":
+            return self._node("Relu", inputs)
+        if kind == "relu6":
+            return self._node("Clip", [*inputs, *(self._scalar(v) for v in (0.0, 6.0))])
+        if kind == "leaky-relu":
+            return self._node("LeakyRelu", inputs, alpha=LEAKY_SLOPE)
+        if kind == "flatten":
+            return self._node("Flatten", inputs, axis=1)
+        raise UnsupportedError(f"op {op.get_name()!r}: {kind} has no ONNX form here")
+
+    def _fix(self, op: Op) -> str:
+        """Round to int8 and back; a value that is rounded alike already passes."""
+        point = int(op.get_attr("fix_point"))
+        x = self.values[op.get_input_op("input").get_name()]
+        if self.points.get(x) == point:
+            return x
+        scale, zero = self._scalar(2.0**-point), self._scalar(0, np.int8)
+        rounded = self._node("QuantizeLinear", [x, scale, zero])
+        y = self._node("DequantizeLinear", [rounded, scale, zero])
+        self.points[y] = point
+        return y
+
+    def _convolution(self, op: Op) -> str:
+        x = self.values[op.get_input_op("input").get_name()]
+        _, height, width, channels = op.get_input_tensor("input").dims
+        window = window_of(op.get_attrs(), height, width)
+        weights, weights_point = self._integers(op, "weights")
+        order = (3, 0, 1, 2) if op.get_type() == "depthwise-conv2d" else (0, 3, 1, 2)
+        weights = weights.transpose(order)
+        inputs = [x, self._parameter(weights.astype(np.int8), weights_point)]
+        if op.get_input_num("bias"):
+            bias, point = self._integers(op, "bias")
+            # Runtimes want a bias of int32 in the accumulator's scale.
+            accumulator = max(self.points[x] + weights_point, point)
+            integers = bias.astype(np.int64) << (accumulator - point)
+            inputs.append(self._parameter(integers.astype(np.int32), accumulator))
+        return self._node(
+            "Conv", inputs, group=channels // weights.shape[1],
+            kernel_shape=[window.kernel_h, window.kernel_w],
+            strides=[window.stride_h, window.stride_w],
+            dilations=[window.dilation_h, window.dilation_w],
+            pads=[window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
+        )  # fmt: skip
+
+    def _pool(self, op: Op) -> str:
+        _, height, width, _ = op.get_input_tensor("input").dims
+        window = window_of(op.get_attrs(), height, width)
+        attrs: dict[str, Any] = {
+            "kernel_shape": [window.kernel_h, window.kernel_w],
+            "strides": [window.stride_h, window.stride_w],
+            "pads": [window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
+        }
+        x = self.values[op.get_input_op("input").get_name()]
+        if op.get_type() == "maxpool2d":
+            y = self._node("MaxPool", [x], **attrs)
+            if x in self.points:
+                self.points[y] = self.points[x]
+            return y
+        y = self._node("AveragePool", [x], count_include_pad=1, **attrs)
+        numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+        factor = window.area * numerator / 2**shift
+        return y if factor == 1 else self._node("Mul", [y, self._scalar(factor)])
+
+    def _integers(self, op: Op, arg: str) -> tuple[Array, int]:
+        """A parameter's integers (in the file's order) and fix point."""
+        fix = op.get_input_op(arg)
+        values = constant(self.graph, fix.get_input_op("input"))
+        point = int(fix.get_attr("fix_point"))
+        rounded = np.asarray(cpu_ops.fix(fix, {"input": [values]}), np.float64)
+        return np.rint(rounded * 2.0**point).astype(np.int64), point
+
+    def _parameter(self, integers: Array, point: int) -> str:
+        inputs = [self._constant(integers), self._scalar(2.0**-point)]
+        return self._node("DequantizeLinear", [*inputs, self._scalar(0, integers.dtype)])
+
+    def _scalar(self, value: float, dtype: Any = np.float32) -> str:
+        return self._constant(np.array(value, dtype))
+
+    def _constant(self, array: Array) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(
+            array.shape), name))  # fmt: skip
+        return name
+
+    def _node(self, kind: str, inputs: list[str], name: str = "", **attrs: Any) -> str:
+        name = name or f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attrs))
+        return name
+
+
+def _first(shape: list[int]) -> list[int]:
+    """Channels first."""
+    return [shape[-1], *shape[:-1]] if len(shape) == 3 else shape
+
+
+def _is_parameter(op: Op) -> bool:
+    return op.get_type() == "fix" and op.get_input_op("input").get_type() == "const"

@@ -1,0 +1,202 @@
+"""Checkpoint to model directory to compiled file to app: equal at every step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
+
+import torch
+
+from app.model import load_classifier
+from dpu.engine import load_engine
+from dpu.xir import Graph
+from host.__main__ import main
+from host.compile import Choice, compile_model, plan_compile
+from host.config import Config, make_config
+from host.data import DEFAULT_IDX, DataSet, load, normalise
+from host.export import ExportError, export, load_student, read_state
+from host.networks import create
+from host.onnx_qdq import to_onnx
+from host.quantise.calibrate import calibrate
+from host.quantise.lower import to_quantised
+from host.quantise.student import Bits, Student
+from host.train import train
+
+
+def _config(folder: Path, repo_root: Path, **changes: Any) -> Config:
+    """Two steps of QAT of a tiny DenseNet on the demo's images."""
+    table: dict[str, Any] = {
+        "method": "qat",
+        "data": {"kind": "folder", "path": str(repo_root / "app" / "demo" / "images")},
+        "student": {"network": "densenet-tiny", "weights": str(folder / "float.safetensors")},
+        "training": {"epochs": 1, "batch_size": 100},
+    }
+    return make_config(table | changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
+    """The directory of a finished run."""
+    from host import checkpoint
+
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    data = load("folder", repo_root / "app" / "demo" / "images", "train")
+    network = create("densenet-tiny", in_channels=data.shape[0])
+    checkpoint.save(folder / "float.safetensors", {"student": network.state_dict()}, {"config": {}})
+    train(_config(folder, repo_root), folder / "qat")
+    return folder / "qat"
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    figures = export(run, folder)
+    assert figures["logits_equal"] and figures["images_compared"] == 60
+    return folder
+
+
+def test_the_directory_is_what_the_compiler_and_the_app_take(exported: Path) -> None:
+    quiet = plan_compile(exported, None, Choice("emulator"), lambda text: None)
+    compile_model(quiet, lambda text: None)
+    classifier = load_classifier(exported)
+    assert len(classifier.labels) == 10 and classifier.provenance["method"] == "qat"
+    assert classifier.provenance["compile"]["target"] == "emulator"
+    files = sorted(path.name for path in exported.iterdir())
+    assert files == ["model.onnx", "model.toml", "model.xmodel", "quantised.xmodel"]
+
+
+def test_checksums_and_fix_points(exported: Path) -> None:
+    from host.config import read_toml
+
+    table = read_toml(exported / "model.toml")
+    for name, told in table["checksums"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == told
+    graph = Graph.deserialize(exported / "quantised.xmodel")
+    (output,) = graph.get_attr("return_ops")
+    last = graph.get_op(output).get_input_op("input")
+    assert table["provenance"]["output_fix_point"] == last.get_attr("fix_point")
+    assert table["provenance"]["input_fix_point"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("densenet-tiny", {}),
+        ("resnet-8", {}),
+        ("mobilenet-small", {}),
+    ],
+)
+def test_onnx_is_the_student_but_for_ties(name: str, options: dict[str, Any]) -> None:
+    """QuantizeLinear rounds halves to even: classes agree nearly always, logits within steps."""
+    import onnxruntime
+
+    torch.manual_seed(1)
+    network = create(name, in_channels=1, **options)
+    student = Student(network, (1, 28, 28), Bits())
+    images = torch.randint(-128, 128, (64, 1, 28, 28)) / 128
+    calibrate(student, images)
+    student.eval()
+    session = onnxruntime.InferenceSession(
+        to_onnx(to_quantised(student, "net")), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        wanted = student(images).numpy()
+    step = 2.0 ** -list(student.fix_points().activations.values())[-1]
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 2 * step
+
+
+def test_what_cannot_be_exported_is_told(
+    run: Path, tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    float_run = run.parent / "float.safetensors"
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"no checkpoint")
+    narrow = tmp_path / "w4a4"
+    train(_config(run.parent, repo_root, quantisation={"activations": 4}), narrow)
+    cases = [
+        (tmp_path / "nothing", 2, "no such file"),
+        (float_run, 2, "method"),
+        (garbage, 2, "not a checkpoint"),
+        (narrow, 1, "clip"),
+    ]
+    for source, status, text in cases:
+        assert main(["export", str(source), "-o", str(tmp_path / "out")]) == status
+        error = capsys.readouterr().err
+        assert text in error and error.count("\n") == 1
+    assert not (tmp_path / "out" / "model.toml").exists()
+    assert main(["export", str(narrow), "-o", str(tmp_path / "out"), "--clip", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["logits_equal"]
+    target = tmp_path / "file"
+    target.write_text("in the way")
+    assert main(["export", str(run), "-o", str(target)]) == 1
+    assert "another --output" in capsys.readouterr().err
+
+
+def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> None:
+    """An 18x18 kernel: refused, and exported for the CPU where that is asked for."""
+    from host import checkpoint
+
+    data = load("folder", repo_root / "app" / "demo" / "images", "train")
+    network = create("tests.host.test_export:big_kernel", in_channels=data.shape[0])
+    checkpoint.save(tmp_path / "float.safetensors", {"student": network.state_dict()}, {})
+    student = {"network": "tests.host.test_export:big_kernel",
+               "weights": str(tmp_path / "float.safetensors")}  # fmt: skip
+    train(_config(tmp_path, repo_root, method="ptq", student=student), tmp_path / "run")
+    pair = data, load("folder", repo_root / "app" / "demo" / "images", "test")
+    with pytest.raises(ExportError, match="kernel 18x18, the DPU has 1 to 16"):
+        export(tmp_path / "run", tmp_path / "out", data=pair)
+    assert not (tmp_path / "out").exists()
+    figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
+    reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
+    assert reasons == ["kernel 18x18, the DPU has 1 to 16", "the DPU has no relu"]
+
+
+def big_kernel(in_channels: int = 1, num_classes: int = 10) -> torch.nn.Module:
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 18), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
+    )  # fmt: skip
+
+
+def _chain(student: Student, test: DataSet, folder: Path) -> None:
+    """Student = quantised file = compiled file in every logit, both engines."""
+    to_quantised(student, "net").serialize(folder / "quantised.xmodel")
+    compile_model(
+        plan_compile(folder / "quantised.xmodel", folder / "out", Choice("emulator"), print), print
+    )
+    models = [
+        load_engine(path, engine)
+        for path in (folder / "quantised.xmodel", folder / "out" / "model.xmodel")
+        for engine in ("fast", "reference")
+    ]
+    for start in range(0, len(test), 500):
+        images = normalise(test.images[start : start + 500])
+        with torch.no_grad():
+            wanted = student(images).numpy()
+        for model in models:
+            found = model.run(images.permute(0, 2, 3, 1).numpy())
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_chain_on_the_whole_test_set(repo_root: Path, tmp_path: Path) -> None:
+    """The shipped W8A8 student on the 10,000 test images: no logit differs anywhere."""
+    if not DEFAULT_IDX.is_dir():
+        pytest.skip(f"{DEFAULT_IDX} is absent: apt install dataset-fashion-mnist")
+    folder = repo_root / "models" / "fashion-densenet"
+    test = load("idx", None, "test")
+    config, state = read_state(folder / "student.safetensors")
+    loaded = load_student(folder / "student.safetensors", config, state, test)
+    _chain(loaded.student, test, tmp_path)

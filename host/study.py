@@ -31,12 +31,8 @@ COLUMNS = (
     "teacher_accuracy", "float_accuracy", "seconds", "settings",
 )  # fmt: skip
 
-# The ablation of the phases: what is left of qkd without one of them.
-ABLATED_PHASES = {
-    "qkd without co-studying": ["self-studying", "tutoring"],
-    "qkd without self-studying": ["co-studying", "tutoring"],
-    "qkd without tutoring": ["self-studying", "co-studying"],
-}
+# The ablation of the phases: self-studying alone is qat, all three are qkd, between them this.
+ABLATED_PHASES = {"qkd without co-studying": ["self-studying", "tutoring"]}
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,14 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """A short hash of the whole configuration, defaults too: what changed is done anew."""
-        text = json.dumps(asdict(make_config(self.config)), sort_keys=True)
+        """A short hash of the whole configuration, defaults too: what changed is done anew.
+
+        Of the weights that a run starts from only the run's name counts, not where it lies.
+        """
+        table = asdict(make_config(self.config))
+        for network in (table["student"], table["teacher"]):
+            network["weights"] = Path(network["weights"]).parent.name
+        text = json.dumps(table, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -239,9 +241,13 @@ def _cell(
         file = runs / master / "student.safetensors"
         config["teacher"] = {**network, "weights": str(file)}
         needs.append(master)
-    if phases:
-        named = {phase.name: phase for phase in METHODS["qkd"]}
-        config["phases"] = [dict(vars(named[name])) for name in phases]
+    if method == "qkd":
+        shares = spec.get("qkd_shares", {})
+        config["phases"] = [
+            vars(phase) | {"share": float(shares.get(phase.name, phase.share))}
+            for phase in METHODS["qkd"]
+            if phases is None or phase.name in phases
+        ]
     facts = {"method": title, "weights": weights, "activations": activations,
              "teacher": master if "teacher" in config else "",
              "temperature": training.get("temperature", "")}  # fmt: skip

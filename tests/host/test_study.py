@@ -60,6 +60,14 @@ def test_the_studys_own_cells() -> None:
     assert [phase["name"] for phase in ablated["phases"]] == ["self-studying", "tutoring"]
 
 
+def test_where_the_runs_lie_does_not_count() -> None:
+    """A table made in one place is known in another."""
+    spec = read_toml(studies.DEFAULT)
+    here, there = (studies.Study(spec, Path(place)) for place in ("results", "/elsewhere"))
+    assert [c.settings for c in here.cells] == [c.settings for c in there.cells]
+    assert len({c.settings for c in here.cells}) > 60
+
+
 def test_a_study_stops_and_goes_on(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

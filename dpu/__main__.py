@@ -51,6 +51,9 @@ def _complain(error: object, status: int) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    alone = options.colour or options.mean or options.scale or options.plugin
+    if alone and not options.images:
+        raise DpuError("--colour, --mean, --scale and --plugin go with --images")
     graph = Graph.deserialize(options.xmodel)
     with contradictions(str(options.xmodel)):
         facts = describe_graph(options.xmodel, graph)
@@ -72,8 +75,6 @@ def _drawings(facts: dict[str, Any], options: argparse.Namespace) -> dict[Path, 
         drawings[options.svg] = draw.svg(facts).encode()
     if options.html:
         drawings[options.html] = page(facts).encode()
-    if drawings and (note := draw.left_out(facts)):
-        print(f"dpu: {options.xmodel}: {note}", file=sys.stderr)
     return drawings
 
 

@@ -44,6 +44,7 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
         "outputs": [_tensor(op.get_output_tensor()) for op in graph_outputs(graph)],
         "parameters": sum(_elements(op) for op in order if op.get_type().startswith("const")),
         "subgraphs": [_subgraph(child) for child in children],
+        "cycles_are": "lower bounds for one core by the rules of dpu/latency.py, not measured",
         "layers": _layers(layers_of(graph)),
         "ops": [_op(op) for op in order],
         "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),

@@ -10,23 +10,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpu import listing
+from dpu.errors import DpuError
 from dpu.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
 
 MAX_NODES = 2000
-"""Most layers that are drawn; a DenseNet-264 has about 800."""
+"""Most layers that are drawn; a DenseNet-264 has about 400."""
 
 MAX_LINES = 20_000
-"""Most connections that are drawn."""
+"""Most connections that are drawn; a DenseNet-264 whose concats join all earlier layers anew has
+about 3,600."""
 
-_LABEL = 32
-"""Characters that fit a box."""
+SHARES = "% of the least cycles by rule, not measured"
+"""What the figures in the boxes are."""
+
+_LABEL, _BOLD = 32, 29
+"""Characters that fit a box, in small and in bold letters."""
 
 STYLE = """
 .graph { font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; background: #fff; }
 .graph text { fill: #1a1a1a; }
-.graph .what { font-weight: 600; font-size: 12px; }
+.graph .what { font-weight: 600; font-size: 11px; }
 .graph .name { fill: #555; font-size: 10px; }
-.graph .note { fill: #a00; font-weight: 600; }
+.graph .note { fill: #555; font-size: 10px; }
 .graph .lines path { fill: none; stroke: #7d8590; stroke-width: 1.2; stroke-linejoin: round; }
 .graph marker path { fill: #7d8590; }
 .graph rect { fill: #f4f4f4; stroke: #8c8c8c; }
@@ -47,7 +52,13 @@ _FAMILIES = (
 
 
 def svg(facts: dict[str, Any]) -> str:
-    """The graph of the layers in `facts` (see `describe`) as an SVG that stands alone."""
+    """The graph of the layers in `facts` (see `describe`) as an SVG that stands alone.
+
+    Raises
+    ------
+    DpuError
+        There are too many layers or connections for a picture.
+    """
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{drawing(facts, STYLE)}\n'
 
 
@@ -56,42 +67,33 @@ def escaped(text: str, limit: int = 400) -> str:
     return html.escape(listing.clipped(listing.printable(text), limit))
 
 
-def _sources(layers: Sequence[dict[str, Any]]) -> tuple[list[list[int]], bool]:
-    """What each layer reads, by number, and whether all of it could be kept."""
+def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """What each layer reads, by number."""
+    if len(layers) > MAX_NODES:
+        raise DpuError(
+            f"{len(layers):,} layers; a drawing holds {MAX_NODES:,}, --json has them all"
+        )
     number = {layer["name"]: index for index, layer in enumerate(layers)}
-    sources: list[list[int]] = []
-    left = MAX_LINES
-    for layer in layers:
-        read = list(dict.fromkeys(number[n] for n in layer["inputs"] if n in number))
-        sources.append(read[:left])
-        left -= len(sources[-1])
-    return sources, left > 0
-
-
-def left_out(facts: dict[str, Any]) -> str:
-    """One sentence about what a drawing of `facts` does not show; empty where it shows all."""
-    count = len(facts["layers"])
-    if count > MAX_NODES:
-        return f"the first {MAX_NODES:,} of {count:,} layers are drawn"
-    if not _sources(facts["layers"])[1]:
-        return f"the first {MAX_LINES:,} connections are drawn"
-    return ""
+    sources = [list(dict.fromkeys(number[n] for n in layer["inputs"])) for layer in layers]
+    count = sum(map(len, sources))
+    if count > MAX_LINES:
+        raise DpuError(f"{count:,} connections; a drawing holds {MAX_LINES:,}, --json has them all")
+    return sources
 
 
 def drawing(facts: dict[str, Any], style: str = "") -> str:
     """The <svg> element, with a style sheet of its own where it is to stand alone."""
-    layers = facts["layers"][:MAX_NODES]
-    layout = place(_sources(layers)[0])
+    layers = facts["layers"]
+    layout = place(_sources(layers))
     width, height = round(layout.width), round(layout.height)
-    title = escaped(f"{facts['name']}: {len(facts['layers'])} layers")
-    note = left_out(facts)
+    title = escaped(f"{facts['name']}: {len(layers)} layers")
     lines = "\n".join(_line(line) for line in _in_front(layout))
     nodes = "\n".join(_node(n, layer, layout.corners[n]) for n, layer in enumerate(layers))
     sheet = f"<style>{style}</style>" if style else ""
-    text = f'<text class="note" x="8" y="14">{escaped(note)}</text>' if note else ""
+    note = f'<text class="note" x="8" y="{height - 6}">{escaped(SHARES)}</text>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img">\n<title>{title}</title>{sheet}\n{text}'
+        f'viewBox="0 0 {width} {height}" role="img">\n<title>{title}</title>{sheet}\n{note}'
         f'<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
         f'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
         f'<path d="M0 0L8 4L0 8z"/></marker></defs>\n'
@@ -122,7 +124,7 @@ def _xy(point: Point) -> str:
 
 
 def _family(layer: dict[str, Any]) -> str:
-    if layer["device"] == "CPU":
+    if layer["cycles"] is None and layer["type"] != "input":
         return "cpu"
     for family, words in _FAMILIES:
         if any(word in layer["type"] for word in words):
@@ -134,8 +136,8 @@ def _node(number: int, layer: dict[str, Any], corner: Point) -> str:
     """A box with three lines: what it is, its shape, its name."""
     x, y = corner
     wrong = " wrong" if layer.get("advice") else ""
-    what = f"{listing.type_text(layer)} {listing.kernel_text(layer)}".strip()
-    what = listing.clipped(what, _LABEL - 2)  # in bold
+    kernel = f" {listing.kernel_text(layer)}".rstrip()
+    what = listing.clipped(listing.type_text(layer), _BOLD - len(kernel)) + kernel
     point = "" if layer["fix_out"] is None else f" · fix {layer['fix_out']}"
     share = "" if not layer["array_share"] else f" · {layer['array_share']:.1%}"
     shape = f"{listing.dims_text(layer['dims'])}{point}{share}"

@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from dpu import listing
-from dpu.draw import MAX_NODES, STYLE, drawing, escaped, left_out
+from dpu.draw import STYLE, drawing, escaped
 
 
 def page(facts: dict[str, Any]) -> str:
-    """The page for the facts of `describe`, values on sample inputs included where they are."""
+    """The page for the facts of `describe`, values on sample inputs included where they are.
+
+    Raises
+    ------
+    DpuError
+        There are too many layers or connections for a picture.
+    """
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return f"""<!DOCTYPE html>
@@ -73,16 +79,15 @@ def escaped_lines(lines: Sequence[str]) -> str:
 
 
 def _graph(facts: dict[str, Any]) -> str:
-    note = left_out(facts)
     return f"""<h2>Graph</h2>
-<p class="tools">Click on a box for its details. {escaped(note)}
+<p class="tools">Click on a box for its details.
 <label><input id="fit" type="checkbox"> whole width</label></p>
 <div class="split"><div class="view">{drawing(facts)}</div>
 <aside id="details"><p>No layer chosen.</p></aside></div>"""
 
 
 def _layer_table(facts: dict[str, Any]) -> str:
-    layers = facts["layers"][:MAX_NODES]
+    layers = facts["layers"]
     *rows, total = listing.layer_rows(layers)
     body = "".join(_row(row, int(row[0]), layers) for row in rows)
     foot = f"<tfoot>{_row(total, None, layers)}</tfoot>"
@@ -94,7 +99,7 @@ def _layer_table(facts: dict[str, Any]) -> str:
 def _value_table(facts: dict[str, Any]) -> str:
     if "images" not in facts:
         return ""
-    layers = facts["layers"][:MAX_NODES]
+    layers = facts["layers"]
     rows = "".join(_row(row, int(row[0]), layers) for row in listing.value_rows(layers))
     advice = "".join(f"<li>{escaped(line)}</li>" for line in listing.advice_lines(layers))
     return (
@@ -118,7 +123,7 @@ def _row(cells: Sequence[str], number: int | None, layers: Sequence[dict[str, An
 
 def _details(facts: dict[str, Any]) -> list[list[list[str]]]:
     """For each layer what a click shows: pairs of a word and a text."""
-    return [_pairs(number, layer) for number, layer in enumerate(facts["layers"][:MAX_NODES])]
+    return [_pairs(number, layer) for number, layer in enumerate(facts["layers"])]
 
 
 def _pairs(number: int, layer: dict[str, Any]) -> list[list[str]]:

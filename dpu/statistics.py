@@ -213,4 +213,5 @@ def _about_weights(layer: Layer, told: dict[str, Any]) -> list[str]:
     if values["min"] == values["max"] == 0:
         return ["all weights are zero"]
     text = f"weights leave {values['dead_bits']} of 8 bits unused: their fix point {point}"
-    return [f"{text} -> {point + 1}, unless they are meant to be narrow"]
+    # Unlike values on samples these are all there are: no bit need be spared.
+    return [f"{text} -> {point + values['dead_bits']}, unless they are meant to be narrow"]

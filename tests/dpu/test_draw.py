@@ -203,3 +203,14 @@ def test_pictures_need_no_network_and_say_what_their_figures_are(
         )
         assert "% of the least cycles by rule, not measured" in text
     assert "not measurements" in text
+
+
+@pytest.mark.parametrize("name", ["pointpillars_quantized", "pointpillars_zcu104_vai25"])
+def test_what_the_dpu_does_not_compute_looks_different(
+    shared_dir: Path, tmp_path: Path, name: str
+) -> None:
+    """A compiled file names the device, a quantised one leaves it to the kind of op."""
+    svg = _draw(shared_dir / "models" / f"{name}.xmodel", tmp_path)[0]
+    cpu = [box for box in _boxes(svg) if "cpu" in box.get("class", "").split()]
+    kinds = [next(box.iter(f"{SVG}text")).text for box in cpu]
+    assert kinds == ["transpose", "PPScatterV2", "transpose"]

@@ -160,6 +160,8 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
     figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
     reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
     assert reasons == ["kernel 18x18, the DPU has 1 to 16", "the DPU has no relu"]
+    plan = plan_compile(tmp_path / "out", None, Choice("emulator"), print)
+    assert compile_model(plan, print)["checks"][0].startswith("2 DPU subgraphs; on the CPU: ")
 
 
 def big_kernel(in_channels: int = 1, num_classes: int = 10) -> torch.nn.Module:

@@ -54,7 +54,7 @@ def on_cpu(graph: Graph) -> dict[str, str]:
     """The ops of a quantised graph that stay on the CPU, by name, each with the reason."""
     with contradictions(graph.get_name()):
         compiler = _Compiler(graph)
-        compiler.compile()
+        compiler.place()
         return compiler.reasons
 
 
@@ -94,12 +94,16 @@ class _Compiler:
         self._moved: dict[tuple[str, str], Op] = {}  # uploads, downloads and conversions
         self._sinks: dict[str, _Sink | None] = {}
 
-    def compile(self) -> Graph:
-        outputs = graph_outputs(self.graph)
+    def place(self) -> None:
+        """Put every op on its device."""
         for op in self.graph.toposort():
             if op.get_name() not in self.ints and not _is_parameter(op):
                 self._add(op)
-        names = [self._float(op).get_name() for op in outputs]
+
+    def compile(self) -> Graph:
+        """The whole compiled graph."""
+        self.place()
+        names = [self._float(op).get_name() for op in graph_outputs(self.graph)]
         compiled = self.model.finish()
         compiled.set_attr("return_ops", names, "string_vec_value")
         return compiled

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpu import cpu_ops, fix_ops, latency
+from dpu.compile import on_cpu
 from dpu.errors import DpuError, contradictions
 from dpu.layers import Layer, fix_point_of, layers_of
 from dpu.program import CONSTANTS, INPUTS, graph_outputs
@@ -44,11 +45,20 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
         "outputs": [_tensor(op.get_output_tensor()) for op in graph_outputs(graph)],
         "parameters": sum(_elements(op) for op in order if op.get_type().startswith("const")),
         "subgraphs": [_subgraph(child) for child in children],
+        "left_to_cpu": {} if children else _left_to_cpu(graph),
         "cycles_are": "lower bounds for one core by the rules of dpu/latency.py, not measured",
         "layers": _layers(layers_of(graph)),
         "ops": [_op(op) for op in order],
         "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),
     }
+
+
+def _left_to_cpu(graph: Graph) -> dict[str, str]:
+    """What a compiler would put on the CPU, by name, with the reason (dpu/compile.py)."""
+    try:
+        return on_cpu(graph)
+    except DpuError as error:
+        return {"cannot be compiled": str(error)}
 
 
 def _layers(layers: list[Layer]) -> list[dict[str, Any]]:

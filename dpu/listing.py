@@ -45,7 +45,9 @@ def head_lines(facts: dict[str, Any]) -> list[str]:
     if facts["not_built_in"]:
         names = [clipped(name) for name in facts["not_built_in"][:MAX_CELL]]
         text.append(f"not built in, need --plugin: {', '.join(names)}")
-    return text
+    left = list(facts["left_to_cpu"].items())
+    text += [f"left to the CPU: {clipped(op)}: {clipped(why)}" for op, why in left[:MAX_PARTS]]
+    return text + _left_out(len(left), MAX_PARTS, "ops of the CPU")
 
 
 def subgraph_lines(facts: dict[str, Any]) -> list[str]:

@@ -233,10 +233,18 @@ class CompiledModel:
         if values.dtype != np.int8:
             raise DpuError(f"{name!r} holds {values.dtype}, not int8")
         attrs = {"shape": list(values.shape), "data_type": "XINT8", "data": b"", "device": "DPU"}
+        name = self._unused(name)
         self._parameters[name] = values.tobytes()
         op = self._quantised(self.graph.create_op(name, "const-fix", attrs), fix_point)
         op.get_output_tensor()._name = f"{name.removesuffix('_new')}_fix"
         return op
+
+    def _unused(self, name: str) -> str:
+        """`name`, or a number behind it: of parameters that two layers share each has its own."""
+        free, number = name, len(self._parameters)
+        while free in self._parameters:
+            free, number = f"{name}_{number}", number + 1
+        return free
 
     @staticmethod
     def _quantised(op: Op, fix_point: int) -> Op:
@@ -261,7 +269,7 @@ def partition(graph: Graph) -> list[tuple[str, list[Op]]]:
     one device and hangs together is one stretch; each input of the user's is its own, as in
     AMD's files. What depends on no input goes with its first reader.
     """
-    constants = _constants(graph)
+    constants = constant_ops(graph)
     stages: dict[Op, int] = {}
     stretches: dict[Op, list[Op]] = {}  # by the op that opened them
     home: dict[Op, Op] = {}
@@ -283,7 +291,7 @@ def partition(graph: Graph) -> list[tuple[str, list[Op]]]:
     return [(_device(ops[-1]), ops) for ops in ordered]
 
 
-def _constants(graph: Graph) -> set[Op]:
+def constant_ops(graph: Graph) -> set[Op]:
     """The ops that depend on no input of the graph."""
     found: set[Op] = set()
     for op in graph.toposort():

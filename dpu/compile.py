@@ -20,7 +20,7 @@ import numpy as np
 
 from dpu import cpu_ops
 from dpu.arithmetic import MAX_SHIFT, Array, is_leaky_slope, least_bias_shift
-from dpu.builder import QUANTISED, CompiledModel
+from dpu.builder import QUANTISED, CompiledModel, constant_ops
 from dpu.errors import UnsupportedError, contradictions
 from dpu.limits import MAX_POOL, window_limit
 from dpu.program import CONSTANTS, constant, graph_outputs
@@ -80,6 +80,8 @@ class _Compiler:
 
     Attributes
     ----------
+    outputs : the ops whose values the graph gives, in order
+    parameters : the ops that depend on no input
     ints : the int8 op that holds a quantised op's value, by the quantised op's name
     floats : the float32 op that does
     reasons : why an op is on the CPU
@@ -88,6 +90,8 @@ class _Compiler:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.model = CompiledModel(graph.get_name())
+        self.outputs = dict.fromkeys(graph_outputs(graph))
+        self.parameters = constant_ops(graph)
         self.ints: dict[str, Op] = {}
         self.floats: dict[str, Op] = {}
         self.reasons: dict[str, str] = {}
@@ -97,13 +101,13 @@ class _Compiler:
     def place(self) -> None:
         """Put every op on its device."""
         for op in self.graph.toposort():
-            if op.get_name() not in self.ints and not _is_parameter(op):
+            if op.get_name() not in self.ints and op not in self.parameters:
                 self._add(op)
 
     def compile(self) -> Graph:
         """The whole compiled graph."""
         self.place()
-        names = [self._float(op).get_name() for op in graph_outputs(self.graph)]
+        names = [self._float(op).get_name() for op in self.outputs]
         compiled = self.model.finish()
         compiled.set_attr("return_ops", names, "string_vec_value")
         return compiled
@@ -129,7 +133,7 @@ class _Compiler:
         fixes = op.get_fanout_ops()
         dims = op.get_output_tensor().dims
         same = {int(f.get_attr("fix_point")) for f in fixes if _is_dpu_fix(f)}
-        if len(same) == 1 and all(_is_dpu_fix(f) for f in fixes):
+        if len(same) == 1 and all(_is_dpu_fix(f) for f in fixes) and op not in self.outputs:
             data = self.model.data(op.get_name(), dims, same.pop())
             self._rename(data, fixes[0].get_name())
             self.ints |= {fix.get_name(): data for fix in fixes}
@@ -141,7 +145,7 @@ class _Compiler:
         """A fix that belongs to no op before it: of a value that is real on the CPU."""
         source = op.get_input_op("input")
         held = self.ints.get(source.get_name())
-        if held is not None and int(op.get_attr("fix_point")) == _point(held):
+        if held is not None and _rounds_to(op, _point(held)):
             self.ints[op.get_name()] = held  # rounds what is rounded alike already
         else:
             self._copy(op)
@@ -149,13 +153,12 @@ class _Compiler:
     def _copy(self, op: Op) -> None:
         """The op as it is, in float32 on the CPU."""
         inputs = {
-            arg: [self._parameter(s) if _is_parameter(s) else self._float(s) for s in sources]
-            for arg, sources in op.get_input_ops().items()
+            arg: [self._float(s) for s in sources] for arg, sources in op.get_input_ops().items()
         }
         self.floats[op.get_name()] = self._cpu(op, inputs)
 
     def _parameter(self, op: Op) -> Op:
-        """A constant, or a fix of one, on the CPU."""
+        """What depends on no input, on the CPU."""
         if op.get_name() not in self.floats:
             inputs = {arg: [self._parameter(s) for s in sources]
                       for arg, sources in op.get_input_ops().items()}  # fmt: skip
@@ -181,6 +184,8 @@ class _Compiler:
         limit = window_limit(op)
         if limit:
             raise _Refusal(limit)
+        if op.get_input_num("input") != len(self._values(op)):
+            raise _Refusal("an operand is a constant")
         for source in self._values(op):
             if self._grid(source) is None:
                 raise _Refusal(f"its input {source.get_name()!r} is not rounded by a fix")
@@ -189,12 +194,12 @@ class _Compiler:
         ends = [op, *([sink.activation] if sink.activation else [])]
         self.ints |= {end.get_name(): made for end in ends}
         for reader in ends[-1].get_fanout_ops():
-            if reader.get_type() == "fix" and int(reader.get_attr("fix_point")) == sink.fix_point:
+            if _rounds_to(reader, sink.fix_point):
                 self.ints[reader.get_name()] = made
 
     def _values(self, op: Op) -> list[Op]:
         """The inputs that are computed."""
-        return [s for s in op.get_input_ops_by_name("input") if not _is_parameter(s)]
+        return [s for s in op.get_input_ops_by_name("input") if s not in self.parameters]
 
     def _sink(self, op: Op) -> _Sink | None:
         """Where the op's result is rounded, or None where it leaves as a real number."""
@@ -205,10 +210,11 @@ class _Compiler:
     def _find_sink(self, op: Op) -> _Sink | None:
         readers, activation = op.get_fanout_ops(), None
         takes = op.get_type() in _CONVOLUTIONS or op.get_type() == "add"
-        if takes and len(readers) == 1 and _fuses(readers[0]):
+        if takes and len(readers) == 1 and _fuses(readers[0]) and op not in self.outputs:
             activation = readers[0]
             readers = activation.get_fanout_ops()
         last = activation or op
+        readers = [] if last in self.outputs else readers  # it leaves before any of them rounds
         fixes = [reader for reader in readers if _is_dpu_fix(reader)]
         points = {int(fix.get_attr("fix_point")) for fix in fixes}
         if fixes and len(fixes) == len(readers) and len(points) == 1:
@@ -260,6 +266,8 @@ class _Compiler:
     def _float(self, op: Op) -> Op:
         """An op's value as float32 on the CPU."""
         name = op.get_name()
+        if op in self.parameters:
+            return self._parameter(op)
         if name in self.floats:
             return self.floats[name]
         held = self.ints[name]
@@ -303,6 +311,8 @@ class _Compiler:
         if bias is not None and not least <= accumulator - bias_point <= MAX_SHIFT:
             text = f"bias shift {accumulator - bias_point}, the DPU has {least} to {MAX_SHIFT}"
             raise _Refusal(text)
+        if bias is not None and np.any(np.int64(bias) % (1 << max(0, bias_point - accumulator))):
+            raise _Refusal(f"bias shift {accumulator - bias_point}, which would round the bias")
         return self.model.conv2d(
             op.get_name(), self._int(source), weights, weights_point, bias, bias_point,
             sink.fix_point, stride=op.get_attr("stride"), pad=_pad(op),
@@ -313,7 +323,7 @@ class _Compiler:
     def _integers(self, op: Op, arg: str) -> tuple[Array, int]:
         """A parameter's int8 values and its fix point."""
         fix = op.get_input_op(arg)
-        if not _is_dpu_fix(fix) or fix.get_input_op("input").get_type() not in CONSTANTS:
+        if not _is_int8_fix(fix) or fix.get_input_op("input").get_type() not in CONSTANTS:
             raise _Refusal(f"its {arg} are not a rounded constant")
         values = constant(self.graph, fix.get_input_op("input"))
         point = int(fix.get_attr("fix_point"))
@@ -328,15 +338,15 @@ class _Compiler:
 
     def _pool(self, op: Op, sink: _Sink) -> Op:
         source = self._int(op.get_input_op("input"))
-        kernel, stride = op.get_attr("kernel"), op.get_attr("stride")
+        kernel, stride, pad = op.get_attr("kernel"), op.get_attr("stride"), _pad(op)
         if cpu_ops.attr(op, "global", False):
             _, height, width, _ = op.get_input_tensor("input").dims
-            kernel, stride = [width, height], [1, 1]
+            kernel, stride, pad = [width, height], [1, 1], [0, 0, 0, 0]
         if op.get_type() == "maxpool2d":
             if _point(source) != sink.fix_point:
                 raise _Refusal("a max pool that changes the fix point")
-            return self.model.max_pool(op.get_name(), source, kernel, stride, _pad(op))
-        return self.model.avg_pool(op.get_name(), source, kernel, stride, sink.fix_point, _pad(op))
+            return self.model.max_pool(op.get_name(), source, kernel, stride, pad)
+        return self.model.avg_pool(op.get_name(), source, kernel, stride, sink.fix_point, pad)
 
     def _concat(self, op: Op, sink: _Sink) -> Op:
         sources = []
@@ -349,8 +359,6 @@ class _Compiler:
         return self.model.concat(op.get_name(), sources, int(op.get_attr("axis")))
 
     def _join(self, op: Op, sink: _Sink) -> Op:
-        if op.get_input_num() < 2 or any(_is_parameter(s) for s in op.get_input_ops()["input"]):
-            raise _Refusal("an operand is a constant")
         dims = {tuple(tensor.dims) for tensor in op.get_input_tensors("input")}
         if len(dims) != 1:
             raise _Refusal("its operands have different shapes")
@@ -392,19 +400,23 @@ _EMITTERS: dict[str, Callable[[_Compiler, Op, _Sink], Op]] = {
 
 
 def _is_dpu_fix(op: Op) -> bool:
-    """Whether the op rounds to the DPU's int8."""
+    """Whether the op rounds to int8 as the DPU does."""
+    mode = QUANTISED["round_mode"]
+    return _is_int8_fix(op) and cpu_ops.attr(op, "round_mode", mode) == mode
+
+
+def _rounds_to(op: Op, point: int) -> bool:
+    """Whether the op rounds as the DPU does, to this fix point."""
+    return _is_dpu_fix(op) and int(op.get_attr("fix_point")) == point
+
+
+def _is_int8_fix(op: Op) -> bool:
+    """Whether the op rounds to int8, in any way."""
     return (
         op.get_type() == "fix"
         and int(op.get_attr("bit_width")) == QUANTISED["bit_width"]
         and bool(cpu_ops.attr(op, "if_signed", True))
     )
-
-
-def _is_parameter(op: Op) -> bool:
-    """A constant, or a fix of one."""
-    if op.get_type() == "fix":
-        return op.get_input_op("input").get_type() in CONSTANTS
-    return op.get_type() in CONSTANTS
 
 
 def _fuses(op: Op) -> bool:

@@ -89,11 +89,10 @@ class Model:
         return self.run_all(*inputs)[self.program.outputs[0].get_name()]
 
     def run_all(self, *inputs: Any) -> dict[str, Array]:
-        """All outputs as float32, by op name."""
-        keep = {op.get_name() for op in self.program.outputs}
-        found = self.trace(*inputs, keep=keep)
-        points = {op.get_name(): op.get_output_tensor() for op in self.program.outputs}
-        return {name: as_float(value, points[name]) for name, value in found.items()}
+        """All outputs as float32, by op name, in the graph's order."""
+        tensors = {op.get_name(): op.get_output_tensor() for op in self.program.outputs}
+        found = self.trace(*inputs, keep=set(tensors))
+        return {name: as_float(found[name], tensor) for name, tensor in tensors.items()}
 
     def trace(self, *inputs: Any, keep: set[str] | None = None) -> dict[str, Array]:
         """The value of every computed tensor (or of the ops in `keep`), by op name."""

@@ -90,6 +90,11 @@ class Program:
         kind, rank = op.get_type().removesuffix("-fix"), len(op.get_output_tensor().dims)
         if op.get_type() in self.plugins or rank == 0:
             return False
+        moving = self._moving_sources(op)
+        if len({s.get_output_tensor().ndim for s in moving}) > 1:
+            return False  # numpy aligns the last axes, so that batches would meet other axes
+        if kind == "concat" and len(moving) != op.get_input_num("input"):
+            return False  # a constant has no batch
         if kind == "transpose":
             return bool(op.get_attr("order")[0] == 0)
         if kind in ("concat", "softmax"):

@@ -12,6 +12,7 @@ A value that only concats read has no fix of its own, the concat's rounds for it
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,8 +166,11 @@ class QuantisedModel:
     # -- pieces ----------------------------------------------------------------------------
 
     def _name(self, name: str) -> str:
-        """As AMD's exporter names ops: after the graph."""
-        return f"{self.graph.get_name()}__{name}"
+        """As AMD's exporter names ops: after the graph, with underscores for all else."""
+        clean = re.sub(r"\W", "_", f"{self.graph.get_name()}__{name}")
+        while self.graph.has_op(clean):  # "a/b_c" and "a_b/c"
+            clean += "_"
+        return clean
 
     def _activated(self, op: Op, nonlinear: str) -> Op:
         if nonlinear == "NONE":

@@ -510,6 +510,10 @@ class Graph(AttrHolder):
             raise DpuError(f"no op called {name!r}")
         return self._ops[name]
 
+    def has_op(self, name: str) -> bool:
+        """Whether there is an op called `name`; the emulation's own, as add_child."""
+        return name in self._ops
+
     def get_ops(self) -> set[Op]:
         """All ops, in no order (as in XIR)."""
         return set(self._ops.values())

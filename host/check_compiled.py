@@ -29,9 +29,9 @@ _GLUE = {
 def check_compiled(graph: Graph, quantised: Graph, target: Target) -> list[str]:
     """What is right with a compiled graph, each as a line for the reader.
 
-    It has one DPU subgraph (for the emulator at least one), is for the target's DPU, has the quantised graph's fix points at its
-    inputs and outputs, the same parameters byte for byte, and on the emulation gives the same
-    outputs for random int8 images.
+    It has one DPU subgraph (for the emulator at least one), is for the target's DPU, has the
+    quantised graph's fix points at its inputs and outputs, the same parameters byte for byte, and
+    on the emulation gives the same outputs for random int8 images.
 
     Raises
     ------

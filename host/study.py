@@ -313,21 +313,37 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
 
     found = summary(rows)
     widths = sorted({b for _, b in found if b != "float"}, reverse=True)
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
+    low, high = _axis(found)
+    axes.set_ylim(low, high)
     for number, method in enumerate(methods):
         points = [(i, found[method, w]) for i, w in enumerate(widths) if (method, w) in found]
         means = [statistics.mean(values) for _, values in points]
         spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in points]
         at = [i + 0.05 * (number - len(methods) / 2) for i, _ in points]  # side by side
-        axes.errorbar(at, means, spreads, marker="o", capsize=3, label=method)
+        line = axes.errorbar(at, means, spreads, marker="o", capsize=3, linewidth=0.8, label=method)
+        for x, mean in zip(at, means, strict=True):
+            if mean < low:  # as text at the edge, so that the others keep their room
+                axes.annotate(f"{method} {mean:.1f} ↓", (x, low), color=line[0].get_color(),
+                              fontsize=8, va="bottom")  # fmt: skip
     for (method, bits), values in found.items():
         if bits == "float":
             axes.axhline(statistics.mean(values), linestyle="--", linewidth=0.8, color="grey")
-            axes.annotate(method, (0, statistics.mean(values)), fontsize=7, color="grey")
+            axes.annotate(method, (0.99, statistics.mean(values)), fontsize=7, color="grey",
+                          xycoords=("axes fraction", "data"), ha="right", va="bottom")  # fmt: skip
     axes.set_xticks(range(len(widths)), widths)
     axes.set_ylabel("top-1, % of the test set")
     if methods:
-        axes.legend(fontsize=8)
+        figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(path)
     plt.close(figure)
+
+
+def _axis(found: Mapping[tuple[str, str], list[float]]) -> tuple[float, float]:
+    """Limits that show what was trained; what was only rounded (ptq) can lie far below."""
+    trained = [
+        value for (method, _), values in found.items() if method != "ptq" for value in values
+    ]
+    values = trained or [value for values in found.values() for value in values]
+    return min(values) - 0.5, max(values) + 0.5

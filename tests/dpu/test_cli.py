@@ -24,9 +24,9 @@ def images(tmp_path: Path) -> Path:
 def test_inspect_for_a_reader(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(demo_model)]) == 0
     text = capsys.readouterr().out
-    assert "model, compiled" in text and "subgraph 1: DPU" in text
+    assert "densenet_small, compiled" in text and "subgraph 1: DPU" in text
     assert "1x28x28x1 xint8, fix point 7" in text
-    assert "conv2d+relu  3x3/2   1x14x14x32" in text and "conv2d-fix" not in text
+    assert "conv2d+relu  3x3/2   1x14x14x16" in text and "conv2d-fix" not in text
     assert main(["inspect", "--ops", str(demo_model)]) == 0
     assert "conv2d-fix" in capsys.readouterr().out
 
@@ -36,7 +36,7 @@ def test_inspect_for_a_program(demo_model: Path, capsys: pytest.CaptureFixture[s
     facts = json.loads(capsys.readouterr().out)
     assert facts["kind"] == "compiled" and facts["not_built_in"] == []
     assert facts["outputs"][0]["dims"] == [1, 10]
-    stem = next(op for op in facts["ops"] if op["name"] == "features/conv0")
+    stem = next(op for op in facts["ops"] if op["name"] == "densenet_small__features_conv0")
     assert stem["type"] == "conv2d-fix" and 0 <= stem["shift"] <= 16
 
 
@@ -65,7 +65,8 @@ def test_inputs_and_outputs_by_name(
     demo_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.npy"
-    names = ["--input", f"input={images}", "--output", f"logits_float={out}"]
+    names = ["--input", f"densenet_small__input={images}"]
+    names += ["--output", f"densenet_small__logits_={out}"]
     assert main(["run", str(demo_model), *names, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == {str(out): [40, 10]}
 

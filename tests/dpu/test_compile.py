@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from dpu.builder import EMULATOR_DPU_NAME, CompiledModel
+from dpu.builder import EMULATOR_DPU_NAME, QUANTISED, CompiledModel
 from dpu.compile import compile_graph, on_cpu
 from dpu.cpu_ops import load_plugins
 from dpu.engine import load_engine
@@ -210,3 +211,178 @@ def test_two_branches_of_the_dpu_keep_their_own_parameters() -> None:
     for number in range(2):
         op = graph.get_op(f"conv{number}_weights")
         np.testing.assert_array_equal(constant(graph, op), weights + number)
+
+
+# -- graphs that QuantisedModel does not write, but other exporters may -----------------------
+
+
+class _Raw:
+    """A quantised graph op by op: 6x6x3 images of fix point 5, 1x1 convolutions."""
+
+    def __init__(self) -> None:
+        self.model, self.rng = QuantisedModel("raw"), np.random.default_rng(0)
+        self.x = self.model.input("image", (1, 6, 6, 3), 5)
+
+    def op(self, name: str, kind: str, *inputs: Any, **attrs: Any) -> Any:
+        return self.model.graph.create_op(name, kind, attrs, {"input": list(inputs)})
+
+    def fix(self, name: str, x: Any, point: int, **attrs: Any) -> Any:
+        return self.op(name, "fix", x, **{**QUANTISED, "fix_point": point, **attrs})
+
+    def parameter(self, name: str, *shape: int, point: int = 6) -> Any:
+        values = self.rng.integers(-40, 40, shape, dtype=np.int8)
+        return self.model._constant(name, values, point)
+
+    def conv(self, name: str, x: Any, weights: Any = None, bias: Any = None) -> Any:
+        weights = weights or self.parameter(f"{name}_weights", 3, 1, 1, 3)
+        inputs = {"input": [x], "weights": [weights], **({"bias": [bias]} if bias else {})}
+        attrs = {"kernel": [1, 1], "stride": [1, 1], "pad_mode": "FLOOR"}
+        return self.model.graph.create_op(name, "conv2d", attrs, inputs)
+
+    def returns(self, *ops: Any) -> Graph:
+        names = [op.get_name() for op in ops]
+        self.model.graph.set_attr("return_ops", names, "string_vec_value")
+        return self.model.graph
+
+
+def _read_before_its_relu(raw: _Raw) -> Graph:
+    conv = raw.conv("conv", raw.x)
+    return raw.returns(conv, raw.fix("out", raw.op("relu", "relu", conv), 2))
+
+
+def _read_before_its_fix(raw: _Raw) -> Graph:
+    conv = raw.conv("conv", raw.x)
+    return raw.returns(raw.fix("out", raw.conv("next", raw.fix("fix", conv, 2)), 2), conv)
+
+
+def _read_before_its_concat(raw: _Raw) -> Graph:
+    conv = raw.conv("conv", raw.x)
+    return raw.returns(conv, raw.fix("out", raw.op("both", "concat", conv, raw.x, axis=3), 5))
+
+
+def _input_is_output(raw: _Raw) -> Graph:
+    return raw.returns(raw.x.get_input_op("input"), raw.fix("out", raw.conv("conv", raw.x), 3))
+
+
+def _four_bits_behind_eight(raw: _Raw) -> Graph:
+    eight = raw.fix("eight", raw.conv("conv", raw.x), 3)
+    return raw.returns(raw.fix("four", eight, 3, bit_width=4))
+
+
+def _unsigned_behind_signed(raw: _Raw) -> Graph:
+    signed = raw.fix("signed", raw.conv("conv", raw.x), 3)
+    return raw.returns(raw.fix("unsigned", signed, 3, if_signed=False))
+
+
+def _four_bits_behind_a_pool(raw: _Raw) -> Graph:
+    eight = raw.fix("eight", raw.conv("conv", raw.x), 3)
+    pool = raw.op("pool", "maxpool2d", eight, kernel=[2, 2], stride=[2, 2], pad_mode="FLOOR")
+    return raw.returns(raw.fix("four", pool, 3, bit_width=4))
+
+
+def _other_rounding(raw: _Raw) -> Graph:
+    return raw.returns(raw.fix("out", raw.conv("conv", raw.x), 2, round_mode="STD_ROUND"))
+
+
+def _other_rounding_of_weights(raw: _Raw) -> Graph:
+    weights = raw.parameter("weights", 3, 1, 1, 3).get_input_op("input")
+    rounded = raw.fix("rounded", weights, 5, round_mode="PY3_ROUND")
+    return raw.returns(raw.fix("out", raw.conv("conv", raw.x, rounded), 2))
+
+
+def _shared_parameters(raw: _Raw) -> Graph:
+    """By two convolutions, of which another device lies between, and as weights and bias."""
+    weights, bias = raw.parameter("weights", 3, 1, 1, 3), raw.parameter("bias", 3)
+    first = raw.fix("first_fix", raw.conv("first", raw.x, weights, bias), 5)
+    second = raw.fix("second_fix", raw.conv("second", first, weights, bias), 5)
+    third = raw.conv("third", raw.fix("gate", raw.op("sigmoid", "sigmoid", second), 7), weights)
+    return raw.returns(raw.fix("out", third, 4))
+
+
+def _reshaped_weights(raw: _Raw) -> Graph:
+    weights = raw.op("reshape", "reshape", raw.parameter("weights", 3, 3), shape=[3, 1, 1, 3])
+    return raw.returns(raw.fix("out", raw.conv("conv", raw.x, weights), 3))
+
+
+def _computed_constant(raw: _Raw) -> Graph:
+    parts = raw.parameter("a", 1, 6, 6, 1), raw.parameter("b", 1, 6, 6, 2)
+    both = raw.fix("both_fix", raw.op("both", "concat", *parts, axis=3), 6)
+    pool = raw.op("pool", "maxpool2d", both, kernel=[1, 1], stride=[1, 1], pad_mode="FLOOR")
+    return raw.returns(raw.fix("out", raw.op("sum", "add", raw.x, pool), 3))
+
+
+def _bias_that_the_dpu_would_round(raw: _Raw) -> Graph:
+    weights = raw.parameter("weights", 3, 1, 1, 3, point=2)
+    conv = raw.conv("conv", raw.x, weights, raw.parameter("bias", 3, point=9))
+    return raw.returns(raw.fix("out", conv, 3))
+
+
+def _global_pool_with_a_pad(raw: _Raw) -> Graph:
+    attrs = {"kernel": [2, 2], "stride": [1, 1], "pad": [1, 1, 1, 1], "global": True}
+    pool = raw.op("pool", "avgpool2d", raw.x, pad_mode="FLOOR", **attrs)
+    return raw.returns(raw.fix("out", pool, 6))
+
+
+def _equal_fixes(raw: _Raw) -> Graph:
+    conv = raw.conv("conv", raw.x)
+    one, other = raw.fix("one", conv, 3), raw.fix("other", conv, 3)
+    return raw.returns(raw.fix("out", raw.op("sum", "add", one, other), 3), one)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        _read_before_its_relu, _read_before_its_fix, _read_before_its_concat, _input_is_output,
+        _four_bits_behind_eight, _unsigned_behind_signed, _four_bits_behind_a_pool,
+        _other_rounding, _other_rounding_of_weights, _shared_parameters, _reshaped_weights,
+        _computed_constant, _bias_that_the_dpu_would_round, _global_pool_with_a_pad, _equal_fixes,
+    ],
+)  # fmt: skip
+def test_other_exporters_graphs_keep_their_outputs(
+    build: Callable[[_Raw], Graph], tmp_path: Path
+) -> None:
+    graph = build(_Raw())
+    compile_graph(graph).serialize(tmp_path / "compiled.xmodel")
+    images = np.random.default_rng(1).integers(-128, 128, (8, 6, 6, 3)) / 32
+    wanted = list(load_engine(graph, "reference").run_all(images).values())
+    for engine in ("fast", "reference"):
+        found = list(load_engine(tmp_path / "compiled.xmodel", engine).run_all(images).values())
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_parameters_of_other_rounding_stay_on_the_dpu() -> None:
+    """How weights were rounded does not matter once they are int8."""
+    assert not on_cpu(_other_rounding_of_weights(_Raw()))
+
+
+def test_outputs_come_in_the_order_of_return_ops() -> None:
+    raw = _Raw()
+    ops = [raw.fix(f"out{number}", raw.conv(f"conv{number}", raw.x), 3) for number in range(9)]
+    model = load_engine(raw.returns(*reversed(ops)))
+    assert list(model.run_all(np.zeros((1, 6, 6, 3)))) == [op.get_name() for op in reversed(ops)]
+
+
+def _concat_with_a_constant(raw: _Raw) -> Graph:
+    part = raw.parameter("part", 1, 6, 6, 2, point=5)
+    return raw.returns(raw.fix("out", raw.op("both", "concat", raw.x, part, axis=3), 5))
+
+
+def _sum_of_a_map_and_a_vector(raw: _Raw) -> Graph:
+    """6x6x3 and 1x3, which numpy joins along the channels."""
+    pool = raw.op("pool", "maxpool2d", raw.x, kernel=[6, 6], stride=[1, 1], pad_mode="FLOOR")
+    flat = raw.op("flat", "flatten", raw.fix("fix", pool, 5), start_axis=1, end_axis=3)
+    half = raw.op("half", "maxpool2d", raw.x, kernel=[2, 2], stride=[2, 2], pad_mode="FLOOR")
+    return raw.returns(raw.fix("out", raw.op("sum", "add", half, flat), 4))
+
+
+@pytest.mark.parametrize("build", [_concat_with_a_constant, _sum_of_a_map_and_a_vector])
+def test_a_batch_is_its_images_one_by_one(build: Callable[[_Raw], Graph]) -> None:
+    graph = build(_Raw())
+    images = np.random.default_rng(1).integers(-128, 128, (3, 6, 6, 3)) / 32
+    reference = load_engine(graph, "reference")
+    wanted = np.concatenate([reference.run(images[i : i + 1]) for i in range(len(images))])
+    for model in (graph, compile_graph(graph)):
+        for engine in ("fast", "reference"):
+            np.testing.assert_array_equal(load_engine(model, engine).run(images), wanted)

@@ -121,7 +121,7 @@ def test_values_stand_in_the_page(
     assert main([*command, "--html", str(html)]) == 0
     text = html.read_text()
     assert "Values on 2 images" in text and 'class="wrong"' in text and " wrong" in text
-    assert "#0 input: 100.0% saturated: fix point 7 -&gt; 6" in text
+    assert "#0 densenet_small__input: 100.0% saturated: fix point 7 -&gt; 6" in text
 
 
 @pytest.mark.parametrize("option", ["--svg", "--html"])

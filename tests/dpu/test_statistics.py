@@ -96,12 +96,12 @@ def test_images_as_model_toml_says(demo_model: Path, capsys: pytest.CaptureFixtu
     folder = demo_model.parent / "images" / "Bag"
     facts = _inspect(capsys, demo_model, "--images", folder)
     assert facts["images"] == len(list(folder.iterdir()))
-    image = facts["by_name"]["input"]["values"]
+    image = facts["by_name"]["densenet_small__input"]["values"]
     assert (image["min"], image["saturated"]) == (-128, 0)
     other = _inspect(capsys, demo_model, "--images", folder, "--mean", "0", "--scale", "0.0078125")
     # Pixels 0..255 times 2^-7 at fix point 7 are 0..255: what is beyond 127 is cut.
-    assert other["by_name"]["input"]["values"]["min"] == 0
-    assert other["by_name"]["input"]["values"]["saturated"] > 0.1
+    assert other["by_name"]["densenet_small__input"]["values"]["min"] == 0
+    assert other["by_name"]["densenet_small__input"]["values"]["saturated"] > 0.1
 
 
 def test_a_quantised_file_has_the_compiled_ones_values(

@@ -10,9 +10,12 @@ import pytest
 from dpu import xir
 from dpu.engine import load_engine
 
-STEM = "features/conv0"
-LAYER = "features/denseblock1/denselayer1/conv2"
-NEXT = "features/denseblock1/denselayer2/conv1"
+GRAPH = "densenet_small"
+STEM = f"{GRAPH}__features_conv0"
+LAYER = f"{GRAPH}__features_denseblock1_denselayer1_conv2"
+NEXT = f"{GRAPH}__features_denseblock1_denselayer2_conv1"
+CAT = f"{GRAPH}__cat"
+STEM_TENSOR, LAYER_TENSOR = f"{STEM}_relu_fix", f"{LAYER}_relu_inserted_fix_0"
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +34,10 @@ def test_data_types() -> None:
 
 
 def test_graph(graph: xir.Graph) -> None:
-    assert graph.get_name() == "model"
+    assert graph.get_name() == GRAPH
     assert graph.get_op_num() == len(graph.get_ops()) == len(graph.toposort())
     stem = graph.get_op(STEM)
-    assert graph.get_tensor(STEM) is stem.get_output_tensor()
+    assert graph.get_tensor(STEM_TENSOR) is stem.get_output_tensor()
     assert graph.get_tensor_producer(stem.get_output_tensor()) is stem
     assert graph.get_leaf_subgraph(stem).get_attr("device") == "DPU"
     assert {op.get_type() for op in graph.get_head_ops()} == {"data-fix", "const-fix"}
@@ -45,24 +48,24 @@ def test_graph(graph: xir.Graph) -> None:
 
 
 def test_ops(graph: xir.Graph) -> None:
-    op = graph.get_op("cat")
-    assert (op.get_name(), op.get_type(), op.get_graph()) == ("cat", "concat-fix", graph)
+    op = graph.get_op(CAT)
+    assert (op.get_name(), op.get_type(), op.get_graph()) == (CAT, "concat-fix", graph)
     assert op.get_input_num() == op.get_input_num("input") == 2
     assert [o.get_name() for o in op.get_input_ops()["input"]] == [STEM, LAYER]
     assert op.get_input_ops_by_name("input")[1] is op.get_input_op("input", 1)
-    assert op.get_input_tensor("input", 1).name == LAYER
-    assert [t.name for t in op.get_input_tensors()] == [STEM, LAYER]
-    assert {o.get_name() for o in op.get_fanout_ops()} == {NEXT, "cat_1"}
+    assert op.get_input_tensor("input", 1).name == LAYER_TENSOR
+    assert [t.name for t in op.get_input_tensors()] == [STEM_TENSOR, LAYER_TENSOR]
+    assert {o.get_name() for o in op.get_fanout_ops()} == {NEXT, f"{CAT}_1"}
     assert op.get_fanout_num() == 2
     op.infer_shape()
-    assert op.get_output_tensor().dims == [1, 14, 14, 48]
+    assert op.get_output_tensor().dims == [1, 14, 14, 24]
 
 
 def test_tensors(graph: xir.Graph) -> None:
     tensor = graph.get_op(STEM).get_output_tensor()
-    assert (tensor.name, tensor.ndim, tensor.dims) == (STEM, 4, [1, 14, 14, 32])
+    assert (tensor.name, tensor.ndim, tensor.dims) == (STEM_TENSOR, 4, [1, 14, 14, 16])
     assert (tensor.dtype, tensor.producer.get_name()) == ("xint8", STEM)
-    assert tensor.get_element_num() == tensor.get_data_size() == 14 * 14 * 32
+    assert tensor.get_element_num() == tensor.get_data_size() == 14 * 14 * 16
     assert tensor.get_attr("bit_width") == 8 and tensor.get_attr("if_signed") is True
     assert tensor.get_attr("round_mode") == "DPU_ROUND" and tensor.has_attr("fix_point")
 
@@ -78,13 +81,13 @@ def test_subgraphs(graph: xir.Graph) -> None:
     assert root.get_op_num() == graph.get_op_num() > dpu.get_op_num() == len(dpu.get_ops())
     stem = graph.get_op(STEM)
     assert dpu.has_op(stem) and dpu.has_op(STEM) and not user.has_op(STEM)
-    assert {t.name for t in dpu.get_input_tensors()} == {"input"}
-    assert {t.name for t in dpu.get_output_tensors()} == {"logits_download_0"}
+    assert {t.name for t in dpu.get_input_tensors()} == {f"{GRAPH}__input_fix"}
+    assert {t.name for t in dpu.get_output_tensors()} == {f"{GRAPH}__logits"}
     assert dpu.get_tensor_producer(stem.get_output_tensor()) is stem
     assert root.find_child_subgraph_by_op(stem) is dpu
     assert root.find_child_subgraph_by_op_name(STEM) is dpu
     order = [op.get_name() for op in dpu.toposort()]
-    assert order.index(STEM) < order.index("pool") < order.index("classifier")
+    assert order.index(STEM) < order.index(f"{GRAPH}__pool") < order.index(f"{GRAPH}__classifier")
 
 
 def test_making_and_merging_children() -> None:
@@ -140,7 +143,7 @@ def test_removing_ops() -> None:
 def test_drawing(graph: xir.Graph, tmp_path: Path) -> None:
     graph.save_as_dot(str(tmp_path / "g.dot"))
     text = (tmp_path / "g.dot").read_text()
-    assert text.startswith("digraph {") and f'"{STEM}" -> "cat";' in text
+    assert text.startswith("digraph {") and f'"{STEM}" -> "{CAT}";' in text
 
 
 def test_an_attribute_that_is_not_there(graph: xir.Graph) -> None:

@@ -167,10 +167,11 @@ def _same_fix_points(graph: Graph, quantised: Graph) -> str:
 def _input_points(graph: Graph) -> list[int | None]:
     """Fix point of each input: its own, or that of the op which quantises it."""
     heads = [op for op in graph.toposort() if op.get_type() in ("data", "data-fix")]
-    return [
-        next((p for p in map(_point, [op, *op.get_fanout_ops()]) if p is not None), None)
-        for op in heads
-    ]
+    return [_input_point(op) for op in heads]
+
+
+def _input_point(op: Op) -> int | None:
+    return next((p for p in map(_point, [op, *op.get_fanout_ops()]) if p is not None), None)
 
 
 def _output_points(graph: Graph) -> list[int | None]:
@@ -242,15 +243,10 @@ def _random_inputs(model: Model) -> list[Array]:
     """Seeded random int8 images of several contrasts, as real numbers: both files take these."""
     rng = np.random.default_rng(_SEED)
     arrays = []
-    points = dict(zip((op.get_name() for op in model.program.inputs), _points(model), strict=True))
     for op in model.program.inputs:
         dims = (IMAGES, *op.get_output_tensor().dims[1:])
         values = rng.integers(-128, 128, dims, dtype=np.int8)
         for index in range(IMAGES):
             values[index] >>= index % 4  # loud images saturate what quiet ones do not
-        arrays.append(np.ldexp(values.astype(np.float32), -points[op.get_name()]))
+        arrays.append(np.ldexp(values.astype(np.float32), -(_input_point(op) or 0)))
     return arrays
-
-
-def _points(model: Model) -> list[int]:
-    return [point or 0 for point in _input_points(model.graph)]

@@ -5,7 +5,8 @@
 writes `quantised.xmodel` (what `python -m host compile` takes), `model.onnx` (the same network as
 ONNX with QuantizeLinear and DequantizeLinear) and `model.toml` (see app/model.py). On the way it
 checks that the DPU takes every layer and that the file, read back, gives the checkpoint's logits
-on real images, each of them. Nothing is put in place unless all of that holds.
+on real images, each of them. Nothing is put in place unless all of that holds. A `model.xmodel`
+that lies there was compiled from another export: it goes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dpu.engine import load_engine
 from dpu.xir import Graph
 from host import checkpoint
 from host.checkpoint import CheckpointError
+from host.compile import COMPILED, DESCRIPTION, QUANTISED
 from host.config import Config, make_config
 from host.data import MEAN, SCALE, DataSet, normalise
 from host.onnx_qdq import to_onnx
@@ -36,7 +38,7 @@ from host.quantise.student import Student
 from host.toml_file import to_toml
 from host.train import EVALUATION_BATCH, STUDENT, load_data, make_network
 
-QUANTISED, ONNX, DESCRIPTION = "quantised.xmodel", "model.onnx", "model.toml"
+ONNX = "model.onnx"
 COLOURS = {1: "grey", 3: "rgb"}
 
 
@@ -103,6 +105,7 @@ def export(
         figures = _compare(loaded.student, scratch, test.take(images))
         figures["on_cpu"] = outside
         _describe(scratch, loaded, test, graph, figures)
+        (output / COMPILED).unlink(missing_ok=True)
         for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
             (scratch / file).replace(output / file)
     return {"output": str(output), "accuracy": loaded.accuracy, **figures}
@@ -125,6 +128,8 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
     config = make_config(state["config"], str(path))
     if config.method == "float":
         raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
+    if not isinstance(state.get("accuracy", 0.0), int | float):
+        raise CheckpointError(f"{path}: its accuracy is no number")
     if config.quantisation.quantiser != "tqt":
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
     return config, state
@@ -136,10 +141,13 @@ def load_student(path: Path, config: Config, state: dict[str, Any], data: DataSe
     Raises
     ------
     CheckpointError, ConfigError
-        Its weights are another network's.
+        Its weights are another network's, or have no finite values.
     """
     student = Student(make_network(config.student, data), data.shape, config.quantisation.bits())
     checkpoint.load_weights(student, path)
+    deployed = [value for _, conv in student.convs() for value in conv.folded()]
+    if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
+        raise CheckpointError(f"{path}: its weights or thresholds are not finite; train it again")
     return Checkpoint(path, config, float(state.get("accuracy", 0.0)), student.eval())
 
 
@@ -240,6 +248,7 @@ def _sha256(path: Path) -> str:
 def _scratch(output: Path) -> Iterator[Path]:
     """A directory inside `output`, so that files are put in place in one step each."""
     folder = output / f".export-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
     try:
         output.mkdir(parents=True, exist_ok=True)
         folder.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 import app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
+# process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE_BOARD = Path(__file__).resolve().parent / "fake_board"

@@ -130,7 +130,7 @@ def test_json_has_layers_and_shares(demo_model: Path, capsys: pytest.CaptureFixt
     assert "lower bounds" in facts["cycles_are"] and "not measured" in facts["cycles_are"]
     stem = next(layer for layer in layers if layer["name"] == "densenet_small__features_conv0")
     assert stem["macs"] == 14 * 14 * 16 * 9 and stem["parameters"] == 16 * 9 + 16
-    assert (stem["fix_in"], stem["fix_out"]) == ([7], 4)
+    assert (stem["fix_in"], stem["fix_out"]) == ([7], 5)
     assert sum(layer["array_share"] or 0 for layer in layers) == pytest.approx(1)
 
 

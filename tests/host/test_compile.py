@@ -566,9 +566,7 @@ def test_an_input_that_no_output_needs_is_no_contradiction() -> None:
     model = QuantisedModel("net")
     model.input("unread", (1, 2, 2, 1), 3)
     weights = np.ones((2, 1, 1, 3), np.int8)
-    model.output(
-        model.conv2d("conv", model.input("read", (1, 4, 4, 3), 5), weights, 4, None, 0, 4)
-    )
+    model.output(model.conv2d("conv", model.input("read", (1, 4, 4, 3), 5), weights, 4, None, 0, 4))
     graph = model.finish()
     facts = check_compiled(compile_graph(graph), graph, load_target("emulator"))
     assert facts[-1].startswith("the same outputs")

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 
 from host import train_demo  # noqa: E402
 from host.data import FASHION  # noqa: E402
+from host.export import ExportError  # noqa: E402
 
 
 def _shipped(repo_root: Path) -> tuple[Any, Any]:
@@ -78,6 +79,22 @@ def test_without_its_data_it_says_so(
     assert _main(monkeypatch, "--data", str(tmp_path), *places) == 2
     error = capsys.readouterr().err
     assert "train-images-idx3-ubyte" in error and error.count("\n") == 1
+
+
+def test_wrong_use_and_failures_are_told_in_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(data), "--runs", str(tmp_path / "runs")]
+    assert _main(monkeypatch, *arguments, "--epochs", "-1") == 2
+    assert "epochs" in capsys.readouterr().err
+    monkeypatch.setattr(train_demo, "train_all", lambda *args: None)
+    monkeypatch.setattr(train_demo, "write_model", _failing)
+    assert _main(monkeypatch, *arguments) == 1
+    assert capsys.readouterr().err == "train_demo: no\n"
+
+
+def _failing(*args: Any) -> Any:
+    raise ExportError("no")
 
 
 @pytest.mark.parametrize("engine", ["fast", "reference"])

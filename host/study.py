@@ -76,13 +76,24 @@ class Study:
     # -- results -------------------------------------------------------------------------
 
     def done(self) -> dict[str, dict[str, str]]:
-        """The rows of study.csv that belong to the cells as they are now, by name."""
+        """The rows of study.csv that belong to the cells as they are now, by name.
+
+        Raises
+        ------
+        ConfigError
+            study.csv is no table of a study.
+        """
         if not self.table.exists():
             return {}
-        with self.table.open(newline="", encoding="utf-8") as file:
-            rows = {row["cell"]: row for row in csv.DictReader(file)}
+        try:
+            with self.table.open(newline="", encoding="utf-8") as file:
+                rows = {row["cell"]: row for row in csv.DictReader(file)}
+        except (KeyError, UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{self.table}: not the table of a study: {error}") from error
         current = {cell.name: cell.settings for cell in self.cells}
-        return {name: row for name, row in rows.items() if current.get(name) == row["settings"]}
+        return {
+            name: row for name, row in rows.items() if current.get(name, "") == row.get("settings")
+        }
 
     def record(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """Add a cell's result to study.csv, atomically."""

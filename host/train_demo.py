@@ -27,11 +27,11 @@ from dpu.engine import load_engine
 from host import checkpoint
 from host.checkpoint import CheckpointError
 from host.compile import COMPILED, DESCRIPTION, Choice, compile_model, plan_compile
-from host.config import Config, make_config, read_toml
+from host.config import Config, ConfigError, make_config, read_toml
 from host.data import DEFAULT_IDX, DataError, DataSet, load, normalise
-from host.export import export
+from host.export import ExportError, export
 from host.progress import Terminal
-from host.target import EMULATOR
+from host.target import EMULATOR, CompileError
 from host.toml_file import to_toml
 from host.train import LOG, STUDENT, Interrupted, train
 
@@ -236,10 +236,10 @@ def main() -> int:
     torch.set_num_threads(THREADS)
     try:
         facts = _make(options)
-    except (DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError) as error:
         print(f"train_demo: {error}", file=sys.stderr)
         return 2
-    except (Interrupted, OSError) as error:
+    except (ExportError, CompileError, Interrupted, OSError) as error:
         print(f"train_demo: {error}", file=sys.stderr)
         return 1
     print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")

@@ -124,3 +124,16 @@ def test_wrong_studies(spec: Path, tmp_path: Path, change: tuple[str, str], word
     spec.write_text(spec.read_text().replace(*change))
     with pytest.raises(ConfigError, match=words):
         studies.read_study(spec, tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"a,b\n1,2\n", b"\xff\xfe", b"cell,settings\nx"])
+def test_a_table_of_another_kind_is_told(
+    text: bytes, spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.csv").write_bytes(text)
+    if text.startswith(b"cell"):  # a row cut short belongs to no cell
+        assert not studies.read_study(spec, tmp_path).done()
+        return
+    assert main(["study", str(spec), "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "study.csv" in error and error.count("\n") == 1

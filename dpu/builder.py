@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dpu import fix_ops
 from dpu.arithmetic import MAX_SHIFT, Array, least_bias_shift
 from dpu.errors import DpuError
 from dpu.program import CONSTANTS
@@ -52,15 +53,17 @@ class CompiledModel:
 
     def upload(self, x: Op) -> Op:
         """Copy an int8 value to the DPU."""
-        return self._add(f"{x.get_name()}_upload_0", "upload", {}, [x], _point(x))
+        return self._add(f"{x.get_name()}_upload_0", "upload", {}, [x], fix_ops.fix_point(x))
 
     def download(self, x: Op) -> Op:
         """Copy an int8 value from the DPU."""
-        return self._add(f"{x.get_name()}_download_0", "download", {}, [x], _point(x))
+        return self._add(f"{x.get_name()}_download_0", "download", {}, [x], fix_ops.fix_point(x))
 
     def to_float(self, name: str, x: Op) -> Op:
         """Dequantise an int8 value on the CPU."""
-        return self.cpu(name, "fix2float", {**QUANTISED, "fix_point": _point(x)}, {"input": [x]})
+        return self.cpu(
+            name, "fix2float", {**QUANTISED, "fix_point": fix_ops.fix_point(x)}, {"input": [x]}
+        )
 
     def from_float(self, name: str, x: Op, attrs: dict[str, Any]) -> Op:
         """Quantise a real value on the CPU; `attrs` are a fix op's."""
@@ -96,7 +99,7 @@ class CompiledModel:
         DpuError
             A shift is one that the DPU does not have.
         """
-        acc = _point(x) + weights_fix_point
+        acc = fix_ops.fix_point(x) + weights_fix_point
         self._check_shift(name, "output", acc - fix_point, 0)
         names = names or (f"{name}_weights", f"{name}_bias")
         inputs = {"weights": [self._constant(names[0], weights, weights_fix_point)]}
@@ -133,7 +136,7 @@ class CompiledModel:
     ) -> Op:
         """A max pool; keeps the fix point."""
         attrs = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad), "type": "MAX"}
-        return self._add(name, "pool-fix", attrs, [x], _point(x))
+        return self._add(name, "pool-fix", attrs, [x], fix_ops.fix_point(x))
 
     def avg_pool(
         self,
@@ -150,7 +153,7 @@ class CompiledModel:
 
     def concat(self, name: str, inputs: Sequence[Op], axis: int = 3) -> Op:
         """Channels one after the other; all inputs must have one fix point."""
-        points = {_point(op) for op in inputs}
+        points = {fix_ops.fix_point(op) for op in inputs}
         if len(points) != 1:
             raise DpuError(f"concat {name!r} has inputs with the fix points {sorted(points)}")
         return self._add(name, "concat-fix", {"axis": axis}, inputs, points.pop())
@@ -167,11 +170,11 @@ class CompiledModel:
 
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
         """The same values in another shape."""
-        return self._add(name, "reshape-fix", {"shape": list(shape)}, [x], _point(x))
+        return self._add(name, "reshape-fix", {"shape": list(shape)}, [x], fix_ops.fix_point(x))
 
     def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
         """An op that only picks or moves values ("upsample-fix", "reduction_max-fix", ...)."""
-        return self._add(name, kind, attrs, [x], _point(x))
+        return self._add(name, kind, attrs, [x], fix_ops.fix_point(x))
 
     def output(self, x: Op) -> Op:
         """Copy `x` from the DPU and dequantise it: an output of the graph."""
@@ -256,10 +259,6 @@ class CompiledModel:
     def _check_shift(name: str, what: str, shift: int, least: int) -> None:
         if not least <= shift <= MAX_SHIFT:
             raise DpuError(f"{name!r}: the {what} shift {shift} is not in {least}..{MAX_SHIFT}")
-
-
-def _point(op: Op) -> int:
-    return int(op.get_output_tensor().get_attr("fix_point"))
 
 
 def partition(graph: Graph) -> list[tuple[str, list[Op]]]:

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpu import cpu_ops
+from dpu import cpu_ops, fix_ops
 from dpu.arithmetic import MAX_SHIFT, Array, is_leaky_slope, least_bias_shift
 from dpu.builder import QUANTISED, CompiledModel, constant_ops
 from dpu.errors import UnsupportedError, contradictions
 from dpu.limits import MAX_POOL, window_limit
-from dpu.program import CONSTANTS, constant, graph_outputs
+from dpu.program import CONSTANTS, graph_outputs, rounded_constant
 from dpu.xir import Graph, Op
 
 _ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
@@ -145,7 +145,7 @@ class _Compiler:
         """A fix that belongs to no op before it: of a value that is real on the CPU."""
         source = op.get_input_op("input")
         held = self.ints.get(source.get_name())
-        if held is not None and _rounds_to(op, _point(held)):
+        if held is not None and _rounds_to(op, fix_ops.fix_point(held)):
             self.ints[op.get_name()] = held  # rounds what is rounded alike already
         else:
             self._copy(op)
@@ -234,7 +234,7 @@ class _Compiler:
     def _grid(self, op: Op) -> int | None:
         """The fix point of an op's value, where it is a multiple of 2^-fix_point within int8."""
         if op.get_name() in self.ints:
-            return _point(self.ints[op.get_name()])
+            return fix_ops.fix_point(self.ints[op.get_name()])
         if _is_dpu_fix(op):
             return int(op.get_attr("fix_point"))
         if op.get_type() in (*_MOVES, "transpose", "maxpool2d") and op.get_input_num():
@@ -325,10 +325,7 @@ class _Compiler:
         fix = op.get_input_op(arg)
         if not _is_int8_fix(fix) or fix.get_input_op("input").get_type() not in CONSTANTS:
             raise _Refusal(f"its {arg} are not a rounded constant")
-        values = constant(self.graph, fix.get_input_op("input"))
-        point = int(fix.get_attr("fix_point"))
-        rounded = cpu_ops.fix(fix, {"input": [values]})
-        return np.rint(np.asarray(rounded, np.float64) * 2.0**point).astype(np.int8), point
+        return rounded_constant(self.graph, fix)
 
     def _parameter_names(self, op: Op) -> tuple[str, str]:
         """As AMD's compiler names them: the constant's name with _new behind."""
@@ -343,7 +340,7 @@ class _Compiler:
             _, height, width, _ = op.get_input_tensor("input").dims
             kernel, stride, pad = [width, height], [1, 1], [0, 0, 0, 0]
         if op.get_type() == "maxpool2d":
-            if _point(source) != sink.fix_point:
+            if fix_ops.fix_point(source) != sink.fix_point:
                 raise _Refusal("a max pool that changes the fix point")
             return self.model.max_pool(op.get_name(), source, kernel, stride, pad)
         return self.model.avg_pool(op.get_name(), source, kernel, stride, sink.fix_point, pad)
@@ -352,7 +349,7 @@ class _Compiler:
         sources = []
         for number, source in enumerate(op.get_input_ops_by_name("input")):
             value = self._int(source)
-            if _point(value) != sink.fix_point:
+            if fix_ops.fix_point(value) != sink.fix_point:
                 name = f"{op.get_name()}_requantised_{number}"
                 value = self.model.add(name, [value], sink.fix_point)
             sources.append(value)
@@ -369,7 +366,7 @@ class _Compiler:
 
     def _move(self, op: Op, sink: _Sink) -> Op:
         source = self._int(op.get_input_op("input"))
-        if _point(source) != sink.fix_point:
+        if fix_ops.fix_point(source) != sink.fix_point:
             raise _Refusal("it changes the fix point")
         shape = op.get_output_tensor().dims
         if op.get_type() in ("reshape", "flatten", "squeeze"):
@@ -424,10 +421,6 @@ def _fuses(op: Op) -> bool:
     if op.get_type() == "leaky-relu":
         return is_leaky_slope(op.get_attr("alpha"))
     return op.get_type() in _ACTIVATIONS
-
-
-def _point(op: Op) -> int:
-    return int(op.get_output_tensor().get_attr("fix_point"))
 
 
 def _pad(op: Op) -> list[int]:

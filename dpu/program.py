@@ -269,6 +269,20 @@ def constant(graph: Graph, op: Op) -> Array:
     return np.frombuffer(data, np.int8, count, address).reshape(tensor.dims)
 
 
+def rounded_constant(graph: Graph, fix: Op) -> tuple[Array, int]:
+    """The int8 values, in the file's order, and the fix point of a `fix` of a constant.
+
+    Raises
+    ------
+    XmodelError
+        The constant's bytes are missing or too few.
+    """
+    values = constant(graph, fix.get_input_op("input"))
+    point = int(fix.get_attr("fix_point"))
+    rounded = np.asarray(cpu_ops.fix(fix, {"input": [values]}), np.float64)
+    return np.rint(rounded * 2.0**point).astype(np.int8), point
+
+
 def feed(op: Op, array: Any) -> Array:
     """An input array in the element type that the op wants; float32 is quantised on the way."""
     tensor, array = op.get_output_tensor(), np.asarray(array)

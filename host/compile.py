@@ -129,7 +129,7 @@ def compile_model(plan: Plan, say: Say) -> dict[str, Any]:
     CompileError
         The compiler failed or its result is wrong; nothing is left but the log.
     """
-    with _writing(plan.output), _scratch(plan.output, plan.job.scratch) as scratch:
+    with _writing(plan.output), scratch_directory(plan.job.scratch) as scratch:
         if plan.compiler is None:
             _run_emulator(plan)
         else:
@@ -170,7 +170,7 @@ def find_source(model: Path) -> Source:
         return Source(path, None)
     description = read_toml(folder / DESCRIPTION)
     told = _table(description, "checksums", folder).get(QUANTISED)
-    if told is not None and str(told).lower() != _sha256(path):
+    if told is not None and str(told).lower() != sha256(path):
         raise CompileUsageError(
             f"{path}: not the file that {DESCRIPTION} has the SHA-256 of; export the model again"
         )
@@ -263,7 +263,7 @@ def _writing(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _scratch(output: Path, folder: Path) -> Iterator[Path]:
+def scratch_directory(folder: Path) -> Iterator[Path]:
     """A directory on the output's own disk, so that the result can be moved in one step."""
     shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
     folder.mkdir()
@@ -296,7 +296,7 @@ def _install(plan: Plan, scratch: Path, origin: dict[str, str]) -> str:
     Between the two moves the description has the old checksum: who reads it then gets an error
     and no wrong result.
     """
-    checksum = _sha256(plan.job.result)
+    checksum = sha256(plan.job.result)
     if plan.source.description is not None:
         text = to_toml(_described(plan, checksum, origin))
         (scratch / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -320,5 +320,6 @@ def _described(plan: Plan, checksum: str, origin: dict[str, str]) -> dict[str, A
     return description
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as model.toml has it."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

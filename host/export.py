@@ -12,9 +12,7 @@ that lies there was compiled from another export: it goes.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from dpu.engine import load_engine
 from dpu.xir import Graph
 from host import checkpoint
 from host.checkpoint import CheckpointError
-from host.compile import COMPILED, DESCRIPTION, QUANTISED
+from host.compile import COMPILED, DESCRIPTION, QUANTISED, scratch_directory, sha256
 from host.config import Config, make_config
 from host.data import MEAN, SCALE, DataSet, normalise
 from host.onnx_qdq import to_onnx
@@ -224,7 +222,7 @@ def _describe(
         "output_fix_point": points[layers[-1]],
         "graph": graph.get_name(),
         "parameters": sum(p.numel() for n, p in loaded.student.named_parameters() if n != "log2_t"),
-        "checkpoint_sha256": _sha256(loaded.path),
+        "checkpoint_sha256": sha256(loaded.path),
         "torch": torch.__version__,
         "date": datetime.date.today(),
     }
@@ -235,26 +233,18 @@ def _describe(
         },
         "output": {"labels": list(data.classes), "activation": "softmax"},
         "provenance": provenance,
-        "checksums": {name: _sha256(folder / name) for name in (QUANTISED, ONNX)},
+        "checksums": {name: sha256(folder / name) for name in (QUANTISED, ONNX)},
     }  # fmt: skip
     (folder / DESCRIPTION).write_text(to_toml(description), encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
     """A directory inside `output`, so that files are put in place in one step each."""
-    folder = output / f".export-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
     try:
         output.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-        yield folder
+        with scratch_directory(output / f".export-{os.getpid()}") as folder:
+            yield folder
     except OSError as error:
         place = error.filename or output
         raise ExportError(f"{place}: {error.strerror or error}; give another --output") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from dpu import cpu_ops
 from dpu.arithmetic import LEAKY_SLOPE, Array, pool_reciprocal
 from dpu.errors import UnsupportedError
-from dpu.program import constant, graph_outputs
+from dpu.program import graph_outputs, rounded_constant
 from dpu.windows import window_of
 from dpu.xir import Graph, Op
 
@@ -113,12 +112,12 @@ class _Converter:
         x = self.values[op.get_input_op("input").get_name()]
         _, height, width, channels = op.get_input_tensor("input").dims
         window = window_of(op.get_attrs(), height, width)
-        weights, weights_point = self._integers(op, "weights")
+        weights, weights_point = rounded_constant(self.graph, op.get_input_op("weights"))
         order = (3, 0, 1, 2) if op.get_type() == "depthwise-conv2d" else (0, 3, 1, 2)
         weights = weights.transpose(order)
-        inputs = [x, self._parameter(weights.astype(np.int8), weights_point)]
+        inputs = [x, self._parameter(weights, weights_point)]
         if op.get_input_num("bias"):
-            bias, point = self._integers(op, "bias")
+            bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
             # Runtimes want a bias of int32 in the accumulator's scale.
             accumulator = max(self.points[x] + weights_point, point)
             integers = bias.astype(np.int64) << (accumulator - point)
@@ -149,14 +148,6 @@ class _Converter:
         numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
         factor = window.area * numerator / 2**shift
         return y if factor == 1 else self._node("Mul", [y, self._scalar(factor)])
-
-    def _integers(self, op: Op, arg: str) -> tuple[Array, int]:
-        """A parameter's integers (in the file's order) and fix point."""
-        fix = op.get_input_op(arg)
-        values = constant(self.graph, fix.get_input_op("input"))
-        point = int(fix.get_attr("fix_point"))
-        rounded = np.asarray(cpu_ops.fix(fix, {"input": [values]}), np.float64)
-        return np.rint(rounded * 2.0**point).astype(np.int64), point
 
     def _parameter(self, integers: Array, point: int) -> str:
         inputs = [self._constant(integers), self._scalar(2.0**-point)]

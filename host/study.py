@@ -24,6 +24,7 @@ from typing import Any
 
 from host.config import ConfigError, make_config, read_toml
 from host.methods import METHODS
+from host.toml_file import to_toml
 
 DEFAULT = Path(__file__).with_name("study.toml")
 COLUMNS = (
@@ -150,7 +151,7 @@ class Study:
         folder = self.output / "study" / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "config.toml"
-        config.write_text(_toml(cell.config), encoding="utf-8")
+        config.write_text(to_toml(cell.config), encoding="utf-8")
         command = [sys.executable, "-m", "host", "train", str(config), "--output", str(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         start = time.monotonic()
@@ -268,19 +269,6 @@ def _cell(
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _toml(table: Mapping[str, Any]) -> str:
-    """A table as TOML: JSON's strings, numbers and lists are TOML's, tables are written inline."""
-    return "".join(f"{key} = {_inline(value)}\n" for key, value in table.items())
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_inline(item) for item in value) + "]"
-    return json.dumps(value)
 
 
 # -- what comes out ---------------------------------------------------------------------------

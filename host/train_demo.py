@@ -40,6 +40,9 @@ TEACHER_NETWORK = {"network": "densenet-small", "options": {"growth_rate": 16}}
 STUDENT_NETWORK = {"network": "densenet-small"}
 SHIPPED_PER_CLASS = 30
 
+Facts = dict[str, Any]
+"""What the READMEs and model.toml say of the model."""
+
 
 def configurations(runs: Path, data: Path, seed: int, epochs: int) -> dict[str, Config]:
     """The three runs by name; `epochs` 0 takes what the shipped model was trained with."""
@@ -199,9 +202,6 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     }  # fmt: skip
     (output / DESCRIPTION).write_text(to_toml(description), encoding="utf-8")
     return {**description["provenance"], "command": command, "per_class": SHIPPED_PER_CLASS}
-
-
-Facts = dict[str, Any]
 
 
 def _make(options: argparse.Namespace) -> Facts:

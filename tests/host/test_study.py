@@ -15,6 +15,7 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from host import study as studies
 from host.__main__ import main
 from host.config import ConfigError, read_toml
+from host.toml_file import to_toml
 
 
 def _spec(folder: Path) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def _spec(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def spec(repo_root: Path, tmp_path: Path) -> Path:
     path = tmp_path / "study.toml"
-    path.write_text(studies._toml(_spec(repo_root / "app" / "demo" / "images")))
+    path.write_text(to_toml(_spec(repo_root / "app" / "demo" / "images")))
     return path
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from app.pipeline import STAGES, Result
+from app.result import STAGES, Result
 
 _FIRST_MS = 1e-4  # 0.1 microseconds; all below counts as this
 _STEPS_PER_FACTOR_E = 100  # bins grow by 1 %: a percentile is off by 0.5 % at most
@@ -53,10 +53,15 @@ class Histogram:
 
 
 class Figures:
-    """Counts and times what comes out of a pipeline. The clock starts when this is made."""
+    """Counts and times what comes out of a pipeline. The clock starts when this is made.
+
+    Attributes
+    ----------
+    start, last : monotonic time (s) when this was made, and of the newest result
+    """
 
     def __init__(self) -> None:
-        self._start = self._last = time.monotonic()
+        self.start = self.last = time.monotonic()
         self.classified = 0
         self.failed = 0
         self.labelled = 0
@@ -65,7 +70,7 @@ class Figures:
 
     def add(self, result: Result) -> None:
         """Take one result into account, at the moment it is given out."""
-        self._last = time.monotonic()
+        self.last = time.monotonic()
         if result.error is not None:
             self.failed += 1
             return
@@ -78,7 +83,7 @@ class Figures:
 
     def report(self) -> dict[str, Any]:
         """Return all figures; `accuracy` is None where no true label was known."""
-        seconds = self._last - self._start
+        seconds = self.last - self.start
         return {
             "frames": {
                 "in": self.classified + self.failed,
@@ -103,28 +108,3 @@ class Figures:
             "correct": self.correct,
             "labelled": self.labelled,
         }
-
-
-def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return a run's report as lines for a reader."""
-    frames, accuracy = report["frames"], report["accuracy"]
-    lines = [
-        f"runs on    {report['provider']}",
-        f"model      {report['model']['name']}, compiled for {report['model']['target']}",
-        "frames     {in} in, {classified} classified, {failed} failed".format(**frames),
-    ]
-    if accuracy:
-        lines.append(
-            f"accuracy   {accuracy['top1']:.2%}: {accuracy['correct']} of "
-            f"{accuracy['labelled']} frames with a known label"
-        )
-    lines.append(f"speed      {report['fps']:.1f} fps, {report['threads']} threads")
-    if report["latency_ms"]:
-        lines.append(f"{'latency ms':16}{'p50':>9}{'p90':>9}{'p99':>9}")
-        for stage, row in report["latency_ms"].items():
-            lines.append(f"  {stage:14}{row['p50']:9.3f}{row['p90']:9.3f}{row['p99']:9.3f}")
-    if report["error"]:
-        lines.append(f"stopped by an error: {report['error']}")
-    elif report["interrupted"]:
-        lines.append("stopped on request")
-    return lines

@@ -1,286 +1,396 @@
-"""The way of a frame: reader -> lanes (preprocess, DPU, postprocess) -> results in order.
+"""The way of a frame: reader -> lanes (decode, preprocess, DPU, postprocess) -> results in order.
 
-    pipeline = Pipeline(source, lanes)
-    for result in pipeline: ...
+    pipeline = Pipeline(source, lanes, consume=print)
+    pipeline.run()
 
 One thread reads. Each lane is a thread with a runner of its own and several jobs in flight:
-while one is on the DPU the next is prepared in another of the runner's buffers. Results come
-out in the order in which frames came in. One bound holds for the whole way: the reader takes
-a permit per frame, which returns when the result is given out. So slow outputs slow the
-reader, and nothing else needs a limit. The end of the source and its errors travel the same
-way, behind the last frame.
+while one is on the DPU the next is prepared in another of the runner's buffers. Where frames
+come as files or JPEGs, workers may decode them ahead of the lanes.
+
+Whoever takes a frame from the reader gives it the next ticket, and results are given out in
+the order of the tickets, by the lane that has the next one: handing them to a thread of their
+own would cost more than most outputs do. A frame needs a permit from then until its result is
+given out, which bounds everything behind the reader: slow outputs, or one slow frame, stop the
+lanes. In front of that the reader waits, or, where the source is live, drops the oldest frame.
+
+A runner that fails or does not answer in time is made anew, and its frames are tried once
+more. What fails again comes out as a result with an error, so that frames in = results out.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import cv2
-import numpy as np
 
-from app.model import Classifier
-from app.preprocess import Preprocessor
-from app.sources import Frame, Source
+from app.frames import Frame, Source
+from app.lane import Job, Lane, RunnerError, decode, one_line
+from app.queues import Inbox
+from app.result import Result
 from board.dpu import ModelError
 
-# What is timed, in ms. read: getting and decoding the image. wait: until a lane takes it.
-# preprocess: into the DPU's buffer. infer: from submission until the output is there.
-# postprocess: to labels. total: from the begin of reading until the result is given out in order.
-STAGES = ("read", "wait", "preprocess", "infer", "postprocess", "total")
+DEFAULT_TIME_LIMIT = 10.0
+"""Seconds that a runner may take for a job before it counts as hanging."""
 
-_FRAMES_WAITING_PER_LANE = 2
-_JOIN_SECONDS = 5.0
-_STOP_CHECK_SECONDS = 0.1
+FAILURES_IN_A_ROW = 10
+"""A lane whose runner failed so often, with no good job between, is given up."""
 
-
-@dataclass
-class Result:
-    """What became of one frame.
-
-    Attributes
-    ----------
-    frame : the frame itself, image included
-    top : (label, confidence 0..1) of the best classes, best first; empty after an error
-    true_label : the label it should have, None where that is not known
-    error : why there is no classification
-    milliseconds : per stage of STAGES
-    """
-
-    frame: Frame
-    top: list[tuple[str, float]] = field(default_factory=list)
-    true_label: str | None = None
-    error: str | None = None
-    milliseconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def correct(self) -> bool | None:
-        """Whether the best label is the true one; None where either is missing."""
-        if self.true_label is None or not self.top:
-            return None
-        return self.top[0][0] == self.true_label
-
-
-@dataclass
-class _Job:
-    """A frame on its way, with the clock readings (s) that its latencies are made of."""
-
-    frame: Frame
-    began: float
-    read: float
-    submitted: float = 0.0
-    times: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class _End:
-    """Follows the last frame: how many there were, and the error that ended them, if any."""
-
-    count: int
-    error: Exception | None
-
-
-class Lane:
-    """One thread's own runner, preprocessor and postprocessing."""
-
-    def __init__(self, classifier: Classifier, top: int = 1, slots: int = 2) -> None:
-        self._classifier = classifier
-        self._labels = frozenset(classifier.labels)
-        self._top = min(top, len(classifier.labels))
-        self._runner = classifier.network.runner(slots)
-        self._preprocess = Preprocessor(classifier.form, classifier.network.input.fix_point or 0)
-        self.slots = slots
-        self._free = deque(range(slots))
-        self._running: deque[tuple[_Job, int]] = deque()
-
-    def warm_up(self) -> None:
-        """Run one image of zeros, so that what is built at the first run is built.
-
-        Raises
-        ------
-        ModelError
-            The model does not run.
-        """
-        try:
-            self._runner.run(np.zeros_like(self._runner.input(0)))
-        except Exception as error:  # a runner's errors have no common base
-            raise ModelError(f"{self._classifier.name}: {_one_line(error)}") from error
-
-    @property
-    def has_room(self) -> bool:
-        return bool(self._free)
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._running)
-
-    def start(self, job: _Job) -> Result | None:
-        """Prepare a frame in a free slot and start it on the DPU; a result only if that failed."""
-        slot = self._free[0]
-        try:
-            self._submit(job, slot)
-        except Exception as error:  # a runner's errors have no common base
-            return Result(job.frame, error=_one_line(error))
-        self._free.popleft()
-        self._running.append((job, slot))
-        return None
-
-    def finish_oldest(self) -> tuple[_Job, Result]:
-        """Wait for the job that was started first and say what its frame shows."""
-        job, slot = self._running.popleft()
-        self._free.append(slot)
-        try:
-            return job, self._collect(job, slot)
-        except Exception as error:
-            return job, Result(job.frame, error=_one_line(error))
-
-    def _submit(self, job: _Job, slot: int) -> None:
-        assert job.frame.image is not None
-        started = time.monotonic()
-        job.times["wait"] = started - job.read
-        self._preprocess(job.frame.image, self._runner.input(slot))
-        job.submitted = time.monotonic()
-        job.times["preprocess"] = job.submitted - started
-        self._runner.submit(slot)
-
-    def _collect(self, job: _Job, slot: int) -> Result:
-        scores = self._runner.collect(slot)
-        inferred = time.monotonic()
-        job.times["infer"] = inferred - job.submitted
-        confidences = activate(scores.reshape(-1), self._classifier.activation)
-        best = np.argsort(-confidences, kind="stable")[: self._top]
-        top = [(self._classifier.labels[i], float(confidences[i])) for i in best]
-        folder = job.frame.folder
-        result = Result(job.frame, top, folder if folder in self._labels else None)
-        job.times["postprocess"] = time.monotonic() - inferred
-        return result
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def activate(scores: np.ndarray, activation: str) -> np.ndarray:
-    """Return confidences 0..1 from a model's outputs: "softmax", "sigmoid" or "none"."""
-    if activation == "softmax":
-        powers = np.exp(scores - scores.max())  # the largest is taken off: exp cannot overflow
-        return np.asarray(powers / powers.sum())
-    if activation == "sigmoid":
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
-    return scores
+_SPARE_PERMITS = 2  # per lane, beyond its slots: results that wait for a slower one
+_JOIN_SECONDS = 2.0
+_LOOK_SECONDS = 0.1  # how often the main thread looks after the others
+_SWITCH_SECONDS = 1e-3  # a thread that has work waits no longer for one that computes
 
 
 class Pipeline:
-    """Runs a source through lanes; iterate over it once for the results, in order.
+    """Runs a source through lanes and gives the results out in order.
+
+    Parameters
+    ----------
+    source : frames; closed at the end
+    lanes : at least one
+    consume : called with each result, one at a time, in order, from the pipeline's threads
+    limit : read no more frames than this
+    workers : threads that decode frames ahead of the lanes, where the source needs decoding
+    time_limit : seconds after which a runner counts as hanging
 
     Attributes
     ----------
-    error : what broke the source off, once the iteration has ended; None after a normal end
+    error : what broke the run off; None after a normal end
+    restarts : runners made anew after they failed or did not answer
+    hangs : how many of them did not answer
+    retried : frames that were tried once more
     """
 
-    def __init__(self, source: Source, lanes: Sequence[Lane], limit: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        lanes: Sequence[Lane],
+        consume: Callable[[Result], None],
+        *,
+        limit: int | None = None,
+        workers: int = 0,
+        time_limit: float = DEFAULT_TIME_LIMIT,
+    ) -> None:
         self._source = source
-        self._lanes = lanes
+        self._lanes = list(lanes)
+        self._consume = consume
         self._limit = limit
+        self._time_limit = time_limit
+        self._workers = self._workers_left = workers if source.needs_decoding else 0
+        self._inbox = Inbox(2 * (len(lanes) + self._workers), drops=source.live)
+        self._decoded: SimpleQueue[Job | None] = SimpleQueue()
+        self._permits: SimpleQueue[None] = SimpleQueue()
+        for _ in range(sum(lane.slots + _SPARE_PERMITS for lane in lanes) + self._workers):
+            self._permits.put(None)
+        self._take_lock = threading.Lock()
+        self._tickets = 0
+        self._order = _Order(self._pass_on)
+        self._again: deque[Job] = deque()
+        self._threads: list[threading.Thread] = []
+        self._count_lock = threading.Lock()
+        self._lanes_left = len(lanes)
+        self._runner_error: Exception | None = None
         self._stopping = False
-        bound = sum(lane.slots + _FRAMES_WAITING_PER_LANE for lane in lanes)
-        self._permits = threading.Semaphore(bound)
-        self._work: SimpleQueue[_Job | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[_Job, Result] | _End] = SimpleQueue()
+        self._finished = threading.Event()
         self.error: Exception | None = None
+        self.restarts = self.hangs = self.retried = 0
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that nobody took in time."""
+        return self._inbox.dropped
+
+    def depths(self) -> dict[str, int]:
+        """Return how many frames wait to be taken, are under way, and wait for earlier ones."""
+        done = len(self._order)
+        under_way = max(0, self._tickets - self._order.given - done)
+        return {"waiting": len(self._inbox), "in_flight": under_way, "done": done}
+
+    def busy_seconds(self) -> list[float]:
+        """Return for each lane how long its runner has had a job, in seconds."""
+        return [lane.busy_seconds for lane in self._lanes]
 
     def stop(self) -> None:
         """Read no more; what is under way is finished and given out. Safe in a signal handler."""
         # Nothing but a flag: a lock could be held by the very thread that the signal interrupts.
         self._stopping = True
 
-    def __iter__(self) -> Iterator[Result]:
+    def run(self, each_look: Callable[[], None] = lambda: None) -> None:
+        """Run to the end of the source, or until `stop`.
+
+        Parameters
+        ----------
+        each_look : called about ten times per second, in the calling thread
+        """
         cv2.setNumThreads(1)  # the lanes are the threads; OpenCV's own would only get in their way
-        threads = [threading.Thread(target=self._read, name="reader", daemon=True)]
-        for number, lane in enumerate(self._lanes):
-            threads.append(
-                threading.Thread(
-                    target=self._work_lane, args=(lane,), name=f"lane-{number}", daemon=True
-                )
-            )
-        for thread in threads:
-            thread.start()
+        switch = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         try:
-            yield from self._in_order()
+            reader = self._start_threads()
+            while not self._finished.wait(_LOOK_SECONDS):
+                self._look_after()
+                each_look()
         finally:
-            self.stop()
-            for thread in threads:
-                thread.join(_JOIN_SECONDS)
+            self._close()
+            sys.setswitchinterval(switch)
+        for thread in (reader, *self._threads):
+            thread.join(_JOIN_SECONDS)  # not for ever: a source may hang in its library
 
-    def _in_order(self) -> Iterator[Result]:
-        early: dict[int, tuple[_Job, Result]] = {}
-        end: _End | None = None
-        given = 0
-        while end is None or given < end.count:
-            item = self._done.get()
-            if isinstance(item, _End):
-                end, self.error = item, item.error
-                continue
-            early[item[0].frame.index] = item
-            while given in early:
-                job, result = early.pop(given)
-                job.times["total"] = time.monotonic() - job.began
-                result.milliseconds = {
-                    name: 1e3 * job.times[name] for name in STAGES if name in job.times
-                }
-                given += 1
-                yield result
-                self._permits.release()
+    def _start_threads(self) -> threading.Thread:
+        reader = _thread(self._read, "reader")
+        for number in range(self._workers):
+            _thread(self._decode_ahead, f"worker-{number}")
+        for place, lane in enumerate(self._lanes):
+            self._threads.append(_thread(self._work_lane, f"lane-{place}", lane))
+        return reader
 
-    def _read(self) -> None:
-        count, error = 0, None
-        try:
-            for job in self._jobs():
-                count += 1
-                if job.frame.image is None:
-                    self._done.put((job, Result(job.frame, error=job.frame.error or "no image")))
-                else:
-                    self._work.put(job)
-        except Exception as problem:  # to the consumer, whatever it is: it must not hang there
-            error = problem
-        for _ in self._lanes:
-            self._work.put(None)
-        self._done.put(_End(count, error))
+    def _look_after(self) -> None:
+        if self._stopping:
+            self._close()
+        for place, lane in enumerate(self._lanes):
+            self._replace_if_hanging(place, lane)
+
+    def _close(self) -> None:
+        self._stopping = True
+        self._inbox.close()
         self._source.close()
 
-    def _jobs(self) -> Iterator[_Job]:
-        """Read frames, as many as there are permits for."""
+    # The reader
+
+    def _read(self) -> None:
+        try:
+            for frame, began in self._frames():
+                read = time.monotonic()
+                job = Job(frame, frame.due or (read if self._source.live else began), read)
+                job.milliseconds["read"] = 1e3 * (read - began)
+                if not self._inbox.put(job):
+                    break
+        except Exception as problem:  # whatever it is: told behind the last frame
+            if not self._stopping:  # a source may break when it is closed under its reader
+                self.error = problem
+        self._inbox.close()
+
+    def _frames(self) -> Iterator[tuple[Frame, float]]:
+        """Yield frames with the time at which reading each began."""
         frames = iter(self._source)
         count = 0
-        while self._limit is None or count < self._limit:
-            while not self._stopping and not self._permits.acquire(timeout=_STOP_CHECK_SECONDS):
-                pass
-            if self._stopping:
-                return
+        while (self._limit is None or count < self._limit) and self._inbox.wait_for_room():
             began = time.monotonic()
             frame = next(frames, None)
-            if frame is None:
+            if frame is None or self._stopping:
                 return
-            read = time.monotonic()
-            yield _Job(frame, began, read, times={"read": read - began})
+            yield frame, began
             count += 1
+
+    # Taking frames: by the lanes, or by the workers in front of them
+
+    def _take(self, block: bool) -> Job | None:
+        """Take the next frame; None if there is none now or, with `block`, any more."""
+        try:
+            self._permits.get(block)
+        except Empty:
+            return None
+        # An idle lane waits for a frame with the lock held; then there is none for others.
+        if self._take_lock.acquire(block):
+            try:
+                job = self._inbox.get(block)
+                if job is not None:
+                    job.ticket = self._tickets
+                    self._tickets += 1
+                    job.milliseconds["wait"] = 1e3 * (time.monotonic() - job.read)
+                    return job
+            finally:
+                self._take_lock.release()
+        self._permits.put(None)
+        return None
+
+    def _decode_ahead(self) -> None:
+        while (job := self._take(True)) is not None:
+            decode(job)
+            self._decoded.put(job)
+        with self._count_lock:
+            self._workers_left -= 1
+            last = self._workers_left == 0
+        if last:
+            self._decoded.put(None)
+
+    def _take_decoded(self, block: bool) -> Job | None:
+        try:
+            job = self._decoded.get(block)
+        except Empty:
+            return None
+        if job is None:
+            self._decoded.put(None)  # for the other lanes
+        return job
+
+    # The lanes
 
     def _work_lane(self, lane: Lane) -> None:
         """Keep the lane's slots filled; where there is nothing to fill in, finish the oldest."""
-        more = True
-        while more or lane.busy:
-            if more and lane.has_room:
-                try:
-                    job = self._work.get(block=not lane.busy)
-                except Empty:
-                    pass
-                else:
-                    more = job is not None
-                    if job is not None and (failed := lane.start(job)):
-                        self._done.put((job, failed))
-                    continue
-            self._done.put(lane.finish_oldest())
+        take = self._take_decoded if self._workers else self._take
+        if not lane.has_runner:
+            self._make_runner(lane)
+        while lane.failures < FAILURES_IN_A_ROW and not lane.abandoned:
+            job = None
+            if lane.has_room:
+                idle = not lane.in_flight
+                job = self._again.popleft() if self._again else take(idle)
+                if job is None and idle:
+                    if self._again:  # another lane's, while this one waited
+                        continue
+                    break
+            if job is not None:
+                self._start(lane, job)
+            else:
+                self._finish(lane)
+        if not lane.abandoned:
+            self._lane_ends()
+
+    def _start(self, lane: Lane, job: Job) -> None:
+        """Start a frame, or give out why it cannot be."""
+        frame = job.frame
+        try:
+            if frame.decode is not None:
+                decode(job)
+            if frame.image is None:
+                self._order.give(job, Result(frame, error=frame.error or "no image"))
+            else:
+                lane.start(job)
+        except RunnerError as error:
+            if not lane.abandoned:
+                self._recover(lane, job, error)
+        except Exception as error:  # of the preprocessing: it is the frame's fault
+            self._order.give(job, Result(frame, error=one_line(error)))
+
+    def _finish(self, lane: Lane) -> None:
+        """Finish the oldest job of a lane."""
+        finished = lane.finish_oldest()
+        if finished is None:
+            return
+        job, result = finished
+        if isinstance(result, RunnerError):
+            self._recover(lane, job, result)
+        else:
+            lane.failures = 0
+            self._order.give(job, result)
+
+    def _pass_on(self, result: Result) -> None:
+        """Hand a result whose turn it is to the consumer."""
+        try:
+            self._consume(result)
+        except Exception as problem:  # the consumer's own fault ends the run
+            self.error = self.error or problem
+            self._stopping = True
+        self._permits.put(None)
+
+    # Runners that fail
+
+    def _recover(self, lane: Lane, job: Job, error: RunnerError) -> None:
+        """Finish what the failed runner still has, and make it anew."""
+        self._try_again(job, error)
+        while lane.in_flight:
+            finished = lane.finish_oldest()
+            if finished is None:
+                return
+            other, result = finished
+            if isinstance(result, RunnerError):
+                self._try_again(other, result)
+            else:
+                self._order.give(other, result)
+        lane.failures += 1
+        self._make_runner(lane)
+
+    def _make_runner(self, lane: Lane) -> None:
+        while lane.failures < FAILURES_IN_A_ROW and not lane.abandoned:
+            with self._count_lock:
+                self.restarts += 1
+            try:
+                lane.make_runner()
+                return
+            except ModelError as error:
+                self._runner_error = error
+                lane.failures += 1
+
+    def _try_again(self, job: Job, error: RunnerError) -> None:
+        """Put a job back for another runner, or give out that a second one failed on it too."""
+        self._runner_error = error
+        job.attempts += 1
+        if job.attempts > 1:
+            self._order.give(job, Result(job.frame, error=str(error)))
+            return
+        with self._count_lock:
+            self.retried += 1
+        self._again.append(job)
+
+    def _replace_if_hanging(self, place: int, lane: Lane) -> None:
+        """Give the jobs and the place of a lane that hangs to a new one."""
+        if not lane.overdue(self._time_limit):
+            return
+        jobs = lane.abandon()
+        if jobs is None:
+            return
+        self.hangs += 1
+        new = self._lanes[place] = lane.another()
+        new.failures = lane.failures + 1
+        for job in jobs:
+            error = RunnerError(f"the runner did not answer in {self._time_limit:g} s")
+            self._try_again(job, error)
+        self._threads[place] = _thread(self._work_lane, f"lane-{place}", new)
+
+    def _lane_ends(self) -> None:
+        with self._count_lock:
+            self._lanes_left -= 1
+            if self._lanes_left:
+                return
+        # Frames are left only where every runner was given up; they are told of, too.
+        self._stopping = True
+        self._inbox.close()
+        take = self._take_decoded if self._workers else self._take
+        while (job := self._again.popleft() if self._again else take(True)) is not None:
+            self.error = self.error or self._runner_error
+            self._order.give(job, Result(job.frame, error=str(self._runner_error)))
+        self._finished.set()
+
+
+class _Order:
+    """Gives results out in the order of their jobs' tickets, whoever comes with the next one."""
+
+    def __init__(self, pass_on: Callable[[Result], None]) -> None:
+        self._pass_on = pass_on
+        self._lock = threading.Lock()
+        self._early: dict[int, tuple[Job, Result]] = {}
+        self._passing_on = False
+        self.given = 0
+
+    def __len__(self) -> int:
+        return len(self._early)
+
+    def give(self, job: Job, result: Result) -> None:
+        """Take a result; pass on what is next, unless another thread is at it and will do so."""
+        with self._lock:
+            self._early[job.ticket] = (job, result)
+            if self._passing_on:
+                return
+            self._passing_on = True
+        while True:
+            with self._lock:
+                item = self._early.pop(self.given, None)
+                if item is None:
+                    self._passing_on = False
+                    return
+                self.given += 1
+            job, result = item
+            job.milliseconds["total"] = 1e3 * (time.monotonic() - job.began)
+            result.milliseconds = job.milliseconds
+            self._pass_on(result)
+
+
+def _thread(target: Callable[..., None], name: str, *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, args=arguments, daemon=True)
+    thread.start()
+    return thread

@@ -12,6 +12,8 @@ import numpy as np
 
 from app.model import InputForm
 
+_SIZES_KEPT = 16  # buffers for intermediate sizes; a video needs a handful
+
 
 def quantisation_table(form: InputForm, fix_point: int) -> np.ndarray:
     """Return the table from pixel values to the model's int8 input.
@@ -37,6 +39,7 @@ class Preprocessor:
         self._form = form
         self._table = quantisation_table(form, fix_point)
         self._resized = np.empty((form.height, form.width, 3), np.uint8)
+        self._halves: dict[tuple[int, int, int], np.ndarray] = {}
         channels = len(form.mean)
         self._coloured = np.empty((form.height, form.width, channels), np.uint8)
 
@@ -59,11 +62,25 @@ class Preprocessor:
     def _resize(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         size = (self._form.width, self._form.height)
+        # OpenCV averages pairs of pixels six times as fast as parts of pixels: halve first.
+        while width >= 2 * size[0] and height >= 2 * size[1]:
+            width, height = width // 2, height // 2
+            even = image[: 2 * height, : 2 * width]
+            half = self._half((height, width, 3))
+            image = cv2.resize(even, (width, height), half, interpolation=cv2.INTER_AREA)
         if (width, height) == size:
             return image
         shrinks = width > size[0] or height > size[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         return cv2.resize(image, size, self._resized, interpolation=method)
+
+    def _half(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """Return a buffer for an image on its way to the model's size, the same one each time."""
+        if shape not in self._halves:
+            if len(self._halves) >= _SIZES_KEPT:  # images of ever new sizes
+                self._halves.clear()
+            self._halves[shape] = np.empty(shape, np.uint8)
+        return self._halves[shape]
 
     def _order_colours(self, image: np.ndarray) -> np.ndarray:
         if self._form.colour == "bgr":

@@ -107,6 +107,11 @@ class Model:
     def target(self) -> str:
         return describe_target(self.dpu_name, self.fingerprint)
 
+    @property
+    def dpu_subgraphs(self) -> list[Any]:
+        """The parts that run on the DPU, in order, as xir.Subgraph."""
+        return [stage.subgraph for stage in self._stages if isinstance(stage, _DpuStage)]
+
     def runner(self, slots: int = 2) -> ModelRunner:
         """Return a runner for one thread, with `slots` jobs that may be in flight at once."""
         return ModelRunner(self, slots)

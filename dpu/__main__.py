@@ -182,8 +182,10 @@ def _write(path: Path, content: bytes | memoryview) -> bool:
 
 
 def _shim(options: argparse.Namespace) -> int:
-    from dpu import shim, vart
+    from dpu import latency, shim, vart
 
+    if options.realtime:
+        vart.set_pace(latency.board_pace(options.realtime))
     if options.plugin:
         vart.set_plugins(cpu_ops.load_plugins(options.plugin))
     if not Path(options.script).is_file():
@@ -193,7 +195,20 @@ def _shim(options: argparse.Namespace) -> int:
     except Exception:  # the script's own error, told as `python script` would tell it
         sys.excepthook(*sys.exc_info())
         return FAILED
+    finally:  # also behind a script that ends by sys.exit
+        _tell_lateness(vart.pace_report())
     return DONE
+
+
+def _tell_lateness(report: dict[str, float]) -> None:
+    """Say it where a paced run was slower than the board would have been."""
+    if report["late"]:
+        jobs, worst = f"{report['late']} of {report['jobs']} jobs", report["late_seconds_max"]
+        print(
+            f"dpu: the emulation could not keep pace in {jobs}, which ended up to "
+            f"{1000 * worst:.1f} ms later than on the board",
+            file=sys.stderr,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -286,6 +301,12 @@ def _add_run(commands: Any) -> None:
 def _add_shim(commands: Any) -> None:
     shim = commands.add_parser(
         "shim", help="run an unmodified VART script on the emulation of vart and xir"
+    )
+    shim.add_argument(
+        "--realtime",
+        metavar="BOARD",
+        help="let each job take what dpu/latency.py predicts for the board, such as zcu104: a "
+        "lower bound, not measured",
     )
     _add_plugin(shim)
     shim.add_argument("script", metavar="SCRIPT")

@@ -5,15 +5,30 @@ its shape costs, and the cycles in which the parameters come from memory; the sl
 is taken. Feature maps that go to memory and back, instructions and everything that is not hidden
 behind the array come on top, so a real run takes longer. Rules that were not seen in a compiled
 file are assumptions and say so.
+
+The emulation's runners pace themselves by it (`board_pace`), as fast as no real board is.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from dpu import fix_ops
-from dpu.layers import CONVOLUTIONS, Layer
+from dpu.errors import DpuError, contradictions
+from dpu.layers import CONVOLUTIONS, Layer, layers_of
 from dpu.limits import CHANNEL_PARALLEL as CHANNELS
+from dpu.xir import Subgraph
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# The boards' profiles are read as files: dpu/ imports nothing of board/.
+PROFILES = Path(__file__).resolve().parent.parent / "board" / "profiles"
 
 OPERATIONS_PER_CYCLE = 4096
 """Of a B4096's array: 8 pixels x 16 input channels x 16 output channels x 2 (Xilinx PG338)."""
@@ -157,3 +172,61 @@ def cycles(layer: Layer) -> float | None:
     """The slower of `array_cycles` and `memory_cycles`: a lower bound for one core."""
     computing, loading = array_cycles(layer), memory_cycles(layer)
     return None if computing is None or loading is None else max(computing, loading)
+
+
+def job_seconds(subgraph: Subgraph, clock_mhz: float) -> float:
+    """Least seconds that one core takes for one job of a DPU subgraph: its layers' `cycles`.
+
+    Parameters
+    ----------
+    subgraph : of a compiled file, with the device DPU
+    clock_mhz : clock of the core's array
+
+    Raises
+    ------
+    XmodelError
+        The model contradicts itself.
+    """
+    with contradictions(subgraph.get_name()):
+        layers = layers_of(subgraph.get_graph())
+        own = (cycles(layer) for layer in layers if subgraph.has_op(layer.op))
+        return sum(count for count in own if count is not None) / (clock_mhz * 1e6)
+
+
+@dataclass(frozen=True)
+class BoardPace:
+    """The time of jobs on a board, for `dpu.vart.set_pace`: `job_seconds` at its clock.
+
+    Attributes
+    ----------
+    clock_mhz : clock of a core's array
+    cores : cores of its DPU
+    """
+
+    clock_mhz: float
+    cores: int
+
+    def __call__(self, subgraph: Subgraph) -> float:
+        return job_seconds(subgraph, self.clock_mhz)
+
+
+def board_pace(board: str) -> BoardPace:
+    """The pace of a board by its profile's file name, such as "zcu104".
+
+    Raises
+    ------
+    DpuError
+        There is none of that name, or its profile does not tell clock and cores.
+    """
+    known = sorted(path.stem for path in PROFILES.glob("*.toml"))
+    if board not in known:
+        raise DpuError(f"no board {board!r}; there are {', '.join(known)}")
+    path = PROFILES / f"{board}.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))["dpu"]
+        pace = BoardPace(float(table["clock_mhz"]), int(table["cores"]))
+    except (LookupError, OSError, TypeError, ValueError) as error:
+        raise DpuError(f"{path}: does not tell dpu.clock_mhz and dpu.cores: {error!r}") from error
+    if not (0 < pace.clock_mhz < math.inf and pace.cores >= 1):
+        raise DpuError(f"{path}: {pace.cores} cores at {pace.clock_mhz} MHz are no DPU")
+    return pace

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,30 @@ class App:
     def __init__(self, root: Path, folder: Path, fake: bool) -> None:
         self._command = [sys.executable, str(root / "app" / "classify.py")]
         self._folder = folder
-        self._environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DISPLAY")}
+        self._environment = kept
         if fake:
             self._environment["PYTHONPATH"] = str(root / "tests" / "fake_board")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, pipe: bool = False, inside: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start it; with `inside` (a command whose last word is a shell's line) behind that."""
+        command = [*self._command, *arguments]
+        if inside:
+            command = [*inside[:-1], f'{inside[-1]} && exec "$@"', "sh", *command]
         return subprocess.Popen(
-            [*self._command, *arguments],
+            command,
             cwd=self._folder,
             env=self._environment,
+            stdin=subprocess.PIPE if pipe else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        with self.start(*arguments) as process:
+    def __call__(self, *arguments: str, inside: Sequence[str] = ()) -> tuple[int, str, str]:
+        with self.start(*arguments, inside=inside) as process:
             out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
@@ -79,7 +88,12 @@ def test_a_directory(app: App, tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "f.json").read_text())
     assert figures["provider"].startswith("DPU (vart from ")
     assert figures["model"]["target"] == "ZCU104, Vitis AI 2.x"
-    assert figures["frames"] == {"in": 11, "classified": 10, "failed": 1}
+    assert figures["frames"] == {
+        "in": 11,
+        "classified": 10,
+        "failed": 1,
+        "dropped": 0,
+    }
     assert figures["accuracy"]["top1"] == 1.0 and figures["threads"] == 3
     assert set(figures["latency_ms"]) >= {"preprocess", "infer", "total"}
     with (tmp_path / "r.csv").open(newline="") as file:
@@ -88,6 +102,63 @@ def test_a_directory(app: App, tmp_path: Path) -> None:
         )
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 11
     assert int(cv2.VideoCapture(str(tmp_path / "r.avi")).get(cv2.CAP_PROP_FRAME_COUNT)) == 10
+
+
+def test_records_on_standard_output_stand_alone(app: App) -> None:
+    status, out, err = app(*"--source images --model net.xmodel --output -".split())
+    assert status == 0 and [json.loads(line)["index"] for line in out.splitlines()] == [*range(10)]
+    assert "frames     10 in, 10 classified, 0 failed" in err
+
+
+def test_jpegs_on_standard_input(app: App, tmp_path: Path) -> None:
+    jpegs = [cv2.imencode(".jpg", _uniform(n % 10))[1].tobytes() for n in range(30)]
+    jpegs[7] = jpegs[7][:-20]
+    process = app.start(
+        *"--source - --model net.xmodel --output r.jsonl --quiet".split(), pipe=True
+    )
+    assert process.stdin is not None
+    process.stdin.buffer.write(b"".join(jpegs))  # type: ignore[attr-defined]
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "") and "30 in, 29 classified, 1 failed" in out
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == [None if n == 7 else str(n % 10) for n in range(30)]
+
+
+def test_the_scenarios(app: App, tmp_path: Path) -> None:
+    shared = "--source images --model net.xmodel --quiet --duration 0.5 --json f.json".split()
+    found = {}
+    for name in ("single-stream", "offline", "server"):
+        more = "--qps 100 --latency-bound 500".split() if name == "server" else []
+        status, out, err = app(*shared, "--scenario", name, *more)
+        assert (status, err) == (0, "") and f"scenario   {name}: " in out
+        found[name] = json.loads((tmp_path / "f.json").read_text())
+        assert found[name]["accuracy"]["top1"] == 1.0
+    single, server = found["single-stream"], found["server"]
+    assert single["scenario"]["value"] == single["latency_ms"]["total"]["p90"]
+    assert single["queues"]["in_flight"]["max"] <= 1
+    assert found["offline"]["fps"] > single["fps"]
+    assert 20 <= server["frames"]["in"] <= 90 and server["scenario"]["bound_kept"] is True
+
+
+def test_a_full_disk_ends_an_output_and_not_the_run(app: App, tmp_path: Path) -> None:
+    """On a real tmpfs of 64 KiB, in a mount namespace of the run's own."""
+    mount = "mkdir full && mount -t tmpfs -o size=64k tmpfs full"
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces (unshare -rm)")
+    _video(tmp_path / "long.avi", 1500)
+    arguments = (
+        "--source long.avi --model net.xmodel --json f.json --quiet --output full/r.jsonl "
+        "--output all.jsonl --output full/pictures/ --output full/seen.avi"
+    )
+    status, out, err = app(*arguments.split(), inside=["unshare", "-rm", "sh", "-c", mount])
+    assert status == 1 and "1500 in, 1500 classified" in out and "Traceback" not in err
+    assert err.count("No space left on device") == 3
+    by_uri = {
+        output["uri"]: output for output in json.loads((tmp_path / "f.json").read_text())["outputs"]
+    }
+    assert by_uri["all.jsonl"]["error"] is None and by_uri["all.jsonl"]["results"] == 1500
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 1500
+    assert all(by_uri[uri]["error"] for uri in by_uri if uri.startswith("full"))
 
 
 def test_json_on_standard_output_stands_alone(app: App) -> None:
@@ -122,6 +193,16 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--source images --model net.xmodel --json none/x.json", 2, "none/x.json"),
         ("--camera 87 --model net.xmodel", 1, "camera /dev/video87 cannot be opened"),
         ("--camera front --model net.xmodel", 2, "front is not a camera number"),
+        ("--camera 0,size=big --model net.xmodel", 2, "size=1280x720, fps=30, format=MJPG"),
+        ("--source ftp://host/a.mp4 --model net.xmodel", 2, "ftp:// is not a source known here"),
+        ("--source images --scenario server", 2, "--qps 100"),
+        ("--source images --qps 100", 2, "belong to --scenario server"),
+        ("--source images --duration 3", 2, "--frames N ends any run"),
+        ("--source images --json - --output -", 2, "would share standard output"),
+        ("--source images --model net.xmodel --web here:there", 2, "--web here:there"),
+        ("--source images --model net.xmodel --output window", 2, "try --web and a browser"),
+        ("--source images --model net.xmodel --realtime zcu104", 2, "runs at its own speed"),
+        ("--source images --model net.xmodel --power nvml", 2, "nvml"),
     ],
 )
 def test_exit_status_and_one_line_for_what_goes_wrong(
@@ -133,8 +214,10 @@ def test_exit_status_and_one_line_for_what_goes_wrong(
     code, _, err = app(*arguments.split())
     assert code == status
     assert message in err and "Traceback" not in err
-    if message and not err.startswith("usage:"):
-        assert err.startswith("classify: ") and err.count("\n") == 1
+    if message:
+        assert err.startswith("classify: ")
+        lines = err.splitlines()
+        assert len(lines) == 1 or lines[1].startswith("try: ") or "known" in lines[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -217,7 +300,7 @@ def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_pat
     assert status == 0, err
     figures: dict[str, Any] = json.loads(out)
     assert figures["provider"].startswith("emulation")
-    assert figures["frames"] == {"in": 500, "classified": 500, "failed": 0}
+    assert figures["frames"] == {"in": 500, "classified": 500, "failed": 0, "dropped": 0}
     assert figures["accuracy"]["top1"] >= 0.99
 
 

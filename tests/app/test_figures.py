@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from app.figures import Figures, Histogram
-from app.pipeline import Result
-from app.sources import Frame
+from app.frames import Frame
+from app.result import Result
 
 
 def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:

@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from app.outputs import OutputError, Terminal, fit, open_output
-from app.pipeline import Result
-from app.sources import Frame
+from app.frames import Frame
+from app.outputs import Output, OutputError, Outputs, open_output
+from app.pictures import fit
+from app.result import Result
+from app.terminal import Lines, LiveTable
 
 
 def _results() -> list[Result]:
@@ -32,7 +34,7 @@ def _write(path: Path) -> None:
 
 def test_terminal_lines_are_aligned_and_show_what_is_wrong() -> None:
     text = io.StringIO()
-    terminal = Terminal(label_width=3, file=text)
+    terminal = Lines(label_width=3, file=text)
     for result in [_results()[1], *_results()]:
         terminal.add(result)
     assert text.getvalue().splitlines() == [
@@ -87,7 +89,7 @@ def test_fit_keeps_the_aspect() -> None:
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("r.txt", "known are .jsonl .csv .mp4 .avi"),
+        ("r.txt", "these are known:\n"),
         ("none/r.csv", "No such file or directory"),
         ("none/r.mp4", "No such file or directory"),
     ],
@@ -95,3 +97,81 @@ def test_fit_keeps_the_aspect() -> None:
 def test_wrong_outputs_are_named(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(OutputError, match=message):
         open_output(str(tmp_path / name))
+
+
+def test_a_directory_of_images(tmp_path: Path) -> None:
+    output = open_output(f"{tmp_path / 'seen'}/")
+    evil = Result(Frame(7, "../../up.png", _results()[0].frame.image), [("../label/x", 0.5)])
+    for result in [*_results(), evil]:
+        output.add(result)
+    output.close()
+    assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
+        "000000_a_3.jpg",
+        "000001_longer_5.jpg",
+        "000007_up_..-label-x.jpg",
+    ]
+    picture = cv2.imread(str(tmp_path / "seen" / "000000_a_3.jpg"))
+    assert picture is not None and picture.shape == (336, 336, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["seen"]
+
+
+def test_an_unwritable_place_is_told_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Not a directory|File exists"):
+        open_output(f"{tmp_path / 'file' / 'seen'}/")
+
+
+class Failing(Output):
+    """Takes a number of results, then has no more room."""
+
+    def __init__(self, room: int, own_thread: bool) -> None:
+        self.own_thread = own_thread
+        self.room, self.taken, self.closed = room, 0, False
+
+    def add(self, result: Result) -> None:
+        if self.taken == self.room:
+            raise OSError(28, "No space left on device")
+        self.taken += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("own_thread", [False, True])
+def test_an_output_that_fails_leaves_the_others_alone(own_thread: bool) -> None:
+    full, good = Failing(5, own_thread), Failing(1000, own_thread)
+    told: list[str] = []
+    outputs = Outputs([("full", full), ("good", good)], told.append)
+    for index in range(100):
+        outputs.add(Result(Frame(index, str(index)), [("a", 1.0)]))
+    outputs.close()
+    assert good.taken == 100 and full.taken == 5 and full.closed and good.closed
+    assert told == [
+        "full: No space left on device; it has 5 results, nothing more is written there"
+    ]
+    assert outputs.report() == [
+        {"uri": "full", "results": 5, "error": "No space left on device"},
+        {"uri": "good", "results": 100, "error": None},
+    ]
+
+
+def test_the_live_table_shows_results_bar_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    rich_console = pytest.importorskip("rich.console")
+    table = LiveTable(12, lambda: {"dropped": 3, "dpu_utilisation": 0.5, "total_watts": 14.0})
+    for result in [*_results(), Result(Frame(3, "\x1b[31mevil", None), [("[red]x[/]", 0.5)])]:
+        table.add(result)
+    table.look()
+    text = io.StringIO()
+    rich_console.Console(file=text, width=100).print(table._picture(table._began + 1))
+    table.close()
+    shown = text.getvalue()
+    for part in ("3/a.png", "97.0%", "5 (is 3)", "failed: image file is cut off", "1 failed",
+                 "4 of 12", "3 dropped", "50.0% right", "DPU 50%", "14.00 W", "?[31mevil", "[red]x[/]"):  # fmt: skip
+        assert part in shown, (part, shown)
+    assert "\x1b" not in shown
+
+
+def test_lines_show_no_control_characters() -> None:
+    text = io.StringIO()
+    Lines(5, text).add(Result(Frame(0, "a\x1b[2J\nb", None), [("c\x07", 1.0)]))
+    assert text.getvalue() == "a?[2J?b  c?    100.00%\n"

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
+import importlib
+import itertools
+import random
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.model import Classifier, load_classifier
-from app.pipeline import STAGES, Lane, Pipeline, activate
-from app.sources import Frame, Source, SourceError
+from app.frames import Frame, Source, SourceError
+from app.lane import Lane, activate
+from app.pipeline import FAILURES_IN_A_ROW, Pipeline
+from app.result import STAGES, Result
+
+
+vart: Any = None  # the stand-in, once the fixture has put it in place
 
 
 class Synthetic(Source):
@@ -43,7 +55,17 @@ def classifier(fake_board: Path, fake_model: Path) -> Classifier:
 
 
 def _lanes(classifier: Classifier, threads: int, slots: int = 2) -> list[Lane]:
-    return [Lane(classifier, slots=slots) for _ in range(threads)]
+    lanes = [Lane(classifier, slots=slots) for _ in range(threads)]
+    for lane in lanes:
+        lane.make_runner()
+    return lanes
+
+
+def _run(source: Source, lanes: list[Lane], **options: Any) -> tuple[list[Result], Pipeline]:
+    results: list[Result] = []
+    pipeline = Pipeline(source, lanes, results.append, **options)
+    pipeline.run()
+    return results, pipeline
 
 
 @pytest.mark.parametrize("threads, slots", [(1, 1), (2, 2), (8, 3)])
@@ -51,17 +73,17 @@ def test_all_results_come_once_in_order_and_are_right(
     classifier: Classifier, threads: int, slots: int
 ) -> None:
     source = Synthetic(300)
-    results = list(Pipeline(source, _lanes(classifier, threads, slots)))
+    results, _ = _run(source, _lanes(classifier, threads, slots))
     assert [result.frame.index for result in results] == list(range(300))
     assert all(result.correct for result in results)
-    assert list(results[0].milliseconds) == list(STAGES)
+    assert list(results[0].milliseconds) == [stage for stage in STAGES if stage != "decode"]
     times = results[0].milliseconds
-    assert 0 < sum(times[stage] for stage in STAGES[:-1]) <= times["total"]
+    assert 0 < sum(times.get(stage, 0.0) for stage in STAGES[:-1]) <= times["total"]
     assert source.closed
 
 
 def test_broken_frames_and_failed_jobs_keep_their_place(classifier: Classifier) -> None:
-    results = list(Pipeline(Synthetic(200, broken=7, failing=5), _lanes(classifier, 4)))
+    results, pipeline = _run(Synthetic(200, broken=7, failing=5), _lanes(classifier, 4))
     assert [result.frame.index for result in results] == list(range(200))
     for index, result in enumerate(results):
         if index % 7 == 1:
@@ -74,30 +96,50 @@ def test_broken_frames_and_failed_jobs_keep_their_place(classifier: Classifier) 
 
 def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
     source = Synthetic(10_000)
-    pipeline = iter(Pipeline(source, _lanes(classifier, 2)))
-    next(pipeline)
-    time.sleep(0.2)
-    assert source.taken <= 1 + 2 * (2 + 2)
-    pipeline.close()  # type: ignore[attr-defined]
-    assert source.closed
+    go_on = threading.Event()
+    pipeline = Pipeline(source, _lanes(classifier, 2), lambda result: go_on.wait() and None)
+    thread = threading.Thread(target=pipeline.run)
+    thread.start()
+    time.sleep(0.3)
+    # The inbox, the permits, and the one frame that the reader holds in its hands.
+    assert source.taken <= 2 * 2 + 2 * (2 + 2) + 1
+    pipeline.stop()
+    go_on.set()
+    thread.join(5)
+    assert not thread.is_alive() and source.closed
 
 
 def test_stop_finishes_what_is_under_way(classifier: Classifier) -> None:
     source = Synthetic(10_000)
-    pipeline = Pipeline(source, _lanes(classifier, 2))
-    results = []
-    for result in pipeline:
+    results: list[Result] = []
+
+    def consume(result: Result) -> None:
         results.append(result)
         if len(results) == 20:
             pipeline.stop()
-    assert [result.frame.index for result in results] == list(range(source.taken))
-    assert 20 <= len(results) <= 30
+
+    pipeline = Pipeline(source, _lanes(classifier, 2), consume)
+    pipeline.run()
+    assert [result.frame.index for result in results] == list(range(len(results)))
+    assert 20 <= len(results) and source.taken - 1 <= len(results) <= source.taken
+
+
+def test_stop_does_not_wait_for_a_source_that_gives_nothing(classifier: Classifier) -> None:
+    class Silent(Synthetic):
+        def __iter__(self) -> Iterator[Frame]:
+            yield from super().__iter__()
+            time.sleep(30)
+
+    pipeline = Pipeline(Silent(5), _lanes(classifier, 2), lambda result: pipeline.stop())
+    began = time.monotonic()
+    pipeline.run()
+    assert time.monotonic() - began < 10 and pipeline.error is None
 
 
 def test_the_limit_counts_frames(classifier: Classifier) -> None:
     source = Synthetic(100)
-    assert len(list(Pipeline(source, _lanes(classifier, 3), limit=17))) == 17
-    assert source.taken == 17 and source.closed
+    results, _ = _run(source, _lanes(classifier, 3), limit=17)
+    assert len(results) == 17 and source.taken == 17 and source.closed
 
 
 def test_a_source_that_breaks_off_is_told_behind_its_frames(classifier: Classifier) -> None:
@@ -106,20 +148,209 @@ def test_a_source_that_breaks_off_is_told_behind_its_frames(classifier: Classifi
             yield from super().__iter__()
             raise SourceError("the cable is out")
 
-    pipeline = Pipeline(Breaking(30), _lanes(classifier, 2))
-    assert len(list(pipeline)) == 30
-    assert str(pipeline.error) == "the cable is out"
+    results, pipeline = _run(Breaking(30), _lanes(classifier, 2))
+    assert len(results) == 30 and str(pipeline.error) == "the cable is out"
 
 
 def test_an_empty_source_ends(classifier: Classifier) -> None:
-    pipeline = Pipeline(Synthetic(0), _lanes(classifier, 2))
-    assert list(pipeline) == [] and pipeline.error is None
+    results, pipeline = _run(Synthetic(0), _lanes(classifier, 2))
+    assert results == [] and pipeline.error is None
+
+
+def test_a_consumer_that_raises_ends_the_run(classifier: Classifier) -> None:
+    def consume(result: Result) -> None:
+        raise ValueError("no idea")
+
+    pipeline = Pipeline(Synthetic(10_000), _lanes(classifier, 2), consume)
+    pipeline.run()
+    assert str(pipeline.error) == "no idea"
 
 
 def test_no_thread_is_left(classifier: Classifier) -> None:
     before = threading.active_count()
-    list(Pipeline(Synthetic(20), _lanes(classifier, 4)))
+    _run(Synthetic(20), _lanes(classifier, 4), workers=2)
     assert threading.active_count() == before
+
+
+class Encoded(Synthetic):
+    """The same frames, to be decoded; every seventh cannot be."""
+
+    needs_decoding = True
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            image, frame.image = frame.image, None
+            frame.decode = partial(self._decode, image, frame.index)
+            yield frame
+
+    @staticmethod
+    def _decode(image: np.ndarray, index: int) -> np.ndarray:
+        time.sleep(random.uniform(0, 0.002))
+        if index % 7 == 3:
+            raise ValueError("cut off")
+        return image
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_frames_are_decoded_by_lanes_or_ahead_of_them(classifier: Classifier, workers: int) -> None:
+    results, _ = _run(Encoded(200), _lanes(classifier, 2), workers=workers)
+    assert [result.frame.index for result in results] == list(range(200))
+    for index, result in enumerate(results):
+        assert (result.error == "cut off") is (index % 7 == 3)
+        assert result.correct is not (index % 7 != 3) or result.correct
+        assert result.frame.decode is None and result.milliseconds["decode"] > 0
+
+
+class Camera(Synthetic):
+    """A live source that is quicker than the lanes."""
+
+    live = True
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            time.sleep(0.0002)
+            yield frame
+
+
+def test_a_live_source_drops_the_oldest_and_counts_it(classifier: Classifier) -> None:
+    source = Camera(2000)
+    results, pipeline = _run(source, _lanes(classifier, 2))
+    indices = [result.frame.index for result in results]
+    assert indices == sorted(set(indices)) and indices[-1] == 1999
+    assert pipeline.dropped > 100
+    assert len(results) + pipeline.dropped == 2000
+    assert all(result.correct for result in results)
+    # A live frame's latency counts from its arrival, not from when it was asked for.
+    assert all(r.milliseconds["total"] >= r.milliseconds["wait"] for r in results)
+
+
+# Runners that fail: a board's runner in whose place each failure is put by `Flaky`.
+
+
+class Flaky:
+    """Makes the runners of a classifier fail, raise or hang, by the number of the job.
+
+    The numbers run over all runners; a set of them names those that fail.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.raising: set[int] | range = set()
+        self.hanging: set[int] | range = set()
+        self.released = threading.Event()
+        self.broken = False
+        self._next = itertools.count()
+        wait, create = vart.Runner.wait, vart.Runner.create_runner
+
+        def flaky_wait(runner: Any, job: Any) -> Any:
+            number = next(self._next)
+            if number in self.raising:
+                wait(runner, job)
+                raise RuntimeError("DPU timeout")
+            if number in self.hanging:
+                self.released.wait(30)
+            return wait(runner, job)
+
+        def flaky_create(*arguments: Any) -> Any:
+            if self.broken:
+                raise RuntimeError("no DPU core answers")
+            return create(*arguments)
+
+        monkeypatch.setattr(vart.Runner, "wait", flaky_wait)
+        monkeypatch.setattr(vart.Runner, "create_runner", staticmethod(flaky_create))
+
+
+@pytest.fixture
+def flaky(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flaky]:
+    global vart
+    vart = importlib.import_module("vart")
+    flaky = Flaky(monkeypatch)
+    yield flaky
+    flaky.released.set()
+
+
+def _all_accounted_for(results: list[Result], count: int) -> None:
+    assert [result.frame.index for result in results] == list(range(count))
+    assert all(result.correct or result.error for result in results)
+
+
+def test_a_job_that_fails_once_is_tried_again(classifier: Classifier, flaky: Flaky) -> None:
+    flaky.raising = {5, 20, 21}
+    results, pipeline = _run(Synthetic(60), _lanes(classifier, 2))
+    _all_accounted_for(results, 60)
+    assert all(result.error is None for result in results)
+    assert pipeline.retried == 3 and 1 <= pipeline.restarts <= 3
+
+
+def test_a_runner_that_hangs_is_replaced(classifier: Classifier, flaky: Flaky) -> None:
+    flaky.hanging = {7, 30}
+    results, pipeline = _run(Synthetic(100), _lanes(classifier, 2), time_limit=0.3)
+    _all_accounted_for(results, 100)
+    assert all(result.error is None for result in results)
+    assert pipeline.hangs == 2 and pipeline.retried >= 2
+    flaky.released.set()  # what the old threads now return must not come out twice
+    time.sleep(0.1)
+    assert len(results) == 100
+
+
+def test_a_frame_that_fails_twice_is_reported(classifier: Classifier, flaky: Flaky) -> None:
+    flaky.hanging = {4, 5}  # one lane, one slot: the retried frame is the next job
+    results, pipeline = _run(Synthetic(20), _lanes(classifier, 1, slots=1), time_limit=0.2)
+    _all_accounted_for(results, 20)
+    (failed,) = [result for result in results if result.error]
+    assert failed.frame.index == 4 and failed.error == "the runner did not answer in 0.2 s"
+    assert pipeline.hangs == 2
+
+
+def test_runners_that_only_fail_are_given_up(classifier: Classifier, flaky: Flaky) -> None:
+    flaky.raising = range(10, 10_000)
+    source = Synthetic(10_000)
+    results, pipeline = _run(source, _lanes(classifier, 2))
+    _all_accounted_for(results, len(results))
+    assert sum(result.error is None for result in results) == 10
+    assert len(results) < 100 and source.closed
+    assert "DPU timeout" in str(pipeline.error)
+
+
+def test_runners_that_cannot_be_made_anew_are_given_up(
+    classifier: Classifier, flaky: Flaky
+) -> None:
+    lanes = _lanes(classifier, 2)
+    flaky.raising, flaky.broken = range(3, 10_000), True
+    results, pipeline = _run(Synthetic(10_000), lanes)
+    _all_accounted_for(results, len(results))
+    assert "no DPU core answers" in str(pipeline.error)
+    assert pipeline.restarts <= 2 * FAILURES_IN_A_ROW
+
+
+@given(
+    raising=st.sets(st.integers(0, 60), max_size=12),
+    hanging=st.sets(st.integers(0, 60), max_size=3),
+    lanes=st.integers(1, 3),
+    slots=st.integers(1, 3),
+    workers=st.integers(0, 2),
+)
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_frames_in_are_results_out_whatever_fails(
+    classifier: Classifier,
+    raising: set[int],
+    hanging: set[int],
+    lanes: int,
+    slots: int,
+    workers: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        global vart
+        vart = importlib.import_module("vart")
+        flaky = Flaky(monkeypatch)
+        flaky.raising, flaky.hanging = raising, hanging
+        made = _lanes(classifier, lanes, slots)
+        results, pipeline = _run(Encoded(50, broken=9), made, workers=workers, time_limit=0.15)
+        flaky.released.set()
+    assert [result.frame.index for result in results] == list(range(50))
+    assert pipeline.error is None
+    assert sum(bool(result.error) for result in results) <= 50 and len(results) == 50
 
 
 def test_activations() -> None:

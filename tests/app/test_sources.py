@@ -1,12 +1,30 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.sources import CameraError, CameraSource, CaptureSource, SourceError, open_source
+from app.frames import CameraError, Frame, SourceError
+from app.jpeg_stream import JpegSplitter
+from app.live import CameraOptions, parse_camera, without_password
+from app.sources import open_source
+
+
+def _decoded(uri: str) -> list[Frame]:
+    """Read a source to its end, and decode its frames as a lane would."""
+    frames = list(open_source(uri))
+    for frame in frames:
+        if frame.decode is not None:
+            try:
+                frame.image = frame.decode()
+            except ValueError as error:
+                frame.error = str(error)
+    return frames
 
 
 def _picture(path: Path, value: int = 90, size: tuple[int, int] = (24, 32)) -> Path:
@@ -19,7 +37,7 @@ def _picture(path: Path, value: int = 90, size: tuple[int, int] = (24, 32)) -> P
 def _video(path: Path, frames: int) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for number in range(frames):
-        writer.write(np.full((48, 64, 3), 10 * number, np.uint8))
+        writer.write(np.full((48, 64, 3), 10 * number % 256, np.uint8))
     writer.release()
     return path
 
@@ -29,7 +47,7 @@ def test_a_directory_is_read_in_order_with_its_sub_directories(tmp_path: Path) -
         _picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
     source = open_source(str(tmp_path))
-    frames = list(source)
+    frames = _decoded(str(tmp_path))
     assert source.length == 4 and not source.live
     assert [(f.index, f.name, f.folder) for f in frames] == [
         (0, "cat/a.JPG", "cat"),
@@ -41,7 +59,7 @@ def test_a_directory_is_read_in_order_with_its_sub_directories(tmp_path: Path) -
 
 
 def test_a_single_image_knows_no_true_label(tmp_path: Path) -> None:
-    (frame,) = open_source(str(_picture(tmp_path / "cat" / "a.png")))
+    (frame,) = _decoded(str(_picture(tmp_path / "cat" / "a.png")))
     assert (frame.name, frame.folder, frame.error) == ("a.png", None, None)
 
 
@@ -53,7 +71,7 @@ def test_broken_images_are_reported_and_the_rest_goes_on(
     (tmp_path / f"a{suffix}").write_bytes(whole[: len(whole) // 2])
     (tmp_path / f"c{suffix}").write_bytes(b"")
     (tmp_path / f"d{suffix}").write_bytes(bytes(range(256)) * 4)
-    frames = list(open_source(str(tmp_path)))
+    frames = _decoded(str(tmp_path))
     errors = [frame.error for frame in frames]
     assert errors[1] is None and frames[1].image is not None
     assert errors[2:] == ["file is empty", "not an image OpenCV can read"]
@@ -69,7 +87,7 @@ def test_a_cut_off_jpeg_with_a_whole_thumbnail_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(with_thumbnail)
     (tmp_path / "b.jpg").write_bytes(with_thumbnail[:-40])
     (tmp_path / "c.jpg").write_bytes(with_thumbnail + b"appended by a telephone")
-    errors = [frame.error for frame in open_source(str(tmp_path))]
+    errors = [frame.error for frame in _decoded(str(tmp_path))]
     assert errors == [None, "image file is cut off", None]
 
 
@@ -89,7 +107,8 @@ def test_a_video_file_gives_all_its_frames(tmp_path: Path) -> None:
         ("nowhere", "nowhere: no such file or directory"),
         ("empty", "no images in this directory"),
         ("text.mp4", "neither an image nor a video"),
-        ("rtsp://host/stream", "streams are not supported"),
+        ("ftp://host/stream", "ftp:// is not a source known here"),
+        ("*.png", "matches 0 files, no image among them"),
     ],
 )
 def test_wrong_sources_are_named(
@@ -110,12 +129,97 @@ def test_a_camera_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_camera_that_stops_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The capture loop of a camera, on a device that can be had everywhere: a file that ends.
-    file = cv2.VideoCapture(str(_video(tmp_path / "loop.avi", 3)))
-    source = CameraSource.__new__(CameraSource)
-    CaptureSource.__init__(source, "/dev/video0", file)
-    frames = iter(source)
-    assert [next(frames).name for _ in range(3)] == [f"video0#00000{n}" for n in range(3)]
-    with pytest.raises(CameraError, match="stopped after 3 images"):
-        next(frames)
+def test_a_glob_and_a_file_url(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "cat/b.png", "dog/a.png", "c.txt"):
+        _picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("x")
+    frames = list(open_source(str(tmp_path / "*" / "a.*")))
+    assert [(f.name, f.folder) for f in frames] == [("cat/a.png", "cat"), ("dog/a.png", "dog")]
+    (frame,) = open_source(f"file://{tmp_path}/cat/b.png")
+    assert frame.name == "b.png"
+
+
+def test_a_video_that_holds_less_than_it_announces_is_told(tmp_path: Path) -> None:
+    path = _video(tmp_path / "walk.avi", 40)
+    data = bytearray(path.read_bytes())
+    half = data.rfind(b"00dc", 0, len(data) // 2)
+    data[half : data.rfind(b"idx1")] = bytes(data.rfind(b"idx1") - half)  # zeroed from there on
+    path.write_bytes(data)
+    source = open_source(str(path))
+    count = len(list(source))
+    assert source.length == 40 and 0 < count < 40
+    assert source.warnings() == [f"{path}: announces 40 frames, only {count} could be decoded"]
+
+
+def test_the_options_of_a_camera() -> None:
+    assert parse_camera("0") == ("/dev/video0", CameraOptions())
+    assert parse_camera("/dev/video2,size=1280x720,fps=7.5,format=mjpg") == (
+        "/dev/video2",
+        CameraOptions((1280, 720), 7.5, "MJPG"),
+    )
+    for wrong in ("0,size=12", "0,size=-1x5", "0,fps=fast", "0,format=jp", "0,colour=red", "x"):
+        with pytest.raises(SourceError, match="camera"):
+            parse_camera(wrong)
+
+
+def test_passwords_are_not_shown() -> None:
+    shown = without_password("rtsp://me:secret@cam.local:554/live?token=secret#secret")
+    assert shown == "rtsp://cam.local:554/live"
+
+
+def _jpegs(count: int) -> list[bytes]:
+    rng = np.random.default_rng(count)
+    images = [rng.integers(0, 255, (16, 24, 3), dtype=np.uint8) for _ in range(count)]
+    return [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
+
+
+@given(
+    cuts=st.lists(st.integers(0, 10_000), max_size=30),
+    junk=st.lists(
+        st.binary(max_size=20).filter(lambda b: b"\xff" not in b), min_size=5, max_size=5
+    ),
+)
+def test_jpegs_are_found_however_the_stream_is_cut(cuts: list[int], junk: list[bytes]) -> None:
+    jpegs = _jpegs(4)
+    stream = b"".join(part for pair in zip(junk, [*jpegs, b""], strict=True) for part in pair)
+    places = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
+    splitter = JpegSplitter()
+    found = [
+        jpeg
+        for begin, end in itertools.pairwise(places)
+        for jpeg in splitter.feed(stream[begin:end])
+    ]
+    assert found == jpegs and splitter.rest() == b""
+
+
+@given(data=st.binary(max_size=4000), size=st.integers(1, 500))
+def test_any_bytes_are_taken_apart_without_an_error(data: bytes, size: int) -> None:
+    data = b"\xff\xd8\xff" + data
+    splitter = JpegSplitter()
+    total = sum(
+        len(jpeg)
+        for begin in range(0, len(data), size)
+        for jpeg in splitter.feed(data[begin : begin + size])
+    )
+    assert total + len(splitter.rest()) <= len(data)
+
+
+def test_a_jpeg_that_is_cut_off_ends_where_the_next_begins() -> None:
+    first, second, third = _jpegs(3)
+    splitter = JpegSplitter()
+    found = list(splitter.feed(first[:-30] + second + third[:50]))
+    assert found == [first[:-30], second] and splitter.rest() == third[:50]
+
+
+def test_a_thumbnail_does_not_end_its_jpeg() -> None:
+    data = _jpegs(1)[0]
+    whole = data[:2] + b"\xff\xe1" + (len(data) + 2).to_bytes(2, "big") + data + data[2:]
+    assert list(JpegSplitter().feed(whole)) == [whole]
+
+
+def test_endless_data_is_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jpeg_stream.LARGEST_JPEG", 10_000)
+    splitter = JpegSplitter()
+    assert list(splitter.feed(b"\xff\xd8\xff\xda\x00\x02")) == []
+    for _ in range(100):
+        assert list(splitter.feed(b"x" * 1000)) == []
+    assert len(splitter.rest()) <= 11_000

@@ -1,0 +1,88 @@
+"""Sources that are files: images one by one, and videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from app.frames import Frame, Source, SourceError, read_image
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images in a directory and below it, sorted.
+
+    Raises
+    ------
+    SourceError
+        There is none.
+    """
+    images = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    )
+    if not images:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(f"{folder}: no images in this directory or below it (looked for {kinds})")
+    return images
+
+
+class ImageSource(Source):
+    """Image files, in the given order; read and decoded by whoever prepares the frame."""
+
+    needs_decoding = True
+
+    def __init__(self, root: Path, paths: list[Path]) -> None:
+        self.name = str(root if len(paths) != 1 else paths[0])
+        self.length = len(paths)
+        self._root = root
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self._paths):
+            folder = path.parent.name if path.parent != self._root else None
+            name = str(path.relative_to(self._root))
+            yield Frame(index, name, folder=folder, decode=partial(read_image, path))
+
+
+class VideoSource(Source):
+    """A video file or the URL of one."""
+
+    def __init__(self, path: Path | str, name: str | None = None) -> None:
+        self.name = name or str(path)
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise SourceError(f"{self.name}: neither an image nor a video that OpenCV can read")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else None
+        announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length = announced if announced > 0 else None
+        self._read_to_end: int | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        stem = Path(self.name).name
+        index = 0
+        while True:
+            ok, image = self._capture.read()
+            if not ok:
+                break
+            yield Frame(index, f"{stem}#{index:06d}", image)
+            index += 1
+        if index == 0:
+            raise SourceError(f"{self.name}: has no frame that OpenCV can decode")
+        self._read_to_end = index
+
+    def warnings(self) -> list[str]:
+        """Return a line where the file holds fewer frames than it announces, as a cut-off one."""
+        read = self._read_to_end
+        if read is None or self.length is None or read >= self.length:
+            return []
+        return [f"{self.name}: announces {self.length} frames, only {read} could be decoded"]
+
+    def close(self) -> None:
+        self._capture.release()

@@ -1,0 +1,395 @@
+"""Sources that are live: V4L2 cameras, RTSP streams, MJPEG over HTTP.
+
+They come at their own pace, break off and come back: a lost one is opened again, with growing
+pauses, until the time for that is over.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import cv2
+import numpy as np
+
+from app.files import VideoSource
+from app.frames import CameraError, Frame, Source, SourceError, decode_image
+from app.jpeg_stream import JpegSplitter
+
+SILENCE_SECONDS = 5.0
+"""How long an open stream may give nothing before it counts as lost."""
+
+_PAUSES = (0.25, 0.5, 1.0, 2.0)  # seconds between attempts to open again; the last one repeats
+_MJPEG_TYPES = ("multipart/x-mixed-replace", "video/x-motion-jpeg")
+_CHUNK = 1 << 16
+
+# One opened camera or stream: images, or JPEGs not yet decoded, until it breaks off.
+_Images = Iterator["np.ndarray | bytes"]
+
+
+class LiveSource(Source):
+    """Base of all live sources: numbers the frames, and opens again what was lost.
+
+    Derived classes have `_open`, which raises CameraError, and `_images`.
+    """
+
+    live = True
+
+    def __init__(self, name: str, reconnect: float) -> None:
+        self.name = name
+        self._reconnect = reconnect
+        self._stop = threading.Event()
+        self._losses: list[float | None] = []  # seconds each took, None while it lasts
+        self._stem = Path(name).name or name
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _images(self) -> _Images:
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Close the camera or stream; it may be opened again."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while not self._stop.is_set():
+            for image in self._images():
+                if self._stop.is_set():
+                    return
+                frame = Frame(index, f"{self._stem}#{index:06d}")
+                if isinstance(image, bytes):
+                    frame.decode = partial(decode_image, image)
+                else:
+                    frame.image = image
+                yield frame
+                index += 1
+            if not self._stop.is_set():
+                self._come_back(index)
+
+    def _come_back(self, count: int) -> None:
+        """Open the source again; CameraError when it stays away."""
+        self._release()
+        lost = time.monotonic()
+        self._losses.append(None)
+        what = f"{self.name} gives no more images after {count}"
+        if self._reconnect <= 0:
+            raise CameraError(f"{what}; {self._advice()}")
+        _tell(f"{what}; trying to open it again for {self._reconnect:g} s")
+        attempt = 0
+        while True:
+            left = lost + self._reconnect - time.monotonic()
+            if left <= 0:
+                raise CameraError(f"{what}, and did not come back in {self._reconnect:g} s")
+            if self._stop.wait(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)])):
+                return
+            attempt += 1
+            try:
+                self._open()
+            except CameraError:
+                continue
+            self._losses[-1] = time.monotonic() - lost
+            _tell(f"{self.name} is back after {self._losses[-1]:.1f} s")
+            return
+
+    def _advice(self) -> str:
+        return "is it unplugged?"
+
+    def report(self) -> dict[str, Any]:
+        """Return how often the source was lost, and for how many seconds until it was back."""
+        back = [seconds for seconds in self._losses if seconds is not None]
+        return {"lost": len(self._losses), "lost_seconds": round(sum(back), 3)}
+
+    def close(self) -> None:
+        self._stop.set()
+
+
+def _tell(text: str) -> None:
+    print(f"classify: {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class CameraOptions:
+    """What a V4L2 camera is asked for; None leaves the driver's own choice.
+
+    Attributes
+    ----------
+    size : width, height in pixels
+    fps : frames per second
+    format : FourCC of the pixels on the wire, such as MJPG or YUYV
+    """
+
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    format: str | None = None
+
+
+def parse_camera(text: str) -> tuple[str, CameraOptions]:
+    """Return the device and the options of "0,size=1280x720,fps=30,format=MJPG".
+
+    Raises
+    ------
+    SourceError
+        One line that says what may stand there.
+    """
+    device, *pairs = text.split(",")
+    device = f"/dev/video{device}" if device.isdigit() else device
+    if not device.startswith("/dev/video") or not device[len("/dev/video") :].isdigit():
+        raise SourceError(f"{text}: a camera is a number or /dev/videoN")
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            found[key] = _camera_option(key, value)
+        except ValueError:
+            raise SourceError(
+                f"{text}: {pair!r} is not an option of a camera; "
+                "these are size=1280x720, fps=30, format=MJPG"
+            ) from None
+    return device, CameraOptions(**found)
+
+
+def _camera_option(key: str, value: str) -> Any:
+    if key == "size":
+        width, _, height = value.partition("x")
+        if int(width) > 0 and int(height) > 0:
+            return int(width), int(height)
+    if key == "fps" and 0 < float(value) < 10_000:
+        return float(value)
+    if key == "format" and len(value) == 4 and value.isascii() and value.isalnum():
+        return value.upper()
+    raise ValueError
+
+
+class CameraSource(LiveSource):
+    """A V4L2 camera by number or /dev/videoN, with options."""
+
+    def __init__(self, camera: str, reconnect: float = 0.0) -> None:
+        device, self._options = parse_camera(camera)
+        super().__init__(device, reconnect)
+        self._capture: cv2.VideoCapture | None = None
+        self._warnings: list[str] = []
+        self._open()
+
+    def _open(self) -> None:
+        capture = cv2.VideoCapture(int(self.name[len("/dev/video") :]), cv2.CAP_V4L2)
+        if not capture.isOpened():
+            raise CameraError(f"camera {self.name} cannot be opened: {_camera_advice(self.name)}")
+        self._set(capture)
+        self._capture = capture
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else None
+        self._warnings = self._compare(capture)
+
+    def _set(self, capture: cv2.VideoCapture) -> None:
+        asked = self._options
+        if asked.format:  # before the size: the sizes on offer depend on it
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*asked.format))
+        if asked.size:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, asked.size[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, asked.size[1])
+        if asked.fps:
+            capture.set(cv2.CAP_PROP_FPS, asked.fps)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # a fresh frame rather than an old one
+
+    def _compare(self, capture: cv2.VideoCapture) -> list[str]:
+        """Return a line for each option that the driver did not take."""
+        asked, lines = self._options, []
+        size = (
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        )
+        if asked.size and size != asked.size:
+            wanted = "x".join(map(str, asked.size))
+            lines.append(f"{self.name}: asked for {wanted}, the camera gives {size[0]}x{size[1]}")
+        if asked.fps and self.fps and abs(self.fps - asked.fps) > 0.5:
+            lines.append(f"{self.name}: asked for {asked.fps:g} fps, it says {self.fps:g}")
+        code = int(capture.get(cv2.CAP_PROP_FOURCC))
+        given = code.to_bytes(4, "little", signed=code < 0).decode("latin-1")
+        if asked.format and given.isprintable() and given.upper() != asked.format:
+            lines.append(f"{self.name}: asked for {asked.format}, the camera gives {given}")
+        return lines
+
+    def _images(self) -> _Images:
+        assert self._capture is not None
+        while not self._stop.is_set():
+            ok, image = self._capture.read()
+            if not ok:
+                return
+            yield image
+
+    def _release(self) -> None:
+        if self._capture is not None:
+            self._capture.release()
+
+    def warnings(self) -> list[str]:
+        return self._warnings
+
+    def close(self) -> None:
+        super().close()
+        self._release()
+
+
+def _camera_advice(device: str) -> str:
+    if not Path(device).exists():
+        others = sorted(str(path) for path in Path("/dev").glob("video*"))
+        there = f"there are {' '.join(others)}" if others else "no camera is connected"
+        return f"it does not exist, {there}; try another --camera N, or --source FILE"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return "no permission; try: sudo usermod -aG video $USER, then log in again"
+    return "another program may use it (try: fuser -v " + device + "), or it gives no video"
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown: user and password taken out, and what a query hides."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def open_rtsp(url: str, reconnect: float) -> Source:
+    """Open an RTSP stream.
+
+    Raises
+    ------
+    CameraError
+        It cannot be reached or gives no video.
+    """
+    return RtspSource(url, reconnect)
+
+
+class RtspSource(LiveSource):
+    """A network camera over RTSP, read by OpenCV's FFmpeg."""
+
+    def __init__(self, url: str, reconnect: float) -> None:
+        super().__init__(without_password(url), reconnect)
+        self._url = url
+        self._capture: cv2.VideoCapture | None = None
+        self._open()
+
+    def _open(self) -> None:
+        # TCP: over UDP a lost packet is a torn image that decodes without an error.
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+        limit = int(1000 * SILENCE_SECONDS)
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+        capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, limits)
+        if not capture.isOpened():
+            raise CameraError(f"{self.name}: cannot be reached, or gives no video")
+        self._capture = capture
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else None
+
+    def _images(self) -> _Images:
+        assert self._capture is not None
+        while not self._stop.is_set():
+            ok, image = self._capture.read()
+            if not ok:
+                return
+            yield image
+
+    def _release(self) -> None:
+        if self._capture is not None:
+            self._capture.release()
+
+
+def open_http(url: str, reconnect: float) -> Source:
+    """Open an MJPEG stream, or a video file by its URL, by what the server says it is.
+
+    Raises
+    ------
+    CameraError
+        The server cannot be reached or refuses.
+    SourceError
+        What it gives is no video.
+    """
+    stream = MjpegSource(url, reconnect)
+    if stream.content_type in _MJPEG_TYPES:
+        return stream
+    stream.close()
+    if stream.content_type.startswith(("text/", "image/", "application/json")):
+        raise SourceError(f"{stream.name}: gives {stream.content_type}, not a video")
+    return VideoSource(url, stream.name)
+
+
+class MjpegSource(LiveSource):
+    """JPEGs one after the other in the answer to an HTTP request."""
+
+    needs_decoding = True
+
+    def __init__(self, url: str, reconnect: float) -> None:
+        super().__init__(without_password(url), reconnect)
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        self._url = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
+        self._opener = _opener(self._url, parts.username, parts.password)
+        self._answer: Any = None
+        self.content_type = ""
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            self._answer = self._opener.open(self._url, timeout=SILENCE_SECONDS)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise CameraError(
+                f"{self.name}: the server answers {error.code} {error.reason}"
+            ) from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise CameraError(f"{self.name}: cannot be reached: {reason}") from None
+        self.content_type = self._answer.headers.get_content_type()
+
+    def _images(self) -> _Images:
+        splitter = JpegSplitter()
+        with closing(self._answer):
+            while not self._stop.is_set():
+                try:
+                    data = self._answer.read1(_CHUNK)
+                except (OSError, HTTPException, ValueError):  # ValueError: closed by `close`
+                    return
+                if not data:
+                    return
+                yield from splitter.feed(data)
+
+    def _advice(self) -> str:
+        return "the server ended the stream or fell silent"
+
+    def _release(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+
+
+def _opener(url: str, user: str | None, password: str | None) -> urllib.request.OpenerDirector:
+    handlers: Sequence[Any] = []
+    if user is not None:
+        known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+        known.add_password(None, url, unquote(user), unquote(password or ""))
+        handlers = [
+            urllib.request.HTTPBasicAuthHandler(known),
+            urllib.request.HTTPDigestAuthHandler(known),
+        ]
+    # The handlers for ftp:// and file:// are left out: a redirect must not lead there.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        *handlers,
+    ):
+        opener.add_handler(handler)
+    return opener

@@ -1,0 +1,274 @@
+"""The command line of the application."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from app import outputs, sources
+from app.model import COLOURS, CROPS
+from app.pipeline import DEFAULT_TIME_LIMIT
+from app.scenario import SCENARIOS
+from board.profile import load_profile
+
+DEMO_MODEL = Path(__file__).resolve().parent / "demo"
+
+DESCRIPTION = """\
+Classify what a camera, a video, a stream or a directory of images shows, on the DPU.
+Without a board the DPU is emulated, bit for bit; the summary says which one it was."""
+
+EPILOG = f"""\
+sources (URI of --source):
+{sources.FORMS}
+
+outputs (URI of --output, several at once):
+{outputs.FORMS}
+
+examples:
+  classify.py --camera --web                      the first camera, live page on localhost:8080
+  classify.py --camera 1,size=1280x720,fps=30     the second one, in that form
+  classify.py --source photos/ --output out.csv   every image below photos/
+  classify.py --source walk.mp4 --output seen.mp4 --quiet      a video, annotated
+  classify.py --source digits/ --model net.xmodel --plugin ops.py --json figures.json
+  classify.py --source photos/ --scenario server --qps 200 --latency-bound 15
+  ffmpeg -i walk.mp4 -f mjpeg - | classify.py --source - --output - > seen.jsonl
+
+Images in sub-directories named like a label count as labelled: the accuracy is reported.
+A camera's frames are dropped, the oldest first, where they come too fast, and counted;
+files never are. Ctrl-C ends the run with everything under way finished, a second one at once.
+Exit status: 0 done, 1 failed (an output that failed counts), 2 wrong use.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers wrong use with what to type instead, without pages of usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"classify: {message}{_advice(message)}\n")
+
+
+def _advice(message: str) -> str:
+    if "one of the arguments --camera --source is required" in message:
+        return "\ntry: classify.py --camera, or: classify.py --source photos/ (--help tells more)"
+    if "not allowed with argument" in message:
+        return "; give one of them"
+    return "\ntry: classify.py --help"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = _Parser(
+        prog="classify.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        usage="classify.py (--camera [N] | --source URI) [options]",
+    )
+    _add_source(parser.add_argument_group("where frames come from (one of)"))
+    _add_model(parser.add_argument_group("the model"))
+    _add_outputs(parser.add_argument_group("results"))
+    _add_running(parser.add_argument_group("running"))
+    _add_measuring(parser.add_argument_group("measuring"))
+    return parser
+
+
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End the program where options do not go together."""
+    if options.scenario == "server" and options.qps is None:
+        parser.error("--scenario server needs the arrivals per second: --qps 100")
+    if options.scenario != "server" and (options.qps or options.latency_bound):
+        parser.error("--qps and --latency-bound belong to --scenario server")
+    if options.duration and not options.scenario:
+        parser.error("--duration belongs to --scenario; --frames N ends any run after N frames")
+    if options.json == "-" and "-" in options.output:
+        parser.error("--json - and --output - would share standard output; give one a file")
+
+
+def _add_source(group: argparse._ArgumentGroup) -> None:
+    one = group.add_mutually_exclusive_group(required=True)
+    one.add_argument(
+        "--camera",
+        dest="source",
+        nargs="?",
+        const="/dev/video0",
+        type=_camera,
+        metavar="N",
+        help="camera number N, the first one without N; with options: "
+        "N,size=1280x720,fps=30,format=MJPG",
+    )
+    one.add_argument("--source", metavar="URI", help="anything from the list of sources below")
+    group.add_argument("--frames", type=_at_least_one, metavar="N", help="stop after N frames")
+    group.add_argument(
+        "--live",
+        action="store_true",
+        help="drop the oldest frames of a file or standard input too, rather than let it wait",
+    )
+    group.add_argument(
+        "--reconnect",
+        type=_not_negative,
+        default=60.0,
+        metavar="S",
+        help="wait S seconds for a camera or stream that was lost; 0: end at once; "
+        "default: %(default)g",
+    )
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model",
+        type=Path,
+        default=DEMO_MODEL,
+        metavar="PATH",
+        help="model directory (model.xmodel and model.toml) or .xmodel file; default: the demo",
+    )
+    group.add_argument(
+        "--plugin",
+        type=Path,
+        metavar="FILE",
+        help="Python file with functions op_<type>(inputs, attrs) for operators run on the CPU",
+    )
+    group.add_argument("--labels", type=Path, metavar="FILE", help="labels, one per line")
+    group.add_argument("--colour", choices=list(COLOURS), help="channel order the model takes")
+    group.add_argument(
+        "--mean", type=float, nargs="+", metavar="M", help="taken off pixels 0..255, per channel"
+    )
+    group.add_argument(
+        "--scale", type=float, nargs="+", metavar="S", help="then multiplied with, per channel"
+    )
+    group.add_argument("--crop", choices=CROPS, help="center: the middle part; none: stretch")
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="anything from the list of outputs below; repeatable",
+    )
+    group.add_argument(
+        "--web",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="live page, on 127.0.0.1:8080 unless told otherwise; elsewhere with a token",
+    )
+    group.add_argument(
+        "--json", metavar="FILE", help="write the summary's figures as JSON; - is standard output"
+    )
+    group.add_argument(
+        "--top",
+        type=_at_least_one,
+        metavar="K",
+        help="show the K best classes; default: 1, with the live page 5",
+    )
+    group.add_argument("--quiet", action="store_true", help="nothing per frame, only the summary")
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--threads",
+        type=_at_least_one,
+        default=load_profile().dpu_cores,
+        metavar="N",
+        help="threads, each with a DPU runner; default: %(default)s",
+    )
+    group.add_argument(
+        "--in-flight",
+        type=_at_least_one,
+        default=2,
+        metavar="N",
+        help="jobs that each runner has at once; default: %(default)s",
+    )
+    group.add_argument(
+        "--workers",
+        type=_at_least_none,
+        metavar="N",
+        help="further threads that decode image files and JPEGs; default: CPUs beyond --threads",
+    )
+    group.add_argument(
+        "--time-limit",
+        type=_positive,
+        metavar="S",
+        help="a runner that has not answered in S seconds is made anew; "
+        f"default: {DEFAULT_TIME_LIMIT:g}, or 20 times the first job where that is more",
+    )
+    group.add_argument(
+        "--realtime",
+        metavar="BOARD",
+        help="let the emulation take as long as the board is predicted to take, such as zcu104",
+    )
+
+
+def _add_measuring(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--power",
+        nargs="?",
+        const="auto",
+        choices=("auto", "pmbus", "hwmon", "rapl", "nvml"),
+        help="measure power: the board's rails, or what a PC has",
+    )
+    group.add_argument(
+        "--idle",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="first measure the idle power for S seconds, for the energy above idle",
+    )
+    group.add_argument(
+        "--scenario",
+        choices=SCENARIOS,
+        help="issue the frames again and again from memory, in one of MLPerf's load patterns",
+    )
+    group.add_argument(
+        "--duration", type=_positive, metavar="S", help="seconds of a scenario; default: 10"
+    )
+    group.add_argument(
+        "--qps", type=_positive, metavar="R", help="mean arrivals per second, of server"
+    )
+    group.add_argument(
+        "--latency-bound",
+        type=_positive,
+        metavar="MS",
+        help="latency that 99%% of the frames of server must keep",
+    )
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
+    return number
+
+
+def _at_least_one(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _at_least_none(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _positive(text)
+
+
+def _camera(text: str) -> str:
+    if text.partition(",")[0].isdigit() or text.startswith("/dev/video"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text} is not a camera number; files go to --source")

@@ -1,0 +1,73 @@
+"""Results as records: one JSON object or one CSV row per frame."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import threading
+from typing import Any, TextIO
+
+from app.outputs import Output
+from app.result import Result
+
+
+class _TextFile(Output):
+    """Writes from the pipeline's threads, flushes from the main one.
+
+    Whoever follows the file sees results as they come, without a flush for each of them.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()  # text files are not safe to write and flush at once
+
+    def look(self) -> None:
+        with self._lock:
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is sys.stdout:
+            self._file.flush()
+        else:
+            self._file.close()
+
+
+class JsonLines(_TextFile):
+    """One JSON object per frame and line."""
+
+    def add(self, result: Result) -> None:
+        line = json.dumps(_record(result), ensure_ascii=False) + "\n"
+        with self._lock:
+            self._file.write(line)
+
+
+class CsvTable(_TextFile):
+    """A CSV table, one row per frame."""
+
+    _COLUMNS = ("index", "name", "label", "confidence", "true_label", "error", "total_ms")
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(file)
+        self._writer = csv.DictWriter(file, self._COLUMNS, extrasaction="ignore")
+        self._writer.writeheader()
+
+    def add(self, result: Result) -> None:
+        record = _record(result)
+        record["total_ms"] = record["milliseconds"].get("total")
+        with self._lock:
+            self._writer.writerow(record)
+
+
+def _record(result: Result) -> dict[str, Any]:
+    label, confidence = result.top[0] if result.top else (None, None)
+    return {
+        "index": result.frame.index,
+        "name": result.frame.name,
+        "label": label,
+        "confidence": confidence,
+        "top": result.top,
+        "true_label": result.true_label,
+        "error": result.error,
+        "milliseconds": {stage: round(value, 4) for stage, value in result.milliseconds.items()},
+    }

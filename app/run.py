@@ -1,0 +1,236 @@
+"""One run of the application: what was asked for is put together, run and reported."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from app.figures import Figures
+from app.gauges import Gauges
+from app.lane import Lane
+from app.model import Classifier
+from app.outputs import Output, OutputError, Outputs, open_output
+from app.pipeline import DEFAULT_TIME_LIMIT, Pipeline
+from app.result import Result
+from app.scenario import Load, ScenarioSource, verdict
+from app.sources import open_source
+from app.terminal import open_terminal
+from board.power import Power, open_power
+from board.profile import load_profile
+from board.realtime import Realtime
+from board.system import board_facts
+
+_FIRST_JOBS_IN_LIMIT = 20  # a job that takes so many times the first one's time is hanging
+_SCENARIO_SECONDS = 10.0
+_TOP_ON_PAGE = 5
+
+
+class Run:
+    """Everything of one run, opened and warmed up, ready to go.
+
+    Parameters
+    ----------
+    options : of `app.options`
+    classifier : the model
+    stack : closes what was opened
+    tell : takes a line for the user
+
+    Attributes
+    ----------
+    pipeline : stop it to end the run
+
+    Raises
+    ------
+    SourceError, OutputError, ModelError, PowerError
+        What was asked for cannot be had; one line each.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        classifier: Classifier,
+        stack: ExitStack,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._classifier = classifier
+        self._realtime = Realtime(options.realtime) if options.realtime else None
+        if self._realtime:
+            stack.callback(self._realtime.end)
+        source = open_source(options.source, options.reconnect, options.live or None)
+        stack.callback(source.close)
+        self._load = _load(options)
+        self._source = ScenarioSource(source, self._load) if self._load else source
+        self._top = options.top or (_TOP_ON_PAGE if _wants_page(options) else 1)
+        lanes = [Lane(classifier, self._top, options.in_flight) for _ in range(options.threads)]
+        slowest = max(lane.warm_up() for lane in lanes)
+        self._figures = Figures()
+        limit = max(DEFAULT_TIME_LIMIT, _FIRST_JOBS_IN_LIMIT * slowest)
+        self.pipeline = Pipeline(
+            self._source,
+            lanes,
+            self._consume,
+            limit=options.frames,
+            workers=_workers(options),
+            time_limit=options.time_limit or limit,
+        )
+        self._power = self._open_power(stack)
+        self._cores = load_profile().dpu_cores
+        self._gauges = Gauges(self.pipeline, self._cores, self._power)
+        self._outputs = Outputs(self._open_outputs(stack, tell), tell)
+        stack.callback(self._outputs.close)
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whoever read standard output has gone away."""
+        return self._outputs.reader_gone
+
+    def _open_power(self, stack: ExitStack) -> Power | None:
+        if not self._options.power:
+            return None
+        power = open_power(self._options.power)
+        stack.callback(power.close)
+        self._idle = power.measure_idle(self._options.idle)
+        power.start()
+        return power
+
+    def _open_outputs(
+        self, stack: ExitStack, tell: Callable[[str], None]
+    ) -> list[tuple[str, Output]]:
+        """Open what was asked for, the live table last: it takes over the terminal."""
+        options = self._options
+        uris = list(options.output)
+        if options.web is not None:
+            uris.append(f"web:{options.web}")
+        shown_elsewhere = options.quiet or options.json == "-" or "-" in uris
+        if not shown_elsewhere and "terminal" not in uris:
+            uris.append("terminal")
+        return [(uri, self._open_output(uri, tell)) for uri in sorted(uris, key="terminal".__eq__)]
+
+    def _open_output(self, uri: str, tell: Callable[[str], None]) -> Output:
+        if uri == "terminal":
+            width = max(map(len, self._classifier.labels))
+            return open_terminal(width, self._length, self._gauges.read)
+        if uri == "window":
+            from app.pictures import Window
+
+            return Window(self.pipeline.stop)
+        if uri.partition(":")[0] == "web":
+            return self._open_page(uri.partition(":")[2], tell)
+        return open_output(uri, self._source.fps)
+
+    def _open_page(self, address: str, tell: Callable[[str], None]) -> Output:
+        from app.web import WebOutput, needs_token, parse_address
+
+        try:
+            host, port = parse_address(address)
+        except ValueError as error:
+            raise OutputError(f"--web {address}: {error}") from None
+        token = secrets.token_urlsafe(18) if needs_token(host) else None
+        facts = {**self._circumstances(), "board": board_facts()}
+        page = WebOutput(host, port, token, facts, self._gauges.read, self._length)
+        tell(f"the live page is at {page.url}")
+        return page
+
+    @property
+    def _length(self) -> int | None:
+        limits = [each for each in (self._source.length, self._options.frames) if each is not None]
+        return min(limits, default=None)
+
+    def _consume(self, result: Result) -> None:
+        self._figures.add(result)
+        self._outputs.add(result)
+        if isinstance(self._source, ScenarioSource):
+            self._source.add(result)
+
+    def _look(self) -> None:
+        self._gauges.look()
+        self._outputs.look()
+        if self._outputs.reader_gone:
+            self.pipeline.stop()
+
+    def go(self) -> None:
+        """Run to the end."""
+        self._figures = Figures()  # its clock starts here
+        self.pipeline.run(self._look)
+        if self._power:
+            self._power.stop()
+        self._gauged = self._gauges.report()
+
+    def report(self, interrupted: bool) -> dict[str, Any]:
+        """Return all figures of the run; call it when the outputs are closed."""
+        figures = self._figures.report()
+        figures["frames"]["dropped"] = self.pipeline.dropped
+        figures["frames"]["in"] += self.pipeline.dropped
+        error = self.pipeline.error
+        return {
+            **self._circumstances(),
+            **figures,
+            **self._gauged,
+            "realtime": self._realtime and self._realtime.report(self._classifier.network),
+            "scenario": self._load and verdict(self._load, figures),
+            "power": self._power_report(),
+            "source_figures": self._source.report(),
+            "outputs": self._outputs.report(),
+            "warnings": self._source.warnings(),
+            "interrupted": interrupted,
+            "error": (str(error).strip() or type(error).__name__) if error else None,
+        }
+
+    def _power_report(self) -> dict[str, Any] | None:
+        if self._power is None:
+            return None
+        frames, figures = self._figures.classified, self._figures
+        return self._power.report(figures.start, figures.last, frames, self._idle or None)
+
+    def _circumstances(self) -> dict[str, Any]:
+        """Return what the figures are taken with."""
+        network, form = self._classifier.network, self._classifier.form
+        return {
+            "provider": network.provider,
+            "model": {
+                "name": self._classifier.name,
+                "path": str(network.path),
+                "target": network.target,
+                "dpu": network.dpu_name,
+                "input": list(network.input.dims),
+                "fix_point": network.input.fix_point,
+                "classes": len(self._classifier.labels),
+                "colour": form.colour,
+                "mean": list(form.mean),
+                "scale": list(form.scale),
+                "crop": form.crop,
+                "activation": self._classifier.activation,
+                "provenance": self._classifier.provenance,
+            },
+            "source": self._source.name,
+            "live": self._source.live,
+            "threads": self._options.threads,
+            "in_flight": self._options.in_flight,
+        }
+
+
+def _wants_page(options: argparse.Namespace) -> bool:
+    return options.web is not None or any(uri.split(":")[0] == "web" for uri in options.output)
+
+
+def _load(options: argparse.Namespace) -> Load | None:
+    if not options.scenario:
+        return None
+    return Load(
+        options.scenario,
+        seconds=options.duration or _SCENARIO_SECONDS,
+        qps=options.qps or 0.0,
+        bound_ms=options.latency_bound,
+    )
+
+
+def _workers(options: argparse.Namespace) -> int:
+    """Return how many threads decode: by default the CPUs that the lanes leave."""
+    if options.workers is not None:
+        return int(options.workers)
+    return max(0, len(os.sched_getaffinity(0)) - int(options.threads))

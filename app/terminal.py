@@ -1,0 +1,170 @@
+"""Results on the terminal: a live table where there is one, else a line per frame."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from app.outputs import Output
+from app.result import Result
+
+_NEWEST = 8  # results in the live table
+_RATE_SECONDS = 2.0  # over which the table's fps is taken
+
+
+def open_terminal(
+    label_width: int, length: int | None, gauges: Callable[[], dict[str, Any]]
+) -> Output:
+    """Return a live table if standard output is a terminal and Rich is installed, else lines.
+
+    Parameters
+    ----------
+    label_width : characters of the longest label
+    length : frames to come, None where that is not known
+    gauges : gives the values beside the table: dropped, queues, watts
+    """
+    if sys.stdout.isatty():
+        try:
+            return LiveTable(length, gauges)
+        except ImportError:
+            pass
+    return Lines(label_width)
+
+
+class Lines(Output):
+    """One aligned line per frame: name, label, confidence; further classes behind."""
+
+    def __init__(self, label_width: int, file: TextIO | None = None) -> None:
+        self._file = file or sys.stdout
+        self._label_width = min(label_width, 24)
+        self._name_width = 0
+        self._lock = threading.Lock()
+
+    def add(self, result: Result) -> None:
+        name = printable(result.frame.name)
+        self._name_width = max(self._name_width, len(name))
+        line = f"{name:{self._name_width}}  {self._verdict(result)}".rstrip()
+        with self._lock:
+            print(line, file=self._file)
+
+    def _verdict(self, result: Result) -> str:
+        if result.error is not None:
+            return f"failed: {printable(result.error)}"
+        width = self._label_width
+        shown = "  ".join(
+            f"{printable(label):{width}} {confidence:7.2%}" for label, confidence in result.top
+        )
+        return shown if result.correct is not False else f"{shown}  (is {result.true_label})"
+
+    def look(self) -> None:
+        with self._lock:
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.flush()
+
+
+def printable(text: str) -> str:
+    """Return text without control characters, which could move a terminal's cursor about."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+class LiveTable(Output):
+    """The newest results, a bar as far as the length is known, and the figures beside it."""
+
+    def __init__(self, length: int | None, gauges: Callable[[], dict[str, Any]]) -> None:
+        from rich.live import Live
+
+        self._length = length
+        self._gauges = gauges
+        self._newest: deque[Result] = deque(maxlen=_NEWEST)
+        self._count = self._failed = self._labelled = self._correct = 0
+        self._began = time.monotonic()
+        self._counts: deque[tuple[float, int]] = deque([(self._began, 0)])
+        # Renewed by `look` only; what others print goes above it.
+        self._live = Live(auto_refresh=False, transient=True)
+        self._live.start()
+
+    def add(self, result: Result) -> None:
+        self._newest.append(result)
+        self._count += 1
+        self._failed += result.error is not None
+        if result.correct is not None:
+            self._labelled += 1
+            self._correct += result.correct
+
+    def look(self) -> None:
+        now = time.monotonic()
+        self._counts.append((now, self._count))
+        while len(self._counts) > 2 and now - self._counts[0][0] > _RATE_SECONDS:
+            self._counts.popleft()
+        self._live.update(self._picture(now), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _picture(self, now: float) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[Any] = [self._table(), Text(self._figures(now), style="bold")]
+        if self._length:
+            bar = Table.grid(padding=(0, 1))
+            bar.add_row(
+                ProgressBar(total=self._length, completed=self._count, width=40),
+                Text(f"{self._count} of {self._length}{self._time_left(now)}"),
+            )
+            parts.append(bar)
+        return Group(*parts)
+
+    def _table(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("frame", "label", "confidence", "ms", expand=False)
+        for column in table.columns[2:]:
+            column.justify = "right"
+        for result in list(self._newest):
+            name = Text(printable(result.frame.name), overflow="ellipsis", no_wrap=True)
+            total = f"{result.milliseconds.get('total', 0):.1f}"
+            if not result.top:
+                table.add_row(
+                    name, Text(f"failed: {printable(result.error or '')}", "red"), "", total
+                )
+                continue
+            label, confidence = result.top[0]
+            style = {None: "", True: "green", False: "yellow"}[result.correct]
+            wrong = f" (is {result.true_label})" if result.correct is False else ""
+            table.add_row(name, Text(printable(label) + wrong, style), f"{confidence:.1%}", total)
+        return table
+
+    def _rate(self) -> float:
+        (then, before), (now, count) = self._counts[0], self._counts[-1]
+        return (count - before) / (now - then) if now > then else 0.0
+
+    def _figures(self, now: float) -> str:
+        gauges = self._gauges()
+        parts = [f"{self._rate():.1f} fps", f"{now - self._began:.0f} s", f"{self._count} frames"]
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if gauges.get("dropped"):
+            parts.append(f"{gauges['dropped']} dropped")
+        if self._labelled:
+            parts.append(f"{self._correct / self._labelled:.1%} right")
+        if gauges.get("dpu_utilisation") is not None:
+            parts.append(f"DPU {gauges['dpu_utilisation']:.0%}")
+        if gauges.get("total_watts") is not None:
+            parts.append(f"{gauges['total_watts']:.2f} W")
+        return "   ".join(parts)
+
+    def _time_left(self, now: float) -> str:
+        rate = self._rate()
+        if not rate or not self._length:
+            return ""
+        return f", {max(0, self._length - self._count) / rate:.0f} s left"

@@ -1,0 +1,136 @@
+"""Who may see the page: token, host names, the origin of what changes something, headers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+OWN_HEADER = "x-tutelage"
+"""Pages of other origins cannot send it without asking, which is refused."""
+
+_SAFE_METHODS = {"GET", "HEAD"}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def guarded(app: ASGIApp, token: str | None, port: int, hosts: Sequence[str] | None) -> ASGIApp:
+    """Return the application behind all checks.
+
+    Parameters
+    ----------
+    token : what a reader must know, None where everyone may look
+    port : the server's, for the cookie's name: hosts share cookies between ports
+    hosts : names that the Host header may hold, None for any. With loopback names alone no
+        foreign name that resolves to this machine (DNS rebinding) reaches the page.
+    """
+    app = Guard(app, token, f"tutelage_{port}")
+    if hosts is not None:
+        app = TrustedHostMiddleware(app, allowed_hosts=hosts, www_redirect=False)
+    return Headers(app)
+
+
+class Headers:
+    """Puts the security headers on every response, and tells of requests that failed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                is_static = scope["path"].startswith("/static/")
+                headers["Cache-Control"] = "no-cache" if is_static else "no-store"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except asyncio.TimeoutError:
+            raise  # a reader who took nothing
+        except Exception as error:
+            print(f"classify: page {scope['path']!r}: {error!r}", file=sys.stderr)
+            raise
+
+
+class Guard:
+    """Lets only those in who have the token, and only the page itself change something."""
+
+    def __init__(self, app: ASGIApp, token: str | None, cookie: str) -> None:
+        self._app = app
+        self._token = token
+        self._cookie = cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        answer = self._without_token(request) or _foreign(request) or self._app
+        await answer(scope, receive, send)
+
+    def _without_token(self, request: Request) -> Response | None:
+        """Return what to say to one who has no token, or has it in the URL."""
+        if self._token is None:
+            return None
+        if "token" in request.query_params:
+            if not self._is_token(request.query_params["token"]):
+                return _refusal(401, "wrong token: use the URL that classify.py prints")
+            return self._welcome(request) if request.method in _SAFE_METHODS else None
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
+            return None
+        if self._is_token(unquote(request.cookies.get(self._cookie, ""))):
+            return None
+        return _refusal(401, "a token is needed: use the URL that classify.py prints")
+
+    def _is_token(self, given: str) -> bool:
+        assert self._token is not None
+        return secrets.compare_digest(given.encode(), self._token.encode())
+
+    def _welcome(self, request: Request) -> Response:
+        """Move the token from the URL, which is shown and kept, into a cookie."""
+        assert self._token is not None
+        query = [item for item in parse_qsl(request.url.query, True) if item[0] != "token"]
+        # One slash at the begin: two would name another host.
+        path = "/" + quote(request.url.path.lstrip("/"))
+        response = RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303)
+        value = quote(self._token, safe="")
+        response.set_cookie(self._cookie, value, httponly=True, samesite="strict")
+        return response
+
+
+def _foreign(request: Request) -> Response | None:
+    """Refuse what another site's page asks for in its reader's name."""
+    headers = request.headers
+    site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+    if site in ("cross-site", "same-site") and mode != "navigate":
+        return _refusal(403, "other sites' pages get nothing here")
+    if request.method in _SAFE_METHODS:
+        return None
+    if headers.get(OWN_HEADER) != "1":
+        return _refusal(403, "a POST needs the header X-Tutelage: 1")
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+        return _refusal(403, "a POST comes from the page itself only")
+    return None
+
+
+def _refusal(status: int, text: str) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return PlainTextResponse(text + "\n", status, headers)

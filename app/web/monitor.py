@@ -1,0 +1,144 @@
+"""What the page knows of the run: the newest result, a row per second, recordings.
+
+Results come in from the pipeline's thread and are counted there; everything else is done by
+those who ask. Memory is constant, however long the run.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from app.result import Result
+from app.web.recordings import Recording, Recordings
+from app.web.rows import Row, latencies_of, read_gauges
+
+HISTORY_ROWS = 300  # five minutes
+
+_MOST_LATENCIES = 20_000  # per second; beyond that the newest stand for all
+_MOST_CLASSES = 20
+_LONGEST_TEXT = 300  # characters of a label, a name or an error
+
+
+class Monitor:
+    """Counts results, makes a row of them each second, and keeps the last ones.
+
+    Parameters
+    ----------
+    gauges : returns the current values of what is measured besides; may raise
+    length : frames of the source, None where that is not known
+    """
+
+    def __init__(self, gauges: Callable[[], Mapping[str, Any]], length: int | None) -> None:
+        self._gauges = gauges
+        self._length = length
+        self._lock = threading.Lock()
+        self._recordings = Recordings()
+        self._history: deque[Row] = deque(maxlen=HISTORY_ROWS)
+        self._wall, self._began = time.time(), time.monotonic()
+        self._ticked, self._classified_before = self._began, 0
+        self._newest: Result | None = None
+        self.image: np.ndarray | None = None
+        """uint8, (height, width, 3), BGR: of the newest result that has one."""
+        self.frames = self.failed = 0
+        self._latencies: deque[float] = deque(maxlen=_MOST_LATENCIES)
+
+    def add(self, result: Result) -> None:
+        """Count one result: a few microseconds, most of them where a recording is running."""
+        total = result.milliseconds.get("total")
+        with self._lock:
+            self._newest = result
+            if result.frame.image is not None:
+                self.image = result.frame.image
+            self.frames += 1
+            if result.error is not None:
+                self.failed += 1
+            elif total is not None:
+                self._latencies.append(total)
+            if self._recordings.current is not None:
+                self._recordings.current.add(result)
+
+    def tick(self) -> None:
+        """Make a row of what came since the last one. Gauges are read here."""
+        gauges = read_gauges(self._gauges)
+        with self._lock:
+            now = time.monotonic()
+            latencies, self._latencies = self._latencies, deque(maxlen=_MOST_LATENCIES)
+            frames, failed = self.frames, self.failed
+        classified, seconds = frames - failed, now - self._ticked
+        row: Row = {
+            "number": self._history[-1]["number"] + 1 if self._history else 1,
+            "time": round(self._wall + now - self._began, 3),
+            "uptime_s": round(now - self._began, 3),
+            "frames": frames,
+            "failed": failed,
+            "length": self._length,
+            "fps": round((classified - self._classified_before) / seconds, 2) if seconds else 0.0,
+            **latencies_of(latencies),
+            **gauges,
+        }
+        self._ticked, self._classified_before = now, classified
+        with self._lock:
+            self._history.append(row)
+            self._recordings.add_row(row)
+
+    def rows(self, after: int = 0) -> list[Row]:
+        """Return the rows of the last five minutes, those above a number only."""
+        with self._lock:
+            return [row for row in self._history if row["number"] > after]
+
+    def verdict(self) -> dict[str, Any] | None:
+        """Return the newest result without its image, None before the first one."""
+        with self._lock:
+            result, number = self._newest, self.frames
+        if result is None:
+            return None
+        return {
+            "number": number,
+            "name": _short(result.frame.name),
+            "top": [[_short(label), _finite(c)] for label, c in result.top[:_MOST_CLASSES]],
+            "true_label": _short(result.true_label),
+            "error": _short(result.error),
+        }
+
+    def start_recording(self) -> Recording:
+        """Start one; raises RecordingError where one is running."""
+        with self._lock:
+            return self._recordings.start()
+
+    def stop_recording(self, recording: Recording) -> None:
+        """Stop one; raises RecordingError where it is stopped already."""
+        with self._lock:
+            self._recordings.stop(recording)
+        recording.condense()  # takes milliseconds, in which results must not wait
+
+    @property
+    def recording_changes(self) -> int:
+        """How often a recording was started or stopped: tells whether to look again."""
+        return self._recordings.changes
+
+    def recording(self, number: int) -> Recording | None:
+        with self._lock:
+            return self._recordings.get(number)
+
+    def recordings(self) -> list[dict[str, Any]]:
+        """Return the summaries of all recordings, the oldest first."""
+        with self._lock:
+            kept = self._recordings.all()
+        return [recording.summary() for recording in kept]
+
+
+def _short(text: str | None) -> str | None:
+    if text is None or len(text) <= _LONGEST_TEXT:
+        return text
+    return text[: _LONGEST_TEXT - 1] + "…"
+
+
+def _finite(confidence: float) -> float | None:
+    return round(float(confidence), 6) if math.isfinite(confidence) else None

@@ -1,0 +1,175 @@
+"""The output that serves the page, from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from app.outputs import OutputError
+from app.result import Result
+from app.web.address import bind, needs_token, reachable_host
+from app.web.monitor import Monitor
+
+if TYPE_CHECKING:
+    import uvicorn
+
+ROW_SECONDS = 1.0
+
+_START_SECONDS = 10.0
+_STREAMS_END_SECONDS = 0.5  # given to readers to take the last rows
+_FORCED_END_SECONDS = 0.4
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+class WebOutput:
+    """Serves the live page until it is closed.
+
+    Parameters
+    ----------
+    host, port : where; port 0 takes any free one
+    token : what a reader must know, None where everyone who reaches the host may look
+    facts : of model and board, as JSON would take them; nested
+    gauges : called once per second from a thread of the server's; returns current values of
+        dropped, queues {waiting, in_flight, done}, dpu_utilisation (0..1), cpu_percent,
+        memory_bytes, temperature_c, watts {rail: W}. What is missing or None was not measured.
+    length : frames of the source, None where that is not known
+
+    Attributes
+    ----------
+    url : of the page, the token included
+
+    Raises
+    ------
+    OutputError
+        Nothing can be served there, or Starlette and uvicorn are not installed.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str | None,
+        facts: Mapping[str, Any],
+        gauges: Callable[[], Mapping[str, Any]],
+        length: int | None,
+    ) -> None:
+        try:
+            import starlette  # noqa: F401
+            import uvicorn  # noqa: F401
+        except ImportError:
+            raise OutputError(
+                "--web needs Starlette and uvicorn: pip install starlette uvicorn"
+            ) from None
+        try:
+            listener = bind(host, port)
+        except OSError as error:
+            raise OutputError(f"--web {host}:{port}: {error.strerror or error}") from error
+        port = listener.getsockname()[1]
+        self.url = f"http://{reachable_host(host)}:{port}/"
+        if token is not None:
+            self.url += f"?token={quote(token, safe='')}"
+        self._monitor = Monitor(gauges, length)
+        self._server = _Server(listener, self._monitor, _plain(facts), token, host)
+        self._stopped = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="web-rows", daemon=True)
+        self._ticker.start()
+
+    def add(self, result: Result) -> None:
+        """Show one result; costs microseconds, whoever looks."""
+        self._monitor.add(result)
+
+    def _tick(self) -> None:
+        due = time.monotonic() + ROW_SECONDS
+        while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            self._monitor.tick()
+            due = max(due + ROW_SECONDS, time.monotonic())
+
+    def close(self) -> None:
+        """Tell all readers that the run has ended, and stop within a second."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self._ticker.join(_STREAMS_END_SECONDS / 4)  # not where a gauge hangs
+        if not self._ticker.is_alive():
+            self._monitor.tick()
+        self._server.close()
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts as JSON has them: dates and paths as text, no NaN (which is no JSON)."""
+    plain: dict[str, Any] = json.loads(
+        json.dumps(dict(facts), default=str), parse_constant=lambda name: name
+    )
+    return plain
+
+
+class _Server:
+    """uvicorn in a thread with an event loop of its own."""
+
+    def __init__(
+        self,
+        listener: Any,
+        monitor: Monitor,
+        facts: dict[str, Any],
+        token: str | None,
+        host: str,
+    ) -> None:
+        from app.web.access import guarded
+        from app.web.site import Site
+
+        self._site = Site(monitor, facts)
+        hosts = None if needs_token(host) else [*_LOOPBACK_NAMES, reachable_host(host).lower()]
+        app = guarded(self._site.app(), token, listener.getsockname()[1], hosts)
+        self._uvicorn = _uvicorn(app)
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="web-server", daemon=True)
+        self._thread.start()
+        self._running.wait(_START_SECONDS)
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._running.set()
+        await self._uvicorn.serve(sockets=[self._listener])
+
+    def close(self) -> None:
+        if self._loop is None or not self._thread.is_alive():
+            self._listener.close()
+            return
+        self._loop.call_soon_threadsafe(self._site.closing.set)
+        self._uvicorn.should_exit = True
+        self._thread.join(_STREAMS_END_SECONDS)
+        if self._thread.is_alive():  # someone does not read
+            self._uvicorn.force_exit = True
+            self._thread.join(_FORCED_END_SECONDS)
+
+
+def _uvicorn(app: Any) -> uvicorn.Server:
+    """Return a server that logs nothing: the terminal belongs to the application."""
+    import uvicorn
+
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=64,
+    )
+    return uvicorn.Server(config)

@@ -1,0 +1,85 @@
+"""A row: what one second of the run cost. Made from counts and gauges, written as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+# number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
+# clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
+# since then, too. length: frames of the source. fps and p50_ms .. p99_ms: of this second alone,
+# latencies from reading a frame to giving out its result. What was not measured is None.
+Row = dict[str, Any]
+
+QUEUES = ("waiting", "in_flight", "done")
+PERCENTILES = (50, 90, 99)
+
+_GAUGES = ("dropped", "dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c")
+_MOST_RAILS = 32
+_CSV_COLUMNS = (
+    *("number", "time", "uptime_s", "frames", "failed", "dropped", "fps"),
+    *(f"p{percent}_ms" for percent in PERCENTILES),
+    *(f"queue_{queue}" for queue in QUEUES),
+    *("dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c"),
+)
+
+
+def read_gauges(gauges: Callable[[], Mapping[str, Any]]) -> Row:
+    """Return the gauges' part of a row: finite numbers, or None, whatever the gauges do."""
+    try:
+        values = dict(gauges())
+    except Exception:  # a sensor that fails costs its figures, never the page
+        values = {}
+    row: Row = {name: _finite(values.get(name)) for name in _GAUGES}
+    queues = _mapping(values.get("queues"))
+    row["queues"] = {queue: _finite(queues.get(queue)) for queue in QUEUES}
+    rails = list(_mapping(values.get("watts")).items())[:_MOST_RAILS]
+    watts = {str(rail): value for rail, watt in rails if (value := _finite(watt)) is not None}
+    row["watts"] = watts or None
+    return row
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _finite(value: Any) -> float | int | None:
+    """Return a number that JSON can hold, None for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        number = float(value)  # numpy's numbers, too
+    except (TypeError, ValueError):
+        return None
+    return round(number, 4) if math.isfinite(number) else None
+
+
+def latencies_of(milliseconds: Iterable[float]) -> Row:
+    """Return p50_ms, p90_ms and p99_ms (nearest rank); None of each where there is nothing."""
+    ordered = sorted(milliseconds)
+    row: Row = {}
+    for percent in PERCENTILES:
+        rank = max(1, math.ceil(len(ordered) * percent / 100))
+        row[f"p{percent}_ms"] = round(ordered[rank - 1], 4) if ordered else None
+    return row
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    """Return one line of CSV; None becomes an empty cell."""
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
+
+
+def csv_header(rails: Sequence[str]) -> str:
+    return csv_line([*_CSV_COLUMNS, *(f"watts_{rail}" for rail in rails)])
+
+
+def csv_row(row: Row, rails: Sequence[str]) -> str:
+    flat = {**row, **{f"queue_{queue}": row["queues"][queue] for queue in QUEUES}}
+    watts = row["watts"] or {}
+    cells = [flat[column] for column in _CSV_COLUMNS]
+    return csv_line([*cells, *(watts.get(rail) for rail in rails)])

@@ -1,0 +1,48 @@
+"""Responses that go on until the run ends or the reader goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+SEND_SECONDS = 20.0
+"""How long a reader may take nothing before its stream is given up."""
+
+
+async def pause(closing: asyncio.Event, seconds: float) -> None:
+    """Sleep, but no longer than until the closing event."""
+    if seconds <= 0:
+        await asyncio.sleep(0)
+        return
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(closing.wait(), seconds)
+
+
+class EndlessResponse(StreamingResponse):
+    """A stream that gives up readers who take nothing.
+
+    Parameters
+    ----------
+    content : what to send; the next piece is asked for when the last one was taken
+    while_open : makes what is entered while the stream is open
+    """
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        media_type: str,
+        while_open: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        super().__init__(content, media_type=media_type)
+        self._while_open = while_open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            await asyncio.wait_for(send(message), SEND_SECONDS)
+
+        with self._while_open():
+            await super().__call__(scope, receive, send_in_time)

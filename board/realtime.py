@@ -1,0 +1,43 @@
+"""The emulation at a board's speed: each job takes what `dpu.latency` predicts for the board."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from board.dpu import Model, ModelError
+from board.provider import find_provider
+
+
+class Realtime:
+    """Paces the emulation like a board, for the runners made from now on.
+
+    Parameters
+    ----------
+    board : file name of its profile, without suffix
+
+    Raises
+    ------
+    ModelError
+        There is no such board, or a real DPU is at work here.
+    """
+
+    def __init__(self, board: str) -> None:
+        if not find_provider().is_emulation:
+            raise ModelError("--realtime paces the emulation; here a real DPU runs at its own speed")
+        self._board = board
+        self._vart, latency = import_module("dpu.vart"), import_module("dpu.latency")
+        try:
+            self._pace = latency.board_pace(board)
+        except RuntimeError as error:
+            raise ModelError(str(error)) from error
+        self._vart.set_pace(self._pace)
+
+    def report(self, model: Model) -> dict[str, Any]:
+        """Return board, job_ms (predicted, all DPU subgraphs of a model), and jobs kept and late."""
+        seconds = sum(self._pace(subgraph) for subgraph in model.dpu_subgraphs)
+        return {"board": self._board, "job_ms": round(1e3 * seconds, 4), **self._vart.pace_report()}
+
+    def end(self) -> None:
+        """Let runners made from now on go as fast as they can."""
+        self._vart.set_pace(None)

@@ -1,0 +1,284 @@
+"""Cameras and streams that break off and come back, with real servers on localhost."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from app import live
+from app.frames import CameraError, Frame, SourceError
+from app.live import MjpegSource
+from app.sources import open_source
+
+
+def _jpeg(value: int) -> bytes:
+    noise = np.random.default_rng(value).integers(0, 8, (48, 64, 3))
+    return cv2.imencode(".jpg", (noise + value).astype(np.uint8))[1].tobytes()
+
+
+class Server:
+    """An MJPEG camera on HTTP whose behaviour a test sets: how frames come, and when it dies."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.frames_per_answer = 10_000
+        self.pause = 0.002
+        self.spoil: Callable[[int, bytes], bytes] = lambda number, jpeg: jpeg
+        self.password: str | None = None
+        self.stalls_after: int | None = None
+        self.requests = 0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.requests += 1
+                server._answer(self)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._http.daemon_threads = True
+        self._closing = False
+        self._connections: list[socket.socket] = []
+        self.port = self._http.server_port
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def url(self, path: str = "/video", who: str = "") -> str:
+        return f"http://{who}127.0.0.1:{self.port}{path}"
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        wanted = self.password and base64.b64encode(self.password.encode()).decode()
+        if wanted and handler.headers.get("Authorization") != f"Basic {wanted}":
+            handler.send_response(401)
+            handler.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            handler.end_headers()
+            return
+        if handler.path == "/text":
+            handler.send_response(200)
+            handler.send_header("Content-Type", "text/html; charset=utf-8")
+            handler.end_headers()
+            return
+        if handler.path == "/away":
+            handler.send_response(302)
+            handler.send_header("Location", "file:///etc/passwd")
+            handler.end_headers()
+            return
+        self._connections.append(handler.connection)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        handler.end_headers()
+        try:
+            self._stream(handler)
+        except OSError:
+            pass
+
+    def _stream(self, handler: BaseHTTPRequestHandler) -> None:
+        for number in range(self.frames_per_answer):
+            while self.stalls_after == number and not self._closing:
+                time.sleep(0.02)
+            if self._closing:
+                return
+            jpeg = self.spoil(number, _jpeg(10 * (number % 20)))
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            handler.wfile.write(head.encode() + jpeg + b"\r\n")
+            time.sleep(self.pause)
+
+    def die(self) -> None:
+        """Go as a camera goes whose cable is pulled: connections are reset, nobody listens."""
+        self._closing = True
+        self._http.shutdown()
+        self._http.server_close()
+        for connection in self._connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    if not server._closing:
+        server.die()
+
+
+def _take(source: live.LiveSource, count: int) -> list[Frame]:
+    frames = iter(source)
+    taken = [next(frames) for _ in range(count)]
+    source.close()
+    return taken
+
+
+def test_an_mjpeg_stream(server: Server) -> None:
+    source = open_source(server.url("/video?user=me"))
+    assert isinstance(source, MjpegSource) and source.live
+    assert source.name == server.url()  # what the query hides is not shown
+    frames = _take(source, 20)
+    assert [frame.index for frame in frames] == list(range(20))
+    assert frames[3].name == "video#000003"
+    values = [frame.decode().mean() for frame in frames if frame.decode]
+    np.testing.assert_allclose(values, [10 * n + 3.5 for n in range(20)], atol=3)
+
+
+def test_corrupt_frames_are_told_and_the_rest_goes_on(server: Server) -> None:
+    server.spoil = lambda number, jpeg: jpeg[:-40] if number % 3 == 1 else jpeg
+    frames = _take(live.MjpegSource(server.url(), 0.0), 12)
+    errors = []
+    for frame in frames:
+        assert frame.decode is not None
+        try:
+            frame.decode()
+            errors.append(None)
+        except ValueError as error:
+            errors.append(str(error))
+    assert errors == [None, "image file is cut off", None] * 4
+
+
+def test_a_server_that_dies_and_comes_back(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = live.MjpegSource(server.url(), reconnect=20.0)
+    frames = iter(source)
+    for _ in range(5):
+        next(frames)
+    server.die()
+    again: list[Server] = []
+    timer = threading.Timer(0.6, lambda: again.append(Server(server.port)))
+    timer.start()
+    seen = [next(frames) for _ in range(200)]
+    timer.join()
+    source.close()
+    again[0].die()
+    indices = [frame.index for frame in seen]
+    assert indices == list(range(5, 205))  # counted on: nothing twice, nothing left out
+    report = source.report()
+    assert report["lost"] == 1 and 0.3 < report["lost_seconds"] < 10
+    told = capsys.readouterr().err
+    assert "gives no more images after" in told and "is back after" in told
+
+
+def test_a_server_that_stays_away(server: Server) -> None:
+    source = live.MjpegSource(server.url(), reconnect=0.5)
+    frames = iter(source)
+    next(frames)
+    server.die()
+    with pytest.raises(CameraError, match="did not come back in 0.5 s"):
+        list(frames)
+    source = live.MjpegSource.__new__(live.MjpegSource)
+
+
+def test_without_time_to_come_back_it_ends_at_once(server: Server) -> None:
+    server.frames_per_answer = 3
+    with pytest.raises(CameraError, match="gives no more images after 3; the server ended"):
+        list(live.MjpegSource(server.url(), reconnect=0.0))
+
+
+def test_a_stream_that_falls_silent_is_lost(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "SILENCE_SECONDS", 0.3)
+    server.stalls_after = 4
+    source = live.MjpegSource(server.url(), reconnect=10.0)
+    frames = _take(source, 9)  # the second answer stalls again, behind four more
+    assert [frame.index for frame in frames[:8]] == list(range(8))
+    assert server.requests >= 3 and source.report()["lost"] >= 2
+
+
+def test_closing_ends_a_reading_that_waits(server: Server) -> None:
+    server.stalls_after = 1
+    source = live.MjpegSource(server.url(), reconnect=60.0)
+    frames = iter(source)
+    next(frames)
+    threading.Timer(0.2, source.close).start()
+    began = time.monotonic()
+    assert next(frames, None) is None
+    assert time.monotonic() - began < live.SILENCE_SECONDS + 2
+
+
+def test_user_and_password_of_the_url_are_used_and_not_shown(server: Server) -> None:
+    server.password = "me:sec ret"
+    with pytest.raises(CameraError, match="the server answers 401"):
+        open_source(server.url())
+    source = open_source(server.url(who="me:sec%20ret@"))
+    assert "sec" not in source.name
+    assert isinstance(source, MjpegSource)
+    _take(source, 2)
+
+
+def test_what_is_no_video_is_told(server: Server) -> None:
+    with pytest.raises(SourceError, match="gives text/html, not a video"):
+        open_source(server.url("/text"))
+    with pytest.raises(CameraError):  # a redirect does not lead to files of this machine
+        open_source(server.url("/away"))
+    server.die()
+    with pytest.raises(CameraError, match="cannot be reached: .*refused"):
+        open_source(server.url())
+
+
+def test_a_video_by_its_url(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(8):
+        writer.write(np.full((48, 64, 3), 10 * number, np.uint8))
+    writer.release()
+    command = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "0"]
+    with subprocess.Popen(
+        [command[0], "-u", *command[1:]],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        port = process.stdout.readline().split("port ")[1].split()[0]
+        source = open_source(f"http://127.0.0.1:{port}/a.avi")
+        assert not source.live and len(list(source)) == 8
+        source.close()
+        process.terminate()
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
+def test_ffmpeg_streams_jpegs_over_http() -> None:
+    """A real encoder in front: `ffmpeg -listen 1` serves MJPEG in FFmpeg's own multipart form."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/live.mjpg"
+    command = (
+        "ffmpeg -loglevel error -re -f lavfi -i testsrc=size=160x120:rate=25:duration=20 "
+        f"-content_type multipart/x-mixed-replace -f mpjpeg -listen 1 {url}"
+    )
+    with subprocess.Popen(command.split(), stderr=subprocess.DEVNULL) as process:
+        source = _open_when_up(url)
+        frames = _take(source, 10)
+        assert all(f.decode and f.decode().shape == (120, 160, 3) for f in frames)
+        process.kill()
+
+
+def _open_when_up(url: str) -> live.MjpegSource:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return live.MjpegSource(url, 0.0)
+        except CameraError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def test_an_rtsp_server_that_is_not_there() -> None:
+    with pytest.raises(CameraError, match="rtsp://127.0.0.1:9/x: cannot be reached"):
+        open_source("rtsp://me:secret@127.0.0.1:9/x?y=z")

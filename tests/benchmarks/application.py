@@ -1,0 +1,230 @@
+"""What the application costs over the DPU itself: throughput, latency, CPU, start-up, memory.
+
+The DPU is the emulation paced to two cores with 5 ms a job, in front of a network so small that
+computing it hardly counts. The loop it is compared with is of the kind that examples for the
+board show: resize, take off the mean as float, make int8, execute_async, wait, argmax. All are
+run in turn within one process, round after round.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from app.figures import Figures
+from app.frames import Frame, Source
+from app.lane import Lane
+from app.model import Classifier, load_classifier
+from app.options import make_parser
+from app.pipeline import Pipeline
+from app.run import Run
+from dpu import vart, xir
+from dpu.builder import CompiledModel
+
+JOB_SECONDS = 5e-3
+CORES = 2
+BOUND_FPS = CORES / JOB_SECONDS
+SIDE = 64
+CLASSES = 10
+MEAN, SCALE = (104.0, 117.0, 123.0), 0.5
+ROUNDS = 5
+SECONDS = 4.0
+SHARE_OF_BOUND = 0.97  # at which a camera's latency is taken
+SOAK_FRAMES = 200_000
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def small_network(path: Path) -> None:
+    """Write a classifier for 64x64 images that has one strided convolution and little to compute."""
+    rng = np.random.default_rng(0)
+    model = CompiledModel("small")
+    x = model.upload(model.input("image", (1, SIDE, SIDE, 3), 0))
+    weights = rng.integers(-128, 128, (CLASSES, 8, 8, 3), dtype=np.int8)
+    x = model.conv2d("features", x, weights, 9, None, 0, 0, stride=(16, 16), pad=[0, 0, 0, 0])
+    x = model.avg_pool("pool", x, (4, 4), (4, 4), 0, [0, 0, 0, 0])
+    model.output(model.reshape("logits", x, [1, CLASSES]))
+    model.save(path)
+
+
+def _images(folder: Path, count: int, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    for index in range(count):
+        coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index:03d}.png"), cv2.resize(coarse, size))
+
+
+def _app(model: Path, images: Path, seconds: float) -> dict[str, float]:
+    """Run the application as `--scenario offline --quiet` would; return fps and CPU per frame."""
+    arguments = ["--source", str(images), "--model", str(model), "--scenario", "offline"]
+    options: Namespace = make_parser().parse_args(
+        [*arguments, "--duration", str(seconds), "--quiet", "--mean", *map(str, MEAN),
+         "--scale", *[str(SCALE)] * 3]
+    )  # fmt: skip
+    from app.classify import _classifier
+
+    with ExitStack() as stack:
+        run = Run(options, _classifier(options), stack, print)
+        before = time.process_time()
+        run.go()
+        used = time.process_time() - before
+    report = run.report(interrupted=False)
+    return {"fps": report["fps"], "cpu_us": 1e6 * used / report["frames"]["in"]}
+
+
+def _plain(model: Path, images: Path, seconds: float, threads: int) -> dict[str, float]:
+    """Run the usual loop in threads of its own; return fps and CPU per frame."""
+    graph = xir.Graph.deserialize(str(model))
+    parts = graph.get_root_subgraph().toposort_child_subgraph()
+    (subgraph,) = [part for part in parts if part.get_attr("device").upper() == "DPU"]
+    runners = [vart.Runner.create_runner(subgraph, "run") for _ in range(threads)]
+    samples = [cv2.imread(str(path)) for path in sorted(images.iterdir())]
+    end = time.monotonic() + seconds
+    counts = [0] * threads
+
+    def loop(number: int) -> None:
+        runner = runners[number]
+        (tensor,), (out_tensor,) = runner.get_input_tensors(), runner.get_output_tensors()
+        scale = 2.0 ** tensor.get_attr("fix_point")
+        output = [np.empty(out_tensor.dims, np.int8)]
+        while time.monotonic() < end:
+            image = cv2.resize(samples[counts[number] % len(samples)], (SIDE, SIDE))
+            image = (image - np.array(MEAN)) * (SCALE * scale)
+            batch = [np.expand_dims(image.astype(np.int8), 0)]
+            job = runner.execute_async(batch, output)
+            runner.wait(job)
+            np.argmax(output[0])
+            counts[number] += 1
+
+    before, started = time.process_time(), time.monotonic()
+    workers = [threading.Thread(target=loop, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    used, took = time.process_time() - before, time.monotonic() - started
+    return {"fps": sum(counts) / took, "cpu_us": 1e6 * used / sum(counts)}
+
+
+class SteadyCamera(Source):
+    """A live source with the same images at a fixed rate, on an absolute schedule."""
+
+    live = True
+
+    def __init__(self, images: list[np.ndarray], fps: float, count: int) -> None:
+        self.name, self.fps = "steady camera", fps
+        self._images, self._count = images, count
+
+    def __iter__(self) -> Iterator[Frame]:
+        begin = time.monotonic()
+        for index in range(self._count):
+            wait = begin + index / (self.fps or 1.0) - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            yield Frame(index, str(index), self._images[index % len(self._images)])
+
+
+def _camera_run(model: Path, images: Path, seconds: float) -> dict[str, float]:
+    """Latency over the pace with a camera at 97 % of what the DPU can take."""
+    classifier: Classifier = load_classifier(model)
+    lanes = [Lane(classifier) for _ in range(CORES)]
+    for lane in lanes:
+        lane.warm_up()
+    fps = SHARE_OF_BOUND * BOUND_FPS
+    samples = [cv2.imread(str(path)) for path in sorted(images.iterdir())]
+    figures = Figures()
+    pipeline = Pipeline(SteadyCamera(samples, fps, int(seconds * fps)), lanes, figures.add)
+    pipeline.run()
+    report = figures.report()
+    total = report["latency_ms"]["total"]
+    over = {f"{key}_over_ms": total[key] - 1e3 * JOB_SECONDS for key in ("p50", "p99", "max")}
+    return {**over, "fps": report["fps"], "dropped": pipeline.dropped}
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]}
+
+
+def compare() -> dict[str, Any]:
+    """Return throughput, CPU per frame and latency over the pace, for both image sizes."""
+    found: dict[str, Any] = {"bound_fps": BOUND_FPS}
+    with tempfile.TemporaryDirectory() as name:
+        model = Path(name) / "small.xmodel"
+        small_network(model)
+        for size in ((SIDE, SIDE), (640, 480)):
+            images = Path(name) / f"{size[0]}x{size[1]}"
+            images.mkdir()
+            _images(images, 32, size)
+            found[images.name] = _compare(model, images)
+    return found
+
+
+def _compare(model: Path, images: Path) -> dict[str, Any]:
+    rows: dict[str, list[dict[str, float]]] = {}
+    vart.set_pace(lambda subgraph: JOB_SECONDS)
+    try:
+        for _ in range(ROUNDS):
+            for name, row in (
+                ("app", _app(model, images, SECONDS)),
+                ("plain_loop_1_thread", _plain(model, images, SECONDS, 1)),
+                ("plain_loop_2_threads", _plain(model, images, SECONDS, 2)),
+                ("camera", _camera_run(model, images, SECONDS)),
+            ):
+                rows.setdefault(name, []).append(row)
+    finally:
+        vart.set_pace(None)
+    medians = {name: _medians(each) for name, each in rows.items()}
+    ratios = [a["cpu_us"] / b["cpu_us"] for a, b in zip(
+        rows["app"], rows["plain_loop_2_threads"], strict=True)]  # fmt: skip
+    return {
+        **medians,
+        "share_of_bound": round(medians["app"]["fps"] / BOUND_FPS, 4),
+        "cpu_ratio_to_plain_loop_2_threads": round(statistics.median(ratios), 3),
+    }
+
+
+def start_up() -> dict[str, float]:
+    """Return seconds from the start of the program to its end with one image, files cached."""
+    image = next((_ROOT / "app" / "demo" / "images").rglob("*.png"))
+    command = [sys.executable, str(_ROOT / "app" / "classify.py"), "--source", str(image)]
+    times = []
+    for _ in range(ROUNDS + 1):
+        started = time.monotonic()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.monotonic() - started)
+    return {"start_to_result_s": round(statistics.median(times[1:]), 3)}
+
+
+def soak(frames: int = SOAK_FRAMES) -> dict[str, float]:
+    """Run many frames unpaced, with all that grows by frames; return the growth of memory."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small_network(folder / "small.xmodel")
+        images = folder / "images"
+        images.mkdir()
+        _images(images, 32, (SIDE, SIDE))
+        command = [sys.executable, "-m", "tests.benchmarks.soak", str(folder), str(frames)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_ROOT)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def report() -> dict[str, Any]:
+    """Return all figures of the application."""
+    return {**compare(), **start_up(), "soak": soak()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(report(), indent=2))

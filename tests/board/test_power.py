@@ -1,0 +1,573 @@
+"""The sampler on trees shaped like Linux's, on the real pynq, and on powers known as functions."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from board.power import Idle, Power, PowerError, open_power
+from board.power_sources import Rail, Source
+from board.profile import RailProfile, load_profile
+
+MONITORS = {"irps5401", "ina226"}
+# Idle figures of PYNQ's notebook zcu104_pmbus.ipynb: W, and FMC's current in A.
+IDLE_WATTS = {
+    "12V": 14.05,
+    "INT": 3.5,
+    "1V8": 0.5625,
+    "1V2": 0.28125,
+    "MGTA": 0.109375,
+    "3V3": 2.0,
+    "1V13": 0.21875,
+    "5V0": 0.0,
+    "FMC": 0.03125,
+    "MGTRA": 0.03125,
+}
+FMC_AMPS = 10.187
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Scripted(Source):
+    """One rail (or counter) whose readings are a function of the clock."""
+
+    name = "scripted"
+
+    def __init__(self, clock: Clock, value: Callable[[float], float], rail: Rail, counts: bool):
+        super().__init__("scripted", [rail], rail.name)
+        self.counts_energy = counts
+        self._clock, self._value = clock, value
+
+    def read(self) -> list[float]:
+        return [self._value(self._clock.now)]
+
+
+def _scripted(
+    value: Callable[[float], float],
+    step: float = 0.0,
+    counts: bool = False,
+    history_seconds: float = 600.0,
+    max_watts: float = 100.0,
+) -> tuple[Power, Clock]:
+    clock = Clock()
+    source = Scripted(clock, value, Rail("12V", step, max_watts), counts)
+    return Power(source, 50.0, clock, history_seconds), clock
+
+
+def _sample_at(power: Power, clock: Clock, times: Iterator[float] | list[float]) -> None:
+    for clock.now in times:
+        power.sample()
+
+
+def _hwmon_tree(root: Path, rails: tuple[RailProfile, ...] | None = None) -> Path:
+    """Lay out class/hwmon for the board's chips as its drivers do, plus a chip of no interest."""
+    hwmon = root / "class" / "hwmon"
+    hwmon.mkdir(parents=True)
+    chips: dict[tuple[str, int], Path] = {}
+    for rail in load_profile("zcu104").rails if rails is None else rails:
+        key = rail.driver, rail.address
+        if key not in chips:
+            chips[key] = _add_chip(root, len(chips), f"4-{rail.address:04x}", rail.driver)
+        _write_rail(chips[key], rail.channel, IDLE_WATTS[rail.name], amps=0.5)
+    _add_chip(root, 9, "soc:nvme", "nvme")
+    return hwmon
+
+
+def _add_chip(root: Path, number: int, device: str, driver: str) -> Path:
+    chip = root / "class" / "hwmon" / f"hwmon{number}"
+    chip.mkdir()
+    (root / "devices" / device).mkdir(parents=True)
+    (chip / "device").symlink_to(root / "devices" / device)
+    (chip / "name").write_text(driver + "\n")
+    return chip
+
+
+def _write_rail(chip: Path, channel: int, watts: float, amps: float) -> None:
+    (chip / f"power{channel}_input").write_text(f"{round(watts * 1e6)}\n")
+    (chip / f"curr{channel}_input").write_text(f"{round(amps * 1e3)}\n")
+    (chip / f"in{channel}_input").write_text("1000\n")
+
+
+def _zone(root: Path, name: str, label: str, microjoules: int, span: int = 10**9) -> Path:
+    zone = root / "class" / "powercap" / name
+    zone.mkdir(parents=True)
+    (zone / "name").write_text(label + "\n")
+    (zone / "energy_uj").write_text(f"{microjoules}\n")
+    (zone / "max_energy_range_uj").write_text(f"{span}\n")
+    return zone
+
+
+# ---- energy -------------------------------------------------------------------------------------
+
+
+@st.composite
+def _curves(draw: st.DrawFn) -> tuple[list[float], list[float], float, float]:
+    """Times and watts of the corners of a power, and a window within."""
+    steps = draw(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=30))
+    times = [float(t) for t in np.concatenate(([100.0], 100.0 + np.cumsum(steps)))]
+    watts = draw(st.lists(st.floats(0, 90), min_size=len(times), max_size=len(times)))
+    ends = sorted(draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
+    start, end = (100.0 + share * (times[-1] - 100.0) for share in ends)
+    return times, watts, start, end
+
+
+def _integral(times: list[float], watts: list[float], start: float, end: float) -> float:
+    """The exact integral of a piecewise linear function."""
+    corners = [start, *[t for t in times if start < t < end], end]
+    values = np.interp(corners, times, watts)
+    return float(np.sum((values[1:] + values[:-1]) / 2 * np.diff(corners)))
+
+
+@given(_curves())
+def test_energy_of_a_piecewise_linear_power_is_its_integral(
+    curve: tuple[list[float], list[float], float, float],
+) -> None:
+    times, watts, start, end = curve
+    power, clock = _scripted(lambda now: float(np.interp(now, times, watts)))
+    _sample_at(power, clock, times)
+    joules = power.energy(start, end)["12V"].joules
+    if end - start < 1e-6:
+        assert joules is None or joules < 1e-3
+    else:
+        assert joules == pytest.approx(_integral(times, watts, start, end), rel=1e-6, abs=1e-6)
+
+
+@given(st.integers(0, 400), st.floats(1, 60))
+def test_a_wrapped_ring_loses_no_energy(more: int, watts: float) -> None:
+    """A window of the whole run, where only its last second is kept sample by sample."""
+    power, clock = _scripted(lambda now: watts + 10 * math.sin(now) ** 2, history_seconds=1.0)
+    times = [100 + n / 50 for n in range(100 + more)]
+    _sample_at(power, clock, times)
+    curve = [watts + 10 * math.sin(t) ** 2 for t in times]
+    figures = power.energy(times[0], times[-1])["12V"]
+    assert figures.joules == pytest.approx(_integral(times, curve, times[0], times[-1]))
+    assert figures.max_w == pytest.approx(max(curve))
+    assert len(power.rows()[1]) == 52
+
+
+def test_old_windows_are_exact_to_the_second() -> None:
+    power, clock = _scripted(lambda now: now - 100, history_seconds=1.0)
+    _sample_at(power, clock, [100 + n / 50 for n in range(2001)])
+    joules = power.energy(105.5, 139.9)["12V"].joules
+    assert joules == pytest.approx((39.9**2 - 5.5**2) / 2, abs=0.3)
+
+
+@given(st.floats(0, 40), st.sampled_from([round, math.floor]), st.floats(0.025, 0.125))
+def test_the_error_bar_covers_the_steps(
+    watts: float, rounding: Callable[[float], int], step: float
+) -> None:
+    power, clock = _scripted(lambda now: rounding((watts + now % 1) / step) * step, step=step)
+    times = [100 + n / 50 for n in range(101)]
+    _sample_at(power, clock, times)
+    true = _integral(times, [watts + t % 1 for t in times], 100, 102)
+    figures = power.energy(100, 102)["12V"]
+    assert figures.joules is not None and figures.error_joules is not None
+    assert abs(figures.joules - true) <= figures.error_joules + 1e-9
+    assert figures.error_joules <= 2.001 * step
+
+
+def test_nonsense_is_flagged_and_filled_with_the_mean() -> None:
+    bad = {10: math.nan, 20: -1.0, 30: 1e6, 31: math.inf}
+    power, clock = _scripted(lambda now: bad.get(round((now - 100) * 50), 12.0))
+    _sample_at(power, clock, [100 + n / 50 for n in range(501)])
+    figures = power.energy(100, 110)["12V"]
+    assert figures.flagged == 4
+    assert power.flags()["12V"] == {"unreadable": 2, "implausible": 2, "current": 0}
+    assert figures.joules == pytest.approx(120)
+    assert figures.error_joules == pytest.approx(12 * 7 / 50)  # steps with a bad end
+    assert figures.max_w == 12.0
+    names, rows = power.rows()
+    assert names == ("time_s", "12V")
+    assert np.isnan(rows[:, 1]).sum() == 4
+
+
+def test_too_much_darkness_is_not_measured() -> None:
+    power, clock = _scripted(lambda now: 12.0 if now < 109 else math.nan)
+    _sample_at(power, clock, [100 + n / 50 for n in range(501)])
+    figures = power.energy(100, 110)["12V"]
+    assert figures.joules is None and figures.error_joules is None
+    assert figures.mean_w == pytest.approx(12.0)
+    report = power.report(100, 110, 5)
+    assert report["joules_per_frame"] is None and report["watts"] == pytest.approx(12.0)
+    assert power.latest() == {}
+
+
+def test_a_process_that_slept_does_not_know_its_energy() -> None:
+    power, clock = _scripted(lambda now: 12.0)
+    _sample_at(power, clock, [100, 100.02, 130, 130.02])
+    assert power.energy(100, 130.02)["12V"].joules is None
+
+
+@pytest.mark.parametrize("window", [(90, 95), (120, 130), (101, 101), (102, 101)])
+def test_nothing_is_known_outside_of_the_record(window: tuple[float, float]) -> None:
+    power, clock = _scripted(lambda now: 12.0)
+    _sample_at(power, clock, [100 + n / 50 for n in range(101)])
+    figures = power.energy(*window)["12V"]
+    assert figures.joules is None and figures.mean_w is None
+    json.dumps(power.report(*window, frames=0))
+
+
+def test_report_gives_energy_per_frame_above_idle_and_not() -> None:
+    power, clock = _scripted(lambda now: 20.0, step=0.025)
+    _sample_at(power, clock, [100 + n / 50 for n in range(101)])
+    report = power.report(100, 102, frames=10, idle={"12V": Idle(14.0, 0.1)})
+    assert report["watts"] == pytest.approx(20)
+    assert report["joules"] == pytest.approx(40)
+    assert report["error_joules"] == pytest.approx(0.05)
+    assert report["joules_per_frame"] == pytest.approx(4)
+    assert report["joules_per_frame_above_idle"] == pytest.approx(1.2)
+    assert (report["samples"], report["missed"]) == (101, 0)
+    assert report["rate_hz"] == pytest.approx(50)
+    assert report["jitter_ms"] == {"p50": 0, "p99": 0, "max": 0}
+    assert power.report(100, 102, frames=10)["joules_per_frame_above_idle"] is None
+
+
+# ---- hwmon --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _running(power: Power) -> Iterator[Power]:
+    power.start()
+    try:
+        yield power
+    finally:
+        power.close()
+
+
+def test_hwmon_reads_the_rails_of_the_profile(tmp_path: Path) -> None:
+    _hwmon_tree(tmp_path)
+    with _running(open_power("hwmon", sysfs=tmp_path)) as power:
+        assert power.total_rail == "12V"
+        assert power.latest() == pytest.approx(IDLE_WATTS)
+        assert "10 rails of the ZCU104" in power.reason
+
+
+def test_hwmon_follows_changes_and_survives_broken_sensors(tmp_path: Path) -> None:
+    hwmon = _hwmon_tree(tmp_path)
+    twelve = next(p for p in hwmon.iterdir() if (p / "name").read_text() == "ina226\n")
+    fmc = next(p for p in hwmon.iterdir() if (p / "power6_input").exists())
+    _write_rail(fmc, 5, IDLE_WATTS["FMC"], amps=FMC_AMPS)
+    with _running(open_power("hwmon", sysfs=tmp_path, rate_hz=200)) as power:
+        idle = power.measure_idle(0.3)
+        assert idle["12V"].mean_w == pytest.approx(14.05) and idle["12V"].spread_w < 1e-9
+        (fmc / "power2_input").write_text("garbage\n")
+        _write_rail(twelve, 1, 20.0, amps=1.6)
+        start = time.monotonic()
+        time.sleep(0.4)
+        end = time.monotonic()
+        report = power.report(start, end, 4, idle)
+    rails = report["rails"]
+    assert report["watts"] == pytest.approx(20.0, rel=0.05)
+    assert report["joules"] == pytest.approx(20 * (end - start), rel=0.05)
+    assert rails["3V3"]["flagged"] > 10 and rails["3V3"]["joules"] is None
+    assert rails["INT"]["flagged"] == 0 and rails["INT"]["joules"] is not None
+    assert rails["FMC"]["flagged"] > 0 and power.flags()["FMC"]["current"] > 0
+    assert report["joules_per_frame_above_idle"] < report["joules_per_frame"]
+
+
+def test_hwmon_derives_power_and_names_missing_rails(tmp_path: Path) -> None:
+    rails = load_profile("zcu104").rails[:3]
+    hwmon = _hwmon_tree(tmp_path, rails)
+    twelve = next(p for p in hwmon.iterdir() if (p / "name").read_text() == "ina226\n")
+    (twelve / "power1_input").unlink()
+    (twelve / "in1_input").write_text("12000\n")
+    (twelve / "curr1_input").write_text("1500\n")
+    with _running(open_power("auto", sysfs=tmp_path)) as power:
+        if power.source == "pmbus":
+            pytest.skip("this machine has the board's rails")
+        assert power.source == "hwmon"
+        assert (power.latest() or {})["12V"] == pytest.approx(18)
+        assert "not found: 1V2 MGTA" in power.reason and "not taken: pmbus: " in power.reason
+
+
+def test_hwmon_without_the_total_has_no_total(tmp_path: Path) -> None:
+    _hwmon_tree(tmp_path, load_profile("zcu104").rails[1:])
+    with _running(open_power("hwmon", sysfs=tmp_path)) as power:
+        report = power.report(0, 1, 1)
+    assert report["total_rail"] is None and report["watts"] is None and len(report["rails"]) == 9
+
+
+def test_the_schedule_is_kept_and_misses_are_counted(tmp_path: Path) -> None:
+    _hwmon_tree(tmp_path)
+    power = open_power("hwmon", sysfs=tmp_path, rate_hz=100)
+    slow = threading.Event()
+    read = power._source.read
+
+    def read_slowly() -> list[float]:
+        if slow.is_set():
+            slow.clear()
+            time.sleep(0.2)
+        return read()
+
+    power._source.read = read_slowly  # type: ignore[method-assign]
+    with _running(power):
+        start = time.monotonic()
+        time.sleep(0.1)
+        slow.set()
+        time.sleep(0.5)
+        report = power.report(start, time.monotonic(), 1)
+    assert report["missed"] >= 15
+    # Absolute times: what was taken and what was missed together are the rate.
+    assert report["samples"] + report["missed"] == pytest.approx(60, abs=12)
+    assert set(report["jitter_ms"]) == {"p50", "p99", "max"}
+
+
+def test_stop_and_start_again(tmp_path: Path) -> None:
+    _hwmon_tree(tmp_path)
+    power = open_power("hwmon", sysfs=tmp_path)
+    assert power.latest() is None
+    start = time.monotonic()
+    power.stop()  # never started
+    power.start()
+    power.start()
+    assert sum(t.name == "power" for t in threading.enumerate()) == 1
+    time.sleep(0.1)
+    power.stop()
+    count = len(power.rows()[1])
+    time.sleep(0.05)
+    assert len(power.rows()[1]) == count
+    assert not any(t.name == "power" for t in threading.enumerate())
+    power.start()
+    power.close()
+    power.close()
+    assert power.report(start, time.monotonic(), 1)["joules"] is not None
+
+
+def test_memory_does_not_grow_with_the_run() -> None:
+    power, clock = _scripted(lambda now: 12.0, history_seconds=10)
+    fine, coarse = power._history._fine, power._history._coarse
+    before = fine._rows.nbytes + coarse._rows.nbytes
+    _sample_at(power, clock, [100 + n / 50 for n in range(20_000)])
+    assert fine._rows.nbytes + coarse._rows.nbytes == before
+    assert len(fine) == 502
+
+
+# ---- RAPL ---------------------------------------------------------------------------------------
+
+
+MILLIWATTS = (30_000, 20_000, 4_000, 10_000, 60_000, 30_000)
+
+
+def test_rapl_adds_packages_and_memory_only(tmp_path: Path) -> None:
+    zones = [
+        _zone(tmp_path, "intel-rapl:0", "package-0", 5_000_000),
+        _zone(tmp_path, "intel-rapl:0:0", "core", 1_000_000),
+        _zone(tmp_path, "intel-rapl:0:1", "dram", 2_000_000),
+        _zone(tmp_path, "intel-rapl:1", "package-1", 0),
+        _zone(tmp_path, "intel-rapl:2", "psys", 0),
+        _zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0),
+    ]
+    clock = Clock()
+    power = open_power("rapl", sysfs=tmp_path, clock=clock)
+    assert power.rails == (
+        "package-0", "package-0/core", "package-0/dram", "package-1", "psys", "total",
+    )  # fmt: skip
+    assert power.total_rail == "total"
+    power.sample()
+    assert power.latest() == {}  # a counter's first reading tells no power
+    for number in range(1, 51):
+        for zone, milliwatts in zip(zones, MILLIWATTS, strict=True):
+            counter = zone / "energy_uj"
+            counter.write_text(f"{int(counter.read_text()) + milliwatts * 20}\n")
+        clock.now = 100 + number / 50
+        power.sample()
+    assert (power.latest() or {})["total"] == pytest.approx(44)
+    report = power.report(100, 101, 1)
+    assert report["joules"] == pytest.approx(44)
+    assert report["rails"]["psys"]["joules"] == pytest.approx(60)
+    assert report["error_joules"] == pytest.approx(2 * 1e-3 * 44)
+    power.close()
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=60), st.integers(0, 999))
+def test_rapl_counts_on_when_its_counter_wraps(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[int], first: int
+) -> None:
+    """Steps in mJ on a counter that starts again at 1 J."""
+    root = tmp_path_factory.mktemp("rapl")
+    zone = _zone(root, "intel-rapl:0", "package-0", first * 1000, span=1_000_000)
+    clock = Clock()
+    power = open_power("rapl", sysfs=root, clock=clock)
+    power.sample()
+    value = first
+    for number, step in enumerate(steps, 1):
+        value = (value + step) % 1000
+        (zone / "energy_uj").write_text(f"{value * 1000}\n")
+        clock.now = 100 + number / 50
+        power.sample()
+    power.close()
+    figures = power.energy(100, clock.now)["package-0"]
+    assert figures.joules == pytest.approx(sum(steps) / 1000)
+    assert figures.flagged == 0
+
+
+def test_rapl_tells_that_only_root_may_read(tmp_path: Path) -> None:
+    counter = _zone(tmp_path, "intel-rapl:0", "package-0", 0) / "energy_uj"
+    counter.chmod(0)
+    folders = [tmp_path, *tmp_path.parents][:3]
+    modes = [folder.stat().st_mode for folder in folders]
+    root = os.geteuid() == 0
+    try:
+        if root:  # root may read anything; be nobody for a moment
+            for folder in folders:
+                folder.chmod(0o755)
+            os.seteuid(65534)
+        with pytest.raises(PowerError, match=r"power source rapl: .*energy_uj: Permission denied"):
+            open_power("rapl", sysfs=tmp_path)
+    finally:
+        if root:
+            os.seteuid(0)
+            for folder, mode in zip(folders, modes, strict=True):
+                folder.chmod(mode)
+
+
+# ---- NVML, no source, wrong use -----------------------------------------------------------------
+
+
+def test_nvml_reads_every_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    watts = {"first": 70_000, "second": 30_000}
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(watts),
+        nvmlDeviceGetHandleByIndex=lambda index: list(watts)[index],
+        nvmlDeviceGetPowerUsage=lambda device: watts[device],
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    clock = Clock()
+    power = open_power("nvml", sysfs=tmp_path, clock=clock)
+    _sample_at(power, clock, [100 + n / 50 for n in range(51)])
+    assert power.latest() == {"GPU0": 70, "GPU1": 30, "total": 100}
+    report = power.report(100, 101, 1)
+    assert report["joules"] == pytest.approx(100)
+    assert report["error_joules"] == pytest.approx(5, rel=0.01)
+    del watts["second"]  # fallen off the bus
+    clock.now += 0.02
+    power.sample()
+    assert power.latest() == {"GPU0": 70}
+    power.close()
+
+
+def test_without_a_source_every_figure_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynq.pmbus", None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with _running(open_power("auto", sysfs=tmp_path)) as power:
+        assert power.source == "none" and power.latest() is None and power.total_rail is None
+        for name in ("pmbus: ", "hwmon: ", "rapl: ", "nvml: "):
+            assert name in power.reason
+        assert power.measure_idle(0.01) == {}
+        report = power.report(0, 1, 10)
+    known = {"source": "none", "reason": power.reason, "rails": {}}
+    assert report == {name: known.get(name) for name in report}
+    assert open_power("none").reason == "power is not measured: switched off"
+
+
+@pytest.mark.parametrize("name", ["pmbus", "hwmon", "rapl", "nvml"])
+def test_a_named_source_that_is_absent_is_one_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynq.pmbus", None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(PowerError, match=f"power source {name}: ") as caught:
+        open_power(name, sysfs=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_use() -> None:
+    with pytest.raises(PowerError, match="no power source 'x'"):
+        open_power("x")
+    with pytest.raises(PowerError, match="readings per second"):
+        open_power("none", rate_hz=0)
+
+
+# ---- the profile --------------------------------------------------------------------------------
+
+
+def test_the_profile_names_each_rail_once() -> None:
+    profile = load_profile("zcu104")
+    assert {rail.name for rail in profile.rails} == set(IDLE_WATTS)
+    assert len({(r.driver, r.address, r.channel) for r in profile.rails}) == len(profile.rails)
+    assert {rail.driver for rail in profile.rails} == MONITORS
+    assert profile.total_rail == "12V"
+    for rail in profile.rails:  # what the board shows at rest is no nonsense, but FMC's current is
+        assert IDLE_WATTS[rail.name] <= rail.max_watts
+        assert rail.name != "FMC" or 1.5 * rail.max_amps < FMC_AMPS
+
+
+# ---- the real pynq ------------------------------------------------------------------------------
+
+IN_THE_SENSORS = """
+import json, os, sys, time
+from board.power import open_power
+out = {}
+for name in sys.argv[1:]:
+    power = open_power(name, rate_hz=100)
+    power.start()
+    start = time.monotonic()
+    time.sleep(0.6)
+    out[name] = power.report(start, time.monotonic(), 1)
+    out[name]["flags"] = power.flags()
+    power.close()
+power = open_power(sys.argv[1], rate_hz=100)
+power.start()
+os.unlink("/sys/class/hwmon/hwmon2/power1_input")
+time.sleep(0.1)
+out["vanished"] = power.latest()
+print(json.dumps(out))
+"""
+
+
+def _python_with_pynq(repo_root: Path) -> str:
+    """This Python, else the one that TUTELAGE_PYNQ_PYTHON names."""
+    for python in (sys.executable, os.environ.get("TUTELAGE_PYNQ_PYTHON")):
+        code = "import numpy, pynq.pmbus as p; raise SystemExit(p._lib is None)"
+        if python and not subprocess.run([python, "-c", code], capture_output=True).returncode:
+            return python
+    pytest.skip("needs pynq and libsensors, in this Python or in TUTELAGE_PYNQ_PYTHON")
+
+
+def test_the_real_pynq_reads_the_same_as_hwmon(repo_root: Path, shared_dir: Path) -> None:
+    tool = shared_dir / "tools" / "fake_zcu104_sensors.sh"
+    if os.geteuid() != 0 or not shutil.which("unshare") or not tool.is_file():
+        pytest.skip("needs root, unshare and ../shared/tools/fake_zcu104_sensors.sh")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("this machine gives no mount namespace")
+    command = [str(tool), _python_with_pynq(repo_root), "-c", IN_THE_SENSORS, "pmbus", "hwmon"]
+    environment = {**os.environ, "PYTHONPATH": str(repo_root)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    out = json.loads(done.stdout)
+    for name in ("pmbus", "hwmon"):
+        report = out[name]
+        assert report["source"] == name and report["total_rail"] == "12V"
+        means = {rail: figures["mean_w"] for rail, figures in report["rails"].items()}
+        assert means == pytest.approx(IDLE_WATTS)
+        assert report["flags"]["FMC"]["current"] > 0
+        assert not any(f["flagged"] for rail, f in report["rails"].items() if rail != "FMC")
+    # pynq itself would give the last value for ever.
+    assert "12V" not in out["vanished"] and out["vanished"]["INT"] == 3.5

@@ -1,0 +1,291 @@
+"""Jobs take as long as a board is said to take: never less, and two cores at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpu import latency, vart, xir
+from dpu.builder import CompiledModel
+from dpu.engine import load_engine
+from dpu.errors import DpuError
+from dpu.layers import layers_of
+
+SCRIPT = Path(__file__).with_name("board_script.py")
+
+
+def _network(name: str) -> xir.Graph:
+    """One convolution, behind which the CPU turns the result into floats."""
+    model, rng = CompiledModel(name), np.random.default_rng(3)
+    image = model.input("image", [1, 6, 6, 3], 5)
+    weights = rng.integers(-128, 128, (4, 3, 3, 3), dtype=np.int8)
+    model.output(model.conv2d("conv", image, weights, 5, None, 0, 3))
+    return model.finish()
+
+
+def _part(graph: xir.Graph, device: str = "DPU") -> xir.Subgraph:
+    children = graph.get_root_subgraph().toposort_child_subgraph()
+    return next(child for child in children if child.get_attr("device") == device)
+
+
+@pytest.fixture(scope="module")
+def graphs() -> tuple[xir.Graph, xir.Graph]:
+    """Two networks, the same but for their names, which a test paces differently."""
+    made = _network("slow"), _network("fast")
+    for graph in made:  # builds what is built once, so that no test's time holds it
+        vart.Runner.create_runner(_part(graph), "run")
+    return made
+
+
+@pytest.fixture(scope="module")
+def slow(graphs: tuple[xir.Graph, xir.Graph]) -> xir.Subgraph:
+    return _part(graphs[0])
+
+
+@pytest.fixture(scope="module")
+def fast(graphs: tuple[xir.Graph, xir.Graph]) -> xir.Subgraph:
+    return _part(graphs[1])
+
+
+@pytest.fixture(autouse=True)
+def _no_pace_afterwards() -> Iterator[None]:
+    yield
+    vart.set_pace(None)
+    vart.set_plugins({})
+
+
+class _Jobs:
+    """A runner with buffers for many jobs of random images."""
+
+    def __init__(self, part: xir.Subgraph, count: int = 1, batch: int = 1) -> None:
+        self.runner = vart.Runner.create_runner(part, "run")
+        (source,), (result,) = self.runner.get_input_tensors(), self.runner.get_output_tensors()
+        shape = (count, batch, *source.dims[1:])
+        self.images = np.random.default_rng(0).integers(-128, 128, shape, dtype=np.int8)
+        self.results = np.zeros((count, batch, *result.dims[1:]), np.int8)
+        self._pending: list[tuple[int, int]] = []
+
+    def start(self) -> None:
+        """Submit them all."""
+        for image, result in zip(self.images, self.results, strict=True):
+            dynamic = len(image) > 1
+            self._pending.append(self.runner.execute_async([image], [result], dynamic))
+
+    def ends(self) -> list[float]:
+        """Wait for all, in their order; when each was done."""
+        found = []
+        for job in self._pending:
+            self.runner.wait(job)
+            found.append(time.monotonic())
+        self._pending = []
+        return found
+
+
+def test_a_job_takes_its_pace_and_gives_the_same(
+    graphs: tuple[xir.Graph, xir.Graph], slow: xir.Subgraph
+) -> None:
+    vart.set_pace(lambda part: 0.04)
+    jobs = _Jobs(slow, 3)
+    began = time.monotonic()
+    jobs.start()
+    for number, end in enumerate(jobs.ends(), 1):
+        assert end - began >= 0.04 * number  # one runner has one core
+    images = jobs.images[:, 0]
+    (tensor,) = slow.get_output_tensors()
+    wanted = load_engine(graphs[0], "reference").run(images) * 2.0 ** tensor.get_attr("fix_point")
+    np.testing.assert_array_equal(jobs.results[:, 0], wanted)
+    assert vart.pace_report()["jobs"] == 3
+
+
+def test_several_runners_have_two_cores(fast: xir.Subgraph) -> None:
+    vart.set_pace(lambda part: 0.02)
+    runners = [_Jobs(fast, 4) for _ in range(4)]
+    began = time.monotonic()
+    for jobs in runners:
+        jobs.start()
+    assert max(end for jobs in runners for end in jobs.ends()) - began >= 16 / 2 * 0.02
+    assert vart.pace_report()["jobs"] == 16
+
+
+def test_each_core_has_a_clock_of_its_own(slow: xir.Subgraph, fast: xir.Subgraph) -> None:
+    vart.set_pace(lambda part: 0.6 if part is slow else 0.01)
+    first, beside, behind = _Jobs(slow), _Jobs(fast), _Jobs(fast)
+    began = time.monotonic()
+    for jobs in (first, beside, behind):
+        jobs.start()
+    assert beside.ends()[0] - began < 0.6
+    assert behind.ends()[0] - began >= 0.61
+
+
+def test_cpu_parts_take_no_core_of_the_dpu(
+    graphs: tuple[xir.Graph, xir.Graph], slow: xir.Subgraph, fast: xir.Subgraph
+) -> None:
+    """A thread of a script has a runner for each of its model's parts; both DPU parts shared a
+    core then, and the other one was left to the CPU parts."""
+    vart.set_pace(lambda part: 0.6 if part is slow else 0.01)
+    first = _Jobs(slow)
+    cpu = vart.Runner.create_runner(_part(graphs[0], "CPU"), "run")
+    second = _Jobs(fast)
+    began = time.monotonic()
+    first.start()
+    second.start()
+    assert second.ends()[0] - began < 0.6
+    (source,), (result,) = cpu.get_input_tensors(), cpu.get_output_tensors()
+    buffers = [np.zeros(source.dims, np.int8)], [np.zeros(result.dims, np.float32)]
+    cpu.wait(cpu.execute_async(*buffers))
+    first.ends()
+    assert vart.pace_report()["jobs"] == 2  # the CPU's are not paced
+
+
+def test_a_board_with_another_number_of_cores(slow: xir.Subgraph, fast: xir.Subgraph) -> None:
+    class OneCore:
+        cores = 1
+
+        def __call__(self, part: xir.Subgraph) -> float:
+            return 0.1 if part is slow else 0.01
+
+    vart.set_pace(OneCore())
+    first, second = _Jobs(slow), _Jobs(fast)
+    began = time.monotonic()
+    first.start()
+    second.start()
+    assert second.ends()[0] - began >= 0.11
+
+
+def test_a_batch_takes_as_many_times_as_long(fast: xir.Subgraph) -> None:
+    vart.set_pace(lambda part: 0.02)
+    jobs = _Jobs(fast, count=1, batch=5)
+    began = time.monotonic()
+    jobs.start()
+    assert jobs.ends()[0] - began >= 5 * 0.02
+
+
+class _Clock:
+    """Stands in for the module `time`: only sleeping takes time, and `overshoot` too much."""
+
+    def __init__(self, overshoot: float) -> None:
+        self.now, self._overshoot = 0.0, overshoot
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds + self._overshoot
+
+
+def test_the_lateness_of_sleeps_does_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, core, tally = _Clock(overshoot=0.003), vart._Core("test"), vart._Tally()
+    monkeypatch.setattr(vart, "time", clock)
+    for _ in range(100):
+        core._keep_pace(submitted=0, seconds=0.005, tally=tally)
+    assert clock.now == pytest.approx(100 * 0.005 + 0.003)
+    assert (tally.jobs, tally.late) == (100, 0)
+
+
+def test_a_late_core_goes_on_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, core, tally = _Clock(overshoot=0), vart._Core("test"), vart._Tally()
+    monkeypatch.setattr(vart, "time", clock)
+    clock.now = 0.007  # so long the first job computed
+    core._keep_pace(submitted=0, seconds=0.005, tally=tally)
+    assert (clock.now, tally.jobs, tally.late) == (0.007, 1, 1)
+    assert tally.late_seconds_max == pytest.approx(0.002)
+    clock.now = 0.008
+    core._keep_pace(submitted=0, seconds=0.005, tally=tally)
+    assert clock.now == pytest.approx(0.012)
+    assert (tally.jobs, tally.late) == (2, 1)
+
+
+def test_a_new_pace_counts_from_nothing(fast: xir.Subgraph) -> None:
+    vart.set_pace(lambda part: 0.0)
+    jobs = _Jobs(fast, 2)
+    jobs.start()
+    jobs.ends()
+    report = vart.pace_report()
+    assert (report["jobs"], report["late"]) == (2, 2) and report["late_seconds_max"] > 0
+    vart.set_pace(None)
+    assert vart.pace_report() == {"jobs": 0, "late": 0, "late_seconds_max": 0}
+    unpaced = _Jobs(fast)
+    unpaced.start()
+    unpaced.ends()
+    assert vart.pace_report()["jobs"] == 0
+
+
+def test_errors_still_reach_who_waits() -> None:
+    def broken(inputs: object, attrs: object) -> np.ndarray:
+        raise ValueError("broken on purpose")
+
+    vart.set_plugins({"conv2d-fix": broken})
+    vart.set_pace(lambda part: 0.01)
+    jobs = _Jobs(_part(_network("broken")))
+    jobs.start()
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        jobs.ends()
+
+
+def test_a_pace_that_is_none(fast: xir.Subgraph) -> None:
+    for wrong in (float("nan"), float("inf"), -1.0):
+        vart.set_pace(lambda part, seconds=wrong: seconds)  # type: ignore[misc]
+        with pytest.raises(DpuError, match=r"the pace of .* is "):
+            vart.Runner.create_runner(fast, "run")
+
+
+def test_a_job_is_predicted_by_its_layers(demo_model: Path) -> None:
+    graph = xir.Graph.deserialize(demo_model)
+    cycles = [latency.cycles(layer) for layer in layers_of(graph)]
+    wanted = sum(count for count in cycles if count is not None)
+    assert wanted > 3000
+    assert latency.job_seconds(_part(graph), 300) == pytest.approx(wanted / 300e6)
+    assert latency.job_seconds(_part(graph, "CPU"), 300) == 0
+
+
+def test_boards_are_known_by_their_profiles(demo_model: Path) -> None:
+    pace = latency.board_pace("zcu104")
+    assert (pace.clock_mhz, pace.cores) == (300, 2)
+    part = _part(xir.Graph.deserialize(demo_model))
+    assert pace(part) == latency.job_seconds(part, 300)
+    for name in ("zcu105", "", "../profiles/zcu104"):
+        with pytest.raises(DpuError, match=r"no board .*; there are zcu104$"):
+            latency.board_pace(name)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "dpu = 1", "[dpu]\ncores = 2", '[dpu]\nclock_mhz = "x"\ncores = 2', "[dpu]\nx",
+             "[dpu]\nclock_mhz = 0\ncores = 2", "[dpu]\nclock_mhz = 300\ncores = 0"],
+)  # fmt: skip
+def test_a_profile_that_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    monkeypatch.setattr(latency, "PROFILES", tmp_path)
+    with pytest.raises(DpuError, match=r"mine\.toml: ") as caught:
+        latency.board_pace("mine")
+    assert "\n" not in str(caught.value)
+
+
+def _shim(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dpu", "shim", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:
+    """The demo takes 12 us on a board, by the lower bound, which no emulation keeps; it says so."""
+    images = np.random.default_rng(4).uniform(-1, 1, (20, 28, 28, 1)).astype(np.float32)
+    np.save(tmp_path / "in.npy", images)
+    files = tmp_path / "in.npy", tmp_path / "out.npy"
+    done = _shim(repo_root, "--realtime", "zcu104", SCRIPT, demo_model, *files)
+    assert (done.returncode, done.stdout) == (0, "done 20\n"), done.stderr
+    assert done.stderr.startswith("dpu: the emulation could not keep pace in ")
+    assert " of 20 jobs, which ended up to " in done.stderr and done.stderr.count("\n") == 1
+    np.testing.assert_array_equal(np.load(files[1]), load_engine(demo_model).run(images))
+
+
+def test_a_script_on_a_board_that_nobody_knows(repo_root: Path) -> None:
+    done = _shim(repo_root, "--realtime", "zcu105", SCRIPT)
+    assert done.returncode == 2
+    assert done.stderr == "dpu: no board 'zcu105'; there are zcu104\n"

@@ -3,9 +3,12 @@
 from setuptools import find_packages, setup
 
 # The board keeps its own numpy and OpenCV (PYNQ's packages), so that only numpy is asked for here.
-BOARD = ["numpy>=1.21", "tomli>=2.0; python_version < '3.11'"]
+BOARD = ["numpy>=1.21", "psutil>=5.9", "tomli>=2.0; python_version < '3.11'"]
+# The live page and the live table on the terminal; the application runs without them.
+SHOW = ["starlette>=0.40", "uvicorn>=0.30", "rich>=13.0"]
 # The emulation: .xmodel files, the float32 graphs of the fast engine, images and videos.
 PC = [
+    *SHOW,
     "opencv-python-headless>=4.8",
     "protobuf>=5.26",
     "onnx>=1.16",
@@ -19,13 +22,12 @@ HOST = [
     "accelerate>=1.5",
     "safetensors>=0.5",
     "typer>=0.16",
-    "rich>=13.0",
     "tensorboard>=2.18",
     "matplotlib>=3.9",
 ]
 # Run beside our own quantiser, for comparison.
 PEERS = ["brevitas>=0.13.4"]
-TEST = ["pytest>=8.0", "hypothesis>=6.100"]
+TEST = ["pytest>=8.0", "hypothesis>=6.100", "playwright>=1.45"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "types-protobuf"]
 
 setup(
@@ -35,10 +37,22 @@ setup(
     packages=find_packages(include=["app*", "board*", "dpu*", "host*"]),
     package_data={
         "board": ["profiles/*.toml"],
-        "app": ["demo/*", "demo/images/*/*.png"],
+        "app": [
+            "demo/*",
+            "demo/images/*/*.png",
+            "web/static/*",
+            "web/static/uplot/*",
+        ],
         "host": ["study.toml"],
     },
     python_requires=">=3.10",
     install_requires=BOARD,
-    extras_require={"pc": PC, "host": HOST, "peers": PEERS, "test": TEST, "lint": LINT},
+    extras_require={
+        "show": SHOW,
+        "pc": PC,
+        "host": HOST,
+        "peers": PEERS,
+        "test": TEST,
+        "lint": LINT,
+    },
 )

@@ -7,13 +7,14 @@ pauses, until the time for that is over.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -282,8 +283,11 @@ class RtspSource(LiveSource):
     def _open(self) -> None:
         # TCP: over UDP a lost packet is a torn image that decodes without an error.
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-        limit = int(1000 * SILENCE_SECONDS)
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+        silence = int(1000 * SILENCE_SECONDS)
+        limits = [
+            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * silence),  # finding out what it holds takes time
+            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, silence),
+        ]
         capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, limits)
         if not capture.isOpened():
             raise CameraError(f"{self.name}: cannot be reached, or gives no video")
@@ -365,6 +369,15 @@ class MjpegSource(LiveSource):
 
     def _advice(self) -> str:
         return "the server ended the stream or fell silent"
+
+    def close(self) -> None:
+        super().close()
+        # A reading that waits ends when the connection does; closing the answer would wait too.
+        with (
+            suppress(OSError, ValueError),
+            socket.socket(fileno=os.dup(self._answer.fileno())) as connection,
+        ):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def _release(self) -> None:
         if self._answer is not None:

@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -79,7 +79,7 @@ class ScenarioSource(Source):
             if self._issued == self._load.frames:
                 return
             sample = self._samples[self._issued % count]
-            yield replace(sample, index=self._issued, due=due)
+            yield Frame(self._issued, sample.name, sample.image, sample.folder, due=due)
             self._issued += 1
 
     def _single_stream(self) -> Iterator[float | None]:

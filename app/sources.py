@@ -75,7 +75,8 @@ def _open_files(uri: str) -> Source:
         return VideoSource(path)
     if not glob.has_magic(uri):
         raise SourceError(f"{uri}: no such file or directory")
-    found = sorted(Path(name) for name in glob.glob(uri, recursive=True))
+    # Path.glob takes no absolute pattern.
+    found = sorted(Path(name) for name in glob.glob(uri, recursive=True))  # noqa: PTH207
     images = [each for each in found if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
     if not images:
         raise SourceError(f"{uri}: matches {len(found)} files, no image among them")

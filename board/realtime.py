@@ -24,7 +24,7 @@ class Realtime:
 
     def __init__(self, board: str) -> None:
         if not find_provider().is_emulation:
-            raise ModelError("--realtime paces the emulation; here a real DPU runs at its own speed")
+            raise ModelError("--realtime is for the emulation; this DPU runs at its own speed")
         self._board = board
         self._vart, latency = import_module("dpu.vart"), import_module("dpu.latency")
         try:
@@ -34,7 +34,7 @@ class Realtime:
         self._vart.set_pace(self._pace)
 
     def report(self, model: Model) -> dict[str, Any]:
-        """Return board, job_ms (predicted, all DPU subgraphs of a model), and jobs kept and late."""
+        """Return board, job_ms (predicted, of all DPU subgraphs), and jobs kept and late."""
         seconds = sum(self._pace(subgraph) for subgraph in model.dpu_subgraphs)
         return {"board": self._board, "job_ms": round(1e3 * seconds, 4), **self._vart.pace_report()}
 

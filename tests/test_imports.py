@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,9 +38,32 @@ def test_imports_run_one_way(repo_root: Path, package: str) -> None:
     assert not {path: names for path, names in wrong.items() if names}
 
 
+# What only some runs need, and which files may import it: inside of a function, or where the
+# application imports the file itself only when it is asked for.
+OPTIONAL = {
+    "psutil": {"board/system.py"},
+    "rich": {"app/terminal.py"},
+    "starlette": {"app/web"},
+    "uvicorn": {"app/web"},
+    "pynq": {"board/power_sources.py"},
+    "pynvml": {"board/power_sources.py"},
+}
+
+
 def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
     """What runs on the board imports numpy, OpenCV and the standard library at its top."""
-    heavy = {"onnx", "onnxruntime", "openvino", "torch", "google", "rich", "psutil"}
+    heavy = {"onnx", "onnxruntime", "openvino", "torch", "google", *OPTIONAL}
     for package in ("app", "board"):
         for path in (repo_root / package).rglob("*.py"):
-            assert not _imported(path) & heavy, path
+            name = str(path.relative_to(repo_root))
+            allowed = {key for key, files in OPTIONAL.items() if name.startswith(tuple(files))}
+            assert not _imported(path) & (heavy - allowed), path
+
+
+def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path) -> None:
+    code = "import sys, app.classify; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & ({*OPTIONAL, "onnx", "onnxruntime", "openvino", "torch"} - {"psutil"})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from app.outputs import OutputError
+from app.outputs import Output, OutputError
 from app.result import Result
 from app.web.address import bind, needs_token, reachable_host
 from app.web.monitor import Monitor
@@ -27,7 +27,7 @@ _FORCED_END_SECONDS = 0.4
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
-class WebOutput:
+class WebOutput(Output):
     """Serves the live page until it is closed.
 
     Parameters

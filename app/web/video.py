@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -18,6 +19,7 @@ BOUNDARY = "tutelage-frame"
 _LARGEST = 960, 1280  # width, height
 _SMALL = 320  # pixels: images are enlarged by a whole factor up to here
 _QUALITY = 80  # of 100
+_REPEAT_SECONDS = 0.5  # Chromium shows a part when the next one begins, so the last one is repeated
 
 
 def encode(image: np.ndarray) -> bytes | None:
@@ -88,9 +90,11 @@ class Video:
         """Yield the parts of multipart/x-mixed-replace; one who is slow misses images."""
         yield f"--{BOUNDARY}\r\n".encode()
         seen, due = 0, time.monotonic()
+        repeat_at = due
         while not closing.is_set():
             number, jpeg = await self.jpeg()
-            if jpeg is not None and number != seen:
+            if jpeg is not None and (number != seen or time.monotonic() >= repeat_at):
+                repeat_at = math.inf if number == seen else time.monotonic() + _REPEAT_SECONDS
                 seen = number
                 yield _part(jpeg)
             due = max(due + FRAME_SECONDS, time.monotonic())
@@ -99,5 +103,5 @@ class Video:
 
 def _part(jpeg: bytes) -> bytes:
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-    # The next boundary comes right behind: browsers show an image when they have seen it.
+    # The next boundary comes right behind, for readers that look for it rather than count.
     return head.encode() + jpeg + f"\r\n--{BOUNDARY}\r\n".encode()

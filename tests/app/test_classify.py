@@ -201,7 +201,11 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--source images --json - --output -", 2, "would share standard output"),
         ("--source images --model net.xmodel --web here:there", 2, "--web here:there"),
         ("--source images --model net.xmodel --output window", 2, "try --web and a browser"),
-        ("--source images --model net.xmodel --realtime zcu104", 2, "runs at its own speed"),
+        (
+            "--source images --model net.xmodel --realtime zcu104",
+            2,
+            "--realtime is for the emulation",
+        ),
         ("--source images --model net.xmodel --power nvml", 2, "nvml"),
     ],
 )

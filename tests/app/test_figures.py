@@ -12,8 +12,8 @@ from app.result import Result
 def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:
     latencies = np.random.default_rng(0).lognormal(1.0, 1.5, 20_000)
     histogram = Histogram()
-    for latency in latencies:
-        histogram.add(latency)
+    for part in np.array_split(latencies, 7):
+        histogram.add(part)
     report = histogram.report()
     for percent in (50, 90, 99):
         exact = np.sort(latencies)[math.ceil(len(latencies) * percent / 100) - 1]
@@ -26,7 +26,7 @@ def test_extreme_latencies_have_a_place() -> None:
     histogram = Histogram()
     assert histogram.report()["p99"] == 0.0
     for latency in (0.0, 1e-9, 1e12):
-        histogram.add(latency)
+        histogram.add([latency])
     assert histogram.count == 3 and histogram.maximum == 1e12
 
 

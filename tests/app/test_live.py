@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -79,10 +80,8 @@ class Server:
         handler.send_response(200)
         handler.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         handler.end_headers()
-        try:
+        with contextlib.suppress(OSError):
             self._stream(handler)
-        except OSError:
-            pass
 
     def _stream(self, handler: BaseHTTPRequestHandler) -> None:
         for number in range(self.frames_per_answer):
@@ -101,10 +100,8 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         for connection in self._connections:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self._thread.join()
 
 
@@ -137,7 +134,7 @@ def test_an_mjpeg_stream(server: Server) -> None:
 def test_corrupt_frames_are_told_and_the_rest_goes_on(server: Server) -> None:
     server.spoil = lambda number, jpeg: jpeg[:-40] if number % 3 == 1 else jpeg
     frames = _take(live.MjpegSource(server.url(), 0.0), 12)
-    errors = []
+    errors: list[str | None] = []
     for frame in frames:
         assert frame.decode is not None
         try:
@@ -176,9 +173,8 @@ def test_a_server_that_stays_away(server: Server) -> None:
     frames = iter(source)
     next(frames)
     server.die()
-    with pytest.raises(CameraError, match="did not come back in 0.5 s"):
+    with pytest.raises(CameraError, match=r"did not come back in 0\.5 s"):
         list(frames)
-    source = live.MjpegSource.__new__(live.MjpegSource)
 
 
 def test_without_time_to_come_back_it_ends_at_once(server: Server) -> None:
@@ -206,7 +202,7 @@ def test_closing_ends_a_reading_that_waits(server: Server) -> None:
     threading.Timer(0.2, source.close).start()
     began = time.monotonic()
     assert next(frames, None) is None
-    assert time.monotonic() - began < live.SILENCE_SECONDS + 2
+    assert time.monotonic() - began < live.SILENCE_SECONDS
 
 
 def test_user_and_password_of_the_url_are_used_and_not_shown(server: Server) -> None:
@@ -225,7 +221,7 @@ def test_what_is_no_video_is_told(server: Server) -> None:
     with pytest.raises(CameraError):  # a redirect does not lead to files of this machine
         open_source(server.url("/away"))
     server.die()
-    with pytest.raises(CameraError, match="cannot be reached: .*refused"):
+    with pytest.raises(CameraError, match=r"cannot be reached: .*refused"):
         open_source(server.url())
 
 
@@ -253,10 +249,7 @@ def test_a_video_by_its_url(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
 def test_ffmpeg_streams_jpegs_over_http() -> None:
     """A real encoder in front: `ffmpeg -listen 1` serves MJPEG in FFmpeg's own multipart form."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/live.mjpg"
+    url = f"http://127.0.0.1:{_free_port()}/live.mjpg"
     command = (
         "ffmpeg -loglevel error -re -f lavfi -i testsrc=size=160x120:rate=25:duration=20 "
         f"-content_type multipart/x-mixed-replace -f mpjpeg -listen 1 {url}"
@@ -280,5 +273,46 @@ def _open_when_up(url: str) -> live.MjpegSource:
 
 
 def test_an_rtsp_server_that_is_not_there() -> None:
-    with pytest.raises(CameraError, match="rtsp://127.0.0.1:9/x: cannot be reached"):
+    with pytest.raises(CameraError, match=r"rtsp://127\.0\.0\.1:9/x: cannot be reached"):
         open_source("rtsp://me:secret@127.0.0.1:9/x?y=z")
+
+
+@contextlib.contextmanager
+def _rtsp_server(port: int) -> Iterator[subprocess.Popen[str]]:
+    script = str(Path(__file__).with_name("rtsp_server.py"))
+    with subprocess.Popen(
+        ["/usr/bin/python3", script, str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != "listens\n":
+            pytest.skip("needs GStreamer's RTSP server for the system's Python (see CONTRIBUTING)")
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_an_rtsp_stream_that_dies_and_comes_back() -> None:
+    port = _free_port()
+    with _rtsp_server(port):
+        source = open_source(f"rtsp://me:secret@127.0.0.1:{port}/live", reconnect=30.0)
+        assert source.live and source.name == f"rtsp://127.0.0.1:{port}/live"
+        frames = iter(source)
+        first = [next(frames) for _ in range(10)]
+        assert all(f.image is not None and f.image.shape == (120, 160, 3) for f in first)
+        # Seven vertical bars of full colour: the pictures are whole, not grey.
+        assert first[-1].image is not None and first[-1].image[40].std() > 60
+    with _rtsp_server(port):
+        again = [next(frames) for _ in range(40)]
+        source.close()
+    assert [frame.index for frame in (*first, *again)] == list(range(50))
+    assert source.report()["lost"] == 1

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.model import Classifier, load_classifier
 from app.frames import Frame, Source, SourceError
 from app.lane import Lane, activate
+from app.model import Classifier, load_classifier
 from app.pipeline import FAILURES_IN_A_ROW, Pipeline
 from app.result import STAGES, Result
-
 
 vart: Any = None  # the stand-in, once the fixture has put it in place
 
@@ -83,7 +82,7 @@ def test_all_results_come_once_in_order_and_are_right(
 
 
 def test_broken_frames_and_failed_jobs_keep_their_place(classifier: Classifier) -> None:
-    results, pipeline = _run(Synthetic(200, broken=7, failing=5), _lanes(classifier, 4))
+    results, _ = _run(Synthetic(200, broken=7, failing=5), _lanes(classifier, 4))
     assert [result.frame.index for result in results] == list(range(200))
     for index, result in enumerate(results):
         if index % 7 == 1:
@@ -97,7 +96,11 @@ def test_broken_frames_and_failed_jobs_keep_their_place(classifier: Classifier) 
 def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
     source = Synthetic(10_000)
     go_on = threading.Event()
-    pipeline = Pipeline(source, _lanes(classifier, 2), lambda result: go_on.wait() and None)
+
+    def wait(result: Result) -> None:
+        go_on.wait()
+
+    pipeline = Pipeline(source, _lanes(classifier, 2), wait)
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     time.sleep(0.3)
@@ -121,7 +124,7 @@ def test_stop_finishes_what_is_under_way(classifier: Classifier) -> None:
     pipeline = Pipeline(source, _lanes(classifier, 2), consume)
     pipeline.run()
     assert [result.frame.index for result in results] == list(range(len(results)))
-    assert 20 <= len(results) and source.taken - 1 <= len(results) <= source.taken
+    assert len(results) >= 20 and source.taken - 1 <= len(results) <= source.taken
 
 
 def test_stop_does_not_wait_for_a_source_that_gives_nothing(classifier: Classifier) -> None:
@@ -184,10 +187,11 @@ class Encoded(Synthetic):
             yield frame
 
     @staticmethod
-    def _decode(image: np.ndarray, index: int) -> np.ndarray:
+    def _decode(image: np.ndarray | None, index: int) -> np.ndarray:
         time.sleep(random.uniform(0, 0.002))
         if index % 7 == 3:
             raise ValueError("cut off")
+        assert image is not None
         return image
 
 

@@ -48,7 +48,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def small_network(path: Path) -> None:
-    """Write a classifier for 64x64 images that has one strided convolution and little to compute."""
+    """Write a classifier for 64x64 images with one strided convolution: little to compute."""
     rng = np.random.default_rng(0)
     model = CompiledModel("small")
     x = model.upload(model.input("image", (1, SIDE, SIDE, 3), 0))
@@ -64,6 +64,10 @@ def _images(folder: Path, count: int, size: tuple[int, int]) -> None:
     for index in range(count):
         coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         cv2.imwrite(str(folder / f"{index:03d}.png"), cv2.resize(coarse, size))
+
+
+def _read(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(cv2.imread(str(path))) for path in sorted(folder.iterdir())]
 
 
 def _app(model: Path, images: Path, seconds: float) -> dict[str, float]:
@@ -90,7 +94,7 @@ def _plain(model: Path, images: Path, seconds: float, threads: int) -> dict[str,
     parts = graph.get_root_subgraph().toposort_child_subgraph()
     (subgraph,) = [part for part in parts if part.get_attr("device").upper() == "DPU"]
     runners = [vart.Runner.create_runner(subgraph, "run") for _ in range(threads)]
-    samples = [cv2.imread(str(path)) for path in sorted(images.iterdir())]
+    samples = _read(images)
     end = time.monotonic() + seconds
     counts = [0] * threads
 
@@ -143,7 +147,7 @@ def _camera_run(model: Path, images: Path, seconds: float) -> dict[str, float]:
     for lane in lanes:
         lane.warm_up()
     fps = SHARE_OF_BOUND * BOUND_FPS
-    samples = [cv2.imread(str(path)) for path in sorted(images.iterdir())]
+    samples = _read(images)
     figures = Figures()
     pipeline = Pipeline(SteadyCamera(samples, fps, int(seconds * fps)), lanes, figures.add)
     pipeline.run()

@@ -61,6 +61,7 @@ struct buffer {
 struct device {
     bool used, dead, streaming;
     int fd, number, lock;
+    pid_t owner;                   /* a fork of it inherits the camera, and cannot use it */
     char folder[MAX_FOLDER];
     unsigned format, width, height, fps;
     unsigned count, size;          /* buffers, and bytes of each */
@@ -73,6 +74,15 @@ struct device {
 
 static struct device devices[MAX_DEVICES];
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void before_fork(void) { pthread_mutex_lock(&mutex); }
+static void after_fork(void) { pthread_mutex_unlock(&mutex); }
+
+/* A child must not inherit the mutex from a thread that it does not have. */
+__attribute__((constructor)) static void prepare(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
 
 static double now(void)
 {
@@ -455,8 +465,9 @@ static int query_buffer(const struct device *device, struct v4l2_buffer *answer)
     answer->m.offset = answer->index * device->size;
     answer->length = device->size;
     answer->field = V4L2_FIELD_NONE;
-    answer->flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | (buffer->queued ? V4L2_BUF_FLAG_QUEUED : 0) |
-                    (buffer->done ? V4L2_BUF_FLAG_DONE : 0);
+    answer->flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+    answer->flags |= buffer->queued ? V4L2_BUF_FLAG_QUEUED : 0;
+    answer->flags |= buffer->done ? V4L2_BUF_FLAG_DONE : 0;
     return 0;
 }
 
@@ -583,7 +594,8 @@ static int open_camera(int number, const char *folder, int flags)
         if (fd < 0)
             break;
         fcntl(fd, F_SETFL, flags & O_NONBLOCK);
-        devices[i] = (struct device){.used = true, .fd = fd, .number = number, .lock = -1,
+        devices[i] = (struct device){.used = true, .fd = fd, .owner = getpid(),
+                                     .number = number, .lock = -1,
                                      .format = FORMATS[0], .width = SIZES[0].width,
                                      .height = SIZES[0].height, .fps = 30};
         strcpy(devices[i].folder, folder);
@@ -593,7 +605,7 @@ static int open_camera(int number, const char *folder, int flags)
     return fd < 0 ? fail(EMFILE) : fd;
 }
 
-#define OPEN(name, path, flags, real)                                                             \
+#define OPEN(path, flags, real)                                                                   \
     char folder[MAX_FOLDER];                                                                      \
     int number = number_of(path, folder);                                                         \
     if (number >= 0)                                                                              \
@@ -609,22 +621,22 @@ static int open_camera(int number, const char *folder, int flags)
 
 int open(const char *path, int flags, ...)
 {
-    OPEN(open, path, flags, REAL(open)(path, flags, mode));
+    OPEN(path, flags, REAL(open)(path, flags, mode));
 }
 
 int open64(const char *path, int flags, ...)
 {
-    OPEN(open64, path, flags, REAL(open64)(path, flags, mode));
+    OPEN(path, flags, REAL(open64)(path, flags, mode));
 }
 
 int openat(int folder_fd, const char *path, int flags, ...)
 {
-    OPEN(openat, path, flags, REAL(openat)(folder_fd, path, flags, mode));
+    OPEN(path, flags, REAL(openat)(folder_fd, path, flags, mode));
 }
 
 int openat64(int folder_fd, const char *path, int flags, ...)
 {
-    OPEN(openat64, path, flags, REAL(openat64)(folder_fd, path, flags, mode));
+    OPEN(path, flags, REAL(openat64)(folder_fd, path, flags, mode));
 }
 
 /* What open64 becomes in programs that are built with _FORTIFY_SOURCE, such as Python. */
@@ -637,7 +649,7 @@ int close(int fd)
 {
     pthread_mutex_lock(&mutex);
     struct device *device = device_of(fd);
-    if (device) {
+    if (device && device->owner == getpid()) {
         free_buffers(device);
         tell(device->folder, "close\n");
         device->used = false;

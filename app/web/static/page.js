@@ -79,7 +79,7 @@ function lost(text) {
 function ended({ frames, failed }) {
   disconnect();
   const failures = failed ? `, ${number(failed)} of them failed` : "";
-  showBanner(`The run has ended after ${number(frames)} frames${failures}.`);
+  showBanner(`The run has ended after ${number(frames)} ${frames === 1 ? "frame" : "frames"}${failures}.`);
   setStatus("ended", "ended");
   recordings.setConnected(false);
   retry(); // the next run on this address is shown without a reload

@@ -8,6 +8,7 @@ export class Recordings {
   constructor() {
     this.running = null;
     this.connected = false;
+    this.asking = false; // not by `disabled`, which would take the keyboard's focus away
     this.button = byId("record");
     this.button.addEventListener("click", () => this.#toggle());
     setInterval(() => document.hidden || this.#showTime(), 500);
@@ -42,8 +43,9 @@ export class Recordings {
   }
 
   async #toggle() {
+    if (this.asking) return;
+    this.asking = true;
     const path = this.running ? `/recordings/${this.running.id}/stop` : "/recordings";
-    this.button.disabled = true;
     const answer = await fetch(path, { method: "POST", headers: { "X-Tutelage": "1" } })
       .catch(() => null);
     const failed = answer === null || !answer.ok;
@@ -52,7 +54,7 @@ export class Recordings {
       byId("recording-error").textContent = answer ? await answer.text() : "no answer";
     }
     await this.refresh();
-    this.button.disabled = !this.connected;
+    this.asking = false;
   }
 }
 

@@ -1,0 +1,73 @@
+"""A long run in a process of its own: prints its memory at the begin and at the end as JSON.
+
+    python -m tests.benchmarks.soak FOLDER FRAMES
+
+FOLDER holds small.xmodel and images/. The frames go through everything that a run has: JSONL,
+CSV, the live page with a viewer, power and figures, on an emulation that is not paced.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import threading
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+from app.classify import _classifier
+from app.options import make_parser
+from app.result import Result
+from app.run import Run
+
+_WARM_FRAMES = 20_000  # until then buffers, histograms and the allocator find their size
+
+
+def _memory() -> int:
+    """Resident memory of this process, bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("no VmRSS in /proc/self/status")
+
+
+def _view(url: str) -> None:
+    """Read the page's video as a browser does, until the server ends it."""
+    with urllib.request.urlopen(url) as stream:
+        while stream.read(1 << 16):
+            pass
+
+
+def main(folder: Path, frames: int) -> None:
+    """Run the frames; print frames, fps, memory and its growth in MB."""
+    arguments = (
+        f"--source {folder / 'images'} --model {folder / 'small.xmodel'} --scenario offline "
+        f"--duration 100000 --frames {frames} --quiet --web 127.0.0.1:0 --power "
+        f"--output {folder / 'r.jsonl'} --output {folder / 'r.csv'}"
+    )
+    options = make_parser().parse_args(arguments.split())
+    seen: list[tuple[int, int]] = []
+    found: list[str] = []
+    with ExitStack() as stack:
+        run = Run(options, _classifier(options), stack, found.append)
+        consume = run._outputs.add
+
+        def count(result: Result) -> None:
+            if result.frame.index in (_WARM_FRAMES, frames - 1):
+                gc.collect()
+                seen.append((result.frame.index, _memory()))
+            consume(result)
+
+        run._outputs.add = count  # type: ignore[method-assign]
+        url = next(text for text in found if "live page" in text).split()[-1]
+        threading.Thread(target=_view, args=(url + "video",), daemon=True).start()
+        run.go()
+    report = run.report(interrupted=False)
+    growth = (seen[-1][1] - seen[0][1]) / 1e6
+    figures = {"frames": report["frames"]["in"], "fps": report["fps"], "growth_mb": growth}
+    print(json.dumps({**figures, "memory_mb": seen[-1][1] / 1e6}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

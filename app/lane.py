@@ -53,14 +53,14 @@ class Lane:
     ----------
     classifier : the model
     top : number of best classes in a result
-    slots : jobs that are in flight at most: while one is on the DPU the next is prepared
+    slots : jobs that are in flight at most; with two, one is prepared while the other runs
 
     Attributes
     ----------
     failures : how often its runner has failed with no good job between
     """
 
-    def __init__(self, classifier: Classifier, top: int = 1, slots: int = 2) -> None:
+    def __init__(self, classifier: Classifier, top: int = 1, slots: int = 1) -> None:
         self._classifier = classifier
         self._labels = frozenset(classifier.labels)
         self._top = min(top, len(classifier.labels))

@@ -171,14 +171,15 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--threads",
         type=_at_least_one,
-        default=load_profile().dpu_cores,
+        default=2 * load_profile().dpu_cores,
         metavar="N",
-        help="threads, each with a DPU runner; default: %(default)s",
+        help="threads, each with a DPU runner; default: %(default)s, two for each core of the "
+        "DPU: while one waits for it the other prepares",
     )
     group.add_argument(
         "--in-flight",
         type=_at_least_one,
-        default=2,
+        default=1,
         metavar="N",
         help="jobs that each runner has at once; default: %(default)s",
     )

@@ -3,9 +3,10 @@
     pipeline = Pipeline(source, lanes, consume=print)
     pipeline.run()
 
-One thread reads. Each lane is a thread with a runner of its own and several jobs in flight:
-while one is on the DPU the next is prepared in another of the runner's buffers. Where frames
-come as files or JPEGs, workers may decode them ahead of the lanes.
+One thread reads. Each lane is a thread with a runner of its own. With two lanes for each core
+of the DPU, one prepares its next frame while the other's is computed, and a core never waits;
+several jobs in flight in each lane do nearly the same with fewer threads. Where frames come as
+files or JPEGs, workers may decode them ahead of the lanes.
 
 Whoever takes a frame from the reader gives it the next ticket, and results are given out in
 the order of the tickets, by the lane that has the next one: handing them to a thread of their
@@ -40,7 +41,7 @@ DEFAULT_TIME_LIMIT = 10.0
 FAILURES_IN_A_ROW = 10
 """A lane whose runner failed so often, with no good job between, is given up."""
 
-_SPARE_PERMITS = 2  # per lane, beyond its slots: results that wait for a slower one
+_SPARE_PERMITS = 2  # beyond the lanes' slots: results that wait for a slower one
 _JOIN_SECONDS = 2.0
 _LOOK_SECONDS = 0.1  # how often the main thread looks after the others
 _SWITCH_SECONDS = 1e-3  # a thread that has work waits no longer for one that computes
@@ -85,7 +86,7 @@ class Pipeline:
         self._inbox = Inbox(2 * (len(lanes) + self._workers), drops=source.live)
         self._decoded: SimpleQueue[Job | None] = SimpleQueue()
         self._permits: SimpleQueue[None] = SimpleQueue()
-        for _ in range(sum(lane.slots + _SPARE_PERMITS for lane in lanes) + self._workers):
+        for _ in range(sum(lane.slots for lane in lanes) + self._workers + _SPARE_PERMITS):
             self._permits.put(None)
         self._take_lock = threading.Lock()
         self._tickets = 0

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from app.frames import CameraError, SourceError
 from app.model import Classifier, load_classifier, override
 from app.options import check, make_parser
 from app.outputs import OutputError
-from app.pipeline import Pipeline
 from app.run import Run
 from app.summary import summary_lines
 from board.dpu import ModelError
@@ -55,9 +54,9 @@ def classify(options: argparse.Namespace) -> int:
     _check_writable(options.json)
     with ExitStack() as stack:
         run = Run(options, _classifier(options), stack, _tell)
-        with _stopped_by_signals(run.pipeline) as received:
+        with _stopped_by_signals(run.stop):
             run.go()
-    report = run.report(interrupted=bool(received))
+    report = run.report()
     if run.reader_gone:
         raise BrokenPipeError
     _publish(report, options.json)
@@ -97,20 +96,18 @@ def _read_labels(path: Path) -> list[str]:
 
 
 @contextmanager
-def _stopped_by_signals(pipeline: Pipeline) -> Iterator[list[int]]:
-    """Let Ctrl-C and SIGTERM end the reading; a second one ends the program at once."""
-    received: list[int] = []
+def _stopped_by_signals(stop_run: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run; a second one ends the program at once."""
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def stop(number: int, _frame: object) -> None:
-        received.append(number)
-        pipeline.stop()
+    def stop(_number: int, _frame: object) -> None:
+        stop_run()
         for each in signals:
             signal.signal(each, before[each])
 
     before = {each: signal.signal(each, stop) for each in signals}
     try:
-        yield received
+        yield
     finally:
         for each in signals:
             signal.signal(each, before[each])

@@ -119,7 +119,9 @@ class Window(Output):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise OutputError("window: there is no display; try --web and a browser")
         try:
-            cv2.namedWindow(self._TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(
+                self._TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
+            )
         except cv2.error:
             raise OutputError(
                 "window: this OpenCV was built without windows (opencv-python-headless); "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.figures import Figures
 from app.gauges import Gauges
@@ -24,6 +25,10 @@ from board.profile import load_profile
 from board.realtime import Realtime
 from board.system import board_facts
 
+if TYPE_CHECKING:
+    from app.web import WebOutput
+
+_LOOK_SECONDS = 0.2
 _FIRST_JOBS_IN_LIMIT = 20  # a job that takes so many times the first one's time is hanging
 _SCENARIO_SECONDS = 10.0
 _TOP_ON_PAGE = 5
@@ -41,7 +46,7 @@ class Run:
 
     Attributes
     ----------
-    pipeline : stop it to end the run
+    pipeline : what runs
 
     Raises
     ------
@@ -57,6 +62,9 @@ class Run:
         tell: Callable[[str], None],
     ) -> None:
         self._options = options
+        self._tell = tell
+        self._stop_asked = self._interrupted = False
+        self._page: WebOutput | None = None
         self._classifier = classifier
         self._realtime = Realtime(options.realtime) if options.realtime else None
         if self._realtime:
@@ -81,7 +89,7 @@ class Run:
         self._power = self._open_power(stack)
         self._cores = load_profile().dpu_cores
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
-        self._outputs = Outputs(self._open_outputs(stack, tell), tell)
+        self._outputs = Outputs(self._open_outputs(), tell)
         stack.callback(self._outputs.close)
 
     @property
@@ -98,9 +106,7 @@ class Run:
         power.start()
         return power
 
-    def _open_outputs(
-        self, stack: ExitStack, tell: Callable[[str], None]
-    ) -> list[tuple[str, Output]]:
+    def _open_outputs(self) -> list[tuple[str, Output]]:
         """Open what was asked for, the live table last: it takes over the terminal."""
         options = self._options
         uris = list(options.output)
@@ -109,21 +115,21 @@ class Run:
         shown_elsewhere = options.quiet or options.json == "-" or "-" in uris
         if not shown_elsewhere and "terminal" not in uris:
             uris.append("terminal")
-        return [(uri, self._open_output(uri, tell)) for uri in sorted(uris, key="terminal".__eq__)]
+        return [(uri, self._open_output(uri)) for uri in sorted(uris, key="terminal".__eq__)]
 
-    def _open_output(self, uri: str, tell: Callable[[str], None]) -> Output:
+    def _open_output(self, uri: str) -> Output:
         if uri == "terminal":
             width = max(map(len, self._classifier.labels))
             return open_terminal(width, self._length, self._gauges.read)
         if uri == "window":
             from app.pictures import Window
 
-            return Window(self.pipeline.stop)
+            return Window(self.stop)
         if uri.partition(":")[0] == "web":
-            return self._open_page(uri.partition(":")[2], tell)
+            return self._open_page(uri.partition(":")[2])
         return open_output(uri, self._source.fps)
 
-    def _open_page(self, address: str, tell: Callable[[str], None]) -> Output:
+    def _open_page(self, address: str) -> Output:
         from app.web import WebOutput, needs_token, parse_address
 
         try:
@@ -132,9 +138,9 @@ class Run:
             raise OutputError(f"--web {address}: {error}") from None
         token = secrets.token_urlsafe(18) if needs_token(host) else None
         facts = {**self._circumstances(), "board": board_facts()}
-        page = WebOutput(host, port, token, facts, self._gauges.read, self._length)
-        tell(f"the live page is at {page.url}")
-        return page
+        self._page = WebOutput(host, port, token, facts, self._gauges.read, self._length)
+        self._tell(f"the live page is at {self._page.url}")
+        return self._page
 
     @property
     def _length(self) -> int | None:
@@ -153,15 +159,28 @@ class Run:
         if self._outputs.reader_gone:
             self.pipeline.stop()
 
+    def stop(self) -> None:
+        """End the run, with what is under way finished. Safe in a signal handler."""
+        self._stop_asked = True
+        self.pipeline.stop()
+
     def go(self) -> None:
-        """Run to the end."""
+        """Run to the end; a live page that someone has opened stays until `stop`."""
         self._figures = Figures()  # its clock starts here
         self.pipeline.run(self._look)
+        self._interrupted = self._stop_asked
         if self._power:
             self._power.stop()
         self._gauged = self._gauges.report()
+        if self._realtime:
+            self._gauged["realtime"] = self._realtime.report(self._classifier.network)
+        if self._page and self._page.visited and not self._interrupted:
+            self._page.end_run()
+            self._tell(f"the run has ended; its page stays at {self._page.url}, Ctrl-C ends it")
+            while not self._stop_asked:
+                time.sleep(_LOOK_SECONDS)
 
-    def report(self, interrupted: bool) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return all figures of the run; call it when the outputs are closed."""
         figures = self._figures.report()
         figures["frames"]["dropped"] = self.pipeline.dropped
@@ -171,13 +190,12 @@ class Run:
             **self._circumstances(),
             **figures,
             **self._gauged,
-            "realtime": self._realtime and self._realtime.report(self._classifier.network),
             "scenario": self._load and verdict(self._load, figures),
             "power": self._power_report(),
             "source_figures": self._source.report(),
             "outputs": self._outputs.report(),
             "warnings": self._source.warnings(),
-            "interrupted": interrupted,
+            "interrupted": self._interrupted,
             "error": (str(error).strip() or type(error).__name__) if error else None,
         }
 

@@ -86,7 +86,7 @@ class LiveTable(Output):
         self._began = time.monotonic()
         self._counts: deque[tuple[float, int]] = deque([(self._began, 0)])
         # Renewed by `look` only; what others print goes above it.
-        self._live = Live(auto_refresh=False, transient=True)
+        self._live = Live(auto_refresh=False)
         self._live.start()
 
     def add(self, result: Result) -> None:
@@ -105,6 +105,7 @@ class LiveTable(Output):
         self._live.update(self._picture(now), refresh=True)
 
     def close(self) -> None:
+        self.look()  # the last results stay on the screen
         self._live.stop()
 
     def _picture(self, now: float) -> Any:

@@ -47,6 +47,7 @@ class Monitor:
         self.image: np.ndarray | None = None
         """uint8, (height, width, 3), BGR: of the newest result that has one."""
         self.frames = self.failed = 0
+        self.over = False
         self._latencies: deque[float] = deque(maxlen=_MOST_LATENCIES)
 
     def add(self, result: Result) -> None:
@@ -122,6 +123,14 @@ class Monitor:
     def recording_changes(self) -> int:
         """How often a recording was started or stopped: tells whether to look again."""
         return self._recordings.changes
+
+    def end_run(self) -> None:
+        """Take note that no more results come; a recording that runs ends with them."""
+        with self._lock:
+            self.over = True
+            running = self._recordings.current
+        if running is not None:
+            self.stop_recording(running)
 
     def recording(self, number: int) -> Recording | None:
         with self._lock:

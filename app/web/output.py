@@ -90,14 +90,27 @@ class WebOutput(Output):
             self._monitor.tick()
             due = max(due + ROW_SECONDS, time.monotonic())
 
-    def close(self) -> None:
-        """Tell all readers that the run has ended, and stop within a second."""
+    @property
+    def visited(self) -> bool:
+        """Whether anyone has opened the page."""
+        return self._server.visits > 0
+
+    def end_run(self) -> None:
+        """Tell all readers that no more results come; the page and its recordings stay."""
+        self._stop_rows()
+        self._monitor.end_run()
+
+    def _stop_rows(self) -> None:
         if self._stopped.is_set():
             return
         self._stopped.set()
         self._ticker.join(_STREAMS_END_SECONDS / 4)  # not where a gauge hangs
         if not self._ticker.is_alive():
             self._monitor.tick()
+
+    def close(self) -> None:
+        """Tell all readers that the run has ended, and stop within a second."""
+        self._stop_rows()
         self._server.close()
 
 
@@ -141,6 +154,10 @@ class _Server:
         self._loop = asyncio.get_running_loop()
         self._running.set()
         await self._uvicorn.serve(sockets=[self._listener])
+
+    @property
+    def visits(self) -> int:
+        return self._site.visits
 
     def close(self) -> None:
         if self._loop is None or not self._thread.is_alive():

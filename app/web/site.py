@@ -37,7 +37,8 @@ class Site:
 
     Attributes
     ----------
-    closing : set when the run has ended; every stream then ends. Belongs to the server's loop.
+    closing : set when the server ends; every stream then ends. Belongs to the server's loop.
+    visits : how often the page was asked for
     """
 
     def __init__(self, monitor: Monitor, facts: dict[str, Any]) -> None:
@@ -45,6 +46,7 @@ class Site:
         self._facts = facts
         self.video = Video(lambda: monitor.image)
         self.closing = asyncio.Event()
+        self.visits = 0
 
     def app(self) -> Starlette:
         return Starlette(
@@ -65,6 +67,7 @@ class Site:
         )
 
     async def _page(self, _: Request) -> Response:
+        self.visits += 1
         return FileResponse(STATIC / "index.html")
 
     async def _video(self, _: Request) -> Response:
@@ -91,11 +94,14 @@ class Site:
         return EndlessResponse(self._event_stream(), "text/event-stream")
 
     async def _event_stream(self) -> AsyncIterator[bytes]:
-        """Yield what has changed, four times a second: `label`, `row`, `recordings`; then `end`."""
+        """Yield what has changed, four times a second: `label`, `row`, `recordings`; then `end`.
+
+        Between them `over`, where the page stays after the last result.
+        """
         monitor = self._monitor
         shown, changes = 0, monitor.recording_changes
         number = max((row["number"] for row in monitor.rows()), default=1) - 1
-        ended = False
+        ended = told = False
         while not ended:
             ended = self.closing.is_set()
             verdict = monitor.verdict()
@@ -108,6 +114,9 @@ class Site:
             if changes != monitor.recording_changes:
                 changes = monitor.recording_changes
                 yield _event("recordings", {"changes": changes})
+            if monitor.over and not told:
+                told = True
+                yield _event("over", {"frames": monitor.frames, "failed": monitor.failed})
             await pause(self.closing, 0 if ended else _LOOK_SECONDS)
         yield _event("end", {"frames": monitor.frames, "failed": monitor.failed})
 

@@ -309,6 +309,20 @@ def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("emulation")
+def test_the_pace_of_a_board(repo_root: Path, tmp_path: Path) -> None:
+    app = App(repo_root, tmp_path, fake=False)
+    images = str(repo_root / "app" / "demo" / "images")
+    status, out, err = app("--source", images, "--realtime", "zcu104", "--json", "f.json", "--quiet")
+    assert (status, err) == (0, "")
+    pace = json.loads((tmp_path / "f.json").read_text())["realtime"]
+    assert pace["board"] == "zcu104" and 0 < pace["job_ms"] < 1
+    # 300 frames and the lanes' first runs; a PC computes this model slower than a DPU would.
+    assert pace["jobs"] >= 300 and pace["late"] > 0 and "jobs later than that" in out
+    status, _, err = app("--source", images, "--realtime", "zcu999")
+    assert status == 2 and "no board 'zcu999'; there are zcu104" in err
+
+
+@pytest.mark.usefixtures("emulation")
 def test_an_operator_that_nobody_knows_is_named(
     repo_root: Path, shared_dir: Path, tmp_path: Path
 ) -> None:

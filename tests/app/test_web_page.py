@@ -321,3 +321,23 @@ def _set_hidden(page: Page, hidden: bool) -> None:
         }""",
         hidden,
     )
+
+
+def test_the_page_stays_after_the_last_result_for_its_recordings(browser: Browser) -> None:
+    with served() as web, Watched(browser) as watched:
+        page = watched.page
+        assert not web.visited
+        with Feeder(web):
+            page.goto(web.url)
+            page.get_by_role("button", name="Start recording").click()
+            expect(page.get_by_role("button", name="Stop recording")).to_be_visible()
+            page.wait_for_timeout(300)
+        assert web.visited
+        web.end_run()
+        expect(page.locator("#banner")).to_contain_text("Recordings can be downloaded")
+        expect(page.locator("#state")).to_contain_text("ended")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download recording 1 as JSON").click()
+        report = json.loads(download.value.path().read_text())
+        assert report["figures"]["frames"]["in"] > 0
+        assert watched.errors == []

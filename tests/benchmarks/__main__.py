@@ -6,7 +6,7 @@ import json
 import os
 import platform
 
-from tests.benchmarks import emulation, training
+from tests.benchmarks import application, emulation, power, training
 
 
 def _machine() -> dict[str, object]:
@@ -27,5 +27,7 @@ if __name__ == "__main__":
         "machine": _machine(),
         "emulation": emulation.report(),
         "training": training.report(),
+        "application": application.report(),
+        "power": power.report(),
     }
     print(json.dumps(figures, indent=2))

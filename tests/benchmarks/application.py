@@ -85,7 +85,7 @@ def _app(model: Path, images: Path, seconds: float) -> dict[str, float]:
         before = time.process_time()
         run.go()
         used = time.process_time() - before
-    report = run.report(interrupted=False)
+    report = run.report()
     return {"fps": report["fps"], "cpu_us": 1e6 * used / report["frames"]["in"]}
 
 

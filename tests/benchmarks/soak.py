@@ -63,7 +63,7 @@ def main(folder: Path, frames: int) -> None:
         url = next(text for text in found if "live page" in text).split()[-1]
         threading.Thread(target=_view, args=(url + "video",), daemon=True).start()
         run.go()
-    report = run.report(interrupted=False)
+    report = run.report()
     growth = (seen[-1][1] - seen[0][1]) / 1e6
     figures = {"frames": report["frames"]["in"], "fps": report["fps"], "growth_mb": growth}
     print(json.dumps({**figures, "memory_mb": seen[-1][1] / 1e6}))

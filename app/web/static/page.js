@@ -48,6 +48,7 @@ function listen() {
   on("label", showLabel);
   on("row", showRow);
   on("recordings", () => recordings.refresh());
+  on("over", over);
   on("end", ended);
   events.onerror = () => lost("Connection lost. Trying again …");
   lastSign = performance.now();
@@ -76,10 +77,20 @@ function lost(text) {
   retry();
 }
 
-function ended({ frames, failed }) {
-  disconnect();
+function endText({ frames, failed }) {
   const failures = failed ? `, ${number(failed)} of them failed` : "";
-  showBanner(`The run has ended after ${number(frames)} ${frames === 1 ? "frame" : "frames"}${failures}.`);
+  return `The run has ended after ${number(frames)} ${frames === 1 ? "frame" : "frames"}${failures}.`;
+}
+
+// No more results come, but the server stays for the recordings.
+function over(counts) {
+  showBanner(`${endText(counts)} Recordings can be downloaded until classify.py is stopped.`);
+  setStatus("over", "ended");
+}
+
+function ended(counts) {
+  disconnect();
+  showBanner(endText(counts));
   setStatus("ended", "ended");
   recordings.setConnected(false);
   retry(); // the next run on this address is shown without a reload

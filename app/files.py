@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from app.capture import Capture
 from app.frames import Frame, Source, SourceError, read_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -55,11 +56,12 @@ class VideoSource(Source):
 
     def __init__(self, path: Path | str, name: str | None = None) -> None:
         self.name = name or str(path)
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
+        capture = cv2.VideoCapture(str(path))
+        if not capture.isOpened():
             raise SourceError(f"{self.name}: neither an image nor a video that OpenCV can read")
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else None
+        self._capture = Capture(capture)
+        self._closed = False
+        self.fps = self._capture.fps
         announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.length = announced if announced > 0 else None
         self._read_to_end: int | None = None
@@ -67,12 +69,11 @@ class VideoSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         stem = Path(self.name).name
         index = 0
-        while True:
-            ok, image = self._capture.read()
-            if not ok:
-                break
+        while (image := self._capture.read()) is not None:
             yield Frame(index, f"{stem}#{index:06d}", image)
             index += 1
+        if self._closed:
+            return
         if index == 0:
             raise SourceError(f"{self.name}: has no frame that OpenCV can decode")
         self._read_to_end = index
@@ -85,4 +86,5 @@ class VideoSource(Source):
         return [f"{self.name}: announces {self.length} frames, only {read} could be decoded"]
 
     def close(self) -> None:
-        self._capture.release()
+        self._closed = True
+        self._capture.close()

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import cv2
 import numpy as np
 
+from app.capture import Capture
 from app.files import VideoSource
 from app.frames import CameraError, Frame, Source, SourceError, decode_image
 from app.jpeg_stream import JpegSplitter
@@ -101,6 +102,9 @@ class LiveSource(Source):
                 self._open()
             except CameraError:
                 continue
+            if self._stop.is_set():  # closed while it was opened
+                self._release()
+                return
             self._losses[-1] = time.monotonic() - lost
             _tell(f"{self.name} is back after {self._losses[-1]:.1f} s")
             return
@@ -180,7 +184,7 @@ class CameraSource(LiveSource):
     def __init__(self, camera: str, reconnect: float = 0.0) -> None:
         device, self._options = parse_camera(camera)
         super().__init__(device, reconnect)
-        self._capture: cv2.VideoCapture | None = None
+        self._capture: Capture | None = None
         self._warnings: list[str] = []
         self._open()
 
@@ -189,9 +193,8 @@ class CameraSource(LiveSource):
         if not capture.isOpened():
             raise CameraError(f"camera {self.name} cannot be opened: {_camera_advice(self.name)}")
         self._set(capture)
-        self._capture = capture
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else None
+        self._capture = Capture(capture)
+        self.fps = self._capture.fps
         self._warnings = self._compare(capture)
 
     def _set(self, capture: cv2.VideoCapture) -> None:
@@ -225,15 +228,12 @@ class CameraSource(LiveSource):
 
     def _images(self) -> _Images:
         assert self._capture is not None
-        while not self._stop.is_set():
-            ok, image = self._capture.read()
-            if not ok:
-                return
+        while (image := self._capture.read()) is not None:
             yield image
 
     def _release(self) -> None:
         if self._capture is not None:
-            self._capture.release()
+            self._capture.close()
 
     def warnings(self) -> list[str]:
         return self._warnings
@@ -277,7 +277,7 @@ class RtspSource(LiveSource):
     def __init__(self, url: str, reconnect: float) -> None:
         super().__init__(without_password(url), reconnect)
         self._url = url
-        self._capture: cv2.VideoCapture | None = None
+        self._capture: Capture | None = None
         self._open()
 
     def _open(self) -> None:
@@ -291,21 +291,21 @@ class RtspSource(LiveSource):
         capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, limits)
         if not capture.isOpened():
             raise CameraError(f"{self.name}: cannot be reached, or gives no video")
-        self._capture = capture
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else None
+        self._capture = Capture(capture)
+        self.fps = self._capture.fps
 
     def _images(self) -> _Images:
         assert self._capture is not None
-        while not self._stop.is_set():
-            ok, image = self._capture.read()
-            if not ok:
-                return
+        while (image := self._capture.read()) is not None:
             yield image
 
     def _release(self) -> None:
         if self._capture is not None:
-            self._capture.release()
+            self._capture.close()
+
+    def close(self) -> None:
+        super().close()
+        self._release()
 
 
 def open_http(url: str, reconnect: float) -> Source:

@@ -25,13 +25,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from queue import Empty, SimpleQueue
 
 import cv2
 
+from app.dispatch import Dispatch, Taker
 from app.frames import Frame, Source
 from app.lane import Job, Lane, RunnerError, decode, one_line
-from app.queues import Inbox
 from app.result import Result
 from board.dpu import ModelError
 
@@ -58,6 +57,7 @@ class Pipeline:
     limit : read no more frames than this
     workers : threads that decode frames ahead of the lanes, where the source needs decoding
     time_limit : seconds after which a runner counts as hanging
+    cores : of the DPU; a frame goes to a lane whose core has least to do
 
     Attributes
     ----------
@@ -76,20 +76,20 @@ class Pipeline:
         limit: int | None = None,
         workers: int = 0,
         time_limit: float = DEFAULT_TIME_LIMIT,
+        cores: int = 1,
     ) -> None:
         self._source = source
         self._lanes = list(lanes)
         self._consume = consume
         self._limit = limit
         self._time_limit = time_limit
+        self._cores = cores
         self._workers = self._workers_left = workers if source.needs_decoding else 0
-        self._inbox = Inbox(2 * (len(lanes) + self._workers), drops=source.live)
-        self._decoded: SimpleQueue[Job | None] = SimpleQueue()
-        self._permits: SimpleQueue[None] = SimpleQueue()
-        for _ in range(sum(lane.slots for lane in lanes) + self._workers + _SPARE_PERMITS):
-            self._permits.put(None)
-        self._take_lock = threading.Lock()
-        self._tickets = 0
+        permits = sum(lane.slots for lane in lanes) + self._workers + _SPARE_PERMITS
+        self._inbox = Dispatch(2 * (len(lanes) + self._workers), permits, drops=source.live)
+        # What the workers have decoded; bounded by the permits that its frames hold.
+        self._decoded = Dispatch(permits)
+        self._for_lanes = self._decoded if self._workers else self._inbox
         self._order = _Order(self._pass_on)
         self._again: deque[Job] = deque()
         self._threads: list[threading.Thread] = []
@@ -109,7 +109,7 @@ class Pipeline:
     def depths(self) -> dict[str, int]:
         """Return how many frames wait to be taken, are under way, and wait for earlier ones."""
         done = len(self._order)
-        under_way = max(0, self._tickets - self._order.given - done)
+        under_way = max(0, self._inbox.taken - self._order.given - done)
         return {"waiting": len(self._inbox), "in_flight": under_way, "done": done}
 
     def busy_seconds(self) -> list[float]:
@@ -147,7 +147,7 @@ class Pipeline:
         for number in range(self._workers):
             _thread(self._decode_ahead, f"worker-{number}")
         for place, lane in enumerate(self._lanes):
-            self._threads.append(_thread(self._work_lane, f"lane-{place}", lane))
+            self._threads.append(_thread(self._work_lane, f"lane-{place}", place, lane))
         return reader
 
     def _look_after(self) -> None:
@@ -188,59 +188,36 @@ class Pipeline:
             yield frame, began
             count += 1
 
-    # Taking frames: by the lanes, or by the workers in front of them
-
-    def _take(self, block: bool) -> Job | None:
-        """Take the next frame; None if there is none now or, with `block`, any more."""
-        try:
-            self._permits.get(block)
-        except Empty:
-            return None
-        # An idle lane waits for a frame with the lock held; then there is none for others.
-        if self._take_lock.acquire(block):
-            try:
-                job = self._inbox.get(block)
-                if job is not None:
-                    job.ticket = self._tickets
-                    self._tickets += 1
-                    job.milliseconds["wait"] = 1e3 * (time.monotonic() - job.read)
-                    return job
-            finally:
-                self._take_lock.release()
-        self._permits.put(None)
-        return None
+    # The workers
 
     def _decode_ahead(self) -> None:
-        while (job := self._take(True)) is not None:
+        me = Taker()
+        while (job := self._inbox.take(me, block=True)) is not None:
+            self._note_wait(job)
             decode(job)
             self._decoded.put(job)
         with self._count_lock:
             self._workers_left -= 1
             last = self._workers_left == 0
         if last:
-            self._decoded.put(None)
+            self._decoded.close()
 
-    def _take_decoded(self, block: bool) -> Job | None:
-        try:
-            job = self._decoded.get(block)
-        except Empty:
-            return None
-        if job is None:
-            self._decoded.put(None)  # for the other lanes
-        return job
+    @staticmethod
+    def _note_wait(job: Job) -> None:
+        job.milliseconds["wait"] = 1e3 * (time.monotonic() - job.read)
 
     # The lanes
 
-    def _work_lane(self, lane: Lane) -> None:
+    def _work_lane(self, place: int, lane: Lane) -> None:
         """Keep the lane's slots filled; where there is nothing to fill in, finish the oldest."""
-        take = self._take_decoded if self._workers else self._take
+        me = Taker(group=place % self._cores)  # runners get the cores in turn
         if not lane.has_runner:
             self._make_runner(lane)
         while lane.failures < FAILURES_IN_A_ROW and not lane.abandoned:
             job = None
             if lane.has_room:
                 idle = not lane.in_flight
-                job = self._again.popleft() if self._again else take(idle)
+                job = self._again.popleft() if self._again else self._take(me, idle)
                 if job is None and idle:
                     if self._again:  # another lane's, while this one waited
                         continue
@@ -251,6 +228,12 @@ class Pipeline:
                 self._finish(lane)
         if not lane.abandoned:
             self._lane_ends()
+
+    def _take(self, taker: Taker, block: bool) -> Job | None:
+        job = self._for_lanes.take(taker, block)
+        if job is not None and not self._workers:
+            self._note_wait(job)
+        return job
 
     def _start(self, lane: Lane, job: Job) -> None:
         """Start a frame, or give out why it cannot be."""
@@ -287,7 +270,7 @@ class Pipeline:
         except Exception as problem:  # the consumer's own fault ends the run
             self.error = self.error or problem
             self._stopping = True
-        self._permits.put(None)
+        self._inbox.release()
 
     # Runners that fail
 
@@ -341,7 +324,7 @@ class Pipeline:
         for job in jobs:
             error = RunnerError(f"the runner did not answer in {self._time_limit:g} s")
             self._try_again(job, error)
-        self._threads[place] = _thread(self._work_lane, f"lane-{place}", new)
+        self._threads[place] = _thread(self._work_lane, f"lane-{place}", place, new)
 
     def _lane_ends(self) -> None:
         with self._count_lock:
@@ -351,8 +334,8 @@ class Pipeline:
         # Frames are left only where every runner was given up; they are told of, too.
         self._stopping = True
         self._inbox.close()
-        take = self._take_decoded if self._workers else self._take
-        while (job := self._again.popleft() if self._again else take(True)) is not None:
+        me = Taker()
+        while (job := self._again.popleft() if self._again else self._take(me, True)) is not None:
             self.error = self.error or self._runner_error
             self._order.give(job, Result(job.frame, error=str(self._runner_error)))
         self._finished.set()

@@ -77,6 +77,7 @@ class Run:
         lanes = [Lane(classifier, self._top, options.in_flight) for _ in range(options.threads)]
         slowest = max(lane.warm_up() for lane in lanes)
         self._figures = Figures()
+        self._cores = load_profile().dpu_cores
         limit = max(DEFAULT_TIME_LIMIT, _FIRST_JOBS_IN_LIMIT * slowest)
         self.pipeline = Pipeline(
             self._source,
@@ -85,9 +86,9 @@ class Run:
             limit=options.frames,
             workers=_workers(options),
             time_limit=options.time_limit or limit,
+            cores=self._cores,
         )
         self._power = self._open_power(stack)
-        self._cores = load_profile().dpu_cores
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
         self._outputs = Outputs(self._open_outputs(), tell)
         stack.callback(self._outputs.close)

@@ -312,7 +312,9 @@ def test_amds_model_reads_real_digits(repo_root: Path, shared_dir: Path, tmp_pat
 def test_the_pace_of_a_board(repo_root: Path, tmp_path: Path) -> None:
     app = App(repo_root, tmp_path, fake=False)
     images = str(repo_root / "app" / "demo" / "images")
-    status, out, err = app("--source", images, "--realtime", "zcu104", "--json", "f.json", "--quiet")
+    status, out, err = app(
+        "--source", images, "--realtime", "zcu104", "--json", "f.json", "--quiet"
+    )
     assert (status, err) == (0, "")
     pace = json.loads((tmp_path / "f.json").read_text())["realtime"]
     assert pace["board"] == "zcu104" and 0 < pace["job_ms"] < 1

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -223,3 +225,16 @@ def test_endless_data_is_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(100):
         assert list(splitter.feed(b"x" * 1000)) == []
     assert len(splitter.rest()) <= 11_000
+
+
+def test_a_video_is_closed_while_it_is_read(tmp_path: Path) -> None:
+    # Releasing a capture under its reader locked up inside of OpenCV's FFmpeg.
+    path = str(_video(tmp_path / "walk.avi", 2000))
+    for _ in range(20):
+        source = open_source(path)
+        reader = threading.Thread(target=lambda source=source: list(source), daemon=True)
+        reader.start()
+        time.sleep(0.005)
+        source.close()
+        reader.join(10)
+        assert not reader.is_alive()

@@ -150,7 +150,9 @@ def _camera_run(model: Path, images: Path, seconds: float, share: float) -> dict
     fps = share * BOUND_FPS
     samples = _read(images)
     figures = Figures()
-    pipeline = Pipeline(SteadyCamera(samples, fps, int(seconds * fps)), lanes, figures.add)
+    pipeline = Pipeline(
+        SteadyCamera(samples, fps, int(seconds * fps)), lanes, figures.add, cores=CORES
+    )
     pipeline.run()
     report = figures.report()
     total = report["latency_ms"]["total"]

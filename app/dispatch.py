@@ -1,0 +1,135 @@
+"""Who gets the next frame: jobs wait here until a taker is free, takers until a job comes.
+
+One lock guards all of it, and each taker sleeps on a queue of its own: so a job goes straight to
+the taker that suits it best, and nobody wakes in vain.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from queue import SimpleQueue
+
+from app.lane import Job
+
+
+class Taker:
+    """One thread that takes jobs.
+
+    Parameters
+    ----------
+    group : what it shares with others, such as a core of the DPU; a job goes to the group of
+        which most takers wait, since that one has least to do
+    """
+
+    def __init__(self, group: int = 0) -> None:
+        self.group = group
+        self.mail: SimpleQueue[Job | None] = SimpleQueue()
+
+
+class Dispatch:
+    """A bounded queue from one writer to many takers.
+
+    Parameters
+    ----------
+    capacity : jobs that wait at most
+    permits : jobs that may be under way at most, from when they are taken until `release`;
+        by default there is no such limit
+    drops : drop the oldest job where there is no room, rather than have the writer wait
+
+    Attributes
+    ----------
+    dropped : jobs that were dropped
+    taken : jobs that were taken; the number of those before it becomes a job's ticket
+    """
+
+    def __init__(self, capacity: int, permits: int = sys.maxsize, drops: bool = False) -> None:
+        self._capacity = capacity
+        self._permits = permits
+        self._drops = drops
+        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        self._idle: list[Taker] = []
+        self._closed = False
+        self._writer_waits = False
+        self._room: SimpleQueue[None] = SimpleQueue()
+        self.dropped = 0
+        self.taken = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def wait_for_room(self) -> bool:
+        """Wait until `put` has room; False if it is closed.
+
+        Once full it waits until half of the jobs are taken: waking the writer for each one
+        would cost more than the job's own way through here.
+        """
+        with self._lock:
+            full = not self._drops and len(self._jobs) >= self._capacity
+            self._writer_waits = full and not self._closed
+        if self._writer_waits:
+            self._room.get()
+        return not self._closed
+
+    def put(self, job: Job) -> bool:
+        """Add a job; False if it is closed and does not take it."""
+        with self._lock:
+            if self._closed:
+                return False
+            if self._drops and len(self._jobs) >= self._capacity:
+                self._jobs.popleft()
+                self.dropped += 1
+            self._jobs.append(job)
+            self._serve()
+            return True
+
+    def take(self, taker: Taker, block: bool) -> Job | None:
+        """Take the oldest job; None if there is none now or, with `block`, any more."""
+        with self._lock:
+            if self._jobs and self._permits:
+                job = self._next()
+                self._serve()  # after the last job nobody need wait any longer
+                return job
+            if not block or (self._closed and not self._jobs):
+                return None
+            self._idle.append(taker)
+        return taker.mail.get()
+
+    def release(self) -> None:
+        """Let another job be taken: one that was taken is done."""
+        with self._lock:
+            self._permits += 1
+            self._serve()
+
+    def close(self) -> None:
+        """Take no more jobs; those that wait can still be taken."""
+        with self._lock:
+            self._closed = True
+            self._serve()
+            if self._writer_waits:
+                self._writer_waits = False
+                self._room.put(None)
+
+    def _serve(self) -> None:
+        """Hand jobs to takers that wait, and send those home for whom none will come."""
+        while self._jobs and self._permits and self._idle:
+            groups = [taker.group for taker in self._idle]
+            best = self._idle.pop(max(range(len(groups)), key=lambda i: groups.count(groups[i])))
+            best.mail.put(self._next())
+        if self._closed and not self._jobs:
+            for taker in self._idle:
+                taker.mail.put(None)
+            self._idle.clear()
+
+    def _next(self) -> Job:
+        job = self._jobs.popleft()
+        self._permits -= 1
+        if job.ticket < 0:  # from the first of several it goes through
+            job.ticket = self.taken
+        self.taken += 1
+        if self._writer_waits and len(self._jobs) <= self._capacity // 2:
+            self._writer_waits = False
+            self._room.put(None)
+        return job

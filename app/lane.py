@@ -198,12 +198,12 @@ class Lane:
         return self._busy_before + now
 
     def _postprocess(self, frame: Frame, scores: np.ndarray) -> Result:
-        confidences = activate(scores.reshape(-1), self._classifier.activation)
-        labels = self._classifier.labels
-        if self._top == 1:
-            best = int(confidences.argmax())
-            top = [(labels[best], float(confidences[best]))]
+        scores, labels = scores.reshape(-1), self._classifier.labels
+        if self._top == 1 and self._classifier.activation == "softmax":
+            best = int(scores.argmax())
+            top = [(labels[best], 1.0 / float(np.exp(scores - scores[best]).sum()))]
         else:
+            confidences = activate(scores, self._classifier.activation)
             order = np.argsort(-confidences, kind="stable")[: self._top]
             top = [(labels[i], float(confidences[i])) for i in order]
         true_label = frame.folder if frame.folder in self._labels else None

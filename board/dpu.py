@@ -386,14 +386,13 @@ class _DpuStep:
         self._job: Any = None
         self.inputs = _buffers(runner.get_input_tensors(), stage.inputs)
         self.outputs = _buffers(runner.get_output_tensors(), stage.outputs)
+        self._sources, self._targets = list(self.inputs.values()), list(self.outputs.values())
 
     def start(self, values: Environment) -> None:
         for name, buffer in self.inputs.items():
             if values[name] is not buffer:
                 buffer[...] = values[name]
-        self._job = self._runner.execute_async(
-            list(self.inputs.values()), list(self.outputs.values())
-        )
+        self._job = self._runner.execute_async(self._sources, self._targets)
 
     def finish(self, values: Environment) -> None:
         job, self._job = self._job, None

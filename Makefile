@@ -54,7 +54,7 @@ $(BOARD_VENV)/stamp: Makefile
 	@$(PYTHON) -m venv $(BOARD_VENV)
 	@$(BOARD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 		'numpy==1.21.6' 'opencv-python-headless==4.5.5.64' 'tomli==2.5.0' 'psutil==7.2.2' \
-		'starlette==1.10.0' 'uvicorn==0.54.0' 'rich==15.0.0' 'pytest==9.2.0' 'hypothesis==6.168.5'
+		'starlette==1.7.0' 'uvicorn==0.54.0' 'rich==15.0.0' 'pytest==9.2.0' 'hypothesis==6.168.5'
 	@touch $@
 
 test-board: $(BOARD_VENV)/stamp

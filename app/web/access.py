@@ -6,10 +6,9 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,10 +38,8 @@ def guarded(app: ASGIApp, token: str | None, port: int, hosts: Sequence[str] | N
     hosts : names that the Host header may hold, None for any. With loopback names alone no
         foreign name that resolves to this machine (DNS rebinding) reaches the page.
     """
-    app = Guard(app, token, f"tutelage_{port}")
-    if hosts is not None:
-        app = TrustedHostMiddleware(app, allowed_hosts=hosts, www_redirect=False)
-    return Headers(app)
+    names = None if hosts is None else frozenset(name.strip("[]").lower() for name in hosts)
+    return Headers(Guard(app, token, f"tutelage_{port}", names))
 
 
 class Headers:
@@ -72,8 +69,11 @@ class Headers:
 class Guard:
     """Lets only those in who have the token, and only the page itself change something."""
 
-    def __init__(self, app: ASGIApp, token: str | None, cookie: str) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str | None, cookie: str, hosts: frozenset[str] | None
+    ) -> None:
         self._app = app
+        self._hosts = hosts
         self._token = token
         self._cookie = cookie
 
@@ -81,8 +81,20 @@ class Guard:
         if scope["type"] != "http":
             return
         request = Request(scope)
-        answer = self._without_token(request) or _foreign(request) or self._app
+        answer = (
+            self._wrong_host(request)
+            or self._without_token(request)
+            or _foreign(request)
+            or self._app
+        )
         await answer(scope, receive, send)
+
+    def _wrong_host(self, request: Request) -> Response | None:
+        # Starlette's TrustedHostMiddleware knows IPv6 addresses and capitals since 1.8 only, which
+        # the board's Python does not get.
+        if self._hosts is None or _host_name(request.headers.get("host", "")) in self._hosts:
+            return None
+        return _refusal(400, "this host name is not served here")
 
     def _without_token(self, request: Request) -> Response | None:
         """Return what to say to one who has no token, or has it in the URL."""
@@ -113,6 +125,15 @@ class Guard:
         value = quote(self._token, safe="")
         response.set_cookie(self._cookie, value, httponly=True, samesite="strict")
         return response
+
+
+def _host_name(header: str) -> str:
+    """Return the name in a Host header without its port, lower case; empty where it is none."""
+    try:
+        name = urlsplit(f"//{header}").hostname
+    except ValueError:
+        return ""
+    return name if name and not set(header) & set("@/?#") else ""
 
 
 def _foreign(request: Request) -> Response | None:

@@ -144,7 +144,7 @@ def test_the_token_goes_from_the_url_into_a_cookie() -> None:
 
 
 def test_foreign_host_names_are_refused_on_loopback(output: WebOutput) -> None:
-    for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", ""):
+    for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "e@localhost"):
         assert ask(output, "/state.json", headers={"Host": host})[0] == 400
     for host in ("localhost", "LocalHost:1", "127.0.0.1:5", "[::1]:5"):
         assert ask(output, "/state.json", headers={"Host": host})[0] == 200

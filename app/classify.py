@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if not __package__:  # run as a script, where `import app` would look in app/ only
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of an import
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "app"))]
 
 from typing import Any
@@ -97,13 +99,22 @@ def _read_labels(path: Path) -> list[str]:
 
 @contextmanager
 def _stopped_by_signals(stop_run: Callable[[], None]) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run; a second one ends the program at once."""
+    """Let Ctrl-C and SIGTERM end the run; a second one ends the program at once.
+
+    At once means without closing anything: a second one comes where closing hangs, as on a pipe
+    that nobody reads.
+    """
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop(_number: int, _frame: object) -> None:
         stop_run()
         for each in signals:
-            signal.signal(each, before[each])
+            signal.signal(each, end)
+
+    def end(number: int, _frame: object) -> None:
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h\n")  # the live table hides the cursor
+        os._exit(128 + number)
 
     before = {each: signal.signal(each, stop) for each in signals}
     try:
@@ -126,7 +137,7 @@ def _publish(report: dict[str, Any], json_path: str | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        Path(json_path).write_text(text, encoding="utf-8")
+        Path(json_path).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _status(report: dict[str, Any]) -> int:
@@ -147,6 +158,12 @@ def _complain(text: str, status: int) -> int:
 
 def run() -> int:
     """Run as a program: a reader of the output that goes away (`| head`) is no error to tell."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # file names may be any bytes
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main()
         sys.stdout.flush()

@@ -50,6 +50,7 @@ class Dispatch:
         self._drops = drops
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
+        self._again: deque[Job] = deque()
         self._idle: list[Taker] = []
         self._closed = False
         self._writer_waits = False
@@ -68,8 +69,8 @@ class Dispatch:
         """
         with self._lock:
             full = not self._drops and len(self._jobs) >= self._capacity
-            self._writer_waits = full and not self._closed
-        if self._writer_waits:
+            waits = self._writer_waits = full and not self._closed
+        if waits:
             self._room.get()
         return not self._closed
 
@@ -88,7 +89,7 @@ class Dispatch:
     def take(self, taker: Taker, block: bool) -> Job | None:
         """Take the oldest job; None if there is none now or, with `block`, any more."""
         with self._lock:
-            if self._jobs and self._permits:
+            if self._again or (self._jobs and self._permits):
                 job = self._next()
                 self._serve()  # after the last job nobody need wait any longer
                 return job
@@ -96,6 +97,12 @@ class Dispatch:
                 return None
             self._idle.append(taker)
         return taker.mail.get()
+
+    def put_back(self, job: Job) -> None:
+        """Put back a job that was taken; it is the next to be taken, and keeps its permit."""
+        with self._lock:
+            self._again.append(job)
+            self._serve()
 
     def release(self) -> None:
         """Let another job be taken: one that was taken is done."""
@@ -114,7 +121,7 @@ class Dispatch:
 
     def _serve(self) -> None:
         """Hand jobs to takers that wait, and send those home for whom none will come."""
-        while self._jobs and self._permits and self._idle:
+        while self._idle and (self._again or (self._jobs and self._permits)):
             groups = [taker.group for taker in self._idle]
             best = self._idle.pop(max(range(len(groups)), key=lambda i: groups.count(groups[i])))
             best.mail.put(self._next())
@@ -124,6 +131,8 @@ class Dispatch:
             self._idle.clear()
 
     def _next(self) -> Job:
+        if self._again:
+            return self._again.popleft()
         job = self._jobs.popleft()
         self._permits -= 1
         if job.ticket < 0:  # from the first of several it goes through

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from app.capture import Capture
-from app.frames import Frame, Source, SourceError, read_image
+from app.frames import Frame, Source, SourceError, read_image, shown_path
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -39,23 +39,27 @@ class ImageSource(Source):
     needs_decoding = True
 
     def __init__(self, root: Path, paths: list[Path]) -> None:
-        self.name = str(root if len(paths) != 1 else paths[0])
+        self.name = shown_path(root if len(paths) != 1 else paths[0])
         self.length = len(paths)
         self._root = root
         self._paths = paths
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
-            folder = path.parent.name if path.parent != self._root else None
-            name = str(path.relative_to(self._root))
+            folder = shown_path(path.parent.name) if path.parent != self._root else None
+            name = shown_path(path.relative_to(self._root))
             yield Frame(index, name, folder=folder, decode=partial(read_image, path))
+
+    def reads(self, path: Path) -> bool:
+        return path.resolve() in {each.resolve() for each in self._paths}
 
 
 class VideoSource(Source):
     """A video file or the URL of one."""
 
     def __init__(self, path: Path | str, name: str | None = None) -> None:
-        self.name = name or str(path)
+        self.name = name or shown_path(path)
+        self._path = Path(path)
         capture = cv2.VideoCapture(str(path))
         if not capture.isOpened():
             raise SourceError(f"{self.name}: neither an image nor a video that OpenCV can read")
@@ -77,6 +81,9 @@ class VideoSource(Source):
         if index == 0:
             raise SourceError(f"{self.name}: has no frame that OpenCV can decode")
         self._read_to_end = index
+
+    def reads(self, path: Path) -> bool:
+        return path.resolve() == self._path.resolve()
 
     def warnings(self) -> list[str]:
         """Return a line where the file holds fewer frames than it announces, as a cut-off one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,10 @@ class Source:
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
 
+    def reads(self, path: Path) -> bool:
+        """Tell whether a file is what this source reads, so that it must not be written."""
+        return False
+
     def warnings(self) -> list[str]:
         """Return what the user should know of the source after the run, one line each."""
         return []
@@ -75,6 +80,16 @@ class Source:
 
     def close(self) -> None:
         """Give back what the source holds open; a reading that waits ends soon."""
+
+
+def one_line(error: object) -> str:
+    """Return the first line of an error, or its type where it has no text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def shown_path(path: Path | str) -> str:
+    """Return a path as text that can be written everywhere, whatever bytes are in it."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -123,6 +138,9 @@ def is_cut_off(data: bytes) -> bool:
     # The end mark is looked for behind the headers, which may hold a whole thumbnail.
     position = 2
     while data[position : position + 1] == b"\xff":
+        if data[position + 1 : position + 2] == b"\xff":  # a fill byte
+            position += 1
+            continue
         if data[position + 1 : position + 2] == b"\xda":  # start of scan
             return b"\xff\xd9" not in data[position:]
         size = data[position + 2 : position + 4]

@@ -39,6 +39,8 @@ class JpegSplitter:
                 return
             end = self._find_end()
             if end is None:
+                if len(self._data) > LARGEST_JPEG:
+                    self._forget(len(self._data))
                 return
             jpeg = bytes(self._data[:end])
             self._forget(end)
@@ -97,8 +99,6 @@ class JpegSplitter:
             return end + len(_END)
         # The mark may lie across two reads.
         self._position = max(self._position, len(self._data) - len(_START) + 1)
-        if len(self._data) > LARGEST_JPEG:
-            self._forget(len(self._data))
         return None
 
 

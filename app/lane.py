@@ -8,7 +8,7 @@ from collections import deque
 
 import numpy as np
 
-from app.frames import Frame
+from app.frames import Frame, one_line
 from app.model import Classifier
 from app.preprocess import Preprocessor
 from app.result import Result
@@ -98,7 +98,9 @@ class Lane:
 
     def another(self) -> Lane:
         """Return a new lane like this one, with its runner still to be made."""
-        return Lane(self._classifier, self._top, self.slots)
+        new = Lane(self._classifier, self._top, self.slots)
+        new._busy_before = self.busy_seconds
+        return new
 
     def warm_up(self) -> float:
         """Run one image of zeros, so that what is built at the first run is built; return its s.
@@ -154,12 +156,12 @@ class Lane:
             self._runner.submit(slot)
         except Exception as error:  # a runner's errors have no common base
             with self._lock:
+                self._in_runner_since = None
                 if not self._abandoned:
                     self._running.pop()
                     self._free.append(slot)
             raise RunnerError(one_line(error)) from error
-        finally:
-            self._in_runner_since = None
+        self._in_runner_since = None
 
     def finish_oldest(self) -> tuple[Job, Result | RunnerError] | None:
         """Wait for the job that was started first and say what its frame shows.
@@ -242,11 +244,6 @@ def decode(job: Job) -> None:
         frame.error = one_line(error)
     frame.decode = None  # lets go of the bytes
     job.milliseconds["decode"] = 1e3 * (time.monotonic() - started)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error, or its type where it has no text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def activate(scores: np.ndarray, activation: str) -> np.ndarray:

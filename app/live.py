@@ -27,7 +27,7 @@ import numpy as np
 
 from app.capture import Capture
 from app.files import VideoSource
-from app.frames import CameraError, Frame, Source, SourceError, decode_image
+from app.frames import CameraError, Frame, Source, SourceError, decode_image, one_line
 from app.jpeg_stream import JpegSplitter
 
 SILENCE_SECONDS = 5.0
@@ -54,6 +54,8 @@ class LiveSource(Source):
         self._reconnect = reconnect
         self._stop = threading.Event()
         self._losses: list[float | None] = []  # seconds each took, None while it lasts
+        self._lost_at: float | None = None
+        self._attempts = 0  # to open it again, since then
         self._stem = Path(name).name or name
 
     def _open(self) -> None:
@@ -71,6 +73,8 @@ class LiveSource(Source):
             for image in self._images():
                 if self._stop.is_set():
                     return
+                if self._lost_at is not None:
+                    self._note_back()
                 frame = Frame(index, f"{self._stem}#{index:06d}")
                 if isinstance(image, bytes):
                     frame.decode = partial(decode_image, image)
@@ -84,30 +88,34 @@ class LiveSource(Source):
     def _come_back(self, count: int) -> None:
         """Open the source again; CameraError when it stays away."""
         self._release()
-        lost = time.monotonic()
-        self._losses.append(None)
         what = f"{self.name} gives no more images after {count}"
-        if self._reconnect <= 0:
-            raise CameraError(f"{what}; {self._advice()}")
-        _tell(f"{what}; trying to open it again for {self._reconnect:g} s")
-        attempt = 0
+        if self._lost_at is None:  # else it was opened, and gave none
+            self._lost_at, self._attempts = time.monotonic(), 0
+            self._losses.append(None)
+            if self._reconnect <= 0:
+                raise CameraError(f"{what}; {self._advice()}")
+            _tell(f"{what}; trying to open it again for {self._reconnect:g} s")
         while True:
-            left = lost + self._reconnect - time.monotonic()
+            left = self._lost_at + self._reconnect - time.monotonic()
             if left <= 0:
                 raise CameraError(f"{what}, and did not come back in {self._reconnect:g} s")
-            if self._stop.wait(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)])):
+            if self._stop.wait(min(left, _PAUSES[min(self._attempts, len(_PAUSES) - 1)])):
                 return
-            attempt += 1
+            self._attempts += 1
             try:
                 self._open()
             except CameraError:
                 continue
             if self._stop.is_set():  # closed while it was opened
                 self._release()
-                return
-            self._losses[-1] = time.monotonic() - lost
-            _tell(f"{self.name} is back after {self._losses[-1]:.1f} s")
             return
+
+    def _note_back(self) -> None:
+        """Take note of the first image after a loss."""
+        assert self._lost_at is not None
+        self._losses[-1] = seconds = time.monotonic() - self._lost_at
+        self._lost_at = None
+        _tell(f"{self.name} is back after {seconds:.1f} s")
 
     def _advice(self) -> str:
         return "is it unplugged?"
@@ -150,8 +158,9 @@ def parse_camera(text: str) -> tuple[str, CameraOptions]:
         One line that says what may stand there.
     """
     device, *pairs = text.split(",")
-    device = f"/dev/video{device}" if device.isdigit() else device
-    if not device.startswith("/dev/video") or not device[len("/dev/video") :].isdigit():
+    device = f"/dev/video{device}" if _is_number(device) else device
+    number = device.removeprefix("/dev/video")
+    if number == device or not _is_number(number):
         raise SourceError(f"{text}: a camera is a number or /dev/videoN")
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -164,6 +173,10 @@ def parse_camera(text: str) -> tuple[str, CameraOptions]:
                 "these are size=1280x720, fps=30, format=MJPG"
             ) from None
     return device, CameraOptions(**found)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 3
 
 
 def _camera_option(key: str, value: str) -> Any:
@@ -251,6 +264,30 @@ def _camera_advice(device: str) -> str:
     if not os.access(device, os.R_OK | os.W_OK):
         return "no permission; try: sudo usermod -aG video $USER, then log in again"
     return "another program may use it (try: fuser -v " + device + "), or it gives no video"
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL of which it is not certain what of it is the password.
+
+    Raises
+    ------
+    SourceError
+        One line that shows nothing of it but its scheme.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    else:
+        # user:1/23@host has a host named user with the port 1, for a parser.
+        if port is not None and "@" not in parts.netloc and "@" in url:
+            host = None
+    if not host:
+        raise SourceError(
+            f"{url.partition('://')[0]}://...: not a URL; in a user's name or password "
+            "write / as %2F, # as %23, ? as %3F, @ as %40"
+        )
 
 
 def without_password(url: str) -> str:
@@ -347,13 +384,14 @@ class MjpegSource(LiveSource):
             self._answer = self._opener.open(self._url, timeout=SILENCE_SECONDS)
         except urllib.error.HTTPError as error:
             error.close()
-            raise CameraError(
-                f"{self.name}: the server answers {error.code} {error.reason}"
-            ) from None
+            told = f"the server answers {error.code} {one_line(error.reason)}"
+            raise CameraError(f"{self.name}: {told}") from None
         except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
+            reason = one_line(getattr(error, "reason", None) or error)
             raise CameraError(f"{self.name}: cannot be reached: {reason}") from None
         self.content_type = self._answer.headers.get_content_type()
+        if self._lost_at is not None and self.content_type not in _MJPEG_TYPES:
+            raise CameraError(f"{self.name}: gives {self.content_type} now")
 
     def _images(self) -> _Images:
         splitter = JpegSplitter()
@@ -373,11 +411,10 @@ class MjpegSource(LiveSource):
     def close(self) -> None:
         super().close()
         # A reading that waits ends when the connection does; closing the answer would wait too.
-        with (
-            suppress(OSError, ValueError),
-            socket.socket(fileno=os.dup(self._answer.fileno())) as connection,
-        ):
-            connection.shutdown(socket.SHUT_RDWR)
+        # A stream that has ended by itself has no descriptor any more: AttributeError.
+        with suppress(OSError, ValueError, AttributeError):  # noqa: SIM117  (in this order)
+            with socket.socket(fileno=os.dup(self._answer.fileno())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _release(self) -> None:
         if self._answer is not None:

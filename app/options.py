@@ -12,6 +12,7 @@ from app.pipeline import DEFAULT_TIME_LIMIT
 from app.scenario import SCENARIOS
 from board.profile import load_profile
 
+MOST_THREADS = 64
 DEMO_MODEL = Path(__file__).resolve().parent / "demo"
 
 DESCRIPTION = """\
@@ -76,6 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End the program where options do not go together."""
+    if "" in (options.source, *options.output):
+        parser.error("a source or output is empty; is a variable of the shell not set?")
     if options.scenario == "server" and options.qps is None:
         parser.error("--scenario server needs the arrivals per second: --qps 100")
     if options.scenario != "server" and (options.qps or options.latency_bound):
@@ -170,7 +173,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
 def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--threads",
-        type=_at_least_one,
+        type=_threads,
         default=2 * load_profile().dpu_cores,
         metavar="N",
         help="threads, each with a DPU runner; default: %(default)s, two for each core of the "
@@ -178,14 +181,14 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--in-flight",
-        type=_at_least_one,
+        type=_threads,
         default=1,
         metavar="N",
         help="jobs that each runner has at once; default: %(default)s",
     )
     group.add_argument(
         "--workers",
-        type=_at_least_none,
+        type=_workers,
         metavar="N",
         help="further threads that decode image files and JPEGs; default: CPUs beyond --threads",
     )
@@ -251,8 +254,14 @@ def _at_least_one(text: str) -> int:
     return _whole(text, 1)
 
 
-def _at_least_none(text: str) -> int:
-    return _whole(text, 0)
+def _threads(text: str) -> int:
+    if _whole(text, 1) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} are too many; {MOST_THREADS} at most")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    return 0 if _whole(text, 0) == 0 else _threads(text)
 
 
 def _positive(text: str) -> float:
@@ -270,6 +279,6 @@ def _not_negative(text: str) -> float:
 
 
 def _camera(text: str) -> str:
-    if text.partition(",")[0].isdigit() or text.startswith("/dev/video"):
+    if text.partition(",")[0].isdecimal() or text.startswith("/dev/video"):
         return text
     raise argparse.ArgumentTypeError(f"{text} is not a camera number; files go to --source")

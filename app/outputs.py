@@ -1,6 +1,7 @@
 """Where results go, by URI; several at once, each on its own.
 
-    outputs = Outputs([("seen.csv", open_output("seen.csv"))])
+    outputs = Outputs()
+    outputs.open("seen.csv", open_output("seen.csv"))
     outputs.add(result)
 
 An output that fails (a full disk, say) is told of once and left out from then on; the run and
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -25,6 +26,8 @@ FORMS = """\
   seen/                    the frames as JPEGs in a directory, labels written on them
   window                   a window, where there is a display
   web, web:HOST:PORT       the live page; the same as --web"""
+
+ON_STANDARD_OUTPUT = ("terminal", "-")
 
 _WAITING = 8  # results in front of an output with a thread of its own
 
@@ -82,7 +85,7 @@ def open_output(uri: str, fps: float | None = None) -> Output:
     if kind not in (".jsonl", ".csv"):
         raise OutputError(f"{uri}: the suffix says what is written; these are known:\n{FORMS}")
     try:
-        file = path.open("w", encoding="utf-8", newline="")
+        file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise OutputError(f"{uri}: {error.strerror or error}") from error
     return JsonLines(file) if kind == ".jsonl" else CsvTable(file)
@@ -93,7 +96,6 @@ class Outputs:
 
     Parameters
     ----------
-    outputs : (URI, output)
     tell : called with a line for the user when an output fails
 
     Attributes
@@ -101,12 +103,14 @@ class Outputs:
     reader_gone : whoever read standard output has gone away (`| head`)
     """
 
-    def __init__(
-        self, outputs: Sequence[tuple[str, Output]], tell: Callable[[str], None] = lambda text: None
-    ) -> None:
-        self._writers = [_Writer(uri, output) for uri, output in outputs]
+    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+        self._writers: list[_Writer] = []
         self._tell = tell
         self.reader_gone = False
+
+    def open(self, uri: str, output: Output) -> None:
+        """Add an output; it is closed with the others."""
+        self._writers.append(_Writer(uri, output))
 
     def add(self, result: Result) -> None:
         """Give a result to every output that has not failed."""
@@ -128,10 +132,10 @@ class Outputs:
     def _attempt(self, writer: _Writer, action: Callable[..., None], *arguments: Any) -> None:
         try:
             action(*arguments)
-        except BrokenPipeError:
-            self.reader_gone = True
-            writer.error = writer.error or "the reader has gone away"
         except Exception as error:  # of whatever library writes there
+            if isinstance(error, BrokenPipeError) and writer.uri in ON_STANDARD_OUTPUT:
+                self.reader_gone = True  # told by nothing but the exit status, as of other programs
+                writer.error = writer.error or "the reader has gone away"
             if writer.error is None:
                 writer.error = _text(error)
                 self._tell(

@@ -17,6 +17,9 @@ from app.result import Result
 VIDEO_CODES = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 _USUAL_FPS = 25.0  # of a video made of images, which have no rate of their own
 _SMALLEST_WIDTH = 320  # pixels; below this the text would not be readable
+_LONGEST_ENLARGED = 2048  # pixels
+_LONGEST = 8192  # pixels; JPEGs end at 65,500, most video codecs far before
+_NAME_BYTES = 80  # of each part of a file name: three of them and more fit into 255
 _FRAMES_PER_LOOK_AT_DISK = 32
 _SPARE_BYTES = 1 << 20  # OpenCV does not tell of a full disk: seen before it comes to that
 
@@ -32,10 +35,8 @@ class VideoOutput(Output):
     def __init__(self, path: Path, fps: float | None) -> None:
         if not path.parent.is_dir():
             raise OutputError(f"{path}: No such file or directory")
-        try:
-            path.open("ab").close()
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror or error}") from error
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise OutputError(f"{path}: Permission denied")
         self._path = path
         self._fps = fps or _USUAL_FPS
         self._writer: cv2.VideoWriter | None = None
@@ -65,7 +66,6 @@ class VideoOutput(Output):
 
     def close(self) -> None:
         if self._writer is None:
-            self._path.unlink(missing_ok=True)  # made to see whether it can be; nothing is in it
             return
         self._writer.release()
         self._writer = None
@@ -104,10 +104,15 @@ class ImageDirectory(Output):
         label = result.top[0][0] if result.top else "failed"
         # Names and labels come from strangers: no separators, no leading dots.
         parts = (f"{result.frame.index:06d}", Path(result.frame.name).stem, label)
-        name = "_".join(re.sub(r"[^\w.#-]+", "-", part)[:80] for part in parts)
+        name = "_".join(_as_file_name(part) for part in parts)
         picture = annotate(result, *readable_size(image))
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self._QUALITY])
         (self._folder / f"{name}.jpg").write_bytes(data.tobytes())
+
+
+def _as_file_name(text: str) -> str:
+    safe = re.sub(r"[^\w.#-]+", "-", text).encode("utf-8", "replace")
+    return safe[:_NAME_BYTES].decode("utf-8", "ignore")
 
 
 class Window(Output):
@@ -153,9 +158,16 @@ class Window(Output):
 
 
 def readable_size(image: np.ndarray) -> tuple[int, int]:
-    """Return width and height at which text can be read on an image: whole multiples of its own."""
+    """Return width and height at which text can be read on an image: whole multiples of its own.
+
+    Very long images are made smaller.
+    """
     height, width = image.shape[:2]
+    longest = max(height, width)
+    if longest > _LONGEST:
+        return max(1, width * _LONGEST // longest), max(1, height * _LONGEST // longest)
     enlarge = -(-_SMALLEST_WIDTH // width) if width < _SMALLEST_WIDTH else 1
+    enlarge = max(1, min(enlarge, _LONGEST_ENLARGED // longest))
     return width * enlarge, height * enlarge
 
 

@@ -23,16 +23,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 
 from app.dispatch import Dispatch, Taker
-from app.frames import Frame, Source
-from app.lane import Job, Lane, RunnerError, decode, one_line
+from app.frames import Frame, Source, one_line
+from app.lane import Job, Lane, RunnerError, decode
 from app.result import Result
-from board.dpu import ModelError
 
 DEFAULT_TIME_LIMIT = 10.0
 """Seconds that a runner may take for a job before it counts as hanging."""
@@ -91,7 +89,6 @@ class Pipeline:
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
         self._order = _Order(self._pass_on)
-        self._again: deque[Job] = deque()
         self._threads: list[threading.Thread] = []
         self._count_lock = threading.Lock()
         self._lanes_left = len(lanes)
@@ -168,7 +165,8 @@ class Pipeline:
             for frame, began in self._frames():
                 read = time.monotonic()
                 job = Job(frame, frame.due or (read if self._source.live else began), read)
-                job.milliseconds["read"] = 1e3 * (read - began)
+                if frame.due is None:  # else it was issued at its time, and read long before
+                    job.milliseconds["read"] = 1e3 * (read - began)
                 if not self._inbox.put(job):
                     break
         except Exception as problem:  # whatever it is: told behind the last frame
@@ -209,29 +207,34 @@ class Pipeline:
     # The lanes
 
     def _work_lane(self, place: int, lane: Lane) -> None:
+        try:
+            self._keep_filled(Taker(group=place % self._cores), lane)  # runners get cores in turn
+        except BaseException as problem:  # a fault of this program; without its lane it would hang
+            self.error = self.error or RunnerError(one_line(problem))
+            self._stopping = True
+            lane.failures = FAILURES_IN_A_ROW
+        if not lane.abandoned:
+            self._lane_ends(lane)
+
+    def _keep_filled(self, me: Taker, lane: Lane) -> None:
         """Keep the lane's slots filled; where there is nothing to fill in, finish the oldest."""
-        me = Taker(group=place % self._cores)  # runners get the cores in turn
         if not lane.has_runner:
             self._make_runner(lane)
         while lane.failures < FAILURES_IN_A_ROW and not lane.abandoned:
             job = None
             if lane.has_room:
                 idle = not lane.in_flight
-                job = self._again.popleft() if self._again else self._take(me, idle)
+                job = self._take(me, idle)
                 if job is None and idle:
-                    if self._again:  # another lane's, while this one waited
-                        continue
                     break
             if job is not None:
                 self._start(lane, job)
             else:
                 self._finish(lane)
-        if not lane.abandoned:
-            self._lane_ends()
 
     def _take(self, taker: Taker, block: bool) -> Job | None:
         job = self._for_lanes.take(taker, block)
-        if job is not None and not self._workers:
+        if job is not None and not self._workers and not job.attempts:
             self._note_wait(job)
         return job
 
@@ -296,7 +299,7 @@ class Pipeline:
             try:
                 lane.make_runner()
                 return
-            except ModelError as error:
+            except Exception as error:  # whatever the library raises: it is one failure more
                 self._runner_error = error
                 lane.failures += 1
 
@@ -309,7 +312,7 @@ class Pipeline:
             return
         with self._count_lock:
             self.retried += 1
-        self._again.append(job)
+        self._for_lanes.put_back(job)
 
     def _replace_if_hanging(self, place: int, lane: Lane) -> None:
         """Give the jobs and the place of a lane that hangs to a new one."""
@@ -326,17 +329,18 @@ class Pipeline:
             self._try_again(job, error)
         self._threads[place] = _thread(self._work_lane, f"lane-{place}", place, new)
 
-    def _lane_ends(self) -> None:
+    def _lane_ends(self, lane: Lane) -> None:
         with self._count_lock:
             self._lanes_left -= 1
             if self._lanes_left:
                 return
-        # Frames are left only where every runner was given up; they are told of, too.
+        if lane.failures >= FAILURES_IN_A_ROW:  # as all others before it, or the run is over anyway
+            self.error = self.error or self._runner_error
         self._stopping = True
         self._inbox.close()
+        # What was read and has no runner any more is told of, too.
         me = Taker()
-        while (job := self._again.popleft() if self._again else self._take(me, True)) is not None:
-            self.error = self.error or self._runner_error
+        while (job := self._take(me, True)) is not None:
             self._order.give(job, Result(job.frame, error=str(self._runner_error)))
         self._finished.set()
 

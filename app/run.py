@@ -8,9 +8,11 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.figures import Figures
+from app.frames import shown_path
 from app.gauges import Gauges
 from app.lane import Lane
 from app.model import Classifier
@@ -71,6 +73,7 @@ class Run:
             stack.callback(self._realtime.end)
         source = open_source(options.source, options.reconnect, options.live or None)
         stack.callback(source.close)
+        self._origin = source
         self._load = _load(options)
         self._source = ScenarioSource(source, self._load) if self._load else source
         self._top = options.top or (_TOP_ON_PAGE if _wants_page(options) else 1)
@@ -90,8 +93,9 @@ class Run:
         )
         self._power = self._open_power(stack)
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
-        self._outputs = Outputs(self._open_outputs(), tell)
+        self._outputs = Outputs(tell)
         stack.callback(self._outputs.close)
+        self._open_outputs()
 
     @property
     def reader_gone(self) -> bool:
@@ -107,7 +111,7 @@ class Run:
         power.start()
         return power
 
-    def _open_outputs(self) -> list[tuple[str, Output]]:
+    def _open_outputs(self) -> None:
         """Open what was asked for, the live table last: it takes over the terminal."""
         options = self._options
         uris = list(options.output)
@@ -116,7 +120,22 @@ class Run:
         shown_elsewhere = options.quiet or options.json == "-" or "-" in uris
         if not shown_elsewhere and "terminal" not in uris:
             uris.append("terminal")
-        return [(uri, self._open_output(uri)) for uri in sorted(uris, key="terminal".__eq__)]
+        self._check_files([*uris, options.json or "-"])
+        for uri in sorted(uris, key="terminal".__eq__):
+            self._outputs.open(uri, self._open_output(uri))
+
+    def _check_files(self, uris: list[str]) -> None:
+        """Refuse to write what is read, or one file twice."""
+        written: set[Path] = set()
+        for uri in uris:
+            if uri in ("-", "terminal", "window") or uri.partition(":")[0] == "web":
+                continue
+            path = Path(uri).resolve()
+            if self._origin.reads(path):
+                raise OutputError(f"{uri}: is the source; it would be overwritten")
+            if path in written and path != Path(os.devnull):
+                raise OutputError(f"{uri}: would be written twice")
+            written.add(path)
 
     def _open_output(self, uri: str) -> Output:
         if uri == "terminal":
@@ -179,6 +198,7 @@ class Run:
             self._page.end_run()
             self._tell(f"the run has ended; its page stays at {self._page.url}, Ctrl-C ends it")
             while not self._stop_asked:
+                self._outputs.look()
                 time.sleep(_LOOK_SECONDS)
 
     def report(self) -> dict[str, Any]:
@@ -213,7 +233,7 @@ class Run:
             "provider": network.provider,
             "model": {
                 "name": self._classifier.name,
-                "path": str(network.path),
+                "path": shown_path(network.path),
                 "target": network.target,
                 "dpu": network.dpu_name,
                 "input": list(network.input.dims),

@@ -83,13 +83,13 @@ class ScenarioSource(Source):
             self._issued += 1
 
     def _single_stream(self) -> Iterator[float | None]:
-        yield None
+        yield time.monotonic()
         while not self._stop.is_set():
             try:
                 self._results.get(timeout=_LOOK_SECONDS)
             except Empty:
                 continue
-            yield None
+            yield time.monotonic()  # from here its latency counts, not from the one before
 
     def _offline(self) -> Iterator[float | None]:
         while True:

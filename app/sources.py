@@ -16,7 +16,7 @@ from pathlib import Path
 from app.files import IMAGE_SUFFIXES, ImageSource, VideoSource, images_in
 from app.frames import Source, SourceError
 from app.jpeg_stream import StdinSource
-from app.live import CameraSource, open_http, open_rtsp
+from app.live import CameraSource, check_url, open_http, open_rtsp
 
 FORMS = """\
   photos/                  every image in the directory and below it
@@ -51,9 +51,11 @@ def open_source(uri: str, reconnect: float = 0.0, live: bool | None = None) -> S
 def _open(uri: str, reconnect: float) -> Source:
     if uri == "-":
         return StdinSource()
-    if uri.partition(",")[0].isdigit() or uri.startswith("/dev/"):
+    if uri.partition(",")[0].isdigit() or uri.startswith("/dev/video"):
         return CameraSource(uri, reconnect)
     scheme = uri.partition("://")[0].lower() if "://" in uri else ""
+    if scheme in ("rtsp", "rtsps", "http", "https"):
+        check_url(uri)
     if scheme in ("rtsp", "rtsps"):
         return open_rtsp(uri, reconnect)
     if scheme in ("http", "https"):

@@ -68,8 +68,9 @@ class WebOutput(Output):
             ) from None
         try:
             listener = bind(host, port)
-        except OSError as error:
-            raise OutputError(f"--web {host}:{port}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: no name of a host
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"--web {host}:{port}: {reason}") from error
         port = listener.getsockname()[1]
         self.url = f"http://{reachable_host(host)}:{port}/"
         if token is not None:

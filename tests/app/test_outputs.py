@@ -141,7 +141,9 @@ class Failing(Output):
 def test_an_output_that_fails_leaves_the_others_alone(own_thread: bool) -> None:
     full, good = Failing(5, own_thread), Failing(1000, own_thread)
     told: list[str] = []
-    outputs = Outputs([("full", full), ("good", good)], told.append)
+    outputs = Outputs(told.append)
+    outputs.open("full", full)
+    outputs.open("good", good)
     for index in range(100):
         outputs.add(Result(Frame(index, str(index)), [("a", 1.0)]))
     outputs.close()

@@ -127,7 +127,7 @@ def test_a_camera_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CameraError, match="/dev/video87 cannot be opened: it does not exist"):
         open_source("/dev/video87")
     with pytest.raises(SourceError, match="a camera is a number or /dev/videoN"):
-        open_source("/dev/null")
+        open_source("/dev/videos")
     assert capfd.readouterr() == ("", "")
 
 

@@ -60,6 +60,8 @@ class VideoSource(Source):
     def __init__(self, path: Path | str, name: str | None = None) -> None:
         self.name = name or shown_path(path)
         self._path = Path(path)
+        if "\ufffd" in shown_path(path):  # OpenCV crashes on those
+            raise SourceError(f"{self.name}: OpenCV opens no video by a name that is not UTF-8")
         capture = cv2.VideoCapture(str(path))
         if not capture.isOpened():
             raise SourceError(f"{self.name}: neither an image nor a video that OpenCV can read")

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from app.frames import shown_path
 from app.outputs import Output, OutputError
 from app.result import Result
 
@@ -35,6 +36,8 @@ class VideoOutput(Output):
     def __init__(self, path: Path, fps: float | None) -> None:
         if not path.parent.is_dir():
             raise OutputError(f"{path}: No such file or directory")
+        if "\ufffd" in shown_path(path):  # OpenCV crashes on those
+            raise OutputError(f"{path}: OpenCV writes no video by a name that is not UTF-8")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise OutputError(f"{path}: Permission denied")
         self._path = path

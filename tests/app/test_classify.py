@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,9 @@ def test_the_scenarios(app: App, tmp_path: Path) -> None:
     single, server = found["single-stream"], found["server"]
     assert single["scenario"]["value"] == single["latency_ms"]["total"]["p90"]
     assert single["queues"]["in_flight"]["max"] <= 1
+    # One frame at a time: their latencies cannot take longer than the whole run.
+    latency_s = 1e-3 * single["latency_ms"]["total"]["mean"] * single["frames"]["in"]
+    assert latency_s <= single["seconds"] * 1.001
     assert found["offline"]["fps"] > single["fps"]
     assert 20 <= server["frames"]["in"] <= 90 and server["scenario"]["bound_kept"] is True
 
@@ -159,6 +163,64 @@ def test_a_full_disk_ends_an_output_and_not_the_run(app: App, tmp_path: Path) ->
     assert by_uri["all.jsonl"]["error"] is None and by_uri["all.jsonl"]["results"] == 1500
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 1500
     assert all(by_uri[uri]["error"] for uri in by_uri if uri.startswith("full"))
+
+
+def test_an_empty_output_is_no_output(app: App, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    status, _, err = app("--source", "images", "--model", "net.xmodel", "--output", "")
+    assert status == 2 and "is empty" in err and sorted(tmp_path.iterdir()) == before
+
+
+def test_names_of_any_bytes_reach_every_output(app: App, tmp_path: Path) -> None:
+    odd = tmp_path / "odd" / os.fsdecode(b"b\xe9\x1b[2J.png")
+    _write(tmp_path / "odd" / "a.png", _uniform(4))
+    (tmp_path / "odd" / "a.png").rename(odd)
+    (tmp_path / "odd").rename(tmp_path / os.fsdecode(b"d\xe9"))
+    status, out, err = app(
+        *("--source", os.fsdecode(b"d\xe9"), "--model", "net.xmodel", "--json", "f.json"),
+        *"--output r.jsonl --output r.csv --output seen/".split(),
+    )
+    assert (status, err) == (0, "") and "\x1b" not in out
+    assert json.loads((tmp_path / "r.jsonl").read_text())["label"] == "4"
+    assert json.loads((tmp_path / "f.json").read_text())["source"].startswith("d\ufffd")
+    assert len(list((tmp_path / "seen").iterdir())) == 1
+
+
+def test_a_second_signal_ends_a_run_whose_output_hangs(app: App, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    _video(tmp_path / "long.avi", 5000)
+    process = app.start(*"--source long.avi --model net.xmodel --quiet --output pipe.jsonl".split())
+    reader = os.open(tmp_path / "pipe.jsonl", os.O_RDONLY)
+    os.read(reader, 100)  # then it reads no more
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+    os.close(reader)
+    process.communicate()
+
+
+def test_a_reader_of_one_output_that_leaves_ends_that_output_only(app: App, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    _video(tmp_path / "long.avi", 1500)
+    arguments = "--source long.avi --model net.xmodel --quiet --output pipe.jsonl --output r.csv"
+    process = app.start(*arguments.split())
+    reader = os.open(tmp_path / "pipe.jsonl", os.O_RDONLY)
+    os.read(reader, 100)
+    os.close(reader)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 1 and "1500 in, 1500 classified" in out
+    assert "pipe.jsonl: Broken pipe" in err and "Traceback" not in err
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 1501
+
+
+def test_without_standard_output(app: App, tmp_path: Path) -> None:
+    arguments = "--source images --model net.xmodel --output r.csv"
+    closed = ["sh", "-c", "exec >&- 2>&-"]
+    status, _, _ = app(*arguments.split(), inside=closed)
+    assert status == 0 and len((tmp_path / "r.csv").read_text().splitlines()) == 11
 
 
 def test_json_on_standard_output_stands_alone(app: App) -> None:
@@ -196,6 +258,14 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--camera 0,size=big --model net.xmodel", 2, "size=1280x720, fps=30, format=MJPG"),
         ("--source ftp://host/a.mp4 --model net.xmodel", 2, "ftp:// is not a source known here"),
         ("--source images --scenario server", 2, "--qps 100"),
+        ("--source v.avi --model net.xmodel --output v.avi", 2, "would be overwritten"),
+        ("--source images --model net.xmodel --json images/3/a.png", 2, "would be overwritten"),
+        ("--source images --model net.xmodel --output a.csv --output ./a.csv", 2, "written twice"),
+        ("--source http://[bad --model net.xmodel", 2, "http://...: not a URL"),
+        ("--source images --model net.xmodel --web a..b:80", 2, "--web a..b:80: "),
+        ("--camera \u00b2 --model net.xmodel", 2, "is not a camera number"),
+        ("--camera 99999999999999999999 --model net.xmodel", 2, "a camera is a number"),
+        ("--source images --threads 100000", 2, "64 at most"),
         ("--source images --qps 100", 2, "belong to --scenario server"),
         ("--source images --duration 3", 2, "--frames N ends any run"),
         ("--source images --json - --output -", 2, "would share standard output"),
@@ -213,11 +283,15 @@ def test_exit_status_and_one_line_for_what_goes_wrong(
     app: App, tmp_path: Path, arguments: str, status: int, message: str
 ) -> None:
     (tmp_path / "bad.xmodel").write_bytes((tmp_path / "net.xmodel").read_bytes())
+    _video(tmp_path / "v.avi", 3)
+    before = {path: path.read_bytes() for path in (tmp_path / "images").rglob("*.png")}
+    before[tmp_path / "v.avi"] = (tmp_path / "v.avi").read_bytes()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
     code, _, err = app(*arguments.split())
     assert code == status
     assert message in err and "Traceback" not in err
+    assert before == {path: path.read_bytes() for path in before}
     if message:
         assert err.startswith("classify: ")
         lines = err.splitlines()

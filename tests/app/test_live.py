@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ class Server:
         self.password: str | None = None
         self.stalls_after: int | None = None
         self.requests = 0
+        self.text_only = False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -66,7 +68,7 @@ class Server:
             handler.send_header("WWW-Authenticate", 'Basic realm="camera"')
             handler.end_headers()
             return
-        if handler.path == "/text":
+        if handler.path == "/text" or self.text_only:
             handler.send_response(200)
             handler.send_header("Content-Type", "text/html; charset=utf-8")
             handler.end_headers()
@@ -181,6 +183,35 @@ def test_without_time_to_come_back_it_ends_at_once(server: Server) -> None:
     server.frames_per_answer = 3
     with pytest.raises(CameraError, match="gives no more images after 3; the server ended"):
         list(live.MjpegSource(server.url(), reconnect=0.0))
+
+
+def test_what_comes_back_must_be_a_stream_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_PAUSES", (0.05,))
+    server.frames_per_answer = 3
+    source = live.MjpegSource(server.url(), reconnect=0.6)
+    frames = iter(source)
+    for _ in range(3):
+        next(frames)
+    server.text_only = True  # as from a proxy whose camera has gone
+    with pytest.raises(CameraError, match=r"did not come back in 0\.6 s"):
+        list(frames)
+    assert source.report()["lost"] == 1 and server.requests > 3
+
+
+def test_a_run_on_a_stream_that_ends(server: Server, repo_root: Path) -> None:
+    pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
+    server.frames_per_answer = 20
+    command = [sys.executable, str(repo_root / "app" / "classify.py"), "--quiet"]
+    done = subprocess.run(
+        [*command, "--source", server.url(), "--reconnect", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "stopped by an error" in done.stdout and "frames     20 in" in done.stdout
 
 
 def test_a_stream_that_falls_silent_is_lost(

@@ -115,6 +115,25 @@ def test_a_directory_of_images(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["seen"]
 
 
+def test_images_of_odd_shapes_and_long_names(tmp_path: Path) -> None:
+    output = open_output(f"{tmp_path / 'seen'}/")
+    for index, size in enumerate([(300, 1), (1, 9000), (9000, 1), (1, 1)]):
+        image = np.full((*size, 3), 200, np.uint8)
+        output.add(Result(Frame(index, "\u6f22" * 80, image), [("\u5b57" * 80, 1.0)]))
+    output.close()
+    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "seen").iterdir())]
+    assert len(pictures) == 4
+    assert all(each is not None and max(each.shape) <= 8192 for each in pictures)
+
+
+def test_an_old_video_stays_where_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "old.mp4").write_text("precious")
+    output = open_output(str(tmp_path / "old.mp4"))
+    output.add(_results()[2])
+    output.close()
+    assert (tmp_path / "old.mp4").read_text() == "precious"
+
+
 def test_an_unwritable_place_is_told_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"Not a directory|File exists"):

@@ -20,6 +20,7 @@ from app.lane import Lane, activate
 from app.model import Classifier, load_classifier
 from app.pipeline import FAILURES_IN_A_ROW, Pipeline
 from app.result import STAGES, Result
+from board.dpu import ModelError
 
 vart: Any = None  # the stand-in, once the fixture has put it in place
 
@@ -324,6 +325,43 @@ def test_runners_that_cannot_be_made_anew_are_given_up(
     _all_accounted_for(results, len(results))
     assert "no DPU core answers" in str(pipeline.error)
     assert pipeline.restarts <= 2 * FAILURES_IN_A_ROW
+
+
+def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other lane has run as far ahead as it may, and sleeps until a frame in front is done."""
+    good, bad = _lanes(classifier, 2)
+    collect = bad._runner.collect  # type: ignore[union-attr]
+
+    def fail_late(slot: int) -> np.ndarray:
+        collect(slot)
+        time.sleep(0.5)
+        raise RuntimeError("DPU timeout")
+
+    def not_again() -> None:
+        raise ModelError("no DPU core answers")
+
+    monkeypatch.setattr(bad._runner, "collect", fail_late)
+    monkeypatch.setattr(bad, "make_runner", not_again)
+    results, pipeline = _run(Synthetic(200), [bad, good])
+    _all_accounted_for(results, 200)
+    assert all(result.error is None for result in results) and pipeline.error is None
+
+
+def test_a_run_that_ends_because_no_runner_is_left_says_so(
+    classifier: Classifier, flaky: Flaky
+) -> None:
+    class Slow(Synthetic):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                time.sleep(0.01)  # the queue is empty when the last runner is given up
+                yield frame
+
+    flaky.raising = range(20, 10_000)
+    results, pipeline = _run(Slow(200), _lanes(classifier, 2))
+    _all_accounted_for(results, len(results))
+    assert len(results) < 200 and "DPU timeout" in str(pipeline.error)
 
 
 @given(

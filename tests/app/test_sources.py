@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.frames import CameraError, Frame, SourceError
+from app.frames import CameraError, Frame, SourceError, is_cut_off
 from app.jpeg_stream import JpegSplitter
 from app.live import CameraOptions, parse_camera, without_password
 from app.sources import open_source
@@ -210,6 +212,62 @@ def test_a_jpeg_that_is_cut_off_ends_where_the_next_begins() -> None:
     splitter = JpegSplitter()
     found = list(splitter.feed(first[:-30] + second + third[:50]))
     assert found == [first[:-30], second] and splitter.rest() == third[:50]
+
+
+def test_endless_headers_are_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jpeg_stream.LARGEST_JPEG", 10_000)
+    splitter = JpegSplitter()
+    assert list(splitter.feed(b"\xff\xd8")) == []
+    for _ in range(100):
+        assert list(splitter.feed(b"\xff\xe1\x03\xea" + b"x" * 1000)) == []
+    assert len(splitter.rest()) <= 11_000
+    assert list(splitter.feed(b"\xff\xd9" + _jpegs(1)[0])) == _jpegs(1)
+
+
+def test_a_fill_byte_does_not_cut_a_jpeg_off() -> None:
+    data = _jpegs(1)[0]
+    assert not is_cut_off(data[:2] + b"\xff" + data[2:]) and is_cut_off(data[:-10])
+
+
+def test_an_image_that_stands_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + kind + data + checksum
+
+    size = (30_000).to_bytes(4, "big")
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + size + b"\x08\x00\x00\x00\x00")
+    png += chunk(b"IDAT", zlib.compress(bytes(30_001 * 1000))) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(png)
+    (frame,) = _decoded(str(tmp_path))
+    assert frame.error == "not an image OpenCV can read"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://admin:pass#1@host/s",
+        "http://admin:pa/ss@host/",
+        "rtsp://admin:12?3@host/s",
+        "http://[bad",
+        "http://",
+    ],
+)
+def test_a_url_whose_password_is_in_doubt_is_not_shown(url: str) -> None:
+    with pytest.raises(SourceError, match="write / as %2F") as told:
+        open_source(url)
+    assert not any(part in str(told.value) for part in ("admin", "pass#", "pa/", "12?", "[bad"))
+
+
+def test_names_of_any_bytes_can_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xe9")
+    folder.mkdir()
+    _picture(tmp_path / "a.png").rename(folder / os.fsdecode(b"b\xe9.png"))
+    (frame,) = _decoded(str(tmp_path))
+    assert (frame.name, frame.folder, frame.error) == ("d\ufffd/b\ufffd.png", "d\ufffd", None)
+    assert open_source(str(folder)).name.endswith("d\ufffd/b\ufffd.png")
+    _video(tmp_path / "a.avi", 3).rename(folder / "a.avi")
+    with pytest.raises(SourceError, match="OpenCV opens no video by a name that is not UTF-8"):
+        open_source(str(folder / "a.avi"))
 
 
 def test_a_thumbnail_does_not_end_its_jpeg() -> None:

@@ -191,13 +191,35 @@ def _camera_option(key: str, value: str) -> Any:
     raise ValueError
 
 
-class CameraSource(LiveSource):
+class _CaptureSource(LiveSource):
+    """What OpenCV's VideoCapture reads; derived classes open it."""
+
+    _capture: Capture | None = None
+
+    def _take(self, capture: cv2.VideoCapture) -> None:
+        self._capture = Capture(capture)
+        self.fps = self._capture.fps
+
+    def _images(self) -> _Images:
+        assert self._capture is not None
+        while (image := self._capture.read()) is not None:
+            yield image
+
+    def _release(self) -> None:
+        if self._capture is not None:
+            self._capture.close()
+
+    def close(self) -> None:
+        super().close()
+        self._release()
+
+
+class CameraSource(_CaptureSource):
     """A V4L2 camera by number or /dev/videoN, with options."""
 
     def __init__(self, camera: str, reconnect: float = 0.0) -> None:
         device, self._options = parse_camera(camera)
         super().__init__(device, reconnect)
-        self._capture: Capture | None = None
         self._warnings: list[str] = []
         self._open()
 
@@ -206,8 +228,7 @@ class CameraSource(LiveSource):
         if not capture.isOpened():
             raise CameraError(f"camera {self.name} cannot be opened: {_camera_advice(self.name)}")
         self._set(capture)
-        self._capture = Capture(capture)
-        self.fps = self._capture.fps
+        self._take(capture)
         self._warnings = self._compare(capture)
 
     def _set(self, capture: cv2.VideoCapture) -> None:
@@ -239,21 +260,8 @@ class CameraSource(LiveSource):
             lines.append(f"{self.name}: asked for {asked.format}, the camera gives {given}")
         return lines
 
-    def _images(self) -> _Images:
-        assert self._capture is not None
-        while (image := self._capture.read()) is not None:
-            yield image
-
-    def _release(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-
     def warnings(self) -> list[str]:
         return self._warnings
-
-    def close(self) -> None:
-        super().close()
-        self._release()
 
 
 def _camera_advice(device: str) -> str:
@@ -308,13 +316,12 @@ def open_rtsp(url: str, reconnect: float) -> Source:
     return RtspSource(url, reconnect)
 
 
-class RtspSource(LiveSource):
+class RtspSource(_CaptureSource):
     """A network camera over RTSP, read by OpenCV's FFmpeg."""
 
     def __init__(self, url: str, reconnect: float) -> None:
         super().__init__(without_password(url), reconnect)
         self._url = url
-        self._capture: Capture | None = None
         self._open()
 
     def _open(self) -> None:
@@ -328,21 +335,7 @@ class RtspSource(LiveSource):
         capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, limits)
         if not capture.isOpened():
             raise CameraError(f"{self.name}: cannot be reached, or gives no video")
-        self._capture = Capture(capture)
-        self.fps = self._capture.fps
-
-    def _images(self) -> _Images:
-        assert self._capture is not None
-        while (image := self._capture.read()) is not None:
-            yield image
-
-    def _release(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-
-    def close(self) -> None:
-        super().close()
-        self._release()
+        self._take(capture)
 
 
 def open_http(url: str, reconnect: float) -> Source:

@@ -77,12 +77,23 @@ class Run:
         self._load = _load(options)
         self._source = ScenarioSource(source, self._load) if self._load else source
         self._top = options.top or (_TOP_ON_PAGE if _wants_page(options) else 1)
-        lanes = [Lane(classifier, self._top, options.in_flight) for _ in range(options.threads)]
-        slowest = max(lane.warm_up() for lane in lanes)
         self._figures = Figures()
         self._cores = load_profile().dpu_cores
+        self.pipeline = self._make_pipeline()
+        self._power = self._open_power(stack)
+        self._gauges = Gauges(self.pipeline, self._cores, self._power)
+        self._outputs = Outputs(tell)
+        stack.callback(self._outputs.close)
+        self._open_outputs()
+
+    def _make_pipeline(self) -> Pipeline:
+        options = self._options
+        lanes = [
+            Lane(self._classifier, self._top, options.in_flight) for _ in range(options.threads)
+        ]
+        slowest = max(lane.warm_up() for lane in lanes)
         limit = max(DEFAULT_TIME_LIMIT, _FIRST_JOBS_IN_LIMIT * slowest)
-        self.pipeline = Pipeline(
+        return Pipeline(
             self._source,
             lanes,
             self._consume,
@@ -91,11 +102,6 @@ class Run:
             time_limit=options.time_limit or limit,
             cores=self._cores,
         )
-        self._power = self._open_power(stack)
-        self._gauges = Gauges(self.pipeline, self._cores, self._power)
-        self._outputs = Outputs(tell)
-        stack.callback(self._outputs.close)
-        self._open_outputs()
 
     @property
     def reader_gone(self) -> bool:

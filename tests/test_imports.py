@@ -45,7 +45,7 @@ OPTIONAL = {
     "rich": {"app/terminal.py"},
     "starlette": {"app/web"},
     "uvicorn": {"app/web"},
-    "pynq": {"board/power_sources.py"},
+    "pynq": {"board/overlay.py", "board/power_sources.py"},
     "pynvml": {"board/power_sources.py"},
 }
 

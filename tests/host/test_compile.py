@@ -306,7 +306,8 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
     [
         (["none.xmodel"], "none.xmodel: no such file"),
         (["."], "quantised.xmodel: no such file; `python -m host export` writes it"),
-        (["{model}", "--target", "kv999"], "no target 'kv999'; there are zcu104, emulator"),
+        (["{model}", "--target", "kv999"], "no target 'kv999'; there are kv260, "),
+        (["{model}", "--target", "ultra96v2"], "names no target of AMD's compiler"),
         (["{model}", "--compiler", "none"], "none: no program that can be run"),
         (["{model}", "--compiler", "a", "--image", "b"], "exclude each other"),
         (["{model}", "--arch", "none.json"], "none.json: no such file"),

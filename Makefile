@@ -4,6 +4,8 @@
 # make lint    ruff and mypy
 # make bench   the benchmarks, as JSON on standard output
 # make study   every method, bit width and seed of host/study.toml, into results/
+# make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
+# make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
 # make setup   only set up; make clean removes .venv and results/
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
@@ -11,11 +13,12 @@
 
 PYTHON ?= python3
 PIP_FLAGS ?=
+BOARD ?= zcu104
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-board lint bench study clean
+.PHONY: help setup demo test test-board lint bench study overlay overlay-rebuild clean
 .DELETE_ON_ERROR:
 
 help:
@@ -71,6 +74,13 @@ study: $(VENV)/all.stamp
 
 bench: $(VENV)/all.stamp
 	@$(BIN)/python -m tests.benchmarks
+
+overlay: $(VENV)/all.stamp
+	$(BIN)/python -m host overlay $(BOARD) $(if $(FROM),--from '$(FROM)')
+
+# Never run so far: it needs Vitis 2022.1.
+overlay-rebuild:
+	$(MAKE) -C overlays/$(BOARD)/rebuild DPU_PYNQ='$(abspath $(DPU_PYNQ))'
 
 clean:
 	rm -rf $(VENV) $(BOARD_VENV) results build ./*.egg-info

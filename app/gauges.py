@@ -35,7 +35,7 @@ class Gauges:
         self._looks = 0
 
     def look(self) -> None:
-        """Take the queues' depths into account; called about ten times per second."""
+        """Take the queues' depths into account; called several times per second."""
         self._looks += 1
         for name, depth in self._pipeline.depths().items():
             summary = self._depths.setdefault(name, [0, 0])

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from app.pipeline import LOOK_SECONDS
 from app.result import Result
 
 FORMS = """\
@@ -42,16 +43,18 @@ class Output:
     Attributes
     ----------
     own_thread : so slow that it should not hold up the others
+    look_seconds : how often `look` is wanted
     """
 
     own_thread = False
+    look_seconds = LOOK_SECONDS
 
     def add(self, result: Result) -> None:
         """Take one result."""
         raise NotImplementedError
 
     def look(self) -> None:
-        """Called about ten times per second from the main thread: what is shown may be renewed."""
+        """Called from the main thread every `look_seconds`: what is shown may be renewed."""
 
     def close(self) -> None:
         """Complete what was written."""
@@ -111,6 +114,11 @@ class Outputs:
     def open(self, uri: str, output: Output) -> None:
         """Add an output; it is closed with the others."""
         self._writers.append(_Writer(uri, output))
+
+    @property
+    def look_seconds(self) -> float:
+        """How often `look` is wanted."""
+        return min((each.output.look_seconds for each in self._writers), default=LOOK_SECONDS)
 
     def add(self, result: Result) -> None:
         """Give a result to every output that has not failed."""

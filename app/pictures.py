@@ -121,6 +121,7 @@ def _as_file_name(text: str) -> str:
 class Window(Output):
     """A window with the newest frame; Q, Esc or closing it ends the run."""
 
+    look_seconds = 0.03
     _TITLE = "classify"
 
     def __init__(self, stop: Callable[[], None]) -> None:

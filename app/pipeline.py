@@ -40,7 +40,9 @@ FAILURES_IN_A_ROW = 10
 
 _SPARE_PERMITS = 2  # beyond the lanes' slots: results that wait for a slower one
 _JOIN_SECONDS = 2.0
-_LOOK_SECONDS = 0.1  # how often the main thread looks after the others
+LOOK_SECONDS = 0.25
+"""How often the main thread looks after the others: each time wakes it to cold caches."""
+
 _SWITCH_SECONDS = 1e-3  # a thread that has work waits no longer for one that computes
 
 
@@ -118,19 +120,21 @@ class Pipeline:
         # Nothing but a flag: a lock could be held by the very thread that the signal interrupts.
         self._stopping = True
 
-    def run(self, each_look: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self, each_look: Callable[[], None] = lambda: None, look_seconds: float = LOOK_SECONDS
+    ) -> None:
         """Run to the end of the source, or until `stop`.
 
         Parameters
         ----------
-        each_look : called about ten times per second, in the calling thread
+        each_look : called every `look_seconds` in the calling thread
         """
         cv2.setNumThreads(1)  # the lanes are the threads; OpenCV's own would only get in their way
         switch = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
             reader = self._start_threads()
-            while not self._finished.wait(_LOOK_SECONDS):
+            while not self._finished.wait(look_seconds):
                 self._look_after()
                 each_look()
         finally:

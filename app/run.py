@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import secrets
 import time
@@ -193,7 +194,11 @@ class Run:
     def go(self) -> None:
         """Run to the end; a live page that someone has opened stays until `stop`."""
         self._figures = Figures()  # its clock starts here
-        self.pipeline.run(self._look)
+        # What start-up has made stays: the collector need not go through it again and again.
+        gc.collect()
+        gc.freeze()
+        self.pipeline.run(self._look, self._outputs.look_seconds)
+        gc.unfreeze()
         self._interrupted = self._stop_asked
         if self._power:
             self._power.stop()

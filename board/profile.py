@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from board.toml_file import read_toml
+from board.toml_file import TomlError, read_toml
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 DEFAULT_BOARD = "zcu104"
@@ -24,6 +24,7 @@ class RailProfile:
     step_watts : resolution of its power readings, W
     volts : nominal (highest) voltage, V
     max_amps : the most that the regulator or the supply can give, A
+    meaning : what it feeds, "" where that is not known
     """
 
     name: str
@@ -33,11 +34,59 @@ class RailProfile:
     step_watts: float
     volts: float
     max_amps: float
+    meaning: str = ""
 
     @property
     def max_watts(self) -> float:
         """The most that the rail can carry, W."""
         return self.volts * self.max_amps
+
+
+@dataclass(frozen=True)
+class OverlayProfile:
+    """The overlay that puts the DPU into the board's FPGA.
+
+    Attributes
+    ----------
+    release : where it comes from, e.g. "DPU-PYNQ 2.5"
+    bitstream, metadata, xclbin : file names
+    firmware : where VART expects the xclbin on the board
+    config : the file that tells VART so
+    fingerprint : of the overlay's DPU, None where it is not known
+    """
+
+    release: str
+    bitstream: str
+    metadata: str
+    xclbin: str
+    firmware: str
+    config: str
+    fingerprint: int | None = None
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        """All its files; the metadata must have the bitstream's name and lie beside it."""
+        return self.bitstream, self.metadata, self.xclbin
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """What is known to go wrong on a board.
+
+    Attributes
+    ----------
+    name : short name
+    text : what happens, and why
+    remedy : what to do
+    where : file that is there while the hazard is, "" where it is always
+    threads : most threads with which it is avoided, None where fewer threads do not help
+    """
+
+    name: str
+    text: str
+    remedy: str
+    where: str = ""
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,19 +98,29 @@ class Profile:
     name : the board's name as its maker writes it
     dpu_name : DPU architecture, as compiled models name it in `dpu_name`
     dpu_cores : number of DPU cores in the board's usual overlay
-    dpu_clock_mhz : their clock, MHz
+    dpu_clock_mhz : their clock, MHz, None where it is not known
     fingerprints : `dpu_fingerprint` of compiled models -> the software release it belongs to
     rails : the power rails that can be measured; empty where the profile names none
     total_rail : the rail among them that feeds the whole board, None where there is none
+    overlay : the overlay with its DPU, None where the profile names none
+    hazards : what is known to go wrong
     """
 
     name: str
     dpu_name: str
     dpu_cores: int
-    dpu_clock_mhz: float
+    dpu_clock_mhz: float | None
     fingerprints: dict[int, str]
     rails: tuple[RailProfile, ...] = ()
     total_rail: str | None = None
+    overlay: OverlayProfile | None = None
+    hazards: tuple[Hazard, ...] = ()
+
+
+def board_names() -> list[str]:
+    """The boards that have a profile, the usual one first."""
+    names = sorted(path.stem for path in PROFILES.glob("*.toml"))
+    return sorted(names, key=lambda name: name != DEFAULT_BOARD)
 
 
 @cache
@@ -71,32 +130,46 @@ def load_profile(board: str = DEFAULT_BOARD) -> Profile:
     Raises
     ------
     TomlError
-        There is no such profile, or it is not TOML.
+        There is no such profile, it is not TOML, or what every profile must tell is missing.
     """
-    table = read_toml(PROFILES / f"{board}.toml")
+    path = PROFILES / f"{board}.toml"
+    try:
+        return _profile(read_toml(path))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise TomlError(f"{path}: not a board's profile: {error!r}") from error
+
+
+def _profile(table: dict[str, Any]) -> Profile:
     dpu = table["dpu"]
     power: dict[str, Any] = table.get("power", {})
     return Profile(
         name=table["name"],
         dpu_name=dpu["name"],
         dpu_cores=dpu["cores"],
-        dpu_clock_mhz=dpu["clock_mhz"],
-        fingerprints={int(key, 16): release for key, release in dpu["fingerprints"].items()},
+        dpu_clock_mhz=dpu.get("clock_mhz"),
+        fingerprints={int(key, 16): text for key, text in dpu.get("fingerprints", {}).items()},
         rails=tuple(RailProfile(**rail) for rail in power.get("rails", ())),
         total_rail=power.get("total_rail"),
+        overlay=_overlay(table["overlay"]) if "overlay" in table else None,
+        hazards=tuple(Hazard(**hazard) for hazard in table.get("hazards", ())),
     )
+
+
+def _overlay(table: dict[str, Any]) -> OverlayProfile:
+    told = table.get("fingerprint")
+    return OverlayProfile(**{**table, "fingerprint": None if told is None else int(told, 16)})
 
 
 def describe_target(dpu_name: str, fingerprint: int | None) -> str:
     """Return for a reader what a model was compiled for: "ZCU104, Vitis AI 2.x".
 
     A DPU without fingerprint, such as the emulator, is told by its name; an unknown one by
-    its number.
+    its number. Boards with equal DPUs share a fingerprint: the usual board's name is then told.
     """
     if fingerprint is None:
         return dpu_name
-    for path in sorted(PROFILES.glob("*.toml")):
-        profile = load_profile(path.stem)
+    for board in board_names():
+        profile = load_profile(board)
         if fingerprint in profile.fingerprints:
             return f"{profile.name}, {profile.fingerprints[fingerprint]}"
     return f"an unknown DPU with fingerprint {fingerprint:#x}"

@@ -1,4 +1,4 @@
-"""Command line of the workstation: `python -m host train | study | export | compile`."""
+"""Command line of the workstation: `python -m host train | study | export | compile | overlay`."""
 
 from __future__ import annotations
 
@@ -168,6 +168,32 @@ def compile_(
     print("\n".join(f"  {fact}" for fact in figures["checks"]))
 
 
+@app.command()
+def overlay(
+    board: Annotated[str, typer.Argument(help="the board, such as zcu104")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="directory that has the files: download nothing")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory; default: overlays/BOARD/files")
+    ] = None,
+    url: Annotated[
+        str, typer.Option(help="https address before each file's name, instead of the maker's")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Fetch a board's overlay, or take local files, verify it and put it in place."""
+    from host.overlay import place_overlay
+
+    figures = place_overlay(board, source, output, url, _tell)
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"{figures['output']}: {figures['release']}, {', '.join(figures['files'])}")
+    print(f"  md5 as published; sha256 {figures['pins']}")
+    print("  next, on the board and as root: python -m board.overlay load DIR")
+
+
 def _print_command(command: list[str] | None, as_json: bool) -> None:
     import shlex
 
@@ -220,10 +246,10 @@ def _status(error: Exception) -> int | None:
     # By name: what raises them is imported only where a command needs it, and Typer has taken
     # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"Abort", "CompileError", "ExportError", "Interrupted", "OSError"}:
+    if names & {"Abort", "CompileError", "ExportError", "Interrupted", "OSError", "OverlayError"}:
         return FAILED
     wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
-             "CompileUsageError", "XmodelError"}  # fmt: skip
+             "CompileUsageError", "OverlayUsageError", "XmodelError"}  # fmt: skip
     return WRONG_USE if names & wrong else None
 
 

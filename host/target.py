@@ -61,13 +61,15 @@ def load_target(name: str) -> Target:
     Raises
     ------
     CompileUsageError
-        There is none of that name.
+        There is none of that name, or its profile does not tell how to compile for it.
     """
     if name == EMULATOR:
         return Target(EMULATOR, EMULATOR_DPU_NAME, {})
     if name not in target_names():
         raise CompileUsageError(f"no target {name!r}; there are {', '.join(target_names())}")
     table = read_toml(PROFILES / f"{name}.toml")
+    if "compiler" not in table:
+        raise CompileUsageError(f"{name}: its profile names no target of AMD's compiler")
     compiler = table["compiler"]
     return Target(
         name=table["name"],

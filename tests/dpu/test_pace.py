@@ -250,7 +250,7 @@ def test_boards_are_known_by_their_profiles(demo_model: Path) -> None:
     part = _part(xir.Graph.deserialize(demo_model))
     assert pace(part) == latency.job_seconds(part, 300)
     for name in ("zcu105", "", "../profiles/zcu104"):
-        with pytest.raises(DpuError, match=r"no board .*; there are kv260, ultra96v2, zcu102, zcu104$"):
+        with pytest.raises(DpuError, match=r"no board .*; there are kv260, .*zcu104$"):
             latency.board_pace(name)
 
 

@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _advice(message: str) -> str:
-    if "one of the arguments --camera --source is required" in message:
+    if "says where frames come from" in message:
         return "\ntry: classify.py --camera, or: classify.py --source photos/ (--help tells more)"
     if "not allowed with argument" in message:
         return "; give one of them"
@@ -77,6 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End the program where options do not go together."""
+    if options.source is None:
+        parser.error("--camera or --source says where frames come from")
     if "" in (options.source, *options.output):
         parser.error("a source or output is empty; is a variable of the shell not set?")
     if options.scenario == "server" and options.qps is None:
@@ -90,7 +92,9 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(group: argparse._ArgumentGroup) -> None:
-    one = group.add_mutually_exclusive_group(required=True)
+    one = (
+        group.add_mutually_exclusive_group()
+    )  # that one is given `check` sees: typing errors first
     one.add_argument(
         "--camera",
         dest="source",

@@ -84,7 +84,7 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
     if power is None:
         return
     if power["watts"] is None:
-        yield f"power      not measured: {power['reason']}"
+        yield f"power      not measured: {power['reason'].removeprefix('power is not measured: ')}"
         return
     text = f"power      {power['watts']:.2f} W ({power['source']}, {power['total_rail']})"
     if power["joules_per_frame"] is not None:

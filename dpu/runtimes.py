@@ -9,6 +9,7 @@ side, one thread each.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from functools import cache
 from typing import Any, Protocol
@@ -133,10 +134,19 @@ _import_lock = threading.Lock()
 
 @cache
 def _import_openvino() -> Any:
+    # With this module OpenVINO's import writes into the user's home and sends usage data; without
+    # it OpenVINO takes a stub of its own.
+    telemetry = sys.modules.get("openvino_telemetry", ...)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError:
         return None
+    finally:
+        if telemetry is ...:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = telemetry
     # pybind11 sets up its numpy interface at the first array that passes. Two threads that do
     # so at once lock each other out, one with the GIL and one with the set-up: do it here.
     openvino.Tensor(np.zeros(1, np.float32)).data.sum()

@@ -241,7 +241,8 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        ("", 2, "one of the arguments --camera --source is required"),
+        ("", 2, "--camera or --source says where frames come from\ntry: classify.py --camera"),
+        ("--sorce images", 2, "unrecognized arguments: --sorce images"),
         ("--source images --camera", 2, "not allowed with"),
         ("--source images --threads 0", 2, "0 is not a whole number of at least 1"),
         ("--source nowhere --model net.xmodel", 2, "nowhere: no such file or directory"),

@@ -37,8 +37,11 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"speed      {report['fps']:.1f} fps, {report['threads']} threads"
     pace = report.get("realtime")
     if pace:
-        late = f", {pace['late']} of {pace['jobs']} jobs later than that" if pace["late"] else ""
-        yield f"paced as   {pace['board']}, {pace['job_ms']:.3f} ms a job, predicted{late}"
+        late = f"; the emulation took longer in {pace['late']} of {pace['jobs']}"
+        yield (
+            f"paced as   {pace['board']}: {pace['job_ms']:.3f} ms a job, predicted"
+            f"{late if pace['late'] else ''}"
+        )
     scenario = report.get("scenario")
     if not scenario:
         return

@@ -51,7 +51,8 @@ class ImageSource(Source):
             yield Frame(index, name, folder=folder, decode=partial(read_image, path))
 
     def reads(self, path: Path) -> bool:
-        return path.resolve() in {each.resolve() for each in self._paths}
+        # Most outputs are new files, for which a hundred thousand images need not be looked at.
+        return path.exists() and path.resolve() in {each.resolve() for each in self._paths}
 
 
 class VideoSource(Source):

@@ -24,7 +24,8 @@ from app.scenario import Load, ScenarioSource, verdict
 from app.sources import open_source
 from app.terminal import open_terminal
 from board.power import Power, open_power
-from board.profile import load_profile
+from board.profile import load_profile, thread_advice
+from board.provider import find_provider
 from board.realtime import Realtime
 from board.system import board_facts
 
@@ -81,6 +82,10 @@ class Run:
         self._figures = Figures()
         self._cores = load_profile().dpu_cores
         self.pipeline = self._make_pipeline()
+        if not find_provider().is_emulation:
+            machine = board_facts()["board"]
+            for line in thread_advice(load_profile(), str(machine or ""), options.threads):
+                tell(line)
         self._power = self._open_power(stack)
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
         self._outputs = Outputs(tell)

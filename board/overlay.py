@@ -29,7 +29,15 @@ from pathlib import Path
 from typing import Any
 
 from board import dpu
-from board.profile import DEFAULT_BOARD, Hazard, OverlayProfile, Profile, board_names, load_profile
+from board.profile import (
+    DEFAULT_BOARD,
+    Hazard,
+    OverlayProfile,
+    Profile,
+    board_names,
+    hazards_here,
+    load_profile,
+)
 from board.toml_file import TomlError, read_toml
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -326,9 +334,7 @@ def check_model(site: Site, file: ModelFile, queried: int | None = None) -> str:
 
 def hazards_of(site: Site) -> Iterator[Hazard]:
     """What can go wrong here: hazards that are always there, and those whose file is."""
-    for hazard in site.profile.hazards:
-        if not hazard.where or site.system(hazard.where).exists():
-            yield hazard
+    yield from hazards_here(site.profile, site.root)
 
 
 def _advice(hazard: Hazard) -> str:

@@ -123,6 +123,32 @@ def board_names() -> list[str]:
     return sorted(names, key=lambda name: name != DEFAULT_BOARD)
 
 
+def hazards_here(profile: Profile, root: Path = Path("/")) -> list[Hazard]:
+    """Return what can go wrong here: hazards that are always there, and those whose file is."""
+    return [
+        hazard
+        for hazard in profile.hazards
+        if not hazard.where or (root / hazard.where.lstrip("/")).exists()
+    ]
+
+
+def thread_advice(profile: Profile, machine: str | None, threads: int) -> list[str]:
+    """Return a line for each hazard that so many threads bring about.
+
+    Parameters
+    ----------
+    machine : the model that the device tree names; on another board nothing is known
+    threads : that keep DPU cores busy
+    """
+    if profile.name not in (machine or ""):
+        return []
+    return [
+        f"{hazard.name}: {hazard.text}; {hazard.remedy}: --threads {hazard.threads}"
+        for hazard in hazards_here(profile)
+        if hazard.threads is not None and threads > hazard.threads
+    ]
+
+
 @cache
 def load_profile(board: str = DEFAULT_BOARD) -> Profile:
     """Return the profile of a board, by its file name without suffix.

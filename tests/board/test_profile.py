@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from board import profile as profiles
-from board.profile import board_names, describe_target, load_profile
+from board.profile import board_names, describe_target, load_profile, thread_advice
 from board.toml_file import TomlError
 
 
@@ -84,3 +84,12 @@ def test_a_bad_profile_is_one_line(
     finally:
         load_profile.cache_clear()
     assert "\n" not in str(caught.value)
+
+
+def test_threads_that_can_brown_the_board_out_are_told() -> None:
+    profile = load_profile("zcu104")
+    (line,) = thread_advice(profile, "ZynqMP ZCU104 RevC", threads=4)
+    assert "dpu_sw_optimize.sh" in line and line.endswith("--threads 1")
+    assert thread_advice(profile, "ZynqMP ZCU104 RevC", threads=1) == []
+    assert thread_advice(profile, None, threads=4) == []  # a PC
+    assert thread_advice(profile, "Avnet Ultra96-V2", threads=4) == []

@@ -6,6 +6,8 @@
 # make study   every method, bit width and seed of host/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
+# make deploy BOARD=zcu104 HOST=user@board [MODEL=dir]   put a release onto the board, by SSH and rsync
+# make rollback HOST=user@board          go back to the release before
 # make setup   only set up; make clean removes .venv and results/
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
@@ -18,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-board lint bench study overlay overlay-rebuild clean
+.PHONY: help setup demo test test-board lint bench study overlay overlay-rebuild deploy rollback clean
 .DELETE_ON_ERROR:
 
 help:
@@ -81,6 +83,15 @@ overlay: $(VENV)/all.stamp
 # Never run so far: it needs Vitis 2022.1.
 overlay-rebuild:
 	$(MAKE) -C overlays/$(BOARD)/rebuild DPU_PYNQ='$(abspath $(DPU_PYNQ))'
+
+# HOST may name several boards, MODEL a directory of `python -m host compile`.
+deploy: $(VENV)/all.stamp
+	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
+	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST)
+
+rollback: $(VENV)/all.stamp
+	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
+	@$(BIN)/python -m host rollback $(HOST)
 
 clean:
 	rm -rf $(VENV) $(BOARD_VENV) results build ./*.egg-info

@@ -1,4 +1,4 @@
-"""Command line of the workstation: `python -m host train | study | export | compile | overlay`."""
+"""Command line of the workstation: `python -m host train | study | export | compile | ...`."""
 
 from __future__ import annotations
 
@@ -194,6 +194,64 @@ def overlay(
     print("  next, on the board and as root: python -m board.overlay load DIR")
 
 
+@app.command()
+def deploy(
+    hosts: Annotated[list[str], typer.Argument(help="user@host, or names of ~/.ssh/config")],
+    model: Annotated[Path, typer.Option(help="model directory or .xmodel")] = Path("app/demo"),
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
+    wheels: Annotated[
+        Path | None, typer.Option(help="directory of wheels for what boards lack: no downloads")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="a finding of the check that is no obstacle")
+    ] = None,
+    ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
+    bandwidth: Annotated[int, typer.Option(min=0, help="most KiB/s; 0: no limit")] = 0,
+    service: Annotated[
+        str, typer.Option(help="arguments of classify.py, to be run as a systemd service")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands only")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
+) -> int:
+    """Put a release onto one or several boards; what runs there stays if anything fails."""
+    from host import deploy as deploying
+
+    accepted = tuple(accept or ())
+    plan = deploying.Plan(board, model, wheels, ssh_config, accepted, bandwidth, service)
+    if dry_run:
+        print("\n".join(deploying.dry_run(hosts, plan)))
+        return DONE
+    return _print_reports(deploying.deploy(hosts, plan, _tell), as_json)
+
+
+@app.command()
+def rollback(
+    hosts: Annotated[list[str], typer.Argument(help="user@host, or names of ~/.ssh/config")],
+    ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
+) -> int:
+    """Go back to the release before, on one or several boards; once more undoes it."""
+    from host import deploy as deploying
+
+    return _print_reports(deploying.rollback(hosts, ssh_config), as_json)
+
+
+def _print_reports(reports: list[Any], as_json: bool) -> int:
+    """Print what became of each host; returns the exit status."""
+    if as_json:
+        print(json.dumps([vars(report) for report in reports], indent=2))
+    for report in reports:
+        for warning in report.warnings:
+            _tell(f"{report.host}: warning: {warning}")
+        if report.error:
+            _tell(f"{report.host}: failed: {report.error}")
+        elif not as_json:
+            smoke = f"; {report.smoke}" if report.smoke else ""
+            print(f"{report.host}: {report.state}: {report.release}, {report.sent_bytes:,} bytes "
+                  f"sent, {report.seconds:.1f} s{smoke}")  # fmt: skip
+    return FAILED if any(report.error for report in reports) else DONE
+
+
 def _print_command(command: list[str] | None, as_json: bool) -> None:
     import shlex
 
@@ -246,10 +304,12 @@ def _status(error: Exception) -> int | None:
     # By name: what raises them is imported only where a command needs it, and Typer has taken
     # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"Abort", "CompileError", "ExportError", "Interrupted", "OSError", "OverlayError"}:
+    if names & {"Abort", "CompileError", "DeployError", "ExportError", "Interrupted", "OSError",
+                "OverlayError"}:  # fmt: skip
         return FAILED
     wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
-             "CompileUsageError", "OverlayUsageError", "XmodelError"}  # fmt: skip
+             "CompileUsageError", "DeployUsageError", "OverlayUsageError",
+             "XmodelError"}  # fmt: skip
     return WRONG_USE if names & wrong else None
 
 

@@ -1,0 +1,719 @@
+"""Put a release onto boards by SSH and rsync, and go back to the one before.
+
+    python -m host deploy xilinx@board --model models/mine
+    python -m host rollback xilinx@board
+
+On the board everything lies below ~/tutelage: `releases/<hash>` holds a release with its venv,
+`current` and `previous` are symbolic links to releases. A release is the application, the
+board's side, the overlay, the model and the Python packages that the board lacks; its name is the
+hash of its files, so that a second deployment of the same finds nothing to do. It is copied and
+tried as `releases/.<hash>.<token>.partial`; the link is switched last, in one step. Where the
+connection was lost, a later run links what lies in such a directory into one of its own: an rsync
+that still hangs on the board may write there. The board's own packages are never touched, and it
+needs no internet.
+
+SSH and rsync are the system's, with the user's own configuration; host keys are always checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from host.config import read_toml
+from host.target import PROFILES
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = 3  # releases that stay on a board
+
+# What CPU operators need of dpu/ on the board, see CONTRIBUTING.md.
+_DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "windows.py")
+_SUMS = "SHA256SUMS"
+_SKIPPED = {"__pycache__", "rebuild"}
+
+# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
+# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
+_CARRIED = {"psutil": "psutil>=5.9", "starlette": "starlette>=0.40", "uvicorn": "uvicorn>=0.30",
+            "rich": "rich>=13.0"}  # fmt: skip
+_FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
+
+_PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
+_SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5",
+                "ServerAliveCountMax=2")  # fmt: skip
+_LOST = 255  # ssh's status for a connection that was refused or lost
+_SPARE_BYTES = 32 << 20
+_MOST_CLOCK_SECONDS = 86400.0
+_STEP_SECONDS = 600
+_SMOKE_SECONDS = 120
+_MOST_LINKED = 20  # rsync's own limit of --link-dest
+
+ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint")
+"""Findings that --accept turns into warnings."""
+
+Say = Callable[[str], None]
+
+
+class DeployError(RuntimeError):
+    """A board could not be deployed to; one line. What ran there still does."""
+
+
+class DeployUsageError(ValueError):
+    """What was asked for cannot be; the text is one line."""
+
+
+class ConnectionLost(DeployError):
+    """SSH did not come through, or no longer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is deployed, and how.
+
+    Attributes
+    ----------
+    board : the board's profile, by name
+    model : model directory or .xmodel
+    wheels : directory of wheels for what boards lack; None for the package index
+    ssh_config : file for ssh -F; None for the user's own
+    accepted : findings that do not hold up the deployment
+    bandwidth : most KiB/s, 0 for no limit
+    service : arguments of app/classify.py as a systemd service; "" leaves services alone, but
+        one that is there is restarted
+    """
+
+    board: str
+    model: Path
+    wheels: Path | None = None
+    ssh_config: Path | None = None
+    accepted: tuple[str, ...] = ()
+    bandwidth: int = 0
+    service: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a board that is not as it should be."""
+
+    name: str
+    text: str
+    fatal: bool
+
+
+@dataclass
+class Report:
+    """What became of one host; `state` is deployed, unchanged, rolled back or failed."""
+
+    host: str
+    state: str = "failed"
+    release: str = ""
+    previous: str = ""
+    error: str = ""
+    smoke: str = ""
+    sent_bytes: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
+    """Deploy to all hosts at once; each has its report, in the given order.
+
+    Raises
+    ------
+    DeployUsageError
+        A host, the board, the model or an accepted finding is not one.
+    """
+    _check_plan(hosts, plan)
+    packages = Packages(plan.wheels)
+    return _on_all(hosts, lambda host, report: _deploy_to(host, plan, packages, report, say))
+
+
+def rollback(hosts: list[str], ssh_config: Path | None) -> list[Report]:
+    """Switch every host to the release before; again switches back.
+
+    Raises
+    ------
+    DeployUsageError
+        A host is not one.
+    """
+    _check_hosts(hosts)
+
+    def back(host: str, report: Report) -> None:
+        remote = Remote(host, ssh_config)
+        report.previous, report.release = remote.sh(_ROLLBACK).split()
+        remote.sh(_RESTART)
+        report.state = "rolled back"
+
+    return _on_all(hosts, back)
+
+
+def dry_run(hosts: list[str], plan: Plan) -> list[str]:
+    """The commands that `deploy` would run, in order; nothing is run.
+
+    Raises
+    ------
+    DeployUsageError
+        As `deploy`.
+    """
+    _check_plan(hosts, plan)
+    lines, place = [], ".HASH.TOKEN.partial"
+    for host in hosts:
+        remote = Remote(host, plan.ssh_config)
+        lines += [
+            shlex.join(remote.ssh(_check_command(_profile(plan.board)))) + " < board/check.py",
+            shlex.join(remote.rsync(Path("STAGE"), place, ["CURRENT"], plan.bandwidth)),
+            shlex.join(remote.ssh(_venv_script(place, "PYTHON", None))),
+            shlex.join(remote.ssh(_smoke_script(place, _model_path(plan), True))),
+            shlex.join(remote.ssh(_switch_script("HASH", place))),
+        ]
+    return lines
+
+
+def _check_hosts(hosts: list[str]) -> None:
+    for host in hosts:
+        if not re.fullmatch(r"[\w][\w.@-]*", host):
+            raise DeployUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
+    if len(set(hosts)) != len(hosts):
+        raise DeployUsageError("a host is named twice")
+    for tool in ("ssh", "rsync"):
+        if shutil.which(tool) is None:
+            raise DeployUsageError(f"{tool} is not installed on this machine")
+
+
+def _check_plan(hosts: list[str], plan: Plan) -> None:
+    _check_hosts(hosts)
+    if plan.board not in {path.stem for path in PROFILES.glob("*.toml")}:
+        raise DeployUsageError(f"no board {plan.board!r}")
+    if not plan.model.exists():
+        raise DeployUsageError(f"{plan.model}: no such model")
+    if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
+        raise DeployUsageError(f"{plan.model}: has no model.xmodel; python -m host compile first")
+    try:
+        shlex.split(plan.service)
+    except ValueError as error:
+        raise DeployUsageError(f"--service: {error}") from error
+    if not plan.service.isprintable():
+        raise DeployUsageError("--service: one line of printable characters")
+    for name in plan.accepted:
+        if name not in ACCEPTABLE:
+            raise DeployUsageError(f"--accept {name}: can be {', '.join(ACCEPTABLE)}")
+
+
+def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Report]:
+    def one(host: str) -> Report:
+        report, start = Report(host), time.monotonic()
+        try:
+            work(host, report)
+        except (DeployError, OSError) as error:
+            report.error = str(error).splitlines()[0]
+        report.seconds = round(time.monotonic() - start, 2)
+        return report
+
+    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
+        return list(pool.map(one, hosts))
+
+
+def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
+    remote, profile = Remote(host, plan.ssh_config), _profile(plan.board)
+    report.facts = _ask(remote, profile)
+    with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
+        stage = Path(folder)
+        _gather(stage, plan, packages.for_board(report.facts))
+        # Its venv is part of a release: another Python on the board makes another release.
+        (stage / "python.txt").write_text(
+            "{executable} {python} {machine}\n".format(**report.facts)
+        )
+        name, size = _seal(stage)
+        _judge(report, profile, size, plan.accepted)
+        state = remote.state(name)
+        report.release, report.previous = name, state.current
+        if state.current == name:
+            report.state = "unchanged"
+            return
+        say(f"{host}: {name}, {size:,} bytes")
+        place = _install(remote, stage, state, plan, report)
+        remote.sh(_switch_script(name, place))
+        _serve(remote, plan, report)
+        report.state = "deployed"
+    _tidy(remote, report, state.partial)
+
+
+def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Report) -> str:
+    """Copy a release, make its venv, try it; returns where it lies, "" where it lay already."""
+    profile = _profile(plan.board)
+    place = "" if state.complete else f".{report.release}.{secrets.token_hex(4)}.partial"
+    try:
+        if place:
+            linked = [name for name in (state.current, *state.partial) if name]
+            report.sent_bytes = remote.copy(stage, place, linked, plan.bandwidth)
+            facts = report.facts
+            remote.sh(_venv_script(place, facts["executable"], facts["extra_path"]))
+        report.smoke = _smoke(remote, place or report.release, plan, profile, report)
+    except ConnectionLost:
+        raise  # what is there already serves the next run
+    except DeployError:
+        if place:
+            remote.discard(place)
+        raise
+    return place
+
+
+def _serve(remote: Remote, plan: Plan, report: Report) -> None:
+    """Start or restart the service; where that fails, the old release runs again."""
+    try:
+        if plan.service:
+            unit = _unit(report.facts["home"], _model_path(plan), plan.service)
+            remote.sh(_SERVICE, unit)
+        else:
+            remote.sh(_RESTART)
+    except ConnectionLost:
+        raise
+    except DeployError as error:
+        if report.previous:
+            remote.sh(_ROLLBACK)
+            remote.sh(f"{_UNIT_BACK}; {_RESTART} || true")
+        raise DeployError(f"service: {error}") from error
+
+
+def _unit(home: str, model: str, arguments: str) -> str:
+    """The service's unit file."""
+    current = f"{home}/tutelage/current"
+    words = [f"{current}/.venv/bin/python", "app/classify.py", "--model", model]
+    quoted = [json.dumps(word, ensure_ascii=False).replace("%", "%%").replace("$", "$$")
+              for word in (*words, *shlex.split(arguments))]  # fmt: skip
+    return (
+        "# Written by `python -m host deploy`.\n"
+        "[Unit]\nDescription=Tutelage\nAfter=network.target\n\n"
+        f"[Service]\nWorkingDirectory={current}\nExecStart={' '.join(quoted)}\n"
+        "Restart=on-failure\nRestartSec=5\n\n[Install]\nWantedBy=multi-user.target\n"
+    )
+
+
+def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
+    try:
+        for place in partial:
+            remote.sh(f"rm -rf tutelage/releases/{place}")
+        remote.sh(_PRUNE)
+    except DeployError as error:
+        report.warnings.append(f"old releases were not removed: {error}")
+
+
+def _profile(board: str) -> dict[str, Any]:
+    return read_toml(PROFILES / f"{board}.toml")
+
+
+# -- the board --------------------------------------------------------------------------------
+
+
+def _check_command(profile: dict[str, Any]) -> str:
+    """Shell command that runs check.py, which comes on standard input, by the image's Python."""
+    overlay = profile.get("overlay", {})
+    arguments = []
+    if overlay:
+        arguments += ["--config", overlay["config"], "--firmware", overlay["firmware"]]
+    for hazard in profile.get("hazards", ()):
+        arguments += ["--path", hazard["where"]] if hazard.get("where") else []
+    return (f"p={_PYNQ_PYTHON}; [ -x $p ] || p=python3; "
+            f"exec $p - {shlex.join(arguments)}")  # fmt: skip
+
+
+def _ask(remote: Remote, profile: dict[str, Any]) -> dict[str, Any]:
+    script = (ROOT / "board" / "check.py").read_text(encoding="utf-8")
+    try:
+        facts: dict[str, Any] = json.loads(remote.sh(_check_command(profile), script))
+    except ValueError as error:
+        raise DeployError(f"{remote.host}: its answer to the check is no JSON") from error
+    facts["clock_off"] = facts["time"] - time.time()
+    return facts
+
+
+def _judge(report: Report, profile: dict[str, Any], size: int, accepted: tuple[str, ...]) -> None:
+    findings = list(findings_of(report.facts, profile, size))
+    fatal = [f for f in findings if f.fatal and f.name not in accepted]
+    report.warnings += [f"{f.name}: {f.text}" for f in findings if f not in fatal]
+    if fatal:
+        raise DeployError("; ".join(f"{f.name}: {f.text}" for f in fatal))
+
+
+def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> Iterator[Finding]:
+    """What speaks against a release of `size` bytes on a board, and what its user should know."""
+    modules, version = facts["modules"], tuple(map(int, facts["python"].split(".")[:2]))
+    if profile["name"].lower() not in (facts["model"] or "").lower():
+        yield Finding("model", f"is {facts['model'] or 'unknown'}, not a {profile['name']}", True)
+    if version < (3, 10):
+        yield Finding("python", f"is {facts['python']}; 3.10 is needed", True)
+    if not facts["rsync"]:
+        yield Finding("rsync", "is not installed on the board; apt install rsync there", True)
+    for names, group in ((("numpy", "cv2"), "packages"), (("vart", "xir"), "vart"),
+                         (("pynq",), "pynq")):  # fmt: skip
+        missing = [name for name in names if modules[name] is None]
+        if missing:
+            yield Finding(group, f"{' and '.join(missing)} cannot be imported there", True)
+    if facts["free_bytes"] < 2 * size + _SPARE_BYTES:
+        yield Finding("disk", f"{facts['free_bytes']:,} bytes are free in {facts['home']}; "
+                      f"{2 * size + _SPARE_BYTES:,} are needed", True)  # fmt: skip
+    if abs(facts["clock_off"]) > _MOST_CLOCK_SECONDS:
+        yield Finding("clock", f"is {facts['clock_off'] / 86400:+.0f} days off; set it", True)
+    yield from _dpu_findings(facts, profile)
+
+
+def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    overlay = profile.get("overlay")
+    if overlay:
+        wanted, expected = f"firmware: {overlay['firmware']}", overlay.get("fingerprint")
+        if facts["config"] != wanted:
+            yield Finding("config", f"{overlay['config']} is not the line {wanted!r}, which can "
+                          "crash the board; see board/overlay.py", True)  # fmt: skip
+        if facts["fingerprint"] is None:
+            yield Finding("dpu", "the DPU's fingerprint cannot be asked for there", False)
+        elif expected and facts["fingerprint"] != int(expected, 16):
+            yield Finding("fingerprint", f"the DPU has {facts['fingerprint']:#x}, "
+                          f"{overlay['release']} {expected}", True)  # fmt: skip
+    for hazard in profile.get("hazards", ()):
+        if not hazard.get("where") or facts["paths"].get(hazard["where"]):
+            yield Finding(hazard["name"], f"{hazard['text']}; {hazard['remedy']}", False)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a board has: the current release ("" for none), whether the new one is there already,
+    and the directories that broken-off runs of it left."""
+
+    current: str
+    complete: bool
+    partial: list[str]
+
+
+class Remote:
+    """One board, reached by the system's ssh and rsync."""
+
+    def __init__(self, host: str, config: Path | None) -> None:
+        self.host = host
+        self._ssh = ["ssh", *(("-F", str(config)) if config else ())]
+        for option in _SSH_OPTIONS:
+            self._ssh += ["-o", option]
+
+    def ssh(self, command: str) -> list[str]:
+        """The command line that runs a shell command on the board."""
+        return [*self._ssh, self.host, f"sh -c {shlex.quote(command)}"]
+
+    def rsync(self, stage: Path, place: str, linked: list[str], bandwidth: int) -> list[str]:
+        """The command line that copies a release; what `linked` have already is linked there."""
+        command = ["rsync", "-rltp", "--delete", "--exclude=/.venv", "--partial", "--timeout=60",
+                   "--stats", "-e", shlex.join(self._ssh)]  # fmt: skip
+        command += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
+        if bandwidth:
+            command.append(f"--bwlimit={bandwidth}")
+        return [*command, f"{stage}/", f"{self.host}:tutelage/releases/{place}/"]
+
+    def sh(self, command: str, text: str = "") -> str:
+        """Run a shell command on the board; returns its output.
+
+        Raises
+        ------
+        ConnectionLost
+            The board is not reached, is not the one that is known, or went away.
+        DeployError
+            The command failed.
+        """
+        return self._run(self.ssh(command), text, (_LOST,))
+
+    def state(self, name: str) -> State:
+        """What the board has, where `name` is to be deployed.
+
+        Raises
+        ------
+        ConnectionLost, DeployError
+            As `sh`.
+        """
+        answer = self.sh(
+            "mkdir -p tutelage/releases && cd tutelage && "
+            'echo "current $(readlink current)"; ls -1a releases'
+        ).splitlines()
+        current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
+        partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
+        left = [line for line in answer[1:] if partial.fullmatch(line)]
+        return State(current[1] if current else "", name in answer[1:], left)
+
+    def copy(self, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
+        """Copy a release and verify it there; returns the bytes that were sent.
+
+        Raises
+        ------
+        ConnectionLost, DeployError
+            As `sh`.
+        """
+        # 12, 30: rsync's own words for a connection that broke or hung.
+        told = self._run(self.rsync(stage, place, linked, bandwidth), "", (_LOST, 12, 30))
+        self.sh(f"cd tutelage/releases/{place} && sha256sum -c --quiet {_SUMS}")
+        sent = re.search(r"Total bytes sent: ([\d,.]+)", told)
+        return int(re.sub(r"\D", "", sent[1])) if sent else 0
+
+    def discard(self, place: str) -> None:
+        """Remove what was copied, as far as that goes."""
+        try:
+            self.sh(f"rm -rf tutelage/releases/{place}")
+        except DeployError:
+            return
+
+    def _run(self, command: list[str], text: str, lost: tuple[int, ...]) -> str:
+        try:
+            done = subprocess.run(command, input=text, capture_output=True, text=True,
+                                  errors="replace", timeout=_STEP_SECONDS)  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise ConnectionLost(f"no answer within {_STEP_SECONDS} s") from error
+        if done.returncode == 0:
+            return done.stdout
+        reason = _reason(done.stderr) or f"{command[0]} ends with status {done.returncode}"
+        full = "No space left on device" in done.stderr
+        kind = ConnectionLost if done.returncode in lost and not full else DeployError
+        raise kind("the board's disk is full: No space left on device" if full else reason)
+
+
+def _reason(text: str) -> str:
+    """The line of an error output that tells most: the last that is not rsync's summary."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("rsync error:", "rsync: connection"))]
+    return (telling or lines or [""])[-1]
+
+
+# -- shell scripts that run in the home directory on the board ----------------------------------
+
+
+def _venv_script(place: str, python: str, extra: str | None) -> str:
+    """Make the release's venv: the system's packages, the image's own venv's, those carried."""
+    lines = [
+        f"set -e; cd tutelage/releases/{place}",
+        f"{shlex.quote(python)} -m venv --clear --without-pip --system-site-packages .venv",
+        "s=$(echo .venv/lib/python3.*/site-packages)",
+        # Relative to site-packages, as the release is renamed when it is complete.
+        "echo ../../../../packages > $s/carried.pth",
+    ]
+    if extra:
+        lines.append(f"echo {shlex.quote(extra)} > $s/image.pth")
+    return "; ".join(lines)
+
+
+def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
+    enter = f"set -e; cd tutelage/releases/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
+    if not on_dpu:
+        return f"{enter}; $run app/classify.py --help > /dev/null"
+    images = f"{model}/images" if not model.endswith(".xmodel") else ""
+    return (
+        f"{enter}; i=app/demo/images; test ! -d {shlex.quote(images or 'none')} || "
+        f"i={shlex.quote(images)}; "
+        f"$run app/classify.py --model {shlex.quote(model)} --source $i --frames 3 --quiet "
+        "--json - 2>.smoke || { tail -n 1 .smoke >&2; exit 1; }; rm -f .smoke"
+    )
+
+
+def _switch_script(name: str, place: str) -> str:
+    """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
+    rename = f"sync; mv -T releases/{place} releases/{name}; " if place else ""
+    return (
+        f"set -e; cd tutelage; {rename}touch releases/{name}; old=$(readlink current || true); "
+        'test -z "$old" || { ln -sfn "$old" .previous; mv -T .previous previous; }; '
+        f"ln -sfn releases/{name} .current; mv -T .current current; sync"
+    )
+
+
+_ROLLBACK = (
+    "cd tutelage 2>/dev/null || { echo nothing was deployed there >&2; exit 1; }; "
+    "c=$(readlink current); p=$(readlink previous); "
+    'if [ -z "$p" ] || [ "$p" = "$c" ] || [ ! -d "$p" ]; '
+    "then echo no release before this one is there >&2; exit 1; fi; set -e; "
+    'ln -sfn "$c" .previous; ln -sfn "$p" .current; mv -T .current current; '
+    'mv -T .previous previous; sync; echo "${c#releases/} ${p#releases/}"'
+)
+
+_UNIT = "/etc/systemd/system/tutelage.service"
+# Root needs no sudo; others need one that asks for no password.
+_AS_ROOT = 's="sudo -n"; [ "$(id -u)" != 0 ] || s=; '
+_RESTART = f"{_AS_ROOT}test ! -e {_UNIT} || $s systemctl try-restart tutelage.service"
+_UNIT_BACK = (
+    f"{_AS_ROOT}test ! -e {_UNIT}.before || {{ $s mv {_UNIT}.before {_UNIT}; "
+    "$s systemctl daemon-reload; }"
+)
+_SERVICE = (
+    f"set -e; {_AS_ROOT}test ! -e {_UNIT} || $s cp {_UNIT} {_UNIT}.before; "
+    f"$s tee {_UNIT} > /dev/null; $s systemctl daemon-reload; "
+    "$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; sleep 2; "
+    "$s systemctl is-active --quiet tutelage.service || "
+    "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
+)
+
+_PRUNE = (
+    "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "
+    "for d in $(ls -1t releases); do n=$((n+1)); r=releases/$d; "
+    f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || rm -rf "$r"; done; '
+    "find releases -mindepth 1 -maxdepth 1 -name '.*.partial' -mmin +1440 -exec rm -rf {} +"
+)
+
+
+def _smoke(
+    remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
+) -> str:  # fmt: skip
+    """Try the release where it lies; says what was seen."""
+    modules, config = report.facts["modules"], report.facts["config"]
+    overlay, model = profile.get("overlay"), _model_path(plan)
+    ready = overlay is None or config == f"firmware: {overlay['firmware']}"
+    if modules["vart"] is None or modules["xir"] is None or not ready:
+        remote.sh(_smoke_script(place, model, False))
+        return "imports only: without vart, xir and a right vart.conf no model is run"
+    _check_model(remote, place, plan, profile, report)
+    try:
+        figures = json.loads(remote.sh(_smoke_script(place, model, True)))
+        frames = figures["frames"]
+    except (ValueError, LookupError) as error:
+        raise DeployError("the smoke test gives no figures") from error
+    if frames["failed"] or not frames["classified"]:
+        raise DeployError(f"smoke test: {frames['failed']} of {frames['in']} frames failed")
+    return f"{frames['classified']} frames classified on {figures['provider']}"
+
+
+def _check_model(
+    remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
+) -> None:  # fmt: skip
+    """See on the board that the model is compiled for its DPU."""
+    path = _model_path(plan)
+    path = path if path.endswith(".xmodel") else f"{path}/model.xmodel"
+    told = json.loads(
+        remote.sh(
+            f"cd tutelage/releases/{place} && "
+            f".venv/bin/python -m board.check --model {shlex.quote(path)}"
+        )
+    )
+    expected = profile.get("overlay", {}).get("fingerprint")
+    own = report.facts["fingerprint"] or (int(expected, 16) if expected else None)
+    if own is not None and told["fingerprint"] != own and "fingerprint" not in plan.accepted:
+        number = told["fingerprint"]
+        what = told["dpu_name"] if number is None else f"{number:#x}"
+        raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")
+
+
+def _model_path(plan: Plan) -> str:
+    """The model's place in a release."""
+    return "model" if plan.model.is_dir() else f"model/{plan.model.name}"
+
+
+# -- the release ------------------------------------------------------------------------------
+
+
+def _gather(stage: Path, plan: Plan, packages: Path | None) -> None:
+    """Put all files of a release into an empty directory."""
+    for name in ("app", "board", f"overlays/{plan.board}"):
+        if (ROOT / name).is_dir():
+            _copy_tree(ROOT / name, stage / name)
+    (stage / "dpu").mkdir()
+    for name in _DPU_FILES:
+        shutil.copy2(ROOT / "dpu" / name, stage / "dpu" / name)
+    if plan.model.is_dir():
+        _copy_tree(plan.model, stage / "model")
+    else:
+        (stage / "model").mkdir()
+        shutil.copy2(plan.model, stage / "model" / plan.model.name)
+    if packages is not None:
+        _copy_tree(packages, stage / "packages")
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    def skipped(_: str, names: list[str]) -> set[str]:
+        return {name for name in names if name in _SKIPPED or name.startswith(".")}
+
+    shutil.copytree(source, target, ignore=skipped)
+
+
+def _seal(stage: Path) -> tuple[str, int]:
+    """Write the list of checksums; returns the release's name, the hash of it, and its bytes."""
+    lines, size = [], 0
+    for path in sorted(path for path in stage.rglob("*") if path.is_file()):
+        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+        content = path.read_bytes()
+        size += len(content)
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(stage)}\n")
+    text = "".join(lines)
+    (stage / _SUMS).write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()[:16], size
+
+
+class Packages:
+    """Python packages that boards lack, unpacked for their Python and machine, in a cache.
+
+    Parameters
+    ----------
+    wheels : directory of wheels; None for the package index
+    """
+
+    def __init__(self, wheels: Path | None) -> None:
+        self._wheels = wheels
+        self._lock = threading.Lock()
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self._cache = base / "tutelage" / "packages"
+
+    def for_board(self, facts: dict[str, Any]) -> Path | None:
+        """Directory of what the board of these facts lacks, None where it lacks nothing.
+
+        Raises
+        ------
+        DeployError
+            A package cannot be had for that board.
+        """
+        wanted = [text for name, text in _CARRIED.items() if facts["modules"][name] is None]
+        version = ".".join(facts["python"].split(".")[:2])
+        if tuple(map(int, version.split("."))) < (3, 11) and facts["modules"]["tomli"] is None:
+            wanted += _FOR_OLD
+        if not wanted:
+            return None
+        key = json.dumps([wanted, version, facts["machine"], facts["glibc"], self._listing()])
+        folder = self._cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+        with self._lock:
+            if not folder.is_dir():
+                self._install(folder, wanted, facts)
+        return folder
+
+    def _listing(self) -> list[str]:
+        return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
+
+    def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
+                   "--disable-pip-version-check", "--target", str(partial / "all"),
+                   "--only-binary=:all:", "--implementation", "cp",
+                   "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
+        for platform in _platforms(facts["machine"], facts["glibc"]):
+            command += ["--platform", platform]
+        if self._wheels is not None:
+            command += ["--no-index", "--find-links", str(self._wheels)]
+        try:
+            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
+            if done.returncode:
+                raise DeployError(f"packages for the board: {_reason(done.stderr)}; give their "
+                                  "wheels with --wheels DIR")  # fmt: skip
+            shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
+            (partial / "all").rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _platforms(machine: str, glibc: str) -> list[str]:
+    """Platform tags of wheels that run on a machine with this glibc (PEP 600), the newest first."""
+    numbers = re.fullmatch(r"2\.(\d+)", glibc)
+    newest = int(numbers[1]) if numbers else 17
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)]
+    return [*tags, f"manylinux2014_{machine}"]

@@ -1,0 +1,302 @@
+"""`python -m host deploy` and `rollback` on stand-in boards: real sshd, rsync, network, disk.
+
+No real board was seen: vart and xir are those of tests/fake_board.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
+
+from host import deploy as deploying
+from host.__main__ import main
+from host.deploy import Plan, Report, deploy, findings_of, rollback
+from tests.stand_in_board import StandInBoard, why_not
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+_REASON = why_not()
+needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
+
+
+def _quiet(text: str) -> None:
+    """Takes what a user would be told."""
+
+
+def _wheel(name: str, folder: Path) -> None:
+    """Zip an installed package into the wheel that it came from."""
+    package = metadata.distribution(name)
+    tags = [line[5:].split("-") for line in (package.read_text("WHEEL") or "").splitlines()
+            if line.startswith("Tag: ")]  # fmt: skip
+    tag = "-".join(".".join(dict.fromkeys(parts)) for parts in zip(*tags, strict=True))
+    stem = name.replace("-", "_")
+    record: list[str] = []
+    with zipfile.ZipFile(folder / f"{stem}-{package.version}-{tag}.whl", "w") as wheel:
+        for file in package.files or ():
+            content = Path(str(file.locate())).read_bytes() if file.locate() else b""
+            if (
+                file.parts[0] == ".."
+                or file.suffix == ".pyc"
+                or file.name in ("RECORD", "INSTALLER")
+            ):
+                continue
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+            record.append(f"{file},sha256={digest.decode()},{len(content)}\n")
+            wheel.writestr(str(file), content)
+        info = next(str(f.parent) for f in package.files or () if f.name == "WHEEL")
+        wheel.writestr(f"{info}/RECORD", "".join(record) + f"{info}/RECORD,,\n")
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real wheel of what the stand-in lacks, so that no test needs a package index."""
+    folder = tmp_path_factory.mktemp("wheels")
+    _wheel("psutil", folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model directory that tests/fake_board runs, with images of its classes."""
+    folder = tmp_path / "mine"
+    (folder / "images").mkdir(parents=True)
+    (folder / "model.xmodel").write_bytes(b"\x0a\x04fake")
+    (folder / "model.toml").write_text(
+        '[input]\nwidth = 8\nheight = 8\ncolour = "rgb"\n[output]\n'
+        f"labels = {[f'class {k}' for k in range(10)]}\n"
+    )
+    for k in range(3):
+        cv2.imwrite(str(folder / "images" / f"{k}.png"), np.full((8, 8, 3), 20 * k + 30, np.uint8))
+    return folder
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[StandInBoard]:
+    with StandInBoard(tmp_path) as board:
+        yield board
+
+
+@pytest.fixture
+def go(board: StandInBoard, model: Path, wheels: Path) -> Callable[..., Report]:
+    """Deploy `model` to `board`; keyword arguments are Plan's."""
+
+    def run(**changes: Any) -> Report:
+        plan = Plan("zcu104", model, wheels, board.ssh_config, **changes)
+        return deploy([board.host], plan, _quiet)[0]
+
+    return run
+
+
+def _wait_for_partial(board: StandInBoard, count: int = 1) -> None:
+    """Wait until so many runs have begun to copy."""
+    end = time.monotonic() + 20
+    while len(list(board.tutelage.glob("releases/.*.partial/app/classify.py"))) < count:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _fatten(model: Path, megabytes: int) -> None:
+    (model / "weights.bin").write_bytes(os.urandom(megabytes << 20))
+
+
+@needs_board
+def test_deploy_twice_change_and_roll_back(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    first = go()
+    assert (first.state, first.error) == ("deployed", "")
+    assert first.smoke == "3 frames classified on DPU (vart from /usr/lib/python3/site-packages)"
+    assert any("brown-out" in text for text in first.warnings)
+    current = board.tutelage / "current"
+    assert str(current.readlink()) == f"releases/{first.release}"
+    code = "import psutil, starlette, numpy, pynq; print(psutil.__file__, numpy.__file__)"
+    told = board.run(f"cd tutelage/current && .venv/bin/python -c '{code}'")
+    assert "current/packages/psutil" in told.replace(first.release, "current")
+    assert "/usr/local/share/pynq-venv" in told or "/opt/site" in told
+
+    again = go()
+    assert (again.state, again.release, again.sent_bytes) == ("unchanged", first.release, 0)
+
+    (model / "notes.txt").write_text("new")
+    second = go()
+    assert second.state == "deployed" and second.previous == first.release
+    assert second.sent_bytes < 200_000  # what the release before has is linked, not sent
+    inode = [(board.tutelage / "releases" / r.release / "app/classify.py").stat().st_ino
+             for r in (first, second)]  # fmt: skip
+    assert inode[0] == inode[1]
+
+    back = rollback([board.host], board.ssh_config)[0]
+    assert (back.state, back.release) == ("rolled back", first.release)
+    assert str(current.readlink()) == f"releases/{first.release}"
+    assert go().release == second.release
+    assert str(current.readlink()) == f"releases/{second.release}"
+
+    (model / "images" / "0.png").write_bytes(b"no image")
+    failed = go()
+    assert failed.state == "failed" and "smoke test" in failed.error
+    assert str(current.readlink()) == f"releases/{second.release}"
+    names = {path.name for path in (board.tutelage / "releases").iterdir()}
+    assert names == {first.release, second.release}
+
+
+@needs_board
+def test_a_service_that_does_not_stay_up_is_the_old_release_again(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    """systemctl is a stand-in that takes down what it is called for."""
+    systemctl = board.root / "usr/local/bin/systemctl"
+    systemctl.write_text(
+        '#!/bin/sh\necho "$@" >> /calls\n[ "$1" != is-active ] || test ! -e /down\n'
+    )
+    systemctl.chmod(0o755)
+    first = go(service="--camera --web '0.0.0.0:80'")
+    assert first.state == "deployed", first.error
+    unit = (board.root / "etc/systemd/system/tutelage.service").read_text()
+    assert 'current/.venv/bin/python" "app/classify.py" "--model" "model" "--camera"' in unit
+    calls = (board.root / "calls").read_text()
+    assert "enable tutelage" in calls and "\nrestart tutelage" in calls
+    (board.root / "down").touch()
+    (model / "notes.txt").write_text("new")
+    failed = go(service="--camera")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
+    assert (board.root / "calls").read_text().endswith("try-restart tutelage.service\n")
+    assert (board.root / "etc/systemd/system/tutelage.service").read_text() == unit
+
+
+@needs_board
+def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
+    board: StandInBoard, go: Callable[..., Report], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = go()
+    _fatten(model, 8)
+    options = [o.replace("Interval=5", "Interval=2") for o in deploying._SSH_OPTIONS]
+    monkeypatch.setattr(deploying, "_SSH_OPTIONS", options)  # the cut is seen sooner
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(go, bandwidth=1000)
+        _wait_for_partial(board)
+        time.sleep(1)
+        board.cut()
+        cut = running.result(timeout=60)
+        board.mend()
+        assert cut.state == "failed" and cut.error
+        assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
+
+        running = pool.submit(go, bandwidth=2000)
+        _wait_for_partial(board, 2)
+        filler = board.fill_disk()
+        full = running.result(timeout=60)
+    assert full.state == "failed" and "disk is full" in full.error, full.error
+    assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
+    assert len(list((board.tutelage / "releases").glob("[0-9a-f]*"))) == 1
+    early = go()
+    assert early.state == "failed" and early.error.startswith("disk: ")
+
+    filler.unlink()
+    second = go()
+    assert second.state == "deployed", second.error
+    assert 0 < second.sent_bytes < 7 << 20  # of 8 MB: a part was there
+    assert str((board.tutelage / "current").readlink()) == f"releases/{second.release}"
+    assert not list(board.tutelage.glob("releases/.*"))
+
+
+@needs_board
+def test_a_wrong_or_unknown_host_key_is_refused(
+    board: StandInBoard, go: Callable[..., Report]
+) -> None:
+    address = board.known_hosts.read_text().split()[0]
+    key = ROOT.joinpath(board.ssh_config.parent / "client_key.pub").read_text()
+    for text in (f"{address} {key}", ""):
+        board.known_hosts.write_text(text)
+        report = go()
+        assert report.state == "failed" and "Host key verification failed" in report.error
+    assert not board.tutelage.exists()
+
+
+@needs_board
+def test_several_boards_each_with_its_report(
+    board: StandInBoard, tmp_path: Path, model: Path, wheels: Path, capsys: Any
+) -> None:
+    with StandInBoard(tmp_path, 1) as other:
+        config = tmp_path / "both"
+        config.write_text(board.ssh_config.read_text() + other.ssh_config.read_text())
+        arguments = ["--ssh-config", str(config), "--model", str(model), "--wheels", str(wheels)]
+        (other.root / "etc/vart.conf").write_text("firmware: /other\n")
+        assert main(["deploy", board.host, other.host, *arguments]) == 1
+        out, err = capsys.readouterr()
+        assert f"{board.host}: deployed" in out and f"{other.host}: failed: config: " in err
+        assert main(["deploy", other.host, *arguments, "--accept", "config"]) == 0
+        assert "imports only" in capsys.readouterr().out
+        assert main(["rollback", other.host, "--ssh-config", str(config)]) == 1
+        assert "no release before this one" in capsys.readouterr().err
+
+
+def test_wrong_use_and_dry_run(capsys: Any, model: Path) -> None:
+    assert main(["deploy", "-oProxyCommand=x"]) == 2
+    assert main(["deploy", "a b"]) == 2
+    assert main(["deploy", "host", "--model", "/nowhere"]) == 2
+    assert main(["deploy", "host", "--model", str(model), "--board", "none"]) == 2
+    capsys.readouterr()
+    if shutil.which("rsync") is None or shutil.which("ssh") is None:
+        pytest.skip("needs ssh and rsync")
+    assert main(["deploy", "user@host", "--model", str(model), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "rsync" in out and "user@host" in out and "StrictHostKeyChecking" not in out
+
+
+FACTS: dict[str, Any] = {
+    "model": "ZynqMP ZCU104 RevC", "python": "3.10.4", "rsync": True, "free_bytes": 1 << 30,
+    "home": "/home/xilinx", "clock_off": 0.5, "config": "firmware: /usr/lib/dpu.xclbin",
+    "fingerprint": 0x101000016010407, "paths": {}, "modules": dict.fromkeys(
+        ("numpy", "cv2", "vart", "xir", "pynq"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, ""),
+        ({"model": "Ultra96"}, "model"),
+        ({"model": None}, "model"),
+        ({"python": "3.8.2"}, "python"),
+        ({"rsync": False}, "rsync"),
+        ({"free_bytes": 1000}, "disk"),
+        ({"clock_off": -9e8}, "clock"),
+        ({"config": None}, "config"),
+        ({"fingerprint": 7}, "fingerprint"),
+        ({"modules": {**FACTS["modules"], "vart": None}}, "vart"),
+    ],
+)
+def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
+    from host.deploy import _profile
+
+    found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
+    assert [f.name for f in found if f.fatal] == ([name] if name else [])
+
+
+def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
+    from host.deploy import _profile
+
+    path = "/sys/bus/i2c/drivers/irps5401/4-0043"
+    found = findings_of({**FACTS, "paths": {path: True}}, _profile("zcu104"), 1000)
+    assert [f.name for f in found] == ["brown-out", "limit-busy"]

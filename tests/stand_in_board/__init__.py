@@ -1,0 +1,256 @@
+"""A stand-in for a board in the network: own address, own filesystem, a real sshd.
+
+    with StandInBoard(tmp_path) as board:
+        subprocess.run(["ssh", "-F", board.ssh_config, board.host, "true"])
+
+It is a network namespace behind a veth pair, in it a mount and a PID namespace, in those an
+overlay of this machine's root whose changes go to a small tmpfs (the board's disk). Python's home
+on it is laid out as on a PYNQ image: a venv with numpy, OpenCV, pynq (an empty one) and more, and
+vart and xir (tests/fake_board) in /usr/lib/python3/site-packages. It reaches no other network.
+Everything ends with the processes: the namespaces die with the one that `unshare` started.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FAKE_BOARD = ROOT / "tests" / "fake_board"
+PYNQ_VENV = "usr/local/share/pynq-venv"
+HOME = "home/board"
+# What its Python has, besides pynq; psutil is missing.
+PACKAGES = {"numpy", "cv2", "opencv_python_headless", "rich", "pygments", "markdown_it", "mdurl",
+            "starlette", "uvicorn", "anyio", "idna", "h11", "click",
+            "typing_extensions"}  # fmt: skip
+DISK_MB = 160
+
+_START = """\
+set -e
+mount -t tmpfs -o size={disk}m,mode=755 tmpfs "$1"
+cd "$1"; mkdir upper work root
+cp -a {seed}/. upper/
+mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
+cd root
+mount --bind {site} opt/site
+mount --rbind /dev dev; mount -t proc proc proc
+mount -t tmpfs tmpfs sys; cp -a {seed}.sys/. sys/
+mount -t tmpfs tmpfs run; mkdir run/sshd
+mount -t tmpfs tmpfs tmp
+test ! -d .{repo} || mount -t tmpfs tmpfs .{repo}
+exec chroot . /usr/sbin/sshd -D -e -f /etc/ssh/board_config
+"""
+
+_SSHD = """\
+HostKey /etc/ssh/board_key
+AuthorizedKeysFile /etc/ssh/board_authorised
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UsePAM no
+PidFile none
+Subsystem sftp internal-sftp
+"""
+
+
+def why_not() -> str | None:
+    """Say why no stand-in can be made on this machine, None where it can."""
+    if os.geteuid() != 0:
+        return "a stand-in board needs root, for its namespaces"
+    for tool in ("ip", "unshare", "setpriv", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd"):
+        if shutil.which(tool) is None:
+            return f"a stand-in board needs {tool} (openssh-server, rsync, iproute2)"
+    name = f"tt{os.getpid()}try"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True)
+    if made.returncode:
+        return "no network namespace can be made here"
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+    tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+                           capture_output=True)  # fmt: skip
+    return "no mount namespace can be made here" if tried.returncode else None
+
+
+class StandInBoard:
+    """A board that runs from `with` to its end.
+
+    Parameters
+    ----------
+    folder : where keys, configuration and log lie
+    number : tells several boards apart, 0 to 9
+
+    Attributes
+    ----------
+    host : what to give to ssh, with `ssh_config`
+    ssh_config, known_hosts, log : files
+    """
+
+    def __init__(self, folder: Path, number: int = 0) -> None:
+        self._folder = folder / f"board{number}"
+        self._name = f"tt{os.getpid()}b{number}"
+        self._net = f"10.{100 + number}.{os.getpid() % 250}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.host = f"board{number}"
+        self.ssh_config = self._folder / "ssh_config"
+        self.known_hosts = self._folder / "known_hosts"
+        self.log = self._folder / "log"
+
+    def __enter__(self) -> StandInBoard:
+        try:
+            self._write_files()
+            self._make_network()
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End everything; may be called again."""
+        if self._process is not None:
+            self._process.kill()  # unshare --kill-child: the board's init dies, and all with it
+            self._process.wait()
+            self._process = None
+        subprocess.run(["ip", "link", "del", f"{self._name}h"], capture_output=True)
+        subprocess.run(["ip", "netns", "del", self._name], capture_output=True)
+
+    @property
+    def root(self) -> Path:
+        """The board's filesystem, seen from here. Its absolute links lead nowhere."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return Path(f"/proc/{children[0]}/root")
+
+    @property
+    def tutelage(self) -> Path:
+        """What deploy makes in the home directory."""
+        return self.root / HOME / "tutelage"
+
+    def run(self, *command: str) -> str:
+        """Run a command on the board by SSH; return its output."""
+        done = subprocess.run(["ssh", "-F", str(self.ssh_config), self.host, *command],
+                              capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
+        return done.stdout
+
+    def cut(self) -> None:
+        """Cut the network; open connections hang, as with a pulled cable."""
+        _run("ip", "-n", self._name, "link", "set", "eth0", "down")
+
+    def mend(self) -> None:
+        """Plug the cable in again; returns when the board answers."""
+        _run("ip", "-n", self._name, "link", "set", "eth0", "up")
+        self._wait_until_it_answers()
+
+    def fill_disk(self) -> Path:
+        """Fill the board's disk; returns the file that does, to be removed."""
+        path = self.root / "var" / "filler"
+        with path.open("wb", buffering=0) as file:
+            block = bytes(1 << 20)
+            try:
+                while True:
+                    file.write(block)
+            except OSError:
+                return path
+
+    def _write_files(self) -> None:
+        seed = self._folder / "seed"
+        for name in ("etc/ssh", HOME, "opt/site", "usr/lib/python3/site-packages"):
+            (seed / name).mkdir(parents=True)
+        tree = self._folder / "seed.sys" / "firmware/devicetree/base"
+        tree.mkdir(parents=True)
+        (tree / "model").write_text("ZynqMP ZCU104 RevC\0")
+        (seed / "etc/passwd").write_text(
+            f"root:x:0:0:root:/{HOME}:/bin/sh\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+        )
+        (seed / "etc/shadow").write_text("root:*:19000:0:99999:7:::\n")
+        (seed / "etc/vart.conf").write_text("firmware: /usr/lib/dpu.xclbin\n")
+        for name in ("vart.py", "xir.py"):
+            shutil.copy(FAKE_BOARD / name, seed / "usr/lib/python3/site-packages")
+        self._write_python(seed / PYNQ_VENV)
+        self._write_keys(seed / "etc/ssh")
+        for path in (seed, *seed.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
+
+    def _write_python(self, venv: Path) -> None:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        packages = venv / "lib" / version / "site-packages"
+        packages.mkdir(parents=True)
+        (venv / "bin").mkdir()
+        (venv / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\n")
+        (venv / "bin/python3").symlink_to(f"{sys.base_prefix}/bin/{version}")
+        for path in Path(sysconfig.get_path("purelib")).iterdir():
+            if path.name.split(".")[0] in PACKAGES:
+                (packages / path.name).symlink_to(f"/opt/site/{path.name}")
+        (packages / "pynq").mkdir()
+        (packages / "pynq/__init__.py").write_text('__version__ = "3.0.1"\n')
+
+    def _write_keys(self, etc: Path) -> None:
+        for path in (etc / "board_key", self._folder / "client_key"):
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
+        shutil.copy(self._folder / "client_key.pub", etc / "board_authorised")
+        (etc / "board_config").write_text(_SSHD)
+        self.known_hosts.write_text(f"{self._net}.2 {(etc / 'board_key.pub').read_text()}")
+        self.ssh_config.write_text(
+            f"Host {self.host}\n  HostName {self._net}.2\n  User root\n"
+            f"  IdentityFile {self._folder}/client_key\n  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {self.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
+        )
+
+    def _make_network(self) -> None:
+        _remove_stale_networks()
+        name, near = self._name, f"{self._name}h"
+        _run("ip", "netns", "add", name)
+        _run("ip", "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _run("ip", "addr", "add", f"{self._net}.1/30", "dev", near)
+        _run("ip", "link", "set", near, "up")
+        _run("ip", "-n", name, "addr", "add", f"{self._net}.2/30", "dev", "eth0")
+        for device in ("lo", "eth0"):
+            _run("ip", "-n", name, "link", "set", device, "up")
+
+    def _start(self) -> None:
+        (self._folder / "disk").mkdir()
+        script = _START.format(disk=DISK_MB, seed=self._folder / "seed", repo=ROOT,
+                               site=sysconfig.get_path("purelib"))  # fmt: skip
+        command = ["setpriv", "--pdeathsig", "KILL"]  # where this process is killed itself
+        command += ["ip", "netns", "exec", self._name]
+        command += ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        command += ["sh", "-c", script, "sh", str(self._folder / "disk")]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                             stderr=log)  # fmt: skip
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self) -> None:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection((f"{self._net}.2", 22), timeout=1).close()
+                return
+            except OSError as error:
+                assert self._process is not None
+                if self._process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"no board: {self.log.read_text()}") from error
+                time.sleep(0.1)
+
+
+def _remove_stale_networks() -> None:
+    """Remove what boards of killed processes left."""
+    for path in Path("/run/netns").glob("tt*b*"):
+        found = re.fullmatch(r"tt(\d+)b\d", path.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            subprocess.run(["ip", "netns", "del", path.name], capture_output=True)
+
+
+def _run(*command: str) -> Any:
+    return subprocess.run(command, check=True, capture_output=True, text=True)

@@ -305,19 +305,14 @@ def without_password(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
-def open_rtsp(url: str, reconnect: float) -> Source:
-    """Open an RTSP stream.
+class RtspSource(_CaptureSource):
+    """A network camera over RTSP, read by OpenCV's FFmpeg.
 
     Raises
     ------
     CameraError
         It cannot be reached or gives no video.
     """
-    return RtspSource(url, reconnect)
-
-
-class RtspSource(_CaptureSource):
-    """A network camera over RTSP, read by OpenCV's FFmpeg."""
 
     def __init__(self, url: str, reconnect: float) -> None:
         super().__init__(without_password(url), reconnect)

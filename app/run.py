@@ -198,10 +198,10 @@ class Run:
 
     def go(self) -> None:
         """Run to the end; a live page that someone has opened stays until `stop`."""
-        self._figures = Figures()  # its clock starts here
         # What start-up has made stays: the collector need not go through it again and again.
         gc.collect()
         gc.freeze()
+        self._figures = Figures()  # its clock starts here
         self.pipeline.run(self._look, self._outputs.look_seconds)
         gc.unfreeze()
         self._interrupted = self._stop_asked

@@ -16,7 +16,7 @@ from pathlib import Path
 from app.files import IMAGE_SUFFIXES, ImageSource, VideoSource, images_in
 from app.frames import Source, SourceError
 from app.jpeg_stream import StdinSource
-from app.live import CameraSource, check_url, open_http, open_rtsp
+from app.live import CameraSource, RtspSource, check_url, open_http
 
 FORMS = """\
   photos/                  every image in the directory and below it
@@ -57,7 +57,7 @@ def _open(uri: str, reconnect: float) -> Source:
     if scheme in ("rtsp", "rtsps", "http", "https"):
         check_url(uri)
     if scheme in ("rtsp", "rtsps"):
-        return open_rtsp(uri, reconnect)
+        return RtspSource(uri, reconnect)
     if scheme in ("http", "https"):
         return open_http(uri, reconnect)
     if scheme == "file":

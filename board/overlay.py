@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -332,11 +332,6 @@ def check_model(site: Site, file: ModelFile, queried: int | None = None) -> str:
 # -- hazards ----------------------------------------------------------------------------------
 
 
-def hazards_of(site: Site) -> Iterator[Hazard]:
-    """What can go wrong here: hazards that are always there, and those whose file is."""
-    yield from hazards_here(site.profile, site.root)
-
-
 def _advice(hazard: Hazard) -> str:
     limit = "" if hazard.threads is None else f" (app/classify.py --threads {hazard.threads})"
     return f"{hazard.name}: {hazard.text}; {hazard.remedy}{limit}"
@@ -361,7 +356,7 @@ def check(site: Site, model: ModelFile | None = None, fix: bool = False) -> bool
         except OverlayError as error:
             well = False
             _say(name, f"WRONG: {error}")
-    for hazard in hazards_of(site):
+    for hazard in hazards_here(site.profile, site.root):
         _say("hazard", _advice(hazard))
     return well
 
@@ -386,7 +381,7 @@ def load(site: Site, model: ModelFile | None = None, fix: bool = False) -> None:
     _say("overlay", f"{site.overlay.release}: loaded")
     _say("firmware", install_firmware(site))
     _check_loaded(site, model)
-    for hazard in hazards_of(site):
+    for hazard in hazards_here(site.profile, site.root):
         _say("hazard", _advice(hazard))
 
 

@@ -22,12 +22,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from host.compile import scratch_directory
 from host.config import read_toml
 from host.toml_file import to_toml
 
@@ -159,7 +159,8 @@ def place_overlay(
     try:
         if source is None and _is_complete(manifest, output, pins):
             return {**figures, "pins": f"as in {manifest.folder / PINS}", "placed": False}
-        with _scratch(output) as scratch:
+        output.mkdir(parents=True, exist_ok=True)
+        with scratch_directory(output / f".fetching-{os.getpid()}") as scratch:
             _gather(manifest, source, scratch, url, fetcher or Fetcher(), say)
             found = {file.name: _verified(file, scratch, pins) for file in manifest.files}
             _pin(manifest, output, found, pins)
@@ -241,19 +242,6 @@ def _pin(manifest: Manifest, output: Path, found: dict[str, str], pins: dict[str
 
 
 # -- getting ----------------------------------------------------------------------------------
-
-
-@contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
-    """A directory on the output's own disk, so that files can be moved in one step."""
-    output.mkdir(parents=True, exist_ok=True)
-    folder = output / f".fetching-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _gather(

@@ -20,7 +20,7 @@ from app.model import Classifier
 from app.outputs import Output, OutputError, Outputs, open_output
 from app.pipeline import DEFAULT_TIME_LIMIT, Pipeline
 from app.result import Result
-from app.scenario import Load, ScenarioSource, verdict
+from app.scenario import Load, ScenarioSource, decoded_frames, verdict
 from app.sources import open_source
 from app.terminal import open_terminal
 from board.power import Power, open_power
@@ -77,7 +77,9 @@ class Run:
         stack.callback(source.close)
         self._origin = source
         self._load = _load(options)
-        self._source = ScenarioSource(source, self._load) if self._load else source
+        self._source = source
+        if self._load:
+            self._source = ScenarioSource(source.name, decoded_frames(source), self._load)
         self._top = options.top or (_TOP_ON_PAGE if _wants_page(options) else 1)
         self._figures = Figures()
         self._cores = load_profile().dpu_cores

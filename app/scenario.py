@@ -52,15 +52,21 @@ class Load:
 
 
 class ScenarioSource(Source):
-    """Issues the frames of another source, again and again, in a load pattern.
+    """Issues frames again and again, in a load pattern.
 
     `add` must be called with every result: single-stream waits for it.
+
+    Parameters
+    ----------
+    name : of the source that the frames came from
+    samples : the frames, of `decoded_frames`
+    load : the pattern
     """
 
-    def __init__(self, source: Source, load: Load) -> None:
-        self.name = source.name
+    def __init__(self, name: str, samples: list[Frame], load: Load) -> None:
+        self.name = name
         self._load = load
-        self._samples = _decoded(source)
+        self._samples = samples
         self._results: SimpleQueue[None] = SimpleQueue()
         self._stop = threading.Event()
         self._issued = 0
@@ -117,7 +123,7 @@ class ScenarioSource(Source):
         self._stop.set()
 
 
-def _decoded(source: Source) -> list[Frame]:
+def decoded_frames(source: Source) -> list[Frame]:
     """Return the source's frames with their images, as many as there is memory for.
 
     Raises

@@ -104,6 +104,7 @@ class Profile:
     total_rail : the rail among them that feeds the whole board, None where there is none
     overlay : the overlay with its DPU, None where the profile names none
     hazards : what is known to go wrong
+    limit_c : the highest junction temperature that the chip's maker allows, degrees Celsius
     """
 
     name: str
@@ -115,6 +116,7 @@ class Profile:
     total_rail: str | None = None
     overlay: OverlayProfile | None = None
     hazards: tuple[Hazard, ...] = ()
+    limit_c: float | None = None
 
 
 def board_names() -> list[str]:
@@ -178,6 +180,7 @@ def _profile(table: dict[str, Any]) -> Profile:
         total_rail=power.get("total_rail"),
         overlay=_overlay(table["overlay"]) if "overlay" in table else None,
         hazards=tuple(Hazard(**hazard) for hazard in table.get("hazards", ())),
+        limit_c=table.get("chip", {}).get("limit_c"),
     )
 
 

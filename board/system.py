@@ -25,7 +25,7 @@ except ImportError:  # the figures are then None, and nothing else depends on it
     psutil = None
 
 SYSFS = Path("/sys")
-DEVICE_TREE = Path("/proc/device-tree")
+DEVICE_TREE = Path("/sys/firmware/devicetree/base")  # where /proc/device-tree leads
 
 # Drivers of the processor's own sensors, as psutil names them; others (disks, regulators) are only
 # taken where none of these is there. "ams" is the Zynq UltraScale+'s system monitor.
@@ -69,7 +69,7 @@ class SystemMonitor:
         memory = self._process.memory_info().rss if self._process else None
         if memory is not None:
             self._memory_peak = max(memory, self._memory_peak or 0)
-        warmth = self._temperature()
+        warmth = self.temperature()
         if warmth is not None:
             self._hottest = warmth if self._hottest is None else max(warmth, self._hottest)
         return {"cpu_percent": percent, "memory_bytes": memory, "temperature_c": warmth}
@@ -108,7 +108,8 @@ class SystemMonitor:
         peak = _peak_of_process()
         return max(peak, self._memory_peak) if peak > self._peak_before else self._memory_peak
 
-    def _temperature(self) -> float | None:
+    def temperature(self) -> float | None:
+        """Return the warmest of the processor's sensors, degrees Celsius."""
         for sensors in (_psutil_temperatures(), _thermal_zones(self._sysfs)):
             own = {name: values for name, values in sensors.items() if name in _PROCESSOR_SENSORS}
             warmest = max(
@@ -127,13 +128,15 @@ def board_facts(device_tree: Path = DEVICE_TREE) -> dict[str, str | int | None]:
     Returns
     -------
     board : the model in the device tree, None on a PC
-    machine, kernel, python, numpy, opencv : architecture and versions, None where there is none
+    machine, image, kernel, python, numpy, opencv : architecture and versions, None where there is
+        none; image is the system's name of itself, as /etc/os-release has it
     cpus : processors of the machine
     """
     return {
         "board": _model(device_tree / "model"),
         "machine": platform.machine() or None,
         "cpus": os.cpu_count(),
+        "image": _image(),
         "kernel": platform.release() or None,
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -182,6 +185,13 @@ def _plausible(sensors: dict[str, list[float]]) -> dict[str, list[float]]:
 def _model(path: Path) -> str | None:
     try:
         return path.read_bytes().rstrip(b"\0\n").decode(errors="replace") or None
+    except OSError:
+        return None
+
+
+def _image() -> str | None:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
     except OSError:
         return None
 

@@ -1,0 +1,194 @@
+"""Command line of the measurement: `python -m app.measure --output DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from app.frames import SourceError
+from app.measure.facts import ROOT
+from app.measure.plan import REFUSALS, Phases, Setting, Step, make_steps
+from app.measure.run import MeasureError, Measurement
+from app.measure.store import SUMS, Store, StoreError, hold
+from app.model import load_classifier
+from app.options import DEMO_MODEL, MOST_THREADS
+from app.scenario import decoded_frames
+from app.sources import open_source
+from board.dpu import ModelError
+from board.power import SOURCES, PowerError, open_power
+from board.profile import board_names, load_profile
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+_SPARE_HISTORY_SECONDS = 120.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; returns the exit status: 0 done, 1 failed or refused, 2 wrong use."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        steps = make_steps(options.scenario or ["single-stream", "offline"], options.threads,
+                           options.repetitions)  # fmt: skip
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        with ExitStack() as stack:
+            return _measure(options, steps, stack)
+    except (ModelError, SourceError, PowerError) as error:
+        return _complain(str(error), WRONG_USE)
+    except (MeasureError, StoreError, OSError) as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", FAILED)
+
+
+def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -> int:
+    phases = Phases(options.idle, options.warm_up, options.seconds, options.cool_down)
+    classifier = load_classifier(options.model, options.plugin)
+    source = open_source(options.source or _images(options.model))
+    setting = Setting(steps, phases, options.in_flight, tuple(options.accept), options.realtime,
+                      source.name, options.started, options.name)  # fmt: skip
+    samples = decoded_frames(source)
+    longest = max(phases.idle, phases.warm_up + phases.seconds, 5 * phases.cool_down)
+    power = open_power(options.power, options.board, rate_hz=options.power_rate,
+                       history_seconds=2 * longest + _SPARE_HISTORY_SECONDS)  # fmt: skip
+    stack.callback(power.close)
+    files = Store(options.output)
+    stack.callback(files.close)
+    held = hold(ROOT / SUMS)
+    if held:
+        stack.enter_context(held)
+    measurement = Measurement(setting, classifier, samples, power, load_profile(options.board),
+                              files, _tell)  # fmt: skip
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda _number, _frame: measurement.stop())
+    measurement.go()
+    print((files.folder / "summary.md").read_text(encoding="utf-8"), end="")
+    return DONE
+
+
+def _images(model: Path) -> str:
+    """Return where the frames come from: the model's own images, else the demo's."""
+    own = model / "images"
+    return str(own if own.is_dir() else DEMO_MODEL / "images")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.measure",
+        description="Measure a model's latency, throughput, power and energy on this machine.",
+        epilog="Exit status: 0 done, 1 failed or refused, 2 wrong use. Ctrl-C ends the "
+        "measurement; the windows that were complete are kept.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="a new directory")
+    add(
+        "--model",
+        type=Path,
+        default=DEMO_MODEL,
+        metavar="PATH",
+        help="model directory or .xmodel; default: the demo",
+    )
+    add("--plugin", type=Path, metavar="FILE", help="operators for the CPU, as in classify.py")
+    add("--source", metavar="URI", help="images; default: the model's own, else the demo's")
+    add(
+        "--scenario",
+        action="append",
+        metavar="NAME",
+        help="single-stream, offline, server:QPS or server:QPS:BOUND_MS; repeatable; default: "
+        "single-stream and offline",
+    )
+    add(
+        "--threads",
+        type=_threads,
+        default=[1, 2, 4],
+        metavar="N,N,...",
+        help="numbers of threads, each with a runner; default: 1,2,4",
+    )
+    add(
+        "--repetitions",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="measure all steps N times, interleaved",
+    )
+    for name, default, text in (
+        ("seconds", Phases.seconds, "of each measured window"),
+        ("warm-up", Phases.warm_up, "before it, which do not count"),
+        ("idle", Phases.idle, "of the idle baseline, before and after"),
+        ("cool-down", Phases.cool_down, "of rest between two windows, at least"),
+    ):
+        add(
+            f"--{name}",
+            type=_seconds,
+            default=default,
+            metavar="S",
+            help=f"seconds {text}; default: %(default)g",
+        )
+    add("--in-flight", type=_count, default=1, metavar="N", help="jobs each runner has at once")
+    add("--power", choices=SOURCES, default="auto", help="where watts are read; default: auto")
+    add("--power-rate", type=_rate, default=50.0, metavar="HZ", help="readings per second")
+    add("--board", choices=board_names(), default=board_names()[0], help="profile of the board")
+    add(
+        "--realtime",
+        choices=board_names(),
+        metavar="BOARD",
+        help="let the emulation take as long as the board is predicted to take",
+    )
+    add("--name", help="what the model is called in the figures")
+    add("--started", metavar="TIME", help="the time now, where this machine's clock is wrong")
+    add(
+        "--accept",
+        action="append",
+        default=[],
+        choices=REFUSALS,
+        metavar="NAME",
+        help=f"measure in spite of it: {', '.join(REFUSALS)}; repeatable",
+    )
+    return parser
+
+
+def _threads(text: str) -> list[int]:
+    return [_count(number) for number in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 to {MOST_THREADS}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.1, 86_400)
+
+
+def _rate(text: str) -> float:
+    return _number(text, 1, 1000)
+
+
+def _number(text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of {least:g} to {most:g}")
+    return number
+
+
+def _tell(text: str) -> None:
+    print(f"measure: {text}", file=sys.stderr, flush=True)
+
+
+def _complain(text: str, status: int) -> int:
+    _tell(text)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

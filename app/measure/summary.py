@@ -1,0 +1,108 @@
+"""A measurement as a table in Markdown, which reads well in a terminal too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
+_ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
+
+
+def summary(run: Mapping[str, Any]) -> str:
+    """Return the text of a run's figures, of `run.json`."""
+    return "\n".join([*_head(run), "", *_table(run), "", *_notes(run)]) + "\n"
+
+
+def _head(run: Mapping[str, Any]) -> Iterator[str]:
+    machine, model = run["machine"], run["model"]
+    yield f"# {model['name']} on {machine['board'] or machine['machine']}"
+    yield ""
+    yield f"{run['started']}, {run['state']}. Runs on {run['provider']}."
+    if run["emulation"]:
+        pace = run["realtime"]
+        how = f"at the pace predicted for {pace}" if pace else "as fast as this machine goes"
+        yield f"This is the emulation, {how}: no figure here was measured on a DPU."
+    yield (
+        f"Model for {model['target']}; image {machine['image']}, Linux {machine['kernel']}, "
+        f"Python {machine['python']}, OpenCV {machine['opencv']}; "
+        f"governor {run['clocks']['governor'] or 'not told'}."
+    )
+    yield _power_line(run)
+    if run["error"]:
+        yield f"Broken off: {run['error']}"
+
+
+def _power_line(run: Mapping[str, Any]) -> str:
+    power = run["power"]
+    if power["source"] == "none":
+        return f"No watts: {power['reason']}."
+    idle, after = run["idle"]["before"], run["idle"]["after"]
+    text = f"Power from {power['source']}, rail {power['total_rail']}; idle "
+    text += _measured(idle["watts"], idle["ci95"]) + " W"
+    if after and after["watts"] is not None:
+        text += f", {_measured(after['watts'], after['ci95'])} W at the end"
+    return text + "."
+
+
+def _table(run: Mapping[str, Any]) -> list[str]:
+    measured = run["power"]["source"] != "none"
+    columns = (*_SPEED, *_ENERGY) if measured else _SPEED
+    rows = [_row(step)[: len(columns)] for step in run["steps"]]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+
+    def line(cells: tuple[str, ...]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return (
+            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
+        )
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
+    return [line(columns), rule, *map(line, rows)]
+
+
+def _row(step: Mapping[str, Any]) -> tuple[str, ...]:
+    latency, power = step["latency_ms"], step["power"]
+    cells = [latency[name] for name in ("mean", "p50", "p90", "p99")]
+    cells += [step["fps"], power["watts"], power["watts_above_idle"]]
+    energies = [_scaled(power[f"joules_per_frame{suffix}"], 1000) for suffix in ("", "_above_idle")]
+    ratios = [power[f"fps_per_watt{suffix}"] for suffix in ("", "_above_idle")]
+    cells += [*energies, *ratios]
+    marks = "".join(f" [{concern['name']}]" for concern in step["concerns"])
+    return (step["name"] + marks, *(_measured(cell["value"], cell["ci95"]) for cell in cells))
+
+
+def _scaled(figure: Mapping[str, Any], factor: float) -> dict[str, float | None]:
+    return {
+        name: None if figure[name] is None else factor * figure[name] for name in ("value", "ci95")
+    }
+
+
+def _measured(value: float | None, ci95: float | None) -> str:
+    """Return "12.34 ±0.05": as many digits as the interval has meaning for; "-": not measured."""
+    if value is None:
+        return "-"
+    if ci95 is None:
+        return f"{value:.4g}"
+    if not ci95 > 0:
+        return f"{value:.4g} ±0"
+    digits = min(6, max(0, 1 - math.floor(math.log10(ci95))))
+    return f"{value:.{digits}f} ±{ci95:.{digits}f}"
+
+
+def _notes(run: Mapping[str, Any]) -> Iterator[str]:
+    yield "± is half of the 95 % interval, from sections of each window (sectioning)."
+    errors = [step["power"]["watts"]["sensor_error"] for step in run["steps"]]
+    known = [error for error in errors if error is not None]
+    if known:
+        yield (f"The readings' own error, up to ±{max(known):.2g} W, comes on top of it and does "
+               "not shrink with time.")  # fmt: skip
+    for step in run["steps"]:
+        for concern in step["concerns"]:
+            yield f"- {step['name']}: {concern['name']}: {concern['text']}"
+    for when, idle in run["idle"].items():
+        for concern in idle["concerns"] if idle else ():
+            yield f"- idle {when}: {concern['name']}: {concern['text']}"
+    for text in run["notes"]:
+        yield f"- {text}"

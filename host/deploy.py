@@ -17,48 +17,29 @@ SSH and rsync are the system's, with the user's own configuration; host keys are
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import secrets
 import shlex
-import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from host.config import read_toml
+from host.release import ROOT, SUMS, Packages, ReleaseError, gather, model_path, seal
+from host.remote import ConnectionLost, Remote, RemoteError, check_hosts
 from host.target import PROFILES
 
-ROOT = Path(__file__).resolve().parent.parent
 KEPT = 3  # releases that stay on a board
 
-# What CPU operators need of dpu/ on the board, see CONTRIBUTING.md.
-_DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "windows.py")
-_SUMS = "SHA256SUMS"
-_SKIPPED = {"__pycache__", "rebuild"}
-
-# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
-# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
-_CARRIED = {"psutil": "psutil>=5.9", "starlette": "starlette>=0.40", "uvicorn": "uvicorn>=0.30",
-            "rich": "rich>=13.0"}  # fmt: skip
-_FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
-
 _PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
-_SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5",
-                "ServerAliveCountMax=2")  # fmt: skip
-_LOST = 255  # ssh's status for a connection that was refused or lost
 _SPARE_BYTES = 32 << 20
 _MOST_CLOCK_SECONDS = 86400.0
-_STEP_SECONDS = 600
 _SMOKE_SECONDS = 120
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
 
@@ -68,16 +49,12 @@ ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "f
 Say = Callable[[str], None]
 
 
-class DeployError(RuntimeError):
+class DeployError(RemoteError):
     """A board could not be deployed to; one line. What ran there still does."""
 
 
 class DeployUsageError(ValueError):
     """What was asked for cannot be; the text is one line."""
-
-
-class ConnectionLost(DeployError):
-    """SSH did not come through, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +120,22 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
     return _on_all(hosts, lambda host, report: _deploy_to(host, plan, packages, report, say))
 
 
+def deploy_one(host: str, plan: Plan, say: Say) -> Report:
+    """Deploy to one host; the report tells the release's name.
+
+    Raises
+    ------
+    DeployUsageError, RemoteUsageError
+        As `deploy`.
+    DeployError
+        It was not deployed; what ran there still does.
+    """
+    report = deploy([host], plan, say)[0]
+    if report.error:
+        raise DeployError(report.error)
+    return report
+
+
 def rollback(hosts: list[str], ssh_config: Path | None) -> list[Report]:
     """Switch every host to the release before; again switches back.
 
@@ -151,7 +144,7 @@ def rollback(hosts: list[str], ssh_config: Path | None) -> list[Report]:
     DeployUsageError
         A host is not one.
     """
-    _check_hosts(hosts)
+    check_hosts(hosts)
 
     def back(host: str, report: Report) -> None:
         remote = Remote(host, ssh_config)
@@ -172,31 +165,21 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
     """
     _check_plan(hosts, plan)
     lines, place = [], ".HASH.TOKEN.partial"
+    options = _copy_options(["CURRENT"], plan.bandwidth)
     for host in hosts:
         remote = Remote(host, plan.ssh_config)
         lines += [
             shlex.join(remote.ssh(_check_command(_profile(plan.board)))) + " < board/check.py",
-            shlex.join(remote.rsync(Path("STAGE"), place, ["CURRENT"], plan.bandwidth)),
+            shlex.join(remote.push_command(Path("STAGE"), f"tutelage/releases/{place}", *options)),
             shlex.join(remote.ssh(_venv_script(place, "PYTHON", None))),
-            shlex.join(remote.ssh(_smoke_script(place, _model_path(plan), True))),
+            shlex.join(remote.ssh(_smoke_script(place, model_path(plan.model), True))),
             shlex.join(remote.ssh(_switch_script("HASH", place))),
         ]
     return lines
 
 
-def _check_hosts(hosts: list[str]) -> None:
-    for host in hosts:
-        if not re.fullmatch(r"[\w][\w.@-]*", host):
-            raise DeployUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
-    if len(set(hosts)) != len(hosts):
-        raise DeployUsageError("a host is named twice")
-    for tool in ("ssh", "rsync"):
-        if shutil.which(tool) is None:
-            raise DeployUsageError(f"{tool} is not installed on this machine")
-
-
 def _check_plan(hosts: list[str], plan: Plan) -> None:
-    _check_hosts(hosts)
+    check_hosts(hosts)
     if plan.board not in {path.stem for path in PROFILES.glob("*.toml")}:
         raise DeployUsageError(f"no board {plan.board!r}")
     if not plan.model.exists():
@@ -219,7 +202,7 @@ def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Repor
         report, start = Report(host), time.monotonic()
         try:
             work(host, report)
-        except (DeployError, OSError) as error:
+        except (RemoteError, ReleaseError, OSError) as error:
             report.error = str(error).splitlines()[0]
         report.seconds = round(time.monotonic() - start, 2)
         return report
@@ -233,14 +216,11 @@ def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: S
     report.facts = _ask(remote, profile)
     with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
-        _gather(stage, plan, packages.for_board(report.facts))
-        # Its venv is part of a release: another Python on the board makes another release.
-        (stage / "python.txt").write_text(
-            "{executable} {python} {machine}\n".format(**report.facts)
-        )
-        name, size = _seal(stage)
+        python = "{executable} {python} {machine}".format(**report.facts)
+        gather(stage, plan.board, plan.model, packages.for_board(report.facts), python)
+        name, size = seal(stage)
         _judge(report, profile, size, plan.accepted)
-        state = remote.state(name)
+        state = _state(remote, name)
         report.release, report.previous = name, state.current
         if state.current == name:
             report.state = "unchanged"
@@ -260,15 +240,15 @@ def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Repo
     try:
         if place:
             linked = [name for name in (state.current, *state.partial) if name]
-            report.sent_bytes = remote.copy(stage, place, linked, plan.bandwidth)
+            report.sent_bytes = _copy(remote, stage, place, linked, plan.bandwidth)
             facts = report.facts
             remote.sh(_venv_script(place, facts["executable"], facts["extra_path"]))
         report.smoke = _smoke(remote, place or report.release, plan, profile, report)
     except ConnectionLost:
         raise  # what is there already serves the next run
-    except DeployError:
+    except RemoteError:
         if place:
-            remote.discard(place)
+            _discard(remote, place)
         raise
     return place
 
@@ -277,13 +257,13 @@ def _serve(remote: Remote, plan: Plan, report: Report) -> None:
     """Start or restart the service; where that fails, the old release runs again."""
     try:
         if plan.service:
-            unit = _unit(report.facts["home"], _model_path(plan), plan.service)
+            unit = _unit(report.facts["home"], model_path(plan.model), plan.service)
             remote.sh(_SERVICE, unit)
         else:
             remote.sh(_RESTART)
     except ConnectionLost:
         raise
-    except DeployError as error:
+    except RemoteError as error:
         if report.previous:
             remote.sh(_ROLLBACK)
             remote.sh(f"{_UNIT_BACK}; {_RESTART} || true")
@@ -309,7 +289,7 @@ def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
         for place in partial:
             remote.sh(f"rm -rf tutelage/releases/{place}")
         remote.sh(_PRUNE)
-    except DeployError as error:
+    except RemoteError as error:
         report.warnings.append(f"old releases were not removed: {error}")
 
 
@@ -399,97 +379,37 @@ class State:
     partial: list[str]
 
 
-class Remote:
-    """One board, reached by the system's ssh and rsync."""
-
-    def __init__(self, host: str, config: Path | None) -> None:
-        self.host = host
-        self._ssh = ["ssh", *(("-F", str(config)) if config else ())]
-        for option in _SSH_OPTIONS:
-            self._ssh += ["-o", option]
-
-    def ssh(self, command: str) -> list[str]:
-        """The command line that runs a shell command on the board."""
-        return [*self._ssh, self.host, f"sh -c {shlex.quote(command)}"]
-
-    def rsync(self, stage: Path, place: str, linked: list[str], bandwidth: int) -> list[str]:
-        """The command line that copies a release; what `linked` have already is linked there."""
-        command = ["rsync", "-rltp", "--delete", "--exclude=/.venv", "--partial", "--timeout=60",
-                   "--stats", "-e", shlex.join(self._ssh)]  # fmt: skip
-        command += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
-        if bandwidth:
-            command.append(f"--bwlimit={bandwidth}")
-        return [*command, f"{stage}/", f"{self.host}:tutelage/releases/{place}/"]
-
-    def sh(self, command: str, text: str = "") -> str:
-        """Run a shell command on the board; returns its output.
-
-        Raises
-        ------
-        ConnectionLost
-            The board is not reached, is not the one that is known, or went away.
-        DeployError
-            The command failed.
-        """
-        return self._run(self.ssh(command), text, (_LOST,))
-
-    def state(self, name: str) -> State:
-        """What the board has, where `name` is to be deployed.
-
-        Raises
-        ------
-        ConnectionLost, DeployError
-            As `sh`.
-        """
-        answer = self.sh(
-            "mkdir -p tutelage/releases && cd tutelage && "
-            'echo "current $(readlink current)"; ls -1a releases'
-        ).splitlines()
-        current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
-        partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
-        left = [line for line in answer[1:] if partial.fullmatch(line)]
-        return State(current[1] if current else "", name in answer[1:], left)
-
-    def copy(self, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
-        """Copy a release and verify it there; returns the bytes that were sent.
-
-        Raises
-        ------
-        ConnectionLost, DeployError
-            As `sh`.
-        """
-        # 12, 30: rsync's own words for a connection that broke or hung.
-        told = self._run(self.rsync(stage, place, linked, bandwidth), "", (_LOST, 12, 30))
-        self.sh(f"cd tutelage/releases/{place} && sha256sum -c --quiet {_SUMS}")
-        sent = re.search(r"Total bytes sent: ([\d,.]+)", told)
-        return int(re.sub(r"\D", "", sent[1])) if sent else 0
-
-    def discard(self, place: str) -> None:
-        """Remove what was copied, as far as that goes."""
-        try:
-            self.sh(f"rm -rf tutelage/releases/{place}")
-        except DeployError:
-            return
-
-    def _run(self, command: list[str], text: str, lost: tuple[int, ...]) -> str:
-        try:
-            done = subprocess.run(command, input=text, capture_output=True, text=True,
-                                  errors="replace", timeout=_STEP_SECONDS)  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise ConnectionLost(f"no answer within {_STEP_SECONDS} s") from error
-        if done.returncode == 0:
-            return done.stdout
-        reason = _reason(done.stderr) or f"{command[0]} ends with status {done.returncode}"
-        full = "No space left on device" in done.stderr
-        kind = ConnectionLost if done.returncode in lost and not full else DeployError
-        raise kind("the board's disk is full: No space left on device" if full else reason)
+def _state(remote: Remote, name: str) -> State:
+    """What the board has, where `name` is to be deployed."""
+    answer = remote.sh(
+        "mkdir -p tutelage/releases && cd tutelage && "
+        'echo "current $(readlink current)"; ls -1a releases'
+    ).splitlines()
+    current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
+    partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
+    left = [line for line in answer[1:] if partial.fullmatch(line)]
+    return State(current[1] if current else "", name in answer[1:], left)
 
 
-def _reason(text: str) -> str:
-    """The line of an error output that tells most: the last that is not rsync's summary."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("rsync error:", "rsync: connection"))]
-    return (telling or lines or [""])[-1]
+def _copy_options(linked: list[str], bandwidth: int) -> list[str]:
+    """Options of rsync for a release; what `linked` have already is linked there."""
+    options = ["--delete", "--exclude=/.venv"]
+    options += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
+    return [*options, *([f"--bwlimit={bandwidth}"] if bandwidth else [])]
+
+
+def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
+    """Copy a release and verify it there; returns the bytes that were sent."""
+    target = f"tutelage/releases/{place}"
+    sent = remote.push(stage, target, *_copy_options(linked, bandwidth))
+    remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
+    return sent
+
+
+def _discard(remote: Remote, place: str) -> None:
+    """Remove what was copied, as far as that goes."""
+    with suppress(RemoteError):
+        remote.sh(f"rm -rf tutelage/releases/{place}")
 
 
 # -- shell scripts that run in the home directory on the board ----------------------------------
@@ -570,7 +490,7 @@ def _smoke(
 ) -> str:  # fmt: skip
     """Try the release where it lies; says what was seen."""
     modules, config = report.facts["modules"], report.facts["config"]
-    overlay, model = profile.get("overlay"), _model_path(plan)
+    overlay, model = profile.get("overlay"), model_path(plan.model)
     ready = overlay is None or config == f"firmware: {overlay['firmware']}"
     if modules["vart"] is None or modules["xir"] is None or not ready:
         remote.sh(_smoke_script(place, model, False))
@@ -590,7 +510,7 @@ def _check_model(
     remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
 ) -> None:  # fmt: skip
     """See on the board that the model is compiled for its DPU."""
-    path = _model_path(plan)
+    path = model_path(plan.model)
     path = path if path.endswith(".xmodel") else f"{path}/model.xmodel"
     told = json.loads(
         remote.sh(
@@ -604,116 +524,3 @@ def _check_model(
         number = told["fingerprint"]
         what = told["dpu_name"] if number is None else f"{number:#x}"
         raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")
-
-
-def _model_path(plan: Plan) -> str:
-    """The model's place in a release."""
-    return "model" if plan.model.is_dir() else f"model/{plan.model.name}"
-
-
-# -- the release ------------------------------------------------------------------------------
-
-
-def _gather(stage: Path, plan: Plan, packages: Path | None) -> None:
-    """Put all files of a release into an empty directory."""
-    for name in ("app", "board", f"overlays/{plan.board}"):
-        if (ROOT / name).is_dir():
-            _copy_tree(ROOT / name, stage / name)
-    (stage / "dpu").mkdir()
-    for name in _DPU_FILES:
-        shutil.copy2(ROOT / "dpu" / name, stage / "dpu" / name)
-    if plan.model.is_dir():
-        _copy_tree(plan.model, stage / "model")
-    else:
-        (stage / "model").mkdir()
-        shutil.copy2(plan.model, stage / "model" / plan.model.name)
-    if packages is not None:
-        _copy_tree(packages, stage / "packages")
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    def skipped(_: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in _SKIPPED or name.startswith(".")}
-
-    shutil.copytree(source, target, ignore=skipped)
-
-
-def _seal(stage: Path) -> tuple[str, int]:
-    """Write the list of checksums; returns the release's name, the hash of it, and its bytes."""
-    lines, size = [], 0
-    for path in sorted(path for path in stage.rglob("*") if path.is_file()):
-        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        content = path.read_bytes()
-        size += len(content)
-        lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(stage)}\n")
-    text = "".join(lines)
-    (stage / _SUMS).write_text(text, encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()[:16], size
-
-
-class Packages:
-    """Python packages that boards lack, unpacked for their Python and machine, in a cache.
-
-    Parameters
-    ----------
-    wheels : directory of wheels; None for the package index
-    """
-
-    def __init__(self, wheels: Path | None) -> None:
-        self._wheels = wheels
-        self._lock = threading.Lock()
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._cache = base / "tutelage" / "packages"
-
-    def for_board(self, facts: dict[str, Any]) -> Path | None:
-        """Directory of what the board of these facts lacks, None where it lacks nothing.
-
-        Raises
-        ------
-        DeployError
-            A package cannot be had for that board.
-        """
-        wanted = [text for name, text in _CARRIED.items() if facts["modules"][name] is None]
-        version = ".".join(facts["python"].split(".")[:2])
-        if tuple(map(int, version.split("."))) < (3, 11) and facts["modules"]["tomli"] is None:
-            wanted += _FOR_OLD
-        if not wanted:
-            return None
-        key = json.dumps([wanted, version, facts["machine"], facts["glibc"], self._listing()])
-        folder = self._cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-        with self._lock:
-            if not folder.is_dir():
-                self._install(folder, wanted, facts)
-        return folder
-
-    def _listing(self) -> list[str]:
-        return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
-
-    def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
-                   "--disable-pip-version-check", "--target", str(partial / "all"),
-                   "--only-binary=:all:", "--implementation", "cp",
-                   "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
-        for platform in _platforms(facts["machine"], facts["glibc"]):
-            command += ["--platform", platform]
-        if self._wheels is not None:
-            command += ["--no-index", "--find-links", str(self._wheels)]
-        try:
-            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
-            if done.returncode:
-                raise DeployError(f"packages for the board: {_reason(done.stderr)}; give their "
-                                  "wheels with --wheels DIR")  # fmt: skip
-            shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
-            (partial / "all").rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _platforms(machine: str, glibc: str) -> list[str]:
-    """Platform tags of wheels that run on a machine with this glibc (PEP 600), the newest first."""
-    numbers = re.fullmatch(r"2\.(\d+)", glibc)
-    newest = int(numbers[1]) if numbers else 17
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)]
-    return [*tags, f"manylinux2014_{machine}"]

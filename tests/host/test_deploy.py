@@ -23,7 +23,7 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host import deploy as deploying
+from host import remote
 from host.__main__ import main
 from host.deploy import Plan, Report, deploy, findings_of, rollback
 from tests.stand_in_board import StandInBoard, why_not
@@ -190,8 +190,8 @@ def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
 ) -> None:
     first = go()
     _fatten(model, 8)
-    options = [o.replace("Interval=5", "Interval=2") for o in deploying._SSH_OPTIONS]
-    monkeypatch.setattr(deploying, "_SSH_OPTIONS", options)  # the cut is seen sooner
+    options = [o.replace("Interval=5", "Interval=2") for o in remote.SSH_OPTIONS]
+    monkeypatch.setattr(remote, "SSH_OPTIONS", options)  # the cut is seen sooner
     with ThreadPoolExecutor() as pool:
         running = pool.submit(go, bandwidth=1000)
         _wait_for_partial(board)

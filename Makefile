@@ -95,16 +95,16 @@ overlay: $(VENV)/all.stamp
 overlay-rebuild:
 	$(MAKE) -C overlays/$(BOARD)/rebuild DPU_PYNQ='$(abspath $(DPU_PYNQ))'
 
-# HOST may name several boards, MODEL a directory of `python -m host compile`.
+# HOST may name several boards (of measure: one), MODEL a directory of `python -m host compile`;
+# ARGS are further options, such as ARGS=--attach.
 deploy: $(VENV)/all.stamp
 	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
-	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST)
+	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 rollback: $(VENV)/all.stamp
 	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
-	@$(BIN)/python -m host rollback $(HOST)
+	@$(BIN)/python -m host rollback --board $(BOARD) $(HOST) $(ARGS)
 
-# ARGS are options of `python -m host measure`, such as ARGS=--attach.
 measure: $(VENV)/all.stamp
 	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
 	@$(BIN)/python -m host measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)

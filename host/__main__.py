@@ -228,13 +228,15 @@ def deploy(
 @app.command()
 def rollback(
     hosts: Annotated[list[str], typer.Argument(help="user@host, or names of ~/.ssh/config")],
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
     ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
+    force: Annotated[bool, typer.Option("--force", help="switch without a smoke test")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
 ) -> int:
     """Go back to the release before, on one or several boards; once more undoes it."""
     from host import deploy as deploying
 
-    return _print_reports(deploying.rollback(hosts, ssh_config), as_json)
+    return _print_reports(deploying.rollback(hosts, ssh_config, board, force), as_json)
 
 
 @app.command()

@@ -30,10 +30,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpu.builder import EMULATOR_DPU_NAME
 from host.config import read_toml
-from host.release import ROOT, SUMS, Packages, ReleaseError, gather, model_path, seal
+from host.release import (
+    MODEL_SCRIPT,
+    ROOT,
+    SUMS,
+    Packages,
+    ReleaseError,
+    gather,
+    model_path,
+    seal,
+)
 from host.remote import ConnectionLost, Remote, RemoteError, check_hosts
-from host.target import PROFILES
+from host.target import PROFILES, compiled_for
 
 KEPT = 3  # releases that stay on a board
 
@@ -43,7 +53,8 @@ _MOST_CLOCK_SECONDS = 86400.0
 _SMOKE_SECONDS = 120
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
 
-ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint")
+ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
+              "target")  # fmt: skip
 """Findings that --accept turns into warnings."""
 
 Say = Callable[[str], None]
@@ -93,7 +104,8 @@ class Finding:
 
 @dataclass
 class Report:
-    """What became of one host; `state` is deployed, unchanged, rolled back or failed."""
+    """What became of one host; `state` is deployed, unchanged, service restarted, rolled back or
+    failed."""
 
     host: str
     state: str = "failed"
@@ -136,18 +148,31 @@ def deploy_one(host: str, plan: Plan, say: Say) -> Report:
     return report
 
 
-def rollback(hosts: list[str], ssh_config: Path | None) -> list[Report]:
-    """Switch every host to the release before; again switches back.
+def rollback(
+    hosts: list[str], ssh_config: Path | None, board: str = "zcu104", force: bool = False
+) -> list[Report]:
+    """Switch every host to the release before, when it has passed the smoke test; again goes back.
+
+    Parameters
+    ----------
+    board : the board's profile, by name
+    force : switch without the smoke test
 
     Raises
     ------
-    DeployUsageError
-        A host is not one.
+    DeployUsageError, RemoteUsageError
+        The board or a host is not one.
     """
     check_hosts(hosts)
+    _check_board(board)
+    profile = _profile(board)
 
     def back(host: str, report: Report) -> None:
         remote = Remote(host, ssh_config)
+        name, model = remote.sh(_PREVIOUS).splitlines()
+        if not force:
+            report.facts = _ask(remote, profile)
+            report.smoke = _smoke(remote, name, model, profile, report.facts, ("fingerprint",))
         report.previous, report.release = remote.sh(_ROLLBACK).split()
         remote.sh(_RESTART)
         report.state = "rolled back"
@@ -180,8 +205,7 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
 
 def _check_plan(hosts: list[str], plan: Plan) -> None:
     check_hosts(hosts)
-    if plan.board not in {path.stem for path in PROFILES.glob("*.toml")}:
-        raise DeployUsageError(f"no board {plan.board!r}")
+    _check_board(plan.board)
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
     if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
@@ -195,6 +219,23 @@ def _check_plan(hosts: list[str], plan: Plan) -> None:
     for name in plan.accepted:
         if name not in ACCEPTABLE:
             raise DeployUsageError(f"--accept {name}: can be {', '.join(ACCEPTABLE)}")
+
+    _check_target(plan)
+
+
+def _check_board(board: str) -> None:
+    if board not in {path.stem for path in PROFILES.glob("*.toml")}:
+        raise DeployUsageError(f"no board {board!r}")
+
+
+def _check_target(plan: Plan) -> None:
+    """Refuse a model for the emulator before anything is copied; others are judged on the board."""
+    path = plan.model / "model.xmodel" if plan.model.is_dir() else plan.model
+    if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
+        raise DeployUsageError(
+            f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "
+            f"makes it the board's: python -m host compile {plan.model} --target {plan.board}"
+        )
 
 
 def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Report]:
@@ -223,7 +264,7 @@ def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: S
         state = _state(remote, name)
         report.release, report.previous = name, state.current
         if state.current == name:
-            report.state = "unchanged"
+            _refresh_service(remote, plan, report)
             return
         say(f"{host}: {name}, {size:,} bytes")
         place = _install(remote, stage, state, plan, report)
@@ -243,7 +284,9 @@ def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Repo
             report.sent_bytes = _copy(remote, stage, place, linked, plan.bandwidth)
             facts = report.facts
             remote.sh(_venv_script(place, facts["executable"], facts["extra_path"]))
-        report.smoke = _smoke(remote, place or report.release, plan, profile, report)
+        model = model_path(plan.model)
+        report.smoke = _smoke(remote, place or report.release, model, profile, report.facts,
+                              plan.accepted)  # fmt: skip
     except ConnectionLost:
         raise  # what is there already serves the next run
     except RemoteError:
@@ -264,10 +307,20 @@ def _serve(remote: Remote, plan: Plan, report: Report) -> None:
     except ConnectionLost:
         raise
     except RemoteError as error:
-        if report.previous:
+        if report.previous and report.previous != report.release:
             remote.sh(_ROLLBACK)
+        if report.previous:
             remote.sh(f"{_UNIT_BACK}; {_RESTART} || true")
         raise DeployError(f"service: {error}") from error
+
+
+def _refresh_service(remote: Remote, plan: Plan, report: Report) -> None:
+    """Set the service right where the release is there already; a run may have broken off then."""
+    report.state = "unchanged"
+    unit = _unit(report.facts["home"], model_path(plan.model), plan.service) if plan.service else ""
+    if remote.sh(_SERVICE_STATE, unit).strip() != "right":
+        _serve(remote, plan, report)
+        report.state = "service restarted"
 
 
 def _unit(home: str, model: str, arguments: str) -> str:
@@ -347,9 +400,22 @@ def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> It
     if facts["free_bytes"] < 2 * size + _SPARE_BYTES:
         yield Finding("disk", f"{facts['free_bytes']:,} bytes are free in {facts['home']}; "
                       f"{2 * size + _SPARE_BYTES:,} are needed", True)  # fmt: skip
+    yield from _image_findings(facts, profile)
     if abs(facts["clock_off"]) > _MOST_CLOCK_SECONDS:
         yield Finding("clock", f"is {facts['clock_off'] / 86400:+.0f} days off; set it", True)
     yield from _dpu_findings(facts, profile)
+
+
+def _image_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    """Tell of an image that is not the one whose versions are known."""
+    known = profile.get("image")
+    if not known:
+        return
+    own = facts["modules"]["pynq"], facts["python"], facts["image"] or "no os-release"
+    right = own[0] == known["pynq"] and own[1].startswith(f"{known['python']}.")
+    if not right or known["system"] not in own[2]:
+        told = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
+        yield Finding("image", f"{told}; what is known is {known['name']}", False)
 
 
 def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
@@ -444,7 +510,12 @@ def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
 
 def _switch_script(name: str, place: str) -> str:
     """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
-    rename = f"sync; mv -T releases/{place} releases/{name}; " if place else ""
+    # Where another deployment was faster, its release is the same.
+    rename = (
+        f"sync; if [ -e releases/{name} ]; then rm -rf releases/{place}; "
+        f"else mv -T releases/{place} releases/{name}; fi; "
+    )
+    rename = rename if place else ""
     return (
         f"set -e; cd tutelage; {rename}touch releases/{name}; old=$(readlink current || true); "
         'test -z "$old" || { ln -sfn "$old" .previous; mv -T .previous previous; }; '
@@ -452,11 +523,16 @@ def _switch_script(name: str, place: str) -> str:
     )
 
 
-_ROLLBACK = (
+_NONE_BEFORE = (
     "cd tutelage 2>/dev/null || { echo nothing was deployed there >&2; exit 1; }; "
     "c=$(readlink current); p=$(readlink previous); "
     'if [ -z "$p" ] || [ "$p" = "$c" ] || [ ! -d "$p" ]; '
     "then echo no release before this one is there >&2; exit 1; fi; set -e; "
+)
+_PREVIOUS = f'{_NONE_BEFORE}cd "$p"; echo "${{p#releases/}}"; {MODEL_SCRIPT}'
+
+_ROLLBACK = (
+    f"{_NONE_BEFORE}"
     'ln -sfn "$c" .previous; ln -sfn "$p" .current; mv -T .current current; '
     'mv -T .previous previous; sync; echo "${c#releases/} ${p#releases/}"'
 )
@@ -477,25 +553,44 @@ _SERVICE = (
     "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
 )
 
+# Tells "right" where the unit is the one on standard input (any, if that is empty) and what runs by
+# it runs from the current release; also where there is neither.
+_SERVICE_STATE = (
+    f'w=$(cat); test -n "$w" || test -e {_UNIT} || {{ echo right; exit; }}; '
+    f'test -z "$w" || test "$w" = "$(cat {_UNIT} 2>/dev/null)" || {{ echo unit; exit; }}; '
+    "p=$(systemctl show -p MainPID --value tutelage.service); "
+    'if [ "${p:-0}" = 0 ]; then test -n "$w" && echo down || echo right; exit; fi; '
+    "s=; [ \"$(id -u)\" = 0 ] || s='sudo -n'; "
+    'if [ "$($s readlink /proc/$p/cwd)" = "$(readlink -f tutelage/current)" ]; '
+    "then echo right; else echo old; fi"
+)
+
 _PRUNE = (
     "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "
     "for d in $(ls -1t releases); do n=$((n+1)); r=releases/$d; "
-    f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || rm -rf "$r"; done; '
+    f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || '
+    # A measurement holds the list of its release; without flock nobody knows, and all stay.
+    f'! flock -n -x "$r/{SUMS}" true 2>/dev/null || rm -rf "$r"; done; '
     "find releases -mindepth 1 -maxdepth 1 -name '.*.partial' -mmin +1440 -exec rm -rf {} +"
 )
 
 
 def _smoke(
-    remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
-) -> str:  # fmt: skip
+    remote: Remote,
+    place: str,
+    model: str,
+    profile: dict[str, Any],
+    facts: dict[str, Any],
+    accepted: tuple[str, ...],
+) -> str:
     """Try the release where it lies; says what was seen."""
-    modules, config = report.facts["modules"], report.facts["config"]
-    overlay, model = profile.get("overlay"), model_path(plan.model)
+    modules, config, overlay = facts["modules"], facts["config"], profile.get("overlay")
     ready = overlay is None or config == f"firmware: {overlay['firmware']}"
     if modules["vart"] is None or modules["xir"] is None or not ready:
         remote.sh(_smoke_script(place, model, False))
         return "imports only: without vart, xir and a right vart.conf no model is run"
-    _check_model(remote, place, plan, profile, report)
+    if "fingerprint" not in accepted:
+        _check_model(remote, place, model, profile, facts)
     try:
         figures = json.loads(remote.sh(_smoke_script(place, model, True)))
         frames = figures["frames"]
@@ -507,11 +602,10 @@ def _smoke(
 
 
 def _check_model(
-    remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
-) -> None:  # fmt: skip
+    remote: Remote, place: str, model: str, profile: dict[str, Any], facts: dict[str, Any]
+) -> None:
     """See on the board that the model is compiled for its DPU."""
-    path = model_path(plan.model)
-    path = path if path.endswith(".xmodel") else f"{path}/model.xmodel"
+    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
     told = json.loads(
         remote.sh(
             f"cd tutelage/releases/{place} && "
@@ -519,8 +613,8 @@ def _check_model(
         )
     )
     expected = profile.get("overlay", {}).get("fingerprint")
-    own = report.facts["fingerprint"] or (int(expected, 16) if expected else None)
-    if own is not None and told["fingerprint"] != own and "fingerprint" not in plan.accepted:
+    own = facts["fingerprint"] or (int(expected, 16) if expected else None)
+    if own is not None and told["fingerprint"] != own:
         number = told["fingerprint"]
         what = told["dpu_name"] if number is None else f"{number:#x}"
         raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from host.deploy import ACCEPTABLE, Plan, deploy_one
-from host.release import model_path
+from host.release import MODEL_SCRIPT, model_path
 from host.remote import ConnectionLost, Remote, RemoteUsageError, check_hosts
 
 RUN, SUMMARY, SUMS = "run.json", "summary.md", "SHA256SUMS"
@@ -315,8 +315,7 @@ class _Progress:
 _CURRENT = (
     "cd tutelage/current 2>/dev/null || "
     "{ echo nothing is deployed there, give --model >&2; exit 1; }; "
-    "basename $(readlink -f .); m=$(ls model/*.xmodel | head -n 1); "
-    'if [ -e model/model.xmodel ]; then echo model; else echo "$m"; fi'
+    f"basename $(readlink -f .); {MODEL_SCRIPT}"
 )
 
 _REFUSE_SECOND = (

@@ -39,6 +39,12 @@ _CARRIED = {
 _FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
 
 
+MODEL_SCRIPT = (
+    "if [ -e model/model.xmodel ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
+)
+"""Shell script that tells, in a release's directory, its model's place as `model_path` does."""
+
+
 class ReleaseError(RuntimeError):
     """A release cannot be put together; the text is one line."""
 

@@ -43,7 +43,8 @@ _SPARE_SECONDS = 0.5  # frames are issued for so much longer than the window
 _COOL_C = 5.0  # rest lasts until the chip is no more than this above where it began
 _LONGEST_REST = 5  # times the cool-down, where it does not get there
 _FIRST_JOBS_IN_LIMIT = 20  # as in app/run.py
-_FREE_BYTES = 64 << 20
+_SPARE_BYTES = 16 << 20  # of the disk, for all other files
+_FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
 
 
@@ -163,10 +164,13 @@ class Measurement:
                            f"--accept {hazard.name}")  # fmt: skip
 
     def _disk(self) -> list[Concern]:
-        free = shutil.disk_usage(self._files.folder).free
-        if free >= _FREE_BYTES:
+        """Compare the free space with what frames.csv takes, were nothing slower than the DPU."""
+        phases, free = self._setting.phases, shutil.disk_usage(self._files.folder).free
+        frames = phases.total(len(self._steps)) * self._profile.dpu_cores / self._job_seconds
+        needed = _SPARE_BYTES + _FRAME_BYTES * round(frames)
+        if free >= needed:
             return []
-        return [Concern("disk", f"{free >> 20} MiB are free, {_FREE_BYTES >> 20} are needed")]
+        return [Concern("disk", f"{free >> 20} MiB are free, {needed >> 20} may be needed")]
 
     def _measure(self) -> None:
         phases = self._setting.phases

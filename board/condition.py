@@ -5,14 +5,17 @@
     concerns(readings, profile)   # what speaks against figures taken meanwhile
 
 Everything comes from files that Linux has on a board and on a PC alike. What a machine does not
-tell is None, and nothing is concluded from it.
+tell is None, and nothing is concluded from it. The files are looked up once: walking directories
+with every reading would keep the interpreter from the threads whose frames are timed meanwhile.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +26,6 @@ SYSFS, PROCFS = Path("/sys"), Path("/proc")
 
 # Fields of /proc/stat's first line (proc_stat(5)) in clock ticks. Guests are counted in user time.
 _USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ, _STEAL = 0, 1, 2, 5, 6, 7
-_BUSY = (_USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 MARGIN_C = 10.0
@@ -53,7 +55,10 @@ class Condition:
     time_s : monotonic time, s
     temperature_c : the warmest of the processor's sensors, degrees Celsius
     clock_mhz : of the slowest CPU, MHz
-    own_cores, other_cores : CPU time per elapsed time of this process, and of all others
+    own_cores : CPU time per elapsed time of this process
+    other_cores : of all other processes, as far as they run their own code
+    kernel_cores : of the kernel for anybody but this process itself: its threads, interrupts, and
+        other processes' system calls. A DPU's driver is in there too
     stolen_cores : what the hypervisor gave to other machines
     throttled : the kernel holds clocks down because of heat
     wall_offset_s : by how much the wall clock was set since the first reading, s
@@ -64,12 +69,24 @@ class Condition:
     clock_mhz: float | None
     own_cores: float
     other_cores: float | None
+    kernel_cores: float | None
     stolen_cores: float | None
     throttled: bool | None
     wall_offset_s: float
 
 
 COLUMNS = tuple(Condition.__dataclass_fields__)
+
+
+class _Times(NamedTuple):
+    """CPU seconds up to a monotonic time (s); NaN where Linux does not tell."""
+
+    time: float
+    own_user: float
+    own_kernel: float
+    user: float
+    kernel: float
+    stolen: float
 
 
 class ConditionWatch:
@@ -83,6 +100,11 @@ class ConditionWatch:
     def __init__(self, sysfs: Path = SYSFS, procfs: Path = PROCFS) -> None:
         self._sysfs, self._procfs = sysfs, procfs
         self._system = SystemMonitor(sysfs)
+        self._sensors = _sensor_files(sysfs, self._system.temperature_source)
+        self._clocks = self._cpufreq("scaling_cur_freq")
+        cores = sysfs / "devices/system/cpu"
+        self._counters = list(cores.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+        self._coolers = _cooler_files(sysfs)
         self._before = self._times()
         self._throttle_count = self._throttle_events()
         self._wall_offset = time.time() - time.monotonic()
@@ -99,60 +121,62 @@ class ConditionWatch:
 
     def highest_clock_mhz(self) -> float | None:
         """The most that every CPU can do, MHz."""
-        return self._slowest("cpuinfo_max_freq")
+        return _slowest(self._cpufreq("cpuinfo_max_freq"))
 
     def read(self) -> Condition:
         """Return the present state."""
-        now, own, busy, stolen = times = self._times()
-        before, self._before = self._before, times
-        seconds = max(1e-9, now - before[0])
-        own_cores = (own - before[1]) / seconds
-        other_cores = stolen_cores = None
-        if busy is not None and stolen is not None and before[2] is not None:
-            other_cores = max(0.0, (busy - before[2]) / seconds - own_cores)
-            stolen_cores = (stolen - (before[3] or 0.0)) / seconds
+        before, now = self._before, self._times()
+        self._before = now
+        seconds = max(1e-9, now.time - before.time)
+        spent = [(b - a) / seconds for a, b in zip(before, now, strict=True)]
+        _, own_user, own_kernel, user, kernel, stolen = spent
         return Condition(
-            time_s=now,
-            temperature_c=self._system.temperature(),
-            clock_mhz=self._slowest("scaling_cur_freq"),
-            own_cores=own_cores,
-            other_cores=other_cores,
-            stolen_cores=stolen_cores,
+            time_s=now.time,
+            temperature_c=self._temperature(),
+            clock_mhz=_slowest(self._clocks),
+            own_cores=own_user + own_kernel,
+            other_cores=_known(user - own_user),
+            kernel_cores=_known(kernel - own_kernel),
+            stolen_cores=_known(stolen),
             throttled=self._throttled(),
             wall_offset_s=time.time() - time.monotonic() - self._wall_offset,
         )
 
-    def _times(self) -> tuple[float, float, float | None, float | None]:
-        """Return the time, and CPU seconds of this process, of all processes, and stolen."""
+    def _times(self) -> _Times:
         text = _text(self._procfs / "stat") or ""
-        now, own = time.monotonic(), time.process_time()
+        now, own = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
         words = text.partition("\n")[0].split()
         if len(words) <= _STEAL + 1 or words[0] != "cpu":
-            return now, own, None, None
+            return _Times(now, own.ru_utime, own.ru_stime, *(3 * [math.nan]))
         seconds = [int(word) / _TICKS_PER_SECOND for word in words[1:]]
-        return now, own, sum(seconds[field] for field in _BUSY), seconds[_STEAL]
+        user = seconds[_USER] + seconds[_NICE]
+        kernel = seconds[_SYSTEM] + seconds[_IRQ] + seconds[_SOFTIRQ]
+        return _Times(now, own.ru_utime, own.ru_stime, user, kernel, seconds[_STEAL])
+
+    def _temperature(self) -> float | None:
+        """Return the warmest of the processor's sensors, degrees Celsius.
+
+        Its files are read alone: psutil reads every sensor there is, and those of regulators lie
+        on the slow bus on which the rails are being read.
+        """
+        values = [_number(path) for path in self._sensors]
+        known = [v / 1000 for v in values if v is not None and -40_000 < v < 150_000]
+        return max(known) if known else self._system.temperature()
 
     def _cpufreq(self, name: str) -> list[Path]:
-        return list((self._sysfs / "devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}"))
-
-    def _slowest(self, name: str) -> float | None:
-        clocks = [_number(path) for path in self._cpufreq(name)]
-        return min((khz / 1000 for khz in clocks if khz), default=None)
+        """Return the files of that name; CPUs with a common clock have one."""
+        files = (self._sysfs / "devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}")
+        return sorted({path.resolve() for path in files})
 
     def _throttle_events(self) -> int | None:
         """Count how often x86 processors throttled themselves, None on others."""
-        pattern = "devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"
-        counts = [_number(path) for path in self._sysfs.glob(pattern)]
+        counts = [_number(path) for path in self._counters]
         known = [count for count in counts if count is not None]
         return sum(known) if known else None
 
     def _throttled(self) -> bool | None:
         """Tell whether clocks are held down: a cooling device is on, or throttling was counted."""
-        states = [
-            _number(path / "cur_state")
-            for path in (self._sysfs / "class/thermal").glob("cooling_device*")
-            if "cpufreq" in (_text(path / "type") or "") or _text(path / "type") == "Processor"
-        ]
+        states = [state for path in self._coolers if (state := _number(path)) is not None]
         events, before = self._throttle_events(), self._throttle_count
         self._throttle_count = events
         if events is None and not states:
@@ -165,6 +189,7 @@ def concerns(
     limit_c: float | None,
     governor: str | None,
     highest_mhz: float | None,
+    at_rest: bool = False,
 ) -> list[Concern]:
     """Return what speaks against figures taken during these readings.
 
@@ -172,14 +197,18 @@ def concerns(
     ----------
     readings : in order
     limit_c : the highest temperature that the chip's maker allows, degrees Celsius
-    governor, highest_mhz : of the CPUs; a clock below the highest is a concern under "performance"
+    governor, highest_mhz : of the CPUs; a clock below the highest is a concern under "performance",
+        on machines that do not tell themselves when heat holds clocks down: of a PC's processor
+        the highest clock is that of one busy core
+    at_rest : no jobs are on the DPU, so that what the kernel does is others' work. Else it may be
+        that of the DPU's driver, in threads and interrupts that are not counted as the process's
     """
     if not readings:
         return []
     found = [
         _heat(readings, limit_c),
         _throttling(readings, governor, highest_mhz),
-        _other_work(readings),
+        _other_work(readings, at_rest),
         _clock_step(readings),
     ]
     return [concern for concern in found if concern]
@@ -200,15 +229,18 @@ def _throttling(
         return Concern("throttled", f"heat held the CPUs' clock down in {times} readings of "
                        f"{len(readings)}")  # fmt: skip
     slowest = min((r.clock_mhz for r in readings if r.clock_mhz is not None), default=None)
-    if governor != "performance" or slowest is None or highest_mhz is None:
+    told = any(r.throttled is not None for r in readings)
+    if told or governor != "performance" or slowest is None or highest_mhz is None:
         return None
     if slowest >= _SLOW_CLOCK * highest_mhz:
         return None
     return Concern("throttled", f"the CPUs' clock fell to {slowest:.0f} of {highest_mhz:.0f} MHz")
 
 
-def _other_work(readings: Sequence[Condition]) -> Concern | None:
+def _other_work(readings: Sequence[Condition], at_rest: bool) -> Concern | None:
     other = _mean([r.other_cores for r in readings])
+    if at_rest:
+        other += _mean([r.kernel_cores for r in readings])
     stolen = _mean([r.stolen_cores for r in readings])
     if other > MOST_OTHER_CORES:
         return Concern("disturbed", f"other processes took {other:.2f} cores")
@@ -217,12 +249,25 @@ def _other_work(readings: Sequence[Condition]) -> Concern | None:
     return None
 
 
+def wall_clock_step(readings: Sequence[Condition]) -> float:
+    """Return by how much the wall clock was set meanwhile, s, at its farthest if several times."""
+    if not readings:
+        return 0.0
+    steps = [reading.wall_offset_s - readings[0].wall_offset_s for reading in readings]
+    return max(steps, key=abs)
+
+
 def _clock_step(readings: Sequence[Condition]) -> Concern | None:
     """Tell when the clock was set: files' times lie; the figures are on the monotonic clock."""
-    step = readings[-1].wall_offset_s - readings[0].wall_offset_s
+    step = wall_clock_step(readings)
     if abs(step) < MOST_CLOCK_STEP_SECONDS:
         return None
     return Concern("clock", f"the wall clock was set by {step:+.1f} s; durations are not affected")
+
+
+def _known(cores: float) -> float | None:
+    """None for NaN. Linux may count by ticks what it tells of all: differences can be negative."""
+    return None if math.isnan(cores) else max(0.0, cores)
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -242,3 +287,30 @@ def _number(path: Path) -> int | None:
         return int(_text(path) or "")
     except ValueError:
         return None
+
+
+def _slowest(files: Iterable[Path]) -> float | None:
+    """Return the lowest clock of cpufreq's files, MHz."""
+    return min((khz / 1000 for path in files if (khz := _number(path))), default=None)
+
+
+def _sensor_files(sysfs: Path, driver: str | None) -> list[Path]:
+    """Return the files in which a driver shows its temperatures, of hwmon, else thermal zones."""
+    for folders, name, files in (
+        ("class/hwmon/hwmon*", "name", "temp*_input"),
+        ("class/thermal/thermal_zone*", "type", "temp"),
+    ):
+        own = [folder for folder in sysfs.glob(folders) if _text(folder / name) == driver]
+        found = [path for folder in own for path in folder.glob(files)]
+        if driver and found:
+            return found
+    return []
+
+
+def _cooler_files(sysfs: Path) -> list[Path]:
+    """Return the states of what cools by holding the CPUs' clock down."""
+    return [
+        device / "cur_state"
+        for device in (sysfs / "class/thermal").glob("cooling_device*")
+        if "cpufreq" in (kind := _text(device / "type") or "") or kind == "Processor"
+    ]

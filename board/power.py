@@ -7,17 +7,23 @@
     power.report(start, end, frames=300, idle=idle)["joules_per_frame"]
     power.close()
 
-A thread reads all rails at a fixed rate on the monotonic clock, on which frames are timed too.
-Energies are summed up as readings come in, so that a run of any length keeps its figures in
-memory that was allocated before it began. Where nothing can be measured every figure is None.
+A thread reads at a fixed rate on the monotonic clock, on which frames are timed too. Energies are
+summed up as readings come in, so that a run of any length keeps its figures in memory that was
+allocated before it began. Where nothing can be measured every figure is None.
+
+On a board every reading is a transfer on a slow bus: at 50 Hz nine rails of a ZCU104 would keep it
+busy for a large part of the time (estimated, not measured: a page of an IRPS5401 is selected,
+checked and read in some 12 bytes, 1.1 ms at 100 kHz, and waits for interrupts in between). So the
+total rail is read with every sample, the others in turn, each about ten times per second. Every
+reading has its own time.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from board.power_record import Floats, Record, Span
 from board.power_sources import (
     PowerError,
     Rail,
@@ -40,17 +47,24 @@ __all__ = ["Idle", "Power", "PowerError", "RailFigures", "SOURCES", "open_power"
 
 DEFAULT_RATE_HZ = 50.0
 SYSFS = Path("/sys")
-# Every sample is kept for ten minutes, one per second for a day.
+# For how long every reading is kept; one per second is for a day.
 _FINE_SECONDS = 600.0
-_COARSE_SECONDS = 86_400.0
-_COARSE_STEP_SECONDS = 1.0
 # A reading is nonsense beyond this many times the most that the rail can carry.
 _FAR_ABOVE = 1.5
 # Between two readings that lie further apart nothing is known of the power: the process slept.
 _LONGEST_STEP_SECONDS = 1.0
 _LONGEST_STEP_SAMPLES = 10
-# How many samples share the reading of one rail's current.
-_AMPS_EVERY = 5
+# So many samples are recorded at once, if nobody asks before: code and data that are used together
+# are fetched into the caches once, and waking to cold caches is most of what a sample costs.
+_SETTLED_TOGETHER = 25
+# How often one rail in turn is inspected.
+_INSPECTIONS_HZ = 5.0
+# How often each rail but the total is read where rails are read one by one.
+_SIDE_RATE_HZ = 10.0
+# When a sample took that share of the period it reads no further rails but the total ...
+_SAMPLE_SHARE = 0.5
+# ... except that every so many samples read one in any case.
+_SIDE_AT_LEAST_EVERY = 5
 # The sampler looks this often whether it should end.
 _SLICE_SECONDS = 0.1
 # How much of a window may be without readings before its energy counts as not measured.
@@ -60,7 +74,9 @@ _OPENERS = {"pmbus": open_pmbus, "hwmon": open_hwmon, "rapl": open_rapl, "nvml":
 SOURCES = ("auto", *_OPENERS, "none")
 
 Clock = Callable[[], float]
-Floats = np.ndarray
+Timed = tuple[int, float, float]  # rail, reading (W or J), its time, s
+# Readings, how late the sample was (s), samples missed so far, the rail inspected (or -1), its A.
+_Sample = tuple[list[Timed], float, int, int, float]
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,7 @@ class RailFigures:
     joules : energy, J
     error_joules : what is known to be uncertain about it, J, see `Power.energy`
     flagged : readings of power or current that were missing or nonsense
+    rate_hz : readings per second that all this rests on
     """
 
     mean_w: float | None
@@ -80,6 +97,7 @@ class RailFigures:
     joules: float | None
     error_joules: float | None
     flagged: int
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +123,10 @@ def open_power(
     ----------
     source : one of `SOURCES`; "auto" takes the first that is there, or "none" with the reasons
     board : profile that names the board's rails
-    rate_hz : readings per second
+    rate_hz : samples per second
     sysfs : where Linux's class directories lie
     clock : monotonic time, s
-    history_seconds : for how long every sample is kept
+    history_seconds : for how long every reading is kept
 
     Raises
     ------
@@ -161,18 +179,36 @@ class Power:
         self._closed = False
         self._period = 1 / rate_hz
         self._clock = clock
-        longest = max(_LONGEST_STEP_SECONDS, _LONGEST_STEP_SAMPLES * self._period)
-        self._meters = [_Meter(rail, source.counts_energy, longest) for rail in source.rails]
-        # Nothing is allocated for a source without rails.
-        fine = 2 + round(history_seconds * rate_hz) if self._meters else 0
-        coarse = round(_COARSE_SECONDS / _COARSE_STEP_SECONDS) if self._meters else 0
-        self._history = _Record(len(self._meters), fine, coarse, smooth=not source.counts_energy)
-        self._samples = 0
+        rails = range(len(source.rails))
+        total = next((i for i in rails if source.rails[i].name == source.total_rail), None)
+        self._total = total
+        self._side = [i for i in rails if i != total] if source.one_by_one else []
+        self._side_per_sample = math.ceil(len(self._side) * min(1.0, _SIDE_RATE_HZ / rate_hz))
+        self._side_next = 0
+        self._read_all = False  # somebody waits for a reading of every rail
+        self._inspect_every = max(1, round(rate_hz / _INSPECTIONS_HZ))
+        self._meters = [self._meter(i, history_seconds) for i in rails]
+        # The schedule's rows: time, how late the sample was; counts of samples and of missed ones,
+        # and the time at which it ended. Nothing is allocated for a source without rails.
+        capacity = 2 + round(history_seconds * rate_hz)
+        self._schedule = Record(capacity, sums=3) if self._meters else None
+        # Only the thread changes these two, and appends; who holds the lock takes away and records.
+        self._taken = 0
         self._missed = 0
-        self._last_time = math.nan
-        self._lock = threading.Lock()  # guards everything that a sample changes
+        self._pending: deque[_Sample] = deque()
+        self._samples = 0  # recorded
+        self._lock = threading.Lock()  # guards the record
         self._stopping = False
         self._thread: threading.Thread | None = None
+
+    def _meter(self, index: int, history_seconds: float) -> _Meter:
+        side = index in self._side
+        step = self._period
+        if side:
+            step *= math.ceil(len(self._side) / self._side_per_sample)
+        longest = max(_LONGEST_STEP_SECONDS, _LONGEST_STEP_SAMPLES * step)
+        rows = 2 + math.ceil(history_seconds / step)
+        return _Meter(self._source.rails[index], self._source.counts_energy, side, longest, rows)
 
     @property
     def source(self) -> str:
@@ -231,59 +267,102 @@ class Power:
                 time.sleep(min(rest, _SLICE_SECONDS))
             if rest > _SLICE_SECONDS:
                 continue
-            self.sample(due)
+            self._sample(due, self._read_all)
             following = max(tick + 1, int((self._clock() - origin) / self._period) + 1)
             self._missed += following - tick - 1
             tick = following
 
-    def sample(self, due: float | None = None) -> None:
-        """Read all rails now; the thread does this, and who passes a clock of his own.
+    def sample(self) -> None:
+        """Read all rails now; for who passes a clock of his own. The thread reads by itself."""
+        self._sample(None, everything=True)
 
-        Parameters
-        ----------
-        due : when this sample was meant to begin, s; by default now
-        """
+    def _sample(self, due: float | None, everything: bool) -> None:
+        """Take a sample that was meant to begin at `due`, s; by default now."""
         begin = self._clock()
-        values = self._source.read()
-        now = (begin + self._clock()) / 2  # sensors behind I2C take their time
-        # Currents only tell nonsense: one rail's in turn, and not with every sample.
-        turn, rest = divmod(self._samples, _AMPS_EVERY)
-        turn %= len(self._meters)
-        amps = math.nan if rest else self._source.read_amps(turn)
-        with self._lock:
-            seconds = now - self._last_time if self._samples else 0.0
-            self._last_time = now
+        if self._source.one_by_one:
+            readings = self._read_in_turn(begin, everything)
+        else:
+            values = self._source.read()
+            now = (begin + self._clock()) / 2  # sensors behind a bus take their time
+            readings = [(index, value, now) for index, value in enumerate(values)]
+        late = max(0.0, begin - due) if due is not None else 0.0
+        turn, amps = -1, math.nan
+        if self._taken % self._inspect_every == 0:
+            turn = self._taken // self._inspect_every % len(self._meters)
+            amps = self._source.inspect(turn)
+        self._taken += 1
+        self._pending.append((readings, late, self._missed, turn, amps))
+        if everything:
+            self._read_all = False
+        if everything or self._taken % _SETTLED_TOGETHER == 0:
+            with self._lock:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Enter the samples that wait for it into the record, under the lock."""
+        while self._pending:
+            readings, late, missed, turn, amps = self._pending.popleft()
+            if turn >= 0:
+                self._meters[turn].check_amps(amps)
+            for index, value, moment in readings:
+                self._meters[index].add(value, moment)
             self._samples += 1
-            self._meters[turn].check_amps(amps)
-            late = max(0.0, begin - due) if due is not None else 0.0
-            row = [now, late, self._samples, self._missed]
-            for meter, value in zip(self._meters, values, strict=True):
-                row += meter.add(value, seconds)
-            self._history.append(row, self._meters)
+            moment, end = readings[0][2], readings[-1][2]
+            assert self._schedule is not None
+            self._schedule.append((moment, late, self._samples, missed, end))
+
+    def _read_in_turn(self, begin: float, everything: bool) -> list[Timed]:
+        """Read the total and some other rails, or all; fewer where the bus takes too long."""
+        clock, read = self._clock, self._source.read_rail
+        readings: list[Timed] = []
+        before = begin
+        if self._total is not None:
+            value = read(self._total)
+            now = clock()
+            readings.append((self._total, value, (before + now) / 2))
+            before = now
+        side = self._side
+        count = len(side) if everything else self._side_per_sample
+        least = self._total is None or self._taken % _SIDE_AT_LEAST_EVERY == 0
+        enough = begin + _SAMPLE_SHARE * self._period
+        for done in range(count):
+            if before > enough and not everything and (done or not least):
+                break
+            index = side[self._side_next]
+            self._side_next = (self._side_next + 1) % len(side)
+            value = read(index)
+            now = clock()
+            readings.append((index, value, (before + now) / 2))
+            before = now
+        return readings
 
     # ---- figures
 
     def latest(self) -> dict[str, float] | None:
         """Return the last sample, W per rail that could be read; None before the first one."""
-        if not self._samples:
+        if not self._taken:
             return None
         with self._lock:
+            self._settle()
             watts = [meter.watts for meter in self._meters]
         return {n: w for n, w in zip(self.rails, watts, strict=True) if math.isfinite(w)}
 
     def energy(self, start: float, end: float) -> dict[str, RailFigures]:
         """Return each rail's energy and power between two times of the clock.
 
-        Powers are integrated by the trapezoid rule; counters of energy are subtracted. The error
-        bar is a bound for what is known: one step of the readings' resolution all the time (their
-        rounding does not average out where the power is steady, and whether a chip rounds or
-        truncates is not documented), the sensor's own relative error, what its lag may move
-        across the window's ends, and the whole energy of stretches without a believable reading,
-        which are filled with the rail's mean. What changes faster than sensors and sampling
-        follow, and the calibration of sensors whose makers do not tell it, is not in it. Energy
-        is None where more than 5 % of the window is without readings.
+        Powers are integrated by the trapezoid rule; counters of energy are subtracted. Energy is
+        None where more than 5 % of the window is without readings.
 
-        Windows that begin up to ten minutes before the last sample are exact to the sample, older
+        The error bar is a bound for what is known: one step of the readings' resolution all the
+        time (their rounding does not average out where the power is steady, and whether a chip
+        rounds or truncates is not documented), the sensor's own relative error, what its lag may
+        move across the window's ends, and the whole energy of stretches without a believable
+        reading, which are filled with the rail's mean. For rails that are read in turn, half of
+        each change between two readings is added, as if the power had jumped right after the one
+        or right before the other. What changes faster than sensors and sampling follow, and the
+        calibration of sensors whose makers do not tell it, is not in it.
+
+        Windows that begin up to ten minutes before the last sample are exact to the reading, older
         ones (up to a day) to the second.
         """
         return self._figures(self._window(start, end))
@@ -342,7 +421,7 @@ class Power:
         if started_here:
             self.stop()
         return {
-            name: Idle(rail.mean_w, _spread(window.watts[:, index]))
+            name: Idle(rail.mean_w, _spread(window.rails[index]))
             for index, (name, rail) in enumerate(self._figures(window).items())
             if rail.mean_w is not None
         }
@@ -353,31 +432,62 @@ class Power:
         The FMC rail of a ZCU104 tells an absurd current when nothing is plugged in.
         """
         with self._lock:
+            self._settle()
             return {meter.rail.name: dict(meter.flags) for meter in self._meters}
 
-    def rows(self) -> tuple[tuple[str, ...], Floats]:
-        """Return the samples that are kept, oldest first.
+    def rows(
+        self, start: float = -math.inf, end: float = math.inf
+    ) -> tuple[tuple[str, ...], Floats]:
+        """Return the samples between two times of the clock (inclusive), as far as they are kept.
+
+        The time and cost of this grow with that window only. Rails that are read in turn keep
+        their last reading until the next one.
 
         Returns
         -------
         names of the columns, "time_s" (the clock's) and the rails; float64, samples × columns,
-        W, NaN where there was no believable reading
+        oldest first, W, NaN where there was no believable reading
         """
+        names = ("time_s", *self.rails)
+        if self._schedule is None:
+            return names, np.zeros((0, len(names)))
         with self._lock:
-            return ("time_s", *self.rails), self._history.samples()
+            self._settle()
+            times, _, _, _, ends = self._schedule.rows(start, end, slice(None)).T
+            last = ends[-1] if len(ends) else -math.inf
+            series = [meter.record.rows(start, last, slice(2), before=1) for meter in self._meters]
+        table = np.full((len(times), len(names)), math.nan)
+        table[:, 0] = times
+        for column, readings in enumerate(series, 1):
+            found = np.searchsorted(readings[:, 0], ends, side="right") - 1
+            known = found >= 0
+            table[known, column] = readings[found[known], 1]
+        return names, table
 
     def _window(self, start: float, end: float) -> _Window:
-        """Look up a window, after the thread's next sample where it ends after the last one."""
+        """Look up a window, after readings of all rails that follow on its end, or soon would."""
         # Polled, for a sampler that tells of each sample would cost more, with nobody listening.
         patience = self._clock() + max(0.5, 3 * self._period)  # an end may lie in the future
-        while self._thread and self._last_time < end and self._clock() < patience:
+        while self._thread and self._known_until() < end and self._clock() < patience:
+            self._read_all = True
             time.sleep(min(self._period / 4, _SLICE_SECONDS))
+        if self._schedule is None:
+            return _Window(max(0.0, end - start), None, [])
         with self._lock:
-            return self._history.window(start, end)
+            self._settle()
+            schedule = self._schedule.span(start, end)
+            rails = [meter.record.span(start, end) for meter in self._meters]
+        return _Window(max(0.0, end - start), schedule, rails)
+
+    def _known_until(self) -> float:
+        """Return the time up to which every rail has been read."""
+        with self._lock:
+            self._settle()
+            return min(meter.time for meter in self._meters)
 
     def _figures(self, window: _Window) -> dict[str, RailFigures]:
-        rails = self._source.rails
-        return {rail.name: _figures(rail, window, i) for i, rail in enumerate(rails)}
+        pairs = zip(self._source.rails, window.rails, strict=True)
+        return {rail.name: _figures(rail, span, window.seconds) for rail, span in pairs}
 
 
 # ---- one rail -----------------------------------------------------------------------------------
@@ -388,38 +498,49 @@ class _Meter:
 
     Attributes
     ----------
+    record : what is known of the past; its rows' value is the power, W, its sums see `add`
+    time : when the last reading was taken, s
     watts : the last reading, NaN where it was not believable
-    peak : the highest since somebody set it to NaN, W
-    joules : energy over all steps between two believable readings, J
-    dark_seconds : the other steps' time, s
-    flagged : readings that were not believable
+    flags : readings that were not believable, by kind
     """
 
     __slots__ = (
-        "_counts", "_last", "_limit", "_longest", "dark_seconds", "flagged", "flags", "joules",
-        "peak",
-        "rail", "watts",
+        "_counts", "_dark", "_flagged", "_joules", "_last", "_limit", "_longest", "_readings",
+        "_side", "_unseen", "flags", "rail", "record", "time", "watts",
     )  # fmt: skip
 
-    def __init__(self, rail: Rail, counts_energy: bool, longest: float):
+    def __init__(self, rail: Rail, counts_energy: bool, side: bool, longest: float, rows: int):
+        """Allocate memory.
+
+        Parameters
+        ----------
+        counts_energy : readings are J since some time instead of W
+        side : it is read in turn with others
+        longest : between two readings that lie further apart nothing is known, s
+        rows : so many readings are kept
+        """
         self.rail = rail
+        self.record = Record(rows, sums=5, smooth=not counts_energy)
         self.flags = {"unreadable": 0, "implausible": 0, "current": 0}
-        self.flagged = 0
-        self.watts = self.peak = math.nan
-        self.joules = 0.0
-        self.dark_seconds = 0.0
+        self.time = self.watts = math.nan
         self._counts = counts_energy
+        self._side = side
         self._limit = _FAR_ABOVE * rail.max_watts
         self._longest = longest
         self._last = math.nan  # the last reading, W or J
+        self._joules = self._dark = self._unseen = 0.0
+        self._flagged = self._readings = 0
 
-    def add(self, value: float, seconds: float) -> tuple[float, float, float, float]:
-        """Take a reading, W or (of a counter) J, `seconds` after the one before.
+    def add(self, value: float, now: float) -> None:
+        """Take a reading, W or (of a counter) J, of a time that lies after the one before, s.
 
-        Returns
-        -------
-        watts, joules, dark_seconds, flagged
+        The sums that are recorded: energy over all steps between two believable readings, J; the
+        other steps' time, s; readings that were not believable; energy that may have gone unseen
+        between two readings in turn, J: the power is taken to stay between them; all readings.
         """
+        seconds = now - self.time if self._readings else 0.0
+        self.time = now
+        self._readings += 1
         last, self._last = self._last, value
         if self._counts:
             energy = value - last
@@ -429,20 +550,22 @@ class _Meter:
             watts = value
         if 0 <= watts <= self._limit:
             self.watts = watts
-            if not self.peak >= watts:  # NaN counts as lower
-                self.peak = watts
             # Counters know their energy however long nobody looked.
             if math.isfinite(energy) and (self._counts or seconds <= self._longest):
-                self.joules += energy
+                self._joules += energy
+                if self._side:
+                    self._unseen += abs(value - last) / 2 * seconds
             else:
-                self.dark_seconds += seconds
+                self._dark += seconds
         else:
             self._reject(value, watts, seconds)
-        return self.watts, self.joules, self.dark_seconds, self.flagged
+        self.record.append(
+            (now, self.watts, self._joules, self._dark, self._flagged, self._unseen, self._readings)
+        )
 
     def _reject(self, value: float, watts: float, seconds: float) -> None:
         self.watts = math.nan
-        self.dark_seconds += seconds
+        self._dark += seconds
         if not math.isfinite(value):
             self._flag("unreadable")
         elif not math.isnan(watts):  # a counter's first reading has no power yet
@@ -455,221 +578,68 @@ class _Meter:
             self._flag("current")
 
     def _flag(self, kind: str) -> None:
-        self.flagged += 1
+        self._flagged += 1
         self.flags[kind] += 1
 
 
-# ---- what is kept -------------------------------------------------------------------------------
-
-# A row holds the time, how late the sample was, two running counts, and of each rail what its meter
-# returns: power, and running energy, time without readings and count of flags.
-_TIME, _LATE, _SAMPLES, _MISSED, _RAILS = range(5)
-_PER_RAIL = 4
-_WATTS, _JOULES, _DARK, _FLAGGED = (slice(_RAILS + part, None, _PER_RAIL) for part in range(4))
+# ---- a window of time ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Window:
-    """What a record knows of the time between start and end.
-
-    Attributes
-    ----------
-    seconds : its length, s
-    samples, missed : samples that fell into it, and that were left out
-    rate : samples per second of the part that the record holds
-    joules, dark, flagged : for each rail energy, time without readings, flags
-    peaks : highest reading of each rail, NaN where there is none
-    watts, late : each sample that is kept: readings, samples × rails, W; lateness, s
-    latest : the greatest lateness, s
-    """
+    """What is known of so many seconds: of the schedule and of each rail, None where nothing is."""
 
     seconds: float
-    samples: int
-    rate: float
-    missed: int
-    joules: Floats
-    dark: Floats
-    flagged: Floats
-    peaks: Floats
-    watts: Floats
-    late: Floats
-    latest: float
+    sampling: Span | None
+    rails: list[Span | None]
 
     def schedule(self) -> dict[str, Any]:
         """Return how well the sampler kept its times, all None where it took no sample."""
-        if not self.samples:
+        span = self.sampling
+        grown, missed = span.sums[:2] if span else (0.0, 0.0)
+        samples = len(span.values) if span and span.complete else round(grown)
+        if span is None or not samples:
             return {"samples": None, "rate_hz": None, "jitter_ms": None, "missed": None}
-        late = self.late if len(self.late) else np.array([self.latest])
+        late = span.values if len(span.values) else np.array([span.highest])
         p50, p99 = np.percentile(late, (50, 99)) * 1e3
         return {
-            "samples": self.samples,
-            "rate_hz": self.rate,
-            "jitter_ms": {"p50": float(p50), "p99": float(p99), "max": self.latest * 1e3},
-            "missed": self.missed,
+            "samples": samples,
+            "rate_hz": _per_second(grown, span),
+            "jitter_ms": {"p50": float(p50), "p99": float(p99), "max": span.highest * 1e3},
+            "missed": round(missed),
         }
 
 
-class _Ring:
-    """The last rows of a table, in memory that is allocated once."""
-
-    def __init__(self, capacity: int, columns: int):
-        self._rows = np.zeros((max(1, capacity), columns))  # pages are taken as they are written
-        self._bytes = self._rows.data.cast("B")
-        self._format = struct.Struct(f"{columns}d")  # a third of the time of numpy's assignment
-        self._count = 0
-
-    def append(self, row: list[float]) -> None:
-        place = self._count % len(self._rows)
-        self._format.pack_into(self._bytes, place * self._format.size, *row)
-        self._count += 1
-
-    def __len__(self) -> int:
-        return min(self._count, len(self._rows))
-
-    def row(self, index: int) -> Floats:
-        """Return a row, 0 the oldest."""
-        return self._rows[self._place(index)]
-
-    def position(self, moment: float) -> int:
-        """Return how many rows are at or before a time, by bisection."""
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            if self.row(middle)[_TIME] <= moment:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def rows(self, first: int, last: int, columns: list[int]) -> Floats:
-        """Return a copy of some columns of the rows first..last-1, in order."""
-        places = self._place(np.arange(first, max(first, last)))
-        return self._rows[places[:, None], columns]
-
-    def _place(self, index: Any) -> Any:
-        oldest = self._count - len(self)
-        return (oldest + index) % len(self._rows)
-
-
-class _Record:
-    """Every sample of the last minutes, and one per second of the last day."""
-
-    def __init__(self, rails: int, fine: int, coarse: int, smooth: bool):
-        """`smooth`: power is taken as linear between two samples, so that energy is quadratic."""
-        columns = _RAILS + _PER_RAIL * rails
-        self._fine, self._coarse = _Ring(fine, columns), _Ring(coarse, columns)
-        self._smooth = smooth
-        self._rails = rails
-        self._watt_columns = list(range(columns))[_WATTS]
-        self._latest = 0.0  # the greatest lateness since the last coarse row
-        self._next_coarse = -math.inf
-
-    def append(self, row: list[float], meters: list[_Meter]) -> None:
-        """Keep a sample; the cost does not depend on how many there were."""
-        self._fine.append(row)
-        self._latest = max(self._latest, row[_LATE])
-        if row[_TIME] < self._next_coarse:
-            return
-        self._next_coarse = row[_TIME] + _COARSE_STEP_SECONDS
-        row[_LATE], self._latest = self._latest, 0.0
-        row[_WATTS] = [meter.peak for meter in meters]
-        self._coarse.append(row)
-        for meter in meters:
-            meter.peak = math.nan
-
-    def samples(self) -> Floats:
-        """Return time and powers of every sample that is kept."""
-        return self._fine.rows(0, len(self._fine), [_TIME, *self._watt_columns])
-
-    def window(self, start: float, end: float) -> _Window:
-        """Return what is known between two times; outside of the record nothing is."""
-        if not len(self._fine) or not end > start:
-            return self._empty(max(0.0, end - start))
-        oldest, newest = self._coarse.row(0)[_TIME], self._fine.row(len(self._fine) - 1)[_TIME]
-        first, last = min(max(start, oldest), newest), min(max(end, oldest), newest)
-        change = self._at(last) - self._at(first)
-        before_first = math.nextafter(first, -math.inf)
-        inside = self._fine.position(before_first), self._fine.position(last)
-        fine = self._fine.rows(*inside, [_LATE, *self._watt_columns])
-        peaks, latest = self._extremes(fine, first, last)
-        return _Window(
-            seconds=end - start,
-            samples=len(fine) if first >= self._fine.row(0)[_TIME] else round(change[_SAMPLES]),
-            rate=float(change[_SAMPLES]) / (last - first) if last > first else 0.0,
-            missed=round(change[_MISSED]),
-            joules=change[_JOULES],
-            dark=change[_DARK] + (end - start) - (last - first),
-            flagged=change[_FLAGGED],
-            peaks=peaks,
-            watts=fine[:, 1:],
-            late=fine[:, 0],
-            latest=latest,
-        )
-
-    def _empty(self, seconds: float) -> _Window:
-        rails = self._rails
-        none, no_rows = np.full(rails, math.nan), np.zeros((0, rails))
-        dark, zeros = np.full(rails, seconds), np.zeros(rails)
-        return _Window(seconds, 0, 0.0, 0, zeros, dark, zeros, none, no_rows, np.zeros(0), 0.0)
-
-    def _at(self, moment: float) -> Floats:
-        """Return the running sums at a time within the record, between two rows."""
-        oldest_fine = self._fine.row(0)
-        fine = moment >= oldest_fine[_TIME]
-        ring = self._fine if fine else self._coarse
-        after = ring.position(moment)
-        before = ring.row(after - 1)
-        if fine and after == len(ring):
-            return before.copy()
-        following = ring.row(after) if after < len(ring) else oldest_fine
-        if not fine and oldest_fine[_TIME] < following[_TIME]:
-            following = oldest_fine
-        step = following[_TIME] - before[_TIME]
-        share = (moment - before[_TIME]) / step
-        sums = before + share * (following - before)
-        if fine and self._smooth:
-            slope = following[_WATTS] - before[_WATTS]
-            rising = following[_JOULES] > before[_JOULES]  # the step is not dark
-            bend = np.where(rising & np.isfinite(slope), slope, 0.0)
-            sums[_JOULES] += step * (share * share - share) / 2 * bend
-        return sums
-
-    def _extremes(self, fine: Floats, first: float, last: float) -> tuple[Floats, float]:
-        """Return the highest reading of each rail and the greatest lateness in a window."""
-        rows = [fine]
-        if first < self._fine.row(0)[_TIME]:
-            inside = self._coarse.position(first), self._coarse.position(last)
-            rows.append(self._coarse.rows(*inside, [_LATE, *self._watt_columns]))
-        every = np.concatenate(rows)
-        if not len(every):
-            return np.full(self._rails, math.nan), 0.0
-        return np.fmax.reduce(every[:, 1:]), float(every[:, 0].max())
-
-
-def _figures(rail: Rail, window: _Window, index: int) -> RailFigures:
+def _figures(rail: Rail, span: Span | None, seconds: float) -> RailFigures:
     """Return a rail's figures in a window; the error bar is explained at `Power.energy`."""
-    flagged = round(float(window.flagged[index]))
-    dark = float(window.dark[index])
-    known = window.seconds - dark
-    peak = float(window.peaks[index])
-    max_w = peak if math.isfinite(peak) else None
+    if span is None:
+        return RailFigures(None, None, None, None, 0)
+    joules, dark, flagged, _, readings = span.sums
+    dark += seconds - (span.last - span.first)
+    flags, rate = round(flagged), _per_second(readings, span)
+    known = seconds - dark
+    max_w = span.highest if math.isfinite(span.highest) else None
     if not known > 1e-9:  # not even one step between two readings
-        return RailFigures(None, max_w, None, None, flagged)
-    joules = float(window.joules[index])
+        return RailFigures(None, max_w, None, None, flags, rate)
     mean = joules / known
-    if dark > _MAX_DARK_SHARE * window.seconds:
-        return RailFigures(mean, max_w, None, None, flagged)
+    if dark > _MAX_DARK_SHARE * seconds:
+        return RailFigures(mean, max_w, None, None, flags, rate)
     filled = mean * dark
     error = (
         rail.step_watts * known
         + rail.relative_error * joules
         + 2 * rail.lag_seconds * mean
+        + span.whole_steps[3]  # unseen between two readings in turn
         + filled
     )
-    return RailFigures(mean, max_w, joules + filled, error, flagged)
+    return RailFigures(mean, max_w, joules + filled, error, flags, rate)
 
 
-def _spread(watts: Floats) -> float:
+def _per_second(count: float, span: Span) -> float:
+    return count / (span.last - span.first) if span.last > span.first else 0.0
+
+
+def _spread(span: Span | None) -> float:
     """Return the standard deviation of the readings that there are."""
-    known = watts[np.isfinite(watts)]
-    return float(known.std()) if len(known) else 0.0
+    known = span.values[np.isfinite(span.values)] if span else ()
+    return float(np.std(known)) if len(known) else 0.0

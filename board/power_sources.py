@@ -7,15 +7,15 @@ fails is NaN; whether a number is believable is judged by the sampler (`board.po
 from __future__ import annotations
 
 import math
-import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from board.power_files import Attribute, ChipKey, Reader, chip_of, entries, find_chips, text
 from board.profile import Profile, RailProfile
 
 # hwmon's units: Documentation/hwmon/sysfs-interface.rst of Linux.
@@ -31,10 +31,11 @@ _NVML_STEP_WATTS = 1e-3
 _NVML_RELATIVE_ERROR = 0.05
 # No processor or graphics card of a PC draws more; only meant to tell nonsense from readings.
 _PC_MAX_WATTS = 2000.0
-# A sysfs attribute with a number; anything longer is none.
-_ATTRIBUTE_BYTES = 64
-
-Reader = Callable[[], float]  # the present value, NaN where it cannot be read
+# Every so many inspections of a rail, lost files are looked for, or one is compared with pynq.
+_CARE_EVERY = 5
+# A file may differ from pynq's reading that often in a row: the power can change between the two.
+_TRIES = 20
+_SAME = 1e-6  # relative
 
 
 class PowerError(Exception):
@@ -73,10 +74,12 @@ class Source:
     rails : what `read` returns, in its order
     total_rail : the rail that holds all others, None where there is none
     counts_energy : `read` returns joules since some time instead of watts
+    one_by_one : each rail takes its time to read, and can be read alone
     """
 
     name = "none"
     counts_energy = False
+    one_by_one = False
 
     def __init__(self, text: str, rails: Sequence[Rail] = (), total_rail: str | None = None):
         self.text = text
@@ -88,99 +91,170 @@ class Source:
         """Return one reading per rail, W (or J, see `counts_energy`), NaN where there is none."""
         return []
 
-    def read_amps(self, index: int) -> float:
-        """Return the current of a rail, A; NaN where it is not measured."""
+    def read_rail(self, index: int) -> float:
+        """Return one rail's reading."""
+        return self.read()[index]
+
+    def inspect(self, index: int) -> float:
+        """Look after a rail; return its current, A, NaN where it is not measured.
+
+        The sampler does this a few times per second, for one rail in turn.
+        """
         return math.nan
 
     def close(self) -> None:
         """Release files and libraries; no reading after this."""
 
 
-class _File:
-    """A sysfs attribute that stays open: one system call per reading, no directory is walked."""
+@dataclass
+class _Sensor:
+    """One reading of a rail: from its file, from pynq, or from the file and compared with pynq.
 
-    def __init__(self, path: Path, scale: float):
-        self._scale = scale
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    Attributes
+    ----------
+    read : gives the reading, V, A or W
+    file : what Linux shows the reading in, None where it is not known
+    chip : whose file that is, None where it is found by its path only
+    by_pynq : gives what pynq says, None where pynq is not asked
+    """
 
-    def __call__(self) -> float:
-        try:
-            return float(os.pread(self._descriptor, _ATTRIBUTE_BYTES, 0)) * self._scale
-        except (OSError, ValueError):  # the chip is gone, or what it says is no number
-            return math.nan
+    read: Reader
+    file: Attribute | None = None
+    chip: ChipKey | None = None
+    by_pynq: Reader | None = None
 
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1  # another file may get the number
+    def agrees(self) -> bool:
+        """Return whether file and pynq told the same, as far as they told anything."""
+        if self.file is None or self.by_pynq is None:
+            return True
+        before, by_pynq, after = self.file(), self.by_pynq(), self.file()
+        allowed = _SAME * abs(before)
+        wrong = by_pynq < min(before, after) - allowed or by_pynq > max(before, after) + allowed
+        return not wrong  # NaN is not
+
+    def reopen(self, chips: dict[ChipKey, Path]) -> None:
+        """Look for a file that is gone where its chip is now."""
+        assert self.file is not None
+        folder = self.file.path.parent if self.chip is None else chips.get(self.chip)
+        if folder is None:
+            return
+        if folder != self.file.path.parent:
+            self.by_pynq = None  # libsensors goes on reading the old place: another chip's by now
+        self.file.reopen(folder / self.file.path.name)
 
 
 @dataclass(frozen=True)
-class _Readers:
+class _Sensors:
     """How one rail is read; power is derived where only voltage and current are measured."""
 
-    volts: Reader | None
-    amps: Reader | None
-    watts: Reader | None
+    volts: _Sensor | None
+    amps: _Sensor | None
+    watts: _Sensor | None
 
-    def power(self) -> Reader | None:
-        if self.watts is not None or self.volts is None or self.amps is None:
-            return self.watts
-        volts, amps = self.volts, self.amps
-        return lambda: volts() * amps()
+    def of_power(self) -> tuple[_Sensor, ...]:
+        """Return what is read and multiplied for the power, nothing where it is not measured."""
+        if self.watts is not None:
+            return (self.watts,)
+        return (self.volts, self.amps) if self.volts and self.amps else ()
+
+    def every(self) -> tuple[_Sensor, ...]:
+        return tuple(filter(None, (self.volts, self.amps, self.watts)))
 
 
 class _BoardSource(Source):
-    """The rails of a board's profile that can be read."""
+    """The rails of a board's profile that can be read, each on its own."""
 
-    def __init__(self, name: str, where: str, profile: Profile, found: dict[str, _Readers]):
-        rails, self._watts, self._amps = [], list[Reader](), list["Reader | None"]()
-        for rail in profile.rails:
-            readers = found.get(rail.name)
-            power = readers.power() if readers else None
-            if readers and power:
-                rails.append(Rail(rail.name, rail.step_watts, rail.max_watts, rail.max_amps))
-                self._watts.append(power)
-                self._amps.append(readers.amps)
+    one_by_one = True
+
+    def __init__(self, name: str, where: str, profile: Profile, found: dict[str, _Sensors]):
+        self._found = {rail.name: found[rail.name] for rail in profile.rails if rail.name in found}
+        rails = [
+            Rail(rail.name, rail.step_watts, rail.max_watts, rail.max_amps)
+            for rail in profile.rails
+            if rail.name in found and found[rail.name].of_power()
+        ]
         missing = [rail.name for rail in profile.rails if rail.name not in {r.name for r in rails}]
         lacks = f", not found: {' '.join(missing)}" if missing else ""
         super().__init__(f"{len(rails)} rails of the {where}{lacks}", rails, profile.total_rail)
         self.name = name
+        self._sensors = [self._found[rail.name] for rail in rails]
+        self._readers = [_reader(sensors.of_power()) for sensors in self._sensors]
+        self._inspections = 0
+        self._compared = 0  # the rail whose file is compared with pynq
+        self._differed = 0  # times in a row
 
     def read(self) -> list[float]:
-        return [watts() for watts in self._watts]
+        return [read() for read in self._readers]
 
-    def read_amps(self, index: int) -> float:
-        amps = self._amps[index]
-        return amps() if amps else math.nan
+    def read_rail(self, index: int) -> float:
+        return self._readers[index]()
+
+    def inspect(self, index: int) -> float:
+        sensors = self._sensors[index]
+        for sensor in (*sensors.of_power(), sensors.amps):
+            if sensor and sensor.file and not sensor.file.gone:
+                sensor.file.look()
+        self._inspections += 1
+        if self._inspections % _CARE_EVERY == 0 and not self._find_again():
+            self._compare()
+        return sensors.amps.read() if sensors.amps else math.nan
+
+    def _find_again(self) -> bool:
+        """Open files that are gone where their chips are now; return whether there are any."""
+        sensors = [sensor for rail in self._sensors for sensor in rail.every()]
+        gone = [sensor for sensor in sensors if sensor.file and sensor.file.gone]
+        folders = {s.file.path.parent.parent for s in gone if s.file}
+        chips = {key: path for folder in folders for key, path in find_chips(folder).items()}
+        for sensor in gone:
+            sensor.reopen(chips)
+        return bool(gone)
+
+    def _compare(self) -> None:
+        """Take one rail's power from pynq for good where its file keeps telling another one."""
+        index = self._compared
+        power = self._sensors[index].of_power()
+        if all(sensor.agrees() for sensor in power):
+            self._compared, self._differed = (index + 1) % len(self._sensors), 0
+            return
+        self._differed += 1
+        if self._differed == _TRIES:
+            for sensor in power:
+                _ask_pynq(sensor)
+            self._readers[index] = _reader(power)
+            self.text += f"; {self.rails[index].name} by pynq itself, its file told another power"
+
+    def close(self) -> None:
+        for sensors in self._found.values():
+            for sensor in sensors.every():
+                if sensor.file is not None:
+                    sensor.file.close()
+
+
+def _reader(sensors: tuple[_Sensor, ...]) -> Reader:
+    """Return what reads a power that one sensor tells or two have as their product."""
+    if len(sensors) == 1:
+        return sensors[0].read
+    volts, amps = (sensor.read for sensor in sensors)
+    return lambda: volts() * amps()
+
+
+def _ask_pynq(sensor: _Sensor) -> None:
+    if sensor.by_pynq is not None and sensor.file is not None:
+        sensor.file.close()
+        sensor.read, sensor.file = sensor.by_pynq, None
 
 
 # ---- PYNQ ---------------------------------------------------------------------------------------
 
-
-def _pynq_reader(sensor: Any) -> Reader | None:
-    """Return what reads a sensor of pynq.pmbus.
-
-    pynq's Sensor ignores libsensors' return code and gives its last value again when a read fails.
-    The buffer that it keeps the value in is therefore set to NaN first.
-    """
-    if sensor is None:
-        return None
-    buffer = getattr(sensor, "_value", None)
-
-    def read() -> float:
-        try:
-            if buffer is not None:
-                buffer[0] = math.nan
-            return float(sensor.value)
-        except Exception:  # pynq's sensors have no common error
-            return math.nan
-
-    return read
+_PYNQ_KINDS = {"voltage": _VOLTS_PER_COUNT, "current": _AMPS_PER_COUNT, "power": _WATTS_PER_COUNT}
 
 
 def open_pmbus(profile: Profile, sysfs: Path) -> Source:
-    """Return the rails that PYNQ reads through libsensors; `sysfs` has no say in it.
+    """Return the rails that PYNQ finds and names; `sysfs` has no say in it.
+
+    libsensors, which pynq asks, opens, reads and closes a file for each reading. Here the same
+    files stay open instead, which takes a tenth of the time. A file counts only if it tells what
+    pynq tells, now and from time to time later; else, or if it is not known, pynq is asked.
 
     Raises
     ------
@@ -199,33 +273,85 @@ def open_pmbus(profile: Profile, sysfs: Path) -> Source:
             rails = pmbus.get_rails()
     except Exception as error:
         raise PowerError(f"pynq finds no sensors: {_one_line(error)}") from error
+    wanted = {rail.name for rail in profile.rails}
     found = {
-        name: _Readers(*(_pynq_reader(getattr(rail, kind, None)) for kind in _PYNQ_KINDS))
+        name: _Sensors(
+            *(_pynq_sensor(pmbus, getattr(rail, kind, None), kind) for kind in _PYNQ_KINDS)
+        )
         for name, rail in rails.items()
+        if name in wanted
     }
-    source = _BoardSource("pmbus", f"{profile.name}, by pynq.pmbus", profile, found)
+    every = [sensor for sensors in found.values() for sensor in sensors.of_power()]
+    direct = {s.file.path.parent.parent for s in every if s.file}
+    how = f", read from their files in {' and '.join(map(str, sorted(direct)))}" if direct else ""
+    others = sum(sensor.file is None for sensor in every)
+    how += f" but for {others} that pynq reads" if direct and others else ""
+    source = _BoardSource("pmbus", f"{profile.name} that pynq.pmbus finds{how}", profile, found)
     if not source.rails:
+        source.close()
         raise PowerError(f"pynq.pmbus finds no rail of the {profile.name}")
     return source
 
 
-_PYNQ_KINDS = ("voltage", "current", "power")
+def _pynq_sensor(pmbus: Any, sensor: Any, kind: str) -> _Sensor | None:
+    """Return how a sensor of pynq.pmbus is read: from its file, if that tells the same."""
+    if sensor is None:
+        return None
+    by_pynq = _pynq_reader(sensor)
+    path = _file_of(pmbus, sensor)
+    try:
+        file = Attribute(path, _PYNQ_KINDS[kind]) if path else None
+    except OSError:
+        file = None
+    if path is None or file is None:
+        return _Sensor(by_pynq, by_pynq=by_pynq)
+    found = _Sensor(file, file, chip_of(path.parent), by_pynq)
+    # What can be read neither way has been compared with nothing.
+    known = math.isfinite(by_pynq()) and math.isfinite(file())
+    if not known or not any(found.agrees() for _ in range(_TRIES)):
+        _ask_pynq(found)
+    return found
+
+
+def _pynq_reader(sensor: Any) -> Reader:
+    """Return what asks pynq for a sensor's value.
+
+    pynq's Sensor ignores libsensors' return code and gives its last value again when a read fails.
+    The buffer that it keeps the value in is therefore set to NaN first.
+    """
+    buffer = getattr(sensor, "_value", None)
+
+    def read() -> float:
+        try:
+            if buffer is not None:
+                buffer[0] = math.nan
+            return float(sensor.value)
+        except Exception:  # pynq's sensors have no common error
+            return math.nan
+
+    return read
+
+
+def _file_of(pmbus: Any, sensor: Any) -> Path | None:
+    """Return the file that libsensors reads for a sensor of pynq.pmbus: <chip>/power1_input.
+
+    pynq keeps the chip and a number, whose name libsensors knows; where this pynq keeps them
+    otherwise nothing is found.
+    """
+    try:
+        library, ffi, chip = pmbus._lib, pmbus._ffi, sensor._chip
+        next_feature = ffi.new("int [1]")
+        while feature := library.sensors_get_features(chip, next_feature):
+            following = ffi.new("int [1]")
+            while part := library.sensors_get_all_subfeatures(chip, feature, following):
+                if part.number == sensor._number:
+                    return Path(ffi.string(chip.path).decode(), ffi.string(part.name).decode())
+    except Exception:  # AttributeError, TypeError, and cffi's own
+        return None
+    return None
 
 
 # ---- hwmon --------------------------------------------------------------------------------------
-
-
-class _HwmonSource(_BoardSource):
-    def __init__(self, profile: Profile, folder: Path, found: dict[str, _Readers]):
-        super().__init__("hwmon", f"{profile.name}, from {folder}", profile, found)
-        self._files = [
-            file for r in found.values() for file in (r.volts, r.amps, r.watts) if file is not None
-        ]
-
-    def close(self) -> None:
-        for file in self._files:
-            assert isinstance(file, _File)
-            file.close()
 
 
 def open_hwmon(profile: Profile, sysfs: Path) -> Source:
@@ -237,17 +363,17 @@ def open_hwmon(profile: Profile, sysfs: Path) -> Source:
         None of the board's power monitors is there, or they may not be read.
     """
     folder = sysfs / "class" / "hwmon"
-    chips = {key: path for path in _entries(folder) if (key := _chip_of(path))}
-    found, refused = dict[str, _Readers](), list[str]()
+    chips = find_chips(folder)
+    found, refused = dict[str, _Sensors](), list[str]()
     for rail in profile.rails:
-        chip = chips.get((rail.driver, rail.address))
-        if chip is None:
+        key = rail.driver, rail.address
+        if key not in chips:
             continue
         try:
-            found[rail.name] = _open_rail(chip, rail)
+            found[rail.name] = _open_rail(chips[key], rail)
         except OSError as error:
             refused.append(f"{error.filename}: {error.strerror}")
-    source = _HwmonSource(profile, folder, found)
+    source = _BoardSource("hwmon", f"{profile.name}, from {folder}", profile, found)
     if not source.rails:
         source.close()
         drivers = " or ".join(sorted({rail.driver for rail in profile.rails})) or "power monitor"
@@ -255,14 +381,7 @@ def open_hwmon(profile: Profile, sysfs: Path) -> Source:
     return source
 
 
-def _chip_of(path: Path) -> tuple[str, int] | None:
-    """Return driver and I2C address of a hwmon directory: its device is called <bus>-<address>."""
-    device = re.fullmatch(r"\d+-([0-9a-f]{4})", (path / "device").resolve().name)
-    name = _text(path / "name")
-    return (name, int(device.group(1), 16)) if device and name else None
-
-
-def _open_rail(chip: Path, rail: RailProfile) -> _Readers:
+def _open_rail(chip: Path, rail: RailProfile) -> _Sensors:
     """Open those of a rail's three attributes that exist.
 
     Raises
@@ -271,18 +390,20 @@ def _open_rail(chip: Path, rail: RailProfile) -> _Readers:
         One exists and cannot be opened.
     """
     kinds = (("in", _VOLTS_PER_COUNT), ("curr", _AMPS_PER_COUNT), ("power", _WATTS_PER_COUNT))
-    opened: list[_File | None] = []
+    opened: list[_Sensor | None] = []
     for kind, scale in kinds:
-        path = chip / f"{kind}{rail.channel}_input"
         try:
-            opened.append(_File(path, scale))
+            file = Attribute(chip / f"{kind}{rail.channel}_input", scale)
         except FileNotFoundError:
             opened.append(None)
         except OSError:
-            for file in filter(None, opened):
-                file.close()
+            for sensor in opened:
+                if sensor and sensor.file:
+                    sensor.file.close()
             raise
-    return _Readers(*opened)
+        else:
+            opened.append(_Sensor(file, file, (rail.driver, rail.address)))
+    return _Sensors(*opened)
 
 
 # ---- RAPL ---------------------------------------------------------------------------------------
@@ -291,7 +412,7 @@ def _open_rail(chip: Path, rail: RailProfile) -> _Readers:
 class _Counter:
     """An energy counter that starts again at zero when it has reached its range."""
 
-    def __init__(self, file: _File, span: float):
+    def __init__(self, file: Attribute, span: float):
         """`span` is the counter's max_energy_range_uj, J; NaN where it is not known."""
         self._file = file
         self._span = span
@@ -358,7 +479,7 @@ def open_rapl(profile: Profile, sysfs: Path) -> Source:
     """
     folder = sysfs / "class" / "powercap"
     # intel-rapl-mmio:0 shows the same package once more, by another way.
-    zones = [p for p in _entries(folder) if re.fullmatch(r"intel-rapl:\d+(:\d+)?", p.name)]
+    zones = [p for p in entries(folder) if re.fullmatch(r"intel-rapl:\d+(:\d+)?", p.name)]
     counters, parts = dict[str, _Counter](), list[str]()
     try:
         for zone in zones:
@@ -380,20 +501,20 @@ def open_rapl(profile: Profile, sysfs: Path) -> Source:
 
 def _rapl_name(zone: Path, folder: Path) -> str | None:
     """Return "package-0" for intel-rapl:0 and "package-0/core" for its part intel-rapl:0:0."""
-    name = _text(zone / "name")
+    name = text(zone / "name")
     parent, colon, _ = zone.name.rpartition(":")
     if name and ":" in parent and colon:
-        return f"{_text(folder / parent / 'name')}/{name}"
+        return f"{text(folder / parent / 'name')}/{name}"
     return name
 
 
 def _open_counter(zone: Path) -> _Counter:
-    span = _text(zone / "max_energy_range_uj")
+    span = text(zone / "max_energy_range_uj")
     try:
         joules = float(span or "nan") * _JOULES_PER_COUNT
     except ValueError:
         joules = math.nan
-    return _Counter(_File(zone / "energy_uj", _JOULES_PER_COUNT), joules)
+    return _Counter(Attribute(zone / "energy_uj", _JOULES_PER_COUNT), joules)
 
 
 def _has_memory(parts: list[str]) -> bool:
@@ -484,24 +605,6 @@ def _add_total(rails: list[Rail], parts: list[str]) -> str:
 
 def _indices(names: dict[str, Any], wanted: list[str]) -> list[int]:
     return [index for index, name in enumerate(names) if name in wanted]
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what a directory of sysfs holds, by name; nothing where it does not exist.
-
-    Linux numbers hwmon as drivers come up, so that the order means nothing.
-    """
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip() or None
-    except OSError:
-        return None
 
 
 def _one_line(error: Exception) -> str:

@@ -202,7 +202,7 @@ source, monitor = open_hwmon(load_profile(), Path("/sys")), SystemMonitor()
 names = [rail.name for rail in source.rails]
 for line in sys.stdin:
     index = names.index("INT")
-    print(json.dumps([source.read()[index], source.read_amps(index),
+    print(json.dumps([source.read()[index], source.inspect(index),
                       monitor.read()["temperature_c"]]), flush=True)
 """
 

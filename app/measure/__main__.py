@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from app.frames import SourceError
@@ -182,7 +182,8 @@ def _number(text: str, least: float, most: float) -> float:
 
 
 def _tell(text: str) -> None:
-    print(f"measure: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the log may lie on the disk that is full
+        print(f"measure: {text}", file=sys.stderr, flush=True)
 
 
 def _complain(text: str, status: int) -> int:

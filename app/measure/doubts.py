@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,13 +32,31 @@ def doubts(
     if figures["drift"] is not None and step.scenario != "server":
         way = "faster" if figures["drift"] > 0 else "slower"
         found.append(Concern("drift", f"the second half was {abs(figures['drift']):.1%} {way}"))
+    missed = step.qps * seconds - frames["classified"] - frames["failed"]
+    # 2 % and four standard deviations of the arrivals, which come at random.
+    if step.qps and missed > 0.02 * step.qps * seconds + 4 * math.sqrt(step.qps * seconds):
+        fps = frames["classified"] / seconds
+        found.append(Concern("overload", f"{step.qps:g} frames per second arrived, {fps:.4g} were "
+                             "classified; latency grows with time"))  # fmt: skip
     if pace and pace["late"]:
         late = f"{pace['late']} of {pace['jobs']} jobs"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))
     if power["source"] != "none" and power["watts"]["value"] is None:
         found.append(Concern("power", "too many readings of the rail are missing"))
+    elif power["watts"]["value"] is not None:
+        found += _within_error(power["watts_above_idle"])
     p99, bound = figures["latency_ms"]["p99"]["value"], step.bound_ms
     if bound is not None and p99 is not None and p99 > bound:
         text = f"p99 is {p99:.2f} ms; the bound of {bound:g} ms is not kept"
         found.append(Concern("bound", text))
     return found
+
+
+def _within_error(above: Mapping[str, Any]) -> list[Concern]:
+    """Tell where what is left above idle is no more than what it is uncertain by."""
+    if above["value"] is None:
+        return [Concern("above idle", "the power at rest is not known")]
+    error = (above["ci95"] or 0.0) + (above["sensor_error"] or 0.0)
+    if above["value"] > error:
+        return []
+    return [Concern("above idle", f"{above['value']:.3g} W are within their error, {error:.2g} W")]

@@ -68,9 +68,9 @@ def step_figures(
 
     Returns
     -------
-    frames (classified, failed); sections; fps; latency_ms (mean, p50, p90, p99 with intervals,
-    max); stages_ms; drift, share by which the window's second half was faster, None where that
-    is chance; power
+    frames (classified, failed); sections, fewer for percentiles where they hold too few frames;
+    fps; latency_ms (mean, p50, p90, p99 with intervals, max); stages_ms; drift, share by which the
+    window's second half was faster, None where that is chance; power
     """
     inside = frames[(frames[:, DONE] >= start) & (frames[:, DONE] < end)]
     good = inside[inside[:, OK] == 1]
@@ -83,7 +83,7 @@ def step_figures(
         "frames": {"classified": len(good), "failed": len(inside) - len(good)},
         "sections": count,
         "fps": estimate(len(good) / (end - start), rates),
-        "latency_ms": _latencies(good, parts),
+        "latency_ms": _latencies(good, start, end),
         "stages_ms": _stages(good),
         "drift": drift(rates),
         "power": _power(
@@ -112,15 +112,17 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _latencies(frames: np.ndarray, parts: list[np.ndarray]) -> dict[str, Any]:
-    whole, sections = frames[:, TOTAL], [part[:, TOTAL] for part in parts]
+def _latencies(frames: np.ndarray, start: float, end: float) -> dict[str, Any]:
+    whole = frames[:, TOTAL]
 
-    def figure(of: Callable[[np.ndarray], float | None]) -> dict[str, Any]:
-        return estimate(of(whole), [of(section) for section in sections])
+    def figure(of: Callable[[np.ndarray], float | None], count: int | None) -> dict[str, Any]:
+        parts = _cut(frames, section_edges(start, end, count)) if count else []
+        return estimate(of(whole), [of(part[:, TOTAL]) for part in parts])
 
-    figures: dict[str, Any] = {"mean": figure(_mean)}
+    figures: dict[str, Any] = {"mean": figure(_mean, section_count(len(whole)))}
     for percent in PERCENTS:
-        figures[f"p{percent}"] = figure(partial(percentile, percent=percent))
+        of = partial(percentile, percent=percent)
+        figures[f"p{percent}"] = figure(of, section_count(len(whole), percent))
     figures["max"] = float(whole.max()) if len(whole) else None
     return figures
 
@@ -153,7 +155,7 @@ class _Load:
     watts: float | None
     sensor_error: float | None  # bound of what the readings are uncertain by, W
     sections: tuple[tuple[float | None, float, int], ...]  # watts, seconds, frames
-    further_ci95: float = 0.0  # of what was subtracted, independent of the sections, W
+    further_ci95: float | None = 0.0  # of what was subtracted, independent of the sections, W
 
     def above(self, idle: IdlePower) -> _Load:
         """The same without the power at rest."""
@@ -162,21 +164,22 @@ class _Load:
         parts = [(w if w is None else w - idle.watts, t, n) for w, t, n in self.sections]
         error = self.sensor_error + (idle.sensor_error or 0.0)
         rest = self.watts - idle.watts
-        return _Load(self.seconds, self.frames, rest, error, tuple(parts), idle.ci95 or 0.0)
+        return _Load(self.seconds, self.frames, rest, error, tuple(parts), idle.ci95)
 
     def figure(self, of: Callable[[float | None, float, int], float | None]) -> dict[str, Any]:
         """A figure of (watts, seconds, frames) with its interval and the readings' error."""
         figure = estimate(of(self.watts, self.seconds, self.frames),
                           [of(*section) for section in self.sections])  # fmt: skip
         if figure["ci95"] is not None:
-            figure["ci95"] = math.hypot(figure["ci95"], self._change(of, self.further_ci95) or 0.0)
+            further = self._change(of, self.further_ci95)
+            figure["ci95"] = None if further is None else math.hypot(figure["ci95"], further)
         figure["sensor_error"] = self._change(of, self.sensor_error)
         return figure
 
     def _change(
         self, of: Callable[[float | None, float, int], float | None], watts: float | None
     ) -> float | None:
-        """By how much a figure changes where power is lower by so many watts."""
+        """By how much a figure changes where power is lower by so many watts; None: no bound."""
         if self.watts is None or watts is None:
             return None
         known, other = (of(w, self.seconds, self.frames) for w in (self.watts, self.watts - watts))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from app.frames import Frame
+from app.frames import Frame, one_line
 from app.lane import Lane
 from app.measure import store as storing
 from app.measure.doubts import doubts
@@ -23,7 +23,7 @@ from app.measure.facts import first_figures
 from app.measure.figures import IdlePower, idle_power, step_figures
 from app.measure.plan import REFUSALS, Setting, Step
 from app.measure.recorder import COLUMNS, DONE, FrameRecorder
-from app.measure.store import Store
+from app.measure.store import Store, StoreError
 from app.measure.summary import summary
 from app.model import Classifier
 from app.pipeline import DEFAULT_TIME_LIMIT, Pipeline
@@ -31,6 +31,7 @@ from app.result import Result
 from app.scenario import Load, ScenarioSource
 from board import condition
 from board.condition import Concern, Condition, ConditionWatch, concerns
+from board.dpu import ModelError
 from board.power import Power
 from board.profile import Profile, hazards_here
 from board.realtime import Realtime
@@ -94,6 +95,11 @@ class Measurement:
             setting, classifier, len(samples), power, profile, self._watch
         )
 
+    @property
+    def measuring(self) -> bool:
+        """Whether frames are issued now, in warm-up or window."""
+        return self._pipeline is not None
+
     def stop(self) -> None:
         """End it; the window under way is lost, those before are kept. Safe in a signal handler."""
         self._stop_asked = True
@@ -112,11 +118,11 @@ class Measurement:
             self._check()
             self._measure()
             self.run["state"] = "done"
-        except OSError as error:
-            self.run["error"] = f"what was measured cannot be stored: {error.strerror or error}"
+        except StoreError as error:
+            self.run["error"] = f"what was measured cannot be stored: {error}"
             raise MeasureError(self.run["error"]) from error
-        except MeasureError as error:
-            self.run["error"] = str(error)
+        except Exception as error:
+            self.run["error"] = one_line(error)
             raise
         finally:
             if self.run["state"] == "running":
@@ -143,9 +149,9 @@ class Measurement:
 
     def _look_around(self) -> list[Concern]:
         """Return what speaks against this time; what only started this may take a while to end."""
-        for _ in range(_MOST_CHECKS):
+        for _ in range(1 if "disturbed" in self._setting.accepted else _MOST_CHECKS):
             start, end = self._pass("check", _CHECK_SECONDS)
-            found = self._concerns(self._readings_in(start, end))
+            found = self._concerns(self._readings_in(start, end), at_rest=True)
             if not any(concern.name == "disturbed" for concern in found):
                 break
         return found
@@ -195,7 +201,7 @@ class Measurement:
     def _idle(self, when: str) -> IdlePower:
         start, end = self._pass(f"idle {when}", self._setting.phases.idle)
         idle = idle_power(self._power, start, end)
-        found = self._concerns(self._readings_in(start, end))
+        found = self._concerns(self._readings_in(start, end), at_rest=True)
         self.run["idle"][when] = {**asdict(idle), "concerns": [c._asdict() for c in found],
                                   **self._window(start, end)}  # fmt: skip
         self._save()
@@ -205,11 +211,15 @@ class Measurement:
         """Let the chip cool down to where it began, as far as that goes."""
         least = self._setting.phases.cool_down
         start, _ = self._pass("cool-down", least)
-        while time.monotonic() < start + _LONGEST_REST * least:
+        while True:
             now = self._readings[-1].temperature_c
             if now is None or self._start_c is None or now <= self._start_c + _COOL_C:
                 return
+            if time.monotonic() >= start + _LONGEST_REST * least:
+                break
             self._pass("cool-down", _READ_SECONDS)
+        self._note(f"the chip did not cool down: {now:.0f} C after {_LONGEST_REST * least:g} s of "
+                   f"rest, {self._start_c:.0f} C at the start")  # fmt: skip
 
     def _pass(self, phase: str, seconds: float) -> tuple[float, float]:
         """Let time pass without work; returns when it began and ended, monotonic, s."""
@@ -228,7 +238,7 @@ class Measurement:
         try:
             lanes = [Lane(self._classifier, 1, self._setting.in_flight)
                      for _ in range(step.threads)]  # fmt: skip
-            slowest = max(lane.warm_up() for lane in lanes)
+            slowest = max(self._ready(lane) for lane in lanes)
             load = Load(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
                         qps=step.qps, bound_ms=step.bound_ms)  # fmt: skip
             self._begin(step.name, phases.warm_up + phases.seconds, step=number)
@@ -239,6 +249,13 @@ class Measurement:
             if realtime:
                 realtime.end()
         self._take_in(number, step, recorder, start, idle, busy, pace)
+
+    def _ready(self, lane: Lane) -> float:
+        """Warm a lane up; that the model runs was seen before, so what fails now is the DPU."""
+        try:
+            return lane.warm_up()
+        except ModelError as error:
+            raise MeasureError(str(error)) from error
 
     def _run_pipeline(
         self,
@@ -272,6 +289,10 @@ class Measurement:
         def look() -> None:
             use.look()
             self._look()
+            # Whoever asked to stop may have done so before there was a pipeline. And what "server"
+            # could not work off in the window is as much as its rate is too high.
+            if self._stop_asked or time.monotonic() > use.end + _SPARE_SECONDS:
+                pipeline.stop()
 
         try:
             pipeline.run(look, _LOOK_SECONDS)
@@ -300,7 +321,9 @@ class Measurement:
         rows = recorder.rows()
         figures = step_figures(rows, start, end, self._power, idle)
         readings = self._readings_in(start - self._setting.phases.warm_up, end)
-        found = [*self._concerns(readings), *doubts(figures, step, seconds, pace)]
+        # The emulation has no driver that would work for it in the kernel.
+        others = self._concerns(readings, at_rest=self.run["emulation"])
+        found = [*others, *doubts(figures, step, seconds, pace)]
         entry = {
             "name": step.name,
             **asdict(step),
@@ -313,7 +336,8 @@ class Measurement:
         }
         self.run["steps"].append(entry)
         rows[:, DONE] -= self._files.origin
-        self._files.append("frames.csv", ("step", *COLUMNS), [[number, *row] for row in rows])
+        self._files.append(storing.FRAMES, ("step", *COLUMNS),
+                           ((number, *row.tolist()) for row in rows))  # fmt: skip
         self._save()
         self._files.event("step", name=step.name, fps=figures["fps"]["value"],
                           latency_ms=figures["latency_ms"]["p50"]["value"],
@@ -336,9 +360,10 @@ class Measurement:
     def _readings_in(self, start: float, end: float) -> list[Condition]:
         return [reading for reading in self._readings if start <= reading.time_s <= end]
 
-    def _concerns(self, readings: Sequence[Condition]) -> list[Concern]:
+    def _concerns(self, readings: Sequence[Condition], at_rest: bool) -> list[Concern]:
         clocks = self.run["clocks"]
-        return concerns(readings, self._profile.limit_c, clocks["governor"], clocks["highest_mhz"])
+        return concerns(readings, self._profile.limit_c, clocks["governor"], clocks["highest_mhz"],
+                        at_rest)  # fmt: skip
 
     def _window(self, start: float, end: float) -> dict[str, float]:
         origin = self._files.origin
@@ -350,21 +375,24 @@ class Measurement:
 
     def _save(self) -> None:
         """Bring everything to the disk, outside of the windows."""
+        self._save_readings()
+        self._publish()
+
+    def _save_readings(self) -> None:
         origin = self._files.origin
-        columns, rows = self._power.rows()
+        columns, rows = self._power.rows(self._power_written)
         rows = rows[rows[:, 0] > self._power_written]
         if len(rows):
             last = float(rows[-1, 0])
             rows[:, 0] -= origin
-            self._files.append("power.csv", columns, rows)
+            self._files.append(storing.POWER, columns, rows.tolist())
             self._power_written = last  # not before: where the disk is full it is tried again
         readings = self._readings[self._written :]
         table = [[getattr(r, name) for name in condition.COLUMNS] for r in readings]
         for row in table:
             row[0] -= origin
-        self._files.append("condition.csv", condition.COLUMNS, table)
+        self._files.append(storing.CONDITION, condition.COLUMNS, table)
         self._written += len(readings)
-        self._publish()
 
     def _publish(self) -> None:
         self._files.write_text(storing.RUN, storing.as_json(self.run))
@@ -373,32 +401,39 @@ class Measurement:
     def _end(self) -> None:
         self._power.stop()
         self.run["seconds"] = round(time.monotonic() - self._files.origin, 3)
-        step = [r.wall_offset_s for r in self._readings]
-        if step and abs(step[-1] - step[0]) >= condition.MOST_CLOCK_STEP_SECONDS:
-            self.run["notes"].append(f"the wall clock was set by {step[-1] - step[0]:+.1f} s "
-                                     "meanwhile; durations are not affected")  # fmt: skip
-        self._files.free_reserve()
-        try:
-            self._save()
-            self._files.event("end", state=self.run["state"], error=self.run["error"])
-            self._files.seal()
-        except OSError as error:
-            self._tell(f"{self._files.folder}: {error.strerror or error}; the figures up to the "
-                       "last window are there")  # fmt: skip
+        step = condition.wall_clock_step(self._readings)
+        if abs(step) >= condition.MOST_CLOCK_STEP_SECONDS:
+            self.run["notes"].append(f"the wall clock was set by {step:+.1f} s meanwhile; "
+                                     "durations are not affected")  # fmt: skip
+        # Each by itself: where there is no room for the readings there may be for the last words.
+        for act in (self._files.free_reserve, self._save_readings, self._publish, self._seal):
+            try:
+                act()
+            except StoreError as error:
+                self._tell(f"{error}; the figures up to the last window are there")
+
+    def _seal(self) -> None:
+        self._files.event("end", state=self.run["state"], error=self.run["error"])
+        self._files.seal()
 
 
 class _Use:
-    """How long the DPU's cores had jobs within a window, as near as the looks come to its ends."""
+    """How long the DPU's cores had jobs within a window, as near as the looks come to its ends.
+
+    Attributes
+    ----------
+    end : of the window, monotonic time, s
+    """
 
     def __init__(self, pipeline: Pipeline, cores: int, start: float, end: float) -> None:
         self._pipeline, self._cores = pipeline, cores
-        self._start, self._end = start, end
+        self._start, self.end = start, end
         self._first: tuple[float, list[float]] | None = None
         self._last: tuple[float, list[float]] | None = None
 
     def look(self) -> None:
         now = time.monotonic()
-        if not self._start <= now <= self._end:
+        if not self._start <= now <= self.end:
             return
         lanes = self._pipeline.busy_seconds()
         # Runners get the cores in turn, so every `cores`-th lane shares one.
@@ -417,7 +452,9 @@ class _Use:
 def _extremes(readings: Sequence[Condition]) -> dict[str, Any]:
     """Return least, mean and most of each figure of the machine's state in a window."""
     found: dict[str, Any] = {}
-    for name in ("temperature_c", "clock_mhz", "own_cores", "other_cores", "stolen_cores"):
+    for name in condition.COLUMNS:
+        if name in ("time_s", "throttled", "wall_offset_s"):
+            continue
         values = [v for v in (getattr(r, name) for r in readings) if v is not None]
         found[name] = (values and {"min": min(values), "mean": sum(values) / len(values),
                                   "max": max(values)}) or None  # fmt: skip

@@ -18,12 +18,18 @@ _LEAST_FRAMES = 10  # per section; with fewer, a section tells next to nothing
 
 # Halves of the window differ by more than this share, and by more than chance explains: drift.
 _DRIFT_SHARE = 0.02
-_DRIFT_ERRORS = 3.0
+# Sections -> Student's t for a 99 % interval of the difference of two halves' means.
+_T99_HALVES = {20: 2.878, 10: 3.355, 5: 9.925}
 
 
-def section_count(frames: int) -> int | None:
-    """Return into how many sections a window with so many frames is cut; None: too few frames."""
-    return next((count for count in _T95 if frames >= count * _LEAST_FRAMES), None)
+def section_count(frames: int, percent: float = 50) -> int | None:
+    """Return into how many sections a window with so many frames is cut; None: too few frames.
+
+    `percent`: for the interval of this percentile. A section needs a frame beyond it: of ten
+    frames the 99th percentile is the slowest one, which lies far below that of the whole.
+    """
+    least = max(_LEAST_FRAMES, math.ceil(100 / (100 - percent)))
+    return next((count for count in _T95 if frames >= count * least), None)
 
 
 def section_edges(start: float, end: float, count: int) -> list[float]:
@@ -63,7 +69,7 @@ def drift(sections: Sequence[float | None]) -> float | None:
     means = sum(first) / half, sum(second) / half
     error = math.sqrt((_variance(first) + _variance(second)) / half)
     change = means[1] - means[0]
-    if not means[0] or abs(change) <= _DRIFT_ERRORS * error:
+    if not means[0] or abs(change) <= _T99_HALVES[len(known)] * error:
         return None
     share = change / abs(means[0])
     return share if abs(share) > _DRIFT_SHARE else None

@@ -1,4 +1,5 @@
-"""The files of a measurement. They are whole at any time, whatever ends the process.
+"""The files of a measurement. They are whole at any time, whatever ends the process; only where it
+is killed while it adds rows to a CSV file, the last ones may be missing or cut off.
 
 run.json        all figures; written anew, in one step, after every measured window
 summary.md      the same as a table
@@ -16,22 +17,38 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
+FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"
+_OWN = {RUN, SUMMARY, PROGRESS, SUMS, FRAMES, POWER, CONDITION}
 _LOCK = ".lock"
 # Room that is given up at the end, so that the end can be told where the disk is full.
 _RESERVE, _RESERVE_BYTES = ".reserve", 1 << 20
+_ROWS_AT_ONCE = 4096  # as text in memory
+_BYTES_AT_ONCE = 1 << 20
 
 
 class StoreError(Exception):
     """A measurement cannot be stored there; the text is one line for the user."""
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn errors of the system into one line with the directory."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder}: {error.strerror or error}") from error
 
 
 class Store:
@@ -39,7 +56,7 @@ class Store:
 
     Parameters
     ----------
-    folder : does not exist, or is empty but for a log; its parent holds the lock: one measurement
+    folder : does not exist, or holds no measurement; its parent holds the lock: one measurement
         at a time
 
     Raises
@@ -51,16 +68,14 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._origin = time.monotonic()
-        try:
+        with _told(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder.parent / _LOCK, folder.name)
-            if (folder / PROGRESS).exists():
+            if not _OWN.isdisjoint(path.name for path in folder.iterdir()):
                 self._lock.close()
                 raise StoreError(f"{folder}: holds a measurement already; take another directory")
             self._progress = (folder / PROGRESS).open("w", encoding="utf-8")
             (folder / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
-        except OSError as error:
-            raise StoreError(f"{folder}: {error.strerror or error}") from error
 
     @property
     def origin(self) -> float:
@@ -70,46 +85,50 @@ class Store:
     def event(self, kind: str, /, **details: Any) -> None:
         """Add a line to the progress, at once on the disk."""
         at = round(time.monotonic() - self._origin, 3)
-        self._progress.write(json.dumps({"at": at, "event": kind, **details}) + "\n")
-        _flush(self._progress)
+        with _told(self.folder):
+            self._progress.write(json.dumps({"at": at, "event": kind, **details}) + "\n")
+            _flush(self._progress)
 
     def write_text(self, name: str, text: str) -> None:
         """Put a file in place in one step: whoever reads it sees the old one or the new one."""
         partial = self.folder / f".{name}.partial"
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            _flush(file)
-        partial.replace(self.folder / name)
-        _flush_folder(self.folder)
+        with _told(self.folder):
+            try:
+                with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text)
+                    _flush(file)
+                partial.replace(self.folder / name)
+            except OSError:
+                partial.unlink(missing_ok=True)  # it takes room where the disk is full
+                raise
+            _flush_folder(self.folder)
 
     def append(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
         """Add rows to a CSV file, numbers with what matters of their digits, None and NaN empty."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        path = self.folder / name
-        if not path.exists():
-            writer.writerow(columns)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-        with path.open("a", encoding="utf-8") as file:
+        # No buffer: what it held would still be written after the file was cut.
+        with _told(self.folder), (self.folder / name).open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                file.write(text.getvalue())
-                _flush(file)
-            except OSError:
+                for block in _csv(rows if size else chain([columns], rows)):
+                    while block:
+                        block = block[file.write(block) :]
+                os.fsync(file.fileno())
+            except BaseException:
                 os.ftruncate(file.fileno(), size)  # no torn line stays where the disk is full
                 raise
 
     def free_reserve(self) -> None:
         """Make room for the last words."""
-        (self.folder / _RESERVE).unlink(missing_ok=True)
+        with _told(self.folder):
+            (self.folder / _RESERVE).unlink(missing_ok=True)
 
     def seal(self) -> None:
         """Write the checksums of all files; nothing is changed after this."""
         lines = []
         for path in sorted(self.folder.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name not in (SUMS, "log"):
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                lines.append(f"{digest}  {path.name}\n")
+                with _told(self.folder):
+                    lines.append(f"{_sha256(path)}  {path.name}\n")
         self.write_text(SUMS, "".join(lines))
 
     def close(self) -> None:
@@ -127,13 +146,18 @@ def as_json(figures: dict[str, Any]) -> str:
 def hold(path: Path) -> IO[str] | None:
     """Hold a shared lock on a file as long as the result is open, where there is such a file.
 
-    A deployment removes old releases, but none whose list of checksums is held.
+    A deployment removes old releases, but none whose list of checksums is held. Raises StoreError
+    where it is removing this one.
     """
     try:
         file = path.open(encoding="utf-8")
     except OSError:
         return None
-    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise StoreError(f"{path.parent}: a deployment is at work on this release") from None
     return file
 
 
@@ -153,11 +177,28 @@ def _locked(path: Path, name: str) -> IO[str]:
 
 
 def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
-        return ""
+    if isinstance(value, float):  # numpy's float64 is one too
+        return f"{value:.9g}" if math.isfinite(value) else ""
     if isinstance(value, bool | np.bool_):
         return int(value)
-    return f"{value:.9g}" if isinstance(value, float | np.floating) else value
+    return "" if value is None else value
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> Iterator[bytes]:
+    """Yield the lines of a table, some thousands at a time: of an hour's frames there are many."""
+    left = iter(rows)
+    while block := list(islice(left, _ROWS_AT_ONCE)):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(map(_cell, row) for row in block)
+        yield text.getvalue().encode()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BYTES_AT_ONCE):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _flush(file: IO[str]) -> None:

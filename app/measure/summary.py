@@ -9,6 +9,14 @@ from typing import Any
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
 
+# From when latency counts, see app/scenario.py and app/pipeline.py.
+_LATENCY = {
+    "single-stream": "single-stream: it counts from the frame's issue (MLPerf judges p90).",
+    "offline": "offline: from the frame's reading, so that waiting for a free thread is most of "
+    "it (MLPerf judges fps only).",
+    "server": "server: from the frame's arrival, waiting included (MLPerf judges p99).",
+}
+
 
 def summary(run: Mapping[str, Any]) -> str:
     """Return the text of a run's figures, of `run.json`."""
@@ -94,7 +102,11 @@ def _measured(value: float | None, ci95: float | None) -> str:
 
 
 def _notes(run: Mapping[str, Any]) -> Iterator[str]:
-    yield "± is half of the 95 % interval, from sections of each window (sectioning)."
+    yield ("± is half of the 95 % interval, from sections of each window (sectioning); a figure "
+           "without it rests on too few frames or readings for one.")  # fmt: skip
+    texts = (text for name, text in _LATENCY.items()
+             if any(step["name"].startswith(name) for step in run["steps"]))  # fmt: skip
+    yield f"Latency ends when a result is given out. {' '.join(texts)}".strip()
     errors = [step["power"]["watts"]["sensor_error"] for step in run["steps"]]
     known = [error for error in errors if error is not None]
     if known:

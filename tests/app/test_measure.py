@@ -1,0 +1,452 @@
+"""`python -m app.measure` as a whole, with everything that can end it.
+
+On the emulation where it is asked for, else on tests/fake_board, which runs on a board's versions
+of everything too.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from app.frames import Frame
+from app.measure import run as measure_run
+from app.measure.plan import Phases, Setting, make_steps
+from app.measure.run import MeasureError, Measurement
+from app.measure.store import Store, StoreError
+from app.model import load_classifier
+from app.options import DEMO_MODEL
+from app.scenario import decoded_frames
+from app.sources import open_source
+from board import system
+from board.condition import ConditionWatch
+from board.power import open_power
+from board.profile import load_profile
+from tests.stand_in_board.deployable import make_model
+from tests.stand_in_board.sensors import Sensors, write_sensors
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FAKE_BOARD = ROOT / "tests/fake_board"
+SHORT = ("--seconds", "1", "--warm-up", "0.3", "--idle", "0.5", "--cool-down", "0.2",
+         "--threads", "1,2", "--power", "none", "--accept", "disturbed", "--accept", "hot",
+         "--accept", "throttled")  # fmt: skip
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+
+
+def _start(
+    folder: Path, *more: str, emulated: bool = False, **environment: str
+) -> subprocess.Popen[str]:
+    model = () if emulated else ("--model", str(_model(folder.parent)))
+    variables = {**os.environ, **({} if emulated else {"PYTHONPATH": str(FAKE_BOARD)})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.measure", "--output", str(folder), *SHORT, *model, *more],
+        cwd=ROOT, env={**variables, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _model(folder: Path) -> Path:
+    """Return the model directory in `folder` that tests/fake_board runs; made once."""
+    model = folder / "mine"
+    return model if model.exists() else make_model(model)
+
+
+def _wait_for(process: subprocess.Popen[str], folder: Path, text: str) -> None:
+    """Wait until the progress tells something."""
+    path, end = folder / "progress.jsonl", time.monotonic() + 60
+    while not path.exists() or text not in path.read_text():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    run: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return run
+
+
+def _sums_hold(folder: Path) -> None:
+    subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+
+
+@pytest.mark.usefixtures("emulation")
+def test_a_whole_run_on_the_emulation(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    scenarios = "--scenario", "single-stream", "--scenario", "offline", "--threads", "2"
+    out, err = _start(folder, "--realtime", "zcu104", *scenarios, emulated=True).communicate(
+        timeout=100
+    )
+    run = _run(folder)
+    assert run["state"] == "done" and run["emulation"] and run["realtime"] == "zcu104", err
+    assert (
+        "no figure here was measured on a DPU" in out and (folder / "summary.md").read_text() == out
+    )
+    names = ["single-stream, 1 thread", "offline, 2 threads"]
+    assert [step["name"] for step in run["steps"]] == names
+    with (folder / "frames.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for number, step in enumerate(run["steps"]):
+        done = [float(row["done_s"]) for row in rows if row["step"] == str(number)]
+        assert step["frames"]["classified"] == sum(
+            step["start_s"] <= t < step["end_s"] for t in done)  # fmt: skip
+        assert max(done) >= step["end_s"]  # it was at work to the end
+        assert step["end_s"] - step["start_s"] == pytest.approx(1.0)
+    single = run["steps"][0]
+    assert single["fps"]["value"] * single["latency_ms"]["mean"]["value"] < 1100
+    _sums_hold(folder)
+
+
+# What ends it, when, and how many windows are whole then. The last phases come first: they are
+# waited for while the others go on.
+ENDS = [
+    (signal.SIGINT, "idle after", 2),
+    (signal.SIGKILL, '"step": 1', 1),
+    (signal.SIGTERM, '"step": 1', 1),
+    (signal.SIGINT, '"step": 0', 0),
+    (signal.SIGTERM, "idle before", 0),
+    (signal.SIGINT, "check", 0),
+]
+
+
+def test_a_signal_ends_it_with_whole_files(tmp_path: Path) -> None:
+    """In each phase, all side by side, for most of a run is waiting."""
+    folders = [tmp_path / str(number) / "a" for number in range(len(ENDS))]
+    processes = [_start(folder, "--scenario", "offline") for folder in folders]
+    waiting = set(range(len(ENDS)))
+    end = time.monotonic() + 100
+    while waiting:
+        for k in sorted(waiting):
+            assert processes[k].poll() is None, processes[k].communicate()
+            number, phase, _ = ENDS[k]
+            path = folders[k] / "progress.jsonl"
+            if path.exists() and phase in path.read_text():
+                processes[k].send_signal(number)
+                waiting.remove(k)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    for (number, _, steps), folder, process in zip(ENDS, folders, processes, strict=True):
+        _, err = process.communicate(timeout=60)
+        if number == signal.SIGKILL:
+            _was_killed(folder, steps)
+            continue
+        run = _run(folder)
+        assert process.returncode == 1 and "Traceback" not in err and "stopped" in err
+        assert run["state"] == "stopped" and run["error"] == "stopped"
+        assert len(run["steps"]) == steps
+        _sums_hold(folder)
+
+
+def _was_killed(folder: Path, steps: int) -> None:
+    """The figures are those of the last whole window, and the lock went with the process."""
+    run = _run(folder)
+    assert run["state"] == "running" and len(run["steps"]) == steps
+    assert not (folder / "SHA256SUMS").exists()
+    frames = (folder / "frames.csv").read_text()
+    assert frames.endswith("\n") and {line[0] for line in frames.splitlines()[1:]} == {"0"}
+    with pytest.raises(StoreError, match="holds a measurement already"):
+        Store(folder)
+    Store(folder.parent / "b").close()
+
+
+def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
+    """On a real tmpfs, in a mount namespace of the run's own, filled in the second window."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces (unshare -rm)")
+    script = """set -e; mkdir full; mount -t tmpfs -o size=3m tmpfs full; mkdir full/a
+        (until grep -q '"step": 1' full/a/progress.jsonl; do kill -0 $$; sleep 0.05; done
+         cat /dev/zero > full/rest) 2> /dev/null &
+        cd "$1"; shift; status=0
+        "$@" --output "$OLDPWD/full/a" --accept disk > "$OLDPWD/full/a/log" 2>&1 || status=$?
+        cp -r "$OLDPWD/full/a" "$OLDPWD/a"; exit $status"""
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", str(ROOT), sys.executable, "-m",
+         "app.measure", *SHORT, "--model", str(_model(tmp_path))],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(FAKE_BOARD)}, text=True,
+        capture_output=True, timeout=100,
+    )  # fmt: skip
+    run = _run(tmp_path / "a")
+    log = done.stderr + (tmp_path / "a/log").read_text()
+    assert done.returncode == 1 and "Traceback" not in log and "No space left" in run["error"]
+    assert run["state"] == "failed" and len(run["steps"]) >= 1
+    for name in ("frames.csv", "condition.csv"):
+        lines = (tmp_path / "a" / name).read_text().split("\n")
+        assert lines[-1] == "" and len({line.count(",") for line in lines[:-1]}) == 1
+    _sums_hold(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--scenario", "burst"), 2, "no scenario"),
+        (("--threads", "0"), 2, "whole number"),
+        (("--threads", "1,x"), 2, "whole number"),
+        (("--seconds", "0"), 2, "not a number"),
+        (("--seconds", "nan"), 2, "not a number"),
+        (("--model", "/nowhere"), 2, "/nowhere"),
+        (("--source", "/nowhere"), 2, "/nowhere"),
+        (("--accept", "everything"), 2, "invalid choice"),
+        (("--board", "none"), 2, "invalid choice"),
+        (("--output", "/proc/a"), 1, "/proc"),
+        (("--power", "rapl"), 2, "rapl"),
+        (("--scenario", "offline", "--scenario", "offline"), 2, "twice"),
+        (("--threads", "1,1", "--scenario", "offline"), 2, "twice"),
+        (("--warm-up", "-1"), 2, "not a number"),
+        (("--power-rate", "1e9"), 2, "not a number"),
+        (("--in-flight", "65"), 2, "whole number"),
+        (("--source", "{bad}"), 2, "no image that can be decoded"),
+        (("--model", "{bad}"), 2, "bad"),
+        (("--model", "{bad}/0.png"), 2, "0.png"),
+        (("--model", "{bad}/cut.xmodel"), 2, "cut.xmodel"),
+        (("--output", "{bad}/file/a"), 1, "file"),
+        (("--output", "{bad}/full"), 1, "holds a measurement already"),
+    ],
+)
+@pytest.mark.usefixtures("emulation")
+def test_wrong_use_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, text: str
+) -> None:
+    if arguments == ("--power", "rapl") and Path("/sys/class/powercap/intel-rapl:0").exists():
+        pytest.skip("this machine has RAPL")
+    bad = tmp_path / "bad"
+    (bad / "full").mkdir(parents=True)
+    (bad / "full/frames.csv").write_text("step\n0\n")
+    (bad / "file").write_text("")
+    (bad / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    (bad / "cut.xmodel").write_bytes((DEMO_MODEL / "model.xmodel").read_bytes()[:5000])
+    more = [text.format(bad=bad) for text in arguments]
+    process = _start(tmp_path / "a", *more, emulated=True)
+    _, err = process.communicate(timeout=60)
+    assert not (bad / "full/progress.jsonl").exists()
+    assert process.returncode == status and text in err.splitlines()[-1], err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
+def test_a_clock_that_is_set_changes_no_figure(tmp_path: Path) -> None:
+    folder, offset, library = tmp_path / "a", tmp_path / "offset", tmp_path / "clock.so"
+    source = ROOT / "tests/fake_clock/clock.c"
+    subprocess.run([str(COMPILER), "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    offset.write_text("0")
+    process = _start(folder, "--scenario", "single-stream", "--seconds", "4",
+                     LD_PRELOAD=str(library), FAKE_CLOCK_FILE=str(offset))  # fmt: skip
+    _wait_for(process, folder, '"step": 0')
+    time.sleep(1.0)
+    offset.write_text("3600")
+    time.sleep(2.3)  # the clock is looked at once per second
+    offset.write_text("0")
+    _, err = process.communicate(timeout=60)
+    run = _run(folder)
+    assert run["state"] == "done", err
+    (step,) = run["steps"]
+    assert "clock" in [concern["name"] for concern in step["concerns"]]
+    assert step["end_s"] - step["start_s"] == pytest.approx(4.0)
+    assert run["seconds"] < 60 and step["latency_ms"]["max"] < 10_000
+    assert step["frames"]["classified"] / 4.0 == pytest.approx(step["fps"]["value"])
+    assert any("+3600.0 s" in note for note in run["notes"])
+    with (folder / "frames.csv").open() as file:
+        done = [float(row["done_s"]) for row in csv.DictReader(file)]
+    assert all(0 <= b - a < 2 for a, b in pairwise(done))
+
+
+# -- in this process, where the sensors are a tree of the test's own ----------------------------
+
+
+@pytest.fixture(autouse=True)
+def short_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure_run, "_CHECK_SECONDS", 0.5)
+
+
+@pytest.fixture
+def samples(fake_board: Path, tmp_path: Path) -> list[Frame]:
+    """Frames for the model that the measurements of these tests take; it runs on fake_board."""
+    return decoded_frames(open_source(str(_model(tmp_path) / "images")))
+
+
+def _measurement(
+    folder: Path,
+    samples: list[Frame],
+    sysfs: Path | None,
+    *scenarios: str,
+    threads: Sequence[int] = (1,),
+    accepted: Sequence[str] = ("disturbed", "hot", "throttled"),
+    files: type[Store] = Store,
+    seconds: float = 1.0,
+) -> Measurement:
+    steps = make_steps(list(scenarios), list(threads), 1)
+    setting = Setting(steps, Phases(0.5, 0.3, seconds, 0.2), 1, tuple(accepted), None, "images")
+    power = open_power("hwmon", sysfs=sysfs) if sysfs else open_power("none")
+    return Measurement(setting, load_classifier(_model(folder.parent)), samples, power,
+                       load_profile(), files(folder), lambda _: None)  # fmt: skip
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path) -> Iterator[Path]:
+    write_sensors(tmp_path / "sys")
+    yield tmp_path / "sys"
+
+
+def test_watts_of_each_window_and_of_rest(
+    tmp_path: Path, samples: list[Frame], sysfs: Path
+) -> None:
+    sensors = Sensors(sysfs)
+    measurement = _measurement(tmp_path / "a", samples, sysfs, "offline")
+    stop = threading.Event()
+
+    def follow() -> None:
+        """Let the rail show 20 W while frames are issued."""
+        while not stop.wait(0.02):
+            sensors.set_power("12V", 20.0 if measurement.measuring else 14.0)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        measurement.go()
+    finally:
+        stop.set()
+        thread.join()
+    run = measurement.run
+    (step,) = run["steps"]
+    assert run["idle"]["before"]["watts"] == pytest.approx(14.0, abs=0.2)
+    assert step["power"]["watts"]["value"] == pytest.approx(20.0, abs=0.2)
+    assert step["power"]["watts_above_idle"]["value"] == pytest.approx(6.0, abs=0.3)
+    with (tmp_path / "a" / "power.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    times = [float(row["time_s"]) for row in rows]
+    assert all(a < b for a, b in pairwise(times)) and len(times) > 100
+
+
+def test_sensors_that_vanish_end_the_watts_only(
+    tmp_path: Path, samples: list[Frame], sysfs: Path
+) -> None:
+    measurement = _measurement(tmp_path / "a", samples, sysfs, "single-stream", "offline")
+    timer = threading.Thread(target=_when_measuring, args=(measurement, Sensors(sysfs).remove))
+    timer.start()
+    measurement.go()
+    timer.join()
+    first, second = measurement.run["steps"]
+    assert measurement.run["state"] == "done"
+    for step in (first, second):
+        assert step["power"]["watts"]["value"] is None and step["fps"]["value"] > 10
+        assert "power" in [concern["name"] for concern in step["concerns"]]
+
+
+def _when_measuring(measurement: Measurement, act: Any) -> None:
+    while not measurement.measuring:
+        time.sleep(0.01)
+    act()
+
+
+def test_a_runner_that_fails_ends_it(tmp_path: Path) -> None:
+    """tests/fake_board fails on images with a black corner."""
+    image = np.full((8, 8, 3), 50, np.uint8)
+    image[0, 0] = 0
+    (tmp_path / "bad").mkdir()
+    cv2.imwrite(str(tmp_path / "bad/0.png"), image)
+    process = _start(tmp_path / "a", "--source", str(tmp_path / "bad"))
+    _, err = process.communicate(timeout=60)
+    run = _run(tmp_path / "a")
+    assert process.returncode == 1 and run["state"] == "failed" and "Traceback" not in err
+    assert "the DPU timed out" in run["error"] and run["steps"] == []
+
+
+def test_a_broken_image_among_others_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(b"broken")
+    cv2.imwrite(str(folder / "1.png"), np.full((32, 32, 3), 50, np.uint8))
+    assert [frame.name for frame in decoded_frames(open_source(str(folder)))] == ["1.png"]
+
+
+def test_a_rate_beyond_all_is_not_worked_off_behind_the_window(
+    tmp_path: Path, samples: list[Frame]
+) -> None:
+    """20,000 frames per second arrive: all of them would take minutes."""
+    measurement = _measurement(tmp_path / "a", samples, None, "server:20000")
+    start = time.monotonic()
+    measurement.go()
+    (step,) = measurement.run["steps"]
+    assert time.monotonic() - start < 20
+    assert "overload" in [concern["name"] for concern in step["concerns"]]
+    assert step["fps"]["value"] < 20_000
+
+
+class _StopsAtAStep(Store):
+    """Stops the measurement after a step was announced and before it has a pipeline."""
+
+    stop: Callable[[], None]
+
+    def event(self, kind: str, /, **details: Any) -> None:
+        super().event(kind, **details)
+        if "step" in details:
+            self.stop()
+
+
+def test_a_stop_between_two_phases_is_not_lost(tmp_path: Path, samples: list[Frame]) -> None:
+    measurement = _measurement(tmp_path / "a", samples, None, "offline", files=_StopsAtAStep,
+                               seconds=60)  # fmt: skip
+    _StopsAtAStep.stop = staticmethod(measurement.stop)
+    start = time.monotonic()
+    with pytest.raises(MeasureError, match="stopped"):
+        measurement.go()
+    assert measurement.run["state"] == "stopped" and measurement.run["steps"] == []
+    assert time.monotonic() - start < 15
+    _sums_hold(tmp_path / "a")
+
+
+@pytest.mark.parametrize("accepted", [(), ("brown-out",)])
+def test_steps_that_may_reset_the_board_are_left_out(
+    tmp_path: Path, samples: list[Frame], accepted: tuple[str, ...]
+) -> None:
+    measurement = _measurement(tmp_path / "a", samples, None, "single-stream", "offline",
+                               threads=(1, 2), accepted=accepted)  # fmt: skip
+    measurement.run["emulation"] = False
+    measurement.run["machine"]["board"] = "ZynqMP ZCU104 RevC"
+    measurement._leave_out_hazards()
+    names = [step.name for step in measurement._steps]
+    assert ("offline, 2 threads" in names) == bool(accepted) and "offline, 1 thread" in names
+    assert any("brown-out" in note for note in measurement.run["notes"]) != bool(accepted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"), [({"emulation": True}, 3), ({"machine": {"board": "Ultra96"}}, 3)]
+)
+def test_another_machine_has_no_such_hazard(
+    tmp_path: Path, samples: list[Frame], changes: dict[str, Any], state: int
+) -> None:
+    measurement = _measurement(tmp_path / "a", samples, None, "single-stream", "offline",
+                               threads=(1, 2))  # fmt: skip
+    measurement.run |= {"emulation": False, "machine": {"board": "ZCU104"}, **changes}
+    measurement._leave_out_hazards()
+    assert len(measurement._steps) == state
+
+
+def test_a_machine_that_is_too_hot_is_refused(
+    tmp_path: Path, samples: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu-thermal\n")
+    (zone / "temp").write_text("95000\n")
+    monkeypatch.setattr(system, "_psutil_temperatures", dict)
+    measurement = _measurement(tmp_path / "a", samples, None, "offline", accepted=("disturbed",))
+    measurement._watch = ConditionWatch(tmp_path / "sys")
+    with pytest.raises(MeasureError, match="hot: up to 95 C"):
+        measurement.go()
+    run = _run(tmp_path / "a")
+    assert run["state"] == "refused" and "hot" in run["error"] and run["steps"] == []
+    assert "Broken off: hot" in (tmp_path / "a/summary.md").read_text()
+    _sums_hold(tmp_path / "a")

@@ -1,0 +1,549 @@
+"""The figures of a measurement: intervals, windows, energy, the table."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.frames import Frame
+from app.measure import summary as summary_module
+from app.measure.doubts import doubts
+from app.measure.figures import IdlePower, idle_power, percentile, step_figures
+from app.measure.plan import Phases, Step, make_steps
+from app.measure.recorder import COLUMNS, DONE, OK, TOTAL, FrameRecorder
+from app.measure.sections import drift, estimate, section_count
+from app.measure.store import Store, StoreError, as_json, hold
+from app.measure.summary import summary
+from app.result import Result
+from board.power import Power, open_power
+from board.power_sources import Rail, Source
+from tests.stand_in_board.sensors import write_sensors
+
+FINITE = st.floats(-1e6, 1e6)
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@given(st.lists(FINITE, min_size=20, max_size=20), FINITE, st.floats(0.01, 100), FINITE)
+def test_an_interval_moves_and_stretches_with_its_figures(
+    sections: list[float], whole: float, scale: float, shift: float
+) -> None:
+    one = estimate(whole, sections)
+    other = estimate(scale * whole + shift, [scale * value + shift for value in sections])
+    assert other["ci95"] == pytest.approx(scale * one["ci95"], rel=1e-3, abs=1e-3)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean())
+
+
+def _p90(values: np.ndarray) -> float:
+    return float(np.percentile(values, 90))
+
+
+def test_intervals_cover_what_they_should() -> None:
+    """Of a process with memory (AR(1), 0.8), for its mean and a percentile: near 95 %."""
+    rng, hits = np.random.default_rng(1), np.zeros(2)
+    rounds, length, memory = 300, 4000, 0.8
+    noise = rng.normal(size=(rounds, length)) * np.sqrt(1 - memory**2)
+    values = np.empty_like(noise)
+    values[:, 0] = rng.normal(size=rounds)
+    for k in range(1, length):
+        values[:, k] = memory * values[:, k - 1] + noise[:, k]
+    for row in values:
+        parts = np.split(row, 20)
+        for k, (of, truth) in enumerate(((_mean, 0.0), (_p90, 1.2816))):
+            found = estimate(of(row), [of(part) for part in parts])
+            hits[k] += abs(found["value"] - truth) <= found["ci95"]
+    assert (hits / rounds > 0.89).all() and (hits / rounds < 0.99).all()
+
+
+@pytest.mark.parametrize("frames", [50, 100, 200, 500, 1000, 2000, 4000])
+def test_intervals_of_percentiles_cover_what_they_should_with_few_frames_too(
+    frames: int, nowhere: Power
+) -> None:
+    """Of skewed latencies (gamma, 4): near 95 %, or there is no interval."""
+    rng, rounds = np.random.default_rng(3), 250
+    truth = {"mean": 4.0, "p50": 3.6721, "p90": 6.6808, "p99": 10.0451}
+    hits, told = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0)
+    for _ in range(rounds):
+        rows = _frames(np.linspace(0, 59.999, frames))
+        rows[:, TOTAL] = rng.gamma(4, 1, frames)
+        latency = step_figures(rows, 0.0, 60.0, nowhere, IdlePower())["latency_ms"]
+        for name, value in truth.items():
+            if latency[name]["ci95"] is not None:
+                told[name] += 1
+                hits[name] += abs(latency[name]["value"] - value) <= latency[name]["ci95"]
+    assert told["mean"] == told["p50"] == told["p90"] == rounds
+    assert told["p99"] == (rounds if frames >= 500 else 0)
+    for name in truth:
+        if told[name]:
+            assert 0.87 <= hits[name] / rounds <= 0.995, name
+
+
+def test_what_has_no_interval() -> None:
+    assert estimate(None, [1.0] * 20) == {"value": None, "ci95": None}
+    assert estimate(1.0, [1.0] * 19 + [None])["ci95"] is None
+    assert estimate(1.0, [])["ci95"] is None
+    assert [section_count(n) for n in (0, 49, 50, 100, 200)] == [None, None, 5, 10, 20]
+
+
+def test_drift_is_seen_and_noise_is_not() -> None:
+    rng = np.random.default_rng(2)
+    assert drift([100.0] * 10 + [105.0] * 10) == pytest.approx(0.05)
+    assert drift([100.0] * 10 + [90.0] * 10) == pytest.approx(-0.1)
+    for sections in (5, 10, 20):
+        alarms = sum(drift(list(rng.normal(100, 5, sections))) is not None for _ in range(1000))
+        assert alarms < 25, sections
+    for sections in (10, 20):
+        stepped = rng.normal(100, 1, (200, sections))
+        stepped[:, sections // 2 :] += 5
+        assert sum(drift(list(row)) is not None for row in stepped) > 190, sections
+    assert drift([100.0, None]) is None
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([50, 90, 99, 100]))
+def test_a_percentile_is_a_value_that_enough_do_not_exceed(
+    values: list[float], percent: int
+) -> None:
+    found = percentile(np.array(values), percent)
+    assert found in values and sum(v <= found for v in values) >= len(values) * percent / 100
+    assert sum(v < found for v in values) < len(values) * percent / 100
+
+
+def _frames(times: np.ndarray, milliseconds: float = 5.0) -> np.ndarray:
+    rows = np.full((len(times), len(COLUMNS)), np.nan)
+    rows[:, 0], rows[:, DONE] = np.arange(len(times)), times
+    rows[:, OK], rows[:, TOTAL] = 1, milliseconds
+    return rows
+
+
+@pytest.fixture
+def rail(tmp_path: Path) -> tuple[Power, Path]:
+    """A sampler of a 12 V rail that is a file, with a clock of the test's own."""
+    sysfs = tmp_path / "sys"
+    write_sensors(sysfs)
+    clock = iter(np.arange(0.0, 1e5, 0.01))
+    power = open_power("hwmon", sysfs=sysfs, clock=lambda: float(next(clock)), rate_hz=50)
+    return power, sysfs
+
+
+def test_energy_per_frame_by_hand(rail: tuple[Power, Path]) -> None:
+    """14.05 W, as the tree shows it all the time: 100 fps are 140.5 mJ a frame."""
+    power, _ = rail
+    for _ in range(3000):
+        power.sample()
+    frames = _frames(np.arange(20.0, 40.0, 0.01) + 0.005)
+    idle = IdlePower(4.05, 0.1, 0.02)
+    found = step_figures(frames, 20.0, 40.0, power, idle)
+    watts = found["power"]
+    assert found["fps"]["value"] == pytest.approx(100) and found["sections"] == 20
+    assert watts["watts"]["value"] == pytest.approx(14.05)
+    assert watts["watts_above_idle"]["value"] == pytest.approx(10.0)
+    assert watts["watts_above_idle"]["ci95"] == pytest.approx(0.1, rel=1e-6)
+    assert watts["joules_per_frame"]["value"] == pytest.approx(0.1405)
+    assert watts["joules_per_frame_above_idle"]["value"] == pytest.approx(0.1)
+    assert watts["joules_per_frame_above_idle"]["ci95"] == pytest.approx(0.001, rel=1e-3)
+    assert watts["fps_per_watt"]["value"] == pytest.approx(100 / 14.05)
+    assert watts["watts"]["sensor_error"] >= 0.025  # a step of the readings
+    assert watts["watts_above_idle"]["sensor_error"] > watts["watts"]["sensor_error"]
+    assert len(watts["rails"]) == 10
+    rest = idle_power(power, 5.0, 15.0)
+    assert rest.watts == pytest.approx(14.05) and rest.ci95 == pytest.approx(0, abs=1e-9)
+
+
+class Scripted(Source):
+    """One rail whose power is a function of the time that its clock shows."""
+
+    name = "scripted"
+
+    def __init__(self, watts: Callable[[float], float]) -> None:
+        super().__init__("scripted", [Rail("12V", 0.025, 100.0)], "12V")
+        self.now, self._watts = 0.0, watts
+
+    def read(self) -> list[float]:
+        return [self._watts(self.now)]
+
+    def sampled(self, seconds: float) -> Power:
+        """Return a sampler that has sampled at 50 Hz for so long."""
+        power = Power(self, 50.0, lambda: self.now)
+        for k in range(round(50 * seconds) + 1):
+            self.now = k / 50
+            power.sample()
+        return power
+
+
+def test_energy_of_a_load_that_changes_by_hand() -> None:
+    """10 W and 100 fps, then 20 W and 300 fps: 300 J for 4000 frames, and 5 W at rest."""
+    power = Scripted(lambda t: 10.0 if t <= 10.01 else 20.0).sampled(21.0)
+    times = np.concatenate((np.arange(0, 10, 0.01), 10 + np.arange(3000) / 300)) + 1e-4
+    found = step_figures(_frames(times), 0.0, 20.0, power, IdlePower(5.0, 0.0, 0.1))
+    watts = found["power"]
+    assert found["fps"]["value"] == pytest.approx(200)
+    assert watts["watts"]["value"] == pytest.approx(15, rel=1e-3)
+    assert watts["joules_per_frame"]["value"] == pytest.approx(0.075, rel=1e-3)
+    assert watts["fps_per_watt"]["value"] == pytest.approx(200 / 15, rel=1e-3)
+    assert watts["joules_per_frame_above_idle"]["value"] == pytest.approx(0.05, rel=1e-3)
+    assert watts["fps_per_watt_above_idle"]["value"] == pytest.approx(20, rel=1e-3)
+    # Half of the sections lie 5 W below, half above: t(19) * 5 / sqrt(19).
+    assert watts["watts"]["ci95"] == pytest.approx(2.093 * 5 / 19**0.5, rel=0.02)
+    assert watts["watts_above_idle"]["sensor_error"] == pytest.approx(
+        watts["watts"]["sensor_error"] + 0.1)  # fmt: skip
+    assert found["drift"] == pytest.approx(2.0, rel=0.02)
+
+
+@given(st.floats(1, 50), st.floats(0, 0.9), st.integers(200, 2000))
+def test_the_figures_of_energy_agree_with_each_other(
+    watts: float, idle: float, frames: int
+) -> None:
+    power = Scripted(lambda _: watts).sampled(10.5)
+    rows = _frames(np.linspace(0, 9.999, frames))
+    found = step_figures(rows, 0.0, 10.0, power, IdlePower(idle * watts, 0.01, 0.02))
+    assert found["power"]["watts_above_idle"]["value"] == pytest.approx((1 - idle) * watts)
+    for suffix in ("", "_above_idle"):
+        power_w, joules, ratio = (
+            found["power"][f"{name}{suffix}"]["value"]
+            for name in ("watts", "joules_per_frame", "fps_per_watt")
+        )
+        assert joules * found["fps"]["value"] == pytest.approx(power_w)
+        assert ratio * power_w == pytest.approx(found["fps"]["value"])
+
+
+def test_what_is_not_known_of_rest_is_not_known_above_it() -> None:
+    power, frames = Scripted(lambda _: 10.0).sampled(21.0), _frames(np.arange(0, 20, 0.01))
+
+    def above(idle: IdlePower) -> dict[str, Any]:
+        whole: dict[str, Any] = step_figures(frames, 0.0, 20.0, power, idle)["power"]
+        assert whole["watts"]["ci95"] == pytest.approx(0, abs=1e-9)
+        return {name: whole[f"{name}_above_idle"] for name in ("watts", "fps_per_watt")}
+
+    unknown = above(IdlePower(4.0, None, 0.1))
+    assert unknown["watts"]["value"] == pytest.approx(6.0) and unknown["watts"]["ci95"] is None
+    assert above(IdlePower())["watts"]["value"] is None
+    # 0.1 W with an interval of 0.2 W: nobody knows how many frames a watt is.
+    small = above(IdlePower(9.9, 0.2, 0.1))
+    assert small["watts"]["ci95"] == pytest.approx(0.2)
+    assert small["fps_per_watt"]["ci95"] is None
+    negative = above(IdlePower(11.0, 0.2, 0.1))
+    assert negative["watts"]["value"] == pytest.approx(-1)
+    assert negative["fps_per_watt"] == {"value": None, "ci95": None, "sensor_error": None}
+
+
+def test_a_rail_that_is_lost_for_a_while() -> None:
+    frames = _frames(np.arange(0, 20, 0.01))
+
+    def watts(seconds: float) -> dict[str, Any]:
+        source = Scripted(lambda t: float("nan") if 5 < t < 5 + seconds else 10.0)
+        figures = step_figures(frames, 0.0, 20.0, source.sampled(21.0), IdlePower(4.0, 0.0, 0.0))
+        found: dict[str, Any] = figures["power"]["watts"]
+        return found
+
+    assert watts(2.0) == {"value": None, "ci95": None, "sensor_error": None}
+    short = watts(0.5)  # filled with the mean, which counts as its error
+    assert short["value"] == pytest.approx(10) and short["sensor_error"] > 10 * 0.5 / 20
+
+
+def test_frames_at_the_edges_failures_and_no_frames(rail: tuple[Power, Path]) -> None:
+    power, _ = rail
+    frames = _frames(np.array([0.9, 1.0, 1.5, 1.999, 2.0]))
+    frames[2, OK] = 0
+    found = step_figures(frames, 1.0, 2.0, power, IdlePower())
+    assert found["frames"] == {"classified": 2, "failed": 1}
+    assert found["fps"] == {"value": 2.0, "ci95": None} and found["sections"] is None
+    assert found["power"]["watts"] == {"value": None, "ci95": None, "sensor_error": None}
+    nothing = step_figures(frames[:0], 1.0, 2.0, power, IdlePower())
+    assert nothing["fps"]["value"] == 0 and nothing["latency_ms"]["p99"]["value"] is None
+    assert nothing["power"]["fps_per_watt"]["value"] is None
+
+
+@pytest.fixture
+def nowhere() -> Power:
+    return Power(Source("nothing there"))
+
+
+def test_without_a_source_no_figure_is_made_up(nowhere: Power) -> None:
+    power = nowhere
+    frames = _frames(np.linspace(0, 9.99, 500))
+    found = step_figures(frames, 0.0, 10.0, power, idle_power(power, 0.0, 1.0))
+    for name, figure in found["power"].items():
+        if isinstance(figure, dict) and "value" in figure:
+            assert figure == {"value": None, "ci95": None, "sensor_error": None}, name
+
+
+def test_the_recorder_keeps_every_stage() -> None:
+    recorder = FrameRecorder()
+    recorder.add(Result(Frame(7, "x"), milliseconds={"infer": 1.5, "total": 4.0}))
+    recorder.add(Result(Frame(8, "y"), error="broken"))
+    rows = recorder.rows()
+    assert rows.shape == (2, len(COLUMNS)) and list(rows[:, OK]) == [1, 0]
+    assert rows[0, COLUMNS.index("infer_ms")] == 1.5 and np.isnan(rows[1, TOTAL])
+
+
+def test_steps_and_how_long_they_take() -> None:
+    steps = make_steps(["single-stream", "offline", "server:100:15"], [1, 2], 2)
+    assert [step.name for step in steps][:5] == [
+        "single-stream, 1 thread", "offline, 1 thread", "offline, 2 threads",
+        "server 100/s, 1 thread", "server 100/s, 2 threads",
+    ]  # fmt: skip
+    assert len(steps) == 10 and steps[-1].repetition == 2 and steps[-1].bound_ms == 15
+    assert Phases(10, 1, 60, 5).total(2) == 20 + 2 * 66
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    ["", "burst", "server", "server:", "server:x", "server:-1", "server:0", "server:1:2:3",
+     "offline:5", "server:nan", "server:1e9"],
+)  # fmt: skip
+def test_scenarios_that_are_none(scenario: str) -> None:
+    with pytest.raises(ValueError, match=r"scenario|server|rate"):
+        make_steps([scenario], [1], 1)
+    with pytest.raises(ValueError, match="twice"):
+        make_steps(["offline"], [2, 2], 1)
+
+
+def test_doubts() -> None:
+    def figures(**changes: Any) -> dict[str, Any]:
+        whole: dict[str, Any] = {
+            "frames": {"classified": 6000, "failed": 0}, "sections": 20, "drift": None,
+            "power": {"source": "none", "watts": {"value": None},
+                      "watts_above_idle": {"value": None}},
+            "latency_ms": {"p99": {"value": 20.0}},
+        }  # fmt: skip
+        return {**whole, **changes}
+
+    def names(
+        found: dict[str, Any], step: Step, seconds: float = 60, pace: Any = None
+    ) -> list[str]:
+        return [doubt.name for doubt in doubts(found, step, seconds, pace)]
+
+    step = Step("offline", 1)
+    assert names(figures(), step) == []
+    assert names(figures(), step, 59) == ["short"]
+    assert names(figures(drift=-0.1), step) == ["drift"]
+    assert names(figures(drift=-0.1), Step("server", 1, 100.0, 15.0)) == ["bound"]
+    assert names(figures(frames={"classified": 3, "failed": 2}, sections=None), step) == [
+        "failures", "few frames"]  # fmt: skip
+    assert names(figures(), step, pace={"late": 1, "jobs": 9}) == ["late"]
+    lost = {"source": "hwmon", "watts": {"value": None}, "watts_above_idle": {"value": None}}
+    assert names(figures(power=lost), step) == ["power"]
+    rail = {"source": "hwmon", "watts": {"value": 14.0}}
+    for above, ci95, error, doubt in ((2.0, 0.1, 0.5, []), (0.5, 0.1, 0.5, ["above idle"]),
+                                      (-1.0, None, None, ["above idle"]),
+                                      (None, None, None, ["above idle"])):  # fmt: skip
+        figure = {"value": above, "ci95": ci95, "sensor_error": error}
+        assert names(figures(power={**rail, "watts_above_idle": figure}), step) == doubt
+
+
+@pytest.mark.parametrize(("classified", "doubt"), [(6000, []), (5700, []), (5500, ["overload"])])
+def test_a_rate_that_is_not_kept_is_told(classified: int, doubt: list[str]) -> None:
+    """100 per second arrive for 60 s, at random: 77 more or less are nothing."""
+    figures = {
+        "frames": {"classified": classified, "failed": 0}, "sections": 20, "drift": None,
+        "power": {"source": "none", "watts": {"value": None}},
+        "latency_ms": {"p99": {"value": 20.0}},
+    }  # fmt: skip
+    found = doubts(figures, Step("server", 2, 100.0), 60, None)
+    assert [concern.name for concern in found] == doubt
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_one_measurement_at_a_time_and_none_twice(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a")
+    with pytest.raises(StoreError, match="another measurement is running: a"):
+        Store(tmp_path / "b")
+    store.close()
+    with pytest.raises(StoreError, match="holds a measurement already"):
+        Store(tmp_path / "a")
+    Store(tmp_path / "c").close()
+
+
+def test_files_are_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a")
+    store.append("x.csv", ("a", "b"), [(1, None), (float("nan"), 0.123456789012)])
+    store.append("x.csv", ("a", "b"), [(True, "text, quoted")])
+    store.write_text("run.json", as_json({"é": 1}))
+    store.event("end", name="x")
+    store.seal()
+    store.close()
+    folder = tmp_path / "a"
+    assert (folder / "x.csv").read_text() == 'a,b\n1,\n,0.123456789\n1,"text, quoted"\n'
+    assert json.loads((folder / "progress.jsonl").read_text())["event"] == "end"
+    names = [line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert names == ["progress.jsonl", "run.json", "x.csv"]
+
+
+# Python 3.10 writes no NUL and does not quote a carriage return; no text that is stored has them.
+TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), max_size=5)
+CELLS = st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), TEXTS, st.floats())
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), max_size=20), st.integers(1, 5))
+def test_rows_come_back_as_they_were_added(rows: list[tuple[Any, Any]], pieces: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "a")
+        for k in range(pieces):
+            store.append("x.csv", ("first", "second"), rows[k::pieces])
+        with (store.folder / "x.csv").open(newline="") as file:
+            header, *found = list(csv.reader(file))
+        store.close()
+    assert header == ["first", "second"]
+    for row, cells in zip([row for k in range(pieces) for row in rows[k::pieces]], found,
+                          strict=True):  # fmt: skip
+        assert all(_same(value, cell) for value, cell in zip(row, cells, strict=True))
+
+
+def _same(value: Any, cell: str) -> bool:
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return cell == ""
+    if isinstance(value, float):
+        return float(cell) == pytest.approx(value, rel=1e-8)
+    return cell == (str(int(value)) if isinstance(value, bool) else str(value))
+
+
+_FULL = """
+import sys
+from pathlib import Path
+from app.measure.store import Store, StoreError
+store, rows = Store(Path(sys.argv[1]) / "a"), [(k, 0.123456) for k in range(20_000)]
+csv, errors = store.folder / "x.csv", 0
+store.write_text("run.json", "old")
+for count in (20_000, 3000, 100, 1):
+    try:
+        while True:
+            store.append("x.csv", ("a", "b"), rows[:count])
+    except StoreError as error:
+        assert "No space left" in str(error), error
+    lines = csv.read_text().split("\\n")
+    assert lines[0] == "a,b" and lines[-1] == "" and len(lines) > 10_000, lines[-3:]
+    assert all(line.count(",") == 1 and line.endswith("123456") for line in lines[1:-1])
+try:
+    store.append("new.csv", ("a", "b"), rows)
+except StoreError:
+    errors += 1
+try:
+    store.write_text("run.json", "new" * 100_000)
+except StoreError:
+    errors += 1
+assert errors == 2 and (store.folder / "run.json").read_text() == "old"
+assert not list(store.folder.glob("*.partial")) + list(store.folder.glob(".*.partial"))
+store.free_reserve()
+store.append("new.csv", ("a", "b"), rows[:1])  # with its header, though it had failed before
+assert (store.folder / "new.csv").read_text() == "a,b\\n0,0.123456\\n"
+store.write_text("run.json", "last words")
+store.event("end")
+store.seal()
+assert "x.csv" in (store.folder / "SHA256SUMS").read_text()
+"""
+
+
+def test_no_torn_line_stays_on_a_full_disk(tmp_path: Path) -> None:
+    """On a real tmpfs of 3 MiB, in a mount namespace of the test's own."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces (unshare -rm)")
+    mount = 'mount -t tmpfs -o size=3m tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, _FULL]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.parametrize("name", ["run.json", "frames.csv", "SHA256SUMS"])
+def test_a_directory_that_holds_some_file_of_a_measurement(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/log").write_text("of who started it")
+    Store(tmp_path / "a").close()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / name).write_text("precious")
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(StoreError, match="holds a measurement already"):
+            Store(tmp_path / "b")
+    assert (tmp_path / "b" / name).read_text() == "precious"
+
+
+def test_a_list_of_checksums_is_held_against_removal(tmp_path: Path) -> None:
+    assert hold(tmp_path / "absent") is None
+    (tmp_path / "SHA256SUMS").write_text("")
+    held = hold(tmp_path / "SHA256SUMS")
+    assert held is not None
+    with (tmp_path / "SHA256SUMS").open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    held.close()
+    with (tmp_path / "SHA256SUMS").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(StoreError, match="a deployment is at work"):
+            hold(tmp_path / "SHA256SUMS")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        Store(tmp_path / "file" / "a")
+
+
+# -- the table --------------------------------------------------------------------------------
+
+
+def _run(source: str = "none", **step: Any) -> dict[str, Any]:
+    figure = {"value": 14.123456, "ci95": 0.0321, "sensor_error": 0.025}
+    names = [f"{name}{suffix}" for name in ("watts", "joules_per_frame", "fps_per_watt")
+             for suffix in ("", "_above_idle")]  # fmt: skip
+    one = {
+        "name": "offline, 1 thread", "concerns": [{"name": "hot", "text": "up to 95 C"}],
+        "latency_ms": dict.fromkeys(("mean", "p50", "p90", "p99"), figure), "fps": figure,
+        "power": dict.fromkeys(names, figure), **step,
+    }  # fmt: skip
+    machine = dict.fromkeys(("board", "machine", "image", "kernel", "python", "opencv"), "x")
+    power = {"source": source, "reason": "nothing there", "total_rail": "12V"}
+    return {
+        "machine": machine, "model": {"name": "net", "target": "ZCU104"}, "started": "today",
+        "state": "done", "provider": "p", "emulation": True, "realtime": None, "error": None,
+        "clocks": {"governor": None}, "power": power, "idle": {"before": None, "after": None},
+        "steps": [one], "notes": ["a note"],
+    }  # fmt: skip
+
+
+def test_the_table_tells_marks_and_no_watts_that_were_not_measured() -> None:
+    text = summary(_run())
+    assert "mJ/frame" not in text and "nothing there" in text and "14.123 ±0.032" in text
+    assert "[hot]" in text and "hot: up to 95 C" in text and "- a note" in text
+    assert "no figure here was measured on a DPU" in text
+    text = summary(_run("hwmon"))
+    assert "mJ/frame" in text and "14123 ±32" in text and "±0.025 W" in text
+    lengths = {len(line) for line in text.splitlines() if line.startswith("|")}
+    assert len(lengths) == 1
+    assert "waiting for a free thread" in text and "MLPerf judges p90" not in text
+
+
+def test_every_mark_is_explained_and_nothing_unknown_has_a_number() -> None:
+    marks = [{"name": name, "text": f"why {name}"} for name in ("short", "power", "above idle")]
+    nothing = {"value": None, "ci95": None, "sensor_error": None}
+    names = [f"{name}{suffix}" for name in ("watts", "joules_per_frame", "fps_per_watt")
+             for suffix in ("", "_above_idle")]  # fmt: skip
+    run = _run("hwmon", concerns=marks, power=dict.fromkeys(names, nothing))
+    run["idle"]["before"] = {"watts": 4.0, "ci95": None, "concerns": marks[:1]}
+    text = summary(run)
+    for mark in marks:
+        assert f"[{mark['name']}]" in text and f"- offline, 1 thread: {mark['name']}: why" in text
+    assert "- idle before: short: why short" in text and "idle 4 W" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| offline"))
+    assert [cell.strip() for cell in row.split("|")[-7:-1]] == ["-"] * 6
+    assert "None" not in text and "nan" not in text
+
+
+@given(st.floats(1e-5, 1e5), st.floats(1e-7, 1e4))
+def test_a_figure_has_the_digits_that_its_interval_has_meaning_for(value: float, ci: float) -> None:
+    shown, width = summary_module._measured(value, ci).split(" ±")
+    assert float(width) == pytest.approx(ci, rel=0.06, abs=1e-6)
+    assert float(shown) == pytest.approx(value, abs=max(0.06 * ci, 1e-6))

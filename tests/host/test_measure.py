@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
 
-SAFE = ("--seconds", "2", "--warm-up", "0.5", "--idle", "1", "--cool-down", "0.5",
+SAFE = ("--seconds", "1.2", "--warm-up", "0.3", "--idle", "0.5", "--cool-down", "0.2",
          "--threads", "1,2", "--accept", "disturbed")  # fmt: skip
 SHORT = (*SAFE, "--accept", "brown-out")
 

@@ -33,8 +33,9 @@ MAP_BYTES = 16 * BANK_DEPTH * CHANNELS
 """On-chip memory of one core for maps: 16 banks of 2,048 words of 16 bytes (the B4096's banks by
 PG338, from memory; AMD's compiled PointPillars agrees, see above)."""
 
-IN_ROWS = ("maxpool2d", "eltwise")
-"""Kinds that take the rows of what comes before them while it is computed."""
+IN_ROWS = ("maxpool2d", "reduction_max", "eltwise")
+"""Kinds that take the rows of what comes before them while it is computed; AMD's compiler makes a
+max pool of a maximum over rows or columns."""
 
 
 @dataclass

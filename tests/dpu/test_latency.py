@@ -191,6 +191,15 @@ def test_quantised_and_compiled_files_give_the_same(demo_model: Path) -> None:
     assert sum(w.parameter_bytes for w in compiled.works) == 32 * loaded
 
 
+def test_the_quantised_and_the_compiled_pointpillars_take_the_same(shared_dir: Path) -> None:
+    quantised, compiled = (
+        predict(operations_of_graph(xir.Graph.deserialize(shared_dir / "models" / name)), BOARD)
+        for name in ("pointpillars_quantized.xmodel", PILLARS)
+    )
+    assert quantised.job_seconds == pytest.approx(compiled.job_seconds, rel=1e-3)
+    assert [o.name for o in quantised.left_to_cpu] == [o.name for o in compiled.left_to_cpu]
+
+
 def _told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     status = command.main(["predict", *map(str, arguments)])
     out, err = capsys.readouterr()

@@ -1,6 +1,7 @@
 # make demo    set up what the demo needs and classify real images on the emulated DPU
 # make test    set up everything (PyTorch too) and run the tests
-# make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has
+# make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has, and
+#              test-board-full: deployments to an arm64 stand-in (root; its root is built once, 3 minutes)
 # make lint    ruff and mypy
 # make bench   the benchmarks, as JSON on standard output
 # make study   every method, bit width and seed of host/study.toml, into results/
@@ -8,6 +9,7 @@
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
 # make deploy BOARD=zcu104 HOST=user@board [MODEL=dir]   put a release onto the board, by SSH and rsync
 # make rollback HOST=user@board          go back to the release before
+# make measure BOARD=zcu104 HOST=user@board [MODEL=dir]  latency, speed, watts and energy, into results/
 # make setup   only set up; make clean removes .venv and results/
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
@@ -20,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-board lint bench study overlay overlay-rebuild deploy rollback clean
+.PHONY: help setup demo test test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,8 +64,17 @@ $(BOARD_VENV)/stamp: Makefile
 		'starlette==1.7.0' 'uvicorn==0.54.0' 'rich==15.0.0' 'pytest==9.2.0' 'hypothesis==6.168.5'
 	@touch $@
 
-test-board: $(BOARD_VENV)/stamp
+test-board: test-board-versions test-board-full
+
+test-board-versions: $(BOARD_VENV)/stamp
 	$(BOARD_VENV)/bin/python -m pytest tests/app tests/board
+
+# Deployments to a stand-in board under qemu-user. Its arm64 root goes into the user's cache; where it
+# cannot be had, its tests skip and say why.
+test-board-full: $(VENV)/all.stamp
+	@echo "the stand-in board's arm64 root: built where it is not there yet, about 3 minutes"
+	@$(BIN)/python -m tests.stand_in_board.arm64_root || echo "the arm64 tests are left out" >&2
+	$(BIN)/python -m pytest -rs tests/host/test_full_board.py
 
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .
@@ -84,14 +95,19 @@ overlay: $(VENV)/all.stamp
 overlay-rebuild:
 	$(MAKE) -C overlays/$(BOARD)/rebuild DPU_PYNQ='$(abspath $(DPU_PYNQ))'
 
-# HOST may name several boards, MODEL a directory of `python -m host compile`.
+# HOST may name several boards (of measure: one), MODEL a directory of `python -m host compile`;
+# ARGS are further options, such as ARGS=--attach.
 deploy: $(VENV)/all.stamp
 	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
-	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST)
+	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 rollback: $(VENV)/all.stamp
 	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
-	@$(BIN)/python -m host rollback $(HOST)
+	@$(BIN)/python -m host rollback --board $(BOARD) $(HOST) $(ARGS)
+
+measure: $(VENV)/all.stamp
+	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
+	@$(BIN)/python -m host measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BOARD_VENV) results build ./*.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -256,13 +257,108 @@ def deploy(
 @app.command()
 def rollback(
     hosts: Annotated[list[str], typer.Argument(help="user@host, or names of ~/.ssh/config")],
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
     ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
+    force: Annotated[bool, typer.Option("--force", help="switch without a smoke test")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
 ) -> int:
     """Go back to the release before, on one or several boards; once more undoes it."""
     from host import deploy as deploying
 
-    return _print_reports(deploying.rollback(hosts, ssh_config), as_json)
+    return _print_reports(deploying.rollback(hosts, ssh_config, board, force), as_json)
+
+
+@app.command()
+def measure(
+    host: Annotated[str, typer.Argument(help="user@host, or a name of ~/.ssh/config")],
+    model: Annotated[
+        Path | None, typer.Option(help="model to deploy first; default: what is deployed")
+    ] = None,
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="single-stream, offline, server:QPS[:BOUND_MS]; default: the first two"),
+    ] = None,
+    threads: Annotated[str, typer.Option(help="numbers of threads")] = "1,2,4",
+    repetitions: Annotated[int, typer.Option(min=1, help="of all windows, interleaved")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="of each window")] = 60.0,
+    warm_up: Annotated[float, typer.Option(min=0.1, help="s before each window")] = 5.0,
+    idle: Annotated[float, typer.Option(min=0.1, help="s of idle baseline")] = 30.0,
+    cool_down: Annotated[float, typer.Option(min=0.1, help="s between windows")] = 20.0,
+    power: Annotated[str, typer.Option(help="where the board reads watts")] = "auto",
+    source: Annotated[str, typer.Option(help="images on the board; default: the model's")] = "",
+    realtime: Annotated[str, typer.Option(help="pace of an emulated DPU, by its board")] = "",
+    accept: Annotated[
+        list[str] | None, typer.Option(help="a finding that does not hold the measurement up")
+    ] = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="go on with one that was started: follow, collect")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="start it and leave")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="end one now, and collect it")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="what was measured there")] = False,
+    name: Annotated[str, typer.Option("--id", help="with --attach: which; default: newest")] = "",
+    output: Annotated[Path, typer.Option(help="results go to OUTPUT/BOARD/ID")] = Path("results"),
+    wheels: Annotated[Path | None, typer.Option(help="as in deploy")] = None,
+    ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print run.json")] = False,
+) -> int:
+    """Measure latency, speed, watts and energy on a board, whatever becomes of the connection.
+
+    The board measures by itself; Ctrl-C leaves it at that, and --attach goes on.
+    """
+    from host import measure as measuring
+
+    if list_all:
+        for each, state in measuring.listing(host, ssh_config):
+            print(f"{each}  {state}")
+        return DONE
+    arguments = ["--threads", threads, "--repetitions", str(repetitions), "--seconds", str(seconds),
+                 "--warm-up", str(warm_up), "--idle", str(idle), "--cool-down", str(cool_down),
+                 "--power", power]  # fmt: skip
+    for option, values in (("--scenario", scenario or []), ("--source", [source] if source else []),
+                           ("--realtime", [realtime] if realtime else [])):  # fmt: skip
+        for value in values:
+            arguments += [option, value]
+    what = measuring.Measuring(board, model, wheels, ssh_config, tuple(accept or ()),
+                               tuple(arguments))  # fmt: skip
+    if attach or cancel:
+        name = name or measuring.newest(host, ssh_config)
+        if cancel:
+            measuring.cancel(host, ssh_config, name)
+    else:
+        name = measuring.start(host, what, _tell)
+    return _finish_measurement(host, ssh_config, name, output / board, detach, as_json)
+
+
+def _finish_measurement(
+    host: str, ssh_config: Path | None, name: str, results: Path, detach: bool, as_json: bool
+) -> int:
+    """Follow a measurement, collect it and print its table; returns the exit status."""
+    from host import measure as measuring
+
+    _tell(f"{host}: measurement {name}")
+    if detach:
+        return DONE
+    try:
+        measuring.follow(host, ssh_config, name, _tell)
+        folder = measuring.collect(host, ssh_config, name, results, _tell)
+    except KeyboardInterrupt:
+        again = f"python -m host measure {host} --attach --id {name}"
+        _tell(f"\nthe board goes on by itself; to collect it: {again}")
+        return FAILED
+    run = measuring.outcome(folder)
+    if run["state"] == "refused":
+        shutil.rmtree(folder)
+        return _complain(f"the measurement was refused: {run['error']}", FAILED)
+    if as_json:
+        print(json.dumps(run, indent=2, ensure_ascii=False))
+    else:
+        print((folder / measuring.SUMMARY).read_text(encoding="utf-8"), end="")
+    _tell(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
+    if run["state"] != "done":
+        return _complain(f"the measurement is {run['state']}: {run['error']}", FAILED)
+    return DONE
 
 
 def _print_reports(reports: list[Any], as_json: bool) -> int:
@@ -334,10 +430,11 @@ def _status(error: Exception) -> int | None:
     # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"Abort", "CompileError", "DeployError", "ExportError", "Interrupted", "OSError",
-                "OverlayError"}:  # fmt: skip
+                "MeasureError", "OverlayError", "ReleaseError", "RemoteError"}:  # fmt: skip
         return FAILED
     wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
              "CompileUsageError", "DeployUsageError", "DpuError", "OverlayUsageError",
+             "RemoteUsageError",
              "XmodelError"}  # fmt: skip
     return WRONG_USE if names & wrong else None
 

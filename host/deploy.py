@@ -17,67 +17,55 @@ SSH and rsync are the system's, with the user's own configuration; host keys are
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import secrets
 import shlex
-import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpu.builder import EMULATOR_DPU_NAME
 from host.config import read_toml
-from host.target import PROFILES
+from host.release import (
+    MODEL_SCRIPT,
+    ROOT,
+    SUMS,
+    Packages,
+    ReleaseError,
+    gather,
+    model_path,
+    seal,
+)
+from host.remote import ConnectionLost, Remote, RemoteError, check_hosts
+from host.target import PROFILES, compiled_for
 
-ROOT = Path(__file__).resolve().parent.parent
 KEPT = 3  # releases that stay on a board
 
-# What CPU operators need of dpu/ on the board, see CONTRIBUTING.md.
-_DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "windows.py")
-_SUMS = "SHA256SUMS"
-_SKIPPED = {"__pycache__", "rebuild"}
-
-# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
-# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
-_CARRIED = {"psutil": "psutil>=5.9", "starlette": "starlette>=0.40", "uvicorn": "uvicorn>=0.30",
-            "rich": "rich>=13.0"}  # fmt: skip
-_FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
-
 _PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
-_SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5",
-                "ServerAliveCountMax=2")  # fmt: skip
-_LOST = 255  # ssh's status for a connection that was refused or lost
 _SPARE_BYTES = 32 << 20
 _MOST_CLOCK_SECONDS = 86400.0
-_STEP_SECONDS = 600
 _SMOKE_SECONDS = 120
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
 
-ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint")
+ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
+              "target")  # fmt: skip
 """Findings that --accept turns into warnings."""
 
 Say = Callable[[str], None]
 
 
-class DeployError(RuntimeError):
+class DeployError(RemoteError):
     """A board could not be deployed to; one line. What ran there still does."""
 
 
 class DeployUsageError(ValueError):
     """What was asked for cannot be; the text is one line."""
-
-
-class ConnectionLost(DeployError):
-    """SSH did not come through, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,8 @@ class Finding:
 
 @dataclass
 class Report:
-    """What became of one host; `state` is deployed, unchanged, rolled back or failed."""
+    """What became of one host; `state` is deployed, unchanged, service restarted, rolled back or
+    failed."""
 
     host: str
     state: str = "failed"
@@ -143,18 +132,47 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
     return _on_all(hosts, lambda host, report: _deploy_to(host, plan, packages, report, say))
 
 
-def rollback(hosts: list[str], ssh_config: Path | None) -> list[Report]:
-    """Switch every host to the release before; again switches back.
+def deploy_one(host: str, plan: Plan, say: Say) -> Report:
+    """Deploy to one host; the report tells the release's name.
 
     Raises
     ------
-    DeployUsageError
-        A host is not one.
+    DeployUsageError, RemoteUsageError
+        As `deploy`.
+    DeployError
+        It was not deployed; what ran there still does.
     """
-    _check_hosts(hosts)
+    report = deploy([host], plan, say)[0]
+    if report.error:
+        raise DeployError(report.error)
+    return report
+
+
+def rollback(
+    hosts: list[str], ssh_config: Path | None, board: str = "zcu104", force: bool = False
+) -> list[Report]:
+    """Switch every host to the release before, when it has passed the smoke test; again goes back.
+
+    Parameters
+    ----------
+    board : the board's profile, by name
+    force : switch without the smoke test
+
+    Raises
+    ------
+    DeployUsageError, RemoteUsageError
+        The board or a host is not one.
+    """
+    check_hosts(hosts)
+    _check_board(board)
+    profile = _profile(board)
 
     def back(host: str, report: Report) -> None:
         remote = Remote(host, ssh_config)
+        name, model = remote.sh(_PREVIOUS).splitlines()
+        if not force:
+            report.facts = _ask(remote, profile)
+            report.smoke = _smoke(remote, name, model, profile, report.facts, ("fingerprint",))
         report.previous, report.release = remote.sh(_ROLLBACK).split()
         remote.sh(_RESTART)
         report.state = "rolled back"
@@ -172,33 +190,22 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
     """
     _check_plan(hosts, plan)
     lines, place = [], ".HASH.TOKEN.partial"
+    options = _copy_options(["CURRENT"], plan.bandwidth)
     for host in hosts:
         remote = Remote(host, plan.ssh_config)
         lines += [
             shlex.join(remote.ssh(_check_command(_profile(plan.board)))) + " < board/check.py",
-            shlex.join(remote.rsync(Path("STAGE"), place, ["CURRENT"], plan.bandwidth)),
+            shlex.join(remote.push_command(Path("STAGE"), f"tutelage/releases/{place}", *options)),
             shlex.join(remote.ssh(_venv_script(place, "PYTHON", None))),
-            shlex.join(remote.ssh(_smoke_script(place, _model_path(plan), True))),
+            shlex.join(remote.ssh(_smoke_script(place, model_path(plan.model), True))),
             shlex.join(remote.ssh(_switch_script("HASH", place))),
         ]
     return lines
 
 
-def _check_hosts(hosts: list[str]) -> None:
-    for host in hosts:
-        if not re.fullmatch(r"[\w][\w.@-]*", host):
-            raise DeployUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
-    if len(set(hosts)) != len(hosts):
-        raise DeployUsageError("a host is named twice")
-    for tool in ("ssh", "rsync"):
-        if shutil.which(tool) is None:
-            raise DeployUsageError(f"{tool} is not installed on this machine")
-
-
 def _check_plan(hosts: list[str], plan: Plan) -> None:
-    _check_hosts(hosts)
-    if plan.board not in {path.stem for path in PROFILES.glob("*.toml")}:
-        raise DeployUsageError(f"no board {plan.board!r}")
+    check_hosts(hosts)
+    _check_board(plan.board)
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
     if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
@@ -213,13 +220,30 @@ def _check_plan(hosts: list[str], plan: Plan) -> None:
         if name not in ACCEPTABLE:
             raise DeployUsageError(f"--accept {name}: can be {', '.join(ACCEPTABLE)}")
 
+    _check_target(plan)
+
+
+def _check_board(board: str) -> None:
+    if board not in {path.stem for path in PROFILES.glob("*.toml")}:
+        raise DeployUsageError(f"no board {board!r}")
+
+
+def _check_target(plan: Plan) -> None:
+    """Refuse a model for the emulator before anything is copied; others are judged on the board."""
+    path = plan.model / "model.xmodel" if plan.model.is_dir() else plan.model
+    if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
+        raise DeployUsageError(
+            f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "
+            f"makes it the board's: python -m host compile {plan.model} --target {plan.board}"
+        )
+
 
 def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Report]:
     def one(host: str) -> Report:
         report, start = Report(host), time.monotonic()
         try:
             work(host, report)
-        except (DeployError, OSError) as error:
+        except (RemoteError, ReleaseError, OSError) as error:
             report.error = str(error).splitlines()[0]
         report.seconds = round(time.monotonic() - start, 2)
         return report
@@ -233,17 +257,14 @@ def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: S
     report.facts = _ask(remote, profile)
     with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
-        _gather(stage, plan, packages.for_board(report.facts))
-        # Its venv is part of a release: another Python on the board makes another release.
-        (stage / "python.txt").write_text(
-            "{executable} {python} {machine}\n".format(**report.facts)
-        )
-        name, size = _seal(stage)
+        python = "{executable} {python} {machine}".format(**report.facts)
+        gather(stage, plan.board, plan.model, packages.for_board(report.facts), python)
+        name, size = seal(stage)
         _judge(report, profile, size, plan.accepted)
-        state = remote.state(name)
+        state = _state(remote, name)
         report.release, report.previous = name, state.current
         if state.current == name:
-            report.state = "unchanged"
+            _refresh_service(remote, plan, report)
             return
         say(f"{host}: {name}, {size:,} bytes")
         place = _install(remote, stage, state, plan, report)
@@ -260,15 +281,17 @@ def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Repo
     try:
         if place:
             linked = [name for name in (state.current, *state.partial) if name]
-            report.sent_bytes = remote.copy(stage, place, linked, plan.bandwidth)
+            report.sent_bytes = _copy(remote, stage, place, linked, plan.bandwidth)
             facts = report.facts
             remote.sh(_venv_script(place, facts["executable"], facts["extra_path"]))
-        report.smoke = _smoke(remote, place or report.release, plan, profile, report)
+        model = model_path(plan.model)
+        report.smoke = _smoke(remote, place or report.release, model, profile, report.facts,
+                              plan.accepted)  # fmt: skip
     except ConnectionLost:
         raise  # what is there already serves the next run
-    except DeployError:
+    except RemoteError:
         if place:
-            remote.discard(place)
+            _discard(remote, place)
         raise
     return place
 
@@ -277,17 +300,27 @@ def _serve(remote: Remote, plan: Plan, report: Report) -> None:
     """Start or restart the service; where that fails, the old release runs again."""
     try:
         if plan.service:
-            unit = _unit(report.facts["home"], _model_path(plan), plan.service)
+            unit = _unit(report.facts["home"], model_path(plan.model), plan.service)
             remote.sh(_SERVICE, unit)
         else:
             remote.sh(_RESTART)
     except ConnectionLost:
         raise
-    except DeployError as error:
-        if report.previous:
+    except RemoteError as error:
+        if report.previous and report.previous != report.release:
             remote.sh(_ROLLBACK)
+        if report.previous:
             remote.sh(f"{_UNIT_BACK}; {_RESTART} || true")
         raise DeployError(f"service: {error}") from error
+
+
+def _refresh_service(remote: Remote, plan: Plan, report: Report) -> None:
+    """Set the service right where the release is there already; a run may have broken off then."""
+    report.state = "unchanged"
+    unit = _unit(report.facts["home"], model_path(plan.model), plan.service) if plan.service else ""
+    if remote.sh(_SERVICE_STATE, unit).strip() != "right":
+        _serve(remote, plan, report)
+        report.state = "service restarted"
 
 
 def _unit(home: str, model: str, arguments: str) -> str:
@@ -309,7 +342,7 @@ def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
         for place in partial:
             remote.sh(f"rm -rf tutelage/releases/{place}")
         remote.sh(_PRUNE)
-    except DeployError as error:
+    except RemoteError as error:
         report.warnings.append(f"old releases were not removed: {error}")
 
 
@@ -367,9 +400,22 @@ def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> It
     if facts["free_bytes"] < 2 * size + _SPARE_BYTES:
         yield Finding("disk", f"{facts['free_bytes']:,} bytes are free in {facts['home']}; "
                       f"{2 * size + _SPARE_BYTES:,} are needed", True)  # fmt: skip
+    yield from _image_findings(facts, profile)
     if abs(facts["clock_off"]) > _MOST_CLOCK_SECONDS:
         yield Finding("clock", f"is {facts['clock_off'] / 86400:+.0f} days off; set it", True)
     yield from _dpu_findings(facts, profile)
+
+
+def _image_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    """Tell of an image that is not the one whose versions are known."""
+    known = profile.get("image")
+    if not known:
+        return
+    own = facts["modules"]["pynq"], facts["python"], facts["image"] or "no os-release"
+    right = own[0] == known["pynq"] and own[1].startswith(f"{known['python']}.")
+    if not right or known["system"] not in own[2]:
+        told = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
+        yield Finding("image", f"{told}; what is known is {known['name']}", False)
 
 
 def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
@@ -399,97 +445,37 @@ class State:
     partial: list[str]
 
 
-class Remote:
-    """One board, reached by the system's ssh and rsync."""
-
-    def __init__(self, host: str, config: Path | None) -> None:
-        self.host = host
-        self._ssh = ["ssh", *(("-F", str(config)) if config else ())]
-        for option in _SSH_OPTIONS:
-            self._ssh += ["-o", option]
-
-    def ssh(self, command: str) -> list[str]:
-        """The command line that runs a shell command on the board."""
-        return [*self._ssh, self.host, f"sh -c {shlex.quote(command)}"]
-
-    def rsync(self, stage: Path, place: str, linked: list[str], bandwidth: int) -> list[str]:
-        """The command line that copies a release; what `linked` have already is linked there."""
-        command = ["rsync", "-rltp", "--delete", "--exclude=/.venv", "--partial", "--timeout=60",
-                   "--stats", "-e", shlex.join(self._ssh)]  # fmt: skip
-        command += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
-        if bandwidth:
-            command.append(f"--bwlimit={bandwidth}")
-        return [*command, f"{stage}/", f"{self.host}:tutelage/releases/{place}/"]
-
-    def sh(self, command: str, text: str = "") -> str:
-        """Run a shell command on the board; returns its output.
-
-        Raises
-        ------
-        ConnectionLost
-            The board is not reached, is not the one that is known, or went away.
-        DeployError
-            The command failed.
-        """
-        return self._run(self.ssh(command), text, (_LOST,))
-
-    def state(self, name: str) -> State:
-        """What the board has, where `name` is to be deployed.
-
-        Raises
-        ------
-        ConnectionLost, DeployError
-            As `sh`.
-        """
-        answer = self.sh(
-            "mkdir -p tutelage/releases && cd tutelage && "
-            'echo "current $(readlink current)"; ls -1a releases'
-        ).splitlines()
-        current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
-        partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
-        left = [line for line in answer[1:] if partial.fullmatch(line)]
-        return State(current[1] if current else "", name in answer[1:], left)
-
-    def copy(self, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
-        """Copy a release and verify it there; returns the bytes that were sent.
-
-        Raises
-        ------
-        ConnectionLost, DeployError
-            As `sh`.
-        """
-        # 12, 30: rsync's own words for a connection that broke or hung.
-        told = self._run(self.rsync(stage, place, linked, bandwidth), "", (_LOST, 12, 30))
-        self.sh(f"cd tutelage/releases/{place} && sha256sum -c --quiet {_SUMS}")
-        sent = re.search(r"Total bytes sent: ([\d,.]+)", told)
-        return int(re.sub(r"\D", "", sent[1])) if sent else 0
-
-    def discard(self, place: str) -> None:
-        """Remove what was copied, as far as that goes."""
-        try:
-            self.sh(f"rm -rf tutelage/releases/{place}")
-        except DeployError:
-            return
-
-    def _run(self, command: list[str], text: str, lost: tuple[int, ...]) -> str:
-        try:
-            done = subprocess.run(command, input=text, capture_output=True, text=True,
-                                  errors="replace", timeout=_STEP_SECONDS)  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise ConnectionLost(f"no answer within {_STEP_SECONDS} s") from error
-        if done.returncode == 0:
-            return done.stdout
-        reason = _reason(done.stderr) or f"{command[0]} ends with status {done.returncode}"
-        full = "No space left on device" in done.stderr
-        kind = ConnectionLost if done.returncode in lost and not full else DeployError
-        raise kind("the board's disk is full: No space left on device" if full else reason)
+def _state(remote: Remote, name: str) -> State:
+    """What the board has, where `name` is to be deployed."""
+    answer = remote.sh(
+        "mkdir -p tutelage/releases && cd tutelage && "
+        'echo "current $(readlink current)"; ls -1a releases'
+    ).splitlines()
+    current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
+    partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
+    left = [line for line in answer[1:] if partial.fullmatch(line)]
+    return State(current[1] if current else "", name in answer[1:], left)
 
 
-def _reason(text: str) -> str:
-    """The line of an error output that tells most: the last that is not rsync's summary."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("rsync error:", "rsync: connection"))]
-    return (telling or lines or [""])[-1]
+def _copy_options(linked: list[str], bandwidth: int) -> list[str]:
+    """Options of rsync for a release; what `linked` have already is linked there."""
+    options = ["--delete", "--exclude=/.venv"]
+    options += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
+    return [*options, *([f"--bwlimit={bandwidth}"] if bandwidth else [])]
+
+
+def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
+    """Copy a release and verify it there; returns the bytes that were sent."""
+    target = f"tutelage/releases/{place}"
+    sent = remote.push(stage, target, *_copy_options(linked, bandwidth))
+    remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
+    return sent
+
+
+def _discard(remote: Remote, place: str) -> None:
+    """Remove what was copied, as far as that goes."""
+    with suppress(RemoteError):
+        remote.sh(f"rm -rf tutelage/releases/{place}")
 
 
 # -- shell scripts that run in the home directory on the board ----------------------------------
@@ -524,7 +510,12 @@ def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
 
 def _switch_script(name: str, place: str) -> str:
     """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
-    rename = f"sync; mv -T releases/{place} releases/{name}; " if place else ""
+    # Where another deployment was faster, its release is the same.
+    rename = (
+        f"sync; if [ -e releases/{name} ]; then rm -rf releases/{place}; "
+        f"else mv -T releases/{place} releases/{name}; fi; "
+    )
+    rename = rename if place else ""
     return (
         f"set -e; cd tutelage; {rename}touch releases/{name}; old=$(readlink current || true); "
         'test -z "$old" || { ln -sfn "$old" .previous; mv -T .previous previous; }; '
@@ -532,11 +523,16 @@ def _switch_script(name: str, place: str) -> str:
     )
 
 
-_ROLLBACK = (
+_NONE_BEFORE = (
     "cd tutelage 2>/dev/null || { echo nothing was deployed there >&2; exit 1; }; "
     "c=$(readlink current); p=$(readlink previous); "
     'if [ -z "$p" ] || [ "$p" = "$c" ] || [ ! -d "$p" ]; '
     "then echo no release before this one is there >&2; exit 1; fi; set -e; "
+)
+_PREVIOUS = f'{_NONE_BEFORE}cd "$p"; echo "${{p#releases/}}"; {MODEL_SCRIPT}'
+
+_ROLLBACK = (
+    f"{_NONE_BEFORE}"
     'ln -sfn "$c" .previous; ln -sfn "$p" .current; mv -T .current current; '
     'mv -T .previous previous; sync; echo "${c#releases/} ${p#releases/}"'
 )
@@ -557,25 +553,44 @@ _SERVICE = (
     "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
 )
 
+# Tells "right" where the unit is the one on standard input (any, if that is empty) and what runs by
+# it runs from the current release; also where there is neither.
+_SERVICE_STATE = (
+    f'w=$(cat); test -n "$w" || test -e {_UNIT} || {{ echo right; exit; }}; '
+    f'test -z "$w" || test "$w" = "$(cat {_UNIT} 2>/dev/null)" || {{ echo unit; exit; }}; '
+    "p=$(systemctl show -p MainPID --value tutelage.service); "
+    'if [ "${p:-0}" = 0 ]; then test -n "$w" && echo down || echo right; exit; fi; '
+    "s=; [ \"$(id -u)\" = 0 ] || s='sudo -n'; "
+    'if [ "$($s readlink /proc/$p/cwd)" = "$(readlink -f tutelage/current)" ]; '
+    "then echo right; else echo old; fi"
+)
+
 _PRUNE = (
     "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "
     "for d in $(ls -1t releases); do n=$((n+1)); r=releases/$d; "
-    f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || rm -rf "$r"; done; '
+    f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || '
+    # A measurement holds the list of its release; without flock nobody knows, and all stay.
+    f'! flock -n -x "$r/{SUMS}" true 2>/dev/null || rm -rf "$r"; done; '
     "find releases -mindepth 1 -maxdepth 1 -name '.*.partial' -mmin +1440 -exec rm -rf {} +"
 )
 
 
 def _smoke(
-    remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
-) -> str:  # fmt: skip
+    remote: Remote,
+    place: str,
+    model: str,
+    profile: dict[str, Any],
+    facts: dict[str, Any],
+    accepted: tuple[str, ...],
+) -> str:
     """Try the release where it lies; says what was seen."""
-    modules, config = report.facts["modules"], report.facts["config"]
-    overlay, model = profile.get("overlay"), _model_path(plan)
+    modules, config, overlay = facts["modules"], facts["config"], profile.get("overlay")
     ready = overlay is None or config == f"firmware: {overlay['firmware']}"
     if modules["vart"] is None or modules["xir"] is None or not ready:
         remote.sh(_smoke_script(place, model, False))
         return "imports only: without vart, xir and a right vart.conf no model is run"
-    _check_model(remote, place, plan, profile, report)
+    if "fingerprint" not in accepted:
+        _check_model(remote, place, model, profile, facts)
     try:
         figures = json.loads(remote.sh(_smoke_script(place, model, True)))
         frames = figures["frames"]
@@ -587,11 +602,10 @@ def _smoke(
 
 
 def _check_model(
-    remote: Remote, place: str, plan: Plan, profile: dict[str, Any], report: Report
-) -> None:  # fmt: skip
+    remote: Remote, place: str, model: str, profile: dict[str, Any], facts: dict[str, Any]
+) -> None:
     """See on the board that the model is compiled for its DPU."""
-    path = _model_path(plan)
-    path = path if path.endswith(".xmodel") else f"{path}/model.xmodel"
+    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
     told = json.loads(
         remote.sh(
             f"cd tutelage/releases/{place} && "
@@ -599,121 +613,8 @@ def _check_model(
         )
     )
     expected = profile.get("overlay", {}).get("fingerprint")
-    own = report.facts["fingerprint"] or (int(expected, 16) if expected else None)
-    if own is not None and told["fingerprint"] != own and "fingerprint" not in plan.accepted:
+    own = facts["fingerprint"] or (int(expected, 16) if expected else None)
+    if own is not None and told["fingerprint"] != own:
         number = told["fingerprint"]
         what = told["dpu_name"] if number is None else f"{number:#x}"
         raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")
-
-
-def _model_path(plan: Plan) -> str:
-    """The model's place in a release."""
-    return "model" if plan.model.is_dir() else f"model/{plan.model.name}"
-
-
-# -- the release ------------------------------------------------------------------------------
-
-
-def _gather(stage: Path, plan: Plan, packages: Path | None) -> None:
-    """Put all files of a release into an empty directory."""
-    for name in ("app", "board", f"overlays/{plan.board}"):
-        if (ROOT / name).is_dir():
-            _copy_tree(ROOT / name, stage / name)
-    (stage / "dpu").mkdir()
-    for name in _DPU_FILES:
-        shutil.copy2(ROOT / "dpu" / name, stage / "dpu" / name)
-    if plan.model.is_dir():
-        _copy_tree(plan.model, stage / "model")
-    else:
-        (stage / "model").mkdir()
-        shutil.copy2(plan.model, stage / "model" / plan.model.name)
-    if packages is not None:
-        _copy_tree(packages, stage / "packages")
-
-
-def _copy_tree(source: Path, target: Path) -> None:
-    def skipped(_: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in _SKIPPED or name.startswith(".")}
-
-    shutil.copytree(source, target, ignore=skipped)
-
-
-def _seal(stage: Path) -> tuple[str, int]:
-    """Write the list of checksums; returns the release's name, the hash of it, and its bytes."""
-    lines, size = [], 0
-    for path in sorted(path for path in stage.rglob("*") if path.is_file()):
-        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-        content = path.read_bytes()
-        size += len(content)
-        lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(stage)}\n")
-    text = "".join(lines)
-    (stage / _SUMS).write_text(text, encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest()[:16], size
-
-
-class Packages:
-    """Python packages that boards lack, unpacked for their Python and machine, in a cache.
-
-    Parameters
-    ----------
-    wheels : directory of wheels; None for the package index
-    """
-
-    def __init__(self, wheels: Path | None) -> None:
-        self._wheels = wheels
-        self._lock = threading.Lock()
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._cache = base / "tutelage" / "packages"
-
-    def for_board(self, facts: dict[str, Any]) -> Path | None:
-        """Directory of what the board of these facts lacks, None where it lacks nothing.
-
-        Raises
-        ------
-        DeployError
-            A package cannot be had for that board.
-        """
-        wanted = [text for name, text in _CARRIED.items() if facts["modules"][name] is None]
-        version = ".".join(facts["python"].split(".")[:2])
-        if tuple(map(int, version.split("."))) < (3, 11) and facts["modules"]["tomli"] is None:
-            wanted += _FOR_OLD
-        if not wanted:
-            return None
-        key = json.dumps([wanted, version, facts["machine"], facts["glibc"], self._listing()])
-        folder = self._cache / hashlib.sha256(key.encode()).hexdigest()[:16]
-        with self._lock:
-            if not folder.is_dir():
-                self._install(folder, wanted, facts)
-        return folder
-
-    def _listing(self) -> list[str]:
-        return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
-
-    def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
-                   "--disable-pip-version-check", "--target", str(partial / "all"),
-                   "--only-binary=:all:", "--implementation", "cp",
-                   "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
-        for platform in _platforms(facts["machine"], facts["glibc"]):
-            command += ["--platform", platform]
-        if self._wheels is not None:
-            command += ["--no-index", "--find-links", str(self._wheels)]
-        try:
-            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
-            if done.returncode:
-                raise DeployError(f"packages for the board: {_reason(done.stderr)}; give their "
-                                  "wheels with --wheels DIR")  # fmt: skip
-            shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
-            (partial / "all").rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _platforms(machine: str, glibc: str) -> list[str]:
-    """Platform tags of wheels that run on a machine with this glibc (PEP 600), the newest first."""
-    numbers = re.fullmatch(r"2\.(\d+)", glibc)
-    newest = int(numbers[1]) if numbers else 17
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)]
-    return [*tags, f"manylinux2014_{machine}"]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dpu.builder import EMULATOR_DPU_NAME
+from dpu.errors import DpuError
+from dpu.xir import Graph
 from host.config import read_toml
 
 EMULATOR = "emulator"
@@ -79,3 +81,13 @@ def load_target(name: str) -> Target:
         command=tuple(compiler["command"]),
         images={image["name"]: image["release"] for image in compiler["images"]},
     )
+
+
+def compiled_for(path: Path) -> str | None:
+    """Return the DPU's name that a compiled model's parts tell; None where the file tells none."""
+    try:
+        parts = Graph.deserialize(str(path)).get_root_subgraph().toposort_child_subgraph()
+    except DpuError:
+        return None
+    names = (part.get_attr("dpu_name") for part in parts if part.has_attr("dpu_name"))
+    return next(map(str, names), None)

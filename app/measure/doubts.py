@@ -29,7 +29,8 @@ def doubts(
         few = f"{frames['classified']} frames are too few for intervals"
         found.append(Concern("few frames", few))
     if figures["drift"] is not None and step.scenario != "server":
-        found.append(Concern("drift", f"the second half was {figures['drift']:+.1%} faster"))
+        way = "faster" if figures["drift"] > 0 else "slower"
+        found.append(Concern("drift", f"the second half was {abs(figures['drift']):.1%} {way}"))
     if pace and pace["late"]:
         late = f"{pace['late']} of {pace['jobs']} jobs"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))

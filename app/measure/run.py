@@ -43,7 +43,8 @@ _SPARE_SECONDS = 0.5  # frames are issued for so much longer than the window
 _COOL_C = 5.0  # rest lasts until the chip is no more than this above where it began
 _LONGEST_REST = 5  # times the cool-down, where it does not get there
 _FIRST_JOBS_IN_LIMIT = 20  # as in app/run.py
-_FREE_BYTES = 64 << 20
+_SPARE_BYTES = 16 << 20  # of the disk, for all other files
+_FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
 
 
@@ -111,9 +112,12 @@ class Measurement:
             self._check()
             self._measure()
             self.run["state"] = "done"
-        except (MeasureError, OSError) as error:
+        except OSError as error:
+            self.run["error"] = f"what was measured cannot be stored: {error.strerror or error}"
+            raise MeasureError(self.run["error"]) from error
+        except MeasureError as error:
             self.run["error"] = str(error)
-            raise MeasureError(str(error)) from error
+            raise
         finally:
             if self.run["state"] == "running":
                 self.run["state"] = "stopped" if self._stop_asked else "failed"
@@ -130,6 +134,7 @@ class Measurement:
         refused = [f"{c.name}: {c.text}" for c in found if c.name not in self._setting.accepted
                    and c.name in REFUSALS]  # fmt: skip
         if refused:
+            self.run["state"] = "refused"
             raise MeasureError("; ".join(refused) + " (--accept NAME measures all the same)")
         self.run["notes"] += [f"before the start: {c.name}: {c.text}" for c in found]
         if not self._steps:
@@ -159,10 +164,13 @@ class Measurement:
                            f"--accept {hazard.name}")  # fmt: skip
 
     def _disk(self) -> list[Concern]:
-        free = shutil.disk_usage(self._files.folder).free
-        if free >= _FREE_BYTES:
+        """Compare the free space with what frames.csv takes, were nothing slower than the DPU."""
+        phases, free = self._setting.phases, shutil.disk_usage(self._files.folder).free
+        frames = phases.total(len(self._steps)) * self._profile.dpu_cores / self._job_seconds
+        needed = _SPARE_BYTES + _FRAME_BYTES * round(frames)
+        if free >= needed:
             return []
-        return [Concern("disk", f"{free >> 20} MiB are free, {_FREE_BYTES >> 20} are needed")]
+        return [Concern("disk", f"{free >> 20} MiB are free, {needed >> 20} may be needed")]
 
     def _measure(self) -> None:
         phases = self._setting.phases
@@ -346,15 +354,16 @@ class Measurement:
         columns, rows = self._power.rows()
         rows = rows[rows[:, 0] > self._power_written]
         if len(rows):
-            self._power_written = float(rows[-1, 0])
+            last = float(rows[-1, 0])
             rows[:, 0] -= origin
             self._files.append("power.csv", columns, rows)
+            self._power_written = last  # not before: where the disk is full it is tried again
         readings = self._readings[self._written :]
-        self._written = len(self._readings)
         table = [[getattr(r, name) for name in condition.COLUMNS] for r in readings]
         for row in table:
             row[0] -= origin
         self._files.append("condition.csv", condition.COLUMNS, table)
+        self._written += len(readings)
         self._publish()
 
     def _publish(self) -> None:
@@ -368,6 +377,7 @@ class Measurement:
         if step and abs(step[-1] - step[0]) >= condition.MOST_CLOCK_STEP_SECONDS:
             self.run["notes"].append(f"the wall clock was set by {step[-1] - step[0]:+.1f} s "
                                      "meanwhile; durations are not affected")  # fmt: skip
+        self._files.free_reserve()
         try:
             self._save()
             self._files.event("end", state=self.run["state"], error=self.run["error"])

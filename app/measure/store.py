@@ -26,6 +26,8 @@ import numpy as np
 
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
 _LOCK = ".lock"
+# Room that is given up at the end, so that the end can be told where the disk is full.
+_RESERVE, _RESERVE_BYTES = ".reserve", 1 << 20
 
 
 class StoreError(Exception):
@@ -56,6 +58,7 @@ class Store:
                 self._lock.close()
                 raise StoreError(f"{folder}: holds a measurement already; take another directory")
             self._progress = (folder / PROGRESS).open("w", encoding="utf-8")
+            (folder / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
         except OSError as error:
             raise StoreError(f"{folder}: {error.strerror or error}") from error
 
@@ -95,6 +98,10 @@ class Store:
             except OSError:
                 os.ftruncate(file.fileno(), size)  # no torn line stays where the disk is full
                 raise
+
+    def free_reserve(self) -> None:
+        """Make room for the last words."""
+        (self.folder / _RESERVE).unlink(missing_ok=True)
 
     def seal(self) -> None:
         """Write the checksums of all files; nothing is changed after this."""

@@ -39,8 +39,10 @@ def _power_line(run: Mapping[str, Any]) -> str:
     if power["source"] == "none":
         return f"No watts: {power['reason']}."
     idle, after = run["idle"]["before"], run["idle"]["after"]
-    text = f"Power from {power['source']}, rail {power['total_rail']}; idle "
-    text += _measured(idle["watts"], idle["ci95"]) + " W"
+    text = f"Power from {power['source']}, rail {power['total_rail']}"
+    if not idle or idle["watts"] is None:
+        return f"{text}; idle power not measured."
+    text += f"; idle {_measured(idle['watts'], idle['ci95'])} W"
     if after and after["watts"] is not None:
         text += f", {_measured(after['watts'], after['ci95'])} W at the end"
     return text + "."

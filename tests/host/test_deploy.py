@@ -5,28 +5,26 @@ No real board was seen: vart and xir are those of tests/fake_board.
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host import deploy as deploying
+from host import remote
 from host.__main__ import main
-from host.deploy import Plan, Report, deploy, findings_of, rollback
+from host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
 from tests.stand_in_board import StandInBoard, why_not
+from tests.stand_in_board.deployable import make_model, make_wheel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -37,35 +35,11 @@ def _quiet(text: str) -> None:
     """Takes what a user would be told."""
 
 
-def _wheel(name: str, folder: Path) -> None:
-    """Zip an installed package into the wheel that it came from."""
-    package = metadata.distribution(name)
-    tags = [line[5:].split("-") for line in (package.read_text("WHEEL") or "").splitlines()
-            if line.startswith("Tag: ")]  # fmt: skip
-    tag = "-".join(".".join(dict.fromkeys(parts)) for parts in zip(*tags, strict=True))
-    stem = name.replace("-", "_")
-    record: list[str] = []
-    with zipfile.ZipFile(folder / f"{stem}-{package.version}-{tag}.whl", "w") as wheel:
-        for file in package.files or ():
-            content = Path(str(file.locate())).read_bytes() if file.locate() else b""
-            if (
-                file.parts[0] == ".."
-                or file.suffix == ".pyc"
-                or file.name in ("RECORD", "INSTALLER")
-            ):
-                continue
-            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
-            record.append(f"{file},sha256={digest.decode()},{len(content)}\n")
-            wheel.writestr(str(file), content)
-        info = next(str(f.parent) for f in package.files or () if f.name == "WHEEL")
-        wheel.writestr(f"{info}/RECORD", "".join(record) + f"{info}/RECORD,,\n")
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real wheel of what the stand-in lacks, so that no test needs a package index."""
     folder = tmp_path_factory.mktemp("wheels")
-    _wheel("psutil", folder)
+    make_wheel("psutil", folder)
     return folder
 
 
@@ -77,17 +51,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model directory that tests/fake_board runs, with images of its classes."""
-    folder = tmp_path / "mine"
-    (folder / "images").mkdir(parents=True)
-    (folder / "model.xmodel").write_bytes(b"\x0a\x04fake")
-    (folder / "model.toml").write_text(
-        '[input]\nwidth = 8\nheight = 8\ncolour = "rgb"\n[output]\n'
-        f"labels = {[f'class {k}' for k in range(10)]}\n"
-    )
-    for k in range(3):
-        cv2.imwrite(str(folder / "images" / f"{k}.png"), np.full((8, 8, 3), 20 * k + 30, np.uint8))
-    return folder
+    return make_model(tmp_path / "mine")
 
 
 @pytest.fixture
@@ -159,16 +123,29 @@ def test_deploy_twice_change_and_roll_back(
     assert names == {first.release, second.release}
 
 
+def _stand_in_systemctl(board: StandInBoard) -> None:
+    """Takes down what it is called for; restart starts something in the current release."""
+    systemctl = board.root / "usr/local/bin/systemctl"
+    systemctl.write_text(
+        """#!/bin/sh
+echo "$@" >> /calls
+case $1 in
+is-active) test ! -e /down ;;
+show) cat /main 2>/dev/null ;;
+restart|try-restart)
+    kill $(cat /main 2>/dev/null) 2>/dev/null
+    cd /home/board/tutelage/current && { sleep 1000 > /dev/null 2>&1 & echo $! > /main; } ;;
+esac
+"""
+    )
+    systemctl.chmod(0o755)
+
+
 @needs_board
 def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:
-    """systemctl is a stand-in that takes down what it is called for."""
-    systemctl = board.root / "usr/local/bin/systemctl"
-    systemctl.write_text(
-        '#!/bin/sh\necho "$@" >> /calls\n[ "$1" != is-active ] || test ! -e /down\n'
-    )
-    systemctl.chmod(0o755)
+    _stand_in_systemctl(board)
     first = go(service="--camera --web '0.0.0.0:80'")
     assert first.state == "deployed", first.error
     unit = (board.root / "etc/systemd/system/tutelage.service").read_text()
@@ -185,13 +162,37 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
 
 
 @needs_board
+def test_the_service_of_an_unchanged_release_is_set_right(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    _stand_in_systemctl(board)
+    first = go()
+    unit = board.root / "etc/systemd/system/tutelage.service"
+    assert first.state == "deployed" and not unit.exists()
+    assert go(service="--camera").state == "service restarted" and "--camera" in unit.read_text()
+    for service in ("--camera", ""):
+        assert go(service=service).state == "unchanged"
+    # As a run that was broken off between the switch and the restart leaves it.
+    (model / "notes.txt").write_text("new")
+    (board.root / "usr/local/bin/systemctl").rename(board.root / "usr/local/bin/kept")
+    second = go()
+    assert second.state == "failed" and second.error.startswith("service: ")
+    (board.root / "usr/local/bin/kept").rename(board.root / "usr/local/bin/systemctl")
+    assert go().state == "deployed"
+    board.run("kill $(cat /main); cd tutelage/$(readlink tutelage/previous) && "
+              "{ sleep 1000 > /dev/null 2>&1 & echo $! > /main; }")  # fmt: skip
+    assert go().state == "service restarted"
+    assert go().state == "unchanged"
+
+
+@needs_board
 def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
     board: StandInBoard, go: Callable[..., Report], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = go()
     _fatten(model, 8)
-    options = [o.replace("Interval=5", "Interval=2") for o in deploying._SSH_OPTIONS]
-    monkeypatch.setattr(deploying, "_SSH_OPTIONS", options)  # the cut is seen sooner
+    options = [o.replace("Interval=5", "Interval=2") for o in remote.SSH_OPTIONS]
+    monkeypatch.setattr(remote, "SSH_OPTIONS", options)  # the cut is seen sooner
     with ThreadPoolExecutor() as pool:
         running = pool.submit(go, bandwidth=1000)
         _wait_for_partial(board)
@@ -218,6 +219,116 @@ def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
     assert 0 < second.sent_bytes < 7 << 20  # of 8 MB: a part was there
     assert str((board.tutelage / "current").readlink()) == f"releases/{second.release}"
     assert not list(board.tutelage.glob("releases/.*"))
+
+
+@needs_board
+def test_a_release_that_fails_is_not_gone_back_to(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    first = go()
+    (model / "notes.txt").write_text("new")
+    second = go()
+    broken = board.tutelage / "releases" / first.release / "app/classify.py"
+    text = broken.read_text()
+    broken.unlink()  # it is linked into the other release too
+    broken.write_text("raise SystemExit('broken')\n")
+    back = rollback([board.host], board.ssh_config)[0]
+    assert back.state == "failed" and "broken" in back.error
+    assert str((board.tutelage / "current").readlink()) == f"releases/{second.release}"
+    assert rollback([board.host], board.ssh_config, force=True)[0].state == "rolled back"
+    assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
+    broken.write_text(text)
+
+
+@needs_board
+def test_old_releases_go_but_none_that_is_measured(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    names = []
+    for number in range(KEPT + 2):
+        (model / "notes.txt").write_text(str(number))
+        names.append(go().release)
+        if number == 0:
+            held = (board.tutelage / "releases" / names[0] / "SHA256SUMS").open()
+            fcntl.flock(held, fcntl.LOCK_SH)
+    left = {path.name for path in (board.tutelage / "releases").iterdir()}
+    assert left == {names[0], *names[-KEPT:]}
+    held.close()
+    (model / "notes.txt").write_text("last")
+    last = go().release
+    left = {path.name for path in (board.tutelage / "releases").iterdir()}
+    assert left == {last, *names[1 - KEPT :]}
+
+
+@needs_board
+@pytest.mark.parametrize("stage", ["venv", "smoke", "switch"])
+def test_a_host_that_is_killed_leaves_nothing_half(
+    board: StandInBoard, go: Callable[..., Report], model: Path, wheels: Path, stage: str
+) -> None:
+    first = go()
+    (model / "notes.txt").write_text("new")
+    code = (
+        "import os, signal, sys\n"
+        "from host import deploy, remote\n"
+        "sh = remote.Remote.sh\n"
+        "word = {'venv': ' -m venv ', 'smoke': 'classify.py', 'switch': '.current'}[sys.argv[1]]\n"
+        "def killed(self, command, *rest, **more):\n"
+        "    if word in command:\n"
+        "        import subprocess, time\n"
+        "        subprocess.Popen(self.ssh(command), stdin=subprocess.DEVNULL,\n"
+        "                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "        time.sleep(0.3)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return sh(self, command, *rest, **more)\n"
+        "remote.Remote.sh = killed\n"
+        "from host.__main__ import main\n"
+        "main(sys.argv[2:])\n"
+    )
+    arguments = ["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",
+                 str(model), "--wheels", str(wheels)]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, stage, *arguments], cwd=ROOT)
+    assert done.returncode == -9
+    time.sleep(1)  # what was begun on the board may go on
+    current = (board.tutelage / "current").readlink().name
+    assert current == first.release or stage == "switch"
+    assert (board.tutelage / "releases" / current / ".venv/bin/python").is_symlink()
+    second = go()
+    assert second.state == ("unchanged" if current != first.release else "deployed")
+    left = {path.name for path in (board.tutelage / "releases").iterdir()}
+    assert left == {first.release, second.release}
+
+
+@needs_board
+def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report]) -> None:
+    with ThreadPoolExecutor() as pool:
+        both = [report.result() for report in [pool.submit(go), pool.submit(go)]]
+    assert {report.state for report in both} <= {"deployed", "unchanged"}, both
+    assert go().state == "unchanged"
+    board.run("cd tutelage/current && sha256sum -c --quiet SHA256SUMS")
+    names = {path.name for path in (board.tutelage / "releases").iterdir()}
+    assert names == {both[0].release}
+
+
+@needs_board
+def test_make_deploys_and_rolls_back(
+    board: StandInBoard, model: Path, wheels: Path, tmp_path: Path
+) -> None:
+    """With the configuration of a user who has the board in ~/.ssh/config."""
+    more = f"ARGS=--ssh-config {board.ssh_config}"
+    python = f"PYTHON={sys.executable}"
+    variables = [f"HOST={board.host}", "BOARD=zcu104", python]
+    deployed = ["make", "deploy", *variables, f"MODEL={model}", f"{more} --wheels {wheels}"]
+    for text in ("", "new"):
+        (model / "notes.txt").write_text(text)
+        done = subprocess.run(deployed, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and ": deployed: " in done.stdout, done.stderr
+    start = time.monotonic()
+    done = subprocess.run(deployed, cwd=ROOT, capture_output=True, text=True)
+    assert ": unchanged: " in done.stdout and " 0 bytes sent" in done.stdout
+    print(f"a second deployment takes {time.monotonic() - start:.1f} s")
+    done = subprocess.run(["make", "rollback", *variables, more], cwd=ROOT,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0 and ": rolled back: " in done.stdout, done.stderr
 
 
 @needs_board
@@ -267,8 +378,8 @@ def test_wrong_use_and_dry_run(capsys: Any, model: Path) -> None:
 FACTS: dict[str, Any] = {
     "model": "ZynqMP ZCU104 RevC", "python": "3.10.4", "rsync": True, "free_bytes": 1 << 30,
     "home": "/home/xilinx", "clock_off": 0.5, "config": "firmware: /usr/lib/dpu.xclbin",
-    "fingerprint": 0x101000016010407, "paths": {}, "modules": dict.fromkeys(
-        ("numpy", "cv2", "vart", "xir", "pynq"), ""),
+    "fingerprint": 0x101000016010407, "paths": {}, "image": "PynqLinux, based on Ubuntu 22.04",
+    "modules": {**dict.fromkeys(("numpy", "cv2", "vart", "xir"), ""), "pynq": "3.0.1"},
 }  # fmt: skip
 
 
@@ -292,6 +403,31 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
 
     found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": "Debian"},
+        {"image": None},
+        {"python": "3.12.1"},
+        {"modules": {**FACTS["modules"], "pynq": "3.1.1"}},
+    ],
+)
+def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
+    from host.deploy import _profile
+
+    found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
+    assert [f.text for f in found if f.name == "image" and not f.fatal]
+
+
+def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(capsys: Any) -> None:
+    if shutil.which("rsync") is None or shutil.which("ssh") is None:
+        pytest.skip("needs ssh and rsync")
+    assert main(["deploy", "user@host"]) == 2
+    err = capsys.readouterr().err
+    assert "compiled for the emulator" in err and "host compile app/demo --target zcu104" in err
+    assert main(["deploy", "user@host", "--accept", "target", "--dry-run"]) == 0
 
 
 def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:

@@ -4,9 +4,9 @@
         subprocess.run(["ssh", "-F", board.ssh_config, board.host, "true"])
 
 It is a network namespace behind a veth pair, in it a mount and a PID namespace, in those an
-overlay of this machine's root whose changes go to a small tmpfs (the board's disk). Python's home
-on it is laid out as on a PYNQ image: a venv with numpy, OpenCV, pynq (an empty one) and more, and
-vart and xir (tests/fake_board) in /usr/lib/python3/site-packages. It reaches no other network.
+overlay of this machine's root, or of another (arm64_root.py), whose changes go to a small tmpfs
+(the board's disk). image.py puts Python, vart and xir there, sensors.py the ZCU104's sensors in
+/sys. It reaches no other network, and its /etc/os-release says that it is no hardware.
 Everything ends with the processes: the namespaces die with the one that `unshare` started.
 """
 
@@ -17,20 +17,23 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
-import sysconfig
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-FAKE_BOARD = ROOT / "tests" / "fake_board"
-PYNQ_VENV = "usr/local/share/pynq-venv"
+from tests.stand_in_board.image import (
+    PYNQ_SITE,
+    ROOT,
+    SITE,
+    python_of,
+    with_pynq,
+    write_dpu,
+    write_python,
+)  # fmt: skip
+from tests.stand_in_board.sensors import Sensors, labels, write_sensors
+
 HOME = "home/board"
-# What its Python has, besides pynq; psutil is missing.
-PACKAGES = {"numpy", "cv2", "opencv_python_headless", "rich", "pygments", "markdown_it", "mdurl",
-            "starlette", "uvicorn", "anyio", "idna", "h11", "click",
-            "typing_extensions"}  # fmt: skip
+IMAGE = "a stand-in for a board (tests/stand_in_board), no hardware"
 DISK_MB = 160
 
 _START = """\
@@ -38,11 +41,14 @@ set -e
 mount -t tmpfs -o size={disk}m,mode=755 tmpfs "$1"
 cd "$1"; mkdir upper work root
 cp -a {seed}/. upper/
-mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work overlay root
+mount -t overlay -o lowerdir={root},upperdir=upper,workdir=work overlay root
 cd root
-mount --bind {site} opt/site
+{binds}
 mount --rbind /dev dev; mount -t proc proc proc
-mount -t tmpfs tmpfs sys; cp -a {seed}.sys/. sys/
+mount -t sysfs -o ro sysfs sys
+for d in class bus devices firmware; do
+  mount -t tmpfs tmpfs sys/$d; cp -a {seed}.sys/$d/. sys/$d/
+done
 mount -t tmpfs tmpfs run; mkdir run/sshd
 mount -t tmpfs tmpfs tmp
 test ! -d .{repo} || mount -t tmpfs tmpfs .{repo}
@@ -72,9 +78,12 @@ def why_not() -> str | None:
     if made.returncode:
         return "no network namespace can be made here"
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
-    tried = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-                           capture_output=True)  # fmt: skip
-    return "no mount namespace can be made here" if tried.returncode else None
+    for kind in ("tmpfs", "sysfs"):
+        tried = subprocess.run(["unshare", "-m", "mount", "-t", kind, kind, "/mnt"],
+                               capture_output=True)  # fmt: skip
+        if tried.returncode:
+            return f"no {kind} can be mounted in a mount namespace here"
+    return None
 
 
 class StandInBoard:
@@ -84,6 +93,11 @@ class StandInBoard:
     ----------
     folder : where keys, configuration and log lie
     number : tells several boards apart, 0 to 9
+    dpu : "fake" for the vart and xir of tests/fake_board, "emulation" for this repository's
+        emulation under these names, paced as a ZCU104: real compiled models run on it
+    root : filesystem that the board starts from; / is this machine's own
+
+    pynq is an empty module, or the real one of the venv that `image.PYNQ_VARIABLE` names.
 
     Attributes
     ----------
@@ -91,8 +105,14 @@ class StandInBoard:
     ssh_config, known_hosts, log : files
     """
 
-    def __init__(self, folder: Path, number: int = 0) -> None:
+    def __init__(
+        self, folder: Path, number: int = 0, dpu: str = "fake", root: Path = Path("/")
+    ) -> None:
+        if dpu not in ("fake", "emulation"):
+            raise ValueError(f"dpu is fake or emulation, not {dpu!r}")
         self._folder = folder / f"board{number}"
+        self._lower, self._emulation = root, dpu == "emulation"
+        self._python = with_pynq(python_of(root))
         self._name = f"tt{os.getpid()}b{number}"
         self._net = f"10.{100 + number}.{os.getpid() % 250}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -151,6 +171,18 @@ class StandInBoard:
         _run("ip", "-n", self._name, "link", "set", "eth0", "up")
         self._wait_until_it_answers()
 
+    def set_power(self, rail: str, watts: float) -> None:
+        """Let a rail's sensor show so many W."""
+        Sensors(self.root / "sys").set_power(rail, watts)
+
+    def set_temperature(self, celsius: float) -> None:
+        """Let the processor's sensor show so many degrees Celsius."""
+        Sensors(self.root / "sys").set_temperature(celsius)
+
+    def remove_sensors(self) -> None:
+        """Take all sensors away, as where their drivers are unbound."""
+        Sensors(self.root / "sys").remove()
+
     def fill_disk(self) -> Path:
         """Fill the board's disk; returns the file that does, to be removed."""
         path = self.root / "var" / "filler"
@@ -164,36 +196,25 @@ class StandInBoard:
 
     def _write_files(self) -> None:
         seed = self._folder / "seed"
-        for name in ("etc/ssh", HOME, "opt/site", "usr/lib/python3/site-packages"):
+        for name in ("etc/ssh", "etc/sensors.d", HOME, SITE, PYNQ_SITE):
             (seed / name).mkdir(parents=True)
         tree = self._folder / "seed.sys" / "firmware/devicetree/base"
         tree.mkdir(parents=True)
         (tree / "model").write_text("ZynqMP ZCU104 RevC\0")
+        write_sensors(self._folder / "seed.sys")
+        (seed / "etc/sensors.d/zcu104.conf").write_text(labels())
         (seed / "etc/passwd").write_text(
             f"root:x:0:0:root:/{HOME}:/bin/sh\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
         )
         (seed / "etc/shadow").write_text("root:*:19000:0:99999:7:::\n")
         (seed / "etc/vart.conf").write_text("firmware: /usr/lib/dpu.xclbin\n")
-        for name in ("vart.py", "xir.py"):
-            shutil.copy(FAKE_BOARD / name, seed / "usr/lib/python3/site-packages")
-        self._write_python(seed / PYNQ_VENV)
+        (seed / "etc/os-release").write_text(f'ID=stand-in\nPRETTY_NAME="{IMAGE}"\n')
+        write_dpu(seed, "zcu104" if self._emulation else None)
+        write_python(seed, self._python, self._emulation)
         self._write_keys(seed / "etc/ssh")
         for path in (seed, *seed.rglob("*")):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 path.chmod(0o755)
-
-    def _write_python(self, venv: Path) -> None:
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        packages = venv / "lib" / version / "site-packages"
-        packages.mkdir(parents=True)
-        (venv / "bin").mkdir()
-        (venv / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\n")
-        (venv / "bin/python3").symlink_to(f"{sys.base_prefix}/bin/{version}")
-        for path in Path(sysconfig.get_path("purelib")).iterdir():
-            if path.name.split(".")[0] in PACKAGES:
-                (packages / path.name).symlink_to(f"/opt/site/{path.name}")
-        (packages / "pynq").mkdir()
-        (packages / "pynq/__init__.py").write_text('__version__ = "3.0.1"\n')
 
     def _write_keys(self, etc: Path) -> None:
         for path in (etc / "board_key", self._folder / "client_key"):
@@ -220,8 +241,11 @@ class StandInBoard:
 
     def _start(self) -> None:
         (self._folder / "disk").mkdir()
+        python = self._python
+        mounts = {SITE: python.site if python.mounted else None, PYNQ_SITE: python.pynq}
+        binds = [f"mount --bind {path} {place}" for place, path in mounts.items() if path]
         script = _START.format(disk=DISK_MB, seed=self._folder / "seed", repo=ROOT,
-                               site=sysconfig.get_path("purelib"))  # fmt: skip
+                               root=self._lower, binds="\n".join(binds))  # fmt: skip
         command = ["setpriv", "--pdeathsig", "KILL"]  # where this process is killed itself
         command += ["ip", "netns", "exec", self._name]
         command += ["unshare", "--mount", "--pid", "--fork", "--kill-child"]

@@ -1,0 +1,169 @@
+"""What a release consists of: its files, their checksums, the packages that a board lacks.
+
+A release is the application, the board's side, the overlay, the model and the Python packages that
+the board lacks. Its name is the hash of the list of its files' checksums (SHA256SUMS), so that the
+same files always make the same release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from host.remote import telling_line
+
+ROOT = Path(__file__).resolve().parent.parent
+SUMS = "SHA256SUMS"
+
+# What CPU operators need of dpu/ on the board, see CONTRIBUTING.md.
+_DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "windows.py")
+_SKIPPED = {"__pycache__", "rebuild"}
+
+# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
+# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
+_CARRIED = {
+    "psutil": "psutil>=5.9",
+    "starlette": "starlette>=0.40",
+    "uvicorn": "uvicorn>=0.30",
+    "rich": "rich>=13.0",
+}
+_FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
+
+
+MODEL_SCRIPT = (
+    "if [ -e model/model.xmodel ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
+)
+"""Shell script that tells, in a release's directory, its model's place as `model_path` does."""
+
+
+class ReleaseError(RuntimeError):
+    """A release cannot be put together; the text is one line."""
+
+
+def model_path(model: Path) -> str:
+    """A model's place in a release: that of its directory, or of its bare file."""
+    return "model" if model.is_dir() else f"model/{model.name}"
+
+
+def gather(stage: Path, board: str, model: Path, packages: Path | None, python: str) -> None:
+    """Put all files of a release into an empty directory.
+
+    Parameters
+    ----------
+    stage : the directory
+    board : name of the board's profile
+    model : model directory or .xmodel
+    packages : what the board lacks, from `Packages`; None for nothing
+    python : the Python of its venv; that is part of a release, and another one makes another
+    """
+    for name in ("app", "board", f"overlays/{board}"):
+        if (ROOT / name).is_dir():
+            _copy_tree(ROOT / name, stage / name)
+    (stage / "dpu").mkdir()
+    for name in _DPU_FILES:
+        shutil.copy2(ROOT / "dpu" / name, stage / "dpu" / name)
+    if model.is_dir():
+        _copy_tree(model, stage / "model")
+    else:
+        (stage / "model").mkdir()
+        shutil.copy2(model, stage / "model" / model.name)
+    if packages is not None:
+        _copy_tree(packages, stage / "packages")
+    (stage / "python.txt").write_text(f"{python}\n", encoding="utf-8")
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    def skipped(_: str, names: list[str]) -> set[str]:
+        return {name for name in names if name in _SKIPPED or name.startswith(".")}
+
+    shutil.copytree(source, target, ignore=skipped)
+
+
+def seal(stage: Path) -> tuple[str, int]:
+    """Write the list of checksums; returns the release's name, the hash of it, and its bytes."""
+    lines, size = [], 0
+    for path in sorted(path for path in stage.rglob("*") if path.is_file()):
+        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+        content = path.read_bytes()
+        size += len(content)
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(stage)}\n")
+    text = "".join(lines)
+    (stage / SUMS).write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()[:16], size
+
+
+class Packages:
+    """Python packages that boards lack, unpacked for their Python and machine, in a cache.
+
+    Parameters
+    ----------
+    wheels : directory of wheels; None for the package index
+    """
+
+    def __init__(self, wheels: Path | None) -> None:
+        self._wheels = wheels
+        self._lock = threading.Lock()
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self._cache = base / "tutelage" / "packages"
+
+    def for_board(self, facts: dict[str, Any]) -> Path | None:
+        """Directory of what the board of these facts lacks, None where it lacks nothing.
+
+        Raises
+        ------
+        ReleaseError
+            A package cannot be had for that board.
+        """
+        wanted = [text for name, text in _CARRIED.items() if facts["modules"][name] is None]
+        version = ".".join(facts["python"].split(".")[:2])
+        if tuple(map(int, version.split("."))) < (3, 11) and facts["modules"]["tomli"] is None:
+            wanted += _FOR_OLD
+        if not wanted:
+            return None
+        key = json.dumps([wanted, version, facts["machine"], facts["glibc"], self._listing()])
+        folder = self._cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+        with self._lock:
+            if not folder.is_dir():
+                self._install(folder, wanted, facts)
+        return folder
+
+    def _listing(self) -> list[str]:
+        return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
+
+    def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
+                   "--disable-pip-version-check", "--target", str(partial / "all"),
+                   "--only-binary=:all:", "--implementation", "cp",
+                   "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
+        for platform in _platforms(facts["machine"], facts["glibc"]):
+            command += ["--platform", platform]
+        if self._wheels is not None:
+            command += ["--no-index", "--find-links", str(self._wheels)]
+        try:
+            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
+            if done.returncode:
+                raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}; give "
+                                   "their wheels with --wheels DIR")  # fmt: skip
+            shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
+            (partial / "all").rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _platforms(machine: str, glibc: str) -> list[str]:
+    """Platform tags of wheels that run on a machine with this glibc (PEP 600), the newest first."""
+    numbers = re.fullmatch(r"2\.(\d+)", glibc)
+    newest = int(numbers[1]) if numbers else 17
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)]
+    return [*tags, f"manylinux2014_{machine}"]

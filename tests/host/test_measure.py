@@ -1,0 +1,256 @@
+"""`python -m host measure` on a stand-in board, with everything in its way that can happen.
+
+No real board was seen: vart and xir are those of tests/fake_board, the rails are files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
+
+from host import measure as measuring
+from host import remote as reaching
+from host.__main__ import main
+from host.measure import MeasureError
+from host.remote import ConnectionLost
+from tests.stand_in_board import StandInBoard, why_not
+from tests.stand_in_board.deployable import make_model, make_wheel
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+_REASON = why_not()
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
+
+SHORT = ("--seconds", "2", "--warm-up", "0.5", "--idle", "1", "--cool-down", "0.5",
+         "--threads", "1,2", "--accept", "disturbed", "--accept", "brown-out")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
+    """A board with a release on it; tests leave it as they found it, but for the last."""
+    folder = tmp_path_factory.mktemp("board")
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    with StandInBoard(folder) as board:
+        make_model(folder / "mine")
+        (folder / "wheels").mkdir()
+        make_wheel("psutil", folder / "wheels")
+        config = ["--ssh-config", str(board.ssh_config)]
+        wheels = ["--wheels", str(folder / "wheels")]
+        model = ["--model", str(folder / "mine")]
+        assert main(["deploy", board.host, *model, *wheels, *config]) == 0
+        board.set_power("12V", 16.0)
+        yield board
+    del os.environ["XDG_CACHE_HOME"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost connection is seen, and tried again, sooner."""
+    options = tuple(o.replace("Interval=5", "Interval=1") for o in reaching.SSH_OPTIONS)
+    monkeypatch.setattr(reaching, "SSH_OPTIONS", options)
+    monkeypatch.setattr(measuring, "_RETRY_SECONDS", (0.5, 1.0))
+
+
+def _arguments(board: StandInBoard, results: Path, *more: str) -> list[str]:
+    return ["measure", board.host, "--ssh-config", str(board.ssh_config), "--output", str(results),
+            *more]  # fmt: skip
+
+
+def _run_of(results: Path) -> tuple[Path, dict[str, Any]]:
+    (folder,) = (results / "zcu104").iterdir()
+    return folder, json.loads((folder / "run.json").read_text())
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _wait_for(board: StandInBoard, name: str, event: str, count: int = 1) -> None:
+    """Wait until a measurement has told of so many events of a kind."""
+    path = board.tutelage / "measurements" / name / "progress.jsonl"
+    end = time.monotonic() + 40
+    while not path.exists() or path.read_text().count(f'"event": "{event}"') < count:
+        assert time.monotonic() < end, path.read_text() if path.exists() else "no progress"
+        time.sleep(0.05)
+
+
+def _start(board: StandInBoard, results: Path, *more: str) -> str:
+    assert main(_arguments(board, results, *SHORT, "--detach", *more)) == 0
+    return measuring.newest(board.host, board.ssh_config)
+
+
+def _attach(board: StandInBoard, results: Path, name: str) -> int:
+    return main(_arguments(board, results, "--attach", "--id", name))
+
+
+def test_a_whole_measurement(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
+    board.set_temperature(47.0)
+    assert main(_arguments(board, tmp_path, *SHORT, "--scenario", "offline",
+                           "--scenario", "server:100:50")) == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert "| offline, 1 thread [short]" in out and "±" in out and "idle 16" in out
+    assert "1/4 offline, 1 thread" in err and "16.00 W" in err
+    folder, run = _run_of(tmp_path)
+    assert run["state"] == "done" and run["machine"]["board"].startswith("ZynqMP ZCU104")
+    assert run["clocks"]["governor"] == "performance" and run["clocks"]["highest_mhz"] == 1200
+    assert run["machine"]["release"] == (board.tutelage / "current").readlink().name
+    step = run["steps"][0]
+    assert step["conditions"]["temperature_c"]["max"] == 47.0
+    assert len(step["power"]["rails"]) == 10
+    joules = 1000 * step["power"]["joules_per_frame"]["value"]
+    assert joules == pytest.approx(16e3 / step["fps"]["value"], rel=1e-3)
+    assert step["fps"]["ci95"] > 0 and step["power"]["watts"]["sensor_error"] > 0
+    inside = [row for row in _rows(folder / "frames.csv") if row["step"] == "0"
+              and step["start_s"] <= float(row["done_s"]) < step["end_s"]]  # fmt: skip
+    assert len(inside) == step["frames"]["classified"]
+    watts = {float(row["12V"]) for row in _rows(folder / "power.csv")}
+    assert watts == {16.0}
+    server = run["steps"][2]
+    assert server["fps"]["value"] == pytest.approx(100, rel=0.3)
+    assert main(_arguments(board, tmp_path, "--list")) == 0
+    assert f"{folder.name}  collected" in capsys.readouterr().out
+
+
+def test_a_cut_network_loses_nothing(
+    board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("host.__main__._tell", said.append)
+    name = _start(board, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host", *_arguments(board, tmp_path, "--attach", "--id", name)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _wait_for(board, name, "step")
+    board.cut()
+    try:
+        _wait_for(board, name, "step", 2)
+    finally:
+        board.mend()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    folder, run = _run_of(tmp_path)
+    assert run["state"] == "done" and len(run["steps"]) == 3
+    times = [float(row["time_s"]) for row in _rows(folder / "power.csv")]
+    assert max(b - a for a, b in pairwise(times)) < 0.5
+    assert err.count("1/3 ") == err.count("3/3 ") == 1  # no line twice, none lost
+
+
+def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host", *_arguments(board, tmp_path, *SHORT)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "1/3 " in line:
+            break
+    process.kill()
+    process.wait()
+    assert main(_arguments(board, tmp_path, *SHORT)) == 1
+    assert "a measurement is running: " in capsys.readouterr().err
+    assert main(_arguments(board, tmp_path, "--attach")) == 0
+    _, run = _run_of(tmp_path)
+    assert run["state"] == "done" and len(run["steps"]) == 3
+
+
+def test_ctrl_c_leaves_it_and_cancel_ends_it(board: StandInBoard, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host", *_arguments(board, tmp_path, *SHORT)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "2/3 " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and "goes on by itself" in err and "Traceback" not in err
+    assert main(_arguments(board, tmp_path, "--cancel")) == 1
+    _, run = _run_of(tmp_path)
+    assert run["state"] == "stopped" and len(run["steps"]) == 1
+    assert run["steps"][0]["frames"]["classified"] > 100
+
+
+def test_a_process_that_is_killed_leaves_its_windows(board: StandInBoard, tmp_path: Path) -> None:
+    name = _start(board, tmp_path)
+    _wait_for(board, name, "step", 2)
+    board.run("kill", "-9", (board.tutelage / "measurements" / name / "pid").read_text())
+    assert _attach(board, tmp_path, name) == 1
+    _, run = _run_of(tmp_path)
+    assert run["state"] == "broken off" and len(run["steps"]) == 2
+
+
+def test_a_full_disk_ends_it_with_what_was_there(board: StandInBoard, tmp_path: Path) -> None:
+    name = _start(board, tmp_path)
+    _wait_for(board, name, "step")
+    filler = board.fill_disk()
+    try:
+        assert _attach(board, tmp_path, name) == 1
+    finally:
+        filler.unlink()
+    folder, run = _run_of(tmp_path)
+    assert len(run["steps"]) == 2 and run["state"] == "failed"
+    assert "No space left" in run["error"] and "failed" in (folder / "summary.md").read_text()
+    assert all(len(row) == 11 for row in _rows(folder / "frames.csv"))
+
+
+def test_what_is_refused(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
+    board.set_temperature(93.0)
+    try:
+        assert main(_arguments(board, tmp_path, *SHORT)) == 1
+        assert "hot: up to 93 C" in capsys.readouterr().err
+    finally:
+        board.set_temperature(45.0)
+    assert main(_arguments(board, tmp_path, "--attach", "--id", "../..")) == 2
+    assert main(_arguments(board, tmp_path, "--attach", "--id", "20200101T000000Z-abcd")) == 1
+    assert main(_arguments(board, tmp_path, *SHORT, "--scenario", "x; reboot")) == 1
+    assert "no scenario" in capsys.readouterr().err
+    known = board.known_hosts.read_text()
+    key = (board.ssh_config.parent / "client_key.pub").read_text()
+    board.known_hosts.write_text(f"{known.split()[0]} {key}")
+    try:
+        with pytest.raises(ConnectionLost, match="Host key verification failed"):
+            measuring.follow(board.host, board.ssh_config, "20200101T000000Z-abcd", print)
+    finally:
+        board.known_hosts.write_text(known)
+
+
+def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: Path) -> None:
+    name = _start(board, tmp_path, "--scenario", "single-stream")
+    measuring.follow(board.host, board.ssh_config, name, print)
+    path = board.tutelage / "measurements" / name / "frames.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(MeasureError, match=r"frames\.csv: is not what the board stored"):
+        measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
+    path.write_bytes(whole)
+    folder = measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
+    assert measuring.outcome(folder)["state"] == "done"
+
+
+def test_sensors_that_vanish_are_no_watts(board: StandInBoard, tmp_path: Path) -> None:
+    """The last test: the sensors do not come back."""
+    name = _start(board, tmp_path, "--scenario", "offline")
+    _wait_for(board, name, "step")
+    board.remove_sensors()
+    assert _attach(board, tmp_path, name) == 0
+    folder, run = _run_of(tmp_path)
+    first, second = run["steps"]
+    assert first["power"]["watts"]["value"] == pytest.approx(16.0)
+    assert second["power"]["watts"]["value"] is None and second["fps"]["value"] > 100
+    assert "power" in [concern["name"] for concern in second["concerns"]]
+    assert "[power]" in (folder / "summary.md").read_text()

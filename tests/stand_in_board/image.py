@@ -1,0 +1,169 @@
+"""What a board's image has besides Linux: its Python, vart and xir, pynq.
+
+Python's home is laid out as on a PYNQ image: a venv with numpy, OpenCV, pynq and more. Packages are
+links into directories that are mounted on the board, hence nothing is copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FAKE_BOARD = ROOT / "tests" / "fake_board"
+PYNQ_VENV = "usr/local/share/pynq-venv"
+SITE, PYNQ_SITE = "opt/site", "opt/pynq-site"  # where packages are mounted
+PYNQ_VARIABLE = "TUTELAGE_PYNQ_PYTHON"
+"""Environment variable with the Python of a venv that has the real pynq."""
+
+# What the image's Python has, besides pynq; psutil is missing.
+PACKAGES = {"numpy", "cv2", "opencv_python_headless", "rich", "pygments", "markdown_it", "mdurl",
+            "starlette", "uvicorn", "anyio", "idna", "h11", "click",
+            "typing_extensions"}  # fmt: skip
+# What the emulation needs besides; OpenVINO is left out, ONNX Runtime does.
+_EMULATION = {"google", "onnx", "onnxruntime", "flatbuffers", "ml_dtypes", "packaging",
+              "tomli"}  # fmt: skip
+# Of pynq's venv: what makes it a venv, and what the image lacks.
+_NOT_OF_PYNQ = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "psutil", "tests",
+                "__pycache__"}  # fmt: skip
+
+# A package of its own name: a release on the board brings a part of dpu/, which must not be taken.
+_EMULATION_NAME = "emulated_dpu"
+_EMULATION_HOME = "usr/lib/emulated-dpu"
+_EMULATED = '''\
+"""This board is a stand-in: {name} is an emulation of AMD's, paced as a {board}, no hardware."""
+
+import sys
+
+sys.path.append("/{home}")
+from {package} import {name}
+{pace}
+
+def __getattr__(attribute):
+    return getattr({name}, attribute)
+'''
+_PACE = """
+from {package} import latency
+vart.set_pace(latency.board_pace("{board}"))
+"""
+
+
+@dataclass(frozen=True)
+class Python:
+    """The Python of an image.
+
+    Attributes
+    ----------
+    program : its path on the board
+    version : such as "3.11"
+    site : where its packages lie on this machine
+    mounted : `site` is to be mounted on the board; it is a part of its root otherwise
+    pynq : where pynq and what it needs lie on this machine, None for an empty pynq
+    """
+
+    program: str
+    version: str
+    site: Path
+    mounted: bool
+    pynq: Path | None = None
+
+
+def python_of(root: Path) -> Python:
+    """The Python of a root filesystem: this process's own, with its packages, where that is /."""
+    if root == Path("/"):
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        program = f"{sys.base_prefix}/bin/python{version}"
+        return Python(program, version, Path(sysconfig.get_path("purelib")), True)
+    (program,) = {path.name for path in (root / "usr/bin").glob("python3.*")
+                  if re.fullmatch(r"python3\.\d+", path.name)}  # fmt: skip
+    return Python(f"/usr/bin/{program}", program[6:], root / SITE, False)
+
+
+def with_pynq(python: Python) -> Python:
+    """The same with the real pynq, where there is one for it and `why_no_pynq` says nothing."""
+    if not python.mounted or why_no_pynq():
+        return python
+    return replace(python, pynq=Path(_ask(os.environ[PYNQ_VARIABLE])["site"]))
+
+
+def why_no_pynq() -> str | None:
+    """Say why stand-ins have no real pynq, None where they have."""
+    program = os.environ.get(PYNQ_VARIABLE)
+    if not program:
+        return f"{PYNQ_VARIABLE} names no Python with the real pynq"
+    told, own = _ask(program), f"{sys.version_info.major}.{sys.version_info.minor}"
+    if told["version"] != own:
+        return f"{program} is Python {told['version'] or 'of no kind'}, this is {own}"
+    return None if (Path(told["site"]) / "pynq").is_dir() else f"{program} has no pynq"
+
+
+def _ask(program: str) -> dict[str, str]:
+    code = ("import json, sys, sysconfig; print(json.dumps({'site': sysconfig.get_path('purelib'),"
+            " 'version': '%d.%d' % sys.version_info[:2]}))")  # fmt: skip
+    try:
+        done = subprocess.run([program, "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {"site": "", "version": ""}
+    told: dict[str, str] = json.loads(done.stdout)
+    return told
+
+
+def write_python(seed: Path, python: Python, emulation: bool) -> None:
+    """Make the image's venv in `seed`."""
+    venv = seed / PYNQ_VENV
+    packages = venv / f"lib/python{python.version}/site-packages"
+    packages.mkdir(parents=True)
+    (venv / "bin").mkdir()
+    (venv / "pyvenv.cfg").write_text(f"home = {Path(python.program).parent}\n")
+    (venv / "bin/python3").symlink_to(python.program)
+    wanted = PACKAGES | (_EMULATION if emulation else set())
+    for path in python.site.iterdir():
+        if path.name.split(".")[0] in wanted:
+            (packages / path.name).symlink_to(f"/{SITE}/{path.name}")
+    if python.pynq is None:
+        (packages / "pynq").mkdir()
+        (packages / "pynq/__init__.py").write_text('__version__ = "3.0.1"\n')
+    for path in python.pynq.iterdir() if python.pynq else ():
+        name = re.split(r"[.-]", path.name)[0]
+        if name not in _NOT_OF_PYNQ and not (packages / path.name).is_symlink():
+            (packages / path.name).symlink_to(f"/{PYNQ_SITE}/{path.name}")
+
+
+def write_dpu(seed: Path, emulation: str | None) -> None:
+    """Put vart and xir where AMD's images have them.
+
+    Parameters
+    ----------
+    emulation : the board as whose DPU this repository's emulation runs; None for tests/fake_board
+    """
+    site = seed / "usr/lib/python3/site-packages"
+    site.mkdir(parents=True, exist_ok=True)
+    for name in ("vart", "xir"):
+        if emulation is None:
+            shutil.copy(FAKE_BOARD / f"{name}.py", site)
+        else:
+            pace = _PACE.format(board=emulation, package=_EMULATION_NAME)
+            text = _EMULATED.format(name=name, board=emulation, home=_EMULATION_HOME,
+                                    package=_EMULATION_NAME,
+                                    pace=pace if name == "vart" else "")  # fmt: skip
+            (site / f"{name}.py").write_text(text)
+    if emulation is not None:
+        _write_emulation(seed / _EMULATION_HOME)
+
+
+def _write_emulation(home: Path) -> None:
+    package = home / _EMULATION_NAME
+    package.mkdir(parents=True)
+    for path in (ROOT / "dpu").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^(\s*(?:from|import)) dpu\b", rf"\1 {_EMULATION_NAME}", text)
+        (package / path.name).write_text(text, encoding="utf-8")
+    # dpu/latency.py reads the boards' profiles in the folder beside its own.
+    shutil.copytree(ROOT / "board/profiles", home / "board/profiles")

@@ -1,0 +1,185 @@
+"""The ZCU104's sensors as Linux shows them in /sys, as plain files that a test may change.
+
+Laid out as Linux's drivers do it, so that hwmon's readers, libsensors, pynq.pmbus and psutil find
+them. Which chip's channel is which rail is taken from board/profiles/zcu104.toml. The readings at
+the start are those of an idle board in PYNQ's notebook zcu104_pmbus.ipynb (FMC's current is the
+nonsense that it shows without a card); no real board was seen.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from board.profile import RailProfile, load_profile
+
+_RAILS = load_profile("zcu104").rails
+
+# Linux's number of the bus that a chip is on (adapter's name: the channel of the I2C switch).
+_BUSES = {0x43: 4, 0x44: 4, 0x40: 5}
+_ADAPTERS = {4: "i2c-0-mux (chan_id 2)", 5: "i2c-0-mux (chan_id 3)"}
+# mV, mA, µW
+_IDLE = {
+    "12V": (12113, 1159, 14050000), "INT": (851, 4375, 3500000), "1V8": (1804, 328, 562500),
+    "1V2": (1203, 234, 281250), "MGTA": (898, 128, 109375), "3V3": (3304, 625, 2000000),
+    "1V13": (1125, 218, 218750), "5V0": (5000, 0, 0), "FMC": (156, 10187, 31250),
+    "MGTRA": (835, 39, 31250),
+}  # fmt: skip
+_INPUT = (12000, 0, 0)  # channel 1 of an IRPS5401: its own supply, no rail
+_SHUNT_MILLIVOLTS = 3  # in0 of the INA226
+_IDLE_CELSIUS = 45.0
+_DIGITS = 12  # values are written in place, all as long: no reader sees a part
+# Not the machine's own cores, but their number: a program may look at each. 1.2 GHz as the
+# ZCU104's Cortex-A53, kHz.
+_CPU_KHZ = (300000, 400000, 600000, 1200000)
+
+
+def write_sensors(sysfs: Path) -> None:
+    """Write class, bus and devices of the sensors and of the processor's clock into `sysfs`."""
+    chips: dict[tuple[str, int], list[RailProfile]] = {}
+    for rail in _RAILS:
+        chips.setdefault((rail.driver, rail.address), []).append(rail)
+    # hwmon's numbers as the drivers come up: bus 4 first.
+    order = sorted(chips.items(), key=lambda chip: (_BUSES[chip[0][1]], chip[0][1]))
+    for bus, adapter in _ADAPTERS.items():
+        folder = sysfs / f"devices/i2c-{bus}"
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(f"{adapter}\n")
+        _link(sysfs / f"bus/i2c/devices/i2c-{bus}", folder)
+        _link(folder / "subsystem", sysfs / "bus/i2c")
+    for number, ((driver, address), rails) in enumerate(order):
+        device = sysfs / f"devices/i2c-{_BUSES[address]}/{_BUSES[address]}-{address:04x}"
+        hwmon = _hwmon(sysfs, device, "i2c", driver, number)
+        if driver == "irps5401":
+            _write_channel(hwmon, 1, _INPUT)
+        else:
+            _write(hwmon / "in0_input", _SHUNT_MILLIVOLTS)
+        for rail in rails:
+            _write_channel(hwmon, rail.channel, _IDLE[rail.name])
+    ams = _hwmon(sysfs, sysfs / "devices/platform/axi/ffa50000.ams", "platform", "ams", len(order))
+    _write(ams / "temp1_input", round(1000 * _IDLE_CELSIUS))
+    _write_processor(sysfs / "devices/system/cpu")
+
+
+def labels() -> str:
+    """The file of /etc/sensors.d by which libsensors knows the rails' names."""
+    lines = [f'bus "i2c-{bus}" "{adapter}"' for bus, adapter in _ADAPTERS.items()]
+    for driver, address in sorted({(rail.driver, rail.address) for rail in _RAILS}):
+        lines.append(f'chip "{driver}-i2c-{_BUSES[address]}-{address:02x}"')
+        ignored = ("in1", "curr1", "power1") if driver == "irps5401" else ("in0",)
+        lines += [f"    ignore {feature}" for feature in ignored]
+        for rail in _RAILS:
+            if (rail.driver, rail.address) == (driver, address):
+                lines += [f'    label {kind}{rail.channel} "{rail.name}"'
+                          for kind in ("in", "curr", "power")]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+class Sensors:
+    """The sensors of a running board, changed from outside.
+
+    Parameters
+    ----------
+    sysfs : the board's /sys, seen from here
+    """
+
+    def __init__(self, sysfs: Path) -> None:
+        self._sysfs = sysfs
+        self._rails = {rail.name: rail for rail in _RAILS}
+
+    def set_power(self, name: str, watts: float) -> None:
+        """Let a rail show so many W, and the A that go with its present V."""
+        rail = self._rails[name]
+        bus = _BUSES[rail.address]
+        device = self._sysfs / f"devices/i2c-{bus}/{bus}-{rail.address:04x}"
+        (hwmon,) = (device / "hwmon").iterdir()
+        volts = float((hwmon / f"in{rail.channel}_input").read_text()) * 1e-3
+        _write(hwmon / f"curr{rail.channel}_input", round(1000 * watts / volts))
+        _write(hwmon / f"power{rail.channel}_input", round(1e6 * watts))
+
+    def set_temperature(self, celsius: float) -> None:
+        """Let the processor's sensor show so many degrees Celsius."""
+        (hwmon,) = (self._sysfs / "devices/platform/axi/ffa50000.ams/hwmon").iterdir()
+        _write(hwmon / "temp1_input", round(1000 * celsius))
+
+    def remove(self) -> None:
+        """Take all sensors away, as where their drivers are unbound."""
+        for link in (self._sysfs / "class/hwmon").iterdir():
+            hwmon = _target(link)
+            device = hwmon.parent.parent
+            for file in hwmon.glob("*_input"):
+                os.truncate(file, 0)  # who holds it open reads nothing any more
+            driver = device / "driver"
+            (_target(driver) / device.name).unlink()
+            driver.unlink()
+            link.unlink()
+            shutil.rmtree(hwmon.parent)
+
+
+def _hwmon(sysfs: Path, device: Path, bus: str, driver: str, number: int) -> Path:
+    """Make a device that its driver has taken, and its hwmon directory; returns that."""
+    hwmon = device / f"hwmon/hwmon{number}"
+    hwmon.mkdir(parents=True)
+    for folder in (device, hwmon):
+        (folder / "name").write_text(f"{driver}\n")
+    _link(hwmon / "device", device)
+    _link(hwmon / "subsystem", sysfs / "class/hwmon")
+    _link(sysfs / f"class/hwmon/hwmon{number}", hwmon)
+    _link(device / "subsystem", sysfs / f"bus/{bus}")
+    _link(sysfs / f"bus/{bus}/devices/{device.name}", device)
+    taken = sysfs / f"bus/{bus}/drivers/{driver}"
+    _link(taken / device.name, device)
+    _link(device / "driver", taken)
+    return hwmon
+
+
+def _write_channel(hwmon: Path, channel: int, values: tuple[int, int, int]) -> None:
+    for kind, value in zip(("in", "curr", "power"), values, strict=True):
+        _write(hwmon / f"{kind}{channel}_input", value)
+
+
+def _write(path: Path, value: int) -> None:
+    """Write a number in place: who has the file open sees it, and sees all of it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(descriptor, f"{value:<{_DIGITS - 1}}\n".encode(), 0)
+    finally:
+        os.close(descriptor)
+
+
+def _write_processor(cpu: Path) -> None:
+    """Write the governor's files; what else is asked of this folder is the machine's own."""
+    own = Path("/sys/devices/system/cpu")
+    policy = cpu / "cpufreq/policy0"
+    policy.mkdir(parents=True)
+    for name in ("online", "present", "possible", "offline", "kernel_max"):
+        if (own / name).is_file():
+            (cpu / name).write_text((own / name).read_text())
+    values = {
+        "scaling_governor": "performance", "scaling_driver": "cpufreq-dt",
+        "scaling_available_governors": "ondemand performance",
+        "scaling_available_frequencies": " ".join(map(str, _CPU_KHZ)),
+        **dict.fromkeys(("cpuinfo_min_freq", "scaling_min_freq"), str(_CPU_KHZ[0])),
+        **dict.fromkeys(("cpuinfo_max_freq", "scaling_max_freq", "cpuinfo_cur_freq",
+                         "scaling_cur_freq"), str(_CPU_KHZ[-1])),
+    }  # fmt: skip
+    for name, value in values.items():
+        (policy / name).write_text(f"{value}\n")
+    for core in range(os.cpu_count() or 1):
+        _link(cpu / f"cpu{core}/cpufreq", policy)
+        topology = own / f"cpu{core}/topology"
+        (cpu / f"cpu{core}/topology").mkdir()
+        for file in topology.iterdir() if topology.is_dir() else ():
+            (cpu / f"cpu{core}/topology" / file.name).write_text(file.read_text())
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make a relative link, as sysfs has them: it leads right seen from outside the board too."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def _target(link: Path) -> Path:
+    """Where a relative link leads; resolve() would leave the board by /proc's link to its root."""
+    return Path(os.path.normpath(link.parent / link.readlink()))

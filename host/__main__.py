@@ -169,6 +169,35 @@ def compile_(
     print("\n".join(f"  {fact}" for fact in figures["checks"]))
 
 
+@app.command("predict")
+def predict_(
+    network: Annotated[
+        str, typer.Argument(help="a preset, such as densenet-121, or MODULE:FUNCTION")
+    ],
+    shape: Annotated[
+        str, typer.Option("--input", metavar="CxHxW", help="channels, height, width")
+    ] = "3x32x32",
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="tell the speed of so many threads as well")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Predict a PyTorch network's time and energy on a board, without weights, layer by layer."""
+    from dpu.energy import board_watts
+    from dpu.latency import predict
+    from dpu.prediction import prediction_facts, prediction_lines
+    from host.predict import create_operations
+
+    try:
+        operations = create_operations(network, shape)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    found = predict(operations, board)
+    facts = prediction_facts(network, found, board_watts(board), threads or ())
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(prediction_lines(facts)))
+
+
 @app.command()
 def overlay(
     board: Annotated[str, typer.Argument(help="the board, such as zcu104")],
@@ -404,7 +433,7 @@ def _status(error: Exception) -> int | None:
                 "MeasureError", "OverlayError", "ReleaseError", "RemoteError"}:  # fmt: skip
         return FAILED
     wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
-             "CompileUsageError", "DeployUsageError", "OverlayUsageError",
+             "CompileUsageError", "DeployUsageError", "DpuError", "OverlayUsageError",
              "RemoteUsageError",
              "XmodelError"}  # fmt: skip
     return WRONG_USE if names & wrong else None

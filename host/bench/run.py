@@ -38,7 +38,7 @@ from host.bench.rows import (
 )
 from host.bench.subject import Subject
 from host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images
-from host.bench.thesis import NO_DPU, REFERENCE, compare
+from host.bench.thesis import REFERENCE, compare, missing
 
 BATCHES = (8, 32, 128)
 _TRY_SECONDS = 0.5
@@ -303,7 +303,6 @@ class Bench:
     def report(self) -> dict[str, Any]:
         """All figures, for bench.json."""
         rows, subject = self.rows, self._subject
-        measured = any(row.family == DPU and row.kind == MEASURED for row in rows)
         labelled = int((self._images.labels != UNKNOWN).sum())
         return {
             "state": self._state,
@@ -320,7 +319,7 @@ class Bench:
             "rows": [row.as_dict() | {"provenance": row.provenance} for row in rows],
             "thesis": {
                 "reference": REFERENCE,
-                "missing": [] if measured else [NO_DPU],
+                "missing": missing(rows),
                 "comparisons": [comparison.as_dict() for comparison in compare(rows)],
             },
             "notes": subject.notes,

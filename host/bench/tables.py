@@ -113,7 +113,8 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     size = row["model_bytes"]
     joules = row["joules_per_frame"]
     millijoules = {s: None if joules[s] is None else 1e3 * joules[s] for s in _SIDES}
-    return (_name(row), shown(row["watts"]), shown(millijoules), _plain(row["accuracy"], 2),
+    least = "≥ " if row["is_bound"] and joules["value"] else ""
+    return (_name(row), shown(row["watts"]), least + shown(millijoules), _plain(row["accuracy"], 2),
             _plain(row["same_class"], 2), _plain(size and size / 1024, 1),
             _plain(row["memory_mib"], 0))  # fmt: skip
 
@@ -190,8 +191,8 @@ def _watts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _thesis(thesis: Mapping[str, Any]) -> Iterator[str]:
     reference, comparisons = thesis["reference"], thesis["comparisons"]
-    for text in thesis["missing"]:
-        yield from (f"Missing: {text}.", "")
+    yield from (f"- Missing: {text}." for text in thesis["missing"])
+    yield ""
     rows: list[tuple[str, ...]] = []
     missing: dict[str, int] = {}
     for one in comparisons:

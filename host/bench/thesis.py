@@ -15,7 +15,17 @@ from typing import Any
 
 from host.bench.figures import Figure, ratio
 from host.bench.platform import CPU, GPU
-from host.bench.rows import DONE, DPU, NETWORK_ALONE, PREDICTED, WHOLE_FRAME, Row, nothing
+from host.bench.rows import (
+    DONE,
+    DPU,
+    GIVEN,
+    MEASURED,
+    NETWORK_ALONE,
+    PREDICTED,
+    WHOLE_FRAME,
+    Row,
+    nothing,
+)
 
 REFERENCE: dict[str, Any] = {
     "speed_up": 9.0,
@@ -68,6 +78,22 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
     dpus = [row for row in rows if row.family == DPU]
     platforms = [row for row in rows if row.family in (CPU, GPU)]
     return [_comparison(dpu, other) for dpu in dpus for other in platforms]
+
+
+def missing(rows: Sequence[Row]) -> list[str]:
+    """What this machine cannot tell, one line each: a measured DPU, a GPU, watts."""
+    found = []
+    if not any(row.family == DPU and row.kind == MEASURED for row in rows):
+        found.append(NO_DPU)
+    gpus = [row for row in rows if row.family == GPU]
+    if not any(row.latency_ms["p50"]["value"] for row in gpus):
+        reason = gpus[0].reason if gpus else "none was asked for"
+        found.append(f"no GPU was measured: {reason}")
+    here = [row for row in rows if row.family in (CPU, GPU)]
+    if not any(row.watts["value"] and row.power_source != GIVEN for row in here):
+        reason = next((row.power_reason for row in here if row.power_reason), "nothing was timed")
+        found.append(f"no watts were measured here: {reason}")
+    return found
 
 
 def _comparison(dpu: Row, other: Row) -> Comparison:

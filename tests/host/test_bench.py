@@ -10,12 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
@@ -53,6 +53,8 @@ from host.quantise.calibrate import calibrate
 from host.quantise.lower import to_quantised
 from host.quantise.student import Bits, Student
 from host.train import train
+
+psutil: Any = import_module("psutil")  # it comes without types
 
 QUICK = ("onnxruntime-float32", "openvino-int8")
 SHORT = {"limit": 60, "seconds": 0.1, "warm_up": 0.0}
@@ -129,7 +131,7 @@ def test_preprocessing_is_the_applications(demo: Path, files: Path) -> None:
     ours = Preprocessor(read_form(files), channels_last=True)
     rng = np.random.default_rng(0)
     for size in ((28, 28), (480, 640), (61, 57), (20, 90)):
-        image = cv2.blur(rng.integers(0, 256, (*size, 3), np.uint8), (3, 3))
+        image = np.asarray(cv2.blur(rng.integers(0, 256, (*size, 3), np.uint8), (3, 3)), np.uint8)
         target = np.empty((28, 28, 1), np.int8)
         app(image, target)
         assert np.array_equal(ours([image])[0] * 128, target.astype(np.float32)), size

@@ -24,7 +24,7 @@ from host.bench.figures import COVERAGE, Figure, coverage, known_figure, median_
 from host.bench.platform import CPU, EMULATION
 from host.bench.rows import DPU, EMULATED, GIVEN, MEASURED, PREDICTED, Row, give_watts
 from host.bench.subject import BenchUsageError, Subject, load_subject
-from host.bench.thesis import compare
+from host.bench.thesis import compare, missing
 from host.bench.windows import percentile
 from host.check_compiled import dpu_parts
 
@@ -117,6 +117,16 @@ def test_what_is_missing_is_named() -> None:
     assert by_gpu.speed_up.missing == "cuda: absent: no device"
     rows[-1].same_student = False
     assert "another student" in compare(rows)[0].speed_up.missing
+
+
+def test_what_nobody_measured_is_told() -> None:
+    rows = [_row("cpu", CPU, 1, 1, None), _row("emulation-1", EMULATION, 1, 1, 1)]
+    no_dpu, no_gpu, no_watts = missing(rows)
+    assert "no DPU was measured" in no_dpu and "no GPU was measured: none" in no_gpu
+    assert no_watts == "no watts were measured here: no sensor"
+    give_watts(rows[0], 20.0)
+    assert len(missing(rows)) == 3
+    assert missing([_row("g", "gpu", 1, 1, 1), _row("dpu-1", DPU, 1, 1, 1)]) == []
 
 
 def test_the_emulation_is_never_compared_as_a_dpu() -> None:

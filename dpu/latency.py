@@ -197,6 +197,12 @@ class Prediction:
         return self.counts.job_cycles(self.board.parameters) / self._hertz
 
     @property
+    def dpu_fps(self) -> float:
+        """Images per second of all cores, which share the memory; the A53s' part not counted."""
+        cores = self.board.cores
+        return cores * self._hertz / self.counts.job_cycles(self.board.parameters, cores)
+
+    @property
     def cpu_seconds(self) -> float:
         """Of an A53 for one image, before and behind the DPU."""
         given = self.board.parameters

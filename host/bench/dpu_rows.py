@@ -9,19 +9,16 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from dpu.errors import DpuError
-from dpu.latency import board_pace
-from dpu.xir import Graph
+from dpu.latency import Prediction, operations_of_graph, predict
 from host.bench.figures import Figure, exact_figure, known_figure, median_figure
 from host.bench.platform import EMULATION
 from host.bench.rows import DPU, EMULATED, PERCENTILES, PREDICTED, Row
 from host.bench.subject import BenchUsageError, Subject
-from host.check_compiled import dpu_parts
 
 _RUN = "run.json"
 _SINGLE_STREAM, _OFFLINE = "single-stream", "offline"
@@ -129,38 +126,8 @@ def _take_student(row: Row, model: Mapping[str, Any], subject: Subject) -> None:
 # -- the prediction ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a board's DPU is predicted to take.
-
-    Attributes
-    ----------
-    seconds : of one image in one core, the network alone
-    fps : of all cores
-    is_bound : a lower bound of the time and an upper bound of fps, not an estimate
-    by : the rule that it comes from
-    """
-
-    seconds: float
-    fps: float
-    is_bound: bool
-    by: str
-
-
-def predicted(graph: Graph, board: str) -> Prediction:
-    """The only place that knows how `dpu.latency` predicts.
-
-    Raises
-    ------
-    DpuError
-        There is no such board, or the model contradicts itself.
-    """
-    pace = board_pace(board)
-    seconds = sum(pace(part) for part in dpu_parts(graph))
-    if not seconds > 0:
-        raise DpuError("no layer runs on the DPU")
-    by = f"dpu.latency.job_seconds, {pace.cores} cores at {pace.clock_mhz:g} MHz"
-    return Prediction(seconds, pace.cores / seconds, True, by)
+# No network in the published figures has less time on the DPU: below it the model is extrapolated.
+_SHORTEST_FITTED_SECONDS = 0.4e-3
 
 
 def predicted_row(subject: Subject, board: str) -> Row:
@@ -173,18 +140,31 @@ def predicted_row(subject: Subject, board: str) -> Row:
         row.state, row.reason = "absent", f"{subject.path} has no compiled or quantised model"
         return row
     try:
-        found = predicted(subject.compiled, board)
+        found = predict(operations_of_graph(subject.compiled), board)
     except DpuError as error:
         row.state, row.reason = "absent", str(error)
         return row
-    row.by, row.device = found.by, board
-    bound = ", lower bound" if found.is_bound else ""
-    row.title = f"{title}{bound}"
-    # Nothing in it is random: the percentiles are one.
-    row.network_latency_ms = {name: exact_figure(1e3 * found.seconds) for name in PERCENTILES}
-    row.network_fps = exact_figure(found.fps)
-    row.is_bound = found.is_bound
-    if found.is_bound:
-        row.concerns.append("latency is a lower bound and fps an upper one: the array's cycles "
-                            "alone, without preprocessing")  # fmt: skip
+    if not found.works:
+        row.state, row.reason = "absent", "no layer runs on the DPU"
+        return row
+    _take_prediction(row, found)
     return row
+
+
+def _take_prediction(row: Row, found: Prediction) -> None:
+    board, job = found.board, found.job_seconds
+    row.device = board.name
+    row.by = f"dpu.latency.predict, {board.cores} cores at {board.clock_mhz:g} MHz"
+    # Nothing in it is random: the percentiles are one.
+    row.latency_ms = {name: exact_figure(1e3 * found.latency_seconds) for name in PERCENTILES}
+    row.network_latency_ms = {name: exact_figure(1e3 * job) for name in PERCENTILES}
+    row.fps = exact_figure(found.fps())
+    row.network_fps = exact_figure(found.dpu_fps)
+    low, high = found.fps_range()
+    row.concerns.append(
+        f"with pre- and postprocessing of AMD's own programs on the A53; networks left out of the "
+        f"fit lay between {low / found.fps() - 1:+.0%} and {high / found.fps() - 1:+.0%} of its fps"
+    )
+    if job < _SHORTEST_FITTED_SECONDS:
+        row.concerns.append(f"{1e3 * job:.2f} ms on the DPU is shorter than any network it was "
+                            "fitted to: an extrapolation")  # fmt: skip

@@ -17,16 +17,15 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
 from app.measure.figures import percentile as app_percentile
-from dpu.latency import board_pace
+from dpu.latency import operations_of_graph, predict
 from dpu.xir import Graph
-from host.bench.dpu_rows import predicted, predicted_row, read_runs
+from host.bench.dpu_rows import predicted_row, read_runs
 from host.bench.figures import COVERAGE, Figure, coverage, known_figure, median_figure, ratio
 from host.bench.platform import CPU, EMULATION
 from host.bench.rows import DPU, EMULATED, GIVEN, MEASURED, PREDICTED, Row, give_watts
 from host.bench.subject import BenchUsageError, Subject, load_subject
 from host.bench.thesis import compare, missing
 from host.bench.windows import percentile
-from host.check_compiled import dpu_parts
 
 positive = st.floats(1e-3, 1e6)
 
@@ -243,17 +242,19 @@ def test_a_run_must_say_whether_it_is_the_emulation(tmp_path: Path, subject: Sub
 def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> None:
     row = predicted_row(subject, "zcu104")
     graph = Graph.deserialize(repo_root / "app" / "demo" / "model.xmodel")
-    seconds = sum(map(board_pace("zcu104"), dpu_parts(graph)))
-    assert (row.family, row.kind, row.is_bound) == (DPU, PREDICTED, True)
-    assert row.provenance.startswith("predicted, by dpu.latency") and "lower bound" in row.title
-    assert row.network_latency_ms["p99"]["value"] == pytest.approx(1e3 * seconds)
-    assert row.network_fps["value"] == pytest.approx(2 / seconds)
-    assert row.latency_ms["p50"]["value"] is row.fps["value"] is row.watts["value"] is None
-    found = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
-    assert found.kind == PREDICTED and found.stages == "network alone" and found.speed_up.at_most
-    assert found.speed_up.figure["value"] == pytest.approx(1e-3 / seconds)
-    assert "a prediction has no watts" in found.efficiency.missing
-    assert predicted(graph, "zcu104").is_bound
+    found = predict(operations_of_graph(graph))
+    assert (row.family, row.kind, row.is_bound) == (DPU, PREDICTED, False)
+    assert row.provenance.startswith("predicted, by dpu.latency")
+    assert row.network_latency_ms["p99"]["value"] == pytest.approx(1e3 * found.job_seconds)
+    assert row.latency_ms["p50"]["value"] == pytest.approx(1e3 * found.latency_seconds)
+    assert row.network_fps["value"] >= row.fps["value"] > 1 / found.latency_seconds
+    assert row.watts["value"] is None
+    assert any("extrapolation" in concern for concern in row.concerns)
+    compared = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
+    assert compared.kind == PREDICTED and compared.stages == "network alone"
+    assert compared.speed_up.figure["value"] == pytest.approx(1e-3 / found.job_seconds)
+    assert not compared.speed_up.at_most
+    assert "a prediction has no watts" in compared.efficiency.missing
 
 
 figures = st.builds(known_figure, st.none() | positive)

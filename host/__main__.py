@@ -403,6 +403,30 @@ def bench(
     return FAILED if failed or report["state"] != "done" else DONE
 
 
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="what it is made from")] = Path("results"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="OUTPUT.html and OUTPUT.md")
+    ] = Path("results/report"),
+    model: Annotated[
+        Path, typer.Option(help="compiled or quantised .xmodel whose layers are shown")
+    ] = Path("app/demo/model.xmodel"),
+    board: Annotated[str, typer.Option(help="whose DPU is predicted")] = "zcu104",
+    run: Annotated[
+        Path | None, typer.Option(help="a measured run's directory; default: the newest")
+    ] = None,
+    bench_run: Annotated[
+        Path | None, typer.Option("--bench", help="a comparison's directory; default: the newest")
+    ] = None,
+) -> None:
+    """Write one page of everything that was found: it works offline, sorts and prints."""
+    from host.report.sections import Choice, write_report
+
+    written = write_report(Choice(results, model, board, run, bench_run), output)
+    print("\n".join(map(str, written)))
+
+
 def _print_reports(reports: list[Any], as_json: bool) -> int:
     """Print what became of each host; returns the exit status."""
     if as_json:

@@ -77,6 +77,11 @@ def new_figure(width: float = 9.0, height: float = 4.0) -> tuple[Any, Any]:
     return plt.subplots(figsize=(width, height), layout="constrained")
 
 
+def label(text: str) -> str:
+    """Return text for a plot, in which matplotlib finds no formula."""
+    return text.replace("$", "\\$")
+
+
 def as_svg(figure: Any) -> str:
     """Return a figure as an <svg> element, the same text for the same figure; closes it."""
     import matplotlib.pyplot as plt

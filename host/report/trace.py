@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from host.report.content import Plot, Section, Table, as_svg, new_figure
+from host.report.content import Plot, Section, Table, as_svg, label, new_figure
 
 _SAMPLES = 3000  # of the plot: more than the eye sees, less than makes the file heavy
 _STEP_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd")
@@ -71,12 +71,12 @@ def _draw(figures: dict[str, Any], times: list[float], watts: list[float]) -> An
     axes.plot(times, watts, linewidth=0.8, color="black")
     for number, step in enumerate(figures["steps"]):
         colour = _STEP_COLOURS[number % len(_STEP_COLOURS)]
-        label = step["name"] if number < _MOST_MARKED else None
-        axes.axvspan(step["start_s"], step["end_s"], alpha=0.25, color=colour, label=label)
+        name = label(step["name"]) if number < _MOST_MARKED else None
+        axes.axvspan(step["start_s"], step["end_s"], alpha=0.25, color=colour, label=name)
     for number, (when, idle) in enumerate(figures["idle"].items()):
         if idle:
-            label = None if number else "idle"
-            axes.axvspan(idle["start_s"], idle["end_s"], alpha=0.15, color="grey", label=label)
+            name = None if number else "idle"
+            axes.axvspan(idle["start_s"], idle["end_s"], alpha=0.15, color="grey", label=name)
             if idle["watts"] is not None and when == "before":
                 axes.axhline(idle["watts"], linestyle="--", linewidth=0.8, color="grey")
     axes.set_xlabel("s since the start")

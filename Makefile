@@ -10,6 +10,7 @@
 # make deploy BOARD=zcu104 HOST=user@board [MODEL=dir]   put a release onto the board, by SSH and rsync
 # make rollback HOST=user@board          go back to the release before
 # make measure BOARD=zcu104 HOST=user@board [MODEL=dir]  latency, speed, watts and energy, into results/
+# make report  results/report.html: the study, the comparison, the DPU's layers, a measured run
 # make setup   only set up; make clean removes .venv and results/
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
@@ -22,7 +23,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure clean
+.PHONY: help setup demo test test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
 .DELETE_ON_ERROR:
 
 help:
@@ -109,6 +110,9 @@ rollback: $(VENV)/all.stamp
 measure: $(VENV)/all.stamp
 	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
 	@$(BIN)/python -m host measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
+
+report: $(VENV)/all.stamp
+	@$(BIN)/python -m host report $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BOARD_VENV) results build ./*.egg-info

@@ -27,6 +27,8 @@ HOST = [
 ]
 # Run beside our own quantiser, for comparison.
 PEERS = ["brevitas>=0.13.4"]
+# What host/published_networks.py is compared with, layer by layer.
+ZOO = ["torchvision>=0.23", "timm>=1.0"]
 TEST = ["pytest>=8.0", "hypothesis>=6.100", "playwright>=1.45"]
 LINT = ["ruff>=0.15", "mypy>=1.15", "types-protobuf"]
 
@@ -43,7 +45,8 @@ setup(
             "web/static/*",
             "web/static/uplot/*",
         ],
-        "host": ["study.toml"],
+        "dpu": ["fitted/*.toml"],
+        "host": ["study.toml", "zcu104_published.csv"],
     },
     python_requires=">=3.10",
     install_requires=BOARD,
@@ -52,6 +55,7 @@ setup(
         "pc": PC,
         "host": HOST,
         "peers": PEERS,
+        "zoo": ZOO,
         "test": TEST,
         "lint": LINT,
     },

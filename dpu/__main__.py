@@ -1,4 +1,4 @@
-"""Command line of the emulation: `python -m dpu inspect | diff | run | shim`."""
+"""Command line of the emulation: `python -m dpu inspect | diff | run | predict | shim`."""
 
 from __future__ import annotations
 
@@ -181,6 +181,20 @@ def _write(path: Path, content: bytes | memoryview) -> bool:
     return True
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from dpu import prediction
+    from dpu.energy import board_watts
+    from dpu.latency import predict
+
+    found = predict(prediction.operations_from(options.model), options.board)
+    facts = prediction.prediction_facts(
+        options.model, found, board_watts(options.board), options.threads
+    )
+    print(json.dumps(facts, indent=2) if options.json else
+          "\n".join(prediction.prediction_lines(facts)))  # fmt: skip
+    return DONE
+
+
 def _shim(options: argparse.Namespace) -> int:
     from dpu import latency, shim, vart
 
@@ -217,10 +231,11 @@ def _parser() -> argparse.ArgumentParser:
         description="The DPU in pure software: look into .xmodel files and run them, bit for bit.",
         epilog="Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use).",
     )
-    commands = parser.add_subparsers(required=True, metavar="inspect | diff | run | shim")
+    commands = parser.add_subparsers(required=True, metavar="inspect | diff | run | predict | shim")
     _add_inspect(commands)
     _add_diff(commands)
     _add_run(commands)
+    _add_predict(commands)
     _add_shim(commands)
     return parser
 
@@ -298,6 +313,34 @@ def _add_run(commands: Any) -> None:
     run.set_defaults(command=_run)
 
 
+def _add_predict(commands: Any) -> None:
+    predict = commands.add_parser(
+        "predict", help="time and energy of a network on a board, layer by layer"
+    )
+    predict.add_argument(
+        "model",
+        metavar="X.xmodel | MODULE:FUNCTION",
+        help="quantised or compiled; or a function that returns dpu.operations",
+    )
+    predict.add_argument("--board", default="zcu104", help="by its profile; default: zcu104")
+    predict.add_argument(
+        "--threads",
+        nargs="+",
+        type=_count,
+        default=[],
+        metavar="N",
+        help="tell the speed of so many threads as well; one and as many as help are told always",
+    )
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.set_defaults(command=_predict)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads")
+    return int(text)
+
+
 def _add_shim(commands: Any) -> None:
     shim = commands.add_parser(
         "shim", help="run an unmodified VART script on the emulation of vart and xir"
@@ -305,8 +348,7 @@ def _add_shim(commands: Any) -> None:
     shim.add_argument(
         "--realtime",
         metavar="BOARD",
-        help="let each job take what dpu/latency.py predicts for the board, such as zcu104: a "
-        "lower bound, not measured",
+        help="let each job take what `predict` predicts for the board's core, such as zcu104",
     )
     _add_plugin(shim)
     shim.add_argument("script", metavar="SCRIPT")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dpu import cpu_ops, fix_ops, latency
+from dpu import cpu_ops, cycles, fix_ops
 from dpu.compile import on_cpu
 from dpu.errors import DpuError, contradictions
 from dpu.layers import Layer, fix_point_of, layers_of
@@ -18,7 +18,7 @@ def describe(path: Path) -> dict[str, Any]:
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
     (a multiplication and an addition are two). Cycles are those of one core
-    and lower bounds (dpu/latency.py), MACs are per image.
+    and lower bounds (dpu/cycles.py), MACs are per image.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
         "parameters": sum(_elements(op) for op in order if op.get_type().startswith("const")),
         "subgraphs": [_subgraph(child) for child in children],
         "left_to_cpu": {} if children else _left_to_cpu(graph),
-        "cycles_are": "lower bounds for one core by the rules of dpu/latency.py, not measured",
+        "cycles_are": "lower bounds for one core by the rules of dpu/cycles.py, not measured",
         "layers": _layers(layers_of(graph)),
         "ops": [_op(op) for op in order],
         "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),
@@ -89,10 +89,10 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "bias_shift": layer.bias_shift,
         "macs": layer.macs,
         "parameters": layer.parameters,
-        "work_on_array": latency.work_on_array(layer),
-        "array_cycles": latency.array_cycles(layer),
-        "memory_cycles": latency.memory_cycles(layer),
-        "cycles": latency.cycles(layer),
+        "work_on_array": cycles.work_on_array(layer),
+        "array_cycles": cycles.array_cycles(layer),
+        "memory_cycles": cycles.memory_cycles(layer),
+        "cycles": cycles.cycles(layer),
     }
 
 

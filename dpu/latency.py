@@ -1,26 +1,48 @@
-"""How long the DPU's array needs at least: a lower bound, not a model fitted to measurements.
+"""How long a network takes on a board's DPU: a model of few physical parameters, fitted.
 
-Counted are the cycles in which the array of one B4096 core computes, with the idle lanes that
-its shape costs, and the cycles in which the parameters come from memory; the slower of the two
-is taken. Feature maps that go to memory and back, instructions and everything that is not hidden
-behind the array come on top, so a real run takes longer. Rules that were not seen in a compiled
-file are assumptions and say so.
+For each layer the time is that of the slower of two units that work side by side, and a start:
 
-The emulation's runners pace themselves by it (`board_pace`), as fast as no real board is.
+    computing = array_slack * cycles                       (dpu/cycles.py, idle lanes included)
+    moving    = transfer_cycles * LOADs and SAVEs + bytes / 32         (dpu/traffic.py)
+    layer     = max(computing, moving) + layer_cycles
+
+`PORT_BYTES_PER_CYCLE` is the ports' width. Where both cores work they share it: a core's bytes
+take 1 + u times as long, u being the part of the time in which the other one moves bytes. Around
+a job the A53 prepares the image and takes the result:
+
+    cpu = frame_us + pixel_ns * values of the input
+
+One thread does both in turn. Many threads keep all cores busy, or else the A53s are what binds.
+
+The five parameters are fitted by `python -m host.fit_latency` to the speed that AMD published for
+image classifiers (Vitis AI 2.5), end to end, and stand in `dpu/fitted/<board>.toml` with the
+error on families of networks that were left out. Nothing here was measured by this project: a
+prediction is as good as those errors. What the published figures cannot tell is left out: a
+job's own overhead (the fit gives it no more than a few microseconds beside `layer_cycles` and
+`frame_us`), CPU ops within a network, and post-processing beyond a classifier's.
+
+The emulation's runners pace themselves by it (`board_pace`).
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from dpu import fix_ops
+import numpy as np
+
+from dpu.arithmetic import Array
+from dpu.cycles import PORT_BYTES_PER_CYCLE
 from dpu.errors import DpuError, contradictions
-from dpu.layers import CONVOLUTIONS, Layer, layers_of
-from dpu.limits import CHANNEL_PARALLEL as CHANNELS
-from dpu.xir import Subgraph
+from dpu.layers import layers_of
+from dpu.operations import Operation, operations_of
+from dpu.traffic import Work, works
+from dpu.xir import Graph, Subgraph
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,158 +51,250 @@ else:
 
 # The boards' profiles are read as files: dpu/ imports nothing of board/.
 PROFILES = Path(__file__).resolve().parent.parent / "board" / "profiles"
-
-OPERATIONS_PER_CYCLE = 4096
-"""Of a B4096's array: 8 pixels x 16 input channels x 16 output channels x 2 (Xilinx PG338)."""
-
-PIXELS = 8
-"""Output rows that the array computes at once (PG338's pixel parallelism)."""
-
-AUGMENTED_CHANNELS = CHANNELS // 2
-"""Most input channels for which a compiler is assumed to use channel augmentation, where the
-file does not say it: beyond them not even two columns of the kernel fit the 16 channels."""
-
-ALU_PIXELS = 4
-"""Output rows that pools compute at once: the padding in the pools of AMD's compiled files."""
-
-ALU_BYTES_PER_CYCLE = ALU_PIXELS * CHANNELS
-"""int8 values that pools, sums, products, concats and depthwise convolutions take per cycle: an
-assumption, `ALU_PIXELS` rows of `CHANNELS` channels."""
-
-PORT_BYTES_PER_CYCLE = 32
-"""Bytes that a core reads from memory per cycle at most: two data ports of 128 bits (PG338)."""
-
-ON_CPU = ("softmax", "sigmoid", "tanh", "transpose")
-"""Kinds that a compiler is assumed to leave to the CPU; a compiled file tells."""
+FITTED = Path(__file__).resolve().parent / "fitted"
 
 
-def conv_work(
-    out_h: int, out_w: int, out_c: int, k_h: int, k_w: int, in_c: int, augmented: bool = False
-) -> int:
-    """Operations of a convolution on the array, idle lanes included (`workload_on_arch`).
+@dataclass(frozen=True)
+class Parameters:
+    """What is fitted.
 
-    ``pad8(out_h) * out_w * pad16(out_c) * (2 * k_h * k_w * pad16(in_c) + 1)``; with channel
-    augmentation ``k_w`` and ``in_c`` are padded together: ``2 * k_h * pad16(k_w * in_c) + 1``.
-    Source: equal to the attribute of all 24 convolutions of AMD's compiled MNIST and
-    PointPillars models. It is the height that is padded to 8, which square outputs do not tell.
+    Attributes
+    ----------
+    array_slack : how much longer the array takes than by `dpu.cycles`
+    transfer_cycles : of each LOAD and SAVE, beside its bytes
+    layer_cycles : of each layer: its first transfers and its last ones, which hide behind nothing
+    pixel_ns : of the A53, for each value of the input (resizing, mean, scale, int8)
+    frame_us : of the A53, for each frame (starting the job, softmax and top 5)
     """
-    depth = k_h * (_pad(k_w * in_c, CHANNELS) if augmented else k_w * _pad(in_c, CHANNELS))
-    return _pad(out_h, PIXELS) * out_w * _pad(out_c, CHANNELS) * (2 * depth + 1)
+
+    array_slack: float
+    transfer_cycles: float
+    layer_cycles: float
+    pixel_ns: float
+    frame_us: float
 
 
-def transposed_conv_work(
-    out_h: int, out_w: int, out_c: int, k_h: int, k_w: int, in_c: int, stride_h: int, stride_w: int
-) -> int:
-    """Operations of a transposed convolution: one convolution for each of its phases.
+@dataclass(frozen=True)
+class Board:
+    """What a prediction needs to know of a board.
 
-    Source: equal to the attribute of PointPillars' three, whose kernels are as large as their
-    strides; that other kernels are rounded up to whole strides is an assumption.
+    Attributes
+    ----------
+    clock_mhz, cores : of its DPU
+    cpus : of its processor
+    parameters : fitted to it
+    error : of networks that were left out of the fit, published time / predicted time: "low" and
+        "high" of one thread and of many, as `[one, many]`
     """
-    phase = conv_work(
-        math.ceil(out_h / stride_h),
-        math.ceil(out_w / stride_w),
-        out_c,
-        math.ceil(k_h / stride_h),
-        math.ceil(k_w / stride_w),
-        in_c,
-    )
-    return stride_h * stride_w * phase
+
+    name: str
+    clock_mhz: float
+    cores: int
+    cpus: int
+    parameters: Parameters
+    error: dict[str, list[float]]
 
 
-def pool_work(out_h: int, out_w: int, channels: int, k_h: int, k_w: int) -> int:
-    """Operations of a pool: ``pad4(out_h) * out_w * pad16(channels) * k_h * k_w``.
+@dataclass(frozen=True)
+class LayerTime:
+    """A layer's time on one core that works alone.
 
-    Source: equal to the attribute of the three max pools of AMD's files. Average pools and
-    depthwise convolutions carry none there and are assumed to follow the same rule.
+    Attributes
+    ----------
+    seconds : all of it
+    computing, parameters, maps, start : seconds that the array needs, that moving parameters and
+        maps takes, and that nothing hides; the first overlaps with the two after it
     """
-    return _pad(out_h, ALU_PIXELS) * out_w * _pad(channels, CHANNELS) * k_h * k_w
+
+    work: Work
+    seconds: float
+    computing: float
+    parameters: float
+    maps: float
+    start: float
+
+    @property
+    def bound(self) -> str:
+        """What decides the layer's time: "array", "parameters", "maps" or "start"."""
+        moving = self.parameters + self.maps
+        if self.start > max(self.computing, moving):
+            return "start"
+        if self.computing >= moving:
+            return "array"
+        return "parameters" if self.parameters >= self.maps else "maps"
 
 
-def _pad(size: int, lanes: int) -> int:
-    return -(-size // lanes) * lanes
+class Counts:
+    """A network's work as arrays with a value for each layer, so that times are quick."""
+
+    def __init__(self, work: Iterable[Work]) -> None:
+        rows = [
+            (w.cycles, w.parameter_loads, w.parameter_bytes, w.map_transfers,
+             w.loaded_bytes + w.stored_bytes)
+            for w in work
+        ]  # fmt: skip
+        table = np.array(rows, np.float64).reshape(-1, 5)
+        self.cycles, self.loads, self.parameter_bytes, self.transfers, self.map_bytes = table.T
+
+    def layer_cycles(self, given: Parameters, slower: float = 1.0) -> Array:
+        """Cycles of each layer, with bytes that take `slower` times as long as alone."""
+        return np.asarray(
+            np.maximum(
+                given.array_slack * self.cycles,
+                self.parameter_cycles(given, slower) + self.map_cycles(given, slower),
+            )
+            + given.layer_cycles
+        )
+
+    def parameter_cycles(self, given: Parameters, slower: float = 1.0) -> Array:
+        """Cycles in which each layer's parameters are loaded."""
+        moved = self.parameter_bytes * (slower / PORT_BYTES_PER_CYCLE)
+        return np.asarray(given.transfer_cycles * self.loads + moved)
+
+    def map_cycles(self, given: Parameters, slower: float = 1.0) -> Array:
+        """Cycles in which each layer's maps are loaded and saved."""
+        moved = self.map_bytes * (slower / PORT_BYTES_PER_CYCLE)
+        return np.asarray(given.transfer_cycles * self.transfers + moved)
+
+    def job_cycles(self, given: Parameters, cores: int = 1) -> float:
+        """Cycles of one job while so many cores work on jobs of this network.
+
+        The cores' shares of the time in which they move bytes and the time itself depend on each
+        other; three rounds bring the time within 0.2 % of where it stays.
+        """
+        alone = float(self.layer_cycles(given).sum())
+        moving = float((self.parameter_bytes + self.map_bytes).sum()) / PORT_BYTES_PER_CYCLE
+        total = alone
+        for _ in range(3 if cores > 1 and alone else 0):
+            share = min(1.0, moving / total)
+            total = float(self.layer_cycles(given, 1 + (cores - 1) * share).sum())
+        return total
 
 
-def work_on_array(layer: Layer) -> int | None:
-    """Operations of a layer with idle lanes: the op's own `workload_on_arch`, else by rule.
+@dataclass(frozen=True)
+class Prediction:
+    """What a network is predicted to take on a board.
 
-    None for what neither the array nor the pools compute.
+    Attributes
+    ----------
+    board : on which
+    operations : the network's, those of the CPU included
+    works : what a core does for each operation of the DPU
     """
-    if layer.op.has_attr("workload_on_arch"):
-        return int(layer.op.get_attr("workload_on_arch"))
-    return work_by_rule(layer)
+
+    board: Board
+    operations: list[Operation]
+    works: list[Work]
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The works as arrays."""
+        return Counts(self.works)
+
+    @property
+    def job_seconds(self) -> float:
+        """Of the DPU for one image, on one core that works alone."""
+        return self.counts.job_cycles(self.board.parameters) / self._hertz
+
+    @property
+    def dpu_fps(self) -> float:
+        """Images per second of all cores, which share the memory; the A53s' part not counted."""
+        cores = self.board.cores
+        return cores * self._hertz / self.counts.job_cycles(self.board.parameters, cores)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of an A53 for one image, before and behind the DPU."""
+        given = self.board.parameters
+        values = sum(math.prod(o.output) for o in self.operations if o.kind == "input")
+        return 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * values
+
+    @property
+    def latency_seconds(self) -> float:
+        """Of one image, end to end, with one thread."""
+        return self.job_seconds + self.cpu_seconds
+
+    def fps(self, threads: int | None = None) -> float:
+        """Frames per second, end to end, with so many threads; None: as many as help.
+
+        One thread prepares, waits for its core and takes the result, in turn. With more, what
+        binds first: the threads, the cores (which then share the memory), or the A53s.
+        """
+        board, cpu = self.board, self.cpu_seconds
+        if threads == 1:
+            return 1 / self.latency_seconds
+        busy = board.cores if threads is None else min(board.cores, threads)
+        job = self.counts.job_cycles(board.parameters, busy) / self._hertz
+        limits = [board.cpus / cpu]
+        if job:
+            limits.append(busy / job)
+        if threads is not None:
+            limits.append(threads / (job + cpu))
+        return min(limits)
+
+    def fps_range(self, threads: int | None = None) -> tuple[float, float]:
+        """Lowest and highest `fps` by the errors of the networks left out of the fit.
+
+        The widest of them, so that all of them lie within: it is no confidence interval.
+        """
+        found, column = self.fps(threads), 0 if threads == 1 else 1
+        return found / self.board.error["high"][column], found / self.board.error["low"][column]
+
+    def layers(self) -> list[LayerTime]:
+        """Each layer of the DPU with its time and what binds it."""
+        counts, given, hertz = self.counts, self.board.parameters, self._hertz
+        columns = (
+            counts.layer_cycles(given),
+            given.array_slack * counts.cycles,
+            counts.parameter_cycles(given),
+            counts.map_cycles(given),
+            np.full(len(self.works), given.layer_cycles),
+        )
+        rows = (np.stack(columns, 1) / hertz).tolist()
+        return [LayerTime(work, *row) for work, row in zip(self.works, rows, strict=True)]
+
+    @property
+    def left_to_cpu(self) -> list[Operation]:
+        """Operations that the CPU computes and that no figure here contains."""
+        return [o for o in self.operations if not o.on_dpu and o.kind != "input"]
+
+    @property
+    def _hertz(self) -> float:
+        return self.board.clock_mhz * 1e6
 
 
-def work_by_rule(layer: Layer) -> int | None:
-    """As `work_on_array`, without regard to the op's attribute."""
-    if layer.kind == "inner-product" and layer.weights is not None:
-        outputs, *inputs = layer.weights.get_output_tensor().dims
-        return conv_work(1, 1, outputs, 1, 1, math.prod(inputs))
-    if len(layer.dims) != 4 or not layer.sources:
-        return None
-    _, out_h, out_w, out_c = layer.dims
-    k_w, k_h = layer.kernel or [1, 1]
-    if "pool" in layer.kind or (layer.kind in CONVOLUTIONS and "depthwise" in layer.kind):
-        return pool_work(out_h, out_w, out_c, k_h, k_w)
-    if layer.kind not in CONVOLUTIONS or layer.weights is None:
-        return None
-    in_c = layer.weights.get_output_tensor().dims[3]
-    if layer.kind == "conv2d":
-        return conv_work(out_h, out_w, out_c, k_h, k_w, in_c, _augmented(layer, in_c))
-    stride_w, stride_h = layer.stride
-    return transposed_conv_work(out_h, out_w, out_c, k_h, k_w, in_c, stride_h, stride_w)
+def predict(operations: list[Operation], board: str | Board = "zcu104") -> Prediction:
+    """Predict a network that is given as operations; a DenseNet-121 takes a few milliseconds.
 
-
-def _augmented(layer: Layer, in_c: int) -> bool:
-    if layer.op.has_attr("workload_on_arch"):  # AMD's compiler wrote the op and says it
-        return layer.op.has_attr("channel_augmentation")
-    return in_c <= AUGMENTED_CHANNELS
-
-
-def runs_on_dpu(layer: Layer) -> bool:
-    """Whether the DPU computes the layer: as the file says, else by kind."""
-    if layer.kind == "input":
-        return False
-    if layer.device is not None:
-        return layer.device == "DPU"
-    pool = layer.kind in ("maxpool2d", "avgpool2d")
-    return (pool or f"{layer.kind}-fix" in fix_ops.OPS) and layer.kind not in ON_CPU
-
-
-def array_cycles(layer: Layer) -> float | None:
-    """Least cycles that one core computes on a layer; None for what the DPU does not compute.
-
-    ``work_on_array / 4096`` for convolutions; other layers take `ALU_BYTES_PER_CYCLE`: pools and
-    depthwise convolutions all values under their windows, the rest their inputs once.
+    Raises
+    ------
+    DpuError
+        The board is unknown, or nothing is fitted to it.
     """
-    if not runs_on_dpu(layer):
-        return None
-    work = work_on_array(layer)
-    if work is not None:
-        alu = "pool" in layer.kind or "depthwise" in layer.kind
-        return work / (ALU_BYTES_PER_CYCLE if alu else OPERATIONS_PER_CYCLE)
-    if layer.kind in ("reshape", "flatten", "squeeze", "identity"):
-        return 0.0  # the same bytes under another shape
-    return sum(math.prod(source.dims) for source in layer.sources) / ALU_BYTES_PER_CYCLE
+    known = board if isinstance(board, Board) else read_board(board)
+    return Prediction(known, operations, works(operations))
 
 
-def memory_cycles(layer: Layer) -> float | None:
-    """Least cycles in which the layer's parameters, one byte each, come from memory."""
-    return layer.parameters / PORT_BYTES_PER_CYCLE if runs_on_dpu(layer) else None
+def operations_of_graph(graph: Graph) -> list[Operation]:
+    """The operations of an .xmodel; a quantised one's are shared out as by the compiler here.
+
+    Raises
+    ------
+    XmodelError
+        The model contradicts itself, or cannot be compiled.
+    """
+    from dpu.compile import on_cpu
+
+    compiled = graph.get_root_subgraph().toposort_child_subgraph()
+    return operations_of(layers_of(graph), () if compiled else on_cpu(graph))
 
 
-def cycles(layer: Layer) -> float | None:
-    """The slower of `array_cycles` and `memory_cycles`: a lower bound for one core."""
-    computing, loading = array_cycles(layer), memory_cycles(layer)
-    return None if computing is None or loading is None else max(computing, loading)
-
-
-def job_seconds(subgraph: Subgraph, clock_mhz: float) -> float:
-    """Least seconds that one core takes for one job of a DPU subgraph: its layers' `cycles`.
+def job_seconds(subgraph: Subgraph, board: Board) -> float:
+    """Predicted seconds of one core, alone, for one job of a DPU subgraph.
 
     Parameters
     ----------
-    subgraph : of a compiled file, with the device DPU
-    clock_mhz : clock of the core's array
+    subgraph : of a compiled file; one of the CPU takes 0
 
     Raises
     ------
@@ -189,25 +303,28 @@ def job_seconds(subgraph: Subgraph, clock_mhz: float) -> float:
     """
     with contradictions(subgraph.get_name()):
         layers = layers_of(subgraph.get_graph())
-        own = (cycles(layer) for layer in layers if subgraph.has_op(layer.op))
-        return sum(count for count in own if count is not None) / (clock_mhz * 1e6)
+        others = {layer.name for layer in layers if not subgraph.has_op(layer.op)}
+        return predict(operations_of(layers, others), board).job_seconds
 
 
 @dataclass(frozen=True)
 class BoardPace:
-    """The time of jobs on a board, for `dpu.vart.set_pace`: `job_seconds` at its clock.
+    """The time of jobs on a board, for `dpu.vart.set_pace`: `job_seconds`.
 
-    Attributes
-    ----------
-    clock_mhz : clock of a core's array
-    cores : cores of its DPU
+    It is the time of a core that works alone. Two cores that share the memory are predicted to be
+    slower, by 1 % (YOLO v3) to 23 % (a small ResNet; `Prediction.fps`), which the emulation does
+    not show.
     """
 
-    clock_mhz: float
-    cores: int
+    board: Board
+
+    @property
+    def cores(self) -> int:
+        """Cores of the board's DPU."""
+        return self.board.cores
 
     def __call__(self, subgraph: Subgraph) -> float:
-        return job_seconds(subgraph, self.clock_mhz)
+        return job_seconds(subgraph, self.board)
 
 
 def board_pace(board: str) -> BoardPace:
@@ -216,17 +333,71 @@ def board_pace(board: str) -> BoardPace:
     Raises
     ------
     DpuError
-        There is none of that name, or its profile does not tell clock and cores.
+        As `read_board`.
+    """
+    return BoardPace(read_board(board))
+
+
+def read_board(board: str, fitted: bool = True) -> Board:
+    """A board by its profile's file name, such as "zcu104", with what is fitted to it.
+
+    Parameters
+    ----------
+    fitted : False: with neither, for the fit itself
+
+    Raises
+    ------
+    DpuError
+        There is none of that name, its profile does not tell clock and cores, or nothing is
+        fitted to it.
+    """
+    profile, path = profile_of(board), PROFILES / f"{board}.toml"
+    try:
+        clock, cores = float(profile["dpu"]["clock_mhz"]), int(profile["dpu"]["cores"])
+        cpus = int(profile["cpu"]["cores"])
+    except (LookupError, TypeError, ValueError) as error:
+        told = "dpu.clock_mhz, dpu.cores and cpu.cores"
+        raise DpuError(f"{path}: does not tell {told}: {error!r}") from error
+    if not (0 < clock < math.inf and cores >= 1 and cpus >= 1):
+        raise DpuError(f"{path}: {cores} cores at {clock} MHz and {cpus} CPUs are no board")
+    parameters, errors = _fitted(board) if fitted else (_NONE, {})
+    return Board(board, clock, cores, cpus, parameters, errors)
+
+
+_NONE = Parameters(1.0, 0.0, 0.0, 0.0, 0.0)
+"""Nothing but what the shapes tell."""
+
+
+def _fitted(board: str) -> tuple[Parameters, dict[str, list[float]]]:
+    path = FITTED / f"{board}.toml"
+    if not path.exists():
+        raise DpuError(f"nothing is fitted to the board {board!r} ({path.name})")
+    try:
+        found = _read(path)
+        given = {field.name: float(found["parameters"][field.name]) for field in fields(Parameters)}
+        errors = {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")}
+    except (LookupError, OSError, TypeError, ValueError) as error:
+        raise DpuError(f"{path}: {error!r}") from error
+    return Parameters(**given), errors
+
+
+def profile_of(board: str) -> dict[str, Any]:
+    """What a board's profile tells, by its file name.
+
+    Raises
+    ------
+    DpuError
+        There is none of that name, or it cannot be read.
     """
     known = sorted(path.stem for path in PROFILES.glob("*.toml"))
     if board not in known:
         raise DpuError(f"no board {board!r}; there are {', '.join(known)}")
     path = PROFILES / f"{board}.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))["dpu"]
-        pace = BoardPace(float(table["clock_mhz"]), int(table["cores"]))
-    except (LookupError, OSError, TypeError, ValueError) as error:
-        raise DpuError(f"{path}: does not tell dpu.clock_mhz and dpu.cores: {error!r}") from error
-    if not (0 < pace.clock_mhz < math.inf and pace.cores >= 1):
-        raise DpuError(f"{path}: {pace.cores} cores at {pace.clock_mhz} MHz are no DPU")
-    return pace
+        return _read(path)
+    except (OSError, ValueError) as error:
+        raise DpuError(f"{path}: {error!r}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))

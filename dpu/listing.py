@@ -19,7 +19,7 @@ MAX_ROWS, MAX_PARTS = 5000, 100
 NOTE = (
     "array cycles: in which one core computes; load cycles: in which the parameters come from "
     "memory;\narray share: the slower of the two, as a part of their sum. All are lower bounds "
-    "that follow\nfrom the core's shape, not measurements; dpu/latency.py tells which rules are "
+    "that follow\nfrom the core's shape, not measurements; dpu/cycles.py tells which rules are "
     "assumptions."
 )
 """What the table's cycles are, on lines that fit a terminal."""

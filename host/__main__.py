@@ -169,6 +169,35 @@ def compile_(
     print("\n".join(f"  {fact}" for fact in figures["checks"]))
 
 
+@app.command("predict")
+def predict_(
+    network: Annotated[
+        str, typer.Argument(help="a preset, such as densenet-121, or MODULE:FUNCTION")
+    ],
+    shape: Annotated[
+        str, typer.Option("--input", metavar="CxHxW", help="channels, height, width")
+    ] = "3x32x32",
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="tell the speed of so many threads as well")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Predict a PyTorch network's time and energy on a board, without weights, layer by layer."""
+    from dpu.energy import board_watts
+    from dpu.latency import predict
+    from dpu.prediction import prediction_facts, prediction_lines
+    from host.predict import create_operations
+
+    try:
+        operations = create_operations(network, shape)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    found = predict(operations, board)
+    facts = prediction_facts(network, found, board_watts(board), threads or ())
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(prediction_lines(facts)))
+
+
 @app.command()
 def overlay(
     board: Annotated[str, typer.Argument(help="the board, such as zcu104")],
@@ -332,6 +361,72 @@ def _finish_measurement(
     return DONE
 
 
+@app.command()
+def bench(
+    model: Annotated[
+        Path, typer.Argument(help="a quantised run's directory, or a model directory")
+    ],
+    platforms: Annotated[
+        list[str] | None, typer.Option("--platform", help="only this one; repeatable")
+    ] = None,
+    dpu: Annotated[
+        list[Path] | None, typer.Option(help="a run of `host measure`; repeatable")
+    ] = None,
+    board: Annotated[str, typer.Option(help="whose DPU is predicted without --dpu")] = "zcu104",
+    images: Annotated[
+        str,
+        typer.Option(help="directory, CLASS/IMAGE in it is labelled; or: dataset, the run's own"),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=0, help="most images; 0: all")] = 1000,
+    repetitions: Annotated[int, typer.Option(min=1, help="each goes through all platforms")] = 6,
+    seconds: Annotated[float, typer.Option(min=0.05, help="of each window")] = 3.0,
+    warm_up: Annotated[float, typer.Option(min=0, help="seconds before each window")] = 1.0,
+    threads: Annotated[int, typer.Option(min=0, help="of each framework; 0: every CPU")] = 0,
+    watts: Annotated[
+        list[str] | None, typer.Option(metavar="ROW=W", help="what your own meter says; repeatable")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory; default: results/bench/TIME")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
+) -> int:
+    """Compare one student on CPU, GPU and DPU: latency, speed, watts, accuracy."""
+    from host.bench.command import Choice
+    from host.bench.command import bench as run
+
+    choice = Choice(tuple(platforms or ()), tuple(dpu or ()), board, images, limit, repetitions,
+                    seconds, warm_up, threads, tuple(watts or ()))  # fmt: skip
+    report, folder, text = run(model, choice, output, _tell)
+    print(json.dumps(report, indent=2) if as_json else text)
+    _tell(f"written to {folder}")
+    failed = any(row["state"] == "failed" for row in report["rows"])
+    return FAILED if failed or report["state"] != "done" else DONE
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="what it is made from")] = Path("results"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="OUTPUT.html and OUTPUT.md")
+    ] = Path("results/report"),
+    model: Annotated[
+        Path, typer.Option(help="compiled or quantised .xmodel whose layers are shown")
+    ] = Path("app/demo/model.xmodel"),
+    board: Annotated[str, typer.Option(help="whose DPU is predicted")] = "zcu104",
+    run: Annotated[
+        Path | None, typer.Option(help="a measured run's directory; default: the newest")
+    ] = None,
+    bench_run: Annotated[
+        Path | None, typer.Option("--bench", help="a comparison's directory; default: the newest")
+    ] = None,
+) -> None:
+    """Write one page of everything that was found: it works offline, sorts and prints."""
+    from host.report.sections import Choice, write_report
+
+    written = write_report(Choice(results, model, board, run, bench_run), output)
+    print("\n".join(map(str, written)))
+
+
 def _print_reports(reports: list[Any], as_json: bool) -> int:
     """Print what became of each host; returns the exit status."""
     if as_json:
@@ -403,9 +498,9 @@ def _status(error: Exception) -> int | None:
     if names & {"Abort", "CompileError", "DeployError", "ExportError", "Interrupted", "OSError",
                 "MeasureError", "OverlayError", "ReleaseError", "RemoteError"}:  # fmt: skip
         return FAILED
-    wrong = {"ClickException", "ConfigError", "DataError", "CheckpointError", "UnsupportedOp",
-             "CompileUsageError", "DeployUsageError", "OverlayUsageError",
-             "RemoteUsageError",
+    wrong = {"BenchUsageError", "ClickException", "ConfigError", "DataError", "CheckpointError",
+             "UnsupportedOp", "CompileUsageError", "DeployUsageError", "DpuError",
+             "OverlayUsageError", "RemoteUsageError", "ReportError", "ExploreError",
              "XmodelError"}  # fmt: skip
     return WRONG_USE if names & wrong else None
 

@@ -6,6 +6,10 @@
 Scales are the fix points' powers of two, zero points 0, so that runtimes take their int8 kernels.
 It is the student's function but for ties: ONNX rounds halves to even, the DPU up. Where exact
 logits are wanted, run the .xmodel.
+
+`form` writes the same student for other runtimes: `FLOAT_BIAS` with biases as float32, for
+TensorRT, whose DequantizeLinear takes no int32; `FLOAT32` with the student's rounded parameters as
+float32 and activations that nothing rounds.
 """
 
 from __future__ import annotations
@@ -23,12 +27,17 @@ from dpu.xir import Graph, Op
 
 OPSET = 17
 INPUT, OUTPUT = "images", "logits"
+INT8, FLOAT_BIAS, FLOAT32 = "int8", "int8-float-bias", "float32"
 
 
-def to_onnx(graph: Graph) -> bytes:
+def to_onnx(graph: Graph, form: str = INT8) -> bytes:
     """The serialized ONNX model of a quantised graph with one input and one output.
 
     Input "images" [N, C, H, W] float32, normalised; output "logits".
+
+    Parameters
+    ----------
+    form : INT8, FLOAT_BIAS or FLOAT32
 
     Raises
     ------
@@ -39,14 +48,14 @@ def to_onnx(graph: Graph) -> bytes:
     inputs = [op for op in graph.toposort() if op.get_type() == "data"]
     if len(inputs) != 1 or len(outputs) != 1:
         raise UnsupportedError(f"{graph.get_name()}: one input and one output are wanted")
-    return _Converter(graph).convert(inputs[0], outputs[0])
+    return _Converter(graph, form).convert(inputs[0], outputs[0])
 
 
 class _Converter:
     """The ONNX graph under construction; values are NCHW."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, form: str) -> None:
+        self.graph, self.form = graph, form
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.values: dict[str, str] = {}
@@ -100,7 +109,7 @@ class _Converter:
         """Round to int8 and back; a value that is rounded alike already passes."""
         point = int(op.get_attr("fix_point"))
         x = self.values[op.get_input_op("input").get_name()]
-        if self.points.get(x) == point:
+        if self.form == FLOAT32 or self.points.get(x) == point:
             return x
         scale, zero = self._scalar(2.0**-point), self._scalar(0, np.int8)
         rounded = self._node("QuantizeLinear", [x, scale, zero])
@@ -117,11 +126,7 @@ class _Converter:
         weights = weights.transpose(order)
         inputs = [x, self._parameter(weights, weights_point)]
         if op.get_input_num("bias"):
-            bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
-            # Runtimes want a bias of int32 in the accumulator's scale.
-            accumulator = max(self.points[x] + weights_point, point)
-            integers = bias.astype(np.int64) << (accumulator - point)
-            inputs.append(self._parameter(integers.astype(np.int32), accumulator))
+            inputs.append(self._bias(op, x, weights_point))
         return self._node(
             "Conv", inputs, group=channels // weights.shape[1],
             kernel_shape=[window.kernel_h, window.kernel_w],
@@ -129,6 +134,15 @@ class _Converter:
             dilations=[window.dilation_h, window.dilation_w],
             pads=[window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
         )  # fmt: skip
+
+    def _bias(self, op: Op, x: str, weights_point: int) -> str:
+        bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
+        if self.form != INT8:
+            return self._constant(bias.astype(np.float32) * np.float32(2.0**-point))
+        # Runtimes want a bias of int32 in the accumulator's scale.
+        accumulator = max(self.points[x] + weights_point, point)
+        integers = bias.astype(np.int64) << (accumulator - point)
+        return self._parameter(integers.astype(np.int32), accumulator)
 
     def _pool(self, op: Op) -> str:
         _, height, width, _ = op.get_input_tensor("input").dims
@@ -150,6 +164,8 @@ class _Converter:
         return y if factor == 1 else self._node("Mul", [y, self._scalar(factor)])
 
     def _parameter(self, integers: Array, point: int) -> str:
+        if self.form == FLOAT32:
+            return self._constant(integers.astype(np.float32) * np.float32(2.0**-point))
         inputs = [self._constant(integers), self._scalar(2.0**-point)]
         return self._node("DequantizeLinear", [*inputs, self._scalar(0, integers.dtype)])
 

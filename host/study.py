@@ -304,6 +304,15 @@ def _mean(values: list[float]) -> str:
 
 
 def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Write the figure to a file."""
+    import matplotlib.pyplot as plt
+
+    drawn = figure(rows)
+    drawn.savefig(path)
+    plt.close(drawn)
+
+
+def figure(rows: Mapping[str, Mapping[str, str]]) -> Any:
     """Accuracy over bit width, a line per method, with the float student's as a dashed line."""
     import matplotlib
 
@@ -312,7 +321,7 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
 
     found = summary(rows)
     widths = sorted({b for _, b in found if b != "float"}, reverse=True)
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    drawn, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
     low, high = _axis(found)
     axes.set_ylim(low, high)
@@ -334,9 +343,8 @@ def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
     axes.set_xticks(range(len(widths)), widths)
     axes.set_ylabel("top-1, % of the test set")
     if methods:
-        figure.legend(fontsize=8, loc="outside right upper")
-    figure.savefig(path)
-    plt.close(figure)
+        drawn.legend(fontsize=8, loc="outside right upper")
+    return drawn
 
 
 def _axis(found: Mapping[tuple[str, str], list[float]]) -> tuple[float, float]:

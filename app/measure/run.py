@@ -361,9 +361,10 @@ class Measurement:
         return [reading for reading in self._readings if start <= reading.time_s <= end]
 
     def _concerns(self, readings: Sequence[Condition], at_rest: bool) -> list[Concern]:
-        clocks = self.run["clocks"]
-        return concerns(readings, self._profile.limit_c, clocks["governor"], clocks["highest_mhz"],
-                        at_rest)  # fmt: skip
+        clocks, machine = self.run["clocks"], self.run["machine"]["board"] or ""
+        # The profile's limit is that of its board's chip; of a PC's nothing is known.
+        limit = self._profile.limit_c if self._profile.name in machine else None
+        return concerns(readings, limit, clocks["governor"], clocks["highest_mhz"], at_rest)
 
     def _window(self, start: float, end: float) -> dict[str, float]:
         origin = self._files.origin

@@ -632,6 +632,25 @@ def test_a_process_that_was_stopped_tells_of_it(tmp_path: Path, repo_root: Path)
     assert all(rail["joules"] is None for rail in report["rails"].values())
 
 
+# ---- for another process ------------------------------------------------------------------------
+
+
+def test_readings_for_another_process(repo_root: Path, tmp_path: Path) -> None:
+    def answers(source: str, requests: str) -> list[dict[str, object]]:
+        command = [sys.executable, "-m", "board.power_cli", source, "--sysfs", str(tmp_path)]
+        done = subprocess.run(command, input=requests, capture_output=True, text=True, check=True,
+                              cwd=repo_root, timeout=60)  # fmt: skip
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    (absent,) = answers("rapl", "")
+    assert absent["source"] == "none" and "no RAPL package" in str(absent["reason"])
+    _zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    now = time.monotonic()
+    there, window = answers("rapl", json.dumps({"start": now, "end": now + 0.3, "frames": 3}))
+    assert there["source"] == "rapl" and there["total_rail"] == "package-0"
+    assert window["source"] == "rapl" and window["joules"] in (0, None)
+
+
 # ---- RAPL ---------------------------------------------------------------------------------------
 
 

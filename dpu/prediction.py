@@ -1,0 +1,205 @@
+"""What `python -m dpu predict` tells: a prediction as plain data, and as lines for a terminal."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dpu.energy import Watts
+from dpu.errors import DpuError, contradictions
+from dpu.latency import LayerTime, Prediction, operations_of_graph
+from dpu.listing import MAX_NAME, MAX_ROWS, clipped, columns, dims_text, printable
+from dpu.operations import Operation, Sketch
+from dpu.xir import Graph
+
+BASIS = (
+    "fitted to published figures, not measured here; the ranges hold all networks of the families\n"
+    "that were left out of the fit in turn (README, Predict)."
+)
+
+BOUNDS = {
+    "array": "computing",
+    "parameters": "loading parameters",
+    "maps": "loading and saving maps",
+    "start": "each layer's start",
+}
+"""What can bind a layer, in words."""
+
+
+def operations_from(model: str) -> list[Operation]:
+    """The operations of an .xmodel file, or those that MODULE:FUNCTION returns.
+
+    Raises
+    ------
+    DpuError
+        No usable .xmodel, or no function that returns operations or a `Sketch`.
+    """
+    if re.fullmatch(r"[A-Za-z_][\w.]*:\w+", model) and not Path(model).exists():
+        return _called(model)
+    graph = Graph.deserialize(Path(model))
+    with contradictions(model):
+        return operations_of_graph(graph)
+
+
+def _called(name: str) -> list[Operation]:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise DpuError(f"{name}: {error}") from error
+    operations = found.operations if isinstance(found, Sketch) else found
+    if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
+        raise DpuError(
+            f"{name} gives {type(found).__name__}, not a list of dpu.operations.Operation; for a "
+            "network of PyTorch: python -m host predict"
+        )
+    return operations
+
+
+def prediction_facts(
+    model: str, prediction: Prediction, watts: Watts | None, threads: Sequence[int] = ()
+) -> dict[str, Any]:
+    """Everything that `predict` tells, ready for JSON.
+
+    Times are ms, energies J per frame of the whole board, ranges [least, most].
+    """
+    board, layers = prediction.board, prediction.layers()
+    asked: list[int | None] = [1, *(n for n in sorted(set(threads)) if n != 1), None]
+    return {
+        "model": model,
+        "board": board.name,
+        "basis": BASIS.replace("\n", " "),
+        "macs": sum(operation.macs for operation in prediction.operations),
+        "parameters": sum(operation.parameters for operation in prediction.operations),
+        "dpu_ms": 1e3 * prediction.job_seconds,
+        "cpu_ms": 1e3 * prediction.cpu_seconds,
+        "latency_ms": 1e3 * prediction.latency_seconds,
+        "threads": [_speed(prediction, watts, count) for count in asked],
+        "power": None if watts is None else {
+            "watts": [watts.low, watts.high], "source": watts.source, "measured": watts.measured,
+        },
+        "bound_ms": {
+            bound: 1e3 * sum(layer.seconds for layer in layers if layer.bound == bound)
+            for bound in BOUNDS
+        },
+        "left_to_cpu": [operation.name for operation in prediction.left_to_cpu],
+        "layers": [_layer(layer) for layer in layers],
+    }  # fmt: skip
+
+
+def _speed(prediction: Prediction, watts: Watts | None, threads: int | None) -> dict[str, Any]:
+    slowest, fastest = prediction.fps_range(threads)
+    return {
+        "threads": threads,
+        "fps": prediction.fps(threads),
+        "fps_range": [slowest, fastest],
+        "joules_per_frame": None if watts is None else list(watts.joules(slowest, fastest)),
+    }
+
+
+def _layer(layer: LayerTime) -> dict[str, Any]:
+    work, operation = layer.work, layer.work.operation
+    return {
+        "name": operation.name,
+        "type": operation.kind,
+        "kernel": list(operation.kernel),
+        "stride": list(operation.stride),
+        "output": list(operation.output),
+        "macs": operation.macs,
+        "cycles": work.cycles,
+        "parameter_bytes": work.parameter_bytes,
+        "loaded_bytes": work.loaded_bytes,
+        "stored_bytes": work.stored_bytes,
+        "transfers": work.parameter_loads + work.map_transfers,
+        "us": 1e6 * layer.seconds,
+        "computing_us": 1e6 * layer.computing,
+        "parameters_us": 1e6 * layer.parameters,
+        "maps_us": 1e6 * layer.maps,
+        "bound": layer.bound,
+    }
+
+
+HEAD = (
+    "#", "type", "kernel", "output", "MACs", "cycles", "parameters", "loaded", "stored", "us",
+    "share", "bound by", "name",
+)  # fmt: skip
+"""Columns of the table; parameters, loaded and stored are bytes, cycles the array's."""
+
+
+def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
+    """The facts for a terminal; with `layers` the table of them."""
+    text = [
+        f"{facts['model']} on {facts['board']}: {facts['macs']:,} MACs, "
+        f"{facts['parameters']:,} parameters"
+    ]
+    text += ["", *_table(facts["layers"]), ""] if layers else []
+    text += [
+        f"DPU      {facts['dpu_ms']:.3f} ms on one core: " + _shares(facts),
+        f"CPU      {facts['cpu_ms']:.3f} ms before and behind it",
+        f"latency  {facts['latency_ms']:.3f} ms, one thread",
+        *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
+    ]
+    if facts["power"]:
+        low, high = facts["power"]["watts"]
+        text.append(f"power    {low:g} to {high:g} W, the whole board: {facts['power']['source']}")
+    left = facts["left_to_cpu"]
+    if left:
+        names = ", ".join(clipped(name) for name in left[:8]) + (", ..." if len(left) > 8 else "")
+        text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
+    return [printable(line) for line in [*text, *BASIS.split("\n")]]
+
+
+def _shares(facts: dict[str, Any]) -> str:
+    total = facts["dpu_ms"] or 1
+    found = sorted(facts["bound_ms"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{ms / total:.0%} {BOUNDS[bound]}" for bound, ms in found if ms)
+
+
+def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
+    count = speed["threads"]
+    name = "threads  " + ("as many as help" if count is None else str(count))
+    low, high = speed["fps_range"]
+    line = f"{name}: {speed['fps']:.1f} fps ({low:.1f} to {high:.1f})"
+    if power:
+        least, most = speed["joules_per_frame"]
+        line += f", {_millijoules(least)} to {_millijoules(most)} mJ a frame"
+    return line
+
+
+def _millijoules(joules: float) -> str:
+    """Three digits, never with an exponent."""
+    return f"{float(f'{1e3 * joules:.3g}'):,g}"
+
+
+_COUNTED = ("macs", "cycles", "parameter_bytes", "loaded_bytes", "stored_bytes")
+
+
+def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
+    total = sum(layer["us"] for layer in layers) or 1.0
+    rows = [
+        [
+            str(number),
+            layer["type"],
+            _kernel(layer),
+            dims_text(layer["output"]),
+            *(f"{layer[key]:,.0f}" if layer[key] else "" for key in _COUNTED),
+            f"{layer['us']:.1f}",
+            f"{layer['us'] / total:.1%}",
+            layer["bound"],
+            clipped(layer["name"], MAX_NAME),
+        ]
+        for number, layer in enumerate(layers[:MAX_ROWS])
+    ]
+    sums = [f"{sum(layer[key] for layer in layers):,.0f}" for key in (*_COUNTED, "us")]
+    rows.append(["", "total", "", "", *sums, "100.0%", "", ""])
+    return columns([list(HEAD), *rows], left={1, 2, 3, 11})
+
+
+def _kernel(layer: dict[str, Any]) -> str:
+    height, width = layer["kernel"]
+    stride = max(layer["stride"])
+    window = f"{width}x{height}" if height * width > 1 or layer["macs"] else ""
+    return window + (f"/{stride}" if stride > 1 else "")

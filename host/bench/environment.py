@@ -1,0 +1,69 @@
+"""The machine that figures were taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+psutil: Any = import_module("psutil")  # it comes without types
+
+_PACKAGES = (
+    "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy",
+    "opencv-python-headless", "tensorrt", "nvidia-ml-py",
+)  # fmt: skip
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def environment(cpus: list[int], threads: int) -> dict[str, Any]:
+    """Processor, clocks, memory, system, packages; what is not told is None.
+
+    Parameters
+    ----------
+    cpus : that every platform's process is pinned to
+    threads : that every framework is told to use
+    """
+    info = _cpu_info()
+    return {
+        "cpu": cpu_name(),
+        "cores": psutil.cpu_count(logical=False),
+        "logical_cpus": psutil.cpu_count(),
+        "pinned_to": cpus,
+        "threads": threads,
+        "governor": _read(_GOVERNOR),
+        "virtual_machine": "hypervisor" in info.get("flags", "").split(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_before": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def cpu_name() -> str:
+    """As the kernel calls the processor."""
+    return _cpu_info().get("model name") or platform.machine()
+
+
+def _cpu_info() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first CPU."""
+    first = (_read(_CPU_INFO) or "").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

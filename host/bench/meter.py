@@ -1,0 +1,74 @@
+"""Watts of CPU and GPU, by the board's power module in a process of its own.
+
+host/ does not import board/: it asks `python -m board.power_cli`. Where there is no sensor, figures
+are None with the reason, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from host.bench.platform import CPU, GPU
+from host.bench.process import JsonProcess, ProcessError
+
+SOURCES = {CPU: "rapl", GPU: "nvml"}
+"""Where the watts of a family come from."""
+
+SCOPES = {
+    "rapl": "the processor's package and memory as far as RAPL counts them, not the whole computer",
+    "nvml": "the graphics cards, not the computer around them",
+}
+_START_SECONDS, _ANSWER_SECONDS = 60.0, 30.0
+
+
+class Meter:
+    """One source of power.
+
+    Parameters
+    ----------
+    family : of platforms
+    folder : for its log
+    arguments : further ones for `board.power_cli`
+
+    Attributes
+    ----------
+    source : "none" where nothing is measured
+    reason : one line
+    """
+
+    def __init__(self, family: str, folder: Path, arguments: Sequence[str] = ()) -> None:
+        wanted = SOURCES[family]
+        self.source, self.reason, self.scope = "none", "", SCOPES[wanted]
+        command = ["board.power_cli", wanted, *arguments]
+        self._process: JsonProcess | None = JsonProcess(command, folder / f"{wanted}.log")
+        try:
+            told = self._process.read(_START_SECONDS)
+        except ProcessError as error:
+            told = {"source": "none", "reason": f"power source {wanted}: {error}"}
+        self.source, self.reason = told["source"], told["reason"]
+        if self.source == "none":
+            self.close()
+
+    def window(self, start: float, end: float, frames: int) -> dict[str, Any]:
+        """watts and joules_per_frame between two monotonic times, None where not measured."""
+        if self._process is None:
+            return {"watts": None, "joules_per_frame": None}
+        try:
+            request = {"start": start, "end": end, "frames": frames}
+            report = self._process.ask(request, _ANSWER_SECONDS)
+        except ProcessError as error:
+            self.source, self.reason = "none", f"the meter was lost: {error}"
+            self.close()
+            return {"watts": None, "joules_per_frame": None}
+        # Where too many readings are missing, there is a mean and no energy: then neither counts.
+        if report["joules"] is None:
+            return {"watts": None, "joules_per_frame": None}
+        return {"watts": report["watts"], "joules_per_frame": report["joules_per_frame"]}
+
+    def close(self) -> None:
+        """End its process."""
+        if self._process:
+            self._process.close()
+            self._process = None

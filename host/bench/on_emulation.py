@@ -1,0 +1,36 @@
+"""The emulation of the DPU: the logits that the DPU gives, bit for bit. It is not timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dpu.engine import load_engine
+from host.bench.platform import Floats, Platform, file_facts, model_file
+from host.bench.subject_files import XMODEL_FILE
+
+
+class Emulation(Platform):
+    """`dpu.engine` on the .xmodel."""
+
+    channels_last = True
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._facts: dict[str, Any] = {}
+
+    def prepare(self, folder: Path, threads: int) -> None:
+        """Load the student."""
+        path = model_file(folder, XMODEL_FILE)
+        self._model = load_engine(path, self._engine, threads=threads)
+        self._facts = {
+            "version": "Tutelage's emulation", "device": "emulation of the DPU", **file_facts(path)
+        }  # fmt: skip
+
+    def run(self, images: Floats) -> Floats:
+        """The logits (N, classes)."""
+        return self._model.run(images).reshape(len(images), -1)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Platform.facts`."""
+        return self._facts

@@ -1,0 +1,114 @@
+"""ONNX Runtime on the CPU, and TensorRT through ONNX Runtime's provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from host.bench.platform import Absent, Floats, Platform, file_facts, model_file
+from host.bench.subject_files import FLOAT32_FILE, INT8_FILE, TENSORRT_FILE
+
+_QUIET = 3  # errors only
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise Absent(f"ONNX Runtime is not installed: {error}") from error
+    return onnxruntime
+
+
+class OnnxRuntime(Platform):
+    """The CPU provider, float32 or int8 (QuantizeLinear and DequantizeLinear)."""
+
+    def __init__(self, precision: str) -> None:
+        self._file = FLOAT32_FILE if precision == "float32" else INT8_FILE
+        self._session: Any = None
+        self._facts: dict[str, Any] = {}
+
+    def prepare(self, folder: Path, threads: int) -> None:
+        """Load the student."""
+        onnxruntime = _import()
+        path = model_file(folder, self._file)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, ["CPUExecutionProvider"]
+        )  # fmt: skip
+        version = f"onnxruntime {onnxruntime.__version__}"
+        self._facts = {"version": version, "device": "CPU", **file_facts(path)}
+
+    def run(self, images: Floats) -> Floats:
+        """The logits (N, classes)."""
+        return np.asarray(self._session.run(None, {"images": images})[0])
+
+    def facts(self) -> dict[str, Any]:
+        """See `Platform.facts`."""
+        return self._facts
+
+
+class TensorRt(OnnxRuntime):
+    """The TensorRT provider; not tried on hardware.
+
+    int8 takes the scales in the file (explicit quantisation), no calibration. Source of the
+    options: ONNX Runtime's documentation of its TensorRT execution provider.
+    """
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(precision)
+        self._int8 = precision == "int8"
+        if self._int8:
+            self._file = TENSORRT_FILE
+
+    def prepare(self, folder: Path, threads: int) -> None:
+        """Load the student; an engine is built for each batch size at its first run."""
+        onnxruntime = _import()
+        there = onnxruntime.get_available_providers()
+        if "TensorrtExecutionProvider" not in there:
+            raise Absent(f"onnxruntime {onnxruntime.__version__} has no TensorRT here, only "
+                         f"{', '.join(there)}")  # fmt: skip
+        path = model_file(folder, self._file)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _QUIET
+        tensorrt = ("TensorrtExecutionProvider", {"device_id": 0, "trt_int8_enable": self._int8})
+        providers = [tensorrt, "CUDAExecutionProvider", "CPUExecutionProvider"]
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers)
+        except Exception as error:  # the library's own errors have no common base
+            raise Absent(f"TensorRT cannot load the student: {_line(error)}") from error
+        taken = self._session.get_providers()
+        if taken[0] != "TensorrtExecutionProvider":  # it falls back in silence
+            raise Absent(f"TensorRT cannot be loaded here; ONNX Runtime took {taken[0]} instead")
+        version = f"onnxruntime {onnxruntime.__version__}, TensorRT {_tensorrt_version()}"
+        self._facts = {"version": version, "device": _gpu_name(), **file_facts(path)}
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _tensorrt_version() -> str:
+    try:
+        from importlib.metadata import version
+
+        return version("tensorrt")
+    except ImportError:  # its libraries may come without the Python package
+        return "of unknown version"
+
+
+def _gpu_name() -> str:
+    """The GPU with number 0, as NVML names it."""
+    try:
+        from importlib import import_module
+
+        nvml = import_module("pynvml")
+        nvml.nvmlInit()
+        name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
+        return name.decode() if isinstance(name, bytes) else str(name)
+    except Exception as error:  # NVML is there for the name only
+        return f"GPU 0 (NVML: {_line(error)})"

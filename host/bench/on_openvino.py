@@ -1,0 +1,68 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from host.bench.platform import Absent, Floats, Platform, file_facts, model_file
+from host.bench.subject_files import FLOAT32_FILE, INT8_FILE
+
+
+def _import() -> Any:
+    # With this module OpenVINO's import writes into the user's home and sends usage data; without
+    # it OpenVINO takes a stub of its own.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    except ImportError as error:
+        raise Absent(f"OpenVINO is not installed: {error}") from error
+    return openvino
+
+
+class OpenVino(Platform):
+    """One compiled model per batch size: with fixed shapes OpenVINO is at its best."""
+
+    def __init__(self, precision: str) -> None:
+        self._file = FLOAT32_FILE if precision == "float32" else INT8_FILE
+        self._threads = 1
+        self._requests: dict[int, Any] = {}
+        self._facts: dict[str, Any] = {}
+
+    def prepare(self, folder: Path, threads: int) -> None:
+        """Load the student."""
+        openvino = _import()
+        self._path = model_file(folder, self._file)
+        self._core = openvino.Core()
+        self._threads = threads
+        version = f"openvino {openvino.__version__.split('-')[0]}"
+        self._facts = {"version": version, "device": "CPU", **file_facts(self._path)}
+        self._request(1)
+
+    def _request(self, batch: int) -> Any:
+        if batch not in self._requests:
+            model = self._core.read_model(str(self._path))
+            model.reshape([batch, *(d.get_length() for d in model.inputs[0].partial_shape[1:])])
+            config = {
+                # Without this, processors with bfloat16 compute "float32" in it.
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": self._threads,
+                "ENABLE_CPU_PINNING": False,  # the process is pinned as a whole
+            }
+            compiled = self._core.compile_model(model, "CPU", config)
+            self._requests[batch] = compiled.create_infer_request()
+        return self._requests[batch]
+
+    def run(self, images: Floats) -> Floats:
+        """The logits (N, classes)."""
+        request = self._request(len(images))
+        request.infer([images])
+        return np.array(request.output_tensors[0].data)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Platform.facts`."""
+        return self._facts

@@ -1,0 +1,131 @@
+"""PyTorch, eager and compiled, on the CPU and on CUDA, from the student's float32 ONNX file."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from host.bench.platform import Absent, Floats, Platform, file_facts, model_file
+from host.bench.subject_files import FLOAT32_FILE
+
+
+class TorchCpu(Platform):
+    """On the CPU, channels last."""
+
+    channels_last = True
+    device_name = "cpu"
+
+    def __init__(self, mode: str) -> None:
+        self._compiled = mode == "compiled"
+        self._facts: dict[str, Any] = {}
+
+    def prepare(self, folder: Path, threads: int) -> None:
+        """Load the student; compiled, it is built for each batch size at its first run."""
+        if find_spec("torch") is None:
+            raise Absent("PyTorch is not installed")
+        import torch
+
+        from host.bench.torch_graph import read_onnx
+
+        self._torch = torch
+        self._check()
+        path = model_file(folder, FLOAT32_FILE)
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        network: Any = read_onnx(path).eval().requires_grad_(False)
+        network = network.to(self.device_name, memory_format=torch.channels_last)
+        if self._compiled:
+            _find_compiler(self.device_name)
+            network = torch.compile(network, dynamic=False)
+        self._network = network
+        self._facts = {"version": self._version(), "device": self._device(), **file_facts(path)}
+
+    def _check(self) -> None:
+        """Raise Absent where the device is missing."""
+
+    def _version(self) -> str:
+        return f"torch {self._torch.__version__}"
+
+    def _device(self) -> str:
+        return "CPU"
+
+    def run(self, images: Floats) -> Floats:
+        """The logits (N, classes); images (N, H, W, C)."""
+        torch = self._torch
+        with torch.inference_mode():
+            x = torch.from_numpy(images).permute(0, 3, 1, 2)
+            return np.asarray(self._network(x).numpy())
+
+    def facts(self) -> dict[str, Any]:
+        """See `Platform.facts`."""
+        return self._facts
+
+
+class TorchCuda(TorchCpu):
+    """On the first CUDA device; not tried on hardware.
+
+    `device_seconds` is the network's time between two events of the device's own clock, without the
+    copies to and fro; these count in the whole frame. Convolutions keep PyTorch's default, TF32.
+    """
+
+    device_name = "cuda"
+
+    def _check(self) -> None:
+        torch = self._torch
+        if not torch.cuda.is_available():
+            built = torch.version.cuda
+            why = "it sees no device" if built else "it is built without CUDA"
+            raise Absent(f"torch {torch.__version__} has no CUDA here: {why}")
+        torch.backends.cudnn.benchmark = True
+        self._begin = torch.cuda.Event(enable_timing=True)
+        self._end = torch.cuda.Event(enable_timing=True)
+
+    def _version(self) -> str:
+        return f"{super()._version()}, CUDA {self._torch.version.cuda}"
+
+    def _device(self) -> str:
+        return str(self._torch.cuda.get_device_name())
+
+    def run(self, images: Floats) -> Floats:
+        """The logits (N, classes); images (N, H, W, C)."""
+        torch = self._torch
+        with torch.inference_mode():
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).to("cuda")
+            self._begin.record()
+            y = self._network(x)
+            self._end.record()
+            logits = y.cpu().numpy()
+        self._end.synchronize()
+        self.device_seconds = self._begin.elapsed_time(self._end) / 1e3  # it tells ms
+        return np.asarray(logits)
+
+
+def _find_compiler(device: str) -> None:
+    """What torch.compile needs besides PyTorch: a C++ compiler on the CPU, Triton on CUDA.
+
+    Raises
+    ------
+    Absent
+        It is missing.
+    """
+    if device == "cuda":
+        if find_spec("triton") is None:
+            raise Absent("torch.compile needs Triton on CUDA, which is not installed")
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        compiler = get_cpp_compiler()
+    except (InvalidCxxCompiler, OSError) as error:
+        raise Absent(f"torch.compile finds no C++ compiler: {_first_line(error)}") from error
+    if shutil.which(compiler) is None:
+        raise Absent(f"torch.compile needs a C++ compiler; {compiler} is not there")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

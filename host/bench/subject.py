@@ -1,0 +1,251 @@
+"""What is compared: a student in the forms that platforms take, and the images.
+
+MODEL is a quantised run of `python -m host train`, or a model directory of `python -m host export`
+or `compile`. All forms come from the one quantised graph, so they have the same layers and the same
+rounded parameters. A model directory without quantised.xmodel has only what lies there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dpu.compile import compile_graph
+from dpu.errors import DpuError
+from dpu.xir import Graph
+from host.bench.subject_files import (
+    FLOAT32_FILE,
+    INT8_FILE,
+    TENSORRT_FILE,
+    UNKNOWN,
+    XMODEL_FILE,
+    Images,
+    InputForm,
+    write_form,
+    write_images,
+)
+from host.compile import COMPILED, DESCRIPTION, QUANTISED, sha256
+from host.config import read_toml
+from host.data import MEAN, SCALE, SUFFIXES, DataSet
+from host.export import COLOURS, ONNX
+from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, to_onnx
+
+OWN_DATA = "dataset"
+"""`--images` of a run: the test set that it was trained for."""
+
+
+class BenchUsageError(ValueError):
+    """The model, the images or an option cannot be used; one line."""
+
+
+@dataclass
+class Subject:
+    """A student that can be compared.
+
+    Attributes
+    ----------
+    name, path : for the reader
+    form : how an image becomes its input
+    labels : class names
+    checkpoint : SHA-256 of the student's checkpoint, "" where it is not known
+    graph : quantised, None where there is no such file
+    compiled : graph for the DPU, the emulation's or a board's; None where there is none
+    int8 : bytes of an ONNX file, where there is no quantised graph to make it from
+    data : the test set that it was trained for, None of a model directory
+    notes : what the reader should know
+    """
+
+    name: str
+    path: Path
+    form: InputForm
+    labels: tuple[str, ...]
+    checkpoint: str
+    graph: Graph | None
+    compiled: Graph | None
+    int8: bytes | None = None
+    data: DataSet | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path, images: Images) -> None:
+        """Write what the platforms' processes read (host/bench/subject_files.py)."""
+        write_form(folder, self.form)
+        write_images(folder, images)
+        for name, form in ((FLOAT32_FILE, FLOAT32), (INT8_FILE, INT8), (TENSORRT_FILE, FLOAT_BIAS)):
+            self._write_onnx(folder / name, form)
+        graph = self.compiled or self.graph
+        if graph is not None:
+            graph.serialize(folder / XMODEL_FILE)
+
+    def _write_onnx(self, path: Path, form: str) -> None:
+        if self.int8 is not None and form == INT8:
+            path.write_bytes(self.int8)
+        elif self.graph is not None:
+            path.write_bytes(to_onnx(self.graph, form))
+        else:
+            reason = f"{self.path} has no {QUANTISED} to make {path.name} from"
+            path.with_name(f"{path.name}.absent").write_text(reason, encoding="utf-8")
+
+
+def load_subject(model: Path) -> Subject:
+    """The student that `model` means.
+
+    Raises
+    ------
+    BenchUsageError, CheckpointError, ConfigError, DataError, NotDeployable, XmodelError
+        It is none, or cannot be used.
+    """
+    if not model.exists():
+        raise BenchUsageError(f"{model}: no such file or directory")
+    if (model / DESCRIPTION).is_file():
+        return _from_model_directory(model)
+    if model.is_dir() and not list(model.glob("*.safetensors")):
+        raise BenchUsageError(f"{model}: neither a run of `python -m host train` nor a model "
+                              f"directory with {DESCRIPTION}")  # fmt: skip
+    if model.is_dir() or model.suffix == ".safetensors":
+        return _from_run(model)
+    raise BenchUsageError(f"{model}: give its directory, which has {DESCRIPTION} beside it")
+
+
+def _from_run(source: Path) -> Subject:
+    from host.export import load_student, read_state
+    from host.quantise.lower import NotDeployable, to_quantised
+    from host.train import STUDENT, load_data
+
+    path = source / STUDENT if source.is_dir() else source
+    config, state = read_state(path)
+    _, test = load_data(config)
+    student = load_student(path, config, state, test).student
+    try:
+        graph = to_quantised(student, config.student.network.rpartition(":")[2].replace("-", "_"))
+    except NotDeployable as error:
+        raise BenchUsageError(f"{path}: {error}; or compare what `python -m host export --clip` "
+                              "writes") from error  # fmt: skip
+    channels, height, width = test.shape
+    form = InputForm(width, height, COLOURS[channels], (MEAN,) * channels, (SCALE,) * channels)
+    name = f"{config.student.network} {config.method}"
+    return Subject(name, source, form, test.classes, sha256(path), graph, _compiled(graph), None,
+                   test)  # fmt: skip
+
+
+def _from_model_directory(folder: Path) -> Subject:
+    description = read_toml(folder / DESCRIPTION)
+    _check_sums(folder, description.get("checksums", {}))
+    provenance = description.get("provenance", {})
+    try:
+        form, labels = _form(description["input"]), tuple(description["output"]["labels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BenchUsageError(f"{folder / DESCRIPTION}: does not tell [input] and [output] as "
+                              f"app/model.py describes them: {error!r}") from error  # fmt: skip
+    quantised, onnx, compiled = (folder / name for name in (QUANTISED, ONNX, COMPILED))
+    graph = Graph.deserialize(quantised) if quantised.exists() else None
+    int8 = onnx.read_bytes() if onnx.exists() else None
+    if graph is None and int8 is None and not compiled.exists():
+        raise BenchUsageError(f"{folder}: has none of {QUANTISED}, {ONNX} and {COMPILED}")
+    dpu = Graph.deserialize(compiled) if compiled.exists() else graph and _compiled(graph)
+    name = str(provenance.get("name") or folder.resolve().name)
+    found = Subject(name, folder, form, labels, str(provenance.get("checkpoint_sha256", "")),
+                    graph, dpu, int8)  # fmt: skip
+    found.notes += _clip_note(graph)
+    return found
+
+
+def _form(table: dict[str, Any]) -> InputForm:
+    channels = {"grey": 1, "rgb": 3, "bgr": 3}[table["colour"]]
+
+    def each(name: str, default: float) -> tuple[float, ...]:
+        values = [float(value) for value in table.get(name, [default])]
+        if len(values) not in (1, channels):
+            raise ValueError(f"{name} has {len(values)} numbers for {channels} channels")
+        return tuple(values * channels if len(values) == 1 else values)
+
+    return InputForm(int(table["width"]), int(table["height"]), table["colour"], each("mean", 0.0),
+                     each("scale", 1.0), table.get("crop", "none"))  # fmt: skip
+
+
+def _check_sums(folder: Path, sums: dict[str, Any]) -> None:
+    for name in (QUANTISED, ONNX, COMPILED):
+        path = folder / name
+        told = sums.get(name)
+        if told is not None and path.exists() and str(told).lower() != sha256(path):
+            raise BenchUsageError(f"{path}: not the file that {DESCRIPTION} has the SHA-256 of")
+
+
+def _clip_note(graph: Graph | None) -> list[str]:
+    """Layers that `export --clip` adds are there for the DPU, and other platforms would not need
+    them."""
+    names = [op.get_name() for op in graph.get_ops()] if graph else []
+    if not any(re.search(r"[/_]clip[123]\b", name) for name in names):
+        return []
+    return ["the model has layers that clip activations below 8 bits for the DPU (export --clip): "
+            "every platform computes them, which slows the others down"]  # fmt: skip
+
+
+def _compiled(graph: Graph) -> Graph:
+    try:
+        return compile_graph(graph)
+    except DpuError as error:
+        raise BenchUsageError(f"{graph.get_name()}: {error}") from error
+
+
+# -- images -----------------------------------------------------------------------------------
+
+
+def load_images(subject: Subject, where: str, limit: int) -> Images:
+    """The images that every platform classifies.
+
+    Parameters
+    ----------
+    where : a directory with images, those in sub-directories named like a class labelled;
+        OWN_DATA; "" for the test set of a run, `images/` of a model directory
+    limit : take no more than so many, spread over all; 0 takes all
+
+    Raises
+    ------
+    BenchUsageError
+        There are none.
+    """
+    if where in ("", OWN_DATA) and subject.data is not None:
+        return _of_data_set(subject.data, limit)
+    if where == OWN_DATA:
+        raise BenchUsageError(f"{subject.path}: a model directory knows no data set; give a "
+                              "directory with --images")  # fmt: skip
+    folder = Path(where) if where else subject.path / "images"
+    if not folder.is_dir():
+        hint = "" if where else "; give a directory with --images"
+        raise BenchUsageError(f"{folder}: no such directory{hint}")
+    return _of_folder(folder, subject.labels, limit)
+
+
+def _chosen(count: int, limit: int) -> list[int]:
+    """So many numbers of range(count), evenly spread, so that sorted classes are all met."""
+    wanted = min(count, limit) if limit else count
+    return [i * count // wanted for i in range(wanted)]
+
+
+def _of_data_set(data: DataSet, limit: int) -> Images:
+    chosen = _chosen(len(data), limit)
+    pixels = data.images[chosen].permute(0, 2, 3, 1).numpy()
+    # As OpenCV and the application have images: BGR, grey ones with three equal channels.
+    bgr = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., ::-1]
+    bgr = np.ascontiguousarray(bgr)
+    return Images(list(bgr), data.labels[chosen].numpy(), f"test set, {len(data):,} images")
+
+
+def _of_folder(folder: Path, labels: tuple[str, ...], limit: int) -> Images:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    pixels, known = [], []
+    for index in _chosen(len(found), limit) if found else []:
+        image = cv2.imread(str(found[index]), cv2.IMREAD_COLOR)
+        if image is None:
+            raise BenchUsageError(f"{found[index]}: not an image that OpenCV reads")
+        pixels.append(np.asarray(image, np.uint8))
+        parent = found[index].parent.name
+        known.append(labels.index(parent) if parent in labels else UNKNOWN)
+    if not pixels:
+        raise BenchUsageError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
+    return Images(pixels, np.array(known, np.int64), f"{folder}, {len(found):,} images")

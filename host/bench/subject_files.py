@@ -1,0 +1,93 @@
+"""The directory that every platform's process reads: the student in several forms, and the images.
+
+float32.onnx         the student's rounded parameters as float32, nothing rounds its activations
+int8.onnx            QuantizeLinear and DequantizeLinear, as `python -m host export` writes it
+int8-tensorrt.onnx   the same with float32 biases
+student.xmodel       what the emulation runs
+images.npz           the images as they lie in memory, BGR, of any size, and their labels
+input.json           how an image becomes the network's input
+
+A form that could not be made has a text file NAME.absent that tells why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOAT32_FILE, INT8_FILE, TENSORRT_FILE = "float32.onnx", "int8.onnx", "int8-tensorrt.onnx"
+XMODEL_FILE, IMAGES_FILE, INPUT_FILE = "student.xmodel", "images.npz", "input.json"
+
+UNKNOWN = -1
+"""The label of an image whose class is not known."""
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How an image becomes the network's input; as [input] of model.toml.
+
+    Attributes
+    ----------
+    width, height : pixels
+    colour : "grey", "rgb" or "bgr"
+    mean, scale : per channel in the order of `colour`; input = (pixel - mean) * scale
+    crop : "none" or "center"
+    """
+
+    width: int
+    height: int
+    colour: str
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    crop: str = "none"
+
+
+@dataclass(frozen=True)
+class Images:
+    """What every platform classifies.
+
+    Attributes
+    ----------
+    pixels : uint8 (H, W, 3) each, BGR
+    labels : int64 (N,), UNKNOWN where the class is not known
+    source : for the reader
+    """
+
+    pixels: Sequence[Image]
+    labels: NDArray[np.int64]
+    source: str = ""
+
+
+def write_form(folder: Path, form: InputForm) -> None:
+    """Write input.json."""
+    (folder / INPUT_FILE).write_text(json.dumps(asdict(form)), encoding="utf-8")
+
+
+def read_form(folder: Path) -> InputForm:
+    """What `write_form` wrote."""
+    table = json.loads((folder / INPUT_FILE).read_text(encoding="utf-8"))
+    table |= {name: tuple(table[name]) for name in ("mean", "scale")}
+    return InputForm(**table)
+
+
+def write_images(folder: Path, images: Images) -> None:
+    """Write images.npz: the pixels of all images in a row, and where each begins."""
+    shapes = np.array([image.shape for image in images.pixels], np.int64).reshape(-1, 3)
+    flat = np.concatenate([np.asarray(image).reshape(-1) for image in images.pixels])
+    np.savez(folder / IMAGES_FILE, pixels=flat, shapes=shapes, labels=images.labels)
+
+
+def read_images(folder: Path) -> Images:
+    """What `write_images` wrote; the images are views of one array."""
+    with np.load(folder / IMAGES_FILE, allow_pickle=False) as file:
+        pixels, shapes, labels = file["pixels"], file["shapes"], file["labels"]
+    ends = np.cumsum(shapes.prod(axis=1))
+    parts = np.split(pixels, ends[:-1])
+    return Images([p.reshape(s) for p, s in zip(parts, shapes, strict=True)], labels)

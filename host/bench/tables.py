@@ -1,0 +1,228 @@
+"""The comparison as files: bench.json has everything, bench.csv a line per row, bench.md tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from host.bench.rows import ABSENT, DONE, PERCENTILES
+
+JSON_FILE, CSV_FILE, MD_FILE = "bench.json", "bench.csv", "bench.md"
+
+_PLAIN = ("id", "title", "family", "kind", "state", "reason", "by", "when", "where", "device",
+          "threads", "batch", "accuracy", "accuracy_by", "same_class", "model_file", "model_bytes",
+          "memory_mib", "power_source", "power_scope", "power_reason")  # fmt: skip
+_FIGURES = ("fps", "network_fps", "watts", "joules_per_frame")
+_LATENCIES = ("latency_ms", "network_latency_ms")
+_SIDES = ("value", "low", "high")
+
+
+def write(folder: Path, report: Mapping[str, Any]) -> str:
+    """Write the three files; returns the text of bench.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(report)
+    whole = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    for name, content in (
+        (JSON_FILE, whole), (CSV_FILE, comma_separated(report)), (MD_FILE, text),
+    ):  # fmt: skip
+        partial = folder / f".{name}.partial"
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(folder / name)
+    return text
+
+
+def comma_separated(report: Mapping[str, Any]) -> str:
+    """A line per row, empty where nothing was measured."""
+    rows = [_flat(row) for row in report["rows"]]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {name: row[name] for name in _PLAIN}
+    figures = {name: row[name] for name in _FIGURES}
+    figures |= {f"{name}_{p}": row[name][p] for name in _LATENCIES for p in PERCENTILES}
+    for name, figure in figures.items():
+        flat |= {name if side == "value" else f"{name}_{side}": figure[side] for side in _SIDES}
+    return flat | {"concerns": "; ".join(row["concerns"])}
+
+
+# -- Markdown, which reads well in a terminal too ----------------------------------------------
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The tables."""
+    rows = [row for row in report["rows"] if row["state"] != ABSENT]
+    parts = [
+        _head(report),
+        _table(_SPEED_COLUMNS, [_speed(row) for row in rows]),
+        _table(_COST_COLUMNS, [_cost(row) for row in rows]),
+        list(_reading(report)),
+        ["## The DPU against the others", "", *_thesis(report["thesis"])],
+        ["## Where each row comes from", "", *_origins(report["rows"])],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _head(report: Mapping[str, Any]) -> list[str]:
+    machine, setting, images = report["environment"], report["setting"], report["images"]
+    packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items() if v)
+    virtual = " (virtual machine)" if machine["virtual_machine"] else ""
+    return [
+        f"# {report['model']['name']} compared",
+        "",
+        f"{report['started']}, {report['state']}. {machine['cpu']}{virtual}, "
+        f"{machine['logical_cpus']} CPUs, {machine['threads']} threads pinned to "
+        f"{machine['pinned_to']}; governor {machine['governor'] or 'not told'}; "
+        f"load before {machine['load_before']}.",
+        f"{machine['system']}, Python {machine['python']}, {packages}.",
+        f"{images['count']} images ({images['source']}), {images['labelled']} labelled; "
+        f"{setting['repetitions']} repetitions in turn, windows of {setting['seconds']:g} s after "
+        f"{setting['warm_up']:g} s of warm-up.",
+    ]
+
+
+_SPEED_COLUMNS = ("row", "kind", "p50 ms", "p90", "p99", "network p50", "Offline fps",
+                  "network fps", "batch")  # fmt: skip
+_COST_COLUMNS = ("row", "W", "mJ/frame", "top-1 %", "same class %", "model KiB", "process MiB")
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['id']}" + ("" if row["state"] == DONE else f" [{row['state']}]") + (
+        " [!]" if row["concerns"] else ""
+    )  # fmt: skip
+
+
+def _speed(row: Mapping[str, Any]) -> tuple[str, ...]:
+    latency = [shown(row["latency_ms"][name]) for name in PERCENTILES]
+    least, most = ("≥ ", "≤ ") if row["is_bound"] else ("", "")
+    network = least + shown(row["network_latency_ms"]["p50"]), most + shown(row["network_fps"])
+    return (_name(row), row["kind"], *latency, network[0], shown(row["fps"]), network[1],
+            _plain(row["batch"]))  # fmt: skip
+
+
+def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
+    size = row["model_bytes"]
+    joules = row["joules_per_frame"]
+    millijoules = {s: None if joules[s] is None else 1e3 * joules[s] for s in _SIDES}
+    least = "≥ " if row["is_bound"] and joules["value"] else ""
+    return (_name(row), shown(row["watts"]), least + shown(millijoules), _plain(row["accuracy"], 2),
+            _plain(row["same_class"], 2), _plain(size and size / 1024, 1),
+            _plain(row["memory_mib"], 0))  # fmt: skip
+
+
+def shown(figure: Mapping[str, Any]) -> str:
+    """ "1.23 [1.20, 1.31]", with as many digits as the interval has meaning for; "-": none."""
+    value, low, high = (figure[side] for side in _SIDES)
+    if value is None:
+        return "-"
+    if low is None or high is None or not high > low:
+        return _short(value)
+    digits = min(6, max(0, 1 - math.floor(math.log10(high - low))))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _short(value: float) -> str:
+    """Four digits that count."""
+    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _plain(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return (
+            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
+        )
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
+    return [line(columns), rule, *map(line, rows)]
+
+
+_HOW = """\
+p50, p90 and p99 are latencies of SingleStream (batch 1); fps are Offline's, with the batch size
+that was best in a trial. Both count from an image in memory through preprocessing and network to
+the class; beside them stands the network alone. Each is the median of the repetitions.
+Same class: the same as the quantised student in the DPU's own arithmetic."""
+
+
+def _reading(report: Mapping[str, Any]) -> Iterator[str]:
+    yield _HOW
+    found = [row["latency_ms"]["p50"]["coverage"] for row in report["rows"] if row["repetitions"]]
+    known = [coverage for coverage in found if coverage]
+    if known:
+        percent = f"{100 * min(known):.1f} %"
+        yield f"In brackets: two of the repetitions that enclose the true median with {percent}"
+        yield "(David and Nagaraja, Order Statistics, 7.1)."
+    yield ""
+    yield from _watts([row for row in report["rows"] if row["state"] != ABSENT])
+    for row in report["rows"]:
+        for concern in row["concerns"]:
+            yield f"- {row['id']}: {concern}"
+    for note in report["notes"]:
+        yield f"- {note}"
+
+
+def _watts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What watts were read from, or why there are none, with the rows that it is true of."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        if row["watts"]["value"] is None:
+            text = f"no watts: {row['power_reason'] or 'not measured'}"
+        else:
+            text = f"watts: {row['power_source']}: {row['power_scope']}"
+        told.setdefault(text, []).append(row["id"])
+    for text, ids in told.items():
+        yield f"- {', '.join(ids)}: {text}"
+
+
+def _thesis(thesis: Mapping[str, Any]) -> Iterator[str]:
+    reference, comparisons = thesis["reference"], thesis["comparisons"]
+    yield from (f"- Missing: {text}." for text in thesis["missing"])
+    yield ""
+    rows: list[tuple[str, ...]] = []
+    missing: dict[str, int] = {}
+    for one in comparisons:
+        cells = [cell for name in ("speed_up", "efficiency") for cell in _gain(one[name], missing)]
+        rows.append((f"{one['dpu']} ({one['kind']}) over {one['platform']}", *cells))
+    reported = [f"at least {reference[name]:g}" for name in ("speed_up", "efficiency")]
+    rows.append(("reported, other platforms and models", reported[0], "", reported[1], ""))
+    yield from _table(("DPU over platform", "latency ×", "from ms", "fps/W ×", "from fps/W"), rows)
+    yield ""
+    stages = sorted({one["stages"] for one in comparisons})
+    yield ("Latency: the platform's p50 of SingleStream by the DPU's. fps/W: the DPU's frames per "
+           f"second and watt by the platform's, Offline. Both of: {'; '.join(stages)}. bench.json "
+           "names the rows and figures of each cell.")  # fmt: skip
+    yield f"Reported: {reference['text']} ({reference['source']})."
+    for number, text in enumerate(missing, start=1):
+        yield f"- [{number}] missing: {text}"
+
+
+def _gain(cell: Mapping[str, Any], missing: dict[str, int]) -> tuple[str, str]:
+    """The ratio, and the two values that it comes from, the DPU's last."""
+    if cell["missing"]:
+        return f"- [{missing.setdefault(cell['missing'], len(missing) + 1)}]", ""
+    values = [_short(cell["inputs"][name]["value"]) for name in ("platform", "dpu")]
+    return ("at most " if cell["at_most"] else "") + shown(cell["figure"]), " and ".join(values)
+
+
+def _origins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        if row["state"] == ABSENT:
+            yield f"- {row['id']}: absent: {row['reason']}"
+            continue
+        text = f"- {row['id']}: {row['title']}: {row['provenance']}"
+        yield text if row["state"] == DONE else f"{text}; {row['state']}: {row['reason']}"

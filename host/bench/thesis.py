@@ -1,0 +1,153 @@
+"""The thesis's table: what the DPU gains over each platform in latency and in power efficiency.
+
+    speed-up            = latency of the platform / latency of the DPU   (p50 of SingleStream)
+    efficiency gain     = (fps / W of the DPU) / (fps / W of the platform)   (Offline)
+
+Every cell names its two inputs, or says what is missing. Like is compared with like: a measured DPU
+by the whole frame, a predicted one by the network alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from host.bench.figures import Figure, ratio
+from host.bench.platform import CPU, GPU
+from host.bench.rows import (
+    DONE,
+    DPU,
+    GIVEN,
+    MEASURED,
+    NETWORK_ALONE,
+    PREDICTED,
+    WHOLE_FRAME,
+    Row,
+    nothing,
+)
+
+REFERENCE: dict[str, Any] = {
+    "speed_up": 9.0,
+    "efficiency": 4.0,
+    "text": "at least 9x lower latency and 4x better power efficiency than CPU and GPU",
+    "source": "a thesis of 2022 on QKD of DenseNet with Vitis AI; its platforms, models and "
+    "conditions are not these",
+}
+"""What the work that this one builds on reports. Source: ../shared/facts/zcu104.md."""
+
+NO_DPU = "no DPU was measured: give a run of `python -m host measure` with --dpu"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One ratio.
+
+    Attributes
+    ----------
+    figure : its value and interval
+    inputs : "dpu" and "platform": row, its kind, figure and value, and whose watts they are
+    missing : why there is no value
+    at_most : the DPU's figure is a bound, so the ratio is one too
+    """
+
+    figure: Figure
+    inputs: dict[str, dict[str, Any]]
+    missing: str = ""
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A DPU row beside a platform's."""
+
+    dpu: str
+    platform: str
+    kind: str  # of the DPU's row: measured or predicted
+    stages: str
+    speed_up: Cell
+    efficiency: Cell
+
+    def as_dict(self) -> dict[str, Any]:
+        """For bench.json."""
+        return asdict(self)
+
+
+def compare(rows: Sequence[Row]) -> list[Comparison]:
+    """Every DPU row with every platform that has figures; the emulation is no DPU."""
+    dpus = [row for row in rows if row.family == DPU]
+    platforms = [row for row in rows if row.family in (CPU, GPU)]
+    return [_comparison(dpu, other) for dpu in dpus for other in platforms]
+
+
+def missing(rows: Sequence[Row]) -> list[str]:
+    """What this machine cannot tell, one line each: a measured DPU, a GPU, watts."""
+    found = []
+    if not any(row.family == DPU and row.kind == MEASURED for row in rows):
+        found.append(NO_DPU)
+    gpus = [row for row in rows if row.family == GPU]
+    if not any(row.latency_ms["p50"]["value"] for row in gpus):
+        reason = gpus[0].reason if gpus else "none was asked for"
+        found.append(f"no GPU was measured: {reason}")
+    here = [row for row in rows if row.family in (CPU, GPU)]
+    if not any(row.watts["value"] and row.power_source != GIVEN for row in here):
+        reason = next((row.power_reason for row in here if row.power_reason), "nothing was timed")
+        found.append(f"no watts were measured here: {reason}")
+    return found
+
+
+def _comparison(dpu: Row, other: Row) -> Comparison:
+    alone = dpu.kind == PREDICTED
+    latency, fps = ("network_latency_ms", "network_fps") if alone else ("latency_ms", "fps")
+    stages = NETWORK_ALONE if alone else WHOLE_FRAME
+    return Comparison(
+        dpu.id, other.id, dpu.kind, stages, _speed_up(dpu, other, latency),
+        _efficiency(dpu, other, fps),
+    )  # fmt: skip
+
+
+def _speed_up(dpu: Row, other: Row, name: str) -> Cell:
+    ours, theirs = getattr(dpu, name)["p50"], getattr(other, name)["p50"]
+    inputs = {
+        "dpu": _input(dpu, f"{name}.p50", ours),
+        "platform": _input(other, f"{name}.p50", theirs),
+    }
+    missing = _not_comparable(dpu) or _missing(dpu, ours) or _missing(other, theirs)
+    if missing:
+        return Cell(nothing(), inputs, missing)
+    return Cell(ratio(theirs, ours), inputs, at_most=dpu.is_bound)
+
+
+def _efficiency(dpu: Row, other: Row, name: str) -> Cell:
+    ours, theirs = (ratio(getattr(row, name), row.watts) for row in (dpu, other))
+    inputs = {"dpu": _input(dpu, f"{name} / watts", ours),
+              "platform": _input(other, f"{name} / watts", theirs)}  # fmt: skip
+    missing = _not_comparable(dpu)
+    for row in (dpu, other):
+        missing = missing or _missing(row, getattr(row, name)) or _no_watts(row)
+    if missing:
+        return Cell(nothing(), inputs, missing)
+    return Cell(ratio(ours, theirs), inputs, at_most=dpu.is_bound)
+
+
+def _input(row: Row, figure: str, found: Figure) -> dict[str, Any]:
+    meter = f"{row.power_source}: {row.power_scope}" if "watts" in figure else ""
+    return {"row": row.id, "kind": row.kind, "figure": figure, "value": found["value"],
+            "watts": meter}  # fmt: skip
+
+
+def _not_comparable(dpu: Row) -> str:
+    return f"{dpu.id} was measured with another student" if dpu.same_student is False else ""
+
+
+def _missing(row: Row, figure: Figure) -> str:
+    if figure["value"] is not None:
+        return ""
+    reason = row.reason if row.state != DONE else "it has no such figure"
+    return f"{row.id}: {row.state if row.state != DONE else 'missing'}: {reason}"
+
+
+def _no_watts(row: Row) -> str:
+    if row.watts["value"] is not None:
+        return ""
+    return f"{row.id}: watts are not measured: {row.power_reason or 'no power source'}"

@@ -1,0 +1,108 @@
+"""One platform's process: `python -m host.bench.worker NAME FOLDER THREADS CPU,CPU,...`
+
+Takes requests as JSON lines on standard input and answers each with one on standard output:
+
+    {"do": "prepare"}                          facts, threads and memory, or "absent": reason
+    {"do": "logits", "output": "x.npy"}        writes the logits of all images
+    {"do": "try", "batch": 32, "seconds": 1}   warms up, then as offline
+    {"do": "measure", "batch": 32, "seconds": 3, "warm_up": 1}   single_stream and offline
+
+A request that fails answers "error". What libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+
+from host.bench.platform import Absent, Platform, entry
+from host.bench.preprocess import Preprocessor
+from host.bench.subject_files import read_form, read_images
+from host.bench.windows import Windows
+
+_MOST_WARM_UP_SECONDS = 0.5  # of what only tells the batch sizes apart
+
+
+class Worker:
+    """Answers requests about one platform."""
+
+    def __init__(self, name: str, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder, threads
+        self._platform: Platform = entry(name).make()
+        self._windows: Windows | None = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request."""
+        if request["do"] == "prepare":
+            return self._prepare()
+        windows = self._windows
+        if windows is None:
+            raise RuntimeError("nothing is prepared")
+        if request["do"] == "logits":
+            np.save(request["output"], windows.logits())
+            return {}
+        seconds, batch = float(request["seconds"]), int(request["batch"])
+        if request["do"] == "try":
+            windows.offline(min(seconds, _MOST_WARM_UP_SECONDS), batch)
+            return windows.offline(seconds, batch)
+        return _measure(windows, seconds, float(request["warm_up"]), batch)
+
+    def _prepare(self) -> dict[str, Any]:
+        try:
+            self._platform.prepare(self._folder, self._threads)
+        except Absent as absent:
+            return {"absent": str(absent)}
+        form = read_form(self._folder)
+        preprocess = Preprocessor(form, self._platform.channels_last)
+        pixels = read_images(self._folder).pixels
+        self._windows = Windows(self._platform, preprocess, pixels)
+        self._windows.offline(0.0, 1)  # what compiles at its first run does it here
+        return {**self._platform.facts(), "threads": self._threads}
+
+
+def _measure(windows: Windows, seconds: float, warm_up: float, batch: int) -> dict[str, Any]:
+    windows.single_stream(warm_up)
+    single = windows.single_stream(seconds)
+    windows.offline(warm_up, batch)
+    offline = windows.offline(seconds, batch)
+    return {"single_stream": single, "offline": offline, "memory_mib": round(_peak_mib(), 1)}
+
+
+def _peak_mib() -> float:
+    """This process's peak memory; getrusage would count the parent's before the exec."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def main(arguments: list[str]) -> None:
+    """Answer requests until standard input ends."""
+    name, folder, threads, cpus = arguments
+    os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
+    cv2.setNumThreads(1)
+    answers = _own_output()
+    worker = Worker(name, Path(folder), int(threads))
+    for line in sys.stdin:
+        try:
+            answer = worker.answer(json.loads(line))
+        except Exception as error:  # whatever a framework raises ends its own row only
+            text = next(iter(str(error).splitlines()), "")
+            answer = {"error": f"{type(error).__name__}: {text}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _own_output() -> IO[str]:
+    """Standard output for the answers alone; what libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""A report as Markdown: the same text and tables, with the plots as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from host.report.content import Plot, Section, Table, shown
+from host.report.html import relative
+
+
+def document(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:
+    """Return the text of the file.
+
+    Parameters
+    ----------
+    place : directory where it will lie; `plot_file` tells where its plots are meant to be
+    """
+    lines = [f"# {_line(title)}", "", _line(lead)]
+    for section in sections:
+        lines += ["", f"## {_line(section.title)}"]
+        for part in section.parts:
+            lines.append("")
+            if isinstance(part, Table):
+                lines += _table(part, place)
+            elif isinstance(part, Plot):
+                lines.append(
+                    f"![{_line(part.caption)}]({plot_file(part)}){_source(part.source, place)}"
+                )
+            else:
+                lines.append(_line(part))
+    return "\n".join(lines) + "\n"
+
+
+def plot_file(plot: Plot) -> str:
+    """Name of a plot's file, relative to the document."""
+    return f"report/{plot.name}.svg"
+
+
+def _table(table: Table, place: Path) -> list[str]:
+    lines = [f"| {' | '.join(map(_cell, table.columns))} |"]
+    lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(table.columns) - 1)]) + "|")
+    lines += [f"| {' | '.join(_cell(shown(cell)) for cell in row)} |" for row in table.rows]
+    caption = f"{_line(table.caption)}{_source(table.source, place)}".strip()
+    return [*lines, *(["", caption] if caption else [])]
+
+
+def _source(source: Path | None, place: Path) -> str:
+    if source is None:
+        return ""
+    link = relative(source, place)
+    return f" Source: [{_line(link)}](<{link}>)."
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
+def _line(text: str) -> str:
+    """Return text as one line in which nothing is markup of HTML."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")

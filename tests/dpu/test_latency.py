@@ -1,0 +1,275 @@
+"""The predicted time of networks: laws that hold for all of them, and cases by hand."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpu import __main__ as command
+from dpu import energy, xir
+from dpu.cycles import memory_cycles
+from dpu.errors import DpuError
+from dpu.latency import Board, Prediction, operations_of_graph, predict, read_board
+from dpu.layers import layers_of
+from dpu.operations import Operation, Sketch
+from dpu.traffic import MAP_BYTES, works
+
+BOARD = read_board("zcu104")
+PILLARS = "pointpillars_zcu104_vai25.xmodel"
+
+
+def _network(
+    size: int, channels: int, depth: int, kernel: int = 3, classes: int = 10
+) -> list[Operation]:
+    net = Sketch(size, size)
+    x = net.conv(0, channels, 3, 2)
+    for _ in range(depth):
+        x = net.add(net.conv(net.depthwise(net.conv(x, channels, kernel)), channels), x)
+        x = net.concat(x, net.conv(x, channels))
+        x = net.conv(net.pool(x, 2, 1), channels)
+    net.dense(net.global_pool(x), classes)
+    return net.operations
+
+
+def _seconds(operations: list[Operation], board: Board = BOARD) -> list[float]:
+    """What must not shrink when there is more to do."""
+    found = predict(operations, board)
+    return [found.job_seconds, found.latency_seconds, 1 / found.fps(), 1 / found.fps(3)]
+
+
+_networks = st.tuples(
+    st.integers(8, 300), st.integers(1, 300), st.integers(1, 4), st.integers(1, 5),
+    st.integers(1, 2000),
+)  # fmt: skip
+
+
+@given(_networks, st.tuples(*[st.sampled_from([0, 0, 1, 2, 7, 40])] * 5))
+def test_less_work_is_never_slower(base: tuple[int, ...], more: tuple[int, ...]) -> None:
+    larger = [a + b for a, b in zip(base, more, strict=True)]
+    small, large = _network(*base), _network(*larger)
+    assert all(a <= b * (1 + 1e-9) for a, b in zip(_seconds(small), _seconds(large), strict=True))
+
+
+@given(_networks, st.floats(1, 3))
+def test_faster_hardware_is_never_slower(shape: tuple[int, ...], factor: float) -> None:
+    operations = _network(*shape)
+    faster = replace(BOARD, clock_mhz=BOARD.clock_mhz * factor)
+    pairs = zip(_seconds(operations, faster), _seconds(operations), strict=True)
+    assert all(a <= b * (1 + 1e-9) for a, b in pairs)
+    more = predict(operations, replace(BOARD, cores=3))
+    assert more.fps() >= predict(operations, BOARD).fps() * (1 - 1e-9)
+
+
+@given(_networks)
+def test_threads_help_up_to_what_binds(shape: tuple[int, ...]) -> None:
+    found = predict(_network(*shape), BOARD)
+    speeds = [found.fps(n) for n in range(1, 9)]
+    assert all(a <= b * (1 + 1e-9) for a, b in pairwise(speeds))
+    assert speeds[-1] <= found.fps() <= BOARD.cores / found.job_seconds
+    assert found.fps(1) == 1 / found.latency_seconds
+    low, high = found.fps_range(1)
+    assert low < found.fps(1) < high
+
+
+@given(_networks)
+def test_it_is_above_the_lower_bounds(shape: tuple[int, ...]) -> None:
+    found = predict(_network(*shape), BOARD)
+    least = sum(max(w.cycles, w.parameter_bytes / 32) for w in found.works)
+    assert found.job_seconds > least / 300e6
+    layers = found.layers()
+    assert sum(layer.seconds for layer in layers) == pytest.approx(found.job_seconds)
+    assert {layer.bound for layer in layers} <= {"array", "parameters", "maps", "start"}
+
+
+def test_a_layer_by_hand() -> None:
+    """64x64x32 to 64x64x32 by 3x3: loaded, computed and saved, as neither map fits with both."""
+    net = Sketch(64, 64, 256)
+    net.conv(0, 256, 3)
+    (layer,) = predict(net.operations, BOARD).layers()
+    given, work = BOARD.parameters, layer.work
+    assert work.cycles == 64 * 64 * 256 * (2 * 9 * 256 + 1) / 4096
+    assert (work.parameter_loads, work.parameter_bytes) == (256, 256 * 9 * 256 + 256)
+    assert (work.map_transfers, work.loaded_bytes) == (64 + 64, 64 * 64 * 256)
+    assert work.stored_bytes == 64 * 64 * 256
+    computing = given.array_slack * work.cycles
+    moving = given.transfer_cycles * (256 + 128) + work.bytes / 32
+    assert computing > moving and layer.bound == "array"
+    assert layer.seconds == pytest.approx((computing + given.layer_cycles) / 300e6)
+
+
+def test_what_stays_on_the_chip() -> None:
+    net = Sketch(32, 32, 128)  # 128 KiB, of 512
+    a = net.conv(0, 128, 3)
+    b = net.conv(a, 128, 3)  # reads a on the chip
+    net.conv(net.add(b, a), 512)  # a is read later as well, and is too much with 512 KiB
+    first, second, third, last = works(net.operations)
+    assert (first.loaded_bytes, first.stored_bytes) == (2**17, 2**17)
+    assert (second.loaded_bytes, second.stored_bytes) == (0, 0)
+    assert (third.loaded_bytes, third.stored_bytes) == (2**17, 0)
+    assert (last.loaded_bytes, last.stored_bytes) == (0, 2**19)
+    assert MAP_BYTES == 2**19
+
+
+def test_what_is_joined_goes_through_memory_and_joining_is_free() -> None:
+    net = Sketch(16, 16, 16)
+    x = net.conv(0, 16)
+    net.conv(net.concat(x, net.conv(x, 16)), 8)
+    kinds = [w.operation.kind for w in works(net.operations)]
+    assert kinds == ["conv2d"] * 3
+    assert [w.stored_bytes for w in works(net.operations)] == [4096, 4096, 2048]
+    assert [w.loaded_bytes for w in works(net.operations)] == [4096, 0, 8192]
+
+
+def test_both_cores_share_the_memory() -> None:
+    """Two VGG-like heads wait for memory all the time, two convolutions on the chip never."""
+    heads, chain = Sketch(1, 1, 4096), Sketch(56, 56, 32)
+    heads.dense(heads.dense(0, 4096), 4096)
+    x = 0
+    for _ in range(10):
+        x = chain.conv(x, 32, 3)
+    slower = []
+    for net in (heads, chain):
+        counts = predict(net.operations, BOARD).counts
+        given = BOARD.parameters
+        slower.append(counts.job_cycles(given, 2) / counts.job_cycles(given))
+    assert slower[0] > 1.4 and slower[1] == pytest.approx(1, abs=0.02)
+
+
+def test_traffic_is_that_of_amds_instructions(shared_dir: Path) -> None:
+    """Bytes of every LOAD and SAVE that AMD's compiler wrote for PointPillars' two DPU parts."""
+    graph = xir.Graph.deserialize(shared_dir / "models" / PILLARS)
+    parts = graph.get_root_subgraph().toposort_child_subgraph()
+    moved: Counter[str] = Counter()
+    for part in parts:
+        if part.get_attr("device") == "DPU":
+            contexts = part.get_attr("reg_id_to_context_type_v2")
+            for opcode, register, size in _transfers(part.get_attr("mc_code")):
+                constant = contexts[f"REG_{register}"] == "CONST"
+                moved["saved" if opcode == SAVE else "constants" if constant else "loaded"] += size
+    found = works(operations_of_graph(graph))
+    assert sum(w.parameter_bytes for w in found) == moved["constants"] == 395_016
+    assert sum(w.loaded_bytes for w in found) == pytest.approx(moved["loaded"], rel=0.005)
+    assert sum(w.stored_bytes for w in found) == moved["saved"]
+
+
+LOAD, SAVE = 0, 4
+WORDS = {LOAD: 5, 1: 6, 2: 5, SAVE: 5, 7: 1, 8: 5, 9: 4}
+"""Length of an instruction by the four highest bits of its first word, as found in AMD's files."""
+
+
+def _transfers(code: bytes) -> list[tuple[int, int, int]]:
+    """(opcode, register, bytes) of the LOADs and SAVEs: the third word holds the pixels less one
+    in its lowest ten bits and the channels less one above, the fourth the register."""
+    words = struct.unpack(f"<{len(code) // 4}I", code)
+    at, found = 0, []
+    while at < len(words):
+        opcode = words[at] >> 28
+        if opcode in (LOAD, SAVE):
+            pixels, channels = (words[at + 2] & 0x3FF) + 1, (words[at + 2] >> 10 & 0xFFF) + 1
+            found.append((opcode, words[at + 3] & 0xFF, pixels * channels))
+        at += WORDS[opcode]
+    return found
+
+
+def test_quantised_and_compiled_files_give_the_same(demo_model: Path) -> None:
+    compiled, quantised = (
+        predict(operations_of_graph(xir.Graph.deserialize(path)), BOARD)
+        for path in (demo_model, demo_model.with_name("quantised.xmodel"))
+    )
+    assert compiled.job_seconds == pytest.approx(quantised.job_seconds, rel=1e-9)
+    assert compiled.cpu_seconds == quantised.cpu_seconds
+    layers = layers_of(xir.Graph.deserialize(demo_model))
+    loaded = sum(memory_cycles(layer) or 0 for layer in layers)
+    assert sum(w.parameter_bytes for w in compiled.works) == 32 * loaded
+
+
+def test_the_quantised_and_the_compiled_pointpillars_take_the_same(shared_dir: Path) -> None:
+    quantised, compiled = (
+        predict(operations_of_graph(xir.Graph.deserialize(shared_dir / "models" / name)), BOARD)
+        for name in ("pointpillars_quantized.xmodel", PILLARS)
+    )
+    assert quantised.job_seconds == pytest.approx(compiled.job_seconds, rel=1e-3)
+    assert [o.name for o in quantised.left_to_cpu] == [o.name for o in compiled.left_to_cpu]
+
+
+def _told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = command.main(["predict", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_predict_tells_layers_and_totals(
+    demo_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = _told(capsys, demo_model, "--threads", 2, "--json")
+    facts = json.loads(out)
+    assert status == 0 and facts["board"] == "zcu104"
+    assert sum(layer["us"] for layer in facts["layers"]) == pytest.approx(1e3 * facts["dpu_ms"])
+    assert facts["latency_ms"] == pytest.approx(facts["dpu_ms"] + facts["cpu_ms"])
+    assert [speed["threads"] for speed in facts["threads"]] == [1, 2, None]
+    assert facts["threads"][0]["fps"] == pytest.approx(1e3 / facts["latency_ms"])
+    assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
+    status, out, _ = _told(capsys, demo_model)
+    assert status == 0 and "e+" not in out
+    for text in ("bound by", "threads  1: ", "not measured here", " mJ a frame", "60 W"):
+        assert text in out
+
+
+def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = _told(capsys, "host.published_networks:squeezenet")
+    assert status == 0 and "349,151,936 MACs" in out
+    for wrong in ("no.such:thing", "json:nothing", "time:time", "json:dumps"):
+        status, out, err = _told(capsys, wrong)
+        assert (status, out) == (2, "") and err.startswith("dpu: ") and err.count("\n") == 1
+
+
+def test_predict_refuses_what_it_cannot(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.xmodel"
+    broken.write_bytes(demo_model.read_bytes()[:999])
+    for arguments in ((broken,), (tmp_path / "none.xmodel",), (demo_model, "--board", "kv260")):
+        status, out, err = _told(capsys, *arguments)
+        assert (status, out) == (2, "") and err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        command.main(["predict", str(demo_model), "--threads", "0"])
+
+
+def test_energy_is_a_range_until_it_is_measured(tmp_path: Path) -> None:
+    at_rest = energy.board_watts("zcu104", tmp_path)
+    assert at_rest is not None and not at_rest.measured
+    assert (at_rest.low, at_rest.high) == (14.05, 60.0)
+    assert at_rest.joules(10, 20) == (14.05 / 20, 6.0)
+    assert energy.board_watts("kv260", tmp_path) is None
+    with pytest.raises(DpuError):
+        energy.board_watts("zcu105", tmp_path)
+
+    def write(name: str, emulation: bool, *watts: object) -> None:
+        folder = tmp_path / "zcu104" / name
+        folder.mkdir(parents=True)
+        steps = [{"power": {"watts": {"value": value}}} for value in watts]
+        text = json.dumps({"emulation": emulation, "steps": steps})
+        (folder / "run.json").write_text(text if watts else "{torn")
+
+    write("emulation", True, 5.0)
+    write("torn", False)
+    write("odd", False, None, "x", -1.0, float("nan"), True)
+    assert energy.board_watts("zcu104", tmp_path) == at_rest
+    write("real", False, 21.5, 24.0)
+    measured = energy.board_watts("zcu104", tmp_path)
+    assert measured is not None and measured.measured
+    assert (measured.low, measured.high) == (21.5, 24.0)
+
+
+def test_nothing_to_do_takes_only_the_cpu() -> None:
+    found: Prediction = predict(Sketch(8, 8).operations, BOARD)
+    assert (found.job_seconds, found.layers()) == (0, [])
+    assert found.fps() == pytest.approx(BOARD.cpus / found.cpu_seconds)

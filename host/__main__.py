@@ -427,6 +427,41 @@ def report(
     print("\n".join(map(str, written)))
 
 
+@app.command()
+def explore(
+    spec: Annotated[
+        Path | None,
+        typer.Argument(help="a run's TOML with [explore], see host/explore_space.py; the demo's"),
+    ] = None,
+    board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
+    latency: Annotated[float | None, typer.Option(help="most ms of an image, one thread")] = None,
+    fps: Annotated[float | None, typer.Option(help="least frames per second")] = None,
+    energy: Annotated[float | None, typer.Option(help="most mJ a frame, the whole board")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of --fps and --energy; default: as many as help")
+    ] = None,
+    capacity: Annotated[
+        str, typer.Option(help="what the front has most of: macs or parameters")
+    ] = "macs",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="directory of explore.csv, .svg and the runs")
+    ] = Path("results/explore"),
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
+) -> int:
+    """Find the DenseNets that fit a budget on a board, by prediction; write what `train` takes."""
+    from host import explore as exploring
+    from host import explore_space as space
+
+    budget = space.Budget(latency, fps, energy, threads)
+    found = exploring.explore(space.read_spec(spec), budget, board, output, capacity)
+    if as_json:
+        print(json.dumps(exploring.facts(found), indent=2))
+    else:
+        print("\n".join(exploring.lines(found)))
+    _tell(f"{output}: {exploring.TABLE}, {exploring.PLOT}, {len(found.written)} networks to train")
+    return DONE if found.written else FAILED
+
+
 def _print_reports(reports: list[Any], as_json: bool) -> int:
     """Print what became of each host; returns the exit status."""
     if as_json:

@@ -55,7 +55,6 @@ class Row:
     model_file, model_bytes : what the platform loads
     memory_mib : the most that its process had in memory
     same_student : whether it is known to be the same student as in the other rows
-    is_bound : latencies are lower bounds and fps upper ones
     concerns : what speaks against the figures
     repetitions : figures of each, with the windows' times
     """
@@ -89,7 +88,6 @@ class Row:
     model_bytes: int | None = None
     memory_mib: float | None = None
     same_student: bool | None = True
-    is_bound: bool = False
     concerns: list[str] = field(default_factory=list)
     repetitions: list[dict[str, Any]] = field(default_factory=list)
 

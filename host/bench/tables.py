@@ -103,8 +103,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _speed(row: Mapping[str, Any]) -> tuple[str, ...]:
     latency = [shown(row["latency_ms"][name]) for name in PERCENTILES]
-    least, most = ("≥ ", "≤ ") if row["is_bound"] else ("", "")
-    network = least + shown(row["network_latency_ms"]["p50"]), most + shown(row["network_fps"])
+    network = shown(row["network_latency_ms"]["p50"]), shown(row["network_fps"])
     return (_name(row), row["kind"], *latency, network[0], shown(row["fps"]), network[1],
             _plain(row["batch"]))  # fmt: skip
 
@@ -113,8 +112,7 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     size = row["model_bytes"]
     joules = row["joules_per_frame"]
     millijoules = {s: None if joules[s] is None else 1e3 * joules[s] for s in _SIDES}
-    least = "≥ " if row["is_bound"] and joules["value"] else ""
-    return (_name(row), shown(row["watts"]), least + shown(millijoules), _plain(row["accuracy"], 2),
+    return (_name(row), shown(row["watts"]), shown(millijoules), _plain(row["accuracy"], 2),
             _plain(row["same_class"], 2), _plain(size and size / 1024, 1),
             _plain(row["memory_mib"], 0))  # fmt: skip
 
@@ -216,7 +214,7 @@ def _gain(cell: Mapping[str, Any], missing: dict[str, int]) -> tuple[str, str]:
     if cell["missing"]:
         return f"- [{missing.setdefault(cell['missing'], len(missing) + 1)}]", ""
     values = [_short(cell["inputs"][name]["value"]) for name in ("platform", "dpu")]
-    return ("at most " if cell["at_most"] else "") + shown(cell["figure"]), " and ".join(values)
+    return shown(cell["figure"]), " and ".join(values)
 
 
 def _origins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -48,13 +48,11 @@ class Cell:
     figure : its value and interval
     inputs : "dpu" and "platform": row, its kind, figure and value, and whose watts they are
     missing : why there is no value
-    at_most : the DPU's figure is a bound, so the ratio is one too
     """
 
     figure: Figure
     inputs: dict[str, dict[str, Any]]
     missing: str = ""
-    at_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _speed_up(dpu: Row, other: Row, name: str) -> Cell:
     missing = _not_comparable(dpu) or _missing(dpu, ours) or _missing(other, theirs)
     if missing:
         return Cell(nothing(), inputs, missing)
-    return Cell(ratio(theirs, ours), inputs, at_most=dpu.is_bound)
+    return Cell(ratio(theirs, ours), inputs)
 
 
 def _efficiency(dpu: Row, other: Row, name: str) -> Cell:
@@ -127,7 +125,7 @@ def _efficiency(dpu: Row, other: Row, name: str) -> Cell:
         missing = missing or _missing(row, getattr(row, name)) or _no_watts(row)
     if missing:
         return Cell(nothing(), inputs, missing)
-    return Cell(ratio(ours, theirs), inputs, at_most=dpu.is_bound)
+    return Cell(ratio(ours, theirs), inputs)
 
 
 def _input(row: Row, figure: str, found: Figure) -> dict[str, Any]:

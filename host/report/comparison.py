@@ -101,8 +101,7 @@ def _thesis(thesis: Mapping[str, Any], path: Path) -> Section:
             inputs = [cell["inputs"][side] for side in ("platform", "dpu")]
             told = "; ".join(f"{each['row']}: {each['figure']} = {_number(each['value'])}"
                              for each in inputs)  # fmt: skip
-            bound = "at most: " if cell["at_most"] else ""
-            row += [cell["figure"]["value"], cell["missing"] or f"{bound}{told}"]
+            row += [cell["figure"]["value"], cell["missing"] or told]
         rows.append(row)
     rows.append(["reported", "other platforms and models", "", reference["speed_up"], "at least",
                  reference["efficiency"], "at least"])  # fmt: skip

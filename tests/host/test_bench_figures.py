@@ -97,7 +97,7 @@ def _row(name: str, family: str, latency: float, fps: float, watts: float | None
 @given(positive, positive, positive, positive, positive, positive)
 def test_the_gains(l1: float, l2: float, f1: float, f2: float, w1: float, w2: float) -> None:
     (found,) = compare([_row("cpu", CPU, l1, f1, w1), _row("dpu-1", DPU, l2, f2, w2)])
-    assert found.kind == MEASURED and not found.speed_up.at_most
+    assert found.kind == MEASURED
     assert found.speed_up.figure["value"] == pytest.approx(l1 / l2)
     assert found.efficiency.figure["value"] == pytest.approx((f2 / w2) / (f1 / w1))
     assert found.speed_up.inputs["dpu"]["figure"] == "latency_ms.p50"
@@ -243,7 +243,7 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     row = predicted_row(subject, "zcu104")
     graph = Graph.deserialize(repo_root / "app" / "demo" / "model.xmodel")
     found = predict(operations_of_graph(graph))
-    assert (row.family, row.kind, row.is_bound) == (DPU, PREDICTED, False)
+    assert (row.family, row.kind) == (DPU, PREDICTED)
     assert row.provenance.startswith("predicted, by dpu.latency")
     assert row.network_latency_ms["p99"]["value"] == pytest.approx(1e3 * found.job_seconds)
     assert row.latency_ms["p50"]["value"] == pytest.approx(1e3 * found.latency_seconds)
@@ -253,7 +253,6 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     compared = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
     assert compared.kind == PREDICTED and compared.stages == "network alone"
     assert compared.speed_up.figure["value"] == pytest.approx(1e-3 / found.job_seconds)
-    assert not compared.speed_up.at_most
     assert "a prediction has no watts" in compared.efficiency.missing
 
 

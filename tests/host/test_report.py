@@ -107,7 +107,7 @@ def _bench(folder: Path) -> None:
         "accuracy": 93.5, "model_bytes": 2048, "by": "a test", "concerns": ["disturbed"],
     }  # fmt: skip
     inputs = {side: {"row": side, "figure": "x", "value": None} for side in ("dpu", "platform")}
-    cell = {"figure": none, "missing": "no power meter here", "at_most": False, "inputs": inputs}
+    cell = {"figure": none, "missing": "no power meter here", "inputs": inputs}
     report = {
         "state": "done", "started": "2026-01-01", "model": {"name": "net"},
         "environment": {"cpu": "a CPU", "threads": 2}, "setting": {"repetitions": 3},

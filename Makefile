@@ -54,7 +54,7 @@ demo: $(VENV)/pc.stamp
 
 # The stand-in board's full form is left to test-board-full.
 test: $(VENV)/all.stamp
-	$(BIN)/python -m pytest --ignore=tests/host/test_full_board.py
+	$(BIN)/python -m pytest -m 'not full_board'
 
 # app/ and board/ on what a PYNQ 3.0.1 image has: Python 3.10, numpy 1.21, OpenCV 4.5.
 BOARD_VENV := .venv-board
@@ -76,7 +76,7 @@ test-board-versions: $(BOARD_VENV)/stamp
 test-board-full: $(VENV)/all.stamp
 	@echo "the stand-in board's arm64 root: built where it is not there yet, about 3 minutes"
 	@$(BIN)/python -m tests.stand_in_board.arm64_root || echo "the arm64 tests are left out" >&2
-	$(BIN)/python -m pytest -rs tests/host/test_full_board.py
+	$(BIN)/python -m pytest -rs -m full_board tests/host
 
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .

@@ -161,6 +161,7 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     assert (board.root / "etc/systemd/system/tutelage.service").read_text() == unit
 
 
+@pytest.mark.full_board
 @needs_board
 def test_the_service_of_an_unchanged_release_is_set_right(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -221,6 +222,7 @@ def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
     assert not list(board.tutelage.glob("releases/.*"))
 
 
+@pytest.mark.full_board
 @needs_board
 def test_a_release_that_fails_is_not_gone_back_to(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -240,6 +242,7 @@ def test_a_release_that_fails_is_not_gone_back_to(
     broken.write_text(text)
 
 
+@pytest.mark.full_board
 @needs_board
 def test_old_releases_go_but_none_that_is_measured(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -260,6 +263,7 @@ def test_old_releases_go_but_none_that_is_measured(
     assert left == {last, *names[1 - KEPT :]}
 
 
+@pytest.mark.full_board
 @needs_board
 @pytest.mark.parametrize("stage", ["venv", "smoke", "switch"])
 def test_a_host_that_is_killed_leaves_nothing_half(
@@ -298,6 +302,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
     assert left == {first.release, second.release}
 
 
+@pytest.mark.full_board
 @needs_board
 def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report]) -> None:
     with ThreadPoolExecutor() as pool:
@@ -309,6 +314,7 @@ def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report])
     assert names == {both[0].release}
 
 
+@pytest.mark.full_board
 @needs_board
 def test_make_deploys_and_rolls_back(
     board: StandInBoard, model: Path, wheels: Path, tmp_path: Path

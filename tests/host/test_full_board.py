@@ -31,7 +31,10 @@ from tests.stand_in_board.image import PYNQ_VENV, why_no_pynq
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
-pytestmark = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
+pytestmark = [
+    pytest.mark.full_board,
+    pytest.mark.skipif(_REASON is not None, reason=_REASON or ""),
+]
 
 # Taken before other tests change where caches lie.
 ARM64_ROOT = arm64_root.root_path()

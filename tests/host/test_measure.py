@@ -168,6 +168,7 @@ def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, cap
     assert run["state"] == "done" and len(run["steps"]) == 3
 
 
+@pytest.mark.full_board
 def test_ctrl_c_leaves_it_and_cancel_ends_it(board: StandInBoard, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "host", *_arguments(board, tmp_path, *SHORT)],
@@ -186,6 +187,7 @@ def test_ctrl_c_leaves_it_and_cancel_ends_it(board: StandInBoard, tmp_path: Path
     assert run["steps"][0]["frames"]["classified"] > 100
 
 
+@pytest.mark.full_board
 def test_a_process_that_is_killed_leaves_its_windows(board: StandInBoard, tmp_path: Path) -> None:
     name = _start(board, tmp_path)
     _wait_for(board, name, "step", 2)
@@ -195,6 +197,7 @@ def test_a_process_that_is_killed_leaves_its_windows(board: StandInBoard, tmp_pa
     assert run["state"] == "broken off" and len(run["steps"]) == 2
 
 
+@pytest.mark.full_board
 def test_a_full_disk_ends_it_with_what_was_there(board: StandInBoard, tmp_path: Path) -> None:
     name = _start(board, tmp_path)
     _wait_for(board, name, "step")
@@ -230,6 +233,7 @@ def test_what_is_refused(board: StandInBoard, tmp_path: Path, capsys: Any) -> No
         board.known_hosts.write_text(known)
 
 
+@pytest.mark.full_board
 def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: Path) -> None:
     arguments = _arguments(board, tmp_path, *SAFE, "--detach", "--scenario", "offline")
     assert main(arguments) == 0

@@ -46,7 +46,7 @@ def facts(config: Path, firmware: str, paths: Sequence[Path]) -> dict[str, Any]:
     python, machine, glibc : versions and architecture
     executable, extra_path : the Python, and its packages' directory where it is a venv's
     modules : name -> version or "" where it imports, None where it does not
-    rsync, flock : whether it is installed
+    rsync : whether it is installed
     home, free_bytes : the home directory and the space in it
     time : seconds since 1970
     config, fingerprint : vart.conf's text and the DPU's fingerprint, None where it is not told
@@ -64,7 +64,6 @@ def facts(config: Path, firmware: str, paths: Sequence[Path]) -> dict[str, Any]:
         "extra_path": sysconfig.get_path("purelib") if sys.prefix != sys.base_prefix else None,
         "modules": _modules(),
         "rsync": shutil.which("rsync") is not None,
-        "flock": shutil.which("flock") is not None,
         "home": str(home),
         "free_bytes": shutil.disk_usage(home).free,
         "time": time.time(),
@@ -81,17 +80,8 @@ def model_facts(path: Path) -> dict[str, Any]:
     -------
     dpu_name, fingerprint : the latter None where the model has none
     provider : what would run it
-
-    Raises
-    ------
-    SystemExit
-        It cannot be loaded; with the reason as its one line.
     """
-    dpu = import_module("board.dpu")
-    try:
-        model = dpu.load(path)
-    except dpu.ModelError as error:
-        raise SystemExit(str(error)) from error
+    model = import_module("board.dpu").load(path)
     return {
         "dpu_name": model.dpu_name,
         "fingerprint": model.fingerprint,

@@ -9,9 +9,8 @@ board's side, the overlay, the model and the Python packages that the board lack
 hash of its files, so that a second deployment of the same finds nothing to do. It is copied and
 tried as `releases/.<hash>.<token>.partial`; the link is switched last, in one step. Where the
 connection was lost, a later run links what lies in such a directory into one of its own: an rsync
-that still hangs on the board may write there. One deployment at a time holds `~/tutelage/.lock`,
-so that whatever is partial under the lock is a broken-off run's. The board's own packages are never
-touched, and it needs no internet.
+that still hangs on the board may write there. The board's own packages are never touched, and it
+needs no internet.
 
 SSH and rsync are the system's, with the user's own configuration; host keys are always checked.
 """
@@ -19,42 +18,46 @@ SSH and rsync are the system's, with the user's own configuration; host keys are
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dpu.builder import EMULATOR_DPU_NAME
-from host.board_check import (
-    ACCEPTABLE,
-    Finding,
-    ask,
-    can_run_models,
-    check_command,
-    disk_findings,
-    findings_of,
-    profile_of,
-    target_findings,
+from host.config import read_toml
+from host.release import (
+    MODEL_SCRIPT,
+    ROOT,
+    SUMS,
+    Packages,
+    ReleaseError,
+    gather,
+    model_path,
+    seal,
 )
-from host.release import MODEL_SCRIPT, SUMS, Packages, ReleaseError, gather, model_path, seal
 from host.remote import ConnectionLost, Remote, RemoteError, check_hosts
-from host.service import RIGHT, Service, unit_text
 from host.target import PROFILES, compiled_for
 
 KEPT = 3  # releases that stay on a board
 
+_PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
+_SPARE_BYTES = 32 << 20
+_MOST_CLOCK_SECONDS = 86400.0
 _SMOKE_SECONDS = 120
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
-_LOCK = "tutelage/.lock"
+
+ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
+              "target")  # fmt: skip
+"""Findings that --accept turns into warnings."""
 
 Say = Callable[[str], None]
-Check = Callable[[], None]
 
 
 class DeployError(RemoteError):
@@ -89,10 +92,14 @@ class Plan:
     bandwidth: int = 0
     service: str = ""
 
-    @property
-    def xmodel(self) -> Path:
-        """The compiled model's file."""
-        return self.model / "model.xmodel" if self.model.is_dir() else self.model
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a board that is not as it should be."""
+
+    name: str
+    text: str
+    fatal: bool
 
 
 @dataclass
@@ -112,32 +119,13 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class State:
-    """What a board has, read under the lock.
-
-    Attributes
-    ----------
-    current, previous : releases, "" for none
-    complete : whether the release that is to come is there already
-    partial : directories that broken-off runs of it left
-    free_bytes : on the disk
-    """
-
-    current: str
-    previous: str
-    complete: bool
-    partial: list[str]
-    free_bytes: int
-
-
 def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
     """Deploy to all hosts at once; each has its report, in the given order.
 
     Raises
     ------
-    DeployUsageError, RemoteUsageError
-        A host, the board, the model, the wheels or an accepted finding is not one.
+    DeployUsageError
+        A host, the board, the model or an accepted finding is not one.
     """
     _check_plan(hosts, plan)
     packages = Packages(plan.wheels)
@@ -177,11 +165,19 @@ def rollback(
     """
     check_hosts(hosts)
     _check_board(board)
-    profile = profile_of(board)
-    return _on_all(
-        hosts,
-        lambda host, report: _roll_back(Remote(host, ssh_config), profile, force, report),
-    )
+    profile = _profile(board)
+
+    def back(host: str, report: Report) -> None:
+        remote = Remote(host, ssh_config)
+        name, model = remote.sh(_PREVIOUS).splitlines()
+        if not force:
+            report.facts = _ask(remote, profile)
+            report.smoke = _smoke(remote, name, model, profile, report.facts, ("fingerprint",))
+        report.previous, report.release = remote.sh(_ROLLBACK).split()
+        remote.sh(_RESTART)
+        report.state = "rolled back"
+
+    return _on_all(hosts, back)
 
 
 def dry_run(hosts: list[str], plan: Plan) -> list[str]:
@@ -189,7 +185,7 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
 
     Raises
     ------
-    DeployUsageError, RemoteUsageError
+    DeployUsageError
         As `deploy`.
     """
     _check_plan(hosts, plan)
@@ -198,16 +194,13 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
     for host in hosts:
         remote = Remote(host, plan.ssh_config)
         lines += [
-            shlex.join(remote.ssh(check_command(profile_of(plan.board)))) + " < board/check.py",
+            shlex.join(remote.ssh(_check_command(_profile(plan.board)))) + " < board/check.py",
             shlex.join(remote.push_command(Path("STAGE"), f"tutelage/releases/{place}", *options)),
             shlex.join(remote.ssh(_venv_script(place, "PYTHON", None))),
             shlex.join(remote.ssh(_smoke_script(place, model_path(plan.model), True))),
-            shlex.join(remote.ssh(_switch_script("HASH", place, "CURRENT"))),
+            shlex.join(remote.ssh(_switch_script("HASH", place))),
         ]
     return lines
-
-
-# -- what is asked for ------------------------------------------------------------------------
 
 
 def _check_plan(hosts: list[str], plan: Plan) -> None:
@@ -215,12 +208,8 @@ def _check_plan(hosts: list[str], plan: Plan) -> None:
     _check_board(plan.board)
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
-    if not plan.xmodel.is_file():
+    if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
         raise DeployUsageError(f"{plan.model}: has no model.xmodel; python -m host compile first")
-    if plan.wheels and not any(plan.wheels.glob("*.whl")):
-        raise DeployUsageError(f"--wheels {plan.wheels}: is no directory with wheels (*.whl)")
-    if plan.ssh_config and not plan.ssh_config.is_file():
-        raise DeployUsageError(f"--ssh-config {plan.ssh_config}: no such file")
     try:
         shlex.split(plan.service)
     except ValueError as error:
@@ -230,7 +219,8 @@ def _check_plan(hosts: list[str], plan: Plan) -> None:
     for name in plan.accepted:
         if name not in ACCEPTABLE:
             raise DeployUsageError(f"--accept {name}: can be {', '.join(ACCEPTABLE)}")
-    _refuse_emulator(plan)
+
+    _check_target(plan)
 
 
 def _check_board(board: str) -> None:
@@ -238,26 +228,14 @@ def _check_board(board: str) -> None:
         raise DeployUsageError(f"no board {board!r}")
 
 
-def _refuse_emulator(plan: Plan) -> None:
-    """Refuse a model for the emulator before any board is asked."""
-    if "target" not in plan.accepted and compiled_for(plan.xmodel)[0] == EMULATOR_DPU_NAME:
+def _check_target(plan: Plan) -> None:
+    """Refuse a model for the emulator before anything is copied; others are judged on the board."""
+    path = plan.model / "model.xmodel" if plan.model.is_dir() else plan.model
+    if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
         raise DeployUsageError(
-            f"target: {plan.xmodel} is compiled for the emulator, which no board runs; AMD's "
-            f"compiler makes it the board's: python -m host compile {plan.model} "
-            f"--target {plan.board}"
+            f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "
+            f"makes it the board's: python -m host compile {plan.model} --target {plan.board}"
         )
-
-
-def _judge(report: Report, findings: Iterable[Finding], accepted: tuple[str, ...]) -> None:
-    """Put findings that hold nothing up into the report's warnings; raise for the others."""
-    found = list(findings)
-    fatal = [f for f in found if f.fatal and f.name not in accepted]
-    report.warnings += [f"{f.name}: {f.text}" for f in found if f not in fatal]
-    if fatal:
-        raise DeployError("; ".join(f"{f.name}: {f.text}" for f in fatal))
-
-
-# -- the way of a release ----------------------------------------------------------------------
 
 
 def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Report]:
@@ -266,8 +244,7 @@ def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Repor
         try:
             work(host, report)
         except (RemoteError, ReleaseError, OSError) as error:
-            report.state = "failed"
-            report.error = (str(error).splitlines() or [type(error).__name__])[0]
+            report.error = str(error).splitlines()[0]
         report.seconds = round(time.monotonic() - start, 2)
         return report
 
@@ -276,42 +253,30 @@ def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Repor
 
 
 def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
-    remote, profile = Remote(host, plan.ssh_config), profile_of(plan.board)
-    folders = tempfile.TemporaryDirectory(prefix="tutelage-")
-    with remote.connected(), folders as folder:
-        report.facts = ask(remote, profile)
-        findings = findings_of(report.facts, profile, compiled_for(plan.xmodel)[1])
-        _judge(report, findings, plan.accepted)
+    remote, profile = Remote(host, plan.ssh_config), _profile(plan.board)
+    report.facts = _ask(remote, profile)
+    with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
         python = "{executable} {python} {machine}".format(**report.facts)
         gather(stage, plan.board, plan.model, packages.for_board(report.facts), python)
-        report.release, size = seal(stage)
-        remote.sh("mkdir -p tutelage/releases")
-        with remote.locked(_LOCK) as check_lock:
-            _put(remote, stage, size, plan, report, say, check_lock)
-
-
-def _put(
-    remote: Remote, stage: Path, size: int, plan: Plan, report: Report, say: Say, check_lock: Check
-) -> None:
-    """Bring a gathered release of `size` bytes onto a board that is ours alone."""
-    name, state = report.release, _state(remote, report.release)
-    report.previous = state.current
-    if state.current == name:
-        report.state = _refresh_service(remote, plan, state, report)
-        return
-    _judge(report, disk_findings(state.free_bytes, size), plan.accepted)
-    say(f"{report.host}: {name}, {size:,} bytes")
-    place = _install(remote, stage, state, plan, report)
-    check_lock()
-    remote.sh(_switch_script(name, place, state.current))
-    _serve(remote, Service(remote, _unit(plan, report)), state)
-    report.state = "deployed"
-    _tidy(remote, report)
+        name, size = seal(stage)
+        _judge(report, profile, size, plan.accepted)
+        state = _state(remote, name)
+        report.release, report.previous = name, state.current
+        if state.current == name:
+            _refresh_service(remote, plan, report)
+            return
+        say(f"{host}: {name}, {size:,} bytes")
+        place = _install(remote, stage, state, plan, report)
+        remote.sh(_switch_script(name, place))
+        _serve(remote, plan, report)
+        report.state = "deployed"
+    _tidy(remote, report, state.partial)
 
 
 def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Report) -> str:
     """Copy a release, make its venv, try it; returns where it lies, "" where it lay already."""
+    profile = _profile(plan.board)
     place = "" if state.complete else f".{report.release}.{secrets.token_hex(4)}.partial"
     try:
         if place:
@@ -319,10 +284,9 @@ def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Repo
             report.sent_bytes = _copy(remote, stage, place, linked, plan.bandwidth)
             facts = report.facts
             remote.sh(_venv_script(place, facts["executable"], facts["extra_path"]))
-        model, profile = model_path(plan.model), profile_of(plan.board)
-        if "target" not in plan.accepted and can_run_models(report.facts, profile):
-            _check_target(remote, place or report.release, model, profile, report)
-        report.smoke = _smoke(remote, place or report.release, model, profile, report.facts)
+        model = model_path(plan.model)
+        report.smoke = _smoke(remote, place or report.release, model, profile, report.facts,
+                              plan.accepted)  # fmt: skip
     except ConnectionLost:
         raise  # what is there already serves the next run
     except RemoteError:
@@ -332,85 +296,170 @@ def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Repo
     return place
 
 
-def _roll_back(remote: Remote, profile: dict[str, Any], force: bool, report: Report) -> None:
-    with remote.connected(), ExitStack() as stack:
-        remote.sh("test -d tutelage || { echo nothing was deployed there >&2; exit 1; }")
-        check_lock = stack.enter_context(remote.locked(_LOCK))
-        state = _state(remote, "")
-        name = state.previous
-        if name in ("", state.current):
-            raise DeployError("no release before this one is there")
-        report.release, report.previous = name, state.current
-        if not force:
-            # A model whose fingerprint is another was accepted when it was deployed.
-            report.facts = ask(remote, profile)
-            model = remote.sh(f"cd tutelage/releases/{name} && {{ {MODEL_SCRIPT}; }}").strip()
-            report.smoke = _smoke(remote, name, model, profile, report.facts)
-        check_lock()
-        remote.sh(_switch_script(name, "", state.current))
-        _serve(remote, Service(remote), state)
-        report.state = "rolled back"
-
-
-def _unit(plan: Plan, report: Report) -> str:
-    if not plan.service:
-        return ""
-    return unit_text(report.facts["home"], model_path(plan.model), plan.service)
-
-
-def _serve(remote: Remote, service: Service, state: State) -> None:
-    """Start or restart the service; where that fails, what was before `state` runs again."""
+def _serve(remote: Remote, plan: Plan, report: Report) -> None:
+    """Start or restart the service; where that fails, the old release runs again."""
     try:
-        service.start()
+        if plan.service:
+            unit = _unit(report.facts["home"], model_path(plan.model), plan.service)
+            remote.sh(_SERVICE, unit)
+        else:
+            remote.sh(_RESTART)
     except ConnectionLost:
         raise
     except RemoteError as error:
-        remote.sh(_links_script(state.current, state.previous))
-        with suppress(RemoteError):
-            service.put_back()
+        if report.previous and report.previous != report.release:
+            remote.sh(_ROLLBACK)
+        if report.previous:
+            remote.sh(f"{_UNIT_BACK}; {_RESTART} || true")
         raise DeployError(f"service: {error}") from error
 
 
-def _refresh_service(remote: Remote, plan: Plan, state: State, report: Report) -> str:
-    """Set the service right where the release is current; tells what that made of the board.
-
-    A run may have broken off between the switch and the service, or it asks for another one.
-    """
-    service = Service(remote, _unit(plan, report))
-    told = service.state()
-    if told == RIGHT:
-        return "unchanged"
-    if told == state.previous:  # it runs still by what was before the switch
-        state = State(state.previous, "", True, [], 0)
-    _serve(remote, service, state)
-    return "service restarted"
+def _refresh_service(remote: Remote, plan: Plan, report: Report) -> None:
+    """Set the service right where the release is there already; a run may have broken off then."""
+    report.state = "unchanged"
+    unit = _unit(report.facts["home"], model_path(plan.model), plan.service) if plan.service else ""
+    if remote.sh(_SERVICE_STATE, unit).strip() != "right":
+        _serve(remote, plan, report)
+        report.state = "service restarted"
 
 
-def _tidy(remote: Remote, report: Report) -> None:
+def _unit(home: str, model: str, arguments: str) -> str:
+    """The service's unit file."""
+    current = f"{home}/tutelage/current"
+    words = [f"{current}/.venv/bin/python", "app/classify.py", "--model", model]
+    quoted = [json.dumps(word, ensure_ascii=False).replace("%", "%%").replace("$", "$$")
+              for word in (*words, *shlex.split(arguments))]  # fmt: skip
+    return (
+        "# Written by `python -m host deploy`.\n"
+        "[Unit]\nDescription=Tutelage\nAfter=network.target\n\n"
+        f"[Service]\nWorkingDirectory={current}\nExecStart={' '.join(quoted)}\n"
+        "Restart=on-failure\nRestartSec=5\n\n[Install]\nWantedBy=multi-user.target\n"
+    )
+
+
+def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
     try:
-        remote.sh(_prune_script(KEPT))
+        for place in partial:
+            remote.sh(f"rm -rf tutelage/releases/{place}")
+        remote.sh(_PRUNE)
     except RemoteError as error:
         report.warnings.append(f"old releases were not removed: {error}")
 
 
+def _profile(board: str) -> dict[str, Any]:
+    return read_toml(PROFILES / f"{board}.toml")
+
+
+# -- the board --------------------------------------------------------------------------------
+
+
+def _check_command(profile: dict[str, Any]) -> str:
+    """Shell command that runs check.py, which comes on standard input, by the image's Python."""
+    overlay = profile.get("overlay", {})
+    arguments = []
+    if overlay:
+        arguments += ["--config", overlay["config"], "--firmware", overlay["firmware"]]
+    for hazard in profile.get("hazards", ()):
+        arguments += ["--path", hazard["where"]] if hazard.get("where") else []
+    return (f"p={_PYNQ_PYTHON}; [ -x $p ] || p=python3; "
+            f"exec $p - {shlex.join(arguments)}")  # fmt: skip
+
+
+def _ask(remote: Remote, profile: dict[str, Any]) -> dict[str, Any]:
+    script = (ROOT / "board" / "check.py").read_text(encoding="utf-8")
+    try:
+        facts: dict[str, Any] = json.loads(remote.sh(_check_command(profile), script))
+    except ValueError as error:
+        raise DeployError(f"{remote.host}: its answer to the check is no JSON") from error
+    facts["clock_off"] = facts["time"] - time.time()
+    return facts
+
+
+def _judge(report: Report, profile: dict[str, Any], size: int, accepted: tuple[str, ...]) -> None:
+    findings = list(findings_of(report.facts, profile, size))
+    fatal = [f for f in findings if f.fatal and f.name not in accepted]
+    report.warnings += [f"{f.name}: {f.text}" for f in findings if f not in fatal]
+    if fatal:
+        raise DeployError("; ".join(f"{f.name}: {f.text}" for f in fatal))
+
+
+def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> Iterator[Finding]:
+    """What speaks against a release of `size` bytes on a board, and what its user should know."""
+    modules, version = facts["modules"], tuple(map(int, facts["python"].split(".")[:2]))
+    if profile["name"].lower() not in (facts["model"] or "").lower():
+        yield Finding("model", f"is {facts['model'] or 'unknown'}, not a {profile['name']}", True)
+    if version < (3, 10):
+        yield Finding("python", f"is {facts['python']}; 3.10 is needed", True)
+    if not facts["rsync"]:
+        yield Finding("rsync", "is not installed on the board; apt install rsync there", True)
+    for names, group in ((("numpy", "cv2"), "packages"), (("vart", "xir"), "vart"),
+                         (("pynq",), "pynq")):  # fmt: skip
+        missing = [name for name in names if modules[name] is None]
+        if missing:
+            yield Finding(group, f"{' and '.join(missing)} cannot be imported there", True)
+    if facts["free_bytes"] < 2 * size + _SPARE_BYTES:
+        yield Finding("disk", f"{facts['free_bytes']:,} bytes are free in {facts['home']}; "
+                      f"{2 * size + _SPARE_BYTES:,} are needed", True)  # fmt: skip
+    yield from _image_findings(facts, profile)
+    if abs(facts["clock_off"]) > _MOST_CLOCK_SECONDS:
+        yield Finding("clock", f"is {facts['clock_off'] / 86400:+.0f} days off; set it", True)
+    yield from _dpu_findings(facts, profile)
+
+
+def _image_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    """Tell of an image that is not the one whose versions are known."""
+    known = profile.get("image")
+    if not known:
+        return
+    own = facts["modules"]["pynq"], facts["python"], facts["image"] or "no os-release"
+    right = own[0] == known["pynq"] and own[1].startswith(f"{known['python']}.")
+    if not right or known["system"] not in own[2]:
+        told = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
+        yield Finding("image", f"{told}; what is known is {known['name']}", False)
+
+
+def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    overlay = profile.get("overlay")
+    if overlay:
+        wanted, expected = f"firmware: {overlay['firmware']}", overlay.get("fingerprint")
+        if facts["config"] != wanted:
+            yield Finding("config", f"{overlay['config']} is not the line {wanted!r}, which can "
+                          "crash the board; see board/overlay.py", True)  # fmt: skip
+        if facts["fingerprint"] is None:
+            yield Finding("dpu", "the DPU's fingerprint cannot be asked for there", False)
+        elif expected and facts["fingerprint"] != int(expected, 16):
+            yield Finding("fingerprint", f"the DPU has {facts['fingerprint']:#x}, "
+                          f"{overlay['release']} {expected}", True)  # fmt: skip
+    for hazard in profile.get("hazards", ()):
+        if not hazard.get("where") or facts["paths"].get(hazard["where"]):
+            yield Finding(hazard["name"], f"{hazard['text']}; {hazard['remedy']}", False)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a board has: the current release ("" for none), whether the new one is there already,
+    and the directories that broken-off runs of it left."""
+
+    current: str
+    complete: bool
+    partial: list[str]
+
+
 def _state(remote: Remote, name: str) -> State:
-    """What the board has, where `name` is to be deployed; others' broken-off runs are removed."""
+    """What the board has, where `name` is to be deployed."""
     answer = remote.sh(
-        "set -e; cd tutelage; for d in releases/.*.partial; do "
-        f"case $d in releases/.{name}.*) test -e releases/{name} || continue;; esac; "
-        'rm -rf "$d" || true; done; '
-        'for l in current previous; do t=$(readlink $l || true); test -d "$t" || t=; '
-        'echo "$(basename "$t")"; done; '
-        "df -Pk . | { read -r h; read -r d s u a r; echo $a; }; ls -1a releases"
+        "mkdir -p tutelage/releases && cd tutelage && "
+        'echo "current $(readlink current)"; ls -1a releases'
     ).splitlines()
-    left = [line for line in answer[3:] if line.startswith(f".{name}.")]
-    return State(answer[0], answer[1], name in answer[3:], left, int(answer[2]) * 1024)
+    current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
+    partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
+    left = [line for line in answer[1:] if partial.fullmatch(line)]
+    return State(current[1] if current else "", name in answer[1:], left)
 
 
 def _copy_options(linked: list[str], bandwidth: int) -> list[str]:
     """Options of rsync for a release; what `linked` have already is linked there."""
-    # By content: two files of one size may have the same time, as lists of checksums do at least.
-    options = ["--checksum", "--delete", "--exclude=/.venv"]
+    options = ["--delete", "--exclude=/.venv"]
     options += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
     return [*options, *([f"--bwlimit={bandwidth}"] if bandwidth else [])]
 
@@ -427,47 +476,6 @@ def _discard(remote: Remote, place: str) -> None:
     """Remove what was copied, as far as that goes."""
     with suppress(RemoteError):
         remote.sh(f"rm -rf tutelage/releases/{place}")
-
-
-def _smoke(
-    remote: Remote, place: str, model: str, profile: dict[str, Any], facts: dict[str, Any]
-) -> str:
-    """Try the release where it lies; says what was seen."""
-    if not can_run_models(facts, profile):
-        _try(remote, _smoke_script(place, model, False))
-        return "imports only: without vart, xir and a right vart.conf no model is run"
-    try:
-        figures = json.loads(_try(remote, _smoke_script(place, model, True)))
-        frames = figures["frames"]
-    except (ValueError, LookupError) as error:
-        raise DeployError("smoke test: it gives no figures") from error
-    if frames["failed"] or not frames["classified"]:
-        raise DeployError(f"smoke test: {frames['failed']} of {frames['in']} frames failed")
-    return f"{frames['classified']} frames classified on {figures['provider']}"
-
-
-def _check_target(
-    remote: Remote, place: str, model: str, profile: dict[str, Any], report: Report
-) -> None:
-    """See by the board's own xir that the model is for its DPU: not all files can be read here."""
-    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
-    told = json.loads(
-        _try(
-            remote,
-            f"cd tutelage/releases/{place} && "
-            f".venv/bin/python -m board.check --model {shlex.quote(path)}",
-        )
-    )
-    _judge(report, target_findings(report.facts, profile, told["fingerprint"]), ())
-
-
-def _try(remote: Remote, command: str) -> str:
-    try:
-        return remote.sh(command)
-    except ConnectionLost:
-        raise
-    except RemoteError as error:
-        raise DeployError(f"smoke test: {error}") from error
 
 
 # -- shell scripts that run in the home directory on the board ----------------------------------
@@ -500,34 +508,113 @@ def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
     )
 
 
-def _link(name: str, release: str) -> str:
-    """Set a link of tutelage/ in one step; remove it where there is no release."""
-    if not release:
-        return f"rm -f {name}"
-    return f"ln -sfn releases/{release} .{name}; mv -T .{name} {name}"
-
-
-def _links_script(current: str, previous: str) -> str:
-    return f"set -e; cd tutelage; {_link('current', current)}; {_link('previous', previous)}; sync"
-
-
-def _switch_script(name: str, place: str, current: str) -> str:
+def _switch_script(name: str, place: str) -> str:
     """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
-    rename = f"sync; mv -T releases/{place} releases/{name}; " if place else ""
-    before = f"{_link('previous', current)}; " if current else ""
+    # Where another deployment was faster, its release is the same.
+    rename = (
+        f"sync; if [ -e releases/{name} ]; then rm -rf releases/{place}; "
+        f"else mv -T releases/{place} releases/{name}; fi; "
+    )
+    rename = rename if place else ""
     return (
-        f"set -e; cd tutelage; {rename}touch releases/{name}; "
-        f"{before}{_link('current', name)}; sync"
+        f"set -e; cd tutelage; {rename}touch releases/{name}; old=$(readlink current || true); "
+        'test -z "$old" || { ln -sfn "$old" .previous; mv -T .previous previous; }; '
+        f"ln -sfn releases/{name} .current; mv -T .current current; sync"
     )
 
 
-def _prune_script(kept: int) -> str:
-    return (
-        "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "
-        "for d in $(ls -1t releases); do n=$((n+1)); r=releases/$d; "
-        f'[ $n -le {kept} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || [ ! -e "$r/{SUMS}" ] || '
-        # A measurement holds the list of its release.
-        f'flock -n -x "$r/{SUMS}" rm -rf "$r"; done; '
-        # What a killed run began there may still write; a moment later it has ended.
-        "rm -rf releases/.*.partial || { sleep 3; rm -rf releases/.*.partial; }"
+_NONE_BEFORE = (
+    "cd tutelage 2>/dev/null || { echo nothing was deployed there >&2; exit 1; }; "
+    "c=$(readlink current); p=$(readlink previous); "
+    'if [ -z "$p" ] || [ "$p" = "$c" ] || [ ! -d "$p" ]; '
+    "then echo no release before this one is there >&2; exit 1; fi; set -e; "
+)
+_PREVIOUS = f'{_NONE_BEFORE}cd "$p"; echo "${{p#releases/}}"; {MODEL_SCRIPT}'
+
+_ROLLBACK = (
+    f"{_NONE_BEFORE}"
+    'ln -sfn "$c" .previous; ln -sfn "$p" .current; mv -T .current current; '
+    'mv -T .previous previous; sync; echo "${c#releases/} ${p#releases/}"'
+)
+
+_UNIT = "/etc/systemd/system/tutelage.service"
+# Root needs no sudo; others need one that asks for no password.
+_AS_ROOT = 's="sudo -n"; [ "$(id -u)" != 0 ] || s=; '
+_RESTART = f"{_AS_ROOT}test ! -e {_UNIT} || $s systemctl try-restart tutelage.service"
+_UNIT_BACK = (
+    f"{_AS_ROOT}test ! -e {_UNIT}.before || {{ $s mv {_UNIT}.before {_UNIT}; "
+    "$s systemctl daemon-reload; }"
+)
+_SERVICE = (
+    f"set -e; {_AS_ROOT}test ! -e {_UNIT} || $s cp {_UNIT} {_UNIT}.before; "
+    f"$s tee {_UNIT} > /dev/null; $s systemctl daemon-reload; "
+    "$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; sleep 2; "
+    "$s systemctl is-active --quiet tutelage.service || "
+    "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
+)
+
+# Tells "right" where the unit is the one on standard input (any, if that is empty) and what runs by
+# it runs from the current release; also where there is neither.
+_SERVICE_STATE = (
+    f'w=$(cat); test -n "$w" || test -e {_UNIT} || {{ echo right; exit; }}; '
+    f'test -z "$w" || test "$w" = "$(cat {_UNIT} 2>/dev/null)" || {{ echo unit; exit; }}; '
+    "p=$(systemctl show -p MainPID --value tutelage.service); "
+    'if [ "${p:-0}" = 0 ]; then test -n "$w" && echo down || echo right; exit; fi; '
+    "s=; [ \"$(id -u)\" = 0 ] || s='sudo -n'; "
+    'if [ "$($s readlink /proc/$p/cwd)" = "$(readlink -f tutelage/current)" ]; '
+    "then echo right; else echo old; fi"
+)
+
+_PRUNE = (
+    "cd tutelage; c=$(readlink current); p=$(readlink previous); n=0; "
+    "for d in $(ls -1t releases); do n=$((n+1)); r=releases/$d; "
+    f'[ $n -le {KEPT} ] || [ "$r" = "$c" ] || [ "$r" = "$p" ] || '
+    # A measurement holds the list of its release; without flock nobody knows, and all stay.
+    f'! flock -n -x "$r/{SUMS}" true 2>/dev/null || rm -rf "$r"; done; '
+    "find releases -mindepth 1 -maxdepth 1 -name '.*.partial' -mmin +1440 -exec rm -rf {} +"
+)
+
+
+def _smoke(
+    remote: Remote,
+    place: str,
+    model: str,
+    profile: dict[str, Any],
+    facts: dict[str, Any],
+    accepted: tuple[str, ...],
+) -> str:
+    """Try the release where it lies; says what was seen."""
+    modules, config, overlay = facts["modules"], facts["config"], profile.get("overlay")
+    ready = overlay is None or config == f"firmware: {overlay['firmware']}"
+    if modules["vart"] is None or modules["xir"] is None or not ready:
+        remote.sh(_smoke_script(place, model, False))
+        return "imports only: without vart, xir and a right vart.conf no model is run"
+    if "fingerprint" not in accepted:
+        _check_model(remote, place, model, profile, facts)
+    try:
+        figures = json.loads(remote.sh(_smoke_script(place, model, True)))
+        frames = figures["frames"]
+    except (ValueError, LookupError) as error:
+        raise DeployError("the smoke test gives no figures") from error
+    if frames["failed"] or not frames["classified"]:
+        raise DeployError(f"smoke test: {frames['failed']} of {frames['in']} frames failed")
+    return f"{frames['classified']} frames classified on {figures['provider']}"
+
+
+def _check_model(
+    remote: Remote, place: str, model: str, profile: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """See on the board that the model is compiled for its DPU."""
+    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
+    told = json.loads(
+        remote.sh(
+            f"cd tutelage/releases/{place} && "
+            f".venv/bin/python -m board.check --model {shlex.quote(path)}"
+        )
     )
+    expected = profile.get("overlay", {}).get("fingerprint")
+    own = facts["fingerprint"] or (int(expected, 16) if expected else None)
+    if own is not None and told["fingerprint"] != own:
+        number = told["fingerprint"]
+        what = told["dpu_name"] if number is None else f"{number:#x}"
+        raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")

@@ -24,8 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from host.board_check import ACCEPTABLE
-from host.deploy import Plan, deploy_one
+from host.deploy import ACCEPTABLE, Plan, deploy_one
 from host.release import MODEL_SCRIPT, model_path
 from host.remote import ConnectionLost, Remote, RemoteUsageError, check_hosts
 

@@ -133,56 +133,32 @@ class Packages:
         folder = self._cache / hashlib.sha256(key.encode()).hexdigest()[:16]
         with self._lock:
             if not folder.is_dir():
-                try:
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                    self._install(folder, wanted, facts)
-                except OSError as error:
-                    raise ReleaseError(
-                        f"packages for the board: {folder.parent} cannot be written "
-                        f"({error.strerror}); XDG_CACHE_HOME names another cache"
-                    ) from error
+                self._install(folder, wanted, facts)
         return folder
 
     def _listing(self) -> list[str]:
         return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
 
     def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
-            target = Path(partial) / "all"
-            command = [*self._pip(facts), "--target", str(target), *wanted]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise ReleaseError(f"packages for the board: {_why(done.stderr)}")
-            shutil.rmtree(target / "bin", ignore_errors=True)  # scripts for this machine
-            try:
-                target.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was faster, with the same
-                    raise
-
-    def _pip(self, facts: dict[str, Any]) -> list[str]:
-        """The beginning of the command that installs wheels for a board."""
-        command = [
-            sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--no-compile", "--only-binary=:all:", "--implementation", "cp",
-            "--python-version", ".".join(facts["python"].split(".")[:2]),
-            "--retries", "1", "--timeout", "15",
-        ]  # fmt: skip
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
+                   "--disable-pip-version-check", "--target", str(partial / "all"),
+                   "--only-binary=:all:", "--implementation", "cp",
+                   "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
         for platform in _platforms(facts["machine"], facts["glibc"]):
             command += ["--platform", platform]
         if self._wheels is not None:
             command += ["--no-index", "--find-links", str(self._wheels)]
-        return command
-
-
-def _why(errors: str) -> str:
-    """What pip's error output comes to, and what to do."""
-    # pip itself ends with "No matching distribution" where it reached no index at all.
-    if "connection broken by" in errors:
-        reason = "no package index is reached from this machine"
-    else:
-        reason = telling_line(errors)
-    return f"{reason}; give their wheels with --wheels DIR"
+        try:
+            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
+            if done.returncode:
+                raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}; give "
+                                   "their wheels with --wheels DIR")  # fmt: skip
+            shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
+            (partial / "all").rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _platforms(machine: str, glibc: str) -> list[str]:

@@ -15,11 +15,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 SSH_OPTIONS = (
@@ -33,12 +29,6 @@ SSH_OPTIONS = (
 STEP_SECONDS = 600.0
 """How long `Remote.sh` waits for a command that its caller gives no time."""
 
-LOCK_SECONDS = 30
-"""How long a lock outlives a connection that was cut and not closed, s."""
-
-LOCK_WAIT_SECONDS = 40
-"""How long a lock that another holds is waited for, s: longer than a dead connection holds it."""
-
 # ssh's status where the connection was refused or lost; 12, 30 and 35 are rsync's own for one that
 # broke, hung or could not be made.
 _SSH_LOST = 255
@@ -46,7 +36,6 @@ _RSYNC_LOST = (_SSH_LOST, 12, 30, 35)
 # rsync gives up where nothing moves for so long; its whole run has no limit.
 _RSYNC_SECONDS = 60
 _PARTIAL = ".rsync-partial"
-_CONNECT_SECONDS = 60.0  # with the user's jump hosts, and logging in on a board that is at work
 
 
 class RemoteError(RuntimeError):
@@ -93,42 +82,6 @@ class Remote:
         self._ssh = ["ssh", *(("-F", str(config)) if config else ())]
         for option in SSH_OPTIONS:
             self._ssh += ["-o", option]
-
-    @contextmanager
-    def connected(self) -> Iterator[None]:
-        """Run everything in the block through one connection: each step is spared its handshake.
-
-        The connection ends with the block, or when this process dies, as soon as what runs there
-        through it has ended.
-
-        Raises
-        ------
-        ConnectionLost
-            The host is not reached, or is not the one that is known.
-        """
-        with tempfile.TemporaryDirectory(prefix="tutelage-ssh-") as folder:
-            path = Path(folder) / "s"
-            # `cat` ends when this process does: it reads from it.
-            command = [*self._ssh, "-M", "-S", str(path), "-o", "ControlPersist=no"]
-            process = subprocess.Popen(
-                [*command, self.host, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, text=True, errors="replace",
-            )  # fmt: skip
-            separate = self._ssh
-            try:
-                end = time.monotonic() + _CONNECT_SECONDS
-                while not path.exists():
-                    if process.poll() is not None:
-                        self.ended(process)
-                    if process.poll() is not None or time.monotonic() > end:
-                        raise ConnectionLost("no connection is made")
-                    time.sleep(0.01)
-                self._ssh = [*separate, "-S", str(path)]
-                yield
-            finally:
-                self._ssh = separate
-                process.kill()
-                process.communicate()
 
     def ssh(self, command: str) -> list[str]:
         """The command line that runs a shell command there, in the home directory."""
@@ -178,49 +131,6 @@ class Remote:
         _, errors = process.communicate()
         _raise_for(process.returncode, "ssh", errors or "", (_SSH_LOST,))
 
-    @contextmanager
-    def locked(self, path: str) -> Iterator[Callable[[], None]]:
-        """Hold a lock on a file there by a connection of its own; one that is held is waited for.
-
-        It is let go at the end of the block, when this process dies however it does, and at most
-        LOCK_SECONDS after the network was cut. The block gets a function that raises when the lock
-        is no longer held.
-
-        Raises
-        ------
-        ConnectionLost
-            As `sh`.
-        RemoteError
-            Somebody else holds it, or the file cannot be made.
-        """
-        hold = (
-            f"exec 9> {shlex.quote(path)}; flock -w {LOCK_WAIT_SECONDS} 9 || "
-            f"{{ echo somebody else holds {shlex.quote(path)} >&2; exit 1; }}; echo locked; "
-            f'while [ "$(timeout {LOCK_SECONDS} head -c 1)" ]; do :; done'
-        )
-        over = threading.Event()
-        process = subprocess.Popen(self.ssh(hold), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True, errors="replace")  # fmt: skip
-        beats = threading.Thread(target=_beat, args=(process, over), daemon=True)
-
-        def check() -> None:
-            if process.poll() is not None:
-                raise ConnectionLost(f"the lock {path} was lost")
-
-        try:
-            assert process.stdout
-            if process.stdout.readline() != "locked\n":
-                self.ended(process)
-                raise RemoteError(f"{path}: was not locked")
-            beats.start()
-            yield check
-        finally:
-            over.set()
-            if beats.ident is not None:
-                beats.join()
-            process.kill()
-            process.communicate()
-
     def rsync(self, *options: str) -> list[str]:
         """The beginning of an rsync command line; options, source and target follow."""
         return [
@@ -269,15 +179,6 @@ class Remote:
         return _figure("Total bytes received", told)
 
 
-def _beat(process: subprocess.Popen[str], over: threading.Event) -> None:
-    """Send a byte from time to time, so that the other end knows that this one is there."""
-    assert process.stdin
-    with suppress(OSError):
-        while not over.wait(LOCK_SECONDS / 4):
-            process.stdin.write(".")
-            process.stdin.flush()
-
-
 def _run(command: list[str], text: str, lost: tuple[int, ...], seconds: float | None) -> str:
     try:
         done = subprocess.run(
@@ -296,11 +197,7 @@ def _raise_for(status: int, program: str, errors: str, lost: tuple[int, ...]) ->
     if "No space left on device" in errors:
         raise RemoteError("the disk is full: No space left on device")
     kind = ConnectionLost if status in lost else RemoteError
-    text = telling_line(errors)
-    # Where a shared connection went away, ssh says nothing, or what only its authors understand.
-    if kind is ConnectionLost and (not text or text.startswith("mux_client")):
-        text = "the connection broke"
-    raise kind(text or f"{program} ends with status {status}")
+    raise kind(telling_line(errors) or f"{program} ends with status {status}")
 
 
 def telling_line(errors: str) -> str:

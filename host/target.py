@@ -83,16 +83,11 @@ def load_target(name: str) -> Target:
     )
 
 
-def compiled_for(path: Path) -> tuple[str | None, int | None]:
-    """Return the DPU that a compiled model's parts tell: its name and fingerprint.
-
-    Each is None where the file tells none, or is not one that can be read here.
-    """
+def compiled_for(path: Path) -> str | None:
+    """Return the DPU's name that a compiled model's parts tell; None where the file tells none."""
     try:
         parts = Graph.deserialize(str(path)).get_root_subgraph().toposort_child_subgraph()
     except DpuError:
-        return None, None
-    names = [part.get_attr("dpu_name") for part in parts if part.has_attr("dpu_name")]
-    prints = [part.get_attr("dpu_fingerprint") for part in parts
-              if part.has_attr("dpu_fingerprint")]  # fmt: skip
-    return (str(names[0]) if names else None), (int(prints[0]) if prints else None)
+        return None
+    names = (part.get_attr("dpu_name") for part in parts if part.has_attr("dpu_name"))
+    return next(map(str, names), None)

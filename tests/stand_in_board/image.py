@@ -165,5 +165,6 @@ def _write_emulation(home: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"(?m)^(\s*(?:from|import)) dpu\b", rf"\1 {_EMULATION_NAME}", text)
         (package / path.name).write_text(text, encoding="utf-8")
-    # dpu/latency.py reads the boards' profiles in the folder beside its own.
+    # dpu/latency.py reads what is fitted to a board, and the boards' profiles in the folder beside.
+    shutil.copytree(ROOT / "dpu/fitted", package / "fitted")
     shutil.copytree(ROOT / "board/profiles", home / "board/profiles")

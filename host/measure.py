@@ -89,7 +89,9 @@ def start(host: str, what: Measuring, say: Say) -> str:
         if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
             arguments += ["--accept", accepted]
     arguments += what.arguments
-    _try_until_sent(remote, _start_script(name, release, arguments), say)
+    # It does nothing the second time: a broken connection may have run it.
+    script = _start_script(name, release, arguments)
+    _persist(lambda: remote.sh(script, seconds=60), say)
     return name
 
 
@@ -141,10 +143,8 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
 
     Raises
     ------
-    MeasureError
-        There is no such measurement.
     RemoteError
-        The connection is refused for good.
+        There is no such measurement, or the connection is refused for good.
     """
     remote, told = Remote(host, ssh_config), 0
     progress = _Progress(say)
@@ -216,11 +216,6 @@ def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str,
         say(f"{host}: warning: {warning}")
     say(f"{host}: {report.release}: {report.state}")
     return report.release, model_path(what.model)
-
-
-def _try_until_sent(remote: Remote, script: str, say: Say) -> None:
-    """Run a script that does nothing the second time; a broken connection may have run it."""
-    _persist(lambda: remote.sh(script, seconds=60), say)
 
 
 def _persist(work: Callable[[], Any], say: Say) -> None:

@@ -93,6 +93,19 @@ def _start(board: StandInBoard, results: Path, *more: str) -> str:
     return measuring.newest(board.host, board.ssh_config)
 
 
+def _host_until(board: StandInBoard, results: Path, text: str) -> subprocess.Popen[str]:
+    """Start a measurement in a process of the host's; returns when it has told `text`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host", *_arguments(board, results, *SHORT)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            break
+    return process
+
+
 def _attach(board: StandInBoard, results: Path, name: str) -> int:
     return main(_arguments(board, results, "--attach", "--id", name))
 
@@ -151,14 +164,7 @@ def test_a_cut_network_loses_nothing(
 
 
 def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "host", *_arguments(board, tmp_path, *SHORT)],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "1/3 " in line:
-            break
+    process = _host_until(board, tmp_path, "1/3 ")
     process.kill()
     process.wait()
     assert main(_arguments(board, tmp_path, *SHORT)) == 1
@@ -170,14 +176,7 @@ def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, cap
 
 @pytest.mark.full_board
 def test_ctrl_c_leaves_it_and_cancel_ends_it(board: StandInBoard, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "host", *_arguments(board, tmp_path, *SHORT)],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "2/3 " in line:
-            break
+    process = _host_until(board, tmp_path, "2/3 ")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and "goes on by itself" in err and "Traceback" not in err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from app.pipeline import Pipeline
+from app.pipeline import Pipeline, utilisation
 from board.power import Power
 from board.system import SystemMonitor
 
@@ -29,7 +29,7 @@ class Gauges:
         self._system = SystemMonitor()
         self._machine = self._system.read()
         self._machine_at = self._start = self._use_at = time.monotonic()
-        self._busy_at_start = self._busy_before = self._busy()
+        self._busy_at_start = self._busy_before = self._pipeline.core_seconds()
         self._use = 0.0
         self._depths: dict[str, list[int]] = {}  # name -> sum, maximum
         self._looks = 0
@@ -44,27 +44,9 @@ class Gauges:
         now = time.monotonic()
         if now - self._machine_at >= _SYSTEM_SECONDS:
             self._machine, self._machine_at = self._system.read(), now
-            busy = self._busy()
-            self._use = self._utilisation(self._busy_before, busy, now - self._use_at)
+            busy = self._pipeline.core_seconds()
+            self._use = utilisation(self._busy_before, busy, now - self._use_at)
             self._busy_before, self._use_at = busy, now
-
-    def _busy(self) -> list[float]:
-        """Return how long each core has had a job, s.
-
-        Runners get the cores in turn, so every `cores`-th lane shares one.
-        """
-        lanes = self._pipeline.busy_seconds()
-        return [sum(lanes[core :: self._cores]) for core in range(self._cores)]
-
-    def _utilisation(self, before: list[float], after: list[float], seconds: float) -> float:
-        """Return the share of the cores' time in which they had a job.
-
-        Counted from submission to collection, so an upper bound of the time they computed.
-        """
-        if seconds <= 0:
-            return 0.0
-        shares = [min(1.0, (b - a) / seconds) for a, b in zip(before, after, strict=True)]
-        return max(0.0, sum(shares) / self._cores)
 
     def read(self) -> dict[str, Any]:
         """Return the values of now; what is not measured is None."""
@@ -91,7 +73,7 @@ class Gauges:
             "dpu": {
                 "cores": self._cores,
                 "utilisation": round(
-                    self._utilisation(self._busy_at_start, self._busy(), seconds), 4
+                    utilisation(self._busy_at_start, self._pipeline.core_seconds(), seconds), 4
                 ),
             },
             "runners": {

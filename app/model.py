@@ -29,7 +29,6 @@ and softmax unless the model ends in softmax or a sigmoid of its own.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from board import dpu
+from board.checksum import sha256_of
 from board.dpu import ModelError
 from board.toml_file import TomlError, read_toml
 
@@ -244,7 +244,7 @@ def _check_sums(folder: Path, sums: dict[str, Any], where: str) -> None:
         if not isinstance(expected, str):
             raise ModelError(f'{where}: [checksums] "{name}" must be a string')
         try:
-            actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            actual = sha256_of(folder / name)
         except OSError as error:
             raise ModelError(f"{folder / name}: {error.strerror or error}") from error
         if actual != expected.lower():

@@ -38,12 +38,34 @@ DEFAULT_TIME_LIMIT = 10.0
 FAILURES_IN_A_ROW = 10
 """A lane whose runner failed so often, with no good job between, is given up."""
 
+_FIRST_JOBS_IN_LIMIT = 20  # a job that takes so many times the first one's time is hanging
 _SPARE_PERMITS = 2  # beyond the lanes' slots: results that wait for a slower one
 _JOIN_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 """How often the main thread looks after the others: each time wakes it to cold caches."""
 
 _SWITCH_SECONDS = 1e-3  # a thread that has work waits no longer for one that computes
+
+
+def time_limit_of(slowest: float) -> float:
+    """Return the time limit for runners whose first jobs took up to `slowest` seconds, s."""
+    return max(DEFAULT_TIME_LIMIT, _FIRST_JOBS_IN_LIMIT * slowest)
+
+
+def utilisation(before: Sequence[float], after: Sequence[float], seconds: float) -> float:
+    """Return the share of the cores' time in which they had a job, 0 to 1.
+
+    Counted from submission to collection, so an upper bound of the time they computed.
+
+    Parameters
+    ----------
+    before, after : `Pipeline.core_seconds` at two times
+    seconds : between them
+    """
+    if seconds <= 0:
+        return 0.0
+    shares = [min(1.0, (b - a) / seconds) for a, b in zip(before, after, strict=True)]
+    return max(0.0, sum(shares) / len(shares))
 
 
 class Pipeline:
@@ -111,9 +133,13 @@ class Pipeline:
         under_way = max(0, self._inbox.taken - self._order.given - done)
         return {"waiting": len(self._inbox), "in_flight": under_way, "done": done}
 
-    def busy_seconds(self) -> list[float]:
-        """Return for each lane how long its runner has had a job, in seconds."""
-        return [lane.busy_seconds for lane in self._lanes]
+    def core_seconds(self) -> list[float]:
+        """Return for each core of the DPU how long it has had a job, s.
+
+        Runners get the cores in turn, so every `cores`-th lane shares one.
+        """
+        lanes = [lane.busy_seconds for lane in self._lanes]
+        return [sum(lanes[core :: self._cores]) for core in range(self._cores)]
 
     def stop(self) -> None:
         """Read no more; what is under way is finished and given out. Safe in a signal handler."""

@@ -18,7 +18,7 @@ from app.gauges import Gauges
 from app.lane import Lane
 from app.model import Classifier
 from app.outputs import Output, OutputError, Outputs, open_output
-from app.pipeline import DEFAULT_TIME_LIMIT, Pipeline
+from app.pipeline import Pipeline, time_limit_of
 from app.result import Result
 from app.scenario import Load, ScenarioSource, decoded_frames, verdict
 from app.sources import open_source
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from app.web import WebOutput
 
 _LOOK_SECONDS = 0.2
-_FIRST_JOBS_IN_LIMIT = 20  # a job that takes so many times the first one's time is hanging
 _SCENARIO_SECONDS = 10.0
 _TOP_ON_PAGE = 5
 
@@ -100,14 +99,13 @@ class Run:
             Lane(self._classifier, self._top, options.in_flight) for _ in range(options.threads)
         ]
         slowest = max(lane.warm_up() for lane in lanes)
-        limit = max(DEFAULT_TIME_LIMIT, _FIRST_JOBS_IN_LIMIT * slowest)
         return Pipeline(
             self._source,
             lanes,
             self._consume,
             limit=options.frames,
             workers=_workers(options),
-            time_limit=options.time_limit or limit,
+            time_limit=options.time_limit or time_limit_of(slowest),
             cores=self._cores,
         )
 

@@ -15,7 +15,6 @@ what `DpuOverlay` of pynq-dpu 2.5.1 (dpu.py) does; it differs in that it never r
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from board import dpu
+from board.checksum import sha256_of
 from board.profile import (
     DEFAULT_BOARD,
     Hazard,
@@ -49,7 +49,6 @@ _BACKUP = ".before-tutelage"
 _QUERY = ("xdputil", "query")  # AMD's tool (UG1414); tells the fingerprint of the DPU at work
 _QUERY_SECONDS = 20
 _MOST_CONFIG_BYTES = 64 * 1024
-_CHUNK = 1 << 20
 
 
 class OverlayError(Exception):
@@ -132,7 +131,7 @@ def check_files(site: Site) -> str:
             raise OverlayError(
                 f"{path}: missing or empty; `make overlay BOARD=...` on the workstation fetches it"
             )
-        if pins and pins.get(name) != _told(path, lambda path=path: _sha256(path)):
+        if pins and pins.get(name) != _told(path, lambda path=path: sha256_of(path)):
             raise OverlayError(f"{path}: not the file that {PINS} has the SHA-256 of; copy it anew")
     names = ", ".join(site.overlay.files)
     return f"{names}: {f'as {PINS} has them' if pins else f'there; no {PINS}, so not verified'}"
@@ -148,14 +147,6 @@ def _pins(path: Path) -> dict[str, Any]:
     if not isinstance(files, dict) or not files:
         raise OverlayError(f"{path}: has no table [files]; `python -m host overlay` writes it")
     return files
-
-
-def _sha256(path: Path) -> str:
-    sum_ = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            sum_.update(chunk)
-    return sum_.hexdigest()
 
 
 def _told(path: Path, action: Any) -> Any:
@@ -197,7 +188,7 @@ def install_firmware(site: Site) -> str:
 
 
 def _same(one: Path, other: Path) -> bool:
-    return bool(_told(other, lambda: _sha256(one) == _sha256(other)))
+    return bool(_told(other, lambda: sha256_of(one) == sha256_of(other)))
 
 
 def _write(path: Path, content: bytes) -> None:

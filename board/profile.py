@@ -134,8 +134,8 @@ def hazards_here(profile: Profile, root: Path = Path("/")) -> list[Hazard]:
     ]
 
 
-def thread_advice(profile: Profile, machine: str | None, threads: int) -> list[str]:
-    """Return a line for each hazard that so many threads bring about.
+def thread_hazards(profile: Profile, machine: str | None, threads: int) -> list[Hazard]:
+    """Return the hazards that so many threads bring about.
 
     Parameters
     ----------
@@ -145,9 +145,17 @@ def thread_advice(profile: Profile, machine: str | None, threads: int) -> list[s
     if profile.name not in (machine or ""):
         return []
     return [
-        f"{hazard.name}: {hazard.text}; {hazard.remedy}: --threads {hazard.threads}"
+        hazard
         for hazard in hazards_here(profile)
         if hazard.threads is not None and threads > hazard.threads
+    ]
+
+
+def thread_advice(profile: Profile, machine: str | None, threads: int) -> list[str]:
+    """Return a line for each of `thread_hazards`."""
+    return [
+        f"{hazard.name}: {hazard.text}; {hazard.remedy}: --threads {hazard.threads}"
+        for hazard in thread_hazards(profile, machine, threads)
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
@@ -13,6 +12,7 @@ from app.frames import shown_path
 from app.measure.plan import Setting
 from app.measure.store import SUMS
 from app.model import Classifier
+from board.checksum import sha256_of
 from board.condition import ConditionWatch
 from board.power import Power
 from board.profile import OverlayProfile, Profile
@@ -87,7 +87,7 @@ def _overlay(overlay: OverlayProfile) -> dict[str, str | None]:
 
 def _sha256(path: Path) -> str | None:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 

@@ -26,14 +26,14 @@ from app.measure.recorder import COLUMNS, DONE, FrameRecorder
 from app.measure.store import Store, StoreError
 from app.measure.summary import summary
 from app.model import Classifier
-from app.pipeline import DEFAULT_TIME_LIMIT, Pipeline
+from app.pipeline import Pipeline, time_limit_of, utilisation
 from app.result import Result
 from app.scenario import Load, ScenarioSource
 from board import condition
 from board.condition import Concern, Condition, ConditionWatch, concerns
 from board.dpu import ModelError
 from board.power import Power
-from board.profile import Profile, hazards_here
+from board.profile import Profile, thread_hazards
 from board.realtime import Realtime
 
 _LOOK_SECONDS = 0.25
@@ -43,7 +43,6 @@ _MOST_CHECKS = 5  # so often at most while other processes are at work
 _SPARE_SECONDS = 0.5  # frames are issued for so much longer than the window
 _COOL_C = 5.0  # rest lasts until the chip is no more than this above where it began
 _LONGEST_REST = 5  # times the cool-down, where it does not get there
-_FIRST_JOBS_IN_LIMIT = 20  # as in app/run.py
 _SPARE_BYTES = 16 << 20  # of the disk, for all other files
 _FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
@@ -157,17 +156,18 @@ class Measurement:
         return found
 
     def _leave_out_hazards(self) -> None:
-        if self.run["emulation"] or self._profile.name not in (self.run["machine"]["board"] or ""):
+        if self.run["emulation"]:
             return
-        for hazard in hazards_here(self._profile):
-            most = hazard.threads
-            if most is None or hazard.name in self._setting.accepted:
-                continue
-            left_out = [step.name for step in self._steps if step.threads > most]
-            self._steps = [step for step in self._steps if step.threads <= most]
-            for name in left_out:
-                self._note(f"{name}: left out: {hazard.name}: {hazard.text}; {hazard.remedy}; then "
-                           f"--accept {hazard.name}")  # fmt: skip
+        machine, kept = self.run["machine"]["board"], []
+        for step in self._steps:
+            found = [hazard for hazard in thread_hazards(self._profile, machine, step.threads)
+                     if hazard.name not in self._setting.accepted]  # fmt: skip
+            for hazard in found[:1]:
+                self._note(f"{step.name}: left out: {hazard.name}: {hazard.text}; {hazard.remedy}; "
+                           f"then --accept {hazard.name}")  # fmt: skip
+            if not found:
+                kept.append(step)
+        self._steps = kept
 
     def _disk(self) -> list[Concern]:
         """Compare the free space with what frames.csv takes, were nothing slower than the DPU."""
@@ -278,10 +278,9 @@ class Measurement:
             recorder.add(result)
             source.add(result)
 
-        limit = max(DEFAULT_TIME_LIMIT, _FIRST_JOBS_IN_LIMIT * slowest)
-        pipeline = Pipeline(source, lanes, consume, time_limit=limit,
+        pipeline = Pipeline(source, lanes, consume, time_limit=time_limit_of(slowest),
                             cores=self._profile.dpu_cores)  # fmt: skip
-        use = _Use(pipeline, self._profile.dpu_cores, start, start + self._setting.phases.seconds)
+        use = _Use(pipeline, start, start + self._setting.phases.seconds)
         self._pipeline = pipeline
         gc.collect()
         gc.freeze()  # the collector would go through all that start-up has made, again and again
@@ -426,9 +425,8 @@ class _Use:
     end : of the window, monotonic time, s
     """
 
-    def __init__(self, pipeline: Pipeline, cores: int, start: float, end: float) -> None:
-        self._pipeline, self._cores = pipeline, cores
-        self._start, self.end = start, end
+    def __init__(self, pipeline: Pipeline, start: float, end: float) -> None:
+        self._pipeline, self._start, self.end = pipeline, start, end
         self._first: tuple[float, list[float]] | None = None
         self._last: tuple[float, list[float]] | None = None
 
@@ -436,18 +434,14 @@ class _Use:
         now = time.monotonic()
         if not self._start <= now <= self.end:
             return
-        lanes = self._pipeline.busy_seconds()
-        # Runners get the cores in turn, so every `cores`-th lane shares one.
-        self._last = now, [sum(lanes[core :: self._cores]) for core in range(self._cores)]
+        self._last = now, self._pipeline.core_seconds()
         self._first = self._first or self._last
 
     def share(self) -> float | None:
-        """Return 0 to 1, from submission to collection, so an upper bound; None: no two looks."""
+        """Return `utilisation`; None: there were no two looks."""
         if not self._first or not self._last or self._last[0] <= self._first[0]:
             return None
-        seconds = self._last[0] - self._first[0]
-        pairs = zip(self._first[1], self._last[1], strict=True)
-        return sum(min(1.0, (after - before) / seconds) for before, after in pairs) / self._cores
+        return utilisation(self._first[1], self._last[1], self._last[0] - self._first[0])
 
 
 def _extremes(readings: Sequence[Condition]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import hashlib
 import io
 import json
 import math
@@ -28,6 +27,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from board.checksum import sha256_of
+
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
 FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"
 _OWN = {RUN, SUMMARY, PROGRESS, SUMS, FRAMES, POWER, CONDITION}
@@ -35,7 +36,6 @@ _LOCK = ".lock"
 # Room that is given up at the end, so that the end can be told where the disk is full.
 _RESERVE, _RESERVE_BYTES = ".reserve", 1 << 20
 _ROWS_AT_ONCE = 4096  # as text in memory
-_BYTES_AT_ONCE = 1 << 20
 
 
 class StoreError(Exception):
@@ -128,7 +128,7 @@ class Store:
         for path in sorted(self.folder.iterdir()):
             if path.is_file() and not path.name.startswith(".") and path.name not in (SUMS, "log"):
                 with _told(self.folder):
-                    lines.append(f"{_sha256(path)}  {path.name}\n")
+                    lines.append(f"{sha256_of(path)}  {path.name}\n")
         self.write_text(SUMS, "".join(lines))
 
     def close(self) -> None:
@@ -191,14 +191,6 @@ def _csv(rows: Iterable[Iterable[Any]]) -> Iterator[bytes]:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(map(_cell, row) for row in block)
         yield text.getvalue().encode()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BYTES_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _flush(file: IO[str]) -> None:

@@ -2,6 +2,7 @@
 # make test    set up everything (PyTorch too) and run the tests
 # make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has, and
 #              test-board-full: deployments to an arm64 stand-in (root; its root is built once, 3 minutes)
+# make test-docs   every command of the documentation, in a fresh copy of the repository
 # make lint    ruff and mypy
 # make bench   the benchmarks, as JSON on standard output
 # make study   every method, bit width and seed of host/study.toml, into results/
@@ -23,7 +24,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
+.PHONY: help setup demo test test-docs test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
 .DELETE_ON_ERROR:
 
 help:
@@ -52,9 +53,9 @@ demo: $(VENV)/pc.stamp
 	@mkdir -p results
 	$(BIN)/python app/classify.py --source app/demo/images --quiet --output results/demo.csv --output results/demo.mp4
 
-# The stand-in board's full form is left to test-board-full.
+# The stand-in board's full form and the documentation's commands have targets of their own.
 test: $(VENV)/all.stamp
-	$(BIN)/python -m pytest -m 'not full_board'
+	$(BIN)/python -m pytest -m 'not full_board and not docs'
 
 # app/ and board/ on what a PYNQ 3.0.1 image has: Python 3.10, numpy 1.21, OpenCV 4.5.
 BOARD_VENV := .venv-board
@@ -77,6 +78,10 @@ test-board-full: $(VENV)/all.stamp
 	@echo "the stand-in board's arm64 root: built where it is not there yet, about 3 minutes"
 	@$(BIN)/python -m tests.stand_in_board.arm64_root || echo "the arm64 tests are left out" >&2
 	$(BIN)/python -m pytest -rs -m full_board tests/host
+
+# Minutes; the stand-in board's commands need root and skip without.
+test-docs: $(VENV)/all.stamp
+	$(BIN)/python -m pytest -rs -m docs tests/docs
 
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .

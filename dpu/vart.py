@@ -31,6 +31,7 @@ from dpu.engine import Engine, as_float, compute_batches, make_engine
 from dpu.errors import DpuError, contradictions, not_emulated
 from dpu.program import build_program, feed
 
+TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
 DPU_CORES = 2
 """Cores of the DPU in AMD's ZCU104 image (PG338's B4096 twice; DPU-PYNQ's overlay too)."""
 

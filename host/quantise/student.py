@@ -439,8 +439,8 @@ def _fake(
 
 def _bound(weight: Tensor, bias: Tensor, input_fix_point: int) -> float:
     """Largest magnitude that any sum of a convolution can reach with int8 inputs."""
-    total = weight.abs().sum((1, 2, 3)) * 128 * 2.0**-input_fix_point
-    return float((total + bias.abs()).max())
+    total = weight.detach().abs().sum((1, 2, 3)) * 128 * 2.0**-input_fix_point
+    return float((total + bias.detach().abs()).max())
 
 
 Move = tuple[int, int, str]  # threshold, its new fix point, what would happen without

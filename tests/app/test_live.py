@@ -22,6 +22,7 @@ from app import live
 from app.frames import CameraError, Frame, SourceError
 from app.live import MjpegSource
 from app.sources import open_source
+from tests.app.rtsp import free_port, rtsp_server
 
 
 def _jpeg(value: int) -> bytes:
@@ -280,7 +281,7 @@ def test_a_video_by_its_url(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
 def test_ffmpeg_streams_jpegs_over_http() -> None:
     """A real encoder in front: `ffmpeg -listen 1` serves MJPEG in FFmpeg's own multipart form."""
-    url = f"http://127.0.0.1:{_free_port()}/live.mjpg"
+    url = f"http://127.0.0.1:{free_port()}/live.mjpg"
     command = (
         "ffmpeg -loglevel error -re -f lavfi -i testsrc=size=160x120:rate=25:duration=20 "
         f"-content_type multipart/x-mixed-replace -f mpjpeg -listen 1 {url}"
@@ -308,33 +309,9 @@ def test_an_rtsp_server_that_is_not_there() -> None:
         open_source("rtsp://me:secret@127.0.0.1:9/x?y=z")
 
 
-@contextlib.contextmanager
-def _rtsp_server(port: int) -> Iterator[subprocess.Popen[str]]:
-    script = str(Path(__file__).with_name("rtsp_server.py"))
-    with subprocess.Popen(
-        ["/usr/bin/python3", script, str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        if process.stdout.readline() != "listens\n":
-            pytest.skip("needs GStreamer's RTSP server for the system's Python (see CONTRIBUTING)")
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_an_rtsp_stream_that_dies_and_comes_back() -> None:
-    port = _free_port()
-    with _rtsp_server(port):
+    port = free_port()
+    with rtsp_server(port):
         source = open_source(f"rtsp://me:secret@127.0.0.1:{port}/live", reconnect=30.0)
         assert source.live and source.name == f"rtsp://127.0.0.1:{port}/live"
         frames = iter(source)
@@ -342,7 +319,7 @@ def test_an_rtsp_stream_that_dies_and_comes_back() -> None:
         assert all(f.image is not None and f.image.shape == (120, 160, 3) for f in first)
         # Seven vertical bars of full colour: the pictures are whole, not grey.
         assert first[-1].image is not None and first[-1].image[40].std() > 60
-    with _rtsp_server(port):
+    with rtsp_server(port):
         again = [next(frames) for _ in range(40)]
         source.close()
     assert [frame.index for frame in (*first, *again)] == list(range(50))

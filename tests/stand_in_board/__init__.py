@@ -94,7 +94,9 @@ class StandInBoard:
     folder : where keys, configuration and log lie
     number : tells several boards apart, 0 to 9
     dpu : "fake" for the vart and xir of tests/fake_board, "emulation" for this repository's
-        emulation under these names, paced as a ZCU104: real compiled models run on it
+        emulation under these names, paced as a ZCU104: real compiled models run on it, and it is
+        taken for a board's own; "admitted emulation" says what it is, and runs what is compiled
+        for the emulator
     root : filesystem that the board starts from; / is this machine's own
 
     pynq is an empty module, or the real one of the venv that `image.PYNQ_VARIABLE` names.
@@ -108,10 +110,10 @@ class StandInBoard:
     def __init__(
         self, folder: Path, number: int = 0, dpu: str = "fake", root: Path = Path("/")
     ) -> None:
-        if dpu not in ("fake", "emulation"):
-            raise ValueError(f"dpu is fake or emulation, not {dpu!r}")
+        if dpu not in ("fake", "emulation", "admitted emulation"):
+            raise ValueError(f"dpu is fake, emulation or admitted emulation, not {dpu!r}")
         self._folder = folder / f"board{number}"
-        self._lower, self._emulation = root, dpu == "emulation"
+        self._lower, self._emulation, self._admits = root, dpu != "fake", dpu.startswith("admitted")
         self._python = with_pynq(python_of(root))
         self._name = f"tt{os.getpid()}b{number}"
         self._net = f"10.{100 + number}.{os.getpid() % 250}"
@@ -209,7 +211,7 @@ class StandInBoard:
         (seed / "etc/shadow").write_text("root:*:19000:0:99999:7:::\n")
         (seed / "etc/vart.conf").write_text("firmware: /usr/lib/dpu.xclbin\n")
         (seed / "etc/os-release").write_text(f'ID=stand-in\nPRETTY_NAME="{IMAGE}"\n')
-        write_dpu(seed, "zcu104" if self._emulation else None)
+        write_dpu(seed, "zcu104" if self._emulation else None, self._admits)
         write_python(seed, self._python, self._emulation)
         self._write_keys(seed / "etc/ssh")
         for path in (seed, *seed.rglob("*")):

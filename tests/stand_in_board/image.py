@@ -44,14 +44,15 @@ import sys
 
 sys.path.append("/{home}")
 from {package} import {name}
-{pace}
+{more}
 
 def __getattr__(attribute):
     return getattr({name}, attribute)
 '''
-_PACE = """
+_VART = """
 from {package} import latency
 vart.set_pace(latency.board_pace("{board}"))
+TUTELAGE_EMULATION = {admits}
 """
 
 
@@ -136,12 +137,13 @@ def write_python(seed: Path, python: Python, emulation: bool) -> None:
             (packages / path.name).symlink_to(f"/{PYNQ_SITE}/{path.name}")
 
 
-def write_dpu(seed: Path, emulation: str | None) -> None:
+def write_dpu(seed: Path, emulation: str | None, admits: bool = False) -> None:
     """Put vart and xir where AMD's images have them.
 
     Parameters
     ----------
     emulation : the board as whose DPU this repository's emulation runs; None for tests/fake_board
+    admits : whether the emulation says that it is one; else it is taken for the board's own
     """
     site = seed / "usr/lib/python3/site-packages"
     site.mkdir(parents=True, exist_ok=True)
@@ -149,10 +151,10 @@ def write_dpu(seed: Path, emulation: str | None) -> None:
         if emulation is None:
             shutil.copy(FAKE_BOARD / f"{name}.py", site)
         else:
-            pace = _PACE.format(board=emulation, package=_EMULATION_NAME)
+            more = _VART.format(board=emulation, package=_EMULATION_NAME, admits=admits)
             text = _EMULATED.format(name=name, board=emulation, home=_EMULATION_HOME,
                                     package=_EMULATION_NAME,
-                                    pace=pace if name == "vart" else "")  # fmt: skip
+                                    more=more if name == "vart" else "")  # fmt: skip
             (site / f"{name}.py").write_text(text)
     if emulation is not None:
         _write_emulation(seed / _EMULATION_HOME)

@@ -1,0 +1,104 @@
+"""A fresh copy of the repository, with what the documentation's reader has beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.docs import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+_FOLDERS = ("app", "board", "dpu", "host", "overlays", "models")
+PAGES = sorted(
+    page
+    for page in (*ROOT.glob("*.md"), *(p for f in _FOLDERS for p in (ROOT / f).rglob("*.md")))
+    if page.name != "CHANGELOG.md" and "uplot" not in page.parts
+)
+"""The documentation. CHANGELOG tells of commands that may be gone."""
+
+
+@dataclass
+class Reader:
+    """Someone who follows the documentation, in a directory of his own."""
+
+    folder: Path
+    environment: dict[str, str]
+    done: dict[str, str] = field(default_factory=dict)  # command line -> what it printed
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """Start a command line in a shell, as a group of processes of its own."""
+        return subprocess.Popen(["bash", "-c", f"set -o pipefail; {command}"], cwd=self.folder,
+                                env=self.environment, text=True, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                start_new_session=True)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """The reader in a fresh copy, with .venv set up and photos, a video and models at hand."""
+    folder = tmp_path_factory.mktemp("reader") / "tutelage"
+    copy_repository(folder)
+    _link_venv(folder)
+    for name, text in markdown.files(ROOT / "README.md").items():
+        (folder / name).write_text(text)
+    (folder / "explore.toml").write_text(
+        (folder / "qkd.toml").read_text() + (folder / "explore.toml").read_text()
+    )
+    _write_material(folder)
+    home = folder.parent / "home"
+    (home / "Downloads").mkdir(parents=True)
+    environment = {**os.environ, "PATH": f"{folder}/.venv/bin:{os.environ['PATH']}",
+                   "HOME": str(home), "VIRTUAL_ENV": str(folder / ".venv"),
+                   "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    environment.pop("PYTHONPATH", None)
+    yield Reader(folder, environment)
+
+
+def copy_repository(folder: Path) -> None:
+    """Copy what git has or would take, as it lies here; skips the test where there is no git."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a clone of it")
+    names = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT,
+                           check=True, capture_output=True, text=True).stdout  # fmt: skip
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def _link_venv(folder: Path) -> None:
+    """A .venv of the copy's own with this Python's packages: nothing is installed again."""
+    venv = folder / ".venv"
+    venv.mkdir()
+    shutil.copy(Path(sys.prefix) / "pyvenv.cfg", venv)
+    for name in ("bin", "lib", "lib64"):
+        (venv / name).symlink_to(Path(sys.prefix) / name)
+    for stamp in ("pc.stamp", "all.stamp"):
+        (venv / stamp).touch()
+
+
+def _write_material(folder: Path) -> None:
+    demo = folder / "app/demo"
+    shutil.copytree(demo / "images", folder / "digits")
+    shutil.copy(demo / "quantised.xmodel", folder / "a.xmodel")
+    shutil.copy(demo / "model.xmodel", folder / "b.xmodel")
+    shutil.copy(demo / "model.xmodel", folder / "net.xmodel")
+    shutil.copy(ROOT / "tests/dpu/plugins.py", folder / "ops.py")
+    shutil.copy(ROOT / "tests/dpu/board_script.py", folder / "your_board_script.py")
+    rng = np.random.default_rng(7)
+    np.save(folder / "in.npy", rng.uniform(-1, 1, (8, 28, 28, 1)).astype(np.float32))
+    video = cv2.VideoWriter(str(folder / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 64))
+    for path in sorted((demo / "images/Bag").glob("*.png")):
+        image = cv2.imread(str(path))
+        assert image is not None
+        video.write(cv2.resize(image, (64, 64)))
+    video.release()

@@ -1,0 +1,59 @@
+"""CONTRIBUTING's recipes, followed to the letter in a copy of the repository."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.conftest import ROOT, copy_repository
+from tests.docs.markdown import Block, apply_patch, blocks
+
+pytest.importorskip("torch", reason="one of the recipes is a network")
+
+PAGE = ROOT / "CONTRIBUTING.md"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with everything that the recipes show."""
+    folder = tmp_path_factory.mktemp("recipes") / "tutelage"
+    copy_repository(folder)
+    for block in blocks(PAGE):
+        if block.file:
+            (folder / block.file).write_text("\n".join(block.lines) + "\n")
+        elif block.language == "diff":
+            apply_patch(block, folder)
+    return folder
+
+
+def test_their_tests_hold(copy: Path) -> None:
+    shown = {b.file for b in blocks(PAGE) if b.file and b.file.startswith("tests/")}
+    named = {path for b in blocks(PAGE) for _, text in b.commands
+             for path in re.findall(r"pytest (tests/\S+)", text)}  # fmt: skip
+    paths = sorted(shown | named)
+    assert len(paths) == 5  # an op, a network, a board, a source, a sink
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths],
+                          cwd=copy, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "Plain" in (copy / "host/networks/catalogue.py").read_text()
+
+
+def test_what_they_show_is_in_the_houses_form(copy: Path) -> None:
+    new = sorted(b.file for b in blocks(PAGE) if b.file and b.file.endswith(".py"))
+    for command in (["ruff", "format", "--check"], ["ruff", "check"]):
+        done = subprocess.run([sys.executable, "-m", *command, *new], cwd=copy,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_patch_that_fits_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("one\ntwo\none\n")
+    for line in ("three", "one"):
+        with pytest.raises(ValueError, match="fits in"):
+            apply_patch(Block(1, "diff", ["+++ b/a.py", "@@", f" {line}", "+new"]), tmp_path)
+    apply_patch(Block(1, "diff", ["+++ b/a.py", "@@", " one", "-two", "+new"]), tmp_path)
+    assert (tmp_path / "a.py").read_text() == "one\nnew\none\n"

@@ -1,0 +1,178 @@
+"""Every command of the documentation, run in the order in which a reader comes upon it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("torch", reason="the documentation's commands need PyTorch")
+
+from tests.app.rtsp import free_port, rtsp_server
+from tests.docs.conftest import PAGES, ROOT, Reader
+from tests.docs.markdown import Block, Command, blocks, commands
+from tests.docs.walk import ELSEWHERE, GATE, NO_OUTPUT, SHOWN, STEPS, Output, Step
+from tests.fake_camera.camera import FakeCamera
+from tests.stand_in_board import why_not
+
+SECONDS = 300
+
+
+def _all() -> list[Command]:
+    """All commands once, README's first; sentences may name one without its options."""
+    pages = sorted(PAGES, key=lambda page: (page.name != "README.md", len(page.parts)))
+    found: dict[str, Command] = {}
+    for page in pages:
+        for command in commands(page, ROOT):
+            found.setdefault(command.text, command)
+    shown = list(found.values())
+    return [c for c in shown
+            if not (c.inline and any(o.text.startswith(c.text + " ") for o in shown))]  # fmt: skip
+
+
+def _belongs(command: Command, table: dict[str, str]) -> str | None:
+    """The table's entry that the command is a form of: the same, or with options behind it."""
+    text = command.text + " "
+    return next((value for key, value in table.items() if text.startswith(key + " ")), None)
+
+
+WALKED = [c for c in _all() if _belongs(c, GATE) is None and _belongs(c, ELSEWHERE) is None]
+
+
+def test_what_is_not_walked_runs_somewhere_else() -> None:
+    gate = (ROOT / ".ci/run").read_text()
+    for command in _all():
+        if words := _belongs(command, GATE):
+            assert words in gate, command
+        elif path := _belongs(command, ELSEWHERE):
+            assert (ROOT / path).exists(), command
+
+
+def test_the_tables_name_no_command_that_is_gone() -> None:
+    shown = {command.text for command in _all()}
+    assert set(STEPS) <= shown
+    for entry in (*GATE, *ELSEWHERE):
+        assert any(f"{text} ".startswith(f"{entry} ") for text in shown), entry
+
+
+def test_every_output_is_compared() -> None:
+    for block in (b for page in PAGES for b in blocks(page) if b.is_output):
+        found = [start for start in (*SHOWN, *NO_OUTPUT) if _begins(block, start)]
+        assert len(found) == 1, block
+
+
+@pytest.fixture(scope="module")
+def words(reader: Reader) -> Iterator[dict[str, str]]:
+    """What the tables' {words} stand for; with a camera and an RTSP server that run meanwhile."""
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        camera = stack.enter_context(FakeCamera(reader.folder.parent / "camera"))
+        reader.environment.update({k: camera.environment()[k] for k in ("LD_PRELOAD", "FAKE_V4L2")})
+        stack.enter_context(rtsp_server(port))
+        board, results = reader.folder.parent / "stand-in", reader.folder / "results"
+        yield {"rtsp": f"rtsp://127.0.0.1:{port}/live", "board": str(board),
+               "results": str(results)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def board(reader: Reader, words: dict[str, str]) -> Iterator[None]:
+    """The stand-in board, started as README says."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    (text,) = (c.text for c in WALKED if "tests.stand_in_board" in c.text)
+    process = reader.start(text.replace("sudo ", "").replace("/tmp/board", words["board"]))
+    try:
+        assert process.stdout is not None
+        assert "board0 is up" in process.stdout.readline()
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("command", WALKED, ids=str)
+def test_a_command(
+    command: Command, reader: Reader, words: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    step = STEPS.get(command.text, Step())
+    if step.board:
+        request.getfixturevalue("board")
+    text = f"{command.text} {step.more}".strip()
+    for shown, put_in in step.puts_in:
+        assert shown in text
+        text = text.replace(shown, put_in)
+    for name, value in words.items():
+        text = text.replace(f"{{{name}}}", value)
+    status, printed = _run(reader, text, step.until)
+    reader.done[command.text] = printed
+    assert status == step.status, f"{text}\n{printed}"
+    assert step.shows in printed, f"{text}\n{printed}"
+    assert "Traceback (most recent call last)" not in printed, f"{text}\n{printed}"
+
+
+def _run(reader: Reader, text: str, until: str) -> tuple[int, str]:
+    """Exit status and output of a command line, ended by Ctrl-C once `until` answers."""
+    process = reader.start(text)
+    try:
+        if until:
+            _wait_for(until, process)
+            os.killpg(process.pid, signal.SIGINT)
+        printed, _ = process.communicate(timeout=SECONDS)
+        return process.returncode, printed
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except urllib.error.HTTPError:  # it answers, and wants a token
+            return
+        except OSError:
+            assert time.monotonic() < end, f"{url} does not answer"
+            time.sleep(0.2)
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("start", SHOWN)
+def test_an_output_is_what_its_command_prints(start: str, reader: Reader) -> None:
+    """Its words, in their order, each line's within one line of the output; a table may show less.
+
+    Numbers that are this machine's are compared as numbers only: any will do.
+    """
+    output = SHOWN[start]
+    (lines,) = (b.lines for page in PAGES for b in blocks(page)
+                if b.is_output and _begins(b, start))  # fmt: skip
+    if output.command not in reader.done:
+        pytest.skip("its command was not run")
+    printed = [_words(line, output) for line in reader.done[output.command].splitlines()]
+    for line in filter(str.strip, lines):
+        wanted = _words(line, output)
+        assert any(_within(wanted, words) for words in printed), line
+
+
+def _begins(block: Block, start: str) -> bool:
+    return " ".join(block.lines[0].split()).startswith(start)
+
+
+def _words(line: str, output: Output) -> list[str]:
+    return (re.sub(r"\d[\d.,]*", "0", line) if output.numbers_differ else line).split()
+
+
+def _within(wanted: list[str], words: list[str]) -> bool:
+    rest = iter(words)
+    return all(word in rest for word in wanted)

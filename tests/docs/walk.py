@@ -1,0 +1,143 @@
+"""How each command of the documentation is run: what a reader puts in, what it must print.
+
+A command that stands in no table here is run as it is shown and must end with status 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GATE = {
+    "make setup": "make lint",
+    "make lint": "make lint",
+    "make test": "make test",
+    "make test-board": "make test-board-full",
+    "make test-board-full": "make test-board-full",
+}
+"""Commands that the gate runs on a clean checkout, with the words by which .ci/run does."""
+
+ELSEWHERE = {
+    "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
+    "python -m host.train_demo": "tests/host/test_train_demo.py",  # an hour; a small one there
+}
+"""Commands that take too long here, with the tests that run them in a small form."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is particular about a command.
+
+    Attributes
+    ----------
+    shows : text that it prints
+    status : its exit status
+    puts_in : what the reader replaces, such as a host's name, and by what
+    more : options that make it shorter than its defaults, and nothing else
+    until : it runs until Ctrl-C, which comes when this URL answers
+    board : it needs the stand-in board
+    absent : what the reader has and this machine has not: why it ends with `status` here
+    """
+
+    shows: str = ""
+    status: int = 0
+    puts_in: tuple[tuple[str, str], ...] = ()
+    more: str = ""
+    until: str = ""
+    board: bool = False
+    absent: str = ""
+
+
+# A board's run and a comparison of the walk's own: the only ones there, under names of the time.
+_RUN = (("results/zcu104/TIME", "$(ls -d {results}/zcu104/* | head -1)"),)
+_COMPARISON = (("results/bench/TIME", "$(ls -d {results}/bench/* | head -1)"),)
+_PAGE = "http://127.0.0.1:8080/"
+_BOARD = "--ssh-config {board}/board0/ssh_config"
+_NO_DOWNLOAD = f"{_BOARD} --wheels {{board}}/wheels --accept target"
+_HOST = (("user@board", "board0"),)
+_SECOND_MACHINE = (
+    "(accelerate launch --num_machines 2 --num_processes 4 --machine_rank 1 --main_process_ip "
+    "127.0.0.1 --main_process_port 29500 -m host train qkd.toml --output runs/four "
+    "> second.log 2>&1 &); accelerate launch"
+)
+_WINDOWS = "--seconds 1.2 --warm-up 0.3 --idle 0.5 --cool-down 0.2 --threads 1,2 --accept disturbed"
+
+_DEPLOY = "make deploy BOARD=zcu104 HOST=user@board MODEL=models/mine"
+_MEASURE = "make measure BOARD=zcu104 HOST=user@board MODEL=models/mine"
+_BENCH = "--seconds 0.2 --warm-up 0.1 --repetitions 2"
+
+STEPS = {
+    "make demo": Step(shows="frames     300 in, 300 classified, 0 failed"),
+    "python3 app/classify.py --camera --web": Step(until=_PAGE, shows="stopped on request"),
+    "python3 app/classify.py --camera --web 0.0.0.0:8080": Step(until=_PAGE, shows="?token="),
+    "python3 app/classify.py --source rtsp://cam.local/live --output seen.jsonl": Step(
+        puts_in=(("rtsp://cam.local/live", "{rtsp}"),), more="--frames 20",
+        shows="20 in, 20 classified"),
+    "python -m dpu diff a.xmodel b.xmodel": Step(shows="equal: "),
+    "python -m dpu shim your_board_script.py --its --own arguments": Step(
+        puts_in=(("--its --own arguments", "net.xmodel in.npy out.npy"),), shows="done 8"),
+    "tensorboard --logdir runs": Step(until="http://localhost:6006/"),
+    "accelerate launch --num_machines 2 --num_processes 4 --machine_rank 0 "
+    "--main_process_ip 192.168.1.10 --main_process_port 29500 "
+    "-m host train qkd.toml --output runs/four": Step(
+        puts_in=(("192.168.1.10", "127.0.0.1"), ("accelerate launch", _SECOND_MACHINE)),
+        shows="runs/four"),
+    "python -m host compile models/mine --target zcu104": Step(
+        status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
+    "python -m host compile app/demo -o out --target zcu104": Step(
+        status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
+    "make overlay BOARD=zcu104 FROM=~/Downloads": Step(
+        status=2, absent="AMD's files", shows="Downloads"),
+    "make overlay BOARD=zcu104": Step(status=2, absent="AMD's address", shows="overlay"),
+    "python -m host overlay zcu104 --output DIR --url https://mirror.example/": Step(
+        status=1, absent="that mirror", shows="mirror.example"),
+    "python3 -m board.overlay check DIR --model net.xmodel": Step(
+        status=1, absent="the overlay's files", shows="DIR"),
+    "python -m board.overlay check DIR --model net.xmodel": Step(
+        status=1, absent="the overlay's files", shows="DIR"),
+    "sudo python3 -m board.overlay load DIR": Step(
+        status=1, absent="the overlay's files", shows="DIR", puts_in=(("sudo ", ""),)),
+    "python -m board.overlay load DIR --model net.xmodel": Step(
+        status=1, absent="the overlay's files", shows="DIR"),
+    "make overlay-rebuild BOARD=zcu104 DPU_PYNQ=/path/to/DPU-PYNQ": Step(
+        status=2, absent="Vitis", shows="DPU-PYNQ"),
+    _DEPLOY: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD}'", shows="deployed"),
+    "make rollback HOST=user@board": Step(
+        board=True, puts_in=_HOST, more=f"ARGS='{_BOARD}'", shows="board0"),
+    _MEASURE: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD} {_WINDOWS}'", shows="±"),
+    "make measure HOST=user@board ARGS=--attach": Step(
+        board=True, puts_in=(*_HOST, ("ARGS=--attach", f"ARGS='--attach {_BOARD}'")), shows="±"),
+    "python -m app.measure --output results/here --realtime zcu104": Step(more=_WINDOWS, shows="±"),
+    "python -m host bench models/mine --images photos": Step(more=_BENCH),
+    "python -m host bench models/mine --images photos --dpu results/zcu104/TIME "
+    "--watts openvino-int8=31.5": Step(
+        board=True, more=_BENCH, puts_in=_RUN),
+    "python -m host report --run results/zcu104/TIME --bench results/bench/TIME "
+    "--model net.xmodel": Step(
+        board=True, puts_in=(*_RUN, *_COMPARISON)),
+    "sudo .venv/bin/python -m tests.stand_in_board --folder /tmp/board": Step(
+        board=True, status=1, shows="is there already",  # the fixture `board` has started it
+        puts_in=(("sudo ", ""), ("/tmp/board", "{board}"))),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Output:
+    """The command that prints what a page shows, and whether its numbers are the machine's."""
+
+    command: str
+    numbers_differ: bool = False
+
+
+SHOWN = {
+    "runs on": Output("make demo", numbers_differ=True),
+    "# type kernel output fix": Output("python -m dpu inspect net.xmodel"),
+    "# type kernel output MACs": Output("python -m host predict densenet-121 --input 3x224x224"),
+    "growth blocks": Output("python -m host explore --latency 0.6 -o out"),
+    "models/mine: quantised.xmodel,": Output(
+        "python -m host export runs/qkd -o models/mine", numbers_differ=True
+    ),
+}
+"""Blocks of output by their first words."""
+
+NO_OUTPUT = ("import numpy as np", "app/ what stands")
+"""Blocks that are none: code, and the list of directories."""

@@ -1,0 +1,66 @@
+"""A stand-in board to deploy to and to measure, for those who have no ZCU104.
+
+    sudo .venv/bin/python -m tests.stand_in_board --folder /tmp/board
+
+It runs until Ctrl-C and prints what to give to make in another terminal. Its DPU is the emulation
+at the pace that is predicted for a ZCU104, its power rails are files with made-up watts: what is
+measured on it is no measurement of hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from tests.stand_in_board import StandInBoard, why_not
+from tests.stand_in_board.deployable import make_wheel
+
+
+def main() -> int:
+    """Run a board until SIGINT or SIGTERM; return 0, or 1 where none can be made."""
+    parser = argparse.ArgumentParser(prog="python -m tests.stand_in_board", description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser.add_argument("--folder", type=Path, required=True, metavar="DIR",
+                        help="new directory for keys, SSH configuration and wheels")  # fmt: skip
+    folder: Path = parser.parse_args().folder.absolute()
+    reason = why_not()
+    if reason is None and folder.exists():
+        reason = f"{folder} is there already"
+    if reason is not None:
+        print(f"no stand-in board: {reason}", file=sys.stderr)
+        return 1
+    waited = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    wheels = folder / "wheels"
+    wheels.mkdir(parents=True)
+    try:
+        make_wheel("psutil", wheels)  # the image lacks it, and it reaches no package index
+        with StandInBoard(folder, dpu="admitted emulation") as board:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, set())
+            _give_to_caller(folder)
+            arguments = f"--ssh-config {board.ssh_config} --wheels {wheels} --accept target"
+            print(f"{board.host} is up, no hardware. In another terminal:\n"
+                  f"    make deploy HOST={board.host} MODEL=models/mine ARGS='{arguments}'\n"
+                  "Ctrl-C ends it.", flush=True)  # fmt: skip
+            signal.sigwait(waited)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _give_to_caller(folder: Path) -> None:
+    """Let the user who called sudo read the key; SSH takes no key that others can read."""
+    if "SUDO_UID" in os.environ:
+        owner = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+        for path in (folder, folder / "board0", *(folder / "board0").glob("*"),
+                     folder / "wheels"):  # fmt: skip
+            if path.name not in ("disk", "seed", "seed.sys"):
+                os.chown(path, *owner)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,8 +23,6 @@ from tests.docs.walk import ELSEWHERE, GATE, NO_OUTPUT, SHOWN, STEPS, Output, St
 from tests.fake_camera.camera import FakeCamera
 from tests.stand_in_board import why_not
 
-SECONDS = 300
-
 
 def _all() -> list[Command]:
     """All commands once, README's first; sentences may name one without its options."""
@@ -111,23 +109,31 @@ def test_a_command(
     for shown, put_in in step.puts_in:
         assert shown in text
         text = text.replace(shown, put_in)
-    for name, value in words.items():
-        text = text.replace(f"{{{name}}}", value)
-    status, printed = _run(reader, text, step.until)
+    if step.before:
+        status, printed = _run(reader, _filled(step.before, words), Step())
+        assert status == 0, printed
+    text = _filled(text, words)
+    status, printed = _run(reader, text, step)
     reader.done[command.text] = printed
     assert status == step.status, f"{text}\n{printed}"
     assert step.shows in printed, f"{text}\n{printed}"
     assert "Traceback (most recent call last)" not in printed, f"{text}\n{printed}"
 
 
-def _run(reader: Reader, text: str, until: str) -> tuple[int, str]:
-    """Exit status and output of a command line, ended by Ctrl-C once `until` answers."""
+def _filled(text: str, words: dict[str, str]) -> str:
+    for name, value in words.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _run(reader: Reader, text: str, step: Step) -> tuple[int, str]:
+    """Exit status and output of a command line, ended by Ctrl-C where it needs that."""
     process = reader.start(text)
     try:
-        if until:
-            _wait_for(until, process)
+        if step.until:
+            _wait_for(step.until, process)
             os.killpg(process.pid, signal.SIGINT)
-        printed, _ = process.communicate(timeout=SECONDS)
+        printed, _ = process.communicate(timeout=step.seconds)
         return process.returncode, printed
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -35,6 +35,8 @@ class Step:
     more : options that make it shorter than its defaults, and nothing else
     until : it runs until Ctrl-C, which comes when this URL answers
     board : it needs the stand-in board
+    before : what the reader has done by then besides
+    seconds : how long it may take
     absent : what the reader has and this machine has not: why it ends with `status` here
     """
 
@@ -45,6 +47,8 @@ class Step:
     until: str = ""
     board: bool = False
     absent: str = ""
+    before: str = ""
+    seconds: float = 300
 
 
 # A board's run and a comparison of the walk's own: the only ones there, under names of the time.
@@ -52,7 +56,7 @@ _RUN = (("results/zcu104/TIME", "$(ls -d {results}/zcu104/* | head -1)"),)
 _COMPARISON = (("results/bench/TIME", "$(ls -d {results}/bench/* | head -1)"),)
 _PAGE = "http://127.0.0.1:8080/"
 _BOARD = "--ssh-config {board}/board0/ssh_config"
-_NO_DOWNLOAD = f"{_BOARD} --wheels {{board}}/wheels --accept target"
+_NO_DOWNLOAD = f"{_BOARD} --wheels {{board}}/wheels --accept target --accept fingerprint"
 _HOST = (("user@board", "board0"),)
 _SECOND_MACHINE = (
     "(accelerate launch --num_machines 2 --num_processes 4 --machine_rank 1 --main_process_ip "
@@ -66,6 +70,7 @@ _MEASURE = "make measure BOARD=zcu104 HOST=user@board MODEL=models/mine"
 _BENCH = "--seconds 0.2 --warm-up 0.1 --repetitions 2"
 
 STEPS = {
+    "make bench": Step(shows='"emulation"', seconds=1200),
     "make demo": Step(shows="frames     300 in, 300 classified, 0 failed"),
     "python3 app/classify.py --camera --web": Step(until=_PAGE, shows="stopped on request"),
     "python3 app/classify.py --camera --web 0.0.0.0:8080": Step(until=_PAGE, shows="?token="),
@@ -102,7 +107,7 @@ STEPS = {
         status=2, absent="Vitis", shows="DPU-PYNQ"),
     _DEPLOY: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD}'", shows="deployed"),
     "make rollback HOST=user@board": Step(
-        board=True, puts_in=_HOST, more=f"ARGS='{_BOARD}'", shows="board0"),
+        before=f"make deploy HOST=board0 MODEL=app/demo ARGS='{_NO_DOWNLOAD}'", board=True, puts_in=_HOST, more=f"ARGS='{_BOARD}'", shows="board0"),
     _MEASURE: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD} {_WINDOWS}'", shows="±"),
     "make measure HOST=user@board ARGS=--attach": Step(
         board=True, puts_in=(*_HOST, ("ARGS=--attach", f"ARGS='--attach {_BOARD}'")), shows="±"),

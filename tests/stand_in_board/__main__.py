@@ -42,7 +42,8 @@ def main() -> int:
         with StandInBoard(folder, dpu="admitted emulation") as board:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, set())
             _give_to_caller(folder)
-            arguments = f"--ssh-config {board.ssh_config} --wheels {wheels} --accept target"
+            arguments = (f"--ssh-config {board.ssh_config} --wheels {wheels} "
+                         "--accept target --accept fingerprint")  # fmt: skip
             print(f"{board.host} is up, no hardware. In another terminal:\n"
                   f"    make deploy HOST={board.host} MODEL=models/mine ARGS='{arguments}'\n"
                   "Ctrl-C ends it.", flush=True)  # fmt: skip

@@ -107,7 +107,8 @@ STEPS = {
         status=2, absent="Vitis", shows="DPU-PYNQ"),
     _DEPLOY: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD}'", shows="deployed"),
     "make rollback HOST=user@board": Step(
-        before=f"make deploy HOST=board0 MODEL=app/demo ARGS='{_NO_DOWNLOAD}'", board=True, puts_in=_HOST, more=f"ARGS='{_BOARD}'", shows="board0"),
+        before=f"make deploy HOST=board0 MODEL=app/demo ARGS='{_NO_DOWNLOAD}'",
+        board=True, puts_in=_HOST, more=f"ARGS='{_BOARD}'", shows="board0"),
     _MEASURE: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD} {_WINDOWS}'", shows="±"),
     "make measure HOST=user@board ARGS=--attach": Step(
         board=True, puts_in=(*_HOST, ("ARGS=--attach", f"ARGS='--attach {_BOARD}'")), shows="±"),

@@ -130,6 +130,17 @@ def _outputs(request: Any) -> list[Array]:
 
 
 _import_lock = threading.Lock()
+_is_the_parents = False
+
+
+def _after_fork() -> None:
+    """In a child: no thread of the parent gives the lock back; OpenVINO's pools have no threads."""
+    global _import_lock, _is_the_parents
+    _import_lock = threading.Lock()
+    _is_the_parents = _is_the_parents or _import_openvino.cache_info().currsize > 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @cache
@@ -154,6 +165,10 @@ def _import_openvino() -> Any:
 
 
 def _openvino() -> Any:
-    """OpenVINO's core, or None where the package is missing."""
+    """OpenVINO's core, or None where the package is missing.
+
+    None also in a child of a process that used it before the fork, as the child has none of its
+    threads. ONNX Runtime computes the same.
+    """
     with _import_lock:
-        return _import_openvino()
+        return None if _is_the_parents else _import_openvino()

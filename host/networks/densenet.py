@@ -69,6 +69,11 @@ class DenseNet(nn.Module):
     init_features : channels after the stem; 2 * growth_rate by default
     dropout : after each dense layer
     order : "post" (conv-BN-ReLU) or "pre" (BN-ReLU-conv)
+
+    Raises
+    ------
+    ValueError
+        The stem or the order is unknown, or a transition keeps no channel.
     """
 
     def __init__(
@@ -100,6 +105,8 @@ class DenseNet(nn.Module):
             self.features.add_module(f"denseblock{index}", block)
             if index < len(block_config):
                 kept = int(channels * compression)
+                if not kept:
+                    raise ValueError(f"compression {compression} of {channels} channels keeps none")
                 transition = nn.Sequential(conv_norm_relu(order, "", channels, kept, 1))
                 transition.add_module("pool", nn.AvgPool2d(2))
                 self.features.add_module(f"transition{index}", transition)

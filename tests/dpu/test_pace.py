@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu import cycles, latency, vart, xir
+from dpu import cycles, device, latency, vart, xir
 from dpu.builder import CompiledModel
 from dpu.engine import load_engine
 from dpu.errors import DpuError
@@ -180,8 +180,8 @@ class _Clock:
 
 
 def test_the_lateness_of_sleeps_does_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, core, tally = _Clock(overshoot=0.003), vart._Core("test"), vart._Tally()
-    monkeypatch.setattr(vart, "time", clock)
+    clock, core, tally = _Clock(overshoot=0.003), device.Core("test"), device.Tally()
+    monkeypatch.setattr(device, "time", clock)
     for _ in range(100):
         core._keep_pace(submitted=0, seconds=0.005, tally=tally)
     assert clock.now == pytest.approx(100 * 0.005 + 0.003)
@@ -189,8 +189,8 @@ def test_the_lateness_of_sleeps_does_not_add_up(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_late_core_goes_on_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, core, tally = _Clock(overshoot=0), vart._Core("test"), vart._Tally()
-    monkeypatch.setattr(vart, "time", clock)
+    clock, core, tally = _Clock(overshoot=0), device.Core("test"), device.Tally()
+    monkeypatch.setattr(device, "time", clock)
     clock.now = 0.007  # so long the first job computed
     core._keep_pace(submitted=0, seconds=0.005, tally=tally)
     assert (clock.now, tally.jobs, tally.late) == (0.007, 1, 1)

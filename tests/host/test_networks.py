@@ -274,3 +274,8 @@ def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     _publish(monkeypatch, published)
     with pytest.raises(ValueError, match="does not fit"):
         load_pretrained(DenseNet(order="pre", **(SMALL | dict(in_channels=3))), "any")
+
+
+def test_a_transition_that_keeps_no_channel_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"compression 0\.4 of 2 channels keeps none"):
+        create("densenet", growth_rate=1, block_config=(1, 1), compression=0.4, init_features=1)

@@ -3,6 +3,7 @@
 # make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has, and
 #              test-board-full: deployments to an arm64 stand-in (root; its root is built once, 3 minutes)
 # make test-docs   every command of the documentation, in a fresh copy of the repository
+# make load    100,000 jobs in 32 threads on the emulation, every output compared (JOBS=...)
 # make lint    ruff and mypy
 # make bench   the benchmarks, as JSON on standard output
 # make study   every method, bit width and seed of host/study.toml, into results/
@@ -24,7 +25,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-docs test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
+.PHONY: help setup demo test test-docs load test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
 .DELETE_ON_ERROR:
 
 help:
@@ -82,6 +83,10 @@ test-board-full: $(VENV)/all.stamp
 # Minutes; the stand-in board's commands need root and skip without.
 test-docs: $(VENV)/all.stamp
 	$(BIN)/python -m pytest -rs -m docs tests/docs
+
+JOBS ?= 100000
+load: $(VENV)/all.stamp
+	TUTELAGE_JOBS=$(JOBS) $(BIN)/python -m pytest -s -k nothing_grows tests/dpu/test_load.py
 
 lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .

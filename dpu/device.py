@@ -4,7 +4,7 @@ A core is a thread that takes jobs one after the other. Two moments need care, a
 inside native code then:
 
 - the interpreter's end: a thread that comes back from native code into an interpreter that is gone
-  takes the process down with it. So what computes is let end first, and what still waits fails;
+  takes the process down with it. So what computes is let end first, and nothing else is begun;
 - a fork: the child has none of the parent's threads. It gets a device of its own, and runners that
   it has from the parent are made ready anew at their first use there.
 """
@@ -155,10 +155,9 @@ class Core:
     def _do(self, job: Job, tally: Tally) -> None:
         with self._computing:
             if self._ended:
-                job.fail(DpuError("the interpreter ends: the job was not run any more"))
-            else:
-                job.run()
-        if job.seconds is not None and not self._ended:
+                return
+            job.run()
+        if job.seconds is not None:
             self._keep_pace(job.submitted, job.seconds, tally)
         job.finish()
 
@@ -179,9 +178,15 @@ class Core:
 
 
 class Device:
-    """The cores, started at the first use, and what was built for each subgraph."""
+    """The cores, started at the first use, and what was built for each subgraph.
+
+    Attributes
+    ----------
+    ended : whether the interpreter ends, and jobs that are not done never will be
+    """
 
     def __init__(self) -> None:
+        self.ended = False
         self._lock = threading.Lock()
         self._cores: dict[str, list[Core]] = {kind: [] for kind in KINDS}
         self._turns = {kind: itertools.count() for kind in KINDS}
@@ -208,7 +213,8 @@ class Device:
             return built[key]
 
     def end(self) -> None:
-        """Let what computes end, and all that waits fail."""
+        """Let what computes end; nothing that waits is begun any more."""
+        self.ended = True
         for core in [core for cores in self._cores.values() for core in cores]:
             core.end()
 

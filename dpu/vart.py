@@ -8,6 +8,11 @@ As on a ZCU104 there are two DPU cores. Each is a thread that takes the jobs of
 its runners one after the other; a new runner gets the core whose turn it is.
 Runners of one subgraph share what was built for it. Jobs take as long as the
 emulation computes, or, after `set_pace`, as long as a board is said to take.
+
+Any number of jobs may be in flight; nothing holds up who starts them. A job that
+nobody waits for keeps its place in its runner, without its buffers, until the
+runner goes. `dpu/device.py` tells what happens at a fork and when the
+interpreter ends.
 """
 
 from __future__ import annotations
@@ -173,7 +178,8 @@ class Runner:
         Raises
         ------
         RuntimeError
-            The job is unknown or was waited for already, or it failed.
+            The job is unknown or was waited for already, it failed, it was started by the process
+            that this one was forked from, or the interpreter ends.
         """
         if self._device is not device.current():
             self._notice_fork()
@@ -182,6 +188,9 @@ class Runner:
             pending = self._jobs.pop(number, None)
         if pending is None:
             raise DpuError(f"job {number} is unknown to this runner, or was waited for already")
+        ends = self._device.ended and not pending.is_done
+        if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever
+            raise DpuError(f"the interpreter ends: job {number} will not be done any more")
         try:
             pending.join()
         except BaseException:  # Ctrl-C: the job goes on, and can be waited for again

@@ -1,0 +1,203 @@
+"""The emulation under load, forked, and at the interpreter's end, each in a process of its own.
+
+By default 3,000 jobs; `TUTELAGE_JOBS=100000` (make load) has the issue's number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from dpu.runtimes import RUNTIME_VARIABLE
+from tests.dpu.load import RUNNERS
+
+JOBS = int(os.environ.get("TUTELAGE_JOBS", "3000"))
+GROWTH_MIB = 24
+"""What memory may grow by over the second half: the allocator's fragments, no job's traces."""
+
+RUNTIMES = ["openvino", "onnxruntime"]
+SETUP = """
+import os, signal, sys, threading, time
+import numpy as np
+from dpu import vart, xir
+graph = xir.Graph.deserialize(sys.argv[1])
+part = [c for c in graph.get_root_subgraph().toposort_child_subgraph()
+        if c.get_attr("device") == "DPU"][0]
+image = np.ones((1, 28, 28, 1), np.int8)
+def make(): return vart.Runner.create_runner(part, "run")
+def start(runner, count=1):
+    return [runner.execute_async([image], [np.zeros((1, 10), np.int8)]) for _ in range(count)]
+def answer(runner):
+    out = np.zeros((1, 10), np.int8)
+    runner.wait(runner.execute_async([image], [out]))
+    return out.tolist()
+runner = make()
+"""
+
+
+def _run(
+    script: str, demo_model: Path, root: Path, runtime: str, setup: str = SETUP, seconds: int = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a script behind `SETUP`; its children share its group, and end with it."""
+    text = setup + textwrap.dedent(script)
+    with subprocess.Popen([sys.executable, "-c", text, str(demo_model)], cwd=root, text=True,
+                          env={**os.environ, RUNTIME_VARIABLE: runtime}, start_new_session=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"it hangs: {out}\n{err}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip(request.param, reason=f"needs {request.param}, which is not installed")
+    return str(request.param)
+
+
+def test_every_output_is_right_and_nothing_grows(repo_root: Path, runtime: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.dpu.load", str(JOBS)], cwd=repo_root,
+                          env={**os.environ, RUNTIME_VARIABLE: runtime}, capture_output=True,
+                          text=True, timeout=60 + JOBS / 100)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    found = json.loads(done.stdout)
+    assert found["wrong"] == 0 and found["started"] == JOBS // 2 * 2
+    assert found["compared"] + found["forgotten"] == found["started"]
+    assert found["refused"] > JOBS / 40 and found["runners"] >= RUNNERS
+    half, end = found["half_way"], found["end"]
+    assert end["memory_mib"] - half["memory_mib"] < GROWTH_MIB
+    assert (end["threads"], end["files"]) == (half["threads"], half["files"])
+
+
+ENDS = {
+    "it falls off the end": ("start(runner, 3000)", 0),
+    "sys.exit": ("start(runner, 3000); sys.exit(3)", 3),
+    "a wait in an exit handler": (
+        "import atexit; jobs = start(runner, 200); atexit.register(lambda: runner.wait(jobs[-1]))",
+        0,
+    ),
+    "daemon threads go on": (
+        "def go():\n    while True: start(runner, 20)\n"
+        "for _ in range(3): threading.Thread(target=go, daemon=True).start()\ntime.sleep(0.2)",
+        0,
+    ),
+    "SIGTERM": ("start(runner, 3000); os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+    "os._exit": ("start(runner, 3000); os._exit(4)", 4),
+    "jobs that take an hour each": (
+        "vart.set_pace(lambda subgraph: 3600.0); paced = make(); start(paced, 5)",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_interpreter_ends_with_jobs_in_flight(
+    end: str, demo_model: Path, repo_root: Path, runtime: str
+) -> None:
+    script, status = ENDS[end]
+    done = _run(script, demo_model, repo_root, runtime)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
+def test_an_error_ends_it_with_nothing_but_its_traceback(demo_model: Path, repo_root: Path) -> None:
+    done = _run("start(runner, 3000); raise KeyError('mine')", demo_model, repo_root, "openvino")
+    assert done.returncode == 1 and done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("KeyError: 'mine'\n")
+
+
+def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) -> None:
+    """An exit handler that was there before the emulation runs when its cores have ended."""
+    setup = "import atexit\natexit.register(lambda: last())\n" + SETUP
+    script = """
+        jobs = start(runner, 5000)
+        def last():
+            try:
+                runner.wait(jobs[-1])
+            except RuntimeError as error: print(error)
+    """
+    done = _run(script, demo_model, repo_root, "onnxruntime", setup)
+    assert done.stdout == "the interpreter ends: job 4999 will not be done any more\n", done.stderr
+
+
+def test_ctrl_c_in_a_wait_leaves_the_job(demo_model: Path, repo_root: Path) -> None:
+    script = """
+        vart.set_pace(lambda subgraph: 0.6)
+        paced = make()
+        (job,) = start(paced)
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            paced.wait(job)
+        except KeyboardInterrupt:
+            print("interrupted", paced.wait(job))
+    """
+    done = _run(script, demo_model, repo_root, "openvino")
+    assert (done.stdout, done.stderr) == ("interrupted 0\n", "")
+
+
+def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime: str) -> None:
+    """With jobs in flight, and other threads that hold every lock there is."""
+    script = """
+        wanted = answer(runner)
+        def go():
+            while True: runner.wait(start(runner)[0])
+        for _ in range(3): threading.Thread(target=go, daemon=True).start()
+        for _ in range(8):
+            jobs = start(runner, 100)
+            child = os.fork()
+            if not child:
+                try: runner.wait(jobs[-1])
+                except RuntimeError as error: print(error, flush=True)
+                same = answer(runner) == answer(make()) == wanted
+                start(runner, 50)
+                os._exit(7 if same else 1)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            for job in jobs: runner.wait(job)
+        assert answer(runner) == wanted
+    """
+    done = _run(script, demo_model, repo_root, runtime, "import warnings\n"
+                "warnings.simplefilter('ignore', DeprecationWarning)\n" + SETUP)  # fmt: skip
+    told = "the job was started before the process forked: it is the parent's\n7\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, told * 8, "")
+
+
+POOL = """
+import multiprocessing, sys, warnings
+import numpy as np
+from dpu import vart, xir
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, of a fork beside threads
+def classify(path):
+    graph = xir.Graph.deserialize(path)
+    part = [c for c in graph.get_root_subgraph().toposort_child_subgraph()
+            if c.get_attr("device") == "DPU"][0]
+    runner, out = vart.Runner.create_runner(part, "run"), np.zeros((9, 10), np.int8)
+    runner.wait(runner.execute_async([np.ones((9, 28, 28, 1), np.int8)], [out], True))
+    return out.tolist()
+if __name__ == "__main__":
+    path, method = sys.argv[1:]
+    wanted = classify(path)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        print(pool.map(classify, [path] * 6) == [wanted] * 6, classify(path) == wanted)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_pool_of_processes(
+    method: str, demo_model: Path, repo_root: Path, tmp_path: Path, runtime: str
+) -> None:
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    env = {**os.environ, RUNTIME_VARIABLE: runtime, "PYTHONPATH": str(repo_root)}
+    done = subprocess.run([sys.executable, str(script), str(demo_model), method], env=env,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("True True\n", "")

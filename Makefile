@@ -5,6 +5,7 @@
 # make test-docs   every command of the documentation, in a fresh copy of the repository
 # make load    100,000 jobs in 32 threads on the emulation, every output compared (JOBS=...)
 # make lint    ruff and mypy
+# make audit   known faults of the pinned packages, by pip-audit
 # make bench   the benchmarks, as JSON on standard output
 # make study   every method, bit width and seed of host/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
@@ -25,7 +26,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-docs load test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
+.PHONY: help setup demo test test-docs load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
 .DELETE_ON_ERROR:
 
 help:
@@ -92,6 +93,13 @@ lint: $(VENV)/all.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Known faults of what is pinned, by PyPI's advisories: needs their address. --strict: what could not be
+# looked up is no pass.
+audit: | $(BIN)/python
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # Hours on two cores; goes on where it was stopped.
 study: $(VENV)/all.stamp

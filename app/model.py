@@ -224,19 +224,22 @@ def _check_keys(table: dict[str, Any], where: str) -> None:
             raise ModelError(f"{where}: unknown table or key {name}")
         if not isinstance(content, dict):
             raise ModelError(f"{where}: {name} must be a table, written [{name}]")
-        for key, value in content.items():
-            if name not in _KEYS:
-                continue
-            if key not in _KEYS[name]:
-                known = ", ".join(_KEYS[name])
-                raise ModelError(f"{where}: unknown key {key} in [{name}]; known are {known}")
-            expected = _KEYS[name][key]
-            if not isinstance(value, expected) or isinstance(value, bool):
-                raise ModelError(f"{where}: [{name}] {key} must be {_TYPE_NAMES[expected]}")
+        if name in _KEYS:
+            _check_types(name, content, where)
     for name, keys in _REQUIRED.items():
         for key in keys:
             if key not in table.get(name, {}):
                 raise ModelError(f"{where}: {key} is missing in [{name}]")
+
+
+def _check_types(name: str, content: dict[str, Any], where: str) -> None:
+    for key, value in content.items():
+        if key not in _KEYS[name]:
+            known = ", ".join(_KEYS[name])
+            raise ModelError(f"{where}: unknown key {key} in [{name}]; known are {known}")
+        expected = _KEYS[name][key]
+        if not isinstance(value, expected) or isinstance(value, bool):
+            raise ModelError(f"{where}: [{name}] {key} must be {_TYPE_NAMES[expected]}")
 
 
 def _check_sums(folder: Path, sums: dict[str, Any], where: str) -> None:

@@ -97,7 +97,9 @@ def _text(path: Path) -> str | None:
 
 
 def _image() -> str | None:
-    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', _text(Path("/etc/os-release")) or "", re.M)
+    found = re.search(
+        r'^PRETTY_NAME="?([^"\n]*)', _text(Path("/etc/os-release")) or "", re.MULTILINE
+    )
     return found[1] if found else None
 
 
@@ -126,7 +128,7 @@ def _version(process: subprocess.Popen[str]) -> str | None:
         process.kill()
         process.communicate()
         return None
-    found = re.search(r"^version ?(.*)$", output, re.M)
+    found = re.search(r"^version ?(.*)$", output, re.MULTILINE)
     return found[1] if found and process.returncode == 0 else None
 
 

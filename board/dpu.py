@@ -271,9 +271,10 @@ class ModelRunner:
 
     def __init__(self, model: Model, slots: int) -> None:
         self._model = model
-        runners: list[Any] = []
-        for stage in model._stages:
-            runners.append(_create_runner(model, stage) if isinstance(stage, _DpuStage) else None)
+        runners = [
+            _create_runner(model, stage) if isinstance(stage, _DpuStage) else None
+            for stage in model._stages
+        ]
         self._slots = [_Slot(model, runners) for _ in range(slots)]
 
     @property

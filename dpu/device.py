@@ -289,4 +289,8 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(lambda: _device.end())
+
+
+@atexit.register
+def _end() -> None:
+    _device.end()

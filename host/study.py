@@ -202,9 +202,13 @@ def _cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
         for bits in spec["bits"]:
             for method in spec["methods"]:
                 yield _cell(spec, runs, method, method, bits, seed, main_teacher)
-    ablation = spec.get("ablation", {})
-    if not ablation:
-        return
+    if spec.get("ablation"):
+        yield from _ablated_cells(spec, runs)
+
+
+def _ablated_cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
+    """QKD without each of its phases, at other temperatures, and with other teachers."""
+    main_teacher, ablation = next(iter(spec["teachers"])), spec["ablation"]
     bits = ablation["bits"]
     for seed in spec["seeds"]:
         for name, phases in ABLATED_PHASES.items():

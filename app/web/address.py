@@ -9,7 +9,7 @@ from typing import cast
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 
-_ANY_HOST = {"0.0.0.0", "::"}
+_ANY_HOST = {"0.0.0.0", "::"}  # noqa: S104 (asked for with --web HOST, and then with a token)
 _ELSEWHERE = ("192.0.2.1", 9)  # of the block kept for documentation (RFC 5737): nobody is there
 _SEND_BUFFER = 1 << 18  # bytes per connection: a slow viewer sees old frames no longer than that
 _SILENCE_MS = 20_000  # after which a peer that takes nothing counts as gone

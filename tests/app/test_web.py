@@ -493,3 +493,35 @@ def test_a_gauge_that_hangs_holds_nothing_up() -> None:
         web.close()
         assert time.monotonic() - began < 1
     forever.set()
+
+
+# What leads out of the served folder
+
+_OUT = ["..", "%2e%2e", "%252e%252e", "..%2f..", "..%5c..", "%c0%ae%c0%ae", "....//", "/etc", "%00"]
+
+
+@pytest.mark.parametrize("step", _OUT)
+@pytest.mark.parametrize("place", ["/static/", "/static/uplot/", "/recordings/", "/"])
+def test_no_path_leads_out(output: WebOutput, place: str, step: str) -> None:
+    for target in ("output.py", "classify.py", "etc/passwd"):
+        for depth in (1, 3, 8):
+            path = place + "/".join([step] * depth) + "/" + target
+            status, headers, body = ask(output, path)
+            assert status in (400, 404, 405), path
+            assert b"import " not in body and b"root:" not in body
+            assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_methods_that_nobody_asked_for(output: WebOutput) -> None:
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"):
+        for path in ("/", "/recordings", "/static/page.js"):
+            assert ask(output, path, method)[0] in (400, 403, 404, 405), (method, path)
+            assert ask(output, path, method, POST)[0] in (400, 404, 405), (method, path)
+
+
+def test_the_answer_does_not_tell_what_serves_it(output: WebOutput) -> None:
+    _, headers, _ = ask(output, "/")
+    assert "server" not in headers and "x-powered-by" not in headers
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]

@@ -8,6 +8,7 @@ import os
 import struct
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -477,7 +478,12 @@ def _reference(
 )
 @example(Augmentation(True, 2, 3), 4, 3, 8, 6, (1, 3))
 def test_augmentation_of_a_slice_is_the_slice_of_the_augmentation(
-    augmentation: Augmentation, count: int, channels: int, height: int, width: int, cut: tuple
+    augmentation: Augmentation,
+    count: int,
+    channels: int,
+    height: int,
+    width: int,
+    cut: tuple[Any, ...],
 ) -> None:
     images = normalise(torch.from_numpy(_images(count, channels, height, width)))
     before = images.clone()

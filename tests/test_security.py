@@ -1,0 +1,134 @@
+"""What no file of the program may do, and what it may depend on."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = ("app", "board", "dpu", "host")
+
+# Modules that run code out of data, or that have a safe form elsewhere. ruff's S rules, which are
+# on, know shells, weak temporary files and unverified TLS.
+FORBIDDEN_MODULES = {
+    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "telnetlib",
+    "xmlrpc", "commands", "popen2",
+}  # fmt: skip
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "mktemp",
+                   "extractall", "torch.load", "torch.save", "torch.hub.load"}  # fmt: skip
+ALLOWED = {
+    ("dpu/cpu_ops.py", "exec"),  # --plugin: the user's own file of operators
+    ("dpu/shim.py", "exec"),  # the user's own script
+}
+
+
+def _files(root: Path) -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            yield path.relative_to(root).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_nothing_runs_code_out_of_data(repo_root: Path) -> None:
+    found = set()
+    for name, tree in _files(repo_root):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                modules = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules = {(node.module or "").split(".")[0]}
+            else:
+                modules = set()
+            found |= {(name, module) for module in modules & FORBIDDEN_MODULES}
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                short = (
+                    called.rsplit(".", 1)[-1]
+                    if called.endswith(("mktemp", "extractall"))
+                    else called
+                )
+                if short in FORBIDDEN_CALLS:
+                    found.add((name, short))
+    assert found - ALLOWED == set()
+
+
+def test_arrays_are_read_without_pickle(repo_root: Path) -> None:
+    """numpy's default; nobody may turn it on."""
+    for name, tree in _files(repo_root):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant) and node.value.value is False, name
+
+
+def test_no_program_is_started_through_a_shell_here(repo_root: Path) -> None:
+    for name, tree in _files(repo_root):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                assert isinstance(node.value, ast.Constant) and not node.value.value, name
+
+
+def test_a_pickle_is_no_array_and_no_checkpoint(tmp_path: Path, repo_root: Path) -> None:
+    """The files that people would like to be taken: one line, status 2, and nothing runs."""
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            import os
+
+            return os.system, (f"touch {tmp_path}/ran",)
+
+    (tmp_path / "in.npy").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "student.safetensors").write_bytes(pickle.dumps(Bomb()))
+    model = str(repo_root / "app/demo/model.xmodel")
+    commands = [["dpu", "run", model, "--input", str(tmp_path / "in.npy"), "--output",
+                 str(tmp_path / "out.npy")]]  # fmt: skip
+    try:
+        import safetensors  # noqa: F401
+
+        commands.append(["host", "export", str(tmp_path), "-o", str(tmp_path / "out")])
+    except ImportError:
+        pass
+    for command in commands:
+        done = subprocess.run([sys.executable, "-m", *command], cwd=repo_root, capture_output=True,
+                              text=True)  # fmt: skip
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+# What is installed under another name than it is imported by.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "google": "protobuf"}
+# The board's image has them; on a PC they are looked for and told of where they are missing.
+NOT_FROM_PYPI_SETS = {"vart", "xir", "pynq", "pynvml", "tomllib"}
+
+
+def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
+    text = (repo_root / "setup.py").read_text()
+    declared = set(re.findall(r'"([a-z][a-z0-9-]*)>=', text))
+    imported: set[str] = set()
+    for _, tree in _files(repo_root):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add((node.module or "").split(".")[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                imported |= {str(a.value).split(".")[0] for a in node.args
+                             if isinstance(a, ast.Constant)}  # fmt: skip
+    outside = imported - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "openvino_telemetry"}
+    wanted = {DISTRIBUTIONS.get(name, name) for name in outside - NOT_FROM_PYPI_SETS}
+    tools = {"pytest", "hypothesis", "playwright", "ruff", "mypy"}  # of tests and lint
+    tools |= {"torchvision", "timm"}  # what our networks are compared with
+    tools |= {"tensorboard", "brevitas"}  # imported by torch.utils, and under a made-up name
+    assert wanted <= declared, wanted - declared
+    assert declared - wanted - tools == set(), declared - wanted - tools
+
+
+def test_what_is_tested_is_pinned(repo_root: Path) -> None:
+    text = (repo_root / "setup.py").read_text()
+    declared = set(re.findall(r'"([a-z][a-z0-9-]*)>=', text)) - {"torchvision", "timm"}
+    pinned = set(
+        re.findall(r"(?m)^([a-z][a-z0-9-]*)==", (repo_root / "constraints.txt").read_text())
+    )
+    assert declared == pinned - {"types-protobuf"}

@@ -3,6 +3,7 @@
 # make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has, and
 #              test-board-full: deployments to an arm64 stand-in (root; its root is built once, 3 minutes)
 # make test-docs   every command of the documentation, in a fresh copy of the repository
+# make fuzz    damaged files for every reader, with new seeds, for SECONDS=900
 # make load    100,000 jobs in 32 threads on the emulation, every output compared (JOBS=...)
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
@@ -26,7 +27,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-docs load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
+.PHONY: help setup demo test test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
 .DELETE_ON_ERROR:
 
 help:
@@ -84,6 +85,10 @@ test-board-full: $(VENV)/all.stamp
 # Minutes; the stand-in board's commands need root and skip without.
 test-docs: $(VENV)/all.stamp
 	$(BIN)/python -m pytest -rs -m docs tests/docs
+
+SECONDS ?= 900
+fuzz: $(VENV)/all.stamp
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 JOBS ?= 100000
 load: $(VENV)/all.stamp

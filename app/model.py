@@ -38,7 +38,7 @@ from typing import Any
 from board import dpu
 from board.checksum import sha256_of
 from board.dpu import ModelError
-from board.toml_file import TomlError, read_toml
+from dpu.toml_file import TomlError, read_toml
 
 COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}  # name -> number of channels
 CROPS = ("none", "center")

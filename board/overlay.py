@@ -38,7 +38,7 @@ from board.profile import (
     hazards_here,
     load_profile,
 )
-from board.toml_file import TomlError, read_toml
+from dpu.toml_file import TomlError, read_toml
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from board.toml_file import TomlError, read_toml
+from dpu.toml_file import TomlError, read_toml
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 DEFAULT_BOARD = "zcu104"

@@ -44,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("interrupted", FAILED)
 
 
+LONGEST_COMPLAINT = 1000
+"""Characters that are told of an error; names in a stranger's file may have any length."""
+
+
 def _complain(error: object, status: int) -> int:
-    text = "".join(c if c.isprintable() else " " for c in str(error))
+    text = "".join(c if c.isprintable() else " " for c in str(error)[:LONGEST_COMPLAINT])
     print(f"dpu: {text}", file=sys.stderr)
     return status
 

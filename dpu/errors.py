@@ -27,6 +27,10 @@ def contradictions(name: str) -> Iterator[None]:
         yield
     except DpuError as error:
         raise error if name in str(error) else type(error)(f"{name}: {error}") from error
+    except RecursionError:
+        raise XmodelError(f"{name}: too many ops that wait for each other, refused") from None
+    except MemoryError:
+        raise XmodelError(f"{name}: takes more memory than there is") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         raise XmodelError(f"{name}: the model contradicts itself: {text}") from error

@@ -27,7 +27,6 @@ The emulation's runners pace themselves by it (`board_pace`).
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -41,13 +40,9 @@ from dpu.cycles import PORT_BYTES_PER_CYCLE
 from dpu.errors import DpuError, contradictions
 from dpu.layers import layers_of
 from dpu.operations import Operation, operations_of
+from dpu.toml_file import read_toml
 from dpu.traffic import Work, works
 from dpu.xir import Graph, Subgraph
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # The boards' profiles are read as files: dpu/ imports nothing of board/.
 PROFILES = Path(__file__).resolve().parent.parent / "board" / "profiles"
@@ -373,7 +368,7 @@ def _fitted(board: str) -> tuple[Parameters, dict[str, list[float]]]:
     if not path.exists():
         raise DpuError(f"nothing is fitted to the board {board!r} ({path.name})")
     try:
-        found = _read(path)
+        found = read_toml(path)
         given = {field.name: float(found["parameters"][field.name]) for field in fields(Parameters)}
         errors = {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")}
     except (LookupError, OSError, TypeError, ValueError) as error:
@@ -392,12 +387,4 @@ def profile_of(board: str) -> dict[str, Any]:
     known = sorted(path.stem for path in PROFILES.glob("*.toml"))
     if board not in known:
         raise DpuError(f"no board {board!r}; there are {', '.join(known)}")
-    path = PROFILES / f"{board}.toml"
-    try:
-        return _read(path)
-    except (OSError, ValueError) as error:
-        raise DpuError(f"{path}: {error!r}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return read_toml(PROFILES / f"{board}.toml")

@@ -289,6 +289,8 @@ def feed(op: Op, array: Any) -> Array:
     if tensor.is_int8:
         if array.dtype == np.int8:
             return array
-        scaled = np.asarray(array, np.float32) * np.float32(2.0 ** tensor.get_attr("fix_point"))
+        with np.errstate(over="ignore"):  # infinity saturates like any other large value
+            scale = np.float32(2.0 ** tensor.get_attr("fix_point"))
+            scaled = np.asarray(array, np.float32) * scale
         return np.clip(np.floor(np.nan_to_num(scaled) + np.float32(0.5)), -128, 127).astype(np.int8)
     return np.asarray(array, np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,7 @@ import numpy as np
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
 from dpu.program import Program
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # the board's Python 3.10
-    import tomli as tomllib
+from dpu.toml_file import read_toml
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 """Names that are taken for images in a directory."""
@@ -39,7 +34,7 @@ def load_npy(path: Path) -> Array:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise DpuError(f"{path}: {error.strerror or 'not a .npy file'}") from None
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError):
+    except Exception:  # numpy reads headers as Python: IndexError, TokenError, SyntaxError, ...
         raise DpuError(f"{path}: not a .npy file of numbers, or truncated") from None
     if not isinstance(array, np.ndarray):
         raise DpuError(f"{path}: a .npz archive; a .npy file is wanted")
@@ -128,12 +123,7 @@ def image_form(
 
 def _described(form: ImageForm, path: Path) -> ImageForm:
     """`form` with what [input] of a model.toml says."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("input", {})
-    except OSError as error:
-        raise DpuError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DpuError(f"{path}: not a TOML file: {error}") from None
+    table = read_toml(path).get("input", {})
     if not isinstance(table, dict):
         raise DpuError(f"{path}: input must be a table, written [input]")
     for key, allowed in (("colour", tuple(COLOURS)), ("crop", ("none", "center"))):

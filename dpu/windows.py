@@ -19,6 +19,12 @@ from dpu.errors import UnsupportedError
 _BLOCK_ELEMENTS = 1 << 22
 """Accumulators that are computed at a time: 32 MiB of int64."""
 
+MAX_TAPS = 1 << 16
+"""Most pixels under a kernel: the DPU's largest pool, 256x256."""
+
+MAX_PADDED_ELEMENTS = 1 << 28
+"""Most elements of an input with its padding."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -54,8 +60,17 @@ class Window:
                 yield row, column
 
     def pad(self, x: Array, value: float = 0) -> Array:
-        """`x` (N, H, W, C) with the padding around it."""
+        """`x` (N, H, W, C) with the padding around it.
+
+        Raises
+        ------
+        UnsupportedError
+            It would have more than `MAX_PADDED_ELEMENTS`.
+        """
         rows, columns = (self.pad_top, self.pad_bottom), (self.pad_left, self.pad_right)
+        n, h, w, c = x.shape
+        if n * (h + sum(rows)) * (w + sum(columns)) * c > MAX_PADDED_ELEMENTS:
+            raise UnsupportedError(f"{list(x.shape)} with padding {rows}, {columns} is too large")
         return np.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=value)
 
     def under_tap(self, padded: Array, tap: tuple[int, int], rows: slice) -> Array:
@@ -176,7 +191,10 @@ def _pair(attrs: dict[str, Any], name: str, default: int | None = None) -> tuple
         return default, default
     if value is None or len(value) != 2 or min(value) < 1:
         raise UnsupportedError(f"{name} {value} is not [width, height]")
-    return int(value[0]), int(value[1])
+    width, height = int(value[0]), int(value[1])
+    if name == "kernel" and width * height > MAX_TAPS:
+        raise UnsupportedError(f"a kernel of {width}x{height} is too large")
+    return width, height
 
 
 def _along(

@@ -25,6 +25,9 @@ from dpu.schema import GraphProto
 MAX_ELEMENTS = 1 << 29
 """Most elements of one tensor: seven times PointPillars' largest (76.8 million)."""
 
+MAX_RANK = 8
+"""Most dimensions of a tensor in a file; those of AMD's models have five at most."""
+
 
 def __getattr__(name: str) -> Any:
     raise not_emulated("xir", name)
@@ -676,6 +679,8 @@ def _load_tensor(proto: Any, op: Op) -> Tensor:
         kind = DataType.Type(proto.data_type)
     except ValueError:
         raise XmodelError(f"op {op.get_name()!r}: data type {proto.data_type} is unknown") from None
+    if len(proto.tensor_dim) > MAX_RANK:
+        raise XmodelError(f"op {op.get_name()!r}: a tensor of {len(proto.tensor_dim)} dimensions")
     dims = list(proto.tensor_dim)
     if 0 in dims or math.prod(dims) > MAX_ELEMENTS:
         raise XmodelError(f"op {op.get_name()!r}: a tensor of shape {dims} is refused")

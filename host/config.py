@@ -35,21 +35,16 @@ host/methods.py.
 from __future__ import annotations
 
 import difflib
-import sys
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from dpu import toml_file
 from host.data import KINDS, Augmentation
 from host.methods import METHODS, Phase
 from host.quantise.student import Bits
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 T = TypeVar("T")
 
@@ -234,11 +229,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         It cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+        return toml_file.read_toml(path)
+    except toml_file.TomlError as error:
+        raise ConfigError(str(error)) from error
 
 
 def make_config(table: Mapping[str, Any], where: str = "configuration") -> Config:
@@ -255,8 +248,8 @@ def make_config(table: Mapping[str, Any], where: str = "configuration") -> Confi
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml_file.parse_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text  # a bare word is a string
     *tables, last = key.strip().split(".")
     if not equals or not last:

@@ -297,7 +297,7 @@ def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Repo
 
 
 def _serve(remote: Remote, plan: Plan, report: Report) -> None:
-    """Start or restart the service; where that fails, the old release runs again."""
+    """Start or restart the service; where that fails, the old release runs again, or none."""
     try:
         if plan.service:
             unit = _unit(report.facts["home"], model_path(plan.model), plan.service)
@@ -310,7 +310,9 @@ def _serve(remote: Remote, plan: Plan, report: Report) -> None:
         if report.previous and report.previous != report.release:
             remote.sh(_ROLLBACK)
         if report.previous:
-            remote.sh(f"{_UNIT_BACK}; {_RESTART} || true")
+            remote.sh(f"{_UNIT_BACK}; ({_RESTART}) || true")
+        else:
+            remote.sh(_NO_SERVICE)
         raise DeployError(f"service: {error}") from error
 
 
@@ -540,7 +542,21 @@ _ROLLBACK = (
 _UNIT = "/etc/systemd/system/tutelage.service"
 # Root needs no sudo; others need one that asks for no password.
 _AS_ROOT = 's="sudo -n"; [ "$(id -u)" != 0 ] || s=; '
-_RESTART = f"{_AS_ROOT}test ! -e {_UNIT} || $s systemctl try-restart tutelage.service"
+_STAYS_UP = (
+    "sleep 2; $s systemctl is-active --quiet tutelage.service || "
+    "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
+)
+# What ran before must run afterwards.
+_RESTART = (
+    f"{_AS_ROOT}test -e {_UNIT} || exit 0; systemctl is-active --quiet tutelage.service; r=$?; "
+    "$s systemctl try-restart tutelage.service || exit 1; [ $r != 0 ] || "
+    f"{{ {_STAYS_UP}; }}"
+)
+# The first release's: nothing is left that would be started at the next boot.
+_NO_SERVICE = (
+    f"{_AS_ROOT}$s systemctl disable --now tutelage.service || true; "
+    f"$s rm -f {_UNIT} {_UNIT}.before; $s systemctl daemon-reload || true; rm -f tutelage/current"
+)
 _UNIT_BACK = (
     f"{_AS_ROOT}test ! -e {_UNIT}.before || {{ $s mv {_UNIT}.before {_UNIT}; "
     "$s systemctl daemon-reload; }"
@@ -548,9 +564,7 @@ _UNIT_BACK = (
 _SERVICE = (
     f"set -e; {_AS_ROOT}test ! -e {_UNIT} || $s cp {_UNIT} {_UNIT}.before; "
     f"$s tee {_UNIT} > /dev/null; $s systemctl daemon-reload; "
-    "$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; sleep 2; "
-    "$s systemctl is-active --quiet tutelage.service || "
-    "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"
+    f"$s systemctl enable tutelage.service; $s systemctl restart tutelage.service; {_STAYS_UP}"
 )
 
 # Tells "right" where the unit is the one on standard input (any, if that is empty) and what runs by

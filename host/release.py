@@ -24,8 +24,9 @@ from host.remote import telling_line
 ROOT = Path(__file__).resolve().parent.parent
 SUMS = "SHA256SUMS"
 
-# What CPU operators need of dpu/ on the board, see CONTRIBUTING.md.
-_DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "windows.py")
+# What of dpu/ runs on the board, see CONTRIBUTING.md.
+_DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "toml_file.py",
+              "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'

@@ -180,7 +180,9 @@ def read_study(path: Path, output: Path) -> Study:
     spec = read_toml(path)
     try:
         return Study(spec, output)
-    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+    except ConfigError:  # a ValueError, and told already
+        raise
+    except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         raise ConfigError(f"{path}: not a study: {type(error).__name__} {error}") from error
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from board import profile as profiles
 from board.profile import board_names, describe_target, load_profile, thread_advice
-from board.toml_file import TomlError
+from dpu.toml_file import TomlError
 
 
 def test_the_usual_board_comes_first() -> None:

@@ -133,6 +133,7 @@ case $1 in
 is-active) test ! -e /down ;;
 show) cat /main 2>/dev/null ;;
 restart|try-restart)
+    test ! -e /dies || touch /down
     kill $(cat /main 2>/dev/null) 2>/dev/null
     cd /home/board/tutelage/current && { sleep 1000 > /dev/null 2>&1 & echo $! > /main; } ;;
 esac
@@ -159,6 +160,28 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
     assert (board.root / "calls").read_text().endswith("try-restart tutelage.service\n")
     assert (board.root / "etc/systemd/system/tutelage.service").read_text() == unit
+
+
+@needs_board
+def test_a_service_that_is_there_and_dies_of_the_new_release(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    """It was told as deployed once; and a first release's service was left to fail at each boot."""
+    _stand_in_systemctl(board)
+    unit = board.root / "etc/systemd/system/tutelage.service"
+    (board.root / "down").touch()
+    failed = go(service="--camera")
+    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert not unit.exists() and not (board.tutelage / "current").is_symlink()
+    assert "disable --now tutelage" in (board.root / "calls").read_text()
+    (board.root / "down").unlink()
+    first = go(service="--camera")
+    assert first.state == "deployed", first.error
+    (board.root / "dies").touch()
+    (model / "notes.txt").write_text("new")
+    failed = go()
+    assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
+    assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
 
 
 @pytest.mark.full_board

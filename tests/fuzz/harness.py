@@ -1,0 +1,148 @@
+"""What every fuzz target shares: its bounds, its number of examples, and how a command is judged.
+
+A target is a Hypothesis test in one of the modules beside this one. Under pytest each runs a few
+dozen examples, always the same ones; `make fuzz SECONDS=900` runs them with new seeds until the
+time is over (tests/fuzz/__main__.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import io
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+SECONDS = 30
+"""After so many seconds an example hangs; most take some milliseconds."""
+
+MEBIBYTES = 4096
+"""Most memory that one example may take on top of what the process has. The readers' own limits
+allow more (see their constants), for models whose tensors are large."""
+
+
+@dataclass
+class Figures:
+    """What a target did: examples run, most memory (MiB) and time (s) of one example."""
+
+    examples: int = 0
+    mebibytes: float = 0.0
+    seconds: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+
+
+TARGETS: dict[str, tuple[SearchStrategy[Any], Callable[[Any], None]]] = {}
+"""Each target's cases and what is done with one, by name."""
+
+FIGURES: dict[str, Figures] = {}
+
+_QUIET = list(HealthCheck)
+
+
+class HangError(BaseException):
+    """An example does not end. No Exception: nobody may take it for a file's fault."""
+
+
+def fuzz(cases: SearchStrategy[Any], examples: int = 25) -> Callable[[Any], Any]:
+    """Make a function of one case a target; `examples` are run under pytest."""
+
+    def make(function: Callable[[Any], None]) -> Callable[[], None]:
+        name = function.__name__.removeprefix("test_")
+        FIGURES[name] = Figures()
+
+        def bounded(case: Any) -> None:
+            with bounds(FIGURES[name]):
+                function(case)
+
+        bounded.__name__ = bounded.__qualname__ = function.__name__
+        bounded.__doc__, bounded.__module__ = function.__doc__, function.__module__
+        chosen = settings(
+            max_examples=examples, deadline=None, database=None, derandomize=True,
+            suppress_health_check=_QUIET,
+        )  # fmt: skip
+        test = chosen(given(cases)(bounded))
+        TARGETS[name] = cases, bounded
+        return test
+
+    return make
+
+
+@contextlib.contextmanager
+def bounds(figures: Figures, seconds: int = SECONDS, mebibytes: int = MEBIBYTES) -> Iterator[None]:
+    """Hold one example to its time and memory."""
+
+    def hang(_number: int, _frame: object) -> None:
+        raise HangError(f"no end after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    start, resting = time.monotonic(), _reset_peak()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        grown = (_status("VmHWM") - resting) / 1024
+        figures.examples += 1
+        figures.seconds = max(figures.seconds, time.monotonic() - start)
+        figures.mebibytes = max(figures.mebibytes, grown)
+    assert grown <= mebibytes, f"took {grown:.0f} MiB"
+
+
+def _reset_peak() -> int:
+    """Let the kernel count the peak anew (proc(5), clear_refs); returns what is in use, KiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise LookupError(name)
+
+
+def told(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str]:
+    """Run a command line; it must end with 0, 1 or 2 and complain in one short line."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    text = err.getvalue()
+    assert status in (0, 1, 2), status
+    assert text.count("\n") <= 1 and len(text) < 2000, text[:3000]
+    assert "\x1b" not in text
+    if status == 2:
+        assert text and not out.getvalue(), out.getvalue()[:500]
+    return status, text
+
+
+@functools.cache
+def scratch() -> Path:
+    """A directory for the files of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-fuzz-"))
+    owner = os.getpid()
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == owner:  # and not a child of it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return folder
+
+
+def one_line(error: BaseException, most: int = 8000) -> None:
+    """Hold an error's text to what a user is told: one line, not too long."""
+    text = str(error)
+    assert text and "\n" not in text and len(text) < most, repr(text[: 2 * most])

@@ -1,0 +1,122 @@
+"""Damaged pictures, videos and streams of JPEGs: what the application and training read."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from hypothesis import strategies as st
+
+from app.frames import SourceError, decode_image
+from app.jpeg_stream import LARGEST_JPEG, JpegSplitter
+from app.sources import open_source
+from tests.fuzz.byte_edits import EDITS, edited
+from tests.fuzz.harness import fuzz, one_line, scratch
+
+_SUFFIXES = [".png", ".jpg", ".bmp", ".webp", ".tiff", ".gif"]
+
+
+@functools.cache
+def picture(suffix: str) -> bytes:
+    """A small picture in a format."""
+    rng = np.random.default_rng(1)
+    image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (40, 30))
+    return bytes(cv2.imencode(suffix, image)[1].tobytes())
+
+
+@fuzz(st.tuples(st.sampled_from(_SUFFIXES), EDITS), 150)
+def test_decode(case: Any) -> None:
+    """The bytes of a picture."""
+    suffix, edits = case
+    try:
+        image = decode_image(edited(picture(suffix), edits))
+        assert image.ndim == 3 and image.dtype == np.uint8
+    except ValueError as error:
+        one_line(error)
+
+
+_SIZES = st.sampled_from([0, 1, 255, 8191, 8192, 8193, 30_000, 65_535, 2**24, 2**31 - 1, 2**32 - 1])
+
+
+@fuzz(st.tuples(st.sampled_from([".png", ".bmp", ".jpg"]), _SIZES, _SIZES), 60)
+def test_untrue_sizes(case: Any) -> None:
+    """A header that promises other sizes than there are pixels for."""
+    suffix, width, height = case
+    data = bytearray(picture(suffix))
+    if suffix == ".png":  # IHDR, with its CRC made right
+        data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        import zlib
+
+        data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    elif suffix == ".bmp":
+        data[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    else:
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = (height % 65536).to_bytes(2, "big") + (width % 65536).to_bytes(2, "big")
+    try:
+        decode_image(bytes(data))
+    except ValueError as error:
+        one_line(error)
+
+
+@fuzz(st.tuples(st.lists(EDITS, min_size=1, max_size=4), st.integers(1, 5000)), 80)
+def test_stream(case: Any) -> None:
+    """JPEGs one after the other, damaged, in chunks of any size: bounded, and the rest is found."""
+    every, chunk = case
+    whole = picture(".jpg")
+    data = b"".join(whole + edited(whole, edits) for edits in every) + whole
+    splitter, found = JpegSplitter(), []
+    for start in range(0, len(data), chunk):
+        found += list(splitter.feed(data[start : start + chunk]))
+        assert len(splitter.rest()) <= LARGEST_JPEG + chunk
+    found.append(splitter.rest())
+    for jpeg in found:
+        try:
+            decode_image(jpeg)
+        except ValueError as error:
+            one_line(error)
+
+
+@fuzz(
+    st.tuples(
+        st.sampled_from([*_SUFFIXES, ".mp4", ".avi", ".txt"]),
+        EDITS,
+        st.sampled_from([".png", ".jpg", ".mp4", ".avi", ".mkv"]),
+    ),
+    60,
+)
+def test_source(case: Any) -> None:
+    """A file that the application is pointed at, under a suffix that need not be its own."""
+    made, edits, suffix = case
+    path = scratch() / f"seen{suffix}"
+    path.write_bytes(edited(_content(made), edits))
+    try:
+        source = open_source(str(path))
+        for frame in source:
+            if frame.decode is not None:
+                try:
+                    frame.decode()
+                except ValueError as error:
+                    one_line(error)
+            assert frame.index < 1000
+        source.close()
+    except SourceError as error:
+        one_line(error)
+
+
+@functools.cache
+def _content(suffix: str) -> bytes:
+    if suffix in _SUFFIXES:
+        return picture(suffix)
+    if suffix == ".txt":
+        return b"no picture at all\n" * 10
+    path = Path(scratch() / f"made{suffix}")
+    code = cv2.VideoWriter.fourcc(*("mp4v" if suffix == ".mp4" else "MJPG"))
+    video = cv2.VideoWriter(str(path), code, 10, (40, 30))
+    for grey in range(0, 200, 20):
+        video.write(np.full((30, 40, 3), grey, np.uint8))
+    video.release()
+    return path.read_bytes()

@@ -1,0 +1,269 @@
+"""Damaged tables: model.toml, boards' profiles, training, study and exploring, runs, arrays."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+
+from app.model import load_classifier
+from board import profile as profiles
+from board.dpu import ModelError
+from dpu.__main__ import main as dpu
+from dpu.toml_file import TomlError
+from host import checkpoint, explore_space, study
+from host.__main__ import main as host
+from host.config import ConfigError, make_config, read_toml
+from host.data import DataError
+from tests.fuzz.byte_edits import EDITS, edited
+from tests.fuzz.harness import fuzz, one_line, scratch, told
+from tests.fuzz.models import DEMO, ROOT
+
+_VALUES = [
+    "-1", "0", "1", "2.5", "1e400", "nan", "-inf", "9223372036854775807", "9" * 40, "true", '""',
+    '"x"', f'"{"x" * 5000}"', '"\\u001b[31m"', '"../../etc/passwd"', "[]", "[[]]", "{}", '["a", 1]',
+    "[1, 2, 3]", "[0.0, 0.0, 0.0]", "1979-05-27", "00:00:00", "[" * 3000 + "]" * 3000,
+    "{a = {b = 1}}",
+]  # fmt: skip
+_PLACE = st.floats(0, 1, exclude_max=True)
+_LINES = st.lists(
+    st.tuples(st.sampled_from(["value", "drop", "double", "table"]), _PLACE,
+              st.sampled_from(_VALUES)), min_size=1, max_size=3,
+)  # fmt: skip
+_TRAINING = """\
+method = "qkd"
+seed = 0
+[data]
+kind = "folder"
+path = "none"
+size = 32
+limit = 10
+[augmentation]
+flip = true
+shift = 2
+[student]
+network = "densenet-tiny"
+weights = "none.safetensors"
+options = { growth_rate = 4 }
+[teacher]
+network = "densenet-tiny"
+weights = "none.safetensors"
+[quantisation]
+weights = 4
+activations = 4
+calibration = "mse"
+[training]
+epochs = 6
+lr = 0.02
+batch_size = 8
+[[phases]]
+name = "a"
+share = 1.0
+teacher = "frozen"
+labels = 1.0
+distil = 1.0
+[explore]
+growth_rate = [4, 8]
+depth = [2]
+stem = ["small"]
+bits = [[8, 8]]
+"""
+
+
+def damaged(text: str, lines: Any) -> str:
+    """Lines' values replaced, lines dropped and doubled, tables put in between."""
+    rows = text.splitlines()
+    for kind, place, value in lines:
+        at = int(place * len(rows))
+        if kind == "value":
+            rows[at] = f"{rows[at].split('=')[0].strip() or 'a'} = {value}"
+        elif kind == "drop":
+            del rows[at]
+        elif kind == "double":
+            rows.insert(at, rows[at])
+        else:
+            rows.insert(at, "[input]")
+        if not rows:
+            break
+    return "\n".join(rows) + "\n"
+
+
+def _toml(source: Path, case: Any) -> bytes:
+    lines, edits = case
+    return edited(damaged(source.read_text(), lines).encode(), edits)
+
+
+_CASES = st.tuples(_LINES, st.just([]) | EDITS)
+
+
+@fuzz(_CASES, 60)
+def test_model_toml(case: Any) -> None:
+    """The application's description of a model."""
+    folder = scratch() / "model"
+    if not folder.exists():
+        folder.mkdir()
+        shutil.copy(DEMO / "model.xmodel", folder)
+    (folder / "model.toml").write_bytes(_toml(DEMO / "model.toml", case))
+    try:
+        load_classifier(folder)
+    except ModelError as error:
+        one_line(error)
+
+
+@fuzz(_CASES, 15)
+def test_model_toml_of_samples(case: Any) -> None:
+    """The same, as `inspect --images` reads it."""
+    folder = scratch() / "inspected"
+    if not folder.exists():
+        folder.mkdir()
+        shutil.copy(DEMO / "model.xmodel", folder)
+        shutil.copytree(DEMO / "images/Bag", folder / "few")
+        for path in sorted((folder / "few").iterdir())[2:]:
+            path.unlink()
+    (folder / "model.toml").write_bytes(_toml(DEMO / "model.toml", case))
+    told(dpu, "inspect", folder / "model.xmodel", "--images", folder / "few", "--json")
+
+
+@fuzz(_CASES, 60)
+def test_profile(case: Any) -> None:
+    """A board's profile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "PROFILES", scratch())
+        (scratch() / "mine.toml").write_bytes(_toml(ROOT / "board/profiles/zcu104.toml", case))
+        try:
+            profiles.load_profile.__wrapped__("mine")
+        except TomlError as error:
+            one_line(error)
+
+
+@fuzz(_CASES, 60)
+def test_training(case: Any) -> None:
+    """A run's file, and what `explore` reads of it."""
+    source, path = scratch() / "training.toml", scratch() / "run.toml"
+    source.write_text(_TRAINING)
+    path.write_bytes(_toml(source, case))
+    try:
+        table = read_toml(path)
+        table.pop("explore", None)
+        make_config(table, str(path))
+    except ConfigError as error:
+        one_line(error)
+
+
+@fuzz(_CASES, 40)
+def test_explore(case: Any) -> None:
+    """The space of networks that a file spans, without predicting any."""
+    source, path = scratch() / "training.toml", scratch() / "run.toml"
+    source.write_text(_TRAINING)
+    path.write_bytes(_toml(source, case))
+    try:
+        explore_space.read_spec(path)
+    except (explore_space.ExploreError, ConfigError, DataError) as error:
+        one_line(error)
+
+
+@fuzz(_CASES, 40)
+def test_study(case: Any) -> None:
+    """A study's file: its cells are made, none is run."""
+    path = scratch() / "study.toml"
+    path.write_bytes(_toml(ROOT / "host/study.toml", case))
+    try:
+        study.read_study(path, scratch() / "study")
+    except ConfigError as error:
+        one_line(error)
+
+
+@fuzz(st.tuples(EDITS, st.booleans()), 60)
+def test_npy(case: Any) -> None:
+    """An array for `run`: its header may promise anything."""
+    edits, as_float = case
+    file = io.BytesIO()
+    np.save(file, np.ones([2, 28, 28, 1], np.float32 if as_float else np.int8))
+    (scratch() / "in.npy").write_bytes(edited(file.getvalue(), edits))
+    told(dpu, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
+         scratch() / "out.npy")  # fmt: skip
+
+
+@fuzz(
+    st.tuples(
+        st.sampled_from(["shape", "descr", "fortran_order"]),
+        st.sampled_from(
+            [
+                "(1, 28, 28, 1)",
+                "(10**12, 28, 28, 1)",
+                "(-1, 28, 28, 1)",
+                "()",
+                "(2**62,)",
+                "'|O'",
+                "'<f8'",
+                "'<f4'",
+                "'|i1'",
+                "'|S1000000'",
+                "'<U5'",
+                "True",
+                "[]",
+                "(" * 500 + ")" * 500,
+                "1e400",
+            ]
+        ),
+    ),
+    40,
+)
+def test_npy_header(case: Any) -> None:
+    """The same with a header that is well written and untrue."""
+    key, value = case
+    header = {"descr": "'|i1'", "fortran_order": "False", "shape": "(1, 28, 28, 1)", key: value}
+    text = "{" + ", ".join(f"'{k}': {v}" for k, v in header.items()) + "}"
+    data = b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text.encode() + b"\n"
+    (scratch() / "in.npy").write_bytes(data + bytes(784))
+    told(dpu, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
+         scratch() / "out.npy")  # fmt: skip
+
+
+@fuzz(EDITS, 40)
+def test_checkpoint(edits: Any) -> None:
+    """A checkpoint of a run, as export reads it."""
+    data = (ROOT / "models/fashion-densenet/student.safetensors").read_bytes()
+    (scratch() / "student.safetensors").write_bytes(edited(data, edits))
+    path = scratch() / "student.safetensors"
+    try:
+        checkpoint.load(path)
+    except checkpoint.CheckpointError as error:
+        one_line(error)
+
+
+_RUN = {
+    "state": "done", "error": None, "started": "2026-01-01T00:00:00", "provider": "DPU",
+    "emulation": False, "realtime": None, "machine": {"board": "ZCU104", "machine": "aarch64"},
+    "model": {"name": "demo", "dpu": "DPUCZDX8G", "target": "ZCU104", "sha256": "0" * 64},
+    "steps": [{"scenario": "offline", "threads": 1, "fps": {"value": 1.0, "ci95": 0.1},
+               "frames": {"classified": 1}}],
+}  # fmt: skip
+
+
+@fuzz(EDITS, 8)
+def test_run_json(edits: Any) -> None:
+    """A measured run, as the report reads it."""
+    folder = scratch() / "measured"
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_bytes(edited(json.dumps(_RUN).encode(), edits))
+    status, _ = told_lines(host, "report", "--run", folder, "--output", scratch() / "report")
+    assert status in (0, 1, 2)
+
+
+def told_lines(main: Any, *arguments: object) -> tuple[int, str]:
+    """As `told`, for commands that tell of several things."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    assert "Traceback" not in err.getvalue()
+    return int(status), err.getvalue()

@@ -1,0 +1,113 @@
+"""Damaged .xmodels: the reader, every tool of `python -m dpu`, the loader and the compiler."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from app.model import load_classifier
+from board import dpu as board_dpu
+from dpu.__main__ import main
+from dpu.errors import DpuError
+from dpu.xir import Graph
+from host.compile import Choice, compile_model, plan_compile
+from host.target import CompileError, CompileUsageError
+from tests.fuzz import models, xmodel_edits
+from tests.fuzz.byte_edits import EDITS, edited
+from tests.fuzz.harness import fuzz, one_line, scratch, told
+
+_TOOLS = (
+    "inspect",
+    "draw",
+    "diff",
+    "layers",
+    "predict",
+    "reference",
+    "fast",
+    "classify",
+    "compile",
+)
+
+_SMALL = 1 << 20
+"""Most elements of an input that is made for a damaged model."""
+
+
+@fuzz(st.tuples(st.sampled_from(models.bases()), EDITS, st.sampled_from(_TOOLS)), 60)
+def test_xmodel_bytes(case: Any) -> None:
+    """Bytes of real files changed."""
+    name, edits, tool = case
+    _use(edited(models.base(name), edits), name, tool)
+
+
+@fuzz(st.tuples(xmodel_edits.CASES, st.sampled_from(_TOOLS)), 150)
+def test_xmodel_structure(case: Any) -> None:
+    """Fields changed in files that parse."""
+    model, tool = case
+    _use(xmodel_edits.build(model), model[0], tool)
+
+
+def _use(data: bytes, name: str, tool: str) -> None:
+    path = scratch() / "damaged.xmodel"
+    path.write_bytes(data)
+    if tool == "inspect":
+        told(main, "inspect", path, "--ops")
+    elif tool == "draw":
+        told(
+            main,
+            "inspect",
+            path,
+            "--json",
+            "--svg",
+            scratch() / "a.svg",
+            "--html",
+            scratch() / "a.html",
+        )
+    elif tool in ("diff", "layers"):
+        whole = scratch() / "whole.xmodel"
+        whole.write_bytes(models.base(name))
+        told(main, "diff", path, whole, *(["--layers"] if tool == "layers" else []))
+    elif tool == "predict":
+        told(main, "predict", path)
+    elif tool in ("reference", "fast"):
+        _run(path, tool)
+    elif tool == "classify":
+        _classify(path)
+    else:
+        _compile(path)
+
+
+def _run(path: Path, engine: str) -> None:
+    inputs = []
+    with contextlib.suppress(DpuError):
+        graph = Graph.deserialize(path)
+        for number, op in enumerate(o for o in graph.toposort() if o.get_type().startswith("data")):
+            dims = op.get_output_tensor().dims
+            if math.prod(dims) <= _SMALL:
+                np.save(scratch() / f"in{number}.npy", np.ones(dims, np.int8))
+                inputs += ["--input", f"{op.get_name()}={scratch() / f'in{number}.npy'}"]
+    np.save(scratch() / "plain.npy", np.ones([1, 4, 4, 2], np.int8))
+    inputs = inputs or ["--input", str(scratch() / "plain.npy")]
+    told(main, "run", path, *inputs, "--output", scratch() / "out.npy", "--engine", engine)
+
+
+def _classify(path: Path) -> None:
+    try:
+        classifier = load_classifier(path)
+        if math.prod(classifier.network.input.dims) <= _SMALL:
+            runner = classifier.network.runner()
+            runner.run(np.ones(classifier.network.input.dims[1:], np.int8))
+    except board_dpu.ModelError as error:
+        one_line(error)
+
+
+def _compile(path: Path) -> None:
+    try:
+        plan = plan_compile(path, scratch() / "compiled", Choice("emulator"), lambda text: None)
+        compile_model(plan, lambda text: None)
+    except (CompileError, CompileUsageError, DpuError) as error:
+        one_line(error)

@@ -21,7 +21,7 @@ HOST = [
     "torch>=2.8",
     "accelerate>=1.5",
     "safetensors>=0.5",
-    "typer>=0.16",
+    "typer>=0.19",
     "tensorboard>=2.18",
     "matplotlib>=3.9",
 ]

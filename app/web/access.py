@@ -82,7 +82,8 @@ class Guard:
             return
         request = Request(scope)
         answer = (
-            self._wrong_host(request)
+            _no_path(request)
+            or self._wrong_host(request)
             or self._without_token(request)
             or _foreign(request)
             or self._app
@@ -125,6 +126,11 @@ class Guard:
         value = quote(self._token, safe="")
         response.set_cookie(self._cookie, value, httponly=True, samesite="strict")
         return response
+
+
+def _no_path(request: Request) -> Response | None:
+    """Refuse what no file can be called; Starlette before 1.0 looks for it and fails."""
+    return _refusal(404, "no such page") if "\0" in request.scope["path"] else None
 
 
 def _host_name(header: str) -> str:

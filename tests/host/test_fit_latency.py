@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from dpu.energy import board_watts
-from dpu.latency import predict, read_board
+from dpu.latency import read_board
 from dpu.operations import Operation
-from dpu.prediction import prediction_facts, prediction_lines
 from host import fit_latency, published_networks
 from host.fit_latency import DIGITS, RESULTS, Row, evaluate
 from host.published import COUNTED_AS_MACS, TABLE, Published, published, unusable
@@ -91,16 +89,6 @@ def test_the_readme_tells_the_kept_errors(repo_root: Path) -> None:
         pairs = zip(errors["mean"], errors["worst"], strict=True)
         wanted = [errors["networks"], *(number for pair in pairs for number in pair)]
         assert numbers == wanted, name
-
-
-def test_the_readme_shows_what_predict_prints(repo_root: Path) -> None:
-    network = predict(published_networks.squeezenet(), "zcu104")
-    facts = prediction_facts("it", network, board_watts("zcu104", repo_root / "no runs"))
-    printed = prediction_lines(facts)
-    text = (repo_root / "README.md").read_text(encoding="utf-8")
-    for start in ("28  conv2d ", "DPU  ", "CPU  ", "threads  1:", "threads  as many"):
-        (line,) = [line for line in printed if line.strip().startswith(start)]
-        assert line in text
 
 
 def test_the_kept_rows_are_those_of_the_whole_table(shared_dir: Path) -> None:

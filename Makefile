@@ -5,6 +5,7 @@
 # make test-docs   every command of the documentation, in a fresh copy of the repository
 # make fuzz    damaged files for every reader, with new seeds, for SECONDS=900
 # make load    100,000 jobs in 32 threads on the emulation, every output compared (JOBS=...)
+# make test-newest, test-oldest   the newest of all packages, the least that setup.py allows
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
 # make bench   the benchmarks, as JSON on standard output
@@ -69,6 +70,16 @@ $(BOARD_VENV)/stamp: Makefile
 		'numpy==1.21.6' 'opencv-python-headless==4.5.5.64' 'tomli==2.5.0' 'psutil==7.2.2' \
 		'starlette==1.7.0' 'uvicorn==0.54.0' 'rich==15.0.0' 'pytest==9.2.0' 'hypothesis==6.168.5'
 	@touch $@
+
+# Not of the gate: what others release must not break it. TORCH= picks a PyTorch, such as one for CPUs.
+TORCH ?=
+test-newest test-oldest: test-%: | $(BIN)/python
+	@rm -rf $(VENV)/$* && $(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/$*/bin/uv pip install --quiet --python $(VENV)/$*/bin/python \
+		--resolution $(if $(filter oldest,$*),lowest-direct,highest) $(PIP_FLAGS) -e '.[pc,host,peers,test]' $(TORCH) \
+		$(if $(filter oldest,$*),'numpy>=1.23.5')  # the least that Python 3.11 has
+	$(VENV)/$*/bin/python -m pytest -m 'not full_board and not docs'
 
 test-board: test-board-versions test-board-full
 

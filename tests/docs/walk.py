@@ -17,6 +17,11 @@ GATE = {
 """Commands that the gate runs on a clean checkout, with the words by which .ci/run does."""
 
 ELSEWHERE = {
+    "make fuzz": "tests/fuzz",  # the tests run each target's first examples
+    "make load": "tests/dpu/test_load.py",
+    "make audit": "tests/test_security.py",  # needs the address of PyPI's advisories
+    "make test-newest": "tests/test_security.py",  # installs a second set of packages
+    "make test-oldest": "tests/test_security.py",
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
     "python -m host.train_demo": "tests/host/test_train_demo.py",  # an hour; a small one there
 }
@@ -145,5 +150,5 @@ SHOWN = {
 }
 """Blocks of output by their first words."""
 
-NO_OUTPUT = ("import numpy as np", "app/ what stands")
-"""Blocks that are none: code, and the list of directories."""
+NO_OUTPUT = ("import numpy as np", "app/ what stands", "acc = sum(q_in * q_w)")
+"""Blocks that are none: code, formulas, and the list of directories."""

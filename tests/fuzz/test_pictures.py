@@ -16,7 +16,9 @@ from app.sources import open_source
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch
 
-_SUFFIXES = [".png", ".jpg", ".bmp", ".webp", ".tiff", ".gif"]
+_SUFFIXES = [
+    s for s in (".png", ".jpg", ".bmp", ".webp", ".tiff", ".gif") if cv2.haveImageWriter(f"x{s}")
+]
 
 
 @functools.cache

@@ -74,6 +74,7 @@ def _pillars(model: Model) -> list[np.ndarray]:
     return arrays
 
 
+@pytest.mark.docs
 def test_quantised_pointpillars_from_end_to_end(shared_dir: Path) -> None:
     """All of its ops: the built-in ones in two stretches, between them a plugin's scatter."""
     path, plugins = shared_dir / "models" / PILLARS_QUANTISED, load_plugins(PLUGINS)

@@ -235,6 +235,7 @@ def _chain(student: Student, test: DataSet, folder: Path) -> None:
             np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.docs
 def test_the_chain_on_the_whole_test_set(repo_root: Path, tmp_path: Path) -> None:
     """The shipped W8A8 student on the 10,000 test images: no logit differs anywhere."""
     if not DEFAULT_IDX.is_dir():

@@ -7,31 +7,19 @@ from typing import Any
 
 from dpu import cpu_ops, cycles, fix_ops
 from dpu.compile import on_cpu
-from dpu.errors import DpuError, contradictions
+from dpu.errors import DpuError
 from dpu.layers import Layer, fix_point_of, layers_of
 from dpu.program import CONSTANTS, INPUTS, graph_outputs
 from dpu.xir import Graph, Op, Subgraph, Tensor
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Everything that `inspect` tells about the file, ready for JSON.
+def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
+    """Everything that `inspect` tells about the graph that was read from `path`, ready for JSON.
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
     (a multiplication and an addition are two). Cycles are those of one core
     and lower bounds (dpu/cycles.py), MACs are per image.
-
-    Raises
-    ------
-    XmodelError
-        The file is no usable .xmodel.
     """
-    graph = Graph.deserialize(path)
-    with contradictions(str(path)):
-        return describe_graph(path, graph)
-
-
-def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
-    """As `describe`, of a graph that was read from `path`."""
     order = graph.toposort()
     root = graph.get_root_subgraph()
     children = root.toposort_child_subgraph()

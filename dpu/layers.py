@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from dpu import fix_ops
-from dpu.arithmetic import MAX_SHIFT
 from dpu.program import CONSTANTS, INPUTS
 from dpu.xir import Graph, Op
 
@@ -135,11 +134,6 @@ class Layer:
             return None
         inner, weights = self.sources[0].fix_point, fix_point_of(self.weights)
         return None if inner is None or weights is None else inner + weights - point
-
-    @property
-    def shift_is_legal(self) -> bool:
-        """Whether the DPU has the output shift (0..16); True where there is none."""
-        return self.shift is None or 0 <= self.shift <= MAX_SHIFT
 
     @property
     def kernel(self) -> list[int] | None:

@@ -139,7 +139,11 @@ def load(path: str | Path, plugins: str | Path | None = None) -> Model:
         graph = provider.xir.Graph.deserialize(str(path))
     except Exception as error:  # a native library's errors have no common base
         raise ModelError(_with_path(path, error)) from error
-    return _build(path, provider, graph, plugins)
+    try:
+        return _build(path, provider, graph, plugins)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{path}: the model contradicts itself: {text}") from error
 
 
 def _provider_or_error() -> Provider:

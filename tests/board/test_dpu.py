@@ -159,3 +159,23 @@ def test_the_profile_knows_its_fingerprints() -> None:
     assert describe_target("DPUCZDX8G", 0x101000056010407) == "ZCU104, Vitis AI 3.0"
     assert describe_target("DPUCZDX8G", 0x1234) == "an unknown DPU with fingerprint 0x1234"
     assert describe_target("TUTELAGE_EMULATOR", None) == "TUTELAGE_EMULATOR"
+
+
+@pytest.mark.usefixtures("emulation")
+def test_a_model_whose_copies_copy_nothing(demo_model: Path, tmp_path: Path) -> None:
+    """It ended in a traceback (found by fuzzing)."""
+    from dpu.schema import GraphProto
+
+    graph = GraphProto()
+    graph.ParseFromString(demo_model.read_bytes())
+    for op in graph.op_node:
+        if op.op_type == "download":
+            del op.args[:]
+    path = tmp_path / "net.xmodel"
+    path.write_bytes(graph.SerializeToString())
+    find_provider.cache_clear()
+    with pytest.raises(
+        dpu.ModelError, match=r"net\.xmodel: the model contradicts itself: "
+    ) as told:
+        dpu.load(path)
+    assert "\n" not in str(told.value)

@@ -101,7 +101,7 @@ def _classify(path: Path) -> None:
         if math.prod(classifier.network.input.dims) <= _SMALL:
             runner = classifier.network.runner()
             runner.run(np.ones(classifier.network.input.dims[1:], np.int8))
-    except board_dpu.ModelError as error:
+    except (board_dpu.ModelError, DpuError) as error:
         one_line(error)
 
 

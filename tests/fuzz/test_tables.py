@@ -267,3 +267,17 @@ def told_lines(main: Any, *arguments: object) -> tuple[int, str]:
         status = main([str(argument) for argument in arguments])
     assert "Traceback" not in err.getvalue()
     return int(status), err.getvalue()
+
+
+def test_the_long_run_tells_its_figures(capfd: pytest.CaptureFixture[str]) -> None:
+    """With a fault among them: a run of a quarter of an hour once ended without any."""
+    from tests.fuzz import __main__ as program
+    from tests.fuzz.harness import FIGURES
+
+    FIGURES["profile"].faults["profile: made up"] = 1
+    try:
+        assert program.main(0.01, ["profile"]) == 0
+    finally:
+        del FIGURES["profile"].faults["profile: made up"]
+    found = json.loads(capfd.readouterr().out)["targets"]["profile"]
+    assert found["examples"] >= program.ROUND and found["faults"] == {"profile: made up": 1}

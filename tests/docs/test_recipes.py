@@ -43,6 +43,7 @@ def test_their_tests_hold(copy: Path) -> None:
 
 
 def test_what_they_show_is_in_the_houses_form(copy: Path) -> None:
+    pytest.importorskip("ruff", reason="needs ruff, of the set `lint`")
     new = sorted(b.file for b in blocks(PAGE) if b.file and b.file.endswith(".py"))
     for command in (["ruff", "format", "--check"], ["ruff", "check"]):
         done = subprocess.run([sys.executable, "-m", *command, *new], cwd=copy,

@@ -11,6 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+MAX_IMAGE_BYTES = 256 << 20
+"""Largest image file that is read: 64 megapixels (see dpu/__init__.py) as a BMP have 192 MiB."""
+
 
 class SourceError(Exception):
     """A source that cannot be used as it was named; the text is one line for the user."""
@@ -98,12 +101,15 @@ def read_image(path: Path) -> np.ndarray:
     Raises
     ------
     ValueError
-        The file cannot be read, is cut off or is no image.
+        The file cannot be read, is larger than `MAX_IMAGE_BYTES`, is cut off or is no image.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ValueError(f"image file is larger than {MAX_IMAGE_BYTES >> 20} MiB")
     return decode_image(data)
 
 

@@ -53,7 +53,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, RecursionError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: not a checkpoint: its state is no table")

@@ -43,7 +43,8 @@ def read_runs(paths: Sequence[Path], subject: Subject) -> list[Row]:
             row = _run_row(run, file, subject)
         except OSError as error:
             raise BenchUsageError(f"{file}: {error.strerror or error}") from error
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+                ValueError) as error:  # fmt: skip
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             raise BenchUsageError(f"{file}: no run of `host measure`: {text}") from error
         row.id = f"{row.family}-{1 + sum(other.family == row.family for other in rows)}"

@@ -19,7 +19,15 @@ from host.report.study import study_sections
 from host.report.trace import trace_section
 
 TITLE = "Tutelage: a DenseNet in 8 bits, and what it costs"
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, DpuError)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    DpuError,
+    RecursionError,
+)
 
 
 class ReportError(ValueError):

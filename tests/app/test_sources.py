@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.frames import CameraError, Frame, SourceError, is_cut_off
+from app.frames import CameraError, Frame, SourceError, is_cut_off, read_image
 from app.jpeg_stream import JpegSplitter
 from app.live import CameraOptions, parse_camera, without_password
 from app.sources import open_source
@@ -296,3 +296,12 @@ def test_a_video_is_closed_while_it_is_read(tmp_path: Path) -> None:
         source.close()
         reader.join(10)
         assert not reader.is_alive()
+
+
+def test_an_image_file_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.frames.MAX_IMAGE_BYTES", 1000)
+    (tmp_path / "a.png").write_bytes(bytes(1001))
+    with pytest.raises(ValueError, match="image file is larger than 0 MiB"):
+        read_image(tmp_path / "a.png")

@@ -260,6 +260,15 @@ def test_run_json(edits: Any) -> None:
     assert status in (0, 1, 2)
 
 
+def test_a_run_that_is_nested_deeply() -> None:
+    """JSON's reader has no bound but Python's: it was a traceback."""
+    folder = scratch() / "deep"
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text("[" * 100_000)
+    status, text = told_lines(host, "report", "--run", folder, "--output", scratch() / "report")
+    assert status in (0, 2) and len(text) < 2000
+
+
 def told_lines(main: Any, *arguments: object) -> tuple[int, str]:
     """As `told`, for commands that tell of several things."""
     out, err = io.StringIO(), io.StringIO()

@@ -11,8 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-MAX_IMAGE_BYTES = 256 << 20
-"""Largest image file that is read: 64 megapixels (see dpu/__init__.py) as a BMP have 192 MiB."""
+from dpu.pictures import is_cut_off, read_picture
 
 
 class SourceError(Exception):
@@ -101,16 +100,9 @@ def read_image(path: Path) -> np.ndarray:
     Raises
     ------
     ValueError
-        The file cannot be read, is larger than `MAX_IMAGE_BYTES`, is cut off or is no image.
+        The file cannot be read, is too large (`dpu.pictures`), is cut off or is no image.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
-        raise ValueError(error.strerror or str(error)) from error
-    if len(data) > MAX_IMAGE_BYTES:
-        raise ValueError(f"image file is larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    return decode_image(data)
+    return decode_image(read_picture(path))
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -131,26 +123,3 @@ def decode_image(data: bytes) -> np.ndarray:
     if image is None:
         raise ValueError("not an image OpenCV can read" if data else "file is empty")
     return image
-
-
-def is_cut_off(data: bytes) -> bool:
-    """Tell whether a PNG, BMP or JPEG lacks its end; False for what is none of them."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data
-    if data.startswith(b"BM"):
-        return len(data) < int.from_bytes(data[2:6], "little")
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
-    # The end mark is looked for behind the headers, which may hold a whole thumbnail.
-    position = 2
-    while data[position : position + 1] == b"\xff":
-        if data[position + 1 : position + 2] == b"\xff":  # a fill byte
-            position += 1
-            continue
-        if data[position + 1 : position + 2] == b"\xda":  # start of scan
-            return b"\xff\xd9" not in data[position:]
-        size = data[position + 2 : position + 4]
-        if len(size) < 2:
-            break
-        position += 2 + int.from_bytes(size, "big")
-    return position >= len(data)

@@ -12,6 +12,7 @@ import numpy as np
 
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
+from dpu.pictures import is_cut_off, read_picture
 from dpu.program import Program
 from dpu.toml_file import read_toml
 
@@ -182,11 +183,13 @@ class Samples:
         """float32 (H, W, C): cropped, resized, in the model's colours, less mean, times scale."""
         cv2 = _opencv()
         try:
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-        except OSError as error:
-            raise DpuError(f"{path}: {error.strerror or error}") from None
+            data = read_picture(path)
+        except ValueError as error:
+            raise DpuError(f"{path}: {error}") from None
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+            whole = bool(data) and not is_cut_off(data)
+            pixels = np.frombuffer(data, np.uint8)
+            image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if whole else None
         except cv2.error:  # of a size that OpenCV refuses
             image = None
         if image is None:

@@ -27,6 +27,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpu.pictures import is_cut_off, read_picture
+
 KINDS = ("idx", "cifar10", "cifar100", "folder")
 SPLITS = ("train", "test")
 DEFAULT_IDX = Path("/usr/share/datasets/fashion-mnist")  # Debian's dataset-fashion-mnist
@@ -446,9 +448,16 @@ def _read_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
     """One RGB image (H, W, 3), with `size` resized to that side and cropped in the centre."""
     try:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error as error:  # among others, more than OpenCV's 2**30 pixels
+        data = read_picture(path)
+        if is_cut_off(data):
+            raise DataError(f"{path}: image file is cut off")
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:  # among others, more pixels than dpu/__init__.py allows
         raise DataError(f"{path}: cannot be read: {_reason(error)}") from error
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     if bgr is None:
         raise DataError(f"{path}: not an image that OpenCV reads")
     if size:

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.frames import CameraError, Frame, SourceError, is_cut_off, read_image
+from app.frames import CameraError, Frame, SourceError, decode_image, read_image
 from app.jpeg_stream import JpegSplitter
 from app.live import CameraOptions, parse_camera, without_password
 from app.sources import open_source
+from dpu.pictures import is_cut_off
 
 
 def _decoded(uri: str) -> list[Frame]:
@@ -301,7 +302,17 @@ def test_a_video_is_closed_while_it_is_read(tmp_path: Path) -> None:
 def test_an_image_file_without_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.frames.MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setattr("dpu.pictures.MAX_IMAGE_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
     with pytest.raises(ValueError, match="image file is larger than 0 MiB"):
         read_image(tmp_path / "a.png")
+
+
+def test_a_png_that_promises_a_chunk_of_gigabytes_is_cut_off() -> None:
+    """OpenCV takes the memory before it looks (found by fuzzing)."""
+    data = bytearray(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    assert not is_cut_off(bytes(data)) and not is_cut_off(bytes(data) + b"behind it")
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    with pytest.raises(ValueError, match="cut off"):
+        decode_image(bytes(data))

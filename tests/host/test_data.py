@@ -369,12 +369,14 @@ def test_folder_of_different_sizes_asks_for_size(tmp_path: Path) -> None:
 def test_folder_with_a_file_that_is_no_image(tmp_path: Path) -> None:
     _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
     bad = tmp_path / "train/x/b.png"
-    for content in (b"", b"<html>", (tmp_path / "train/x/a.png").read_bytes()[:20]):
+    for content in (b"", b"<html>"):
         bad.write_bytes(content)
         _refused("b.png: not an image", "folder", tmp_path)
+    bad.write_bytes((tmp_path / "train/x/a.png").read_bytes()[:20])
+    _refused("b.png: image file is cut off", "folder", tmp_path)
     bad.unlink()
     bad.symlink_to(tmp_path / "gone.png")
-    _refused("b.png: not an image", "folder", tmp_path)
+    _refused("b.png: No such file", "folder", tmp_path)
 
 
 def test_folder_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

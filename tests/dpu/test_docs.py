@@ -58,7 +58,9 @@ def _kind(field: object) -> str:
         value = inner.fields_by_name["value"].message_type
         return f"map<string,{value.name}>"
     kind = inner.name if inner is not None else names[field.type]  # type: ignore[attr-defined]
-    return f"*{kind}" if field.is_repeated else str(kind)  # type: ignore[attr-defined]
+    # `label` goes out with newer protobufs, `is_repeated` came with them.
+    repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == 3  # type: ignore[attr-defined]
+    return f"*{kind}" if repeated else str(kind)
 
 
 def test_the_numbers_of_attribute_values_are_the_schemas() -> None:

@@ -215,7 +215,8 @@ def spare(tmp_path: Path, deployed: Deployed) -> Iterator[Deployed]:
     """Another board with the same release, whose sensors may be taken away."""
     root = ARM64_ROOT if deployed.machine == "aarch64" else Path("/")
     with StandInBoard(tmp_path, 1, root=root) as board:
-        shutil.copytree(ROOT / "board", board.root / HOME / "tutelage/current/board")
+        for package in ("board", "dpu"):
+            shutil.copytree(ROOT / package, board.root / HOME / "tutelage/current" / package)
         yield Deployed(board, deployed.model, deployed.plan, deployed.first, deployed.machine)
 
 

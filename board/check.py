@@ -97,9 +97,8 @@ def _text(path: Path) -> str | None:
 
 
 def _image() -> str | None:
-    found = re.search(
-        r'^PRETTY_NAME="?([^"\n]*)', _text(Path("/etc/os-release")) or "", re.MULTILINE
-    )
+    told = _text(Path("/etc/os-release")) or ""
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', told, re.MULTILINE)
     return found[1] if found else None
 
 

@@ -50,9 +50,8 @@ def find_provider() -> Provider:
         return _emulation("no vart/xir on this machine")
     except ImportError as error:
         return _emulation(f"vart/xir do not load: {error}")
-    if getattr(
-        vart, "TUTELAGE_EMULATION", False
-    ):  # by `python -m dpu shim`, or on a stand-in board
+    # In place of the real ones by `python -m dpu shim`, or on a stand-in board.
+    if getattr(vart, "TUTELAGE_EMULATION", False):
         return Provider(xir, vart, True, "emulation (in place of vart/xir)")
     folder = Path(getattr(vart, "__file__", None) or "built-in").parent
     return Provider(xir, vart, False, f"DPU (vart from {folder})")

@@ -183,10 +183,12 @@ class Device:
     Attributes
     ----------
     ended : whether the interpreter ends, and jobs that are not done never will be
+    taking_over : held while a runner from before a fork is made ready here
     """
 
     def __init__(self) -> None:
         self.ended = False
+        self.taking_over = threading.Lock()
         self._lock = threading.Lock()
         self._cores: dict[str, list[Core]] = {kind: [] for kind in KINDS}
         self._turns = {kind: itertools.count() for kind in KINDS}

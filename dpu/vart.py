@@ -17,7 +17,6 @@ interpreter ends.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -73,17 +72,6 @@ def __getattr__(name: str) -> Any:
     raise not_emulated("vart", name)
 
 
-_forked_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _forked_lock
-    _forked_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
 class Runner:
     """Runs one subgraph; make one per thread with `create_runner`."""
 
@@ -103,7 +91,7 @@ class Runner:
 
     def _notice_fork(self) -> None:
         """In a child of the process that made the runner: begin anew, without the parent's jobs."""
-        with _forked_lock:
+        with device.current().taking_over:
             if self._device is device.current():
                 return
             error = DpuError("the job was started before the process forked: it is the parent's")

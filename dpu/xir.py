@@ -26,7 +26,7 @@ MAX_ELEMENTS = 1 << 29
 """Most elements of one tensor: seven times PointPillars' largest (76.8 million)."""
 
 MAX_RANK = 8
-"""Most dimensions of a tensor in a file; those of AMD's models have five at most."""
+"""Most dimensions of a tensor in a file; those of AMD's models at hand have four at most."""
 
 
 def __getattr__(name: str) -> Any:

@@ -445,21 +445,32 @@ def _read_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
     return images
 
 
-def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """One RGB image (H, W, 3), with `size` resized to that side and cropped in the centre."""
+def read_bgr(path: Path) -> NDArray[np.uint8]:
+    """One image of a file, BGR (H, W, 3), upright.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, is too large (`dpu.pictures`), cut off or no image.
+    """
     try:
         data = read_picture(path)
-        if is_cut_off(data):
-            raise DataError(f"{path}: image file is cut off")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if is_cut_off(data):
+        raise DataError(f"{path}: image file is cut off")
+    try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:  # among others, more pixels than dpu/__init__.py allows
         raise DataError(f"{path}: cannot be read: {_reason(error)}") from error
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
     if bgr is None:
         raise DataError(f"{path}: not an image that OpenCV reads")
+    return np.asarray(bgr, np.uint8)
+
+
+def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """One RGB image (H, W, 3), with `size` resized to that side and cropped in the centre."""
+    bgr = read_bgr(path)
     if size:
         # The crop comes first: the result is the same, and a sliver never grows to gigabytes.
         height, width = bgr.shape[:2]
@@ -468,7 +479,7 @@ def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
         bgr = bgr[top : top + side, left : left + side]
         if side != size:
             method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-            bgr = cv2.resize(bgr, (size, size), interpolation=method)
+            bgr = np.asarray(cv2.resize(bgr, (size, size), interpolation=method), np.uint8)
     return np.asarray(bgr[..., ::-1], np.uint8)
 
 

@@ -26,8 +26,7 @@ SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "arithmetic.py", "cpu_ops.py", "errors.py", "pictures.py",
-              "toml_file.py",
-              "windows.py")  # fmt: skip
+              "toml_file.py", "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'

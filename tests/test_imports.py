@@ -17,7 +17,7 @@ FORBIDDEN = {
 }
 
 
-def _imported(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
     """Top-level packages that a file imports, also inside functions and by import_module."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -34,7 +34,7 @@ def _imported(path: Path) -> set[str]:
 def test_imports_run_one_way(repo_root: Path, package: str) -> None:
     files = sorted((repo_root / package).rglob("*.py"))
     assert files
-    wrong = {str(path): _imported(path) & FORBIDDEN[package] for path in files}
+    wrong = {str(path): imported(path) & FORBIDDEN[package] for path in files}
     assert not {path: names for path, names in wrong.items() if names}
 
 
@@ -57,7 +57,7 @@ def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
         for path in (repo_root / package).rglob("*.py"):
             name = str(path.relative_to(repo_root))
             allowed = {key for key, files in OPTIONAL.items() if name.startswith(tuple(files))}
-            assert not _imported(path) & (heavy - allowed), path
+            assert not imported(path) & (heavy - allowed), path
 
 
 def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path) -> None:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.test_imports import imported
+
 PACKAGES = ("app", "board", "dpu", "host")
 
 # Modules that run code out of data, or that have a safe form elsewhere. ruff's S rules, which are
@@ -25,23 +27,20 @@ ALLOWED = {
 }
 
 
+def _paths(root: Path) -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+
+
 def _files(root: Path) -> Iterator[tuple[str, ast.Module]]:
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            yield path.relative_to(root).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+    for path in _paths(root):
+        yield path.relative_to(root).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
 
 
 def test_nothing_runs_code_out_of_data(repo_root: Path) -> None:
-    found = set()
+    found = {(path.name, module) for path in _paths(repo_root)
+             for module in imported(path) & FORBIDDEN_MODULES}  # fmt: skip
     for name, tree in _files(repo_root):
         for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                modules = {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                modules = {(node.module or "").split(".")[0]}
-            else:
-                modules = set()
-            found |= {(name, module) for module in modules & FORBIDDEN_MODULES}
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 short = (
@@ -106,17 +105,8 @@ NOT_FROM_PYPI_SETS = {"vart", "xir", "pynq", "pynvml", "tomllib"}
 def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
     text = (repo_root / "setup.py").read_text()
     declared = set(re.findall(r'"([a-z][a-z0-9-]*)>=', text))
-    imported: set[str] = set()
-    for _, tree in _files(repo_root):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                imported.add((node.module or "").split(".")[0])
-            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-                imported |= {str(a.value).split(".")[0] for a in node.args
-                             if isinstance(a, ast.Constant)}  # fmt: skip
-    outside = imported - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "openvino_telemetry"}
+    everything = set().union(*map(imported, _paths(repo_root)))
+    outside = everything - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "openvino_telemetry"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in outside - NOT_FROM_PYPI_SETS}
     tools = {"pytest", "hypothesis", "playwright", "ruff", "mypy"}  # of tests and lint
     tools |= {"torchvision", "timm"}  # what our networks are compared with

@@ -129,7 +129,7 @@ class Guard:
 
 
 def _no_path(request: Request) -> Response | None:
-    """Refuse what no file can be called; Starlette before 1.0 looks for it and fails."""
+    """Refuse what no file can be called; Starlette 0.40 looks for it and fails."""
     return _refusal(404, "no such page") if "\0" in request.scope["path"] else None
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dpu.compile import compile_graph
@@ -31,7 +30,7 @@ from host.bench.subject_files import (
 )
 from host.compile import COMPILED, DESCRIPTION, QUANTISED, sha256
 from host.config import read_toml
-from host.data import MEAN, SCALE, SUFFIXES, DataSet
+from host.data import MEAN, SCALE, SUFFIXES, DataError, DataSet, read_bgr
 from host.export import COLOURS, ONNX
 from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, to_onnx
 
@@ -240,10 +239,10 @@ def _of_folder(folder: Path, labels: tuple[str, ...], limit: int) -> Images:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     pixels, known = [], []
     for index in _chosen(len(found), limit) if found else []:
-        image = cv2.imread(str(found[index]), cv2.IMREAD_COLOR)
-        if image is None:
-            raise BenchUsageError(f"{found[index]}: not an image that OpenCV reads")
-        pixels.append(np.asarray(image, np.uint8))
+        try:
+            pixels.append(read_bgr(found[index]))
+        except DataError as error:
+            raise BenchUsageError(str(error)) from error
         parent = found[index].parent.name
         known.append(labels.index(parent) if parent in labels else UNKNOWN)
     if not pixels:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from dpu import vart, xir
 from dpu.builder import CompiledModel
@@ -165,13 +166,9 @@ def _nonsense(network: Network, runner: vart.Runner, rng: random.Random) -> int:
 def resources() -> dict[str, float]:
     """This process's memory in MiB, threads and open files."""
     gc.collect()
-    status = Path("/proc/self/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return {
-        "memory_mib": int(fields["VmRSS"].split()[0]) / 1024,
-        "threads": int(fields["Threads"]),
-        "files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
-    }
+    own = psutil.Process()
+    memory = own.memory_info().rss / (1 << 20)
+    return {"memory_mib": memory, "threads": own.num_threads(), "files": own.num_fds()}
 
 
 def run(jobs: int, seed: int) -> dict[str, Any]:

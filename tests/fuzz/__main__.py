@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import Verbosity, given, seed, settings
 
 import dpu  # noqa: F401  (sets OpenCV's limits, before anything imports it)
-from tests.fuzz.harness import _QUIET, FIGURES, TARGETS, Figures
+from tests.fuzz.harness import FIGURES, QUIET, TARGETS, Figures
 
 ROUND = 200
 """Examples of a target before it is the next one's turn."""
@@ -56,7 +56,7 @@ def _round(name: str, number: int, shown: dict[str, str]) -> None:
                 print(f"{kind}: {shown[kind]}", file=sys.stderr, flush=True)
 
     chosen = settings(max_examples=ROUND, deadline=None, database=None,
-                      suppress_health_check=_QUIET, verbosity=Verbosity.quiet)  # fmt: skip
+                      suppress_health_check=QUIET, verbosity=Verbosity.quiet)  # fmt: skip
     seed(number)(chosen(given(cases)(example)))()
 
 

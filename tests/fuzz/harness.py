@@ -48,7 +48,7 @@ TARGETS: dict[str, tuple[SearchStrategy[Any], Callable[[Any], None]]] = {}
 
 FIGURES: dict[str, Figures] = {}
 
-_QUIET = list(HealthCheck)
+QUIET = list(HealthCheck)
 
 
 class HangError(BaseException):
@@ -70,7 +70,7 @@ def fuzz(cases: SearchStrategy[Any], examples: int = 25) -> Callable[[Any], Any]
         bounded.__doc__, bounded.__module__ = function.__doc__, function.__module__
         chosen = settings(
             max_examples=examples, deadline=None, database=None, derandomize=True,
-            suppress_health_check=_QUIET,
+            suppress_health_check=QUIET,
         )  # fmt: skip
         test = chosen(given(cases)(bounded))
         TARGETS[name] = cases, bounded
@@ -80,14 +80,14 @@ def fuzz(cases: SearchStrategy[Any], examples: int = 25) -> Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def bounds(figures: Figures, seconds: int = SECONDS, mebibytes: int = MEBIBYTES) -> Iterator[None]:
+def bounds(figures: Figures) -> Iterator[None]:
     """Hold one example to its time and memory."""
 
     def hang(_number: int, _frame: object) -> None:
-        raise HangError(f"no end after {seconds} s")
+        raise HangError(f"no end after {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, hang)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     start, resting = time.monotonic(), _reset_peak()
     try:
         yield
@@ -98,7 +98,7 @@ def bounds(figures: Figures, seconds: int = SECONDS, mebibytes: int = MEBIBYTES)
         figures.examples += 1
         figures.seconds = max(figures.seconds, time.monotonic() - start)
         figures.mebibytes = max(figures.mebibytes, grown)
-    assert grown <= mebibytes, f"took {grown:.0f} MiB"
+    assert grown <= MEBIBYTES, f"took {grown:.0f} MiB"
 
 
 def _reset_peak() -> int:
@@ -116,16 +116,22 @@ def _status(name: str) -> int:
 
 def told(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str]:
     """Run a command line; it must end with 0, 1 or 2 and complain in one short line."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main([str(argument) for argument in arguments])
-    text = err.getvalue()
-    assert status in (0, 1, 2), status
+    status, out, text = told_all(main, *arguments)
     assert text.count("\n") <= 1 and len(text) < 2000, text[:3000]
     assert "\x1b" not in text
     if status == 2:
-        assert text and not out.getvalue(), out.getvalue()[:500]
+        assert text and not out, out[:500]
     return status, text
+
+
+def told_all(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str, str]:
+    """The same for those that tell of several things; returns status, output and error output."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    assert status in (0, 1, 2), status
+    assert "Traceback" not in err.getvalue()
+    return status, out.getvalue(), err.getvalue()
 
 
 @functools.cache

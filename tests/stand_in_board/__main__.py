@@ -33,14 +33,13 @@ def main() -> int:
     if reason is not None:
         print(f"no stand-in board: {reason}", file=sys.stderr)
         return 1
-    waited = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     try:
         make_wheel("psutil", wheels)  # the image lacks it, and it reaches no package index
         with StandInBoard(folder, dpu="admitted emulation") as board:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, set())
+            waited = {signal.SIGINT, signal.SIGTERM}
+            signal.pthread_sigmask(signal.SIG_BLOCK, waited)  # behind the start: it is inherited
             _give_to_caller(folder)
             arguments = (f"--ssh-config {board.ssh_config} --wheels {wheels} "
                          "--accept target --accept fingerprint")  # fmt: skip

@@ -265,7 +265,7 @@ def rollback(
     """Go back to the release before, on one or several boards; once more undoes it."""
     from host import deploy as deploying
 
-    return _print_reports(deploying.rollback(hosts, ssh_config, board, force), as_json)
+    return _print_reports(deploying.rollback(hosts, ssh_config, _tell, board, force), as_json)
 
 
 @app.command()

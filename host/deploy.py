@@ -4,13 +4,13 @@
     python -m host rollback xilinx@board
 
 On the board everything lies below ~/tutelage: `releases/<hash>` holds a release with its venv,
-`current` and `previous` are symbolic links to releases. A release is the application, the
-board's side, the overlay, the model and the Python packages that the board lacks; its name is the
-hash of its files, so that a second deployment of the same finds nothing to do. It is copied and
-tried as `releases/.<hash>.<token>.partial`; the link is switched last, in one step. Where the
-connection was lost, a later run links what lies in such a directory into one of its own: an rsync
-that still hangs on the board may write there. The board's own packages are never touched, and it
-needs no internet.
+`current` and `previous` are symbolic links to releases. A release is the application, the board's
+side, the overlay, the model and the Python packages that the board lacks; its name is the hash of
+its files, so that a second deployment of the same finds nothing to do. It is copied and tried as
+`releases/.<hash>.<token>.partial`; the link is switched last, in one step. Deployments to one board
+wait for each other. Where the connection was lost, a later run links what lies in such a directory
+into one of its own: an rsync that still hangs on the board may write there. The board's own
+packages are never touched, and it needs no internet.
 
 SSH and rsync are the system's, with the user's own configuration; host keys are always checked.
 """
@@ -47,6 +47,8 @@ from host.target import PROFILES, compiled_for
 
 KEPT = 3  # releases that stay on a board
 
+_RELEASES = "tutelage/releases"
+_MAKE_RELEASES = f"mkdir -p {_RELEASES}"
 _PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
 _SPARE_BYTES = 32 << 20
 _MOST_CLOCK_SECONDS = 86400.0
@@ -149,12 +151,17 @@ def deploy_one(host: str, plan: Plan, say: Say) -> Report:
 
 
 def rollback(
-    hosts: list[str], ssh_config: Path | None, board: str = "zcu104", force: bool = False
+    hosts: list[str],
+    ssh_config: Path | None,
+    say: Say,
+    board: str = "zcu104",
+    force: bool = False,
 ) -> list[Report]:
     """Switch every host to the release before, when it has passed the smoke test; again goes back.
 
     Parameters
     ----------
+    say : takes lines for the user, from any thread
     board : the board's profile, by name
     force : switch without the smoke test
 
@@ -169,13 +176,14 @@ def rollback(
 
     def back(host: str, report: Report) -> None:
         remote = Remote(host, ssh_config)
-        name, model = remote.sh(_PREVIOUS).splitlines()
-        if not force:
-            report.facts = _ask(remote, profile)
-            report.smoke = _smoke(remote, name, model, profile, report.facts, ("fingerprint",))
-        report.previous, report.release = remote.sh(_ROLLBACK).split()
-        remote.sh(_RESTART)
-        report.state = "rolled back"
+        with remote.lock(_RELEASES, lambda: say(f"{host}: waits for a deployment there")):
+            name, model = remote.sh(_PREVIOUS).splitlines()
+            if not force:
+                report.facts = _ask(remote, profile)
+                report.smoke = _smoke(remote, name, model, profile, report.facts, ("fingerprint",))
+            report.previous, report.release = remote.sh(_ROLLBACK).split()
+            remote.sh(_RESTART)
+            report.state = "rolled back"
 
     return _on_all(hosts, back)
 
@@ -195,7 +203,9 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
         remote = Remote(host, plan.ssh_config)
         lines += [
             shlex.join(remote.ssh(_check_command(_profile(plan.board)))) + " < board/check.py",
-            shlex.join(remote.push_command(Path("STAGE"), f"tutelage/releases/{place}", *options)),
+            shlex.join(remote.ssh(_MAKE_RELEASES)),
+            shlex.join(remote.lock_command(_RELEASES)),
+            shlex.join(remote.push_command(Path("STAGE"), f"{_RELEASES}/{place}", *options)),
             shlex.join(remote.ssh(_venv_script(place, "PYTHON", None))),
             shlex.join(remote.ssh(_smoke_script(place, model_path(plan.model), True))),
             shlex.join(remote.ssh(_switch_script("HASH", place))),
@@ -261,17 +271,19 @@ def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: S
         gather(stage, plan.board, plan.model, packages.for_board(report.facts), python)
         name, size = seal(stage)
         _judge(report, profile, size, plan.accepted)
-        state = _state(remote, name)
-        report.release, report.previous = name, state.current
-        if state.current == name:
-            _refresh_service(remote, plan, report)
-            return
-        say(f"{host}: {name}, {size:,} bytes")
-        place = _install(remote, stage, state, plan, report)
-        remote.sh(_switch_script(name, place))
-        _serve(remote, plan, report)
-        report.state = "deployed"
-    _tidy(remote, report, state.partial)
+        remote.sh(_MAKE_RELEASES)
+        with remote.lock(_RELEASES, lambda: say(f"{host}: waits for another deployment there")):
+            state = _state(remote, name)
+            report.release, report.previous = name, state.current
+            if state.current == name:
+                _refresh_service(remote, plan, report)
+                return
+            say(f"{host}: {name}, {size:,} bytes")
+            place = _install(remote, stage, state, plan, report)
+            remote.sh(_switch_script(name, place))
+            _serve(remote, plan, report)
+            report.state = "deployed"
+            _tidy(remote, report, state.partial)
 
 
 def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Report) -> str:
@@ -342,7 +354,7 @@ def _unit(home: str, model: str, arguments: str) -> str:
 def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
     try:
         for place in partial:
-            remote.sh(f"rm -rf tutelage/releases/{place}")
+            remote.sh(f"rm -rf {_RELEASES}/{place}")
         remote.sh(_PRUNE)
     except RemoteError as error:
         report.warnings.append(f"old releases were not removed: {error}")
@@ -450,8 +462,7 @@ class State:
 def _state(remote: Remote, name: str) -> State:
     """What the board has, where `name` is to be deployed."""
     answer = remote.sh(
-        "mkdir -p tutelage/releases && cd tutelage && "
-        'echo "current $(readlink current)"; ls -1a releases'
+        'cd tutelage && echo "current $(readlink current)"; ls -1a releases'
     ).splitlines()
     current = re.fullmatch(r"current releases/([0-9a-f]{16})", answer[0]) if answer else None
     partial = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.partial")
@@ -468,7 +479,7 @@ def _copy_options(linked: list[str], bandwidth: int) -> list[str]:
 
 def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
     """Copy a release and verify it there; returns the bytes that were sent."""
-    target = f"tutelage/releases/{place}"
+    target = f"{_RELEASES}/{place}"
     sent = remote.push(stage, target, *_copy_options(linked, bandwidth))
     remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
     return sent
@@ -477,7 +488,7 @@ def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth:
 def _discard(remote: Remote, place: str) -> None:
     """Remove what was copied, as far as that goes."""
     with suppress(RemoteError):
-        remote.sh(f"rm -rf tutelage/releases/{place}")
+        remote.sh(f"rm -rf {_RELEASES}/{place}")
 
 
 # -- shell scripts that run in the home directory on the board ----------------------------------
@@ -486,7 +497,7 @@ def _discard(remote: Remote, place: str) -> None:
 def _venv_script(place: str, python: str, extra: str | None) -> str:
     """Make the release's venv: the system's packages, the image's own venv's, those carried."""
     lines = [
-        f"set -e; cd tutelage/releases/{place}",
+        f"set -e; cd {_RELEASES}/{place}",
         f"{shlex.quote(python)} -m venv --clear --without-pip --system-site-packages .venv",
         "s=$(echo .venv/lib/python3.*/site-packages)",
         # Relative to site-packages, as the release is renamed when it is complete.
@@ -498,7 +509,7 @@ def _venv_script(place: str, python: str, extra: str | None) -> str:
 
 
 def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
-    enter = f"set -e; cd tutelage/releases/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
+    enter = f"set -e; cd {_RELEASES}/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
     if not on_dpu:
         return f"{enter}; $run app/classify.py --help > /dev/null"
     images = f"{model}/images" if not model.endswith(".xmodel") else ""
@@ -512,12 +523,7 @@ def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
 
 def _switch_script(name: str, place: str) -> str:
     """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
-    # Where another deployment was faster, its release is the same.
-    rename = (
-        f"sync; if [ -e releases/{name} ]; then rm -rf releases/{place}; "
-        f"else mv -T releases/{place} releases/{name}; fi; "
-    )
-    rename = rename if place else ""
+    rename = f"sync; mv -T releases/{place} releases/{name}; " if place else ""
     return (
         f"set -e; cd tutelage; {rename}touch releases/{name}; old=$(readlink current || true); "
         'test -z "$old" || { ln -sfn "$old" .previous; mv -T .previous previous; }; '
@@ -622,8 +628,7 @@ def _check_model(
     path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
     told = json.loads(
         remote.sh(
-            f"cd tutelage/releases/{place} && "
-            f".venv/bin/python -m board.check --model {shlex.quote(path)}"
+            f"cd {_RELEASES}/{place} && .venv/bin/python -m board.check --model {shlex.quote(path)}"
         )
     )
     expected = profile.get("overlay", {}).get("fingerprint")

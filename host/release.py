@@ -31,7 +31,7 @@ _SKIPPED = {"__pycache__", "rebuild"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
 # markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
-_CARRIED = {
+CARRIED = {
     "psutil": "psutil>=5.9",
     "starlette": "starlette>=0.40",
     "uvicorn": "uvicorn>=0.30",
@@ -124,7 +124,7 @@ class Packages:
         ReleaseError
             A package cannot be had for that board.
         """
-        wanted = [text for name, text in _CARRIED.items() if facts["modules"][name] is None]
+        wanted = [text for name, text in CARRIED.items() if facts["modules"][name] is None]
         version = ".".join(facts["python"].split(".")[:2])
         if tuple(map(int, version.split("."))) < (3, 11) and facts["modules"]["tomli"] is None:
             wanted += _FOR_OLD
@@ -157,7 +157,13 @@ class Packages:
                 raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}; give "
                                    "their wheels with --wheels DIR")  # fmt: skip
             shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
-            (partial / "all").rename(folder)
+            try:
+                (partial / "all").rename(folder)
+            except OSError:
+                if (
+                    not folder.is_dir()
+                ):  # else another process was faster; its packages are the same
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

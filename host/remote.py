@@ -11,12 +11,16 @@ hosts). Nothing is asked for on the terminal, and host keys are always checked.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 SSH_OPTIONS = (
     "BatchMode=yes",
@@ -36,6 +40,8 @@ _RSYNC_LOST = (_SSH_LOST, 12, 30, 35)
 # rsync gives up where nothing moves for so long; its whole run has no limit.
 _RSYNC_SECONDS = 60
 _PARTIAL = ".rsync-partial"
+# A lock is given back there when its holder was not heard of for so long.
+_LEASE_SECONDS = 20.0
 
 
 class RemoteError(RuntimeError):
@@ -131,6 +137,58 @@ class Remote:
         _, errors = process.communicate()
         _raise_for(process.returncode, "ssh", errors or "", (_SSH_LOST,))
 
+    def lock_command(self, place: str) -> list[str]:
+        """The command line that holds the lock of `lock`.
+
+        It tells "held" when it has it, "waits" before that, and lives while it is written to.
+        """
+        return self.ssh(
+            f"cd {shlex.quote(place)} 2>/dev/null && exec 9<. || "
+            "{ echo nothing was deployed there >&2; exit 1; }; "
+            f"flock -n 9 || {{ echo waits; flock -w {STEP_SECONDS:.0f} 9; }} || "
+            "{ echo somebody else still deploys there >&2; exit 1; }; "
+            f'echo held; while [ -n "$(timeout {_LEASE_SECONDS:g} head -c 1)" ]; do :; done'
+        )
+
+    @contextmanager
+    def lock(self, place: str, waits: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock of a directory there while the block runs; another's is waited for.
+
+        It is flock's, held by a process there that ends with this one, or when the connection has
+        been silent for _LEASE_SECONDS.
+
+        Parameters
+        ----------
+        place : the directory
+        waits : called once where somebody else has the lock
+
+        Raises
+        ------
+        ConnectionLost, RemoteError
+            As `sh`; also where the other has not ended after STEP_SECONDS.
+        """
+        process = subprocess.Popen(
+            self.lock_command(place), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        released = threading.Event()
+        beat = threading.Thread(target=_beat, args=(process.stdin, released), daemon=True)
+        beat.start()
+        try:
+            for line in process.stdout:
+                if line.strip() == "held":
+                    break
+                waits()
+            else:
+                self.ended(process)
+                raise ConnectionLost("the connection that holds the lock ended")
+            yield
+        finally:
+            released.set()
+            beat.join()
+            _give_back(process)
+
     def rsync(self, *options: str) -> list[str]:
         """The beginning of an rsync command line; options, source and target follow."""
         return [
@@ -177,6 +235,30 @@ class Remote:
         command = self.rsync(f"--partial-dir={_PARTIAL}", *options)
         told = _run([*command, f"{self.host}:{place}/", f"{folder}/"], "", _RSYNC_LOST, None)
         return _figure("Total bytes received", told)
+
+
+def _beat(pipe: IO[str], released: threading.Event) -> None:
+    """Let the other side know that this one lives, until the lock is released."""
+    while not released.wait(_LEASE_SECONDS / 4):
+        try:
+            os.write(pipe.fileno(), b".")
+        except OSError:
+            return
+
+
+def _give_back(process: subprocess.Popen[str]) -> None:
+    """End a process that holds a lock; it is given back when this returns, if there is a way."""
+    with suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _run(command: list[str], text: str, lost: tuple[int, ...], seconds: float | None) -> str:

@@ -23,6 +23,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host import remote
 from host.__main__ import main
 from host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
+from host.release import CARRIED, Packages
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 
@@ -62,11 +63,11 @@ def board(tmp_path: Path) -> Iterator[StandInBoard]:
 
 @pytest.fixture
 def go(board: StandInBoard, model: Path, wheels: Path) -> Callable[..., Report]:
-    """Deploy `model` to `board`; keyword arguments are Plan's."""
+    """Deploy `model` to `board`; keyword arguments are Plan's, `say` is deploy's."""
 
-    def run(**changes: Any) -> Report:
+    def run(say: Callable[[str], None] = _quiet, **changes: Any) -> Report:
         plan = Plan("zcu104", model, wheels, board.ssh_config, **changes)
-        return deploy([board.host], plan, _quiet)[0]
+        return deploy([board.host], plan, say)[0]
 
     return run
 
@@ -109,7 +110,7 @@ def test_deploy_twice_change_and_roll_back(
              for r in (first, second)]  # fmt: skip
     assert inode[0] == inode[1]
 
-    back = rollback([board.host], board.ssh_config)[0]
+    back = rollback([board.host], board.ssh_config, _quiet)[0]
     assert (back.state, back.release) == ("rolled back", first.release)
     assert str(current.readlink()) == f"releases/{first.release}"
     assert go().release == second.release
@@ -257,10 +258,10 @@ def test_a_release_that_fails_is_not_gone_back_to(
     text = broken.read_text()
     broken.unlink()  # it is linked into the other release too
     broken.write_text("raise SystemExit('broken')\n")
-    back = rollback([board.host], board.ssh_config)[0]
+    back = rollback([board.host], board.ssh_config, _quiet)[0]
     assert back.state == "failed" and "broken" in back.error
     assert str((board.tutelage / "current").readlink()) == f"releases/{second.release}"
-    assert rollback([board.host], board.ssh_config, force=True)[0].state == "rolled back"
+    assert rollback([board.host], board.ssh_config, _quiet, force=True)[0].state == "rolled back"
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
     broken.write_text(text)
 
@@ -330,11 +331,77 @@ def test_a_host_that_is_killed_leaves_nothing_half(
 def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report]) -> None:
     with ThreadPoolExecutor() as pool:
         both = [report.result() for report in [pool.submit(go), pool.submit(go)]]
-    assert {report.state for report in both} <= {"deployed", "unchanged"}, both
+    assert {report.state for report in both} == {"deployed", "unchanged"}, both
     assert go().state == "unchanged"
     board.run("cd tutelage/current && sha256sum -c --quiet SHA256SUMS")
     names = {path.name for path in (board.tutelage / "releases").iterdir()}
     assert names == {both[0].release}
+
+
+def test_packages_are_unpacked_once_by_two_at_once(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two processes do: each has its own `Packages`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    modules: dict[str, str | None] = dict.fromkeys(CARRIED, "1")
+    facts = {"modules": {**modules, "psutil": None}, "python": "3.11.2", "machine": "x86_64",
+             "glibc": "2.35"}  # fmt: skip
+    with ThreadPoolExecutor() as pool:
+        folders = list(pool.map(lambda _: Packages(wheels).for_board(facts), range(2)))
+    assert folders[0] == folders[1] and folders[0] is not None and folders[0].is_dir()
+    assert list(folders[0].parent.iterdir()) == [folders[0]]
+
+
+@needs_board
+def test_a_deployment_waits_for_the_one_before(
+    board: StandInBoard, go: Callable[..., Report], model: Path
+) -> None:
+    """And takes nothing away from it: this one's directory was once removed by the other."""
+    remote.Remote(board.host, board.ssh_config).sh("mkdir -p tutelage/releases")
+    told: list[str] = []
+    first = remote.Remote(board.host, board.ssh_config)
+    with ThreadPoolExecutor() as pool:
+        with first.lock("tutelage/releases", lambda: told.append("the first waits")):
+            second = pool.submit(go, say=told.append)
+            end = time.monotonic() + 60
+            while not told:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            time.sleep(0.5)
+            assert not list((board.tutelage / "releases").iterdir())
+        assert second.result().state == "deployed", second.result().error
+    assert told[0] == f"{board.host}: waits for another deployment there"
+
+
+@needs_board
+def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the holder is killed at once, and where the network is cut after the lease."""
+    monkeypatch.setattr(remote, "_LEASE_SECONDS", 2.0)
+    place = f"/tmp/{board.host}.lock"
+    own = remote.Remote(board.host, board.ssh_config)
+    own.sh(f"mkdir -p {place}")
+
+    def seconds_to_get_it() -> float:
+        start = time.monotonic()
+        with own.lock(place, lambda: None):
+            return time.monotonic() - start
+
+    killed = subprocess.Popen(own.lock_command(place), stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)  # fmt: skip
+    assert killed.stdin is not None and killed.stdout is not None
+    assert killed.stdout.readline() == b"held\n"
+    killed.kill()
+    killed.communicate()
+    assert seconds_to_get_it() < 2.0 + 15
+
+    with own.lock(place, lambda: None):
+        time.sleep(3)  # longer than the lease: it is heard of
+        with pytest.raises(subprocess.TimeoutExpired):
+            subprocess.run(own.lock_command(place), timeout=1, capture_output=True)
+        board.cut()
+        time.sleep(4)
+        board.mend()
+        assert seconds_to_get_it() < 15
 
 
 @pytest.mark.full_board

@@ -131,7 +131,7 @@ def test_a_second_release_and_back(deployed: Deployed) -> None:
     (deployed.model / "notes.txt").write_text("new")  # another release: its files differ
     second = deploy([deployed.board.host], deployed.plan, _say)[0]
     assert (second.state, second.previous) == ("deployed", deployed.first.release), second.error
-    back = rollback([deployed.board.host], deployed.board.ssh_config)[0]
+    back = rollback([deployed.board.host], deployed.board.ssh_config, _say)[0]
     assert (back.state, back.release) == ("rolled back", deployed.first.release)
 
 

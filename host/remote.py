@@ -145,6 +145,7 @@ class Remote:
         return self.ssh(
             f"cd {shlex.quote(place)} 2>/dev/null && exec 9<. || "
             "{ echo nothing was deployed there >&2; exit 1; }; "
+            "command -v flock > /dev/null || { echo flock is not installed there >&2; exit 1; }; "
             f"flock -n 9 || {{ echo waits; flock -w {STEP_SECONDS:.0f} 9; }} || "
             "{ echo somebody else still deploys there >&2; exit 1; }; "
             f'echo held; while [ -n "$(timeout {_LEASE_SECONDS:g} head -c 1)" ]; do :; done'
@@ -181,6 +182,8 @@ class Remote:
                     break
                 waits()
             else:
+                released.set()
+                beat.join()  # its pipe is closed now
                 self.ended(process)
                 raise ConnectionLost("the connection that holds the lock ended")
             yield

@@ -394,6 +394,9 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     killed.communicate()
     assert seconds_to_get_it() < 2.0 + 15
 
+    nothing = pytest.raises(remote.RemoteError, match="nothing was deployed")
+    with nothing, own.lock("nowhere", lambda: None):
+        pass
     with own.lock(place, lambda: None):
         time.sleep(3)  # longer than the lease: it is heard of
         with pytest.raises(subprocess.TimeoutExpired):

@@ -2,6 +2,11 @@
 
 import os
 
+# ONNX Runtime reads this when it is imported (its Privacy.md; seen with 1.32 on Linux).
+# Without it, it keeps a number for this machine in the user's home and tells Microsoft of each
+# session, and a child by fork hangs at its end.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # OpenCV reads these when it is first imported; app/ and host/ import this package before.
 # Its C++ side would otherwise print warnings between a program's own lines, which tells itself of
 # what fails.

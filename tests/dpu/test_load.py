@@ -1,6 +1,6 @@
 """The emulation under load, forked, and at the interpreter's end, each in a process of its own.
 
-By default 3,000 jobs; `TUTELAGE_JOBS=100000` (make load) has the issue's number.
+By default 3,000 jobs; `TUTELAGE_JOBS=100000` (make load) is the long run.
 """
 
 from __future__ import annotations
@@ -169,6 +169,22 @@ def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime:
                 "warnings.simplefilter('ignore', DeprecationWarning)\n" + SETUP)  # fmt: skip
     told = "the job was started before the process forked: it is the parent's\n7\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, told * 8, "")
+
+
+def test_a_child_by_fork_ends_as_processes_do(
+    demo_model: Path, repo_root: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `sys.exit`, with all that native libraries do then; what a daemon does."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    script = """
+        wanted = answer(runner)
+        child = os.fork()
+        if not child: sys.exit(7 if answer(runner) == wanted else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    """
+    done = _run(script, demo_model, repo_root, runtime)
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
 
 
 POOL = """

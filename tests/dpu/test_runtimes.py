@@ -22,3 +22,19 @@ def test_openvino_neither_writes_into_the_home_nor_sends_data(tmp_path: Path) ->
     )
     assert "openvino_telemetry" not in done.stdout and done.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_runtime_neither_writes_into_the_home_nor_sends_data(tmp_path: Path) -> None:
+    """Its build for Linux otherwise keeps a database there, and a thread that empties it."""
+    code = (
+        "import dpu, onnxruntime, os, pathlib\n"
+        "print({pathlib.Path(f'/proc/self/fd/{fd}').resolve().suffix for fd in range(64)})"
+    )
+    # What it takes for signs of a robot that is not to be counted must not pass for our doing.
+    environment = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**environment, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert ".db" not in done.stdout and done.stderr == ""
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 
 from app.capture import Capture
-from app.frames import Frame, Source, SourceError, read_image, shown_path
+from app.frames import Frame, Source, SourceError, shown_path
+from dpu.pictures import read_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 

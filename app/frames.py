@@ -1,4 +1,4 @@
-"""What every source gives: frames; and how image files and JPEG bytes become one."""
+"""What every source gives: frames."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-
-from dpu.pictures import is_cut_off, read_picture
 
 
 class SourceError(Exception):
@@ -92,34 +89,3 @@ def one_line(error: object) -> str:
 def shown_path(path: Path | str) -> str:
     """Return a path as text that can be written everywhere, whatever bytes are in it."""
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as uint8 BGR, turned upright by its EXIF orientation.
-
-    Raises
-    ------
-    ValueError
-        The file cannot be read, is too large (`dpu.pictures`), is cut off or is no image.
-    """
-    return decode_image(read_picture(path))
-
-
-def decode_image(data: bytes) -> np.ndarray:
-    """Return the image in the bytes of a file, uint8 BGR.
-
-    Raises
-    ------
-    ValueError
-        They are cut off or no image. (OpenCV alone returns a cut-off JPEG with the rest grey,
-        which would be classified as if it were whole.)
-    """
-    if is_cut_off(data):
-        raise ValueError("image file is cut off")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ValueError("not an image OpenCV can read" if data else "file is empty")
-    return image

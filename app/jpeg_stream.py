@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from app.frames import Frame, Source, SourceError, decode_image
+from app.frames import Frame, Source, SourceError
+from dpu.pictures import decode_image
 
 LARGEST_JPEG = 32 << 20  # bytes; what goes on longer without an end is not taken for a JPEG
 _CHUNK = 1 << 16

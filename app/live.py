@@ -27,8 +27,9 @@ import numpy as np
 
 from app.capture import Capture
 from app.files import VideoSource
-from app.frames import CameraError, Frame, Source, SourceError, decode_image, one_line
+from app.frames import CameraError, Frame, Source, SourceError, one_line
 from app.jpeg_stream import JpegSplitter
+from dpu.pictures import decode_image
 
 SILENCE_SECONDS = 5.0
 """How long an open stream may give nothing before it counts as lost."""

@@ -38,10 +38,9 @@ from typing import Any
 from board import dpu
 from board.checksum import sha256_of
 from board.dpu import ModelError
+from dpu.input_form import COLOURS, CROPS, InputForm
 from dpu.toml_file import TomlError, read_toml
 
-COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}  # name -> number of channels
-CROPS = ("none", "center")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 MODEL_FILE, DESCRIPTION_FILE = "model.xmodel", "model.toml"
 
@@ -59,26 +58,6 @@ _KEYS: dict[str, dict[str, type]] = {
 }
 _REQUIRED = {"input": ("width", "height", "colour"), "output": ("labels",)}
 _TYPE_NAMES = {int: "a whole number", str: "a string", list: "a list"}
-
-
-@dataclass(frozen=True)
-class InputForm:
-    """How an image becomes the model's input.
-
-    Attributes
-    ----------
-    width, height : pixels
-    colour : "grey", "rgb" or "bgr"
-    mean, scale : per channel in the order of `colour`; input = (pixel - mean) * scale
-    crop : "none" or "center"
-    """
-
-    width: int
-    height: int
-    colour: str
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    crop: str = "none"
 
 
 @dataclass(frozen=True)

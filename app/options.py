@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from app import outputs, sources
-from app.model import COLOURS, CROPS
 from app.pipeline import DEFAULT_TIME_LIMIT
 from app.scenario import SCENARIOS
 from board.profile import load_profile
+from dpu.input_form import COLOURS, CROPS
 
 MOST_THREADS = 64
 DEMO_MODEL = Path(__file__).resolve().parent / "demo"

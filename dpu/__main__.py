@@ -20,9 +20,10 @@ from dpu.arithmetic import Array
 from dpu.describe import describe_graph
 from dpu.engine import ENGINES, Model, load_engine
 from dpu.errors import DpuError, contradictions
+from dpu.input_form import COLOURS, InputForm
 from dpu.listing import lines
 from dpu.page import page
-from dpu.samples import COLOURS, ImageForm, Samples, image_form, load_arrays, split_name
+from dpu.samples import Samples, image_form, load_arrays, split_name
 from dpu.xir import Graph
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -85,8 +86,8 @@ def _drawings(facts: dict[str, Any], options: argparse.Namespace) -> dict[Path, 
 def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Namespace) -> None:
     from dpu.statistics import add_statistics
 
-    def form(channels: int) -> ImageForm:
-        return image_form(options.xmodel, channels, options.colour, options.mean, options.scale)
+    def form(shape: Sequence[int]) -> InputForm:
+        return image_form(options.xmodel, shape, options.colour, options.mean, options.scale)
 
     plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
     model = load_engine(graph, "fast", plugins, trace=True)

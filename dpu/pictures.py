@@ -1,20 +1,23 @@
-"""The bytes of image files before OpenCV decodes them: how many, and whether they are whole."""
+"""Image files from strangers: bounded, whole, or one line that tells what is wrong."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 MAX_IMAGE_BYTES = 256 << 20
 """Largest image file that is read: 64 megapixels (see dpu/__init__.py) as a BMP have 192 MiB."""
 
 
-def read_picture(path: Path) -> bytes:
-    """Return the bytes of an image file.
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as uint8 BGR (height, width, 3), turned upright by its EXIF orientation.
 
     Raises
     ------
     ValueError
-        It cannot be read, or is larger than `MAX_IMAGE_BYTES`.
+        The file cannot be read, is larger than `MAX_IMAGE_BYTES`, is cut off or is no image.
     """
     try:
         with path.open("rb") as file:
@@ -23,7 +26,27 @@ def read_picture(path: Path) -> bytes:
         raise ValueError(error.strerror or str(error)) from error
     if len(data) > MAX_IMAGE_BYTES:
         raise ValueError(f"image file is larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    return data
+    return decode_image(data)
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Return the image in the bytes of a file, uint8 BGR (height, width, 3).
+
+    Raises
+    ------
+    ValueError
+        They are cut off or no image. (OpenCV alone returns a cut-off JPEG with the rest grey,
+        which would be classified as if it were whole.)
+    """
+    if is_cut_off(data):
+        raise ValueError("image file is cut off")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # among others, more pixels than dpu/__init__.py allows
+        image = None
+    if image is None:
+        raise ValueError("not an image OpenCV can read" if data else "file is empty")
+    return image
 
 
 def is_cut_off(data: bytes) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,12 @@ import numpy as np
 
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
-from dpu.pictures import is_cut_off, read_picture
+from dpu.input_form import COLOURS, CROPS, InputForm
 from dpu.program import Program
 from dpu.toml_file import read_toml
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 """Names that are taken for images in a directory."""
-
-COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
-"""Order of the channels and their number."""
 
 
 def load_npy(path: Path) -> Array:
@@ -75,74 +71,67 @@ def load_arrays(program: Program, texts: Sequence[str], option: str = "--input")
     return [given[name] for name in names]
 
 
-@dataclass(frozen=True)
-class ImageForm:
-    """How an image becomes the model's input.
-
-    Attributes
-    ----------
-    colour : "grey", "rgb" or "bgr": the order of the channels
-    mean, scale : per channel or one for all; input = (pixel 0..255 - mean) * scale
-    crop : "none" stretches the whole image, "center" takes its largest middle part
-    """
-
-    colour: str
-    mean: Sequence[float] = (0.0,)
-    scale: Sequence[float] = (1.0,)
-    crop: str = "none"
-
-
 def image_form(
     xmodel: Path,
-    channels: int,
+    shape: Sequence[int],
     colour: str | None = None,
     mean: Sequence[float] | None = None,
     scale: Sequence[float] | None = None,
-) -> ImageForm:
+) -> InputForm:
     """The form from [input] of a model.toml beside the .xmodel, what is given taking its place.
 
     Without model.toml: grey or BGR, pixels as they are.
 
+    Parameters
+    ----------
+    shape : the model's input, (height, width, channels)
+    mean, scale : per channel, or one number for all
+
     Raises
     ------
     DpuError
-        model.toml cannot be read, or something does not fit `channels`.
+        model.toml cannot be read, or something does not fit `shape`.
     """
-    form = ImageForm("grey" if channels == 1 else "bgr")
-    description = xmodel.parent / "model.toml"
-    if description.is_file():
-        form = _described(form, description)
-    chosen: dict[str, Any] = {"colour": colour, "mean": mean, "scale": scale}
-    form = replace(form, **{key: value for key, value in chosen.items() if value is not None})
-    if COLOURS[form.colour] != channels:
-        raise DpuError(f"{form.colour} has {COLOURS[form.colour]} channels, the model {channels}")
-    for what, values in (("mean", form.mean), ("scale", form.scale)):
+    height, width, channels = shape
+    table: dict[str, Any] = {}
+    if (description := xmodel.parent / "model.toml").is_file():
+        table = _described(description)
+    given = {"colour": colour, "mean": mean, "scale": scale}
+    table |= {key: value for key, value in given.items() if value is not None}
+    colour = table.get("colour", "grey" if channels == 1 else "bgr")
+    if COLOURS[colour] != channels:
+        raise DpuError(f"{colour} has {COLOURS[colour]} channels, the model {channels}")
+    for what, default in (("mean", 0.0), ("scale", 1.0)):
+        values = table.setdefault(what, [default])
         if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
             raise DpuError(f"{what} {list(values)}: one finite number, or one for each channel")
-    return form
+        table[what] = tuple(values) * (channels // len(values))
+    crop = table.get("crop", "none")
+    return InputForm(width, height, colour, table["mean"], table["scale"], crop)
 
 
-def _described(form: ImageForm, path: Path) -> ImageForm:
-    """`form` with what [input] of a model.toml says."""
+def _described(path: Path) -> dict[str, Any]:
+    """What [input] of a model.toml says of images."""
     table = read_toml(path).get("input", {})
     if not isinstance(table, dict):
         raise DpuError(f"{path}: input must be a table, written [input]")
-    for key, allowed in (("colour", tuple(COLOURS)), ("crop", ("none", "center"))):
+    for key, allowed in (("colour", tuple(COLOURS)), ("crop", CROPS)):
         if table.get(key, allowed[0]) not in allowed:
             raise DpuError(f"{path}: [input] {key} must be one of {', '.join(allowed)}")
     for key in ("mean", "scale"):
         values = table.get(key, [])
         if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
             raise DpuError(f"{path}: [input] {key} must be a list of numbers")
-    known = ("colour", "mean", "scale", "crop")
-    return replace(form, **{key: table[key] for key in known if table.get(key)})
+    return {key: table[key] for key in ("colour", "mean", "scale", "crop") if table.get(key)}
 
 
 class Samples:
     """Inputs that are read piece by piece: `len` images, and the arrays of any slice of them."""
 
-    def __init__(self, program: Program, texts: Sequence[str], form: Any) -> None:
-        """Take .npy files or images; `form(channels)` gives the images' `ImageForm`.
+    def __init__(
+        self, program: Program, texts: Sequence[str], form: Callable[[Sequence[int]], InputForm]
+    ) -> None:
+        """Take .npy files or images; `form((height, width, channels))` tells how they become input.
 
         Raises
         ------
@@ -163,7 +152,8 @@ class Samples:
         dims = program.inputs[0].get_output_tensor().dims
         if len(dims) != 4 or dims[0] != 1 or dims[3] not in COLOURS.values():
             raise DpuError(f"the model's input {dims} is no image; give a .npy file")
-        self._size, self._form = (dims[2], dims[1]), form(dims[3])
+        self._form = form(dims[1:])
+        self._fit, self._read = _image_tools(self._form)
         self._files = _image_files(texts)
         self._count = len(self._files)
 
@@ -181,47 +171,22 @@ class Samples:
 
     def _image(self, path: Path) -> Array:
         """float32 (H, W, C): cropped, resized, in the model's colours, less mean, times scale."""
-        cv2 = _opencv()
         try:
-            data = read_picture(path)
+            image = self._fit(self._read(path))
         except ValueError as error:
             raise DpuError(f"{path}: {error}") from None
-        try:
-            whole = bool(data) and not is_cut_off(data)
-            pixels = np.frombuffer(data, np.uint8)
-            image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if whole else None
-        except cv2.error:  # of a size that OpenCV refuses
-            image = None
-        if image is None:
-            raise DpuError(f"{path}: not an image that OpenCV reads")
-        if self._form.crop == "center":
-            image = _center(image, *self._size)
-        shrinks = image.shape[1] > self._size[0] or image.shape[0] > self._size[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, self._size, interpolation=method)
-        if self._form.colour == "grey":
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
-        elif self._form.colour == "rgb":
-            image = image[..., ::-1]
-        mean, scale = (np.asarray(v, np.float64) for v in (self._form.mean, self._form.scale))
+        mean, scale = np.array(self._form.mean), np.array(self._form.scale)
         return ((image - mean) * scale).astype(np.float32)
 
 
-def _center(image: Array, width: int, height: int) -> Array:
-    """The largest middle part of an image with the shape of width x height."""
-    rows, columns = image.shape[:2]
-    part_columns = max(1, min(columns, round(rows * width / height)))
-    part_rows = max(1, min(rows, round(columns * height / width)))
-    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
-    return image[top : top + part_rows, left : left + part_columns]
-
-
-def _opencv() -> Any:
+def _image_tools(form: InputForm) -> tuple[Callable[[Array], Array], Callable[[Path], Array]]:
+    """What makes images fit, and what reads their files; arrays need no OpenCV."""
     try:
-        import cv2
+        from dpu.image_fitter import ImageFitter
+        from dpu.pictures import read_image
     except ImportError:
         raise DpuError("images need OpenCV (pip install opencv-python-headless)") from None
-    return cv2
+    return ImageFitter(form), read_image
 
 
 def _image_files(texts: Sequence[str]) -> list[Path]:

@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpu.pictures import is_cut_off, read_picture
+from dpu.image_fitter import ImageFitter
+from dpu.input_form import InputForm
+from dpu.pictures import read_image
 
 KINDS = ("idx", "cifar10", "cifar100", "folder")
 SPLITS = ("train", "test")
@@ -454,32 +455,16 @@ def read_bgr(path: Path) -> NDArray[np.uint8]:
         It cannot be read, is too large (`dpu.pictures`), cut off or no image.
     """
     try:
-        data = read_picture(path)
+        return np.asarray(read_image(path), np.uint8)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-    if is_cut_off(data):
-        raise DataError(f"{path}: image file is cut off")
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as error:  # among others, more pixels than dpu/__init__.py allows
-        raise DataError(f"{path}: cannot be read: {_reason(error)}") from error
-    if bgr is None:
-        raise DataError(f"{path}: not an image that OpenCV reads")
-    return np.asarray(bgr, np.uint8)
 
 
 def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """One RGB image (H, W, 3), with `size` resized to that side and cropped in the centre."""
+    """One RGB image (H, W, 3), with `size` cropped in the centre and resized to that side."""
     bgr = read_bgr(path)
     if size:
-        # The crop comes first: the result is the same, and a sliver never grows to gigabytes.
-        height, width = bgr.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        bgr = bgr[top : top + side, left : left + side]
-        if side != size:
-            method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-            bgr = np.asarray(cv2.resize(bgr, (size, size), interpolation=method), np.uint8)
+        bgr = ImageFitter(InputForm(size, size, "bgr", (), (), "center"))(bgr)
     return np.asarray(bgr[..., ::-1], np.uint8)
 
 

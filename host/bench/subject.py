@@ -16,6 +16,7 @@ import numpy as np
 
 from dpu.compile import compile_graph
 from dpu.errors import DpuError
+from dpu.input_form import InputForm
 from dpu.xir import Graph
 from host.bench.subject_files import (
     FLOAT32_FILE,
@@ -24,7 +25,6 @@ from host.bench.subject_files import (
     UNKNOWN,
     XMODEL_FILE,
     Images,
-    InputForm,
     write_form,
     write_images,
 )

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpu.input_form import InputForm
+
 FLOAT32_FILE, INT8_FILE, TENSORRT_FILE = "float32.onnx", "int8.onnx", "int8-tensorrt.onnx"
 XMODEL_FILE, IMAGES_FILE, INPUT_FILE = "student.xmodel", "images.npz", "input.json"
 
@@ -27,26 +29,6 @@ UNKNOWN = -1
 """The label of an image whose class is not known."""
 
 Image = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class InputForm:
-    """How an image becomes the network's input; as [input] of model.toml.
-
-    Attributes
-    ----------
-    width, height : pixels
-    colour : "grey", "rgb" or "bgr"
-    mean, scale : per channel in the order of `colour`; input = (pixel - mean) * scale
-    crop : "none" or "center"
-    """
-
-    width: int
-    height: int
-    colour: str
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    crop: str = "none"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from app.model import InputForm
-from app.preprocess import Preprocessor, center_crop, quantisation_table
+from app.preprocess import Preprocessor, quantisation_table
+from dpu.input_form import InputForm
 
 
 def _form(colour: str, **changes: object) -> InputForm:
@@ -88,14 +88,6 @@ def test_other_sizes_are_resized_and_one_preprocessor_serves_them_all() -> None:
         target = np.zeros((4, 6, 3), np.int8)
         preprocess(np.full((rows, columns, 3), (10, 20, 30), np.uint8), target)
         np.testing.assert_array_equal(target, np.full((4, 6, 3), (5, 10, 15)))
-
-
-def test_center_crop_takes_the_largest_middle_part() -> None:
-    image = np.arange(10 * 30).reshape(10, 30, 1)
-    np.testing.assert_array_equal(center_crop(image, 5, 5), image[:, 10:20])
-    np.testing.assert_array_equal(center_crop(image, 30, 5), image[2:7])
-    np.testing.assert_array_equal(center_crop(image, 3, 1), image)
-    assert center_crop(image, 1, 1000).shape == (10, 1, 1)
 
 
 def test_cropping_leaves_out_the_sides() -> None:

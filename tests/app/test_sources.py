@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.frames import CameraError, Frame, SourceError, decode_image, read_image
+from app.frames import CameraError, Frame, SourceError
 from app.jpeg_stream import JpegSplitter
 from app.live import CameraOptions, parse_camera, without_password
 from app.sources import open_source
-from dpu.pictures import is_cut_off
+from dpu.pictures import decode_image, is_cut_off, read_image
 
 
 def _decoded(uri: str) -> list[Frame]:

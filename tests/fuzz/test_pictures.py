@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 
-from app.frames import SourceError, decode_image
+from app.frames import SourceError
 from app.jpeg_stream import LARGEST_JPEG, JpegSplitter
 from app.sources import open_source
+from dpu.pictures import decode_image
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch
 

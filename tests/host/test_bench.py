@@ -29,6 +29,7 @@ import torch
 from app.model import load_classifier
 from app.preprocess import Preprocessor as AppPreprocessor
 from dpu.engine import load_engine
+from dpu.input_form import InputForm
 from host.__main__ import main
 from host.bench.command import Choice, bench
 from host.bench.platform import CATALOGUE, Absent, entry, model_file
@@ -41,7 +42,6 @@ from host.bench.subject_files import (
     INT8_FILE,
     TENSORRT_FILE,
     XMODEL_FILE,
-    InputForm,
     read_form,
     read_images,
 )

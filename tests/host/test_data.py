@@ -369,9 +369,9 @@ def test_folder_of_different_sizes_asks_for_size(tmp_path: Path) -> None:
 def test_folder_with_a_file_that_is_no_image(tmp_path: Path) -> None:
     _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
     bad = tmp_path / "train/x/b.png"
-    for content in (b"", b"<html>"):
+    for content, told in ((b"", "file is empty"), (b"<html>", "not an image")):
         bad.write_bytes(content)
-        _refused("b.png: not an image", "folder", tmp_path)
+        _refused(f"b.png: {told}", "folder", tmp_path)
     bad.write_bytes((tmp_path / "train/x/a.png").read_bytes()[:20])
     _refused("b.png: image file is cut off", "folder", tmp_path)
     bad.unlink()

@@ -143,6 +143,7 @@ esac
     systemctl.chmod(0o755)
 
 
+@pytest.mark.full_board
 @needs_board
 def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -163,6 +164,7 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     assert (board.root / "etc/systemd/system/tutelage.service").read_text() == unit
 
 
+@pytest.mark.full_board
 @needs_board
 def test_a_service_that_is_there_and_dies_of_the_new_release(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -373,6 +375,7 @@ def test_a_deployment_waits_for_the_one_before(
     assert told[0] == f"{board.host}: waits for another deployment there"
 
 
+@pytest.mark.full_board
 @needs_board
 def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the holder is killed at once, and where the network is cut after the lease."""

@@ -252,6 +252,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
     assert "left out: brown-out" in run["notes"][0]
 
 
+@pytest.mark.full_board
 def test_sensors_that_vanish_are_no_watts(board: StandInBoard, tmp_path: Path) -> None:
     """The last test: the sensors do not come back."""
     name = _start(board, tmp_path, "--scenario", "offline")

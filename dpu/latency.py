@@ -224,7 +224,8 @@ class Prediction:
         if job:
             limits.append(busy / job)
         if threads is not None:
-            limits.append(threads / (job + cpu))
+            # So many never bind; a number without bound may be none that a float holds.
+            limits.append(min(threads, 1 << 20) / (job + cpu))
         return min(limits)
 
     def fps_range(self, threads: int | None = None) -> tuple[float, float]:

@@ -49,9 +49,21 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        It is no TOML, or nested too deeply.
+        It is no TOML, nested too deeply, or holds a whole number of more than 64 bits (which TOML
+        1.0 tells readers to refuse; Python takes it, and float() then fails).
     """
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
+        _check_numbers(table)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return table
+
+
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ValueError("a whole number of more than 64 bits")
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_numbers(part)

@@ -74,6 +74,7 @@ def test_threads_help_up_to_what_binds(shape: tuple[int, ...]) -> None:
     speeds = [found.fps(n) for n in range(1, 9)]
     assert all(a <= b * (1 + 1e-9) for a, b in pairwise(speeds))
     assert speeds[-1] <= found.fps() <= BOARD.cores / found.job_seconds
+    assert found.fps(10**400) >= speeds[-1]
     assert found.fps(1) == 1 / found.latency_seconds
     low, high = found.fps_range(1)
     assert low < found.fps(1) < high

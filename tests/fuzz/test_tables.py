@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from typing import Any
 
@@ -27,9 +28,10 @@ from tests.fuzz.harness import fuzz, one_line, scratch, told, told_all
 from tests.fuzz.models import DEMO, ROOT
 
 _VALUES = [
-    "-1", "0", "1", "2.5", "1e400", "nan", "-inf", "9223372036854775807", "9" * 40, "true", '""',
-    '"x"', f'"{"x" * 5000}"', '"\\u001b[31m"', '"../../etc/passwd"', "[]", "[[]]", "{}", '["a", 1]',
-    "[1, 2, 3]", "[0.0, 0.0, 0.0]", "1979-05-27", "00:00:00", "[" * 3000 + "]" * 3000,
+    "-1", "0", "1", "2.5", "1e400", "nan", "-inf", "9223372036854775807", "9" * 40, "9" * 400,
+    "true", '""', '"x"', f'"{"x" * 5000}"', '"\\u001b[31m"', '"../../etc/passwd"', "[]", "[[]]",
+    "{}", '["a", 1]', "[1, 2, 3]", "[0.0, 0.0, 0.0]", "1979-05-27", "00:00:00",
+    "[" * 3000 + "]" * 3000,
     "{a = {b = 1}}",
 ]  # fmt: skip
 _PLACE = st.floats(0, 1, exclude_max=True)
@@ -265,6 +267,16 @@ def test_a_run_that_is_nested_deeply() -> None:
     (folder / "run.json").write_text("[" * 100_000)
     status, _, text = told_all(host, "report", "--run", folder, "--output", scratch() / "report")
     assert status in (0, 2) and len(text) < 2000
+
+
+def test_a_run_of_numbers_that_no_float_holds() -> None:
+    folder = scratch() / "large"
+    folder.mkdir(exist_ok=True)
+    for number in ("9" * 400, "-1e400", "9" * 5000):
+        for place in re.finditer(r"(?<=: )[\d.]+", run := json.dumps(_RUN)):
+            text = run[: place.start()] + number + run[place.end() :]
+            (folder / "run.json").write_text(text)
+            told_all(host, "report", "--run", folder, "--output", scratch() / "report")
 
 
 def test_the_long_run_tells_its_figures(capfd: pytest.CaptureFixture[str]) -> None:

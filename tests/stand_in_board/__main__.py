@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from tests.stand_in_board import StandInBoard, why_not
@@ -33,20 +34,22 @@ def main() -> int:
     if reason is not None:
         print(f"no stand-in board: {reason}", file=sys.stderr)
         return 1
+    # As often as it comes, and to whichever thread: half a board must not stay behind.
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     wheels = folder / "wheels"
     wheels.mkdir(parents=True)
     try:
         make_wheel("psutil", wheels)  # the image lacks it, and it reaches no package index
         with StandInBoard(folder, dpu="admitted emulation") as board:
-            waited = {signal.SIGINT, signal.SIGTERM}
-            signal.pthread_sigmask(signal.SIG_BLOCK, waited)  # behind the start: it is inherited
             _give_to_caller(folder)
             arguments = (f"--ssh-config {board.ssh_config} --wheels {wheels} "
                          "--accept target --accept fingerprint")  # fmt: skip
             print(f"{board.host} is up, no hardware. In another terminal:\n"
                   f"    make deploy HOST={board.host} MODEL=models/mine ARGS='{arguments}'\n"
                   "Ctrl-C ends it.", flush=True)  # fmt: skip
-            signal.sigwait(waited)
+            ended.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0

@@ -74,7 +74,7 @@ def go(board: StandInBoard, model: Path, wheels: Path) -> Callable[..., Report]:
 
 def _wait_for_partial(board: StandInBoard, count: int = 1) -> None:
     """Wait until so many runs have begun to copy."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60  # a lock of a cut connection is held for a while
     while len(list(board.tutelage.glob("releases/.*.partial/app/classify.py"))) < count:
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -10,9 +10,8 @@ import cv2
 
 from app.capture import Capture
 from app.frames import Frame, Source, SourceError, shown_path
+from dpu.input_form import IMAGE_SUFFIXES
 from dpu.pictures import read_image
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 def images_in(folder: Path) -> list[Path]:

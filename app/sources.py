@@ -13,10 +13,11 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from app.files import IMAGE_SUFFIXES, ImageSource, VideoSource, images_in
+from app.files import ImageSource, VideoSource, images_in
 from app.frames import Source, SourceError
 from app.jpeg_stream import StdinSource
 from app.live import CameraSource, RtspSource, check_url, open_http
+from dpu.input_form import IMAGE_SUFFIXES
 
 FORMS = """\
   photos/                  every image in the directory and below it

@@ -11,12 +11,9 @@ import numpy as np
 
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
-from dpu.input_form import COLOURS, CROPS, InputForm
+from dpu.input_form import COLOURS, CROPS, IMAGE_SUFFIXES, InputForm
 from dpu.program import Program
 from dpu.toml_file import read_toml
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-"""Names that are taken for images in a directory."""
 
 
 def load_npy(path: Path) -> Array:

@@ -47,8 +47,9 @@ from host.target import PROFILES, compiled_for
 
 KEPT = 3  # releases that stay on a board
 
-_RELEASES = "tutelage/releases"
-_MAKE_RELEASES = f"mkdir -p {_RELEASES}"
+RELEASES = "tutelage/releases"
+"""Where releases lie on a board, from the home directory."""
+
 _PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
 _SPARE_BYTES = 32 << 20
 _MOST_CLOCK_SECONDS = 86400.0
@@ -176,7 +177,7 @@ def rollback(
 
     def back(host: str, report: Report) -> None:
         remote = Remote(host, ssh_config)
-        with remote.lock(_RELEASES, lambda: say(f"{host}: waits for a deployment there")):
+        with remote.lock(RELEASES, lambda: say(f"{host}: waits for a deployment there")):
             name, model = remote.sh(_PREVIOUS).splitlines()
             if not force:
                 report.facts = _ask(remote, profile)
@@ -203,9 +204,8 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
         remote = Remote(host, plan.ssh_config)
         lines += [
             shlex.join(remote.ssh(_check_command(_profile(plan.board)))) + " < board/check.py",
-            shlex.join(remote.ssh(_MAKE_RELEASES)),
-            shlex.join(remote.lock_command(_RELEASES)),
-            shlex.join(remote.push_command(Path("STAGE"), f"{_RELEASES}/{place}", *options)),
+            shlex.join(remote.lock_command(RELEASES, make=True)),
+            shlex.join(remote.push_command(Path("STAGE"), f"{RELEASES}/{place}", *options)),
             shlex.join(remote.ssh(_venv_script(place, "PYTHON", None))),
             shlex.join(remote.ssh(_smoke_script(place, model_path(plan.model), True))),
             shlex.join(remote.ssh(_switch_script("HASH", place))),
@@ -271,8 +271,8 @@ def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: S
         gather(stage, plan.board, plan.model, packages.for_board(report.facts), python)
         name, size = seal(stage)
         _judge(report, profile, size, plan.accepted)
-        remote.sh(_MAKE_RELEASES)
-        with remote.lock(_RELEASES, lambda: say(f"{host}: waits for another deployment there")):
+        told = f"{host}: waits for another deployment there"
+        with remote.lock(RELEASES, lambda: say(told), make=True):
             state = _state(remote, name)
             report.release, report.previous = name, state.current
             if state.current == name:
@@ -354,7 +354,7 @@ def _unit(home: str, model: str, arguments: str) -> str:
 def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
     try:
         for place in partial:
-            remote.sh(f"rm -rf {_RELEASES}/{place}")
+            remote.sh(f"rm -rf {RELEASES}/{place}")
         remote.sh(_PRUNE)
     except RemoteError as error:
         report.warnings.append(f"old releases were not removed: {error}")
@@ -479,7 +479,7 @@ def _copy_options(linked: list[str], bandwidth: int) -> list[str]:
 
 def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
     """Copy a release and verify it there; returns the bytes that were sent."""
-    target = f"{_RELEASES}/{place}"
+    target = f"{RELEASES}/{place}"
     sent = remote.push(stage, target, *_copy_options(linked, bandwidth))
     remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
     return sent
@@ -488,7 +488,7 @@ def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth:
 def _discard(remote: Remote, place: str) -> None:
     """Remove what was copied, as far as that goes."""
     with suppress(RemoteError):
-        remote.sh(f"rm -rf {_RELEASES}/{place}")
+        remote.sh(f"rm -rf {RELEASES}/{place}")
 
 
 # -- shell scripts that run in the home directory on the board ----------------------------------
@@ -497,7 +497,7 @@ def _discard(remote: Remote, place: str) -> None:
 def _venv_script(place: str, python: str, extra: str | None) -> str:
     """Make the release's venv: the system's packages, the image's own venv's, those carried."""
     lines = [
-        f"set -e; cd {_RELEASES}/{place}",
+        f"set -e; cd {RELEASES}/{place}",
         f"{shlex.quote(python)} -m venv --clear --without-pip --system-site-packages .venv",
         "s=$(echo .venv/lib/python3.*/site-packages)",
         # Relative to site-packages, as the release is renamed when it is complete.
@@ -509,7 +509,7 @@ def _venv_script(place: str, python: str, extra: str | None) -> str:
 
 
 def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
-    enter = f"set -e; cd {_RELEASES}/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
+    enter = f"set -e; cd {RELEASES}/{place}; run='timeout {_SMOKE_SECONDS} .venv/bin/python'"
     if not on_dpu:
         return f"{enter}; $run app/classify.py --help > /dev/null"
     images = f"{model}/images" if not model.endswith(".xmodel") else ""
@@ -523,7 +523,12 @@ def _smoke_script(place: str, model: str, on_dpu: bool) -> str:
 
 def _switch_script(name: str, place: str) -> str:
     """Give a complete release in `place` ("": it has it already) its name, and switch to it."""
-    rename = f"sync; mv -T releases/{place} releases/{name}; " if place else ""
+    # Where a run that was cut off still came so far, its release is the same.
+    rename = (
+        f"sync; if [ -e releases/{name} ]; then rm -rf releases/{place}; "
+        f"else mv -T releases/{place} releases/{name}; fi; "
+    )
+    rename = rename if place else ""
     return (
         f"set -e; cd tutelage; {rename}touch releases/{name}; old=$(readlink current || true); "
         'test -z "$old" || { ln -sfn "$old" .previous; mv -T .previous previous; }; '
@@ -628,7 +633,7 @@ def _check_model(
     path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
     told = json.loads(
         remote.sh(
-            f"cd {_RELEASES}/{place} && .venv/bin/python -m board.check --model {shlex.quote(path)}"
+            f"cd {RELEASES}/{place} && .venv/bin/python -m board.check --model {shlex.quote(path)}"
         )
     )
     expected = profile.get("overlay", {}).get("fingerprint")

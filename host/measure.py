@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from host.deploy import ACCEPTABLE, Plan, deploy_one
+from host.deploy import ACCEPTABLE, RELEASES, Plan, deploy_one
 from host.release import MODEL_SCRIPT, model_path
 from host.remote import ConnectionLost, Remote, RemoteUsageError, check_hosts
 
@@ -349,7 +349,7 @@ def _start_script(name: str, release: str, arguments: list[str]) -> str:
     """Start a measurement once, however often this runs."""
     place = f"../../measurements/{name}"
     return (
-        f"set -e; mkdir -p {_PLACE}; cd tutelage/releases/{shlex.quote(release)}; "
+        f"set -e; mkdir -p {_PLACE}; cd {RELEASES}/{shlex.quote(release)}; "
         f"test ! -e {place} || exit 0; mkdir {place}; "
         # setsid: the end of the SSH session is not the end of the measurement.
         f"setsid nohup .venv/bin/python -m app.measure {shlex.join(arguments)} "

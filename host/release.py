@@ -160,9 +160,8 @@ class Packages:
             try:
                 (partial / "all").rename(folder)
             except OSError:
-                if (
-                    not folder.is_dir()
-                ):  # else another process was faster; its packages are the same
+                # Where another process was faster, its packages are the same.
+                if not folder.is_dir():
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)

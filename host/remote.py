@@ -137,13 +137,15 @@ class Remote:
         _, errors = process.communicate()
         _raise_for(process.returncode, "ssh", errors or "", (_SSH_LOST,))
 
-    def lock_command(self, place: str) -> list[str]:
+    def lock_command(self, place: str, make: bool = False) -> list[str]:
         """The command line that holds the lock of `lock`.
 
         It tells "held" when it has it, "waits" before that, and lives while it is written to.
         """
+        folder = shlex.quote(place)
         return self.ssh(
-            f"cd {shlex.quote(place)} 2>/dev/null && exec 9<. || "
+            (f"mkdir -p {folder} || exit 1; " if make else "")
+            + f"cd {folder} 2>/dev/null && exec 9<. || "
             "{ echo nothing was deployed there >&2; exit 1; }; "
             "command -v flock > /dev/null || { echo flock is not installed there >&2; exit 1; }; "
             f"flock -n 9 || {{ echo waits; flock -w {STEP_SECONDS:.0f} 9; }} || "
@@ -152,7 +154,7 @@ class Remote:
         )
 
     @contextmanager
-    def lock(self, place: str, waits: Callable[[], None]) -> Iterator[None]:
+    def lock(self, place: str, waits: Callable[[], None], make: bool = False) -> Iterator[None]:
         """Hold the lock of a directory there while the block runs; another's is waited for.
 
         It is flock's, held by a process there that ends with this one, or when the connection has
@@ -162,6 +164,7 @@ class Remote:
         ----------
         place : the directory
         waits : called once where somebody else has the lock
+        make : make the directory where it is missing
 
         Raises
         ------
@@ -169,7 +172,7 @@ class Remote:
             As `sh`; also where the other has not ended after STEP_SECONDS.
         """
         process = subprocess.Popen(
-            self.lock_command(place), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            self.lock_command(place, make), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from app.preprocess import Preprocessor as AppPreprocessor
+from dpu.builder import CompiledModel
+from dpu.engine import load_engine
 from dpu.image_fitter import ImageFitter, center_crop
 from dpu.input_form import InputForm
 from dpu.samples import Samples, image_form
@@ -47,8 +47,9 @@ def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_
     target = np.empty((28, 28, 3), np.int8)
     AppPreprocessor(FORM, 6)(np.asarray(cv2.imread(str(path))), target)
 
-    dims: Any = SimpleNamespace(get_output_tensor=lambda: SimpleNamespace(dims=[1, 28, 28, 3]))
-    program: Any = SimpleNamespace(inputs=[dims])
+    network = CompiledModel("net")
+    network.output(network.move("y", "relu-fix", network.input("x", (1, 28, 28, 3), 6), {}))
+    program = load_engine(network.finish()).program
     sample = Samples(program, [str(path)], lambda shape: FORM)[0:1][0][0]
     np.testing.assert_array_equal(sample * 64, target)
 

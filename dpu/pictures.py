@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dpu.bounded_file import read_bounded
+
 MAX_IMAGE_BYTES = 256 << 20
 """Largest image file that is read: 64 megapixels (see dpu/__init__.py) as a BMP have 192 MiB."""
 
@@ -20,8 +22,7 @@ def read_image(path: Path) -> np.ndarray:
         The file cannot be read, is larger than `MAX_IMAGE_BYTES`, is cut off or is no image.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
+        data = read_bounded(path, MAX_IMAGE_BYTES)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     if len(data) > MAX_IMAGE_BYTES:

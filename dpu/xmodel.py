@@ -14,6 +14,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from dpu.bounded_file import read_bounded
 from dpu.errors import XmodelError
 from dpu.schema import GraphProto
 
@@ -77,10 +78,7 @@ def _read_file(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise XmodelError(f"{path}: a directory, not an .xmodel")
-        with path.open("rb") as file:
-            # One byte more than allowed tells a file that is too large, also
-            # where the size is not known beforehand (pipes, /dev/zero).
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_bounded(path, MAX_FILE_BYTES)
     except OSError as error:
         raise XmodelError(f"{path}: {error.strerror}") from None
     if not data:

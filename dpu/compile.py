@@ -38,7 +38,6 @@ from dpu.limits import FUSED, MAX_OPERANDS, MAX_POOL, padding, window_limit
 from dpu.program import CONSTANTS, INPUTS, graph_outputs, rounded_constant
 from dpu.xir import Graph, Op
 
-_ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
 _CONVOLUTIONS = (
     "conv2d",
     "depthwise-conv2d",
@@ -97,7 +96,7 @@ class _Sink:
         _Refusal
             A ReLU6 that the DPU clips elsewhere than the file says.
         """
-        kind = _ACTIVATIONS.get(self.fused.get_type(), "NONE") if self.fused else "NONE"
+        kind = fix_ops.ACTIVATIONS.get(self.fused.get_type(), "NONE") if self.fused else "NONE"
         if kind != "RELU6" or self.fix_point == RELU6_FIX_POINT:
             return kind
         if self.fix_point > RELU6_FIX_POINT:
@@ -282,14 +281,13 @@ class _Compiler:
         if op.get_type() in _SCALED:
             return scale_of(op)
         readers = op.get_fanout_ops()
-        fits = len(readers) == 1 and readers[0].get_type() in FUSED.get(op.get_type(), ())
-        if fits and _has_dpu_slope(readers[0]):
-            return readers[0]
-        return None
+        kind = fix_ops.ACTIVATIONS.get(readers[0].get_type()) if len(readers) == 1 else None
+        fits = kind in FUSED.get(op.get_type(), ()) and _has_dpu_slope(readers[0])
+        return readers[0] if fits else None
 
     def _why_no_sink(self, op: Op) -> str:
         readers = [reader.get_type() for reader in op.get_fanout_ops()]
-        if len(readers) == 1 and readers[0] in _ACTIVATIONS and op.get_type() in FUSED:
+        if len(readers) == 1 and readers[0] in fix_ops.ACTIVATIONS and op.get_type() in FUSED:
             return f"the DPU does not fuse this {readers[0]} with {op.get_type()}"
         if op.get_type() in _SCALED:
             return f"the DPU's {op.get_type()} has a factor that the file does not have"

@@ -243,16 +243,13 @@ def avgpool2d(op: Any, inputs: Inputs) -> Array:
     """Mean under the window (XIR).
 
     The DPU's reciprocal is none of it: AMD's exporter writes it as a `mul` by
-    ``area * m / 2**n`` behind the pool, and `fix` behind that. Mean and product
-    in float32, as AMD computes them, round to the same integers as the DPU's
-    ``sum * m / 2**n``.
+    ``area * m / 2**n`` behind the pool, and `fix` behind that.
     """
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
     padded, rows = window.pad(x).astype(np.float64), slice(0, window.out_h)
     total = sum(window.under_tap(padded, tap, rows) for tap in window.taps())
-    mean = np.asarray(total) / _pooled_pixels(op, window, *x.shape[1:3])
-    return np.asarray(mean.astype(np.float32))
+    return np.asarray(total) / _pooled_pixels(op, window, *x.shape[1:3])
 
 
 def _pooled_pixels(op: Any, window: Window, height: int, width: int) -> Array:
@@ -277,7 +274,8 @@ def _pooled_pixels(op: Any, window: Window, height: int, width: int) -> Array:
 def eltwise(op: Any, inputs: Inputs) -> Array:
     """Sum, product, difference, quotient, minimum or maximum of the inputs.
 
-    Products and quotients are rounded to float32, AMD's type for all of them: see `avgpool2d`.
+    Products are rounded to `PRODUCT_BITS` significant bits: a mean, or a sixth, times the factor
+    of the DPU has fewer, and so becomes the DPU's value exactly (dpu/factors.py).
     """
     kind = attr(op, "type", None) or _ELTWISE_TYPES.get(op.get_type(), "ADD")
     functions = {
@@ -289,7 +287,16 @@ def eltwise(op: Any, inputs: Inputs) -> Array:
     total = inputs["input"][0].astype(np.float64)
     for array in inputs["input"][1:]:
         total = functions[kind](total, array)
-    return np.asarray(total.astype(np.float32) if kind in ("MUL", "DIV") else total)
+    return _to_product_bits(total) if kind == "MUL" else np.asarray(total)
+
+
+PRODUCT_BITS = 40
+"""More than the DPU's factor (8 bits) times a sum over its largest window (24 bits) can have."""
+
+
+def _to_product_bits(values: Array) -> Array:
+    mantissas, exponents = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(mantissas, PRODUCT_BITS)), exponents - PRODUCT_BITS)
 
 
 _ELTWISE_TYPES = {
@@ -364,7 +371,7 @@ def leaky_relu(op: Any, inputs: Inputs) -> Array:
 def hard_sigmoid(op: Any, inputs: Inputs) -> Array:
     """``clip(x + 3, 0, 6) / 6`` (XIR); AMD's exporter writes the DPU's factor as a `mul` behind."""
     x = inputs["input"][0].astype(np.float64)
-    return np.asarray((np.clip(x + 3, 0, 6) / 6).astype(np.float32))
+    return np.asarray(np.clip(x + 3, 0, 6) / 6)
 
 
 def hard_swish(op: Any, inputs: Inputs) -> Array:

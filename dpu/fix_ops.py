@@ -83,6 +83,10 @@ def activate(acc: Array, op: Any, acc_fix_point: int) -> Array:
     return saturate(shift_round(acc, shift), *limits(kind))
 
 
+ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
+"""The attribute `nonlinear` of compiled files, by the op type of quantised ones."""
+
+
 def nonlinear(op: Any) -> str:
     """The op's `nonlinear` attribute, "NONE" where it has none."""
     kind = op.get_attr("nonlinear") if op.has_attr("nonlinear") else "NONE"

@@ -26,14 +26,14 @@ MAX_OPERANDS = 4
 """Inputs of one sum or product."""
 
 FUSED = {
-    "conv2d": ("relu", "relu6", "leaky-relu"),
-    "transposed-conv2d": ("relu", "relu6", "leaky-relu"),
-    "depthwise-conv2d": ("relu", "relu6"),
-    "transposed-depthwise-conv2d": ("relu", "relu6"),
-    "add": ("relu",),
+    "conv2d": ("RELU", "RELU6", "LEAKYRELU"),
+    "transposed-conv2d": ("RELU", "RELU6", "LEAKYRELU"),
+    "depthwise-conv2d": ("RELU", "RELU6"),
+    "transposed-depthwise-conv2d": ("RELU", "RELU6"),
+    "add": ("RELU",),
 }
-"""The activations that an op has at its end, by op type. (Pools could have two, but what their
-instruction makes of them was never seen.)"""
+"""The activations that an op has at its end, by op type. (The target gives pools the first two;
+what their instruction makes of them was never seen.)"""
 
 CHANNEL_PARALLEL = 16
 """Input and output channels that a B4096 takes at once."""

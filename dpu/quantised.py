@@ -22,11 +22,11 @@ from dpu.arithmetic import LEAKY_SLOPE, Array
 from dpu.builder import QUANTISED
 from dpu.errors import DpuError
 from dpu.factors import pool_factor, pool_window
+from dpu.fix_ops import ACTIVATIONS
 from dpu.op_defs import definitions
 from dpu.xir import Graph, Op
 
-_NONLINEAR = {"RELU": "relu", "RELU6": "relu6", "LEAKYRELU": "leaky-relu"}
-"""Op type by the name that compiled files have for the same function."""
+_NONLINEAR = {name: kind for kind, name in ACTIVATIONS.items()}
 
 
 class QuantisedModel:

@@ -274,9 +274,9 @@ class CompiledModel:
 def shifted_bias(bias: Array, finer: int) -> Array | None:
     """The bytes of a bias that is `finer` bits finer than the accumulator; None where they round.
 
-    One bit is the DPU's own (`fix_ops.doubled_bias`); what is finer still, AMD's compiler shifts out
-    of the bytes and leaves the fix point as it was (measured on its files). How it rounds then is
-    not known: in no file seen were both forms at hand.
+    One bit is the DPU's own (`fix_ops.doubled_bias`). Finer bits AMD's compiler shifts out of the
+    bytes, and leaves the fix point as it was (measured on its files). How it rounds them is not
+    known: no file was found in both forms.
     """
     lost = max(0, finer - 1)
     if np.any(bias.astype(np.int64) & ((1 << lost) - 1)):

@@ -46,7 +46,7 @@ _CONVOLUTIONS = (
 )
 _JOINS = ("add", "mul")
 _SCALED = ("avgpool2d", "hard-sigmoid")
-"""Ops that the DPU has with a factor of its own, which a `mul` behind them gives (dpu/factors.py)."""
+"""Ops that the DPU has with a factor of its own, given by a `mul` behind them (dpu/factors.py)."""
 _MOVES = ("reshape", "flatten", "squeeze", "upsample", "reduction_max")
 """Ops that keep the integers they pick; on the CPU also transpose does."""
 _POOLS = ("maxpool2d", "avgpool2d")
@@ -149,7 +149,7 @@ class _Compiler:
         return compiled
 
     def _drop_unread(self, outputs: list[Op]) -> None:
-        """Remove what no output needs, such as a reshape that a dense layer's kernel made needless."""
+        """Remove ops that no output needs, such as a reshape before a dense layer."""
         graph = self.model.graph
         for op in reversed(graph.toposort()):
             if not op.get_fanout_num() and op not in outputs and op.get_type() not in INPUTS:
@@ -449,7 +449,7 @@ class _Compiler:
         source = op.get_input_op("input")
         point = self._grid(source) or 0
         # The DPU does not stop at 1: int8 does at fix point 7, or the input does not get there.
-        if sink.fix_point < fix_ops.HARD_SIGMOID_FIX_POINT and INT8_MAX > 3 * 2.0**point:
+        if sink.fix_point < fix_ops.HARD_SIGMOID_FIX_POINT and 3 * 2.0**point < INT8_MAX:
             raise _Refusal(f"a hard sigmoid at fix point {sink.fix_point}, which passes 1")
         return self.model.hard_sigmoid(op.get_name(), self._int(source), sink.fix_point)
 
@@ -469,7 +469,7 @@ class _Compiler:
         return self.model.reshape(f"{sink.tensor}_reshaped", y, op.get_output_tensor().dims)
 
     def _map(self, op: Op) -> Op:
-        """An op's value on the DPU; a vector [1, C] as the map of one pixel that it may have been."""
+        """An op's value on the DPU; a vector [1, C] as a map of one pixel, which it may have been."""
         x = self._int(op)
         if x.get_output_tensor().ndim == 4:
             return x

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -236,16 +237,15 @@ def eltwise_fix(op: Any, inputs: Inputs) -> Array:
     arrays = [array.astype(np.int64) for array in inputs["input"]]
     points = [input_fix_point(op, "input", index) for index in range(len(arrays))]
     if kind == "ADD":
-        coarsest, acc = min(points), np.int64(0)
-        for array, point in zip(arrays, points, strict=True):
-            # A shift of more bits than the value has leaves 0 or -1, as one of 63 does.
-            acc = acc + ((array << GUARD_BITS) >> min(point - coarsest, 63))
-        return activate(np.asarray(acc), op, coarsest + GUARD_BITS)
+        coarsest = min(points)
+        # A shift of more bits than the value has leaves 0 or -1, as one of 63 does.
+        kept = [
+            (array << GUARD_BITS) >> min(point - coarsest, 63)
+            for array, point in zip(arrays, points, strict=True)
+        ]
+        return activate(reduce(np.add, kept), op, coarsest + GUARD_BITS)
     if kind == "MUL":
-        acc = arrays[0]
-        for array in arrays[1:]:
-            acc = acc * array
-        return activate(acc, op, sum(points))
+        return activate(reduce(np.multiply, arrays), op, sum(points))
     raise UnsupportedError(f"op {op.get_name()!r}: eltwise type {kind!r} is not ADD or MUL")
 
 

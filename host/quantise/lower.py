@@ -110,9 +110,9 @@ def _check(student: Student) -> None:
     for name, quantiser in student.activation_of.items():
         if _highest(student.layer(name), quantiser, points[name]) < INT8_MAX:
             raise NotDeployable(
-                f"{name} has a ReLU6 at fix point {points[name]}, but the DPU clips it at 6 for fix "
-                f"point {RELU6_FIX_POINT} only: use ReLU there, or lower with clip=True, which adds "
-                "two 1x1 depthwise convolutions"
+                f"{name} has a ReLU6 at fix point {points[name]}, but the DPU clips at 6 for fix "
+                f"point {RELU6_FIX_POINT} only: use ReLU there, or lower with clip=True, which "
+                "adds two 1x1 depthwise convolutions"
             )
 
 

@@ -265,7 +265,7 @@ class Student(nn.Module):
             points = [max(p, 0) if i in weights else p for i, p in enumerate(wanted)]
             why = {i: "weights above 1 in a cycle" for i in weights if points[i] != wanted[i]}
             why |= self._settle(points, [0] * len(points)) or {}
-        why = {i: "where the DPU clips a ReLU6" for i in raised} | why
+        why = dict.fromkeys(raised, "where the DPU clips a ReLU6") | why
         notes = tuple(
             f"{quantisers[i].name}: fix point {raised.get(i, wanted[i])} -> {points[i]} ({reason})"
             for i, reason in why.items()

@@ -281,7 +281,7 @@ class _Walker:
             self._identity(node, kind)
 
     def _identity(self, node: fx.Node, kind: str) -> None:
-        """A 1x1 convolution with ones, at whose end the DPU has an activation that it lacks before."""
+        """Add a 1x1 identity convolution, at whose end the DPU has the activation."""
         source = self._source(node)
         channels = self.layers[source].shape[0]
         groups = channels if kind in FUSED["depthwise-conv2d"] else 1

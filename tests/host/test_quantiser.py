@@ -492,9 +492,10 @@ def test_a_relu6_has_a_fix_point_at_which_the_dpu_clips_at_6(
     threshold: float, images: Tensor
 ) -> None:
     """At 4 the DPU's 96 is 6, above it int8 ends first, and below it 96 is more than 6."""
-    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU6(), nn.Conv2d(8, 4, 3), nn.ReLU6(),
+    first = nn.Conv2d(1, 8, 3)
+    nn.init.normal_(first.weight, std=4)
+    network = nn.Sequential(first, nn.ReLU6(), nn.Conv2d(8, 4, 3), nn.ReLU6(),
                             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))  # fmt: skip
-    nn.init.normal_(network[0].weight, std=4)
     student = Student(network, (1, 28, 28))
     calibrate(student, images[:100])
     student.log2_t.data[student.activation_of["0"].index] = threshold

@@ -42,6 +42,7 @@ def head_lines(facts: dict[str, Any]) -> list[str]:
         f"{len(facts['ops'])} ops, {facts['parameters']:,} constant values"
     ]
     text += _ends(facts)
+    text += [f"note: {clipped(note, 2 * MAX_NAME)}" for note in facts["notes"]]
     if facts["not_built_in"]:
         names = [clipped(name) for name in facts["not_built_in"][:MAX_CELL]]
         text.append(f"not built in, need --plugin: {', '.join(names)}")
@@ -150,7 +151,8 @@ def kernel_text(layer: dict[str, Any]) -> str:
 
 def _layer_cells(layer: dict[str, Any]) -> list[str]:
     inner = list(dict.fromkeys(layer["fix_in"]))
-    share, place = layer["array_share"], layer["device"] or "CPU"
+    # Cycles are not known of another DPU than the one that is emulated here.
+    share, place = layer["array_share"], {"DPU": "?"}.get(layer["device"], layer["device"] or "CPU")
     cycles = [layer["array_cycles"], layer["memory_cycles"]]
     points = [layer[key] for key in ("fix_weights", "fix_bias", "fix_out", "shift", "bias_shift")]
     return [

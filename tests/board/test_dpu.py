@@ -127,7 +127,7 @@ def test_nothing_of_the_emulation_is_imported_on_the_board(
         timeout=60,
     )
     # What a release takes along of dpu/ (host/release.py), and nothing else.
-    taken = "['dpu', 'dpu.errors', 'dpu.toml_file']"
+    taken = "['dpu', 'dpu.errors', 'dpu.fingerprint', 'dpu.toml_file']"
     assert done.stdout.split("\n")[:2] == ["3", taken], done.stderr
 
 
@@ -157,7 +157,7 @@ def test_the_profile_knows_its_fingerprints() -> None:
     profile = load_profile("zcu104")
     assert (profile.dpu_cores, profile.dpu_clock_mhz) == (2, 300)
     assert describe_target("DPUCZDX8G", 0x101000056010407) == "ZCU104, Vitis AI 3.0"
-    assert describe_target("DPUCZDX8G", 0x1234) == "an unknown DPU with fingerprint 0x1234"
+    assert describe_target("DPUCZDX8G", 0x1234) == "an unknown DPU (fingerprint 0x1234)"
     assert describe_target("TUTELAGE_EMULATOR", None) == "TUTELAGE_EMULATOR"
 
 

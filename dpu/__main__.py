@@ -21,7 +21,7 @@ from dpu.describe import UNSORTED, describe_graph
 from dpu.engine import ENGINES, Model, load_engine
 from dpu.errors import DpuError, contradictions
 from dpu.input_form import COLOURS, InputForm
-from dpu.listing import lines
+from dpu.listing import clipped, lines, printable
 from dpu.page import page
 from dpu.samples import Samples, image_form, load_arrays, split_name
 from dpu.xir import Graph
@@ -130,9 +130,8 @@ def _run(options: argparse.Namespace) -> int:
         written = ", ".join(f"{path} {shape}" for path, shape in figures["outputs"].items())
         print(f"{batch} in {seconds:.3f} s with the {options.engine} engine: {written}")
         if figures["left_out"]:
-            print(
-                f"left out: {', '.join(figures['left_out'])}; each takes an --output NAME=OUT.npy"
-            )
+            names = printable(", ".join(map(clipped, figures["left_out"])))
+            print(f"left out: {names}; each takes an --output NAME=OUT.npy")
     return DONE
 
 

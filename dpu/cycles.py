@@ -32,12 +32,12 @@ PORT_BYTES_PER_CYCLE = 32
 
 
 def alu_bytes_per_cycle(array: DpuArray) -> int:
-    """int8 values that pools, sums and products take per cycle: an assumption, `ALU_PIXELS` rows."""
+    """int8 values that pools, sums and products take per cycle: `ALU_PIXELS` rows, assumed."""
     return ALU_PIXELS * array.channels
 
 
 def depthwise_per_cycle(array: DpuArray) -> int:
-    """Multiplications of depthwise convolutions per cycle: an assumption, as many rows as the array.
+    """Multiplications of depthwise convolutions per cycle: as many rows as the array, assumed.
 
     The published MobileNets and EfficientNets bear it out for a B4096: with half or twice as many,
     those that are left out of `python -m host.fit_latency` are predicted worse.
@@ -142,7 +142,7 @@ def work(operation: Operation, inputs: Iterable[Shape], array: DpuArray = B4096)
         return depthwise_work(height, width, channels, k_h, k_w, array)
     if "pool" in kind:
         return pool_work(height, width, channels, k_h, k_w, array)
-    return sum(pool_work(*shape, 1, 1, array) for shape in inputs)
+    return sum(pool_work(*shape, 1, 1, array) for shape in (*inputs, *operation.constants))
 
 
 def augmented_channels(array: DpuArray) -> int:

@@ -214,9 +214,9 @@ class _Ops(_Comparison):
         hidden = set(_ELSEWHERE) if self.others == [None, None] else set()
         for key in sorted((a.keys() | b.keys()) - hidden):
             label = "fix point" if key == "fix_point" else f"attribute {whose}{key}"
-            values = (a.get(key), b.get(key))
+            values = [a.get(key), b.get(key)]
             if key == "dpu_fingerprint":
-                values = tuple(describe(v) if isinstance(v, int) else v for v in values)
+                values = [describe(v) if isinstance(v, int) else v for v in values]
             self.differ(name, label, *values)
 
     def _subgraphs(self) -> None:
@@ -249,17 +249,15 @@ class _Layers(_Comparison):
         partner = _partners(layers_a, layers_b)
         taken = set(partner.values())
         for a, b in partner.items():
+            if is_detour(a) and is_detour(b):
+                continue  # the same values in another form: what reads them is compared
             # In B's names; what has no partner is reported as such already.
             sources_a, sources_b = (map(origin, layer.sources) for layer in (a, b))
             read_a = [partner[s].name if s in partner else None for s in sources_a]
             read_b = [s.name if s in taken else None for s in sources_b]
             self.differ(a.name, "inputs", read_a, read_b)
             self._layer(a, b)
-        ends_a, ends_b = (
-            [op.get_output_tensor().dims for op in graph_outputs(graph)]
-            for graph in (self.a, self.b)
-        )
-        self.differ("graph", "shapes of the outputs", ends_a, ends_b)
+        self.differ("graph", "shapes of the outputs", _ends(self.a), _ends(self.b))
         # What only gives the same values another form may be left out, or lie elsewhere.
         lost_a = [a for a in layers_a if a not in partner and not is_detour(a)]
         lost_b = [b for b in layers_b if b not in taken and not is_detour(b)]
@@ -299,24 +297,26 @@ class _Layers(_Comparison):
             self.differ(name, "fix point", fix_point_of(one), fix_point_of(other))
             if any(self.others):
                 continue
-            values = (_integers(self.a, one), _integers(self.b, other))
-            if values[0] is not None and values[1] is not None and values[0].size == values[1].size:
+            left, right = _integers(self.a, one), _integers(self.b, other)
+            if left is not None and right is not None and left.size == right.size:
                 if arg == "weights" and is_dense(a) and is_dense(b):
-                    values = (dense_matrix(a, values[0]), dense_matrix(b, values[1]))
-                elif arg == "bias" and _form(self.a) != _form(self.b) and _shifted(a, b, *values):
-                    continue
+                    left, right = dense_matrix(a, left), dense_matrix(b, right)
+                elif arg == "bias" and _form(self.a) != _form(self.b):
+                    right = left if _shifted(a, b, left, right) else right
                 # A matrix that became a 1x1 kernel holds the same values in the same order.
-                values = (values[0].reshape(-1), values[1].reshape(-1))
-            self.differ_in_values(name, *values)
+                left, right = left.reshape(-1), right.reshape(-1)
+            self.differ_in_values(name, left, right)
 
 
 def _shifted(a: Layer, b: Layer, bias_a: Array, bias_b: Array) -> bool:
     """Whether one of the biases, that of a quantised file, became the other."""
-    return (
-        is_shifted_bias(a, bias_a, bias_b)
-        if a.device is None
-        else is_shifted_bias(b, bias_b, bias_a)
-    )
+    if a.device is None:
+        return is_shifted_bias(a, bias_a, bias_b)
+    return is_shifted_bias(b, bias_b, bias_a)
+
+
+def _ends(graph: Graph) -> list[list[int]]:
+    return [op.get_output_tensor().dims for op in graph_outputs(graph)]
 
 
 def _steps(layer: Layer) -> list[int | None]:

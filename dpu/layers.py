@@ -156,6 +156,8 @@ class Layer:
     def stride(self) -> list[int]:
         """[width, height] of the window's steps."""
         given = self.op.get_attr("stride") if self.op.has_attr("stride") else None
+        if isinstance(given, int):  # of a tile
+            return [given, given]
         return list(given or [1, 1])
 
     @property

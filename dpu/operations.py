@@ -17,9 +17,9 @@ from dpu.layers import CONVOLUTIONS, DENSE, Layer
 Shape = tuple[int, int, int]
 """Height, width, channels."""
 
-FREE = ("concat", "reshape", "flatten", "squeeze", "identity")
-"""Kinds without an instruction of their own: the same bytes under another shape or, for a concat,
-written to their place by what computes them (so in AMD's compiled PointPillars)."""
+FREE = ("concat", "reshape", "flatten", "squeeze", "identity", "tile")
+"""Kinds without an instruction of their own: the same bytes under another shape or, for a concat
+and a tile, written to their place by what computes them (so in AMD's compiled files)."""
 
 ON_CPU = ("softmax", "sigmoid", "tanh", "transpose")
 """Kinds that a compiler is assumed to leave to the CPU; a compiled file tells."""
@@ -41,6 +41,7 @@ class Operation:
     on_dpu : False for what is left to the CPU
     augmented : the kernel's width and the input's channels share the array's input lanes; None
         where that is left to the rule of `dpu.cycles.augmented_channels`
+    constants : shapes of constants that it takes value by value, as it does its sources
     """
 
     name: str
@@ -53,6 +54,7 @@ class Operation:
     parameters: int = 0
     on_dpu: bool = True
     augmented: bool | None = None
+    constants: tuple[Shape, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -220,6 +222,9 @@ def _operation(layer: Layer, places: dict[int, int], left: bool) -> Operation:
         layer.parameters,
         on_dpu=runs_on_dpu(layer) and not left,
         augmented=_augmented(layer),
+        constants=tuple(
+            _shape(op.get_output_tensor().dims) for op in layer.constants.get("input", ())
+        ),
     )
 
 

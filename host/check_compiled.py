@@ -197,7 +197,7 @@ def _same_parameters(compiled: Model, original: Model) -> str:
     of the map that it reads. A bias that is far finer than the accumulator is shifted on the way.
     """
     found = Counter((p.point, p.values.tobytes()) for p in _parameters(compiled))
-    missing, count, size = [], 0, 0
+    missing, count, size, shifted = [], 0, 0, 0
     for parameter in _parameters(original):
         exact = (parameter.point, parameter.values.tobytes())
         forms = (key for key in found if found[key] and _is_shifted(parameter, *key))
@@ -206,13 +206,15 @@ def _same_parameters(compiled: Model, original: Model) -> str:
             missing.append(parameter.name)
         else:
             found[same] -= 1
+            shifted += same != exact
         count, size = count + 1, size + parameter.values.size
     if missing:
         raise CompileError(
             f"{len(missing)} of {count} parameters differ from the quantised file's, the first "
             f"{missing[0]}: do not use the result; quantise and compile again"
         )
-    return f"{count} parameters ({size:,} bytes) equal byte for byte"
+    text = f"{count} parameters ({size:,} bytes) equal byte for byte"
+    return f"{text}, but for {shifted} biases shifted as the accumulator wants" if shifted else text
 
 
 @dataclass(frozen=True)

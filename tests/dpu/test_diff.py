@@ -13,7 +13,9 @@ from dpu.__main__ import main
 from dpu.builder import CompiledModel
 from dpu.compile import compile_graph
 from dpu.engine import load_engine
-from dpu.xir import Graph, Op
+from dpu.quantised import QuantisedModel
+from dpu.xir import Graph
+from tests.dpu.dense_forms import DENSE_FORMS, dense_network
 from tests.dpu.test_layers import small_network
 
 
@@ -155,61 +157,24 @@ def test_bad_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert captured.out == "" and captured.err.count("\n") == 1
 
 
-def _dense(path: Path, kind: str, seed: int = 1, flip: int = 0) -> Path:
-    """A convolution and a dense layer behind it, in one of the forms that AMD's tools give it.
-
-    The same network for all kinds; `flip` changes one weight of the dense layer.
-    """
-    rng = np.random.default_rng(seed)
-    stem, bias = rng.integers(-90, 91, (4, 1, 1, 2), np.int8), rng.integers(-90, 91, 5, np.int8)
-    kernel = rng.integers(-90, 91, (5, 3, 2, 4), np.int8)  # OHWI
-    kernel[0, 0, 0, 0] ^= flip
-    graph = Graph("net")
-    x = graph.create_op("image", "data", {"shape": [1, 3, 2, 2], "data_type": "FLOAT32"})
-    x = _fix(graph, x, 5)
-    window = {"kernel": [1, 1], "stride": [1, 1], "pad": [0] * 4, "pad_mode": "FLOOR"}
-    inputs = {"input": [x], "weights": [_fix(graph, graph.create_const_op("w", stem / 64.0), 6)]}
-    x = _fix(graph, graph.create_op("conv", "conv2d", window, inputs), 4)
-    b = _fix(graph, graph.create_const_op("b", bias / 32.0), 5)
-    if kind == "conv2d":
-        w = _fix(graph, graph.create_const_op("m", kernel / 128.0), 7)
-        window = {**window, "kernel": [2, 3], "stride": [2, 3]}
-        x = graph.create_op("dense", "conv2d", window, {"input": [x], "weights": [w], "bias": [b]})
-        x = graph.create_op("flat", "reshape", {"shape": [1, 5]}, {"input": [_fix(graph, x, 2)]})
-    else:
-        matrix = kernel.reshape(5, -1)
-        if kind == "chw":
-            matrix = kernel.transpose(0, 3, 1, 2).reshape(5, -1)
-            x = graph.create_op("chw", "transpose", {"order": [0, 3, 1, 2]}, {"input": [x]})
-        turned = kind == "turned"
-        w = _fix(graph, graph.create_const_op("m", (matrix.T if turned else matrix) / 128.0), 7)
-        x = graph.create_op("flat", "reshape", {"shape": [1, 24]}, {"input": [x]})
-        flags = {"transpose_a": False, "transpose_b": not turned}
-        x = graph.create_op("dense", "matmul", flags, {"input": [x, w], "bias": [b]})
-        x = _fix(graph, x, 2)
-    graph.set_attr("return_ops", [x.get_name()])
-    graph.serialize(path)
+def _saved(path: Path, form: str, flip: int = 0) -> Path:
+    dense_network(form, flip).serialize(path)
     return path
 
 
-def _fix(graph: Graph, op: Op, point: int) -> Op:
-    attrs = {"fix_point": point, "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
-    return graph.create_op(f"{op.get_name()}_fix", "fix", attrs, {"input": [op]})
-
-
-@pytest.mark.parametrize("kind", ["conv2d", "chw", "turned"])
+@pytest.mark.parametrize("kind", DENSE_FORMS[1:])
 def test_dense_layers_of_all_forms_are_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """Their outputs say so too; one other weight is found in all of them."""
-    a, b = _dense(tmp_path / "a.xmodel", "hwc"), _dense(tmp_path / "b.xmodel", kind)
+    a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", kind)
     image = np.random.default_rng(0).integers(-128, 128, (9, 3, 2, 2)).astype(np.float32) / 32
     first, second = (load_engine(path, "reference").run(image) for path in (a, b))
     np.testing.assert_array_equal(first.reshape(9, 5), second.reshape(9, 5))
     assert len(np.unique(first)) > 20
     status, found = _diff(capsys, a, b, "--layers")
     assert status == 0, found
-    other = _dense(tmp_path / "c.xmodel", kind, flip=2)
+    other = _saved(tmp_path / "c.xmodel", kind, flip=2)
     status, found = _diff(capsys, a, other, "--layers")
     assert status == 1 and not found["differences"] and not found["only_in_a"]
     assert [(w["name"], w["count"], w["largest"]) for w in found["weights"]] == [
@@ -221,7 +186,7 @@ def test_a_dense_layer_of_a_map_in_another_order_is_another_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same bytes behind a transpose are another matrix."""
-    a, b = _dense(tmp_path / "a.xmodel", "hwc"), _dense(tmp_path / "b.xmodel", "chw")
+    a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", "chw")
     graph = Graph.deserialize(b)
     reshape, transpose = graph.get_op("flat"), graph.get_op("chw")
     graph.replace_input(reshape, transpose, graph.get_op("conv_fix"))
@@ -229,6 +194,37 @@ def test_a_dense_layer_of_a_map_in_another_order_is_another_one(
     graph.serialize(b)
     status, found = _diff(capsys, a, b, "--layers")
     assert status == 1 and [w["name"] for w in found["weights"]] == ["dense weights"]
+
+
+def test_a_bias_that_the_compiler_shifted_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """p_in + p_w - p_bias is -3: the accumulator's unit is four of the bias's half steps."""
+    bias = np.array([90, -90, 7, -1], np.int8)
+    model = QuantisedModel("net")
+    x = model.input("image", (1, 2, 2, 2), 4)
+    x = model.conv2d("conv", x, np.ones((4, 1, 1, 2), np.int8), 5, bias, 12, 2)
+    model.output(x)
+    quantised = model.finish()
+    quantised.serialize(tmp_path / "q.xmodel")
+    for values, status in (
+        ([22, -23, 1, -1], 0), ([23, -22, 2, 0], 0), ([23, -24, 2, 0], 1), ([90, -90, 7, -1], 1),
+    ):  # fmt: skip
+        compiled = compile_graph(Graph.deserialize(tmp_path / "q.xmodel"))
+        place = compiled.get_op("net__conv").get_input_op("bias")
+        address = place.get_output_tensor().get_attr("ddr_addr")
+        (part,) = (
+            part
+            for part in compiled.get_root_subgraph().get_children()
+            if part.has_attr("reg_id_to_parameter_value")
+        )
+        data = part.get_attr("reg_id_to_parameter_value")
+        told = bytearray(data["REG_0"])
+        told[address : address + 4] = np.array(values, np.int8).tobytes()
+        data["REG_0"] = bytes(told)
+        compiled.serialize(tmp_path / "c.xmodel")
+        found = _diff(capsys, tmp_path / "q.xmodel", tmp_path / "c.xmodel")
+        assert found[0] == status and bool(found[1]["weights"]) == bool(status), values
 
 
 def test_a_step_that_is_never_made_makes_no_difference(

@@ -9,7 +9,7 @@ from dpu import cpu_ops, fix_ops
 from dpu.compile import on_cpu
 from dpu.cycles import Bound, bounds
 from dpu.errors import DpuError, contradictions
-from dpu.fingerprint import OWN, array_of, fingerprints_of, foreign
+from dpu.fingerprint import OWN, array_of, dpu_name, fingerprint_of, fingerprints_of, foreign
 from dpu.layers import Layer, fix_point_of, layers_of
 from dpu.operations import operations_of
 from dpu.program import CONSTANTS, INPUTS, graph_outputs
@@ -168,7 +168,7 @@ def _shift(op: Op) -> int | None:
 
 
 def _subgraph(part: Subgraph) -> dict[str, Any]:
-    fingerprint = _value(part, "dpu_fingerprint")
+    fingerprint = fingerprint_of(part)
     sizes, contexts = _value(part, "reg_id_to_size"), _value(part, "reg_id_to_context_type_v2")
     memory = [
         {"register": name, "use": (contexts or {}).get(name), "bytes": size}
@@ -178,6 +178,7 @@ def _subgraph(part: Subgraph) -> dict[str, Any]:
         "name": part.get_name(),
         "device": _value(part, "device"),
         "dpu_name": _value(part, "dpu_name"),
+        "dpu": None if fingerprint is None else dpu_name(fingerprint),
         "fingerprint": None if fingerprint is None else f"{fingerprint:#x}",
         "ops": part.get_op_num(),
         "inputs": [_tensor(tensor) for tensor in part.ordered_input_tensors()],

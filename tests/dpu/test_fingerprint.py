@@ -55,8 +55,14 @@ def test_what_the_files_say(shared_dir: Path, name: str) -> None:
         assert array_of(number) == array_named(wanted)
 
 
-def test_the_name_in_the_file_can_lie(shared_dir: Path) -> None:
-    graph = Graph.deserialize(_path(shared_dir, "googlenet_hash_b1152"))
+def test_the_name_in_the_file_can_lie(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _path(shared_dir, "googlenet_hash_b1152")
+    assert main(["inspect", str(path)]) == 0
+    assert (
+        ", for DPUCZDX8G_ISA0_B1152 (its name in the file, "
+        "'DPUCVDX8G_ISA0_B1152_01000020F6012203', is wrong) 0x1000020f6012203"
+    ) in capsys.readouterr().out
+    graph = Graph.deserialize(path)
     (part,) = (p for p in graph.get_root_subgraph().get_children() if p.has_attr("mc_code"))
     assert part.get_attr("dpu_name").startswith("DPUCVDX8G_ISA0_B1152")
     assert dpu_name(part.get_attr("dpu_fingerprint")) == "DPUCZDX8G_ISA0_B1152"

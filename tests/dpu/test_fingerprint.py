@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpu import vart
@@ -72,6 +72,7 @@ def test_the_arrays_are_as_large_as_their_names() -> None:
     assert [f"B{array.operations}" for array in ARRAYS] == [array.name for array in ARRAYS]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**64 - 1))
 def test_any_number_has_a_name(number: int) -> None:
     name = dpu_name(number)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpu import __main__ as command
@@ -279,6 +279,7 @@ def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
     assert status == 0 and json.loads(out)["misfit"].startswith("compiled for DPUCZDX8G_ISA1_B3136")
 
 
+@settings(deadline=None)
 @given(_networks)
 def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
     """Where the sides of the one are multiples of the other's: B512, B1024, B4096."""

@@ -26,7 +26,7 @@ SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "arithmetic.py", "bounded_file.py", "cpu_ops.py", "errors.py",
-              "image_fitter.py", "input_form.py", "pictures.py", "toml_file.py",
+              "fingerprint.py", "image_fitter.py", "input_form.py", "pictures.py", "toml_file.py",
               "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild"}
 

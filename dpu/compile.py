@@ -469,7 +469,7 @@ class _Compiler:
         return self.model.reshape(f"{sink.tensor}_reshaped", y, op.get_output_tensor().dims)
 
     def _map(self, op: Op) -> Op:
-        """An op's value on the DPU; a vector [1, C] as a map of one pixel, which it may have been."""
+        """An op's value on the DPU; a vector [1, C] as a map of one pixel."""
         x = self._int(op)
         if x.get_output_tensor().ndim == 4:
             return x

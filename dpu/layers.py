@@ -16,6 +16,8 @@ import numpy as np
 
 from dpu import fix_ops
 from dpu.arithmetic import Array
+from dpu.factors import scale_of
+from dpu.fix_ops import ACTIVATIONS
 from dpu.program import CONSTANTS, INPUTS
 from dpu.xir import Graph, Op
 
@@ -46,9 +48,6 @@ MOVING = (
 
 _RESHAPING = ("reshape", "flatten", "squeeze", "identity")
 """Kinds that give the same values in the same order."""
-
-_ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
-"""Op types that join the layer before them, and the DPU's name of what they do."""
 
 _TRANSPARENT = ("upload", "download", "fix2float")
 """Op types that leave the value as it is."""
@@ -321,19 +320,19 @@ class _Gathering:
         Takes it in where it does.
         """
         layer, kind = self.home[source.get_name()], op.get_type()
-        corrects = _corrects_average(op, layer, source)
-        if op.get_input_num() > 1 and not corrects:
+        scales = source is layer.op and scale_of(source) is op
+        if op.get_input_num() > 1 and not scales:
             return False
         if kind in _TRANSPARENT:
             return True
         # What others read as well is a result of its own, and stays visible as one.
         if fix_point_of(layer.output) is not None or source.get_fanout_num() > 1:
             return False
-        if kind in _ACTIVATIONS and layer.nonlinear == "NONE" and layer.kind not in MOVING:
+        if kind in ACTIVATIONS and layer.nonlinear == "NONE" and layer.kind not in MOVING:
             if layer.kind == "input":
                 return False
-            layer.nonlinear = _ACTIVATIONS[kind]
-        elif kind not in ("fix", "float2fix") and not corrects:
+            layer.nonlinear = ACTIVATIONS[kind]
+        elif kind not in ("fix", "float2fix") and not scales:
             return False
         layer.output = op
         return True
@@ -353,17 +352,6 @@ class _Gathering:
         self.layers.append(layer)
 
 
-def _corrects_average(op: Op, layer: Layer, source: Op) -> bool:
-    """Whether it multiplies the average pool `source` by one number.
-
-    AMD's quantiser writes an exact mean and then the factor that makes it the DPU's.
-    """
-    if op.get_type() != "mul" or layer.kind != "avgpool2d" or source is not layer.op:
-        return False
-    others = (s for s in op.get_input_ops_by_name("input") if s is not source)
-    return all(other.get_output_tensor().get_element_num() == 1 for other in others)
-
-
 def _kind(op: Op) -> str:
     kind = op.get_type().removesuffix("-fix")
     if op.get_type() in INPUTS:
@@ -375,4 +363,4 @@ def _kind(op: Op) -> str:
 
 def _nonlinear(op: Op) -> str:
     kind = op.get_type().removesuffix("-fix")
-    return _ACTIVATIONS[kind] if kind in _ACTIVATIONS else fix_ops.nonlinear(op)
+    return ACTIVATIONS[kind] if kind in ACTIVATIONS else fix_ops.nonlinear(op)

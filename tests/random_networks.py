@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from dpu.arithmetic import RELU6_FIX_POINT, sum_is_exact
 from dpu.builder import CompiledModel
+from dpu.limits import FUSED
 from dpu.quantised import QuantisedModel
 from dpu.xir import Graph, Op, Tensor
 
@@ -37,17 +39,30 @@ def _conv(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> O
     weights = int8(draw, outputs, kernel_h, kernel_w, channels)
     bias = int8(draw, channels if kind == "depthwise_conv2d" else outputs)
     acc = _point(x) + (weights_point := draw(st.integers(-2, 9)))
+    point = acc - draw(st.integers(0, 16))
+    nonlinear = draw(st.sampled_from(["NONE", "RELU", "RELU6", "LEAKYRELU"]))
+    if isinstance(model, Twins):
+        nonlinear, point = _fused(kind.replace("_", "-"), nonlinear, point, acc)
     pad = [draw(st.integers(0, kernel_w - 1)), 0, draw(st.integers(0, kernel_h - 1)), 0]
     pad[1], pad[3] = draw(st.integers(0, kernel_w - 1)), draw(st.integers(0, kernel_h - 1))
     result: Op = getattr(model, kind)(
         name, x, weights, weights_point,
         bias if draw(st.booleans()) else None,
-        acc - draw(st.integers(0, 16)), acc - draw(st.integers(0, 16)),
+        acc - draw(st.integers(0, 16)), point,
         stride=(draw(st.integers(1, 2)), draw(st.integers(1, 2))),
         pad=pad,
-        nonlinear=draw(st.sampled_from(["NONE", "RELU", "RELU6", "LEAKYRELU"])),
+        nonlinear=nonlinear,
     )  # fmt: skip
     return result
+
+
+def _fused(kind: str, nonlinear: str, point: int, acc: int) -> tuple[str, int]:
+    """An activation and an output's fix point that mean the same to AMD's quantiser and the DPU."""
+    if nonlinear not in FUSED[kind]:
+        return "NONE", point
+    if nonlinear == "RELU6" and 0 <= acc - RELU6_FIX_POINT <= 16:
+        return nonlinear, RELU6_FIX_POINT
+    return "RELU" if nonlinear == "RELU6" else nonlinear, point
 
 
 def _pool(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> Op:
@@ -67,6 +82,8 @@ def _join(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> O
         return model.concat(name, [x, other])
     point = _point(x) + draw(st.integers(-3, 3))
     if kind == "add":
+        if isinstance(model, Twins) and not sum_is_exact([_point(x), _point(other)], point):
+            point = min(_point(x), _point(other))
         shape = draw(st.sampled_from(["NONE", "RELU"]))
         return model.add(name, [x, other], point, shape)
     return model.multiply(name, [x, other], point)

@@ -171,6 +171,77 @@ def test_beyond_the_dpus_limits_the_cpu_computes(graph: Graph, reason: str) -> N
         np.testing.assert_array_equal(load_engine(compiled, engine).run(real), wanted)
 
 
+def _layer(kind: str, **options: Any) -> Graph:
+    """A layer of a kind between two convolutions, 20x20x3."""
+    model = QuantisedModel("one")
+    matrix = np.array([[3, 1, -2], [4, 0, 1], [-1, 5, 2]], np.int8).reshape(3, 1, 1, 3)
+    x = model.input("image", (1, 20, 20, 3), 5)
+    x = model.conv2d("first", x, matrix, 2, None, 0, 4)
+    if kind == "depthwise_conv2d":
+        size = options.pop("size")
+        weights = np.random.default_rng(2).integers(-3, 4, (1, size, size, 3), dtype=np.int8)
+        x = model.depthwise_conv2d("layer", x, weights, 4, None, 0, 4, **options)
+    elif kind == "conv2d":
+        x = model.conv2d("layer", x, matrix, 2, None, 0, 4, **options)
+    elif kind == "add":
+        x = model.add("layer", [x, x], 4, **options)
+    else:
+        x = getattr(model, kind)("layer", x, **options)
+    model.output(model.conv2d("last", x, matrix, 2, None, 0, 6))
+    return model.finish()
+
+
+LEGAL: list[tuple[str, dict[str, Any]]] = [
+    ("depthwise_conv2d", {"size": 20}),
+    ("depthwise_conv2d", {"size": 3, "stride": (9, 9), "nonlinear": "RELU"}),
+    ("avg_pool", {"kernel": (3, 3), "stride": (2, 2), "fix_point": 4, "pad": (1, 1, 1, 1)}),
+    ("avg_pool", {"kernel": (18, 3), "stride": (2, 2), "fix_point": 4, "pad": (15, 17, 0, 0)}),
+    ("max_pool", {"kernel": (3, 3), "stride": (2, 2), "ceil": True}),
+    ("conv2d", {"nonlinear": "LEAKYRELU"}),
+    ("conv2d", {"nonlinear": "RELU6"}),
+    ("add", {"nonlinear": "RELU"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), LEGAL, ids=str)
+def test_what_the_zcu104s_target_takes_is_compiled(kind: str, options: dict[str, Any]) -> None:
+    """By the target's description (AMD's target_factory); the values are the quantised file's."""
+    graph = _layer(kind, **dict(options))
+    compiled = compile_graph(graph)
+    assert on_cpu(graph) == {}
+    assert [device for device, _ in _stretches(compiled)] == ["CPU", "DPU", "USER"]
+    _assert_alike(graph, compiled)
+
+
+ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
+    ("add", {"nonlinear": "RELU6"}, "the DPU does not fuse this relu6 with add"),
+    ("add", {"nonlinear": "LEAKYRELU"}, "the DPU does not fuse this leaky-relu with add"),
+    ("depthwise_conv2d", {"size": 3, "nonlinear": "LEAKYRELU"},
+     "the DPU does not fuse this leaky-relu with depthwise-conv2d"),
+    ("max_pool", {"kernel": (20, 3), "stride": (1, 1), "pad": (16, 0, 0, 0)},
+     "padding [16, 0, 0, 0], the DPU has up to [15, 255, 15, 255]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options", "reason"), ILLEGAL)
+def test_what_it_does_not_take_stays_on_the_cpu(
+    kind: str, options: dict[str, Any], reason: str
+) -> None:
+    graph = _layer(kind, **dict(options))
+    assert on_cpu(graph)["one__layer"] == reason
+    _assert_alike(graph, compile_graph(graph))
+
+
+def _assert_alike(graph: Graph, compiled: Graph) -> None:
+    images = np.random.default_rng(3).integers(-128, 128, (4, 20, 20, 3), np.int8)
+    real = images.astype(np.float32) / 32
+    wanted = load_engine(graph, "reference").run(real)
+    assert len(np.unique(wanted)) > 4
+    for each in (graph, compiled):
+        for engine in ("fast", "reference"):
+            np.testing.assert_array_equal(load_engine(each, engine).run(real), wanted)
+
+
 def test_a_value_that_only_concats_read_is_rounded_by_them() -> None:
     """As AMD's exporter leaves it (PointPillars), also through the file."""
     model = QuantisedModel("cat")

@@ -16,6 +16,7 @@ import numpy as np
 from dpu.arithmetic import Array, Inputs
 from dpu.errors import unknown_op
 
+
 def _sigmoid(x: Array) -> Array:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))  # cannot overflow
 

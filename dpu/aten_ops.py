@@ -54,7 +54,7 @@ def mean(op: Any, inputs: Inputs) -> Array:
 
 
 def norm_axes(op: Any) -> tuple[tuple[int, ...], bool]:
-    """The axes of an nndct_normalize, from its attributes dim and keepdim, and whether they stay."""
+    """The axes of an nndct_normalize and whether they stay, from its attributes dim and keepdim."""
     attrs, rank = op.get_attrs(), len(op.get_input_tensor("input", 0).dims)
     dim = attrs.get("dim")
     listed = dim if isinstance(dim, (list, tuple)) else [] if dim is None else [dim]

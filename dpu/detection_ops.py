@@ -13,7 +13,6 @@ import numpy as np
 from dpu.arithmetic import Array, Inputs
 from dpu.errors import UnsupportedError
 
-
 MAX_BOXES = 1 << 12
 """Most boxes at a pixel; SSD has six."""
 

@@ -34,6 +34,10 @@ MOVING = (
     "identity",
     "pad",
     "upsample",
+    "downsample",
+    "tile",
+    "gstiling",
+    "pixel-shuffle",
     "strided_slice",
 )
 """Kinds whose output holds values of their inputs and nothing new."""
@@ -145,9 +149,9 @@ class Layer:
 
     @property
     def stride(self) -> list[int]:
-        """[width, height] of the window's steps."""
+        """[width, height] of the window's steps; a tiling's one number is none."""
         given = self.op.get_attr("stride") if self.op.has_attr("stride") else None
-        return list(given or [1, 1])
+        return list(given or [1, 1]) if not isinstance(given, int) else [1, 1]
 
     @property
     def macs(self) -> int:

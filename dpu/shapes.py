@@ -49,7 +49,7 @@ def infer_dims(op: Op) -> list[int]:
     if not op.get_input_num():
         raise UnsupportedError(f"op {op.get_name()!r} ({kind}) has no input")
     dims = op.get_input_tensors("input")[0].dims if op.get_input_num("input") else []
-    if kind in _CONVOLUTIONS or kind in _POOLS:
+    if kind in CONVOLUTIONS or kind in _POOLS:
         return _window_dims(op, kind, dims)
     if kind in _OTHERS:
         return list(_OTHERS[kind](op, dims))
@@ -65,7 +65,7 @@ def infer_dims(op: Op) -> list[int]:
 
 
 _POOLS = ("maxpool2d", "avgpool2d", "pool")
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     "conv2d",
     "depthwise-conv2d",
     "transposed-conv2d",
@@ -77,7 +77,7 @@ def _window_dims(op: Op, kind: str, dims: list[int]) -> list[int]:
     place = transposed_window_of if kind.startswith("transposed") else window_of
     window = place(op.get_attrs(), dims[1], dims[2])
     channels = dims[3]
-    if kind in _CONVOLUTIONS:
+    if kind in CONVOLUTIONS:
         channels = _channels(op, kind, window, dims[3])
     return [dims[0], window.out_h, window.out_w, channels]
 

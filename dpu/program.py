@@ -71,10 +71,7 @@ class Program:
     def _call(self, op: Op, arguments: dict[str, list[Array]]) -> Array:
         kind = op.get_type()
         try:
-            if kind in fix_ops.OPS and kind not in self.plugins:
-                result = fix_ops.OPS[kind](op, arguments)
-            else:
-                result = cpu_ops.run_op(op, arguments, self.plugins)
+            result = cpu_ops.run_op(op, arguments, self.plugins)
         except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
             what = f"op {op.get_name()!r} ({kind}) cannot be computed"
             raise XmodelError(f"{what}: {type(error).__name__}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -413,12 +414,28 @@ def test_the_axes_of_a_mean_are_told_from_the_shapes(shape: list[int], axes: tup
     np.testing.assert_allclose(y, x.mean(axes, keepdims=len(shape) == 4), rtol=1e-5, atol=1e-6)
 
 
-def test_a_mean_whose_shapes_do_not_say_the_axis_wants_a_plugin() -> None:
+def test_a_mean_whose_shapes_do_not_say_the_axis_wants_a_plugin(tmp_path: Path) -> None:
     graph, x = _plain_graph("aten::mean", {"shape": [1, 4, 3]}, [[1, 4, 4, 3]]), _float(2, 4, 4, 3)
     with pytest.raises(UnknownOpError, match=r"'aten::mean'.*function op_aten_mean"):
         load_engine(graph)
-    plugins = {"aten_mean": lambda inputs, attrs: inputs["input"][0].mean(1)}
+    file = tmp_path / "ops.py"
+    file.write_text("def op_aten_mean(inputs, attrs):\n    return inputs['input'][0].mean(1)\n")
+    plugins = cpu_ops.load_plugins(file)
     np.testing.assert_array_equal(load_engine(graph, "fast", plugins).run(x), x.mean(1))
+
+
+@pytest.mark.parametrize("kind", ["aten::erfinv", "my-op", "Mylayer", "torchvision::nms"])
+def test_an_op_that_nobody_knows_names_the_function_to_write(kind: str, tmp_path: Path) -> None:
+    graph, x = _plain_graph(kind, {"shape": [1, 4]}, [[1, 4]]), _float(1, 4)
+    words = rf"'y' has the type '{kind}'.*function (op_\w+)"
+    with pytest.raises(UnknownOpError, match=words) as told:
+        load_engine(graph)
+    function = str(told.value).split()[-1]
+    file = tmp_path / "ops.py"
+    file.write_text(f"def {function}(inputs, attrs):\n    return -inputs['input'][0]\n")
+    for engine in ("fast", "reference"):
+        model = load_engine(graph, engine, cpu_ops.load_plugins(file))
+        np.testing.assert_array_equal(model.trace(x)["y"], -x)
 
 
 def test_norms() -> None:

@@ -24,6 +24,8 @@ import numpy as np
 from board.profile import describe_target
 from board.provider import Provider, find_provider
 from board.xmodel_file import problem_of
+from dpu.errors import DpuError
+from dpu.fingerprint import fingerprint_of, refuse_foreign
 
 # Operators that only move or convert values: looked through when asking what a model ends in.
 _TRANSPARENT = {"download", "fix2float", "float2fix", "fix", "reshape-fix", "reshape", "flatten"}
@@ -164,6 +166,10 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
             f"{path}: not compiled for a DPU; "
             f"compile it first: python -m host compile {path.name} --target zcu104"
         )
+    try:
+        refuse_foreign(graph)
+    except DpuError as error:
+        raise ModelError(f"{path}: {error}") from error
     if not provider.is_emulation and _is_for_emulator(dpu_parts):
         raise ModelError(
             f"{path}: compiled for the emulation ({EMULATOR_DPU_NAME}), without instructions for "
@@ -183,7 +189,7 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
         output=_tensor_info(tails[0].get_output_tensor()),
         last_op=_last_computing_op(tails[0]),
         dpu_name=str(_attr(first, "dpu_name") or "DPU"),
-        fingerprint=_attr(first, "dpu_fingerprint"),
+        fingerprint=fingerprint_of(first),
         provider=provider.text,
         _vart=provider.vart,
         _graph=graph,

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dpu.fingerprint import describe
 from dpu.toml_file import TomlError, read_toml
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -200,8 +201,9 @@ def _overlay(table: dict[str, Any]) -> OverlayProfile:
 def describe_target(dpu_name: str, fingerprint: int | None) -> str:
     """Return for a reader what a model was compiled for: "ZCU104, Vitis AI 2.x".
 
-    A DPU without fingerprint, such as the emulator, is told by its name; an unknown one by
-    its number. Boards with equal DPUs share a fingerprint: the usual board's name is then told.
+    A DPU without fingerprint, such as the emulator, goes by the name in the file; one of no board
+    by what its fingerprint says. Boards with equal DPUs share a fingerprint: the usual board's name
+    is then given.
     """
     if fingerprint is None:
         return dpu_name
@@ -209,4 +211,4 @@ def describe_target(dpu_name: str, fingerprint: int | None) -> str:
         profile = load_profile(board)
         if fingerprint in profile.fingerprints:
             return f"{profile.name}, {profile.fingerprints[fingerprint]}"
-    return f"an unknown DPU with fingerprint {fingerprint:#x}"
+    return describe(fingerprint)

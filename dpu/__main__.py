@@ -17,11 +17,11 @@ import numpy as np
 
 from dpu import cpu_ops, diff, draw
 from dpu.arithmetic import Array
-from dpu.describe import describe_graph
+from dpu.describe import UNSORTED, describe_graph
 from dpu.engine import ENGINES, Model, load_engine
 from dpu.errors import DpuError, contradictions
 from dpu.input_form import COLOURS, InputForm
-from dpu.listing import lines
+from dpu.listing import clipped, lines, printable
 from dpu.page import page
 from dpu.samples import Samples, image_form, load_arrays, split_name
 from dpu.xir import Graph
@@ -104,6 +104,8 @@ def _run(options: argparse.Namespace) -> int:
     plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
     began = time.perf_counter()
     model = load_engine(options.xmodel, options.engine, plugins)
+    if not model.graph.is_sorted:
+        print(f"dpu: {options.xmodel}: {UNSORTED}", file=sys.stderr)
     loaded = time.perf_counter()
     inputs = load_arrays(model.program, options.input)
     targets = _targets(model, options.output)
@@ -120,12 +122,16 @@ def _run(options: argparse.Namespace) -> int:
         "load_seconds": round(loaded - began, 4),
         "run_seconds": round(seconds, 4),
         "outputs": {str(path): list(results[name].shape) for name, path in targets.items()},
+        "left_out": [name for name in results if name not in targets],
     }
     if options.json:
         print(json.dumps(figures, indent=2))
     else:
         written = ", ".join(f"{path} {shape}" for path, shape in figures["outputs"].items())
         print(f"{batch} in {seconds:.3f} s with the {options.engine} engine: {written}")
+        if figures["left_out"]:
+            names = printable(", ".join(map(clipped, figures["left_out"])))
+            print(f"left out: {names}; each takes an --output NAME=OUT.npy")
     return DONE
 
 
@@ -189,12 +195,10 @@ def _write(path: Path, content: bytes | memoryview) -> bool:
 def _predict(options: argparse.Namespace) -> int:
     from dpu import prediction
     from dpu.energy import board_watts
-    from dpu.latency import predict
 
-    found = predict(prediction.operations_from(options.model), options.board)
-    facts = prediction.prediction_facts(
-        options.model, found, board_watts(options.board), options.threads
-    )
+    found = prediction.prediction_of(options.model, options.board)
+    watts = board_watts(options.board)
+    facts = prediction.prediction_facts(options.model, found, watts, options.threads)
     print(json.dumps(facts, indent=2) if options.json else
           "\n".join(prediction.prediction_lines(facts)))  # fmt: skip
     return DONE

@@ -8,7 +8,7 @@ compiler made for the ZCU104.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -23,6 +23,9 @@ Inputs: TypeAlias = "dict[str, list[Array]]"
 """The arrays that an op reads, by argument name."""
 
 INT8_MIN, INT8_MAX = -128, 127
+
+FARTHEST_FIX_POINT = 64
+"""Fix points beyond this, up or down, are refused: no int64 takes their shifts."""
 
 LEAKY_NUMERATOR, LEAKY_SHIFT = 26, 8
 """Leaky ReLU multiplies negative values by 26/256 (vai_q_pytorch, LeakyReLU)."""
@@ -114,18 +117,50 @@ _POOL_RECIPROCALS = {
     (3, 3): (7, 6),
     (5, 5): (10, 8),
     (6, 6): (7, 8),
-    (3, 6): (7, 8),
-    (6, 3): (7, 8),
+    (3, 6): (14, 8),
+    (6, 3): (14, 8),
     (7, 7): (21, 10),
     (14, 14): (21, 12),
 }
+
+
+RELU6_HIGHEST = 96
+"""Where a DPU's convolution clips for RELU6, whatever the fix point of its output: 6 at fix point
+4. Source: the DPU's own instruction (AMD's simulator, vart sim-runner)."""
+
+RELU6_FIX_POINT = 4
+"""The fix point at which the DPU's RELU6 clips at 6."""
+
+
+def relu6_highest(fix_point: int) -> int:
+    """6 as an integer of the fix point, rounded half up; it may be above 127."""
+    return math.floor(6 * 2.0**fix_point + 0.5)
+
+
+GUARD_BITS = 2
+"""Bits below the coarsest input's that a DPU's sum keeps of each input (AMD's simulator)."""
+
+MAX_ALIGNMENT = 15
+"""Largest shift that aligns an input of a DPU's sum, and that follows the sum."""
+
+
+def sum_is_exact(points: Sequence[int], out_fix_point: int) -> bool:
+    """Whether the DPU's sum of inputs of these fix points equals a sum that is rounded once.
+
+    The DPU floors each input to `GUARD_BITS` below the coarsest one. The result differs where two
+    inputs lose bits, or one does and the output keeps the guard bits.
+    """
+    coarsest = min(points)
+    losing = sum(point > coarsest + GUARD_BITS for point in points)
+    return losing == 0 or (losing == 1 and out_fix_point < coarsest + GUARD_BITS)
 
 
 @cache
 def pool_reciprocal(kernel_width: int, kernel_height: int) -> tuple[int, int]:
     """Numerator m and shift n of the average pool's factor ``m / 2**n``, nearly 1/area.
 
-    Some window sizes have their own numbers; for the others
+    Some window sizes have their own numbers (AMD's factor for 3x6 is
+    36 * 7/256 of the mean of 18 values, 14/256 of their sum); for the others
     ``m = round(2**n / area)`` with the n in [0, ceil(log2(128 * area))) whose
     error ``|m / 2**n - 1 / area|`` is smallest, the first such n
     (vai_q_pytorch, DPUAvgPool).

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dpu import fix_ops
-from dpu.arithmetic import MAX_SHIFT, Array, least_bias_shift
+from dpu.arithmetic import MAX_SHIFT, SIXTH_SHIFT, Array, least_bias_shift
 from dpu.errors import DpuError
 from dpu.program import CONSTANTS
 from dpu.xir import Graph, Op, Subgraph
@@ -97,7 +97,7 @@ class CompiledModel:
         Raises
         ------
         DpuError
-            A shift is one that the DPU does not have.
+            A shift is one that the DPU does not have, or the bias does not survive it.
         """
         acc = fix_ops.fix_point(x) + weights_fix_point
         self._check_shift(name, "output", acc - fix_point, 0)
@@ -105,6 +105,9 @@ class CompiledModel:
         inputs = {"weights": [self._constant(names[0], weights, weights_fix_point)]}
         if bias is not None:
             self._check_shift(name, "bias", acc - bias_fix_point, least_bias_shift(acc - fix_point))
+            bias = shifted_bias(bias, bias_fix_point - acc)
+            if bias is None:
+                raise DpuError(f"{name!r}: the bias has bits that the DPU would drop")
             inputs["bias"] = [self._constant(names[1], bias, bias_fix_point)]
         attrs = {
             "kernel": [int(weights.shape[2]), int(weights.shape[1])],
@@ -151,6 +154,12 @@ class CompiledModel:
         attrs = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad), "type": "AVG"}
         return self._add(name, "pool-fix", attrs, [x], fix_point)
 
+    def hard_sigmoid(self, name: str, x: Op, fix_point: int) -> Op:
+        """The DPU's hard sigmoid, with the attributes that AMD's compiler gives it."""
+        point = fix_ops.fix_point(x)
+        attrs = {"hsigmoid_in": point, "shift_hsigmoid": SIXTH_SHIFT + point - fix_point}
+        return self._add(name, "hard-sigmoid-fix", attrs, [x], fix_point)
+
     def concat(self, name: str, inputs: Sequence[Op], axis: int = 3) -> Op:
         """Channels one after the other; all inputs must have one fix point."""
         points = {fix_ops.fix_point(op) for op in inputs}
@@ -164,9 +173,10 @@ class CompiledModel:
         return self._add(name, "eltwise-fix", attrs, inputs, fix_point)
 
     def multiply(self, name: str, inputs: Sequence[Op], fix_point: int) -> Op:
-        """Product of the inputs."""
+        """Product of the inputs; a map may meet one factor for each channel."""
         attrs = {"type": "MUL", "nonlinear": "NONE"}
-        return self._add(name, "eltwise-fix", attrs, inputs, fix_point)
+        same = len({tuple(op.get_output_tensor().dims) for op in inputs}) == 1
+        return self._add(name, "eltwise-fix" if same else "depthwise-fix", attrs, inputs, fix_point)
 
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
         """The same values in another shape."""
@@ -259,6 +269,19 @@ class CompiledModel:
     def _check_shift(name: str, what: str, shift: int, least: int) -> None:
         if not least <= shift <= MAX_SHIFT:
             raise DpuError(f"{name!r}: the {what} shift {shift} is not in {least}..{MAX_SHIFT}")
+
+
+def shifted_bias(bias: Array, finer: int) -> Array | None:
+    """The bytes of a bias that is `finer` bits finer than the accumulator; None where they round.
+
+    One bit is the DPU's own (`fix_ops.doubled_bias`). Finer bits AMD's compiler shifts out of the
+    bytes, and leaves the fix point as it was (measured on its files). How it rounds them is not
+    known: no file was found in both forms.
+    """
+    lost = max(0, finer - 1)
+    if np.any(bias.astype(np.int64) & ((1 << lost) - 1)):
+        return None
+    return bias >> lost
 
 
 def partition(graph: Graph) -> list[tuple[str, list[Op]]]:

@@ -15,20 +15,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dpu import cpu_ops, fix_ops
-from dpu.arithmetic import MAX_SHIFT, Array, is_leaky_slope, least_bias_shift
-from dpu.builder import QUANTISED, CompiledModel, constant_ops
+from dpu.arithmetic import (
+    INT8_MAX,
+    MAX_ALIGNMENT,
+    MAX_SHIFT,
+    RELU6_FIX_POINT,
+    RELU6_HIGHEST,
+    Array,
+    is_leaky_slope,
+    least_bias_shift,
+    sum_is_exact,
+)
+from dpu.builder import QUANTISED, CompiledModel, constant_ops, shifted_bias
 from dpu.errors import UnsupportedError, contradictions
-from dpu.limits import MAX_POOL, window_limit
-from dpu.program import CONSTANTS, graph_outputs, rounded_constant
+from dpu.factors import needs_factor, scale_of
+from dpu.limits import FUSED, MAX_OPERANDS, MAX_POOL, padding, window_limit
+from dpu.program import CONSTANTS, INPUTS, graph_outputs, rounded_constant
 from dpu.xir import Graph, Op
 
-_ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
-_CONVOLUTIONS = ("conv2d", "depthwise-conv2d", "transposed-conv2d")
+_CONVOLUTIONS = (
+    "conv2d",
+    "depthwise-conv2d",
+    "transposed-conv2d",
+    "transposed-depthwise-conv2d",
+)
 _JOINS = ("add", "mul")
+_SCALED = ("avgpool2d", "hard-sigmoid")
+"""Ops that the DPU has with a factor of its own, given by a `mul` behind them (dpu/factors.py)."""
 _MOVES = ("reshape", "flatten", "squeeze", "upsample", "reduction_max")
 """Ops that keep the integers they pick; on the CPU also transpose does."""
 _POOLS = ("maxpool2d", "avgpool2d")
@@ -60,15 +78,31 @@ def on_cpu(graph: Graph) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Sink:
-    """Where an op's result is rounded: to which fix point, after which activation."""
+    """Where an op's result is rounded: to which fix point, after which fused op.
+
+    That is an activation, or the `mul` that gives the op the DPU's factor.
+    """
 
     fix_point: int
     tensor: str  # the name of the rounded tensor
-    activation: Op | None = None
+    fused: Op | None = None
 
     @property
     def nonlinear(self) -> str:
-        return _ACTIVATIONS[self.activation.get_type()] if self.activation else "NONE"
+        """The activation's name in compiled files.
+
+        Raises
+        ------
+        _Refusal
+            A ReLU6 that the DPU clips elsewhere than the file says.
+        """
+        kind = fix_ops.ACTIVATIONS.get(self.fused.get_type(), "NONE") if self.fused else "NONE"
+        if kind != "RELU6" or self.fix_point == RELU6_FIX_POINT:
+            return kind
+        if self.fix_point > RELU6_FIX_POINT:
+            return "RELU"  # int8 ends below 6 there
+        highest = RELU6_HIGHEST * 2.0**-self.fix_point
+        raise _Refusal(f"a ReLU6 at fix point {self.fix_point}, which the DPU clips at {highest:g}")
 
 
 class _Refusal(Exception):
@@ -107,10 +141,19 @@ class _Compiler:
     def compile(self) -> Graph:
         """The whole compiled graph."""
         self.place()
-        names = [self._float(op).get_name() for op in self.outputs]
+        outputs = [self._float(op) for op in self.outputs]
+        self._drop_unread(outputs)
+        names = [op.get_name() for op in outputs]
         compiled = self.model.finish()
         compiled.set_attr("return_ops", names, "string_vec_value")
         return compiled
+
+    def _drop_unread(self, outputs: list[Op]) -> None:
+        """Remove ops that no output needs, such as a reshape before a dense layer."""
+        graph = self.model.graph
+        for op in reversed(graph.toposort()):
+            if not op.get_fanout_num() and op not in outputs and op.get_type() not in INPUTS:
+                graph.remove_op(op)
 
     # -- one op ---------------------------------------------------------------------------
 
@@ -180,18 +223,18 @@ class _Compiler:
             raise _Refusal(f"the DPU has no {kind}")
         sink = self._sink(op)
         if sink is None:
-            raise _Refusal("its result is not rounded by a fix")
+            raise _Refusal(self._why_no_sink(op))
         limit = window_limit(op)
         if limit:
             raise _Refusal(limit)
-        if op.get_input_num("input") != len(self._values(op)):
+        if op.get_input_num("input") != len(self._values(op)) and op.get_type() != "matmul":
             raise _Refusal("an operand is a constant")
         for source in self._values(op):
             if self._grid(source) is None:
                 raise _Refusal(f"its input {source.get_name()!r} is not rounded by a fix")
         made = emit(self, op, sink)
         self._rename(made, sink.tensor)
-        ends = [op, *([sink.activation] if sink.activation else [])]
+        ends = [op, *([sink.fused] if sink.fused else [])]
         self.ints |= {end.get_name(): made for end in ends}
         for reader in ends[-1].get_fanout_ops():
             if _rounds_to(reader, sink.fix_point):
@@ -208,28 +251,47 @@ class _Compiler:
         return self._sinks[op.get_name()]
 
     def _find_sink(self, op: Op) -> _Sink | None:
-        readers, activation = op.get_fanout_ops(), None
-        takes = op.get_type() in _CONVOLUTIONS or op.get_type() == "add"
-        if takes and len(readers) == 1 and _fuses(readers[0]) and op not in self.outputs:
-            activation = readers[0]
-            readers = activation.get_fanout_ops()
-        last = activation or op
+        readers, fused = op.get_fanout_ops(), self._fused(op)
+        if fused is not None:
+            readers = fused.get_fanout_ops()
+        elif op.get_type() in _SCALED and needs_factor(op):
+            return None
+        last = fused or op
         readers = [] if last in self.outputs else readers  # it leaves before any of them rounds
         fixes = [reader for reader in readers if _is_dpu_fix(reader)]
         points = {int(fix.get_attr("fix_point")) for fix in fixes}
         if fixes and len(fixes) == len(readers) and len(points) == 1:
-            return _Sink(points.pop(), fixes[0].get_name(), activation)
+            return _Sink(points.pop(), fixes[0].get_name(), fused)
         if readers and all(reader.get_type() == "concat" for reader in readers):
             sinks = [self._sink(reader) for reader in readers]
             points = {sink.fix_point for sink in sinks if sink is not None}
             if len(points) == 1 and None not in sinks:
-                return _Sink(points.pop(), f"{last.get_name()}_inserted_fix_0", activation)
-        if op.get_type() in (*_MOVES, "maxpool2d", "concat") and not activation:
+                return _Sink(points.pop(), f"{last.get_name()}_inserted_fix_0", fused)
+        if op.get_type() in (*_MOVES, "maxpool2d", "concat") and not fused:
             grids = {self._grid(source) for source in self._values(op)}
             point = grids.pop()
             if not grids and point is not None:
                 return _Sink(point, op.get_name())
         return None
+
+    def _fused(self, op: Op) -> Op | None:
+        """What the DPU computes together with an op: its activation, or the factor behind it."""
+        if op in self.outputs:
+            return None
+        if op.get_type() in _SCALED:
+            return scale_of(op)
+        readers = op.get_fanout_ops()
+        kind = fix_ops.ACTIVATIONS.get(readers[0].get_type()) if len(readers) == 1 else None
+        fits = kind in FUSED.get(op.get_type(), ()) and _has_dpu_slope(readers[0])
+        return readers[0] if fits else None
+
+    def _why_no_sink(self, op: Op) -> str:
+        readers = [reader.get_type() for reader in op.get_fanout_ops()]
+        if len(readers) == 1 and readers[0] in fix_ops.ACTIVATIONS and op.get_type() in FUSED:
+            return f"the DPU does not fuse this {readers[0]} with {op.get_type()}"
+        if op.get_type() in _SCALED:
+            return f"the DPU's {op.get_type()} has a factor that the file does not have"
+        return "its result is not rounded by a fix"
 
     def _grid(self, op: Op) -> int | None:
         """The fix point of an op's value, where it is a multiple of 2^-fix_point within int8."""
@@ -297,53 +359,59 @@ class _Compiler:
     # -- emitters ---------------------------------------------------------------------------
 
     def _convolution(self, op: Op, sink: _Sink) -> Op:
-        weights, weights_point = self._integers(op, "weights")
-        bias: Array | None = None
-        bias_point = 0
-        if op.get_input_num("bias"):
-            bias, bias_point = self._integers(op, "bias")
-        source = op.get_input_op("input")
-        accumulator = (self._grid(source) or 0) + weights_point
-        shift = accumulator - sink.fix_point
-        least = least_bias_shift(shift)
-        if not 0 <= shift <= MAX_SHIFT:
-            raise _Refusal(f"output shift {shift}, the DPU has 0 to {MAX_SHIFT}")
-        if bias is not None and not least <= accumulator - bias_point <= MAX_SHIFT:
-            text = f"bias shift {accumulator - bias_point}, the DPU has {least} to {MAX_SHIFT}"
-            raise _Refusal(text)
-        if bias is not None and np.any(np.int64(bias) % (1 << max(0, bias_point - accumulator))):
-            raise _Refusal(f"bias shift {accumulator - bias_point}, which would round the bias")
-        return self.model.conv2d(
-            op.get_name(), self._int(source), weights, weights_point, bias, bias_point,
-            sink.fix_point, stride=op.get_attr("stride"), pad=_pad(op),
-            dilation=cpu_ops.attr(op, "dilation", [1, 1]), nonlinear=sink.nonlinear,
-            kind=f"{op.get_type()}-fix", names=self._parameter_names(op),
+        return self._convolve(
+            op, sink, op.get_name(), [op.get_input_op("input"), op.get_input_op("weights")],
+            self._integers(op.get_input_op("weights"), "weights"),
+            stride=op.get_attr("stride"), pad=padding(op),
+            dilation=cpu_ops.attr(op, "dilation", [1, 1]), kind=f"{op.get_type()}-fix",
         )  # fmt: skip
 
-    def _integers(self, op: Op, arg: str) -> tuple[Array, int]:
+    def _convolve(
+        self, op: Op, sink: _Sink, name: str, operands: list[Op], weights: tuple[Array, int],
+        **window: Any,
+    ) -> Op:  # fmt: skip
+        """A convolution of the map `operands[0]` by the integers of the constant `operands[1]`."""
+        accumulator = (self._grid(operands[0]) or 0) + weights[1]
+        shift, nonlinear = accumulator - sink.fix_point, sink.nonlinear
+        if not 0 <= shift <= MAX_SHIFT:
+            raise _Refusal(f"output shift {shift}, the DPU has 0 to {MAX_SHIFT}")
+        bias: tuple[Array | None, int] = (None, 0)
+        names = [_constant_name(operands[1])]
+        if op.get_input_num("bias"):
+            bias = self._bias(op.get_input_op("bias"), accumulator, least_bias_shift(shift))
+            names.append(_constant_name(op.get_input_op("bias")))
+        return self.model.conv2d(
+            name, self._map(operands[0]), *weights, *bias, sink.fix_point,
+            nonlinear=nonlinear, names=(names[0], names[-1]), **window,
+        )  # fmt: skip
+
+    def _bias(self, fix: Op, accumulator: int, least: int) -> tuple[Array, int]:
+        """A bias's integers and fix point, where the DPU takes them beside this accumulator."""
+        bias, point = self._integers(fix, "bias")
+        if not least <= accumulator - point <= MAX_SHIFT:
+            raise _Refusal(f"bias shift {accumulator - point}, the DPU has {least} to {MAX_SHIFT}")
+        if shifted_bias(bias, point - accumulator) is None:
+            raise _Refusal(f"bias shift {accumulator - point}, which would round the bias")
+        return bias, point
+
+    def _integers(self, fix: Op, what: str) -> tuple[Array, int]:
         """A parameter's int8 values and its fix point."""
-        fix = op.get_input_op(arg)
         if not _is_int8_fix(fix) or fix.get_input_op("input").get_type() not in CONSTANTS:
-            raise _Refusal(f"its {arg} are not a rounded constant")
+            raise _Refusal(f"its {what} are not a rounded constant")
         return rounded_constant(self.graph, fix)
 
-    def _parameter_names(self, op: Op) -> tuple[str, str]:
-        """As AMD's compiler names them: the constant's name with _new behind."""
-        args = [a for a in ("weights", "bias") if op.get_input_num(a)]
-        names = [f"{op.get_input_op(a).get_input_op('input').get_name()}_new" for a in args]
-        return names[0], names[-1]
-
     def _pool(self, op: Op, sink: _Sink) -> Op:
-        source = self._int(op.get_input_op("input"))
-        kernel, stride, pad = op.get_attr("kernel"), op.get_attr("stride"), _pad(op)
+        source = op.get_input_op("input")
+        kernel, stride, pad = op.get_attr("kernel"), op.get_attr("stride"), padding(op)
         if cpu_ops.attr(op, "global", False):
             _, height, width, _ = op.get_input_tensor("input").dims
             kernel, stride, pad = [width, height], [1, 1], [0, 0, 0, 0]
         if op.get_type() == "maxpool2d":
-            if fix_ops.fix_point(source) != sink.fix_point:
+            if self._grid(source) != sink.fix_point:
                 raise _Refusal("a max pool that changes the fix point")
-            return self.model.max_pool(op.get_name(), source, kernel, stride, pad)
-        return self.model.avg_pool(op.get_name(), source, kernel, stride, sink.fix_point, pad)
+            return self.model.max_pool(op.get_name(), self._int(source), kernel, stride, pad)
+        x = self._int(source)
+        return self.model.avg_pool(op.get_name(), x, kernel, stride, sink.fix_point, pad)
 
     def _concat(self, op: Op, sink: _Sink) -> Op:
         sources = []
@@ -356,24 +424,73 @@ class _Compiler:
         return self.model.concat(op.get_name(), sources, int(op.get_attr("axis")))
 
     def _join(self, op: Op, sink: _Sink) -> Op:
-        dims = {tuple(tensor.dims) for tensor in op.get_input_tensors("input")}
-        if len(dims) != 1:
+        dims = [tensor.dims for tensor in op.get_input_tensors("input")]
+        if len(dims) > MAX_OPERANDS:
+            raise _Refusal(f"{len(dims)} operands, the DPU takes {MAX_OPERANDS}")
+        if any(other != dims[0] for other in dims) and not _factors_by_channel(op, dims):
             raise _Refusal("its operands have different shapes")
-        sources = [self._int(source) for source in op.get_input_ops_by_name("input")]
+        sources = op.get_input_ops_by_name("input")
+        if op.get_type() == "add":
+            self._check_sum([self._grid(source) or 0 for source in sources], sink.fix_point)
+        values = [self._int(source) for source in sources]
         if op.get_type() == "mul":
-            return self.model.multiply(op.get_name(), sources, sink.fix_point)
-        return self.model.add(op.get_name(), sources, sink.fix_point, sink.nonlinear)
+            return self.model.multiply(op.get_name(), values, sink.fix_point)
+        return self.model.add(op.get_name(), values, sink.fix_point, sink.nonlinear)
+
+    @staticmethod
+    def _check_sum(points: list[int], out: int) -> None:
+        """Refuse a sum of which the DPU drops bits that the file keeps."""
+        if max(points) - min(points) > MAX_ALIGNMENT or abs(out - min(points)) > MAX_ALIGNMENT:
+            raise _Refusal(f"inputs with the fix points {points}, too far from each other")
+        if not sum_is_exact(points, out):
+            raise _Refusal(f"inputs with the fix points {points}, of which the DPU drops bits")
+
+    def _hard_sigmoid(self, op: Op, sink: _Sink) -> Op:
+        source = op.get_input_op("input")
+        point = self._grid(source) or 0
+        # The DPU does not stop at 1: int8 does at fix point 7, or the input does not get there.
+        if sink.fix_point < fix_ops.HARD_SIGMOID_FIX_POINT and 3 * 2.0**point < INT8_MAX:
+            raise _Refusal(f"a hard sigmoid at fix point {sink.fix_point}, which passes 1")
+        return self.model.hard_sigmoid(op.get_name(), self._int(source), sink.fix_point)
+
+    def _dense(self, op: Op, sink: _Sink) -> Op:
+        """A matrix of constants is a convolution of 1x1, as AMD's compiler makes it."""
+        given = op.get_input_ops_by_name("input")
+        dims = given[0].get_output_tensor().dims
+        if self._values(op) != [given[0]] or cpu_ops.attr(op, "transpose_a", False):
+            raise _Refusal("its second operand is not a constant")
+        if len(dims) != 2:
+            raise _Refusal(f"a product of a tensor of {len(dims)} axes")
+        matrix, point = self._integers(given[1], "weights")
+        matrix = matrix if cpu_ops.attr(op, "transpose_b", False) else matrix.T
+        weights = np.ascontiguousarray(matrix)[:, None, None], point
+        name = f"{op.get_name()}(TransferMatMulToConv2d)"
+        y = self._convolve(op, sink, name, given, weights, stride=(1, 1))
+        return self.model.reshape(f"{sink.tensor}_reshaped", y, op.get_output_tensor().dims)
+
+    def _map(self, op: Op) -> Op:
+        """An op's value on the DPU; a vector [1, C] as a map of one pixel, which it may have been."""
+        x = self._int(op)
+        if x.get_output_tensor().ndim == 4:
+            return x
+        if x.get_type() == "reshape-fix":
+            source = x.get_input_op("input")
+            if source.get_output_tensor().dims[:3] == [1, 1, 1]:
+                return source
+        _, channels = x.get_output_tensor().dims
+        return self.model.reshape(f"{x.get_name()}_pixel", x, [1, 1, 1, channels])
 
     def _move(self, op: Op, sink: _Sink) -> Op:
-        source = self._int(op.get_input_op("input"))
-        if fix_ops.fix_point(source) != sink.fix_point:
+        source = op.get_input_op("input")
+        if self._grid(source) != sink.fix_point:
             raise _Refusal("it changes the fix point")
-        shape = op.get_output_tensor().dims
-        if op.get_type() in ("reshape", "flatten", "squeeze"):
-            return self.model.reshape(op.get_name(), source, shape)
         if op.get_type() == "reduction_max":
             return self._reduction(op, source)
-        return self.model.move(op.get_name(), f"{op.get_type()}-fix", source, op.get_attrs())
+        shape = op.get_output_tensor().dims
+        if op.get_type() in ("reshape", "flatten", "squeeze"):
+            return self.model.reshape(op.get_name(), self._int(source), shape)
+        kind = f"{op.get_type()}-fix"
+        return self.model.move(op.get_name(), kind, self._int(source), op.get_attrs())
 
     def _reduction(self, op: Op, source: Op) -> Op:
         """The largest value along rows or columns is a max pool, as AMD's compiler makes it."""
@@ -384,7 +501,7 @@ class _Compiler:
         kernel = [width if 2 in axes else 1, height if 1 in axes else 1]
         if max(kernel) > MAX_POOL:
             raise _Refusal(f"a reduction over {kernel[0]}x{kernel[1]}, the DPU has 1 to {MAX_POOL}")
-        return self.model.max_pool(op.get_name(), source, kernel, [1, 1])
+        return self.model.max_pool(op.get_name(), self._int(source), kernel, [1, 1])
 
 
 _EMITTERS: dict[str, Callable[[_Compiler, Op, _Sink], Op]] = {
@@ -393,6 +510,8 @@ _EMITTERS: dict[str, Callable[[_Compiler, Op, _Sink], Op]] = {
     **dict.fromkeys(_JOINS, _Compiler._join),
     **dict.fromkeys(_MOVES, _Compiler._move),
     "concat": _Compiler._concat,
+    "hard-sigmoid": _Compiler._hard_sigmoid,
+    "matmul": _Compiler._dense,
 }
 
 
@@ -416,15 +535,19 @@ def _is_int8_fix(op: Op) -> bool:
     )
 
 
-def _fuses(op: Op) -> bool:
-    """Whether the op is an activation that a convolution of the DPU has."""
-    if op.get_type() == "leaky-relu":
-        return is_leaky_slope(op.get_attr("alpha"))
-    return op.get_type() in _ACTIVATIONS
+def _has_dpu_slope(activation: Op) -> bool:
+    """Whether an activation is not a leaky ReLU of another slope than the DPU's."""
+    kind = activation.get_type()
+    return kind != "leaky-relu" or is_leaky_slope(activation.get_attr("alpha"))
 
 
-def _pad(op: Op) -> list[int]:
-    pad = cpu_ops.attr(op, "pad", [0, 0, 0, 0])
-    if cpu_ops.attr(op, "pad_mode", "FLOOR") != "FLOOR":
-        raise _Refusal(f"pad_mode {op.get_attr('pad_mode')!r}")
-    return list(pad)
+def _constant_name(fix: Op) -> str:
+    """As AMD's compiler names a parameter: the constant's name with _new behind."""
+    return f"{fix.get_input_op('input').get_name()}_new"
+
+
+def _factors_by_channel(op: Op, dims: list[list[int]]) -> bool:
+    """Whether a product is one of a map and a factor for each channel."""
+    if op.get_type() != "mul" or len(dims) != 2:
+        return False
+    return len(dims[0]) == 4 and dims[1] == [*dims[0][:1], 1, 1, dims[0][3]]

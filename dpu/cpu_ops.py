@@ -23,12 +23,9 @@ import numpy as np
 from dpu import activation_ops, aten_ops, detection_ops, resize_ops
 from dpu.arithmetic import (
     LEAKY_SLOPE,
-    SIXTH_NUMERATOR,
-    SIXTH_SHIFT,
     Array,
     Inputs,
     is_leaky_slope,
-    pool_reciprocal,
     quantise,
 )
 from dpu.errors import DpuError, UnsupportedError, plugin_name, unknown_op
@@ -253,17 +250,43 @@ def maxpool2d(op: Any, inputs: Inputs) -> Array:
 
 
 def avgpool2d(op: Any, inputs: Inputs) -> Array:
-    """Sum under the window times the DPU's reciprocal, as AMD's quantiser computes it."""
+    """Mean under the window (XIR).
+
+    The DPU's reciprocal is none of it: AMD's exporter writes it as a `mul` by
+    ``area * m / 2**n`` behind the pool, and `fix` behind that.
+    """
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
     padded, rows = window.pad(x).astype(np.float64), slice(0, window.out_h)
     total = sum(window.under_tap(padded, tap, rows) for tap in window.taps())
-    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-    return np.asarray(total) * (numerator * 2.0**-shift)
+    return np.asarray(total) / _pooled_pixels(op, window, *x.shape[1:3])
+
+
+def _pooled_pixels(op: Any, window: Window, height: int, width: int) -> Array:
+    """By how many pixels each sum of an average pool is divided, [out_h, out_w, 1] or [].
+
+    All under the kernel; without `count_include_invalid` those on the map and its
+    given padding, without `count_include_pad` those on the map (XIR).
+    """
+    left, right, top, bottom = attr(op, "pad", None) or [0, 0, 0, 0]
+    if not attr(op, "count_include_pad", True):
+        left = right = top = bottom = 0
+    elif attr(op, "count_include_invalid", True):
+        return np.asarray(window.area)
+    ones = np.ones((1, height + top + bottom, width + left + right, 1))
+    around = (window.pad_top - top, window.pad_bottom - bottom)
+    beside = (window.pad_left - left, window.pad_right - right)
+    counted = np.pad(ones, ((0, 0), around, beside, (0, 0)))
+    taps = (window.under_tap(counted, tap, slice(0, window.out_h)) for tap in window.taps())
+    return np.maximum(np.asarray(sum(taps))[0], 1)
 
 
 def eltwise(op: Any, inputs: Inputs) -> Array:
-    """Sum, product, difference, quotient, minimum or maximum of the inputs."""
+    """Sum, product, difference, quotient, minimum or maximum of the inputs.
+
+    Products are rounded to `PRODUCT_BITS` significant bits: a mean, or a sixth, times the factor
+    of the DPU has fewer, and so becomes the DPU's value exactly (dpu/factors.py).
+    """
     kind = attr(op, "type", None) or _ELTWISE_TYPES.get(op.get_type(), "ADD")
     functions = {
         "ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": np.divide,
@@ -274,7 +297,16 @@ def eltwise(op: Any, inputs: Inputs) -> Array:
     total = inputs["input"][0].astype(np.float64)
     for array in inputs["input"][1:]:
         total = functions[kind](total, array)
-    return np.asarray(total)
+    return _to_product_bits(total) if kind == "MUL" else np.asarray(total)
+
+
+PRODUCT_BITS = 40
+"""More than the DPU's factor (8 bits) times a sum over its largest window (24 bits) can have."""
+
+
+def _to_product_bits(values: Array) -> Array:
+    mantissas, exponents = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(mantissas, PRODUCT_BITS)), exponents - PRODUCT_BITS)
 
 
 _ELTWISE_TYPES = {
@@ -352,9 +384,9 @@ def leaky_relu(op: Any, inputs: Inputs) -> Array:
 
 
 def hard_sigmoid(op: Any, inputs: Inputs) -> Array:
-    """``clip(x + 3, 0, 6) * 2731 / 2**14`` (vai_q_pytorch)."""
+    """``clip(x + 3, 0, 6) / 6`` (XIR); AMD's exporter writes the DPU's factor as a `mul` behind."""
     x = inputs["input"][0].astype(np.float64)
-    return np.asarray(np.clip(x + 3, 0, 6) * (SIXTH_NUMERATOR * 2.0**-SIXTH_SHIFT))
+    return np.asarray(np.clip(x + 3, 0, 6) / 6)
 
 
 def hard_swish(op: Any, inputs: Inputs) -> Array:

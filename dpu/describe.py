@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dpu import cpu_ops, cycles, fix_ops
+from dpu import cpu_ops, fix_ops
 from dpu.compile import on_cpu
-from dpu.errors import DpuError
+from dpu.cycles import Bound, bounds
+from dpu.errors import DpuError, contradictions
+from dpu.fingerprint import OWN, array_of, dpu_name, fingerprint_of, fingerprints_of, foreign
 from dpu.layers import Layer, fix_point_of, layers_of
+from dpu.operations import operations_of
 from dpu.program import CONSTANTS, INPUTS, graph_outputs
 from dpu.xir import Graph, Op, Subgraph, Tensor
 
@@ -18,8 +21,10 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
     (a multiplication and an addition are two). Cycles are those of one core
-    and lower bounds (dpu/cycles.py), MACs are per image.
+    and lower bounds (dpu/cycles.py), MACs are per image. `notes` has what a reader should know of
+    the file beside that.
     """
+    notes = _notes(graph)
     order = graph.toposort()
     root = graph.get_root_subgraph()
     children = root.toposort_child_subgraph()
@@ -28,6 +33,7 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "name": graph.get_name(),
+        "notes": notes,
         "kind": "compiled" if children else "quantised",
         "inputs": [_tensor(op.get_output_tensor()) for op in order if op.get_type() in INPUTS],
         "outputs": [_tensor(op.get_output_tensor()) for op in graph_outputs(graph)],
@@ -35,7 +41,7 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
         "subgraphs": [_subgraph(child) for child in children],
         "left_to_cpu": {} if children else _left_to_cpu(graph),
         "cycles_are": "lower bounds for one core by the rules of dpu/cycles.py, not measured",
-        "layers": _layers(layers_of(graph)),
+        "layers": _layers(graph, notes),
         "ops": [_op(op) for op in order],
         "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),
     }
@@ -49,8 +55,41 @@ def _left_to_cpu(graph: Graph) -> dict[str, str]:
         return {"cannot be compiled": str(error)}
 
 
-def _layers(layers: list[Layer]) -> list[dict[str, Any]]:
-    found = [_layer(layer) for layer in layers]
+def _notes(graph: Graph) -> list[str]:
+    notes = []
+    if not graph.is_sorted:
+        notes.append(UNSORTED)
+    other = foreign(graph)
+    if other is not None:
+        notes.append(f"compiled for {other}: no cycles, and it cannot be run, as only the {OWN} is "
+                     "known here")  # fmt: skip
+    return notes
+
+
+UNSORTED = (
+    "its ops are not in topological order: AMD's XIR crashes on it (read and written here, it is "
+    "sorted)"
+)
+"""What is to be said of a graph for which `Graph.is_sorted` is false."""
+
+
+def _layers(graph: Graph, notes: list[str]) -> list[dict[str, Any]]:
+    """The layers; of another DPU's file none, with a note, where they cannot be made out."""
+    if foreign(graph) is None:
+        layers = layers_of(graph)
+        array = array_of(next(iter(fingerprints_of(graph)), None))
+        return _layer_facts(layers, bounds(operations_of(layers), array))
+    try:
+        with contradictions("its layers"):
+            layers = layers_of(graph)
+            return _layer_facts(layers, [None] * len(layers))
+    except DpuError as error:
+        notes.append(f"the layers are not shown: {error}")
+        return []
+
+
+def _layer_facts(layers: list[Layer], found_bounds: list[Bound | None]) -> list[dict[str, Any]]:
+    found = [_layer(*pair) for pair in zip(layers, found_bounds, strict=True)]
     total = sum(facts["cycles"] or 0 for facts in found)
     for facts in found:
         cycles = facts["cycles"]
@@ -58,7 +97,7 @@ def _layers(layers: list[Layer]) -> list[dict[str, Any]]:
     return found
 
 
-def _layer(layer: Layer) -> dict[str, Any]:
+def _layer(layer: Layer, bound: Bound | None) -> dict[str, Any]:
     weights, bias = layer.weights, layer.bias
     return {
         "name": layer.name,
@@ -77,10 +116,10 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "bias_shift": layer.bias_shift,
         "macs": layer.macs,
         "parameters": layer.parameters,
-        "work_on_array": cycles.work_on_array(layer),
-        "array_cycles": cycles.array_cycles(layer),
-        "memory_cycles": cycles.memory_cycles(layer),
-        "cycles": cycles.cycles(layer),
+        "work_on_array": bound and bound.work,
+        "array_cycles": bound and bound.computing,
+        "memory_cycles": bound and bound.loading,
+        "cycles": bound and bound.cycles,
     }
 
 
@@ -129,7 +168,7 @@ def _shift(op: Op) -> int | None:
 
 
 def _subgraph(part: Subgraph) -> dict[str, Any]:
-    fingerprint = _value(part, "dpu_fingerprint")
+    fingerprint = fingerprint_of(part)
     sizes, contexts = _value(part, "reg_id_to_size"), _value(part, "reg_id_to_context_type_v2")
     memory = [
         {"register": name, "use": (contexts or {}).get(name), "bytes": size}
@@ -139,6 +178,7 @@ def _subgraph(part: Subgraph) -> dict[str, Any]:
         "name": part.get_name(),
         "device": _value(part, "device"),
         "dpu_name": _value(part, "dpu_name"),
+        "dpu": None if fingerprint is None else dpu_name(fingerprint),
         "fingerprint": None if fingerprint is None else f"{fingerprint:#x}",
         "ops": part.get_op_num(),
         "inputs": [_tensor(tensor) for tensor in part.ordered_input_tensors()],

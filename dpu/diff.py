@@ -18,8 +18,18 @@ import numpy as np
 from dpu import cpu_ops, listing
 from dpu.arithmetic import INT8_MAX, INT8_MIN, Array
 from dpu.errors import contradictions
-from dpu.layers import Layer, fix_point_of, layers_of
-from dpu.program import CONSTANTS, constant
+from dpu.fingerprint import describe, foreign
+from dpu.layers import (
+    Layer,
+    dense_matrix,
+    fix_point_of,
+    is_dense,
+    is_detour,
+    is_shifted_bias,
+    layers_of,
+    origin,
+)
+from dpu.program import CONSTANTS, constant, graph_outputs
 from dpu.windows import transposed_window_of, window_of
 from dpu.xir import Graph, Op
 
@@ -57,19 +67,27 @@ def diff(a: Path, b: Path, by_layers: bool = False) -> dict[str, Any]:
     XmodelError
         One of the files is no usable .xmodel.
     """
-    graphs = []
-    for path in (a, b):
-        graphs.append(Graph.deserialize(path))
-        with contradictions(str(path)):
-            layers_of(graphs[-1])
+    graphs = [Graph.deserialize(path) for path in (a, b)]
     forms = [_form(graph) for graph in graphs]
     by_layers = by_layers or forms[0] != forms[1]
     found: dict[str, Any] = {"a": str(a), "b": str(b), "forms": forms}
     found["compared"] = "layers" if by_layers else "ops"
+    if by_layers:
+        for path, graph in zip((a, b), graphs, strict=True):
+            with contradictions(_called(path, graph)):
+                layers_of(graph)
     with contradictions(f"{a}, {b}"):
         found |= _Layers(*graphs).compare() if by_layers else _Ops(*graphs).compare()
-    parts = ("only_in_a", "only_in_b", "differences", "weights")
-    return {"equal": not any(found[part] for part in parts), **found}
+    return {"equal": not any(found[part] for part in (*_DIFFERENCES, "not_compared")), **found}
+
+
+_DIFFERENCES = ("only_in_a", "only_in_b", "differences", "weights")
+
+
+def _called(path: Path, graph: Graph) -> str:
+    """The file, and the DPU that it is for where that is none of ours."""
+    other = foreign(graph)
+    return str(path) if other is None else f"{path}, for {other}"
 
 
 def _form(graph: Graph) -> str:
@@ -88,8 +106,10 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"{one['name']}: {one['count']:,} of {one['of']:,} values differ, "
             f"by at most {one['largest']:g}"
         )
-    if found["equal"]:
-        text.append(f"equal: {found['matched']:,} {found['compared']}")
+    text += [f"not compared: {what}" for what in found["not_compared"]]
+    if not any(found[part] for part in _DIFFERENCES):
+        rest = "the rest is " if found["not_compared"] else ""
+        text.append(f"{rest}equal: {found['matched']:,} {found['compared']}")
     if len(text) > MAX_LINES:
         text[MAX_LINES:] = [f"... and {len(text) - MAX_LINES:,} more (--json has them all)"]
     return [listing.clipped(listing.printable(line), 4 * listing.MAX_NAME) for line in text]
@@ -108,6 +128,7 @@ class _Comparison:
 
     def __init__(self, a: Graph, b: Graph) -> None:
         self.a, self.b = a, b
+        self.others = [foreign(graph) for graph in (a, b)]
         self.differences: list[dict[str, Any]] = []
         self.weights: list[dict[str, Any]] = []
 
@@ -173,6 +194,7 @@ class _Ops(_Comparison):
             "only_in_b": [_named(op) for name, op in ops_b.items() if name not in ops_a],
             "differences": self.differences,
             "weights": self.weights,
+            "not_compared": [],
         }
 
     def _op(self, name: str, a: Op, b: Op) -> None:
@@ -184,13 +206,18 @@ class _Ops(_Comparison):
         self.differ(name, "tensor name", out_a.name, out_b.name)
         self._attributes(name, out_a.get_attrs(), out_b.get_attrs(), "of the tensor ")
         self._attributes(name, a.get_attrs(), b.get_attrs())
-        if a.get_type() in CONSTANTS and a.get_type() == b.get_type():
+        readable = self.others == [None, None]  # else all parameters are compared as one attribute
+        if readable and a.get_type() in CONSTANTS and a.get_type() == b.get_type():
             self.differ_in_values(name, constant(self.a, a), constant(self.b, b))
 
     def _attributes(self, name: str, a: dict[str, Any], b: dict[str, Any], whose: str = "") -> None:
-        for key in sorted((a.keys() | b.keys()) - set(_ELSEWHERE)):
+        hidden = set(_ELSEWHERE) if self.others == [None, None] else set()
+        for key in sorted((a.keys() | b.keys()) - hidden):
             label = "fix point" if key == "fix_point" else f"attribute {whose}{key}"
-            self.differ(name, label, a.get(key), b.get(key))
+            values = [a.get(key), b.get(key)]
+            if key == "dpu_fingerprint":
+                values = [describe(v) if isinstance(v, int) else v for v in values]
+            self.differ(name, label, *values)
 
     def _subgraphs(self) -> None:
         """The parts in order of computation, with what a board asks of them."""
@@ -222,41 +249,83 @@ class _Layers(_Comparison):
         partner = _partners(layers_a, layers_b)
         taken = set(partner.values())
         for a, b in partner.items():
-            # In B's names; what has no partner is told as such already.
-            read_a = [partner[s].name if s in partner else None for s in a.sources]
-            read_b = [s.name if s in taken else None for s in b.sources]
+            if is_detour(a) and is_detour(b):
+                continue  # the same values in another form: what reads them is compared
+            # In B's names; what has no partner is reported as such already.
+            sources_a, sources_b = (map(origin, layer.sources) for layer in (a, b))
+            read_a = [partner[s].name if s in partner else None for s in sources_a]
+            read_b = [s.name if s in taken else None for s in sources_b]
             self.differ(a.name, "inputs", read_a, read_b)
             self._layer(a, b)
+        self.differ("graph", "shapes of the outputs", _ends(self.a), _ends(self.b))
+        # What only gives the same values another form may be left out, or lie elsewhere.
+        lost_a = [a for a in layers_a if a not in partner and not is_detour(a)]
+        lost_b = [b for b in layers_b if b not in taken and not is_detour(b)]
         return {
             "matched": len(partner),
             "matched_by_order": [[a.name, b.name] for a, b in partner.items() if a.name != b.name],
-            "only_in_a": [f"{a.kind} {a.name}" for a in layers_a if a not in partner],
-            "only_in_b": [f"{b.kind} {b.name}" for b in layers_b if b not in taken],
+            "only_in_a": [f"{a.kind} {a.name}" for a in lost_a],
+            "only_in_b": [f"{b.kind} {b.name}" for b in lost_b],
             "differences": self.differences,
             "weights": self.weights,
+            "not_compared": [
+                f"weights and biases, which {side} keeps in the order of {other}"
+                for side, other in zip("AB", self.others, strict=True)
+                if other
+            ],
         }
 
     def _layer(self, a: Layer, b: Layer) -> None:
         self.differ(a.name, "type", _alike(a), _alike(b))
         self.differ(a.name, "nonlinear", a.nonlinear, b.nonlinear)
-        self.differ(a.name, "shape", a.dims, b.dims)
-        if a.kind == b.kind:  # what became another kind got a window of its own
-            self.differ(a.name, "kernel", a.kernel, b.kernel)
-            self.differ(a.name, "stride", a.stride, b.stride)
-            self.differ(a.name, "pad left, top", _pad(a), _pad(b))
+        if is_dense(a) and is_dense(b):  # the matrix says the rest, whatever form it has
+            self.differ(a.name, "outputs", a.dims[-1], b.dims[-1])
+        else:
+            self.differ(a.name, "shape", a.dims, b.dims)
+            if a.kind == b.kind:  # what became another kind got a window of its own
+                self.differ(a.name, "kernel", a.kernel, b.kernel)
+                self.differ(a.name, "stride", _steps(a), _steps(b))
+                self.differ(a.name, "pad left, top", _pad(a), _pad(b))
         self.differ(a.name, "fix point", a.fix_point, b.fix_point)
         for arg in sorted(a.constants.keys() | b.constants.keys()):
-            self._constants(f"{a.name} {arg}", a.constants.get(arg, []), b.constants.get(arg, []))
+            self._constants(arg, a, b)
 
-    def _constants(self, name: str, a: Sequence[Op], b: Sequence[Op]) -> None:
-        self.differ(name, "number of constants", len(a), len(b))
-        for one, other in zip(a, b, strict=False):
+    def _constants(self, arg: str, a: Layer, b: Layer) -> None:
+        name, ops_a, ops_b = f"{a.name} {arg}", a.constants.get(arg, []), b.constants.get(arg, [])
+        self.differ(name, "number of constants", len(ops_a), len(ops_b))
+        for one, other in zip(ops_a, ops_b, strict=False):
             self.differ(name, "fix point", fix_point_of(one), fix_point_of(other))
-            values = (_integers(self.a, one), _integers(self.b, other))
-            if values[0] is not None and values[1] is not None and values[0].size == values[1].size:
+            if any(self.others):
+                continue
+            left, right = _integers(self.a, one), _integers(self.b, other)
+            if left is not None and right is not None and left.size == right.size:
+                if arg == "weights" and is_dense(a) and is_dense(b):
+                    left, right = dense_matrix(a, left), dense_matrix(b, right)
+                elif arg == "bias" and _form(self.a) != _form(self.b):
+                    right = left if _shifted(a, b, left, right) else right
                 # A matrix that became a 1x1 kernel holds the same values in the same order.
-                values = (values[0].reshape(-1), values[1].reshape(-1))
-            self.differ_in_values(name, *values)
+                left, right = left.reshape(-1), right.reshape(-1)
+            self.differ_in_values(name, left, right)
+
+
+def _shifted(a: Layer, b: Layer, bias_a: Array, bias_b: Array) -> bool:
+    """Whether one of the biases, that of a quantised file, became the other."""
+    if a.device is None:
+        return is_shifted_bias(a, bias_a, bias_b)
+    return is_shifted_bias(b, bias_b, bias_a)
+
+
+def _ends(graph: Graph) -> list[list[int]]:
+    return [op.get_output_tensor().dims for op in graph_outputs(graph)]
+
+
+def _steps(layer: Layer) -> list[int | None]:
+    """[width, height] of the window's steps; None for a side on which it never steps."""
+    sides = (layer.dims[2:3], layer.dims[1:2])
+    return [
+        step if side and side[0] > 1 else None
+        for step, side in zip(layer.stride, sides, strict=False)
+    ]
 
 
 def _partners(a: Sequence[Layer], b: Sequence[Layer]) -> dict[Layer, Layer]:
@@ -266,7 +335,7 @@ def _partners(a: Sequence[Layer], b: Sequence[Layer]) -> dict[Layer, Layer]:
     taken = set(partner.values())
     waiting: dict[tuple[str, str], list[Layer]] = {}
     for layer in reversed(b):
-        if layer not in taken:
+        if layer not in taken and not is_detour(layer):
             waiting.setdefault(_likeness(layer), []).append(layer)
     for layer in a:
         likes = waiting.get(_likeness(layer))
@@ -276,7 +345,7 @@ def _partners(a: Sequence[Layer], b: Sequence[Layer]) -> dict[Layer, Layer]:
 
 
 def _likeness(layer: Layer) -> tuple[str, str]:
-    return _alike(layer), str(layer.dims)
+    return _alike(layer), str(layer.dims[-1:] if is_dense(layer) else layer.dims)
 
 
 def _alike(layer: Layer) -> str:

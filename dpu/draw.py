@@ -124,7 +124,7 @@ def _xy(point: Point) -> str:
 
 
 def _family(layer: dict[str, Any]) -> str:
-    if layer["cycles"] is None and layer["type"] != "input":
+    if layer["cycles"] is None and layer["type"] != "input" and layer["device"] != "DPU":
         return "cpu"
     for family, words in _FAMILIES:
         if any(word in layer["type"] for word in words):

@@ -45,7 +45,7 @@ class FastEngine:
     def __init__(self, program: Program, threads: int = 0, trace: bool = False) -> None:
         self.program = program
         self.threads = threads or len(os.sched_getaffinity(0))
-        grids = analyse(program)
+        grids = analyse(program, trace)
         self.stages = _stages(program, grids, trace)
         self.wide_ops: list[str] = []
         for stage in self.stages:

@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from dpu import cpu_ops, resize_ops
 from dpu.arithmetic import (
+    FARTHEST_FIX_POINT,
+    GUARD_BITS,
     INT8_MAX,
     INT8_MIN,
     LEAKY_NUMERATOR,
     LEAKY_SHIFT,
+    RELU6_HIGHEST,
     SIXTH_NUMERATOR,
     SIXTH_SHIFT,
     Array,
     Inputs,
     pool_reciprocal,
     quantise,
+    relu6_highest,
     saturate,
     shift_round,
 )
@@ -42,19 +47,26 @@ from dpu.windows import (
 
 def fix_point(op: Any) -> int:
     """The fix point of an op's output tensor."""
-    return int(op.get_output_tensor().get_attr("fix_point"))
+    return _fix_point_of(op.get_output_tensor())
 
 
 def input_fix_point(op: Any, arg: str = "input", index: int = 0) -> int:
     """The fix point of one of an op's input tensors."""
-    return int(op.get_input_tensor(arg, index).get_attr("fix_point"))
+    return _fix_point_of(op.get_input_tensor(arg, index))
+
+
+def _fix_point_of(tensor: Any) -> int:
+    point = int(tensor.get_attr("fix_point"))
+    if abs(point) > FARTHEST_FIX_POINT:
+        raise UnsupportedError(f"tensor {tensor.name!r}: fix point {point} is out of range")
+    return point
 
 
 def activate(acc: Array, op: Any, acc_fix_point: int) -> Array:
-    """The end of every convolution and eltwise: nonlinearity, shift, rounding, saturation.
+    """The end of every convolution, pool and eltwise: nonlinearity, shift, rounding, saturation.
 
     ``q = clip(floor(acc / 2**s + 1/2))`` with ``s = acc_fix_point - fix_point``
-    (measured on AMD's models). RELU clips at 0, RELU6 also at ``6 * 2**p``,
+    (measured on AMD's models). RELU clips at 0, RELU6 at 0 and `RELU6_HIGHEST`,
     LEAKYRELU multiplies negative accumulators by 26/256 before the shift.
     HSIGMOID and HSWISH are `hard_sigmoid_fix` and `hard_swish_fix` on the
     result rounded to the fix point `hsigmoid_in` (XIR attributes).
@@ -69,7 +81,11 @@ def activate(acc: Array, op: Any, acc_fix_point: int) -> Array:
     if kind == "LEAKYRELU":
         acc = np.where(acc < 0, acc * LEAKY_NUMERATOR, acc << LEAKY_SHIFT)
         shift += LEAKY_SHIFT
-    return saturate(shift_round(acc, shift), *limits(kind, out))
+    return saturate(shift_round(acc, shift), *limits(kind))
+
+
+ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
+"""The attribute `nonlinear` of compiled files, by the op type of quantised ones."""
 
 
 def nonlinear(op: Any) -> str:
@@ -81,41 +97,50 @@ def nonlinear(op: Any) -> str:
     return str(kind)
 
 
-def limits(kind: str, out_fix_point: int) -> tuple[int, int]:
-    """Least and greatest int8 value that a nonlinearity leaves."""
+def limits(kind: str) -> tuple[int, int]:
+    """Least and greatest int8 value that a nonlinearity of the DPU leaves."""
     low = 0 if kind in ("RELU", "RELU6") else INT8_MIN
-    # 6 * 2**p is below 1 for p < -2; rounding as everywhere keeps it an integer.
-    six = math.floor(6 * 2.0**out_fix_point + 0.5)
-    return low, min(six, INT8_MAX) if kind == "RELU6" else INT8_MAX
+    return low, RELU6_HIGHEST if kind == "RELU6" else INT8_MAX
 
 
-def aligned_bias(op: Any, inputs: Inputs) -> Array | None:
-    """The bias in the accumulator's scale: ``q_b << (p_in + p_w - p_b)``.
+def doubled_bias(op: Any, bias: Array, acc_fix_point: int) -> Array:
+    """The bias of an op in halves of the accumulator's step: ``q_b * 2**b``, int64.
 
-    A negative shift rounds (halves up). Source: measured on AMD's models.
+    ``b = max(0, acc_fix_point - p_b + 1)``: the DPU doubles the accumulator, so
+    that a bias may be one bit finer than it. Where the bias is finer still, the
+    bytes of a compiled file are shifted already, although the fix point is the
+    old one. Source: executing the instructions of AMD's compiled models.
+    """
+    finer = input_fix_point(op, "bias") - acc_fix_point
+    return bias.astype(np.int64) << max(0, 1 - finer)
+
+
+def finish(acc: Array, op: Any, inputs: Inputs, acc_fix_point: int) -> Array:
+    """`activate` of ``(2 acc + q_b * 2**b) / 2``: one rounding, at the end.
+
+    Parameters
+    ----------
+    acc : int64, outputs last
+    acc_fix_point : of `acc`
     """
     if not inputs.get("bias"):
-        return None
-    acc_fix_point = input_fix_point(op) + input_fix_point(op, "weights")
-    shift = acc_fix_point - input_fix_point(op, "bias")
-    return shift_round(inputs["bias"][0].astype(np.int64), -shift)
+        return activate(acc, op, acc_fix_point)
+    acc = (acc << 1) + doubled_bias(op, inputs["bias"][0], acc_fix_point)
+    return activate(acc, op, acc_fix_point + 1)
 
 
 def _convolution(op: Any, inputs: Inputs, x: Array, window: Window, convolution: Any) -> Array:
-    """Padding, accumulation by blocks of rows, bias and `activate`."""
+    """Padding, accumulation by blocks of rows, and `finish`."""
     weights = inputs["weights"][0].astype(np.int64)
     if convolution is convolve_depthwise:
         weights = depthwise_weights(weights, x.shape[3])
-    bias = aligned_bias(op, inputs)
     padded = window.pad(x)
     dims = op.get_output_tensor().dims
     out = np.empty((x.shape[0], *dims[1:]), np.int8)
     acc_fix_point = input_fix_point(op) + input_fix_point(op, "weights")
     for rows in window.row_blocks(x.shape[0] * dims[2] * dims[3]):
         acc = convolution(padded, weights, window, rows)
-        if bias is not None:
-            acc += bias
-        out[:, rows] = activate(acc, op, acc_fix_point)
+        out[:, rows] = finish(acc, op, inputs, acc_fix_point)
     return out
 
 
@@ -127,7 +152,7 @@ def depthwise_weights(weights: Array, channels: int) -> Array:
 
 
 def conv2d_fix(op: Any, inputs: Inputs) -> Array:
-    """``acc = sum(q_in * q_w) + bias``, then `activate`; weights OHWI (measured)."""
+    """``acc = sum(q_in * q_w)``, then `finish`; weights OHWI (measured)."""
     x = inputs["input"][0]
     return _convolution(op, inputs, x, window_of(op.get_attrs(), *x.shape[1:3]), convolve)
 
@@ -161,36 +186,28 @@ def transposed_depthwise_conv2d_fix(op: Any, inputs: Inputs) -> Array:
 
 
 def inner_product_fix(op: Any, inputs: Inputs) -> Array:
-    """``acc = x . w + bias`` over the flattened input; weights (O, ...) (XIR)."""
+    """``acc = x . w`` over the flattened input, then `finish`; weights (O, ...) (XIR)."""
     x = inputs["input"][0]
     weights = inputs["weights"][0].astype(np.int64)
     flat = x.reshape(x.shape[0], -1).astype(np.int64)
     acc = flat @ weights.reshape(weights.shape[0], -1).T
-    bias = aligned_bias(op, inputs)
-    if bias is not None:
-        acc += bias
-    out = activate(acc, op, input_fix_point(op) + input_fix_point(op, "weights"))
+    out = finish(acc, op, inputs, input_fix_point(op) + input_fix_point(op, "weights"))
     return out.reshape(x.shape[0], *op.get_output_tensor().dims[1:])
 
 
 def matmul_fix(op: Any, inputs: Inputs) -> Array:
-    """``acc = a . b + bias`` on the last two axes, either transposed on demand (XIR)."""
+    """``acc = a . b`` on the last two axes, either transposed on demand, then `finish` (XIR)."""
     a, b = (array.astype(np.int64) for array in inputs["input"])
     a = a.swapaxes(-1, -2) if cpu_ops.attr(op, "transpose_a", False) else a
     b = b.swapaxes(-1, -2) if cpu_ops.attr(op, "transpose_b", False) else b
-    acc = a @ b
-    acc_fix_point = input_fix_point(op) + input_fix_point(op, "input", 1)
-    if inputs.get("bias"):
-        shift = acc_fix_point - input_fix_point(op, "bias")
-        acc = acc + shift_round(inputs["bias"][0].astype(np.int64), -shift)
-    return activate(acc, op, acc_fix_point)
+    return finish(a @ b, op, inputs, input_fix_point(op) + input_fix_point(op, "input", 1))
 
 
 def pool_fix(op: Any, inputs: Inputs) -> Array:
-    """Maximum of the window, or its sum times a fixed-point reciprocal (`pool_reciprocal`).
+    """Maximum of the window, or its sum times a fixed-point reciprocal; then `activate`.
 
     Padding is -128 for the maximum and 0 for the average, whose divisor is the
-    whole window (vai_q_pytorch, DPUAvgPool).
+    whole window (`pool_reciprocal`; vai_q_pytorch, DPUAvgPool).
     """
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
@@ -201,35 +218,34 @@ def pool_fix(op: Any, inputs: Inputs) -> Array:
         best = next(taps).copy()
         for values in taps:
             np.maximum(best, values, out=best)
-        return saturate(shift_round(best.astype(np.int64), input_fix_point(op) - fix_point(op)))
+        return activate(best.astype(np.int64), op, input_fix_point(op))
     if op.get_attr("type") != "AVG":
         raise UnsupportedError(f"op {op.get_name()!r}: pool type {op.get_attr('type')!r}")
     padded = window.pad(x).astype(np.int64)
     total = sum(window.under_tap(padded, tap, every_row) for tap in window.taps())
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-    shift += input_fix_point(op) - fix_point(op)
-    return saturate(shift_round(np.asarray(total) * numerator, shift))
+    return activate(np.asarray(total) * numerator, op, input_fix_point(op) + shift)
 
 
 def eltwise_fix(op: Any, inputs: Inputs) -> Array:
-    """Sum (inputs aligned by shifts, rounded once at the end) or product of the inputs.
+    """Sum or product of the inputs, then `activate`.
 
-    Source: vai_q_pytorch (DPU eltwise); ADD and MUL are what the DPU has.
+    ADD floors each input to two bits below the coarsest one (`GUARD_BITS`), MUL
+    is exact. ADD and MUL are what the DPU has (AMD's simulator).
     """
     kind = cpu_ops.attr(op, "type", "ADD")
     arrays = [array.astype(np.int64) for array in inputs["input"]]
     points = [input_fix_point(op, "input", index) for index in range(len(arrays))]
     if kind == "ADD":
-        finest = max(points)
-        acc = arrays[0] << (finest - points[0])
-        for array, point in zip(arrays[1:], points[1:], strict=True):
-            acc = acc + (array << (finest - point))
-        return activate(acc, op, finest)
+        coarsest = min(points)
+        # A shift of more bits than the value has leaves 0 or -1, as one of 63 does.
+        kept = [
+            (array << GUARD_BITS) >> min(point - coarsest, 63)
+            for array, point in zip(arrays, points, strict=True)
+        ]
+        return activate(reduce(np.add, kept), op, coarsest + GUARD_BITS)
     if kind == "MUL":
-        acc = arrays[0]
-        for array in arrays[1:]:
-            acc = acc * array
-        return activate(acc, op, sum(points))
+        return activate(reduce(np.multiply, arrays), op, sum(points))
     raise UnsupportedError(f"op {op.get_name()!r}: eltwise type {kind!r} is not ADD or MUL")
 
 
@@ -244,10 +260,12 @@ def concat_fix(op: Any, inputs: Inputs) -> Array:
 
 
 def hard_sigmoid_fix(op: Any, inputs: Inputs) -> Array:
-    """``clip(q + 3, 0, 6) * 2731 / 2**14`` in fixed point, rounded to the output's fix point.
+    """``max(0, q + 3) * 2731 / 2**14`` in fixed point, rounded to the output's fix point.
 
-    Source: vai_q_pytorch's Hardsigmoid (2731/16384 for 1/6); the shift is XIR's
-    attribute `shift_hsigmoid` = 14 + p_in - p_out, which AMD's file confirms.
+    Nothing caps it at 1: with an output fix point below 7 it runs on to 127, while
+    AMD's quantiser stops at 1. Sources: AMD's simulator (instruction) and CPU runner;
+    2731/16384 for 1/6 is vai_q_pytorch's, the shift is XIR's attribute
+    `shift_hsigmoid` = 14 + p_in - p_out, which AMD's file confirms.
     """
     q = inputs["input"][0].astype(np.int64)
     return _hard(q, input_fix_point(op), op, False, fix_point(op))
@@ -267,25 +285,26 @@ HARD_SIGMOID_FIX_POINT = 7
 
 
 def _hard(q: Array, point: int, op: Any, swish: bool, out_fix_point: int) -> Array:
-    # 3 and 6 as integers of this fix point; below p = 0 they round.
-    three, six = (math.floor(value * 2.0**point + 0.5) for value in (3, 6))
-    acc = np.clip(q + three, 0, six) * SIXTH_NUMERATOR
+    finest = max(point, 0)  # at which both q and 3 are integers
+    acc = np.maximum((q << (finest - point)) + (3 << finest), 0) * SIXTH_NUMERATOR
     gate_fix_point = HARD_SIGMOID_FIX_POINT if swish else out_fix_point
-    gate = saturate(shift_round(acc, SIXTH_SHIFT + point - gate_fix_point))
+    gate = saturate(shift_round(acc, SIXTH_SHIFT + finest - gate_fix_point))
     if not swish:
         return gate
     return saturate(shift_round(q * gate, point + HARD_SIGMOID_FIX_POINT - out_fix_point))
 
 
 def relu_fix(op: Any, inputs: Inputs) -> Array:
-    """relu-fix, relu6-fix, leaky-relu-fix: `activate` with that nonlinearity."""
+    """relu-fix, relu6-fix, leaky-relu-fix: ops of their own, whose ReLU6 clips at 6."""
     kind = {"relu-fix": "RELU", "relu6-fix": "RELU6", "leaky-relu-fix": "LEAKYRELU"}[op.get_type()]
     acc = inputs["input"][0].astype(np.int64)
     shift = input_fix_point(op) - fix_point(op)
     if kind == "LEAKYRELU":
         acc = np.where(acc < 0, acc * LEAKY_NUMERATOR, acc << LEAKY_SHIFT)
         shift += LEAKY_SHIFT
-    return saturate(shift_round(acc, shift), *limits(kind, fix_point(op)))
+    low, high = limits("NONE" if kind == "LEAKYRELU" else "RELU")
+    high = min(high, relu6_highest(fix_point(op))) if kind == "RELU6" else high
+    return saturate(shift_round(acc, shift), low, high)
 
 
 def pad_fix(op: Any, inputs: Inputs) -> Array:

@@ -27,7 +27,7 @@ The emulation's runners pace themselves by it (`board_pace`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,16 @@ import numpy as np
 from dpu.arithmetic import Array
 from dpu.cycles import PORT_BYTES_PER_CYCLE
 from dpu.errors import DpuError, contradictions
+from dpu.fingerprint import (
+    DpuArray,
+    array_named,
+    array_of,
+    describe,
+    dpu_name,
+    fingerprint_of,
+    fingerprints_of,
+    refuse_foreign,
+)
 from dpu.layers import layers_of
 from dpu.operations import Operation, operations_of
 from dpu.toml_file import read_toml
@@ -75,7 +85,8 @@ class Board:
 
     Attributes
     ----------
-    clock_mhz, cores : of its DPU
+    dpu_name, clock_mhz, cores : of its DPU
+    fingerprints : of the files that its DPU runs, as far as they are known
     cpus : of its processor
     parameters : fitted to it
     error : of networks that were left out of the fit, published time / predicted time: "low" and
@@ -88,6 +99,19 @@ class Board:
     cpus: int
     parameters: Parameters
     error: dict[str, list[float]]
+    dpu_name: str
+    fingerprints: tuple[int, ...] = ()
+
+    @property
+    def array(self) -> DpuArray:
+        """The array of one of its cores."""
+        return array_named(self.dpu_name)
+
+    def runs(self, fingerprint: int) -> bool:
+        """Whether its DPU runs files of this fingerprint; where none is known, by its name."""
+        if self.fingerprints:
+            return fingerprint in self.fingerprints
+        return dpu_name(fingerprint) == self.dpu_name
 
 
 @dataclass(frozen=True)
@@ -175,11 +199,25 @@ class Prediction:
     board : on which
     operations : the network's, those of the CPU included
     works : what a core does for each operation of the DPU
+    fingerprint : of the DPU that the network is compiled for, None for none
     """
 
     board: Board
     operations: list[Operation]
     works: list[Work]
+    fingerprint: int | None = None
+
+    @property
+    def misfit(self) -> str:
+        """That the network is compiled for another DPU than the board's; "" where it is not."""
+        board, number = self.board, self.fingerprint
+        if number is None or board.runs(number):
+            return ""
+        known = " or ".join(f"{own:#x}" for own in board.fingerprints)
+        return (
+            f"compiled for {describe(number)}: does not run on {board.name}, whose DPU is "
+            f"{board.dpu_name}{f' ({known})' if known else ''}"
+        )
 
     @cached_property
     def counts(self) -> Counts:
@@ -259,8 +297,15 @@ class Prediction:
         return self.board.clock_mhz * 1e6
 
 
-def predict(operations: list[Operation], board: str | Board = "zcu104") -> Prediction:
+def predict(
+    operations: list[Operation], board: str | Board = "zcu104", fingerprint: int | None = None
+) -> Prediction:
     """Predict a network that is given as operations; a DenseNet-121 takes a few milliseconds.
+
+    Parameters
+    ----------
+    fingerprint : of the DPU that they are compiled for, whose array is then taken; None: the
+        board's own
 
     Raises
     ------
@@ -268,7 +313,20 @@ def predict(operations: list[Operation], board: str | Board = "zcu104") -> Predi
         The board is unknown, or nothing is fitted to it.
     """
     known = board if isinstance(board, Board) else read_board(board)
-    return Prediction(known, operations, works(operations))
+    array = known.array if fingerprint is None else array_of(fingerprint)
+    return Prediction(known, operations, works(operations, array), fingerprint)
+
+
+def predict_graph(graph: Graph, board: str | Board = "zcu104") -> Prediction:
+    """Predict an .xmodel; a compiled one with the array that it is compiled for.
+
+    Raises
+    ------
+    DpuError
+        As `operations_of_graph` and `predict`.
+    """
+    fingerprint = next(iter(fingerprints_of(graph)), None)
+    return predict(operations_of_graph(graph), board, fingerprint)
 
 
 def operations_of_graph(graph: Graph) -> list[Operation]:
@@ -278,7 +336,10 @@ def operations_of_graph(graph: Graph) -> list[Operation]:
     ------
     XmodelError
         The model contradicts itself, or cannot be compiled.
+    UnsupportedError
+        It is compiled for another DPU than a DPUCZDX8G.
     """
+    refuse_foreign(graph)
     from dpu.compile import on_cpu
 
     compiled = graph.get_root_subgraph().toposort_child_subgraph()
@@ -300,7 +361,8 @@ def job_seconds(subgraph: Subgraph, board: Board) -> float:
     with contradictions(subgraph.get_name()):
         layers = layers_of(subgraph.get_graph())
         others = {layer.name for layer in layers if not subgraph.has_op(layer.op)}
-        return predict(operations_of(layers, others), board).job_seconds
+        fingerprint = fingerprint_of(subgraph)
+        return predict(operations_of(layers, others), board, fingerprint).job_seconds
 
 
 @dataclass(frozen=True)
@@ -344,20 +406,39 @@ def read_board(board: str, fitted: bool = True) -> Board:
     Raises
     ------
     DpuError
-        There is none of that name, its profile does not tell clock and cores, or nothing is
-        fitted to it.
+        There is none of that name, its profile lacks clock or cores, or nothing is fitted to it.
     """
     profile, path = profile_of(board), PROFILES / f"{board}.toml"
+    given = {key: _entry(profile, *key.split(".")) for key in _NEEDED}
+    missing = [key for key, value in given.items() if value is None]
+    if missing:
+        raise DpuError(
+            f"{path}: lacks {', '.join(missing)}, without which nothing can be predicted"
+        )
     try:
-        clock, cores = float(profile["dpu"]["clock_mhz"]), int(profile["dpu"]["cores"])
-        cpus = int(profile["cpu"]["cores"])
-    except (LookupError, TypeError, ValueError) as error:
-        told = "dpu.clock_mhz, dpu.cores and cpu.cores"
-        raise DpuError(f"{path}: does not tell {told}: {error!r}") from error
+        clock, cores, cpus = (kind(given[key]) for key, kind in _NEEDED.items())
+        numbers = tuple(int(key, 16) for key in _entry(profile, "dpu", "fingerprints") or ())
+    except (TypeError, ValueError) as error:
+        raise DpuError(f"{path}: {', '.join(_NEEDED)}: {error}") from error
     if not (0 < clock < math.inf and cores >= 1 and cpus >= 1):
         raise DpuError(f"{path}: {cores} cores at {clock} MHz and {cpus} CPUs are no board")
     parameters, errors = _fitted(board) if fitted else (_NONE, {})
-    return Board(board, clock, cores, cpus, parameters, errors)
+    name = str(_entry(profile, "dpu", "name"))
+    return Board(board, clock, cores, cpus, parameters, errors, name, numbers)
+
+
+_NEEDED: dict[str, Callable[[Any], Any]] = {
+    "dpu.clock_mhz": float,
+    "dpu.cores": int,
+    "cpu.cores": int,
+}
+"""What of a profile a prediction needs; whether all that is given makes sense is checked later."""
+
+
+def _entry(profile: dict[str, Any], table: str, key: str) -> Any:
+    """An entry of one of a profile's tables; None where it lacks it."""
+    inner = profile.get(table)
+    return inner.get(key) if isinstance(inner, dict) else None
 
 
 _NONE = Parameters(1.0, 0.0, 0.0, 0.0, 0.0)

@@ -12,7 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from dpu import fix_ops
+from dpu.arithmetic import Array
 from dpu.program import CONSTANTS, INPUTS
 from dpu.xir import Graph, Op
 
@@ -23,6 +26,9 @@ CONVOLUTIONS = (
     "transposed-depthwise-conv2d",
 )
 """Kinds with a kernel and weights."""
+
+DENSE = ("inner-product", "matmul")
+"""Kinds of fully connected layers, where the matrix is a constant."""
 
 MOVING = (
     "maxpool2d",
@@ -41,6 +47,9 @@ MOVING = (
     "strided_slice",
 )
 """Kinds whose output holds values of their inputs and nothing new."""
+
+_RESHAPING = ("reshape", "flatten", "squeeze", "identity")
+"""Kinds that give the same values in the same order."""
 
 _ACTIVATIONS = {"relu": "RELU", "relu6": "RELU6", "leaky-relu": "LEAKYRELU"}
 """Op types that join the layer before them, and the DPU's name of what they do."""
@@ -151,16 +160,17 @@ class Layer:
     def stride(self) -> list[int]:
         """[width, height] of the window's steps; a tiling's one number is none."""
         given = self.op.get_attr("stride") if self.op.has_attr("stride") else None
-        return list(given or [1, 1]) if not isinstance(given, int) else [1, 1]
+        if isinstance(given, int):  # of a tile
+            return [given, given]
+        return list(given or [1, 1])
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image; 0 for ops without weights."""
         rows = math.prod(self.dims[1:-1])
         if self.kind == "matmul" and self.sources:
-            first = self.sources[0].dims
-            flipped = self.op.has_attr("transpose_a") and self.op.get_attr("transpose_a")
-            return math.prod(self.dims) * first[-2 if flipped else -1]
+            first = self.op.get_input_tensor("input").dims
+            return math.prod(self.dims) * first[-2 if _flag(self.op, "transpose_a") else -1]
         if self.weights is None:
             return 0
         taps = self.weights.get_output_tensor().dims
@@ -169,6 +179,102 @@ class Layer:
         if "depthwise" in self.kind:
             return rows * self.dims[-1] * taps[1] * taps[2]
         return rows * math.prod(taps) if self.kind in CONVOLUTIONS else math.prod(taps)
+
+
+def is_dense(layer: Layer) -> bool:
+    """Whether each result sums over its whole input, as a convolution over the whole map does."""
+    if layer.weights is None or len(layer.sources) != 1 or layer.dims[0] != 1:
+        return False
+    if layer.kind == "matmul":
+        second = layer.op.get_input_op("input", 1)
+        if second is not layer.weights or _flag(layer.op, "transpose_a"):
+            return False
+    elif layer.kind not in (*DENSE, "conv2d"):
+        return False
+    outputs, values = layer.dims[-1], math.prod(layer.sources[0].dims)
+    sizes = math.prod(layer.dims), math.prod(layer.weights.get_output_tensor().dims)
+    return sizes == (outputs, outputs * values)
+
+
+def dense_matrix(layer: Layer, weights: Array) -> Array:
+    """Return the weights of a dense layer as a matrix that files of all forms have in common.
+
+    A quantiser may transpose a map to channels first, for PyTorch's order of the columns; AMD's
+    compiler drops the transpose and permutes the matrix, or makes it a convolution's kernel.
+
+    Parameters
+    ----------
+    layer : one for which `is_dense` is true
+    weights : as its file has them
+
+    Returns
+    -------
+    [outputs, inputs], the columns in the order of the map `origin(layer.sources[0])`
+    """
+    outputs = layer.dims[-1]
+    if layer.kind == "matmul" and not _flag(layer.op, "transpose_b"):
+        matrix = weights.reshape(-1, outputs).T
+    else:
+        matrix = weights.reshape(outputs, -1)
+    found = np.empty_like(matrix)
+    found[:, _columns(layer.sources[0])] = matrix
+    return np.ascontiguousarray(found)
+
+
+def _columns(layer: Layer) -> Array:
+    """For each value of the layer, in its order, its place in the map of `origin`."""
+    if not is_detour(layer):
+        return np.arange(math.prod(layer.dims))
+    (source,) = layer.sources
+    places = _columns(source)
+    if layer.kind == "transpose":
+        places = places.reshape(source.dims).transpose(layer.op.get_attr("order"))
+    return places.reshape(-1)
+
+
+def is_detour(layer: Layer) -> bool:
+    """Whether the layer gives its input's values in another form, which no result depends on.
+
+    Those that keep the order do, and transposes that nothing reads but dense layers.
+    """
+    if len(layer.sources) != 1:
+        return False
+    return layer.kind in _RESHAPING or (layer.kind == "transpose" and _ends_in_dense(layer))
+
+
+def _ends_in_dense(layer: Layer) -> bool:
+    return bool(layer.readers) and all(
+        is_dense(reader) or (reader.kind in (*_RESHAPING, "transpose") and _ends_in_dense(reader))
+        for reader in layer.readers
+    )
+
+
+def origin(layer: Layer) -> Layer:
+    """Return the layer that computes the values, behind all detours."""
+    while is_detour(layer):
+        layer = layer.sources[0]
+    return layer
+
+
+def _flag(op: Op, name: str) -> bool:
+    return bool(op.has_attr(name) and op.get_attr(name))
+
+
+def is_shifted_bias(layer: Layer, quantised: Array, compiled: Array) -> bool:
+    """Whether a compiled bias is the quantised one, shifted for the accumulator.
+
+    Where the bias shift is below -1, AMD's compiler shifts the values and leaves the fix point as
+    it was. How it rounds then is not known: either neighbour is taken.
+
+    Parameters
+    ----------
+    layer : of the quantised file
+    """
+    shift = layer.bias_shift
+    if shift is None or shift >= -1 or quantised.shape != compiled.shape:
+        return False
+    exact = np.ldexp(quantised.astype(np.float64), shift + 1)
+    return bool((np.abs(exact - compiled) < 1).all())
 
 
 def fix_point_of(op: Op) -> int | None:
@@ -201,11 +307,11 @@ class _Gathering:
         """Place all ops, which come producers first."""
         for op in order:
             sources = [s for ops in op.get_input_ops().values() for s in ops]
-            names = [s.get_name() for s in sources]
-            if op.get_type() in CONSTANTS or (names and self.constant.issuperset(names)):
+            moving = [s for s in sources if s.get_name() not in self.constant]
+            if op.get_type() in CONSTANTS or (sources and not moving):
                 self.constant.add(op.get_name())
-            elif len(sources) == 1 and self._joins(op, sources[0]):
-                self.home[op.get_name()] = self.home[names[0]]
+            elif len(moving) == 1 and self._joins(op, moving[0]):
+                self.home[op.get_name()] = self.home[moving[0].get_name()]
             else:
                 self._open(op)
         for layer in self.layers:
@@ -214,8 +320,14 @@ class _Gathering:
         return self.layers
 
     def _joins(self, op: Op, source: Op) -> bool:
-        """Whether `op` belongs to the layer of `source`; takes it in where it does."""
+        """Whether `op` belongs to the layer of `source`, its only input that is not constant.
+
+        Takes it in where it does.
+        """
         layer, kind = self.home[source.get_name()], op.get_type()
+        corrects = _corrects_average(op, layer, source)
+        if op.get_input_num() > 1 and not corrects:
+            return False
         if kind in _TRANSPARENT:
             return True
         # What others read as well is a result of its own, and stays visible as one.
@@ -225,7 +337,7 @@ class _Gathering:
             if layer.kind == "input":
                 return False
             layer.nonlinear = _ACTIVATIONS[kind]
-        elif kind not in ("fix", "float2fix"):
+        elif kind not in ("fix", "float2fix") and not corrects:
             return False
         layer.output = op
         return True
@@ -235,11 +347,25 @@ class _Gathering:
         for arg, ops in op.get_input_ops().items():
             for source in ops:
                 if source.get_name() in self.constant:
-                    layer.constants.setdefault(arg, []).append(source)
+                    # A product's constant factor is its matrix; a shape is no parameter.
+                    role = "weights" if layer.kind == "matmul" and arg == "input" else arg
+                    if arg != "shape":
+                        layer.constants.setdefault(role, []).append(source)
                 else:
                     layer.sources.append(self.home[source.get_name()])
         self.home[op.get_name()] = layer
         self.layers.append(layer)
+
+
+def _corrects_average(op: Op, layer: Layer, source: Op) -> bool:
+    """Whether it multiplies the average pool `source` by one number.
+
+    AMD's quantiser writes an exact mean and then the factor that makes it the DPU's.
+    """
+    if op.get_type() != "mul" or layer.kind != "avgpool2d" or source is not layer.op:
+        return False
+    others = (s for s in op.get_input_ops_by_name("input") if s is not source)
+    return all(other.get_output_tensor().get_element_num() == 1 for other in others)
 
 
 def _kind(op: Op) -> str:

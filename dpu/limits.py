@@ -1,13 +1,15 @@
-"""What the array of a DPUCZDX8G B4096 can take: kernels, strides, pads, channels.
+"""What the ZCU104's DPUCZDX8G B4096 takes: kernels, strides, pads, channels, fused activations.
 
-Source: the table of operators in AMD's Vitis AI user guide (UG1414) and the DPU's product guide
-(PG338) for DPUCZDX8G_ISA1_B4096, from memory of both; no compiler was at hand to confirm them.
-AMD's compiler puts what lies outside on the CPU.
+Sources: the target's description in AMD's target_factory (Apache-2.0) for the fingerprints of the
+ZCU104 and the widths of the instructions' fields for kernels, strides, pads and activations; for
+channels and the stride of transposed convolutions the Vitis AI user guide's table of operators
+(UG1414), from memory. AMD's compiler puts what is outside on the CPU.
 """
 
 from __future__ import annotations
 
 from dpu import cpu_ops
+from dpu.windows import transposed_window_of, window_of
 from dpu.xir import Op
 
 MAX_KERNEL, MAX_STRIDE = 16, 8
@@ -15,7 +17,23 @@ MAX_KERNEL, MAX_STRIDE = 16, 8
 
 MAX_TRANSPOSED_STRIDE = 16
 MAX_POOL = 256
-"""Kernel and stride of pools; AMD compiled a max pool of 100x1 (measured, PointPillars)."""
+"""Kernel and stride of pools and depthwise convolutions."""
+
+MAX_ALU_PADDING = (15, 255, 15, 255)
+"""Of pools and depthwise convolutions: left, right, top, bottom."""
+
+MAX_OPERANDS = 4
+"""Inputs of one sum or product."""
+
+FUSED = {
+    "conv2d": ("RELU", "RELU6", "LEAKYRELU"),
+    "transposed-conv2d": ("RELU", "RELU6", "LEAKYRELU"),
+    "depthwise-conv2d": ("RELU", "RELU6"),
+    "transposed-depthwise-conv2d": ("RELU", "RELU6"),
+    "add": ("RELU",),
+}
+"""The activations that an op has at its end, by op type. (The target gives pools the first two;
+what their instruction makes of them was never seen.)"""
 
 CHANNEL_PARALLEL = 16
 """Input and output channels that a B4096 takes at once."""
@@ -38,8 +56,13 @@ def window_limit(op: Op) -> str:
     if not op.has_attr("kernel"):
         return ""
     kernel, stride = list(op.get_attr("kernel")), list(op.get_attr("stride"))
-    if kind in ("maxpool2d", "avgpool2d"):
-        return _beyond("kernel", kernel, MAX_POOL) or _beyond("stride", stride, MAX_POOL)
+    if kind in ("maxpool2d", "avgpool2d", "depthwise-conv2d"):
+        return (
+            _beyond("kernel", kernel, MAX_POOL)
+            or _beyond("stride", stride, MAX_POOL)
+            or _alu_padding(op)
+            or ("" if kind.endswith("pool2d") else _channels(op, kernel))
+        )
     most = MAX_TRANSPOSED_STRIDE if kind.startswith("transposed") else MAX_STRIDE
     return (
         _beyond("kernel", kernel, MAX_KERNEL)
@@ -54,8 +77,25 @@ def _beyond(what: str, values: list[int], most: int) -> str:
     return "" if inside else f"{what} {'x'.join(map(str, values))}, the DPU has 1 to {most}"
 
 
+def _alu_padding(op: Op) -> str:
+    pads = padding(op)
+    if all(pad <= most for pad, most in zip(pads, MAX_ALU_PADDING, strict=True)):
+        return ""
+    return f"padding {pads}, the DPU has up to {list(MAX_ALU_PADDING)}"
+
+
+def padding(op: Op) -> list[int]:
+    """[left, right, top, bottom] that an op's window needs, as `pad_mode` makes them."""
+    size = op.get_input_tensor("input", 0).dims[1:3]
+    if op.get_type().startswith("transposed"):
+        transposed_window_of(op.get_attrs(), *size)  # refuses pads beyond the kernel
+        return list(cpu_ops.attr(op, "pad", None) or [0, 0, 0, 0])
+    window = window_of(op.get_attrs(), *size)
+    return [window.pad_left, window.pad_right, window.pad_top, window.pad_bottom]
+
+
 def _padding(op: Op, kernel: list[int]) -> str:
-    left, right, top, bottom = cpu_ops.attr(op, "pad", [0, 0, 0, 0])
+    left, right, top, bottom = padding(op)
     dilation = cpu_ops.attr(op, "dilation", [1, 1])
     across, down = ((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
     if max(left, right) <= across and max(top, bottom) <= down:

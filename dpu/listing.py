@@ -42,6 +42,7 @@ def head_lines(facts: dict[str, Any]) -> list[str]:
         f"{len(facts['ops'])} ops, {facts['parameters']:,} constant values"
     ]
     text += _ends(facts)
+    text += [f"note: {clipped(note, 2 * MAX_NAME)}" for note in facts["notes"]]
     if facts["not_built_in"]:
         names = [clipped(name) for name in facts["not_built_in"][:MAX_CELL]]
         text.append(f"not built in, need --plugin: {', '.join(names)}")
@@ -95,8 +96,7 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
 
 
 def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
-    target = f", for {part['dpu_name']} {part['fingerprint'] or ''}" if part["dpu_name"] else ""
-    head = f"subgraph {number}: {part['device']}, {part['ops']} ops{target}".rstrip()
+    head = f"subgraph {number}: {part['device']}, {part['ops']} ops{_target_text(part)}"
     text = [clipped(head, MAX_NAME), f"  {clipped(part['name'], MAX_NAME)}"]
     text += [f"  {line}" for line in _ends(part)]
     if part["workload"]:
@@ -109,6 +109,15 @@ def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
         held = ", ".join(f"{m['use'] or m['register']} {m['bytes']:,}" for m in part["memory"])
         text.append(f"  memory   {held}, instructions {part['instruction_bytes']:,} bytes")
     return text
+
+
+def _target_text(part: dict[str, Any]) -> str:
+    """For which DPU: by the name in the file, unless the fingerprint says another one."""
+    name, dpu = part["dpu_name"] or "", part["dpu"] or ""
+    if not (name or dpu):
+        return ""
+    shown = name if name.startswith(dpu) else f"{dpu} (its name in the file, {name!r}, is wrong)"
+    return f", for {shown} {part['fingerprint'] or ''}".rstrip()
 
 
 LAYER_HEAD = (
@@ -150,7 +159,8 @@ def kernel_text(layer: dict[str, Any]) -> str:
 
 def _layer_cells(layer: dict[str, Any]) -> list[str]:
     inner = list(dict.fromkeys(layer["fix_in"]))
-    share, place = layer["array_share"], layer["device"] or "CPU"
+    # Cycles are not known of another DPU than the one that is emulated here.
+    share, place = layer["array_share"], {"DPU": "?"}.get(layer["device"], layer["device"] or "CPU")
     cycles = [layer["array_cycles"], layer["memory_cycles"]]
     points = [layer[key] for key in ("fix_weights", "fix_bias", "fix_out", "shift", "bias_shift")]
     return [

@@ -23,14 +23,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dpu import cpu_ops, fix_ops, resize_ops
 from dpu.arithmetic import (
+    GUARD_BITS,
     INT8_MAX,
     INT8_MIN,
     LEAKY_SHIFT,
     LEAKY_SLOPE,
+    MAX_SHIFT,
     Array,
     is_leaky_slope,
     pool_reciprocal,
+    relu6_highest,
 )
+from dpu.factors import pool_window, scale_of
 from dpu.program import Program
 from dpu.shapes import CONVOLUTIONS
 from dpu.windows import Window, transposed_window_of, window_of
@@ -85,9 +89,13 @@ def accumulator_bound(weights: Array, bias: Array | None, input_bound: int) -> i
     return int((sums + (0 if bias is None else np.abs(bias))).max())
 
 
-def analyse(program: Program) -> dict[str, Grid]:
-    """The ops that can be lowered exactly, with what is known of their outputs."""
+def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
+    """The ops that can be lowered exactly, with what is known of their outputs.
+
+    With `trace` every tensor is asked for, and none may be left out by joining ops.
+    """
     grids: dict[str, Grid] = {}
+    joined = set() if trace else _scaled_pools(program)
     known = {op.get_name(): _declared(op) for op in program.inputs}
     for op in program.steps:
         known[op.get_name()] = _declared(op)
@@ -96,13 +104,48 @@ def analyse(program: Program) -> dict[str, Grid]:
         if op.get_type() in program.plugins or not program.keeps_batch(op):
             continue
         inputs = [grids.get(s.get_name()) or known.get(s.get_name()) for s in moving]
-        constant = len(moving) != op.get_input_num("input")
-        if None in inputs or not moving or (constant and op.get_type() not in ("matmul", "mul")):
+        whole = len(moving) == op.get_input_num("input") or op.get_name() in joined
+        if None in inputs or not moving or not (whole or op.get_type() == "matmul"):
             continue
-        grid = _grid(program, op, [g for g in inputs if g is not None])
+        places = [g for g in inputs if g is not None]
+        if op.get_name() in joined:
+            grid = _scaled_pool(op, places[0])
+        else:
+            grid = _grid(program, op, places)
         if grid is not None:
             grids[op.get_name()] = grid
     return grids
+
+
+def _scaled_pools(program: Program) -> set[str]:
+    """The average pools with the DPU's factor, and the `mul` ops that give it to them.
+
+    Both become one exact sum times ``m / 2**n``. In the file they are a mean and a product in
+    float32, which round to the same integers; so only a `fix` may read them.
+    """
+    found: set[str] = set()
+    for op in program.steps:
+        scale = scale_of(op) if op.get_type() == "avgpool2d" else None
+        if scale is None or op in program.outputs or scale in program.outputs:
+            continue
+        if all(_rounds(reader) for reader in scale.get_fanout_ops()):
+            found |= {op.get_name(), scale.get_name()}
+    return found
+
+
+def _scaled_pool(op: Op, x: Grid) -> Grid | None:
+    if op.get_type() == "mul":
+        return x
+    window = pool_window(op)
+    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+    return _exact(x.point + shift, window.area * numerator * x.bound)
+
+
+def _rounds(op: Op) -> bool:
+    """Whether the op is a `fix` that rounds as the DPU does."""
+    if op.get_type() != "fix" or not cpu_ops.attr(op, "if_signed", True):
+        return False
+    return bool(cpu_ops.attr(op, "round_mode", "DPU_ROUND") == "DPU_ROUND")
 
 
 def _declared(op: Op) -> Grid | None:
@@ -122,11 +165,9 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
     if kind.endswith("-fix") or kind in ("upload", "download"):
         return declared if _fix_lowers(program, op, inputs) else None
     if kind == "fix":
-        simple = cpu_ops.attr(op, "if_signed", True)
-        simple = simple and cpu_ops.attr(op, "round_mode", "DPU_ROUND") == "DPU_ROUND"
-        return declared if simple and 2 * x.bound + 1 < FLOAT32_EXACT else None
-    if kind in CONVOLUTIONS or kind in ("matmul", "mul"):
-        return _times_constants(program, op, x)
+        return declared if _rounds(op) and 2 * x.bound + 1 < FLOAT32_EXACT else None
+    if kind in CONVOLUTIONS or kind == "matmul":
+        return _plain_convolution(program, op, x) if _takes_constants(program, op) else None
     if kind in ("relu", "maxpool2d") or _moves(op):
         return x if op.get_output_tensor().ndim > 1 else None
     if kind == "reduction_max":
@@ -136,10 +177,6 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
     if kind == "leaky-relu":
         leaky = is_leaky_slope(op.get_attr("alpha"))
         return _exact(x.point + LEAKY_SHIFT, x.bound << LEAKY_SHIFT) if leaky else None
-    if kind == "avgpool2d":
-        window = window_of(op.get_attrs(), *op.get_input_tensor("input", 0).dims[1:3])
-        numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-        return _exact(x.point + shift, window.area * numerator * x.bound)
     if kind in ("concat", "add"):
         point = max(g.point for g in inputs)
         bounds = [g.bound << (point - g.point) for g in inputs]
@@ -161,12 +198,9 @@ def _moves(op: Op) -> bool:
     return kind in _MOVES or kind in ("tile", "gstiling", "downsample")
 
 
-def _times_constants(program: Program, op: Op, x: Grid) -> Grid | None:
-    """The grid of what multiplies its input by constants: convolutions, dense layers, factors."""
-    if op.get_type() == "mul":
-        return _scaled(program, op, x)
-    fits = _is_dense(program, op) if op.get_type() == "matmul" else _one_kernel_each(op)
-    return _plain_convolution(program, op, x) if fits else None
+def _takes_constants(program: Program, op: Op) -> bool:
+    """Whether a convolution or matmul is of the kind that ONNX has, with constant weights."""
+    return _is_dense(program, op) if op.get_type() == "matmul" else _one_kernel_each(op)
 
 
 def _one_kernel_each(op: Op) -> bool:
@@ -189,27 +223,6 @@ def _dense_weights(program: Program, op: Op) -> Array:
     """The constant matrix of a dense layer, (outputs, inputs)."""
     matrix = program.constants[op.get_input_op("input", 1).get_name()]
     return matrix if cpu_ops.attr(op, "transpose_b", False) else matrix.T
-
-
-_SCALAR_BITS = 16
-"""Fraction bits of a constant factor at most; AMD's factors behind average pools have ten."""
-
-
-def _scalar(program: Program, op: Op) -> float | None:
-    """The one constant that a product multiplies its other input by, if that is all it does."""
-    sources = [s for s in op.get_input_ops_by_name("input") if s.get_name() in program.constants]
-    if op.get_input_num("input") != 2 or len(sources) != 1:
-        return None
-    values = program.constants[sources[0].get_name()]
-    return float(values.item()) if values.size == 1 and values.ndim == 1 else None
-
-
-def _scaled(program: Program, op: Op, x: Grid) -> Grid | None:
-    factor = _scalar(program, op)
-    if factor is None or not math.isfinite(factor) or factor * 2.0**_SCALAR_BITS % 1:
-        return None
-    numerator, denominator = factor.as_integer_ratio()
-    return _exact(x.point + denominator.bit_length() - 1, abs(numerator) * x.bound)
 
 
 def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
@@ -249,11 +262,11 @@ def _fix_lowers(program: Program, op: Op, inputs: list[Grid]) -> bool:
         plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6") and _one_kernel_each(op)
         return plain and weight_array(program, op) is not None
     if kind == "pool":
-        return op.get_attr("type") == "AVG" or same
-    if kind == "eltwise":
-        few = max(g.point for g in inputs) - min(g.point for g in inputs) <= 14
         plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
-        return few and plain and (op.get_attr("type") == "ADD" or len(inputs) == 2)
+        return plain and (op.get_attr("type") == "AVG" or same)
+    if kind == "eltwise":
+        plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
+        return plain and (op.get_attr("type") == "ADD" or len(inputs) == 2)
     if kind in ("concat", "relu", "relu6", "reduction_max") or _moves(op):
         return same and op.get_output_tensor().ndim > 1
     return False
@@ -425,22 +438,32 @@ def _placed(low: Lowering, x: str, window: Window, dims: list[int]) -> tuple[str
 def _fixed_convolution(
     low: Lowering, op: Op, x: str, weights: Array, order: Any, kind: str, attrs: dict[str, Any]
 ) -> str:
-    bias = weight_array(low.program, op, "bias")
-    acc_bias = fix_ops.aligned_bias(op, {"bias": [bias]} if bias is not None else {})
-    bound = accumulator_bound(weights, acc_bias, 128)
-    shift = (
-        fix_ops.input_fix_point(op) + fix_ops.input_fix_point(op, "weights") - fix_ops.fix_point(op)
-    )
-    limits = fix_ops.limits(fix_ops.nonlinear(op), fix_ops.fix_point(op))
-    how = precision(bound) if shift <= 16 else "wide"
-    full_bias = np.zeros(len(weights)) if acc_bias is None else acc_bias
+    weights, bias, point = _accumulator(low, op, weights)
+    shift = point - fix_ops.fix_point(op)
+    limits = fix_ops.limits(fix_ops.nonlinear(op))
+    how = precision(accumulator_bound(weights, bias, 128)) if shift <= MAX_SHIFT + 1 else "wide"
     if how == "wide":
         low.wide_ops.append(op.get_name())
-        return _wide(low, x, weights, full_bias, order, kind, attrs, shift, limits)
+        return _wide(low, x, weights, bias, order, kind, attrs, shift, limits)
     scale = 2.0**-shift
-    values = [weights.transpose(order) * scale, full_bias * scale + low.half(how, shift)]
+    values = [weights.transpose(order) * scale, bias * scale + low.half(how, shift)]
     inputs = [x, *(low.constant(v) for v in values)]
     return low.finish(low.node(kind, inputs, **attrs), how, *limits)
+
+
+def _accumulator(low: Lowering, op: Op, weights: Array) -> tuple[Array, Array, int]:
+    """Weights and bias (int64) in steps of the accumulator, and the fix point of these steps.
+
+    Where a bias is one bit finer than a product, so are the steps (`fix_ops.doubled_bias`).
+    """
+    point = fix_ops.input_fix_point(op) + fix_ops.input_fix_point(op, "weights")
+    given = weight_array(low.program, op, "bias")
+    if given is None:
+        return weights.astype(np.int64), np.zeros(len(weights), np.int64), point
+    bias = fix_ops.doubled_bias(op, given, point)
+    if np.any(bias & 1):
+        return weights.astype(np.int64) << 1, bias, point + 1
+    return weights.astype(np.int64), bias >> 1, point
 
 
 def _wide(
@@ -485,12 +508,12 @@ def _inner_product(low: Lowering, op: Op) -> tuple[str, bool]:
 
 def _pool(low: Lowering, op: Op) -> tuple[str, bool]:
     dims = op.get_input_op("input").get_output_tensor().dims
-    window = window_of(op.get_attrs(), dims[1], dims[2])
+    window = pool_window(op)
     x, attrs = _placed(low, low.x(op), window, dims)
     attrs["kernel_shape"] = [window.kernel_h, window.kernel_w]
     plain = op.get_type() == "avgpool2d"
     if op.get_type() == "maxpool2d" or (not plain and op.get_attr("type") == "MAX"):
-        return low.node("MaxPool", [x], **attrs), True
+        return _clipped(low, op, low.node("MaxPool", [x], **attrs)), True
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     if plain:
         weights = np.full((dims[3], 1, window.kernel_h, window.kernel_w), numerator * 2.0**-shift)
@@ -501,7 +524,15 @@ def _pool(low: Lowering, op: Op) -> tuple[str, bool]:
     bias = np.full(dims[3], low.half(how, shift))
     inputs = [x, low.constant(weights), low.constant(bias)]
     total = low.node("Conv", inputs, group=dims[3], **attrs)
-    return low.finish(total, how, INT8_MIN, INT8_MAX), True
+    return low.finish(total, how, *fix_ops.limits(fix_ops.nonlinear(op))), True
+
+
+def _clipped(low: Lowering, op: Op, x: str) -> str:
+    """What a nonlinearity leaves of int8 values."""
+    limits = fix_ops.limits(fix_ops.nonlinear(op))
+    if limits == (INT8_MIN, INT8_MAX):
+        return x
+    return low.node("Clip", [x, *(low.constant(limit) for limit in limits)])
 
 
 def _eltwise(low: Lowering, op: Op) -> tuple[str, bool]:
@@ -512,14 +543,18 @@ def _eltwise(low: Lowering, op: Op) -> tuple[str, bool]:
         total = low.node("Mul", [low.x(op, 0), low.x(op, 1)])
         total = low.node("Mul", [total, low.constant(2.0**-shift)])
     else:
-        shift, total = max(points) - out, ""
+        kept = min(points) + GUARD_BITS
+        shift, total = min(max(points), kept) - out, ""
         for index, point in enumerate(points):
             part = low.x(op, index)
+            if point > kept:
+                part = low.node("Mul", [part, low.constant(2.0 ** (kept - point))])
+                part, point = low.node("Floor", [part]), kept
             if point != out:
                 part = low.node("Mul", [part, low.constant(2.0 ** (out - point))])
             total = low.node("Add", [total, part]) if total else part
     total = low.node("Add", [total, low.constant(low.half("round", shift))])
-    limits = fix_ops.limits(fix_ops.nonlinear(op), out)
+    limits = fix_ops.limits(fix_ops.nonlinear(op))
     return low.finish(total, "round", *limits), op.get_output_tensor().ndim == 4
 
 
@@ -555,15 +590,6 @@ def _matmul(low: Lowering, op: Op) -> tuple[str, bool]:
     return y if bias is None else low.node("Add", [y, low.constant(bias)]), False
 
 
-def _mul(low: Lowering, op: Op) -> tuple[str, bool]:
-    """A product with one constant."""
-    factor, sources = _scalar(low.program, op), op.get_input_ops_by_name("input")
-    assert factor is not None
-    moving = next(s for s in sources if s.get_name() not in low.program.constants)
-    first = op.get_output_tensor().ndim == 4
-    return low.node("Mul", [low.value(moving), low.constant(factor)]), first
-
-
 def _blocks(low: Lowering, op: Op) -> tuple[str, bool]:
     side, to_space, channels_last = resize_ops.block_of(op)
     if not to_space:
@@ -591,7 +617,7 @@ def _upsample(low: Lowering, op: Op) -> tuple[str, bool]:
 def _relu(low: Lowering, op: Op) -> tuple[str, bool]:
     first = op.get_output_tensor().ndim == 4
     if op.get_type() == "relu6-fix":
-        top = fix_ops.limits("RELU6", fix_ops.fix_point(op))[1]
+        top = min(relu6_highest(fix_ops.fix_point(op)), INT8_MAX)
         return low.node("Clip", [low.x(op), low.constant(0), low.constant(top)]), first
     if op.get_type() == "relu6":
         return low.node("Clip", [low.x(op), low.constant(0), low.constant(6)]), first
@@ -630,11 +656,11 @@ _EMITTERS = {
     "transposed-conv2d": _convolution,
     "transposed-depthwise-conv2d": _convolution,
     "matmul": _matmul,
-    "mul": _mul,
     "inner-product": _inner_product,
     "pool": _pool,
     "maxpool2d": _pool,
     "avgpool2d": _pool,
+    "mul": _identity,  # of an average pool's factor, which the pool has already
     "add": _add,
     "eltwise": _eltwise,
     "concat": _concat,

@@ -11,15 +11,18 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dpu import cycles
-from dpu.layers import CONVOLUTIONS, Layer
+from dpu import fix_ops
+from dpu.layers import CONVOLUTIONS, DENSE, Layer
 
 Shape = tuple[int, int, int]
 """Height, width, channels."""
 
-FREE = ("concat", "reshape", "flatten", "squeeze", "identity")
-"""Kinds without an instruction of their own: the same bytes under another shape or, for a concat,
-written to their place by what computes them (so in AMD's compiled PointPillars)."""
+FREE = ("concat", "reshape", "flatten", "squeeze", "identity", "tile")
+"""Kinds without an instruction of their own: the same bytes under another shape or, for a concat
+and a tile, written to their place by what computes them (so in AMD's compiled files)."""
+
+ON_CPU = ("softmax", "sigmoid", "tanh", "transpose")
+"""Kinds that a compiler is assumed to leave to the CPU; a compiled file tells."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Operation:
     depth : input channels that one output value sums over (1 in a depthwise convolution)
     parameters : constant values that it reads, one byte each
     on_dpu : False for what is left to the CPU
-    augmented : the kernel's width and the input's channels share the array's input lanes
+    augmented : the kernel's width and the input's channels share the array's input lanes; None
+        where that is left to the rule of `dpu.cycles.augmented_channels`
+    constants : shapes of constants that it takes value by value, as it does its sources
     """
 
     name: str
@@ -48,7 +53,8 @@ class Operation:
     depth: int = 0
     parameters: int = 0
     on_dpu: bool = True
-    augmented: bool = False
+    augmented: bool | None = None
+    constants: tuple[Shape, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -178,9 +184,8 @@ class Sketch:
         parameters: int = 0,
     ) -> int:
         name = f"{kind}{len(self.operations)}"
-        step, narrow = _pair(stride), kind == "conv2d" and depth <= cycles.AUGMENTED_CHANNELS
         self.operations.append(
-            Operation(name, kind, output, sources, kernel, step, depth, parameters, True, narrow)
+            Operation(name, kind, output, sources, kernel, _pair(stride), depth, parameters)
         )
         return len(self.operations) - 1
 
@@ -203,7 +208,7 @@ def operations_of(layers: list[Layer], on_cpu: Collection[str] = ()) -> list[Ope
 
 def _operation(layer: Layer, places: dict[int, int], left: bool) -> Operation:
     kind, (kernel, depth) = layer.kind, _taps(layer)
-    if kind == "inner-product":
+    if kind in DENSE and layer.weights is not None:
         kind = "conv2d"
     stride_w, stride_h = layer.stride
     return Operation(
@@ -215,9 +220,29 @@ def _operation(layer: Layer, places: dict[int, int], left: bool) -> Operation:
         (stride_h, stride_w),
         depth,
         layer.parameters,
-        on_dpu=cycles.runs_on_dpu(layer) and not left,
-        augmented=kind == "conv2d" and cycles.augmented(layer, depth),
+        on_dpu=runs_on_dpu(layer) and not left,
+        augmented=_augmented(layer),
+        constants=tuple(
+            _shape(op.get_output_tensor().dims) for op in layer.constants.get("input", ())
+        ),
     )
+
+
+def _augmented(layer: Layer) -> bool | None:
+    """Whether channel augmentation is used, where AMD's compiler wrote the op and says it."""
+    if not layer.op.has_attr("workload_on_arch"):
+        return None
+    return layer.op.has_attr("channel_augmentation")
+
+
+def runs_on_dpu(layer: Layer) -> bool:
+    """Whether the DPU computes the layer: as the file says, else by kind."""
+    if layer.kind == "input":
+        return False
+    if layer.device is not None:
+        return layer.device == "DPU"
+    pool = layer.kind in ("maxpool2d", "avgpool2d")
+    return (pool or f"{layer.kind}-fix" in fix_ops.OPS) and layer.kind not in ON_CPU
 
 
 def _taps(layer: Layer) -> tuple[tuple[int, int], int]:
@@ -226,8 +251,8 @@ def _taps(layer: Layer) -> tuple[tuple[int, int], int]:
     if layer.weights is None:
         return (height, width), 0
     taps = layer.weights.get_output_tensor().dims
-    if layer.kind == "inner-product":  # [outputs, inputs]; over the whole map where it has one
-        return (1, 1), math.prod(taps[1:])
+    if layer.kind in DENSE:  # over the whole map where it has one
+        return (1, 1), math.prod(taps) // layer.dims[-1]
     if layer.kind not in CONVOLUTIONS:
         return (height, width), 0
     return (height, width), 1 if "depthwise" in layer.kind else taps[3]

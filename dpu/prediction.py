@@ -10,7 +10,7 @@ from typing import Any
 
 from dpu.energy import Watts
 from dpu.errors import DpuError, contradictions
-from dpu.latency import LayerTime, Prediction, operations_of_graph
+from dpu.latency import LayerTime, Prediction, predict, predict_graph, read_board
 from dpu.listing import MAX_NAME, MAX_ROWS, clipped, columns, dims_text, printable
 from dpu.operations import Operation, Sketch
 from dpu.xir import Graph
@@ -29,19 +29,20 @@ BOUNDS = {
 """What can bind a layer, in words."""
 
 
-def operations_from(model: str) -> list[Operation]:
-    """The operations of an .xmodel file, or those that MODULE:FUNCTION returns.
+def prediction_of(model: str, board: str) -> Prediction:
+    """Predict an .xmodel file, or the operations that MODULE:FUNCTION returns.
 
     Raises
     ------
     DpuError
-        No usable .xmodel, or no function that returns operations or a `Sketch`.
+        No usable .xmodel, no function that returns operations or a `Sketch`, or nothing is known
+        of the board.
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:\w+", model) and not Path(model).exists():
-        return _called(model)
-    graph = Graph.deserialize(Path(model))
+        return predict(_called(model), board)
+    known, graph = read_board(board), Graph.deserialize(Path(model))
     with contradictions(model):
-        return operations_of_graph(graph)
+        return predict_graph(graph, known)
 
 
 def _called(name: str) -> list[Operation]:
@@ -71,6 +72,7 @@ def prediction_facts(
     return {
         "model": model,
         "board": board.name,
+        "misfit": prediction.misfit,
         "basis": BASIS.replace("\n", " "),
         "macs": sum(operation.macs for operation in prediction.operations),
         "parameters": sum(operation.parameters for operation in prediction.operations),
@@ -135,6 +137,8 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         f"{facts['model']} on {facts['board']}: {facts['macs']:,} MACs, "
         f"{facts['parameters']:,} parameters"
     ]
+    if facts["misfit"]:
+        text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
     text += ["", *_table(facts["layers"]), ""] if layers else []
     text += [
         f"DPU      {facts['dpu_ms']:.3f} ms on one core: " + _shares(facts),

@@ -11,6 +11,7 @@ import numpy as np
 from dpu import aten_ops, cpu_ops, fix_ops
 from dpu.arithmetic import Array
 from dpu.errors import DpuError, UnsupportedError, XmodelError, unknown_op
+from dpu.fingerprint import refuse_foreign
 from dpu.shapes import infer_dims
 from dpu.xir import Graph, Op, Subgraph
 
@@ -149,9 +150,12 @@ def build_program(
     ------
     UnknownOpError
         An op is neither built in nor in `plugins`.
+    UnsupportedError
+        The graph is compiled for another DPU than a DPUCZDX8G.
     DpuError
         Constants contradict their shapes.
     """
+    refuse_foreign(graph)
     if subgraph is None:
         ops = graph.toposort()
         outputs = outputs or graph_outputs(graph)

@@ -21,11 +21,12 @@ import numpy as np
 from dpu.arithmetic import LEAKY_SLOPE, Array
 from dpu.builder import QUANTISED
 from dpu.errors import DpuError
+from dpu.factors import pool_factor, pool_window
+from dpu.fix_ops import ACTIVATIONS
 from dpu.op_defs import definitions
 from dpu.xir import Graph, Op
 
-_NONLINEAR = {"RELU": "relu", "RELU6": "relu6", "LEAKYRELU": "leaky-relu"}
-"""Op type by the name that compiled files have for the same function."""
+_NONLINEAR = {name: kind for kind, name in ACTIVATIONS.items()}
 
 
 class QuantisedModel:
@@ -101,9 +102,12 @@ class QuantisedModel:
         kernel: Sequence[int],
         stride: Sequence[int],
         pad: Sequence[int] = (0, 0, 0, 0),
+        ceil: bool = False,
     ) -> Op:
-        """A max pool; keeps the fix point."""
-        return self._pool(name, "maxpool2d", x, kernel, stride, pad, self._points[x])
+        """A max pool; keeps the fix point. With `ceil` a last window may pass the border."""
+        mode = "CEIL" if ceil else "FLOOR"
+        op = self._pool(name, "maxpool2d", x, kernel, stride, pad, mode)
+        return self._fixed(op, self._points[x])
 
     def avg_pool(
         self,
@@ -114,8 +118,13 @@ class QuantisedModel:
         fix_point: int = 0,
         pad: Sequence[int] = (0, 0, 0, 0),
     ) -> Op:
-        """An average pool; engines and the DPU take its reciprocal for the division."""
-        return self._pool(name, "avgpool2d", x, kernel, stride, pad, fix_point)
+        """An average pool as the DPU has it: a mean, and behind it a `mul` by the DPU's factor."""
+        pool = self._pool(f"{name}_i0", "avgpool2d", x, kernel, stride, pad, "FLOOR")
+        factor = np.float32(pool_factor(pool_window(pool)))
+        attrs = {"shape": [1], "data_type": "float32", "data": factor.tobytes()}
+        constant = self.graph.create_op(self._name(f"{name}_i1"), "const", attrs)
+        inputs = {"input": [pool, constant]}
+        return self._fixed(self.graph.create_op(self._name(name), "mul", {}, inputs), fix_point)
 
     def concat(self, name: str, inputs: Sequence[Op]) -> Op:
         """Channels one after the other; all inputs must have one fix point."""
@@ -185,14 +194,13 @@ class QuantisedModel:
 
     def _pool(
         self, name: str, kind: str, x: Op, kernel: Sequence[int], stride: Sequence[int],
-        pad: Sequence[int], fix_point: int,
+        pad: Sequence[int], pad_mode: str,
     ) -> Op:  # fmt: skip
         attrs = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad),
-                 "pad_mode": "FLOOR", "global": False}  # fmt: skip
+                 "pad_mode": pad_mode, "global": False}  # fmt: skip
         if kind == "avgpool2d":
             attrs |= {"count_include_pad": True, "count_include_invalid": True}
-        op = self.graph.create_op(self._name(name), kind, attrs, {"input": [x]})
-        return self._fixed(op, fix_point)
+        return self.graph.create_op(self._name(name), kind, attrs, {"input": [x]})
 
     def _constant(self, name: str, values: Array, fix_point: int) -> Op:
         if values.dtype != np.int8:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dpu import fix_ops
-from dpu.arithmetic import INT8_MAX, INT8_MIN, MAX_SHIFT, Array
+from dpu.arithmetic import INT8_MAX, INT8_MIN, MAX_SHIFT, Array, relu6_highest
 from dpu.engine import Model
 from dpu.layers import MOVING, Layer, fix_point_of, layers_of
 from dpu.program import feed
@@ -189,7 +188,7 @@ def _about_values(layer: Layer, told: dict[str, Any], cut: bool) -> list[str]:
 
 def _capped(layer: Layer, point: int) -> bool:
     """Whether a ReLU6 bounds the values, so that unused bits are its own affair."""
-    return layer.nonlinear == "RELU6" and fix_ops.limits("RELU6", point)[1] < INT8_MAX
+    return layer.nonlinear == "RELU6" and relu6_highest(point) < INT8_MAX
 
 
 def _shared(layer: Layer) -> str:

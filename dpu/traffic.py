@@ -24,14 +24,13 @@ import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from dpu import cycles
+from dpu.cycles import compute_cycles
+from dpu.fingerprint import B4096, DpuArray
 from dpu.limits import BANK_DEPTH
-from dpu.limits import CHANNEL_PARALLEL as CHANNELS
 from dpu.operations import FREE, Operation, Shape
 
-MAP_BYTES = 16 * BANK_DEPTH * CHANNELS
-"""On-chip memory of one core for maps: 16 banks of 2,048 words of 16 bytes (the B4096's banks by
-PG338, from memory; AMD's compiled PointPillars agrees, see above)."""
+MAP_GROUPS = 2
+"""Groups of banks for maps in one core; each has a bank for every row of the array."""
 
 IN_ROWS = ("maxpool2d", "reduction_max", "eltwise")
 """Kinds that take the rows of what comes before them while it is computed; AMD's compiler makes a
@@ -64,36 +63,25 @@ class Work:
         return self.parameter_bytes + self.loaded_bytes + self.stored_bytes
 
 
-def works(operations: list[Operation]) -> list[Work]:
+def works(operations: list[Operation], array: DpuArray = B4096) -> list[Work]:
     """What a core does for each operation that the DPU computes, in order.
 
     Inputs, concats and what the CPU computes are not among them.
-    """
-    return _Walk(operations).works()
-
-
-def compute_cycles(operation: Operation, inputs: list[Shape]) -> float:
-    """Cycles in which a core computes the operation, by the rules of `dpu.cycles`.
 
     Parameters
     ----------
-    inputs : shapes of what it reads, which sums and products take value by value
+    array : the core's
     """
-    (height, width, channels), (k_h, k_w), kind = operation.output, operation.kernel, operation.kind
-    if kind == "conv2d":
-        work = cycles.conv_work(
-            height, width, channels, k_h, k_w, operation.depth, operation.augmented
-        )
-    elif kind == "transposed-conv2d":
-        work = cycles.transposed_conv_work(
-            height, width, channels, k_h, k_w, operation.depth, *operation.stride
-        )
-    elif "pool" in kind or "depthwise" in kind:
-        work = cycles.pool_work(height, width, channels, k_h, k_w)
-    else:
-        work = sum(cycles.pool_work(*shape, 1, 1) for shape in inputs)
-        return work / cycles.ALU_BYTES_PER_CYCLE
-    return work / cycles.work_per_cycle(kind)
+    return _Walk(operations, array).works()
+
+
+def map_bytes(array: DpuArray) -> int:
+    """On-chip memory of one core for maps: banks of 2,048 words, a word for each pixel's channels.
+
+    512 KiB of a B4096 (its banks by PG338, from memory; AMD's compiled PointPillars agrees, see
+    above).
+    """
+    return MAP_GROUPS * array.rows * BANK_DEPTH * array.channels
 
 
 @dataclass
@@ -101,6 +89,7 @@ class _Walk:
     """The operations in order, and which results lie on the chip and in memory."""
 
     operations: list[Operation]
+    array: DpuArray
     readers: dict[int, list[int]] = field(default_factory=dict)
     joined: set[int] = field(default_factory=set)
     on_chip: int | None = None
@@ -139,7 +128,7 @@ class _Walk:
         """One operation's work, with `after` the one that follows it."""
         operation = self.operations[place]
         shapes = [self.operations[source].output for source in operation.sources]
-        work = Work(operation, compute_cycles(operation, shapes))
+        work = Work(operation, compute_cycles(operation, shapes, self.array))
         if operation.parameters:
             work.parameter_loads, work.parameter_bytes = operation.output[2], operation.parameters
         sources = self.sources(place)
@@ -169,11 +158,12 @@ class _Walk:
             return False
         if reader.kind in IN_ROWS and self.readers[place] == [after]:
             return True
-        inputs = sum(_footprint(self.operations[source].output) for source in sources)
-        return inputs + _footprint(self.operations[place].output) <= MAP_BYTES
+        maps = [*sources, place]
+        footprints = (_footprint(self.operations[p].output, self.array) for p in maps)
+        return sum(footprints) <= map_bytes(self.array)
 
 
-def _footprint(shape: Shape) -> int:
-    """Bytes of a map on the chip: rows lie in 8 banks in turn, channels in words of 16."""
-    height, width, channels = shape
-    return -(-height // cycles.PIXELS) * cycles.PIXELS * width * -(-channels // CHANNELS) * CHANNELS
+def _footprint(shape: Shape, array: DpuArray) -> int:
+    """Bytes of a map on the chip: rows are dealt out to the banks, channels fill whole words."""
+    (height, width, channels), rows, word = shape, array.rows, array.channels
+    return -(-height // rows) * rows * width * -(-channels // word) * word

@@ -408,15 +408,14 @@ class Graph(AttrHolder):
         XmodelError
             The file is no .xmodel, truncated, too large or contradicts itself.
         """
+        proto = xmodel.read_graph(path)
         try:
-            return _from_proto(xmodel.read_graph(path))
-        except XmodelError:
-            raise
+            return _from_proto(proto)
         except DpuError as error:
             raise XmodelError(f"{path}: {error}") from None
 
     def serialize(self, path: str | os.PathLike[str]) -> None:
-        """Write an .xmodel, atomically."""
+        """Write an .xmodel, atomically, with its ops in topological order."""
         xmodel.write_graph(self.to_proto(), path)
 
     def get_name(self) -> str:
@@ -552,6 +551,14 @@ class Graph(AttrHolder):
         """All ops, producers before consumers, else in the file's order."""
         return list(self._sorted()[0])
 
+    @property
+    def is_sorted(self) -> bool:
+        """Whether each op was read or added behind those that it reads; the emulation's own.
+
+        The board's XIR crashes on a file whose ops are not in such an order.
+        """
+        return self._sorted()[0] == list(self._ops.values())
+
     def _sorted(self) -> tuple[list[Op], dict[str, int]]:
         """All ops in order, and the place of each name in it."""
         if self._order is None:
@@ -601,9 +608,9 @@ class Graph(AttrHolder):
             raise UnsupportedError(f"Graphviz failed: {error.stderr.decode()[:200]}") from None
 
     def to_proto(self) -> Any:
-        """The graph as a ``serial_v2.Graph`` message."""
+        """The graph as a ``serial_v2.Graph`` message, its ops in topological order."""
         proto = GraphProto(graph_name=self._name)
-        for op in self._ops.values():
+        for op in self.toposort():
             _store_op(op, proto.op_node.add())
         _store_subgraph(self._root, proto.subg_root)
         self._store_attrs(proto.graph_attr)

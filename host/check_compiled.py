@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 from dpu.arithmetic import Array
 from dpu.engine import Model, load_engine
 from dpu.errors import DpuError, contradictions
+from dpu.fingerprint import dpu_name, fingerprint_of
+from dpu.layers import Layer, dense_matrix, is_dense, is_shifted_bias, layers_of
 from dpu.program import graph_outputs
 from dpu.xir import Graph, Op, Subgraph
 from host.target import CompileError, Target
@@ -83,11 +86,6 @@ def dpu_parts(graph: Graph) -> list[Subgraph]:
     return [part for part in parts if _attr(part, "device") == "DPU"]
 
 
-def fingerprint(part: Subgraph) -> int | None:
-    """What the subgraph says of its DPU's build."""
-    return None if _attr(part, "dpu_fingerprint") is None else int(_attr(part, "dpu_fingerprint"))
-
-
 def _attr(holder: Any, name: str) -> Any:
     return holder.get_attr(name) if holder.has_attr(name) else None
 
@@ -133,7 +131,9 @@ def _parts(graph: Graph) -> str:
 
 
 def _made_for(part: Subgraph, target: Target) -> str:
-    name, number = str(_attr(part, "dpu_name") or "a DPU without name"), fingerprint(part)
+    name, number = str(_attr(part, "dpu_name") or "a DPU without name"), fingerprint_of(part)
+    if number is not None:
+        name = dpu_name(number)  # what the file calls it may be wrong
     if target.is_emulator:
         if name != target.dpu_name:
             raise CompileError(f"the result is for {name}, not for the emulator")
@@ -193,28 +193,51 @@ def _point(op: Op) -> int | None:
 def _same_parameters(compiled: Model, original: Model) -> str:
     """Compare int8 parameters with their fix points, whatever their names.
 
-    A dense layer becomes a convolution, for which its matrix may be turned.
+    A dense layer may become a convolution; its matrix is compared column by column, in the order
+    of the map that it reads. A bias that is far finer than the accumulator is shifted on the way.
     """
-    found = Counter((point, values.tobytes()) for _, point, values in _parameters(compiled))
-    missing, count, size = [], 0, 0
-    for name, point, values in _parameters(original):
-        forms = [values, values.T] if values.ndim == 2 else [values]
-        same = next((key for v in forms if found[key := (point, v.tobytes())]), None)
+    found = Counter((p.point, p.values.tobytes()) for p in _parameters(compiled))
+    missing, count, size, shifted = [], 0, 0, 0
+    for parameter in _parameters(original):
+        exact = (parameter.point, parameter.values.tobytes())
+        forms = (key for key in found if found[key] and _is_shifted(parameter, *key))
+        same = exact if found[exact] else next(forms, None)
         if same is None:
-            missing.append(name)
+            missing.append(parameter.name)
         else:
             found[same] -= 1
-        count, size = count + 1, size + values.size
+            shifted += same != exact
+        count, size = count + 1, size + parameter.values.size
     if missing:
         raise CompileError(
             f"{len(missing)} of {count} parameters differ from the quantised file's, the first "
             f"{missing[0]}: do not use the result; quantise and compile again"
         )
-    return f"{count} parameters ({size:,} bytes) equal byte for byte"
+    text = f"{count} parameters ({size:,} bytes) equal byte for byte"
+    return f"{text}, but for {shifted} biases shifted as the accumulator wants" if shifted else text
 
 
-def _parameters(model: Model) -> list[tuple[str, int, Array]]:
-    """Name, fix point and int8 values of the weights and biases."""
+@dataclass(frozen=True)
+class _Parameter:
+    """An int8 constant; weights of dense layers as `dense_matrix` has them."""
+
+    name: str
+    point: int
+    values: Array
+    layer: Layer | None  # that has it for its bias
+
+
+def _is_shifted(parameter: _Parameter, point: int, data: bytes) -> bool:
+    if parameter.layer is None or point != parameter.point:
+        return False
+    return is_shifted_bias(parameter.layer, parameter.values, np.frombuffer(data, np.int8))
+
+
+def _parameters(model: Model) -> list[_Parameter]:
+    """The weights and biases."""
+    layers = layers_of(model.graph)
+    dense = {layer.weights: layer for layer in layers if is_dense(layer)}
+    biased = {layer.bias: layer for layer in layers if layer.bias is not None}
     found = []
     for op in model.graph.toposort():
         values, point = model.program.constants.get(op.get_name()), _point(op)
@@ -222,7 +245,9 @@ def _parameters(model: Model) -> list[tuple[str, int, Array]]:
             continue
         if values.dtype != np.int8:  # a `fix` in a quantised file: real numbers on int8's grid
             values = np.rint(np.ldexp(values.astype(np.float64), point)).astype(np.int8)
-        found.append((op.get_name(), point, values))
+        if op in dense:
+            values = dense_matrix(dense[op], values)
+        found.append(_Parameter(op.get_name(), point, values, biased.get(op)))
     return found
 
 

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpu.describe import UNSORTED
 from dpu.errors import DpuError, XmodelError
+from dpu.fingerprint import describe, fingerprint_of, fingerprints_of
 from dpu.xir import Graph
 from host import vai_compiler as vai
-from host.check_compiled import check_compiled, check_source, dpu_parts, fingerprint
+from host.check_compiled import check_compiled, check_source, dpu_parts
 from host.config import read_toml
 from host.target import EMULATOR, CompileError, CompileUsageError, Target, load_target
 from host.toml_file import to_toml
@@ -113,6 +115,8 @@ def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> 
     """
     source = find_source(model)
     graph = _read_quantised(source.path)
+    if not graph.is_sorted:
+        say(f"{source.path}: {UNSORTED}")
     output = source.path.parent if output is None else output
     _check_output(source, output)
     if choice.arch is not None and not choice.arch.is_file():
@@ -188,7 +192,8 @@ def _read_quantised(path: Path) -> Graph:
     graph = Graph.deserialize(path)
     parts = dpu_parts(graph)
     if parts:
-        made = parts[0].get_attr("dpu_name") if parts[0].has_attr("dpu_name") else "a DPU"
+        made = "a DPU" if not parts[0].has_attr("dpu_name") else parts[0].get_attr("dpu_name")
+        made = next(map(describe, fingerprints_of(graph)), made)  # the name may be wrong
         raise CompileUsageError(f"{path}: compiled already, for {made}; give the quantised file")
     if not any(op.get_type() == "fix" for op in graph.get_ops()):
         raise CompileUsageError(f"{path}: not quantised (no fix ops); quantise it first")
@@ -278,7 +283,7 @@ def scratch_directory(folder: Path) -> Iterator[Path]:
 
 def _origin(plan: Plan, graph: Graph) -> dict[str, str]:
     """Which compiler made it, when, and for what."""
-    number = fingerprint(dpu_parts(graph)[0])
+    number = fingerprint_of(dpu_parts(graph)[0])
     by = plan.compiler.text if plan.compiler else "Tutelage's own, dpu/compile.py"
     origin = {
         "compiler": by,

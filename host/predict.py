@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from dpu.cycles import AUGMENTED_CHANNELS
 from dpu.operations import Operation, Shape, Sketch
 from host.networks import PRESETS, create
 from host.networks.densenet import STEMS
@@ -65,7 +64,6 @@ def _operation(name: str, layer: parts.Layer, sources: tuple[int, ...]) -> Opera
         return Operation(
             name, kind, output, sources, (height, width), layer.stride, depth,
             layer.weight.numel() + outputs,  # the norm's offset is a bias
-            augmented=kind == "conv2d" and depth <= AUGMENTED_CHANNELS,
         )  # fmt: skip
     if isinstance(layer, parts.MaxPool):
         return Operation(name, "maxpool2d", output, sources, layer.kernel, layer.stride)

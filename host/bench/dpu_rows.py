@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dpu.errors import DpuError
-from dpu.latency import Prediction, operations_of_graph, predict
+from dpu.latency import Prediction, predict_graph
 from host.bench.figures import Figure, exact_figure, known_figure, median_figure
 from host.bench.platform import EMULATION
 from host.bench.rows import DPU, EMULATED, PERCENTILES, PREDICTED, Row
@@ -141,9 +141,12 @@ def predicted_row(subject: Subject, board: str) -> Row:
         row.state, row.reason = "absent", f"{subject.path} has no compiled or quantised model"
         return row
     try:
-        found = predict(operations_of_graph(subject.compiled), board)
+        found = predict_graph(subject.compiled, board)
     except DpuError as error:
         row.state, row.reason = "absent", str(error)
+        return row
+    if found.misfit:
+        row.state, row.reason = "absent", found.misfit
         return row
     if not found.works:
         row.state, row.reason = "absent", "no layer runs on the DPU"

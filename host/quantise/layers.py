@@ -97,13 +97,14 @@ class Conv(Layer):
 
 class MaxPool(Layer):
     def __init__(
-        self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair, pad: Pair
-    ) -> None:
+        self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair,
+        pad: Pair, ceil: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(inputs, shape)
-        self.kernel, self.stride, self.padding = kernel, stride, pad
+        self.kernel, self.stride, self.padding, self.ceil = kernel, stride, pad, ceil
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, self.kernel, self.stride, self.padding)
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
 
 
 _WIDE_AREA = 1024
@@ -111,13 +112,14 @@ _WIDE_AREA = 1024
 
 
 class AvgPool(Layer):
-    """Sum of the window times the DPU's fixed-point reciprocal of its area."""
+    """Sum of the window, padding included, times the DPU's fixed-point reciprocal of its area."""
 
     def __init__(
-        self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair
-    ) -> None:
+        self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair,
+        pad: Pair = (0, 0),
+    ) -> None:  # fmt: skip
         super().__init__(inputs, shape)
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride, self.padding = kernel, stride, pad
         numerator, self.shift = pool_reciprocal(kernel[1], kernel[0])
         self.factor = numerator / 2**self.shift
 
@@ -127,7 +129,8 @@ class AvgPool(Layer):
             x = x.double()
         if self.kernel == tuple(x.shape[2:]):
             return x.sum((2, 3), keepdim=True) * factor
-        return F.avg_pool2d(x, self.kernel, self.stride, divisor_override=1) * factor
+        total = F.avg_pool2d(x, self.kernel, self.stride, self.padding, divisor_override=1)
+        return total * factor
 
 
 class Concat(Layer):

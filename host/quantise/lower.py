@@ -24,11 +24,21 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from dpu.arithmetic import INT8_MAX, INT8_MIN, Array
+from dpu.arithmetic import INT8_MAX, INT8_MIN, RELU6_FIX_POINT, Array, relu6_highest
 from dpu.compile import compile_graph
 from dpu.quantised import QuantisedModel
 from dpu.xir import Graph, Op
-from host.quantise.layers import Add, AvgPool, Concat, Conv, Input, MaxPool, Pair, Reshape
+from host.quantise.layers import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Input,
+    Layer,
+    MaxPool,
+    Pair,
+    Reshape,
+)
 from host.quantise.student import Deployed, Quantiser, Student
 
 
@@ -47,7 +57,8 @@ def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
 
     Raises
     ------
-    NotDeployable : activations have fewer than 8 bits and `clip` is off
+    NotDeployable : `clip` is off, and activations have fewer than 8 bits or a ReLU6 a fix point
+        at which the DPU does not clip at 6
     """
     if not clip:
         _check(student)
@@ -78,6 +89,13 @@ def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> 
     to_graph(student, Path(path).stem, clip).serialize(path)
 
 
+def _highest(layer: Layer, quantiser: Quantiser, point: int) -> int:
+    """The largest integer that the student lets pass behind a layer, where int8 lets more pass."""
+    if layer.nonlinear == "RELU6" and point < RELU6_FIX_POINT:
+        return min(quantiser.highest, relu6_highest(point))
+    return quantiser.highest
+
+
 def _check(student: Student) -> None:
     narrow = [q for q in dict.fromkeys(student.activation_of.values()) if q.bits < 8]
     if narrow:
@@ -88,6 +106,14 @@ def _check(student: Student) -> None:
             "activations=8, first=8 and last=8 (weights may be narrower), or lower with clip=True, "
             "which adds two or three 1x1 depthwise convolutions to each"
         )
+    points = student.fix_points().activations
+    for name, quantiser in student.activation_of.items():
+        if _highest(student.layer(name), quantiser, points[name]) < INT8_MAX:
+            raise NotDeployable(
+                f"{name} has a ReLU6 at fix point {points[name]}, but the DPU clips at 6 for fix "
+                f"point {RELU6_FIX_POINT} only: use ReLU there, or lower with clip=True, which "
+                "adds two 1x1 depthwise convolutions"
+            )
 
 
 class _Lowering:
@@ -117,10 +143,12 @@ class _Lowering:
             return self._conv(name, layer, inputs[0], point)
         if isinstance(layer, MaxPool):
             pad = _pad(layer.padding)
-            return self.model.max_pool(name, inputs[0], _wh(layer.kernel), _wh(layer.stride), pad)
+            kernel, stride = _wh(layer.kernel), _wh(layer.stride)
+            return self.model.max_pool(name, inputs[0], kernel, stride, pad, layer.ceil)
         if isinstance(layer, AvgPool):
             kernel, stride = _wh(layer.kernel), _wh(layer.stride)
-            return self.model.avg_pool(name, inputs[0], kernel, stride, point)
+            pad = _pad(layer.padding)
+            return self.model.avg_pool(name, inputs[0], kernel, stride, point, pad)
         if isinstance(layer, Concat):
             return self.model.concat(name, inputs)
         if isinstance(layer, Add):
@@ -142,15 +170,23 @@ class _Lowering:
             point,
             stride=_wh(layer.stride),
             pad=_pad(layer.padding),
-            nonlinear=layer.nonlinear,
+            nonlinear=self._nonlinear(layer, point),
             dilation=_wh(layer.dilation),
         )
 
+    @staticmethod
+    def _nonlinear(layer: Layer, point: int) -> str:
+        """The layer's activation as a DPU has it, whose ReLU6 clips at 6 for one fix point only."""
+        if layer.nonlinear == "RELU6" and point != RELU6_FIX_POINT:
+            return "RELU"  # above that fix point int8 ends below 6, below it `_clipped` clips
+        return layer.nonlinear
+
     def _clipped(self, name: str, op: Op, quantiser: Quantiser) -> Op:
-        """`op` with its values in the quantiser's range."""
-        if quantiser.highest == INT8_MAX:
+        """`op` with its values in the quantiser's range, and not above a ReLU6's 6."""
+        highest = _highest(self.student.layer(name), quantiser, self.points[name])
+        if highest == INT8_MAX:
             return op
-        up, down = INT8_MAX - quantiser.highest, quantiser.lowest - INT8_MIN
+        up, down = INT8_MAX - highest, quantiser.lowest - INT8_MIN
         # What is not negative needs no lower clip: the first and the last move are enough.
         moves = [up, -up - down, down] if quantiser.signed else [up, -up]
         for number, move in enumerate(moves, start=1):

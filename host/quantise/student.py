@@ -33,7 +33,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dpu.arithmetic import MAX_SHIFT
+from dpu.arithmetic import (
+    GUARD_BITS,
+    MAX_ALIGNMENT,
+    MAX_SHIFT,
+    RELU6_FIX_POINT,
+    sum_is_exact,
+)
 from host.quantise.fake import FakeQuantise, quantise
 from host.quantise.layers import (
     Add,
@@ -247,6 +253,10 @@ class Student(nn.Module):
         quantisers = self.quantisers
         wanted = [q.magnitude - ceilings[q.index] for q in quantisers]
         wanted[self.images.index] = self.input_fix_point - (8 - self.images.bits)
+        raised = {q.index: wanted[q.index] for q in self._clipping_relu6() if
+                  wanted[q.index] < RELU6_FIX_POINT}  # fmt: skip
+        for index in raised:
+            wanted[index] = RELU6_FIX_POINT
         weights = {q.index for q in self.weight_of.values()}
         points = list(wanted)
         least = [min(point, 0) for point in wanted]
@@ -255,8 +265,9 @@ class Student(nn.Module):
             points = [max(p, 0) if i in weights else p for i, p in enumerate(wanted)]
             why = {i: "weights above 1 in a cycle" for i in weights if points[i] != wanted[i]}
             why |= self._settle(points, [0] * len(points)) or {}
+        why = dict.fromkeys(raised, "where the DPU clips a ReLU6") | why
         notes = tuple(
-            f"{quantisers[i].name}: fix point {wanted[i]} -> {points[i]} ({reason})"
+            f"{quantisers[i].name}: fix point {raised.get(i, wanted[i])} -> {points[i]} ({reason})"
             for i, reason in why.items()
         )
         return FixPoints(
@@ -264,6 +275,17 @@ class Student(nn.Module):
             {name: points[q.index] for name, q in self.weight_of.items()},
             notes,
         )
+
+    def _clipping_relu6(self) -> list[Quantiser]:
+        """The 8-bit groups with a ReLU6, which never gives more than fix point 4 can hold.
+
+        The DPU clips it at 96, whatever the fix point: below 4 that is not 6.
+        """
+        groups = dict.fromkeys(self.activation_of.values())
+        return [
+            q for q in groups
+            if q.bits == 8 and any(self.layer(n).nonlinear == "RELU6" for n in q.members)
+        ]  # fmt: skip
 
     def _settle(self, points: list[int], least: list[int]) -> dict[int, str] | None:
         """Lower `points` in place, a weight's not below `least`; the reasons by threshold.
@@ -460,24 +482,31 @@ def _illegal_conv(
     return source, points[source] - (shift - MAX_SHIFT), f"shift by {shift}"
 
 
-def _illegal_gain(points: list[int], source: int, out: int, gain: int) -> Move | None:
-    """An output may be `gain` bits finer than its input, and 16 bits coarser."""
+def _illegal_gain(
+    points: list[int], source: int, out: int, gain: int, most: int = MAX_SHIFT
+) -> Move | None:
+    """An output may be `gain` bits finer than its input, and `most` bits coarser."""
     shift = points[source] - points[out]
     if shift < -gain:
         return out, points[source] + gain, f"gain {-shift} bits"
-    if shift > MAX_SHIFT:
-        return source, points[out] + MAX_SHIFT, f"shift by {shift}"
+    if shift > most:
+        return source, points[out] + most, f"shift by {shift}"
     return None
 
 
 def _illegal_add(points: list[int], sources: list[int], out: int) -> Move | None:
-    """All inputs are shifted to the finest one, and their sum from there to the output."""
+    """The DPU drops bits of inputs that are much finer than the coarsest one (`sum_is_exact`).
+
+    Where that makes another sum than AMD's quantiser has, the bits are given up before it.
+    """
     finest = max(sources, key=points.__getitem__)
     coarsest = min(points[source] for source in sources)
-    if points[finest] - coarsest > MAX_SHIFT:
+    if not sum_is_exact([points[source] for source in sources], points[out]):
+        return finest, coarsest + GUARD_BITS, "lose bits of a sum's input"
+    if points[finest] - coarsest > MAX_ALIGNMENT:
         shift = points[finest] - coarsest
-        return finest, coarsest + MAX_SHIFT, f"shift an input by {shift}"
-    return _illegal_gain(points, finest, out, 0)
+        return finest, coarsest + MAX_ALIGNMENT, f"shift an input by {shift}"
+    return _illegal_gain(points, finest, out, 0, MAX_ALIGNMENT)
 
 
 def _last_use(layers: dict[str, Layer]) -> dict[str, list[str]]:

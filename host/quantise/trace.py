@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from dpu.arithmetic import LEAKY_SLOPE, is_leaky_slope
+from dpu.limits import FUSED
 from host.quantise.layers import (
     Add,
     AvgPool,
@@ -273,35 +274,61 @@ class _Walker:
         if not fits or not self._only_consumer(node):
             advice = "put it directly behind a convolution or an addition that nothing else reads"
             raise self._error(node, f"{kind} behind {type(before).__name__}", advice)
-        before.nonlinear = kind
-        self._alias(node)
+        if kind in FUSED[_op_type(before)]:
+            before.nonlinear = kind
+            self._alias(node)
+        else:
+            self._identity(node, kind)
+
+    def _identity(self, node: fx.Node, kind: str) -> None:
+        """Add a 1x1 identity convolution, at whose end the DPU has the activation."""
+        source = self._source(node)
+        channels = self.layers[source].shape[0]
+        groups = channels if kind in FUSED["depthwise-conv2d"] else 1
+        log.warning(
+            "%s: the DPU has no %s at the end of this %s; it is given to a 1x1 convolution behind "
+            "it, which costs time",
+            node.name, kind, _op_type(self.layers[source]),
+        )  # fmt: skip
+        conv = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
+        nn.init.dirac_(conv.weight, groups)
+        layer = Conv(conv, (source,), _shape(node))
+        layer.nonlinear = kind
+        self._add(node, layer)
 
     def max_pool(self, node: fx.Node) -> None:
         if _pair(self._attribute(node, 4, "dilation", 1)) != (1, 1):
             raise self._error(node, "a dilated MaxPool2d", "use dilation=1")
         kernel, stride, padding = self._window(node)
         source = self._source(node)
-        self._add(node, MaxPool((source,), _shape(node), kernel, stride, padding))
+        ceil = _windows(self.layers[source].shape, kernel, stride, padding) != _shape(node)[1:]
+        self._add(node, MaxPool((source,), _shape(node), kernel, stride, padding, ceil))
 
     def avg_pool(self, node: fx.Node) -> None:
         kernel, stride, padding = self._window(node)
-        if padding != (0, 0):
-            raise self._error(node, "AvgPool2d with padding", "use padding=0")
+        if padding != (0, 0) and not self._attribute(node, 5, "count_include_pad", True):
+            what = "AvgPool2d with padding and count_include_pad=False"
+            raise self._error(node, what, "use count_include_pad=True: the DPU's divisor is fixed")
         if self._attribute(node, 6, "divisor_override"):
             raise self._error(node, "AvgPool2d with divisor_override", "leave the divisor alone")
-        self._add(node, AvgPool((self._source(node),), _shape(node), kernel, stride))
+        if (
+            _windows(self.layers[self._source(node)].shape, kernel, stride, padding)
+            != (_shape(node)[1:])
+        ):
+            what = "AvgPool2d with ceil_mode and a window that passes the border"
+            raise self._error(node, what, "use ceil_mode=False: the DPU's divisor is fixed")
+        self._add(node, AvgPool((self._source(node),), _shape(node), kernel, stride, padding))
 
     def _window(self, node: fx.Node) -> tuple[Pair, Pair, Pair]:
         kernel = _pair(self._attribute(node, 1, "kernel_size"))
         stride = _pair(self._attribute(node, 2, "stride") or kernel)
         padding = _pair(self._attribute(node, 3, "padding", 0))
-        _, height, width = self.layers[self._source(node)].shape
-        exact = tuple(
-            (size + 2 * pad - k) // step + 1
-            for size, pad, k, step in zip((height, width), padding, kernel, stride, strict=True)
-        )
-        if exact != _shape(node)[1:]:
-            raise self._error(node, "a pool with ceil_mode", "use ceil_mode=False")
+        shape = self.layers[self._source(node)].shape
+        sizes = [_windows(shape, kernel, stride, padding, ceil) for ceil in (False, True)]
+        if _shape(node)[1:] not in sizes:
+            # PyTorch drops a window that would begin behind the map, XIR along no axis or both.
+            what = "a pool with ceil_mode whose last window begins in the padding"
+            raise self._error(node, what, "use ceil_mode=False")
         return kernel, stride, padding
 
     def adaptive_avg_pool(self, node: fx.Node) -> None:
@@ -452,6 +479,23 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 
 def _elements(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
+
+
+def _windows(
+    shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, ceil: bool = False
+) -> tuple[int, ...]:
+    """Rows and columns of a pool's output."""
+    return tuple(
+        (size + 2 * pad - k + (step - 1 if ceil else 0)) // step + 1
+        for size, pad, k, step in zip(shape[1:], padding, kernel, stride, strict=True)
+    )
+
+
+def _op_type(layer: Layer) -> str:
+    """The op type that a layer with an activation becomes."""
+    if isinstance(layer, Conv):
+        return "depthwise-conv2d" if layer.depthwise else "conv2d"
+    return "add"
 
 
 def _pair(value: Any) -> Pair:

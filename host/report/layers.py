@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dpu.latency import LayerTime, operations_of_graph, predict
+from dpu.latency import LayerTime, predict_graph
 from dpu.xir import Graph
 from host.report.content import Cell, Plot, Section, Table, as_svg, new_figure
 
@@ -23,7 +23,7 @@ def layers_section(model: Path, board: str) -> Section:
     DpuError
         It is no model, or nothing is known of the board.
     """
-    found = predict(operations_of_graph(Graph.deserialize(str(model))), board)
+    found = predict_graph(Graph.deserialize(str(model)), board)
     layers = found.layers()
     low, high = found.fps_range(1)
     text = (
@@ -33,7 +33,7 @@ def layers_section(model: Path, board: str) -> Section:
         f"{high:.0f} by the errors of networks left out of the fit), {found.fps():.0f} with many. "
         "Not measured."
     )
-    section = Section("layers", "Where the DPU's time goes", [text])
+    section = Section("layers", "Where the DPU's time goes", [text, *filter(None, [found.misfit])])
     caption = "Predicted time of each layer in its order; the colour is what binds it."
     section.parts.append(Plot("layers", as_svg(_draw(layers)), caption))
     columns = ["#", "type", "kernel", "output", "MACs", "us", "share, %", "bound by",

@@ -127,7 +127,7 @@ def test_nothing_of_the_emulation_is_imported_on_the_board(
         timeout=60,
     )
     # What a release takes along of dpu/ (host/release.py), and nothing else.
-    taken = "['dpu', 'dpu.errors', 'dpu.toml_file']"
+    taken = "['dpu', 'dpu.errors', 'dpu.fingerprint', 'dpu.toml_file']"
     assert done.stdout.split("\n")[:2] == ["3", taken], done.stderr
 
 
@@ -157,8 +157,24 @@ def test_the_profile_knows_its_fingerprints() -> None:
     profile = load_profile("zcu104")
     assert (profile.dpu_cores, profile.dpu_clock_mhz) == (2, 300)
     assert describe_target("DPUCZDX8G", 0x101000056010407) == "ZCU104, Vitis AI 3.0"
-    assert describe_target("DPUCZDX8G", 0x1234) == "an unknown DPU with fingerprint 0x1234"
+    assert describe_target("DPUCZDX8G", 0x1234) == "an unknown DPU (fingerprint 0x1234)"
     assert describe_target("TUTELAGE_EMULATOR", None) == "TUTELAGE_EMULATOR"
+    old, other = "DPUCZDX8G_ISA0_B4096", "DPUCVDX8G (VCK190, fingerprint 0x603000b56011861)"
+    assert describe_target(f"{old}_MAX_BG2", 0x1000020F6014407).startswith(f"{old} (fingerprint ")
+    assert describe_target("DPUCVDX8G_ISA3_C32B6", 0x603000B56011861) == other
+
+
+@pytest.mark.usefixtures("emulation")
+@pytest.mark.parametrize("name", ["mnist_cnn_vck190", "mnist_cnn_u50", "cifar_resnet_board"])
+def test_a_model_for_another_dpu_is_refused(shared_dir: Path, name: str) -> None:
+    """It gave wrong classes without a word."""
+    path = shared_dir / "models" / "corpus" / f"{name}.xmodel"
+    find_provider.cache_clear()
+    with pytest.raises(
+        ModelError, match=rf"{name}\.xmodel: compiled for DPUC[AV][HD]X8[GH] "
+    ) as told:
+        dpu.load(path)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.usefixtures("emulation")

@@ -8,6 +8,7 @@ import pytest
 
 from board import profile as profiles
 from board.profile import board_names, describe_target, load_profile, thread_advice
+from dpu.fingerprint import dpu_name
 from dpu.toml_file import TomlError
 
 
@@ -20,6 +21,7 @@ def test_the_usual_board_comes_first() -> None:
 def test_every_profile_loads(board: str) -> None:
     profile = load_profile(board)
     assert profile.name and profile.dpu_name.startswith("DPUCZDX8G_ISA1_B")
+    assert all(dpu_name(number) == profile.dpu_name for number in profile.fingerprints)
     assert profile.dpu_cores >= 1
     assert profile.dpu_clock_mhz is None or profile.dpu_clock_mhz > 0
     overlay = profile.overlay
@@ -61,7 +63,7 @@ def test_the_emulation_cannot_pace_itself_by_an_unknown_clock(board: str) -> Non
     from board.dpu import ModelError
     from board.realtime import Realtime
 
-    with pytest.raises(ModelError, match=r"does not tell dpu\.clock_mhz") as caught:
+    with pytest.raises(ModelError, match=r"lacks dpu\.clock_mhz, cpu\.cores, ") as caught:
         Realtime(board)
     assert "\n" not in str(caught.value)
 

@@ -14,11 +14,12 @@ from dpu.schema import GraphProto
 
 
 def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `inspect` says of a file that must be refused with exit 2 and one line."""
+    """What `inspect` says of a file that must be refused with exit 2 and one line naming it."""
     assert main(["inspect", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("dpu: ") and captured.err.count("\n") == 1
+    assert "".join(c if c.isprintable() else " " for c in str(path)) in captured.err
     return captured.err
 
 
@@ -131,3 +132,36 @@ def test_a_graph_that_bites_its_tail(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "cycle.xmodel"
     path.write_bytes(graph.SerializeToString())
     assert "cycle" in _complaint(path, capsys)
+
+
+def _one_op(path: Path, op_type: str, data_type: int, dims: list[int]) -> None:
+    """A file of an input and an op that reads it, whose tensor has this data type."""
+    graph = GraphProto(graph_name="rnn")
+    data = graph.op_node.add(op_name="image", op_type="data")
+    node = graph.op_node.add(op_name="layer", op_type=op_type)
+    node.args.add(arg_name="input", arg_ops=["image"])
+    for op, kind in ((data, 4), (node, data_type)):
+        op.output_tensor.tensor_dim.extend(dims)
+        op.output_tensor.data_type, op.output_tensor.tensor_bit_width = kind, 32
+    data.op_attr["shape"].int32_vec_value.value.extend(dims)
+    graph.subg_root.SetInParent()
+    path.write_bytes(graph.SerializeToString())
+
+
+def test_refusals_of_data_types_and_ops_name_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as files for the DPUs of recurrent networks, which have ops and types of their own."""
+    path, image = tmp_path / "rnn.xmodel", tmp_path / "in.npy"
+    np.save(image, np.zeros((1, 4), np.float32))
+    _one_op(path, "relu", 8, [1, 4])
+    assert f"{path}: op 'layer': data type 8 is unknown" in _complaint(path, capsys)
+    _one_op(path, "lstm", 4, [1, 4])
+    assert main(["inspect", str(path)]) == 0
+    assert "not built in, need --plugin: lstm" in capsys.readouterr().out
+    for command in (
+        ["run", str(path), "--input", str(image), "--output", str(tmp_path / "o.npy")],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"dpu: {path}: ") and "lstm" in error and error.count("\n") == 1

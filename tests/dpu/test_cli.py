@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from dpu.__main__ import main
+from dpu.quantised import QuantisedModel
+from dpu.xir import Graph
 
 
 @pytest.fixture
@@ -163,3 +165,46 @@ def test_a_reader_that_goes_away(demo_model: Path, repo_root: Path) -> None:
         ["bash", "-c", command], cwd=repo_root, capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "{\n" and done.stderr == ""
+
+
+def test_what_run_leaves_out_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = QuantisedModel("two")
+    x = model.input("image", (1, 2, 2, 2), 4)
+    for name in ("left", "right"):
+        model.output(model.conv2d(name, x, np.ones((2, 1, 1, 2), np.int8), 4, None, 0, 4))
+    path, image, out = (str(tmp_path / name) for name in ("two.xmodel", "in.npy", "out.npy"))
+    model.finish().serialize(path)
+    np.save(image, np.zeros((1, 2, 2, 2), np.int8))
+    command = ["run", path, "--input", image, "--output"]
+    assert main([*command, out]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == "left out: two__right_fix; each takes an --output NAME=OUT.npy"
+    assert main([*command, out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == ["two__right_fix"]
+    assert main([*command, out, "--output", f"two__right_fix={out}"]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_not_sorted_runs_and_is_reported(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AMD's XIR crashes on it. What is written here is sorted."""
+    path, image = shared_dir / "models" / "corpus" / "reversed_ops.xmodel", tmp_path / "in.npy"
+    graph = Graph.deserialize(path)
+    dims = next(op for op in graph.toposort() if op.get_type() == "data").get_output_tensor().dims
+    np.save(image, np.zeros(dims, np.float32))
+    words = f"{path}: its ops are not in topological order: AMD's XIR crashes on it"
+    assert main(["inspect", str(path)]) == 0
+    assert "note: " + words.removeprefix(f"{path}: ") in capsys.readouterr().out
+    command = ["run", "--input", str(image), "--output", str(tmp_path / "out.npy")]
+    assert main([*command, str(path)]) == 0
+    assert words in capsys.readouterr().err
+    first = np.load(tmp_path / "out.npy")
+    graph.serialize(tmp_path / "sorted.xmodel")
+    assert main(["inspect", str(tmp_path / "sorted.xmodel")]) == 0
+    assert "topological" not in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "sorted.xmodel")]) == 0
+    assert capsys.readouterr().err == ""
+    np.testing.assert_array_equal(first, np.load(tmp_path / "out.npy"))

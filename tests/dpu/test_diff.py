@@ -12,7 +12,10 @@ import pytest
 from dpu.__main__ import main
 from dpu.builder import CompiledModel
 from dpu.compile import compile_graph
+from dpu.engine import load_engine
+from dpu.quantised import QuantisedModel
 from dpu.xir import Graph
+from tests.dpu.dense_forms import DENSE_FORMS, dense_network
 from tests.dpu.test_layers import small_network
 
 
@@ -108,14 +111,6 @@ def test_a_quantised_file_and_what_it_was_compiled_to(
     assert status == 1 and [(w["count"], w["largest"]) for w in found["weights"]] == [(1, 1.0)]
 
 
-def test_amds_pair(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """PointPillars by AMD's quantiser and by AMD's compiler: one network."""
-    files = ("pointpillars_quantized.xmodel", "pointpillars_zcu104_vai25.xmodel")
-    a, b = (shared_dir / "models" / name for name in files)
-    status, found = _diff(capsys, a, b)
-    assert status == 0 and found["matched"] == 30 and not found["matched_by_order"]
-
-
 def test_other_connections_are_no_equal_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,3 +155,130 @@ def test_bad_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main(["diff", *map(str, pair)]) == 2
         captured = capsys.readouterr()
         assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def _saved(path: Path, form: str, flip: int = 0) -> Path:
+    dense_network(form, flip).serialize(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", DENSE_FORMS[1:])
+def test_dense_layers_of_all_forms_are_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Their outputs say so too; one other weight is found in all of them."""
+    a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", kind)
+    image = np.random.default_rng(0).integers(-128, 128, (9, 3, 2, 2)).astype(np.float32) / 32
+    first, second = (load_engine(path, "reference").run(image) for path in (a, b))
+    np.testing.assert_array_equal(first.reshape(9, 5), second.reshape(9, 5))
+    assert len(np.unique(first)) > 20
+    status, found = _diff(capsys, a, b, "--layers")
+    assert status == 0, found
+    other = _saved(tmp_path / "c.xmodel", kind, flip=2)
+    status, found = _diff(capsys, a, other, "--layers")
+    assert status == 1 and not found["differences"] and not found["only_in_a"]
+    assert [(w["name"], w["count"], w["largest"]) for w in found["weights"]] == [
+        ("dense weights", 1, 2.0)
+    ]
+
+
+def test_a_dense_layer_of_a_map_in_another_order_is_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same bytes behind a transpose are another matrix."""
+    a, b = _saved(tmp_path / "a.xmodel", "hwc"), _saved(tmp_path / "b.xmodel", "chw")
+    graph = Graph.deserialize(b)
+    reshape, transpose = graph.get_op("flat"), graph.get_op("chw")
+    graph.replace_input(reshape, transpose, graph.get_op("conv_fix"))
+    graph.remove_op(transpose)
+    graph.serialize(b)
+    status, found = _diff(capsys, a, b, "--layers")
+    assert status == 1 and [w["name"] for w in found["weights"]] == ["dense weights"]
+
+
+def test_a_bias_that_the_compiler_shifted_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """p_in + p_w - p_bias is -3: the accumulator's half steps are four of the bias's steps."""
+    paths, weights = (tmp_path / "q.xmodel", tmp_path / "c.xmodel"), np.ones((4, 1, 1, 2), np.int8)
+    quantised = QuantisedModel("net")
+    x = quantised.input("image", (1, 2, 2, 2), 4)
+    bias = np.array([90, -90, 7, -1], np.int8)
+    quantised.output(quantised.conv2d("conv", x, weights, 5, bias, 12, 2))
+    quantised.finish().serialize(paths[0])
+    for values, status in (([22, -23, 1, -1], 0), ([23, -22, 2, 0], 0), ([23, -24, 2, 0], 1)):
+        model = CompiledModel("net")
+        x = model.input("net__image", (1, 2, 2, 2), 4)
+        shifted = np.array(values, np.int8)
+        model.output(model.conv2d("net__conv", x, weights, 5, shifted, 12, 2))
+        model.save(paths[1])
+        for pair in (paths, paths[::-1]):
+            told, found = _diff(capsys, *pair)
+            assert told == status and bool(found["weights"]) == bool(status), values
+
+
+def test_a_step_that_is_never_made_makes_no_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def net(path: Path, stride: list[int], size: int = 8) -> Path:
+        model = CompiledModel("net")
+        x = model.input("image", (1, size, 8, 2), 4)
+        model.output(model.max_pool("pool", x, [8, 8], stride))
+        model.save(path)
+        return path
+
+    a, b = net(tmp_path / "a.xmodel", [8, 8]), net(tmp_path / "b.xmodel", [1, 1])
+    assert _diff(capsys, a, b, "--layers")[0] == 0
+    assert _diff(capsys, a, b)[0] == 1  # the ops' attributes do differ
+    a, b = net(tmp_path / "a.xmodel", [8, 8], 16), net(tmp_path / "b.xmodel", [1, 8], 16)
+    assert _diff(capsys, a, b, "--layers")[0] == 0
+    b = net(tmp_path / "b.xmodel", [8, 4], 16)
+    what = [one["what"] for one in _diff(capsys, a, b, "--layers")[1]["differences"]]
+    assert "stride" in what
+
+
+TWINS = [
+    ("corpus/mnist_cnn_quantised", "corpus/mnist_cnn_zcu104", 6),
+    ("pointpillars_quantized", "pointpillars_zcu104_vai25", 30),
+]
+
+
+@pytest.mark.parametrize("a, b, layers", TWINS)
+def test_amds_twins_are_equal(
+    shared_dir: Path, capsys: pytest.CaptureFixture[str], a: str, b: str, layers: int
+) -> None:
+    models = shared_dir / "models"
+    status, found = _diff(capsys, models / f"{a}.xmodel", models / f"{b}.xmodel")
+    assert status == 0 and found["matched"] == layers
+    status, _ = _diff(capsys, models / f"{b}.xmodel", models / f"{a}.xmodel")
+    assert status == 0
+
+
+def test_the_weights_of_another_dpu_are_not_compared(
+    shared_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One architecture, matmul against conv2d and pool + mul against a pool among it."""
+    corpus = shared_dir / "models" / "corpus"
+    for a, b, layers in (
+        ("cifar_resnet_quantised", "cifar_resnet_board", 33),
+        ("mnist_cnn_quantised", "mnist_cnn_vck190", 6),
+    ):
+        status, found = _diff(capsys, corpus / f"{a}.xmodel", corpus / f"{b}.xmodel")
+        assert status == 1 and found["matched"] == layers
+        assert not found["differences"] and not found["only_in_a"] and not found["only_in_b"]
+        (told,) = found["not_compared"]
+        assert told.startswith(
+            "weights and biases, which B keeps in the order of DPUCVDX8G (VCK190"
+        )
+    path = str(corpus / "ssd_pedestrian_u50.xmodel")
+    assert main(["diff", path, path]) == 0
+    assert main(["diff", path, str(corpus / "mnist_cnn_quantised.xmodel")]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}, for DPUCAHX8H (Alveo U50" in error and error.count("\n") == 1
+    other = str(corpus / "mnist_cnn_vck190.xmodel")
+    assert main(["diff", other, str(corpus / "mnist_cnn_zcu104.xmodel")]) == 1
+    text = capsys.readouterr().out
+    assert (
+        "attribute dpu_fingerprint: DPUCVDX8G (VCK190, fingerprint 0x603000b56011861) -> " in text
+    )
+    assert "attribute reg_id_to_parameter_value: REG_0: 39,680 bytes" in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpu import cpu_ops, fix_ops, limits, xir, xmodel
+from dpu import cpu_ops, fingerprint, fix_ops, limits, xir, xmodel
 from dpu.arithmetic import MAX_SHIFT, least_bias_shift, pool_reciprocal
 from dpu.schema import GraphProto
 from tests.docs.markdown import blocks
@@ -108,3 +108,11 @@ def test_the_examples_run() -> None:
     assert len(examples) == 2
     for block in examples:
         exec("\n".join(block.lines), {})  # the page's own code, from the repository
+
+
+def test_the_fingerprints_are_the_codes() -> None:
+    families = {int(byte, 16): name for byte, name in _table("highest byte")}
+    assert families == fingerprint.FAMILIES
+    sizes = [(int(bits), name, int(rows), int(channels)) for bits, name, rows, channels in
+             _table("lowest bits")]  # fmt: skip
+    assert sizes == [(n, a.name, a.rows, a.channels) for n, a in enumerate(fingerprint.ARRAYS)]

@@ -10,17 +10,25 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpu import __main__ as command
 from dpu import energy, xir
-from dpu.cycles import memory_cycles
+from dpu.cycles import bounds
 from dpu.errors import DpuError
-from dpu.latency import Board, Prediction, operations_of_graph, predict, read_board
-from dpu.layers import layers_of
+from dpu.fingerprint import ARRAYS, B4096
+from dpu.latency import (
+    PROFILES,
+    Board,
+    Prediction,
+    operations_of_graph,
+    predict,
+    predict_graph,
+    read_board,
+)
 from dpu.operations import Operation, Sketch
-from dpu.traffic import MAP_BYTES, works
+from dpu.traffic import map_bytes, works
 
 BOARD = read_board("zcu104")
 PILLARS = "pointpillars_zcu104_vai25.xmodel"
@@ -116,7 +124,7 @@ def test_what_stays_on_the_chip() -> None:
     assert (second.loaded_bytes, second.stored_bytes) == (0, 0)
     assert (third.loaded_bytes, third.stored_bytes) == (2**17, 0)
     assert (last.loaded_bytes, last.stored_bytes) == (0, 2**19)
-    assert MAP_BYTES == 2**19
+    assert map_bytes(B4096) == 2**19
 
 
 def test_what_is_joined_goes_through_memory_and_joining_is_free() -> None:
@@ -187,8 +195,7 @@ def test_quantised_and_compiled_files_give_the_same(demo_model: Path) -> None:
     )
     assert compiled.job_seconds == pytest.approx(quantised.job_seconds, rel=1e-9)
     assert compiled.cpu_seconds == quantised.cpu_seconds
-    layers = layers_of(xir.Graph.deserialize(demo_model))
-    loaded = sum(memory_cycles(layer) or 0 for layer in layers)
+    loaded = sum(bound.loading for bound in bounds(compiled.operations) if bound)
     assert sum(w.parameter_bytes for w in compiled.works) == 32 * loaded
 
 
@@ -242,6 +249,43 @@ def test_predict_refuses_what_it_cannot(
         assert (status, out) == (2, "") and err.count("\n") == 1
     with pytest.raises(SystemExit):
         command.main(["predict", str(demo_model), "--threads", "0"])
+
+
+@pytest.mark.parametrize("board", sorted(path.stem for path in PROFILES.glob("*.toml")))
+def test_every_board_is_predicted_or_lacks_something_by_name(
+    demo_model: Path, capsys: pytest.CaptureFixture[str], board: str
+) -> None:
+    status, out, err = _told(capsys, demo_model, "--board", board)
+    if board == "zcu104":
+        assert (status, err) == (0, "") and "not run on" not in out
+    else:
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert f"{board}.toml: lacks dpu.clock_mhz, cpu.cores, without which" in err
+
+
+def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
+    shared_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shared_dir / "models" / "corpus" / "densebox_kv260.xmodel"
+    own = predict_graph(xir.Graph.deserialize(path), BOARD)
+    assert own.counts.cycles.sum() > predict(own.operations, BOARD).counts.cycles.sum()
+    status, out, _ = _told(capsys, path)
+    assert status == 0 and out.splitlines()[1] == (
+        "compiled for DPUCZDX8G_ISA1_B3136 (fingerprint 0x101000016010406): does not run on "
+        "zcu104, whose DPU is DPUCZDX8G_ISA1_B4096 (0x101000016010407 or 0x101000056010407); the "
+        "figures are of the file's array at the board's clock"
+    )
+    status, out, _ = _told(capsys, path, "--json")
+    assert status == 0 and json.loads(out)["misfit"].startswith("compiled for DPUCZDX8G_ISA1_B3136")
+
+
+@settings(deadline=None)
+@given(_networks)
+def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
+    """Where the sides of the one are multiples of the other's: B512, B1024, B4096."""
+    operations = _network(*shape)
+    cycles = [sum(w.cycles for w in works(operations, ARRAYS[size])) for size in (0, 2, 7)]
+    assert cycles == sorted(cycles, reverse=True)
 
 
 def test_energy_is_a_range_until_it_is_measured(tmp_path: Path) -> None:

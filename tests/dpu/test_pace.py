@@ -15,7 +15,6 @@ from dpu import cycles, device, latency, vart, xir
 from dpu.builder import CompiledModel
 from dpu.engine import load_engine
 from dpu.errors import DpuError
-from dpu.layers import layers_of
 
 SCRIPT = Path(__file__).with_name("board_script.py")
 
@@ -237,8 +236,8 @@ def test_a_pace_that_is_none(fast: xir.Subgraph) -> None:
 
 def test_a_job_takes_what_is_predicted(demo_model: Path) -> None:
     graph, board = xir.Graph.deserialize(demo_model), latency.read_board("zcu104")
-    counts = [cycles.cycles(layer) for layer in layers_of(graph)]
-    least = sum(count for count in counts if count is not None) / 300e6
+    found = cycles.bounds(latency.operations_of_graph(graph))
+    least = sum(bound.cycles for bound in found if bound) / 300e6
     predicted = latency.predict(latency.operations_of_graph(graph), board)
     assert latency.job_seconds(_part(graph), board) == predicted.job_seconds > least > 9e-6
     assert latency.job_seconds(_part(graph, "CPU"), board) == 0

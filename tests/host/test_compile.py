@@ -38,6 +38,7 @@ from host.check_compiled import check_compiled, check_source
 from host.config import read_toml
 from host.target import CompileError, load_target
 from host.toml_file import to_toml
+from tests.dpu.dense_forms import DENSE_FORMS, dense_network
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 ZCU104 = load_target("zcu104")
@@ -561,6 +562,40 @@ def test_amds_own_pair_of_files(shared_dir: Path, repo_root: Path) -> None:
     with pytest.raises(CompileError, match=r"has 2 DPU subgraphs .*PPScatterV2"):
         check_compiled(compiled, quantised, ZCU104)
     assert vai_compiler.version(repo_root / "none", compiled) == "xcompiler.2.5.0"
+
+
+@pytest.mark.parametrize("form", DENSE_FORMS)
+def test_dense_matrices_may_be_turned(form: str) -> None:
+    """AMD's compiler makes the kernel of a convolution of a dense layer's matrix, in HWC order."""
+    compiled, emulator = compile_graph(dense_network("conv2d")), load_target("emulator")
+    facts = check_compiled(compiled, dense_network(form), emulator)
+    assert "3 parameters (133 bytes) equal byte for byte" in facts
+    with pytest.raises(CompileError, match=r"1 of 3 parameters differ .* the first m_fix"):
+        check_compiled(compiled, dense_network(form, flip=2), emulator)
+
+
+@pytest.mark.parametrize("name, dpu", [("vck190", "DPUCVDX8G"), ("u50", "DPUCAHX8H")])
+def test_a_result_for_another_dpu_is_refused(shared_dir: Path, name: str, dpu: str) -> None:
+    corpus = shared_dir / "models" / "corpus"
+    compiled = Graph.deserialize(corpus / f"mnist_cnn_{name}.xmodel")
+    quantised = Graph.deserialize(corpus / "mnist_cnn_quantised.xmodel")
+    for target in ("zcu104", "emulator"):
+        with pytest.raises(
+            CompileError, match=rf"^the result is for {dpu}\b.*, not for the "
+        ) as stop:
+            check_compiled(compiled, quantised, load_target(target))
+        assert "\n" not in str(stop.value)
+
+
+def test_a_source_that_is_not_sorted_is_reported(
+    shared_dir: Path, tmp_path: Path, run: Run
+) -> None:
+    """AMD's XIR crashes on it; what is written here is sorted."""
+    source = shared_dir / "models" / "corpus" / "reversed_ops.xmodel"
+    status, out, error = run("--target", "emulator", "-o", tmp_path / "out", "--", source)
+    assert status == 0, error
+    assert f"{source}: its ops are not in topological order" in out + error
+    assert Graph.deserialize(tmp_path / "out" / "model.xmodel").is_sorted
 
 
 def test_an_input_that_no_output_needs_is_no_contradiction() -> None:

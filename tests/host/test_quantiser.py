@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpu.arithmetic import MAX_SHIFT, pool_reciprocal
+from dpu.arithmetic import MAX_ALIGNMENT, MAX_SHIFT, pool_reciprocal, sum_is_exact
 from dpu.engine import load_engine
 from dpu.xir import Graph
 
@@ -218,7 +218,8 @@ def _assert_legal(student: Student) -> None:
         layer, out = student.layer(name), points.activations[name]
         ins = [points.activations[source] for source in layer.inputs]
         if isinstance(layer, Add):
-            assert 0 <= max(ins) - out <= MAX_SHIFT and max(ins) - min(ins) <= MAX_SHIFT
+            assert 0 <= max(ins) - out <= MAX_ALIGNMENT and max(ins) - min(ins) <= MAX_ALIGNMENT
+            assert sum_is_exact(ins, out)
         elif isinstance(layer, AvgPool):
             shift = pool_reciprocal(layer.kernel[1], layer.kernel[0])[1]
             assert ins[0] - out <= MAX_SHIFT and ins[0] + shift - out >= 0
@@ -461,6 +462,75 @@ def test_a_student_is_its_model(preset: str, bits: Bits, method: str, images: Te
     _assert_same(student, graph, images, 40)
 
 
+class Pools(nn.Module):
+    """Average pools with padding and of 3x6, a max pool in ceil mode, ReLU6 behind a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.d = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.a(x)), 3, 2, ceil_mode=True)
+        x = F.relu6(x + F.leaky_relu(self.b(x), 26 / 256))
+        x = F.avg_pool2d(F.avg_pool2d(x, 3, 2, padding=1), (3, 6), (1, 1))
+        return self.d(x.mean((2, 3)))
+
+
+def test_pools_of_all_kinds_are_their_model(images: Tensor) -> None:
+    torch.manual_seed(0)
+    student = Student(Pools(), (1, 28, 28))
+    calibrate(student, images[:100])
+    graph = to_graph(student, "pools")
+    assert not any(op.get_attr("device") == "CPU" for op in graph.get_ops() if
+                   op.get_type() not in ("fix2float", "const"))  # fmt: skip
+    _assert_same(student, graph, images[:200], 20)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 2.0, 3.0, 5.0])
+def test_a_relu6_has_a_fix_point_at_which_the_dpu_clips_at_6(
+    threshold: float, images: Tensor
+) -> None:
+    """At 4 the DPU's 96 is 6, above it int8 ends first, and below it 96 is more than 6."""
+    first = nn.Conv2d(1, 8, 3)
+    nn.init.normal_(first.weight, std=4)
+    network = nn.Sequential(first, nn.ReLU6(), nn.Conv2d(8, 4, 3), nn.ReLU6(),
+                            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))  # fmt: skip
+    student = Student(network, (1, 28, 28))
+    calibrate(student, images[:100])
+    student.log2_t.data[student.activation_of["0"].index] = threshold
+    points = student.fix_points()
+    assert points.activations["0"] == max(4, 7 - math.ceil(threshold))
+    assert bool([n for n in points.notes if "clips a ReLU6" in n]) == (threshold > 3)
+    _assert_same(student, to_graph(student, "six"), images[:200], 20)
+
+
+def test_a_relu6_that_cannot_have_it_is_clipped_by_ops(images: Tensor) -> None:
+    """Weights of up to 2^9 force the fix point below 4: 2 + p_w is all that a product has."""
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU6(), nn.Conv2d(8, 10, 26), nn.Flatten())
+    student = Student(network, (1, 28, 28), input_fix_point=7)
+    calibrate(student, images[:100])
+    student.log2_t.data[student.weight_of["0"].index] = 13  # p_w = -6
+    assert student.fix_points().activations["0"] == 1
+    with pytest.raises(NotDeployable, match="a ReLU6 at fix point 1"):
+        to_graph(student, "six")
+    _assert_equal_logits(student, images[:100], clip=True)
+
+
+def test_inputs_of_a_sum_give_up_the_bits_that_the_dpu_would_drop(images: Tensor) -> None:
+    student = _student("resnet-8", Bits(8, 8))
+    calibrate(student, images[:100])
+    add = next(n for n in student.layers if isinstance(student.layer(n), Add))
+    out, ins = student.activation_of[add], student.layer(add).inputs
+    fine, coarse = (student.activation_of[name] for name in ins)
+    for quantiser, ceiling in ((out, 1), (fine, -4), (coarse, 4)):
+        student.log2_t.data[quantiser.index] = ceiling - 0.5
+    points = student.fix_points()
+    assert sum_is_exact([points.activations[n] for n in ins], points.activations[add])
+    assert any("lose bits of a sum's input" in note for note in points.notes)
+    _assert_same(student, to_graph(student, "sum"), images[:200], 20)
+
+
 class Varied(nn.Module):
     """LeakyReLU, ReLU6, dilation, and windows that are neither square nor padded evenly."""
 
@@ -484,11 +554,11 @@ def test_a_network_of_odd_shapes_is_its_model(images: Tensor) -> None:
     _assert_same(student, to_graph(student, "varied"), large, 10)
 
 
-def _assert_equal_logits(student: Student, images: Tensor) -> None:
+def _assert_equal_logits(student: Student, images: Tensor, clip: bool = False) -> None:
     with torch.no_grad():
         expected = student.eval()(images).numpy()
     nhwc = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-    found = load_engine(to_graph(student, "exact"), "reference").run(nhwc)
+    found = load_engine(to_graph(student, "exact", clip), "reference").run(nhwc)
     assert np.array_equal(found, np.moveaxis(expected, 1, -1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -57,10 +58,11 @@ def test_a_users_own_module_goes_through() -> None:
     network.norm.eval()  # mixed modes stay mixed
     layers = trace(network, SHAPE)
     kinds = [type(layer) for layer in layers.values()]
-    assert kinds[1:] == [Conv, Conv, Conv, Conv, Add, Concat, MaxPool, Conv, Reshape]
+    assert kinds[1:] == [Conv, Conv, Conv, Conv, Add, Conv, Concat, MaxPool, Conv, Reshape]
     assert {"values_2", "twice", "twice_2", "body/0", "logits", "logits_2"} <= set(layers)
     assert layers["values_2"].nonlinear == "RELU" and layers["body/0"].nonlinear == "RELU6"
-    assert [layer.nonlinear for layer in layers.values() if isinstance(layer, Add)] == ["LEAKYRELU"]
+    assert [layer.nonlinear for layer in layers.values() if isinstance(layer, Add)] == ["NONE"]
+    assert layers["leaky_relu"].nonlinear == "LEAKYRELU"
     assert network.training and not network.norm.training
 
 
@@ -140,9 +142,9 @@ REFUSED: list[tuple[Any, str]] = [
     (nn.Conv2d(4, 4, 3, padding="same"), r"padding 'same'.*number of pixels"),
     (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), r"mode 'reflect'.*pad with zeros"),
     (nn.ConvTranspose2d(4, 4, 2), r"ConvTranspose2d at function.*use convolutions"),
-    (nn.MaxPool2d(3, ceil_mode=True), r"ceil_mode at function.*use ceil_mode=False"),
-    (nn.AvgPool2d(3, ceil_mode=True), r"ceil_mode at function.*use ceil_mode=False"),
-    (nn.AvgPool2d(3, padding=1), r"AvgPool2d with padding.*use padding=0"),
+    (nn.MaxPool2d((1, 3), (3, 2), ceil_mode=True), r"last window begins in.*use ceil_mode=False"),
+    (nn.AvgPool2d(3, ceil_mode=True), r"passes the border at function.*use ceil_mode=False"),
+    (nn.AvgPool2d(3, padding=1, count_include_pad=False), r"count_include_pad=False at function"),
     (nn.MaxPool2d(2, dilation=2), r"a dilated MaxPool2d at function.*use dilation=1"),
     (lambda x: F.avg_pool2d(x, 2, divisor_override=3), r"divisor_override at avg_pool2d"),
     (nn.AdaptiveAvgPool2d(2), r"AdaptiveAvgPool2d to \(2, 2\) at function.*pool to 1x1"),
@@ -174,6 +176,39 @@ def test_refusals_name_the_op_its_place_and_a_way_out(function: Any, text: str) 
     with pytest.raises(UnsupportedOp, match=text) as caught:
         trace(Calls(function), SHAPE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "groups"),
+    [
+        (lambda x: F.relu6(x + x), "RELU6", 4),
+        (lambda x: F.leaky_relu(x + x, 26 / 256), "LEAKYRELU", 1),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.LeakyReLU(26 / 256)), "LEAKYRELU", 1),
+    ],
+)
+def test_an_activation_that_the_dpu_does_not_fuse_gets_a_convolution(
+    function: Any, kind: str, groups: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The ZCU104's sums have ReLU only, its depthwise convolutions no leaky ReLU."""
+    network = Calls(function)
+    with caplog.at_level(logging.WARNING):
+        layers = trace(network, SHAPE)
+    *_, before, last = layers.values()
+    assert before.nonlinear == "NONE"
+    assert isinstance(last, Conv) and (last.nonlinear, last.groups) == (kind, groups)
+    assert last.kernel == (1, 1) and kind in caplog.text and "costs time" in caplog.text
+    images = torch.randn(8, *SHAPE)
+    student = Student(network, SHAPE)
+    student.observer = lambda name, values: None
+    torch.testing.assert_close(student.eval()(images), network.eval()(images))
+
+
+def test_fused_activations_need_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU6())
+    trace(Calls(depthwise), SHAPE)
+    trace(Calls(lambda x: F.relu(x + x)), SHAPE)
+    trace(Calls(nn.LeakyReLU(0.1)), SHAPE)
+    assert not caplog.records
 
 
 def test_a_refusal_names_the_line_of_a_function() -> None:

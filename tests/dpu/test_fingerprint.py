@@ -1,0 +1,170 @@
+"""Which DPU a file is for: by its fingerprint, not by its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpu import vart
+from dpu.__main__ import main
+from dpu.engine import ENGINES, load_engine
+from dpu.errors import DpuError, UnsupportedError
+from dpu.fingerprint import ARRAYS, FAMILIES, OWN, array_named, array_of, dpu_name, fingerprints_of
+from dpu.xir import Graph
+
+OTHERS = {
+    "cifar_resnet_board": "DPUCVDX8G",
+    "mnist_cnn_u50": "DPUCAHX8H",
+    "mnist_cnn_vck190": "DPUCVDX8G",
+    "mnist_prelu_vck190_vai14": "DPUCVDX8G",
+    "mnist_prelu_vck190_vai25": "DPUCVDX8G",
+    "mnist_prelu_vck5000": "DPUCVDX8H",
+    "mnist_prelu_vek280": "DPUCV2DX8G",
+    "ssd_pedestrian_u50": "DPUCAHX8H",
+}
+"""Files for other DPUs, and which."""
+
+OWN_FILES = {
+    "densebox_kv260": "ISA1_B3136",
+    "googlenet_hash_b1152": "ISA0_B1152",
+    "mnist_cnn_zcu104": "ISA1_B4096",
+    "mnist_prelu_zcu104_vai14": "ISA0_B4096",
+    "mnist_prelu_zcu104_vai30": "ISA1_B4096",
+    "squeezenet_dpu_pynq": "ISA1_B4096",
+}
+
+
+def _path(shared_dir: Path, name: str) -> Path:
+    return shared_dir / "models" / "corpus" / f"{name}.xmodel"
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *OWN_FILES])
+def test_what_the_files_say(shared_dir: Path, name: str) -> None:
+    (number,) = fingerprints_of(Graph.deserialize(_path(shared_dir, name)))
+    wanted = OTHERS.get(name) or f"{OWN}_{OWN_FILES[name]}"
+    assert dpu_name(number) == wanted
+    if name in OTHERS:
+        with pytest.raises(UnsupportedError, match=f"the array of {wanted} "):
+            array_of(number)
+    else:
+        assert array_of(number) == array_named(wanted)
+
+
+def test_the_name_in_the_file_can_lie(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _path(shared_dir, "googlenet_hash_b1152")
+    assert main(["inspect", str(path)]) == 0
+    assert (
+        ", for DPUCZDX8G_ISA0_B1152 (its name in the file, "
+        "'DPUCVDX8G_ISA0_B1152_01000020F6012203', is wrong) 0x1000020f6012203"
+    ) in capsys.readouterr().out
+    graph = Graph.deserialize(path)
+    (part,) = (p for p in graph.get_root_subgraph().get_children() if p.has_attr("mc_code"))
+    assert part.get_attr("dpu_name").startswith("DPUCVDX8G_ISA0_B1152")
+    assert dpu_name(part.get_attr("dpu_fingerprint")) == "DPUCZDX8G_ISA0_B1152"
+
+
+def test_the_arrays_are_as_large_as_their_names() -> None:
+    assert [f"B{array.operations}" for array in ARRAYS] == [array.name for array in ARRAYS]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**64 - 1))
+def test_any_number_has_a_name(number: int) -> None:
+    name = dpu_name(number)
+    assert name == "an unknown DPU" or name.split("_")[0] == FAMILIES[number >> 56]
+    if name.startswith(f"{OWN}_"):
+        assert array_of(number) == array_named(name)
+    else:
+        with pytest.raises(UnsupportedError):
+            array_of(number)
+
+
+@pytest.mark.parametrize("name", ["", "B4096", "DPUCVDX8G_ISA0_B1152", "DPUCZDX8G_ISA1_B42"])
+def test_names_of_no_array(name: str) -> None:
+    with pytest.raises(DpuError, match="names no DPUCZDX8G"):
+        array_named(name)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_for_other_dpus_do_not_run(shared_dir: Path, name: str) -> None:
+    path = _path(shared_dir, name)
+    for engine in ENGINES:
+        with pytest.raises(DpuError, match=f"{name}.xmodel: compiled for {OTHERS[name]} ") as stop:
+            load_engine(path, engine)
+        assert "\n" not in str(stop.value)
+    graph = Graph.deserialize(path)
+    for part in graph.get_root_subgraph().toposort_child_subgraph():
+        if part.get_attr("device") in ("DPU", "CPU"):
+            for runner in (vart.Runner, vart.RunnerExt):
+                with pytest.raises(RuntimeError, match=f"compiled for {OTHERS[name]} "):
+                    runner.create_runner(part, "run")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_command_line_refuses_them_in_one_line(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path, out = str(_path(shared_dir, name)), str(tmp_path / "out.npy")
+    np.save(tmp_path / "in.npy", np.zeros((1, 28, 28, 1), np.int8))
+    given = str(tmp_path / "in.npy")
+    for command in (
+        ["run", path, "--input", given, "--output", out],
+        ["predict", path],
+        ["inspect", path, "--images", given],
+    ):
+        assert main(command) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert captured.err.startswith(f"dpu: {path}: ")
+        assert f"compiled for {OTHERS[name]} (" in captured.err
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_inspect_shows_them_with_a_note(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path, page = str(_path(shared_dir, name)), tmp_path / "page.html"
+    assert main(["inspect", path, "--ops", "--html", str(page)]) == 0
+    out, err = capsys.readouterr()
+    assert f"note: compiled for {OTHERS[name]} (" in out and "conv" in out and err == ""
+    assert f"compiled for {OTHERS[name]} (" in page.read_text()
+    assert main(["inspect", path, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert all(layer["cycles"] is None for layer in facts["layers"])
+    # The oldest file has nonlinearities of a form that is not known here.
+    assert bool(facts["layers"]) == (name != "ssd_pedestrian_u50")
+    assert ("the layers are not shown" in " ".join(facts["notes"])) == (not facts["layers"])
+
+
+@pytest.mark.parametrize(
+    "name", ["googlenet_hash_b1152", "mnist_prelu_zcu104_vai30", "squeezenet_dpu_pynq"]
+)
+def test_files_for_all_sizes_of_the_own_dpu_run(shared_dir: Path, name: str) -> None:
+    model = load_engine(
+        _path(shared_dir, name), plugins={"Mylayer": lambda inputs, attrs: inputs["input"][0]}
+    )
+    image = np.zeros(model.program.inputs[0].get_output_tensor().dims, np.int8)
+    assert np.isfinite(model.run(image)).all()
+
+
+@pytest.mark.parametrize("target, right", [("zcu104", 0.99), ("vck190", None)])
+def test_a_twin_for_another_dpu_no_longer_gives_wrong_answers(
+    shared_dir: Path, target: str, right: float | None
+) -> None:
+    """It gave 10 % of MNIST's digits where the ZCU104's gives 99 %, without a word."""
+    path = _path(shared_dir, f"mnist_cnn_{target}")
+    if right is None:
+        with pytest.raises(UnsupportedError, match="VCK190"):
+            load_engine(path)
+        return
+    digits = np.load(shared_dir / "data" / "mnist_digits.npz")
+    images = digits["images"].reshape(-1, 28, 28, 1).astype(np.float32) / 255
+    scores = load_engine(path).run(images)
+    share = np.mean(scores.reshape(len(images), -1).argmax(1) == digits["labels"])
+    print(f"{share:.2%} of {len(images)} digits")
+    assert share > right - 0.02

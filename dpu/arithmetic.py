@@ -19,6 +19,9 @@ from dpu.errors import UnsupportedError
 # In quotes: the board's numpy 1.21 has an ndarray that takes no type arguments at run time.
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
+Inputs: TypeAlias = "dict[str, list[Array]]"
+"""The arrays that an op reads, by argument name."""
+
 INT8_MIN, INT8_MAX = -128, 127
 
 FARTHEST_FIX_POINT = 64

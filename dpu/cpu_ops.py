@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from dpu import activation_ops, aten_ops, detection_ops, resize_ops
 from dpu.arithmetic import (
     LEAKY_SLOPE,
     Array,
+    Inputs,
     is_leaky_slope,
     quantise,
 )
-from dpu.errors import DpuError, UnknownOpError, UnsupportedError
+from dpu.errors import DpuError, UnsupportedError, plugin_name, unknown_op
 from dpu.windows import (
     Window,
     convolve,
@@ -36,14 +38,13 @@ from dpu.windows import (
     window_of,
 )
 
-Inputs = dict[str, list[Array]]
 Plugin = Callable[[dict[str, list[Array]], dict[str, Any]], Array]
 
 
 def load_plugins(path: str | os.PathLike[str]) -> dict[str, Plugin]:
-    """The functions named ``op_<op_type>`` of a Python file, by op type.
+    """The functions named ``op_<op_type>`` of a Python file, by the name behind ``op_``.
 
-    An underscore in the function's name also stands for a hyphen in the type.
+    It is the op type, or `plugin_name` of one that is no Python name.
 
     Raises
     ------
@@ -64,14 +65,16 @@ def load_plugins(path: str | os.PathLike[str]) -> dict[str, Plugin]:
     plugins: dict[str, Plugin] = {}
     for name, value in vars(module).items():
         if name.startswith("op_") and callable(value):
-            plugins[name[3:]] = plugins[name[3:].replace("_", "-")] = value
+            plugins[name[3:]] = value
     if not plugins:
         raise DpuError(f"{path}: no function named op_<op_type> in it")
     return plugins
 
 
 def run_op(op: Any, inputs: Inputs, plugins: dict[str, Plugin] | None = None) -> Array:
-    """Run one op of the CPU part: by a plugin if there is one, else built in.
+    """Run one op: by a plugin if there is one, else by the function for its type.
+
+    A compiler leaves int8 ops to the CPU too, where the DPU has none of the kind.
 
     Raises
     ------
@@ -81,20 +84,19 @@ def run_op(op: Any, inputs: Inputs, plugins: dict[str, Plugin] | None = None) ->
         A plugin failed or returned an array of another size than the file says.
     """
     kind = op.get_type()
-    if plugins and kind in plugins:
-        return _run_plugin(op, inputs, plugins[kind])
-    if kind not in OPS:
+    plugin = plugin_for(kind, plugins or {})
+    if plugin is not None:
+        return _run_plugin(op, inputs, plugin)
+    from dpu.fix_ops import OPS as FIX_OPS  # which needs this module
+
+    if kind not in FIX_OPS and kind not in OPS:
         raise unknown_op(op)
-    return OPS[kind](op, inputs)
+    return (FIX_OPS if kind in FIX_OPS else OPS)[kind](op, inputs)
 
 
-def unknown_op(op: Any) -> UnknownOpError:
-    """The error for an op that nobody implements."""
-    kind = op.get_type()
-    return UnknownOpError(
-        f"op {op.get_name()!r} has the type {kind!r}, which is not built in; "
-        f"give a plugin (--plugin FILE) with the function op_{kind.replace('-', '_')}"
-    )
+def plugin_for(kind: str, plugins: dict[str, Plugin]) -> Plugin | None:
+    """The plugin for an op type, by the type itself or by its `plugin_name`."""
+    return plugins.get(kind) or plugins.get(plugin_name(kind))
 
 
 def _run_plugin(op: Any, inputs: Inputs, plugin: Plugin) -> Array:
@@ -209,6 +211,14 @@ def transposed_conv2d(op: Any, inputs: Inputs) -> Array:
     return _convolution(op, inputs, spread, window, convolve)
 
 
+def transposed_depthwise_conv2d(op: Any, inputs: Inputs) -> Array:
+    """As transposed-conv2d with one kernel per channel."""
+    x = inputs["input"][0]
+    spread = insert_zeros(x, *reversed(op.get_attr("stride")))
+    window = transposed_window_of(op.get_attrs(), *x.shape[1:3])
+    return _convolution(op, inputs, spread, window, convolve_depthwise)
+
+
 def inner_product(op: Any, inputs: Inputs) -> Array:
     """``x . w + bias`` over the flattened input, weights (O, ...)."""
     x, weights = inputs["input"][0], inputs["weights"][0]
@@ -314,6 +324,11 @@ def concat(op: Any, inputs: Inputs) -> Array:
     return np.concatenate(inputs["input"], op.get_attr("axis"))
 
 
+def stack(op: Any, inputs: Inputs) -> Array:
+    """The inputs joined along a new axis `axis`."""
+    return np.stack(inputs["input"], attr(op, "axis", 0))
+
+
 def reshape(op: Any, inputs: Inputs) -> Array:
     """reshape, flatten, squeeze: the same values in the shape that the file says, any batch."""
     x, dims = inputs["input"][0], op.get_output_tensor().dims
@@ -398,16 +413,6 @@ def softmax(op: Any, inputs: Inputs) -> Array:
     return (powers / powers.sum(axis, keepdims=True)).astype(np.float32)
 
 
-def upsample(op: Any, inputs: Inputs) -> Array:
-    """Nearest neighbour, whole factors in both directions (attribute scale [w, h])."""
-    if str(attr(op, "mode", "NEAREST")).upper() != "NEAREST":
-        raise UnsupportedError(f"op {op.get_name()!r}: only upsampling by NEAREST is implemented")
-    x, dims = inputs["input"][0], op.get_output_tensor().dims
-    if dims[1] % x.shape[1] or dims[2] % x.shape[2]:
-        raise UnsupportedError(f"op {op.get_name()!r}: only whole factors are implemented")
-    return x.repeat(dims[1] // x.shape[1], 1).repeat(dims[2] // x.shape[2], 2)
-
-
 def strided_slice(op: Any, inputs: Inputs) -> Array:
     """``x[begin:end:strides]`` on every axis."""
     x, begin, end = inputs["input"][0], list(op.get_attr("begin")), list(op.get_attr("end"))
@@ -436,12 +441,14 @@ OPS: dict[str, Callable[[Any, Inputs], Array]] = {
     "conv2d": conv2d,
     "depthwise-conv2d": depthwise_conv2d,
     "transposed-conv2d": transposed_conv2d,
+    "transposed-depthwise-conv2d": transposed_depthwise_conv2d,
     "inner-product": inner_product,
     "matmul": matmul,
     "maxpool2d": maxpool2d,
     "avgpool2d": avgpool2d,
     "eltwise": eltwise,
     "concat": concat,
+    "stack": stack,
     "reshape": reshape,
     "flatten": reshape,
     "squeeze": reshape,
@@ -458,9 +465,8 @@ OPS: dict[str, Callable[[Any, Inputs], Array]] = {
     "sigmoid": sigmoid,
     "tanh": tanh,
     "softmax": softmax,
-    "upsample": upsample,
     "strided_slice": strided_slice,
 } | dict.fromkeys(_ELTWISE_TYPES, eltwise) | {
     f"reduction_{name}": reduction for name in REDUCTIONS
-}  # fmt: skip
+} | activation_ops.OPS | aten_ops.OPS | detection_ops.OPS | resize_ops.OPS  # fmt: skip
 """Every plain op type and its function."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class DpuError(RuntimeError):
@@ -38,6 +40,23 @@ def contradictions(name: str) -> Iterator[None]:
 
 class UnknownOpError(DpuError):
     """An op type that neither the built-in operators nor a plugin implements."""
+
+
+def plugin_name(kind: str) -> str:
+    """The name behind ``op_`` of a plugin function for the op type `kind`.
+
+    What Python takes in no name becomes one underscore: ``op_aten_mean`` is for aten::mean.
+    """
+    return re.sub(r"\W+", "_", kind)
+
+
+def unknown_op(op: Any, why: str = "which is not built in") -> UnknownOpError:
+    """The error for an op that nobody implements, or not all of whose arguments the file has."""
+    kind = op.get_type()
+    return UnknownOpError(
+        f"op {op.get_name()!r} has the type {kind!r}, {why}; "
+        f"give a plugin (--plugin FILE) with the function op_{plugin_name(kind)}"
+    )
 
 
 class UnsupportedError(DpuError):

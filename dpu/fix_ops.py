@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dpu import cpu_ops
+from dpu import cpu_ops, resize_ops
 from dpu.arithmetic import (
     FARTHEST_FIX_POINT,
     GUARD_BITS,
@@ -27,7 +27,9 @@ from dpu.arithmetic import (
     SIXTH_NUMERATOR,
     SIXTH_SHIFT,
     Array,
+    Inputs,
     pool_reciprocal,
+    quantise,
     relu6_highest,
     saturate,
     shift_round,
@@ -41,8 +43,6 @@ from dpu.windows import (
     transposed_window_of,
     window_of,
 )
-
-Inputs = dict[str, list[Array]]
 
 
 def fix_point(op: Any) -> int:
@@ -331,9 +331,29 @@ def reduction_fix(op: Any, inputs: Inputs) -> Array:
 
 def moving_fix(op: Any, inputs: Inputs) -> Array:
     """Ops that only move values (upload, reshape-fix, ...): as their plain form, requantised."""
-    plain = cpu_ops.OPS[op.get_type().removesuffix("-fix")]
+    plain = MOVES.get(op.get_type()) or cpu_ops.OPS[op.get_type().removesuffix("-fix")]
     moved = plain(op, {"input": [inputs["input"][0]]})
     return _requantise(moved, input_fix_point(op), fix_point(op))
+
+
+MOVES: dict[str, Callable[[Any, Inputs], Array]] = {
+    "downsample-fix": resize_ops.downsample,
+    "tile-fix": resize_ops.blocks,
+}
+"""The moving ops that have no plain form of the same name."""
+
+
+def resize_fix(op: Any, inputs: Inputs) -> Array:
+    """upsample-fix, resize-fix: `resize_ops.resize` of the integers, rounded once at the end.
+
+    Source: Vitis AI Library, cpu_task. Where a compiler leaves bilinear ones to the CPU, their
+    last bit is its float32's.
+    """
+    resized = resize_ops.resize(op, {"input": [inputs["input"][0]]})
+    shift = fix_point(op) - input_fix_point(op)
+    if resized.dtype == np.int8:
+        return _requantise(resized, -shift, 0)
+    return quantise(resized, shift, "DPU_ROUND", 8, True).astype(np.int8)
 
 
 def through_float(op: Any, inputs: Inputs) -> Array:
@@ -381,7 +401,11 @@ OPS: dict[str, Callable[[Any, Inputs], Array]] = {
     "flatten-fix": moving_fix,
     "squeeze-fix": moving_fix,
     "transpose-fix": moving_fix,
-    "upsample-fix": moving_fix,
+    "tile-fix": moving_fix,
+    "downsample-fix": moving_fix,
+    "pixel-shuffle-fix": moving_fix,
+    "upsample-fix": resize_fix,
+    "resize-fix": resize_fix,
     "strided_slice-fix": moving_fix,
 }
 """Every -fix op type (and the two that copy to and from the DPU) and its function."""

@@ -42,6 +42,10 @@ MOVING = (
     "identity",
     "pad",
     "upsample",
+    "downsample",
+    "tile",
+    "gstiling",
+    "pixel-shuffle",
     "strided_slice",
 )
 """Kinds whose output holds values of their inputs and nothing new."""
@@ -153,7 +157,7 @@ class Layer:
 
     @property
     def stride(self) -> list[int]:
-        """[width, height] of the window's steps."""
+        """[width, height] of the window's steps; a tiling's one number is none."""
         given = self.op.get_attr("stride") if self.op.has_attr("stride") else None
         if isinstance(given, int):  # of a tile
             return [given, given]

@@ -14,13 +14,14 @@ into groups that fit, and float64 adds the groups (exact to 2**53).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from dpu import cpu_ops, fix_ops
+from dpu import cpu_ops, fix_ops, resize_ops
 from dpu.arithmetic import (
     GUARD_BITS,
     INT8_MAX,
@@ -35,6 +36,7 @@ from dpu.arithmetic import (
 )
 from dpu.factors import pool_window, scale_of
 from dpu.program import Program
+from dpu.shapes import CONVOLUTIONS
 from dpu.windows import Window, transposed_window_of, window_of
 from dpu.xir import Op
 
@@ -51,8 +53,8 @@ _MOVES = {
     "flatten",
     "squeeze",
     "transpose",
-    "upsample",
 }
+"""Plain types that always carry the values of their input on; see also `_moves`."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
             continue
         inputs = [grids.get(s.get_name()) or known.get(s.get_name()) for s in moving]
         whole = len(moving) == op.get_input_num("input") or op.get_name() in joined
-        if not whole or None in inputs:
+        if None in inputs or not moving or not (whole or op.get_type() == "matmul"):
             continue
         places = [g for g in inputs if g is not None]
         if op.get_name() in joined:
@@ -164,9 +166,9 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
         return declared if _fix_lowers(program, op, inputs) else None
     if kind == "fix":
         return declared if _rounds(op) and 2 * x.bound + 1 < FLOAT32_EXACT else None
-    if kind in ("conv2d", "depthwise-conv2d", "transposed-conv2d"):
-        return _plain_convolution(program, op, x)
-    if kind in ("relu", "maxpool2d") or kind in _MOVES:
+    if kind in CONVOLUTIONS or kind == "matmul":
+        return _plain_convolution(program, op, x) if _takes_constants(program, op) else None
+    if kind in ("relu", "maxpool2d") or _moves(op):
         return x if op.get_output_tensor().ndim > 1 else None
     if kind == "reduction_max":
         return x
@@ -186,8 +188,48 @@ def _exact(point: int, bound: int) -> Grid | None:
     return Grid(point, bound) if bound < FLOAT32_EXACT else None
 
 
+def _moves(op: Op) -> bool:
+    """Whether the op only carries values of its input on, in a way that ONNX has an op for."""
+    kind = op.get_type().removesuffix("-fix")
+    if kind in ("upsample", "resize"):
+        return resize_ops.whole_factors(op) is not None
+    if kind == "pixel-shuffle":
+        return bool(op.get_attr("upscale"))
+    return kind in _MOVES or kind in ("tile", "gstiling", "downsample")
+
+
+def _takes_constants(program: Program, op: Op) -> bool:
+    """Whether a convolution or matmul is of the kind that ONNX has, with constant weights."""
+    return _is_dense(program, op) if op.get_type() == "matmul" else _one_kernel_each(op)
+
+
+def _one_kernel_each(op: Op) -> bool:
+    """Whether a transposed depthwise convolution has one kernel per channel, as ONNX's has."""
+    if not op.get_type().startswith("transposed-depthwise"):
+        return True
+    weights, channels = (op.get_input_tensor(name, 0).dims for name in ("weights", "input"))
+    return math.prod(weights) == weights[1] * weights[2] * channels[3]
+
+
+def _is_dense(program: Program, op: Op) -> bool:
+    """Whether a matmul is a dense layer: rows of its input times a constant matrix."""
+    first, second = op.get_input_ops_by_name("input")
+    constant = program.constants.get(second.get_name())
+    rows = first.get_name() not in program.constants and not cpu_ops.attr(op, "transpose_a", False)
+    return rows and constant is not None and constant.ndim == 2
+
+
+def _dense_weights(program: Program, op: Op) -> Array:
+    """The constant matrix of a dense layer, (outputs, inputs)."""
+    matrix = program.constants[op.get_input_op("input", 1).get_name()]
+    return matrix if cpu_ops.attr(op, "transpose_b", False) else matrix.T
+
+
 def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
-    weights, fix = weight_array(program, op), op.get_input_op("weights")
+    """The grid of a convolution's or a dense layer's sums, from the grids of its constants."""
+    dense = op.get_type() == "matmul"
+    fix = op.get_input_op("input", 1) if dense else op.get_input_op("weights")
+    weights = _dense_weights(program, op) if dense else weight_array(program, op)
     grid = _declared(fix)
     if weights is None or grid is None:
         return None
@@ -200,7 +242,7 @@ def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
         point = max(point, bias_grid.point)
         bias = np.rint(bias * 2.0**point).astype(np.int64)
     steps = np.rint(weights * 2.0**grid.point).astype(np.int64)
-    if op.get_type() == "depthwise-conv2d":
+    if "depthwise" in op.get_type():
         steps = _depthwise_outputs_first(steps, op)
     bound = accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound)
     return _exact(point, bound)
@@ -216,8 +258,8 @@ def _fix_lowers(program: Program, op: Op, inputs: list[Grid]) -> bool:
     kind = op.get_type().removesuffix("-fix")
     out = fix_ops.fix_point(op)
     same = all(g.point == out for g in inputs)
-    if kind in ("conv2d", "depthwise-conv2d", "transposed-conv2d", "inner-product"):
-        plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
+    if kind in CONVOLUTIONS or kind == "inner-product":
+        plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6") and _one_kernel_each(op)
         return plain and weight_array(program, op) is not None
     if kind == "pool":
         plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
@@ -225,7 +267,7 @@ def _fix_lowers(program: Program, op: Op, inputs: list[Grid]) -> bool:
     if kind == "eltwise":
         plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
         return plain and (op.get_attr("type") == "ADD" or len(inputs) == 2)
-    if kind in ("concat", "relu", "relu6", "reduction_max") or kind in _MOVES:
+    if kind in ("concat", "relu", "relu6", "reduction_max") or _moves(op):
         return same and op.get_output_tensor().ndim > 1
     return False
 
@@ -348,12 +390,14 @@ def _convolution(low: Lowering, op: Op) -> tuple[str, bool]:
     else:
         x, placed = _placed(low, x, window, source.dims)
         attrs |= placed
-    if kind == "depthwise-conv2d":
+    order = (0, 3, 1, 2)
+    if "depthwise" in kind:
         weights = _depthwise_outputs_first(weights, op)
         attrs["group"] = source.dims[3]
-    elif not transposed:
+    elif transposed:
+        order = (3, 0, 1, 2)
+    else:
         attrs["group"] = source.dims[3] // weights.shape[3]
-    order = (3, 0, 1, 2) if transposed else (0, 3, 1, 2)
     onnx_kind = "ConvTranspose" if transposed else "Conv"
     if op.get_type().endswith("-fix"):
         return _fixed_convolution(low, op, x, weights, order, onnx_kind, attrs), True
@@ -538,9 +582,33 @@ def _transpose(low: Lowering, op: Op) -> tuple[str, bool]:
     return low.node("Transpose", [low.x(op, 0, False)], perm=op.get_attr("order")), False
 
 
+def _matmul(low: Lowering, op: Op) -> tuple[str, bool]:
+    """A dense layer."""
+    weights = low.constant(_dense_weights(low.program, op).T)
+    y = low.node("MatMul", [low.x(op, 0, False), weights])
+    bias = weight_array(low.program, op, "bias")
+    return y if bias is None else low.node("Add", [y, low.constant(bias)]), False
+
+
+def _blocks(low: Lowering, op: Op) -> tuple[str, bool]:
+    side, to_space, channels_last = resize_ops.block_of(op)
+    if not to_space:
+        return low.node("SpaceToDepth", [low.x(op)], blocksize=side), True
+    mode = "DCR" if channels_last else "CRD"
+    return low.node("DepthToSpace", [low.x(op)], blocksize=side, mode=mode), True
+
+
+def _downsample(low: Lowering, op: Op) -> tuple[str, bool]:
+    width, height = resize_ops.steps_of(op)
+    dims = op.get_input_tensor("input", 0).dims
+    ranges = ([0, 0], dims[1:3], [2, 3], [height, width])  # starts, ends, axes, steps
+    return low.node("Slice", [low.x(op), *(low.constant(r, np.int64) for r in ranges)]), True
+
+
 def _upsample(low: Lowering, op: Op) -> tuple[str, bool]:
-    before, after = op.get_input_tensor("input", 0).dims, op.get_output_tensor().dims
-    factors = [1.0, 1.0, after[1] / before[1], after[2] / before[2]]
+    repeats = resize_ops.whole_factors(op)
+    assert repeats is not None
+    factors = [1.0, 1.0, *map(float, repeats)]
     attrs = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     inputs = [low.x(op), "", low.constant(factors)]
     return low.node("Resize", inputs, mode="nearest", **attrs), True
@@ -586,6 +654,8 @@ _EMITTERS = {
     "conv2d": _convolution,
     "depthwise-conv2d": _convolution,
     "transposed-conv2d": _convolution,
+    "transposed-depthwise-conv2d": _convolution,
+    "matmul": _matmul,
     "inner-product": _inner_product,
     "pool": _pool,
     "maxpool2d": _pool,
@@ -599,6 +669,11 @@ _EMITTERS = {
     "squeeze": _reshape,
     "transpose": _transpose,
     "upsample": _upsample,
+    "resize": _upsample,
+    "downsample": _downsample,
+    "tile": _blocks,
+    "gstiling": _blocks,
+    "pixel-shuffle": _blocks,
     "relu": _relu,
     "relu6": _relu,
     "leaky-relu": _relu,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dpu import cpu_ops, fix_ops
+from dpu import aten_ops, cpu_ops, fix_ops
 from dpu.arithmetic import Array
-from dpu.errors import DpuError, UnsupportedError, XmodelError
+from dpu.errors import DpuError, UnsupportedError, XmodelError, unknown_op
 from dpu.fingerprint import refuse_foreign
 from dpu.shapes import infer_dims
 from dpu.xir import Graph, Op, Subgraph
@@ -72,10 +72,7 @@ class Program:
     def _call(self, op: Op, arguments: dict[str, list[Array]]) -> Array:
         kind = op.get_type()
         try:
-            if kind in fix_ops.OPS and kind not in self.plugins:
-                result = fix_ops.OPS[kind](op, arguments)
-            else:
-                result = cpu_ops.run_op(op, arguments, self.plugins)
+            result = cpu_ops.run_op(op, arguments, self.plugins)
         except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
             what = f"op {op.get_name()!r} ({kind}) cannot be computed"
             raise XmodelError(f"{what}: {type(error).__name__}: {error}") from error
@@ -94,15 +91,21 @@ class Program:
         moving = self._moving_sources(op)
         if len({s.get_output_tensor().ndim for s in moving}) > 1:
             return False  # numpy aligns the last axes, so that batches would meet other axes
-        if kind == "concat" and len(moving) != op.get_input_num("input"):
+        if kind in ("concat", "stack") and len(moving) != op.get_input_num("input"):
             return False  # a constant has no batch
         if kind == "transpose":
             return bool(op.get_attr("order")[0] == 0)
-        if kind in ("concat", "softmax"):
-            axis = cpu_ops.attr(op, "axis", -1)
+        if kind in ("concat", "stack", "softmax", "scale"):
+            axis = cpu_ops.attr(op, "axis", 0 if kind == "stack" else -1)
             return bool(axis % rank != 0)
-        if kind.startswith("reduction_"):
-            return 0 not in [a % op.get_input_tensor("input", 0).ndim for a in op.get_attr("axis")]
+        if kind == "matmul" and rank == 2:  # the batch is the rows of the left matrix alone
+            left = [op.get_input_op("input")] == moving
+            return left and not cpu_ops.attr(op, "transpose_a", False)
+        if kind == "nndct_normalize":
+            return 0 not in aten_ops.norm_axes(op)[0]
+        if kind.startswith("reduction_") or kind == "l2_normalize":
+            before = op.get_input_tensor("input", 0).ndim
+            return 0 not in [a % before for a in op.get_attr("axis") or range(before)]
         if kind == "pad":
             return not any(op.get_attr("paddings")[:2])
         return True
@@ -153,13 +156,14 @@ def build_program(
         Constants contradict their shapes.
     """
     refuse_foreign(graph)
-    plugins = plugins or {}
     if subgraph is None:
         ops = graph.toposort()
         outputs = outputs or graph_outputs(graph)
     else:
         ops = subgraph.toposort()
         outputs = [tensor.producer for tensor in subgraph.ordered_output_tensors()]
+    found = {op.get_type(): cpu_ops.plugin_for(op.get_type(), plugins or {}) for op in ops}
+    plugins = {kind: plugin for kind, plugin in found.items() if plugin is not None}
     needed = _needed(outputs, {op.get_name() for op in ops})
     program = Program([], [], outputs, {}, plugins)
     if subgraph is not None:
@@ -180,7 +184,7 @@ def _place(program: Program, graph: Graph, op: Op) -> None:
         program.constants[name] = constant(graph, op)
         return
     if kind not in fix_ops.OPS and kind not in cpu_ops.OPS and kind not in program.plugins:
-        raise cpu_ops.unknown_op(op)
+        raise unknown_op(op)
     sources = [s.get_name() for ops in op.get_input_ops().values() for s in ops]
     if all(source in program.constants for source in sources):
         program.constants[name] = program._call(op, {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dpu import cpu_ops
+import numpy as np
+
+from dpu import activation_ops, aten_ops, cpu_ops, detection_ops, resize_ops
 from dpu.errors import UnsupportedError
 from dpu.windows import Window, transposed_window_of, window_of
-from dpu.xir import Op, Tensor
+from dpu.xir import MAX_RANK, Op, Tensor
 
 
 def infer_tensor(op: Op) -> Tensor:
@@ -47,23 +49,23 @@ def infer_dims(op: Op) -> list[int]:
     if not op.get_input_num():
         raise UnsupportedError(f"op {op.get_name()!r} ({kind}) has no input")
     dims = op.get_input_tensors("input")[0].dims if op.get_input_num("input") else []
-    if kind in _CONVOLUTIONS or kind in _POOLS:
+    if kind in CONVOLUTIONS or kind in _POOLS:
         return _window_dims(op, kind, dims)
     if kind in _OTHERS:
         return list(_OTHERS[kind](op, dims))
     if kind.startswith("reduction_"):
         return _reduced(op, dims)
+    if kind in cpu_ops.OPS:  # whose attribute `shape`, if any, may be out of date
+        return dims
     if op.has_attr("shape"):
         return list(op.get_attr("shape"))
-    if kind in cpu_ops.OPS:
-        return dims
     raise UnsupportedError(
         f"op {op.get_name()!r} ({kind}): give its output by an attribute `shape`"
     )
 
 
 _POOLS = ("maxpool2d", "avgpool2d", "pool")
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     "conv2d",
     "depthwise-conv2d",
     "transposed-conv2d",
@@ -75,7 +77,7 @@ def _window_dims(op: Op, kind: str, dims: list[int]) -> list[int]:
     place = transposed_window_of if kind.startswith("transposed") else window_of
     window = place(op.get_attrs(), dims[1], dims[2])
     channels = dims[3]
-    if kind in _CONVOLUTIONS:
+    if kind in CONVOLUTIONS:
         channels = _channels(op, kind, window, dims[3])
     return [dims[0], window.out_h, window.out_w, channels]
 
@@ -118,8 +120,35 @@ def _broadcast(op: Op, dims: list[int]) -> list[int]:
     return out
 
 
+def values_of(op: Op) -> list[int] | None:
+    """The numbers that an op of constants gives, as XIR's shape inference reads them.
+
+    vai_q_pytorch writes a shape as a stack of constants; XIR notes it as `shape_info`.
+    """
+    tensor = op.get_output_tensor()
+    if tensor.has_attr("shape_info"):
+        return [int(value) for value in tensor.get_attr("shape_info")]
+    sources = op.get_input_ops_by_name("input") if op.get_type() == "stack" else [op]
+    if len(sources) > MAX_RANK or any(
+        source.get_type() != "const" or source.get_output_tensor().get_element_num() > MAX_RANK
+        for source in sources
+    ):
+        return None
+    return [int(value) for source in sources for value in cpu_ops.const_array(source).ravel()]
+
+
+def _given(op: Op, name: str) -> list[int] | None:
+    """What the constants of argument `name` say, or its attribute; None where neither does."""
+    if op.get_input_num(name):
+        return values_of(op.get_input_op(name))
+    value = cpu_ops.attr(op, name, None)
+    return None if value is None else [int(v) for v in value]
+
+
 def _reshape(op: Op, dims: list[int]) -> list[int]:
-    shape = list(op.get_attr("shape"))
+    shape = _given(op, "shape")
+    if shape is None:  # computed elsewhere: the file's own dims then say it
+        shape = op.get_output_tensor().dims
     if shape.count(-1) == 1:
         shape[shape.index(-1)] = math.prod(dims) // -math.prod(shape)
     if math.prod(shape) != math.prod(dims):
@@ -143,11 +172,58 @@ def _pad(op: Op, dims: list[int]) -> list[int]:
     return [d + b + a for d, b, a in zip(dims, flat[::2], flat[1::2], strict=True)]
 
 
-def _upsample(op: Op, dims: list[int]) -> list[int]:
+def _resize(op: Op, dims: list[int]) -> list[int]:
+    size = _given(op, "size")
+    if size is not None and len(size) in (2, 4):
+        return [dims[0], *size, dims[3]] if len(size) == 2 else size
     if not op.has_attr("scale"):  # the file's own dims then say it
         return op.get_output_tensor().dims
-    width, height = op.get_attr("scale")
-    return [dims[0], round(dims[1] * height), round(dims[2] * width), dims[3]]
+    # XIR multiplies in float32 and cuts off: 2.3 times 10 pixels are 23.
+    width, height = (np.float32(factor) for factor in op.get_attr("scale"))
+    return [dims[0], int(np.float32(dims[1]) * height), int(np.float32(dims[2]) * width), dims[3]]
+
+
+def _downsample(op: Op, dims: list[int]) -> list[int]:
+    width, height = resize_ops.steps_of(op)
+    return [dims[0], -(-dims[1] // height), -(-dims[2] // width), dims[3]]
+
+
+def _blocks(op: Op, dims: list[int]) -> list[int]:
+    side, to_space, _ = resize_ops.block_of(op)
+    n, height, width, channels = dims
+    if to_space:
+        rest, out = channels % side**2, [n, height * side, width * side, channels // side**2]
+    else:
+        rest = height % side or width % side
+        out = [n, height // side, width // side, channels * side**2]
+    if rest:
+        raise UnsupportedError(f"op {op.get_name()!r}: {dims} does not fall into blocks of {side}")
+    return out
+
+
+def _stack(op: Op, dims: list[int]) -> list[int]:
+    if any(tensor.dims != dims for tensor in op.get_input_tensors("input")):
+        raise UnsupportedError(f"op {op.get_name()!r}: the inputs are not of one shape")
+    axis = cpu_ops.attr(op, "axis", 0) % (len(dims) + 1)
+    return [*dims[:axis], op.get_input_num("input"), *dims[axis:]]
+
+
+def _priorbox(op: Op, dims: list[int]) -> list[int]:
+    return [dims[0], 2, dims[1] * dims[2] * detection_ops.priors(op) * 4]
+
+
+def _mean(op: Op, dims: list[int]) -> list[int]:
+    """Refuse an aten::mean whose shapes do not say what it does."""
+    if op._output is None:
+        return list(op.get_attr("shape"))
+    keep = len(dims) == op.get_output_tensor().ndim
+    return aten_ops.reduced(dims, aten_ops.mean_axes(op), keep)
+
+
+def _clamp(op: Op, dims: list[int]) -> list[int]:
+    """Refuse a clamp without limits before it runs."""
+    activation_ops.clamp_limits(op)
+    return dims
 
 
 def _matmul(op: Op, dims: list[int]) -> list[int]:
@@ -176,7 +252,18 @@ _OTHERS: dict[str, Any] = {
     "flatten": _flatten,
     "squeeze": _squeeze,
     "pad": _pad,
-    "upsample": _upsample,
+    "upsample": _resize,
+    "resize": _resize,
+    "downsample": _downsample,
+    "tile": _blocks,
+    "gstiling": _blocks,
+    "pixel-shuffle": _blocks,
+    "stack": _stack,
+    "priorbox": _priorbox,
+    "aten::mean": _mean,
+    "clamp": _clamp,
+    "nndct_clamp": _clamp,
+    "nndct_normalize": lambda op, dims: aten_ops.reduced(dims, *aten_ops.norm_axes(op)),
     "matmul": _matmul,
     "strided_slice": _slice,
     "transpose": lambda op, dims: [dims[axis] for axis in op.get_attr("order")],

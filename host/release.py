@@ -25,9 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
-_DPU_FILES = ("__init__.py", "arithmetic.py", "bounded_file.py", "cpu_ops.py", "errors.py",
-              "fingerprint.py", "image_fitter.py", "input_form.py", "pictures.py", "toml_file.py",
-              "windows.py")  # fmt: skip
+_DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py",
+              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "errors.py",
+              "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py", "pictures.py",
+              "resize_ops.py", "toml_file.py", "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'

@@ -195,3 +195,21 @@ def test_a_model_whose_copies_copy_nothing(demo_model: Path, tmp_path: Path) -> 
     ) as told:
         dpu.load(path)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.usefixtures("emulation")
+@pytest.mark.parametrize("name", ["mnist_prelu_zcu104_vai14", "zerodce_zcu104"])
+def test_int8_ops_that_a_compiler_leaves_to_the_cpu(
+    repo_root: Path, shared_dir: Path, name: str
+) -> None:
+    """A hard sigmoid behind the last DPU part; a bilinear upsampling between two of them."""
+    from dpu.cpu_ops import load_plugins
+    from dpu.engine import load_engine
+
+    path = shared_dir / "models" / "corpus" / f"{name}.xmodel"
+    plugins = repo_root / "tests" / "dpu" / "plugins.py"
+    find_provider.cache_clear()
+    model = dpu.load(path, plugins)
+    image = np.random.default_rng(4).integers(-128, 128, model.input.dims, dtype=np.int8)
+    wanted = load_engine(path, "reference", load_plugins(plugins)).run(image)
+    np.testing.assert_array_equal(model.runner().run(image), wanted[0])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpu import cpu_ops, fix_ops, xir
 from dpu.engine import load_engine
+from dpu.errors import UnknownOpError
 
 RNG = np.random.default_rng(9)
 WINDOW = {"kernel": [3, 2], "stride": [1, 2], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}
@@ -56,6 +61,10 @@ def _real(values: np.ndarray, point: int) -> np.ndarray:
 
 def _hard_sigmoid(x: np.ndarray) -> np.ndarray:
     return np.clip(x + 3, 0, 6) / 6
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    return np.array([math.erf(v) for v in x.ravel()]).reshape(x.shape)
 
 
 ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
@@ -110,6 +119,14 @@ MOVES: dict[str, tuple[dict[str, Any], Any]] = {
     "flatten": ({"start_axis": 1, "end_axis": -1}, lambda x: x.reshape(-1, 40)),
     "transpose": ({"order": [0, 3, 1, 2]}, lambda x: x.transpose(0, 3, 1, 2)),
     "upsample": ({"scale": [2.0, 3.0], "mode": "NEAREST"}, lambda x: x.repeat(3, 1).repeat(2, 2)),
+    "resize": ({"scale": [1.5, 1.25], "mode": "NEAREST"},
+               lambda x: x[:, [0, 0, 1, 2, 3]][:, :, [0, 0, 1]]),
+    "pixel-shuffle": ({"scale": 2, "upscale": False}, lambda x: np.stack(
+        [x[:, dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)], -1).reshape(1, 2, 1, 20)),
+    "gstiling": ({"stride": 2, "reverse": False}, lambda x: np.concatenate(
+        [x[:, dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)], -1)),
+    "downsample": ({"scale": [2.0, 3.0], "mode": "BILINEAR", "half_pixel_centers": True},
+                   lambda x: x[:, ::3, ::2]),
     "pad": ({"paddings": [0, 0, 1, 2, 0, 1, 0, 0], "mode": "CONSTANT"},
             lambda x: np.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)))),
     "strided_slice": ({"begin": [0, 1, 0, 0], "end": [1, 4, 2, 5], "strides": [1, 2, 1, 3]},
@@ -121,11 +138,100 @@ MOVES: dict[str, tuple[dict[str, Any], Any]] = {
 def test_moves(kind: str) -> None:
     attrs, formula = MOVES[kind]
     x = _int8(1, 4, 2, 5)
+    fixed = {"gstiling": "tile-fix"}.get(kind, f"{kind}-fix")
     np.testing.assert_array_equal(
-        _run(_fix_graph(f"{kind}-fix", attrs, [([1, 4, 2, 5], 3)], 3), x), formula(x)
+        _run(_fix_graph(fixed, attrs, [([1, 4, 2, 5], 3)], 3), x), formula(x)
     )
-    plain = _plain_graph(kind, attrs, [[1, 4, 2, 5]])
-    np.testing.assert_array_equal(_run(plain, x.astype(np.float32)), formula(x))
+    if kind in cpu_ops.OPS:  # a downsampling is the DPU's alone
+        plain = _plain_graph(kind, attrs, [[1, 4, 2, 5]])
+        np.testing.assert_array_equal(_run(plain, x.astype(np.float32)), formula(x))
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_pixels_become_channels_and_come_back(
+    side: int, height: int, width: int, channels: int, tile: bool
+) -> None:
+    dims = [1, height * side, width * side, channels]
+    x = RNG.integers(-128, 128, dims, dtype=np.int8)
+    kind, size, back = ("tile-fix", "stride", "reverse") if tile else (
+        "pixel-shuffle-fix", "scale", "upscale")  # fmt: skip
+    there = _run(_fix_graph(kind, {size: side, back: False}, [(dims, 3)], 3), x)
+    again = _fix_graph(kind, {size: side, back: True}, [(list(there.shape), 3)], 3)
+    np.testing.assert_array_equal(_run(again, there), x)
+
+
+def test_the_order_of_a_shuffles_channels_is_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch's PixelShuffle is the definition")
+    x = _int8(2, 3, 4, 12)
+    wanted = torch.pixel_shuffle(torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float32)), 2)
+    y = _run(_fix_graph("pixel-shuffle-fix", {"scale": 2, "upscale": True},
+                        [([1, 3, 4, 12], 3)], 3), x)  # fmt: skip
+    np.testing.assert_array_equal(y, wanted.numpy().transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("centres", ["corners", "half", "none"])
+@pytest.mark.parametrize("scale", [[2.0, 2.0], [1.5, 3.0], [0.5, 0.75]])
+def test_bilinear_resizing(centres: str, scale: list[float]) -> None:
+    attrs = {"scale": scale, "mode": "BILINEAR", "align_corners": centres == "corners",
+             "half_pixel_centers": centres == "half"}  # fmt: skip
+    x = _int8(2, 4, 6, 3)
+    wanted = x.astype(np.float64)
+    for axis, factor in ((1, scale[1]), (2, scale[0])):
+        size, out = x.shape[axis], int(x.shape[axis] * factor)
+        step = (size - 1) / (out - 1) if centres == "corners" else size / out
+        places = np.arange(out) * step + (step / 2 - 0.5 if centres == "half" else 0)
+        lines = np.moveaxis(wanted, axis, -1)
+        mixed = [np.interp(places, np.arange(size), line) for line in lines.reshape(-1, size)]
+        wanted = np.moveaxis(np.reshape(mixed, (*lines.shape[:-1], out)), -1, axis)
+    y = _run(_plain_graph("resize", attrs, [[1, 4, 6, 3]]), x.astype(np.float32))
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-4)
+    q = _run(_fix_graph("upsample-fix", attrs, [([1, 4, 6, 3], 3)], 2), x)
+    assert np.abs(q - wanted / 2).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize(
+    "attrs, rows",
+    [({"align_corners": True}, [0, 1, 2, 2, 3]), ({"half_pixel_centers": True}, [0, 0, 1, 2, 3]),
+     ({}, [0, 0, 1, 2, 3])],
+)  # fmt: skip
+def test_nearest_rows(attrs: dict[str, Any], rows: list[int]) -> None:
+    """Of four, five: at 0, 3/4, 3/2, 9/4, 3 (halves up); at -1/10, 7/10, ...; at 0, 4/5, ..."""
+    x = _int8(1, 4, 2, 1)
+    attrs = {"mode": "NEAREST", "scale": [1.0, 1.25], **attrs}
+    y = _run(_fix_graph("resize-fix", attrs, [([1, 4, 2, 1], 3)], 3), x)
+    np.testing.assert_array_equal(y, x[:, rows])
+
+
+def test_a_resize_may_have_its_size_as_constants() -> None:
+    graph = _plain_graph("identity", {}, [[1, 2, 2, 1]])
+    numbers = [graph.create_const_op(f"n{n}", np.array([n], np.float32)) for n in (4, 6)]
+    size = graph.create_op("size", "stack", {"axis": 0}, {"input": numbers})
+    inputs = {"input": [graph.get_op("x0")], "size": [size]}
+    y = graph.create_op("z", "resize", {"mode": "NEAREST"}, inputs)
+    assert y.get_output_tensor().dims == [1, 4, 6, 1]
+
+
+def test_a_flatten_of_amds_quantiser() -> None:
+    """reshape(x, stack(1, -1)) with the attribute shape = [0]; the batch stays."""
+    graph = _plain_graph("identity", {}, [[1, 2, 2, 3]])
+    numbers = [graph.create_const_op(f"n{n}", np.array([n], np.float32)) for n in (1, -1)]
+    shape = graph.create_op("shape", "stack", {"axis": 0}, {"input": numbers})
+    inputs = {"input": [graph.get_op("y")], "shape": [shape]}
+    flat = graph.create_op("flat", "reshape", {"shape": [0]}, inputs)
+    assert flat.get_output_tensor().dims == [1, 12]
+    x = _float(3, 2, 2, 3)
+    for engine in ("fast", "reference"):
+        y = load_engine(graph, engine, trace=True).trace(x)["flat"]
+        np.testing.assert_array_equal(y, x.reshape(3, 12))
+
+
+def test_an_elementwise_op_has_its_inputs_shape_whatever_its_attribute_says() -> None:
+    """Vitis AI 1.4's compiler leaves `shape` as it was before it reshaped the input."""
+    attrs = {"shape": [1, 10], "hsigmoid_in": 2}
+    graph = _fix_graph("hard-sigmoid-fix", attrs, [([1, 1, 1, 10], 2)], 7)
+    assert graph.get_op("y").get_output_tensor().dims == [1, 1, 1, 10]
+    assert _run(graph, _int8(2, 1, 1, 10)).shape == (2, 1, 1, 10)
 
 
 def test_squeeze() -> None:
@@ -211,6 +317,20 @@ PLAIN_UNARY: dict[str, Callable[..., np.ndarray]] = {
     "tanh": np.tanh,
     "softmax": lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True),
     "identity": lambda x: x,
+    "clamp": lambda x: np.clip(x, -1, 2),
+    "nndct_clamp": lambda x: np.clip(x, -1, 2),
+    "elu": lambda x: np.where(x > 0, x, np.exp(x) - 1),
+    "gelu": lambda x: x * (1 + _erf(x / np.sqrt(2))) / 2,
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "neg": lambda x: -x,
+    "swish": lambda x: x / (1 + np.exp(-x)),
+    "aten::abs": np.abs,
+    "aten::elu": lambda x: np.where(x > 0, x, np.exp(x) - 1),
+    "aten::mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "aten::silu": lambda x: x / (1 + np.exp(-x)),
+    "aten::softplus": lambda x: np.log1p(np.exp(x)),
+    "aten::sqrt": np.sqrt,
+    "l2_normalize": lambda x: x / np.sqrt((x**2).sum(-1, keepdims=True)),
     "maxpool2d": lambda x: _windows(x, -np.inf).max((-2, -1)),
     "avgpool2d": lambda x: _windows(x, 0).mean((-2, -1)),
 }
@@ -220,8 +340,13 @@ PLAIN_UNARY: dict[str, Callable[..., np.ndarray]] = {
 def test_plain_ops(kind: str) -> None:
     x = 4 * _float(2, 6, 5, 3)
     attrs: dict[str, Any] = dict(WINDOW) if "pool" in kind else {}
+    x = np.abs(x) if kind == "aten::sqrt" else x
     if kind == "leaky-relu":
         attrs = {"alpha": 26 / 256}
+    if kind == "l2_normalize":
+        attrs = {"axis": [3]}
+    if "clamp" in kind:
+        attrs = {"min": -1.0, "max": 2.0}
     if kind == "avgpool2d":
         attrs |= {"count_include_pad": True}
     y = _run(_plain_graph(kind, attrs, [[1, 6, 5, 3]]), x)
@@ -270,6 +395,112 @@ def test_plain_reductions(name: str) -> None:
     np.testing.assert_allclose(_run(graph, x), function(x, (1, 2), keepdims=True), rtol=1e-4)
 
 
+def test_a_prelu_and_a_scale_have_a_number_for_each_channel() -> None:
+    x, weight, bias = _float(2, 3, 3, 4), _float(4), _float(4)
+    y = _run(_plain_graph("prelu", {}, [[1, 3, 3, 4]], {"weight": weight}), x)
+    np.testing.assert_allclose(y, np.where(x > 0, x, weight * x), rtol=1e-6)
+    graph = _plain_graph("scale", {"axis": -1}, [[1, 3, 3, 4]], {"scale": weight, "bias": bias})
+    np.testing.assert_allclose(_run(graph, x), x * weight + bias, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("approximate", ["'none'", "'tanh'"])
+def test_gelus_are_pytorchs(approximate: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch's GELU is the definition")
+    x = 4 * _float(2, 3, 3, 4)
+    y = _run(_plain_graph("gelu", {"approximate": approximate}, [[1, 3, 3, 4]]), x)
+    wanted = torch.nn.functional.gelu(torch.from_numpy(x), approximate=approximate.strip("'"))
+    np.testing.assert_allclose(y, wanted.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape, axes", [([1, 3, 1, 1], (2, 3)), ([1, 3], (2, 3)), ([1], (1, 2, 3)),
+                                         ([1, 3, 4, 1], (3,)), ([1, 1, 4, 5], (1,))])  # fmt: skip
+def test_the_axes_of_a_mean_are_told_from_the_shapes(shape: list[int], axes: tuple[int]) -> None:
+    x = _float(2, 3, 4, 5)
+    y = _run(_plain_graph("aten::mean", {"shape": shape}, [[1, 3, 4, 5]]), x)
+    np.testing.assert_allclose(y, x.mean(axes, keepdims=len(shape) == 4), rtol=1e-5, atol=1e-6)
+
+
+def test_a_mean_whose_shapes_do_not_say_the_axis_wants_a_plugin(tmp_path: Path) -> None:
+    graph, x = _plain_graph("aten::mean", {"shape": [1, 4, 3]}, [[1, 4, 4, 3]]), _float(2, 4, 4, 3)
+    with pytest.raises(UnknownOpError, match=r"'aten::mean'.*function op_aten_mean"):
+        load_engine(graph)
+    file = tmp_path / "ops.py"
+    file.write_text("def op_aten_mean(inputs, attrs):\n    return inputs['input'][0].mean(1)\n")
+    plugins = cpu_ops.load_plugins(file)
+    np.testing.assert_array_equal(load_engine(graph, "fast", plugins).run(x), x.mean(1))
+
+
+@pytest.mark.parametrize("kind", ["aten::erfinv", "my-op", "Mylayer", "torchvision::nms"])
+def test_an_op_that_nobody_knows_names_the_function_to_write(kind: str, tmp_path: Path) -> None:
+    graph, x = _plain_graph(kind, {"shape": [1, 4]}, [[1, 4]]), _float(1, 4)
+    words = rf"'y' has the type '{kind}'.*function (op_\w+)"
+    with pytest.raises(UnknownOpError, match=words) as told:
+        load_engine(graph)
+    function = str(told.value).split()[-1]
+    file = tmp_path / "ops.py"
+    file.write_text(f"def {function}(inputs, attrs):\n    return -inputs['input'][0]\n")
+    for engine in ("fast", "reference"):
+        model = load_engine(graph, engine, cpu_ops.load_plugins(file))
+        np.testing.assert_array_equal(model.trace(x)["y"], -x)
+
+
+def test_norms() -> None:
+    x = _float(2, 3, 4, 5)
+    for p, wanted in ((2, np.sqrt((x**2).sum((2, 3)))), (1, np.abs(x).sum((2, 3)))):
+        attrs = {"p": p, "dim": [2, -1], "keepdim": False}
+        y = _run(_plain_graph("nndct_normalize", attrs, [[1, 3, 4, 5]]), x)
+        np.testing.assert_allclose(y, wanted, rtol=1e-5)
+    y = _run(
+        _plain_graph("nndct_normalize", {"p": 2, "dim": 1, "keepdim": True}, [[1, 3, 4, 5]]), x
+    )
+    np.testing.assert_allclose(y, np.sqrt((x**2).sum(1, keepdims=True)), rtol=1e-5)
+
+
+def test_anchor_boxes() -> None:
+    """1 x 2 pixels on an image of 8 x 16: squares of 4 and sqrt(4 * 9), then 2 : 1 and 1 : 2."""
+    attrs = {"min_sizes": [4.0], "max_sizes": [9.0], "aspect_ratio": [2.0], "flip": True,
+             "clip": False, "variance": [0.1, 0.1, 0.2, 0.2], "step": [8.0],
+             "offset": 0.5}  # fmt: skip
+    graph = _plain_graph("priorbox", attrs, [[1, 1, 2, 3], [1, 8, 16, 3]])
+    y = _run(graph, _float(2, 1, 2, 3), _float(2, 8, 16, 3))
+    root = np.sqrt(2)
+    sizes = [(4, 4), (6, 6), (4 * root, 4 / root), (4 / root, 4 * root)]
+    boxes = [((x - w / 2) / 16, (4 - h / 2) / 8, (x + w / 2) / 16, (4 + h / 2) / 8)
+             for x in (4, 12) for w, h in sizes]  # fmt: skip
+    assert y.shape == (2, 2, 32)
+    np.testing.assert_allclose(y[1, 0], np.ravel(boxes), rtol=1e-6)
+    np.testing.assert_allclose(y[0, 1], np.tile([0.1, 0.1, 0.2, 0.2], 8), rtol=1e-6)
+
+
+def test_stacks() -> None:
+    a, b = _float(2, 3, 4), _float(2, 3, 4)
+    y = _run(_plain_graph("stack", {"axis": 1}, [[1, 3, 4], [1, 3, 4]]), a, b)
+    np.testing.assert_array_equal(y, np.stack([a, b], 1))
+
+
+@pytest.mark.parametrize("multiplier, stride", [(1, [2, 2]), (1, [1, 1]), (2, [2, 1])])
+def test_transposed_depthwise_convolutions(multiplier: int, stride: list[int]) -> None:
+    """Each channel by itself is a transposed convolution of one channel."""
+    attrs = {"kernel": [4, 4], "stride": stride, "pad": [1, 1, 1, 1]}
+    x, weights, bias = _int8(2, 3, 5, 3), _int8(multiplier, 4, 4, 3), _int8(3 * multiplier)
+    kinds = {True: "transposed-depthwise-conv2d-fix", False: "transposed-conv2d-fix"}
+    constants = {"weights": (weights, 7), "bias": (bias, 6)}
+    y = _run(_fix_graph(kinds[True], attrs, [([1, 3, 5, 3], 4)], 3, constants), x)
+    for channel in range(3):
+        out = slice(channel * multiplier, (channel + 1) * multiplier)
+        one = {"weights": (np.ascontiguousarray(weights[..., channel : channel + 1]), 7),
+               "bias": (bias[out], 6)}  # fmt: skip
+        single = _run(_fix_graph(kinds[False], attrs, [([1, 3, 5, 1], 4)], 3, one),
+                      np.ascontiguousarray(x[..., channel : channel + 1]))  # fmt: skip
+        np.testing.assert_array_equal(y[..., out], single)
+    real = {"weights": _real(weights, 7).astype(np.float32), "bias": _real(bias, 6)}
+    real["bias"] = real["bias"].astype(np.float32)
+    plain = _run(_plain_graph(kinds[True].removesuffix("-fix"), attrs, [[1, 3, 5, 3]], real),
+                 _real(x, 4).astype(np.float32))  # fmt: skip
+    rounded = np.clip(np.floor(plain * 8 + 0.5), -128, 127)
+    np.testing.assert_array_equal(rounded, y)
+
+
 def test_plain_dense_layers_and_concat() -> None:
     x, weights, bias = _float(3, 8), _float(4, 8), _float(4)
     constants = {"weights": weights, "bias": bias}
@@ -312,9 +543,10 @@ def test_every_op_type_is_tested_here_or_on_networks() -> None:
     """A new op type wants a test: this list is to be lengthened with it."""
     networks = {"conv2d", "depthwise-conv2d", "transposed-conv2d", "pool", "eltwise", "concat"}
     here = {kind.removesuffix("-fix") for kind in ELEMENTWISE} | set(MOVES) | set(PLAIN_UNARY)
-    here |= {"squeeze", "inner-product", "matmul", "fix", "float2fix", "fix2float"}
-    here |= {"add", "sub", "mul", "div", "min", "max"}
+    here |= {"squeeze", "inner-product", "matmul", "fix", "float2fix", "fix2float", "tile"}
+    here |= {"prelu", "scale", "aten::mean", "nndct_normalize", "priorbox", "stack"}
+    here |= {"transposed-depthwise-conv2d", "add", "sub", "mul", "div", "min", "max"}
     here |= {f"reduction_{name}" for name in (*REDUCTIONS, "product")}
-    rare = {"depthwise", "transposed-depthwise-conv2d"}  # other names, other groupings
+    rare = {"depthwise"}  # another name of eltwise
     known = {kind.removesuffix("-fix") for kind in (*fix_ops.OPS, *cpu_ops.OPS)}
     assert known - here - networks - rare == set()

@@ -35,6 +35,27 @@ _ATTRS: dict[str, dict[str, Any]] = {
     "squeeze": {"axis": []},
     "transpose": {"order": [0, 3, 1, 2]},
     "upsample": {"scale": [2.0, 2.0], "mode": "NEAREST"},
+    "resize": {"scale": [1.5, 2.0], "mode": "BILINEAR", "half_pixel_centers": True},
+    "downsample": {"scale": [2.0, 2.0], "mode": "BILINEAR"},
+    "tile": {"stride": 2, "reverse": False},
+    "gstiling": {"stride": 2, "reverse": False},
+    "pixel-shuffle": {"scale": 2, "upscale": False},
+    "priorbox": {
+        "min_sizes": [21.0],
+        "max_sizes": [45.0],
+        "aspect_ratio": [2.0],
+        "flip": True,
+        "clip": False,
+        "variance": [0.1],
+        "step": [8.0],
+        "offset": 0.5,
+    },
+    "l2_normalize": {"axis": [3]},
+    "nndct_normalize": {"p": 2, "dim": [2, 3], "keepdim": False},
+    "aten::mean": {"shape": [1, 4]},
+    "stack": {"axis": 1},
+    "clamp": {"min": -1.0, "max": 1.0},
+    "nndct_clamp": {"min": -1.0},
     "pad": {"paddings": [0, 0, 1, 1, 1, 1, 0, 0], "mode": "CONSTANT"},
     "strided_slice": {"begin": [0] * 4, "end": _DIMS, "strides": [1] * 4},
     "fix": {"fix_point": 4, "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"},
@@ -49,7 +70,9 @@ _WEIGHTS = {
     "transposed-depthwise-conv2d": [1, 2, 2, 2],
     "inner-product": [3, 4, 4, 2],
 }
-_TWO_INPUTS = ("concat", "eltwise", "depthwise", "add", "sub", "mul", "div", "min", "max")
+_VECTORS = {"prelu": ("weight",), "scale": ("scale", "bias")}
+_TWO_INPUTS = ("concat", "eltwise", "depthwise", "add", "sub", "mul", "div", "min", "max", "stack",
+               "priorbox")  # fmt: skip
 
 KINDS = sorted({*fix_ops.OPS, *cpu_ops.OPS})
 """Every op type that something computes."""
@@ -87,6 +110,8 @@ def one_op(kind: str) -> Graph:
     if plain in _WEIGHTS:
         inputs["weights"] = [_constant(graph, "weights", _WEIGHTS[plain], fixed)]
         inputs["bias"] = [_constant(graph, "bias", [2 if "depthwise" in plain else 3], fixed)]
+    for name in _VECTORS.get(plain, ()):
+        inputs[name] = [_constant(graph, name, [2], fixed)]
     attrs = dict(_ATTRS.get(plain, {}))
     if plain.startswith("reduction_"):
         attrs = {"axis": [1, 2], "keep_dims": True}

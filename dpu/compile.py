@@ -36,6 +36,7 @@ from dpu.errors import UnsupportedError, contradictions
 from dpu.factors import needs_factor, scale_of
 from dpu.limits import FUSED, MAX_OPERANDS, MAX_POOL, padding, window_limit
 from dpu.program import CONSTANTS, INPUTS, graph_outputs, rounded_constant
+from dpu.resize_ops import whole_factors
 from dpu.xir import Graph, Op
 
 _CONVOLUTIONS = (
@@ -47,7 +48,8 @@ _CONVOLUTIONS = (
 _JOINS = ("add", "mul")
 _SCALED = ("avgpool2d", "hard-sigmoid")
 """Ops that the DPU has with a factor of its own, given by a `mul` behind them (dpu/factors.py)."""
-_MOVES = ("reshape", "flatten", "squeeze", "upsample", "reduction_max")
+_RESIZES = ("upsample", "resize")
+_MOVES = ("reshape", "flatten", "squeeze", *_RESIZES, "reduction_max")
 """Ops that keep the integers they pick; on the CPU also transpose does."""
 _POOLS = ("maxpool2d", "avgpool2d")
 
@@ -482,6 +484,8 @@ class _Compiler:
 
     def _move(self, op: Op, sink: _Sink) -> Op:
         source = op.get_input_op("input")
+        if op.get_type() in _RESIZES and whole_factors(op) is None:
+            raise _Refusal("it does not repeat each pixel a whole number of times")
         if self._grid(source) != sink.fix_point:
             raise _Refusal("it changes the fix point")
         if op.get_type() == "reduction_max":
@@ -489,8 +493,7 @@ class _Compiler:
         shape = op.get_output_tensor().dims
         if op.get_type() in ("reshape", "flatten", "squeeze"):
             return self.model.reshape(op.get_name(), self._int(source), shape)
-        kind = f"{op.get_type()}-fix"
-        return self.model.move(op.get_name(), kind, self._int(source), op.get_attrs())
+        return self.model.move(op.get_name(), "upsample-fix", self._int(source), op.get_attrs())
 
     def _reduction(self, op: Op, source: Op) -> Op:
         """The largest value along rows or columns is a max pool, as AMD's compiler makes it."""

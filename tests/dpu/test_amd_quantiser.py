@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpu.compile import compile_graph, on_cpu
 from dpu.cpu_ops import Plugin
 from dpu.engine import Model, load_engine
 from dpu.errors import UnknownOpError
 from dpu.fast import FastEngine
+from dpu.xir import Graph
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "models" / "amd_quantiser"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.xmodel"))
@@ -48,6 +50,55 @@ def _load(name: str, engine: str) -> Model:
 def test_the_values_are_amds(shared_dir: Path, name: str, engine: str) -> None:
     x, y = _case(name)
     np.testing.assert_array_equal(_load(name, engine).run(x.astype(np.float32)), y)
+
+
+# The layers that are left to the CPU, by network, with the reason.
+OFF_THE_DPU = {
+    "bilin": "it does not repeat each pixel a whole number of times",
+    "bnfree": "the DPU has no scale",
+    "clamp": "the DPU has no nndct_clamp",
+    "elu": "the DPU has no aten::elu",
+    "gelu": "the DPU has no gelu",
+    "meanhw": "the DPU has no aten::mean",
+    "prelu": "the DPU has no prelu",
+    "scaladd": "an operand is a constant",
+    "scalmul": "an operand is a constant",
+    "sigmoid": "the DPU has no sigmoid",
+    "silu": "the DPU has no aten::silu",
+    "softmax": "the DPU has no softmax",
+    "tanh": "the DPU has no tanh",
+    "zpad": "the DPU has no pad",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_they_are_amds_too(shared_dir: Path, name: str) -> None:
+    """All that the DPU computes in one DPU subgraph, as AMD's compiler makes it."""
+    quantised = Graph.deserialize(FOLDER / f"{name}.xmodel")
+    compiled = compile_graph(quantised)
+    parts = compiled.get_root_subgraph().get_children()
+    on_dpu = [part for part in parts if part.get_attr("device") == "DPU"]
+    assert set(on_cpu(quantised).values()) - {"the DPU has no transpose"} == (
+        {OFF_THE_DPU[name]} if name in OFF_THE_DPU else set()
+    )
+    assert len(on_dpu) == (2 if name in OFF_THE_DPU and name != "softmax" else 1)
+    x, y = _case(name)
+    for engine in ("reference", "fast"):
+        found = load_engine(compiled, engine, PLUGINS.get(name)).run(x.astype(np.float32))
+        np.testing.assert_array_equal(found, y, err_msg=engine)
+
+
+def test_our_compiled_file_gives_what_amds_does(shared_dir: Path) -> None:
+    """One network quantised by AMD's tools, compiled by them and by the emulator's compiler."""
+    folder = shared_dir / "models" / "corpus"
+    ours = load_engine(compile_graph(Graph.deserialize(folder / "mnist_cnn_quantised.xmodel")))
+    amds = load_engine(folder / "mnist_cnn_zcu104.xmodel")
+    pixels = np.frombuffer(
+        gzip.decompress((shared_dir / "data" / "t10k-images-idx3-ubyte.gz").read_bytes()),
+        np.uint8, offset=16,
+    )  # fmt: skip
+    images = pixels.reshape(-1, 28, 28, 1).astype(np.float32) / 255
+    np.testing.assert_array_equal(ours.run(images), amds.run(images))
 
 
 def test_a_batch_is_its_images_one_by_one(shared_dir: Path) -> None:

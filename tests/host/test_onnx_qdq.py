@@ -22,9 +22,9 @@ from onnx.reference import ReferenceEvaluator
 from dpu.quantised import QuantisedModel
 from dpu.xir import Graph
 from host.bench.platform import entry
-from host.bench.subject_files import INT8_FILE
+from host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
 from host.networks import create
-from host.onnx_qdq import to_onnx
+from host.onnx_qdq import INT8, INT8_WEIGHTS, to_onnx
 from host.quantise.calibrate import calibrate
 from host.quantise.lower import to_quantised
 from host.quantise.student import Bits, Student
@@ -66,14 +66,20 @@ def defined(path: Path, pixels: np.ndarray) -> np.ndarray:
 def assert_as_defined(
     graph: Graph, images: np.ndarray, runtimes: list[str], folder: Path
 ) -> np.ndarray:
-    """Every runtime's logits are those of ONNX's reference implementation, which is returned."""
-    (folder / INT8_FILE).write_bytes(to_onnx(graph))
+    """Every runtime's logits are those of ONNX's reference implementation, which are returned.
+
+    images : int8 (N, H, W, C)
+    """
     pixels = images.transpose(0, 3, 1, 2) * np.float32(2.0**-INPUT_POINT)
+    (folder / INT8_FILE).write_bytes(to_onnx(graph))
     wanted = defined(folder / INT8_FILE, pixels)
-    for runtime in runtimes:
-        platform = entry(runtime).make()
-        platform.prepare(folder, 1)
-        np.testing.assert_array_equal(platform.run(pixels), wanted, runtime)
+    for name, form in ((INT8_FILE, INT8), (INT8_WEIGHTS_FILE, INT8_WEIGHTS)):
+        # The second is taken in place of the first where the processor computes it right.
+        (folder / name).write_bytes(to_onnx(graph, form))
+        for runtime in runtimes:
+            platform = entry(runtime).make()
+            platform.prepare(folder, 1)
+            np.testing.assert_array_equal(platform.run(pixels), wanted, f"{runtime} {name}")
     return wanted
 
 
@@ -157,13 +163,10 @@ def test_a_concat_before_a_convolution(runtime: str, tmp_path: Path) -> None:
 def test_students(name: str, runtime: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = create(name, in_channels=1)
-    images = torch.randint(-128, 128, (32, 1, 28, 28)) / 128
+    images = torch.randint(-128, 128, (16, 1, 28, 28), dtype=torch.int8)
     for _ in range(20):
-        network(images)  # norms learn statistics
+        network(images / 128)  # norms learn statistics
     student = Student(network, (1, 28, 28), Bits())
-    calibrate(student, images)
-    (tmp_path / INT8_FILE).write_bytes(to_onnx(to_quantised(student.eval(), "net")))
-    platform = entry(runtime).make()
-    platform.prepare(tmp_path, 1)
-    wanted = defined(tmp_path / INT8_FILE, images.numpy())
-    assert np.array_equal(platform.run(images.numpy()), wanted)
+    calibrate(student, images / 128)
+    graph = to_quantised(student.eval(), "net")
+    assert_as_defined(graph, images.numpy().transpose(0, 2, 3, 1), [runtime], tmp_path)

@@ -8,16 +8,17 @@ halves to even, the DPU up. Where exact logits are wanted, run the .xmodel.
 
 Bytes are unsigned with zero point 128, weights too: q + 128 stands for the DPU's q. x86 processors
 without VNNI multiply unsigned by signed bytes and add two of the products in 16 bits (VPMADDUBSW),
-where the sum saturates; ONNX Runtime and OpenVINO use that for int8 weights. For uint8 weights ONNX
-Runtime adds 16-bit products in 32 bits (its MLAS library, QgemmU8X8KernelAvx2 and its siblings for
-SSE, AVX-512 and NEON), and OpenVINO's CPU plugin computes in float32. Signed activations have a
-second fault: OpenVINO (2026.4) rounds an int8 QuantizeLinear behind a Concat to whole numbers,
-whatever its scale.
+where the sum saturates. With int8 weights ONNX Runtime and OpenVINO do so. With uint8 weights ONNX
+Runtime's kernels (MLAS: GemmU8U8 for SSE2, AVX2, AVX-512 and NEON) widen bytes before they multiply
+them, and OpenVINO's CPU plugin computes convolutions in float32. Activations are unsigned because
+OpenVINO 2026.4 rounds what an int8 QuantizeLinear takes from a Concat to whole numbers, whatever
+the scale, if a convolution follows.
 
-`form` writes the same student for other runtimes: `INT8_WEIGHTS` with int8 weights, faster where
-the processor adds products of bytes in 32 bits and wrong elsewhere; `FLOAT_BIAS` with zero points 0
-and biases as float32, for TensorRT, whose DequantizeLinear takes no int32 and whose zero points are
-0; `FLOAT32` with the student's rounded parameters as float32 and activations that nothing rounds.
+`form` writes the same student for other runtimes: `INT8_WEIGHTS` with int8 weights, for processors
+with VNNI, where they are faster (OpenVINO rounds additions that it fuses into a convolution by up
+to one step differently); `FLOAT_BIAS` with zero points 0 and float32 biases, for TensorRT, which
+takes nothing else; `FLOAT32` with the student's rounded parameters as float32 and activations that
+nothing rounds.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class _Converter:
 
     def _bias(self, op: Op, x: str, weights_point: int) -> str:
         bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
-        if self.form != INT8:
+        if self.form in (FLOAT_BIAS, FLOAT32):
             return self._constant(bias.astype(np.float32) * np.float32(2.0**-point))
         # Runtimes want a bias of int32 in the accumulator's scale.
         accumulator = max(self.points[x] + weights_point, point)

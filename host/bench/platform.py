@@ -129,10 +129,9 @@ def model_file(folder: Path, name: str) -> Path:
 
 
 def int8_file(folder: Path) -> Path:
-    """The int8 file that this processor computes right, and fastest.
+    """The int8 file for this processor: with int8 weights where their sums do not saturate.
 
-    Without VNNI sums of int8 weights saturate (host/onnx_qdq.py). With it ONNX Runtime and OpenVINO
-    have kernels for int8 weights that are exact, and for uint8 weights slower ones.
+    For those ONNX Runtime and OpenVINO have their fastest kernels; see host/onnx_qdq.py.
     """
     fast = folder / INT8_WEIGHTS_FILE
     return fast if has_vnni() and fast.exists() else model_file(folder, INT8_FILE)

@@ -2,7 +2,7 @@
 
 float32.onnx         the student's rounded parameters as float32, nothing rounds its activations
 int8.onnx            QuantizeLinear and DequantizeLinear, as `python -m host export` writes it
-int8-weights.onnx    the same with int8 weights, for processors that compute those right
+int8-weights.onnx    the same with int8 weights, for processors with VNNI
 int8-tensorrt.onnx   the same with int8 activations too and float32 biases
 student.xmodel       what the emulation runs
 images.npz           the images as they lie in memory, BGR, of any size, and their labels

@@ -110,10 +110,6 @@ def test_all_forms_are_the_same_student(files: Path) -> None:
     int8 = _session(files / INT8_FILE)(x)
     for name in (INT8_WEIGHTS_FILE, TENSORRT_FILE):
         assert np.array_equal(_session(files / name)(x), int8)
-    for name in ("onnxruntime-int8", "openvino-int8"):
-        platform = entry(name).make()
-        platform.prepare(files, 1)
-        assert np.array_equal(platform.run(x), int8)
     assert np.abs(int8 - exact).max() < 1  # halves are rounded to even, not up
     float32 = _session(files / FLOAT32_FILE)(x)
     with torch.inference_mode():
@@ -130,7 +126,7 @@ def test_all_forms_are_the_same_student(files: Path) -> None:
         ("avx2 avx_vnni", INT8_WEIGHTS_FILE),
     ],
 )
-def test_the_int8_file_that_a_processor_computes_right(
+def test_int8_weights_are_for_processors_with_vnni(
     flags: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor = tmp_path / "cpuinfo"

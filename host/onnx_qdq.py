@@ -3,13 +3,22 @@
     model = to_onnx(to_quantised(student, "densenet"))
     onnxruntime.InferenceSession(model).run(None, {"images": images})    # NCHW float32
 
-Scales are the fix points' powers of two, zero points 0, so that runtimes take their int8 kernels.
-It is the student's function but for ties: ONNX rounds halves to even, the DPU up. Where exact
-logits are wanted, run the .xmodel.
+Scales are the fix points' powers of two. It is the student's function but for ties: ONNX rounds
+halves to even, the DPU up. Where exact logits are wanted, run the .xmodel.
 
-`form` writes the same student for other runtimes: `FLOAT_BIAS` with biases as float32, for
-TensorRT, whose DequantizeLinear takes no int32; `FLOAT32` with the student's rounded parameters as
-float32 and activations that nothing rounds.
+Bytes are unsigned with zero point 128, weights too: q + 128 stands for the DPU's q. x86 processors
+without VNNI multiply unsigned by signed bytes and add two of the products in 16 bits (VPMADDUBSW),
+where the sum saturates. With int8 weights ONNX Runtime and OpenVINO do so. With uint8 weights ONNX
+Runtime's kernels (MLAS: GemmU8U8 for SSE2, AVX2, AVX-512 and NEON) widen bytes before they multiply
+them, and OpenVINO's CPU plugin computes convolutions in float32. Activations are unsigned because
+OpenVINO 2026.4 rounds what an int8 QuantizeLinear takes from a Concat to whole numbers, whatever
+the scale, if a convolution follows.
+
+`form` writes the same student for other runtimes: `INT8_WEIGHTS` with int8 weights, for processors
+with VNNI, where they are faster (OpenVINO rounds additions that it fuses into a convolution by up
+to one step differently); `FLOAT_BIAS` with zero points 0 and float32 biases, for TensorRT, which
+takes nothing else; `FLOAT32` with the student's rounded parameters as float32 and activations that
+nothing rounds.
 """
 
 from __future__ import annotations
@@ -27,7 +36,10 @@ from dpu.xir import Graph, Op
 
 OPSET = 17
 INPUT, OUTPUT = "images", "logits"
-INT8, FLOAT_BIAS, FLOAT32 = "int8", "int8-float-bias", "float32"
+INT8, INT8_WEIGHTS, FLOAT_BIAS, FLOAT32 = "int8", "int8-weights", "int8-float-bias", "float32"
+
+_ZERO = 128
+"""Zero point of unsigned bytes: q + 128 is in 0 .. 255 for each int8 q."""
 
 
 def to_onnx(graph: Graph, form: str = INT8) -> bytes:
@@ -37,7 +49,7 @@ def to_onnx(graph: Graph, form: str = INT8) -> bytes:
 
     Parameters
     ----------
-    form : INT8, FLOAT_BIAS or FLOAT32
+    form : INT8, INT8_WEIGHTS, FLOAT_BIAS or FLOAT32
 
     Raises
     ------
@@ -111,7 +123,7 @@ class _Converter:
         x = self.values[op.get_input_op("input").get_name()]
         if self.form == FLOAT32 or self.points.get(x) == point:
             return x
-        scale, zero = self._scalar(2.0**-point), self._scalar(0, np.int8)
+        scale, zero = self._scalar(2.0**-point), self._zero(self.form != FLOAT_BIAS)
         rounded = self._node("QuantizeLinear", [x, scale, zero])
         y = self._node("DequantizeLinear", [rounded, scale, zero])
         self.points[y] = point
@@ -137,7 +149,7 @@ class _Converter:
 
     def _bias(self, op: Op, x: str, weights_point: int) -> str:
         bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
-        if self.form != INT8:
+        if self.form in (FLOAT_BIAS, FLOAT32):
             return self._constant(bias.astype(np.float32) * np.float32(2.0**-point))
         # Runtimes want a bias of int32 in the accumulator's scale.
         accumulator = max(self.points[x] + weights_point, point)
@@ -145,7 +157,7 @@ class _Converter:
         return self._parameter(integers.astype(np.int32), accumulator)
 
     def _pool(self, op: Op) -> str:
-        _, height, width, _ = op.get_input_tensor("input").dims
+        _, height, width, channels = op.get_input_tensor("input").dims
         window = window_of(op.get_attrs(), height, width)
         attrs: dict[str, Any] = {
             "kernel_shape": [window.kernel_h, window.kernel_w],
@@ -158,16 +170,27 @@ class _Converter:
             if x in self.points:
                 self.points[y] = self.points[x]
             return y
-        y = self._node("AveragePool", [x], count_include_pad=1, **attrs)
         numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
         factor = window.area * numerator / 2**shift
+        if factor != 1 and self.form != FLOAT32:
+            # A quotient such as sum / 9 has an error that moves halves; a convolution has none.
+            kernel = np.full((channels, 1, window.kernel_h, window.kernel_w), numerator, np.int8)
+            return self._node("Conv", [x, self._parameter(kernel, shift)], group=channels, **attrs)
+        y = self._node("AveragePool", [x], count_include_pad=1, **attrs)
         return y if factor == 1 else self._node("Mul", [y, self._scalar(factor)])
 
     def _parameter(self, integers: Array, point: int) -> str:
         if self.form == FLOAT32:
             return self._constant(integers.astype(np.float32) * np.float32(2.0**-point))
+        zero = self._scalar(0, integers.dtype)
+        if integers.dtype == np.int8 and self.form == INT8:
+            integers, zero = (integers.astype(np.int16) + _ZERO).astype(np.uint8), self._zero(True)
         inputs = [self._constant(integers), self._scalar(2.0**-point)]
-        return self._node("DequantizeLinear", [*inputs, self._scalar(0, integers.dtype)])
+        return self._node("DequantizeLinear", [*inputs, zero])
+
+    def _zero(self, unsigned: bool) -> str:
+        """The zero point of a byte."""
+        return self._scalar(_ZERO, np.uint8) if unsigned else self._scalar(0, np.int8)
 
     def _scalar(self, value: float, dtype: Any = np.float32) -> str:
         return self._constant(np.array(value, dtype))

@@ -43,6 +43,11 @@ def environment(cpus: list[int], threads: int) -> dict[str, Any]:
     }
 
 
+def has_vnni() -> bool:
+    """Whether the processor adds products of unsigned and signed bytes in 32 bits."""
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(_cpu_info().get("flags", "").split())
+
+
 def cpu_name() -> str:
     """As the kernel calls the processor."""
     return _cpu_info().get("model name") or platform.machine()

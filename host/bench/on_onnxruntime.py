@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from host.bench.platform import Absent, Floats, Platform, file_facts, model_file
-from host.bench.subject_files import FLOAT32_FILE, INT8_FILE, TENSORRT_FILE
+from host.bench.platform import Absent, Floats, Platform, file_facts, int8_file, model_file
+from host.bench.subject_files import FLOAT32_FILE, TENSORRT_FILE
 
 _QUIET = 3  # errors only
 
@@ -25,14 +25,14 @@ class OnnxRuntime(Platform):
     """The CPU provider, float32 or int8 (QuantizeLinear and DequantizeLinear)."""
 
     def __init__(self, precision: str) -> None:
-        self._file = FLOAT32_FILE if precision == "float32" else INT8_FILE
+        self._int8 = precision == "int8"
         self._session: Any = None
         self._facts: dict[str, Any] = {}
 
     def prepare(self, folder: Path, threads: int) -> None:
         """Load the student."""
         onnxruntime = _import()
-        path = model_file(folder, self._file)
+        path = int8_file(folder) if self._int8 else model_file(folder, FLOAT32_FILE)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -59,12 +59,6 @@ class TensorRt(OnnxRuntime):
     options: ONNX Runtime's documentation of its TensorRT execution provider.
     """
 
-    def __init__(self, precision: str) -> None:
-        super().__init__(precision)
-        self._int8 = precision == "int8"
-        if self._int8:
-            self._file = TENSORRT_FILE
-
     def prepare(self, folder: Path, threads: int) -> None:
         """Load the student; an engine is built for each batch size at its first run."""
         onnxruntime = _import()
@@ -72,7 +66,7 @@ class TensorRt(OnnxRuntime):
         if "TensorrtExecutionProvider" not in there:
             raise Absent(f"onnxruntime {onnxruntime.__version__} has no TensorRT here, only "
                          f"{', '.join(there)}")  # fmt: skip
-        path = model_file(folder, self._file)
+        path = model_file(folder, TENSORRT_FILE if self._int8 else FLOAT32_FILE)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         tensorrt = ("TensorrtExecutionProvider", {"device_id": 0, "trt_int8_enable": self._int8})

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from host.bench.platform import Absent, Floats, Platform, file_facts, model_file
-from host.bench.subject_files import FLOAT32_FILE, INT8_FILE
+from host.bench.platform import Absent, Floats, Platform, file_facts, int8_file, model_file
+from host.bench.subject_files import FLOAT32_FILE
 
 
 def _import() -> Any:
@@ -27,7 +27,7 @@ class OpenVino(Platform):
     """One compiled model per batch size: with fixed shapes OpenVINO is at its best."""
 
     def __init__(self, precision: str) -> None:
-        self._file = FLOAT32_FILE if precision == "float32" else INT8_FILE
+        self._precision = precision
         self._threads = 1
         self._requests: dict[int, Any] = {}
         self._facts: dict[str, Any] = {}
@@ -35,7 +35,8 @@ class OpenVino(Platform):
     def prepare(self, folder: Path, threads: int) -> None:
         """Load the student."""
         openvino = _import()
-        self._path = model_file(folder, self._file)
+        int8 = self._precision == "int8"
+        self._path = int8_file(folder) if int8 else model_file(folder, FLOAT32_FILE)
         self._core = openvino.Core()
         self._threads = threads
         version = f"openvino {openvino.__version__.split('-')[0]}"

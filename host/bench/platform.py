@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host.bench.environment import has_vnni
+from host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
+
 Floats = NDArray[np.float32]
 
 CPU, GPU, EMULATION = "cpu", "gpu", "emulation"
@@ -123,6 +126,15 @@ def model_file(folder: Path, name: str) -> Path:
         return path
     reason = path.with_name(f"{name}.absent")
     raise Absent(reason.read_text(encoding="utf-8") if reason.exists() else f"{name} is not there")
+
+
+def int8_file(folder: Path) -> Path:
+    """The int8 file for this processor: with int8 weights where their sums do not saturate.
+
+    For those ONNX Runtime and OpenVINO have their fastest kernels; see host/onnx_qdq.py.
+    """
+    fast = folder / INT8_WEIGHTS_FILE
+    return fast if has_vnni() and fast.exists() else model_file(folder, INT8_FILE)
 
 
 def file_facts(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dpu.xir import Graph
 from host.bench.subject_files import (
     FLOAT32_FILE,
     INT8_FILE,
+    INT8_WEIGHTS_FILE,
     TENSORRT_FILE,
     UNKNOWN,
     XMODEL_FILE,
@@ -32,10 +33,16 @@ from host.compile import COMPILED, DESCRIPTION, QUANTISED, sha256
 from host.config import read_toml
 from host.data import MEAN, SCALE, SUFFIXES, DataError, DataSet, read_bgr
 from host.export import COLOURS, ONNX
-from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, to_onnx
+from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
 
 OWN_DATA = "dataset"
 """`--images` of a run: the test set that it was trained for."""
+
+
+_FORMS = {
+    FLOAT32_FILE: FLOAT32, INT8_FILE: INT8, INT8_WEIGHTS_FILE: INT8_WEIGHTS,
+    TENSORRT_FILE: FLOAT_BIAS,
+}  # fmt: skip
 
 
 class BenchUsageError(ValueError):
@@ -74,7 +81,7 @@ class Subject:
         """Write what the platforms' processes read (host/bench/subject_files.py)."""
         write_form(folder, self.form)
         write_images(folder, images)
-        for name, form in ((FLOAT32_FILE, FLOAT32), (INT8_FILE, INT8), (TENSORRT_FILE, FLOAT_BIAS)):
+        for name, form in _FORMS.items():
             self._write_onnx(folder / name, form)
         graph = self.compiled or self.graph
         if graph is not None:

@@ -2,7 +2,8 @@
 
 float32.onnx         the student's rounded parameters as float32, nothing rounds its activations
 int8.onnx            QuantizeLinear and DequantizeLinear, as `python -m host export` writes it
-int8-tensorrt.onnx   the same with float32 biases
+int8-weights.onnx    the same with int8 weights, for processors with VNNI
+int8-tensorrt.onnx   the same with int8 activations too and float32 biases
 student.xmodel       what the emulation runs
 images.npz           the images as they lie in memory, BGR, of any size, and their labels
 input.json           how an image becomes the network's input
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 
 from dpu.input_form import InputForm
 
-FLOAT32_FILE, INT8_FILE, TENSORRT_FILE = "float32.onnx", "int8.onnx", "int8-tensorrt.onnx"
+FLOAT32_FILE, INT8_FILE = "float32.onnx", "int8.onnx"
+INT8_WEIGHTS_FILE, TENSORRT_FILE = "int8-weights.onnx", "int8-tensorrt.onnx"
 XMODEL_FILE, IMAGES_FILE, INPUT_FILE = "student.xmodel", "images.npz", "input.json"
 
 UNKNOWN = -1

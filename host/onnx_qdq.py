@@ -30,6 +30,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from dpu.arithmetic import LEAKY_SLOPE, Array, pool_reciprocal
 from dpu.errors import UnsupportedError
+from dpu.factors import pool_factor, scale_of
 from dpu.program import graph_outputs, rounded_constant
 from dpu.windows import window_of
 from dpu.xir import Graph, Op
@@ -37,6 +38,15 @@ from dpu.xir import Graph, Op
 OPSET = 17
 INPUT, OUTPUT = "images", "logits"
 INT8, INT8_WEIGHTS, FLOAT_BIAS, FLOAT32 = "int8", "int8-weights", "int8-float-bias", "float32"
+
+_PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
+    "concat": ("Concat", {"axis": 1}),
+    "add": ("Add", {}),
+    "relu": ("Relu", {}),
+    "leaky-relu": ("LeakyRelu", {"alpha": LEAKY_SLOPE}),
+    "flatten": ("Flatten", {"axis": 1}),
+}
+"""ONNX's op and attributes by XIR's op type."""
 
 _ZERO = 128
 """Zero point of unsigned bytes: q + 128 is in 0 .. 255 for each int8 q."""
@@ -102,20 +112,15 @@ class _Converter:
             return self._convolution(op)
         if kind in ("maxpool2d", "avgpool2d"):
             return self._pool(op)
+        if kind == "mul" and scale_of(op.get_input_op("input")) is op:
+            return self.values[op.get_input_op("input").get_name()]  # `_pool` has the factor
         inputs = [self.values[s.get_name()] for s in op.get_input_ops_by_name("input")]
-        if kind == "concat":
-            return self._node("Concat", inputs, axis=1)
-        if kind == "add":
-            return self._node("Add", inputs)
-        if kind == "relu":
-            return self._node("Relu", inputs)
         if kind == "relu6":
             return self._node("Clip", [*inputs, *(self._scalar(v) for v in (0.0, 6.0))])
-        if kind == "leaky-relu":
-            return self._node("LeakyRelu", inputs, alpha=LEAKY_SLOPE)
-        if kind == "flatten":
-            return self._node("Flatten", inputs, axis=1)
-        raise UnsupportedError(f"op {op.get_name()!r}: {kind} has no ONNX form here")
+        if kind not in _PLAIN:
+            raise UnsupportedError(f"op {op.get_name()!r}: {kind} has no ONNX form here")
+        onnx_kind, attrs = _PLAIN[kind]
+        return self._node(onnx_kind, inputs, **attrs)
 
     def _fix(self, op: Op) -> str:
         """Round to int8 and back; a value that is rounded alike already passes."""
@@ -170,8 +175,10 @@ class _Converter:
             if x in self.points:
                 self.points[y] = self.points[x]
             return y
+        if scale_of(op) is None:
+            raise UnsupportedError(f"op {op.get_name()!r}: an average without the DPU's factor")
         numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-        factor = window.area * numerator / 2**shift
+        factor = pool_factor(window)
         if factor != 1 and self.form != FLOAT32:
             # A quotient such as sum / 9 has an error that moves halves; a convolution has none.
             kernel = np.full((channels, 1, window.kernel_h, window.kernel_w), numerator, np.int8)

@@ -356,7 +356,7 @@ class _Compiler:
         return self.model.concat(op.get_name(), sources, int(op.get_attr("axis")))
 
     def _join(self, op: Op, sink: _Sink) -> Op:
-        dims = {tuple(tensor.dims) for tensor in op.get_input_tensors("input")}
+        dims = {tuple(tensor.dims) for tensor in op.get_input_tensors_by_name("input")}
         if len(dims) != 1:
             raise _Refusal("its operands have different shapes")
         sources = [self._int(source) for source in op.get_input_ops_by_name("input")]

@@ -28,7 +28,7 @@ SUMS = "SHA256SUMS"
 _DPU_FILES = ("__init__.py", "arithmetic.py", "bounded_file.py", "cpu_ops.py", "errors.py",
               "image_fitter.py", "input_form.py", "pictures.py", "toml_file.py",
               "windows.py")  # fmt: skip
-_SKIPPED = {"__pycache__", "rebuild"}
+_SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
 # markers are pip's for this Python, hence those of Python 3.10 are asked for by name.

@@ -289,7 +289,8 @@ def test_tensors_are_listed_by_name() -> None:
     runner = vart.Runner.create_runner(part, "run")
     inputs, outputs = runner.get_input_tensors(), runner.get_output_tensors()
     assert [tensor.name for tensor in inputs] == ["b_in", "z_in"]
-    assert [tensor.name for tensor in outputs] == ["a_small", "m_mid", "z_big"]
+    heads = [tensor.name.removesuffix("_download_0") for tensor in outputs]
+    assert heads == ["a_small", "m_mid", "z_big"]
     sources = [np.full([1, 4, 4, 1], value, np.int8) for value in (8, 1)]
     results = [np.zeros([1, 4, 4, 1], np.int8) for _ in outputs]
     runner.execute_async(sources, results)

@@ -1,13 +1,14 @@
 """The emulated device behind `dpu/vart.py`: its cores, their jobs, and their pace.
 
-A core computes one job at a time: in the thread that brings it, as VART does on an edge board, or,
-with `TUTELAGE_EXECUTION=asynchronous`, in a thread of the core's own. Two moments need care, as a
-thread may be inside native code then:
+A core is a thread that takes jobs one after the other; whoever submits a job waits for it at once,
+as on an edge board, or later, with `TUTELAGE_EXECUTION=asynchronous`. The user's threads never
+compute by themselves: what native libraries keep for a thread would not survive its fork. Two
+moments need care, as a core may be inside native code then:
 
 - the interpreter's end: a thread that comes back from native code into an interpreter that is gone
   takes the process down with it. So what computes is let end first, and nothing else is begun;
-- a fork: the child has none of the parent's other threads. It gets a device of its own, and
-  runners that it has from the parent are made ready again at their first use there.
+- a fork: the child has none of the parent's cores. It gets a device of its own, and runners that
+  it has from the parent are made ready again at their first use there.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ class Job:
     ) -> None:
         self._executable, self._inputs, self._outputs = executable, inputs, outputs
         self._error: Exception | None = None
-        # For `submit`: held until the job is done. A bare lock, as only one thread can wait for a
-        # job, and an Event costs more than all the rest of a job's way through here.
+        # Held until the job is done. A bare lock, as only one thread can wait for a job, and an
+        # Event costs more than all the rest of a job's way through here.
         self._done = threading.Lock()
         self._done.acquire()
         self.seconds = seconds
@@ -132,39 +133,19 @@ class Job:
 
 
 class Core:
-    """A core of the device, which computes one job at a time."""
+    """A core of the device: a thread that runs jobs in the order in which they come."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._busy = threading.Lock()  # held for as long as a job takes on the board
+        self._jobs: queue.SimpleQueue[tuple[Job, Tally]] = queue.SimpleQueue()
         self._free = 0.0  # when the board's core would have ended its last job
         self._computing = threading.Lock()
         self._ended = False
-        self._jobs: queue.SimpleQueue[tuple[Job, Tally]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-
-    def run(self, job: Job, tally: Tally) -> None:
-        """Compute a job in the calling thread; returns when the board would have done it.
-
-        Raises
-        ------
-        DpuError
-            The interpreter ends. A daemon thread stays in here then, as it ends with the process.
-        """
-        if self._do(job, tally):
-            return
-        if threading.current_thread().daemon:
-            threading.Event().wait()
-        raise DpuError("the interpreter ends: the job will not be done any more")
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     def submit(self, job: Job, tally: Tally) -> None:
-        """Put a job behind those that wait for the core's thread; there is no bound on them."""
+        """Put a job behind those that wait; there is no bound on them."""
         self._jobs.put((job, tally))
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._thread.start()
 
     def end(self) -> None:
         """Compute nothing more; returns when what is being computed is done."""
@@ -174,22 +155,16 @@ class Core:
 
     def _work(self) -> None:
         while True:
-            self._serve(*self._jobs.get())  # a call, so that an idle core keeps no job alive
+            self._do(*self._jobs.get())  # a call, so that an idle core keeps no job alive
 
-    def _serve(self, job: Job, tally: Tally) -> None:
-        if self._do(job, tally):
-            job.finish()
-
-    def _do(self, job: Job, tally: Tally) -> bool:
-        """Compute a job and keep its pace; False where the interpreter ends."""
-        with self._busy:
-            with self._computing:
-                if self._ended:
-                    return False
-                job.run()
-            if job.seconds is not None:
-                self._keep_pace(job.submitted, job.seconds, tally)
-        return True
+    def _do(self, job: Job, tally: Tally) -> None:
+        with self._computing:
+            if self._ended:
+                return
+            job.run()
+        if job.seconds is not None:
+            self._keep_pace(job.submitted, job.seconds, tally)
+        job.finish()
 
     def _keep_pace(self, submitted: float, seconds: float, tally: Tally) -> None:
         """Sleep until the job would have ended on the board.
@@ -199,14 +174,16 @@ class Core:
         """
         end = max(submitted, self._free) + seconds
         late = time.monotonic() - end
-        self._free = max(end, end + late)  # now: Ctrl-C may interrupt the sleep
         if late < 0:
             time.sleep(-late)
+            self._free = end
+        else:
+            self._free = end + late
         tally.add(late)
 
 
 class Device:
-    """The cores, and what was built for subgraphs.
+    """The cores, started at the first use, and what was built for subgraphs.
 
     Attributes
     ----------

@@ -98,9 +98,7 @@ def argument_names(kind: str) -> list[str] | None:
     return None if found is None else [name for name, _ in found[0]]
 
 
-def complete(
-    kind: str, attrs: dict[str, AttrValue], what: str
-) -> dict[str, tuple[str, AttrValue]]:
+def complete(kind: str, attrs: dict[str, AttrValue], what: str) -> dict[str, tuple[str, AttrValue]]:
     """Attributes of an op of the type `kind` as (kind, value), with the defaults of optional ones.
 
     Raises

@@ -32,6 +32,7 @@ from dpu.errors import DpuError, not_emulated
 
 TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
 
+
 def set_plugins(plugins: dict[str, cpu_ops.Plugin]) -> None:
     """Implement op types of CPU subgraphs, for runners created from now on; the emulation's own."""
     settings.plugins = plugins
@@ -100,7 +101,9 @@ class Runner:
 
     _done = (1, 0)  # returned for every job on edge boards (VART's dpu_runner_ddr.cpp)
     _subgraph: xir.Subgraph
-    _jobs: dict[int, Job]
+    _asynchronous: bool
+    _jobs: dict[int, Job]  # of an asynchronous device
+    _next_job: int
 
     def __init__(self, *_: object) -> None:
         raise TypeError("vart.Runner: No constructor defined!")
@@ -110,7 +113,7 @@ class Runner:
         runner = cls.__new__(cls)
         runner._subgraph = subgraph
         runner._next_job = 0
-        runner._jobs = {}  # of an asynchronous device
+        runner._jobs = {}
         runner._asynchronous = device.is_asynchronous()
         runner._make_ready()
         return runner
@@ -208,18 +211,16 @@ class Runner:
             warnings.warn(f"input {stray!r}: {text}: clip them", RuntimeWarning, stacklevel=2)
         job = Job(executable, values, targets, seconds)
         if self._asynchronous:
-            return self._submit(job)
-        self._core.run(job, self._tally)
+            with self._lock:
+                number = self._next_job
+                self._next_job += 1
+                self._jobs[number] = job
+            self._core.submit(job, self._tally)
+            return number, 0
+        self._core.submit(job, self._tally)
+        self._await(job)
         job.check()
         return self._done
-
-    def _submit(self, job: Job) -> tuple[int, int]:
-        with self._lock:
-            number = self._next_job
-            self._next_job += 1
-            self._jobs[number] = job
-        self._core.submit(job, self._tally)
-        return number, 0
 
     def wait(self, job_id: tuple[int, int], /) -> int:
         """Return 0: `execute_async` has done the job, if there ever was one.
@@ -244,17 +245,21 @@ class Runner:
             pending = self._jobs.pop(number, None)
         if pending is None:
             raise DpuError(f"job {number} is unknown to this runner, or was waited for already")
-        ends = self._device.ended and not pending.is_done
-        if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever
-            raise DpuError(f"the interpreter ends: job {number} will not be done any more")
         try:
-            pending.join()
+            self._await(pending)
         except BaseException:  # Ctrl-C: the job goes on, and can be waited for again
             with self._lock:
                 self._jobs[number] = pending
             raise
         pending.check()
         return 0
+
+    def _await(self, job: Job) -> None:
+        """Block until a job is done."""
+        ends = self._device.ended and not job.is_done
+        if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever
+            raise DpuError("the interpreter ends: the job will not be done any more")
+        job.join()
 
     def __repr__(self) -> str:
         return f"vart::Runner@{id(self):#x}"
@@ -282,7 +287,7 @@ class TensorBuffer(np.ndarray):
     def _refuse(self, *_: object) -> Any:
         raise TypeError("a vart.TensorBuffer is a buffer, not an array: use numpy.asarray on it")
 
-    __len__ = __iter__ = __getitem__ = __setitem__ = _refuse  # type: ignore[assignment]
+    __len__ = __iter__ = __getitem__ = __setitem__ = _refuse
     __array_ufunc__ = None  # type: ignore[assignment]
     __eq__, __hash__ = object.__eq__, object.__hash__  # type: ignore[assignment]
 
@@ -293,8 +298,9 @@ class TensorBuffer(np.ndarray):
         """As VART's `TensorBuffer::to_string`."""
         tensor, view = self.get_tensor(), np.asarray(self)
         shape = ", ".join(map(str, tensor.dims))
-        images = [(one.__array_interface__["data"][0], one.nbytes) for one in view]
-        data = ",".join(f"(Virt={place:#x}, {size})" for place, size in images)
+        start, size = view.__array_interface__["data"][0], view.nbytes // tensor.dims[0]
+        images = range(start, start + view.nbytes, size)
+        data = ",".join(f"(Virt={image:#x}, {size})" for image in images)
         what = f"name = {tensor.name}, type = {tensor.dtype.upper()}, shape = {{{shape}}}"
         place = f"@{id(self):#x},tensor=xir::Tensor{{{what}}},location=HOST_VIRT"
         return f"TensorBuffer{{{place},data=[{data}]}}"

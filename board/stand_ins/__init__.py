@@ -1,1 +1,1 @@
-"""Modules under the names that scripts for the board import; `dpu/shim.py` puts them on the path."""
+"""Modules with the names that scripts for the board import; `dpu/shim.py` adds them to the path."""

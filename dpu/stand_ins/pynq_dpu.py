@@ -1,4 +1,4 @@
-"""Stands in for `pynq_dpu` (DPU-PYNQ 2.5.1): an overlay without a bitstream, over `vart` and `xir`."""
+"""Stands in for `pynq_dpu` (DPU-PYNQ 2.5.1): an overlay without a bitstream."""
 
 from __future__ import annotations
 

@@ -7,6 +7,6 @@ from typing import Any
 import vart
 
 
-def Runner(subgraph: Any, mode: str) -> Any:  # noqa: N802 (VART's name)
+def Runner(subgraph: Any, mode: str) -> Any:
     """As `vart.Runner.create_runner`."""
     return vart.Runner.create_runner(subgraph, mode)

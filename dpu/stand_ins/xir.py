@@ -1,4 +1,4 @@
-"""Stands in for the board's `xir`: `dpu.xir`, with file names as str only, as pybind11 takes them."""
+"""Stands in for the board's `xir`: `dpu.xir`, with file names as str only, as in pybind11."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ SHAPES: dict[str, Callable[[np.ndarray], Any]] = {
     "flat": lambda x: [x.reshape(-1)],
     "more axes": lambda x: [x.reshape(1, 1, 1, -1)],
     "a larger batch": lambda x: [np.repeat(x, 4, 0)],
-    "a memoryview": lambda x: [memoryview(x)],
+    "a memoryview": lambda x: [memoryview(x)],  # type: ignore[arg-type]
     "bytes that may change": lambda x: [memoryview(bytearray(x.tobytes())).cast("b")],
 }
 
@@ -250,7 +250,7 @@ def test_runner_ext_makes_buffers(
     for ((source,), (result,)), image in zip(sets, images, strict=False):
         assert source.get_tensor().dims == [1, 28, 28, 1] and result.get_tensor().ndim == 2
         view = np.array(source, copy=False)
-        assert np.shares_memory(view, memoryview(source))  # type: ignore[arg-type]
+        assert np.shares_memory(view, memoryview(source))
         view[...] = image
     jobs = [runner.execute_async(sources, results) for sources, results in sets]
     for job, (_, (result,)), row in zip(jobs, sets, wanted, strict=False):
@@ -262,7 +262,7 @@ def test_runner_ext_makes_buffers(
 
 def test_a_tensor_buffer_is_no_more_than_a_buffer(part: xir.Subgraph) -> None:
     (buffer,) = vart.RunnerExt.create_runner(part, "run").get_inputs()
-    assert isinstance(buffer, vart.TensorBuffer) and memoryview(buffer).format == "b"  # type: ignore
+    assert isinstance(buffer, vart.TensorBuffer) and memoryview(buffer).format == "b"
     for name in ("shape", "dtype", "tobytes", "T", "sum", "_tensor"):
         assert not hasattr(buffer, name)
     for use in (len, iter, lambda b: b[0], lambda b: b + 1, np.negative):

@@ -214,7 +214,7 @@ class Device:
         device's, whatever the table, each would keep the other alive.
         """
         engine = os.environ.get(ENGINE_VARIABLE) or "fast"
-        key = (self, engine, id(settings.plugins))
+        key = (self, engine, frozenset(settings.plugins.items()))
         with self._lock:
             built: dict[Any, Executable] = subgraph._executables
             if key not in built:

@@ -759,7 +759,7 @@ def _first_ready(readers: list[set[int]]) -> list[int]:
     return order
 
 
-def _from_proto(proto: Any, kind: type[Graph]) -> Graph:
+def _from_proto(proto: Any, kind: type[Graph] = Graph) -> Graph:
     graph = kind(proto.graph_name)
     graph._load_attrs(proto.graph_attr)
     graph._op_defs = list(proto.op_defs)

@@ -207,7 +207,7 @@ class Runner:
         values, stray = _cast(sources, executable.inputs)
         if stray and not executable.has_warned:
             executable.has_warned = True
-            text = "float32 values beyond int8's range wrap around, as aarch64 casts them: clip them"
+            text = "float32 values beyond int8 wrap around, as aarch64 casts them: clip them"
             warnings.warn(f"input {stray!r}: {text}", RuntimeWarning, stacklevel=2)
         job = Job(executable, values, targets, seconds)
         if self._asynchronous:

@@ -29,7 +29,14 @@ HOST = [
 PEERS = ["brevitas>=0.13.4"]
 # What host/published_networks.py is compared with, layer by layer.
 ZOO = ["torchvision>=0.23", "timm>=1.0"]
-TEST = ["pytest>=8.0", "hypothesis>=6.100", "playwright>=1.45"]
+TEST = [
+    "pytest>=8.0",
+    "hypothesis>=6.100",
+    "playwright>=1.45",
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
+    "pandas>=2.0",
+]
 LINT = ["ruff>=0.15", "mypy>=1.15", "types-protobuf"]
 
 setup(

@@ -53,7 +53,8 @@ class Lane:
     ----------
     classifier : the model
     top : number of best classes in a result
-    slots : jobs that are in flight at most; with two, one is prepared while the other runs
+    slots : jobs that are in flight at most; with two, one is prepared while the other runs, where
+        VART's `execute_async` returns before its job is done
 
     Attributes
     ----------

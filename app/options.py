@@ -188,7 +188,8 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         type=_threads,
         default=1,
         metavar="N",
-        help="jobs that each runner has at once; default: %(default)s",
+        help="jobs that each runner has at once; default: %(default)s; more only help where VART's "
+        "execute_async returns before its job is done, as it does not on an edge board",
     )
     group.add_argument(
         "--workers",

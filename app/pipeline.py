@@ -5,7 +5,8 @@
 
 One thread reads. Each lane is a thread with a runner of its own. With two lanes for each core
 of the DPU, one prepares its next frame while the other's is computed, and a core never waits;
-several jobs in flight in each lane do nearly the same with fewer threads. Where frames come as
+several jobs in flight in each lane do nearly the same with fewer threads where `execute_async`
+returns before its job is done, which it does not on an edge board. Where frames come as
 files or JPEGs, workers may decode them ahead of the lanes.
 
 Whoever takes a frame from the reader gives it the next ticket, and results are given out in

@@ -3,7 +3,7 @@
     model = board.dpu.load("model.xmodel")
     runner = model.runner(slots=2)          # one per thread
     runner.input(0)[...] = image_int8       # the DPU's own buffer, no copy after this
-    runner.submit(0)                        # returns at once; fill slot 1 meanwhile
+    runner.submit(0)                        # returns at once, or (edge boards) with the job done
     logits = runner.collect(0)              # float32, one per class
 
 A compiled model is a chain of subgraphs, each for one device. Those for the DPU go to
@@ -296,7 +296,10 @@ class ModelRunner:
         return self._slots[slot].image
 
     def submit(self, slot: int) -> None:
-        """Start the slot's job; its input must not be touched until `collect`."""
+        """Start the slot's job; its input must not be touched until `collect`.
+
+        VART on an edge board returns from here when the job is done.
+        """
         self._slots[slot].start()
 
     def collect(self, slot: int) -> np.ndarray:

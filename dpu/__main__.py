@@ -205,8 +205,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _shim(options: argparse.Namespace) -> int:
-    from dpu import latency, shim, vart
+    from dpu import device, latency, shim, vart
 
+    if options.asynchronous:
+        os.environ[device.EXECUTION_VARIABLE] = "asynchronous"  # for child processes as well
     if options.realtime:
         vart.set_pace(latency.board_pace(options.realtime))
     if options.plugin:
@@ -307,7 +309,8 @@ def _add_run(commands: Any) -> None:
         action="append",
         required=True,
         metavar="[NAME=]IN.npy",
-        help="float32 (quantised on the way in) or int8, NHWC, any batch; one per input",
+        help="float32 (rounded and saturated to int8 on the way in, where VART truncates) or int8, "
+        "NHWC, any batch; one per input",
     )
     run.add_argument(
         "--output",
@@ -352,12 +355,17 @@ def _count(text: str) -> int:
 
 def _add_shim(commands: Any) -> None:
     shim = commands.add_parser(
-        "shim", help="run an unmodified VART script on the emulation of vart and xir"
+        "shim", help="run an unmodified VART or DPU-PYNQ script on the emulation"
     )
     shim.add_argument(
         "--realtime",
         metavar="BOARD",
         help="let each job take what `predict` predicts for the board's core, such as zcu104",
+    )
+    shim.add_argument(
+        "--asynchronous",
+        action="store_true",
+        help="let execute_async return at once; on an edge board it returns when the job is done",
     )
     _add_plugin(shim)
     shim.add_argument("script", metavar="SCRIPT")

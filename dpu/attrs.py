@@ -7,7 +7,7 @@ from, and a file that is read and written again stays the same message.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from dpu.errors import DpuError, not_emulated
 
@@ -97,6 +97,9 @@ _SCALAR_KINDS: tuple[tuple[type, str], ...] = (
 )
 
 
+Self = TypeVar("Self", bound="AttrHolder")
+
+
 class AttrHolder:
     """The attribute calls that every XIR class has."""
 
@@ -117,13 +120,15 @@ class AttrHolder:
         """All attributes, as a new dict."""
         return {name: value for name, (_, value) in self._attrs.items()}
 
-    def set_attr(self, name: str, value: AttrValue, kind: str = "") -> None:
+    def set_attr(self: Self, name: str, value: AttrValue, kind: str = "") -> Self:
         """Set one attribute; `kind` (an AttrValue field name) where the default will not do."""
         self._attrs[name] = (kind or infer_kind(value), value)
+        return self
 
-    def set_attrs(self, attrs: dict[str, AttrValue]) -> None:
+    def set_attrs(self: Self, attrs: dict[str, AttrValue]) -> Self:
         """Replace all attributes."""
         self._attrs = {name: (infer_kind(value), value) for name, value in attrs.items()}
+        return self
 
     def __getattr__(self, name: str) -> Any:
         raise not_emulated(f"xir.{type(self).__name__}", name)

@@ -426,7 +426,7 @@ class _Compiler:
         return self.model.concat(op.get_name(), sources, int(op.get_attr("axis")))
 
     def _join(self, op: Op, sink: _Sink) -> Op:
-        dims = [tensor.dims for tensor in op.get_input_tensors("input")]
+        dims = [tensor.dims for tensor in op.get_input_tensors_by_name("input")]
         if len(dims) > MAX_OPERANDS:
             raise _Refusal(f"{len(dims)} operands, the DPU takes {MAX_OPERANDS}")
         if any(other != dims[0] for other in dims) and not _factors_by_channel(op, dims):

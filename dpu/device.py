@@ -1,12 +1,14 @@
 """The emulated device behind `dpu/vart.py`: its cores, their jobs, and their pace.
 
-A core is a thread that takes jobs one after the other. Two moments need care, as a core may be
-inside native code then:
+A core is a thread that takes jobs one after the other; whoever submits a job waits for it at once,
+as on an edge board, or later, with `TUTELAGE_EXECUTION=asynchronous`. The user's threads never
+compute by themselves: what native libraries keep for a thread would not survive its fork. Two
+moments need care, as a core may be inside native code then:
 
 - the interpreter's end: a thread that comes back from native code into an interpreter that is gone
   takes the process down with it. So what computes is let end first, and nothing else is begun;
-- a fork: the child has none of the parent's threads. It gets a device of its own, and runners that
-  it has from the parent are made ready anew at their first use there.
+- a fork: the child has none of the parent's cores. It gets a device of its own, and runners that
+  it has from the parent are made ready again at their first use there.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ from dpu import cpu_ops, xir
 from dpu.arithmetic import Array
 from dpu.engine import Engine, as_float, compute_batches, make_engine
 from dpu.errors import DpuError, contradictions
-from dpu.program import build_program, feed
+from dpu.program import build_program
 
 DPU_CORES = 2
 """Cores of the DPU in AMD's ZCU104 image (PG338's B4096 twice; DPU-PYNQ's overlay too)."""
 
 ENGINE_VARIABLE = "TUTELAGE_ENGINE"
 """Environment variable with the engine that runners use: "fast" (default) or "reference"."""
+
+EXECUTION_VARIABLE = "TUTELAGE_EXECUTION"
+"""Environment variable: "synchronous" (default) or "asynchronous", for runners created later."""
 
 KINDS = ("DPU", "CPU")
 """Devices of subgraphs that runners are made for."""
@@ -178,7 +183,7 @@ class Core:
 
 
 class Device:
-    """The cores, started at the first use, and what was built for each subgraph.
+    """The cores, started at the first use, and what was built for subgraphs.
 
     Attributes
     ----------
@@ -192,8 +197,7 @@ class Device:
         self._lock = threading.Lock()
         self._cores: dict[str, list[Core]] = {kind: [] for kind in KINDS}
         self._turns = {kind: itertools.count() for kind in KINDS}
-        self._built: weakref.WeakKeyDictionary[xir.Subgraph, dict[str, Executable]]
-        self._built = weakref.WeakKeyDictionary()
+        self._built: weakref.WeakSet[Executable] = weakref.WeakSet()
 
     def next_core(self, kind: str) -> Core:
         """The core whose turn it is; CPU subgraphs have threads that take no turn of the DPU's."""
@@ -204,14 +208,19 @@ class Device:
             return cores[next(self._turns[kind]) % wanted]
 
     def executable(self, subgraph: xir.Subgraph) -> Executable:
-        """The subgraph made ready to run, once for all its runners."""
+        """The subgraph made ready to run, once for all its runners; the root stands for the graph.
+
+        It is kept in the subgraph: its ops lead to the subgraph, so that in a table of the
+        device's, whatever the table, each would keep the other alive.
+        """
         engine = os.environ.get(ENGINE_VARIABLE) or "fast"
-        key = f"{engine} {id(settings.plugins)}"
+        key = (self, engine, frozenset(settings.plugins.items()))
         with self._lock:
-            built = self._built.setdefault(subgraph, {})
+            built: dict[Any, Executable] = subgraph._executables
             if key not in built:
                 with contradictions(subgraph.get_name()):
                     built[key] = Executable(subgraph, engine)
+                self._built.add(built[key])
             return built[key]
 
     def end(self) -> None:
@@ -222,28 +231,40 @@ class Device:
 
     def executables(self) -> list[Executable]:
         """All that was built and is still in use."""
-        return [each for built in list(self._built.values()) for each in built.values()]
+        return list(self._built)
 
 
 class Executable:
-    """A subgraph made ready to run; safe to use from several threads."""
+    """A subgraph made ready to run; safe to use from several threads.
+
+    Attributes
+    ----------
+    inputs, outputs : its tensors, by name, as VART's runners list them since Vitis AI 2.5
+    has_warned : whether float32 values beyond int8 were told of
+    """
 
     def __init__(self, subgraph: xir.Subgraph, engine: str) -> None:
-        program = build_program(subgraph.get_graph(), subgraph, settings.plugins)
-        self.inputs = [op.get_output_tensor() for op in program.inputs]
-        self.outputs = [op.get_output_tensor() for op in program.outputs]
-        self._sources = [(op, op.get_name()) for op in program.inputs]
-        self._results = [op.get_name() for op in program.outputs]
+        part = None if subgraph.is_root else subgraph
+        program = build_program(subgraph.get_graph(), part, settings.plugins)
+        inputs, outputs = _by_tensor_name(program.inputs), _by_tensor_name(program.outputs)
+        self.inputs = [op.get_output_tensor() for op in inputs]
+        self.outputs = [op.get_output_tensor() for op in outputs]
+        self.has_warned = False
+        self._sources = [op.get_name() for op in inputs]
+        self._results = [op.get_name() for op in outputs]
         cpus = len(os.sched_getaffinity(0))
         self._engine: Engine = make_engine(program, engine, max(1, cpus // settings.cores))
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Compute `outputs` in place from `inputs`."""
-        pairs = zip(self._sources, inputs, strict=True)
-        feeds = {name: feed(op, array) for (op, name), array in pairs}
+        """Compute `outputs` in place from `inputs`, which have their tensors' types."""
+        feeds = dict(zip(self._sources, inputs, strict=True))
         found = compute_batches(self._engine, feeds, set(self._results))
         for name, tensor, target in zip(self._results, self.outputs, outputs, strict=True):
             target[...] = _as_buffer(found[name], tensor, target.dtype)
+
+
+def _by_tensor_name(ops: Sequence[xir.Op]) -> list[xir.Op]:
+    return sorted(ops, key=lambda op: op.get_output_tensor().name)
 
 
 def _as_buffer(values: Array, tensor: xir.Tensor, dtype: Any) -> Array:
@@ -256,20 +277,38 @@ def kind_of(subgraph: xir.Subgraph) -> str:
     return str(subgraph.get_attr("device")).upper() if subgraph.has_attr("device") else ""
 
 
-def job_seconds(subgraph: xir.Subgraph) -> float | None:
-    """What a job of the subgraph takes by the pace that is set; None where it is not paced.
+def is_asynchronous() -> bool:
+    """Whether jobs are done behind `execute_async`, not within it.
 
     Raises
     ------
     DpuError
-        The pace says what is no time.
+        The environment variable names neither.
     """
-    if settings.pace is None or kind_of(subgraph) != "DPU":
+    wanted = os.environ.get(EXECUTION_VARIABLE) or "synchronous"
+    if wanted not in ("synchronous", "asynchronous"):
+        raise DpuError(f"{EXECUTION_VARIABLE}={wanted!r} is neither synchronous nor asynchronous")
+    return wanted == "asynchronous"
+
+
+def job_seconds(subgraph: xir.Subgraph) -> float | None:
+    """Time of a subgraph's job by the pace that is set, s; None where it is not paced.
+
+    A root's job is one of each DPU subgraph below it.
+
+    Raises
+    ------
+    DpuError
+        The pace is negative or not finite.
+    """
+    parts = [part for part in (subgraph, *subgraph.get_children()) if kind_of(part) == "DPU"]
+    if settings.pace is None or not parts:
         return None
-    seconds = float(settings.pace(subgraph))
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise DpuError(f"the pace of {subgraph.get_name()!r} is {seconds} s")
-    return seconds
+    seconds = [float(settings.pace(part)) for part in parts]
+    for part, each in zip(parts, seconds, strict=True):
+        if not (math.isfinite(each) and each >= 0):
+            raise DpuError(f"the pace of {part.get_name()!r} is {each} s")
+    return sum(seconds)
 
 
 _device = Device()
@@ -282,7 +321,7 @@ def current() -> Device:
 
 
 def _after_fork() -> None:
-    """Begin anew in a child: locks may be held, for ever, by threads that it does not have."""
+    """Start again in a child: locks may be held, for ever, by threads that it does not have."""
     global _device
     # Kept: to destroy a native runtime is to join its threads, which are not there.
     _of_the_parent.extend(_device.executables())

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dpu.attrs import encode
+from dpu.attrs import AttrValue, encode, infer_kind
+from dpu.errors import DpuError
 from dpu.schema import message_class
 
 REQUIRED, OPTIONAL, REPEATED, REQUIRED_AND_REPEATED = range(4)
@@ -89,6 +90,34 @@ _INT_ARGUMENTS = {("reshape", "shape"): 0}
 def definitions(kinds: Iterable[str]) -> list[Any]:
     """The ``OpDef`` messages of the op types `kinds` that are known here, in the given order."""
     return [_definition(kind) for kind in kinds if kind in _DEFINITIONS]
+
+
+def argument_names(kind: str) -> list[str] | None:
+    """Names of the arguments of the op type `kind`; None where it is not known here."""
+    found = _DEFINITIONS.get(kind)
+    return None if found is None else [name for name, _ in found[0]]
+
+
+def complete(kind: str, attrs: dict[str, AttrValue], what: str) -> dict[str, tuple[str, AttrValue]]:
+    """Attributes of an op of the type `kind` as (kind, value), with the defaults of optional ones.
+
+    Raises
+    ------
+    DpuError
+        A required attribute of `what` is missing, or has a value that an .xmodel cannot hold.
+    """
+    _, known = _DEFINITIONS.get(kind, ((), ()))
+    kinds = {name: value_kind for name, _, value_kind, _, _ in known}
+    missing = [name for name, occurs, *_ in known if occurs == REQUIRED and name not in attrs]
+    if missing:
+        raise DpuError(f"{what} ({kind}) needs the attribute {missing[0]!r}")
+    defaults = {
+        name: (value_kind, list(default) if isinstance(default, list) else default)
+        for name, occurs, value_kind, default, _ in known
+        if occurs == OPTIONAL and name not in attrs
+    }
+    given = {name: (kinds.get(name) or infer_kind(value), value) for name, value in attrs.items()}
+    return given | defaults
 
 
 def _definition(kind: str) -> Any:

@@ -48,7 +48,7 @@ def infer_dims(op: Op) -> list[int]:
         return list(op.get_attr("shape"))
     if not op.get_input_num():
         raise UnsupportedError(f"op {op.get_name()!r} ({kind}) has no input")
-    dims = op.get_input_tensors("input")[0].dims if op.get_input_num("input") else []
+    dims = op.get_input_tensors_by_name("input")[0].dims if op.get_input_num("input") else []
     if kind in CONVOLUTIONS or kind in _POOLS:
         return _window_dims(op, kind, dims)
     if kind in _OTHERS:
@@ -99,18 +99,18 @@ def _channels(op: Op, kind: str, window: Window, channels: int) -> int:
 
 def _concat(op: Op, dims: list[int]) -> list[int]:
     axis = op.get_attr("axis") % len(dims)
-    for tensor in op.get_input_tensors("input"):
+    for tensor in op.get_input_tensors_by_name("input"):
         if tensor.ndim != len(dims) or any(
             a != b for i, (a, b) in enumerate(zip(tensor.dims, dims, strict=True)) if i != axis
         ):
             raise UnsupportedError(f"op {op.get_name()!r}: {tensor.dims} does not join {dims}")
-    total = sum(tensor.dims[axis] for tensor in op.get_input_tensors("input"))
+    total = sum(tensor.dims[axis] for tensor in op.get_input_tensors_by_name("input"))
     return [*dims[:axis], total, *dims[axis + 1 :]]
 
 
 def _broadcast(op: Op, dims: list[int]) -> list[int]:
     out = list(dims)
-    for tensor in op.get_input_tensors("input")[1:]:
+    for tensor in op.get_input_tensors_by_name("input")[1:]:
         other = tensor.dims
         width = max(len(out), len(other))
         left, right = [1] * (width - len(out)) + out, [1] * (width - len(other)) + other
@@ -202,7 +202,7 @@ def _blocks(op: Op, dims: list[int]) -> list[int]:
 
 
 def _stack(op: Op, dims: list[int]) -> list[int]:
-    if any(tensor.dims != dims for tensor in op.get_input_tensors("input")):
+    if any(tensor.dims != dims for tensor in op.get_input_tensors_by_name("input")):
         raise UnsupportedError(f"op {op.get_name()!r}: the inputs are not of one shape")
     axis = cpu_ops.attr(op, "axis", 0) % (len(dims) + 1)
     return [*dims[:axis], op.get_input_num("input"), *dims[axis:]]

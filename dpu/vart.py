@@ -1,23 +1,25 @@
 """Emulation of VART's Python module: runners that execute subgraphs of an .xmodel.
 
-Names and behaviour follow the pybind11 module `vart` of Vitis AI 2.5/3.0, so
-that a script written for the board runs unchanged; ``python -m dpu shim``
-installs this module under that name.
+Names and behaviour follow the pybind11 module `vart` of Vitis AI 2.5 to 3.5 on an edge board, so
+that a script written for the board runs unchanged; `dpu/shim.py` makes it importable under that
+name.
 
-As on a ZCU104 there are two DPU cores. Each is a thread that takes the jobs of
-its runners one after the other; a new runner gets the core whose turn it is.
-Runners of one subgraph share what was built for it. Jobs take as long as the
-emulation computes, or, after `set_pace`, as long as a board is said to take.
+As on a ZCU104 there are two DPU cores, and a new runner gets the core whose turn it is. Runners of
+one subgraph share what was built for it. `execute_async` returns when the job is done, and releases
+the interpreter while the job is computed, so that runners in two threads keep both cores busy. With
+`TUTELAGE_EXECUTION=asynchronous` it returns at once instead: any number of jobs may be in flight,
+each has a number of its own, and one that nobody waits for keeps its place in its runner, without
+its buffers, until the runner goes.
 
-Any number of jobs may be in flight; nothing holds up who starts them. A job that
-nobody waits for keeps its place in its runner, without its buffers, until the
-runner goes. `dpu/device.py` tells what happens at a fork and when the
-interpreter ends.
+Jobs take as long as the emulation computes, or, after `set_pace`, as long as a board is predicted
+to take. `dpu/device.py` says what happens at a fork and when the interpreter ends.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +42,9 @@ def set_pace(pace: Pace | None) -> None:
     """Let jobs take the time that `pace` says, for runners created from now on; None: no pace.
 
     The emulation's own, not VART's. A job ends `pace(subgraph)` seconds, times its batch, after
-    it was submitted or after its core became free, whichever is later. What a job gives stays the
-    same. CPU subgraphs are not paced. `pace_report` counts from here.
+    it was submitted or after its core became free, whichever is later; `execute_async` returns
+    then. The results of a job stay the same. CPU subgraphs are not paced. `pace_report` counts from
+    here.
 
     Parameters
     ----------
@@ -68,6 +71,27 @@ def pace_report() -> dict[str, float]:
     }
 
 
+def graph_runner(graph: xir.Graph) -> RunnerExt:
+    """A runner for a whole compiled graph; what `vitis_ai_library.GraphRunner` gives.
+
+    Its inputs are the graph's, its outputs what no op reads, both by name (VART's
+    graph_runner_imp.cpp). The whole of a job takes a DPU core.
+
+    Raises
+    ------
+    TypeError
+        `graph` is not an `xir.Graph`.
+    DpuError
+        The graph is not compiled, or an op of it cannot be run.
+    """
+    if not isinstance(graph, xir.Graph):
+        raise TypeError(f"a graph runner is made from an xir.Graph, not {_type(graph)}")
+    root = graph.get_root_subgraph()
+    if root.is_leaf:
+        raise DpuError(f"graph {graph.get_name()!r} has no subgraphs: it is not compiled")
+    return _GraphRunner._of(root)
+
+
 def __getattr__(name: str) -> Any:
     raise not_emulated("vart", name)
 
@@ -75,22 +99,36 @@ def __getattr__(name: str) -> Any:
 class Runner:
     """Runs one subgraph; make one per thread with `create_runner`."""
 
-    def __init__(self, subgraph: xir.Subgraph) -> None:
-        self._subgraph = subgraph
-        self._next_job = 0
-        self._jobs: dict[int, Job] = {}
-        self._make_ready()
+    _done = (1, 0)  # returned for every job on edge boards (VART's dpu_runner_ddr.cpp)
+    _subgraph: xir.Subgraph
+    _asynchronous: bool
+    _jobs: dict[int, Job]  # of an asynchronous device
+    _next_job: int
+
+    def __init__(self, *_: object) -> None:
+        raise TypeError("vart.Runner: No constructor defined!")
+
+    @classmethod
+    def _of(cls, subgraph: xir.Subgraph) -> Any:
+        runner = cls.__new__(cls)
+        runner._subgraph = subgraph
+        runner._next_job = 0
+        runner._jobs = {}
+        runner._asynchronous = device.is_asynchronous()
+        runner._make_ready()
+        return runner
 
     def _make_ready(self) -> None:
         """Take a core of this process's device, and what it has built for the subgraph."""
+        kind = kind_of(self._subgraph)
         self._lock = threading.Lock()
         self._executable: Executable = device.current().executable(self._subgraph)
-        self._core = device.current().next_core(kind_of(self._subgraph))
+        self._core = device.current().next_core(kind if kind in KINDS else KINDS[0])
         self._seconds, self._tally = job_seconds(self._subgraph), settings.tally
         self._device = device.current()  # last: it tells other threads that the rest is there
 
     def _notice_fork(self) -> None:
-        """In a child of the process that made the runner: begin anew, without the parent's jobs."""
+        """In a child of the process that made the runner: start again, without its jobs."""
         with device.current().taking_over:
             if self._device is device.current():
                 return
@@ -112,27 +150,32 @@ class Runner:
             cannot be run.
         """
         _check_subgraph(subgraph, mode)
-        return Runner(subgraph)
+        return Runner._of(subgraph)
 
     def get_input_tensors(self) -> list[xir.Tensor]:
-        """The inputs, in the order in which `execute_async` wants their buffers."""
+        """The inputs by name, which is the order in which `execute_async` wants their buffers."""
         return list(self._executable.inputs)
 
     def get_output_tensors(self) -> list[xir.Tensor]:
-        """The outputs, in the order in which `execute_async` wants their buffers."""
+        """The outputs by name, which is the order in which `execute_async` wants their buffers."""
         return list(self._executable.outputs)
 
     def execute_async(
         self, inputs: Sequence[Any], outputs: Sequence[Any], enable_dynamic_array: bool = False
     ) -> tuple[int, int]:
-        """Start a job and return at once.
+        """Run a job; returns when it is done, or at once on an asynchronous device.
+
+        The outputs are filled then, and the inputs may be used again.
 
         Parameters
         ----------
-        inputs, outputs : one C-ordered buffer per tensor, with the tensor's dims; int8, or
-            float32 that is quantised and dequantised by the fix point on the way. They
-            belong to the job until `wait` returns.
-        enable_dynamic_array : take another batch size than the tensors', the same in all
+        inputs, outputs : one writable C-contiguous buffer per tensor (numpy array, memoryview,
+            TensorBuffer), in a sequence; an array counts as the sequence of its rows. int8, or
+            float32, which is cast to int8 by the fix point on the way in (toward zero, without
+            saturation) and converted on the way out. A buffer's shape does not matter: the first
+            elements are taken, as many as the tensor has
+        enable_dynamic_array : take shape and batch size from the buffers; the batch is the same
+            in all of them
 
         Returns
         -------
@@ -140,8 +183,17 @@ class Runner:
 
         Raises
         ------
+        TypeError
+            An argument is not a sequence of buffers.
         ValueError
-            A buffer is missing, or has the wrong type, shape or order.
+            A buffer is missing, read-only, too small, or has another type or order.
+        RuntimeError
+            The job failed, or the interpreter ends.
+
+        Warns
+        -----
+        RuntimeWarning
+            Once per subgraph: a float32 value does not fit into int8, and wraps around.
         """
         if self._device is not device.current():
             self._notice_fork()
@@ -152,35 +204,49 @@ class Runner:
         if enable_dynamic_array:
             batch = _batch(sources, executable.inputs, targets, executable.outputs)
             seconds = None if seconds is None else batch * seconds
-        job = Job(executable, sources, targets, seconds)
-        with self._lock:
-            number = self._next_job
-            self._next_job += 1
-            self._jobs[number] = job
+        values, stray = _cast(sources, executable.inputs)
+        if stray and not executable.has_warned:
+            executable.has_warned = True
+            text = "float32 values beyond int8 wrap around, as aarch64 casts them: clip them"
+            warnings.warn(f"input {stray!r}: {text}", RuntimeWarning, stacklevel=2)
+        job = Job(executable, values, targets, seconds)
+        if self._asynchronous:
+            with self._lock:
+                number = self._next_job
+                self._next_job += 1
+                self._jobs[number] = job
+            self._core.submit(job, self._tally)
+            return number, 0
         self._core.submit(job, self._tally)
-        return number, 0
+        self._await(job)
+        job.check()
+        return self._done
 
-    def wait(self, job: tuple[int, int] | int) -> int:
-        """Block until a job is done and its outputs are filled; returns the status 0.
+    def wait(self, job_id: tuple[int, int], /) -> int:
+        """Return 0: `execute_async` has done the job, if there ever was one.
+
+        On an asynchronous device, block until the job is done.
 
         Raises
         ------
+        TypeError
+            `job_id` is not a pair of integers.
         RuntimeError
-            The job is unknown or was waited for already, it failed, it was started by the process
-            that this one was forked from, or the interpreter ends.
+            On an asynchronous device: the job is unknown or was waited for already, it failed, it
+            was started by the process that this one was forked from, or the interpreter ends.
         """
+        number = _job_number(job_id)
+        return self._join(number) if self._asynchronous else 0
+
+    def _join(self, number: int) -> int:
         if self._device is not device.current():
             self._notice_fork()
-        number = job[0] if isinstance(job, (tuple, list)) else int(job)
         with self._lock:
             pending = self._jobs.pop(number, None)
         if pending is None:
             raise DpuError(f"job {number} is unknown to this runner, or was waited for already")
-        ends = self._device.ended and not pending.is_done
-        if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever
-            raise DpuError(f"the interpreter ends: job {number} will not be done any more")
         try:
-            pending.join()
+            self._await(pending)
         except BaseException:  # Ctrl-C: the job goes on, and can be waited for again
             with self._lock:
                 self._jobs[number] = pending
@@ -188,53 +254,91 @@ class Runner:
         pending.check()
         return 0
 
+    def _await(self, job: Job) -> None:
+        """Block until a job is done."""
+        ends = self._device.ended and not job.is_done
+        if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever
+            raise DpuError("the interpreter ends: the job will not be done any more")
+        job.join()
+
+    def __repr__(self) -> str:
+        return f"vart::Runner@{id(self):#x}"
+
     def __getattr__(self, name: str) -> Any:
         raise not_emulated(f"vart.{type(self).__name__}", name)
 
 
 class TensorBuffer(np.ndarray):
-    """A runner's own buffer for one tensor; an array, hence with the buffer protocol."""
+    """A buffer for one tensor: the buffer protocol and `get_tensor`, as in VART.
 
-    _tensor: xir.Tensor
-
-    @classmethod
-    def _make(cls, tensor: xir.Tensor) -> TensorBuffer:
-        dtype = np.int8 if tensor.is_int8 else np.float32
-        buffer = np.zeros(tensor.dims, dtype).view(cls)
-        buffer._tensor = tensor
-        return buffer
+    An array for C (numpy.asarray, memoryview), as before Python 3.12 only types written in C can
+    offer a buffer; for Python all other ways to use it as an array are closed.
+    """
 
     def get_tensor(self) -> xir.Tensor:
-        """The tensor that the buffer holds."""
-        return self._tensor
+        """The tensor that the buffer is for."""
+        return super().__getattribute__("_tensor")
+
+    def __getattribute__(self, name: str) -> Any:
+        if name != "get_tensor" and not name.startswith("__"):
+            raise AttributeError(f"'vart.TensorBuffer' object has no attribute {name!r}")
+        return super().__getattribute__(name)
+
+    def _refuse(self, *_: object) -> Any:
+        raise TypeError("a vart.TensorBuffer is a buffer, not an array: use numpy.asarray on it")
+
+    __len__ = __iter__ = __getitem__ = __setitem__ = _refuse
+    __array_ufunc__ = None  # type: ignore[assignment]
+    __eq__, __hash__ = object.__eq__, object.__hash__  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        """As VART's `TensorBuffer::to_string`."""
+        tensor, view = self.get_tensor(), np.asarray(self)
+        shape = ", ".join(map(str, tensor.dims))
+        start, size = view.__array_interface__["data"][0], view.nbytes // tensor.dims[0]
+        images = range(start, start + view.nbytes, size)
+        data = ",".join(f"(Virt={image:#x}, {size})" for image in images)
+        what = f"name = {tensor.name}, type = {tensor.dtype.upper()}, shape = {{{shape}}}"
+        place = f"@{id(self):#x},tensor=xir::Tensor{{{what}}},location=HOST_VIRT"
+        return f"TensorBuffer{{{place},data=[{data}]}}"
+
+    __str__ = __repr__
+
+
+def _tensor_buffer(tensor: xir.Tensor) -> TensorBuffer:
+    buffer = np.zeros(tensor.dims, np.int8 if tensor.is_int8 else np.float32).view(TensorBuffer)
+    object.__setattr__(buffer, "_tensor", tensor)
+    return buffer
 
 
 class RunnerExt(Runner):
-    """A runner with buffers of its own."""
-
-    def __init__(self, subgraph: xir.Subgraph) -> None:
-        super().__init__(subgraph)
-        self._inputs = [TensorBuffer._make(tensor) for tensor in self._executable.inputs]
-        self._outputs = [TensorBuffer._make(tensor) for tensor in self._executable.outputs]
+    """A runner that makes buffers for its tensors."""
 
     @staticmethod
-    def create_runner(subgraph: xir.Subgraph, mode: str = "") -> RunnerExt:
+    def create_runner(subgraph: xir.Subgraph, mode: str, /) -> RunnerExt:  # type: ignore[override]
         """As `Runner.create_runner`."""
         _check_subgraph(subgraph, mode)
-        return RunnerExt(subgraph)
+        return RunnerExt._of(subgraph)
 
     def get_inputs(self) -> list[TensorBuffer]:
-        """The buffers of the inputs; always the same ones."""
-        return list(self._inputs)
+        """New buffers for the inputs, in the order of `get_input_tensors`."""
+        return [_tensor_buffer(tensor) for tensor in self._executable.inputs]
 
     def get_outputs(self) -> list[TensorBuffer]:
-        """The buffers of the outputs; always the same ones."""
-        return list(self._outputs)
+        """New buffers for the outputs, in the order of `get_output_tensors`."""
+        return [_tensor_buffer(tensor) for tensor in self._executable.outputs]
+
+
+class _GraphRunner(RunnerExt):
+    _done = (0, 0)  # as VART's graph_runner_imp.cpp has it
 
 
 def _check_subgraph(subgraph: Any, mode: str) -> None:
     if not isinstance(subgraph, xir.Subgraph):
-        raise DpuError(f"a runner is made from an xir.Subgraph, not {type(subgraph).__name__}")
+        raise DpuError(f"a runner is made from an xir.Subgraph, not {_type(subgraph)}")
     if mode not in ("", "run"):
         raise not_emulated("runner mode", mode)
     kind = kind_of(subgraph)
@@ -243,36 +347,61 @@ def _check_subgraph(subgraph: Any, mode: str) -> None:
         raise DpuError(f"{what}; a runner is made from one of the root's children with device DPU")
 
 
+def _type(value: object) -> str:
+    return type(value).__name__
+
+
+def _job_number(job_id: Any) -> int:
+    try:
+        number, _ = map(operator.index, job_id)
+    except (TypeError, ValueError):
+        text = f"wait() takes the pair that execute_async returned, not {job_id!r}"
+        raise TypeError(text) from None
+    return number
+
+
+# ---- buffers -------------------------------------------------------------------------------------
+
+
 def _buffers(
-    buffers: Sequence[Any], tensors: Sequence[xir.Tensor], what: str, any_batch: bool
+    buffers: Sequence[Any], tensors: Sequence[xir.Tensor], what: str, dynamic: bool
 ) -> list[Array]:
     """The buffers as arrays that share their memory, after checking each against its tensor."""
-    if isinstance(buffers, np.ndarray) or not isinstance(buffers, Sequence):
-        raise ValueError(f"{what}s must be a list of buffers, not {type(buffers).__name__}")
+    if isinstance(buffers, (str, bytes)) or not isinstance(buffers, (Sequence, np.ndarray)):
+        raise TypeError(f"{what}s must be a sequence of buffers, not {_type(buffers)}")
     if len(buffers) != len(tensors):
         raise ValueError(f"{len(buffers)} {what} buffers for {len(tensors)} {what} tensors")
     return [
-        _buffer(buffer, tensor, what, any_batch)
+        _buffer(buffer, tensor, f"{what} buffer for {tensor.name!r}", dynamic)
         for buffer, tensor in zip(buffers, tensors, strict=True)
     ]
 
 
-def _buffer(buffer: Any, tensor: xir.Tensor, what: str, any_batch: bool) -> Array:
-    array = np.asarray(buffer)
-    name = f"{what} buffer for {tensor.name!r}"
-    if not isinstance(buffer, np.ndarray) and not np.shares_memory(array, memoryview(buffer)):
-        raise ValueError(f"{name} has no memory of its own")
+def _buffer(buffer: Any, tensor: xir.Tensor, name: str, dynamic: bool) -> Array:
+    """A buffer's first elements, as many as the tensor has and in its shape.
+
+    VART takes a buffer's address and its element type, and the rest from the tensor.
+    """
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        raise TypeError(f"{name} is {_type(buffer)}, not a buffer such as a numpy array") from None
+    if view.readonly:
+        raise ValueError(f"{name} is read-only")
+    array = np.asarray(view)
     allowed = (np.int8, np.float32) if tensor.is_int8 else (np.float32,)
     if array.dtype not in allowed:
         wanted = " or ".join(np.dtype(kind).name for kind in allowed)
         raise ValueError(f"{name} is {array.dtype}, wanted {wanted}")
-    first = 1 if any_batch else 0
-    if list(array.shape[first:]) != tensor.dims[first:] or array.ndim != tensor.ndim:
-        raise ValueError(f"{name} has shape {list(array.shape)}, wanted {tensor.dims}")
-    if not array.flags.c_contiguous:
+    if not view.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous")
-    if what == "output" and not array.flags.writeable:
-        raise ValueError(f"{name} is read-only")
+    if not dynamic:
+        count = tensor.get_element_num()
+        if array.size < count:
+            raise ValueError(f"{name} has {array.size} elements, wanted {count}")
+        return array.reshape(-1)[:count].reshape(tensor.dims)
+    if array.ndim != tensor.ndim or list(array.shape[1:]) != tensor.dims[1:]:
+        raise ValueError(f"{name} has shape {list(array.shape)}, wanted {tensor.dims}")
     return array
 
 
@@ -288,3 +417,24 @@ def _batch(
     if len(sizes) > 1 or any(size < 1 or size % 1 for size in sizes):
         raise ValueError(f"the buffers' batch sizes {sorted(sizes)} do not fit each other")
     return int(sizes.pop()) if sizes else 1
+
+
+def _cast(arrays: list[Array], tensors: Sequence[xir.Tensor]) -> tuple[list[Array], str]:
+    """Inputs in their tensors' types, and the name of one with values that do not fit, or "".
+
+    float32 becomes int8 by `(int8_t)(value * 2^fix_point)` (VART's tensor_buffer.cpp), which
+    truncates toward zero. Beyond int8's range C++ leaves the cast undefined. Here it is what
+    aarch64's instructions give: the low byte of a saturated int32, 0 for NaN.
+    """
+    values, stray = [], ""
+    for array, tensor in zip(arrays, tensors, strict=True):
+        if tensor.is_int8 and array.dtype == np.float32:
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = array * np.float32(2.0 ** tensor.get_attr("fix_point"))
+            low, high = array.min(), array.max()
+            if not (low > -129 and high < 128):  # NaN is not
+                array, stray = np.nan_to_num(array.astype(np.float64), nan=0.0), tensor.name
+                array = np.clip(array, -(2.0**31), 2.0**31 - 1).astype(np.int64)
+            array = array.astype(np.int8)
+        values.append(array)
+    return values, stray

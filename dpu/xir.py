@@ -1,9 +1,12 @@
 """Emulation of XIR's Python module: graphs, subgraphs, ops and tensors of an .xmodel.
 
-Names and behaviour follow the pybind11 module `xir` of Vitis AI 2.5/3.0, so
-that a script written for the board runs unchanged; ``python -m dpu shim``
-installs this module under that name. It is the one representation of a graph
-in dpu/: engines, writer and tools work on these classes.
+Names and behaviour follow the pybind11 module `xir` of Vitis AI 2.5 to 3.5, so
+that a script written for the board runs unchanged; `dpu/shim.py` makes it
+importable under that name. It is the one representation of a graph in dpu/:
+engines, writer and tools work on these classes.
+
+Where the binding gives None for what is not there, so do these, under the type
+`X | Any`: code that knows it to be there need not ask.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ import math
 import os
 import subprocess
 from collections.abc import Iterable
-from enum import Enum
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from dpu import xmodel
-from dpu.attrs import AttrHolder, AttrValue
+from dpu import op_defs, xmodel
+from dpu.attrs import AttrHolder, AttrValue, Self
 from dpu.errors import DpuError, UnsupportedError, XmodelError, not_emulated
 from dpu.schema import GraphProto
 
@@ -36,7 +39,7 @@ def __getattr__(name: str) -> Any:
 class DataType:
     """Element type of a tensor: kind and width in bits, e.g. ``DataType("XINT8")``."""
 
-    class Type(Enum):
+    class Type(IntEnum):
         """The kinds, with their numbers in the file."""
 
         INT = 0
@@ -60,17 +63,21 @@ class DataType:
         digits = name[len(kind) :]
         self.bit_width = int(digits) if digits else bit_width
 
+    @property
+    def _text(self) -> str:
+        return f"{self.type.name}{self.bit_width}".lower()
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, DataType) and str(self) == str(other)
+        return isinstance(other, DataType) and self._text == other._text
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self._text)
 
     def __str__(self) -> str:
-        return f"{self.type.name}{self.bit_width or ''}"
+        return f"'{self._text}'"
 
     def __repr__(self) -> str:
-        return f"DataType({str(self)!r})"
+        return f"<xir.DataType '{self._text}'>"
 
 
 class Tensor(AttrHolder):
@@ -83,10 +90,24 @@ class Tensor(AttrHolder):
         self._data_type = DataType(dtype) if isinstance(dtype, str) else dtype
         self._producer: Op | None = None
 
+    @staticmethod
+    def clone(tensor: Tensor, /) -> Tensor:
+        """A copy that no op produces."""
+        copy = Tensor(tensor.name, tensor.dims, tensor._data_type)
+        copy._attrs = dict(tensor._attrs)
+        return copy
+
     @property
     def name(self) -> str:
-        """Name of the tensor (often not the name of its op)."""
+        """Name of the tensor (often not the name of its op); unique in the graph when set."""
         return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        graph = self._producer.get_graph() if self._producer else None
+        if name != self._name and graph and graph.get_tensor(name) is not None:
+            raise DpuError(f"the graph has a tensor called {name!r} already")
+        self._name = name
 
     @property
     def ndim(self) -> int:
@@ -101,7 +122,7 @@ class Tensor(AttrHolder):
     @property
     def dtype(self) -> str:
         """Element type in lower case, e.g. "xint8" or "float32"."""
-        return str(self._data_type).lower()
+        return self._data_type._text
 
     @property
     def is_int8(self) -> bool:
@@ -109,10 +130,8 @@ class Tensor(AttrHolder):
         return self.dtype in ("xint8", "int8")
 
     @property
-    def producer(self) -> Op:
-        """The op that computes this tensor."""
-        if self._producer is None:
-            raise DpuError(f"tensor {self._name!r} has no producer")
+    def producer(self) -> Op | Any:
+        """The op that computes this tensor, or None."""
         return self._producer
 
     def get_element_num(self) -> int:
@@ -124,7 +143,11 @@ class Tensor(AttrHolder):
         return self.get_element_num() * self._data_type.bit_width // 8
 
     def __repr__(self) -> str:
-        return f"xir.Tensor{{name: {self._name}, shape: {self._dims}, type: {self.dtype}}}"
+        return f"<xir.Tensor named '{self._name}'>"
+
+    def __str__(self) -> str:
+        what = f"shape: {self._dims}, type: '{self.dtype}', attrs: {self.get_attrs()}"
+        return f"{{name: '{self._name}', {what}}}"
 
 
 class Op(AttrHolder):
@@ -151,38 +174,81 @@ class Op(AttrHolder):
         """The graph that the op belongs to."""
         return self._graph
 
-    def get_input_num(self, arg_name: str | None = None) -> int:
+    def get_input_num(self, name: str | None = None) -> int:
         """Number of inputs, of one argument or of all."""
-        if arg_name is not None:
-            return len(self._inputs.get(arg_name, []))
+        if name is not None:
+            return len(self._inputs.get(name, []))
         return sum(len(ops) for ops in self._inputs.values())
 
     def get_input_ops(self) -> dict[str, list[Op]]:
-        """The producers of the inputs, by argument name."""
-        return {name: list(ops) for name, ops in self._inputs.items()}
+        """The producers of the inputs, by argument name, in the order of these names."""
+        return {name: list(self._inputs[name]) for name in sorted(self._inputs)}
 
-    def get_input_ops_by_name(self, arg_name: str) -> list[Op]:
-        """The producers of one argument."""
-        if arg_name not in self._inputs:
-            raise DpuError(f"op {self._name!r} ({self._type}) has no argument {arg_name!r}")
-        return list(self._inputs[arg_name])
+    def get_input_ops_by_name(self, name: str) -> list[Op]:
+        """The producers of one argument, [] where the op has none of that name."""
+        return list(self._inputs.get(name, []))
 
-    def get_input_op(self, arg_name: str, index: int = 0) -> Op:
-        """The producer of one input."""
-        ops = self.get_input_ops_by_name(arg_name)
-        if not 0 <= index < len(ops):
-            raise DpuError(f"op {self._name!r}: argument {arg_name!r} has no input {index}")
-        return ops[index]
+    def get_input_op(self, name: str, idx: int = 0) -> Op:
+        """The producer of one input.
 
-    def get_input_tensors(self, arg_name: str | None = None) -> list[Tensor]:
-        """The input tensors, of one argument or of all."""
-        if arg_name is not None:
-            return [op.get_output_tensor() for op in self.get_input_ops_by_name(arg_name)]
-        return [op.get_output_tensor() for ops in self._inputs.values() for op in ops]
+        Raises
+        ------
+        DpuError
+            There is no such argument, or no such input of it.
+        """
+        ops = self._inputs.get(name)
+        if ops is None:
+            raise DpuError(f"op {self._name!r} ({self._type}) has no argument {name!r}")
+        if not 0 <= idx < len(ops):
+            raise DpuError(f"op {self._name!r}: argument {name!r} has no input {idx}")
+        return ops[idx]
 
-    def get_input_tensor(self, arg_name: str, index: int = 0) -> Tensor:
+    def set_input_ops(self, name: str, ops: list[Op]) -> Op:
+        """Let one argument read other ops; returns this op.
+
+        Raises
+        ------
+        DpuError
+            One of `ops` is not in the graph, or the op type has no such argument.
+        """
+        known = op_defs.argument_names(self._type)
+        if known is not None and name not in known:
+            raise DpuError(f"op {self._name!r} ({self._type}) has no argument {name!r}")
+        for op in ops:
+            self._graph._check_own(op)
+        for op in self._inputs.get(name, []):
+            op._fanout.remove(self)
+        self._inputs[name] = list(ops)
+        for op in ops:
+            op._fanout.append(self)
+        self._graph._order = None
+        return self
+
+    def replace_input_ops(self, op_old: Op, op_new: Op) -> None:
+        """Read `op_new` wherever `op_old` is read.
+
+        Raises
+        ------
+        DpuError
+            `op_new` is not in the graph, or its tensor has another shape.
+        """
+        self._graph._check_own(op_new)
+        old, new = (op.get_output_tensor().dims for op in (op_old, op_new))
+        if old != new:
+            raise DpuError(f"{op_new!r} gives {new}, {op_old!r} {old}: it cannot replace it")
+        self._graph.replace_input(self, op_old, op_new)
+
+    def get_input_tensors(self) -> list[Tensor]:
+        """All input tensors, in the order of the arguments' names."""
+        return [op.get_output_tensor() for ops in self.get_input_ops().values() for op in ops]
+
+    def get_input_tensors_by_name(self, name: str) -> list[Tensor]:
+        """The input tensors of one argument."""
+        return [op.get_output_tensor() for op in self.get_input_ops_by_name(name)]
+
+    def get_input_tensor(self, name: str, idx: int = 0) -> Tensor:
         """One input tensor."""
-        return self.get_input_op(arg_name, index).get_output_tensor()
+        return self.get_input_op(name, idx).get_output_tensor()
 
     def get_output_tensor(self) -> Tensor:
         """The output tensor."""
@@ -196,12 +262,23 @@ class Op(AttrHolder):
         tensor._producer = self
 
     def get_fanout_ops(self) -> list[Op]:
-        """The ops that read the output."""
-        return list(self._fanout)
+        """The ops that read the output, each once."""
+        return list(dict.fromkeys(self._fanout))
 
     def get_fanout_num(self) -> int:
-        """Number of ops that read the output."""
+        """How often the output is read."""
         return len(self._fanout)
+
+    def set_attrs(self: Self, attrs: dict[str, AttrValue]) -> Self:
+        """Replace all attributes; the op type's optional ones get their defaults.
+
+        Raises
+        ------
+        DpuError
+            A required one is missing.
+        """
+        self._attrs = op_defs.complete(self._type, attrs, f"op {self._name!r}")
+        return self
 
     def infer_shape(self) -> None:
         """Set the output tensor's shape from the inputs' and the attributes."""
@@ -210,7 +287,10 @@ class Op(AttrHolder):
         self.replace_output_tensor(infer_tensor(self))
 
     def __repr__(self) -> str:
-        return f"xir.Op{{name: {self._name}, type: {self._type}}}"
+        return f"<xir.Op named '{self._name}'>"
+
+    def __str__(self) -> str:
+        return f"{{name: '{self._name}', type: '{self._type}', attrs: {self.get_attrs()}}}"
 
 
 class Subgraph(AttrHolder):
@@ -223,14 +303,16 @@ class Subgraph(AttrHolder):
         self._parent = parent
         self._children: list[Subgraph] = []
         self._own: dict[str, Op] = {}
+        self._executables: dict[Any, Any] = {}  # what `dpu.device` has built for it
 
     def get_name(self) -> str:
         """Name of the subgraph."""
         return self._name
 
-    def set_name(self, name: str) -> None:
-        """Rename the subgraph."""
+    def set_name(self, name: str) -> Subgraph:
+        """Rename the subgraph; returns it."""
         self._name = name
+        return self
 
     @property
     def is_root(self) -> bool:
@@ -256,10 +338,8 @@ class Subgraph(AttrHolder):
         """The graph that the subgraph belongs to."""
         return self._graph
 
-    def get_parent(self) -> Subgraph:
-        """The subgraph above."""
-        if self._parent is None:
-            raise DpuError("the root subgraph has no parent")
+    def get_parent(self) -> Subgraph | Any:
+        """The subgraph above; None above the root."""
         return self._parent
 
     def get_children(self) -> set[Subgraph]:
@@ -270,9 +350,9 @@ class Subgraph(AttrHolder):
         """Number of subgraphs below."""
         return len(self._children)
 
-    def is_child(self, other: Subgraph) -> bool:
-        """Whether `other` is a child of this subgraph."""
-        return other in self._children
+    def is_child(self, op: Subgraph) -> bool:
+        """Whether the subgraph `op` (so the binding calls it) is a child of this one."""
+        return op in self._children
 
     def _op_names(self) -> set[str]:
         names = set(self._own)
@@ -326,12 +406,10 @@ class Subgraph(AttrHolder):
         """The tensors that leave the subgraph, in no order (as in XIR)."""
         return set(self.ordered_output_tensors())
 
-    def get_tensor_producer(self, tensor: Tensor) -> Op:
-        """The op that computes `tensor`; an error where it is not in this subgraph."""
+    def get_tensor_producer(self, tensor: Tensor) -> Op | Any:
+        """The op in this subgraph that computes `tensor`, or None."""
         producer = tensor.producer
-        if not self.has_op(producer):
-            raise DpuError(f"tensor {tensor.name!r} is not computed in subgraph {self._name!r}")
-        return producer
+        return producer if producer is not None and self.has_op(producer) else None
 
     def toposort_child_subgraph(self) -> list[Subgraph]:
         """The children, producers before consumers."""
@@ -364,28 +442,42 @@ class Subgraph(AttrHolder):
         self._children.append(child)
         return child
 
-    def merge_children(self, children: Iterable[Subgraph]) -> Subgraph:
-        """Replace some children by one that holds them; returns the new child."""
-        merged = list(children)
-        if not merged or any(child not in self._children for child in merged):
-            raise DpuError("merge_children wants children of this subgraph")
+    def merge_children(self, child_subgraph_list: Iterable[Subgraph]) -> Subgraph:
+        """Replace some children by one that holds their ops; returns the new child.
+
+        Raises
+        ------
+        DpuError
+            One of them is not a child of this subgraph, or has children.
+        """
+        merged = list(child_subgraph_list)
+        if not merged or any(child not in self._children or child._children for child in merged):
+            raise DpuError("merge_children wants children of this subgraph, without children")
         ops = [op for child in self._children if child in merged for op in child.toposort()]
         self._children = [child for child in self._children if child not in merged]
         return self.add_child(merged[0].get_name(), ops)
 
-    def find_child_subgraph_by_op(self, op: Op) -> Subgraph:
-        """The child that holds `op`."""
+    def find_child_subgraph_by_op(self, op: Op) -> Subgraph | Any:
+        """The deepest subgraph in this one that holds `op` (it may be this one), or None."""
         return self.find_child_subgraph_by_op_name(op.get_name())
 
-    def find_child_subgraph_by_op_name(self, name: str) -> Subgraph:
-        """The child that holds the op called `name`."""
+    def find_child_subgraph_by_op_name(self, name: str) -> Subgraph | Any:
+        """The deepest subgraph in this one with the op called `name`, or None."""
         for child in self._children:
             if child.has_op(name):
-                return child
-        raise DpuError(f"no child of subgraph {self._name!r} holds op {name!r}")
+                return child.find_child_subgraph_by_op_name(name)
+        return self if name in self._own else None
+
+    def save_as_dot(self, fname: str | os.PathLike[str]) -> None:
+        """Write the subgraph in Graphviz's language."""
+        Path(fname).write_text(_dot(self.toposort()), encoding="utf-8")
 
     def __repr__(self) -> str:
-        return f"xir.Subgraph{{name: {self._name}, ops: {self.get_op_num()}}}"
+        return f"<xir.Subgraph named '{self._name}'>"
+
+    def __str__(self) -> str:
+        what = f"op_num: {self.get_op_num()}, attrs: {self.get_attrs()}"
+        return f"{{name: '{self._name}', {what}}}"
 
 
 class Graph(AttrHolder):
@@ -399,8 +491,8 @@ class Graph(AttrHolder):
         self._root = Subgraph(self, "root", None)
         self._op_defs: list[Any] = []
 
-    @staticmethod
-    def deserialize(path: str | os.PathLike[str]) -> Graph:
+    @classmethod
+    def deserialize(cls, fname: str | os.PathLike[str]) -> Graph:
         """Read an .xmodel.
 
         Raises
@@ -408,15 +500,15 @@ class Graph(AttrHolder):
         XmodelError
             The file is no .xmodel, truncated, too large or contradicts itself.
         """
-        proto = xmodel.read_graph(path)
+        proto = xmodel.read_graph(fname)
         try:
-            return _from_proto(proto)
+            return _from_proto(proto, cls)
         except DpuError as error:
-            raise XmodelError(f"{path}: {error}") from None
+            raise XmodelError(f"{fname}: {error}") from None
 
-    def serialize(self, path: str | os.PathLike[str]) -> None:
+    def serialize(self, fname: str | os.PathLike[str]) -> None:
         """Write an .xmodel, atomically, with its ops in topological order."""
-        xmodel.write_graph(self.to_proto(), path)
+        xmodel.write_graph(self.to_proto(), fname)
 
     def get_name(self) -> str:
         """Name of the graph."""
@@ -425,21 +517,20 @@ class Graph(AttrHolder):
     def create_op(
         self,
         name: str,
-        type: str,
+        kind: str,
         attrs: dict[str, AttrValue] | None = None,
         input_ops: dict[str, list[Op]] | None = None,
         subgraph: Subgraph | None = None,
     ) -> Op:
-        """Add an op and infer its output tensor.
+        """Add an op with its op type's default attributes, and infer its output tensor.
 
         Raises
         ------
         DpuError
-            The name is taken, or the shape cannot be inferred.
+            The name is taken, a required attribute is missing, or the shape cannot be inferred.
         """
-        op = Op(self, name, type)
-        for key, value in (attrs or {}).items():
-            op.set_attr(key, value)
+        op = Op(self, name, kind)
+        op.set_attrs(attrs or {})
         op._inputs = {arg: list(ops) for arg, ops in (input_ops or {}).items()}
         op.infer_shape()
         return self._insert(op, subgraph)
@@ -455,9 +546,7 @@ class Graph(AttrHolder):
         clone, tensor = Op(self, op.get_name(), op.get_type()), op.get_output_tensor()
         clone._attrs = dict(op._attrs)
         clone._inputs = {arg: list(ops) for arg, ops in input_ops.items()}
-        copied = Tensor(tensor.name, tensor.dims, tensor._data_type)
-        copied._attrs = dict(tensor._attrs)
-        clone.replace_output_tensor(copied)
+        clone.replace_output_tensor(Tensor.clone(tensor))
         return self._insert(clone, None)
 
     def _insert(self, op: Op, subgraph: Subgraph | None) -> Op:
@@ -472,11 +561,11 @@ class Graph(AttrHolder):
         (subgraph or self._root)._own[name] = op
         return op
 
-    def create_const_op(self, name: str, array: Any) -> Op:
+    def create_const_op(self, name: str, data: Any, /) -> Op:
         """Add a `const` op that holds a numpy array."""
         import numpy as np
 
-        values = np.ascontiguousarray(array)
+        values = np.ascontiguousarray(data)
         kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}[values.dtype.kind]
         attrs = {
             "shape": list(values.shape),
@@ -506,11 +595,14 @@ class Graph(AttrHolder):
                 new._fanout.append(op)
         self._order = None
 
-    def get_op(self, name: str) -> Op:
-        """The op called `name`."""
-        if name not in self._ops:
-            raise DpuError(f"no op called {name!r}")
-        return self._ops[name]
+    def _check_own(self, op: Op) -> None:
+        """Refuse an op that is not in this graph."""
+        if self._ops.get(op.get_name()) is not op:
+            raise DpuError(f"op {op.get_name()!r} is not in the graph")
+
+    def get_op(self, name: str) -> Op | Any:
+        """The op called `name`, or None."""
+        return self._ops.get(name)
 
     def has_op(self, name: str) -> bool:
         """Whether there is an op called `name`; the emulation's own, as add_child."""
@@ -528,16 +620,14 @@ class Graph(AttrHolder):
         """All tensors, in no order (as in XIR)."""
         return {op.get_output_tensor() for op in self._ops.values()}
 
-    def get_tensor(self, name: str) -> Tensor:
-        """The tensor called `name`."""
-        for op in self._ops.values():
-            if op.get_output_tensor().name == name:
-                return op.get_output_tensor()
-        raise DpuError(f"no tensor called {name!r}")
+    def get_tensor(self, name: str) -> Tensor | Any:
+        """The tensor called `name`, or None."""
+        tensors = (op.get_output_tensor() for op in self._ops.values())
+        return next((tensor for tensor in tensors if tensor.name == name), None)
 
-    def get_tensor_producer(self, tensor: Tensor) -> Op:
-        """The op that computes `tensor`."""
-        return tensor.producer
+    def get_tensor_producer(self, tensor: Tensor) -> Op | Any:
+        """The op that computes `tensor`, or None."""
+        return self._root.get_tensor_producer(tensor)
 
     def get_head_ops(self) -> set[Op]:
         """The ops without inputs."""
@@ -581,17 +671,23 @@ class Graph(AttrHolder):
         return self._root
 
     def get_leaf_subgraph(self, op: Op) -> Subgraph:
-        """The deepest subgraph that holds `op`."""
-        subgraph = self._root
-        while op.get_name() not in subgraph._own:
-            subgraph = subgraph.find_child_subgraph_by_op(op)
-        return subgraph
+        """The deepest subgraph that holds `op`.
 
-    def save_as_dot(self, path: str | os.PathLike[str]) -> None:
+        Raises
+        ------
+        DpuError
+            None does.
+        """
+        found = self._root.find_child_subgraph_by_op(op)
+        if found is None:
+            raise DpuError(f"no subgraph holds op {op.get_name()!r}")
+        return found
+
+    def save_as_dot(self, fname: str | os.PathLike[str]) -> None:
         """Write the graph in Graphviz's language."""
-        Path(path).write_text(_dot(self), encoding="utf-8")
+        Path(fname).write_text(_dot(self.toposort()), encoding="utf-8")
 
-    def save_as_image(self, path: str | os.PathLike[str], format: str = "png") -> None:
+    def save_as_image(self, fname: str | os.PathLike[str], format: str) -> None:
         """Draw the graph with Graphviz's `dot` program.
 
         Raises
@@ -599,9 +695,9 @@ class Graph(AttrHolder):
         UnsupportedError
             Graphviz is not installed, or refuses the format.
         """
-        command = ["dot", f"-T{format}", "-o", os.fspath(path)]
+        command, text = ["dot", f"-T{format}", "-o", os.fspath(fname)], _dot(self.toposort())
         try:
-            subprocess.run(command, input=_dot(self).encode(), check=True, capture_output=True)
+            subprocess.run(command, input=text.encode(), check=True, capture_output=True)
         except FileNotFoundError:
             raise UnsupportedError("save_as_image needs Graphviz: apt install graphviz") from None
         except subprocess.CalledProcessError as error:
@@ -618,7 +714,26 @@ class Graph(AttrHolder):
         return proto
 
     def __repr__(self) -> str:
-        return f"xir.Graph{{name: {self._name}, ops: {len(self._ops)}}}"
+        return f"<xir.Graph named '{self._name}'>"
+
+    def __str__(self) -> str:
+        what = f"op_num: {len(self._ops)}, attrs: {self.get_attrs()}"
+        return f"{{name: '{self._name}', {what}}}"
+
+
+class _Template:
+    """A class that the binding only names: nothing in Python makes an instance."""
+
+    def __init__(self, *_: object) -> None:
+        raise TypeError(f"xir.{type(self).__name__}: only XIR's C++ code makes one")
+
+
+class OpTemplate(_Template):
+    """An op of a pattern that XIR's C++ code looks for."""
+
+
+class GraphTemplate(_Template):
+    """A pattern that XIR's C++ code looks for."""
 
 
 def _toposort(ops: dict[str, Op]) -> list[Op]:
@@ -651,8 +766,8 @@ def _first_ready(readers: list[set[int]]) -> list[int]:
     return order
 
 
-def _from_proto(proto: Any) -> Graph:
-    graph = Graph(proto.graph_name)
+def _from_proto(proto: Any, kind: type[Graph] = Graph) -> Graph:
+    graph = kind(proto.graph_name)
     graph._load_attrs(proto.graph_attr)
     graph._op_defs = list(proto.op_defs)
     for node in proto.op_node:
@@ -714,7 +829,7 @@ def _load_subgraph(graph: Graph, proto: Any, parent: Subgraph | None, seen: set[
 def _store_op(op: Op, node: Any) -> None:
     node.op_name, node.op_type = op.get_name(), op.get_type()
     op._store_attrs(node.op_attr)
-    for name, sources in op.get_input_ops().items():
+    for name, sources in op._inputs.items():  # in the order of the file or of the op's definition
         node.args.add(arg_name=name, arg_ops=[source.get_name() for source in sources])
     tensor = op.get_output_tensor()
     out = node.output_tensor
@@ -733,12 +848,12 @@ def _store_subgraph(subgraph: Subgraph, proto: Any) -> None:
         _store_subgraph(child, proto.subg_child.add())
 
 
-def _dot(graph: Graph) -> str:
+def _dot(ops: Iterable[Op]) -> str:
     def quote(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     lines = ["digraph {", "  node [shape=box];"]
-    for op in graph.toposort():
+    for op in ops:
         label = f"{op.get_name()}\n{op.get_type()} {op.get_output_tensor().dims}"
         lines.append(f"  {quote(op.get_name())} [label={quote(label)}];".replace("\n", "\\n"))
         for ops in op.get_input_ops().values():

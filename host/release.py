@@ -29,7 +29,7 @@ _DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py"
               "bounded_file.py", "cpu_ops.py", "detection_ops.py", "errors.py",
               "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py", "pictures.py",
               "resize_ops.py", "toml_file.py", "windows.py")  # fmt: skip
-_SKIPPED = {"__pycache__", "rebuild"}
+_SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
 # markers are pip's for this Python, hence those of Python 3.10 are asked for by name.

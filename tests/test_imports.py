@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FORBIDDEN = {
-    "dpu": {"app", "board", "host"},
+    "dpu": {"app", "board", "host", "pynq"},  # pynq has a stand-in in board/
     "board": {"app", "host"},
     "app": {"host"},
     "host": {"app", "board"},
@@ -47,6 +47,7 @@ OPTIONAL = {
     "uvicorn": {"app/web"},
     "pynq": {"board/overlay.py", "board/power_sources.py"},
     "pynvml": {"board/power_sources.py"},
+    "pandas": {"board/stand_ins/pynq.py"},
 }
 
 
@@ -67,3 +68,17 @@ def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path
     )
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & ({*OPTIONAL, "onnx", "onnxruntime", "openvino", "torch"} - {"psutil"})
+
+
+def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: Path) -> None:
+    """`dpu/shim.py` knows board/stand_ins as a folder; only a script's `import pynq` goes there."""
+    code = (
+        "import sys, dpu.shim; dpu.shim.install()\n"
+        "import pynq_dpu, runner, vart, vitis_ai_library, xir\n"
+        "print(*(m for m in sys.modules if m.split('.')[0] in ('app', 'board', 'host')))\n"
+        "import pynq; print(*(m for m in sys.modules if m in ('board.power', 'app', 'host')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\nboard.power\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dpu.device import EXECUTION_VARIABLE
 from dpu.runtimes import RUNTIME_VARIABLE
 from tests.dpu.load import RUNNERS
 
@@ -22,7 +23,11 @@ JOBS = int(os.environ.get("TUTELAGE_JOBS", "3000"))
 GROWTH_MIB = 24
 """What memory may grow by over the second half: the allocator's fragments, no job's traces."""
 
+MODELS = min(400, JOBS // 30)
+"""So many times a model is read, run once and forgotten."""
+
 RUNTIMES = ["openvino", "onnxruntime"]
+EXECUTIONS = ["synchronous", "asynchronous"]
 SETUP = """
 import os, signal, sys, threading, time
 import numpy as np
@@ -43,12 +48,14 @@ runner = make()
 
 
 def _run(
-    script: str, demo_model: Path, root: Path, runtime: str, setup: str = SETUP, seconds: int = 60
-) -> subprocess.CompletedProcess[str]:
+    script: str, demo_model: Path, root: Path, runtime: str, setup: str = SETUP, seconds: int = 60,
+    execution: str = "asynchronous",
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run a script behind `SETUP`; its children share its group, and end with it."""
     text = setup + textwrap.dedent(script)
     with subprocess.Popen([sys.executable, "-c", text, str(demo_model)], cwd=root, text=True,
-                          env={**os.environ, RUNTIME_VARIABLE: runtime}, start_new_session=True,
+                          env={**os.environ, RUNTIME_VARIABLE: runtime,
+                               EXECUTION_VARIABLE: execution}, start_new_session=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
         try:
             out, err = process.communicate(timeout=seconds)
@@ -65,10 +72,14 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_every_output_is_right_and_nothing_grows(repo_root: Path, runtime: str) -> None:
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_every_output_is_right_and_nothing_grows(
+    repo_root: Path, runtime: str, execution: str
+) -> None:
+    env = {**os.environ, RUNTIME_VARIABLE: runtime, EXECUTION_VARIABLE: execution}
     done = subprocess.run([sys.executable, "-m", "tests.dpu.load", str(JOBS)], cwd=repo_root,
-                          env={**os.environ, RUNTIME_VARIABLE: runtime}, capture_output=True,
-                          text=True, timeout=60 + JOBS / 100)  # fmt: skip
+                          env=env, capture_output=True, text=True,
+                          timeout=60 + JOBS / 100)  # fmt: skip
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     found = json.loads(done.stdout)
@@ -78,6 +89,40 @@ def test_every_output_is_right_and_nothing_grows(repo_root: Path, runtime: str) 
     half, end = found["half_way"], found["end"]
     assert end["memory_mib"] - half["memory_mib"] < GROWTH_MIB
     assert (end["threads"], end["files"]) == (half["threads"], half["files"])
+
+
+FORGET = """
+import gc, json
+from pathlib import Path
+def resident():
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+def once():
+    graph = xir.Graph.deserialize(sys.argv[1])
+    (part,) = [c for c in graph.get_root_subgraph().toposort_child_subgraph()
+               if c.get_attr("device") == "DPU"]
+    return answer(vart.Runner.create_runner(part, "run"))
+wanted, memory = once(), []
+for number in range(1, {models} + 1):
+    assert once() == wanted
+    if number in ({models} // 4, {models}): memory.append(resident())
+print(json.dumps([memory, len(os.listdir("/proc/self/fd")), threading.active_count()]))
+"""
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_forgotten_model_leaves_nothing_and_nothing_grows(
+    demo_model: Path, repo_root: Path, runtime: str, execution: str
+) -> None:
+    """A table of what was built kept 3.6 MiB of each: its values led to its weak keys."""
+    script = FORGET.format(models=MODELS)
+    done = _run(script, demo_model, repo_root, runtime, seconds=300, execution=execution)
+    assert done.returncode == 0, done.stderr
+    print(runtime, execution, done.stdout)
+    memory, files, threads = json.loads(done.stdout)
+    assert memory[1] - memory[0] < GROWTH_MIB
+    assert files < 20 and threads == 3
 
 
 ENDS = {
@@ -110,6 +155,43 @@ def test_the_interpreter_ends_with_jobs_in_flight(
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
+BUSY = """
+def go():
+    while True: start(make(), 20)
+for _ in range(3): threading.Thread(target=go, daemon=True).start()
+time.sleep(0.2)
+"""
+SYNCHRONOUS_ENDS = {
+    "it falls off the end": ("", 0),
+    "sys.exit": ("sys.exit(3)", 3),
+    "a job in an exit handler from before": ("", 0),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+    "a job that takes an hour": (
+        "vart.set_pace(lambda subgraph: 3600.0); paced = make()\n"
+        "threading.Thread(target=start, args=(paced,), daemon=True).start(); time.sleep(0.2)",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("end", SYNCHRONOUS_ENDS)
+def test_the_interpreter_ends_while_daemons_compute(
+    end: str, demo_model: Path, repo_root: Path, runtime: str
+) -> None:
+    script, status = SYNCHRONOUS_ENDS[end]
+    setup = SETUP
+    if "handler" in end:  # it runs behind the emulation's own, where nothing is computed any more
+        setup = "import atexit\natexit.register(lambda: last())\n" + SETUP
+        script = """
+def last():
+    try: start(runner)
+    except RuntimeError as error: print(error)
+"""
+    done = _run(BUSY + script, demo_model, repo_root, runtime, setup, execution="synchronous")
+    said = "the interpreter ends: the job will not be done any more\n" if "handler" in end else ""
+    assert (done.returncode, done.stdout, done.stderr) == (status, said, "")
+
+
 def test_an_error_ends_it_with_nothing_but_its_traceback(demo_model: Path, repo_root: Path) -> None:
     done = _run("start(runner, 3000); raise KeyError('mine')", demo_model, repo_root, "openvino")
     assert done.returncode == 1 and done.stderr.startswith("Traceback")
@@ -127,7 +209,7 @@ def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) ->
             except RuntimeError as error: print(error)
     """
     done = _run(script, demo_model, repo_root, "onnxruntime", setup)
-    assert done.stdout == "the interpreter ends: job 4999 will not be done any more\n", done.stderr
+    assert done.stdout == "the interpreter ends: the job will not be done any more\n", done.stderr
 
 
 def test_ctrl_c_in_a_wait_leaves_the_job(demo_model: Path, repo_root: Path) -> None:
@@ -143,6 +225,19 @@ def test_ctrl_c_in_a_wait_leaves_the_job(demo_model: Path, repo_root: Path) -> N
     """
     done = _run(script, demo_model, repo_root, "openvino")
     assert (done.stdout, done.stderr) == ("interrupted 0\n", "")
+
+
+def test_ctrl_c_in_a_paced_job_leaves_the_runner(demo_model: Path, repo_root: Path) -> None:
+    script = """
+        wanted = answer(runner)
+        vart.set_pace(lambda subgraph: 0.6)
+        paced = make()
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try: start(paced)
+        except KeyboardInterrupt: print("interrupted", answer(paced) == wanted)
+    """
+    done = _run(script, demo_model, repo_root, "openvino", execution="synchronous")
+    assert (done.stdout, done.stderr) == ("interrupted True\n", "")
 
 
 def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime: str) -> None:
@@ -171,9 +266,31 @@ def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime:
     assert (done.returncode, done.stdout, done.stderr) == (0, told * 8, "")
 
 
-def test_a_child_by_fork_ends_as_processes_do(
-    demo_model: Path, repo_root: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+def test_a_child_by_fork_computes_beside_its_parents_threads(
+    demo_model: Path, repo_root: Path, runtime: str
 ) -> None:
+    """Synchronous jobs: the parent's other threads hold the cores when it forks."""
+    script = """
+        wanted = answer(runner)
+        def go():
+            while True: start(make())
+        for _ in range(3): threading.Thread(target=go, daemon=True).start()
+        for _ in range(8):
+            child = os.fork()
+            if not child: os._exit(7 if answer(runner) == answer(make()) == wanted else 1)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        assert answer(runner) == wanted
+    """
+    setup = "import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n" + SETUP
+    done = _run(script, demo_model, repo_root, runtime, setup, execution="synchronous")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n" * 8, "")
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_child_by_fork_ends_as_processes_do(
+    demo_model: Path, repo_root: Path, runtime: str, execution: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """By `sys.exit`, with all that native libraries do then; what a daemon does."""
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     monkeypatch.delenv("CI", raising=False)
@@ -183,7 +300,7 @@ def test_a_child_by_fork_ends_as_processes_do(
         if not child: sys.exit(7 if answer(runner) == wanted else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     """
-    done = _run(script, demo_model, repo_root, runtime)
+    done = _run(script, demo_model, repo_root, runtime, execution=execution)
     assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
 
 

@@ -369,7 +369,7 @@ def test_plain_convolutions() -> None:
 def test_a_transposed_convolution_spreads_its_input() -> None:
     """Stride 2, kernel 2: each pixel becomes a 2 x 2 block, the file's kernel turned by 180."""
     x, weights = _float(1, 3, 3, 2), _float(4, 2, 2, 2)
-    attrs = {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0]}
+    attrs = {"kernel": [2, 2], "stride": [2, 2], "pad": [0, 0, 0, 0], "pad_mode": "FLOOR"}
     y = _run(_plain_graph("transposed-conv2d", attrs, [[1, 3, 3, 2]], {"weights": weights}), x)
     blocks = np.einsum("hwc,oijc->hiwjo", x[0], weights[:, ::-1, ::-1]).reshape(6, 6, 4)
     np.testing.assert_allclose(y[0], blocks, rtol=1e-4, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,12 @@ def fast(graphs: tuple[xir.Graph, xir.Graph]) -> xir.Subgraph:
     return _part(graphs[1])
 
 
+@pytest.fixture
+def asynchronous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets one thread have jobs on several cores."""
+    monkeypatch.setenv(device.EXECUTION_VARIABLE, "asynchronous")
+
+
 @pytest.fixture(autouse=True)
 def _no_pace_afterwards() -> Iterator[None]:
     yield
@@ -86,6 +93,64 @@ class _Jobs:
         return found
 
 
+def test_execute_async_takes_the_pace_of_its_job(
+    graphs: tuple[xir.Graph, xir.Graph], slow: xir.Subgraph
+) -> None:
+    vart.set_pace(lambda part: 0.04)
+    jobs = _Jobs(slow, 3)
+    began = time.monotonic()
+    jobs.start()
+    assert time.monotonic() - began >= 3 * 0.04
+    assert jobs.ends()[-1] >= began + 3 * 0.04
+    np.testing.assert_array_equal(jobs.results[:, 0], _wanted(graphs[0], slow, jobs.images[:, 0]))
+    assert vart.pace_report()["jobs"] == 3
+
+
+def test_threads_share_two_cores(fast: xir.Subgraph) -> None:
+    vart.set_pace(lambda part: 0.02)
+    runners = [_Jobs(fast, 4) for _ in range(4)]
+    threads = [threading.Thread(target=jobs.start) for jobs in runners]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began >= 16 / 2 * 0.02
+    assert vart.pace_report()["jobs"] == 16
+
+
+def test_a_job_leaves_the_other_core_to_another_thread(
+    slow: xir.Subgraph, fast: xir.Subgraph
+) -> None:
+    """Once a paced job has begun on one core, jobs on the other one go on and end before it."""
+    vart.set_pace(lambda part: 3.0 if part is slow else 0.001)
+    first, beside = _Jobs(slow), _Jobs(fast, 5)
+    thread = threading.Thread(target=first.start)
+    thread.start()
+    beside.start()
+    assert thread.is_alive()
+    thread.join()
+
+
+def test_a_whole_graph_takes_the_pace_of_its_dpu_parts(
+    graphs: tuple[xir.Graph, xir.Graph],
+) -> None:
+    vart.set_pace(lambda part: 0.03)
+    runner = vart.graph_runner(graphs[0])
+    inputs, outputs = runner.get_inputs(), runner.get_outputs()
+    began = time.monotonic()
+    assert runner.wait(runner.execute_async(inputs, outputs)) == 0
+    assert time.monotonic() - began >= 0.03
+    assert vart.pace_report()["jobs"] == 1
+
+
+def _wanted(graph: xir.Graph, part: xir.Subgraph, images: np.ndarray) -> np.ndarray:
+    (tensor,) = part.get_output_tensors()
+    found = load_engine(graph, "reference").run(images)
+    return found * np.float32(2.0 ** tensor.get_attr("fix_point"))
+
+
+@pytest.mark.usefixtures("asynchronous")
 def test_a_job_takes_its_pace_and_gives_the_same(
     graphs: tuple[xir.Graph, xir.Graph], slow: xir.Subgraph
 ) -> None:
@@ -95,13 +160,11 @@ def test_a_job_takes_its_pace_and_gives_the_same(
     jobs.start()
     for number, end in enumerate(jobs.ends(), 1):
         assert end - began >= 0.04 * number  # one runner has one core
-    images = jobs.images[:, 0]
-    (tensor,) = slow.get_output_tensors()
-    wanted = load_engine(graphs[0], "reference").run(images) * 2.0 ** tensor.get_attr("fix_point")
-    np.testing.assert_array_equal(jobs.results[:, 0], wanted)
+    np.testing.assert_array_equal(jobs.results[:, 0], _wanted(graphs[0], slow, jobs.images[:, 0]))
     assert vart.pace_report()["jobs"] == 3
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_several_runners_have_two_cores(fast: xir.Subgraph) -> None:
     vart.set_pace(lambda part: 0.02)
     runners = [_Jobs(fast, 4) for _ in range(4)]
@@ -112,6 +175,7 @@ def test_several_runners_have_two_cores(fast: xir.Subgraph) -> None:
     assert vart.pace_report()["jobs"] == 16
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_each_core_has_a_clock_of_its_own(slow: xir.Subgraph, fast: xir.Subgraph) -> None:
     vart.set_pace(lambda part: 0.6 if part is slow else 0.01)
     first, beside, behind = _Jobs(slow), _Jobs(fast), _Jobs(fast)
@@ -122,6 +186,7 @@ def test_each_core_has_a_clock_of_its_own(slow: xir.Subgraph, fast: xir.Subgraph
     assert behind.ends()[0] - began >= 0.61
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_cpu_parts_take_no_core_of_the_dpu(
     graphs: tuple[xir.Graph, xir.Graph], slow: xir.Subgraph, fast: xir.Subgraph
 ) -> None:
@@ -142,6 +207,7 @@ def test_cpu_parts_take_no_core_of_the_dpu(
     assert vart.pace_report()["jobs"] == 2  # the CPU's are not paced
 
 
+@pytest.mark.usefixtures("asynchronous")
 def test_a_board_with_another_number_of_cores(slow: xir.Subgraph, fast: xir.Subgraph) -> None:
     class OneCore:
         cores = 1
@@ -215,13 +281,17 @@ def test_a_new_pace_counts_from_nothing(fast: xir.Subgraph) -> None:
     assert vart.pace_report()["jobs"] == 0
 
 
-def test_errors_still_reach_who_waits() -> None:
+def test_errors_still_reach_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(inputs: object, attrs: object) -> np.ndarray:
         raise ValueError("broken on purpose")
 
     vart.set_plugins({"conv2d-fix": broken})
     vart.set_pace(lambda part: 0.01)
-    jobs = _Jobs(_part(_network("broken")))
+    part = _part(_network("broken"))
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        _Jobs(part).start()
+    monkeypatch.setenv(device.EXECUTION_VARIABLE, "asynchronous")
+    jobs = _Jobs(part)
     jobs.start()
     with pytest.raises(RuntimeError, match="broken on purpose"):
         jobs.ends()

@@ -43,8 +43,9 @@ def test_graph(graph: xir.Graph) -> None:
     assert {op.get_type() for op in graph.get_head_ops()} == {"data-fix", "const-fix"}
     assert [op.get_type() for op in graph.get_tail_ops()] == ["fix2float"]
     assert stem.get_output_tensor() in graph.get_tensors()
-    with pytest.raises(RuntimeError, match="no op called"):
-        graph.get_op("none")
+    assert graph.get_op("none") is graph.get_tensor("none") is None
+    other = xir.Tensor("alone", [1], "XINT8")
+    assert other.producer is graph.get_tensor_producer(other) is None
 
 
 def test_ops(graph: xir.Graph) -> None:
@@ -52,13 +53,42 @@ def test_ops(graph: xir.Graph) -> None:
     assert (op.get_name(), op.get_type(), op.get_graph()) == (CAT, "concat-fix", graph)
     assert op.get_input_num() == op.get_input_num("input") == 2
     assert [o.get_name() for o in op.get_input_ops()["input"]] == [STEM, LAYER]
-    assert op.get_input_ops_by_name("input")[1] is op.get_input_op("input", 1)
-    assert op.get_input_tensor("input", 1).name == LAYER_TENSOR
+    assert op.get_input_ops_by_name("input")[1] is op.get_input_op(name="input", idx=1)
+    assert op.get_input_tensor(name="input", idx=1).name == LAYER_TENSOR
+    assert [t.name for t in op.get_input_tensors_by_name("input")] == [STEM_TENSOR, LAYER_TENSOR]
+    assert op.get_input_ops_by_name("none") == op.get_input_tensors_by_name("none") == []
+    with pytest.raises(RuntimeError, match="no argument 'none'"):
+        op.get_input_op("none")
     assert [t.name for t in op.get_input_tensors()] == [STEM_TENSOR, LAYER_TENSOR]
     assert {o.get_name() for o in op.get_fanout_ops()} == {NEXT, f"{CAT}_1"}
     assert op.get_fanout_num() == 2
     op.infer_shape()
     assert op.get_output_tensor().dims == [1, 14, 14, 24]
+
+
+def test_inputs_are_in_the_order_of_their_names(graph: xir.Graph) -> None:
+    stem = graph.get_op(STEM)
+    assert list(stem.get_input_ops()) == ["bias", "input", "weights"]
+    sources = [op for ops in stem.get_input_ops().values() for op in ops]
+    assert stem.get_input_tensors() == [op.get_output_tensor() for op in sources]
+
+
+def test_what_an_op_reads_can_be_changed() -> None:
+    graph = _small_graph()
+    x, conv, relu, soft = (graph.get_op(name) for name in ("x", "conv", "relu", "soft"))
+    assert relu.set_input_ops("input", [x]) is relu
+    assert (x.get_fanout_num(), conv.get_fanout_num()) == (2, 0)
+    assert {op.get_name() for op in graph.get_tail_ops()} == {"conv", "soft"}
+    relu.set_input_ops("input", [conv])
+    gate = graph.create_op("gate", "sigmoid", {}, {"input": [relu]})
+    soft.replace_input_ops(op_old=relu, op_new=gate)
+    assert [op.get_name() for op in graph.toposort()][-3:] == ["relu", "gate", "soft"]
+    with pytest.raises(RuntimeError, match=r"gate.*: it cannot replace it"):
+        soft.replace_input_ops(gate, graph.get_op("w"))
+    with pytest.raises(RuntimeError, match="has no argument 'weights'"):
+        relu.set_input_ops("weights", [x])
+    with pytest.raises(RuntimeError, match="'conv' is not in the graph"):
+        relu.set_input_ops("input", [_small_graph().get_op("conv")])
 
 
 def test_tensors(graph: xir.Graph) -> None:
@@ -84,8 +114,10 @@ def test_subgraphs(graph: xir.Graph) -> None:
     assert {t.name for t in dpu.get_input_tensors()} == {f"{GRAPH}__input_fix"}
     assert {t.name for t in dpu.get_output_tensors()} == {f"{GRAPH}__logits"}
     assert dpu.get_tensor_producer(stem.get_output_tensor()) is stem
-    assert root.find_child_subgraph_by_op(stem) is dpu
-    assert root.find_child_subgraph_by_op_name(STEM) is dpu
+    assert root.find_child_subgraph_by_op(op=stem) is dpu
+    assert root.find_child_subgraph_by_op_name(name=STEM) is dpu
+    assert root.get_parent() is root.find_child_subgraph_by_op_name("none") is None
+    assert user.get_tensor_producer(stem.get_output_tensor()) is None
     order = [op.get_name() for op in dpu.toposort()]
     assert order.index(STEM) < order.index(f"{GRAPH}__pool") < order.index(f"{GRAPH}__classifier")
 
@@ -97,9 +129,23 @@ def test_making_and_merging_children() -> None:
     assert root.get_children_num() == graph.get_op_num()
     before = root.toposort_child_subgraph()
     merged = root.merge_children(set(before[1:]))
-    merged.set_name("the rest")
+    assert merged.set_name("the rest") is merged
     assert [p.get_name() for p in root.toposort_child_subgraph()][-1] == "the rest"
     assert merged.get_op_num() == graph.get_op_num() - 1
+
+
+def test_the_deepest_subgraph_is_found() -> None:
+    graph = _small_graph()
+    root = graph.get_root_subgraph()
+    root.create_child_subgraph()
+    *_, upper = root.toposort_child_subgraph()
+    upper.create_child_subgraph()
+    (lower,) = upper.get_children()
+    op = graph.get_op("soft")
+    assert root.find_child_subgraph_by_op(op) is upper.find_child_subgraph_by_op(op) is lower
+    assert graph.get_leaf_subgraph(op) is lower is lower.find_child_subgraph_by_op(op)
+    with pytest.raises(RuntimeError, match="without children"):
+        root.merge_children(root.get_children())
 
 
 def _small_graph() -> xir.Graph:
@@ -144,6 +190,64 @@ def test_drawing(graph: xir.Graph, tmp_path: Path) -> None:
     graph.save_as_dot(str(tmp_path / "g.dot"))
     text = (tmp_path / "g.dot").read_text()
     assert text.startswith("digraph {") and f'"{STEM}" -> "{CAT}";' in text
+    graph.get_leaf_subgraph(graph.get_op(STEM)).save_as_dot(str(tmp_path / "part.dot"))
+    part = (tmp_path / "part.dot").read_text()
+    assert f'"{STEM}" -> "{CAT}";' in part and "fix2float" not in part and "fix2float" in text
+
+
+def test_texts(graph: xir.Graph) -> None:
+    """As AMD's binding (xir_py_module.cpp) puts them together."""
+    stem = graph.get_op(STEM)
+    tensor, part = stem.get_output_tensor(), graph.get_leaf_subgraph(stem)
+    assert (repr(xir.DataType("XINT8")), str(xir.DataType("FLOAT32"))) == (
+        "<xir.DataType 'xint8'>", "'float32'",
+    )  # fmt: skip
+    assert repr(tensor) == f"<xir.Tensor named '{STEM_TENSOR}'>"
+    shape = "shape: [1, 14, 14, 16], type: 'xint8'"
+    assert str(tensor) == f"{{name: '{STEM_TENSOR}', {shape}, attrs: {tensor.get_attrs()}}}"
+    assert repr(stem) == f"<xir.Op named '{STEM}'>"
+    assert str(stem) == f"{{name: '{STEM}', type: 'conv2d-fix', attrs: {stem.get_attrs()}}}"
+    for made, kind in ((part, "Subgraph"), (graph, "Graph")):
+        name, count = made.get_name(), made.get_op_num()
+        assert repr(made) == f"<xir.{kind} named '{name}'>"
+        assert str(made) == f"{{name: '{name}', op_num: {count}, attrs: {made.get_attrs()}}}"
+
+
+def test_a_tensor_is_renamed_and_cloned() -> None:
+    graph = _small_graph()
+    tensor = graph.get_op("relu").get_output_tensor()
+    copy = xir.Tensor.clone(tensor.set_attr("note", 3))
+    assert copy.producer is None and copy is not tensor
+    assert (copy.name, copy.dims, copy.dtype) == (tensor.name, tensor.dims, tensor.dtype)
+    assert copy.get_attrs() == {"note": 3}
+    tensor.name = "clipped"
+    assert graph.get_tensor("clipped") is tensor and copy.name == "relu"
+    with pytest.raises(RuntimeError, match="called 'conv' already"):
+        tensor.name = "conv"
+
+
+def test_ops_get_their_types_defaults() -> None:
+    graph = _small_graph()
+    conv = graph.get_op("conv")
+    assert conv.get_attr("dilation") == [1, 1] and conv.get_attr("pad") == [1, 1, 1, 1]
+    attrs = {"kernel": [2, 2], "stride": [2, 2], "pad_mode": "FLOOR"}
+    pool = graph.create_op(name="pool", kind="avgpool2d", attrs=attrs, input_ops={"input": [conv]})
+    assert pool.get_attrs() == {
+        **attrs, "pad": [0, 0, 0, 0], "global": False,
+        "count_include_pad": True, "count_include_invalid": True,
+    }  # fmt: skip
+    pool.get_attr("pad")[0] = 9
+    assert pool.set_attrs(attrs).get_attr("pad") == [0, 0, 0, 0]
+    with pytest.raises(RuntimeError, match=r"'pool2' \(avgpool2d\) needs the attribute 'pad_mode'"):
+        graph.create_op("pool2", "avgpool2d", {"kernel": [2, 2], "stride": [1, 1]},
+                        {"input": [conv]})  # fmt: skip
+
+
+def test_templates_are_names_only() -> None:
+    for kind in (xir.OpTemplate, xir.GraphTemplate):
+        with pytest.raises(TypeError):
+            kind()
+    assert not hasattr(xir, "Attrs")
 
 
 def test_an_attribute_that_is_not_there(graph: xir.Graph) -> None:

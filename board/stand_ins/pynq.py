@@ -1,0 +1,163 @@
+"""Stands in for `pynq`: its power rails and recorder, over the sensors of `board.power`.
+
+    rails = pynq.get_rails()
+    recorder = pynq.DataRecorder(rails["12V"].power)
+    with recorder.record(0.5):
+        ...
+    recorder.frame
+
+Names and behaviour follow PYNQ's pmbus.py. Off a board the rails are what the machine measures
+(RAPL's or NVML's names), or none; their voltage and current are None, as PYNQ has it for a sensor
+that is not there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import warnings
+from functools import cache
+from typing import Any
+
+from board.power import Power, open_power
+
+__all__ = ["DataRecorder", "Rail", "Sensor", "get_rails"]
+
+
+class Sensor:
+    """One quantity of a rail.
+
+    Attributes
+    ----------
+    name : such as "12V_power"
+    """
+
+    def __init__(self, power: Power, rail: str) -> None:
+        self._power, self._rail = power, rail
+        self.name = f"{rail}_power"
+
+    @property
+    def value(self) -> float:
+        """The last reading, W; NaN where it failed."""
+        return (self._power.latest() or {}).get(self._rail, float("nan"))
+
+    def __repr__(self) -> str:
+        return f"Sensor {{name={self.name}, value={self.value}W}}"
+
+
+class Rail:
+    """One power rail.
+
+    Attributes
+    ----------
+    name : such as "12V"
+    voltage, current : None: only powers are measured
+    power : sensor
+    """
+
+    def __init__(self, power: Power, name: str) -> None:
+        self.name = name
+        self.voltage = self.current = None
+        self.power = Sensor(power, name)
+
+    def __repr__(self) -> str:
+        return f"Rail {{name={self.name}, power={self.power!r}}}"
+
+
+def get_rails(config_file: str | None = None) -> dict[str, Rail]:
+    """Return the rails whose power is measured here, by name; {} with a warning where none is.
+
+    Parameters
+    ----------
+    config_file : for libsensors, which is not asked
+    """
+    power = _sampler()
+    if not power.rails:
+        warnings.warn(power.reason, stacklevel=2)
+    return {name: Rail(power, name) for name in power.rails}
+
+
+@cache
+def _sampler() -> Power:
+    power = open_power()
+    power.start()
+    atexit.register(power.close)
+    return power
+
+
+class DataRecorder:
+    """Records sensors in a thread, from `record` to the end of a `with` block or to `stop`."""
+
+    def __init__(self, *sensors: Sensor) -> None:
+        self._sensors = sensors
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was recorded."""
+        self._rows: list[tuple[float, int, list[float]]] = []  # time, mark, readings
+        self._mark = -1
+
+    def record(self, interval: float) -> DataRecorder:
+        """Start to take a row every `interval` seconds, the first one at once.
+
+        Raises
+        ------
+        RuntimeError
+            It is recording.
+        """
+        if self._thread is not None:
+            raise RuntimeError("DataRecorder is already recording")
+        self._mark += 1
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._work, args=(interval,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __enter__(self) -> DataRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop recording."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+    def mark(self) -> None:
+        """Count the rows that follow as another part."""
+        self._mark += 1
+
+    def _work(self, interval: float) -> None:
+        while True:
+            self._rows.append((time.time(), self._mark, [each.value for each in self._sensors]))
+            if self._ended.wait(interval):
+                return
+
+    @property
+    def frame(self) -> Any:
+        """The record as a pandas.DataFrame: index time, columns Mark and one per sensor.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        """
+        import pandas
+
+        columns = ["Mark", *(sensor.name for sensor in self._sensors)]
+        times = pandas.to_datetime([when for when, _, _ in self._rows], unit="s")
+        rows = [[mark, *readings] for _, mark, readings in self._rows]
+        return pandas.DataFrame(rows, columns=columns, index=times)
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"pynq has no {name}")
+    text = f"pynq.{name}: only get_rails and DataRecorder have a stand-in off the board"
+    raise AttributeError(text)

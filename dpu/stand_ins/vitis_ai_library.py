@@ -1,0 +1,27 @@
+"""Stands in for the Vitis AI Library's Python module: runners of whole graphs."""
+
+from __future__ import annotations
+
+from dpu import vart, xir
+from dpu.errors import not_emulated
+
+
+class GraphRunner:
+    """Makes runners that take the graph's inputs and give its outputs, CPU subgraphs included."""
+
+    @staticmethod
+    def create_graph_runner(graph: xir.Graph) -> vart.RunnerExt:
+        """A runner for a whole compiled graph, with buffers.
+
+        Raises
+        ------
+        TypeError
+            `graph` is not an `xir.Graph`.
+        RuntimeError
+            The graph is not compiled, or an op of it cannot be run.
+        """
+        return vart.graph_runner(graph)
+
+
+def __getattr__(name: str) -> object:
+    raise not_emulated("vitis_ai_library", name)

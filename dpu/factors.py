@@ -35,8 +35,10 @@ def scale_of(op: Op) -> Op | None:
 
     None also where an average divides by another number at the border: the DPU does not.
     """
+    if op.get_type() not in _FACTORS or op.get_fanout_num() != 1:
+        return None
     readers = op.get_fanout_ops()
-    if len(readers) != 1 or readers[0].get_type() != "mul" or op.get_type() not in _FACTORS:
+    if readers[0].get_type() != "mul":
         return None
     sources = readers[0].get_input_ops_by_name("input")
     others = [source for source in sources if source is not op]

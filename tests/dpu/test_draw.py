@@ -160,7 +160,7 @@ def test_huge_graphs_are_not_drawn(
 ) -> None:
     path = tmp_path / "huge.xmodel"
     path.write_bytes(_huge(kind))
-    began = time.monotonic()
+    began = time.process_time()
     assert main(["inspect", str(path)]) == 0
     captured = capsys.readouterr()
     assert "and 25,000 more layers" in captured.out and len(captured.out) < 1 << 20
@@ -170,7 +170,7 @@ def test_huge_graphs_are_not_drawn(
     assert captured.out == "" and captured.err == (
         f"dpu: {path}: 30,000 layers; a drawing holds 2,000, --json has them all\n"
     )
-    assert time.monotonic() - began < 60  # minutes or hours where a step is not linear
+    assert time.process_time() - began < 60  # minutes or hours where a step is not linear
     assert list(tmp_path.iterdir()) == [path]
 
 

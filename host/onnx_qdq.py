@@ -128,7 +128,9 @@ class _Converter:
         x = self.values[op.get_input_op("input").get_name()]
         if self.form == FLOAT32 or self.points.get(x) == point:
             return x
-        scale, zero = self._scalar(2.0**-point), self._zero(self.form != FLOAT_BIAS)
+        signed = self.form == FLOAT_BIAS
+        zero = self._scalar(0, np.int8) if signed else self._scalar(_ZERO, np.uint8)
+        scale = self._scalar(2.0**-point)
         rounded = self._node("QuantizeLinear", [x, scale, zero])
         y = self._node("DequantizeLinear", [rounded, scale, zero])
         self.points[y] = point
@@ -189,15 +191,12 @@ class _Converter:
     def _parameter(self, integers: Array, point: int) -> str:
         if self.form == FLOAT32:
             return self._constant(integers.astype(np.float32) * np.float32(2.0**-point))
-        zero = self._scalar(0, integers.dtype)
-        if integers.dtype == np.int8 and self.form == INT8:
-            integers, zero = (integers.astype(np.int16) + _ZERO).astype(np.uint8), self._zero(True)
+        unsigned = integers.dtype == np.int8 and self.form == INT8
+        if unsigned:
+            integers = (integers.astype(np.int16) + _ZERO).astype(np.uint8)
         inputs = [self._constant(integers), self._scalar(2.0**-point)]
+        zero = self._scalar(_ZERO if unsigned else 0, integers.dtype)
         return self._node("DequantizeLinear", [*inputs, zero])
-
-    def _zero(self, unsigned: bool) -> str:
-        """The zero point of a byte."""
-        return self._scalar(_ZERO, np.uint8) if unsigned else self._scalar(0, np.int8)
 
     def _scalar(self, value: float, dtype: Any = np.float32) -> str:
         return self._constant(np.array(value, dtype))

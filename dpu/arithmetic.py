@@ -25,7 +25,7 @@ Inputs: TypeAlias = "dict[str, list[Array]]"
 INT8_MIN, INT8_MAX = -128, 127
 
 FARTHEST_FIX_POINT = 64
-"""Fix points beyond this, up or down, are refused: no int64 takes their shifts."""
+"""Fix points beyond this, up or down, are refused."""
 
 LEAKY_NUMERATOR, LEAKY_SHIFT = 26, 8
 """Leaky ReLU multiplies negative values by 26/256 (vai_q_pytorch, LeakyReLU)."""
@@ -60,16 +60,22 @@ def least_bias_shift(output_shift: int) -> int:
 
 
 def shift_round(acc: Array, shift: int) -> Array:
-    """``floor(acc / 2**shift + 1/2)`` on integers; a negative shift multiplies, exactly.
+    """``floor(acc / 2**shift + 1/2)`` on integers; a negative shift multiplies.
 
     Parameters
     ----------
-    acc : int64 array
-    shift : bits to drop; halves round towards +infinity (DPU_ROUND)
+    acc : int64 array, below 2**39 in magnitude
+    shift : bits to drop; halves round towards +infinity (DPU_ROUND). Below -24 as -24, which takes
+        every value but 0 out of int8
     """
     if shift <= 0:
-        return acc << -shift
+        return acc << min(-shift, _MOST_LEFT)
+    if shift > _MOST_RIGHT:
+        return np.zeros_like(acc)
     return (acc + (1 << (shift - 1))) >> shift
+
+
+_MOST_LEFT, _MOST_RIGHT = 24, 61
 
 
 def saturate(values: Array, low: int = INT8_MIN, high: int = INT8_MAX) -> Array:

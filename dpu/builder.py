@@ -136,9 +136,12 @@ class CompiledModel:
         kernel: Sequence[int],
         stride: Sequence[int],
         pad: Sequence[int] = (0, 0, 0, 0),
+        nonlinear: str = "NONE",
     ) -> Op:
         """A max pool; keeps the fix point."""
         attrs = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad), "type": "MAX"}
+        if nonlinear != "NONE":
+            attrs["nonlinear"] = nonlinear
         return self._add(name, "pool-fix", attrs, [x], fix_ops.fix_point(x))
 
     def avg_pool(

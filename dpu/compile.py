@@ -13,6 +13,7 @@ instructions: `dpu_name` is the emulator's, and a board refuses the file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ from dpu.errors import UnsupportedError, contradictions
 from dpu.factors import needs_factor, scale_of
 from dpu.limits import FUSED, MAX_OPERANDS, MAX_POOL, padding, window_limit
 from dpu.program import CONSTANTS, INPUTS, graph_outputs, rounded_constant
-from dpu.resize_ops import whole_factors
+from dpu.resize_ops import picks, whole_factors
 from dpu.xir import Graph, Op
 
 _CONVOLUTIONS = (
@@ -269,7 +270,7 @@ class _Compiler:
             points = {sink.fix_point for sink in sinks if sink is not None}
             if len(points) == 1 and None not in sinks:
                 return _Sink(points.pop(), f"{last.get_name()}_inserted_fix_0", fused)
-        if op.get_type() in (*_MOVES, "maxpool2d", "concat") and not fused:
+        if (_moves(op) or op.get_type() in ("maxpool2d", "concat")) and not fused:
             grids = {self._grid(source) for source in self._values(op)}
             point = grids.pop()
             if not grids and point is not None:
@@ -301,7 +302,7 @@ class _Compiler:
             return fix_ops.fix_point(self.ints[op.get_name()])
         if _is_dpu_fix(op):
             return int(op.get_attr("fix_point"))
-        if op.get_type() in (*_MOVES, "transpose", "maxpool2d") and op.get_input_num():
+        if (_moves(op) or op.get_type() in ("transpose", "maxpool2d")) and op.get_input_num():
             return self._grid(op.get_input_op("input"))
         return None
 
@@ -411,7 +412,8 @@ class _Compiler:
         if op.get_type() == "maxpool2d":
             if self._grid(source) != sink.fix_point:
                 raise _Refusal("a max pool that changes the fix point")
-            return self.model.max_pool(op.get_name(), self._int(source), kernel, stride, pad)
+            nonlinear, x = sink.nonlinear, self._int(source)
+            return self.model.max_pool(op.get_name(), x, kernel, stride, pad, nonlinear)
         x = self._int(source)
         return self.model.avg_pool(op.get_name(), x, kernel, stride, sink.fix_point, pad)
 
@@ -429,7 +431,7 @@ class _Compiler:
         dims = [tensor.dims for tensor in op.get_input_tensors_by_name("input")]
         if len(dims) > MAX_OPERANDS:
             raise _Refusal(f"{len(dims)} operands, the DPU takes {MAX_OPERANDS}")
-        if any(other != dims[0] for other in dims) and not _factors_by_channel(op, dims):
+        if any(other != dims[0] for other in dims) and not _factor_for_channels(op, dims):
             raise _Refusal("its operands have different shapes")
         sources = op.get_input_ops_by_name("input")
         if op.get_type() == "add":
@@ -518,6 +520,11 @@ _EMITTERS: dict[str, Callable[[_Compiler, Op, _Sink], Op]] = {
 }
 
 
+def _moves(op: Op) -> bool:
+    """Whether the op keeps the integers that it picks."""
+    return op.get_type() in _MOVES and (op.get_type() not in _RESIZES or picks(op))
+
+
 def _is_dpu_fix(op: Op) -> bool:
     """Whether the op rounds to int8 as the DPU does."""
     mode = QUANTISED["round_mode"]
@@ -549,8 +556,9 @@ def _constant_name(fix: Op) -> str:
     return f"{fix.get_input_op('input').get_name()}_new"
 
 
-def _factors_by_channel(op: Op, dims: list[list[int]]) -> bool:
-    """Whether a product is one of a map and a factor for each channel."""
+def _factor_for_channels(op: Op, dims: list[list[int]]) -> bool:
+    """Whether a product is one of a map and a factor for each channel, in either order."""
     if op.get_type() != "mul" or len(dims) != 2:
         return False
-    return len(dims[0]) == 4 and dims[1] == [*dims[0][:1], 1, 1, dims[0][3]]
+    factors, full = sorted(dims, key=math.prod)
+    return len(full) == 4 and factors == [*full[:1], 1, 1, full[3]]

@@ -111,8 +111,14 @@ def doubled_bias(op: Any, bias: Array, acc_fix_point: int) -> Array:
     bytes of a compiled file are shifted already, although the fix point is the
     old one. Source: executing the instructions of AMD's compiled models.
     """
-    finer = input_fix_point(op, "bias") - acc_fix_point
-    return bias.astype(np.int64) << max(0, 1 - finer)
+    shift = max(0, acc_fix_point - input_fix_point(op, "bias") + 1)
+    if shift > _FARTHEST_BIAS:
+        raise UnsupportedError(f"op {op.get_name()!r}: a bias shift of {shift - 1}")
+    return bias.astype(np.int64) << shift
+
+
+_FARTHEST_BIAS = 30
+"""Bits that a bias is shifted here at most; the DPU has 17."""
 
 
 def finish(acc: Array, op: Any, inputs: Inputs, acc_fix_point: int) -> Array:
@@ -212,19 +218,45 @@ def pool_fix(op: Any, inputs: Inputs) -> Array:
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
     every_row = slice(0, window.out_h)
-    if op.get_attr("type") == "MAX":
+    if pool_type(op) == "MAX":
         padded = window.pad(x, INT8_MIN)
         taps = (window.under_tap(padded, tap, every_row) for tap in window.taps())
         best = next(taps).copy()
         for values in taps:
             np.maximum(best, values, out=best)
         return activate(best.astype(np.int64), op, input_fix_point(op))
-    if op.get_attr("type") != "AVG":
-        raise UnsupportedError(f"op {op.get_name()!r}: pool type {op.get_attr('type')!r}")
     padded = window.pad(x).astype(np.int64)
     total = sum(window.under_tap(padded, tap, every_row) for tap in window.taps())
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     return activate(np.asarray(total) * numerator, op, input_fix_point(op) + shift)
+
+
+def pool_type(op: Any) -> str:
+    """ "MAX" or "AVG".
+
+    Raises
+    ------
+    UnsupportedError
+        The pool is of another type.
+    """
+    return _one_of(op, op.get_attr("type"), ("MAX", "AVG"))
+
+
+def eltwise_type(op: Any) -> str:
+    """ "ADD" (also where the file does not say it) or "MUL".
+
+    Raises
+    ------
+    UnsupportedError
+        The op is of another type.
+    """
+    return _one_of(op, cpu_ops.attr(op, "type", "ADD"), ("ADD", "MUL"))
+
+
+def _one_of(op: Any, kind: Any, known: tuple[str, ...]) -> str:
+    if kind not in known:
+        raise UnsupportedError(f"op {op.get_name()!r}: type {kind!r} is not {' or '.join(known)}")
+    return str(kind)
 
 
 def eltwise_fix(op: Any, inputs: Inputs) -> Array:
@@ -233,10 +265,9 @@ def eltwise_fix(op: Any, inputs: Inputs) -> Array:
     ADD floors each input to two bits below the coarsest one (`GUARD_BITS`), MUL
     is exact. ADD and MUL are what the DPU has (AMD's simulator).
     """
-    kind = cpu_ops.attr(op, "type", "ADD")
     arrays = [array.astype(np.int64) for array in inputs["input"]]
     points = [input_fix_point(op, "input", index) for index in range(len(arrays))]
-    if kind == "ADD":
+    if eltwise_type(op) == "ADD":
         coarsest = min(points)
         # A shift of more bits than the value has leaves 0 or -1, as one of 63 does.
         kept = [
@@ -244,9 +275,7 @@ def eltwise_fix(op: Any, inputs: Inputs) -> Array:
             for array, point in zip(arrays, points, strict=True)
         ]
         return activate(reduce(np.add, kept), op, coarsest + GUARD_BITS)
-    if kind == "MUL":
-        return activate(reduce(np.multiply, arrays), op, sum(points))
-    raise UnsupportedError(f"op {op.get_name()!r}: eltwise type {kind!r} is not ADD or MUL")
+    return activate(reduce(np.multiply, arrays), op, sum(points))
 
 
 def concat_fix(op: Any, inputs: Inputs) -> Array:
@@ -286,7 +315,8 @@ HARD_SIGMOID_FIX_POINT = 7
 
 def _hard(q: Array, point: int, op: Any, swish: bool, out_fix_point: int) -> Array:
     finest = max(point, 0)  # at which both q and 3 are integers
-    acc = np.maximum((q << (finest - point)) + (3 << finest), 0) * SIXTH_NUMERATOR
+    # 24 bits to the left are beyond what int8 takes of the result.
+    acc = np.maximum((q << min(finest - point, 24)) + (3 << min(finest, 40)), 0) * SIXTH_NUMERATOR
     gate_fix_point = HARD_SIGMOID_FIX_POINT if swish else out_fix_point
     gate = saturate(shift_round(acc, SIXTH_SHIFT + finest - gate_fix_point))
     if not swish:

@@ -332,7 +332,8 @@ class _Gathering:
         # What others read as well is a result of its own, and stays visible as one.
         if fix_point_of(layer.output) is not None or source.get_fanout_num() > 1:
             return False
-        if kind in ACTIVATIONS and layer.nonlinear == "NONE" and layer.kind not in MOVING:
+        takes = layer.kind not in MOVING or layer.kind == "maxpool2d"
+        if kind in ACTIVATIONS and layer.nonlinear == "NONE" and takes:
             if layer.kind == "input":
                 return False
             layer.nonlinear = ACTIVATIONS[kind]

@@ -16,6 +16,8 @@ MAX_KERNEL, MAX_STRIDE = 16, 8
 """Of convolutions, width and height."""
 
 MAX_TRANSPOSED_STRIDE = 16
+"""Of transposed convolutions (UG1414, from memory)."""
+
 MAX_POOL = 256
 """Kernel and stride of pools and depthwise convolutions."""
 
@@ -30,10 +32,11 @@ FUSED = {
     "transposed-conv2d": ("RELU", "RELU6", "LEAKYRELU"),
     "depthwise-conv2d": ("RELU", "RELU6"),
     "transposed-depthwise-conv2d": ("RELU", "RELU6"),
+    "maxpool2d": ("RELU", "RELU6"),
     "add": ("RELU",),
 }
-"""The activations that an op has at its end, by op type. (The target gives pools the first two;
-what their instruction makes of them was never seen.)"""
+"""The activations that an op has at its end, by op type. The target gives average pools the same as
+maximum pools; behind their factor no quantiser was seen to write one."""
 
 CHANNEL_PARALLEL = 16
 """Input and output channels that a B4096 takes at once."""
@@ -42,7 +45,7 @@ BANK_DEPTH = 2048
 """Words of a weight bank: ``kernel_w * kernel_h * ceil(in_channels / 16)`` must fit."""
 
 MAX_CHANNELS = 256 * CHANNEL_PARALLEL
-"""Output channels, and input channels times dilation."""
+"""Output channels, and input channels times dilation (UG1414, from memory)."""
 
 
 def window_limit(op: Op) -> str:
@@ -80,7 +83,7 @@ def _beyond(what: str, values: list[int], most: int) -> str:
 def _alu_padding(op: Op) -> str:
     pads = padding(op)
     if all(pad <= most for pad, most in zip(pads, MAX_ALU_PADDING, strict=True)):
-        return ""
+        return "" if cpu_ops.attr(op, "global", False) else _padding(op, op.get_attr("kernel"))
     return f"padding {pads}, the DPU has up to {list(MAX_ALU_PADDING)}"
 
 

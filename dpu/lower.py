@@ -138,7 +138,8 @@ def _scaled_pool(op: Op, x: Grid) -> Grid | None:
         return x
     window = pool_window(op)
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-    return _exact(x.point + shift, window.area * numerator * x.bound)
+    bound = window.area * numerator * x.bound
+    return _exact(x.point + shift, bound) if _has_pixels(window) else None
 
 
 def _rounds(op: Op) -> bool:
@@ -169,7 +170,8 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
     if kind in CONVOLUTIONS or kind == "matmul":
         return _plain_convolution(program, op, x) if _takes_constants(program, op) else None
     if kind in ("relu", "maxpool2d") or _moves(op):
-        return x if op.get_output_tensor().ndim > 1 else None
+        fits = kind != "maxpool2d" or _has_pixels(pool_window(op))
+        return x if fits and op.get_output_tensor().ndim > 1 else None
     if kind == "reduction_max":
         return x
     if kind == "relu6":
@@ -260,16 +262,44 @@ def _fix_lowers(program: Program, op: Op, inputs: list[Grid]) -> bool:
     same = all(g.point == out for g in inputs)
     if kind in CONVOLUTIONS or kind == "inner-product":
         plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6") and _one_kernel_each(op)
+        if kind == "conv2d" and not _has_pixels(pool_window(op)):
+            return False
         return plain and weight_array(program, op) is not None
     if kind == "pool":
-        plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
-        return plain and (op.get_attr("type") == "AVG" or same)
+        return _pool_lowers(op, same)
     if kind == "eltwise":
         plain = fix_ops.nonlinear(op) in ("NONE", "RELU", "RELU6")
-        return plain and (op.get_attr("type") == "ADD" or len(inputs) == 2)
+        return plain and (fix_ops.eltwise_type(op) == "ADD" or len(inputs) == 2)
     if kind in ("concat", "relu", "relu6", "reduction_max") or _moves(op):
         return same and op.get_output_tensor().ndim > 1
     return False
+
+
+def _pool_lowers(op: Op, same: bool) -> bool:
+    """Whether a pool's sums stay exact; `same` where its fix points are one."""
+    window = pool_window(op)
+    if fix_ops.nonlinear(op) not in ("NONE", "RELU", "RELU6") or not _has_pixels(window):
+        return False
+    if fix_ops.pool_type(op) == "MAX":
+        return same
+    _, shift, how = _average(op, window)
+    return how != "wide" and (how == "round" or shift <= MAX_SHIFT + 1)
+
+
+def _average(op: Op, window: Window) -> tuple[int, int, str]:
+    """Numerator and shift from an average pool's sum to its output, and how it is rounded."""
+    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+    shift += fix_ops.input_fix_point(op) - fix_ops.fix_point(op)
+    return numerator, shift, precision(window.area * 128 * numerator)
+
+
+def _has_pixels(window: Window) -> bool:
+    """Whether no window can lie in the padding alone, which the runtimes' pools do not take."""
+    across = (window.kernel_w - 1) * window.dilation_w
+    down = (window.kernel_h - 1) * window.dilation_h
+    return max(window.pad_left, window.pad_right) <= across and (
+        max(window.pad_top, window.pad_bottom) <= down
+    )
 
 
 class Lowering:
@@ -512,14 +542,13 @@ def _pool(low: Lowering, op: Op) -> tuple[str, bool]:
     x, attrs = _placed(low, low.x(op), window, dims)
     attrs["kernel_shape"] = [window.kernel_h, window.kernel_w]
     plain = op.get_type() == "avgpool2d"
-    if op.get_type() == "maxpool2d" or (not plain and op.get_attr("type") == "MAX"):
+    if op.get_type() == "maxpool2d" or (not plain and fix_ops.pool_type(op) == "MAX"):
         return _clipped(low, op, low.node("MaxPool", [x], **attrs)), True
-    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     if plain:
+        numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
         weights = np.full((dims[3], 1, window.kernel_h, window.kernel_w), numerator * 2.0**-shift)
         return low.node("Conv", [x, low.constant(weights)], group=dims[3], **attrs), True
-    shift += fix_ops.input_fix_point(op) - fix_ops.fix_point(op)
-    how = precision(window.area * 128 * numerator)
+    numerator, shift, how = _average(op, window)
     weights = np.full((dims[3], 1, window.kernel_h, window.kernel_w), numerator * 2.0**-shift)
     bias = np.full(dims[3], low.half(how, shift))
     inputs = [x, low.constant(weights), low.constant(bias)]
@@ -538,7 +567,7 @@ def _clipped(low: Lowering, op: Op, x: str) -> str:
 def _eltwise(low: Lowering, op: Op) -> tuple[str, bool]:
     count, out = op.get_input_num("input"), fix_ops.fix_point(op)
     points = [fix_ops.input_fix_point(op, "input", i) for i in range(count)]
-    if op.get_attr("type") == "MUL":
+    if fix_ops.eltwise_type(op) == "MUL":
         shift = sum(points) - out
         total = low.node("Mul", [low.x(op, 0), low.x(op, 1)])
         total = low.node("Mul", [total, low.constant(2.0**-shift)])

@@ -73,6 +73,11 @@ def _mixed(op: Any, x: Array, axis: int, out: int) -> Array:
     return np.asarray(below + (x.take(high, axis) - below) * share)
 
 
+def picks(op: Any) -> bool:
+    """Whether a resize only picks values of its input, and mixes none."""
+    return _mode(op) == "NEAREST"
+
+
 def whole_factors(op: Any) -> tuple[int, int] | None:
     """How often a nearest resize repeats each row and column; None where it does otherwise."""
     attrs = op.get_attrs()

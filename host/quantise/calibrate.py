@@ -107,7 +107,7 @@ def _place(
         raise ValueError(f"{quantiser.name}: calibration meets values that are not finite")
     if largest == 0:
         return
-    top = math.ceil(math.log2(largest))
+    top = math.floor(math.log2(largest)) + 1  # the least power of two above it
     candidates = [top] if method == "minmax" else range(top - _SHRINK, top + 1)
 
     def error(ceiling: int) -> float:

@@ -127,7 +127,7 @@ class AvgPool(Layer):
         factor = self.factor
         if not self.training and self.kernel[0] * self.kernel[1] > _WIDE_AREA:
             x = x.double()
-        if self.kernel == tuple(x.shape[2:]):
+        if self.kernel == tuple(x.shape[2:]) and self.padding == (0, 0):
             return x.sum((2, 3), keepdim=True) * factor
         total = F.avg_pool2d(x, self.kernel, self.stride, self.padding, divisor_override=1)
         return total * factor

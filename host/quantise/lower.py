@@ -183,12 +183,14 @@ class _Lowering:
 
     def _clipped(self, name: str, op: Op, quantiser: Quantiser) -> Op:
         """`op` with its values in the quantiser's range, and not above a ReLU6's 6."""
-        highest = _highest(self.student.layer(name), quantiser, self.points[name])
+        layer = self.student.layer(name)
+        highest = _highest(layer, quantiser, self.points[name])
         if highest == INT8_MAX:
             return op
         up, down = INT8_MAX - highest, quantiser.lowest - INT8_MIN
         # What is not negative needs no lower clip: the first and the last move are enough.
-        moves = [up, -up - down, down] if quantiser.signed else [up, -up]
+        signed = quantiser.signed and layer.nonlinear not in ("RELU", "RELU6")
+        moves = [up, -up - down, down] if signed else [up, -up]
         for number, move in enumerate(moves, start=1):
             op = self._moved(f"{name}/clip{number}", op, move)
         return op
@@ -197,8 +199,9 @@ class _Lowering:
         """clip(q + move)."""
         _, _, _, channels = op.get_output_tensor().dims
         point = int(op.get_attr("fix_point"))
-        # Below -128 an even move is a bias of half the size, one bit coarser.
+        # Below -128 a move is a bias of half the size, one bit coarser.
         coarser = int(move < INT8_MIN)
+        assert move % (1 + coarser) == 0
         ones = np.ones((1, 1, 1, channels), np.int8)
         bias = np.full(channels, move >> coarser, np.int8)
         return self.model.depthwise_conv2d(name, op, ones, 0, bias, point - coarser, point)

@@ -235,6 +235,49 @@ def test_a_factor_for_each_channel() -> None:
     np.testing.assert_array_equal(_outputs(model.finish(), images, factors), wanted)
 
 
+@given(points=st.lists(st.integers(-64, 64), min_size=3, max_size=3), kind=st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_far_fix_points_are_computed_or_refused(points: list[int], kind: bool) -> None:
+    """No int64 overflows in silence: Python's own integers give the same."""
+    name = "add" if kind else "multiply"
+    values = np.array([[-128, 127], [-1, 5], [0, -7], [1, 1]])
+    images = [v.astype(np.int8).reshape(-1, 1, 1, 1) for v in values.T]
+    graph = _join(name, points[:2], points[2])
+    found = load_engine(graph, "reference").run(*images).ravel() * 2.0 ** points[2]
+    for result, (a, b) in zip(found, values.tolist(), strict=True):
+        if kind:
+            assert result == _sum_by_hand([a, b], points[:2], points[2], False)
+        else:
+            assert result == _round(a * b * Fraction(2) ** (points[2] - points[0] - points[1]))
+
+
+@pytest.mark.parametrize("engine", ["reference", "fast"])
+@pytest.mark.parametrize("kind", ["eltwise-fix", "pool-fix"])
+def test_both_engines_refuse_a_type_that_they_do_not_know(kind: str, engine: str) -> None:
+    model = CompiledModel("odd")
+    x = model.input("x", [1, 4, 4, 1], 4)
+    y = (
+        model.add("y", [x, x], 4)
+        if kind == "eltwise-fix"
+        else model.max_pool("y", x, [2, 2], [1, 1])
+    )
+    model.output(y)
+    graph = model.finish()
+    y.set_attr("type", "x")
+    with pytest.raises(UnsupportedError, match="type 'x' is not"):
+        load_engine(graph, engine).run(np.zeros((1, 4, 4, 1), np.int8))
+
+
+def test_an_eltwise_without_a_type_is_a_sum_in_both_engines() -> None:
+    model = CompiledModel("sum")
+    x = model.input("x", [1, 1, 1, 1], 4)
+    y = model.add("y", [x, x], 4)
+    model.output(y)
+    graph = model.finish()
+    del y._attrs["type"]
+    assert _outputs(graph, np.full((1, 1, 1, 1), 5, np.int8)).item() == 10
+
+
 # -- hard sigmoid and ReLU6 ------------------------------------------------------------------------
 
 
@@ -349,6 +392,53 @@ def test_mean_and_factor_are_the_dpus_pool(kernel: tuple[int, int], gain: int) -
     scaled = mean * np.float32(area * numerator / 2**shift) * np.float32(2.0 ** (4 + gain))
     in_float32 = np.clip(np.floor(scaled + np.float32(0.5)), -128, 127)
     np.testing.assert_array_equal(in_float32, wanted)
+
+
+@pytest.mark.parametrize("size", [(64, 63), (100, 101), (56, 56), (256, 2)])
+def test_averages_of_large_maps(size: tuple[int, int]) -> None:
+    """Sums times the factor that pass 2^24, or 17 bits of shift, in both engines and both forms."""
+    rng, (high, wide) = np.random.default_rng(4), size
+    images = rng.integers(-128, 128, (40, high, wide, 1), dtype=np.int8)
+    images[:20] = np.maximum(images[:20], 90)
+    twins = Twins("pool")
+    x = twins.input("x", [1, high, wide, 1], 4)
+    twins.output(twins.avg_pool("y", x, (wide, high), (1, 1), 6))
+    compiled, quantised = twins.finish()
+    numerator, shift = pool_reciprocal(wide, high)
+    totals = images.astype(int).sum((1, 2, 3)).tolist()
+    wanted = [_round(Fraction(total * numerator, 1 << shift) * 4) for total in totals]
+    assert _outputs(compiled, images).ravel().tolist() == wanted
+    for engine in ("reference", "fast"):
+        found = load_engine(quantised, engine).run(images * np.float32(2.0**-4)) * 64
+        assert found.ravel().tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", ["max_pool", "avg_pool"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad"),
+    [
+        ((2, 2), (5, 5), (0, 3, 0, 3)),
+        ((1, 1), (3, 3), (0, 1, 0, 1)),
+        ((3, 1), (4, 4), (1, 3, 1, 0)),
+    ],
+)
+def test_windows_that_lie_in_the_padding(
+    kind: str, kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, ...]
+) -> None:
+    """-128 for a maximum and 0 for an average; a DPU's windows begin on the map."""
+    images = np.random.default_rng(5).integers(-128, 128, (4, 8, 8, 3), dtype=np.int8)
+    model, quantised = CompiledModel("pool"), QuantisedModel("pool")
+    graphs = []
+    for each in (model, quantised):
+        x = each.input("x", [1, 8, 8, 3], 4)
+        extra = (4,) if kind == "avg_pool" else ()
+        each.output(getattr(each, kind)("y", x, kernel, stride, *extra, pad=pad))
+        graphs.append(each.finish())
+    wanted = _outputs(graphs[0], images)
+    for engine in ("reference", "fast"):
+        found = load_engine(graphs[1], engine).run(images * np.float32(2.0**-4)) * 16
+        np.testing.assert_array_equal(found, wanted)
+    assert "less than the kernel" in " ".join(on_cpu(graphs[1]).values())
 
 
 POOLS: list[dict[str, Any]] = [

@@ -185,6 +185,9 @@ def _layer(kind: str, **options: Any) -> Graph:
         x = model.conv2d("layer", x, matrix, 2, None, 0, 4, **options)
     elif kind == "add":
         x = model.add("layer", [x, x], 4, **options)
+    elif kind == "pool_relu":
+        pool = model._pool("layer", "maxpool2d", x, (3, 3), (2, 2), (0, 0, 0, 0), "FLOOR")
+        x = model._fixed(model._activated(pool, "RELU"), 4)
     else:
         x = getattr(model, kind)("layer", x, **options)
     model.output(model.conv2d("last", x, matrix, 2, None, 0, 6))
@@ -197,6 +200,7 @@ LEGAL: list[tuple[str, dict[str, Any]]] = [
     ("avg_pool", {"kernel": (3, 3), "stride": (2, 2), "fix_point": 4, "pad": (1, 1, 1, 1)}),
     ("avg_pool", {"kernel": (18, 3), "stride": (2, 2), "fix_point": 4, "pad": (15, 17, 0, 0)}),
     ("max_pool", {"kernel": (3, 3), "stride": (2, 2), "ceil": True}),
+    ("pool_relu", {}),
     ("conv2d", {"nonlinear": "LEAKYRELU"}),
     ("conv2d", {"nonlinear": "RELU6"}),
     ("add", {"nonlinear": "RELU"}),
@@ -252,6 +256,37 @@ def test_a_value_that_only_concats_read_is_rounded_by_them() -> None:
     graph = model.finish()
     assert graph.get_op("cat__both").get_input_op("input", 1).get_type() == "relu"
     assert graph.get_op("cat__both").get_input_op("input", 0).get_name() == "cat__image_fix"
+
+
+@pytest.mark.parametrize("reader", ["concat", "add", "fix"])
+def test_a_bilinear_resize_mixes_values(reader: str) -> None:
+    """Its result is on no grid until a fix rounds it, be it before or behind a concat or a sum."""
+    raw = _Raw()
+    attrs = {"scale": [2.0, 2.0], "mode": "BILINEAR", "half_pixel_centers": True}
+    up = raw.op("up", "resize", raw.x, **attrs)
+    same = raw.op("same", "resize", raw.x, scale=[2.0, 2.0], mode="NEAREST")
+    joined = {
+        "concat": lambda: raw.op("y", "concat", same, up, axis=3),
+        "add": lambda: raw.op("y", "add", same, up),
+        "fix": lambda: raw.op("y", "mul", raw.fix("rounded", up, 6), same),
+    }[reader]()
+    graph = raw.returns(raw.fix("out", joined, 5))
+    images = np.random.default_rng(6).integers(-128, 128, (4, 6, 6, 3), np.int8) / np.float32(32)
+    wanted = load_engine(graph, "reference").run(images)
+    for each in (graph, compile_graph(graph)):
+        for engine in ("reference", "fast"):
+            np.testing.assert_array_equal(load_engine(each, engine).run(images), wanted)
+
+
+def test_a_factor_for_each_channel_may_come_first() -> None:
+    raw = _Raw()
+    attrs = {"kernel": [6, 6], "stride": [6, 6], "pad_mode": "FLOOR"}
+    factor = raw.op("pool", "maxpool2d", raw.x, **attrs)
+    graph = raw.returns(raw.fix("out", raw.op("y", "mul", factor, raw.x), 5))
+    assert on_cpu(graph) == {}
+    images = np.random.default_rng(7).integers(-128, 128, (4, 6, 6, 3), np.int8) / np.float32(32)
+    found, wanted = (load_engine(each).run(images) for each in (compile_graph(graph), graph))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_files_round_trip_and_name_the_emulator(tmp_path: Path) -> None:

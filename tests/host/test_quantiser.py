@@ -517,6 +517,51 @@ def test_a_relu6_that_cannot_have_it_is_clipped_by_ops(images: Tensor) -> None:
     _assert_equal_logits(student, images[:100], clip=True)
 
 
+@pytest.mark.parametrize("pad", [(4, 4, 1), (4, 1, 1), (3, 1, 1)])
+def test_an_average_pool_as_large_as_its_map_has_its_padding(
+    pad: tuple[int, int, int], images: Tensor
+) -> None:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(1, 4, 25), nn.ReLU(), nn.AvgPool2d(*pad), nn.Conv2d(4, 3, 1))
+    student = Student(network, (1, 28, 28))
+    calibrate(student, images[:50])
+    assert student.eval()(images[:2]).shape == network(images[:2]).shape
+    _assert_equal_logits(student, images[:50])
+
+
+@pytest.mark.parametrize("bits", [2, 4, 5, 7])
+def test_a_narrow_relu6_beside_signed_values_is_its_model(bits: int, images: Tensor) -> None:
+    """One group, whose quantiser is signed: what is behind the ReLU6 is not negative yet."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3), nn.Conv2d(8, 5, 26)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(torch.cat([F.relu6(self.a(x)), self.b(x)], 1))
+
+    torch.manual_seed(0)
+    student = Student(Both(), (1, 28, 28), Bits(bits, bits, bits, bits))
+    calibrate(student, images[:50])
+    for threshold in (2.5, 3.0, 5.0):
+        student.log2_t.data[student.activation_of["a"].index] = threshold
+        _assert_equal_logits(student, images[:50], clip=True)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("method", ["mse", "minmax"])
+def test_an_inserted_identity_is_one(bits: int, method: str, images: Tensor) -> None:
+    """A weight of exactly 1 needs a fix point at which 1 is not clipped."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, groups=1), nn.Conv2d(4, 4, 3, groups=4),
+                            nn.LeakyReLU(26 / 256), nn.Conv2d(4, 3, 24))  # fmt: skip
+    student = Student(network, (1, 28, 28), Bits(bits, 8))
+    calibrate(student, images[:50], method)
+    integers = student.integers()["2"]
+    weights = integers.weights.double() * 2.0**-integers.weights_fix_point
+    assert torch.equal(weights[:, :, 0, 0], torch.eye(4, dtype=torch.double))
+
+
 def test_inputs_of_a_sum_give_up_the_bits_that_the_dpu_would_drop(images: Tensor) -> None:
     student = _student("resnet-8", Bits(8, 8))
     calibrate(student, images[:100])

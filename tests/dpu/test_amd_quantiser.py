@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +101,32 @@ def test_our_compiled_file_gives_what_amds_does(shared_dir: Path) -> None:
     )  # fmt: skip
     images = pixels.reshape(-1, 28, 28, 1).astype(np.float32) / 255
     np.testing.assert_array_equal(ours.run(images), amds.run(images))
+
+
+def _dpu_layers(graph: Graph) -> Counter[tuple[Any, ...]]:
+    """Op type, shape and activation of all ops of the only DPU subgraph."""
+    parts = graph.get_root_subgraph().get_children()
+    (part,) = (part for part in parts if part.get_attr("device") == "DPU")
+    return Counter(
+        (
+            op.get_type(),
+            tuple(op.get_output_tensor().dims),
+            op.get_attr("nonlinear") if op.has_attr("nonlinear") else None,
+        )
+        for op in part.get_ops()
+    )
+
+
+def test_a_resnet_has_the_layers_of_amds_compiled_one(shared_dir: Path) -> None:
+    """ResNet-20 with a global pool and a dense layer: one DPU subgraph of 79 ops in both.
+
+    AMD's file is for another DPU (a VCK190's) and of another training, so only its structure counts.
+    """
+    folder = shared_dir / "models" / "corpus"
+    ours = compile_graph(Graph.deserialize(folder / "cifar_resnet_quantised.xmodel"))
+    found = _dpu_layers(ours)
+    assert found == _dpu_layers(Graph.deserialize(folder / "cifar_resnet_board.xmodel"))
+    assert found.total() == 79
 
 
 def test_a_batch_is_its_images_one_by_one(shared_dir: Path) -> None:

@@ -120,7 +120,7 @@ def _dpu_layers(graph: Graph) -> Counter[tuple[Any, ...]]:
 def test_a_resnet_has_the_layers_of_amds_compiled_one(shared_dir: Path) -> None:
     """ResNet-20 with a global pool and a dense layer: one DPU subgraph of 79 ops in both.
 
-    AMD's file is for another DPU (a VCK190's) and of another training, so only its structure counts.
+    AMD's file is for another DPU (a VCK190's) and of another training: only the structure counts.
     """
     folder = shared_dir / "models" / "corpus"
     ours = compile_graph(Graph.deserialize(folder / "cifar_resnet_quantised.xmodel"))

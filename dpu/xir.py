@@ -56,6 +56,8 @@ class DataType:
         if isinstance(name, DataType.Type):
             self.type, self.bit_width = name, bit_width
             return
+        if not isinstance(name, str):
+            raise TypeError(f"a data type is made from its name, not {type(name).__name__}")
         kind = name.upper().rstrip("0123456789")
         if kind not in DataType.Type.__members__:
             raise DpuError(f"unknown data type {name!r}")
@@ -562,11 +564,19 @@ class Graph(AttrHolder):
         return op
 
     def create_const_op(self, name: str, data: Any, /) -> Op:
-        """Add a `const` op that holds a numpy array."""
+        """Add a `const` op that holds a numpy array of integers or floats.
+
+        Raises
+        ------
+        DpuError
+            The array holds something else, or the name is taken.
+        """
         import numpy as np
 
         values = np.ascontiguousarray(data)
-        kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}[values.dtype.kind]
+        kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}.get(values.dtype.kind)
+        if kind is None:
+            raise DpuError(f"const {name!r} cannot hold {values.dtype}: integers or floats only")
         attrs = {
             "shape": list(values.shape),
             "data_type": f"{kind}{values.dtype.itemsize * 8}",

@@ -90,7 +90,7 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Names
         return image_form(options.xmodel, shape, options.colour, options.mean, options.scale)
 
     plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
-    model = load_engine(graph, "fast", plugins, trace=True)
+    model = load_engine(graph, "fast", plugins, trace=True, name=str(options.xmodel))
     add_statistics(facts, model, Samples(model.program, options.images, form))
 
 

@@ -218,7 +218,8 @@ class Device:
         with self._lock:
             built: dict[Any, Executable] = subgraph._executables
             if key not in built:
-                with contradictions(subgraph.get_name()):
+                named = subgraph.get_graph() if subgraph.is_root else subgraph
+                with contradictions(named.get_name()):
                     built[key] = Executable(subgraph, engine)
                 self._built.add(built[key])
             return built[key]
@@ -240,7 +241,7 @@ class Executable:
     Attributes
     ----------
     inputs, outputs : its tensors, by name, as VART's runners list them since Vitis AI 2.5
-    has_warned : whether float32 values beyond int8 were told of
+    has_warned : whether a warning of float32 values beyond int8 was given
     """
 
     def __init__(self, subgraph: xir.Subgraph, engine: str) -> None:

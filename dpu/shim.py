@@ -1,6 +1,6 @@
 """Runs a script written for the board, unmodified, on the emulation.
 
-Stand-ins under the names of the board's modules lie in folders that go onto Python's path: those of
+Stand-ins under the names of the board's modules are in folders that go onto Python's path: those of
 `vart`, `xir`, `runner`, `vitis_ai_library` and `pynq_dpu` in dpu/stand_ins, that of `pynq` beside
 the sensors that it reads, in board/stand_ins. Nothing of dpu/ imports the latter.
 """

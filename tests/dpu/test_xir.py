@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +93,57 @@ def test_what_an_op_reads_can_be_changed() -> None:
         relu.set_input_ops("weights", [x])
     with pytest.raises(RuntimeError, match="'conv' is not in the graph"):
         relu.set_input_ops("input", [_small_graph().get_op("conv")])
+
+
+WRONG_INPUTS: dict[str, tuple[Callable[[xir.Op], Any], type[Exception], str]] = {
+    "another graph's": (
+        lambda x: {"input": [_small_graph().get_op("x")]}, RuntimeError, "'x' is not in the graph"
+    ),
+    "an unknown argument": (
+        lambda x: {"input": [x], "weights": [x]}, RuntimeError, "has no argument 'weights'"
+    ),
+    "too many": (lambda x: {"input": [x, x]}, RuntimeError, "argument 'input' takes one input, no"),
+    "too few": (lambda x: {"input": []}, RuntimeError, "argument 'input' takes one input, not 0"),
+    "none": (lambda x: {}, RuntimeError, "argument 'input' takes one input, not 0"),
+    "no list": (lambda x: {"input": x}, TypeError, "not iterable"),
+    "names": (lambda x: {"input": ["x"]}, TypeError, "an xir.Op, not str"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_wrong_inputs_of_an_op_change_nothing(case: str) -> None:
+    make, error, words = WRONG_INPUTS[case]
+    graph = _small_graph()
+    x, relu = graph.get_op("x"), graph.get_op("relu")
+    inputs, before = make(x), [op.get_name() for op in graph.toposort()]
+    with pytest.raises(error, match=words):
+        graph.create_op("new", "relu", {}, inputs)
+    for name, ops in inputs.items():
+        if name == "weights" or len(inputs) == 1:
+            with pytest.raises(error, match=words.replace("'new'", "'relu'")):
+                relu.set_input_ops(name, ops)
+    assert [op.get_name() for op in graph.toposort()] == before
+    assert x.get_fanout_ops() == [graph.get_op("conv")]
+    assert relu.get_input_ops() == {"input": [graph.get_op("conv")]}
+
+
+def test_other_graphs_are_left_alone() -> None:
+    graph, other = _small_graph(), _small_graph()
+    root = other.get_root_subgraph()
+    with pytest.raises(RuntimeError, match="'root' is not in the graph"):
+        graph.create_op("new", "relu", {}, {"input": [graph.get_op("x")]}, root)
+    with pytest.raises(RuntimeError, match="'soft' is not in the graph"):
+        graph.remove_op(other.get_op("soft"))
+    assert root.get_op_num() == other.get_op_num() == graph.get_op_num() == 5
+
+
+def test_a_repeated_argument_takes_one_or_more() -> None:
+    graph = _small_graph()
+    x = graph.get_op("x")
+    with pytest.raises(RuntimeError, match="argument 'input' takes one input at least, not 0"):
+        graph.create_op("sum", "add", {}, {"input": []})
+    graph.create_op("sum", "add", {}, {"input": [x, x, x]})
+    graph.create_op("any", "an-unknown-type", {"shape": [1], "data_type": "FLOAT32"}, {"a": [x, x]})
 
 
 def test_tensors(graph: xir.Graph) -> None:

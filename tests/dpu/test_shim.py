@@ -57,6 +57,9 @@ def test_exit_status_and_errors_are_the_scripts_own(repo_root: Path, tmp_path: P
     script.write_text("import sys; sys.exit('told')")
     done = _shim(repo_root, script)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "told\n")
+    script.write_text("raise KeyboardInterrupt")
+    done = _shim(repo_root, script)
+    assert done.returncode == 130 and done.stderr.endswith("\nKeyboardInterrupt\n")
     script.write_text("import vart; vart.Runner.create_runner(None, 'run')")
     done = _shim(repo_root, script)
     assert done.returncode == 1 and "made from an xir.Subgraph" in done.stderr

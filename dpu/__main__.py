@@ -216,10 +216,9 @@ def _shim(options: argparse.Namespace) -> int:
         vart.set_pace(latency.board_pace(options.realtime))
     if options.plugin:
         vart.set_plugins(cpu_ops.load_plugins(options.plugin))
-    if not Path(options.script).is_file():
-        return _complain(f"{options.script}: no such script", WRONG_USE)
+    shim.prepare(options.script, options.arguments)
     try:
-        shim.run_script(options.script, options.arguments)
+        shim.run(options.script)
     except Exception:  # the script's own error, told as `python script` would tell it
         sys.excepthook(*sys.exc_info())
         return FAILED

@@ -31,6 +31,7 @@ from dpu import cpu_ops, xir
 from dpu.arithmetic import Array
 from dpu.engine import Engine, as_float, compute_batches, make_engine
 from dpu.errors import DpuError, contradictions
+from dpu.fingerprint import device_of
 from dpu.program import build_program
 
 DPU_CORES = 2
@@ -273,11 +274,6 @@ def _as_buffer(values: Array, tensor: xir.Tensor, dtype: Any) -> Array:
     return as_float(values, tensor) if dtype == np.float32 else values
 
 
-def kind_of(subgraph: xir.Subgraph) -> str:
-    """The subgraph's device in capitals, "" where it has none."""
-    return str(subgraph.get_attr("device")).upper() if subgraph.has_attr("device") else ""
-
-
 def is_asynchronous() -> bool:
     """Whether jobs are done behind `execute_async`, not within it.
 
@@ -302,7 +298,7 @@ def job_seconds(subgraph: xir.Subgraph) -> float | None:
     DpuError
         The pace is negative or not finite.
     """
-    parts = [part for part in (subgraph, *subgraph.get_children()) if kind_of(part) == "DPU"]
+    parts = [part for part in (subgraph, *subgraph.get_children()) if device_of(part) == "DPU"]
     if settings.pace is None or not parts:
         return None
     seconds = [float(settings.pace(part)) for part in parts]

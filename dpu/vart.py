@@ -27,8 +27,9 @@ import numpy as np
 
 from dpu import cpu_ops, device, xir
 from dpu.arithmetic import Array
-from dpu.device import KINDS, Executable, Job, Pace, Tally, job_seconds, kind_of, settings
+from dpu.device import KINDS, Executable, Job, Pace, Tally, job_seconds, settings
 from dpu.errors import DpuError, not_emulated
+from dpu.fingerprint import device_of
 
 TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
 
@@ -120,7 +121,7 @@ class Runner:
 
     def _make_ready(self) -> None:
         """Take a core of this process's device, and what it has built for the subgraph."""
-        kind = kind_of(self._subgraph)
+        kind = device_of(self._subgraph)
         self._lock = threading.Lock()
         self._executable: Executable = device.current().executable(self._subgraph)
         self._core = device.current().next_core(kind if kind in KINDS else KINDS[0])
@@ -352,7 +353,7 @@ def _check_subgraph(subgraph: Any, mode: str) -> None:
         raise TypeError(f"a runner's mode is a str, not {_type(mode)}")
     if mode not in ("", "run"):
         raise DpuError(f"runner mode {mode!r} is not emulated; only 'run' is")
-    kind = kind_of(subgraph)
+    kind = device_of(subgraph)
     if kind not in KINDS:
         what = f"subgraph {subgraph.get_name()!r} has the device {kind or 'none'}"
         raise DpuError(f"{what}; a runner is made from one of the root's children with device DPU")

@@ -25,7 +25,7 @@ from board.profile import describe_target
 from board.provider import Provider, find_provider
 from board.xmodel_file import problem_of
 from dpu.errors import DpuError
-from dpu.fingerprint import fingerprint_of, refuse_foreign
+from dpu.fingerprint import device_of, dpu_parts, fingerprint_of, parts_of, refuse_foreign
 
 # Operators that only move or convert values: looked through when asking what a model ends in.
 _TRANSPARENT = {"download", "fix2float", "float2fix", "fix", "reshape-fix", "reshape", "flatten"}
@@ -158,10 +158,8 @@ def _provider_or_error() -> Provider:
 
 
 def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | None) -> Model:
-    root = graph.get_root_subgraph()
-    children = [] if root.is_leaf else list(root.toposort_child_subgraph())
-    dpu_parts = [part for part in children if _device(part) == "DPU"]
-    if not dpu_parts:
+    on_dpu = dpu_parts(graph)
+    if not on_dpu:
         raise ModelError(
             f"{path}: not compiled for a DPU; "
             f"compile it first: python -m host compile {path.name} --target zcu104"
@@ -170,18 +168,18 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
         refuse_foreign(graph)
     except DpuError as error:
         raise ModelError(f"{path}: {error}") from error
-    if not provider.is_emulation and _is_for_emulator(dpu_parts):
+    if not provider.is_emulation and _is_for_emulator(on_dpu):
         raise ModelError(
             f"{path}: compiled for the emulation ({EMULATOR_DPU_NAME}), without instructions for "
             "a DPU; compile it for the board: python -m host compile MODEL --target zcu104"
         )
     order = list(graph.toposort())
     input_op, folded = _find_input(path, order)
-    stages = _stages(children, order, folded)
+    stages = _stages(parts_of(graph), order, folded)
     tails = [op for op in order if op.get_fanout_num() == 0]
     if len(tails) != 1:
         raise ModelError(f"{path}: has {len(tails)} outputs; a classifier has one")
-    first = dpu_parts[0]
+    first = on_dpu[0]
     return Model(
         path=path,
         name=graph.get_name(),
@@ -198,12 +196,8 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
     )
 
 
-def _is_for_emulator(dpu_parts: list[Any]) -> bool:
-    return any(_attr(part, "dpu_name") == EMULATOR_DPU_NAME for part in dpu_parts)
-
-
-def _device(subgraph: Any) -> str:
-    return str(_attr(subgraph, "device")).upper()
+def _is_for_emulator(parts: list[Any]) -> bool:
+    return any(_attr(part, "dpu_name") == EMULATOR_DPU_NAME for part in parts)
 
 
 def _attr(holder: Any, name: str) -> Any:
@@ -235,7 +229,7 @@ def _stages(
 ) -> tuple[_DpuStage | _CpuStage, ...]:
     stages: list[_DpuStage | _CpuStage] = []
     for part in children:
-        if _device(part) == "DPU":
+        if device_of(part) == "DPU":
             stages.append(_dpu_stage(part))
             continue
         names = {op.get_name() for op in part.get_ops()} - {folded}

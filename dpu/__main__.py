@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from dpu.samples import Samples, image_form, load_arrays, split_name
 from dpu.xir import Graph
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+"""What a shell makes of Ctrl-C in a Python script; of `shim` alone."""
 
 CHUNK = 32
 """Images that `run` computes at once, which bounds its memory however long the input."""
@@ -90,7 +93,7 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Names
         return image_form(options.xmodel, shape, options.colour, options.mean, options.scale)
 
     plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
-    model = load_engine(graph, "fast", plugins, trace=True)
+    model = load_engine(graph, "fast", plugins, trace=True, name=str(options.xmodel))
     add_statistics(facts, model, Samples(model.program, options.images, form))
 
 
@@ -213,13 +216,15 @@ def _shim(options: argparse.Namespace) -> int:
         vart.set_pace(latency.board_pace(options.realtime))
     if options.plugin:
         vart.set_plugins(cpu_ops.load_plugins(options.plugin))
-    if not Path(options.script).is_file():
-        return _complain(f"{options.script}: no such script", WRONG_USE)
+    shim.prepare(options.script, options.arguments)
     try:
-        shim.run_script(options.script, options.arguments)
+        shim.run(options.script)
     except Exception:  # the script's own error, told as `python script` would tell it
         sys.excepthook(*sys.exc_info())
         return FAILED
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        return INTERRUPTED
     finally:  # also behind a script that ends by sys.exit
         _tell_lateness(vart.pace_report())
     return DONE
@@ -240,7 +245,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dpu",
         description="The DPU in pure software: look into .xmodel files and run them, bit for bit.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use).",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use); of shim the "
+        "script's own, 130 after Ctrl-C.",
     )
     commands = parser.add_subparsers(required=True, metavar="inspect | diff | run | predict | shim")
     _add_inspect(commands)

@@ -31,6 +31,7 @@ from dpu import cpu_ops, xir
 from dpu.arithmetic import Array
 from dpu.engine import Engine, as_float, compute_batches, make_engine
 from dpu.errors import DpuError, contradictions
+from dpu.fingerprint import device_of
 from dpu.program import build_program
 
 DPU_CORES = 2
@@ -218,7 +219,8 @@ class Device:
         with self._lock:
             built: dict[Any, Executable] = subgraph._executables
             if key not in built:
-                with contradictions(subgraph.get_name()):
+                named = subgraph.get_graph() if subgraph.is_root else subgraph
+                with contradictions(named.get_name()):
                     built[key] = Executable(subgraph, engine)
                 self._built.add(built[key])
             return built[key]
@@ -240,7 +242,7 @@ class Executable:
     Attributes
     ----------
     inputs, outputs : its tensors, by name, as VART's runners list them since Vitis AI 2.5
-    has_warned : whether float32 values beyond int8 were told of
+    has_warned : whether a warning of float32 values beyond int8 was given
     """
 
     def __init__(self, subgraph: xir.Subgraph, engine: str) -> None:
@@ -272,11 +274,6 @@ def _as_buffer(values: Array, tensor: xir.Tensor, dtype: Any) -> Array:
     return as_float(values, tensor) if dtype == np.float32 else values
 
 
-def kind_of(subgraph: xir.Subgraph) -> str:
-    """The subgraph's device in capitals, "" where it has none."""
-    return str(subgraph.get_attr("device")).upper() if subgraph.has_attr("device") else ""
-
-
 def is_asynchronous() -> bool:
     """Whether jobs are done behind `execute_async`, not within it.
 
@@ -301,7 +298,7 @@ def job_seconds(subgraph: xir.Subgraph) -> float | None:
     DpuError
         The pace is negative or not finite.
     """
-    parts = [part for part in (subgraph, *subgraph.get_children()) if kind_of(part) == "DPU"]
+    parts = [part for part in (subgraph, *subgraph.get_children()) if device_of(part) == "DPU"]
     if settings.pace is None or not parts:
         return None
     seconds = [float(settings.pace(part)) for part in parts]

@@ -137,8 +137,13 @@ def load_engine(
     plugins: dict[str, cpu_ops.Plugin] | None = None,
     threads: int = 0,
     trace: bool = False,
+    name: str = "",
 ) -> Model:
     """Read an .xmodel and make it ready to run, CPU ops included.
+
+    Parameters
+    ----------
+    name : what errors call a graph that was read already; by default its own name
 
     Raises
     ------
@@ -146,6 +151,7 @@ def load_engine(
         The file is bad, or has an op that nobody implements.
     """
     graph = path if isinstance(path, Graph) else Graph.deserialize(path)
-    with contradictions(graph.get_name() if isinstance(path, Graph) else str(path)):
+    own_name = graph.get_name() if isinstance(path, Graph) else str(path)
+    with contradictions(name or own_name):
         program = build_program(graph, plugins=plugins)
         return Model(graph, program, make_engine(program, engine, threads, trace))

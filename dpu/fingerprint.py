@@ -134,11 +134,25 @@ def fingerprint_of(subgraph: Any) -> int | None:
     return int(subgraph.get_attr("dpu_fingerprint")) or None
 
 
+def device_of(subgraph: Any) -> str:
+    """Return a subgraph's device in capitals, "" where it has none."""
+    return str(subgraph.get_attr("device")).upper() if subgraph.has_attr("device") else ""
+
+
+def parts_of(graph: Any) -> list[Any]:
+    """Return a graph's subgraphs of one device each, in order; none of a quantised graph."""
+    root = graph.get_root_subgraph()
+    return [] if root.is_leaf else list(root.toposort_child_subgraph())
+
+
+def dpu_parts(graph: Any) -> list[Any]:
+    """Return the subgraphs that run on a DPU, in order; none of a quantised graph."""
+    return [part for part in parts_of(graph) if device_of(part) == "DPU"]
+
+
 def fingerprints_of(graph: Any) -> list[int]:
     """Return the fingerprints of a graph's parts, in order; none of a quantised graph."""
-    root = graph.get_root_subgraph()
-    parts = [] if root.is_leaf else root.toposort_child_subgraph()
-    found = dict.fromkeys(fingerprint_of(part) for part in parts)
+    found = dict.fromkeys(fingerprint_of(part) for part in parts_of(graph))
     return [number for number in found if number is not None]
 
 

@@ -7,6 +7,7 @@ wrote (XIR 2.5, Apache-2.0); a test compares them with such a file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -92,10 +93,33 @@ def definitions(kinds: Iterable[str]) -> list[Any]:
     return [_definition(kind) for kind in kinds if kind in _DEFINITIONS]
 
 
-def argument_names(kind: str) -> list[str] | None:
-    """Names of the arguments of the op type `kind`; None where it is not known here."""
-    found = _DEFINITIONS.get(kind)
-    return None if found is None else [name for name, _ in found[0]]
+def check_inputs(kind: str, counts: dict[str, int], what: str) -> None:
+    """Check an op's numbers of inputs by argument; op types that are not known here pass.
+
+    Raises
+    ------
+    DpuError
+        `what` has no such argument, or the argument takes another number of inputs.
+    """
+    if kind not in _DEFINITIONS:
+        return
+    known = dict(_DEFINITIONS[kind][0])
+    unknown = [name for name in counts if name not in known]
+    if unknown:
+        raise DpuError(f"{what} ({kind}) has no argument {unknown[0]!r}")
+    for name, occurs in known.items():
+        count = counts.get(name, 0)
+        least, most, text = _TAKES[occurs]
+        if not least <= count <= most:
+            raise DpuError(f"{what} ({kind}): argument {name!r} takes {text}, not {count}")
+
+
+_TAKES = {
+    REQUIRED: (1, 1, "one input"),
+    OPTIONAL: (0, 1, "one input at most"),
+    REPEATED: (0, math.inf, "any number of inputs"),
+    REQUIRED_AND_REPEATED: (1, math.inf, "one input at least"),
+}
 
 
 def complete(kind: str, attrs: dict[str, AttrValue], what: str) -> dict[str, tuple[str, AttrValue]]:

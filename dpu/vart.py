@@ -8,8 +8,8 @@ As on a ZCU104 there are two DPU cores, and a new runner gets the core whose tur
 one subgraph share what was built for it. `execute_async` returns when the job is done, and releases
 the interpreter while the job is computed, so that runners in two threads keep both cores busy. With
 `TUTELAGE_EXECUTION=asynchronous` it returns at once instead: any number of jobs may be in flight,
-each has a number of its own, and one that nobody waits for keeps its place in its runner, without
-its buffers, until the runner goes.
+each has a number of its own. A runner keeps the numbers of jobs that nobody waits for as long as it
+exists, but not their buffers.
 
 Jobs take as long as the emulation computes, or, after `set_pace`, as long as a board is predicted
 to take. `dpu/device.py` says what happens at a fork and when the interpreter ends.
@@ -27,8 +27,9 @@ import numpy as np
 
 from dpu import cpu_ops, device, xir
 from dpu.arithmetic import Array
-from dpu.device import KINDS, Executable, Job, Pace, Tally, job_seconds, kind_of, settings
+from dpu.device import KINDS, Executable, Job, Pace, Tally, job_seconds, settings
 from dpu.errors import DpuError, not_emulated
+from dpu.fingerprint import device_of
 
 TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
 
@@ -120,7 +121,7 @@ class Runner:
 
     def _make_ready(self) -> None:
         """Take a core of this process's device, and what it has built for the subgraph."""
-        kind = kind_of(self._subgraph)
+        kind = device_of(self._subgraph)
         self._lock = threading.Lock()
         self._executable: Executable = device.current().executable(self._subgraph)
         self._core = device.current().next_core(kind if kind in KINDS else KINDS[0])
@@ -145,6 +146,8 @@ class Runner:
 
         Raises
         ------
+        TypeError
+            The mode is not a str.
         RuntimeError
             The subgraph belongs to no such device, the mode is unknown, or an op of it
             cannot be run.
@@ -287,9 +290,16 @@ class TensorBuffer(np.ndarray):
     def _refuse(self, *_: object) -> Any:
         raise TypeError("a vart.TensorBuffer is a buffer, not an array: use numpy.asarray on it")
 
+    def _refuse_copy(self, *_: object) -> Any:
+        raise TypeError("a vart.TensorBuffer cannot be copied or pickled: use numpy.array on it")
+
     __len__ = __iter__ = __getitem__ = __setitem__ = _refuse
+    __copy__ = __deepcopy__ = __reduce_ex__ = _refuse_copy
     __array_ufunc__ = None  # type: ignore[assignment]
     __eq__, __hash__ = object.__eq__, object.__hash__  # type: ignore[assignment]
+
+    def __dir__(self) -> list[str]:
+        return [*dir(object), "get_tensor"]
 
     def __bool__(self) -> bool:
         return True
@@ -339,9 +349,11 @@ class _GraphRunner(RunnerExt):
 def _check_subgraph(subgraph: Any, mode: str) -> None:
     if not isinstance(subgraph, xir.Subgraph):
         raise DpuError(f"a runner is made from an xir.Subgraph, not {_type(subgraph)}")
+    if not isinstance(mode, str):
+        raise TypeError(f"a runner's mode is a str, not {_type(mode)}")
     if mode not in ("", "run"):
-        raise not_emulated("runner mode", mode)
-    kind = kind_of(subgraph)
+        raise DpuError(f"runner mode {mode!r} is not emulated; only 'run' is")
+    kind = device_of(subgraph)
     if kind not in KINDS:
         what = f"subgraph {subgraph.get_name()!r} has the device {kind or 'none'}"
         raise DpuError(f"{what}; a runner is made from one of the root's children with device DPU")

@@ -56,6 +56,8 @@ class DataType:
         if isinstance(name, DataType.Type):
             self.type, self.bit_width = name, bit_width
             return
+        if not isinstance(name, str):
+            raise TypeError(f"a data type is made from its name, not {type(name).__name__}")
         kind = name.upper().rstrip("0123456789")
         if kind not in DataType.Type.__members__:
             raise DpuError(f"unknown data type {name!r}")
@@ -209,13 +211,10 @@ class Op(AttrHolder):
         Raises
         ------
         DpuError
-            One of `ops` is not in the graph, or the op type has no such argument.
+            One of `ops` is not in the graph, or the op type has no such argument or takes
+            another number of inputs for it.
         """
-        known = op_defs.argument_names(self._type)
-        if known is not None and name not in known:
-            raise DpuError(f"op {self._name!r} ({self._type}) has no argument {name!r}")
-        for op in ops:
-            self._graph._check_own(op)
+        self._graph._check_inputs(self, {**self._inputs, name: ops})
         for op in self._inputs.get(name, []):
             op._fanout.remove(self)
         self._inputs[name] = list(ops)
@@ -527,10 +526,14 @@ class Graph(AttrHolder):
         Raises
         ------
         DpuError
-            The name is taken, a required attribute is missing, or the shape cannot be inferred.
+            The name is taken, a required attribute or input is missing, the op type has no such
+            argument, an input or the subgraph is not in the graph, or the shape cannot be inferred.
         """
+        if subgraph is not None and subgraph.get_graph() is not self:
+            raise DpuError(f"subgraph {subgraph.get_name()!r} is not in the graph")
         op = Op(self, name, kind)
         op.set_attrs(attrs or {})
+        self._check_inputs(op, input_ops or {})
         op._inputs = {arg: list(ops) for arg, ops in (input_ops or {}).items()}
         op.infer_shape()
         return self._insert(op, subgraph)
@@ -562,11 +565,19 @@ class Graph(AttrHolder):
         return op
 
     def create_const_op(self, name: str, data: Any, /) -> Op:
-        """Add a `const` op that holds a numpy array."""
+        """Add a `const` op that holds a numpy array of integers or floats.
+
+        Raises
+        ------
+        DpuError
+            The array holds something else, or the name is taken.
+        """
         import numpy as np
 
         values = np.ascontiguousarray(data)
-        kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}[values.dtype.kind]
+        kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}.get(values.dtype.kind)
+        if kind is None:
+            raise DpuError(f"const {name!r} cannot hold {values.dtype}: integers or floats only")
         attrs = {
             "shape": list(values.shape),
             "data_type": f"{kind}{values.dtype.itemsize * 8}",
@@ -575,7 +586,8 @@ class Graph(AttrHolder):
         return self.create_op(name, "const", attrs)
 
     def remove_op(self, op: Op) -> None:
-        """Remove an op that nobody reads."""
+        """Remove an op of this graph that nobody reads."""
+        self._check_own(op)
         if op.get_fanout_num():
             raise DpuError(f"op {op.get_name()!r} still has readers")
         for ops in op.get_input_ops().values():
@@ -595,8 +607,17 @@ class Graph(AttrHolder):
                 new._fanout.append(op)
         self._order = None
 
+    def _check_inputs(self, op: Op, inputs: dict[str, list[Op]]) -> None:
+        """Refuse inputs for an op that its type does not take, or from outside of this graph."""
+        for source in (source for ops in inputs.values() for source in ops):
+            self._check_own(source)
+        counts = {name: len(ops) for name, ops in inputs.items()}
+        op_defs.check_inputs(op.get_type(), counts, f"op {op.get_name()!r}")
+
     def _check_own(self, op: Op) -> None:
         """Refuse an op that is not in this graph."""
+        if not isinstance(op, Op):
+            raise TypeError(f"an input is an xir.Op, not {type(op).__name__}")
         if self._ops.get(op.get_name()) is not op:
             raise DpuError(f"op {op.get_name()!r} is not in the graph")
 

@@ -13,7 +13,7 @@ import numpy as np
 from dpu.arithmetic import Array
 from dpu.engine import Model, load_engine
 from dpu.errors import DpuError, contradictions
-from dpu.fingerprint import dpu_name, fingerprint_of
+from dpu.fingerprint import dpu_name, dpu_parts, fingerprint_of
 from dpu.layers import Layer, dense_matrix, is_dense, is_shifted_bias, layers_of
 from dpu.program import graph_outputs
 from dpu.xir import Graph, Op, Subgraph
@@ -80,12 +80,6 @@ def check_source(graph: Graph, quantised: Path) -> str | None:
 # -- the DPU ----------------------------------------------------------------------------------
 
 
-def dpu_parts(graph: Graph) -> list[Subgraph]:
-    """The subgraphs that run on a DPU, in order; none in a quantised file."""
-    parts = graph.get_root_subgraph().toposort_child_subgraph()
-    return [part for part in parts if _attr(part, "device") == "DPU"]
-
-
 def _attr(holder: Any, name: str) -> Any:
     return holder.get_attr(name) if holder.has_attr(name) else None
 
@@ -118,8 +112,7 @@ def _why_on_the_cpu(fallen: list[Op], quantised: Graph) -> list[str]:
 
 
 def _on_the_cpu(graph: Graph) -> list[Op]:
-    parts = graph.get_root_subgraph().toposort_child_subgraph()
-    on_dpu = {op for part in parts if _attr(part, "device") == "DPU" for op in part.get_ops()}
+    on_dpu = {op for part in dpu_parts(graph) for op in part.get_ops()}
     return [op for op in graph.toposort() if op not in on_dpu and op.get_type() not in _GLUE]
 
 

@@ -24,10 +24,10 @@ from typing import Any
 
 from dpu.describe import UNSORTED
 from dpu.errors import DpuError, XmodelError
-from dpu.fingerprint import describe, fingerprint_of, fingerprints_of
+from dpu.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
 from dpu.xir import Graph
 from host import vai_compiler as vai
-from host.check_compiled import check_compiled, check_source, dpu_parts
+from host.check_compiled import check_compiled, check_source
 from host.config import read_toml
 from host.target import EMULATOR, CompileError, CompileUsageError, Target, load_target
 from host.toml_file import to_toml

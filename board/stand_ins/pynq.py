@@ -18,11 +18,16 @@ import threading
 import time
 import warnings
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from board.power import Power, open_power
+from dpu.shim import import_own
+
+if TYPE_CHECKING:
+    from board.power import Power
 
 __all__ = ["DataRecorder", "Rail", "Sensor", "get_rails"]
+
+_power = import_own("board.power")
 
 
 class Sensor:
@@ -80,7 +85,7 @@ def get_rails(config_file: str | None = None) -> dict[str, Rail]:
 
 @cache
 def _sampler() -> Power:
-    power = open_power()
+    power: Power = _power.open_power()
     power.start()
     atexit.register(power.close)
     return power

@@ -9,6 +9,7 @@ import vart
 import xir
 
 from dpu.errors import DpuError, not_emulated
+from dpu.fingerprint import dpu_parts
 
 
 class DpuOverlay:
@@ -58,9 +59,7 @@ class DpuOverlay:
         if found.suffix != ".xmodel":
             raise RuntimeError(f"{model}: only xmodel files can be loaded")
         graph = xir.Graph.deserialize(str(found))
-        root = graph.get_root_subgraph()
-        parts = [] if root.is_leaf else root.toposort_child_subgraph()
-        parts = [p for p in parts if p.has_attr("device") and p.get_attr("device").upper() == "DPU"]
+        parts = dpu_parts(graph)
         if len(parts) != 1:
             raise DpuError(f"{model}: has {len(parts)} DPU subgraphs, DpuOverlay runs one")
         self.graph, self.runner = graph, vart.Runner.create_runner(parts[0], "run")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dpu import vart, xir
 from dpu.errors import not_emulated
+from dpu.vart import RunnerExt, graph_runner
+from dpu.xir import Graph
 
 
 class GraphRunner:
     """Makes runners that take the graph's inputs and give its outputs, CPU subgraphs included."""
 
     @staticmethod
-    def create_graph_runner(graph: xir.Graph) -> vart.RunnerExt:
+    def create_graph_runner(graph: Graph) -> RunnerExt:
         """A runner for a whole compiled graph, with buffers.
 
         Raises
@@ -20,7 +21,7 @@ class GraphRunner:
         RuntimeError
             The graph is not compiled, or an op of it cannot be run.
         """
-        return vart.graph_runner(graph)
+        return graph_runner(graph)
 
 
 def __getattr__(name: str) -> object:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpu import xir as _emulated
 from dpu.xir import DataType, GraphTemplate, Op, OpTemplate, Subgraph, Tensor, __getattr__
+from dpu.xir import Graph as _Graph
 
 __all__ = ["DataType", "Graph", "GraphTemplate", "Op", "OpTemplate", "Subgraph", "Tensor",
            "__getattr__"]  # fmt: skip
 
 
-class Graph(_emulated.Graph):
+class Graph(_Graph):
     """A whole network."""
 
     @classmethod

@@ -120,8 +120,7 @@ def test_the_command_line_refuses_them_in_one_line(
         assert main(command) == 2
         captured = capsys.readouterr()
         assert captured.out == "" and captured.err.count("\n") == 1
-        assert captured.err.startswith(f"dpu: {path}: ")
-        assert f"compiled for {OTHERS[name]} (" in captured.err
+        assert captured.err.startswith(f"dpu: {path}: compiled for {OTHERS[name]} (")
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -212,31 +212,51 @@ def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) ->
     assert done.stdout == "the interpreter ends: the job will not be done any more\n", done.stderr
 
 
+CTRL_C = """
+from dpu import device
+sleeping, released = threading.Event(), threading.Event()
+class Held:
+    monotonic = time.monotonic
+    def sleep(self, seconds):
+        sleeping.set()
+        released.wait()
+def interrupt():
+    sleeping.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+wanted = answer(runner)
+device.time = Held()
+vart.set_pace(lambda subgraph: 3600.0)
+paced = make()
+"""
+"""Behind `SETUP`: a runner whose jobs end when they are released, and what interrupts one."""
+
+
 def test_ctrl_c_in_a_wait_leaves_the_job(demo_model: Path, repo_root: Path) -> None:
     script = """
-        vart.set_pace(lambda subgraph: 0.6)
-        paced = make()
         (job,) = start(paced)
-        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try:
+            threading.Thread(target=interrupt).start()
             paced.wait(job)
         except KeyboardInterrupt:
+            released.set()
             print("interrupted", paced.wait(job))
     """
-    done = _run(script, demo_model, repo_root, "openvino")
+    done = _run(CTRL_C + textwrap.dedent(script), demo_model, repo_root, "openvino")
     assert (done.stdout, done.stderr) == ("interrupted 0\n", "")
 
 
 def test_ctrl_c_in_a_paced_job_leaves_the_runner(demo_model: Path, repo_root: Path) -> None:
     script = """
-        wanted = answer(runner)
-        vart.set_pace(lambda subgraph: 0.6)
-        paced = make()
-        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        try: start(paced)
-        except KeyboardInterrupt: print("interrupted", answer(paced) == wanted)
+        threading.Thread(target=interrupt).start()
+        try:
+            start(paced)
+        except KeyboardInterrupt:
+            released.set()
+            print("interrupted", answer(paced) == wanted)
     """
-    done = _run(script, demo_model, repo_root, "openvino", execution="synchronous")
+    done = _run(
+        CTRL_C + textwrap.dedent(script), demo_model, repo_root, "openvino", execution="synchronous"
+    )
     assert (done.stdout, done.stderr) == ("interrupted True\n", "")
 
 

@@ -33,7 +33,8 @@ def test_files_are_written_in_topological_order(order: list[int], edges: int) ->
         first = number * (number - 1) // 2  # of the bits that choose its inputs
         sources = [op for n, op in enumerate(ops) if edges >> (first + n) & 1]
         kind, attrs = ("concat", {"axis": 0}) if sources else ("data", head)
-        ops.append(graph.create_op(f"op{number}", kind, attrs, {"input": sources}))
+        inputs = {"input": sources} if sources else {}
+        ops.append(graph.create_op(f"op{number}", kind, attrs, inputs))
     with tempfile.TemporaryDirectory() as folder:
         path, copy = Path(folder) / "a.xmodel", Path(folder) / "b.xmodel"
         graph.serialize(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu.device import EXECUTION_VARIABLE
+from dpu.device import ENGINE_VARIABLE, EXECUTION_VARIABLE
 from dpu.engine import load_engine
 
 SCRIPT = Path(__file__).with_name("board_script.py")
@@ -57,6 +57,9 @@ def test_exit_status_and_errors_are_the_scripts_own(repo_root: Path, tmp_path: P
     script.write_text("import sys; sys.exit('told')")
     done = _shim(repo_root, script)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "told\n")
+    script.write_text("raise KeyboardInterrupt")
+    done = _shim(repo_root, script)
+    assert done.returncode == 130 and done.stderr.endswith("\nKeyboardInterrupt\n")
     script.write_text("import vart; vart.Runner.create_runner(None, 'run')")
     done = _shim(repo_root, script)
     assert done.returncode == 1 and "made from an xir.Subgraph" in done.stderr
@@ -75,13 +78,56 @@ def test_a_script_gets_its_arguments_and_its_neighbours(repo_root: Path, tmp_pat
     assert done.stdout == "hello ['--json', '-x', '1'] xir\n", done.stderr
 
 
-@pytest.mark.parametrize("name", ["runner", "vart", "xir", "pynq_dpu", "vitis_ai_library", "pynq"])
+STAND_INS = ["runner", "vart", "xir", "pynq_dpu", "vitis_ai_library", "pynq"]
+
+
+@pytest.mark.parametrize("name", [*STAND_INS, "app", "board", "dpu", "host"])
 def test_a_module_of_the_scripts_own_wins(repo_root: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.py").write_text("WORD = 'mine'")
     script = tmp_path / "s.py"
     script.write_text(f"import {name}; print({name}.WORD)")
     done = _shim(repo_root, script)
     assert done.stdout == "mine\n", done.stderr
+
+
+@pytest.mark.parametrize("engine", ["fast", "reference"])
+def test_modules_with_the_names_of_the_emulations_packages(
+    repo_root: Path, demo_model: Path, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENGINE_VARIABLE, engine)
+    for name in ("app", "board", "dpu", "host"):
+        (tmp_path / f"{name}.py").write_text(f"WORD = 'my {name}'")
+    script = tmp_path / "s.py"
+    script.write_text(
+        "import sys, warnings, numpy as np\n"
+        "import pynq, vart, vitis_ai_library, xir, pynq_dpu, runner\n"
+        "import app, board, dpu, host\n"
+        "warnings.simplefilter('ignore')  # of a machine that measures no power\n"
+        "print(isinstance(pynq.get_rails(), dict))\n"
+        "graph = xir.Graph('made')\n"
+        "data = {'shape': [1, 2], 'data_type': 'FLOAT32'}\n"
+        "graph.create_op('y', 'relu', {}, {'input': [graph.create_op('x', 'data', data)]})\n"
+        "graph = xir.Graph.deserialize(sys.argv[1])\n"
+        "whole = vitis_ai_library.GraphRunner.create_graph_runner(graph)\n"
+        "whole.wait(whole.execute_async(whole.get_inputs(), whole.get_outputs()))\n"
+        "print(app.WORD, board.WORD, dpu.WORD, host.WORD)\n"
+    )
+    done = _shim(repo_root, script, demo_model)
+    assert done.stdout == "True\nmy app my board my dpu my host\n", done.stderr
+
+
+def test_a_package_beside_a_script_with_the_name_of_the_emulations(
+    repo_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dpu").mkdir()
+    package, script = tmp_path / "dpu" / "__init__.py", tmp_path / "s.py"
+    package.touch()
+    script.touch()
+    done = _shim(repo_root, script)
+    told = (
+        f"dpu: {package}: a package beside a script cannot be called dpu, as the emulation's is\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
 
 
 def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:
@@ -197,7 +243,7 @@ CELLS = [
     "import dpu.shim; dpu.shim.install()",
     "from pynq_dpu import DpuOverlay\noverlay = DpuOverlay('dpu.bit')",
     "overlay.load_model('digits.xmodel')\n"
-    "import numpy as np, pynq, warnings, labels\n"
+    "import numpy as np, pynq, warnings, labels, runner\n"
     "dpu = overlay.runner\n"
     "shape_in = tuple(dpu.get_input_tensors()[0].dims)\n"
     "shape_out = tuple(dpu.get_output_tensors()[0].dims)\n"
@@ -217,7 +263,7 @@ CELLS = [
     "assert list(recorder.frame.columns) == ['Mark', *(sensor.name for sensor in sensors)]\n"
     "assert len(recorder.frame)\n"
     "del overlay, dpu\n"
-    "print(labels.WORD)",
+    "print(labels.WORD, runner.WORD)",
 ]
 """A notebook in the manner of DPU-PYNQ's."""
 
@@ -234,6 +280,8 @@ def test_a_notebook(
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     shutil.copy(demo_model, tmp_path / "digits.xmodel")
     (tmp_path / "labels.py").write_text("WORD = 'a neighbour'")
+    (tmp_path / "runner.py").write_text("WORD = 'and another'")
+    (tmp_path / "board.py").touch()
     images = np.random.default_rng(6).uniform(-1, 0.99, (4, 28, 28, 1)).astype(np.float32)
     np.save(tmp_path / "in.npy", images)
     notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS])
@@ -244,8 +292,9 @@ def test_a_notebook(
         "".join(out["text"] for out in cell["outputs"] if out["output_type"] == "stream")
         for cell in notebook["cells"]
     ]
+    words = "a neighbour and another\n"
     logits = load_engine(demo_model, "reference").run(np.trunc(images * 128).astype(np.int8))
-    assert told == ["", "", "", "".join(f"{row.tolist()}\n" for row in logits), "a neighbour\n"]
+    assert told == ["", "", "", "".join(f"{row.tolist()}\n" for row in logits), words]
 
 
 def test_cpu_parts_run_with_a_plugin(shared_dir: Path, repo_root: Path, tmp_path: Path) -> None:

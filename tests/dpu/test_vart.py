@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
+import pickle
 import threading
 import warnings
 from collections.abc import Callable
@@ -271,6 +273,11 @@ def test_a_tensor_buffer_is_no_more_than_a_buffer(part: xir.Subgraph) -> None:
     with pytest.raises(TypeError):
         buffer[0] = 1
     assert buffer and buffer == buffer and hash(buffer)
+    own = [name for name in dir(buffer) if not name.startswith("_")]
+    assert own == ["get_tensor"] and not {"__add__", "__array_interface__"} & {*dir(buffer)}
+    for use in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            use(buffer)
     name, place = buffer.get_tensor().name, np.asarray(buffer).__array_interface__["data"][0]
     tensor = f"xir::Tensor{{name = {name}, type = XINT8, shape = {{1, 28, 28, 1}}}}"
     rest = f"tensor={tensor},location=HOST_VIRT,data=[(Virt={place:#x}, 784)]}}"
@@ -371,14 +378,29 @@ def test_what_a_runner_is_not_made_from(graph: xir.Graph) -> None:
         vart.Runner.create_runner(user, "run")
 
 
+@pytest.mark.parametrize("create", [vart.Runner.create_runner, vart.RunnerExt.create_runner])
+def test_the_mode_of_a_runner(part: xir.Subgraph, create: Callable[..., Any]) -> None:
+    for wrong in (None, 3, b"run"):
+        with pytest.raises(TypeError, match=f"mode is a str, not {type(wrong).__name__}"):
+            create(part, wrong)
+    for mode in ("sim", "_x", "RUN"):
+        with pytest.raises(RuntimeError, match=f"runner mode '{mode}' is not emulated; only 'run'"):
+            create(part, mode)
+
+
+def test_errors_of_a_whole_graph_have_its_name(shared_dir: Path) -> None:
+    path = shared_dir / "models" / "corpus" / "mnist_cnn_vck190.xmodel"
+    graph = xir.Graph.deserialize(path)
+    with pytest.raises(RuntimeError, match=f"^{graph.get_name()}: compiled for"):
+        vart.graph_runner(graph)
+
+
 def test_what_is_left_out_is_named(part: xir.Subgraph) -> None:
     runner = vart.Runner.create_runner(part, "run")
     with pytest.raises(NotImplementedError, match=r"vart\.Runner\.get_tensor_format"):
         _ = runner.get_tensor_format
     with pytest.raises(NotImplementedError, match=r"vart\.BatchRunner"):
         _ = vart.BatchRunner
-    with pytest.raises(NotImplementedError, match=r"mode\.debug"):
-        vart.Runner.create_runner(part, "debug")
     with pytest.raises(NotImplementedError, match=r"xir\.Subgraph\.get_workload"):
         _ = part.get_workload
     assert not hasattr(vart, "BatchRunner")

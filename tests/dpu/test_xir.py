@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,8 @@ def test_data_types() -> None:
     ]  # fmt: skip
     with pytest.raises(RuntimeError, match="unknown data type"):
         xir.DataType("COMPLEX64")
+    with pytest.raises(TypeError, match="not NoneType"):
+        xir.DataType(None)  # type: ignore[arg-type]
 
 
 def test_graph(graph: xir.Graph) -> None:
@@ -91,6 +95,57 @@ def test_what_an_op_reads_can_be_changed() -> None:
         relu.set_input_ops("input", [_small_graph().get_op("conv")])
 
 
+WRONG_INPUTS: dict[str, tuple[Callable[[xir.Op], Any], type[Exception], str]] = {
+    "another graph's": (
+        lambda x: {"input": [_small_graph().get_op("x")]}, RuntimeError, "'x' is not in the graph"
+    ),
+    "an unknown argument": (
+        lambda x: {"input": [x], "weights": [x]}, RuntimeError, "has no argument 'weights'"
+    ),
+    "too many": (lambda x: {"input": [x, x]}, RuntimeError, "argument 'input' takes one input, no"),
+    "too few": (lambda x: {"input": []}, RuntimeError, "argument 'input' takes one input, not 0"),
+    "none": (lambda x: {}, RuntimeError, "argument 'input' takes one input, not 0"),
+    "no list": (lambda x: {"input": x}, TypeError, "not iterable"),
+    "names": (lambda x: {"input": ["x"]}, TypeError, "an xir.Op, not str"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_wrong_inputs_of_an_op_change_nothing(case: str) -> None:
+    make, error, words = WRONG_INPUTS[case]
+    graph = _small_graph()
+    x, relu = graph.get_op("x"), graph.get_op("relu")
+    inputs, before = make(x), [op.get_name() for op in graph.toposort()]
+    with pytest.raises(error, match=words):
+        graph.create_op("new", "relu", {}, inputs)
+    for name, ops in inputs.items():
+        if name == "weights" or len(inputs) == 1:
+            with pytest.raises(error, match=words.replace("'new'", "'relu'")):
+                relu.set_input_ops(name, ops)
+    assert [op.get_name() for op in graph.toposort()] == before
+    assert x.get_fanout_ops() == [graph.get_op("conv")]
+    assert relu.get_input_ops() == {"input": [graph.get_op("conv")]}
+
+
+def test_other_graphs_are_left_alone() -> None:
+    graph, other = _small_graph(), _small_graph()
+    root = other.get_root_subgraph()
+    with pytest.raises(RuntimeError, match="'root' is not in the graph"):
+        graph.create_op("new", "relu", {}, {"input": [graph.get_op("x")]}, root)
+    with pytest.raises(RuntimeError, match="'soft' is not in the graph"):
+        graph.remove_op(other.get_op("soft"))
+    assert root.get_op_num() == other.get_op_num() == graph.get_op_num() == 5
+
+
+def test_a_repeated_argument_takes_one_or_more() -> None:
+    graph = _small_graph()
+    x = graph.get_op("x")
+    with pytest.raises(RuntimeError, match="argument 'input' takes one input at least, not 0"):
+        graph.create_op("sum", "add", {}, {"input": []})
+    graph.create_op("sum", "add", {}, {"input": [x, x, x]})
+    graph.create_op("any", "an-unknown-type", {"shape": [1], "data_type": "FLOAT32"}, {"a": [x, x]})
+
+
 def test_tensors(graph: xir.Graph) -> None:
     tensor = graph.get_op(STEM).get_output_tensor()
     assert (tensor.name, tensor.ndim, tensor.dims) == (STEM_TENSOR, 4, [1, 14, 14, 16])
@@ -119,7 +174,8 @@ def test_subgraphs(graph: xir.Graph) -> None:
     assert root.get_parent() is root.find_child_subgraph_by_op_name("none") is None
     assert user.get_tensor_producer(stem.get_output_tensor()) is None
     order = [op.get_name() for op in dpu.toposort()]
-    assert order.index(STEM) < order.index(f"{GRAPH}__pool") < order.index(f"{GRAPH}__classifier")
+    pool, classifier = f"{GRAPH}__pool_i0", f"{GRAPH}__classifier"
+    assert order.index(STEM) < order.index(pool) < order.index(classifier)
 
 
 def test_making_and_merging_children() -> None:
@@ -173,6 +229,13 @@ def test_a_graph_made_here_is_written_read_and_run(tmp_path: Path) -> None:
     found = [load_engine(g, "reference").run(x) for g in (graph, copy)]
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0].sum(-1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [bool, np.complex64, object, "U3", "M8[s]"])
+def test_constants_of_types_that_xir_lacks(kind: object) -> None:
+    values = np.zeros(2, kind)  # type: ignore[call-overload]
+    with pytest.raises(RuntimeError, match=f"'k' .* {values.dtype}".replace("[", r"\[")):
+        xir.Graph("small").create_const_op("k", values)
 
 
 def test_removing_ops() -> None:

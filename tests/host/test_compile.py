@@ -29,6 +29,7 @@ from app.model import load_classifier
 from dpu.compile import compile_graph
 from dpu.cpu_ops import load_plugins
 from dpu.engine import load_engine
+from dpu.fingerprint import dpu_parts
 from dpu.quantised import QuantisedModel
 from dpu.xir import Graph
 from host import check_compiled as checks
@@ -484,7 +485,7 @@ def test_only_what_is_known_is_explained(end: str, status: int, words: str) -> N
 def _for_board(network: QuantisedModel) -> Graph:
     """A compiled form as if for the ZCU104."""
     graph = compile_graph(network.finish())
-    for part in checks.dpu_parts(graph):
+    for part in dpu_parts(graph):
         part.set_attr("dpu_name", ZCU104.dpu_name)
         part.set_attr("dpu_fingerprint", 0x101000056010407, "uint64_value")
     return graph
@@ -537,7 +538,7 @@ def test_other_fix_points_parameters_and_outputs_are_refused() -> None:
 
 def test_one_changed_weight_is_found() -> None:
     graph = _for_board(_network())
-    (part,) = checks.dpu_parts(graph)
+    (part,) = dpu_parts(graph)
     data = bytearray(part.get_attr("reg_id_to_parameter_value")["REG_0"])
     data[17] ^= 1
     part.set_attr("reg_id_to_parameter_value", {"REG_0": bytes(data)})

@@ -8,7 +8,7 @@ from typing import Any
 from dpu import cpu_ops, fix_ops
 from dpu.compile import on_cpu
 from dpu.cycles import Bound, bounds
-from dpu.errors import DpuError, contradictions
+from dpu.errors import UNSORTED, DpuError, contradictions
 from dpu.fingerprint import OWN, array_of, dpu_name, fingerprint_of, fingerprints_of, foreign
 from dpu.layers import Layer, fix_point_of, layers_of
 from dpu.operations import operations_of
@@ -64,13 +64,6 @@ def _notes(graph: Graph) -> list[str]:
         notes.append(f"compiled for {other}: no cycles, and it cannot be run, as only the {OWN} is "
                      "known here")  # fmt: skip
     return notes
-
-
-UNSORTED = (
-    "its ops are not in topological order: AMD's XIR crashes on it (read and written here, it is "
-    "sorted)"
-)
-"""What is to be said of a graph for which `Graph.is_sorted` is false."""
 
 
 def _layers(graph: Graph, notes: list[str]) -> list[dict[str, Any]]:

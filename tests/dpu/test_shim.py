@@ -13,6 +13,7 @@ import pytest
 
 from dpu.device import EXECUTION_VARIABLE
 from dpu.engine import load_engine
+from dpu.errors import UNSORTED
 
 SCRIPT = Path(__file__).with_name("board_script.py")
 
@@ -82,6 +83,15 @@ def test_a_module_of_the_scripts_own_wins(repo_root: Path, tmp_path: Path, name:
     script.write_text(f"import {name}; print({name}.WORD)")
     done = _shim(repo_root, script)
     assert done.stdout == "mine\n", done.stderr
+
+
+def test_a_file_that_is_not_sorted_is_reported_once(
+    repo_root: Path, unsorted_model: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "in.npy", np.zeros((6, 28, 28, 1), np.float32))
+    done = _shim(repo_root, SCRIPT, unsorted_model, tmp_path / "in.npy", tmp_path / "out.npy")
+    assert (done.returncode, done.stdout) == (0, "done 6\n"), done.stderr
+    assert done.stderr == f"dpu: {unsorted_model}: {UNSORTED}\n"
 
 
 def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ import numpy as np
 from dpu import cpu_ops, diff, draw
 from dpu.arithmetic import Array
 from dpu.describe import describe_graph
-from dpu.engine import ENGINES, Model, load_engine
+from dpu.engine import ENGINES, Model, load_engine, make_engine
 from dpu.errors import DpuError, UnsortedWarning, contradictions, unsorted_in_one_line
 from dpu.input_form import COLOURS, InputForm
 from dpu.listing import clipped, lines, printable
 from dpu.page import page
+from dpu.program import build_program
 from dpu.samples import Samples, image_form, load_arrays, split_name
 from dpu.xir import Graph
 
@@ -94,8 +95,9 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Names
         return image_form(options.xmodel, shape, options.colour, options.mean, options.scale)
 
     plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
-    model = load_engine(graph, "fast", plugins, trace=True)
-    add_statistics(facts, model, Samples(model.program, options.images, form))
+    program = build_program(graph, plugins=plugins)
+    model = Model(graph, program, make_engine(program, trace=True))
+    add_statistics(facts, model, Samples(program, options.images, form))
 
 
 def _diff(options: argparse.Namespace) -> int:
@@ -290,7 +292,9 @@ def _add_images(inspect: argparse.ArgumentParser) -> None:
 
 def _add_diff(commands: Any) -> None:
     compare = commands.add_parser(
-        "diff", help="what two .xmodels differ in; exit status 0 equal, 1 different, 2 a bad file"
+        "diff",
+        help="what two .xmodels differ in; exit status 0: equal, 1: different, or not all could be "
+        "compared (weights of another DPU), 2: a bad file",
     )
     compare.add_argument("a", type=Path, metavar="A.xmodel")
     compare.add_argument("b", type=Path, metavar="B.xmodel")

@@ -277,7 +277,7 @@ def _add_images(inspect: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="IN.npy (NAME=IN.npy for several inputs; as for `run`), or images and directories "
-        "of images: tells saturation, unused bits and dead channels of each layer",
+        "of images: shows saturation, unused bits and dead channels of each layer",
     )
     beside = "; default: as model.toml beside the file says, else"
     group.add_argument("--colour", choices=list(COLOURS), help=f"of images{beside} grey or bgr")

@@ -17,7 +17,7 @@ from dpu.xir import Graph, Op, Subgraph, Tensor
 
 
 def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
-    """Everything that `inspect` tells about the graph that was read from `path`, ready for JSON.
+    """Everything that `inspect` shows of the graph that was read from `path`, ready for JSON.
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
     (a multiplication and an addition are two). Cycles are those of one core

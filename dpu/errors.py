@@ -76,7 +76,8 @@ class UnknownOpError(DpuError):
 def plugin_name(kind: str) -> str:
     """The name behind ``op_`` of a plugin function for the op type `kind`.
 
-    What Python takes in no name becomes one underscore: ``op_aten_mean`` is for aten::mean.
+    Each run of characters that are not valid in a Python name becomes one underscore:
+    ``op_aten_mean`` is for aten::mean.
     """
     return re.sub(r"\W+", "_", kind)
 

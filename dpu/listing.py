@@ -1,6 +1,6 @@
 """The facts of `inspect` as lines for a terminal.
 
-Names come from strangers' files: they lose control characters and are cut, so that no line or
+Names come from files of any origin: they lose control characters and are cut, so that no line or
 column grows with what a file says.
 """
 

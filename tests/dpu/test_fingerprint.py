@@ -86,7 +86,7 @@ def test_any_number_has_a_name(number: int) -> None:
 
 @pytest.mark.parametrize("name", ["", "B4096", "DPUCVDX8G_ISA0_B1152", "DPUCZDX8G_ISA1_B42"])
 def test_names_of_no_array(name: str) -> None:
-    with pytest.raises(DpuError, match="names no DPUCZDX8G"):
+    with pytest.raises(DpuError, match="is not the name of a DPUCZDX8G"):
         array_named(name)
 
 

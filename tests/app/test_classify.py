@@ -428,7 +428,8 @@ def test_a_model_that_is_not_sorted_is_reported_in_one_line(
         plain = App(repo_root, tmp_path, fake=False)
         status, _, err = plain("--source", "images", "--model", str(unsorted_model), "--quiet")
     else:
-        command = [sys.executable, "-m", "app.measure", "--output", tmp_path / "out", "--model",
+        command: list[str | Path] = [sys.executable, "-m", "app.measure", "--output",
+                   tmp_path / "out", "--model",
                    unsorted_model, "--source", tmp_path / "images", "--scenario", "single-stream",
                    *"--seconds 0.2 --warm-up 0.1 --idle 0.1 --cool-down 0.1".split()]  # fmt: skip
         command += ["--accept", "disturbed"]

@@ -30,6 +30,7 @@ from app.run import Run
 from app.summary import summary_lines
 from board.dpu import ModelError
 from board.power import PowerError
+from dpu.errors import unsorted_in_one_line
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     check(options, parser)
     try:
-        return classify(options)
+        with unsorted_in_one_line("classify"):
+            return classify(options)
     except BrokenPipeError:  # an OSError, but the reader's own doing
         raise
     except (CameraError, OSError) as error:

@@ -474,7 +474,7 @@ class _CpuOperators:
 
 
 def _import_cpu_ops(path: Path, kinds: set[str]) -> Any:
-    """Import dpu.cpu_ops, only now: a plain classifier needs nothing of dpu/ on the board."""
+    """Import dpu.cpu_ops, only now: a model without such ops does not need it."""
     try:
         return import_module("dpu.cpu_ops")
     except ImportError as error:

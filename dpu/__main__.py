@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 
 from dpu import cpu_ops, diff, draw
 from dpu.arithmetic import Array
-from dpu.describe import UNSORTED, describe_graph
+from dpu.describe import describe_graph
 from dpu.engine import ENGINES, Model, load_engine
-from dpu.errors import DpuError, contradictions
+from dpu.errors import DpuError, UnsortedWarning, contradictions, unsorted_in_one_line
 from dpu.input_form import COLOURS, InputForm
 from dpu.listing import clipped, lines, printable
 from dpu.page import page
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        with unsorted_in_one_line("dpu"):
+            return int(options.command(options))
     except DpuError as error:
         return _complain(error, WRONG_USE)
     except MemoryError:
@@ -62,7 +64,9 @@ def _inspect(options: argparse.Namespace) -> int:
     alone = options.colour or options.mean or options.scale or options.plugin
     if alone and not options.images:
         raise DpuError("--colour, --mean, --scale and --plugin go with --images")
-    graph = Graph.deserialize(options.xmodel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsortedWarning)  # it is one of the notes
+        graph = Graph.deserialize(options.xmodel)
     with contradictions(str(options.xmodel)):
         facts = describe_graph(options.xmodel, graph)
         if options.images:
@@ -107,8 +111,6 @@ def _run(options: argparse.Namespace) -> int:
     plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
     began = time.perf_counter()
     model = load_engine(options.xmodel, options.engine, plugins)
-    if not model.graph.is_sorted:
-        print(f"dpu: {options.xmodel}: {UNSORTED}", file=sys.stderr)
     loaded = time.perf_counter()
     inputs = load_arrays(model.program, options.input)
     targets = _targets(model, options.output)
@@ -279,7 +281,7 @@ def _add_images(inspect: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PATH",
         help="IN.npy (NAME=IN.npy for several inputs; as for `run`), or images and directories "
-        "of images: tells saturation, unused bits and dead channels of each layer",
+        "of images: shows saturation, unused bits and dead channels of each layer",
     )
     beside = "; default: as model.toml beside the file says, else"
     group.add_argument("--colour", choices=list(COLOURS), help=f"of images{beside} grey or bgr")
@@ -294,7 +296,9 @@ def _add_images(inspect: argparse.ArgumentParser) -> None:
 
 def _add_diff(commands: Any) -> None:
     compare = commands.add_parser(
-        "diff", help="what two .xmodels differ in; exit status 0 equal, 1 different, 2 a bad file"
+        "diff",
+        help="what two .xmodels differ in; exit status 0: equal, 1: different, or not all could be "
+        "compared (weights of another DPU), 2: a bad file",
     )
     compare.add_argument("a", type=Path, metavar="A.xmodel")
     compare.add_argument("b", type=Path, metavar="B.xmodel")

@@ -20,7 +20,7 @@ from dpu.errors import UnsupportedError, unknown_op
 
 
 def mean_axes(op: Any) -> tuple[int, ...]:
-    """The axes of an aten::mean, told from the sizes of its input and output.
+    """The axes of an aten::mean, found from the sizes of its input and output.
 
     Raises
     ------
@@ -55,11 +55,15 @@ def mean(op: Any, inputs: Inputs) -> Array:
 
 def norm_axes(op: Any) -> tuple[tuple[int, ...], bool]:
     """The axes of an nndct_normalize and whether they stay, from its attributes dim and keepdim."""
-    attrs, rank = op.get_attrs(), len(op.get_input_tensor("input", 0).dims)
-    dim = attrs.get("dim")
-    listed = dim if isinstance(dim, (list, tuple)) else [] if dim is None else [dim]
-    axes = tuple(int(axis) % rank for axis in listed) or tuple(range(rank))
-    return axes, bool(attrs.get("keepdim"))
+    axes = listed_axes(op, "dim") or tuple(range(len(op.get_input_tensor("input", 0).dims)))
+    return axes, bool(op.get_attrs().get("keepdim"))
+
+
+def listed_axes(op: Any, name: str) -> tuple[int, ...]:
+    """The axes in the attribute `name`, a number or a list, from 0 up; () where it is not set."""
+    given, rank = op.get_attrs().get(name), len(op.get_input_tensor("input", 0).dims)
+    listed = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    return tuple(int(axis) % rank for axis in listed)
 
 
 def norm(op: Any, inputs: Inputs) -> Array:

@@ -44,7 +44,7 @@ Plugin = Callable[[dict[str, list[Array]], dict[str, Any]], Array]
 def load_plugins(path: str | os.PathLike[str]) -> dict[str, Plugin]:
     """The functions named ``op_<op_type>`` of a Python file, by the name behind ``op_``.
 
-    It is the op type, or `plugin_name` of one that is no Python name.
+    It is the op type, or its `plugin_name` where the type is not a valid Python name.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def maxpool2d(op: Any, inputs: Inputs) -> Array:
 def avgpool2d(op: Any, inputs: Inputs) -> Array:
     """Mean under the window (XIR).
 
-    The DPU's reciprocal is none of it: AMD's exporter writes it as a `mul` by
+    Exact: AMD's exporter writes the DPU's reciprocal as an op of its own, a `mul` by
     ``area * m / 2**n`` behind the pool, and `fix` behind that.
     """
     x = inputs["input"][0]
@@ -431,7 +431,7 @@ def reduction(op: Any, inputs: Inputs) -> Array:
     x = inputs["input"][0]
     x = x if name in ("max", "min") else x.astype(np.float64)
     keep = bool(attr(op, "keep_dims", False))
-    return np.asarray(REDUCTIONS[name](x, tuple(op.get_attr("axis")), keepdims=keep))
+    return np.asarray(REDUCTIONS[name](x, aten_ops.listed_axes(op, "axis"), keepdims=keep))
 
 
 OPS: dict[str, Callable[[Any, Inputs], Array]] = {

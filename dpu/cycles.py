@@ -60,7 +60,7 @@ def conv_work(
     On a B4096 ``pad8(out_h) * out_w * pad16(out_c) * (2 * k_h * k_w * pad16(in_c) + 1)``; with
     channel augmentation ``k_w`` and ``in_c`` are padded together:
     ``2 * k_h * pad16(k_w * in_c) + 1``. Source: equal to the attribute of AMD's compiled files. It
-    is the height that is padded to 8, which square outputs do not tell.
+    is the height that is padded to 8, not the width: files with square outputs do not show which.
     """
     lanes = array.channels
     depth = k_h * (_pad(k_w * in_c, lanes) if augmented else k_w * _pad(in_c, lanes))

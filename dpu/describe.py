@@ -8,7 +8,7 @@ from typing import Any
 from dpu import cpu_ops, fix_ops
 from dpu.compile import on_cpu
 from dpu.cycles import Bound, bounds
-from dpu.errors import DpuError, contradictions
+from dpu.errors import UNSORTED, DpuError, UnsupportedError, contradictions
 from dpu.fingerprint import OWN, array_of, dpu_name, fingerprint_of, fingerprints_of, foreign
 from dpu.layers import Layer, fix_point_of, layers_of
 from dpu.operations import operations_of
@@ -17,7 +17,7 @@ from dpu.xir import Graph, Op, Subgraph, Tensor
 
 
 def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
-    """Everything that `inspect` tells about the graph that was read from `path`, ready for JSON.
+    """Everything that `inspect` shows of the graph that was read from `path`, ready for JSON.
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
     (a multiplication and an addition are two). Cycles are those of one core
@@ -66,25 +66,25 @@ def _notes(graph: Graph) -> list[str]:
     return notes
 
 
-UNSORTED = (
-    "its ops are not in topological order: AMD's XIR crashes on it (read and written here, it is "
-    "sorted)"
-)
-"""What is to be said of a graph for which `Graph.is_sorted` is false."""
-
-
 def _layers(graph: Graph, notes: list[str]) -> list[dict[str, Any]]:
-    """The layers; of another DPU's file none, with a note, where they cannot be made out."""
+    """The layers; of another DPU's file none, with a note, where they cannot be made out.
+
+    They have no cycles where the DPU or the size of its array is not known.
+    """
     if foreign(graph) is None:
         layers = layers_of(graph)
-        array = array_of(next(iter(fingerprints_of(graph)), None))
+        try:
+            array = array_of(next(iter(fingerprints_of(graph)), None))
+        except UnsupportedError as error:
+            notes.append(f"{error}: no cycles")
+            return _layer_facts(layers, [None] * len(layers))
         return _layer_facts(layers, bounds(operations_of(layers), array))
     try:
-        with contradictions("its layers"):
+        with contradictions("the layers are not shown"):
             layers = layers_of(graph)
             return _layer_facts(layers, [None] * len(layers))
     except DpuError as error:
-        notes.append(f"the layers are not shown: {error}")
+        notes.append(str(error))
         return []
 
 

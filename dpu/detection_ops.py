@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dpu.arithmetic import Array, Inputs
+from dpu.aten_ops import listed_axes
 from dpu.errors import UnsupportedError
 
 MAX_BOXES = 1 << 12
@@ -102,7 +103,7 @@ def _variance(op: Any) -> list[float]:
 def l2_normalize(op: Any, inputs: Inputs) -> Array:
     """``x / sqrt(max(sum(x**2), epsilon))`` over the axes `axis`, float32 (XIR)."""
     x = inputs["input"][0].astype(np.float64)
-    axes = tuple(op.get_attrs().get("axis") or range(x.ndim))
+    axes = listed_axes(op, "axis") or tuple(range(x.ndim))
     least = float(op.get_attrs().get("epsilon", 1e-12))
     squares = (x * x).sum(axes, keepdims=True)
     return np.asarray(x / np.sqrt(np.maximum(squares, least)), np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dpu import cpu_ops
 from dpu.arithmetic import Array
-from dpu.errors import DpuError, contradictions
+from dpu.errors import DpuError, UnsupportedError, contradictions
 from dpu.program import Program, build_program, feed
 from dpu.xir import Graph, Op, Tensor
 
@@ -111,11 +111,17 @@ def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> 
     Raises
     ------
     DpuError
-        An input is missing, has the wrong shape, or batch sizes differ.
+        An input is missing, has the wrong shape, or batch sizes differ; or several images are
+        given, and a value to keep is a scalar.
     """
     batch = engine.program.check_feeds(feeds)
     if batch == 1 or engine.program.takes_batches:
         return engine.compute(feeds, keep)
+    for op in engine.program.steps:
+        if op.get_name() in keep and not op.get_output_tensor().dims:
+            raise UnsupportedError(
+                f"op {op.get_name()!r} gives a scalar, for one image at a time; {batch} were given"
+            )
     sizes = {name: len(array) // batch for name, array in feeds.items()}
     parts = [
         engine.compute({n: a[i * sizes[n] : (i + 1) * sizes[n]] for n, a in feeds.items()}, keep)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +40,35 @@ def contradictions(name: str) -> Iterator[None]:
         raise XmodelError(f"{name}: the model contradicts itself: {text}") from error
 
 
+class UnsortedWarning(UserWarning):
+    """The ops of a file that is read are not in topological order."""
+
+
+UNSORTED = (
+    "its ops are not in topological order: AMD's XIR crashes on it (read and written here, it is "
+    "sorted)"
+)
+"""The text of an `UnsortedWarning`, behind the file's name."""
+
+
+@contextmanager
+def unsorted_in_one_line(program: str) -> Iterator[None]:
+    """Print each different `UnsortedWarning` on standard error as one line of `program`."""
+    usual, printed = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, UnsortedWarning):
+            usual(message, category, *where, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            print(f"{program}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnsortedWarning)
+        warnings.showwarning = show
+        yield
+
+
 class UnknownOpError(DpuError):
     """An op type that neither the built-in operators nor a plugin implements."""
 
@@ -45,7 +76,8 @@ class UnknownOpError(DpuError):
 def plugin_name(kind: str) -> str:
     """The name behind ``op_`` of a plugin function for the op type `kind`.
 
-    What Python takes in no name becomes one underscore: ``op_aten_mean`` is for aten::mean.
+    Each run of characters that are not valid in a Python name becomes one underscore:
+    ``op_aten_mean`` is for aten::mean.
     """
     return re.sub(r"\W+", "_", kind)
 

@@ -99,11 +99,11 @@ def array_named(dpu_name: str) -> DpuArray:
     Raises
     ------
     DpuError
-        It names none.
+        It does not end in the name of one.
     """
     found = [array for array in ARRAYS if array.name == dpu_name.rpartition("_")[2]]
     if not found or not dpu_name.startswith(OWN):
-        raise DpuError(f"{dpu_name!r} names no {OWN} of a known size")
+        raise DpuError(f"{dpu_name!r} is not the name of a {OWN} of a known size")
     return found[0]
 
 

@@ -66,7 +66,8 @@ class Layer:
     op : the op that computes (or an input of the graph)
     output : the op that holds the layer's result, `op` itself or a relu or fix behind it
     kind : op type without "-fix"; pools are "maxpool2d" and "avgpool2d", inputs "input"
-    nonlinear : "NONE" or the DPU's name of the nonlinearity at its end
+    nonlinear : "NONE" or the DPU's name of the nonlinearity at its end; "NUMBER 1" where the file
+        has a number
     sources : the layers that it reads, in the order of the op's arguments
     constants : the ops that give its constant operands (weights, bias), by argument name
     readers : the layers that read it
@@ -368,4 +369,9 @@ def _kind(op: Op) -> str:
 
 def _nonlinear(op: Op) -> str:
     kind = op.get_type().removesuffix("-fix")
-    return ACTIVATIONS[kind] if kind in ACTIVATIONS else fix_ops.nonlinear(op)
+    if kind in ACTIVATIONS:
+        return ACTIVATIONS[kind]
+    given = op.get_attr("nonlinear") if op.has_attr("nonlinear") else None
+    if type(given) is int and given:  # in an old file for the U50; the numbers' meaning is unknown
+        return f"NUMBER {given}"
+    return fix_ops.nonlinear(op)

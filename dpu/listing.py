@@ -1,6 +1,6 @@
 """The facts of `inspect` as lines for a terminal.
 
-Names come from strangers' files: they lose control characters and are cut, so that no line or
+Names come from files of any origin: they lose control characters and are cut, so that no line or
 column grows with what a file says.
 """
 
@@ -19,7 +19,7 @@ MAX_ROWS, MAX_PARTS = 5000, 100
 NOTE = (
     "array cycles: in which one core computes; load cycles: in which the parameters come from "
     "memory;\narray share: the slower of the two, as a part of their sum. All are lower bounds "
-    "that follow\nfrom the core's shape, not measurements; dpu/cycles.py tells which rules are "
+    "that follow\nfrom the core's shape, not measurements; dpu/cycles.py says which rules are "
     "assumptions."
 )
 """What the table's cycles are, on lines that fit a terminal."""
@@ -100,11 +100,10 @@ def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
     text = [clipped(head, MAX_NAME), f"  {clipped(part['name'], MAX_NAME)}"]
     text += [f"  {line}" for line in _ends(part)]
     if part["workload"]:
-        share = part["workload"] / (part["workload_on_arch"] or math.inf)
-        text.append(
-            f"  workload {part['workload']:,} operations, {part['workload_on_arch'] or 0:,} "
-            f"on the array ({share:.0%} used)"
-        )
+        line, on_array = f"  workload {part['workload']:,} operations", part["workload_on_arch"]
+        if on_array:
+            line += f", {on_array:,} on the array ({part['workload'] / on_array:.0%} used)"
+        text.append(line)
     if part["memory"]:
         held = ", ".join(f"{m['use'] or m['register']} {m['bytes']:,}" for m in part["memory"])
         text.append(f"  memory   {held}, instructions {part['instruction_bytes']:,} bytes")
@@ -136,7 +135,14 @@ def layer_rows(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
     sums = ("macs", "parameters", "array_cycles", "memory_cycles")
     totals = [f"{math.ceil(sum(layer[key] or 0 for layer in layers)):,}" for key in sums]
-    return [*rows, ["", "total", *[""] * 8, *totals, "100.0%", ""]]
+    totals = [*totals, "100.0%"] if has_cycles(layers) else [*totals[:2], *"???"]
+    return [*rows, ["", "total", *[""] * 8, *totals, ""]]
+
+
+def has_cycles(layers: Sequence[dict[str, Any]]) -> bool:
+    """Whether the cycles of all layers on the DPU are known."""
+    known = (layer["cycles"] is not None for layer in layers if layer["device"] == "DPU")
+    return bool(layers) and all(known)
 
 
 def type_text(layer: dict[str, Any]) -> str:
@@ -178,9 +184,10 @@ def _layer_cells(layer: dict[str, Any]) -> list[str]:
 
 
 def layer_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
-    """The table of the layers with its totals and what its cycles are."""
+    """The table of the layers with its totals and, where it has cycles, what they are."""
     table = columns([list(LAYER_HEAD), *layer_rows(layers)], left={1, 2, 3})
-    return [*table, *_left_out(len(layers), MAX_ROWS, "layers"), *NOTE.split("\n")]
+    note = NOTE.split("\n") if has_cycles(layers) else []
+    return [*table, *_left_out(len(layers), MAX_ROWS, "layers"), *note]
 
 
 VALUE_HEAD = (

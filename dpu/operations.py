@@ -22,7 +22,7 @@ FREE = ("concat", "reshape", "flatten", "squeeze", "identity", "tile")
 and a tile, written to their place by what computes them (so in AMD's compiled files)."""
 
 ON_CPU = ("softmax", "sigmoid", "tanh", "transpose")
-"""Kinds that a compiler is assumed to leave to the CPU; a compiled file tells."""
+"""Kinds that a compiler is assumed to leave to the CPU; a compiled file names the device."""
 
 
 @dataclass(frozen=True)

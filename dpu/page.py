@@ -92,7 +92,7 @@ def _layer_table(facts: dict[str, Any]) -> str:
     body = "".join(_row(row, int(row[0]), layers) for row in rows)
     foot = f"<tfoot>{_row(total, None, layers)}</tfoot>"
     table = f"{_header(listing.LAYER_HEAD)}<tbody>{body}</tbody>{foot}"
-    note = " ".join(listing.NOTE.split())
+    note = " ".join(listing.NOTE.split()) if listing.has_cycles(layers) else ""
     return f'<div class="wide"><table>{table}</table></div><p>{escaped(note)}</p>'
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dpu.energy import Watts
 from dpu.errors import DpuError, contradictions
+from dpu.fingerprint import refuse_foreign
 from dpu.latency import LayerTime, Prediction, predict, predict_graph, read_board
 from dpu.listing import MAX_NAME, MAX_ROWS, clipped, columns, dims_text, printable
 from dpu.operations import Operation, Sketch
@@ -40,7 +41,10 @@ def prediction_of(model: str, board: str) -> Prediction:
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:\w+", model) and not Path(model).exists():
         return predict(_called(model), board)
-    known, graph = read_board(board), Graph.deserialize(Path(model))
+    graph = Graph.deserialize(Path(model))
+    with contradictions(model):
+        refuse_foreign(graph)
+    known = read_board(board)
     with contradictions(model):
         return predict_graph(graph, known)
 

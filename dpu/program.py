@@ -50,7 +50,7 @@ class Program:
         if self.keeps_batch(op):
             return self._call(op, arguments)
         moving = {s.get_name() for s in self._moving_sources(op)}
-        batch = max((len(values[name]) for name in moving), default=1)
+        batch = max((len(np.atleast_1d(values[name])) for name in moving), default=1)
         if batch == 1:
             return self._call(op, arguments)
         parts = []
@@ -105,7 +105,7 @@ class Program:
             return 0 not in aten_ops.norm_axes(op)[0]
         if kind.startswith("reduction_") or kind == "l2_normalize":
             before = op.get_input_tensor("input", 0).ndim
-            return 0 not in [a % before for a in op.get_attr("axis") or range(before)]
+            return 0 not in (aten_ops.listed_axes(op, "axis") or range(before))
         if kind == "pad":
             return not any(op.get_attr("paddings")[:2])
         return True
@@ -193,6 +193,7 @@ def _place(program: Program, graph: Graph, op: Op) -> None:
         })  # fmt: skip
     else:
         _check_dims(program, op)
+        program.keeps_batch(op)  # reads its axes: those that make no sense are refused here
         program.steps.append(op)
 
 

@@ -17,7 +17,7 @@ from dpu.errors import UnsupportedError
 def resize(op: Any, inputs: Inputs) -> Array:
     """Nearest or bilinear interpolation to the size of the output tensor.
 
-    Output pixel i lies at ``s * i`` of the input, with `half_pixel_centers` at
+    Output pixel i is sampled at ``s * i`` of the input, with `half_pixel_centers` at
     ``s * (i + 1/2) - 1/2``; s is ``in / out``, with `align_corners` ``(in - 1) / (out - 1)``.
     NEAREST takes the pixel below (with `align_corners` the nearest, halves upwards), BILINEAR
     mixes the two around it, columns first. Everything is float32, in this order (XIR's
@@ -42,7 +42,7 @@ def _mode(op: Any) -> str:
 
 
 def _places(op: Any, size: int, out: int) -> Array:
-    """Where the `out` output pixels lie along an axis of `size` input pixels, float32."""
+    """The positions of `out` output pixels on an axis of `size` input pixels, float32."""
     attrs, places = op.get_attrs(), np.arange(out, dtype=np.float32)
     if attrs.get("align_corners") and out > 1:
         scale = np.float32(size - 1) / np.float32(out - 1)

@@ -272,7 +272,7 @@ _OTHERS: dict[str, Any] = {
 
 
 def _reduced(op: Op, dims: list[int]) -> list[int]:
-    axes = [axis % len(dims) for axis in op.get_attr("axis")]
+    axes = aten_ops.listed_axes(op, "axis")
     if cpu_ops.attr(op, "keep_dims", False):
         return [1 if i in axes else d for i, d in enumerate(dims)]
     return [d for i, d in enumerate(dims) if i not in axes]

@@ -15,6 +15,7 @@ import heapq
 import math
 import os
 import subprocess
+import warnings
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -22,7 +23,14 @@ from typing import Any
 
 from dpu import op_defs, xmodel
 from dpu.attrs import AttrHolder, AttrValue, Self
-from dpu.errors import DpuError, UnsupportedError, XmodelError, not_emulated
+from dpu.errors import (
+    UNSORTED,
+    DpuError,
+    UnsortedWarning,
+    UnsupportedError,
+    XmodelError,
+    not_emulated,
+)
 from dpu.schema import GraphProto
 
 MAX_ELEMENTS = 1 << 29
@@ -492,7 +500,7 @@ class Graph(AttrHolder):
 
     @classmethod
     def deserialize(cls, fname: str | os.PathLike[str]) -> Graph:
-        """Read an .xmodel.
+        """Read an .xmodel; issues an `UnsortedWarning` where `is_sorted` is false.
 
         Raises
         ------
@@ -501,9 +509,12 @@ class Graph(AttrHolder):
         """
         proto = xmodel.read_graph(fname)
         try:
-            return _from_proto(proto, cls)
+            graph = _from_proto(proto, cls)
         except DpuError as error:
             raise XmodelError(f"{fname}: {error}") from None
+        if not graph.is_sorted:
+            warnings.warn(f"{fname}: {UNSORTED}", UnsortedWarning, stacklevel=2)
+        return graph
 
     def serialize(self, fname: str | os.PathLike[str]) -> None:
         """Write an .xmodel, atomically, with its ops in topological order."""

@@ -509,8 +509,11 @@ def _refuse_to_overwrite(output: Path, resume: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    from dpu.errors import unsorted_in_one_line
+
     try:
-        result: Any = app(arguments, standalone_mode=False)
+        with unsorted_in_one_line("host"):
+            result: Any = app(arguments, standalone_mode=False)
         if result == INTERRUPTED:
             return _complain("interrupted", FAILED)
         return result if isinstance(result, int) else DONE

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpu.describe import UNSORTED
 from dpu.errors import DpuError, XmodelError
 from dpu.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
 from dpu.xir import Graph
@@ -115,8 +114,6 @@ def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> 
     """
     source = find_source(model)
     graph = _read_quantised(source.path)
-    if not graph.is_sorted:
-        say(f"{source.path}: {UNSORTED}")
     output = source.path.parent if output is None else output
     _check_output(source, output)
     if choice.arch is not None and not choice.arch.is_file():

@@ -6,7 +6,7 @@
 Scales are the fix points' powers of two. It is the student's function but for ties: ONNX rounds
 halves to even, the DPU up. Where exact logits are wanted, run the .xmodel.
 
-Bytes are unsigned with zero point 128, weights too: q + 128 stands for the DPU's q. x86 processors
+Bytes are unsigned with zero point 128, weights too: they are the DPU's q plus 128. x86 processors
 without VNNI multiply unsigned by signed bytes and add two of the products in 16 bits (VPMADDUBSW),
 where the sum saturates. With int8 weights ONNX Runtime and OpenVINO do so. With uint8 weights ONNX
 Runtime's kernels (MLAS: GemmU8U8 for SSE2, AVX2, AVX-512 and NEON) widen bytes before they multiply

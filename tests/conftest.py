@@ -42,6 +42,19 @@ def demo_model() -> Path:
     return ROOT / "app" / "demo" / "model.xmodel"
 
 
+@pytest.fixture
+def unsorted_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
+    """The demo's model with its ops in reverse order, which AMD's XIR crashes on."""
+    from dpu.xmodel import read_graph, write_graph
+
+    proto, path = read_graph(demo_model), tmp_path / "unsorted.xmodel"
+    nodes = list(proto.op_node)
+    del proto.op_node[:]
+    proto.op_node.extend(reversed(nodes))
+    write_graph(proto, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def emulation() -> None:
     """For tests of app/ and board/ that run the emulation, which a board does not have."""

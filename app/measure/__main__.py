@@ -21,6 +21,7 @@ from app.sources import open_source
 from board.dpu import ModelError
 from board.power import SOURCES, PowerError, open_power
 from board.profile import board_names, load_profile
+from dpu.errors import unsorted_in_one_line
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 _SPARE_HISTORY_SECONDS = 120.0
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     try:
-        with ExitStack() as stack:
+        with unsorted_in_one_line("measure"), ExitStack() as stack:
             return _measure(options, steps, stack)
     except (ModelError, SourceError, PowerError) as error:
         return _complain(str(error), WRONG_USE)

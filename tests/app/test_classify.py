@@ -415,3 +415,28 @@ def test_an_operator_that_nobody_knows_is_named(
     model = str(shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel")
     status, _, err = App(repo_root, tmp_path, fake=False)("--source", "digits", "--model", model)
     assert status == 2 and "Mylayer" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["classify", "measure"])
+def test_a_model_that_is_not_sorted_is_reported_in_one_line(
+    app: App, repo_root: Path, tmp_path: Path, unsorted_model: Path, program: str
+) -> None:
+    """On the emulation, which reads it; AMD's library crashes on it."""
+    from dpu.errors import UNSORTED
+
+    if program == "classify":
+        plain = App(repo_root, tmp_path, fake=False)
+        status, _, err = plain("--source", "images", "--model", str(unsorted_model), "--quiet")
+    else:
+        command: list[str | Path] = [sys.executable, "-m", "app.measure", "--output",
+                   tmp_path / "out", "--model",
+                   unsorted_model, "--source", tmp_path / "images", "--scenario", "single-stream",
+                   *"--seconds 0.2 --warm-up 0.1 --idle 0.1 --cool-down 0.1".split()]  # fmt: skip
+        command += ["--accept", "disturbed"]
+        done = subprocess.run(
+            command, cwd=repo_root, capture_output=True, text=True, timeout=60, check=False
+        )
+        status, err = done.returncode, done.stderr
+    found = [line for line in err.splitlines() if "topological" in line]
+    assert found == [f"{program}: {unsorted_model}: {UNSORTED}"], err
+    assert "UnsortedWarning" not in err and status == 0, err

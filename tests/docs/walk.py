@@ -152,5 +152,11 @@ SHOWN = {
 }
 """Blocks of output by their first words."""
 
-NO_OUTPUT = ("import numpy as np", "app/ what stands", "acc = sum(q_in * q_w)")
+NO_OUTPUT = (
+    "import numpy as np",
+    "import dpu.shim",
+    "app/ what stands",
+    "acc = sum(q_in * q_w)",
+    "v = (sum of",
+)
 """Blocks that are none: code, formulas, and the list of directories."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dpu.__main__ import main
+from dpu.errors import UNSORTED, UnsortedWarning
 from dpu.quantised import QuantisedModel
 from dpu.xir import Graph
 
@@ -192,15 +193,22 @@ def test_a_file_that_is_not_sorted_runs_and_is_reported(
 ) -> None:
     """AMD's XIR crashes on it. What is written here is sorted."""
     path, image = shared_dir / "models" / "corpus" / "reversed_ops.xmodel", tmp_path / "in.npy"
-    graph = Graph.deserialize(path)
+    words = f"{path}: {UNSORTED}"
+    with pytest.warns(UnsortedWarning) as found:
+        graph = Graph.deserialize(path)
+    assert [str(warning.message) for warning in found] == [words]
+    assert found[0].filename == __file__
     dims = next(op for op in graph.toposort() if op.get_type() == "data").get_output_tensor().dims
     np.save(image, np.zeros(dims, np.float32))
-    words = f"{path}: its ops are not in topological order: AMD's XIR crashes on it"
     assert main(["inspect", str(path)]) == 0
-    assert "note: " + words.removeprefix(f"{path}: ") in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert shown.out.count(f"note: {UNSORTED}\n") == 1 and shown.err == ""
     command = ["run", "--input", str(image), "--output", str(tmp_path / "out.npy")]
-    assert main([*command, str(path)]) == 0
-    assert words in capsys.readouterr().err
+    for arguments in ([*command, str(path)], ["predict", str(path)], ["diff", str(path), str(path)],
+                      ["inspect", str(path), "--images", str(image)]):  # fmt: skip
+        assert main(arguments) == 0
+        wanted = "" if arguments[0] == "inspect" else f"dpu: {words}\n"
+        assert capsys.readouterr().err == wanted
     first = np.load(tmp_path / "out.npy")
     graph.serialize(tmp_path / "sorted.xmodel")
     assert main(["inspect", str(tmp_path / "sorted.xmodel")]) == 0

@@ -272,9 +272,7 @@ def test_the_weights_of_another_dpu_are_not_compared(
         )
     path = str(corpus / "ssd_pedestrian_u50.xmodel")
     assert main(["diff", path, path]) == 0
-    assert main(["diff", path, str(corpus / "mnist_cnn_quantised.xmodel")]) == 2
-    error = capsys.readouterr().err
-    assert f"{path}, for DPUCAHX8H (Alveo U50" in error and error.count("\n") == 1
+    assert main(["diff", path, str(corpus / "mnist_cnn_quantised.xmodel")]) == 1
     other = str(corpus / "mnist_cnn_vck190.xmodel")
     assert main(["diff", other, str(corpus / "mnist_cnn_zcu104.xmodel")]) == 1
     text = capsys.readouterr().out

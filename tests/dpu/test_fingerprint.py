@@ -86,7 +86,7 @@ def test_any_number_has_a_name(number: int) -> None:
 
 @pytest.mark.parametrize("name", ["", "B4096", "DPUCVDX8G_ISA0_B1152", "DPUCZDX8G_ISA1_B42"])
 def test_names_of_no_array(name: str) -> None:
-    with pytest.raises(DpuError, match="names no DPUCZDX8G"):
+    with pytest.raises(DpuError, match="is not the name of a DPUCZDX8G"):
         array_named(name)
 
 
@@ -132,12 +132,90 @@ def test_inspect_shows_them_with_a_note(
     out, err = capsys.readouterr()
     assert f"note: compiled for {OTHERS[name]} (" in out and "conv" in out and err == ""
     assert f"compiled for {OTHERS[name]} (" in page.read_text()
+    (total,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["total"])
+    assert total[-3:] == ["?", "?", "?"]
+    for text in (out, page.read_text()):
+        assert "lower bounds" not in text and "(0% used)" not in text
     assert main(["inspect", path, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert all(layer["cycles"] is None for layer in facts["layers"])
-    # The oldest file has nonlinearities of a form that is not known here.
-    assert bool(facts["layers"]) == (name != "ssd_pedestrian_u50")
-    assert ("the layers are not shown" in " ".join(facts["notes"])) == (not facts["layers"])
+    assert facts["layers"] and len(facts["notes"]) == 1
+    # The oldest file has nonlinearities as numbers, whose meaning is not known here.
+    numbered = {layer["nonlinear"] for layer in facts["layers"]} & {"NUMBER 1"}
+    assert bool(numbered) == (name == "ssd_pedestrian_u50")
+
+
+@pytest.fixture
+def of_unknown_size(shared_dir: Path, tmp_path: Path) -> Path:
+    """A file for a DPUCZDX8G whose fingerprint has a size that no array has."""
+    graph, path = Graph.deserialize(_path(shared_dir, "mnist_cnn_zcu104")), tmp_path / "8.xmodel"
+    for part in graph.get_root_subgraph().get_children():
+        if part.has_attr("dpu_fingerprint"):
+            part.set_attr("dpu_fingerprint", part.get_attr("dpu_fingerprint") & ~0xF | 8)
+    graph.serialize(path)
+    return path
+
+
+def test_an_array_of_unknown_size_has_no_cycles(
+    of_unknown_size: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What computes by values does not need its size."""
+    path, image = str(of_unknown_size), str(tmp_path / "in.npy")
+    words = "the array of DPUCZDX8G (fingerprint 0x101000056010408) is not known"
+    np.save(image, np.zeros((1, 28, 28, 1), np.int8))
+    for options in ([], ["--images", image]):
+        assert main(["inspect", path, *options]) == 0
+        out, err = capsys.readouterr()
+        assert f"note: {words}: no cycles\n" in out and "lower bounds" not in out and err == ""
+        (total,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["total"])
+        assert total[-3:] == ["?", "?", "?"]
+    out_file = str(tmp_path / "out.npy")
+    assert main(["run", path, "--input", image, "--output", out_file]) == 0
+    capsys.readouterr()
+    assert main(["predict", path]) == 2
+    assert capsys.readouterr().err == f"dpu: {path}: {words}\n"
+
+
+def test_work_that_the_file_does_not_say_is_not_shown(
+    shared_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(_path(shared_dir, "googlenet_hash_b1152"))]) == 0
+    out = capsys.readouterr().out
+    assert "  workload 533,784,064 operations\n" in out and "used)" not in out
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_predict_reads_the_file_before_the_board(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Nothing can be predicted for the KV260, but a file that cannot be used comes first."""
+    path = str(_path(shared_dir, name))
+    for board in ("kv260", "none"):
+        assert main(["predict", path, "--board", board]) == 2
+        assert capsys.readouterr().err.startswith(f"dpu: {path}: compiled for {OTHERS[name]} (")
+        assert main(["predict", str(tmp_path / "none.xmodel"), "--board", board]) == 2
+        assert capsys.readouterr().err.startswith(f"dpu: {tmp_path}/none.xmodel: ")
+    own = str(_path(shared_dir, "mnist_cnn_zcu104"))
+    assert main(["predict", own, "--board", "kv260"]) == 2
+    assert "kv260.toml: lacks dpu.clock_mhz" in capsys.readouterr().err
+
+
+def test_layers_that_cannot_be_made_out_are_noted(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = Graph.deserialize(_path(shared_dir, "mnist_cnn_vck190"))
+    op = next(op for op in graph.toposort() if op.get_type() == "conv2d-fix")
+    op.set_attr("nonlinear", "NEW")
+    path = tmp_path / "new.xmodel"
+    graph.serialize(path)
+    why = f"op {op.get_name()!r}: nonlinear 'NEW' is not implemented"
+    assert main(["inspect", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"note: the layers are not shown: {why}\n" in out and err == ""
+    assert "100.0%" not in out and "lower bounds" not in out
+    assert main(["diff", str(path), str(_path(shared_dir, "mnist_cnn_quantised"))]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"dpu: {path}, for DPUCVDX8G (VCK190") and err.endswith(f"{why}\n")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpu import cpu_ops, fix_ops, xir
-from dpu.engine import load_engine
-from dpu.errors import UnknownOpError
+from dpu.engine import ENGINES, load_engine
+from dpu.errors import DpuError, UnknownOpError, XmodelError
 
 RNG = np.random.default_rng(9)
 WINDOW = {"kernel": [3, 2], "stride": [1, 2], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}
@@ -393,6 +393,36 @@ def test_plain_reductions(name: str) -> None:
     graph = _plain_graph(f"reduction_{name}", {"axis": [1, 2], "keep_dims": True}, [[1, 3, 4, 5]])
     function = np.prod if name == "product" else REDUCTIONS[name]
     np.testing.assert_allclose(_run(graph, x), function(x, (1, 2), keepdims=True), rtol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [3, -1, [3]])
+def test_an_axis_may_be_a_number(axis: int | list[int]) -> None:
+    """As torch's operators take it, and their exporters write it."""
+    x = _float(2, 3, 4, 5)
+    y = _run(_plain_graph("l2_normalize", {"axis": axis}, [[1, 3, 4, 5]]), x)
+    np.testing.assert_allclose(y, x / np.linalg.norm(x, axis=-1, keepdims=True), rtol=1e-5)
+    y = _run(_plain_graph("reduction_max", {"axis": axis, "keep_dims": False}, [[1, 3, 4, 5]]), x)
+    np.testing.assert_array_equal(y, x.max(-1))
+    for kind in ("l2_normalize", "nndct_normalize"):
+        name = "axis" if kind == "l2_normalize" else "dim"
+        graph = _plain_graph(kind, {name: [3]}, [[1, 3, 4, 5]])
+        graph.get_op("y").set_attr(name, "last")
+        with pytest.raises(XmodelError, match="contradicts itself: ValueError: invalid literal"):
+            load_engine(graph, "reference")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_scalar_has_no_batch(engine: str) -> None:
+    """A norm over all of an image: the file has no axis for more than one."""
+    x = _float(3, 4, 4, 2)
+    graph = _plain_graph("nndct_normalize", {"p": 2}, [[1, 4, 4, 2]])
+    model = load_engine(graph, engine)
+    with pytest.raises(DpuError, match="op 'y' gives a scalar, for one image at a time; 3 were"):
+        model.run(x)
+    np.testing.assert_allclose(model.run(x[:1]), np.linalg.norm(x[0]), rtol=1e-6)
+    graph.create_op("z", "div", {}, {"input": [graph.get_op("x0"), graph.get_op("y")]})
+    wanted = [image / np.linalg.norm(image) for image in x]
+    np.testing.assert_allclose(load_engine(graph, engine).run(x), wanted, rtol=1e-5)
 
 
 def test_a_prelu_and_a_scale_have_a_number_for_each_channel() -> None:

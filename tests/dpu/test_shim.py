@@ -13,6 +13,7 @@ import pytest
 
 from dpu.device import ENGINE_VARIABLE, EXECUTION_VARIABLE
 from dpu.engine import load_engine
+from dpu.errors import UNSORTED
 
 SCRIPT = Path(__file__).with_name("board_script.py")
 
@@ -128,6 +129,15 @@ def test_a_package_beside_a_script_with_the_name_of_the_emulations(
         f"dpu: {package}: a package beside a script cannot be called dpu, as the emulation's is\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+
+
+def test_a_file_that_is_not_sorted_is_reported_once(
+    repo_root: Path, unsorted_model: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "in.npy", np.zeros((6, 28, 28, 1), np.float32))
+    done = _shim(repo_root, SCRIPT, unsorted_model, tmp_path / "in.npy", tmp_path / "out.npy")
+    assert (done.returncode, done.stdout) == (0, "done 6\n"), done.stderr
+    assert done.stderr == f"dpu: {unsorted_model}: {UNSORTED}\n"
 
 
 def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:

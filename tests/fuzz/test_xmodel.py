@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from app.model import load_classifier
@@ -20,6 +21,8 @@ from host.target import CompileError, CompileUsageError
 from tests.fuzz import models, xmodel_edits
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch, told
+
+pytestmark = pytest.mark.filterwarnings("ignore::dpu.errors.UnsortedWarning")
 
 _TOOLS = (
     "inspect",

@@ -628,7 +628,7 @@ class Graph(AttrHolder):
     def _check_own(self, op: Op) -> None:
         """Refuse an op that is not in this graph."""
         if not isinstance(op, Op):
-            raise TypeError(f"an input is an xir.Op, not {type(op).__name__}")
+            raise TypeError(f"wanted an xir.Op, not {type(op).__name__}")
         if self._ops.get(op.get_name()) is not op:
             raise DpuError(f"op {op.get_name()!r} is not in the graph")
 

@@ -348,7 +348,7 @@ class _Gathering:
         for arg, ops in op.get_input_ops().items():
             for source in ops:
                 if source.get_name() in self.constant:
-                    # A product's constant factor is its matrix; a shape is no parameter.
+                    # A product's constant factor is its matrix; a shape is not a parameter.
                     role = "weights" if layer.kind == "matmul" and arg == "input" else arg
                     if arg != "shape":
                         layer.constants.setdefault(role, []).append(source)

@@ -120,8 +120,8 @@ def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
 def _scaled_pools(program: Program) -> set[str]:
     """The average pools with the DPU's factor, and the `mul` ops that give it to them.
 
-    Both become one exact sum times ``m / 2**n``. In the file they are a mean and a product in
-    float32, which round to the same integers; so only a `fix` may read them.
+    Both become one exact sum times ``m / 2**n``, and the pool's own value, a mean, is nowhere; so
+    none of them may be an output, and only a `fix` may read the product.
     """
     found: set[str] = set()
     for op in program.steps:

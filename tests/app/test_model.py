@@ -73,13 +73,13 @@ def test_checksums_are_checked(folder: Path) -> None:
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("[input]", "[inputs]", "unknown table or key inputs"),
-        ("crop =", "crops =", r"unknown key crops in \[input\]; known are width, height"),
+        ("[input]", "[inputs]", "unknown table or key 'inputs'"),
+        ("crop =", "crops =", r"unknown key 'crops' in \[input\]; known are width, height"),
         ("width = 8", 'width = "8"', r"\[input\] width must be a whole number"),
         ("width = 8", "width = true", r"\[input\] width must be a whole number"),
         ("width = 8", "", r"width is missing in \[input\]"),
         ("width = 8", "width = 9", r"says 8x9x3 \(height, width, channels\), model.xmodel takes"),
-        ('"rgb"', '"RGB"', '"RGB"; it must be one of grey, rgb, bgr'),
+        ('"rgb"', '"RGB"', "'RGB'; it must be one of grey, rgb, bgr"),
         ('"rgb"', '"grey"', "mean has 3 numbers for 1 channels"),
         ('"center"', '"centre"', "must be one of none, center"),
         ("[0.02]", '["0.02"]', r"\[input\] scale must be numbers"),
@@ -87,7 +87,7 @@ def test_checksums_are_checked(folder: Path) -> None:
         ('"nine"]', "9]", r"\[output\] labels must be strings"),
         (', "nine"]', "]", "9 labels, the model has 10 outputs"),
         ("[output]", '[output]\nactivation = "relu"', "must be one of softmax, sigmoid, none"),
-        ("[output]", "output = 1\n[x]", r"unknown key output in \[input\]"),
+        ("[output]", "output = 1\n[x]", r"unknown key 'output' in \[input\]"),
         (
             "\n[input]",
             "checksums = 1\n[input]",

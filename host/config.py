@@ -6,6 +6,8 @@
     [data]
     kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder
     path = "/usr/share/datasets/fashion-mnist"
+    mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
+    std = [0.5]                    # input is (v - 128) / 128
 
     [augmentation]
     flip = true
@@ -48,6 +50,9 @@ from host.quantise.student import Bits
 
 T = TypeVar("T")
 
+LEAST_STD = 1e-3
+"""With 1/255, pixels enter as they are, 0 to 255."""
+
 
 class ConfigError(ValueError):
     """The configuration is wrong; the text is one line that names the place."""
@@ -67,17 +72,38 @@ def _not_negative(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from. `limit` takes the first images of the training set only, 0 all."""
+    """What is learnt from.
+
+    Attributes
+    ----------
+    kind, path, size : see host.data.load
+    limit : take the first images of the training set only, 0 all
+    mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
+        all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained on ImageNet.
+        Without them the input is (v - 128) / 128, which int8 holds exactly
+    """
 
     kind: str = "idx"
     path: str = ""
     size: int = 0
     limit: int = 0
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
         _not_negative(size=self.size, limit=self.limit)
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("mean and std go together")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            least = LEAST_STD if name == "std" else 0
+            for value in values:
+                if not least <= value <= 1:
+                    raise ValueError(
+                        f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
+                        f"{least:g} to 1 (values for pixels 0 to 255 are divided by 255)"
+                    )
 
 
 @dataclass(frozen=True)

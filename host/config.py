@@ -14,13 +14,14 @@
     shift = 2
 
     [student]
-    network = "densenet-small"     # a preset, or "module:function" of your own
-    weights = "runs/student/best.safetensors"      # where it starts; not for method float
+    network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
+    weights = "runs/student/student.safetensors"   # a float run's, where it starts; method float
+                                                   # may have them too
     options = { growth_rate = 8 }
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
-    weights = "runs/teacher/best.safetensors"
+    weights = "runs/teacher/student.safetensors"   # of the run that trained it in float
 
     [quantisation]
     weights = 4
@@ -31,7 +32,9 @@
     lr = 0.02
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
-host/methods.py.
+host/methods.py. Paths are relative to the working directory, a network's file too. A run writes
+``student.safetensors``, the weights after its last epoch, and where a teacher learnt
+``teacher.safetensors``: other runs start from either.
 """
 
 from __future__ import annotations
@@ -108,7 +111,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """A network of host/networks (or "module:function"), its options and its start."""
+    """A network by the name that `host.networks.create` takes, its options and its start."""
 
     network: str = ""
     weights: str = ""

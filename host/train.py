@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from dpu.input_form import best_fix_point
 from host import checkpoint
-from host.config import Config, ConfigError, Network
+from host.config import Config, ConfigError, Network, make_config
 from host.data import SPLITS, DataSet, batches, load, normalise
 from host.methods import Phase, epochs_of
 from host.networks import create
@@ -286,10 +286,14 @@ class Run:
         ------
         CheckpointError
             It is of another configuration.
+        ConfigError
+            Its configuration is not one.
         """
         path = self.output / CHECKPOINT
         parts, state = checkpoint.load(path)
-        other = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+        # By today's defaults, which an older version's checkpoint may lack.
+        before = asdict(make_config(state["config"], str(path)))
+        other = [k for k, v in asdict(self.config).items() if before[k] != v]
         if other:
             text = f"{path}: of a run with another {', '.join(other)}; take another --output"
             raise checkpoint.CheckpointError(text)

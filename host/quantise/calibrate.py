@@ -117,9 +117,12 @@ def _place(
 
 
 def _input_fix_point(quantiser: Quantiser, values: Tensor, largest: float) -> int:
-    """The fix point of 8-bit images; of equal ones the coarsest, which clips the least."""
+    """The fix point of 8-bit images; of equal ones the coarsest, which clips other images least.
+
+    Where few levels occur, as in grey pictures, several fix points have no error.
+    """
     top = _top(quantiser, largest)
-    candidates = range(top, top - _SHRINK - 1, -1)
+    candidates = range(top + _SHRINK, top - _SHRINK - 1, -1)
     best = min(candidates, key=lambda c: _error(quantiser, values, quantiser.magnitude - c))
     return quantiser.magnitude - best + (8 - quantiser.bits)
 

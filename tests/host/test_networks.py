@@ -285,6 +285,7 @@ def test_a_function_of_a_users_file(
     monkeypatch.chdir(folder.parent)
     place = "my: nets/net.py" if relative else folder / "net.py"
     network = create(f"{place}:make", num_classes=4, in_channels=1)
+    assert isinstance(network, nn.Sequential)
     assert network[0].weight.shape == (6, 1, 3, 3) and network[-1].out_features == 4
     assert type(create(f"{place}:Spec")) is type(create(f"{place}:Spec"))  # run once
     with pytest.raises(ValueError, match=r"make.*unexpected keyword argument 'depth'"):

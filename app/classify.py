@@ -78,15 +78,17 @@ def _check_writable(json_path: str | None) -> None:
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
-    classifier = load_classifier(options.model, options.plugin)
-    return override(
-        classifier,
+    classifier = override(
+        load_classifier(options.model, options.plugin),
         labels=_read_labels(options.labels) if options.labels else None,
         colour=options.colour,
         mean=options.mean,
         scale=options.scale,
         crop=options.crop,
     )
+    for line in classifier.warnings:
+        _tell(line)
+    return classifier
 
 
 def _read_labels(path: Path) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from app.frames import Frame, one_line
 from app.model import Classifier
-from app.preprocess import Preprocessor
 from app.result import Result
 from board.dpu import ModelError, ModelRunner
+from dpu.preprocess import Preprocessor
 
 
 class Job:

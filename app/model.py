@@ -1,63 +1,39 @@
 """A model and what one must know to feed it: a model directory or a bare .xmodel.
 
-A model directory holds `model.xmodel` and `model.toml`:
-
-    [input]                      # how an image becomes the model's input
-    width = 28                   # pixels; must be what the .xmodel takes
-    height = 28
-    colour = "grey"              # "grey", "rgb" or "bgr": the order of the channels
-    mean = [33.3]                # per channel in that order, in pixel values 0..255; default 0
-    scale = [0.0129]             # input = (pixel - mean) * scale; default 1
-    crop = "center"              # "none": the whole image, stretched (default);
-                                 # "center": the largest middle part of the right shape
-    [output]
-    labels = ["t-shirt", "trouser"]   # one per output, in order
-    activation = "softmax"       # default; "sigmoid"; "none": the outputs are confidences
-
-    [provenance]                 # free; copied into the figures (--json)
-    dataset = "Fashion-MNIST"
-
-    [checksums]                  # SHA-256 of files beside model.toml; checked when given
-    "model.xmodel" = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-
-[input] needs width, height and colour, [output] needs labels; everything else may be left out.
+`dpu/model_package.py` documents the directory and its model.toml.
 
 A bare .xmodel is taken with what it says itself: size and channels from its input tensor
 (one channel is grey, three are BGR), pixel values 0..255 as they are, class numbers as labels,
-and softmax unless the model ends in softmax or a sigmoid of its own.
+and softmax unless the model ends in softmax or a sigmoid of its own. How images were brought to
+its input in training is not in the file: `Classifier.notes` says what is assumed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from board import dpu
-from board.checksum import sha256_of
 from board.dpu import ModelError
-from dpu.input_form import COLOURS, CROPS, InputForm
-from dpu.toml_file import TomlError, read_toml
+from dpu.input_form import COLOURS, FormError, InputForm
+from dpu.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    PackageError,
+    check_files,
+    check_labels,
+    distinct_labels,
+    read_description,
+)
+from dpu.toml_file import TomlError
 
-ACTIVATIONS = ("softmax", "sigmoid", "none")
-MODEL_FILE, DESCRIPTION_FILE = "model.xmodel", "model.toml"
+_FORM_OPTIONS = ("colour", "mean", "scale", "crop")
+"""Parts of a form that an option of the same name replaces."""
 
-# What each table of model.toml may hold, and of which type; [provenance] is free.
-_KEYS: dict[str, dict[str, type]] = {
-    "input": {
-        "width": int,
-        "height": int,
-        "colour": str,
-        "mean": list,
-        "scale": list,
-        "crop": str,
-    },
-    "output": {"labels": list, "activation": str},
-}
-_REQUIRED = {"input": ("width", "height", "colour"), "output": ("labels",)}
-_TYPE_NAMES = {int: "a whole number", str: "a string", list: "a list"}
+_SHOWN_REPEATS = 4  # of the labels that several classes have
 
 
 @dataclass(frozen=True)
@@ -69,9 +45,12 @@ class Classifier:
     name : for the reader: the directory's or the file's name
     network : the model itself, from `board.dpu`
     form : how images become its input
-    labels : one per output
+    labels : one per output, all different (`dpu.model_package.distinct_labels`)
     activation : "softmax", "sigmoid" or "none"
     provenance : what model.toml says of its origin
+    described : the form as model.toml has it, None for a bare file
+    assumed : parts of the form that nothing says
+    repeated : the labels of classes whose name others have too
     """
 
     name: str
@@ -79,7 +58,51 @@ class Classifier:
     form: InputForm
     labels: tuple[str, ...]
     activation: str
-    provenance: dict[str, Any]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    described: InputForm | None = None
+    assumed: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may make the results wrong, a line each."""
+        lines = []
+        changed = [name for name in _FORM_OPTIONS if self._is_changed(name)]
+        if self.described and changed:
+            values = ", ".join(
+                f"{name} {_shown(self.form, name)} instead of {_shown(self.described, name)}"
+                for name in changed
+            )
+            lines.append(
+                f"{self.name}: {values}: not as {DESCRIPTION} says, so the model gets other pixels "
+                "than in training"
+            )
+        if self.repeated:
+            shown, count = ", ".join(self.repeated[:_SHOWN_REPEATS]), len(self.repeated)
+            more = f" and {count - _SHOWN_REPEATS} more" if count > _SHOWN_REPEATS else ""
+            lines.append(
+                f"{self.name}: {count} classes share their labels with others and are shown with "
+                f"the class number: {shown}{more}"
+            )
+        return lines
+
+    @property
+    def notes(self) -> list[str]:
+        """The warnings, and what a bare file leaves open."""
+        if not self.assumed:
+            return self.warnings
+        values = ", ".join(f"{name} {_shown(self.form, name)}" for name in self.assumed)
+        options = ", ".join(f"--{name}" for name in self.assumed)
+        text = (
+            f"{self.name} has no {DESCRIPTION}, so how images became its input in training is "
+            f"unknown; assumed: {values} ({options} change it)"
+        )
+        return [*self.warnings, text]
+
+    def _is_changed(self, name: str) -> bool:
+        return self.described is not None and getattr(self.form, name) != getattr(
+            self.described, name
+        )
 
 
 def load_classifier(path: str | Path, plugins: str | Path | None = None) -> Classifier:
@@ -93,7 +116,7 @@ def load_classifier(path: str | Path, plugins: str | Path | None = None) -> Clas
         One line that names the file and what is wrong with it.
     """
     path = Path(path)
-    if path.name in (MODEL_FILE, DESCRIPTION_FILE) and (path.parent / DESCRIPTION_FILE).is_file():
+    if path.name in (COMPILED, DESCRIPTION) and (path.parent / DESCRIPTION).is_file():
         path = path.parent
     if not path.exists():
         raise ModelError(f"{path}: no such file or directory")
@@ -117,20 +140,32 @@ def override(
     ModelError
         The new value does not fit the model.
     """
+    given: dict[str, Any] = {"colour": colour, "mean": mean, "scale": scale, "crop": crop}
+    given = {name: value for name, value in given.items() if value is not None}
     form, where = classifier.form, classifier.name
-    channels = len(form.mean)
-    if colour is not None and COLOURS[colour] != channels:
-        raise ModelError(f"{where}: takes {channels} channels, {colour} has {COLOURS[colour]}")
-    form = replace(
-        form,
-        colour=colour or form.colour,
-        mean=form.mean if mean is None else _channels(mean, channels, f"{where}: mean"),
-        scale=form.scale if scale is None else _channels(scale, channels, f"{where}: scale"),
-        crop=crop or form.crop,
-    )
-    names = classifier.labels if labels is None else tuple(labels)
-    _check_label_count(names, classifier.network, classifier.name)
-    return replace(classifier, form=form, labels=names)
+    if colour is not None and COLOURS[colour] != form.channels:
+        raise ModelError(f"{where}: takes {form.channels} channels, {colour} has {COLOURS[colour]}")
+    try:
+        form = replace(form, **given)
+    except FormError as error:
+        raise ModelError(f"{where}: {error}") from error
+    assumed = tuple(name for name in classifier.assumed if name not in given)
+    classifier = replace(classifier, form=form, assumed=assumed)
+    return classifier if labels is None else _labelled(classifier, labels, f"{where}: labels")
+
+
+def _labelled(classifier: Classifier, labels: Sequence[str], where: str) -> Classifier:
+    """Return the classifier with these labels, which are checked."""
+    outputs = _output_count(classifier.network)
+    if len(labels) != outputs:
+        raise ModelError(f"{where}: {len(labels)} labels, the model has {outputs} outputs")
+    try:
+        check_labels(labels, where)
+    except PackageError as error:
+        raise ModelError(str(error)) from error
+    shown = distinct_labels(labels)
+    repeated = tuple(new for new, old in zip(shown, labels, strict=True) if new != old)
+    return replace(classifier, labels=shown, repeated=repeated)
 
 
 def _load_bare(path: Path, plugins: str | Path | None) -> Classifier:
@@ -138,119 +173,46 @@ def _load_bare(path: Path, plugins: str | Path | None) -> Classifier:
     height, width, channels = _input_shape(network, path)
     if channels not in COLOURS.values():
         raise ModelError(f"{path}: takes {channels} channels; an image has 1 or 3")
-    form = InputForm(
-        width,
-        height,
-        colour="grey" if channels == 1 else "bgr",
-        mean=(0.0,) * channels,
-        scale=(1.0,) * channels,
-    )
+    try:
+        form = InputForm(width, height, colour="grey" if channels == 1 else "bgr")
+    except FormError as error:
+        raise ModelError(f"{path}: {error}") from error
     own_confidence = "sigmoid" in network.last_op or "softmax" in network.last_op
     labels = tuple(str(number) for number in range(_output_count(network)))
+    assumed = _FORM_OPTIONS[channels == 1 :]  # one channel is grey
     return Classifier(
-        path.name, network, form, labels, "none" if own_confidence else "softmax", provenance={}
+        path.name, network, form, labels, "none" if own_confidence else "softmax", assumed=assumed
     )
 
 
 def _load_directory(folder: Path, plugins: str | Path | None) -> Classifier:
-    description = folder / DESCRIPTION_FILE
+    where = folder / DESCRIPTION
     try:
-        table = read_toml(description)
-    except TomlError as error:
+        description = read_description(where)
+        check_files(folder, description.checksums)
+    except (PackageError, TomlError) as error:
         raise ModelError(str(error)) from error
-    where = str(description)
-    _check_keys(table, where)
-    _check_sums(folder, table.get("checksums", {}), where)
-    network = dpu.load(folder / MODEL_FILE, plugins)
-    form = _input_form(table["input"], where)
-    expected = (form.height, form.width, len(form.mean))
-    if _input_shape(network, folder / MODEL_FILE) != expected:
+    network, form = dpu.load(folder / COMPILED, plugins), description.form
+    expected = (form.height, form.width, form.channels)
+    if _input_shape(network, folder / COMPILED) != expected:
         taken = "x".join(str(size) for size in network.input.dims[1:])
         told = "x".join(str(size) for size in expected)
         raise ModelError(
-            f"{where}: [input] says {told} (height, width, channels), {MODEL_FILE} takes {taken}"
+            f"{where}: [input] says {told} (height, width, channels), {COMPILED} takes {taken}"
         )
-    output = table["output"]
-    if not all(isinstance(label, str) for label in output["labels"]):
-        raise ModelError(f"{where}: [output] labels must be strings")
-    labels = tuple(output["labels"])
-    _check_label_count(labels, network, where)
-    activation = _one_of(
-        output.get("activation", "softmax"), ACTIVATIONS, f"{where}: [output] activation"
-    )
-    return Classifier(
-        folder.resolve().name, network, form, labels, activation, table.get("provenance", {})
-    )
+    classifier = Classifier(
+        folder.resolve().name, network, form, description.labels, description.activation,
+        description.provenance, described=form,
+    )  # fmt: skip
+    return _labelled(classifier, description.labels, f"{where}: [output] labels")
 
 
-def _input_form(table: dict[str, Any], where: str) -> InputForm:
-    colour = _one_of(table["colour"], tuple(COLOURS), f"{where}: [input] colour")
-    channels = COLOURS[colour]
-    return InputForm(
-        width=table["width"],
-        height=table["height"],
-        colour=colour,
-        mean=_channels(table.get("mean", [0.0] * channels), channels, f"{where}: [input] mean"),
-        scale=_channels(table.get("scale", [1.0] * channels), channels, f"{where}: [input] scale"),
-        crop=_one_of(table.get("crop", "none"), CROPS, f"{where}: [input] crop"),
-    )
-
-
-def _check_keys(table: dict[str, Any], where: str) -> None:
-    """Refuse unknown tables and keys, missing ones and wrong types."""
-    for name, content in table.items():
-        if name not in (*_KEYS, "provenance", "checksums"):
-            raise ModelError(f"{where}: unknown table or key {name}")
-        if not isinstance(content, dict):
-            raise ModelError(f"{where}: {name} must be a table, written [{name}]")
-        if name in _KEYS:
-            _check_types(name, content, where)
-    for name, keys in _REQUIRED.items():
-        for key in keys:
-            if key not in table.get(name, {}):
-                raise ModelError(f"{where}: {key} is missing in [{name}]")
-
-
-def _check_types(name: str, content: dict[str, Any], where: str) -> None:
-    for key, value in content.items():
-        if key not in _KEYS[name]:
-            known = ", ".join(_KEYS[name])
-            raise ModelError(f"{where}: unknown key {key} in [{name}]; known are {known}")
-        expected = _KEYS[name][key]
-        if not isinstance(value, expected) or isinstance(value, bool):
-            raise ModelError(f"{where}: [{name}] {key} must be {_TYPE_NAMES[expected]}")
-
-
-def _check_sums(folder: Path, sums: dict[str, Any], where: str) -> None:
-    for name, expected in sums.items():
-        if not isinstance(expected, str):
-            raise ModelError(f'{where}: [checksums] "{name}" must be a string')
-        try:
-            actual = sha256_of(folder / name)
-        except OSError as error:
-            raise ModelError(f"{folder / name}: {error.strerror or error}") from error
-        if actual != expected.lower():
-            raise ModelError(
-                f"{folder / name}: SHA-256 is {actual}, {DESCRIPTION_FILE} says {expected}"
-            )
-
-
-def _channels(values: Sequence[Any], channels: int, where: str) -> tuple[float, ...]:
-    """Return one number per channel; a single number stands for all."""
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        raise ModelError(f"{where} must be numbers")
-    if not all(math.isfinite(v) for v in values):
-        raise ModelError(f"{where} must be finite")
-    if len(values) not in (1, channels):
-        raise ModelError(f"{where} has {len(values)} numbers for {channels} channels")
-    numbers = tuple(float(v) for v in values)
-    return numbers * channels if len(numbers) == 1 else numbers
-
-
-def _one_of(value: str, allowed: Sequence[str], where: str) -> str:
-    if value not in allowed:
-        raise ModelError(f'{where} is "{value}"; it must be one of {", ".join(allowed)}')
-    return value
+def _shown(form: InputForm, name: str) -> str:
+    """Return a part of a form for a reader, one number where all channels have the same."""
+    value = getattr(form, name)
+    if isinstance(value, str):
+        return value
+    return " ".join(f"{number:g}" for number in (value if len(set(value)) > 1 else value[:1]))
 
 
 def _input_shape(network: dpu.Model, path: Path) -> tuple[int, int, int]:
@@ -265,9 +227,3 @@ def _input_shape(network: dpu.Model, path: Path) -> tuple[int, int, int]:
 
 def _output_count(network: dpu.Model) -> int:
     return math.prod(network.output.dims[1:])
-
-
-def _check_label_count(labels: Sequence[str], network: dpu.Model, where: str) -> None:
-    outputs = _output_count(network)
-    if len(labels) != outputs:
-        raise ModelError(f"{where}: {len(labels)} labels, the model has {outputs} outputs")

@@ -136,7 +136,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="Python file with functions op_<type>(inputs, attrs) for operators run on the CPU",
     )
-    group.add_argument("--labels", type=Path, metavar="FILE", help="labels, one per line")
+    group.add_argument("--labels", type=Path, metavar="FILE", help="labels, one per line and class")
     group.add_argument("--colour", choices=list(COLOURS), help="channel order the model takes")
     group.add_argument(
         "--mean", type=float, nargs="+", metavar="M", help="taken off pixels 0..255, per channel"

@@ -231,7 +231,7 @@ class Run:
             "power": self._power_report(),
             "source_figures": self._source.report(),
             "outputs": self._outputs.report(),
-            "warnings": self._source.warnings(),
+            "warnings": [*self._classifier.notes, *self._source.warnings()],
             "interrupted": self._interrupted,
             "error": (str(error).strip() or type(error).__name__) if error else None,
         }

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from board import dpu
-from board.checksum import sha256_of
 from board.profile import (
     DEFAULT_BOARD,
     Hazard,
@@ -38,6 +37,7 @@ from board.profile import (
     hazards_here,
     load_profile,
 )
+from dpu.checksum import sha256_of
 from dpu.toml_file import TomlError, read_toml
 
 DONE, FAILED, WRONG_USE = 0, 1, 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
-from dpu.input_form import COLOURS, CROPS, IMAGE_SUFFIXES, InputForm
+from dpu.input_form import COLOURS, IMAGE_SUFFIXES, FormError, InputForm, float_table
+from dpu.model_package import DESCRIPTION, read_description
 from dpu.program import Program
-from dpu.toml_file import read_toml
 
 
 def load_npy(path: Path) -> Array:
@@ -90,36 +90,19 @@ def image_form(
         model.toml cannot be read, or something does not fit `shape`.
     """
     height, width, channels = shape
-    table: dict[str, Any] = {}
-    if (description := xmodel.parent / "model.toml").is_file():
-        table = _described(description)
-    given = {"colour": colour, "mean": mean, "scale": scale}
-    table |= {key: value for key, value in given.items() if value is not None}
-    colour = table.get("colour", "grey" if channels == 1 else "bgr")
-    if COLOURS[colour] != channels:
-        raise DpuError(f"{colour} has {COLOURS[colour]} channels, the model {channels}")
-    for what, default in (("mean", 0.0), ("scale", 1.0)):
-        values = table.setdefault(what, [default])
-        if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
-            raise DpuError(f"{what} {list(values)}: one finite number, or one for each channel")
-        table[what] = tuple(values) * (channels // len(values))
-    crop = table.get("crop", "none")
-    return InputForm(width, height, colour, table["mean"], table["scale"], crop)
-
-
-def _described(path: Path) -> dict[str, Any]:
-    """What [input] of a model.toml says of images."""
-    table = read_toml(path).get("input", {})
-    if not isinstance(table, dict):
-        raise DpuError(f"{path}: input must be a table, written [input]")
-    for key, allowed in (("colour", tuple(COLOURS)), ("crop", CROPS)):
-        if table.get(key, allowed[0]) not in allowed:
-            raise DpuError(f"{path}: [input] {key} must be one of {', '.join(allowed)}")
-    for key in ("mean", "scale"):
-        values = table.get(key, [])
-        if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
-            raise DpuError(f"{path}: [input] {key} must be a list of numbers")
-    return {key: table[key] for key in ("colour", "mean", "scale", "crop") if table.get(key)}
+    given: dict[str, Any] = {"colour": colour, "mean": mean, "scale": scale}
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= {"width": width, "height": height}
+    try:
+        if (description := xmodel.parent / DESCRIPTION).is_file():
+            form = replace(read_description(description).form, **given)
+        else:
+            form = InputForm(**{"colour": "grey" if channels == 1 else "bgr", **given})
+    except FormError as error:
+        raise DpuError(str(error)) from error
+    if form.channels != channels:
+        raise DpuError(f"{form.colour} has {form.channels} channels, the model {channels}")
+    return form
 
 
 class Samples:
@@ -150,6 +133,7 @@ class Samples:
         if len(dims) != 4 or dims[0] != 1 or dims[3] not in COLOURS.values():
             raise DpuError(f"the model's input {dims} is no image; give a .npy file")
         self._form = form(dims[1:])
+        self._table = float_table(self._form)
         self._fit, self._read = _image_tools(self._form)
         self._files = _image_files(texts)
         self._count = len(self._files)
@@ -172,8 +156,8 @@ class Samples:
             image = self._fit(self._read(path))
         except ValueError as error:
             raise DpuError(f"{path}: {error}") from None
-        mean, scale = np.array(self._form.mean), np.array(self._form.scale)
-        return ((image - mean) * scale).astype(np.float32)
+        found: Array = self._table[image, np.arange(self._form.channels)]
+        return found
 
 
 def _image_tools(form: InputForm) -> tuple[Callable[[Array], Array], Callable[[Path], Array]]:

@@ -172,7 +172,10 @@ def compile_(
 @app.command("predict")
 def predict_(
     network: Annotated[
-        str, typer.Argument(help="a preset, such as densenet-121, or MODULE:FUNCTION")
+        str,
+        typer.Argument(
+            help="a preset, such as densenet-121, or your own: MODULE:FUNCTION, FILE.py:FUNCTION"
+        ),
     ],
     shape: Annotated[
         str, typer.Option("--input", metavar="CxHxW", help="channels, height, width")

@@ -1,6 +1,6 @@
 """From a quantised .xmodel to one that a board (or the emulation) runs, checked.
 
-    python -m host compile runs/qkd/model                    # model directory, see app/model.py
+    python -m host compile runs/qkd/model       # model directory, see dpu/model_package.py
     python -m host compile net.xmodel -o out --target zcu104 --dry-run
 
 AMD's compiler writes into a scratch directory inside the output directory. Only a result that
@@ -12,31 +12,33 @@ before stays; `compile.log` keeps what the compiler said.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dpu.checksum import sha256_of
 from dpu.errors import DpuError, XmodelError
 from dpu.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
+from dpu.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    QUANTISED,
+    Description,
+    check_files,
+    read_description,
+)
 from dpu.xir import Graph
 from host import vai_compiler as vai
 from host.check_compiled import check_compiled, check_source
-from host.config import read_toml
 from host.target import EMULATOR, CompileError, CompileUsageError, Target, load_target
 from host.toml_file import to_toml
 
-QUANTISED, COMPILED, DESCRIPTION, LOG = (
-    "quantised.xmodel",
-    "model.xmodel",
-    "model.toml",
-    "compile.log",
-)
+LOG = "compile.log"
 DEFAULT_BOARD = "zcu104"
 
 Say = Callable[[str], None]
@@ -66,7 +68,7 @@ class Source:
     """The quantised file, and what its model directory says of it (None for a bare file)."""
 
     path: Path
-    description: dict[str, Any] | None
+    description: Description | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> 
 
     Raises
     ------
-    CompileUsageError, ConfigError, XmodelError
+    CompileUsageError, DpuError
         The model, an option or model.toml is wrong, or the compiler is missing.
     """
     source = find_source(model)
@@ -157,9 +159,9 @@ def find_source(model: Path) -> Source:
     Raises
     ------
     CompileUsageError
-        It is not there, or not the file that model.toml has the checksum of.
-    ConfigError
-        model.toml is no TOML.
+        It is not there.
+    DpuError
+        model.toml cannot be used, or has the checksum of another file.
     """
     folder = model if model.is_dir() else model.parent
     path = folder / QUANTISED if model.is_dir() else model
@@ -169,20 +171,10 @@ def find_source(model: Path) -> Source:
         raise CompileUsageError(what + hint)
     if path.name != QUANTISED or not (folder / DESCRIPTION).is_file():
         return Source(path, None)
-    description = read_toml(folder / DESCRIPTION)
-    told = _table(description, "checksums", folder).get(QUANTISED)
-    if told is not None and str(told).lower() != sha256(path):
-        raise CompileUsageError(
-            f"{path}: not the file that {DESCRIPTION} has the SHA-256 of; export the model again"
-        )
+    description = read_description(folder / DESCRIPTION)
+    if QUANTISED in description.checksums:
+        check_files(folder, {QUANTISED: description.checksums[QUANTISED]})
     return Source(path, description)
-
-
-def _table(description: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    table = description.get(name, {})
-    if not isinstance(table, dict):
-        raise CompileUsageError(f"{folder / DESCRIPTION}: {name} must be a table, written [{name}]")
-    return table
 
 
 def _read_quantised(path: Path) -> Graph:
@@ -298,30 +290,31 @@ def _install(plan: Plan, scratch: Path, origin: dict[str, str]) -> str:
     Between the two moves the description has the old checksum: who reads it then gets an error
     and no wrong result.
     """
-    checksum = sha256(plan.job.result)
+    checksum = sha256_of(plan.job.result)
     if plan.source.description is not None:
-        text = to_toml(_described(plan, checksum, origin))
-        (scratch / DESCRIPTION).write_text(text, encoding="utf-8")
+        description = _described(plan, plan.source.description, checksum, origin)
+        write_description(scratch / DESCRIPTION, description)
     plan.job.result.replace(plan.output / COMPILED)
     if plan.source.description is not None:
         (scratch / DESCRIPTION).replace(plan.output / DESCRIPTION)
     return checksum
 
 
-def _described(plan: Plan, checksum: str, origin: dict[str, str]) -> dict[str, Any]:
-    """model.toml's tables with the result's checksum and `provenance.compile`.
+def _described(
+    plan: Plan, source: Description, checksum: str, origin: dict[str, str]
+) -> Description:
+    """The source's description with the result's checksum and `provenance.compile`.
 
-    Checksums of files that do not lie beside the result are dropped: a reader checks them all.
+    Checksums of files that are not beside the result are dropped: a reader checks them all.
     """
-    description = dict(plan.source.description or {})
-    folder = plan.source.path.parent
-    description["provenance"] = {**_table(description, "provenance", folder), "compile": origin}
-    sums = _table(description, "checksums", folder)
-    kept = {name: told for name, told in sums.items() if (plan.output / name).is_file()}
-    description["checksums"] = {**kept, COMPILED: checksum}
-    return description
+    kept = {name: told for name, told in source.checksums.items() if (plan.output / name).is_file()}
+    return replace(
+        source,
+        provenance={**source.provenance, "compile": origin},
+        checksums={**kept, COMPILED: checksum},
+    )
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as model.toml has it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def write_description(path: Path, description: Description) -> None:
+    """Write a model.toml."""
+    path.write_text(to_toml(description.tables()), encoding="utf-8")

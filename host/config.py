@@ -6,19 +6,22 @@
     [data]
     kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder
     path = "/usr/share/datasets/fashion-mnist"
+    mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
+    std = [0.5]                    # input is (v - 128) / 128
 
     [augmentation]
     flip = true
     shift = 2
 
     [student]
-    network = "densenet-small"     # a preset, or "module:function" of your own
-    weights = "runs/student/best.safetensors"      # where it starts; not for method float
+    network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
+    weights = "runs/student/student.safetensors"   # a float run's, where it starts; method float
+                                                   # may have them too
     options = { growth_rate = 8 }
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
-    weights = "runs/teacher/best.safetensors"
+    weights = "runs/teacher/student.safetensors"   # of the run that trained it in float
 
     [quantisation]
     weights = 4
@@ -29,7 +32,9 @@
     lr = 0.02
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
-host/methods.py.
+host/methods.py. Paths are relative to the working directory, a network's file too. A run writes
+``student.safetensors``, the weights after its last epoch, and where a teacher learnt
+``teacher.safetensors``: other runs start from either.
 """
 
 from __future__ import annotations
@@ -47,6 +52,9 @@ from host.methods import METHODS, Phase
 from host.quantise.student import Bits
 
 T = TypeVar("T")
+
+LEAST_STD = 1e-3
+"""With 1/255, pixels enter as they are, 0 to 255."""
 
 
 class ConfigError(ValueError):
@@ -67,22 +75,43 @@ def _not_negative(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """What is learnt from. `limit` takes the first images of the training set only, 0 all."""
+    """What is learnt from.
+
+    Attributes
+    ----------
+    kind, path, size : see host.data.load
+    limit : take the first images of the training set only, 0 all
+    mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
+        all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained on ImageNet.
+        Without them the input is (v - 128) / 128, which int8 holds exactly
+    """
 
     kind: str = "idx"
     path: str = ""
     size: int = 0
     limit: int = 0
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
         _not_negative(size=self.size, limit=self.limit)
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("mean and std go together")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            least = LEAST_STD if name == "std" else 0
+            for value in values:
+                if not least <= value <= 1:
+                    raise ValueError(
+                        f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
+                        f"{least:g} to 1 (values for pixels 0 to 255 are divided by 255)"
+                    )
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of host/networks (or "module:function"), its options and its start."""
+    """A network by the name that `host.networks.create` takes, its options and its start."""
 
     network: str = ""
     weights: str = ""

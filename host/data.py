@@ -16,10 +16,11 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpu.image_fitter import ImageFitter
-from dpu.input_form import InputForm
+from dpu.input_form import FormError, InputForm
 from dpu.pictures import read_image
 
 KINDS = ("idx", "cifar10", "cifar100", "folder")
@@ -47,9 +48,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TEST_NAMES = ("test", "val", "valid")
 TEST_EVERY = 5  # a folder without train/ gives every fifth image of a class to the test split
 
-# (v - 128) / 128: see normalise().
 MEAN, SCALE = 128.0, 1 / 128
-BLACK = (0 - MEAN) * SCALE
+"""(v - 128) / 128, unless a data set says otherwise: at fix point 7 that is v - 128 in int8, so
+that all 256 levels enter the DPU exactly, none is rounded or clipped."""
+
+BLACK, GREY = 0, 128  # pixel values that augmentation fills in
+FOLDER_CROP = "center"  # of pictures that a size is given for
+_COLOURS = {1: "grey", 3: "rgb"}  # by the number of channels
 
 
 class DataError(ValueError):
@@ -65,11 +70,20 @@ class DataSet:
     images : uint8 (N, C, H, W); three channels are RGB
     labels : int64 (N,), each an index into `classes`
     classes : the classes' names
+    form : how a picture becomes one of `images`, and that the network's input; when it is None
+        pictures are not cropped, and the input is (v - 128) / 128
+    files : where each image was read from; empty where it was not a file of its own
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    form: InputForm = None  # type: ignore[assignment]  # never None once it is made
+    files: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.form is None:
+            object.__setattr__(self, "form", make_form(self.shape))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,11 +98,61 @@ class DataSet:
         """The first `count` images, all when it is 0; views, nothing is copied."""
         if count < 0:
             raise ValueError(f"count is {count}; it must not be negative")
-        stop = count or len(self)
-        return DataSet(self.images[:stop], self.labels[:stop], self.classes)
+        return self.part(0, count or len(self))
+
+    def part(self, start: int, stop: int) -> DataSet:
+        """The images from `start` to `stop`, as views."""
+        one = slice(start, stop)
+        return replace(
+            self, images=self.images[one], labels=self.labels[one], files=self.files[one]
+        )
+
+    def inputs(self, chosen: slice | Tensor = slice(None)) -> Tensor:
+        """The network's inputs (N, C, H, W), float32 and channels_last, of chosen images."""
+        return normalise(self.images[chosen], self.form)
 
 
-def load(kind: str, path: Path | None, split: str, size: int = 0) -> DataSet:
+def encode_png(image: Tensor) -> bytes:
+    """A PNG file of one uint8 image (C, H, W), grey or in colours."""
+    pixels = image.permute(1, 2, 0).numpy()[..., ::-1]  # OpenCV's colours are BGR
+    return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()
+
+
+def make_form(
+    shape: tuple[int, int, int],
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    crop: str = "none",
+) -> InputForm:
+    """The form of images (C, H, W).
+
+    Parameters
+    ----------
+    mean, std : as torchvision has them, of pixels in 0..1; for each channel or one for all. The
+        input is (v / 255 - mean) / std; without both it is (v - 128) / 128
+    crop : "none" or "center"
+
+    Raises
+    ------
+    FormError
+        There are neither 1 nor C of them.
+    """
+    channels, height, width = shape
+    if bool(mean) != bool(std):
+        raise FormError("mean and std go together")
+    means = [255 * value for value in mean] or [MEAN]
+    scales = [1 / (255 * value) for value in std] or [SCALE]
+    return InputForm(width, height, _COLOURS[channels], tuple(means), tuple(scales), crop)
+
+
+def load(
+    kind: str,
+    path: Path | None,
+    split: str,
+    size: int = 0,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> DataSet:
     """Read one split of a data set into memory.
 
     Parameters
@@ -99,12 +163,15 @@ def load(kind: str, path: Path | None, split: str, size: int = 0) -> DataSet:
         test/<class>/<image> (or val, valid), or <class>/<image>, of which every fifth is test.
     path : where it lies; None is Debian's Fashion-MNIST for idx, an error for the others
     split : "train" or "test"
-    size : side in pixels to which a folder's images are resized and cropped, 0 leaves them
+    size : side in pixels to which a folder's images are resized, after their largest middle square
+        was cropped; 0 leaves them
+    mean, std : see make_form()
 
     Raises
     ------
     DataError
-        A file is missing, malformed or cut short, or images and labels do not fit together.
+        A file is missing, malformed or cut short, or images and labels do not fit together, or
+        they have another number of channels than mean and std.
     ValueError
         Kind, split or size is none of those above.
     """
@@ -116,16 +183,24 @@ def load(kind: str, path: Path | None, split: str, size: int = 0) -> DataSet:
         raise ValueError(f"size is {size}; it must not be negative")
     path = path or _default(kind)
     try:
-        if kind == "folder":
-            return _load_folder(path, split, size)
-        data = _load_idx(path, split) if kind == "idx" else _load_cifar(CIFAR[kind], path, split)
+        data = _load(kind, path, split, size)
     except OSError as error:  # reached where no more is known than that the system refused
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
     if size and data.shape[1:] != (size, size):
         raise DataError(
             f"{path}: images are {_pixels(data.shape)}; size {size} resizes folders only"
         )
-    return data
+    try:
+        crop = FOLDER_CROP if kind == "folder" and size else "none"
+        return replace(data, form=make_form(data.shape, mean, std, crop))
+    except FormError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _load(kind: str, path: Path, split: str, size: int) -> DataSet:
+    if kind == "folder":
+        return _load_folder(path, split, size)
+    return _load_idx(path, split) if kind == "idx" else _load_cifar(CIFAR[kind], path, split)
 
 
 def _default(kind: str) -> Path:
@@ -376,7 +451,8 @@ def _load_folder(path: Path, split: str, size: int) -> DataSet:
     if not paths:
         raise DataError(f"{path}: holds no {split} images ({', '.join(SUFFIXES)})")
     labels = [label for label, of_class in enumerate(files) for _ in of_class]
-    return DataSet(torch.from_numpy(_read_images(paths, size)), torch.tensor(labels), classes)
+    images = torch.from_numpy(_read_images(paths, size))
+    return DataSet(images, torch.tensor(labels), classes, files=tuple(paths))
 
 
 def _folder_files(path: Path, split: str) -> tuple[tuple[str, ...], list[list[Path]]]:
@@ -464,18 +540,17 @@ def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
     """One RGB image (H, W, 3), with `size` cropped in the centre and resized to that side."""
     bgr = read_bgr(path)
     if size:
-        bgr = ImageFitter(InputForm(size, size, "bgr", (), (), "center"))(bgr)
+        bgr = ImageFitter(InputForm(size, size, "bgr", crop=FOLDER_CROP))(bgr)
     return np.asarray(bgr[..., ::-1], np.uint8)
 
 
 # ------------------------------------------------------------------------- into the network
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Return (v - 128) / 128, float32 and channels_last, of uint8 (N, C, H, W).
+def normalise(images: Tensor, form: InputForm) -> Tensor:
+    """Return (v - mean) * scale, float32 and channels_last, of uint8 (N, C, H, W).
 
-    At fix point 7 that is v - 128 in int8: all 256 levels enter the DPU exactly, none is
-    rounded or clipped.
+    Each value is that of `dpu.input_form.float_table`, to the bit.
     """
     # Written into a tensor laid out beforehand: .contiguous() leaves one channel in NCHW strides.
     out = torch.empty(
@@ -484,12 +559,16 @@ def normalise(images: Tensor) -> Tensor:
         device=images.device,
         memory_format=torch.channels_last,
     )
-    return out.copy_(images).sub_(MEAN).mul_(SCALE)
+    mean, scale = (
+        torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
+        for values in (form.mean, form.scale)
+    )
+    return out.copy_(images).sub_(mean).mul_(scale)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images.
+    """Random changes of training images, in pixel values.
 
     The parameters are drawn apart from being applied: processes that each hold a slice of a
     global batch draw for the whole batch and apply their slice of the parameters, so that the
@@ -499,7 +578,7 @@ class Augmentation:
     ----------
     flip : mirror half of the images left to right
     shift : move by up to so many pixels in each direction; what enters is black
-    cutout : side in pixels of a square set to 0, the middle grey; its centre lies anywhere in
+    cutout : side in pixels of a square set to the middle grey, 128; its centre is anywhere in
         the image and the borders clip it (DeVries and Taylor, arXiv:1708.04552)
     """
 
@@ -534,7 +613,7 @@ class Augmentation:
         return drawn
 
     def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """Return normalised images (N, C, H, W) changed by parameters of draw(), channels_last.
+        """Return uint8 images (N, C, H, W) changed by parameters of draw(), channels_last.
 
         `images` are left as they are; with nothing to do they may be what is returned.
         apply(x[a:b], {k: v[a:b]}) equals apply(x, drawn)[a:b].
@@ -553,7 +632,9 @@ class Augmentation:
             images = _move(images, self.shift, drawn.get("flip"), drawn.get("shift"))
         if self.cutout:
             # Not masked_fill(), which changes the memory format.
-            images = images.clone().masked_fill_(_square(images, self.cutout, drawn["cutout"]), 0.0)
+            images = images.clone().masked_fill_(
+                _square(images, self.cutout, drawn["cutout"]), GREY
+            )
         return images
 
 

@@ -3,10 +3,11 @@
     python -m host export runs/qkd -o models/mine
 
 writes `quantised.xmodel` (what `python -m host compile` takes), `model.onnx` (the same network as
-ONNX with QuantizeLinear and DequantizeLinear) and `model.toml` (see app/model.py). On the way it
-checks that the DPU takes every layer and that the file, read back, gives the checkpoint's logits
-on real images, each of them. Nothing is put in place unless all of that holds. A `model.xmodel`
-that lies there was compiled from another export: it goes.
+ONNX with QuantizeLinear and DequantizeLinear) and `model.toml` (see dpu/model_package.py). On the
+way it checks that the DPU takes every layer and that both files, read back, give the checkpoint's
+logits on the test set's image files, which are decoded, cropped, resized and quantised as the
+application does it. Nothing is put in place unless each logit is the same. A `model.xmodel` that is
+there was compiled from another export and is removed.
 """
 
 from __future__ import annotations
@@ -21,23 +22,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from dpu.arithmetic import INT8_MAX, INT8_MIN, Array
+from dpu.checksum import sha256_of
 from dpu.compile import on_cpu
-from dpu.engine import load_engine
+from dpu.engine import Model, load_engine
+from dpu.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    ONNX,
+    QUANTISED,
+    Description,
+    check_files,
+    read_description,
+)
+from dpu.preprocess import Preprocessor
 from dpu.xir import Graph
 from host import checkpoint
 from host.checkpoint import CheckpointError
-from host.compile import COMPILED, DESCRIPTION, QUANTISED, scratch_directory, sha256
+from host.compile import scratch_directory, write_description
 from host.config import Config, make_config
-from host.data import MEAN, SCALE, DataSet, normalise
+from host.data import DataSet, encode_png, read_bgr
 from host.onnx_qdq import to_onnx
+from host.quantise.fake import quantise
 from host.quantise.lower import NotDeployable, to_quantised
 from host.quantise.student import Student
-from host.toml_file import to_toml
 from host.train import EVALUATION_BATCH, STUDENT, load_data, make_network
-
-ONNX = "model.onnx"
-COLOURS = {1: "grey", 3: "rgb"}
 
 
 class ExportError(RuntimeError):
@@ -71,7 +82,7 @@ def export(
     Parameters
     ----------
     source : a run's directory, or its student.safetensors
-    images : test images whose logits must be equal, 0 for all
+    images : test images whose logits must be equal from their files on, 0 for all
     clip : add ops that clip activations of fewer than 8 bits, see host/quantise/lower.py
     allow_cpu : export also what the DPU leaves to the CPU
     data : training and test set, where they are loaded already
@@ -81,7 +92,8 @@ def export(
     CheckpointError, ConfigError, DataError
         The checkpoint, or the data that it was trained on, cannot be used.
     ExportError
-        The DPU cannot run it, a logit differs, or the output cannot be written.
+        The DPU cannot run it, an image file does not give the pixels that were tested, a logit
+        differs, or the output cannot be written.
     """
     path = source / STUDENT if source.is_dir() else source
     config, state = read_state(path)
@@ -100,9 +112,10 @@ def export(
     with _scratch(output) as scratch:
         graph.serialize(scratch / QUANTISED)
         (scratch / ONNX).write_bytes(to_onnx(graph))
-        figures = _compare(loaded.student, scratch, test.take(images))
+        compared = test.take(images)
+        _describe(scratch, loaded, test, graph, len(compared))
+        figures = _compare(loaded.student, scratch, compared)
         figures["on_cpu"] = outside
-        _describe(scratch, loaded, test, graph, figures)
         (output / COMPILED).unlink(missing_ok=True)
         for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
             (scratch / file).replace(output / file)
@@ -160,21 +173,22 @@ def _graph_name(config: Config) -> str:
 
 @torch.no_grad()
 def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
-    """Run checkpoint, .xmodel and ONNX on the same images.
+    """Run the checkpoint on tensors, and .xmodel and ONNX on the images' files.
 
     Raises
     ------
     ExportError
-        A logit of the .xmodel differs.
+        A file does not give the pixels that the checkpoint gets, or a logit of the .xmodel differs.
     """
     model = load_engine(folder / QUANTISED)
     session = _onnx_session(folder / ONNX)
+    files = _Files(folder, model)
     right = same_class = 0
     for start in range(0, len(data), EVALUATION_BATCH):
-        images = normalise(data.images[start : start + EVALUATION_BATCH])
-        labels = data.labels[start : start + EVALUATION_BATCH].numpy()
+        part = data.part(start, start + EVALUATION_BATCH)
+        images, labels = part.inputs(), part.labels.numpy()
         wanted = student(images).numpy()
-        found = model.run(images.permute(0, 2, 3, 1).numpy())
+        found = model.run(files.inputs(part, images))
         if found.shape != wanted.shape or not np.array_equal(found, wanted):
             raise ExportError("the file's logits differ from the checkpoint's; this is a bug")
         (onnx,) = session.run(None, {"images": images.numpy()})
@@ -188,6 +202,57 @@ def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
     }
 
 
+class _Files:
+    """The image files of a data set, on the application's way to the input of an .xmodel.
+
+    Parameters
+    ----------
+    folder : has the model.toml that is read for it, and is written to
+    model : the quantised .xmodel
+    """
+
+    def __init__(self, folder: Path, model: Model) -> None:
+        description = read_description(folder / DESCRIPTION)
+        check_files(folder, description.checksums)
+        self._png = folder / "image.png"
+        self._fix_point = _input_fix_point(model)
+        self._preprocess = Preprocessor(description.form, self._fix_point)
+
+    def inputs(self, data: DataSet, images: Tensor) -> Array:
+        """The inputs float32 (N, H, W, C), which are those of `images` after their quantisation.
+
+        Parameters
+        ----------
+        data : a part of the data set; images that were not files are written as such
+        images : its normalised images (N, C, H, W)
+
+        Raises
+        ------
+        ExportError
+            A file gives other pixels.
+        """
+        wanted = quantise(images, self._fix_point, INT8_MIN, INT8_MAX).permute(0, 2, 3, 1).numpy()
+        target = np.empty(wanted.shape[1:], np.int8)
+        for index in range(len(data)):
+            path = data.files[index] if data.files else self._png
+            if not data.files:
+                path.write_bytes(encode_png(data.images[index]))
+            self._preprocess(read_bgr(path), target)
+            if not np.array_equal(target * np.float32(2.0**-self._fix_point), wanted[index]):
+                raise ExportError(
+                    f"{path}: the application gets other pixels from it than training got; was it "
+                    "changed meanwhile? Export again"
+                )
+        return wanted
+
+
+def _input_fix_point(model: Model) -> int:
+    """The fix point of a quantised graph's one input: that of the op that rounds it."""
+    (data,) = model.program.inputs
+    fixes = (op for op in model.graph.get_ops() if op.get_type() == "fix")
+    return int(next(op for op in fixes if op.get_input_op("input") is data).get_attr("fix_point"))
+
+
 def _onnx_session(path: Path) -> Any:
     import onnxruntime
 
@@ -199,11 +264,8 @@ def _onnx_session(path: Path) -> Any:
 # -- what comes out -----------------------------------------------------------------------------
 
 
-def _describe(
-    folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, figures: dict[str, Any]
-) -> None:
+def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, compared: int) -> None:
     """Write model.toml beside the files that it has the checksums of."""
-    channels, height, width = data.shape
     config, points = loaded.config, loaded.student.fix_points().activations
     layers = list(loaded.student.layers)
     provenance = {
@@ -217,25 +279,18 @@ def _describe(
         # Top-1 in percent of the whole test set, as the run told.
         "accuracy": loaded.accuracy,
         "test_images": len(data),
-        "logits_compared": figures["images_compared"],
+        "logits_compared": compared,
         "input_fix_point": points[layers[0]],
         "output_fix_point": points[layers[-1]],
         "graph": graph.get_name(),
         "parameters": sum(p.numel() for n, p in loaded.student.named_parameters() if n != "log2_t"),
-        "checkpoint_sha256": sha256(loaded.path),
+        "checkpoint_sha256": sha256_of(loaded.path),
         "torch": torch.__version__,
         "date": datetime.date.today(),
     }
-    description = {
-        "input": {
-            "width": width, "height": height, "colour": COLOURS[channels],
-            "mean": [MEAN] * channels, "scale": [SCALE] * channels, "crop": "none",
-        },
-        "output": {"labels": list(data.classes), "activation": "softmax"},
-        "provenance": provenance,
-        "checksums": {name: sha256(folder / name) for name in (QUANTISED, ONNX)},
-    }  # fmt: skip
-    (folder / DESCRIPTION).write_text(to_toml(description), encoding="utf-8")
+    sums = {name: sha256_of(folder / name) for name in (QUANTISED, ONNX)}
+    description = Description(data.form, data.classes, provenance=provenance, checksums=sums)
+    write_description(folder / DESCRIPTION, description)
 
 
 @contextmanager

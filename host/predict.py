@@ -37,7 +37,7 @@ def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) ->
 
 
 def create_operations(name: str, shape: str) -> list[Operation]:
-    """The operations of a network by its preset's name or `module:function`.
+    """The operations of a network by the name that `host.networks.create` takes.
 
     Parameters
     ----------

@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from dpu.input_form import best_fix_point
 from host import checkpoint
-from host.config import Config, ConfigError, Network
-from host.data import DataSet, batches, load, normalise
+from host.config import Config, ConfigError, Network, make_config
+from host.data import SPLITS, DataSet, batches, load, normalise
 from host.methods import Phase, epochs_of
 from host.networks import create
 from host.networks.norm import synchronise
@@ -179,10 +180,11 @@ class Run:
             share * self.accelerator.process_index, share * (self.accelerator.process_index + 1)
         )
         drawn = self.config.augmentation.draw(len(indices), generator)
-        images = normalise(self.train_set.images[indices[mine]])
+        images = self.train_set.images[indices[mine]]
         images = self.config.augmentation.apply(images, {k: v[mine] for k, v in drawn.items()})
         device = self.accelerator.device
-        return images.to(device), self.train_set.labels[indices[mine]].to(device)
+        images = normalise(images, self.train_set.form).to(device)
+        return images, self.train_set.labels[indices[mine]].to(device)
 
     def _set_modes(self, phase: Phase) -> None:
         self.student.train()
@@ -284,10 +286,14 @@ class Run:
         ------
         CheckpointError
             It is of another configuration.
+        ConfigError
+            Its configuration is not one.
         """
         path = self.output / CHECKPOINT
         parts, state = checkpoint.load(path)
-        other = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+        # By today's defaults, which an older version's checkpoint may lack.
+        before = asdict(make_config(state["config"], str(path)))
+        other = [k for k, v in asdict(self.config).items() if before[k] != v]
         if other:
             text = f"{path}: of a run with another {', '.join(other)}; take another --output"
             raise checkpoint.CheckpointError(text)
@@ -376,7 +382,7 @@ def accuracy(network: nn.Module, data: DataSet, device: torch.device | str = "cp
     network.eval()
     right = 0
     for start in range(0, len(data), EVALUATION_BATCH):
-        images = normalise(data.images[start : start + EVALUATION_BATCH]).to(device)
+        images = data.inputs(slice(start, start + EVALUATION_BATCH)).to(device)
         labels = data.labels[start : start + EVALUATION_BATCH].to(device)
         right += int((network(images).argmax(1) == labels).sum())
     network.train(training)
@@ -406,19 +412,20 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
     if config.method == "float":
         return network
     quantisation = config.quantisation
-    bits = quantisation.bits()
+    bits, point = quantisation.bits(), best_fix_point(data.form)
     try:
         if quantisation.quantiser == "brevitas":
             from host.peers.brevitas_peer import brevitas_student
 
             return brevitas_student(
-                network, data.shape, bits.weights, bits.activations, bits.first, bits.last
-            )
-        student = Student(network, data.shape, bits)
+                network, data.shape, bits.weights, bits.activations, bits.first, bits.last,
+                input_fix_point=point,
+            )  # fmt: skip
+        student = Student(network, data.shape, bits, point)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
-    images = data.take(quantisation.calibration_images).images
-    calibrate(student, normalise(images), quantisation.calibration)
+    images = data.take(quantisation.calibration_images).inputs()
+    calibrate(student, images, quantisation.calibration)
     return student
 
 
@@ -426,8 +433,8 @@ def load_data(config: Config) -> tuple[DataSet, DataSet]:
     """Training and test set."""
     data = config.data
     path = Path(data.path).expanduser() if data.path else None
-    first = load(data.kind, path, "train", data.size).take(data.limit)
-    return first, load(data.kind, path, "test", data.size)
+    first, test = (load(data.kind, path, split, data.size, data.mean, data.std) for split in SPLITS)
+    return first.take(data.limit), test
 
 
 def _accelerator(config: Config) -> Accelerator:

@@ -17,22 +17,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dpu.engine import load_engine
+from dpu.model_package import COMPILED, DESCRIPTION, read_description
 from host import checkpoint
 from host.checkpoint import CheckpointError
-from host.compile import COMPILED, DESCRIPTION, Choice, compile_model, plan_compile
-from host.config import Config, ConfigError, make_config, read_toml
-from host.data import DEFAULT_IDX, DataError, DataSet, load, normalise
+from host.compile import Choice, compile_model, plan_compile, write_description
+from host.config import Config, ConfigError, make_config
+from host.data import DEFAULT_IDX, DataError, DataSet, encode_png, load
 from host.export import ExportError, export
 from host.progress import Terminal
 from host.target import EMULATOR, CompileError
-from host.toml_file import to_toml
 from host.train import LOG, STUDENT, Interrupted, train
 
 THREADS = 1  # fixed: the order of float sums, hence the trained weights, depends on it
@@ -84,11 +83,11 @@ def accuracy_of(run: Path) -> float:
     return float(checkpoint.load(run / STUDENT)[1]["accuracy"])
 
 
-def run_xmodel(path: Path, images: Tensor, engine: str = "fast") -> NDArray[np.float32]:
-    """The logits (N, classes) of a written file for uint8 images (N, C, H, W)."""
+def run_xmodel(path: Path, data: DataSet, engine: str = "fast") -> NDArray[np.float32]:
+    """The logits (N, classes) of a written file for all images."""
     model = load_engine(path, engine=engine)
-    parts = (normalise(part).permute(0, 2, 3, 1).numpy() for part in images.split(500))
-    return np.concatenate([model.run(part) for part in parts])
+    parts = (data.part(start, start + 500).inputs() for start in range(0, len(data), 500))
+    return np.concatenate([model.run(part.permute(0, 2, 3, 1).numpy()) for part in parts])
 
 
 def accuracy(scores: NDArray[np.float32], labels: Tensor) -> float:
@@ -106,7 +105,7 @@ def write_images(data: DataSet, indices: Tensor, directory: Path) -> None:
     for i in indices.tolist():
         path = directory / data.classes[data.labels[i]] / f"{i:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", data.images[i, 0].numpy())[1].tobytes())
+        path.write_bytes(encode_png(data.images[i]))
 
 
 README = """\
@@ -185,7 +184,7 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     test = data[1]
     export(runs / "qkd", output, images=0, data=data)
     compile_model(plan_compile(output, None, Choice(EMULATOR), print), print)
-    scores = run_xmodel(output / COMPILED, test.images)
+    scores = run_xmodel(output / COMPILED, test)
     shipped = shipped_indices(test.labels, len(test.classes))
     write_images(test, shipped, output / "images")
     facts: Facts = {
@@ -196,12 +195,10 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
         "accuracy_images": round(accuracy(scores[shipped.numpy()], test.labels[shipped]), 2),
         "script": command,
     }
-    description = read_toml(output / DESCRIPTION)
-    description["provenance"] |= {
-        **facts, "dataset": "Fashion-MNIST (Zalando Research, MIT licence)",
-    }  # fmt: skip
-    (output / DESCRIPTION).write_text(to_toml(description), encoding="utf-8")
-    return {**description["provenance"], "command": command, "per_class": SHIPPED_PER_CLASS}
+    description = read_description(output / DESCRIPTION)
+    description.provenance.update(**facts, dataset="Fashion-MNIST (Zalando Research, MIT licence)")
+    write_description(output / DESCRIPTION, description)
+    return {**description.provenance, "command": command, "per_class": SHIPPED_PER_CLASS}
 
 
 def _make(options: argparse.Namespace) -> Facts:

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -> int:
     phases = Phases(options.idle, options.warm_up, options.seconds, options.cool_down)
     classifier = load_classifier(options.model, options.plugin)
+    for line in classifier.warnings:
+        _tell(line)
     source = open_source(options.source or _images(options.model))
     setting = Setting(steps, phases, options.in_flight, tuple(options.accept), options.realtime,
                       source.name, options.started, options.name)  # fmt: skip

@@ -12,12 +12,12 @@ from app.frames import shown_path
 from app.measure.plan import Setting
 from app.measure.store import SUMS
 from app.model import Classifier
-from board.checksum import sha256_of
 from board.condition import ConditionWatch
 from board.power import Power
 from board.profile import OverlayProfile, Profile
 from board.provider import find_provider
 from board.system import board_facts
+from dpu.checksum import sha256_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _PACKAGES = ("pynq", "pynq-dpu", "psutil")

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from board.checksum import sha256_of
+from dpu.checksum import sha256_of
 
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
 FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dpu.image_fitter import ImageFitter
-from dpu.input_form import InputForm
+from dpu.input_form import InputForm, float_table
 from host.bench.platform import Floats
 from host.bench.subject_files import Image
 
@@ -29,9 +29,7 @@ class Preprocessor:
     def __init__(self, form: InputForm, channels_last: bool) -> None:
         self._form, self._channels_last = form, channels_last
         self._fit = ImageFitter(form)
-        values = np.arange(256, dtype=np.float64)[:, np.newaxis]
-        table = (values - np.array(form.mean)) * np.array(form.scale)
-        self._table = np.ascontiguousarray(table[np.newaxis], np.float32)  # as cv2.LUT takes it
+        self._table = np.ascontiguousarray(float_table(form)[np.newaxis])  # as cv2.LUT takes it
         self._buffers: dict[int, Floats] = {}
 
     def __call__(self, images: Sequence[Image]) -> Floats:

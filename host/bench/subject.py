@@ -10,13 +10,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dpu.checksum import sha256_of
 from dpu.compile import compile_graph
 from dpu.errors import DpuError
 from dpu.input_form import InputForm
+from dpu.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    ONNX,
+    QUANTISED,
+    check_files,
+    distinct_labels,
+    read_description,
+)
 from dpu.xir import Graph
 from host.bench.subject_files import (
     FLOAT32_FILE,
@@ -29,10 +38,7 @@ from host.bench.subject_files import (
     write_form,
     write_images,
 )
-from host.compile import COMPILED, DESCRIPTION, QUANTISED, sha256
-from host.config import read_toml
-from host.data import MEAN, SCALE, SUFFIXES, DataError, DataSet, read_bgr
-from host.export import COLOURS, ONNX
+from host.data import SUFFIXES, DataError, DataSet, read_bgr
 from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
 
 OWN_DATA = "dataset"
@@ -102,7 +108,7 @@ def load_subject(model: Path) -> Subject:
 
     Raises
     ------
-    BenchUsageError, CheckpointError, ConfigError, DataError, NotDeployable, XmodelError
+    BenchUsageError, CheckpointError, ConfigError, DataError, DpuError, NotDeployable
         It is none, or cannot be used.
     """
     if not model.exists():
@@ -131,22 +137,17 @@ def _from_run(source: Path) -> Subject:
     except NotDeployable as error:
         raise BenchUsageError(f"{path}: {error}; or compare what `python -m host export --clip` "
                               "writes") from error  # fmt: skip
-    channels, height, width = test.shape
-    form = InputForm(width, height, COLOURS[channels], (MEAN,) * channels, (SCALE,) * channels)
     name = f"{config.student.network} {config.method}"
-    return Subject(name, source, form, test.classes, sha256(path), graph, _compiled(graph), None,
-                   test)  # fmt: skip
+    return Subject(name, source, test.form, test.classes, sha256_of(path), graph,
+                   _compiled(graph), None, test)  # fmt: skip
 
 
 def _from_model_directory(folder: Path) -> Subject:
-    description = read_toml(folder / DESCRIPTION)
-    _check_sums(folder, description.get("checksums", {}))
-    provenance = description.get("provenance", {})
-    try:
-        form, labels = _form(description["input"]), tuple(description["output"]["labels"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BenchUsageError(f"{folder / DESCRIPTION}: does not tell [input] and [output] as "
-                              f"app/model.py describes them: {error!r}") from error  # fmt: skip
+    description = read_description(folder / DESCRIPTION)
+    there = {name for name in (QUANTISED, ONNX, COMPILED) if (folder / name).exists()}
+    sums = description.checksums.items()
+    check_files(folder, {name: value for name, value in sums if name in there})
+    provenance = description.provenance
     quantised, onnx, compiled = (folder / name for name in (QUANTISED, ONNX, COMPILED))
     graph = Graph.deserialize(quantised) if quantised.exists() else None
     int8 = onnx.read_bytes() if onnx.exists() else None
@@ -154,31 +155,11 @@ def _from_model_directory(folder: Path) -> Subject:
         raise BenchUsageError(f"{folder}: has none of {QUANTISED}, {ONNX} and {COMPILED}")
     dpu = Graph.deserialize(compiled) if compiled.exists() else graph and _compiled(graph)
     name = str(provenance.get("name") or folder.resolve().name)
-    found = Subject(name, folder, form, labels, str(provenance.get("checkpoint_sha256", "")),
-                    graph, dpu, int8)  # fmt: skip
+    labels = distinct_labels(description.labels)
+    checkpoint = str(provenance.get("checkpoint_sha256", ""))
+    found = Subject(name, folder, description.form, labels, checkpoint, graph, dpu, int8)
     found.notes += _clip_note(graph)
     return found
-
-
-def _form(table: dict[str, Any]) -> InputForm:
-    channels = {"grey": 1, "rgb": 3, "bgr": 3}[table["colour"]]
-
-    def each(name: str, default: float) -> tuple[float, ...]:
-        values = [float(value) for value in table.get(name, [default])]
-        if len(values) not in (1, channels):
-            raise ValueError(f"{name} has {len(values)} numbers for {channels} channels")
-        return tuple(values * channels if len(values) == 1 else values)
-
-    return InputForm(int(table["width"]), int(table["height"]), table["colour"], each("mean", 0.0),
-                     each("scale", 1.0), table.get("crop", "none"))  # fmt: skip
-
-
-def _check_sums(folder: Path, sums: dict[str, Any]) -> None:
-    for name in (QUANTISED, ONNX, COMPILED):
-        path = folder / name
-        told = sums.get(name)
-        if told is not None and path.exists() and str(told).lower() != sha256(path):
-            raise BenchUsageError(f"{path}: not the file that {DESCRIPTION} has the SHA-256 of")
 
 
 def _clip_note(graph: Graph | None) -> list[str]:

@@ -1,10 +1,19 @@
-"""Networks by name: presets of this package, or any `module:function` of the user's."""
+"""Networks by name: presets of this package, or a function of the user's.
+
+The latter is given as `module:function`, for what Python can import, or as `file.py:function`, for
+a Python file relative to the working directory. The file's folder is added at the end of Python's
+path, so that it can import what is beside it.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -34,11 +43,16 @@ PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 
 
 def create(name: str, **options: Any) -> nn.Module:
-    """Build the preset `name`, or call the user's `module:function`, with `options`.
+    """Build the preset `name`, or call the user's function of that name, with `options`.
+
+    Parameters
+    ----------
+    name : a preset, "module:function" or "file.py:function"
 
     Raises
     ------
-    ValueError : unknown name, or options that the network does not take
+    ValueError : unknown name, a module or file that cannot be loaded or lacks the function, or
+        options that the network does not take
     """
     maker, defaults = _maker(name)
     try:
@@ -53,9 +67,44 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     if ":" not in name:
         near = difflib.get_close_matches(name, PRESETS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(PRESETS)}"
-        raise ValueError(f"no network {name!r}{hint} (your own: 'module:function')")
-    module, _, function = name.partition(":")
+        raise ValueError(f"no network {name!r}{hint} (your own: "
+                         "'module:function' or 'file.py:function')")  # fmt: skip
+    place, _, function = name.rpartition(":")
     try:
-        return getattr(importlib.import_module(module), function), {}
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"network {name!r} cannot be imported: {error}") from error
+        is_file = place.endswith(".py")
+        module = _load_file(Path(place)) if is_file else importlib.import_module(place)
+    except Exception as error:  # whatever the user's code raises
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"network {name!r} cannot be imported: {type(error).__name__}: {text}"
+        ) from error
+    if not callable(maker := getattr(module, function, None)):
+        raise ValueError(f"network {name!r}: {place} has no function {function!r}")
+    return maker, {}
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Run a Python file as a module, once in a process.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    """
+    path = path.resolve()
+    name = f"file:{path}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # its name ends in .py
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

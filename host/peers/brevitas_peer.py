@@ -33,7 +33,6 @@ from host.quantise.layers import Concat, Conv, Input, MaxPool, Reshape, apply_no
 from host.quantise.student import Bits, Quantiser, Student
 
 COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
-IMAGE_RANGE = 1.0  # images are (v - 128) / 128: at 8 bits, fix point 7
 
 
 def brevitas_student(
@@ -44,8 +43,9 @@ def brevitas_student(
     first_bits: int = 8,
     last_bits: int = 8,
     collect_steps: int = COLLECT_STEPS,
+    input_fix_point: int = 7,
 ) -> nn.Module:
-    """The Brevitas model of a network trained in float, for images [N, *input_shape] in [-1, 1).
+    """The Brevitas model of a network trained in float, for images [N, *input_shape].
 
     Weights and norms are copies; the network stays as it is.
 
@@ -56,6 +56,7 @@ def brevitas_student(
     last_bits : the last layer's weights, and what enters and leaves it
     collect_steps : training passes after which the activations' scales become parameters;
         before that each pass uses its own statistics, not rounded to powers of two
+    input_fix_point : of 8-bit images: 7 for images in [-1, 1)
 
     Raises
     ------
@@ -64,7 +65,8 @@ def brevitas_student(
     ValueError : bits that are not 2 to 8
     """
     bits = Bits(weight_bits, activation_bits, first_bits, last_bits)
-    return BrevitasStudent(Student(network, input_shape, bits), collect_steps)
+    student = Student(network, input_shape, bits, input_fix_point)
+    return BrevitasStudent(student, collect_steps)
 
 
 class BrevitasStudent(nn.Module):
@@ -108,7 +110,7 @@ class BrevitasStudent(nn.Module):
             # Brevitas counts calls, and a group is called once for each of its members.
             calls = collect_steps * len(rounding)
             self.activations[quantiser.name] = (
-                _image_quantiser(quantiser) if images else _activation_quantiser(quantiser, calls)
+                _image_quantiser(student) if images else _activation_quantiser(quantiser, calls)
             )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -217,13 +219,14 @@ def _activation_quantiser(quantiser: Quantiser, collect_calls: int) -> nn.Module
     return module
 
 
-def _image_quantiser(quantiser: Quantiser) -> nn.Module:
+def _image_quantiser(student: Student) -> nn.Module:
+    largest = 2.0 ** float(student.log2_t.detach()[student.images.index])
     module: nn.Module = _brevitas("nn").QuantIdentity(
         act_quant=_brevitas("quant.fixed_point").Int8ActPerTensorFixedPointMinMaxInit,
         scaling_impl_type=_brevitas("inject.enum").ScalingImplType.CONST,
-        bit_width=quantiser.bits,
-        min_val=-IMAGE_RANGE,
-        max_val=IMAGE_RANGE,
+        bit_width=student.images.bits,
+        min_val=-largest,
+        max_val=largest,
     )
     return module
 

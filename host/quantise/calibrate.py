@@ -1,7 +1,8 @@
 """Where thresholds start: post-training quantisation from some calibration images.
 
 "minmax" takes the largest magnitude, "mse" the power of two whose quantisation has the least mean
-squared error, as AMD's quantiser does by its method "diffs" (vai_q_pytorch).
+squared error, as AMD's quantiser does by its method "diffs" (vai_q_pytorch). The images' own fix
+point is taken by the least squared error with either method, unless the student was given one.
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ def _nan_last(value: float) -> float:
 def calibrate(student: Student, images: Tensor, method: str = "mse", batch: int = 250) -> None:
     """Set `student.log2_t` from images [N, C, H, W], normalised; nothing else changes.
 
-    Thresholds come to lie half-way between two powers of two, so that training does not flip
-    them by noise. One whose values are all 0, and the images' own, stay. The same images give
-    the same thresholds; of them only `batch` pass through the network at a time.
+    Thresholds are set half-way between two powers of two, so that training does not flip them by
+    noise. One whose values are all 0 stays, and so do the images' own if their fix point was given.
+    The same images give the same thresholds; only `batch` of them pass through the network at a
+    time.
 
     Raises
     ------
@@ -69,8 +71,11 @@ def calibrate(student: Student, images: Tensor, method: str = "mse", batch: int 
     records = _observe(student, images, batch)
     for quantiser in dict.fromkeys(student.activation_of.values()):
         record = records[quantiser.name]
+        values = torch.cat(record.sample)
         if quantiser != student.images:
-            _place(student, quantiser, torch.cat(record.sample), record.largest, method)
+            _place(student, quantiser, values, record.largest, method)
+        elif not student.input_is_given and record.largest > 0:
+            student.set_input_fix_point(_input_fix_point(quantiser, values, record.largest))
     for name, layer in student.convs():
         weight = layer.folded()[0].flatten()
         _place(student, student.weight_of[name], weight, float(weight.abs().max()), method)
@@ -103,15 +108,32 @@ def _place(
     student: Student, quantiser: Quantiser, values: Tensor, largest: float, method: str
 ) -> None:
     """Choose the threshold 2^c and set log2_t to c - 1/2."""
-    if not math.isfinite(largest):
-        raise ValueError(f"{quantiser.name}: calibration meets values that are not finite")
     if largest == 0:
         return
-    top = math.floor(math.log2(largest)) + 1  # the least power of two above it
+    top = _top(quantiser, largest)
     candidates = [top] if method == "minmax" else range(top - _SHRINK, top + 1)
+    best = min(candidates, key=lambda c: _error(quantiser, values, quantiser.magnitude - c))
+    student.log2_t[quantiser.index] = best - 0.5
 
-    def error(ceiling: int) -> float:
-        restored = quantiser.quantise(values, quantiser.magnitude - ceiling)
-        return float((restored - values).square().mean())
 
-    student.log2_t[quantiser.index] = min(candidates, key=error) - 0.5
+def _input_fix_point(quantiser: Quantiser, values: Tensor, largest: float) -> int:
+    """The fix point of 8-bit images; of equal ones the coarsest, which clips other images least.
+
+    Where few levels occur, as in grey pictures, several fix points have no error.
+    """
+    top = _top(quantiser, largest)
+    candidates = range(top + _SHRINK, top - _SHRINK - 1, -1)
+    best = min(candidates, key=lambda c: _error(quantiser, values, quantiser.magnitude - c))
+    return quantiser.magnitude - best + (8 - quantiser.bits)
+
+
+def _top(quantiser: Quantiser, largest: float) -> int:
+    """The exponent of the least power of two above the largest magnitude."""
+    if not math.isfinite(largest):
+        raise ValueError(f"{quantiser.name}: calibration meets values that are not finite")
+    return math.floor(math.log2(largest)) + 1
+
+
+def _error(quantiser: Quantiser, values: Tensor, fix_point: int) -> float:
+    """The mean squared error of quantised values."""
+    return float((quantiser.quantise(values, fix_point) - values).square().mean())

@@ -137,8 +137,9 @@ class Student(nn.Module):
     network : any nn.Module that trace() takes, trained in float
     input_shape : (C, H, W) of one image
     bits : bit widths
-    input_fix_point : fix point of 8-bit images, never trained; 7 for (v - 128) / 128. Images
-        of b bits cover the same range with input_fix_point - (8 - b)
+    input_fix_point : fix point of 8-bit images, never trained: 7 for (v - 128) / 128,
+        `dpu.input_form.best_fix_point` for other forms. Images of b bits cover the same range with
+        input_fix_point - (8 - b). None: calibrate() takes it from its images; 7 until then
 
     Raises
     ------
@@ -150,19 +151,21 @@ class Student(nn.Module):
         network: nn.Module,
         input_shape: tuple[int, int, int],
         bits: Bits | None = None,
-        input_fix_point: int = 7,
+        input_fix_point: int | None = None,
     ) -> None:
         super().__init__()
         self.bits = bits or Bits()
         self.input_shape = input_shape
-        self.input_fix_point = input_fix_point
+        self.input_is_given = input_fix_point is not None
         self.layers = nn.ModuleDict(trace(network, input_shape))
         self.output = list(self.layers)[-1]
         self.norm_frozen = False
         self.observer: Observer | None = None  # while it is set, nothing is rounded
         self._place_quantisers()
         self._last_use = _last_use({name: self.layer(name) for name in self.layers})
-        self.log2_t = nn.Parameter(self._neutral_thresholds())
+        # A threshold of 1 everywhere until calibrate().
+        self.log2_t = nn.Parameter(torch.zeros(len(self.quantisers)))
+        self.set_input_fix_point(7 if input_fix_point is None else input_fix_point)
         self._fix_points: tuple[tuple[int, ...], FixPoints] | None = None
 
     # -- structure -------------------------------------------------------------------
@@ -203,16 +206,14 @@ class Student(nn.Module):
 
     @property
     def images(self) -> Quantiser:
-        """The images' quantiser, whose fix point is given and not trained."""
+        """The images' quantiser, whose fix point is given or measured and not trained."""
         return self.activation_of[next(iter(self.layers))]
 
-    def _neutral_thresholds(self) -> Tensor:
-        """A threshold of 1 everywhere until calibrate(); the images' as given."""
-        log2_t = torch.zeros(len(self.quantisers))
-        bits_lost = 8 - self.images.bits
-        fix_point = self.input_fix_point - bits_lost
-        log2_t[self.images.index] = self.images.magnitude - fix_point
-        return log2_t
+    @torch.no_grad()
+    def set_input_fix_point(self, fix_point: int) -> None:
+        """Set the fix point of 8-bit images, and with it that of images of fewer bits."""
+        lost = 8 - self.images.bits
+        self.log2_t[self.images.index] = self.images.magnitude - (fix_point - lost)
 
     def _activation_bits(
         self, layers: dict[str, Layer], members: tuple[str, ...], last: set[str]
@@ -252,7 +253,6 @@ class Student(nn.Module):
         """
         quantisers = self.quantisers
         wanted = [q.magnitude - ceilings[q.index] for q in quantisers]
-        wanted[self.images.index] = self.input_fix_point - (8 - self.images.bits)
         raised = {q.index: wanted[q.index] for q in self._clipping_relu6() if
                   wanted[q.index] < RELU6_FIX_POINT}  # fmt: skip
         for index in raised:
@@ -292,7 +292,7 @@ class Student(nn.Module):
 
         None if there is no end to it: with legal weights nothing falls below the lowest point.
         """
-        bottom = min(points) - MAX_SHIFT
+        bottom = min(0, *points) - MAX_SHIFT
         why: dict[int, str] = {}
         while (move := self._illegal(points, least)) is not None:
             index, points[index], why[index] = move
@@ -323,7 +323,7 @@ class Student(nn.Module):
         """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W])."""
         points = FixPoints() if self.observer is not None else self.fix_points()
         thresholds = list(self.log2_t.unbind())
-        thresholds[self.images.index] = self.log2_t.new_zeros(())  # given, hence no gradient
+        thresholds[self.images.index] = self.log2_t.new_zeros(())  # hence no gradient
         deployed = not self.training or self.norm_frozen
         folded = self._folded(points) if deployed else {}
         values: dict[str, Tensor] = {}

@@ -105,6 +105,21 @@ def test_a_directory(app: App, tmp_path: Path) -> None:
     assert int(cv2.VideoCapture(str(tmp_path / "r.avi")).get(cv2.CAP_PROP_FRAME_COUNT)) == 10
 
 
+def test_a_folder_named_like_two_classes_counts_as_neither(app: App, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("0\n0\n" + "\n".join("23456789") + "\n")
+    status, out, err = app(*"--source images --model net.xmodel --labels labels.txt".split())
+    assert status == 0 and err == (
+        "classify: net.xmodel: 2 classes share their labels with others and are shown with the "
+        "class number: 0 (0), 0 (1)\n"
+    )
+    assert out.splitlines()[0].split() == ["0/a.png", "0", "(0)", "100.00%"]
+    assert "accuracy   100.00%: 8 of 8 frames with a known label" in out.splitlines()
+    (tmp_path / "labels.txt").write_text("0\n\n" + "\n".join("23456789") + "\n")
+    status, out, err = app(*"--source images --model net.xmodel --labels labels.txt".split())
+    assert (status, out) == (2, "")
+    assert "net.xmodel: labels: class 1 (from 0) has an empty label; give it a name" in err
+
+
 def test_records_on_standard_output_stand_alone(app: App) -> None:
     status, out, err = app(*"--source images --model net.xmodel --output -".split())
     assert status == 0 and [json.loads(line)["index"] for line in out.splitlines()] == [*range(10)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,13 @@ def test_checksums_are_checked(folder: Path) -> None:
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ("[input]", "[inputs]", "unknown table or key inputs"),
-        ("crop =", "crops =", r"unknown key crops in \[input\]; known are width, height"),
+        ("[input]", "[inputs]", "unknown table or key 'inputs'"),
+        ("crop =", "crops =", r"unknown key 'crops' in \[input\]; known are width, height"),
         ("width = 8", 'width = "8"', r"\[input\] width must be a whole number"),
         ("width = 8", "width = true", r"\[input\] width must be a whole number"),
         ("width = 8", "", r"width is missing in \[input\]"),
         ("width = 8", "width = 9", r"says 8x9x3 \(height, width, channels\), model.xmodel takes"),
-        ('"rgb"', '"RGB"', '"RGB"; it must be one of grey, rgb, bgr'),
+        ('"rgb"', '"RGB"', "'RGB'; it must be one of grey, rgb, bgr"),
         ('"rgb"', '"grey"', "mean has 3 numbers for 1 channels"),
         ('"center"', '"centre"', "must be one of none, center"),
         ("[0.02]", '["0.02"]', r"\[input\] scale must be numbers"),
@@ -87,7 +88,7 @@ def test_checksums_are_checked(folder: Path) -> None:
         ('"nine"]', "9]", r"\[output\] labels must be strings"),
         (', "nine"]', "]", "9 labels, the model has 10 outputs"),
         ("[output]", '[output]\nactivation = "relu"', "must be one of softmax, sigmoid, none"),
-        ("[output]", "output = 1\n[x]", r"unknown key output in \[input\]"),
+        ("[output]", "output = 1\n[x]", r"unknown key 'output' in \[input\]"),
         (
             "\n[input]",
             "checksums = 1\n[input]",
@@ -128,3 +129,63 @@ def test_the_description_can_be_replaced(folder: Path) -> None:
         override(classifier, mean=[1.0, 2.0])
     with pytest.raises(ModelError, match="2 labels, the model has 10 outputs"):
         override(classifier, labels=["a", "b"])
+
+
+def test_what_differs_from_model_toml_is_said(folder: Path) -> None:
+    """Training saw the middle of each picture; what is asked for here is something else."""
+    classifier = load_classifier(folder)
+    assert not classifier.notes
+    assert not override(classifier, crop="center", mean=[120.0, 110.0, 100.0]).notes
+    (line,) = override(classifier, crop="none", colour="bgr", scale=[0.5]).warnings
+    assert line == (
+        "net: colour bgr instead of rgb, scale 0.5 instead of 0.02, crop none instead of center: "
+        "not as model.toml says, so the model gets other pixels than in training"
+    )
+
+
+def test_a_bare_file_leaves_its_form_open(fake_board: Path, fake_model: Path) -> None:
+    classifier = load_classifier(fake_model)
+    assert not classifier.warnings
+    (line,) = classifier.notes
+    assert line == (
+        "net.xmodel has no model.toml, so how images became its input in training is unknown; "
+        "assumed: colour bgr, mean 0, scale 1, crop none (--colour, --mean, --scale, --crop "
+        "change it)"
+    )
+    (line,) = override(classifier, colour="rgb", mean=[1.0, 2.0, 3.0], crop="none").notes
+    assert "assumed: scale 1 (--scale change" in line
+    given = override(classifier, colour="rgb", mean=[0.0], scale=[1.0], crop="none")
+    assert not given.notes
+
+
+def test_labels_that_several_classes_have(folder: Path) -> None:
+    """Published lists of ImageNet's classes have two cranes and two maillots."""
+    text = WHOLE.replace('"1"', '"crane"').replace('"7"', '"crane"')
+    (folder / "model.toml").write_text(text)
+    classifier = load_classifier(folder)
+    assert classifier.labels[1] == "crane (1)" and classifier.labels[7] == "crane (7)"
+    (line,) = classifier.warnings
+    assert line == (
+        "net: 2 classes share their labels with others and are shown with the class number: "
+        "crane (1), crane (7)"
+    )
+    many = override(classifier, labels=["a"] * 5 + ["b"] * 5)
+    assert many.labels[9] == "b (9)" and "a (0), a (1), a (2), a (3) and 6 more" in many.warnings[0]
+    assert not override(classifier, labels=list("abcdefghij")).warnings
+    with pytest.raises(ModelError, match=r"labels: class 3 \(from 0\) has an empty label"):
+        override(classifier, labels=list("abc efghij"))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../net.xmodel", "pipe"])
+def test_checksums_of_what_is_no_file_of_the_model(folder: Path, name: str) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "model.toml").write_text(WHOLE + f'[checksums]\n"{name}" = "{"0" * 64}"\n')
+    with pytest.raises(ModelError, match=r"model's directory|not a regular file"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("name", ["mean", "scale"])
+def test_numbers_beyond_all_pictures(folder: Path, name: str) -> None:
+    classifier = load_classifier(folder)
+    with pytest.raises(ModelError, match=rf"net: {name} is 1e\+308; its magnitude must be"):
+        override(classifier, **{name: [1e308]})  # type: ignore[arg-type]

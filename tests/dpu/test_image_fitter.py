@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from app.preprocess import Preprocessor as AppPreprocessor
 from dpu.builder import CompiledModel
 from dpu.engine import load_engine
 from dpu.image_fitter import ImageFitter, center_crop
 from dpu.input_form import InputForm
+from dpu.preprocess import Preprocessor as AppPreprocessor
 from dpu.samples import Samples, image_form
 
 FORM = InputForm(28, 28, "rgb", (33.0, 34.0, 35.0), (1 / 64, 1 / 64, 1 / 64), "center")

@@ -139,15 +139,19 @@ def test_amds_model_on_digits(
     assert not any(layer["advice"] for layer in facts["layers"])
 
 
+DESCRIBED = '[output]\nlabels = ["a"]\n[input]\nwidth = 28\nheight = 28\ncolour = "grey"\n'
+
+
 @pytest.mark.parametrize(
     "toml, words",
     [
         ("[input", "not a TOML file"),
         ("input = 3", "input must be a table"),
-        ('[input]\ncolour = "red"', "colour must be one of grey, rgb, bgr"),
-        ('[input]\nmean = ["a"]', "mean must be a list of numbers"),
-        ('[input]\ncolour = "rgb"', "rgb has 3 channels, the model 1"),
-        ("[input]\nscale = [1, 2]", "scale [1, 2]: one finite number"),
+        ('[input]\ncolour = "grey"', "width is missing in [input]"),
+        (DESCRIBED.replace("grey", "red"), "colour is 'red'; it must be one of grey, rgb"),
+        (f'{DESCRIBED}mean = ["a"]', "mean must be numbers"),
+        (DESCRIBED.replace("grey", "rgb"), "rgb has 3 channels, the model 1"),
+        (f"{DESCRIBED}scale = [1, 2]", "scale has 2 numbers for 1 channels"),
     ],
 )
 def test_bad_descriptions(

@@ -27,16 +27,17 @@ import onnxruntime
 import torch
 
 from app.model import load_classifier
-from app.preprocess import Preprocessor as AppPreprocessor
 from dpu.engine import load_engine
 from dpu.input_form import InputForm
+from dpu.model_package import PackageError
+from dpu.preprocess import Preprocessor as AppPreprocessor
 from host.__main__ import main
 from host.bench.command import Choice, bench
 from host.bench.platform import CATALOGUE, Absent, entry, int8_file, model_file
 from host.bench.preprocess import Preprocessor
 from host.bench.process import JsonProcess, ProcessError
 from host.bench.run import Bench, Setting
-from host.bench.subject import BenchUsageError, load_images, load_subject
+from host.bench.subject import load_images, load_subject
 from host.bench.subject_files import (
     FLOAT32_FILE,
     INT8_FILE,
@@ -422,7 +423,7 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(Absent, match=r"has no quantised\.xmodel to make float32\.onnx from"):
         entry("torch-eager").make().prepare(tmp_path, 1)
     (model / "model.onnx").write_bytes(b"another")
-    with pytest.raises(BenchUsageError, match=r"model\.onnx: not the file that model\.toml has"):
+    with pytest.raises(PackageError, match=r"model\.onnx: SHA-256 is .* model\.toml says"):
         load_subject(model)
 
 

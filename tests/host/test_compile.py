@@ -337,7 +337,7 @@ def test_files_that_are_not_to_be_compiled(
     assert status == 2 and "compiled already, for TUTELAGE_EMULATOR" in error
     _network(1).save(path)
     status, _, error = run("--", model)
-    assert status == 2 and "not the file that model.toml has the SHA-256 of" in error
+    assert status == 2 and "quantised.xmodel: SHA-256 is " in error and "model.toml says" in error
     shutil.move(path, model / "model.xmodel")
     (model / "model.toml").unlink()
     status, _, error = run("--", model / "model.xmodel")

@@ -18,8 +18,17 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
+from dpu.input_form import InputForm, float_table  # noqa: E402
 from host import data  # noqa: E402
-from host.data import Augmentation, DataError, DataSet, batches, load, normalise  # noqa: E402
+from host.data import (  # noqa: E402
+    Augmentation,
+    DataError,
+    DataSet,
+    batches,
+    load,
+    make_form,
+    normalise,
+)
 
 # Every example of a law about files overwrites the same files.
 FILES = settings(
@@ -35,10 +44,12 @@ def _labels(count: int, classes: int) -> np.ndarray:
     return (np.arange(count) % classes).astype(np.uint8)
 
 
-def _refused(message: str, kind: str, path: Path, split: str = "train", size: int = 0) -> None:
+def _refused(
+    message: str, kind: str, path: Path, split: str = "train", size: int = 0, **form: Any
+) -> None:
     """load() says DataError, in one line that names something below `path` and what is wrong."""
     with pytest.raises(DataError, match=message) as caught:
-        load(kind, path, split, size)
+        load(kind, path, split, size, **form)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -430,13 +441,48 @@ def test_take_is_a_view() -> None:
         whole.take(-1)
 
 
+def _levels(channels: int) -> DataSet:
+    """Two images with all pixel values in each channel."""
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(2, channels, 1, 1)
+    return DataSet(images, torch.zeros(2, dtype=torch.int64), ("a",))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalise_is_exact_at_fix_point_7(channels: int) -> None:
-    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(2, channels, 1, 1)
-    x = normalise(images)
+    levels = _levels(channels)
+    images, x = levels.images, levels.inputs()
     assert x.dtype == torch.float32 and x.shape == images.shape
     assert x.stride() == (256 * channels, 1, 16 * channels, channels)
     assert torch.equal(x * 2**7, images.to(torch.float32) - 128)
+
+
+@settings(deadline=None)
+@given(
+    channels=st.sampled_from([1, 3]),
+    mean=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    std=st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
+)
+@example(3, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+def test_normalise_is_the_table_of_the_form(
+    channels: int, mean: list[float], std: list[float]
+) -> None:
+    levels = _levels(channels)
+    mean, std = mean[:channels], std[:channels]
+    form = make_form(levels.shape, mean, std)
+    found = normalise(levels.images, form)[0]
+    assert np.array_equal(found.reshape(channels, 256).T.numpy(), float_table(form))
+    torchvisions = (levels.images[0].double() / 255).permute(1, 2, 0) - torch.tensor(mean)
+    wanted = (torchvisions / torch.tensor(std)).permute(2, 0, 1).float()
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_form_belongs_to_its_data_set(tmp_path: Path) -> None:
+    _write_idx(tmp_path, _images(3, 4, 4), _labels(3, 10))
+    assert load("idx", tmp_path, "test").form == InputForm(4, 4, "grey", (128.0,), (1 / 128,))
+    found = load("idx", tmp_path, "test", mean=[0.5], std=[0.25]).form
+    assert found == InputForm(4, 4, "grey", (127.5,), (1 / 63.75,))
+    _refused("mean has 3 numbers for 1 channels", "idx", tmp_path, mean=[0.5] * 3, std=[1.0])
+    _refused("mean and std go together", "idx", tmp_path, mean=[0.5])
 
 
 # --------------------------------------------------------------------------- augmentation
@@ -454,7 +500,7 @@ def _reference(
     _, height, width = image.shape
     if settings.shift:
         most, (top, left) = settings.shift, drawn["shift"]
-        padded = np.pad(image, [(0, 0), (most, most), (most, most)], constant_values=-1)
+        padded = np.pad(image, [(0, 0), (most, most), (most, most)], constant_values=0)
         image = padded[:, top : top + height, left : left + width]
     if settings.flip and drawn["flip"]:
         image = image[..., ::-1]
@@ -465,7 +511,7 @@ def _reference(
         ) - settings.cutout // 2
         image[
             :, max(y, 0) : max(y + settings.cutout, 0), max(x, 0) : max(x + settings.cutout, 0)
-        ] = 0
+        ] = 128
     return image
 
 
@@ -487,7 +533,8 @@ def test_augmentation_of_a_slice_is_the_slice_of_the_augmentation(
     width: int,
     cut: tuple[Any, ...],
 ) -> None:
-    images = normalise(torch.from_numpy(_images(count, channels, height, width)))
+    pixels = torch.from_numpy(_images(count, channels, height, width))
+    images = torch.empty_like(pixels, memory_format=torch.channels_last).copy_(pixels)
     before = images.clone()
     drawn = augmentation.draw(count, torch.Generator().manual_seed(count))
     whole = augmentation.apply(images, drawn)
@@ -503,7 +550,7 @@ def test_augmentation_of_a_slice_is_the_slice_of_the_augmentation(
 
 
 def test_augmentation_takes_other_memory_formats() -> None:
-    images = normalise(torch.from_numpy(_images(4, 3, 8, 8)))
+    images = torch.from_numpy(_images(4, 3, 8, 8))
     augmentation = Augmentation(flip=True, shift=2, cutout=3)
     drawn = augmentation.draw(4, torch.Generator().manual_seed(0))
     planar = augmentation.apply(images.contiguous(), drawn)

@@ -21,7 +21,7 @@ from dpu.xir import Graph
 from host.__main__ import main
 from host.compile import Choice, compile_model, plan_compile
 from host.config import Config, make_config
-from host.data import DEFAULT_IDX, DataSet, load, normalise
+from host.data import DEFAULT_IDX, DataSet, load
 from host.export import ExportError, export, load_student, read_state
 from host.networks import create
 from host.onnx_qdq import to_onnx
@@ -227,7 +227,7 @@ def _chain(student: Student, test: DataSet, folder: Path) -> None:
         for engine in ("fast", "reference")
     ]
     for start in range(0, len(test), 500):
-        images = normalise(test.images[start : start + 500])
+        images = test.part(start, start + 500).inputs()
         with torch.no_grad():
             wanted = student(images).numpy()
         for model in models:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,7 +241,10 @@ def test_resnet_20_is_the_papers() -> None:
         ("densenet", dict(order="mixed"), "order 'mixed' is neither"),
         ("resnet-8", dict(growth_rate=3), "growth_rate"),
         ("no.such.module:f", {}, "cannot be imported"),
-        ("host.networks.resnet:NoNet", {}, "cannot be imported"),
+        ("host.networks.resnet:NoNet", {}, "host.networks.resnet has no function 'NoNet'"),
+        ("no/such/net.py:make", {}, "no/such/net.py is not there"),
+        ("tests/conftest.py:make", {}, "tests/conftest.py has no function 'make'"),
+        ("README.md:make", {}, "cannot be imported"),
     ],
 )
 def test_names_and_options_that_are_wrong(name: str, options: dict[str, Any], text: str) -> None:
@@ -250,6 +255,58 @@ def test_names_and_options_that_are_wrong(name: str, options: dict[str, Any], te
 def test_a_users_function_by_name() -> None:
     network = create("host.networks.resnet:ResNet", depths=(1,), widths=(8,))
     assert isinstance(network, ResNet)
+
+
+NET = """\
+from dataclasses import dataclass
+from torch import nn
+from beside import WIDTH
+
+@dataclass
+class Spec:
+    width: int = WIDTH
+
+def make(num_classes=10, in_channels=3, width=Spec().width):
+    layers = [nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(width, num_classes))
+"""
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_function_of_a_users_file(
+    relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my: nets"
+    folder.mkdir()
+    (folder / "net.py").write_text(NET)
+    (folder / "beside.py").write_text("WIDTH = 6\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    monkeypatch.chdir(folder.parent)
+    place = "my: nets/net.py" if relative else folder / "net.py"
+    network = create(f"{place}:make", num_classes=4, in_channels=1)
+    assert isinstance(network, nn.Sequential)
+    assert network[0].weight.shape == (6, 1, 3, 3) and network[-1].out_features == 4
+    assert type(create(f"{place}:Spec")) is type(create(f"{place}:Spec"))  # run once
+    with pytest.raises(ValueError, match=r"make.*unexpected keyword argument 'depth'"):
+        create(f"{place}:make", depth=3)
+    with pytest.raises(ValueError, match=r"net.py has no function 'mak'"):
+        create(f"{place}:mak")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("def make(:\n", r"SyntaxError: invalid syntax \(wrong.py, line 1\)"),
+        ("import no_such_module_at_all\n", "No module named 'no_such_module_at_all'"),
+        ("raise RuntimeError('two\\nlines')\n", "RuntimeError: two lines"),
+    ],
+)
+def test_a_users_file_that_fails(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(text)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"wrong.py:make' cannot be imported: .*{words}"):
+            create(f"{tmp_path / 'wrong.py'}:make")
 
 
 def _publish(monkeypatch: pytest.MonkeyPatch, tensors: dict[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from app.model import load_classifier
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from host import train_demo  # noqa: E402
-from host.data import FASHION  # noqa: E402
+from host.data import FASHION, DataSet  # noqa: E402
 from host.export import ExportError  # noqa: E402
 
 
@@ -101,6 +101,7 @@ def _failing(*args: Any) -> Any:
 def test_the_shipped_accuracy_is_what_the_shipped_file_gives(repo_root: Path, engine: str) -> None:
     folder = repo_root / "app" / "demo"
     images, labels = _shipped(repo_root)
-    scores = train_demo.run_xmodel(folder / "model.xmodel", images, engine)
+    data = DataSet(images, labels, FASHION)
+    scores = train_demo.run_xmodel(folder / "model.xmodel", data, engine)
     measured = round(train_demo.accuracy(scores, labels), 2)
     assert measured == load_classifier(folder).provenance["accuracy_images"]

@@ -34,7 +34,7 @@ from dpu.runtimes import RUNTIME_VARIABLE  # noqa: E402
 from host import checkpoint  # noqa: E402
 from host.compile import Choice, compile_model, plan_compile  # noqa: E402
 from host.config import Config, make_config  # noqa: E402
-from host.data import DataSet, normalise  # noqa: E402
+from host.data import DataSet  # noqa: E402
 from host.export import ExportError, export, load_student, read_state  # noqa: E402
 from host.networks import create  # noqa: E402
 from host.train import train  # noqa: E402
@@ -123,7 +123,7 @@ def _outcome(case: Case) -> str:
         assert figures["logits_equal"] and figures["images_compared"] == IMAGES
         plan = plan_compile(folder / "model", None, Choice("emulator"), lambda text: None)
         compile_model(plan, lambda text: None)
-        images = normalise(data.images)
+        images = data.inputs()
         logits = _logits(folder / "run", images, data)
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         for found in _by_every_engine(folder / "model", pixels):

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from app.preprocess import Preprocessor, quantisation_table
-from dpu.input_form import InputForm
+from dpu.input_form import InputForm, int8_table
+from dpu.preprocess import Preprocessor
 
 
 def _form(colour: str, **changes: object) -> InputForm:
@@ -31,13 +31,13 @@ def image() -> np.ndarray:
 @pytest.mark.parametrize("fix_point", [-2, 0, 5, 7])
 def test_the_table_is_the_dpus_rounding(fix_point: int) -> None:
     form = _form("rgb")
-    table = quantisation_table(form, fix_point)
-    assert table.shape == (1, 256, 3) and table.dtype == np.int8
+    table = int8_table(form, fix_point)
+    assert table.shape == (256, 3) and table.dtype == np.int8
     for channel in range(3):
         for pixel in range(256):
             value = (pixel - form.mean[channel]) * form.scale[channel]
             expected = max(-128, min(127, math.floor(value * 2.0**fix_point + 0.5)))
-            assert table[0, pixel, channel] == expected
+            assert table[pixel, channel] == expected
 
 
 @pytest.mark.parametrize("colour", ["grey", "rgb", "bgr"])
@@ -52,7 +52,7 @@ def test_an_image_of_the_models_size_goes_through_the_table_alone(
         "rgb": image[..., ::-1],
         "bgr": image,
     }[colour]
-    table = quantisation_table(form, 4)[0]
+    table = int8_table(form, 4)
     for channel in range(len(form.mean)):
         expected = table[ordered[..., channel], channel]
         np.testing.assert_array_equal(buffers[1, ..., channel], expected)

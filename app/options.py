@@ -87,8 +87,15 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--qps and --latency-bound belong to --scenario server")
     if options.duration and not options.scenario:
         parser.error("--duration belongs to --scenario; --frames N ends any run after N frames")
+    if options.web_token_file and not wants_page(options):
+        parser.error("--web-token-file belongs to --web")
     if options.json == "-" and "-" in options.output:
         parser.error("--json - and --output - would share standard output; give one a file")
+
+
+def wants_page(options: argparse.Namespace) -> bool:
+    """Return whether the live page is asked for, by --web or as an output."""
+    return options.web is not None or any(uri.split(":")[0] == "web" for uri in options.output)
 
 
 def _add_source(group: argparse._ArgumentGroup) -> None:
@@ -161,6 +168,13 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
         const="",
         metavar="HOST:PORT",
         help="live page, on 127.0.0.1:8080 unless told otherwise; elsewhere with a token",
+    )
+    group.add_argument(
+        "--web-token-file",
+        type=Path,
+        metavar="FILE",
+        help="the live page's token, kept in a file that only its owner can read; made where it is "
+        "not there. Without it the token is $TUTELAGE_WEB_TOKEN, else a new one for each run",
     )
     group.add_argument(
         "--json", metavar="FILE", help="write the summary's figures as JSON; - is standard output"

@@ -331,6 +331,25 @@ def test_a_reader_that_goes_away_is_no_traceback(app: App, tmp_path: Path) -> No
     process.stderr.close()
 
 
+def test_the_figures_are_written_though_the_reader_goes_away(app: App, tmp_path: Path) -> None:
+    _video(tmp_path / "long.avi", 3000)
+    model = "--model net.xmodel --json f.json"
+    commands = {
+        "records": f"--source long.avi {model} --output -",
+        "lines": f"--source long.avi {model}",
+        "summary": f"--source images {model} --quiet",
+    }
+    for name, arguments in commands.items():
+        (tmp_path / "f.json").unlink(missing_ok=True)
+        process = app.start(*arguments.split())
+        assert process.stdout is not None
+        if name != "summary":
+            process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 1
+        assert json.loads((tmp_path / "f.json").read_text())["frames"]["classified"] > 0, name
+
+
 def test_runs_as_a_module_and_from_anywhere(app: App, repo_root: Path, tmp_path: Path) -> None:
     images = str(tmp_path / "images")
     model = str(tmp_path / "net.xmodel")

@@ -183,7 +183,8 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
         "--top",
         type=_at_least_one,
         metavar="K",
-        help="show the K best classes; default: 1, with the live page 5",
+        help="show the K best classes, in records, tables and on the page; default: 1, "
+        "with the live page 5",
     )
     group.add_argument("--quiet", action="store_true", help="nothing per frame, only the summary")
 

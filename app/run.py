@@ -153,14 +153,14 @@ class Run:
     def _open_output(self, uri: str) -> Output:
         if uri == "terminal":
             width = max(map(len, self._classifier.labels))
-            return open_terminal(width, self._length, self._gauges.read)
+            return open_terminal(width, self._length, self._gauges.read, self._options.top or 1)
         if uri == "window":
             from app.pictures import Window
 
             return Window(self.stop)
         if uri.partition(":")[0] == "web":
             return self._open_page(uri.partition(":")[2])
-        return open_output(uri, self._source.fps)
+        return open_output(uri, self._source.fps, self._tell)
 
     def _open_page(self, address: str) -> Output:
         from app.web import WebOutput, find_token, parse_address

@@ -130,8 +130,8 @@ class Guard:
         path = "/" + quote(request.url.path.lstrip("/"))
         response = RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303)
         value = quote(self._token, safe="")
-        # Lax: a link on another page, in a mail or a wiki, opens this one. Whatever else such a page
-        # asks for comes without the cookie, and is refused even with it (`_foreign`).
+        # Lax: a link on another page, in a mail or a wiki, opens this one. Whatever else such a
+        # page asks for comes without the cookie, and is refused even with it (`_foreign`).
         response.set_cookie(self._cookie, value, httponly=True, samesite="lax")
         return response
 

@@ -660,11 +660,16 @@ def test_a_gauge_that_begins_to_hang_at_the_end_holds_nothing_up() -> None:
 
     with served(gauges=hangs) as web:
         ending.set()
-        done = threading.Thread(target=lambda: (web.end_run(), web.close()))
+        done = threading.Thread(target=_end, args=[web])
         done.start()
         done.join(30)
         assert not done.is_alive()
         forever.set()
+
+
+def _end(web: WebOutput) -> None:
+    web.end_run()
+    web.close()
 
 
 def test_a_gauge_that_hangs_holds_nothing_up() -> None:

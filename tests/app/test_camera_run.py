@@ -10,15 +10,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.app.waiting import soon
 from tests.fake_camera.camera import FakeCamera
 
 pytestmark = pytest.mark.usefixtures("emulation")
@@ -61,12 +61,12 @@ def test_a_camera_is_unplugged_and_comes_back(repo_root: Path, tmp_path: Path) -
         _start(repo_root, camera, *arguments, folder=tmp_path) as process,
     ):
         rows = tmp_path / "r.jsonl"
-        _wait(lambda: _count(rows) >= 10)
+        assert soon(lambda: _count(rows) >= 10)
         camera.unplug()
         err = _line_with(process, "gives no more images after")
         before = _count(rows)
         camera.plug()
-        _wait(lambda: _count(rows) >= before + 10)
+        assert soon(lambda: _count(rows) >= before + 10)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -126,10 +126,3 @@ def test_a_camera_that_another_program_has_is_busy(repo_root: Path, tmp_path: Pa
 
 def _count(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _wait(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline, "nothing more came"
-        time.sleep(0.05)

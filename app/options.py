@@ -28,6 +28,7 @@ outputs (URI of --output, several at once):
 
 examples:
   classify.py --camera --web                      the first camera, live page on localhost:8080
+  classify.py --camera --web 0.0.0.0 --web-token-file token    for others, with a token that stays
   classify.py --camera 1,size=1280x720,fps=30     the second one, in that form
   classify.py --source photos/ --output out.csv   every image below photos/
   classify.py --source walk.mp4 --output seen.mp4 --quiet      a video, annotated
@@ -37,7 +38,8 @@ examples:
 
 Images in sub-directories named like a label count as labelled: the accuracy is reported.
 A camera's frames are dropped, the oldest first, where they come too fast, and counted;
-files never are. Ctrl-C ends the run with everything under way finished, a second one at once.
+files never are. One that is lost and does not come back ends the run with status 1.
+Ctrl-C ends the run with everything under way finished, a second one at once.
 Exit status: 0 done, 1 failed (an output that failed counts), 2 wrong use.
 """
 

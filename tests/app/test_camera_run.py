@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,36 @@ def test_a_service_whose_camera_is_lost_ends_though_its_page_is_open(
     assert "/dev/video0 gives no more images after" in out
     assert "it does not exist, no camera is connected" in out
     assert "it does not exist" in json.loads(last.removeprefix("data: "))["error"]
+
+
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_the_token_of_a_service_is_needed_and_not_shown(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    pytest.importorskip("uvicorn", reason="the live page needs Starlette and uvicorn")
+    token = "0123456789-abcdefghij"
+    arguments = ["--camera", "--web", "127.0.0.1:0"]
+    if where == "file":
+        (tmp_path / "token").write_text(token + "\n")
+        (tmp_path / "token").chmod(0o600)
+        arguments += ["--web-token-file", "token"]
+    else:
+        monkeypatch.setenv("TUTELAGE_WEB_TOKEN", token)
+    with (
+        FakeCamera(tmp_path / "camera") as camera,
+        _start(repo_root, camera, *arguments, folder=tmp_path) as process,
+    ):
+        url = _line_with(process, "the live page is at").split()[-1]
+        assert url.endswith("/")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(url + "state.json", timeout=60)
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=60) as page:
+            assert page.status == 200
+        assert token not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and token not in out + err
 
 
 def test_a_camera_that_another_program_has_is_busy(repo_root: Path, tmp_path: Path) -> None:

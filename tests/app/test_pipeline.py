@@ -229,7 +229,7 @@ def test_a_live_source_drops_the_oldest_and_counts_it(classifier: Classifier) ->
     results: list[Result] = []
 
     def consume(result: Result) -> None:
-        """Take nothing until the camera has given all: what is dropped is no matter of speed."""
+        """Take nothing until the camera has given all: speed does not decide what is dropped."""
         assert source.all_given.wait(LONG)
         results.append(result)
 

@@ -39,7 +39,7 @@ _TOP_ON_PAGE = 5
 
 
 class Run:
-    """Everything of one run, opened and warmed up, ready to go.
+    """Everything of one run but its outputs, opened and warmed up, ready to go.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Run:
 
     Raises
     ------
-    SourceError, OutputError, ModelError, PowerError
+    SourceError, ModelError, PowerError
         What was asked for cannot be had; one line each.
     """
 
@@ -92,7 +92,6 @@ class Run:
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
         self._outputs = Outputs(tell)
         stack.callback(self._outputs.close)
-        self._open_outputs()
 
     def _make_pipeline(self) -> Pipeline:
         options = self._options
@@ -202,7 +201,14 @@ class Run:
         self.pipeline.stop()
 
     def go(self) -> None:
-        """Run to the end; a live page that someone has opened stays until `stop`."""
+        """Open the outputs and run to the end; a page that someone has opened stays until `stop`.
+
+        Raises
+        ------
+        OutputError
+            An output cannot be had; one line.
+        """
+        self._open_outputs()  # not earlier: who sees the page may ask for the end at once
         # What start-up has made stays: the collector need not go through it again and again.
         gc.collect()
         gc.freeze()

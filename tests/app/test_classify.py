@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -193,6 +195,12 @@ def test_a_second_signal_ends_a_run_whose_output_hangs(app: App, tmp_path: Path)
     process = app.start(*"--source long.avi --model net.xmodel --quiet --output pipe.jsonl".split())
     reader = os.open(tmp_path / "pipe.jsonl", os.O_RDONLY)
     os.read(reader, 100)  # then it reads no more
+    full = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+
+    def unread() -> int:
+        return int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    assert soon(lambda: unread() >= full - os.pathconf(tmp_path, "PC_PIPE_BUF"))
     process.send_signal(signal.SIGINT)
     assert process.poll() is None
 

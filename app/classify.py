@@ -61,9 +61,13 @@ def classify(options: argparse.Namespace) -> int:
         with _stopped_by_signals(run.stop):
             run.go()
     report = run.report()
+    try:
+        _write_figures(report, options.json)  # first: the reader of the summary may go away, too
+    finally:  # a full disk takes the file only
+        if not run.reader_gone:
+            _publish(report, options.json)
     if run.reader_gone:
         raise BrokenPipeError
-    _publish(report, options.json)
     return _status(report)
 
 
@@ -128,20 +132,25 @@ def _stopped_by_signals(stop_run: Callable[[], None]) -> Iterator[None]:
             signal.signal(each, before[each])
 
 
+def _as_json(report: dict[str, Any]) -> str:
+    # default=str: provenance may hold TOML's dates.
+    return json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def _write_figures(report: dict[str, Any], json_path: str | None) -> None:
+    """Write the figures into the file that was asked for."""
+    if json_path is not None and json_path != "-":
+        Path(json_path).write_text(_as_json(report), encoding="utf-8", errors="backslashreplace")
+
+
 def _publish(report: dict[str, Any], json_path: str | None) -> None:
-    """Print the summary, and write the figures where they were asked for."""
+    """Print the summary, and the figures where they go to standard output."""
     # With figures or records on standard output nothing else may be there.
     taken = json_path == "-" or any(output["uri"] == "-" for output in report["outputs"])
     print("\n".join(summary_lines(report)), file=sys.stderr if taken else sys.stdout, flush=True)
-    if json_path is None:
-        return
-    # default=str: provenance may hold TOML's dates.
-    text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
     if json_path == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(_as_json(report))
         sys.stdout.flush()
-    else:
-        Path(json_path).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _status(report: dict[str, Any]) -> int:

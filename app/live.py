@@ -29,10 +29,14 @@ from app.capture import Capture
 from app.files import VideoSource
 from app.frames import CameraError, Frame, Source, SourceError, one_line
 from app.jpeg_stream import JpegSplitter
+from app.trouble import camera_trouble, rtsp_trouble
 from dpu.pictures import decode_image
 
 SILENCE_SECONDS = 5.0
 """How long an open stream may give nothing before it counts as lost."""
+
+IMAGE_SECONDS = 30.0
+"""How long a stream may send bytes without a whole image among them before it counts as lost."""
 
 _PAUSES = (0.25, 0.5, 1.0, 2.0)  # seconds between attempts to open again; the last one repeats
 _MJPEG_TYPES = ("multipart/x-mixed-replace", "video/x-motion-jpeg")
@@ -57,6 +61,7 @@ class LiveSource(Source):
         self._losses: list[float | None] = []  # seconds each took, None while it lasts
         self._lost_at: float | None = None
         self._attempts = 0  # to open it again, since then
+        self._reason = ""  # why it was lost, or does not open again
         self._stem = Path(name).name or name
 
     def _open(self) -> None:
@@ -87,19 +92,21 @@ class LiveSource(Source):
                 self._come_back(index)
 
     def _come_back(self, count: int) -> None:
-        """Open the source again; CameraError when it stays away."""
+        """Open the source again; CameraError, with the reason, when it stays away."""
         self._release()
         what = f"{self.name} gives no more images after {count}"
+        self._reason = self._why_lost()
         if self._lost_at is None:  # else it was opened, and gave none
             self._lost_at, self._attempts = time.monotonic(), 0
             self._losses.append(None)
             if self._reconnect <= 0:
-                raise CameraError(f"{what}; {self._advice()}")
+                raise CameraError(f"{what}; {self._reason}")
             _tell(f"{what}; trying to open it again for {self._reconnect:g} s")
         while True:
             left = self._lost_at + self._reconnect - time.monotonic()
             if left <= 0:
-                raise CameraError(f"{what}, and did not come back in {self._reconnect:g} s")
+                away = f"and did not come back in {self._reconnect:g} s"
+                raise CameraError(f"{what}, {away}; {self._reason}")
             if self._stop.wait(min(left, _PAUSES[min(self._attempts, len(_PAUSES) - 1)])):
                 return
             self._attempts += 1
@@ -118,8 +125,13 @@ class LiveSource(Source):
         self._lost_at = None
         _tell(f"{self.name} is back after {seconds:.1f} s")
 
-    def _advice(self) -> str:
-        return "is it unplugged?"
+    def _why_lost(self) -> str:
+        """Return the reason for the loss, one line."""
+        raise NotImplementedError
+
+    def _not_opened(self, reason: str) -> CameraError:
+        self._reason = reason
+        return CameraError(f"{self.name}: {reason}")
 
     def report(self) -> dict[str, Any]:
         """Return how often the source was lost, and for how many seconds until it was back."""
@@ -227,7 +239,8 @@ class CameraSource(_CaptureSource):
     def _open(self) -> None:
         capture = cv2.VideoCapture(int(self.name[len("/dev/video") :]), cv2.CAP_V4L2)
         if not capture.isOpened():
-            raise CameraError(f"camera {self.name} cannot be opened: {_camera_advice(self.name)}")
+            self._reason = camera_trouble(self.name)
+            raise CameraError(f"camera {self.name} cannot be opened: {self._reason}")
         self._set(capture)
         self._take(capture)
         self._warnings = self._compare(capture)
@@ -261,18 +274,11 @@ class CameraSource(_CaptureSource):
             lines.append(f"{self.name}: asked for {asked.format}, the camera gives {given}")
         return lines
 
+    def _why_lost(self) -> str:
+        return camera_trouble(self.name)
+
     def warnings(self) -> list[str]:
         return self._warnings
-
-
-def _camera_advice(device: str) -> str:
-    if not Path(device).exists():
-        others = sorted(str(path) for path in Path("/dev").glob("video*"))
-        there = f"there are {' '.join(others)}" if others else "no camera is connected"
-        return f"it does not exist, {there}; try another --camera N, or --source FILE"
-    if not os.access(device, os.R_OK | os.W_OK):
-        return "no permission; try: sudo usermod -aG video $USER, then log in again"
-    return "another program may use it (try: fuser -v " + device + "), or it gives no video"
 
 
 def check_url(url: str) -> None:
@@ -330,8 +336,11 @@ class RtspSource(_CaptureSource):
         ]
         capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, limits)
         if not capture.isOpened():
-            raise CameraError(f"{self.name}: cannot be reached, or gives no video")
+            raise self._not_opened(rtsp_trouble(self._url))
         self._take(capture)
+
+    def _why_lost(self) -> str:
+        return rtsp_trouble(self._url)
 
 
 def open_http(url: str, reconnect: float) -> Source:
@@ -365,6 +374,7 @@ class MjpegSource(LiveSource):
         self._url = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
         self._opener = _opener(self._url, parts.username, parts.password)
         self._answer: Any = None
+        self._ended = ""  # why the last answer did
         self.content_type = ""
         self._open()
 
@@ -374,28 +384,39 @@ class MjpegSource(LiveSource):
         except urllib.error.HTTPError as error:
             error.close()
             told = f"the server answers {error.code} {one_line(error.reason)}"
-            raise CameraError(f"{self.name}: {told}") from None
+            raise self._not_opened(told) from None
         except (OSError, HTTPException, ValueError) as error:
             reason = one_line(getattr(error, "reason", None) or error)
-            raise CameraError(f"{self.name}: cannot be reached: {reason}") from None
+            raise self._not_opened(f"cannot be reached: {reason}") from None
         self.content_type = self._answer.headers.get_content_type()
         if self._lost_at is not None and self.content_type not in _MJPEG_TYPES:
-            raise CameraError(f"{self.name}: gives {self.content_type} now")
+            raise self._not_opened(f"gives {self.content_type} now")
 
     def _images(self) -> _Images:
         splitter = JpegSplitter()
+        last = time.monotonic()
         with closing(self._answer):
             while not self._stop.is_set():
                 try:
                     data = self._answer.read1(_CHUNK)
-                except (OSError, HTTPException, ValueError):  # ValueError: closed by `close`
+                except TimeoutError:
+                    self._ended = f"the server was silent for {SILENCE_SECONDS:g} s"
+                    return
+                except (OSError, HTTPException, ValueError) as error:  # ValueError: by `close`
+                    self._ended = f"the connection broke: {one_line(error)}"
                     return
                 if not data:
+                    self._ended = "the server ended the stream"
                     return
-                yield from splitter.feed(data)
+                for jpeg in splitter.feed(data):
+                    yield jpeg
+                    last = time.monotonic()
+                if time.monotonic() - last > IMAGE_SECONDS:
+                    self._ended = f"the server sent no whole image for {IMAGE_SECONDS:g} s"
+                    return
 
-    def _advice(self) -> str:
-        return "the server ended the stream or fell silent"
+    def _why_lost(self) -> str:
+        return self._ended
 
     def close(self) -> None:
         super().close()

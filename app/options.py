@@ -28,6 +28,7 @@ outputs (URI of --output, several at once):
 
 examples:
   classify.py --camera --web                      the first camera, live page on localhost:8080
+  classify.py --camera --web 0.0.0.0 --web-token-file token    for others, with a token that stays
   classify.py --camera 1,size=1280x720,fps=30     the second one, in that form
   classify.py --source photos/ --output out.csv   every image below photos/
   classify.py --source walk.mp4 --output seen.mp4 --quiet      a video, annotated
@@ -37,7 +38,8 @@ examples:
 
 Images in sub-directories named like a label count as labelled: the accuracy is reported.
 A camera's frames are dropped, the oldest first, where they come too fast, and counted;
-files never are. Ctrl-C ends the run with everything under way finished, a second one at once.
+files never are. One that is lost and does not come back ends the run with status 1.
+Ctrl-C ends the run with everything under way finished, a second one at once.
 Exit status: 0 done, 1 failed (an output that failed counts), 2 wrong use.
 """
 
@@ -87,8 +89,15 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--qps and --latency-bound belong to --scenario server")
     if options.duration and not options.scenario:
         parser.error("--duration belongs to --scenario; --frames N ends any run after N frames")
+    if options.web_token_file and not wants_page(options):
+        parser.error("--web-token-file belongs to --web")
     if options.json == "-" and "-" in options.output:
         parser.error("--json - and --output - would share standard output; give one a file")
+
+
+def wants_page(options: argparse.Namespace) -> bool:
+    """Return whether the live page is asked for, by --web or as an output."""
+    return options.web is not None or any(uri.split(":")[0] == "web" for uri in options.output)
 
 
 def _add_source(group: argparse._ArgumentGroup) -> None:
@@ -163,13 +172,21 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
         help="live page, on 127.0.0.1:8080 unless told otherwise; elsewhere with a token",
     )
     group.add_argument(
+        "--web-token-file",
+        type=Path,
+        metavar="FILE",
+        help="the live page's token, kept in a file that only its owner can read; made where it is "
+        "not there. Without it the token is $TUTELAGE_WEB_TOKEN, else a new one for each run",
+    )
+    group.add_argument(
         "--json", metavar="FILE", help="write the summary's figures as JSON; - is standard output"
     )
     group.add_argument(
         "--top",
         type=_at_least_one,
         metavar="K",
-        help="show the K best classes; default: 1, with the live page 5",
+        help="show the K best classes, in records, tables and on the page; default: 1, "
+        "with the live page 5",
     )
     group.add_argument("--quiet", action="store_true", help="nothing per frame, only the summary")
 

@@ -23,7 +23,8 @@ from app.result import Result
 FORMS = """\
   terminal                 a table on the terminal (the default, unless --quiet)
   seen.jsonl, seen.csv     a record per frame; - is JSONL on standard output
-  seen.mp4 .avi .mkv       the frames as a video, labels written on them
+  seen.mp4                 the frames as a video that browsers play, labels written on them
+  seen.avi, seen.mkv       the same with less work, for players such as VLC
   seen/                    the frames as JPEGs in a directory, labels written on them
   window                   a window, where there is a display
   web, web:HOST:PORT       the live page; the same as --web"""
@@ -60,13 +61,16 @@ class Output:
         """Complete what was written."""
 
 
-def open_output(uri: str, fps: float | None = None) -> Output:
+def open_output(
+    uri: str, fps: float | None = None, tell: Callable[[str], None] = lambda text: None
+) -> Output:
     """Open a file or directory as an output, by its suffix; `FORMS` shows them.
 
     Parameters
     ----------
     uri : path, written anew; - is JSONL on standard output
     fps : frames per second of a video, None for the usual
+    tell : takes a line for the user, such as what a video is written as
 
     Raises
     ------
@@ -74,8 +78,9 @@ def open_output(uri: str, fps: float | None = None) -> Output:
         The suffix is unknown, or the file cannot be made there.
     """
     # Here, not at the top: these modules derive their classes from `Output`.
-    from app.pictures import VIDEO_CODES, ImageDirectory, VideoOutput
+    from app.pictures import ImageDirectory, VideoOutput
     from app.records import CsvTable, JsonLines
+    from app.video_writer import VIDEO_CODES
 
     if uri == "-":
         return JsonLines(sys.stdout)
@@ -84,7 +89,7 @@ def open_output(uri: str, fps: float | None = None) -> Output:
     if uri.endswith("/") or path.is_dir():
         return ImageDirectory(path)
     if kind in VIDEO_CODES:
-        return VideoOutput(path, fps)
+        return VideoOutput(path, fps, tell)
     if kind not in (".jsonl", ".csv"):
         raise OutputError(f"{uri}: the suffix says what is written; these are known:\n{FORMS}")
     try:

@@ -14,8 +14,8 @@ import numpy as np
 from app.frames import shown_path
 from app.outputs import Output, OutputError
 from app.result import Result
+from app.video_writer import NOT_IN_BROWSERS, VideoWriter, open_writer
 
-VIDEO_CODES = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 _USUAL_FPS = 25.0  # of a video made of images, which have no rate of their own
 _SMALLEST_WIDTH = 320  # pixels; below this the text would not be readable
 _LONGEST_ENLARGED = 2048  # pixels
@@ -29,11 +29,19 @@ class VideoOutput(Output):
     """The frames with label and confidence written on them; frames without image are left out.
 
     The first frame gives the size; smaller images are enlarged, others fitted in.
+
+    Parameters
+    ----------
+    path : its suffix is one of `VIDEO_CODES`
+    fps : frames per second, None for the usual
+    tell : takes a line for the user
     """
 
     own_thread = True
 
-    def __init__(self, path: Path, fps: float | None) -> None:
+    def __init__(
+        self, path: Path, fps: float | None, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
         if not path.parent.is_dir():
             raise OutputError(f"{path}: No such file or directory")
         if "\ufffd" in shown_path(path):  # OpenCV crashes on those
@@ -41,8 +49,9 @@ class VideoOutput(Output):
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise OutputError(f"{path}: Permission denied")
         self._path = path
+        self._tell = tell
         self._fps = fps or _USUAL_FPS
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: VideoWriter | None = None
         self._size = (0, 0)
         self._written = 0
 
@@ -57,14 +66,19 @@ class VideoOutput(Output):
         self._writer.write(annotate(result, *self._size))
         self._written += 1
 
-    def _open(self, image: np.ndarray) -> cv2.VideoWriter:
+    def _open(self, image: np.ndarray) -> VideoWriter:
         # Most codecs store colour at half the resolution: even sizes only.
         width, height = (max(2, side // 2 * 2) for side in readable_size(image))
         self._size = (width, height)
-        code = cv2.VideoWriter.fourcc(*VIDEO_CODES[self._path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._path), code, self._fps, self._size)
-        if not writer.isOpened():
+        found = open_writer(self._path, self._fps, self._size)
+        if found is None:
             raise OutputError(f"{self._path}: OpenCV cannot write a video there")
+        writer, code = found
+        if self._path.suffix.lower() == ".mp4" and code in NOT_IN_BROWSERS:
+            self._tell(
+                f"{self._path}: written as {NOT_IN_BROWSERS[code]}, which browsers do not play; "
+                "try: sudo apt install ffmpeg"
+            )
         return writer
 
     def close(self) -> None:

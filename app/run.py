@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from app.frames import shown_path
 from app.gauges import Gauges
 from app.lane import Lane
 from app.model import Classifier
+from app.options import wants_page
 from app.outputs import Output, OutputError, Outputs, open_output
 from app.pipeline import Pipeline, time_limit_of
 from app.result import Result
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from app.web import WebOutput
 
 _LOOK_SECONDS = 0.2
+_PAGE_STAYS_SECONDS = 3600.0  # after the run, without anybody who looks at it
 _SCENARIO_SECONDS = 10.0
 _TOP_ON_PAGE = 5
 
 
 class Run:
-    """Everything of one run, opened and warmed up, ready to go.
+    """Everything of one run but its outputs, opened and warmed up, ready to go.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class Run:
 
     Raises
     ------
-    SourceError, OutputError, ModelError, PowerError
+    SourceError, ModelError, PowerError
         What was asked for cannot be had; one line each.
     """
 
@@ -79,7 +80,7 @@ class Run:
         self._source = source
         if self._load:
             self._source = ScenarioSource(source.name, decoded_frames(source), self._load)
-        self._top = options.top or (_TOP_ON_PAGE if _wants_page(options) else 1)
+        self._top = options.top or (_TOP_ON_PAGE if wants_page(options) else 1)
         self._figures = Figures()
         self._cores = load_profile().dpu_cores
         self.pipeline = self._make_pipeline()
@@ -91,7 +92,6 @@ class Run:
         self._gauges = Gauges(self.pipeline, self._cores, self._power)
         self._outputs = Outputs(tell)
         stack.callback(self._outputs.close)
-        self._open_outputs()
 
     def _make_pipeline(self) -> Pipeline:
         options = self._options
@@ -152,27 +152,31 @@ class Run:
     def _open_output(self, uri: str) -> Output:
         if uri == "terminal":
             width = max(map(len, self._classifier.labels))
-            return open_terminal(width, self._length, self._gauges.read)
+            return open_terminal(width, self._length, self._gauges.read, self._options.top or 1)
         if uri == "window":
             from app.pictures import Window
 
             return Window(self.stop)
         if uri.partition(":")[0] == "web":
             return self._open_page(uri.partition(":")[2])
-        return open_output(uri, self._source.fps)
+        return open_output(uri, self._source.fps, self._tell)
 
     def _open_page(self, address: str) -> Output:
-        from app.web import WebOutput, needs_token, parse_address
+        from app.web import WebOutput, find_token, parse_address
 
         try:
             host, port = parse_address(address)
         except ValueError as error:
             raise OutputError(f"--web {address}: {error}") from None
-        token = secrets.token_urlsafe(18) if needs_token(host) else None
+        token = find_token(host, self._options.web_token_file)
         facts = {**self._circumstances(), "board": board_facts()}
-        self._page = WebOutput(host, port, token, facts, self._gauges.read, self._length)
-        self._tell(f"the live page is at {self._page.url}")
-        return self._page
+        text = None if token is None else token.text
+        self._page = page = WebOutput(host, port, text, facts, self._gauges.read, self._length)
+        # A token from elsewhere stays out of terminals and journals.
+        kept = token is not None and not token.shown
+        self._page_url = page.address if kept else page.url
+        self._tell(f"the live page is at {self._page_url}")
+        return page
 
     @property
     def _length(self) -> int | None:
@@ -197,7 +201,14 @@ class Run:
         self.pipeline.stop()
 
     def go(self) -> None:
-        """Run to the end; a live page that someone has opened stays until `stop`."""
+        """Open the outputs and run to the end; a page that someone has opened stays until `stop`.
+
+        Raises
+        ------
+        OutputError
+            An output cannot be had; one line.
+        """
+        self._open_outputs()  # not earlier: who sees the page may ask for the end at once
         # What start-up has made stays: the collector need not go through it again and again.
         gc.collect()
         gc.freeze()
@@ -210,19 +221,38 @@ class Run:
         self._gauged = self._gauges.report()
         if self._realtime:
             self._gauged["realtime"] = self._realtime.report(self._classifier.network)
-        if self._page and self._page.visited and not self._interrupted:
-            self._page.end_run()
-            self._tell(f"the run has ended; its page stays at {self._page.url}, Ctrl-C ends it")
-            while not self._stop_asked:
-                self._outputs.look()
-                time.sleep(_LOOK_SECONDS)
+        if self._page:
+            self._end_page(self._page)
+
+    def _end_page(self, page: WebOutput) -> None:
+        """Show the end on the page; keep it for its recordings where the run ended by itself.
+
+        After an error the program ends at once, whoever looks: a service is to be started again.
+        """
+        error = self._error()
+        if error is None and (self._interrupted or not page.visited):
+            return
+        page.end_run(error)
+        if error is not None:
+            return
+        self._tell(
+            f"the run has ended; its page stays at {self._page_url}; Ctrl-C ends it, "
+            f"or {_PAGE_STAYS_SECONDS / 60:.0f} minutes without a viewer"
+        )
+        while not self._stop_asked and page.unseen_seconds < _PAGE_STAYS_SECONDS:
+            self._outputs.look()
+            time.sleep(_LOOK_SECONDS)
+
+    def _error(self) -> str | None:
+        """Return what broke the run off, None where nothing did."""
+        error = self.pipeline.error
+        return (str(error).strip() or type(error).__name__) if error else None
 
     def report(self) -> dict[str, Any]:
         """Return all figures of the run; call it when the outputs are closed."""
         figures = self._figures.report()
         figures["frames"]["dropped"] = self.pipeline.dropped
         figures["frames"]["in"] += self.pipeline.dropped
-        error = self.pipeline.error
         return {
             **self._circumstances(),
             **figures,
@@ -233,7 +263,7 @@ class Run:
             "outputs": self._outputs.report(),
             "warnings": [*self._classifier.notes, *self._source.warnings()],
             "interrupted": self._interrupted,
-            "error": (str(error).strip() or type(error).__name__) if error else None,
+            "error": self._error(),
         }
 
     def _power_report(self) -> dict[str, Any] | None:
@@ -267,10 +297,6 @@ class Run:
             "threads": self._options.threads,
             "in_flight": self._options.in_flight,
         }
-
-
-def _wants_page(options: argparse.Namespace) -> bool:
-    return options.web is not None or any(uri.split(":")[0] == "web" for uri in options.output)
 
 
 def _load(options: argparse.Namespace) -> Load | None:

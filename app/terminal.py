@@ -12,12 +12,13 @@ from typing import Any, TextIO
 from app.outputs import Output
 from app.result import Result
 
-_NEWEST = 8  # results in the live table
+_NEWEST = 8  # results in the live table, where the terminal has room for all their classes
+_OTHER_LINES = 7  # of the table's frame, the figures and the bar
 _RATE_SECONDS = 2.0  # over which the table's fps is taken
 
 
 def open_terminal(
-    label_width: int, length: int | None, gauges: Callable[[], dict[str, Any]]
+    label_width: int, length: int | None, gauges: Callable[[], dict[str, Any]], top: int = 1
 ) -> Output:
     """Return a live table if standard output is a terminal and Rich is installed, else lines.
 
@@ -26,10 +27,11 @@ def open_terminal(
     label_width : characters of the longest label
     length : frames to come, None where that is not known
     gauges : gives the values beside the table: dropped, queues, watts
+    top : classes of each result in the table, the best first
     """
     if sys.stdout.isatty():
         try:
-            return LiveTable(length, gauges)
+            return LiveTable(length, gauges, top)
         except ImportError:
             pass
     return Lines(label_width)
@@ -76,10 +78,13 @@ def printable(text: str) -> str:
 class LiveTable(Output):
     """The newest results, a bar as far as the length is known, and the figures beside it."""
 
-    def __init__(self, length: int | None, gauges: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, length: int | None, gauges: Callable[[], dict[str, Any]], top: int = 1
+    ) -> None:
         from rich.live import Live
 
         self._length = length
+        self._top = top
         self._gauges = gauges
         self._newest: deque[Result] = deque(maxlen=_NEWEST)
         self._count = self._failed = self._labelled = self._correct = 0
@@ -131,7 +136,8 @@ class LiveTable(Output):
         table = Table("frame", "label", "confidence", "ms", expand=False)
         for column in table.columns[2:]:
             column.justify = "right"
-        for result in list(self._newest):
+        room = self._live.console.height - _OTHER_LINES
+        for result in list(self._newest)[-max(1, room // self._top) :]:
             name = Text(printable(result.frame.name), overflow="ellipsis", no_wrap=True)
             total = f"{result.milliseconds.get('total', 0):.1f}"
             if not result.top:
@@ -139,10 +145,14 @@ class LiveTable(Output):
                     name, Text(f"failed: {printable(result.error or '')}", "red"), "", total
                 )
                 continue
-            label, confidence = result.top[0]
+            best, others = result.top[0], result.top[1 : self._top]
             style = {None: "", True: "green", False: "yellow"}[result.correct]
             wrong = f" (is {result.true_label})" if result.correct is False else ""
-            table.add_row(name, Text(printable(label) + wrong, style), f"{confidence:.1%}", total)
+            labels = Text(printable(best[0]) + wrong, style)
+            for label, _ in others:
+                labels.append(f"\n{printable(label)}", "dim")
+            shares = "\n".join(f"{confidence:.1%}" for _, confidence in (best, *others))
+            table.add_row(name, labels, shares, total)
         return table
 
     def _rate(self) -> float:

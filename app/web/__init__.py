@@ -10,5 +10,6 @@ neither.
 
 from app.web.address import needs_token, parse_address
 from app.web.output import WebOutput
+from app.web.token import find_token
 
-__all__ = ["WebOutput", "needs_token", "parse_address"]
+__all__ = ["WebOutput", "find_token", "needs_token", "parse_address"]

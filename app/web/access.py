@@ -13,9 +13,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.connections import MOST_READERS
+
 OWN_HEADER = "x-tutelage"
 """Pages of other origins cannot send it without asking, which is refused."""
 
+_ADVICE = (
+    "open the URL that classify.py prints, or add /?token=... with what its token file contains"
+)
 _SAFE_METHODS = {"GET", "HEAD"}
 _HEADERS = {
     "Content-Security-Policy": (
@@ -43,7 +48,7 @@ def guarded(app: ASGIApp, token: str | None, port: int, hosts: Sequence[str] | N
 
 
 class Headers:
-    """Puts the security headers on every response, and tells of requests that failed."""
+    """Puts the security headers on every response, and reports requests that failed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -86,6 +91,7 @@ class Guard:
             or self._wrong_host(request)
             or self._without_token(request)
             or _foreign(request)
+            or _one_too_many(request)
             or self._app
         )
         await answer(scope, receive, send)
@@ -103,14 +109,14 @@ class Guard:
             return None
         if "token" in request.query_params:
             if not self._is_token(request.query_params["token"]):
-                return _refusal(401, "wrong token: use the URL that classify.py prints")
+                return _refusal(401, f"wrong token: {_ADVICE}")
             return self._welcome(request) if request.method in _SAFE_METHODS else None
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(bearer.strip()):
             return None
         if self._is_token(unquote(request.cookies.get(self._cookie, ""))):
             return None
-        return _refusal(401, "a token is needed: use the URL that classify.py prints")
+        return _refusal(401, f"a token is needed: {_ADVICE}")
 
     def _is_token(self, given: str) -> bool:
         assert self._token is not None
@@ -124,7 +130,9 @@ class Guard:
         path = "/" + quote(request.url.path.lstrip("/"))
         response = RedirectResponse(path + (f"?{urlencode(query)}" if query else ""), 303)
         value = quote(self._token, safe="")
-        response.set_cookie(self._cookie, value, httponly=True, samesite="strict")
+        # Lax: a link on another page, in a mail or a wiki, opens this one. Whatever else such a
+        # page asks for comes without the cookie, and is refused even with it (`_foreign`).
+        response.set_cookie(self._cookie, value, httponly=True, samesite="lax")
         return response
 
 
@@ -143,10 +151,14 @@ def _host_name(header: str) -> str:
 
 
 def _foreign(request: Request) -> Response | None:
-    """Refuse what another site's page asks for in its reader's name."""
+    """Refuse what another site's page asks for in its reader's name: all but to be opened."""
     headers = request.headers
-    site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
-    if site in ("cross-site", "same-site") and mode != "navigate":
+    opens = (
+        request.method in _SAFE_METHODS
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest", "document") == "document"  # and no frame of theirs
+    )
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not opens:
         return _refusal(403, "other sites' pages get nothing here")
     if request.method in _SAFE_METHODS:
         return None
@@ -158,6 +170,15 @@ def _foreign(request: Request) -> Response | None:
     return None
 
 
+def _one_too_many(request: Request) -> Response | None:
+    """Count an accepted request's connection among the readers'."""
+    if request.state.connection.admit():
+        return None
+    return _refusal(503, f"{MOST_READERS} connections are open already; try again later")
+
+
 def _refusal(status: int, text: str) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"Connection": "close"}  # who is refused keeps no place
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return PlainTextResponse(text + "\n", status, headers)

@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from app.result import Result
 from app.web.recordings import Recording, Recordings
 from app.web.rows import Row, latencies_of, read_gauges
@@ -22,7 +20,6 @@ from app.web.rows import Row, latencies_of, read_gauges
 HISTORY_ROWS = 300  # five minutes
 
 _MOST_LATENCIES = 20_000  # per second; beyond that the newest stand for all
-_MOST_CLASSES = 20
 _LONGEST_TEXT = 300  # characters of a label, a name or an error
 
 
@@ -44,10 +41,9 @@ class Monitor:
         self._wall, self._began = time.time(), time.monotonic()
         self._ticked, self._classified_before = self._began, 0
         self._newest: Result | None = None
-        self.image: np.ndarray | None = None
-        """uint8, (height, width, 3), BGR: of the newest result that has one."""
         self.frames = self.failed = 0
         self.over = False
+        self._error: str | None = None
         self._latencies: deque[float] = deque(maxlen=_MOST_LATENCIES)
 
     def add(self, result: Result) -> None:
@@ -55,8 +51,6 @@ class Monitor:
         total = result.milliseconds.get("total")
         with self._lock:
             self._newest = result
-            if result.frame.image is not None:
-                self.image = result.frame.image
             self.frames += 1
             if result.error is not None:
                 self.failed += 1
@@ -94,19 +88,15 @@ class Monitor:
         with self._lock:
             return [row for row in self._history if row["number"] > after]
 
+    def newest(self) -> tuple[int, Result] | None:
+        """Return the newest result with its number, from 1; None before the first one."""
+        with self._lock:
+            return None if self._newest is None else (self.frames, self._newest)
+
     def verdict(self) -> dict[str, Any] | None:
         """Return the newest result without its image, None before the first one."""
-        with self._lock:
-            result, number = self._newest, self.frames
-        if result is None:
-            return None
-        return {
-            "number": number,
-            "name": _short(result.frame.name),
-            "top": [[_short(label), _finite(c)] for label, c in result.top[:_MOST_CLASSES]],
-            "true_label": _short(result.true_label),
-            "error": _short(result.error),
-        }
+        newest = self.newest()
+        return None if newest is None else verdict_of(*newest)
 
     def start_recording(self) -> Recording:
         """Start one; raises RecordingError where one is running."""
@@ -124,13 +114,19 @@ class Monitor:
         """How often a recording was started or stopped: tells whether to look again."""
         return self._recordings.changes
 
-    def end_run(self) -> None:
-        """Take note that no more results come; a recording that runs ends with them."""
+    def end_run(self, error: str | None = None) -> None:
+        """Take note that no more results come, and why; a recording that runs ends with them."""
         with self._lock:
             self.over = True
+            self._error = error
             running = self._recordings.current
         if running is not None:
             self.stop_recording(running)
+
+    def counts(self) -> dict[str, Any]:
+        """Return how many frames came and failed, and the error where one ended the run."""
+        error = {} if self._error is None else {"error": _short(self._error)}
+        return {"frames": self.frames, "failed": self.failed, **error}
 
     def recording(self, number: int) -> Recording | None:
         with self._lock:
@@ -141,6 +137,22 @@ class Monitor:
         with self._lock:
             kept = self._recordings.all()
         return [recording.summary() for recording in kept]
+
+
+def verdict_of(number: int, result: Result) -> dict[str, Any]:
+    """Return a result as the page takes it, without its image.
+
+    Parameters
+    ----------
+    number : of the result, from 1
+    """
+    return {
+        "number": number,
+        "name": _short(result.frame.name),
+        "top": [[_short(label), _finite(confidence)] for label, confidence in result.top],
+        "true_label": _short(result.true_label),
+        "error": _short(result.error),
+    }
 
 
 def _short(text: str | None) -> str | None:

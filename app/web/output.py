@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ ROW_SECONDS = 1.0
 _START_SECONDS = 10.0
 _STREAMS_END_SECONDS = 0.5  # given to readers to take the last rows
 _FORCED_END_SECONDS = 0.4
+_LAST_ROW_SECONDS = 0.25
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -42,7 +44,8 @@ class WebOutput(Output):
 
     Attributes
     ----------
-    url : of the page, the token included
+    address : the page's URL without the token
+    url : the same with it
 
     Raises
     ------
@@ -72,9 +75,8 @@ class WebOutput(Output):
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"--web {host}:{port}: {reason}") from error
         port = listener.getsockname()[1]
-        self.url = f"http://{reachable_host(host)}:{port}/"
-        if token is not None:
-            self.url += f"?token={quote(token, safe='')}"
+        self.address = f"http://{reachable_host(host)}:{port}/"
+        self.url = self.address + (f"?token={quote(token, safe='')}" if token is not None else "")
         self._monitor = Monitor(gauges, length)
         self._server = _Server(listener, self._monitor, _plain(facts), token, host)
         self._stopped = threading.Event()
@@ -90,27 +92,34 @@ class WebOutput(Output):
         while not self._stopped.wait(max(0.0, due - time.monotonic())):
             self._monitor.tick()
             due = max(due + ROW_SECONDS, time.monotonic())
+        self._monitor.tick()  # here, too: a gauge may hang
 
     @property
     def visited(self) -> bool:
         """Whether anyone has opened the page."""
         return self._server.visits > 0
 
-    def end_run(self) -> None:
-        """Tell all readers that no more results come; the page and its recordings stay."""
+    @property
+    def unseen_seconds(self) -> float:
+        """Seconds since someone last had the page open, or asked for it."""
+        return self._server.unseen_seconds
+
+    def end_run(self, error: str | None = None) -> None:
+        """Tell all readers that no more results come; the page and its recordings stay.
+
+        Parameters
+        ----------
+        error : what broke the run off, None where it ended as it should
+        """
         self._stop_rows()
-        self._monitor.end_run()
+        self._monitor.end_run(error)
 
     def _stop_rows(self) -> None:
-        if self._stopped.is_set():
-            return
         self._stopped.set()
-        self._ticker.join(_STREAMS_END_SECONDS / 4)  # not where a gauge hangs
-        if not self._ticker.is_alive():
-            self._monitor.tick()
+        self._ticker.join(_LAST_ROW_SECONDS)  # not where a gauge hangs
 
     def close(self) -> None:
-        """Tell all readers that the run has ended, and stop within a second."""
+        """Tell all readers that the run has ended, and stop within a second or so."""
         self._stop_rows()
         self._server.close()
 
@@ -160,6 +169,10 @@ class _Server:
     def visits(self) -> int:
         return self._site.visits
 
+    @property
+    def unseen_seconds(self) -> float:
+        return time.monotonic() - self._site.seen
+
     def close(self) -> None:
         if self._loop is None or not self._thread.is_alive():
             self._listener.close()
@@ -169,17 +182,26 @@ class _Server:
         self._thread.join(_STREAMS_END_SECONDS)
         if self._thread.is_alive():  # someone does not read
             self._uvicorn.force_exit = True
+            with suppress(RuntimeError):  # it has ended after all
+                self._loop.call_soon_threadsafe(self._break_off)
             self._thread.join(_FORCED_END_SECONDS)
+
+    def _break_off(self) -> None:
+        """Close all connections as they are; since Python 3.12 a server waits for them for ever."""
+        for connection in list(self._uvicorn.server_state.connections):
+            connection.transport.abort()
 
 
 def _uvicorn(app: Any) -> uvicorn.Server:
     """Return a server that logs nothing: the terminal belongs to the application."""
     import uvicorn
 
+    from app.web.connections import Connection
+
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -188,6 +210,5 @@ def _uvicorn(app: Any) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=64,
     )
     return uvicorn.Server(config)

@@ -11,7 +11,8 @@ from typing import Any
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
 # clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
 # since then, too. length: frames of the source. fps and p50_ms .. p99_ms: of this second alone,
-# latencies from reading a frame to giving out its result. What was not measured is None.
+# latencies from reading a frame to giving out its result. dpu_utilisation: 1 is all of its cores.
+# cpu_percent: of this process, 100 is one core. What was not measured is None.
 Row = dict[str, Any]
 
 QUEUES = ("waiting", "in_flight", "done")

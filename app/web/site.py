@@ -1,9 +1,11 @@
-"""The routes: page, video, events, state, recordings."""
+"""The routes: page, results with images, video, events, state, recordings."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ from app.web.video import BOUNDARY, MOST_VIEWERS, Video
 
 STATIC = Path(__file__).resolve().parent / "static"
 
+_SIGN_SECONDS = 3.0  # a page takes a server that says nothing for twice that long as gone
 _LOOK_SECONDS = 0.25  # how often a reader of the events is told of the newest result
 
 
@@ -39,19 +42,22 @@ class Site:
     ----------
     closing : set when the server ends; every stream then ends. Belongs to the server's loop.
     visits : how often the page was asked for
+    seen : monotonic time (s) at which someone last had the page open, or asked for it
     """
 
     def __init__(self, monitor: Monitor, facts: dict[str, Any]) -> None:
         self._monitor = monitor
         self._facts = facts
-        self.video = Video(lambda: monitor.image)
+        self.video = Video(monitor.newest)
         self.closing = asyncio.Event()
         self.visits = 0
+        self.seen = time.monotonic()
 
     def app(self) -> Starlette:
         return Starlette(
             routes=[
                 Route("/", self._page),
+                Route("/results", self._results),
                 Route("/video", self._video),
                 Route("/snapshot.jpg", self._snapshot),
                 Route("/events", self._events),
@@ -68,13 +74,22 @@ class Site:
 
     async def _page(self, _: Request) -> Response:
         self.visits += 1
+        self.seen = time.monotonic()
         return FileResponse(STATIC / "index.html")
 
+    async def _results(self, _: Request) -> Response:
+        """Return the results with their images, for the page."""
+        return self._watch(self.video.records(self.closing), "application/octet-stream")
+
     async def _video(self, _: Request) -> Response:
+        """Return the images alone, as other programs read them."""
+        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        return self._watch(self.video.parts(self.closing), kind)
+
+    def _watch(self, content: AsyncIterator[bytes], media_type: str) -> Response:
         if self.video.viewers >= MOST_VIEWERS:
             return PlainTextResponse(f"{MOST_VIEWERS} viewers are watching already\n", 503)
-        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        return EndlessResponse(self.video.parts(self.closing), kind, self._watched)
+        return EndlessResponse(content, media_type, self._watched)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -85,7 +100,7 @@ class Site:
             self.video.viewers -= 1
 
     async def _snapshot(self, _: Request) -> Response:
-        _number, jpeg = await self.video.jpeg()
+        jpeg = await self.video.jpeg()
         if jpeg is None:
             return PlainTextResponse("no image yet\n", 404)
         return Response(jpeg, media_type="image/jpeg")
@@ -96,14 +111,15 @@ class Site:
     async def _event_stream(self) -> AsyncIterator[bytes]:
         """Yield what has changed, four times a second: `label`, `row`, `recordings`; then `end`.
 
-        Between them `over`, where the page stays after the last result.
+        Where the page stays after the last result, `over` every few seconds.
         """
         monitor = self._monitor
         shown, changes = 0, monitor.recording_changes
         number = max((row["number"] for row in monitor.rows()), default=1) - 1
-        ended = told = False
+        ended, told = False, -math.inf
         while not ended:
             ended = self.closing.is_set()
+            self.seen = now = time.monotonic()
             verdict = monitor.verdict()
             if verdict is not None and verdict["number"] != shown:
                 shown = verdict["number"]
@@ -114,11 +130,11 @@ class Site:
             if changes != monitor.recording_changes:
                 changes = monitor.recording_changes
                 yield _event("recordings", {"changes": changes})
-            if monitor.over and not told:
-                told = True
-                yield _event("over", {"frames": monitor.frames, "failed": monitor.failed})
+            if monitor.over and now - told >= _SIGN_SECONDS:
+                told = now
+                yield _event("over", monitor.counts())
             await pause(self.closing, 0 if ended else _LOOK_SECONDS)
-        yield _event("end", {"frames": monitor.frames, "failed": monitor.failed})
+        yield _event("end", monitor.counts())
 
     def _state(self, _: Request) -> Response:
         rows = self._monitor.rows()

@@ -1,20 +1,27 @@
-"""The newest image as JPEG: encoded only where someone looks, once for all who do."""
+"""The newest result with its image as JPEG: encoded only where someone looks, once for all."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from app.result import Result
+from app.web.monitor import verdict_of
 from app.web.streams import pause
 
 FRAME_SECONDS = 1 / 15
 MOST_VIEWERS = 8
 BOUNDARY = "tutelage-frame"
+RECORD_HEAD = struct.Struct(">II")
+"""In front of each record of the results: bytes of the result's JSON, and of its JPEG behind it."""
 
 _LARGEST = 960, 1280  # width, height
 _SMALL = 320  # pixels: images are enlarged by a whole factor up to here
@@ -51,12 +58,19 @@ def _sized(image: np.ndarray) -> np.ndarray:
     return image
 
 
+class _Shown(NamedTuple):
+    """A result as viewers get it."""
+
+    number: int
+    record: bytes
+
+
 class Video:
-    """Encodes the newest image when asked to, at most 15 times a second.
+    """Encodes the newest result when asked to, at most 15 times a second.
 
     Parameters
     ----------
-    newest : returns the newest image, None before the first one
+    newest : returns the newest result and its number, None before the first one
 
     Attributes
     ----------
@@ -64,41 +78,82 @@ class Video:
     encoded : images encoded so far
     """
 
-    def __init__(self, newest: Callable[[], np.ndarray | None]) -> None:
+    def __init__(self, newest: Callable[[], tuple[int, Result] | None]) -> None:
         self._newest = newest
         self._lock = asyncio.Lock()
-        self._image: np.ndarray | None = None
+        self._shown: _Shown | None = None
+        self._image: np.ndarray | None = None  # the last one that a result had, and its JPEG
         self._jpeg: bytes | None = None
         self._due = 0.0
         self.viewers = 0
         self.encoded = 0
 
-    async def jpeg(self) -> tuple[int, bytes | None]:
-        """Return the newest JPEG and its number; all who ask in the same while get the same."""
+    async def _look(self, at_once: bool = False) -> None:
+        """Encode the newest result, unless the last one is too fresh; once for all who ask."""
         async with self._lock:
-            image, now = self._newest(), time.monotonic()
-            if image is not None and image is not self._image and now >= self._due:
-                self._due = now + FRAME_SECONDS
-                jpeg = await asyncio.to_thread(encode, image)
-                self._image = image
-                if jpeg is not None:
-                    self._jpeg = jpeg
-                    self.encoded += 1
-            return self.encoded, self._jpeg
+            newest, now = self._newest(), time.monotonic()
+            if newest is None or (self._shown is not None and newest[0] == self._shown.number):
+                return
+            if now < self._due and not at_once:
+                return
+            self._due = now + FRAME_SECONDS
+            number, result = newest
+            jpeg = await self._encoded(result.frame.image)
+            verdict = json.dumps(verdict_of(number, result), ensure_ascii=False).encode()
+            self._shown = _Shown(number, _record(verdict, jpeg))
+
+    async def _encoded(self, image: np.ndarray | None) -> bytes:
+        """Return an image as JPEG, nothing where there is none or it cannot be one."""
+        if image is None:
+            return b""
+        if image is not self._image:
+            jpeg = await asyncio.to_thread(encode, image)
+            if jpeg is None:
+                return b""
+            self._image, self._jpeg = image, jpeg
+            self.encoded += 1
+        return self._jpeg or b""
+
+    async def jpeg(self) -> bytes | None:
+        """Return the newest image as JPEG, None before the first one."""
+        await self._look()
+        return self._jpeg
+
+    async def records(self, closing: asyncio.Event) -> AsyncIterator[bytes]:
+        """Yield results, each together with its own image; one who is slow misses some.
+
+        A record is `RECORD_HEAD`, the result as JSON and its JPEG, which is empty where the result
+        has no image. The last one is the run's last result.
+        """
+        seen, ended = 0, False
+        due = time.monotonic()
+        while not ended:
+            ended = closing.is_set()
+            await self._look(at_once=ended)
+            shown = self._shown
+            if shown is not None and shown.number != seen:
+                seen = shown.number
+                yield shown.record
+            due = max(due + FRAME_SECONDS, time.monotonic())
+            await pause(closing, due - time.monotonic())
 
     async def parts(self, closing: asyncio.Event) -> AsyncIterator[bytes]:
         """Yield the parts of multipart/x-mixed-replace; one who is slow misses images."""
         yield f"--{BOUNDARY}\r\n".encode()
-        seen, due = 0, time.monotonic()
-        repeat_at = due
+        seen: bytes | None = None
+        due = repeat_at = time.monotonic()
         while not closing.is_set():
-            number, jpeg = await self.jpeg()
-            if jpeg is not None and (number != seen or time.monotonic() >= repeat_at):
-                repeat_at = math.inf if number == seen else time.monotonic() + _REPEAT_SECONDS
-                seen = number
+            jpeg = await self.jpeg()
+            if jpeg is not None and (jpeg is not seen or time.monotonic() >= repeat_at):
+                repeat_at = math.inf if jpeg is seen else time.monotonic() + _REPEAT_SECONDS
+                seen = jpeg
                 yield _part(jpeg)
             due = max(due + FRAME_SECONDS, time.monotonic())
             await pause(closing, due - time.monotonic())
+
+
+def _record(verdict: bytes, jpeg: bytes) -> bytes:
+    return RECORD_HEAD.pack(len(verdict), len(jpeg)) + verdict + jpeg
 
 
 def _part(jpeg: bytes) -> bytes:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.dispatch import Dispatch, Taker
 from app.frames import Frame
 from app.lane import Job
+from tests.app.waiting import LONG, soon
 
 
 def _job(index: int) -> Job:
@@ -62,7 +63,7 @@ def test_every_job_is_taken_once_or_dropped_whatever_the_threads_do(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(LONG)
         assert not thread.is_alive()
     assert len(taken) + dispatch.dropped == count and (drops or not dispatch.dropped)
     by_ticket = sorted(taken, key=lambda job: job.ticket)
@@ -103,15 +104,14 @@ def test_a_job_goes_to_the_group_that_has_least_to_do() -> None:
     for number in range(3):
         threads.append(threading.Thread(target=wait, args=(number,)))
         threads[-1].start()
-        while len(dispatch._idle) <= number:
-            time.sleep(0.001)
+        assert soon(lambda count=number: len(dispatch._idle) > count)  # type: ignore[misc]
     dispatch.put(_job(0))
     dispatch.put(_job(1))
-    threads[1].join(5)
-    threads[0].join(5)
+    threads[1].join(LONG)
+    threads[0].join(LONG)
     assert found[1] and found[1].frame.index == 0 and found[0] and found[0].frame.index == 1
     dispatch.close()
-    threads[2].join(5)
+    threads[2].join(LONG)
     assert found[2] is None and not dispatch.put(_job(2))
 
 
@@ -121,8 +121,8 @@ def test_closing_wakes_a_writer_that_waits() -> None:
     said: list[bool] = []
     writer = threading.Thread(target=lambda: said.append(dispatch.wait_for_room()))
     writer.start()
-    time.sleep(0.05)
+    assert soon(lambda: dispatch._writer_waits)
     assert not said
     dispatch.close()
-    writer.join(5)
+    writer.join(LONG)
     assert said == [False]

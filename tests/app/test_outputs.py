@@ -3,17 +3,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from app import video_writer
 from app.frames import Frame
 from app.outputs import Output, OutputError, Outputs, open_output
 from app.pictures import fit
 from app.result import Result
 from app.terminal import Lines, LiveTable
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _results() -> list[Result]:
@@ -69,7 +73,7 @@ def test_csv(tmp_path: Path) -> None:
     assert rows[0]["total_ms"] == "1.25" and rows[2]["error"] == "image file is cut off"
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
 def test_video_is_enlarged_and_annotated(tmp_path: Path, suffix: str) -> None:
     _write(tmp_path / f"r{suffix}")
     video = cv2.VideoCapture(str(tmp_path / f"r{suffix}"))
@@ -78,6 +82,72 @@ def test_video_is_enlarged_and_annotated(tmp_path: Path, suffix: str) -> None:
     assert ok and first.shape == (336, 336, 3)
     assert first[:250].mean() > 190 and first[-12:].mean() < 120  # a dark bar at the bottom
     assert video.read()[0] and not video.read()[0]  # the frame without image is left out
+
+
+def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    video_writer._ffmpeg_has_h264.cache_clear()
+    monkeypatch.setattr(video_writer, "_ffmpeg_has_h264", lambda: False)
+
+
+def _video(path: Path, told: list[str]) -> None:
+    output = open_output(str(path), None, told.append)
+    for index in range(12):
+        image = np.full((48, 64, 3), 20 * index, np.uint8)
+        output.add(Result(Frame(index, str(index), image), [("a", 0.5)]))
+    output.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt install chromium)")
+def test_a_browser_plays_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    told: list[str] = []
+    if shutil.which("ffmpeg"):
+        _video(tmp_path / "program.mp4", told)
+    _without_ffmpeg(monkeypatch)
+    _video(tmp_path / "opencv.mp4", told)
+    if told:  # as OpenCV is built
+        pytest.skip(told[0])
+    monkeypatch.undo()
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        for path in tmp_path.glob("*.mp4"):
+            html = path.with_suffix(".html")
+            html.write_text(f'<video src="{path.name}" muted></video>')
+            page.goto(html.as_uri())
+            assert page.evaluate(PLAYS) == [320, ""], path.name
+        browser.close()
+
+
+PLAYS = """
+() => new Promise((done) => {
+  const video = document.querySelector("video");
+  const report = () => done([video.videoWidth, video.error ? video.error.message : ""]);
+  if (video.readyState >= 2 || video.error) report();
+  video.onloadeddata = video.onerror = report;
+})
+"""
+
+
+def test_a_video_that_no_browser_plays_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_ffmpeg(monkeypatch)
+    monkeypatch.setitem(video_writer.VIDEO_CODES, ".mp4", ("none", "mp4v"))
+    told: list[str] = []
+    _video(tmp_path / "r.mp4", told)
+    (line,) = told
+    assert "r.mp4: written as MPEG-4 Part 2, which browsers do not play; try: " in line
+    assert cv2.VideoCapture(str(tmp_path / "r.mp4")).read()[0]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
+def test_an_ffmpeg_that_fails_says_why(tmp_path: Path) -> None:
+    writer = video_writer.FfmpegWriter(tmp_path / "none" / "r.mp4", 25.0, (64, 48))
+    with pytest.raises(OSError, match=r"ffmpeg: .*No such file or directory"):
+        for _ in range(1000):  # until the pipe is full, if not before
+            writer.write(np.zeros((48, 64, 3), np.uint8))
 
 
 def test_fit_keeps_the_aspect() -> None:
@@ -192,6 +262,23 @@ def test_the_live_table_shows_results_bar_and_figures(monkeypatch: pytest.Monkey
     for part in parts:
         assert part in shown, (part, shown)
     assert "\x1b" not in shown
+
+
+def test_the_live_table_shows_as_many_classes_as_asked_for() -> None:
+    rich_console = pytest.importorskip("rich.console")
+    classes = [("three", 0.6), ("five", 0.3), ("eight", 0.05), ("nine", 0.01)]
+    for top in (1, 3):
+        table = LiveTable(None, dict, top)
+        for index in range(30):
+            table.add(Result(Frame(index, f"frame-{index}"), classes))
+        text = io.StringIO()
+        rich_console.Console(file=text, width=100).print(table._picture(table._began + 1))
+        table.close()
+        shown = text.getvalue()
+        for place, (label, confidence) in enumerate(classes):
+            assert (label in shown) is (place < top), (top, label)
+            assert (f" {confidence:.1%}" in shown) is (place < top)
+        assert "frame-29" in shown and len(shown.splitlines()) <= table._live.console.height
 
 
 def test_lines_show_no_control_characters() -> None:

@@ -4,22 +4,23 @@
 import { Charts } from "./charts.js";
 import { bytes, confidence, duration, number, threeFigures } from "./format.js";
 import { Recordings } from "./recordings.js";
+import { Results } from "./results.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000]; // the last one repeats
 const SILENCE_MS = 6000; // a row comes every second: after that the connection is dead
 const ANNOUNCE_MS = 4000; // a screen reader is told of a new label no more often than that
-const VIDEO_RETRY_MS = 3000;
 
 const byId = (id) => document.getElementById(id);
-const video = byId("video");
 const charts = new Charts();
 const recordings = new Recordings();
+const results = new Results(showResult, showWithoutPictures);
 
 let events = null;
 let attempts = 0;
 let retryTimer = 0;
-let videoTimer = 0;
 let lastSign = 0; // performance.now() of the last event
+let withPictures = true; // results come with their pictures, not with the events
+let newest = null; // the result that came last with the events
 
 // Connection
 
@@ -28,7 +29,7 @@ async function connect() {
   if (events || document.hidden) return;
   const answer = await fetch("/state.json").catch(() => null);
   if (answer?.status === 401) {
-    lost("This run asks for another token: use the URL that classify.py printed.");
+    lost("This run asks for another token: use the URL that classify.py printed, or its token file.");
   } else if (!answer?.ok) {
     lost("Connection lost. Trying again …");
   } else {
@@ -45,7 +46,10 @@ function listen() {
     act(event.data && JSON.parse(event.data));
   });
   on("open", live);
-  on("label", showLabel);
+  on("label", (result) => {
+    newest = result;
+    if (!withPictures) showLabel(newest);
+  });
   on("row", showRow);
   on("recordings", () => recordings.refresh());
   on("over", over);
@@ -59,12 +63,12 @@ function live() {
   byId("banner").hidden = true;
   setStatus("live", "live");
   recordings.setConnected(true);
-  startVideo();
+  results.start();
 }
 
 function disconnect() {
   clearTimeout(retryTimer);
-  clearTimeout(videoTimer);
+  results.stop();
   events?.close();
   events = null;
 }
@@ -77,9 +81,10 @@ function lost(text) {
   retry();
 }
 
-function endText({ frames, failed }) {
+function endText({ frames, failed, error }) {
   const failures = failed ? `, ${number(failed)} of them failed` : "";
-  return `The run has ended after ${number(frames)} ${frames === 1 ? "frame" : "frames"}${failures}.`;
+  const count = `${number(frames)} ${frames === 1 ? "frame" : "frames"}${failures}`;
+  return `The run has ended after ${count}${error ? `, by an error: ${error}` : "."}`;
 }
 
 // No more results come, but the server stays for the recordings.
@@ -120,33 +125,31 @@ function setStatus(state, text) {
   byId("state").textContent = text;
 }
 
-// Video
+// Picture and label, drawn together
 
-function startVideo() {
-  video.src = `/video?${Date.now()}`; // a new URL, or the browser shows the old stream's end
+function showResult(result, picture) {
+  showPicture(picture, "this frame has no picture");
+  showLabel(result);
+  withPictures = true;
 }
 
-// The newest image is kept once a second below the video, for when the stream breaks off.
-function keepImage() {
-  const { naturalWidth: width, naturalHeight: height } = video;
-  if (!width || video.hidden) return;
-  const still = byId("still");
-  if (still.width !== width || still.height !== height) Object.assign(still, { width, height });
-  still.getContext("2d").drawImage(video, 0, 0);
+function showPicture(picture, without) {
+  const video = byId("video");
+  video.hidden = picture === null;
+  byId("no-image").hidden = picture !== null;
+  byId("no-image").textContent = without;
+  if (picture === null) return;
+  const { width, height } = picture;
+  if (video.width !== width || video.height !== height) Object.assign(video, { width, height });
+  video.getContext("2d").drawImage(picture, 0, 0);
 }
 
-video.addEventListener("load", () => {
-  video.hidden = false;
-  byId("no-image").hidden = true;
-  keepImage();
-});
-
-video.addEventListener("error", () => {
-  video.hidden = true;
-  if (!events) return;
-  clearTimeout(videoTimer);
-  videoTimer = setTimeout(startVideo, VIDEO_RETRY_MS);
-});
+// Too many viewers: the labels come with the events then.
+function showWithoutPictures(reason) {
+  withPictures = false;
+  showPicture(null, reason);
+  if (newest) showLabel(newest);
+}
 
 // What comes
 
@@ -154,13 +157,11 @@ function showState(state) {
   showFacts(state.facts);
   charts.replace(state.history);
   recordings.show(state.recordings);
-  if (state.label) showLabel(state.label);
   if (state.row) showTiles(state.row);
 }
 
 function showRow(row) {
   charts.add(row);
-  keepImage();
   showTiles(row);
   setStatus("live", `live · ${duration(row.uptime_s)}`);
 }
@@ -228,8 +229,9 @@ function showTiles(row) {
     ["Dropped", count(row.dropped)],
     ["Queues", known ? [["waiting", "in_flight", "done"].map(depth).join(" · "), ""] : null,
       known ? "waiting · in flight · done" : ""],
-    ["DPU utilisation", percent(row.dpu_utilisation === null ? null : 100 * row.dpu_utilisation)],
-    ["CPU", percent(row.cpu_percent)],
+    ["DPU utilisation", percent(row.dpu_utilisation === null ? null : 100 * row.dpu_utilisation),
+      "of all its cores"],
+    ["CPU", percent(row.cpu_percent), "of one core"],
     ["Memory", row.memory_bytes === null ? null : bytes(row.memory_bytes)],
     ["Temperature", row.temperature_c === null ? null : [number(row.temperature_c, 1), "°C"]],
   ]);
@@ -305,10 +307,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) {
     reconnect();
   } else if (events) {
-    keepImage();
     disconnect();
-    video.hidden = true;
-    video.removeAttribute("src");
   } else {
     clearTimeout(retryTimer);
   }

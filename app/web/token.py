@@ -1,0 +1,100 @@
+"""The token that readers of the page must know: made for a run, or kept for a service."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from app.outputs import OutputError
+from app.web.address import needs_token
+
+VARIABLE = "TUTELAGE_WEB_TOKEN"
+
+_RANDOM_BYTES = 18
+_SHORTEST, _LONGEST = 16, 256  # characters
+_OTHERS = stat.S_IRWXO | stat.S_IWGRP  # who may neither read nor replace a token
+
+
+class Token(NamedTuple):
+    """What a reader must know.
+
+    Attributes
+    ----------
+    text : printable ASCII without spaces
+    shown : it may be printed, since its reader learns it from nowhere else
+    """
+
+    text: str
+    shown: bool = True
+
+
+def find_token(host: str, path: Path | None) -> Token | None:
+    """Return the token for a page: of a file, of the environment's variable, or a random one.
+
+    Parameters
+    ----------
+    host : on which the page is served; on loopback there is no token unless one is given
+    path : file with the token; where there is none, it is made, with a random one
+
+    Raises
+    ------
+    OutputError
+        The file cannot be read or made, others can read it, or a token cannot be used.
+    """
+    if path is not None:
+        return Token(_of_file(path), shown=False)
+    if VARIABLE in os.environ:
+        return Token(_checked(os.environ[VARIABLE], VARIABLE), shown=False)
+    return Token(_random()) if needs_token(host) else None
+
+
+def _random() -> str:
+    return secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def _of_file(path: Path) -> str:
+    try:
+        # Without waiting for a writer, where it is a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _make_file(path)
+    except OSError as error:
+        raise OutputError(f"--web-token-file {path}: {error.strerror or error}") from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OutputError(f"--web-token-file {path}: not a regular file")
+        if mode & _OTHERS:
+            raise OutputError(
+                f"--web-token-file {path}: others can read or replace it; try: chmod 600 {path}"
+            )
+        data = os.read(descriptor, _LONGEST + 3)  # a line's end, and a character too many
+    finally:
+        os.close(descriptor)
+    return _checked(data.decode("latin-1"), f"--web-token-file {path}")
+
+
+def _make_file(path: Path) -> str:
+    token = _random()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+    except OSError as error:
+        raise OutputError(f"--web-token-file {path}: {error.strerror or error}") from error
+    return token
+
+
+def _checked(text: str, where: str) -> str:
+    token = text.strip()
+    if not (_SHORTEST <= len(token) <= _LONGEST and token.isascii() and token.isprintable()):
+        raise OutputError(
+            f"{where}: a token has {_SHORTEST} to {_LONGEST} printable ASCII characters; "
+            f"make one: openssl rand -hex {_RANDOM_BYTES}"
+        )
+    if " " in token:
+        raise OutputError(f"{where}: a token contains no space")
+    return token

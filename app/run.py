@@ -229,9 +229,9 @@ class Run:
             **self._gauged,
             "scenario": self._load and verdict(self._load, figures),
             "power": self._power_report(),
-            "source_figures": self._source.report(),
+            "source_figures": {**self._origin.report(), **self._source.report()},
             "outputs": self._outputs.report(),
-            "warnings": self._source.warnings(),
+            "warnings": self._origin.warnings(),
             "interrupted": self._interrupted,
             "error": (str(error).strip() or type(error).__name__) if error else None,
         }

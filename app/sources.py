@@ -13,11 +13,11 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from app.files import ImageSource, VideoSource, images_in
+from app.files import ImageSource, VideoSource, folder_source
 from app.frames import Source, SourceError
 from app.jpeg_stream import StdinSource
 from app.live import CameraSource, RtspSource, check_url, open_http
-from dpu.input_form import IMAGE_SUFFIXES
+from dpu.image_files import IMAGE_SUFFIXES, is_image_name
 
 FORMS = """\
   photos/                  every image in the directory and below it
@@ -71,7 +71,7 @@ def _open(uri: str, reconnect: float) -> Source:
 def _open_files(uri: str) -> Source:
     path = Path(uri)
     if path.is_dir():
-        return ImageSource(path, images_in(path))
+        return folder_source(path)
     if path.exists():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return ImageSource(path.parent, [path])
@@ -80,7 +80,7 @@ def _open_files(uri: str) -> Source:
         raise SourceError(f"{uri}: no such file or directory")
     # Path.glob takes no absolute pattern.
     found = sorted(Path(name) for name in glob.glob(uri, recursive=True))  # noqa: PTH207
-    images = [each for each in found if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
+    images = [each for each in found if is_image_name(each) and each.is_file()]
     if not images:
         raise SourceError(f"{uri}: matches {len(found)} files, no image among them")
     return ImageSource(_common_folder(images), images)

@@ -9,9 +9,6 @@ COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
 
 CROPS = ("none", "center")
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-"""Names that are taken for images in a directory."""
-
 
 @dataclass(frozen=True)
 class InputForm:

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +26,8 @@ IMAGE_SUFFIXES = (
 _ADVICE = {
     **dict.fromkeys((".heic", ".heif", ".avif", ".gif", ".jp2"), "not read; convert to JPEG"),
     **dict.fromkeys((".dng", ".cr2", ".nef", ".arw"), "raw; convert to JPEG"),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "a video, not an image"),
 }
+_VIDEOS = dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "a video")
 _NOT_ENTERED = {"__MACOSX"}  # beside all folders whose names begin with a dot
 _REASONS_SHOWN = 8
 _SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")  # what a report shows: names may hold anything
@@ -64,7 +64,8 @@ def skipped_line(skipped: Counter[str]) -> str:
 
 
 def _advice(reason: str) -> str:
-    return f" ({_ADVICE[reason]})" if reason in _ADVICE else ""
+    what = _ADVICE.get(reason) or _VIDEOS.get(reason)
+    return f" ({what})" if what else ""
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -86,9 +87,22 @@ def _is_left_alone(name: str) -> bool:
     return name.startswith(".") or name in _NOT_ENTERED
 
 
-def is_image_name(path: Path) -> bool:
-    """Return whether the name is that of an image that is not hidden."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+def advice_for(path: Path) -> str:
+    """Return what to do with a picture that is not read, by its name; "" for any other file."""
+    return _ADVICE.get(path.suffix.lower(), "")
+
+
+def images_among(paths: Iterable[Path]) -> FoundImages:
+    """Sort files that were found otherwise, as by a pattern, into images and skipped ones.
+
+    Folders do not count.
+    """
+    found = FoundImages()
+    for path in paths:
+        if not path.is_dir():
+            _sort_in(path, found)
+    found.images.sort()
+    return found
 
 
 def find_images(folder: Path) -> FoundImages:
@@ -116,23 +130,25 @@ def find_images(folder: Path) -> FoundImages:
                 raise
             found.skipped[f"in a folder that cannot be read: {error.strerror or error}"] += 1
             continue
-        pending += [path for entry in listed if (path := _sort_in(entry, found)) is not None]
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False):
+                if not _is_left_alone(entry.name):
+                    pending.append(Path(entry.path))
+            elif _is_folder_link(entry):
+                found.skipped["behind a link to a folder"] += not _is_left_alone(entry.name)
+            else:
+                _sort_in(Path(entry.path), found)
     found.images.sort()
+    found.skipped = +found.skipped
     return found
 
 
-def _sort_in(entry: os.DirEntry[str], found: FoundImages) -> Path | None:
-    """Add an entry to what was found; return it where it is a folder to enter."""
-    path = Path(entry.path)
-    hidden = entry.name.startswith(".")
-    if entry.is_dir(follow_symlinks=False):
-        return None if _is_left_alone(entry.name) else path
+def _sort_in(path: Path, found: FoundImages) -> None:
+    """Add a file, or a link to one, to the images or to what was skipped."""
     suffix = path.suffix.lower()
-    if hidden:
+    if path.name.startswith("."):
         if suffix in IMAGE_SUFFIXES:
             found.skipped["hidden"] += 1
-    elif _is_folder_link(entry):
-        found.skipped["behind a link to a folder"] += 1
     elif suffix not in IMAGE_SUFFIXES:
         shown = suffix if _SUFFIX.fullmatch(suffix) else "with another suffix or none"
         found.skipped[shown] += 1
@@ -140,7 +156,6 @@ def _sort_in(entry: os.DirEntry[str], found: FoundImages) -> Path | None:
         found.skipped["not regular files"] += 1
     else:
         found.images.append(path)
-    return None
 
 
 def _is_folder_link(entry: os.DirEntry[str]) -> bool:

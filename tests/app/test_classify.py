@@ -120,13 +120,21 @@ def test_a_folder_from_a_telephone(app: App, tmp_path: Path) -> None:
     assert "frames     12 in, 12 classified, 0 failed" in lines
     assert "accuracy   100.00%: 12 of 12 frames with a known label" in lines
     skipped = (
-        "images: skipped 4 files: 2 .heic (not read; convert to JPEG), 1 .mov (a video, not an "
-        "image), 1 hidden"
+        "images: skipped 4 files: 2 .heic (not read; convert to JPEG), 1 .mov (a video), 1 hidden"
     )
     assert f"note       {skipped}" in lines
     figures = json.loads((tmp_path / "f.json").read_text())
     assert figures["warnings"] == [skipped]
     assert figures["source_figures"] == {"skipped": {".heic": 2, ".mov": 1, "hidden": 1}}
+
+
+def test_a_pattern_and_a_single_file_say_what_is_not_read(app: App, tmp_path: Path) -> None:
+    (tmp_path / "images" / "3" / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    status, out, _ = app("--source", "images/*/*", "--model", "net.xmodel")
+    assert status == 0 and "frames     10 in, 10 classified, 0 failed" in out
+    assert "skipped 1 file: 1 .heic (not read; convert to JPEG)" in out
+    status, _, err = app("--source", "images/3/b.HEIC", "--model", "net.xmodel")
+    assert status == 2 and err.endswith("; .HEIC is not read; convert to JPEG\n")
 
 
 def test_a_stream_of_headers_without_pixels_takes_no_memory(

@@ -6,11 +6,11 @@ Source: TIFF 6.0, section 2, and Exif 2.3, 4.6.4 (Orientation).
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 ORIENTATION = 274
-_SHORT, _LONG = 3, 4
-_SIZES = {_SHORT: 2, _LONG: 4}
+_FORMS = {3: "H", 4: "I"}  # of the types for whole numbers, SHORT and LONG
 _MAX_VALUES = 8  # of one tag; bits per sample has one for each channel
 
 
@@ -40,20 +40,22 @@ def read_tags(data: bytes) -> tuple[str, dict[int, Tag]]:
     try:
         (start,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, start)
-        entries = [
-            struct.unpack_from(f"{order}HHI", data, start + 2 + 12 * i) for i in range(count)
-        ]
-        tags: dict[int, Tag] = {}
-        for i, (tag, kind, length) in enumerate(entries):
-            if kind in _SIZES and 0 < length <= _MAX_VALUES:
-                offset = start + 2 + 12 * i + 8
-                if length * _SIZES[kind] > 4:
-                    (offset,) = struct.unpack_from(f"{order}I", data, offset)
-                form = f"{order}{length}{'H' if kind == _SHORT else 'I'}"
-                tags.setdefault(tag, Tag(struct.unpack_from(form, data, offset), offset))
+        heads = [struct.unpack_from(f"{order}HHI", data, start + 2 + 12 * i) for i in range(count)]
     except struct.error:
         raise ValueError("cut off within its tags") from None
+    tags: dict[int, Tag] = {}
+    for i, (number, kind, length) in enumerate(heads):
+        if kind in _FORMS and 0 < length <= _MAX_VALUES:
+            with suppress(struct.error):  # a tag whose values are elsewhere and not there
+                tags.setdefault(number, _tag(data, order, start + 10 + 12 * i, kind, length))
     return order, tags
+
+
+def _tag(data: bytes, order: str, offset: int, kind: int, length: int) -> Tag:
+    form = f"{order}{length}{_FORMS[kind]}"
+    if struct.calcsize(form) > 4:
+        (offset,) = struct.unpack_from(f"{order}I", data, offset)
+    return Tag(struct.unpack_from(form, data, offset), offset)
 
 
 def orientation_of(exif: bytes) -> int:

@@ -132,6 +132,12 @@ def test_malformed_exif_changes_no_size(damage: bytes, length: int) -> None:
             assert sorted(decode_image(data).shape) == sorted(_CORNERS.shape)
 
 
+def test_a_tag_that_leads_nowhere_does_not_hide_the_orientation() -> None:
+    entries = struct.pack("<HHII", 258, 3, 3, 60_000) + struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+    exif = b"II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    assert decode_image(_png_with(exif)).shape == (16, 8, 3)
+
+
 # -- depth ------------------------------------------------------------------------------------
 
 

@@ -2,57 +2,79 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from app.capture import Capture
 from app.frames import Frame, Source, SourceError, shown_path
-from dpu.input_form import IMAGE_SUFFIXES
+from dpu.image_files import IMAGE_SUFFIXES, find_images, skipped_line
 from dpu.pictures import read_image
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Return the images in a directory and below it, sorted.
+def folder_source(folder: Path) -> ImageSource:
+    """Return the images in a directory and below it, sorted, as a source.
 
     Raises
     ------
     SourceError
         There is none.
     """
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
-    if not images:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise SourceError(f"{folder}: no images in this directory or below it (looked for {kinds})")
-    return images
+    try:
+        found = find_images(folder)
+    except OSError as error:
+        raise SourceError(f"{folder}: {error.strerror or error}") from error
+    if not found.images:
+        skipped = f"; {line}" if (line := found.report()) else ""
+        kinds = " ".join(IMAGE_SUFFIXES)
+        raise SourceError(
+            f"{folder}: no images in this directory or below it (looked for {kinds}){skipped}"
+        )
+    return ImageSource(folder, found.images, found.skipped)
 
 
 class ImageSource(Source):
-    """Image files, in the given order; read and decoded by whoever prepares the frame."""
+    """Image files, in the given order; read and decoded by whoever prepares the frame.
+
+    Parameters
+    ----------
+    root : the names of frames and their folders are relative to it
+    paths : of the images
+    skipped : how many other files were found, by reason
+    """
 
     needs_decoding = True
 
-    def __init__(self, root: Path, paths: list[Path]) -> None:
+    def __init__(self, root: Path, paths: list[Path], skipped: Counter[str] | None = None) -> None:
         self.name = shown_path(root if len(paths) != 1 else paths[0])
+        self._skipped = +(skipped or Counter())
         self.length = len(paths)
         self._root = root
         self._paths = paths
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self._paths):
-            folder = shown_path(path.parent.name) if path.parent != self._root else None
-            name = shown_path(path.relative_to(self._root))
-            yield Frame(index, name, folder=folder, decode=partial(read_image, path))
+            inside = path.relative_to(self._root)
+            folders = tuple(map(shown_path, inside.parts[:-1]))
+            decode = partial(read_image, path)
+            yield Frame(index, shown_path(inside), folders=folders, decode=decode)
 
     def reads(self, path: Path) -> bool:
         # Most outputs are new files, for which a hundred thousand images need not be looked at.
         return path.exists() and path.resolve() in {each.resolve() for each in self._paths}
+
+    def warnings(self) -> list[str]:
+        """Return a line about the files that were skipped."""
+        line = skipped_line(self._skipped)
+        return [f"{self.name}: {line}"] if line else []
+
+    def report(self) -> dict[str, Any]:
+        """Return how many files were skipped, by reason; empty for none."""
+        return {"skipped": dict(self._skipped)} if self._skipped else {}
 
 
 class VideoSource(Source):

@@ -28,19 +28,21 @@ class Frame:
     index : 0, 1, 2, ... in the order of the source
     name : file name relative to the source, or video#number
     image : uint8, (height, width, 3), BGR; None before decoding, or where that failed
-    folder : name of the sub-directory the image lies in, which may be its true label
+    folders : names of the sub-directories that the image is in, the outermost first; one of them
+        may be its true label
     error : why there is no image
     decode : makes the image, raising ValueError where it is broken; run by whoever prepares the
-        frame, so that frames which are dropped cost nothing and several are decoded at once
+        frame, so that frames which are dropped cost nothing and several are decoded at once. Its
+        optional argument is called with the number of pixels before they take memory
     due : monotonic time (s) from which the frame's latency counts, None for when it was read
     """
 
     index: int
     name: str
     image: np.ndarray | None = None
-    folder: str | None = None
+    folders: tuple[str, ...] = ()
     error: str | None = None
-    decode: Callable[[], np.ndarray] | None = None
+    decode: Callable[..., np.ndarray] | None = None
     due: float | None = None
 
 

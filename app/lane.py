@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from app.frames import Frame, one_line
 from app.model import Classifier
 from app.result import Result
 from board.dpu import ModelError, ModelRunner
+from dpu.image_files import label_of
 from dpu.preprocess import Preprocessor
 
 
@@ -209,7 +211,7 @@ class Lane:
             confidences = activate(scores, self._classifier.activation)
             order = np.argsort(-confidences, kind="stable")[: self._top]
             top = [(labels[i], float(confidences[i])) for i in order]
-        true_label = frame.folder if frame.folder in self._labels else None
+        true_label = label_of(frame.folders, self._labels)
         return Result(frame, top, true_label)
 
     def overdue(self, limit: float) -> bool:
@@ -233,14 +235,17 @@ class Lane:
         return self._abandoned
 
 
-def decode(job: Job) -> None:
-    """Turn a job's frame into pixels; where that fails the frame has an error afterwards."""
+def decode(job: Job, claim: Callable[[int], object]) -> None:
+    """Turn a job's frame into pixels; where that fails the frame has an error afterwards.
+
+    `claim` is called with their number before they take memory.
+    """
     frame = job.frame
     if frame.image is not None or frame.decode is None:
         return
     started = time.monotonic()
     try:
-        frame.image = frame.decode()
+        frame.image = frame.decode(claim)
     except Exception as error:  # decoders meet everything in files from strangers
         frame.error = one_line(error)
     frame.decode = None  # lets go of the bytes

@@ -25,12 +25,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import cv2
 
 from app.dispatch import Dispatch, Taker
 from app.frames import Frame, Source, one_line
 from app.lane import Job, Lane, RunnerError, decode
+from app.pixel_budget import PixelBudget
 from app.result import Result
 
 DEFAULT_TIME_LIMIT = 10.0
@@ -114,6 +116,7 @@ class Pipeline:
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
         self._order = _Order(self._pass_on)
+        self._pixels = PixelBudget()
         self._threads: list[threading.Thread] = []
         self._count_lock = threading.Lock()
         self._lanes_left = len(lanes)
@@ -223,8 +226,9 @@ class Pipeline:
         me = Taker()
         while (job := self._inbox.take(me, block=True)) is not None:
             self._note_wait(job)
-            decode(job)
+            decode(job, partial(self._pixels.claim, job.ticket))
             self._decoded.put(job)
+            del job  # its pixels need not outlive it while this waits for the next
         with self._count_lock:
             self._workers_left -= 1
             last = self._workers_left == 0
@@ -274,7 +278,10 @@ class Pipeline:
         frame = job.frame
         try:
             if frame.decode is not None:
-                decode(job)
+                decode(job, partial(self._claim, lane, job))
+                if lane.abandoned:
+                    self._for_lanes.put_back(job)
+                    return
             if frame.image is None:
                 self._order.give(job, Result(frame, error=frame.error or "no image"))
             else:
@@ -284,6 +291,11 @@ class Pipeline:
                 self._recover(lane, job, error)
         except Exception as error:  # of the preprocessing: it is the frame's fault
             self._order.give(job, Result(frame, error=one_line(error)))
+
+    def _claim(self, lane: Lane, job: Job, pixels: int) -> None:
+        """Claim a frame's pixels; finish what the lane has in flight rather than wait for it."""
+        while not self._pixels.claim(job.ticket, pixels, wait=lane.abandoned or not lane.in_flight):
+            self._finish(lane)
 
     def _finish(self, lane: Lane) -> None:
         """Finish the oldest job of a lane."""
@@ -297,13 +309,14 @@ class Pipeline:
             lane.failures = 0
             self._order.give(job, result)
 
-    def _pass_on(self, result: Result) -> None:
+    def _pass_on(self, job: Job, result: Result) -> None:
         """Hand a result whose turn it is to the consumer."""
         try:
             self._consume(result)
         except Exception as problem:  # the consumer's own fault ends the run
             self.error = self.error or problem
             self._stopping = True
+        self._pixels.release(job.ticket)
         self._inbox.release()
 
     # Runners that fail
@@ -379,7 +392,7 @@ class Pipeline:
 class _Order:
     """Gives results out in the order of their jobs' tickets, whoever comes with the next one."""
 
-    def __init__(self, pass_on: Callable[[Result], None]) -> None:
+    def __init__(self, pass_on: Callable[[Job, Result], None]) -> None:
         self._pass_on = pass_on
         self._lock = threading.Lock()
         self._early: dict[int, tuple[Job, Result]] = {}
@@ -406,7 +419,7 @@ class _Order:
             job, result = item
             job.milliseconds["total"] = 1e3 * (time.monotonic() - job.began)
             result.milliseconds = job.milliseconds
-            self._pass_on(result)
+            self._pass_on(job, result)
 
 
 def _thread(target: Callable[..., None], name: str, *arguments: object) -> threading.Thread:

@@ -259,9 +259,9 @@ class Run:
             **self._gauged,
             "scenario": self._load and verdict(self._load, figures),
             "power": self._power_report(),
-            "source_figures": self._source.report(),
+            "source_figures": {**self._origin.report(), **self._source.report()},
             "outputs": self._outputs.report(),
-            "warnings": [*self._classifier.notes, *self._source.warnings()],
+            "warnings": [*self._classifier.notes, *self._origin.warnings()],
             "interrupted": self._interrupted,
             "error": self._error(),
         }

@@ -85,7 +85,7 @@ class ScenarioSource(Source):
             if self._issued == self._load.frames:
                 return
             sample = self._samples[self._issued % count]
-            yield Frame(self._issued, sample.name, sample.image, sample.folder, due=due)
+            yield Frame(self._issued, sample.name, sample.image, sample.folders, due=due)
             self._issued += 1
 
     def _single_stream(self) -> Iterator[float | None]:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
-from app.files import ImageSource, VideoSource, images_in
+from app.files import ImageSource, VideoSource, folder_source
 from app.frames import Source, SourceError
 from app.jpeg_stream import StdinSource
 from app.live import CameraSource, RtspSource, check_url, open_http
-from dpu.input_form import IMAGE_SUFFIXES
+from dpu.image_files import IMAGE_SUFFIXES, advice_for, images_among
 
 FORMS = """\
   photos/                  every image in the directory and below it
@@ -71,19 +71,29 @@ def _open(uri: str, reconnect: float) -> Source:
 def _open_files(uri: str) -> Source:
     path = Path(uri)
     if path.is_dir():
-        return ImageSource(path, images_in(path))
+        return folder_source(path)
     if path.exists():
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return ImageSource(path.parent, [path])
-        return VideoSource(path)
+        return _open_video(path)
     if not glob.has_magic(uri):
         raise SourceError(f"{uri}: no such file or directory")
     # Path.glob takes no absolute pattern.
     found = sorted(Path(name) for name in glob.glob(uri, recursive=True))  # noqa: PTH207
-    images = [each for each in found if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
-    if not images:
-        raise SourceError(f"{uri}: matches {len(found)} files, no image among them")
-    return ImageSource(_common_folder(images), images)
+    among = images_among(found)
+    if not among.images:
+        skipped = f"; {line}" if (line := among.report()) else ""
+        raise SourceError(f"{uri}: matches {len(found)} files, no image among them{skipped}")
+    return ImageSource(_common_folder(among.images), among.images, among.skipped)
+
+
+def _open_video(path: Path) -> Source:
+    try:
+        return VideoSource(path)
+    except SourceError as error:
+        if advice := advice_for(path):
+            raise SourceError(f"{error}; {path.suffix} is {advice}") from None
+        raise
 
 
 def _common_folder(paths: list[Path]) -> Path:

@@ -13,6 +13,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-# A picture of a few megabytes may stand for gigabytes of pixels, which OpenCV allows. 64 megapixels
-# are 200 MB.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
+MAX_PIXELS = 1 << 26
+"""Of a picture: 67.1 megapixels, 201 MB once decoded. A file of a few megabytes may claim gigabytes
+of pixels, which OpenCV allows."""
+
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))

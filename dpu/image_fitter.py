@@ -11,6 +11,7 @@ import numpy as np
 from dpu.input_form import InputForm
 
 _SIZES_KEPT = 16  # buffers for intermediate sizes; a video needs a handful
+_PIXELS_KEPT = 1 << 22  # of one of them, 12 MiB: half of 4K; a large photo's comes and goes
 
 
 class ImageFitter:
@@ -55,7 +56,9 @@ class ImageFitter:
         return cv2.resize(image, size, self._resized, interpolation=method)
 
     def _half(self, shape: tuple[int, int, int]) -> np.ndarray:
-        """Return a buffer for an image on its way to the model's size, the same one each time."""
+        """Return a buffer for an image on its way to the model's size; small ones are kept."""
+        if shape[0] * shape[1] > _PIXELS_KEPT:
+            return np.empty(shape, np.uint8)
         if shape not in self._halves:
             if len(self._halves) >= _SIZES_KEPT:  # images of ever new sizes
                 self._halves.clear()

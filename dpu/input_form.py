@@ -18,9 +18,6 @@ COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
 
 CROPS = ("none", "center")
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-"""Names that are taken for images in a directory."""
-
 LONGEST_SIDE = 8192
 """Pixels of a model's input in one direction: its square is the largest picture that is read."""
 

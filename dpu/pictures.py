@@ -1,25 +1,42 @@
-"""Image files from strangers: bounded, whole, or one line that tells what is wrong."""
+"""Untrusted image files: bounded, whole, upright, of 8 bits; or one line that says what is wrong.
+
+What a picture's pixels are does not depend on OpenCV's version: the orientation and the depth are
+read and applied here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dpu import MAX_PIXELS
 from dpu.bounded_file import read_bounded
+from dpu.jpeg_header import JpegHeader
+from dpu.picture_header import PictureHeader, read_header
 
 MAX_IMAGE_BYTES = 256 << 20
-"""Largest image file that is read: 64 megapixels (see dpu/__init__.py) as a BMP have 192 MiB."""
+"""Largest image file that is read: `MAX_PIXELS` as a BMP have 192 MiB."""
+
+_DARKEST = 4096  # of 65536: a 16-bit picture that stays below has values of 12 bits
+_FILL = 128  # what libjpeg makes of blocks for which there are no data
+# Coded data that stand for visible blocks in any JPEG; no byte is FF, which begins a marker.
+_MORE_DATA = bytes(pow(3, i, 257) % 255 for i in range(256))
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, claim: Callable[[int], None] | None = None) -> np.ndarray:
     """Read an image file as uint8 BGR (height, width, 3), turned upright by its EXIF orientation.
+
+    Parameters
+    ----------
+    claim : see `decode_image`
 
     Raises
     ------
     ValueError
-        The file cannot be read, is larger than `MAX_IMAGE_BYTES`, is cut off or is no image.
+        The file cannot be read, is larger than `MAX_IMAGE_BYTES`, is cut off or is not an image.
     """
     try:
         data = read_bounded(path, MAX_IMAGE_BYTES)
@@ -27,61 +44,108 @@ def read_image(path: Path) -> np.ndarray:
         raise ValueError(error.strerror or str(error)) from error
     if len(data) > MAX_IMAGE_BYTES:
         raise ValueError(f"image file is larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    return decode_image(data)
+    return decode_image(data, claim)
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """Return the image in the bytes of a file, uint8 BGR (height, width, 3).
+def decode_image(data: bytes, claim: Callable[[int], None] | None = None) -> np.ndarray:
+    """Return the image in the bytes of a file, uint8 BGR (height, width, 3), upright.
+
+    Samples of more than 8 bits are scaled so that the largest value that the file declares (a PGM's
+    or PPM's maxval, a TIFF's MaxSampleValue of the form 2^n - 1), else 65535, becomes 255.
+
+    Parameters
+    ----------
+    claim : called with the number of pixels before memory is taken for them; it may wait
 
     Raises
     ------
     ValueError
-        They are cut off or no image. (OpenCV alone returns a cut-off JPEG with the rest grey,
-        which would be classified as if it were whole.)
+        The bytes are cut off, are not a PNG, JPEG, BMP, WebP, TIFF, PGM or PPM, have more than
+        `MAX_PIXELS`, or have 16 bits of which only 12 are used without saying so.
     """
-    if is_cut_off(data):
+    header = read_header(data)
+    pixels = header.width * header.height
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"picture of {header.width}x{header.height} is {pixels / 1e6:.1f} megapixels; "
+            f"the limit is {MAX_PIXELS / 1e6:.1f}"
+        )
+    if header.cut_off:
         raise ValueError("image file is cut off")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # among others, more pixels than dpu/__init__.py allows
-        image = None
-    if image is None:
-        raise ValueError("not an image OpenCV can read" if data else "file is empty")
+    if pixels <= 0:
+        raise ValueError("not an image OpenCV can read")
+    if claim is not None:
+        claim(pixels)
+    image = _decoded(data, header)
+    if header.jpeg and _breaks_off(data, header.jpeg, image):
+        raise ValueError("image file is cut off")
+    return _upright(_eight_bits(image, header), header.orientation)
+
+
+def _decoded(data: bytes, header: PictureHeader) -> np.ndarray:
+    """Return the stored pixels, uint8 or uint16; ValueError where OpenCV cannot read them."""
+    if header.orientation_at is not None:
+        start, stop, replacement = header.orientation_at
+        data = data[:start] + replacement + data[stop:]
+    depth = cv2.IMREAD_ANYDEPTH if header.deep else 0
+    image = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | depth)
+    if image is None or image.shape[:2] != (header.height, header.width):
+        raise ValueError("not an image OpenCV can read")
     return image
 
 
-def is_cut_off(data: bytes) -> bool:
-    """Tell whether a PNG, BMP or JPEG lacks its end; False for what is none of them."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _png_is_cut_off(data)
-    if data.startswith(b"BM"):
-        return len(data) < int.from_bytes(data[2:6], "little")
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
-    # The end mark is looked for behind the headers, which may hold a whole thumbnail.
-    position = 2
-    while data[position : position + 1] == b"\xff":
-        if data[position + 1 : position + 2] == b"\xff":  # a fill byte
-            position += 1
-            continue
-        if data[position + 1 : position + 2] == b"\xda":  # start of scan
-            return b"\xff\xd9" not in data[position:]
-        size = data[position + 2 : position + 4]
-        if len(size) < 2:
-            break
-        position += 2 + int.from_bytes(size, "big")
-    return position >= len(data)
+def _opencv(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
 
 
-def _png_is_cut_off(data: bytes) -> bool:
-    """Step from chunk to chunk by their lengths (RFC 2083, 3.2).
+def _eight_bits(image: np.ndarray, header: PictureHeader) -> np.ndarray:
+    """Scale samples to 0..255, linearly and rounded as PNG recommends (PNG 3, 13.12)."""
+    if image.dtype == np.uint8 and header.largest is None:
+        return image
+    if image.dtype == np.uint16 and header.largest is None and image.max() < _DARKEST:
+        # Scaled by its own largest value a picture's brightness would follow its content.
+        raise ValueError(
+            f"16-bit picture with no value above {image.max()}: 12 bits would be nearly black; "
+            "scale the values to 16 bits, or write a PGM with its maxval"
+        )
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"picture of {image.dtype}; 8 or 16 bits are read")
+    return cv2.convertScaleAbs(image, alpha=255 / (header.largest or 65535))
 
-    A chunk that is longer than the file is refused here: OpenCV takes memory before it looks.
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror an image by its EXIF orientation, 1 to 8 (Exif 2.3, 4.6.4)."""
+    if orientation >= 5:
+        image = cv2.transpose(image)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def _breaks_off(data: bytes, jpeg: JpegHeader, image: np.ndarray) -> bool:
+    """Return whether a JPEG's data end before its last block, although an end mark follows.
+
+    libjpeg fills what is missing with grey, so that the last pixel of a JPEG that breaks off is
+    that grey. Where it is, the picture is decoded with more data in front of the end: they change
+    it only if they were missing. A progressive JPEG has had all its scans when it comes here; its
+    last one only sharpens.
     """
-    position = 8
-    while position + 12 <= len(data):
-        kind = data[position + 4 : position + 8]
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-        if kind == b"IEND":
-            return position > len(data)
-    return True
+    if jpeg.progressive or jpeg.arithmetic:
+        return False
+    # A unit's first row and column take some colour from the units beside it.
+    tinted = any(
+        unit > 8 and side % unit == 1
+        for unit, side in zip(jpeg.unit, (jpeg.width, jpeg.height), strict=True)
+    )
+    last = image[-1, -1]
+    fill = _FILL if jpeg.single_scan else last[0]  # the last of several scans may be one colour's
+    suspicious = tinted or jpeg.components == 4 or bool((last == fill).all())
+    if not suspicious:
+        return False
+    longer = data[: jpeg.end] + _MORE_DATA
+    if not jpeg.single_scan:  # else libjpeg needs no end, and then does not complain of the data
+        longer += data[jpeg.end :]
+    again = _opencv(longer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return again is None or not np.array_equal(image, again)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 
 from dpu.arithmetic import Array
 from dpu.errors import DpuError
-from dpu.input_form import COLOURS, IMAGE_SUFFIXES, FormError, InputForm, float_table
+from dpu.image_files import FoundImages, broken_line, find_images
+from dpu.input_form import COLOURS, FormError, InputForm, float_table
 from dpu.model_package import DESCRIPTION, read_description
 from dpu.program import Program
 
@@ -120,6 +121,8 @@ class Samples:
         """
         self._arrays: list[Array] = []
         self._files: list[Path] = []
+        self._broken: list[str] = []
+        self._skipped: list[str] = []
         if not program.inputs:
             raise DpuError("the model has no input")
         if all(split_name(text)[1].suffix == ".npy" for text in texts):
@@ -135,14 +138,54 @@ class Samples:
         self._form = form(dims[1:])
         self._table = float_table(self._form)
         self._fit, self._read = _image_tools(self._form)
-        self._files = _image_files(texts)
+        self._files, self._skipped = _image_files(texts)
         self._count = len(self._files)
 
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def read(self) -> int:
+        """Number of samples that are not among the images found broken so far."""
+        return self._count - len(self._broken)
+
+    def notes(self) -> list[str]:
+        """Return a line for each kind of file that was skipped or found broken."""
+        broken = broken_line(self._broken)
+        return [*self._skipped, *([broken] if broken else [])]
+
+    def batches(self, step: int) -> Iterator[list[Array]]:
+        """Yield up to `step` samples at a time; images that are broken are left out and noted.
+
+        Raises
+        ------
+        DpuError
+            None of them can be read.
+        """
+        for start in range(0, self._count, step):
+            if not self._files:
+                yield self[start : start + step]
+                continue
+            images = []
+            for path in self._files[start : start + step]:
+                try:
+                    images.append(self._image(path))
+                except DpuError as error:
+                    self._broken.append(str(error))
+            if images:
+                yield [np.stack(images)]
+        if not self.read:
+            more = f"; the other {self._count - 1} neither" if self._count > 1 else ""
+            raise DpuError(f"{self._broken[0]}{more}")
+
     def __getitem__(self, span: slice) -> list[Array]:
-        """One array per input, float32 or int8, NHWC."""
+        """One array per input, float32 or int8, NHWC.
+
+        Raises
+        ------
+        DpuError
+            An image is broken.
+        """
         if self._files:
             return [np.stack([self._image(path) for path in self._files[span]])]
         # An input may hold several rows for each image of the batch.
@@ -170,17 +213,31 @@ def _image_tools(form: InputForm) -> tuple[Callable[[Array], Array], Callable[[P
     return ImageFitter(form), read_image
 
 
-def _image_files(texts: Sequence[str]) -> list[Path]:
-    """The images among the paths and below those that are directories, sorted by name."""
+def _image_files(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The images among the paths and below those that are directories, sorted by name; and a line
+    about what was skipped below each.
+    """
     files: list[Path] = []
+    skipped: list[str] = []
     for path in map(Path, texts):
         if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = _found(path)
+            files += found.images
+            if line := found.report():
+                skipped.append(f"{path}: {line}")
         elif path.suffix == ".npy" or not path.exists():
             problem = "no such file" if not path.exists() else "either .npy files or images"
             raise DpuError(f"{path}: {problem}")
         else:
             files.append(path)
     if not files:
-        raise DpuError(f"no images in {', '.join(texts)}")
-    return files
+        reasons = "".join(f"; {line}" for line in skipped)
+        raise DpuError(f"no images in {', '.join(texts)}{reasons}")
+    return files, skipped
+
+
+def _found(folder: Path) -> FoundImages:
+    try:
+        return find_images(folder)
+    except OSError as error:
+        raise DpuError(f"{folder}: {error.strerror or error}") from error

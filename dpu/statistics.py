@@ -103,7 +103,8 @@ def add_statistics(facts: dict[str, Any], model: Model, samples: Samples) -> Non
     """
     layers = layers_of(model.graph)
     found = _collect(model, samples, layers)
-    facts["images"] = len(samples)
+    facts["images"] = samples.read
+    facts["notes"] = [*facts["notes"], *samples.notes()]
     for layer, told in zip(layers, facts["layers"], strict=True):
         values, weights = found.get(layer.output.get_name()), _weight_values(model, layer)
         one_sided = layer.nonlinear in ("RELU", "RELU6")
@@ -125,9 +126,7 @@ def _collect(model: Model, samples: Samples, layers: list[Layer]) -> dict[str, V
     }
     fed = {layer.name: layer.output.get_name() for layer in layers if layer.kind == "input"}
     found = {name: Values() for name in points}
-    step = _images_at_a_time(model)
-    for start in range(0, len(samples), step):
-        arrays = samples[start : start + step]
+    for arrays in samples.batches(_images_at_a_time(model)):
         traced = model.trace(*arrays, keep=(points.keys() & computed) or None)
         for op, array in zip(program.inputs, arrays, strict=True):
             traced[op.get_name()] = feed(op, array)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import struct
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +29,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpu.image_files import (
+    IMAGE_SUFFIXES,
+    broken_line,
+    class_folders,
+    find_images,
+    skipped_line,
+)
 from dpu.image_fitter import ImageFitter
 from dpu.input_form import FormError, InputForm
+from dpu.listing import printable
+from dpu.picture_header import DEFLATE_RATIO
 from dpu.pictures import read_image
+
+_LOG = logging.getLogger(__name__)  # without a handler warnings go to standard error
 
 KINDS = ("idx", "cifar10", "cifar100", "folder")
 SPLITS = ("train", "test")
@@ -42,9 +55,7 @@ FASHION = (
 
 MAX_BYTES = 1 << 32  # of the images of one split
 MAX_ARCHIVE = 1 << 28  # of an unpacked CIFAR archive; the real ones have 176 and 162 MiB
-DEFLATE_RATIO = 1032  # no more comes out of a byte of deflate, https://zlib.net/zlib_tech.html
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TEST_NAMES = ("test", "val", "valid")
 TEST_EVERY = 5  # a folder without train/ gives every fifth image of a class to the test split
 
@@ -446,80 +457,120 @@ def _cifar_names(data: bytes, count: int, where: str) -> tuple[str, ...]:
 def _load_folder(path: Path, split: str, size: int) -> DataSet:
     if not path.is_dir():
         raise DataError(f"{path}: no such directory")
-    classes, files = _folder_files(path, split)
-    paths = [file for of_class in files for file in of_class]
-    if not paths:
-        raise DataError(f"{path}: holds no {split} images ({', '.join(SUFFIXES)})")
-    labels = [label for label, of_class in enumerate(files) for _ in of_class]
-    images = torch.from_numpy(_read_images(paths, size))
-    return DataSet(images, torch.tensor(labels), classes, files=tuple(paths))
+    classes, files, skipped = _folder_files(path, split)
+    if not any(files):
+        raise DataError(f"{path}: holds no {split} images ({', '.join(IMAGE_SUFFIXES)})")
+    images, labels, paths = _read_images(files, size)
+    if line := skipped_line(skipped):
+        _LOG.warning("%s", printable(f"{path}: {line}"))
+    return DataSet(torch.from_numpy(images), torch.tensor(labels), classes, files=tuple(paths))
 
 
-def _folder_files(path: Path, split: str) -> tuple[tuple[str, ...], list[list[Path]]]:
-    """The class names and, in their order, each class's files of the split.
+def _folder_files(path: Path, split: str) -> tuple[tuple[str, ...], list[list[Path]], Counter[str]]:
+    """The class names, in their order each class's files of the split, and what was skipped.
 
     The train split says which classes there are; a class may lack test images, not others.
     """
     test = next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
     if (path / "train").is_dir():
-        classes = _class_files(path / "train", required=True)
+        classes, skipped = _class_files(path / "train", required=True)
         if split == "train":
-            return tuple(classes), list(classes.values())
+            return tuple(classes), list(classes.values()), skipped
         if test is None:
             raise DataError(f"{path}: has train but none of {', '.join(TEST_NAMES)}")
-        tested = _class_files(test, required=False)
+        tested, skipped = _class_files(test, required=False)
         for name in tested:
             if name not in classes:
                 raise DataError(f"{test / name}: {path / 'train'} has no such class")
-        return tuple(classes), [tested.get(name, []) for name in classes]
+        return tuple(classes), [tested.get(name, []) for name in classes], skipped
     if test is not None:
         raise DataError(f"{path}: has {test.name} but no train directory")
-    classes = _class_files(path, required=True)
+    classes, skipped = _class_files(path, required=True)
+    if split == "test":  # both splits are of the same files: said once
+        skipped = Counter()
     last = TEST_EVERY - 1
-    return tuple(classes), [
-        [file for i, file in enumerate(of_class) if (i % TEST_EVERY == last) == (split == "test")]
-        for of_class in classes.values()
-    ]
+    return (
+        tuple(classes),
+        [
+            [file for i, file in enumerate(files) if (i % TEST_EVERY == last) == (split == "test")]
+            for files in classes.values()
+        ],
+        skipped,
+    )
 
 
-def _class_files(directory: Path, required: bool) -> dict[str, list[Path]]:
-    """Each class directory's image files, sorted; with `required` none may be empty."""
-    files = {}
-    for inner in sorted(directory.iterdir()):
-        if inner.name.startswith(".") or not inner.is_dir():
-            continue
-        files[inner.name] = sorted(
-            file
-            for file in inner.iterdir()
-            # A dangling link counts, so that it is named instead of passed over.
-            if file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
-        )
-        if required and not files[inner.name]:
-            raise DataError(f"{inner}: holds no images ({', '.join(SUFFIXES)})")
+def _class_files(directory: Path, required: bool) -> tuple[dict[str, list[Path]], Counter[str]]:
+    """Each class directory's images with those below it, and how many files were skipped.
+
+    With `required` no class may be empty.
+    """
+    found = find_images(directory)
+    files: dict[str, list[Path]] = {path.name: [] for path in class_folders(directory)}
     if not files:
         raise DataError(f"{directory}: holds no class directories")
-    return files
+    for path in found.images:
+        inside = path.relative_to(directory).parts
+        if len(inside) > 1:
+            files[inside[0]].append(path)
+        else:
+            found.skipped["outside of the class directories"] += 1
+    for name, images in files.items():
+        if required and not images:
+            reason = f"; {line}" if (line := found.report()) else ""
+            kinds = ", ".join(IMAGE_SUFFIXES)
+            raise DataError(f"{directory / name}: holds no images ({kinds}){reason}")
+    return files, found.skipped
 
 
-def _read_images(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
-    """RGB images (N, 3, H, W)."""
-    first = _read_image(paths[0], size)
-    height, width, channels = first.shape
-    if len(paths) * first.size > MAX_BYTES:
+def _read_images(
+    classes: Sequence[Sequence[Path]], size: int
+) -> tuple[NDArray[np.uint8], list[int], list[Path]]:
+    """RGB images (N, 3, H, W), their labels and files; broken ones are left out and named."""
+    count = sum(map(len, classes))
+    images: NDArray[np.uint8] | None = None
+    labels: list[int] = []
+    read: list[Path] = []
+    broken: list[str] = []
+    first = Path()
+    for label, paths in enumerate(classes):
+        before = len(labels)
+        for path in paths:
+            try:
+                image = _read_image(path, size)
+            except DataError as error:
+                broken.append(str(error))
+                continue
+            if images is None:
+                images, first = _room_for(count, image, path), path
+            _check_shape(image, path, images.shape[2:], first)
+            images[len(labels)] = image.transpose(2, 0, 1)
+            labels.append(label)
+            read.append(path)
+        if paths and len(labels) == before:
+            raise DataError(f"{broken[-1]}; no image of its class can be read ({len(paths)} tried)")
+    if broken:
+        _LOG.warning("%s", printable(broken_line(broken)))
+    assert images is not None  # there are images, and one of each class was read
+    return images[: len(labels)], labels, read
+
+
+def _room_for(count: int, image: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """An array for so many images (N, C, H, W) like this one (H, W, C)."""
+    if count * image.size > MAX_BYTES:
         raise DataError(
-            f"{paths[0].parent.parent}: {len(paths)} images of {_pixels((height, width))} are more"
+            f"{path.parent.parent}: {count} images of {_pixels(image.shape[:2])} are more"
             f" than {MAX_BYTES} bytes; give a smaller size"
         )
-    images = np.empty((len(paths), channels, height, width), np.uint8)
-    for index, path in enumerate(paths):
-        image = _read_image(path, size) if index else first
-        if image.shape != first.shape:
-            raise DataError(
-                f"{path}: is {_pixels(image.shape[:2])} and {paths[0]} is"
-                f" {_pixels(first.shape[:2])}; give size to make them equal"
-            )
-        images[index] = image.transpose(2, 0, 1)
-    return images
+    height, width, channels = image.shape
+    return np.empty((count, channels, height, width), np.uint8)
+
+
+def _check_shape(image: NDArray[np.uint8], path: Path, shape: Sequence[int], first: Path) -> None:
+    if image.shape[:2] != tuple(shape):
+        raise DataError(
+            f"{path}: is {_pixels(image.shape[:2])} and {first} is"
+            f" {_pixels(shape)}; give size to make them equal"
+        )
 
 
 def read_bgr(path: Path) -> NDArray[np.uint8]:

@@ -26,10 +26,11 @@ SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py",
-              "bounded_file.py", "checksum.py", "cpu_ops.py", "detection_ops.py", "errors.py",
-              "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py",
-              "model_package.py", "pictures.py", "preprocess.py", "resize_ops.py", "toml_file.py",
-              "windows.py")  # fmt: skip
+              "bounded_file.py", "checksum.py", "cpu_ops.py", "detection_ops.py",
+              "errors.py", "exif.py", "fingerprint.py", "fix_ops.py",
+              "image_files.py", "image_fitter.py", "input_form.py", "jpeg_header.py",
+              "model_package.py", "picture_header.py", "pictures.py", "preprocess.py",
+              "resize_ops.py", "toml_file.py", "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'

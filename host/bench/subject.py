@@ -16,6 +16,7 @@ import numpy as np
 from dpu.checksum import sha256_of
 from dpu.compile import compile_graph
 from dpu.errors import DpuError
+from dpu.image_files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from dpu.input_form import InputForm
 from dpu.model_package import (
     COMPILED,
@@ -38,7 +39,7 @@ from host.bench.subject_files import (
     write_form,
     write_images,
 )
-from host.data import SUFFIXES, DataError, DataSet, read_bgr
+from host.data import DataError, DataSet, read_bgr
 from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
 
 OWN_DATA = "dataset"
@@ -187,7 +188,8 @@ def load_images(subject: Subject, where: str, limit: int) -> Images:
 
     Parameters
     ----------
-    where : a directory with images, those in sub-directories named like a class labelled;
+    where : a directory with images, those in sub-directories named like a class labelled (the
+        outermost counts);
         OWN_DATA; "" for the test set of a run, `images/` of a model directory
     limit : take no more than so many, spread over all; 0 takes all
 
@@ -205,7 +207,7 @@ def load_images(subject: Subject, where: str, limit: int) -> Images:
     if not folder.is_dir():
         hint = "" if where else "; give a directory with --images"
         raise BenchUsageError(f"{folder}: no such directory{hint}")
-    return _of_folder(folder, subject.labels, limit)
+    return _of_folder(folder, subject, limit)
 
 
 def _chosen(count: int, limit: int) -> list[int]:
@@ -223,16 +225,25 @@ def _of_data_set(data: DataSet, limit: int) -> Images:
     return Images(list(bgr), data.labels[chosen].numpy(), f"test set, {len(data):,} images")
 
 
-def _of_folder(folder: Path, labels: tuple[str, ...], limit: int) -> Images:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    pixels, known = [], []
-    for index in _chosen(len(found), limit) if found else []:
+def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
+    """The images below a folder; what was skipped or is broken goes into the subject's notes."""
+    try:
+        found = find_images(folder)
+    except OSError as error:
+        raise BenchUsageError(f"{folder}: {error.strerror or error}") from error
+    pixels, known, broken = [], [], []
+    for index in _chosen(len(found.images), limit) if found.images else []:
+        path = found.images[index]
         try:
-            pixels.append(read_bgr(found[index]))
+            pixels.append(read_bgr(path))
         except DataError as error:
-            raise BenchUsageError(str(error)) from error
-        parent = found[index].parent.name
-        known.append(labels.index(parent) if parent in labels else UNKNOWN)
+            broken.append(str(error))
+            continue
+        label = label_of(path.relative_to(folder).parts[:-1], subject.labels)
+        known.append(UNKNOWN if label is None else subject.labels.index(label))
+    notes = [line for line in (found.report(), broken_line(broken)) if line]
     if not pixels:
-        raise BenchUsageError(f"{folder}: holds no images ({', '.join(SUFFIXES)})")
-    return Images(pixels, np.array(known, np.int64), f"{folder}, {len(found):,} images")
+        reasons = "".join(f"; {line}" for line in notes)
+        raise BenchUsageError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reasons}")
+    subject.notes += [f"{folder}: {line}" for line in notes]
+    return Images(pixels, np.array(known, np.int64), f"{folder}, {len(found.images):,} images")

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -121,6 +122,51 @@ def test_a_folder_named_like_two_classes_counts_as_neither(app: App, tmp_path: P
     status, out, err = app(*"--source images --model net.xmodel --labels labels.txt".split())
     assert (status, out) == (2, "")
     assert "net.xmodel: labels: class 1 (from 0) has an empty label; give it a name" in err
+
+
+def test_a_folder_from_a_telephone(app: App, tmp_path: Path) -> None:
+    """The label is the class folder's, further folders below or not; what is skipped is counted."""
+    _write(tmp_path / "images" / "3" / "more" / "b.png", _uniform(3))
+    _write(tmp_path / "images" / "4" / "3" / "c.png", _uniform(4))
+    for name in ("3/._a.png", "__MACOSX/3/a.png", "3/.ipynb_checkpoints/a-checkpoint.png"):
+        _write(tmp_path / "images" / name, _uniform(5))
+    for name in ("5/1.HEIC", "5/2.HEIC", "6/walk.mov"):
+        (tmp_path / "images" / name).write_bytes(b"\0\0\0\x18ftypheic")
+    status, out, err = app(*"--source images --model net.xmodel --json f.json".split())
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert "frames     12 in, 12 classified, 0 failed" in lines
+    assert "accuracy   100.00%: 12 of 12 frames with a known label" in lines
+    skipped = (
+        "images: skipped 4 files: 2 .heic (not read; convert to JPEG), 1 .mov (a video), 1 hidden"
+    )
+    assert f"note       {skipped}" in lines
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["warnings"] == [skipped]
+    assert figures["source_figures"] == {"skipped": {".heic": 2, ".mov": 1, "hidden": 1}}
+
+
+def test_a_pattern_and_a_single_file_say_what_is_not_read(app: App, tmp_path: Path) -> None:
+    (tmp_path / "images" / "3" / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    status, out, _ = app("--source", "images/*/*", "--model", "net.xmodel")
+    assert status == 0 and "frames     10 in, 10 classified, 0 failed" in out
+    assert "skipped 1 file: 1 .heic (not read; convert to JPEG)" in out
+    status, _, err = app("--source", "images/3/b.HEIC", "--model", "net.xmodel")
+    assert status == 2 and err.endswith("; .HEIC is not read; convert to JPEG\n")
+
+
+def test_a_stream_of_headers_without_pixels_takes_no_memory(
+    app: App, shared_dir: Path, tmp_path: Path
+) -> None:
+    """13,882 bytes of headers that claim 8000x8000 pixels 21 times."""
+    stream = shared_dir / "cases" / "16_hostile" / "bomb.mjpg"
+    status, out, _ = app(
+        *"--source - --model net.xmodel --json f.json".split(),
+        inside=("sh", "-c", f"exec < {shlex.quote(str(stream))}"),
+    )
+    assert status == 0 and "frames     22 in, 1 classified, 21 failed" in out.splitlines()
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["system"]["memory_peak_bytes"] < 400e6
 
 
 def test_records_on_standard_output_stand_alone(app: App) -> None:

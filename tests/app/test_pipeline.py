@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from app.frames import Frame, Source, SourceError
 from app.lane import Lane, activate
 from app.model import Classifier, load_classifier
 from app.pipeline import FAILURES_IN_A_ROW, Pipeline
+from app.pixel_budget import MOST_PIXELS
 from app.result import STAGES, Result
 from board.dpu import ModelError
 from tests.app.waiting import LONG, soon
@@ -44,7 +45,7 @@ class Synthetic(Source):
             image = np.full((8, 8, 3), 20 * (index % 10) + 10, np.uint8)
             if self._failing and index % self._failing == 2:
                 image[0, 0] = 0
-            yield Frame(index, str(index), image, folder=str(index % 10))
+            yield Frame(index, str(index), image, folders=(str(index % 10),))
 
     def close(self) -> None:
         self.closed = True
@@ -192,7 +193,8 @@ class Encoded(Synthetic):
             yield frame
 
     @staticmethod
-    def _decode(image: np.ndarray | None, index: int) -> np.ndarray:
+    def _decode(image: np.ndarray | None, index: int, claim: Callable[[int], None]) -> np.ndarray:
+        claim(64)
         time.sleep(random.uniform(0, 0.002))
         if index % 7 == 3:
             raise ValueError("cut off")
@@ -208,6 +210,50 @@ def test_frames_are_decoded_by_lanes_or_ahead_of_them(classifier: Classifier, wo
         assert (result.error == "cut off") is (index % 7 == 3)
         assert result.correct is not (index % 7 != 3) or result.correct
         assert result.frame.decode is None and result.milliseconds["decode"] > 0
+
+
+class Large(Synthetic):
+    """Frames that claim to be large pictures; notes how many pixels are claimed at once."""
+
+    needs_decoding = True
+
+    def __init__(self, count: int, sizes: list[int]) -> None:
+        super().__init__(count)
+        self._sizes = sizes
+        self.pipeline: Pipeline | None = None
+        self.most = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            image, frame.image = frame.image, None
+            size = self._sizes[frame.index % len(self._sizes)]
+            frame.decode = partial(self._decode, image, size)
+            yield frame
+
+    def _decode(
+        self, image: np.ndarray | None, size: int, claim: Callable[[int], None]
+    ) -> np.ndarray:
+        claim(size)
+        assert image is not None and self.pipeline is not None
+        self.most = max(self.most, self.pipeline._pixels.claimed)
+        return image
+
+
+@pytest.mark.parametrize("sizes", [[60 << 20], [60 << 20, 1 << 20, 20 << 20], [1 << 20]])
+@pytest.mark.parametrize("workers, slots", [(0, 1), (0, 3), (1, 2), (3, 2)])
+def test_large_pictures_wait_for_each_other(
+    classifier: Classifier, workers: int, slots: int, sizes: list[int]
+) -> None:
+    source = Large(60, sizes)
+    results: list[Result] = []
+    source.pipeline = Pipeline(
+        source, _lanes(classifier, 3, slots), results.append, workers=workers
+    )
+    source.pipeline.run()
+    assert [result.frame.index for result in results] == list(range(60))
+    assert all(result.correct for result in results)
+    assert max(sizes) <= source.most <= MOST_PIXELS + max(sizes)
+    assert source.pipeline._pixels.claimed == 0
 
 
 class Camera(Synthetic):

@@ -58,6 +58,13 @@ def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_
     np.testing.assert_array_equal((learnt - np.array(FORM.mean)), target)
 
 
+def test_large_images_of_many_sizes_leave_no_buffers() -> None:
+    fit = ImageFitter(InputForm(28, 28, "bgr", (), ()))
+    for side in range(4200, 4240, 4):
+        fit(np.zeros((side, side, 3), np.uint8))
+    assert max(buffer.nbytes for buffer in fit._halves.values()) <= 12 << 20
+
+
 def test_the_form_for_images_of_one_mean(tmp_path: Path) -> None:
     form = image_form(tmp_path / "net.xmodel", (4, 6, 3), "rgb", [7.0], None)
     assert form == InputForm(6, 4, "rgb", (7.0,) * 3, (1.0,) * 3, "none")

@@ -18,8 +18,12 @@ from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch
 
 _SUFFIXES = [
-    s for s in (".png", ".jpg", ".bmp", ".webp", ".tiff", ".gif") if cv2.haveImageWriter(f"x{s}")
+    s
+    for s in (".png", ".jpg", ".bmp", ".webp", ".tiff", ".ppm", ".gif")
+    if cv2.haveImageWriter(f"x{s}")
 ]
+_DEEP = "16 bits "
+_MADE = [*_SUFFIXES, f"{_DEEP}.png", f"{_DEEP}.tiff", f"{_DEEP}.ppm", "progressive .jpg"]
 
 
 @functools.cache
@@ -27,10 +31,13 @@ def picture(suffix: str) -> bytes:
     """A small picture in a format."""
     rng = np.random.default_rng(1)
     image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (40, 30))
-    return bytes(cv2.imencode(suffix, image)[1].tobytes())
+    if suffix.startswith(_DEEP):
+        image = image.astype(np.uint16) * np.uint16(257)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1] if suffix.startswith("progressive") else []
+    return bytes(cv2.imencode(suffix.rpartition(" ")[2], image, options)[1].tobytes())
 
 
-@fuzz(st.tuples(st.sampled_from(_SUFFIXES), EDITS), 150)
+@fuzz(st.tuples(st.sampled_from(_MADE), EDITS), 150)
 def test_decode(case: Any) -> None:
     """The bytes of a picture."""
     suffix, edits = case

@@ -377,17 +377,75 @@ def test_folder_of_different_sizes_asks_for_size(tmp_path: Path) -> None:
     assert load("folder", tmp_path, "train", size=4).shape == (3, 4, 4)
 
 
-def test_folder_with_a_file_that_is_no_image(tmp_path: Path) -> None:
-    _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
+def test_folder_with_a_broken_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out and named; the others keep their labels."""
+    images = _images(3, 4, 4, 3)
+    _write_image(tmp_path / "train/x/a.png", images[0])
+    _write_image(tmp_path / "train/x/c.png", images[1])
+    _write_image(tmp_path / "train/y/a.png", images[2])
     bad = tmp_path / "train/x/b.png"
-    for content, told in ((b"", "file is empty"), (b"<html>", "not an image")):
-        bad.write_bytes(content)
-        _refused(f"b.png: {told}", "folder", tmp_path)
+
+    def left_out(reason: str) -> None:
+        caplog.clear()
+        read = load("folder", tmp_path, "train")
+        assert np.array_equal(read.images.permute(0, 2, 3, 1).numpy(), images)
+        assert read.labels.tolist() == [0, 0, 1]
+        (line,) = caplog.messages
+        assert line == f"left out 1 broken image: {bad}: {reason}"
+
+    bad.write_bytes(b"")
+    left_out("file is empty")
+    bad.write_bytes(b"<html>")
+    left_out("not an image OpenCV can read")
     bad.write_bytes((tmp_path / "train/x/a.png").read_bytes()[:20])
-    _refused("b.png: image file is cut off", "folder", tmp_path)
+    left_out("image file is cut off")
     bad.unlink()
     bad.symlink_to(tmp_path / "gone.png")
-    _refused("b.png: No such file", "folder", tmp_path)
+    left_out("No such file or directory")
+
+
+def test_folder_names_few_of_many_broken_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
+    for number in range(30):
+        (tmp_path / f"train/x/b{number:02}.png").write_bytes(b"")
+    assert len(load("folder", tmp_path, "train")) == 1
+    (line,) = caplog.messages
+    assert line.startswith("left out 30 broken images: ") and line.endswith("; and 25 more")
+    assert line.count("file is empty") == 5
+
+
+def test_folder_with_a_class_of_broken_images(tmp_path: Path) -> None:
+    _write_image(tmp_path / "train/x/a.png", _images(1, 4, 4, 3)[0])
+    for name in ("a.png", "b.png"):
+        (tmp_path / "train/y").mkdir(exist_ok=True)
+        (tmp_path / "train/y" / name).write_bytes(b"")
+    _refused(r"b.png: file is empty; no image of its class can be read \(2 tried\)", "folder",
+             tmp_path)  # fmt: skip
+
+
+def test_folder_of_a_telephone_and_a_mac(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Sub-folders belong to their class; what is not read is counted once for both splits."""
+    images = _images(10, 4, 4, 3)
+    for number, image in enumerate(images):
+        name = f"{'ab'[number % 2]}/{'more/' * (number > 5)}{number}.png"
+        _write_image(tmp_path / name, image)
+    _write_image(tmp_path / "a/.ipynb_checkpoints/0-checkpoint.png", images[0])
+    _write_image(tmp_path / "__MACOSX/a/0.png", images[0])
+    _write_image(tmp_path / "loose.png", images[0])
+    (tmp_path / "a/._0.png").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes.txt", ".DS_Store"):
+        (tmp_path / "b" / name).write_bytes(b"x")
+    (tmp_path / "b/again").symlink_to(tmp_path)
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    train, test = load("folder", tmp_path, "train"), load("folder", tmp_path, "test")
+    assert train.classes == ("a", "b") and train.labels.tolist() == [0] * 4 + [1] * 4
+    assert test.labels.tolist() == [0, 1]
+    assert caplog.messages == [
+        f"{tmp_path}: skipped 7 files: 2 .heic (not read; convert to JPEG), "
+        "2 behind a link to a folder, 1 .txt, 1 hidden, 1 outside of the class directories"
+    ]
 
 
 def test_folder_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpu.digits import digits
 from dpu.energy import Watts
 from dpu.errors import DpuError, contradictions
 from dpu.fingerprint import refuse_foreign
@@ -84,6 +85,7 @@ def prediction_facts(
         "dpu_ms": 1e3 * prediction.job_seconds,
         "cpu_ms": 1e3 * prediction.cpu_seconds,
         "latency_ms": 1e3 * prediction.latency_seconds,
+        "latency_range_ms": [1e3 * seconds for seconds in prediction.latency_range()],
         "threads": [_speed(prediction, watts, count) for count in asked],
         "power": None if watts is None else {
             "watts": [watts.low, watts.high], "source": watts.source, "measured": watts.measured,
@@ -130,10 +132,10 @@ def _layer(layer: LayerTime) -> dict[str, Any]:
 
 
 HEAD = (
-    "#", "type", "kernel", "output", "MACs", "cycles", "parameters", "loaded", "stored", "us",
-    "share", "bound by", "name",
+    "#", "type", "kernel", "output", "MACs", "cycles", "parameters [B]", "loaded [B]", "stored [B]",
+    "time [us]", "share", "bound by", "name",
 )  # fmt: skip
-"""Columns of the table; parameters, loaded and stored are bytes, cycles the array's."""
+"""Columns of the table; cycles are the array's."""
 
 
 def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
@@ -146,14 +148,14 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
     text += ["", *_table(facts["layers"]), ""] if layers else []
     text += [
-        f"DPU      {facts['dpu_ms']:.3f} ms on one core: " + _shares(facts),
-        f"CPU      {facts['cpu_ms']:.3f} ms before and behind it",
-        f"latency  {facts['latency_ms']:.3f} ms, one thread",
+        f"DPU      {digits(facts['dpu_ms'])} ms on one core: " + _shares(facts),
+        f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
+        f"latency  {_ranged(facts['latency_ms'], facts['latency_range_ms'], 'ms')}, one thread",
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
     ]
     if facts["power"]:
-        low, high = facts["power"]["watts"]
-        text.append(f"power    {low:g} to {high:g} W, the whole board: {facts['power']['source']}")
+        low, high = map(digits, facts["power"]["watts"])
+        text.append(f"power    {low} to {high} W, the whole board: {facts['power']['source']}")
     left = facts["left_to_cpu"]
     if left:
         names = ", ".join(shown(name, MAX_CELL) for name in left[:8]) + (
@@ -172,17 +174,16 @@ def _shares(facts: dict[str, Any]) -> str:
 def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
     count = speed["threads"]
     name = "threads  " + ("as many as help" if count is None else str(count))
-    low, high = speed["fps_range"]
-    line = f"{name}: {speed['fps']:.1f} fps ({low:.1f} to {high:.1f})"
+    line = f"{name}: {_ranged(speed['fps'], speed['fps_range'], 'fps')}"
     if power:
-        least, most = speed["joules_per_frame"]
-        line += f", {_millijoules(least)} to {_millijoules(most)} mJ a frame"
+        least, most = (digits(1e3 * joules, 3) for joules in speed["joules_per_frame"])
+        line += f", {least} to {most} mJ a frame"
     return line
 
 
-def _millijoules(joules: float) -> str:
-    """Three digits, never with an exponent."""
-    return f"{float(f'{1e3 * joules:.3g}'):,g}"
+def _ranged(value: float, ends: Sequence[float], unit: str) -> str:
+    low, high = map(digits, ends)
+    return f"{digits(value)} {unit} ({low} to {high})"
 
 
 _COUNTED = ("macs", "cycles", "parameter_bytes", "loaded_bytes", "stored_bytes")

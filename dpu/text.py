@@ -11,11 +11,11 @@ import json
 import re
 from typing import Any
 
-LONGEST_NAME, LONGEST_LINE = 160, 1000
+LONGEST_NAME, LONGEST_LINE = 160, 4000
 """Most characters of a name and of a line that are shown."""
 
 _FORMULA = ("=", "+", "-", "@", "'")
-_MARKUP = re.compile(r"([\\`*\[\]|])")
+_MARKUP = re.compile(r"[\\`*|]|\](?=[(\[:])")
 
 
 def clipped(text: str, limit: int) -> str:
@@ -63,7 +63,7 @@ def csv_cells(values: dict[str, Any]) -> dict[str, Any]:
 
 def markdown_text(text: object, limit: int = LONGEST_LINE) -> str:
     """Return the text for one line or cell of Markdown, in which nothing of it is markup."""
-    marked = _MARKUP.sub(r"\\\1", shown(text, limit))
+    marked = _MARKUP.sub(r"\\\g<0>", shown(text, limit))
     return marked.replace("&", "&amp;").replace("<", "&lt;")
 
 

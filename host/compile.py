@@ -244,7 +244,8 @@ def _run_emulator(plan: Plan) -> None:
 def _run_amd(plan: Plan, compiler: vai.Compiler, say: Say) -> None:
     vai.write_arch(compiler, plan.target, plan.job)
     command = vai.command_line(compiler, plan.target, plan.job)
-    say(f"log: {plan.log}\nrunning {shlex.join(command)}")
+    say(f"log: {plan.log}")
+    say(f"running {shlex.join(command)}")
     try:
         vai.run_compiler(compiler, command, plan.job, plan.log, plan.choice.limit)
     except CompileError:

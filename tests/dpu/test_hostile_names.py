@@ -47,7 +47,7 @@ def test_every_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         out, err = capsys.readouterr()
         check(out)
         check(err, own_lines=status // 2)
-        assert max(map(len, out.split("\n"))) <= 1000 or "--json" in command
+        assert max(map(len, out.split("\n"))) <= 4000 or "--json" in command
 
 
 def test_pages_and_drawings(folder: Path) -> None:

@@ -20,7 +20,7 @@ from dpu.text import (
 )
 
 # No two lone surrogates in a row that would be read as a pair.
-TEXT = st.text() | st.text(st.sampled_from("a=+-@'\t\r\n\\|`[<&\x1b\x9b\u202e\0\udcff"))
+TEXT = st.text() | st.text(st.sampled_from("a=+-@'\t\r\n\\|`*[](<&\x1b\x9b\u202e\0\udcff"))
 
 
 @given(TEXT, st.integers(1, 80))
@@ -71,5 +71,5 @@ def test_markdown_has_no_markup(text: str) -> None:
     marked = markdown_text(text)
     assert marked.isprintable() and "<" not in marked
     bare = marked.replace("\\\\", "")
-    for mark in "|`[]*":
+    for mark in ("|", "`", "*", "](", "][", "]:"):
         assert bare.count(mark) == bare.count(f"\\{mark}")

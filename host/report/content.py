@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dpu.digits import digits
-from dpu.text import LONGEST_NAME, shown
+from dpu.text import shown
+
+_LONGEST_LABEL = 48  # characters; longer ones leave no room for the plot
 
 Cell = str | float | int | None
 
@@ -78,7 +80,7 @@ def new_figure(width: float = 9.0, height: float = 4.0) -> tuple[Any, Any]:
 
 def label(text: str) -> str:
     """Return text for a plot, in which matplotlib finds no formula and XML no control character."""
-    return shown(text, LONGEST_NAME).replace("$", "\\$")
+    return shown(text, _LONGEST_LABEL).replace("$", "\\$")
 
 
 def as_svg(figure: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def export(
           f"class for {figures['onnx_same_class']:.2f} %")  # fmt: skip
     for op, reason in figures["on_cpu"].items():
         _print(f"  on the CPU: {op}: {reason}")
-    _print(f"  next: python -m host compile {output}")
+    _print(f"  next: python -m host compile {shlex.quote(str(output))}")
 
 
 @app.command("compile")
@@ -170,7 +171,7 @@ def compile_(
         print(json.dumps(figures, indent=2))
         return
     _print(f"{figures['model']}: compiled for {figures['target']} by {figures['compiler']}")
-    _print(*(f"  {fact}" for fact in figures["checks"]))
+    _print(*(f"  {fact}" for fact in figures["checks"]), f"  next: {figures['next']}")
 
 
 @app.command("predict")
@@ -484,8 +485,6 @@ def _print_reports(reports: list[Any], as_json: bool) -> int:
 
 
 def _print_command(command: list[str] | None, as_json: bool) -> None:
-    import shlex
-
     if as_json:
         print(json.dumps({"command": command}, indent=2))
     elif command is None:

@@ -18,7 +18,14 @@ def checkout(repo_root: Path, tmp_path: Path) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
     shutil.copy(repo_root / "Makefile", tmp_path)
-    for name in (TRACKED, MEASURED, ".venv/pc.stamp", ".venv-board/stamp", "build/x", "a.egg-info/x"):
+    for name in (
+        TRACKED,
+        MEASURED,
+        ".venv/pc.stamp",
+        ".venv-board/stamp",
+        "build/x",
+        "a.egg-info/x",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / ".gitignore").write_text("results/*\n!results/study.csv\n")

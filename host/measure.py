@@ -86,7 +86,6 @@ def start(host: str, what: Measuring, say: Say) -> str:
     name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     arguments = ["--output", f"../../measurements/{name}", "--model", model]
     arguments += ["--board", what.board, "--started", now.isoformat(timespec="seconds")]
-    arguments += ["--name", what.model.resolve().name] if what.model else []
     for accepted in what.accepted:
         if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
             arguments += ["--accept", accepted]

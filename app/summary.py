@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpu.digits import digits
 from dpu.text import shown
 
 
@@ -85,11 +86,11 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
     if power["watts"] is None:
         yield f"power      not measured: {power['reason'].removeprefix('power is not measured: ')}"
         return
-    text = f"power      {power['watts']:.2f} W ({power['source']}, {power['total_rail']})"
+    text = f"power      {digits(power['watts'])} W ({power['source']}, {power['total_rail']})"
     if power["joules_per_frame"] is not None:
-        text += f", {1e3 * power['joules_per_frame']:.3f} mJ per frame"
+        text += f", {digits(1e3 * power['joules_per_frame'])} mJ per frame"
     if power["joules_per_frame_above_idle"] is not None:
-        text += f", {1e3 * power['joules_per_frame_above_idle']:.3f} mJ above idle"
+        text += f", {digits(1e3 * power['joules_per_frame_above_idle'])} mJ above idle"
     yield text
 
 

@@ -27,10 +27,9 @@ SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py",
-              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "errors.py",
+              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "digits.py", "errors.py",
               "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py", "model_name.py",
-              "pictures.py",
-              "resize_ops.py", "text.py", "toml_file.py", "windows.py")  # fmt: skip
+              "pictures.py", "resize_ops.py", "text.py", "toml_file.py", "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from app.summary import summary_lines
 from board.dpu import ModelError
 from board.power import PowerError
 from dpu.errors import unsorted_in_one_line
+from dpu.text import json_text, shown
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -133,8 +133,7 @@ def _stopped_by_signals(stop_run: Callable[[], None]) -> Iterator[None]:
 
 
 def _as_json(report: dict[str, Any]) -> str:
-    # default=str: provenance may hold TOML's dates.
-    return json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+    return json_text(report, indent=2) + "\n"
 
 
 def _write_figures(report: dict[str, Any], json_path: str | None) -> None:
@@ -161,7 +160,7 @@ def _status(report: dict[str, Any]) -> int:
 
 
 def _tell(text: str) -> None:
-    print(f"classify: {text}", file=sys.stderr, flush=True)
+    print(f"classify: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def _complain(text: str, status: int) -> int:

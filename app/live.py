@@ -31,6 +31,7 @@ from app.frames import CameraError, Frame, Source, SourceError, one_line
 from app.jpeg_stream import JpegSplitter
 from app.trouble import camera_trouble, rtsp_trouble
 from dpu.pictures import decode_image
+from dpu.text import shown
 
 SILENCE_SECONDS = 5.0
 """How long an open stream may give nothing before it counts as lost."""
@@ -143,7 +144,7 @@ class LiveSource(Source):
 
 
 def _tell(text: str) -> None:
-    print(f"classify: {text}", file=sys.stderr, flush=True)
+    print(f"classify: {shown(text)}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

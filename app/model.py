@@ -19,6 +19,7 @@ from typing import Any
 from board import dpu
 from board.dpu import ModelError
 from dpu.input_form import COLOURS, FormError, InputForm
+from dpu.model_name import model_name
 from dpu.model_package import (
     COMPILED,
     DESCRIPTION,
@@ -201,7 +202,7 @@ def _load_directory(folder: Path, plugins: str | Path | None) -> Classifier:
             f"{where}: [input] says {told} (height, width, channels), {COMPILED} takes {taken}"
         )
     classifier = Classifier(
-        folder.resolve().name, network, form, description.labels, description.activation,
+        model_name(folder), network, form, description.labels, description.activation,
         description.provenance, described=form,
     )  # fmt: skip
     return _labelled(classifier, description.labels, f"{where}: [output] labels")

@@ -38,9 +38,9 @@ from dpu.image_files import (
 )
 from dpu.image_fitter import ImageFitter
 from dpu.input_form import FormError, InputForm
-from dpu.listing import printable
 from dpu.picture_header import DEFLATE_RATIO
 from dpu.pictures import read_image
+from dpu.text import shown
 
 _LOG = logging.getLogger(__name__)  # without a handler warnings go to standard error
 
@@ -462,7 +462,7 @@ def _load_folder(path: Path, split: str, size: int) -> DataSet:
         raise DataError(f"{path}: holds no {split} images ({', '.join(IMAGE_SUFFIXES)})")
     images, labels, paths = _read_images(files, size)
     if line := skipped_line(skipped):
-        _LOG.warning("%s", printable(f"{path}: {line}"))
+        _LOG.warning("%s", shown(f"{path}: {line}"))
     return DataSet(torch.from_numpy(images), torch.tensor(labels), classes, files=tuple(paths))
 
 
@@ -549,7 +549,7 @@ def _read_images(
         if paths and len(labels) == before:
             raise DataError(f"{broken[-1]}; no image of its class can be read ({len(paths)} tried)")
     if broken:
-        _LOG.warning("%s", printable(broken_line(broken)))
+        _LOG.warning("%s", shown(broken_line(broken)))
     assert images is not None  # there are images, and one of each class was read
     return images[: len(labels)], labels, read
 

@@ -24,6 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from dpu.bounded_file import read_bounded
 from host.deploy import ACCEPTABLE, RELEASES, Plan, deploy_one
 from host.release import MODEL_SCRIPT, model_path
 from host.remote import ConnectionLost, Remote, RemoteUsageError, check_hosts
@@ -32,6 +33,7 @@ RUN, SUMMARY, SUMS = "run.json", "summary.md", "SHA256SUMS"
 _PLACE = "tutelage/measurements"
 _KEPT = 20  # collected measurements that stay on a board
 _RETRY_SECONDS = (2.0, 30.0)  # first and longest pause before a lost connection is made anew
+_LONGEST_SUMMARY = 1 << 18  # bytes that are printed
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 # Connections that will not come back by trying again.
 _HOPELESS = ("Host key verification failed", "Permission denied")
@@ -84,7 +86,6 @@ def start(host: str, what: Measuring, say: Say) -> str:
     name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     arguments = ["--output", f"../../measurements/{name}", "--model", model]
     arguments += ["--board", what.board, "--started", now.isoformat(timespec="seconds")]
-    arguments += ["--name", what.model.resolve().name] if what.model else []
     for accepted in what.accepted:
         if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
             arguments += ["--accept", accepted]
@@ -202,6 +203,12 @@ def outcome(folder: Path) -> dict[str, Any]:
         last = next((line for line in reversed(lines) if line.strip()), "it told nothing")
         raise MeasureError(last.removeprefix("measure: ")) from None
     return run
+
+
+def table_of(folder: Path) -> str:
+    """Return the text of a collected measurement's summary.md, as far as it is one for a reader."""
+    text = read_bounded(folder / SUMMARY, _LONGEST_SUMMARY)[:_LONGEST_SUMMARY]
+    return text.decode("utf-8", "replace").rstrip("\n")
 
 
 def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str, str]:

@@ -19,6 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from dpu.model_name import MODEL_NAME_FILE
 from host.remote import telling_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,10 +28,11 @@ SUMS = "SHA256SUMS"
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py",
               "bounded_file.py", "checksum.py", "cpu_ops.py", "detection_ops.py",
-              "errors.py", "exif.py", "fingerprint.py", "fix_ops.py",
+              "digits.py", "errors.py", "exif.py", "fingerprint.py", "fix_ops.py",
               "image_files.py", "image_fitter.py", "input_form.py", "jpeg_header.py",
-              "model_package.py", "picture_header.py", "pictures.py", "preprocess.py",
-              "resize_ops.py", "toml_file.py", "windows.py")  # fmt: skip
+              "model_name.py", "model_package.py", "picture_header.py", "pictures.py",
+              "preprocess.py", "resize_ops.py", "text.py", "toml_file.py",
+              "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
@@ -83,6 +85,8 @@ def gather(stage: Path, board: str, model: Path, packages: Path | None, python: 
         shutil.copy2(model, stage / "model" / model.name)
     if packages is not None:
         _copy_tree(packages, stage / "packages")
+    name = os.fsencode(model.resolve().name).decode("utf-8", "replace")
+    (stage / MODEL_NAME_FILE).write_text(f"{name}\n", encoding="utf-8")
     (stage / "python.txt").write_text(f"{python}\n", encoding="utf-8")
 
 

@@ -127,7 +127,7 @@ def test_nothing_of_the_emulation_is_imported_on_the_board(
         timeout=60,
     )
     # What a release takes along of dpu/ (host/release.py), and nothing else.
-    taken = "['dpu', 'dpu.errors', 'dpu.fingerprint', 'dpu.toml_file']"
+    taken = "['dpu', 'dpu.errors', 'dpu.fingerprint', 'dpu.text', 'dpu.toml_file']"
     assert done.stdout.split("\n")[:2] == ["3", taken], done.stderr
 
 

@@ -326,13 +326,13 @@ def open_pmbus(profile: Profile, sysfs: Path) -> Source:
     except ModuleNotFoundError as error:
         raise PowerError(f"{error.name} is not installed") from error
     except Exception as error:  # pynq looks for hardware while it is imported
-        raise PowerError(f"pynq does not load: {one_line(error)}") from error
+        raise PowerError(f"pynq does not load: {_one_line(error)}") from error
     try:
         with warnings.catch_warnings():  # its warning of a missing libsensors becomes our reason
             warnings.simplefilter("error", UserWarning)
             rails = pmbus.get_rails()
     except Exception as error:
-        raise PowerError(f"pynq finds no sensors: {one_line(error)}") from error
+        raise PowerError(f"pynq finds no sensors: {_one_line(error)}") from error
     wanted = {rail.name for rail in profile.rails}
     found = {name: _pynq_sensors(pmbus, rail) for name, rail in rails.items() if name in wanted}
     known = {name for name, sensors in found.items() if sensors.of_power()}
@@ -538,7 +538,7 @@ def open_nvml(profile: Profile, sysfs: Path) -> Source:
     try:
         nvml.nvmlInit()
     except Exception as error:
-        raise PowerError(f"NVML does not start: {one_line(error)}") from error
+        raise PowerError(f"NVML does not start: {_one_line(error)}") from error
     try:
         count = nvml.nvmlDeviceGetCount()
         devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
@@ -550,7 +550,7 @@ def open_nvml(profile: Profile, sysfs: Path) -> Source:
         nvml.nvmlShutdown()
         if isinstance(error, PowerError):
             raise
-        raise PowerError(f"NVML tells no power: {one_line(error)}") from error
+        raise PowerError(f"NVML tells no power: {_one_line(error)}") from error
     return _NvmlSource(nvml, devices)
 
 
@@ -574,6 +574,6 @@ def add_total(rails: list[Rail], parts: list[str]) -> str:
     return "total"
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """Return an error's text without line breaks, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

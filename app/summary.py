@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpu.text import shown
+
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """Return a run's report as lines for a reader."""
-    return [
-        *_counts(report),
-        *_speed(report),
-        *_latencies(report),
-        *_machine(report),
-        *_power(report),
-        *_end(report),
-    ]
+    parts = (_counts, _speed, _latencies, _machine, _power, _end)
+    return [shown(line) for part in parts for line in part(report)]
 
 
 def _counts(report: Mapping[str, Any]) -> Iterator[str]:

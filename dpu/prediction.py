@@ -12,8 +12,9 @@ from dpu.energy import Watts
 from dpu.errors import DpuError, contradictions
 from dpu.fingerprint import refuse_foreign
 from dpu.latency import LayerTime, Prediction, predict, predict_graph, read_board
-from dpu.listing import MAX_NAME, MAX_ROWS, clipped, columns, dims_text, printable
+from dpu.listing import MAX_CELL, MAX_ROWS, columns, dims_text
 from dpu.operations import Operation, Sketch
+from dpu.text import LONGEST_NAME, shown
 from dpu.xir import Graph
 
 BASIS = (
@@ -155,9 +156,11 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         text.append(f"power    {low:g} to {high:g} W, the whole board: {facts['power']['source']}")
     left = facts["left_to_cpu"]
     if left:
-        names = ", ".join(clipped(name) for name in left[:8]) + (", ..." if len(left) > 8 else "")
+        names = ", ".join(shown(name, MAX_CELL) for name in left[:8]) + (
+            ", ..." if len(left) > 8 else ""
+        )
         text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
-    return [printable(line) for line in [*text, *BASIS.split("\n")]]
+    return [shown(line) for line in [*text, *BASIS.split("\n")]]
 
 
 def _shares(facts: dict[str, Any]) -> str:
@@ -190,14 +193,14 @@ def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         [
             str(number),
-            layer["type"],
+            shown(layer["type"], MAX_CELL),
             _kernel(layer),
             dims_text(layer["output"]),
             *(f"{layer[key]:,.0f}" if layer[key] else "" for key in _COUNTED),
             f"{layer['us']:.1f}",
             f"{layer['us'] / total:.1%}",
             layer["bound"],
-            clipped(layer["name"], MAX_NAME),
+            shown(layer["name"], LONGEST_NAME),
         ]
         for number, layer in enumerate(layers[:MAX_ROWS])
     ]

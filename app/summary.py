@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpu.digits import fixed
 from dpu.text import shown
 
 
@@ -36,8 +37,10 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
         late = f"; the emulation took longer in {pace['late']} of {pace['jobs']}"
         yield (
             f"paced as   {pace['board']}: {pace['job_ms']:.3f} ms a job, predicted"
-            f"{late if pace['late'] else ''}"
+            f"{late if pace['late'] else ''}; no measurement of a DPU"
         )
+    elif not report.get("pace", {"measured": True})["measured"]:
+        yield f"pace       {report['pace']['text']}; no measurement of a DPU"
     scenario = report.get("scenario")
     if not scenario:
         return
@@ -87,10 +90,12 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
         return
     text = f"power      {power['watts']:.2f} W ({power['source']}, {power['total_rail']})"
     if power["joules_per_frame"] is not None:
-        text += f", {1e3 * power['joules_per_frame']:.3f} mJ per frame"
+        text += f", {fixed(1e3 * power['joules_per_frame'], 3)} mJ per frame"
     if power["joules_per_frame_above_idle"] is not None:
-        text += f", {1e3 * power['joules_per_frame_above_idle']:.3f} mJ above idle"
+        text += f", {fixed(1e3 * power['joules_per_frame_above_idle'], 3)} mJ above idle"
     yield text
+    for doubt in power.get("doubts") or ():
+        yield f"sensor     {doubt['text']}"
 
 
 def _end(report: Mapping[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py",
-              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "errors.py",
+              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "digits.py", "errors.py",
               "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py", "pictures.py",
               "resize_ops.py", "text.py", "toml_file.py", "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}

@@ -42,14 +42,22 @@ def doubts(
         late = f"{pace['late']} of {pace['jobs']} jobs"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))
     if power["source"] != "none" and power["watts"]["value"] is None:
-        found.append(Concern("power", "too many readings of the rail are missing"))
+        found.append(Concern("power", _no_watts(power)))
     elif power["watts"]["value"] is not None:
         found += _within_error(power["watts_above_idle"])
+    found += [Concern("sensor", doubt["text"]) for doubt in power.get("doubts") or ()
+              if doubt["rail"] == power["total_rail"]]  # fmt: skip
     p99, bound = figures["latency_ms"]["p99"]["value"], step.bound_ms
     if bound is not None and p99 is not None and p99 > bound:
         text = f"p99 is {p99:.2f} ms; the bound of {bound:g} ms is not kept"
         found.append(Concern("bound", text))
     return found
+
+
+def _no_watts(power: Mapping[str, Any]) -> str:
+    if power.get("total_rail", "") is None:
+        return f"no rail that feeds the whole board: {power['reason']}"
+    return "too many of the rail's readings are missing or not believable"
 
 
 def _within_error(above: Mapping[str, Any]) -> list[Concern]:

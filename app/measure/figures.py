@@ -205,7 +205,8 @@ def _power(
         figures[f"joules_per_frame{suffix}"] = load.figure(_joules_per_frame)
         figures[f"fps_per_watt{suffix}"] = load.figure(_fps_per_watt)
     report = power.report(start, end, frames)
-    kept = ("source", "reason", "total_rail", "rails", "samples", "rate_hz", "jitter_ms", "missed")
+    kept = ("source", "reason", "total_rail", "doubts", "rails", "samples", "rate_hz", "jitter_ms",
+            "missed")  # fmt: skip
     return {**figures, **{name: report[name] for name in kept}, "idle": asdict(idle)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.measure.plan import LEAST_SECONDS, Step
 from board.condition import Concern
+from dpu.digits import digits
 
 
 def doubts(
@@ -67,4 +68,5 @@ def _within_error(above: Mapping[str, Any]) -> list[Concern]:
     error = (above["ci95"] or 0.0) + (above["sensor_error"] or 0.0)
     if above["value"] > error:
         return []
-    return [Concern("above idle", f"{above['value']:.3g} W are within their error, {error:.2g} W")]
+    text = f"{digits(above['value'], 3)} W are within their error, {digits(error, 2)} W"
+    return [Concern("above idle", text)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dpu.digits import with_spread
+from dpu.digits import digits, fixed, with_spread
 from dpu.text import markdown_text
 
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
@@ -56,9 +56,10 @@ def _power_line(run: Mapping[str, Any]) -> str:
     text = f"Power from {power['source']}, rail {power['total_rail']}"
     if not idle or idle["watts"] is None:
         return f"{text}; idle power not measured."
-    text += f"; idle {_measured(idle['watts'], idle['ci95'])} W"
+    text += f"; idle {_measured(idle['watts'], idle['ci95'], idle.get('sensor_error'))} W"
     if after and after["watts"] is not None:
-        text += f", {_measured(after['watts'], after['ci95'])} W at the end"
+        end = _measured(after["watts"], after["ci95"], after.get("sensor_error"))
+        text += f", {end} W at the end"
     return text + "."
 
 
@@ -86,18 +87,31 @@ def _row(step: Mapping[str, Any]) -> tuple[str, ...]:
     ratios = [power[f"fps_per_watt{suffix}"] for suffix in ("", "_above_idle")]
     cells += [*energies, *ratios]
     marks = "".join(f" [{concern['name']}]" for concern in step["concerns"])
-    return (step["name"] + marks, *(_measured(cell["value"], cell["ci95"]) for cell in cells))
+    return (step["name"] + marks, *map(_cell, cells))
 
 
 def _scaled(figure: Mapping[str, Any], factor: float) -> dict[str, float | None]:
-    return {
-        name: None if figure[name] is None else factor * figure[name] for name in ("value", "ci95")
-    }
+    names = ("value", "ci95", "sensor_error")
+    return {name: None if figure[name] is None else factor * figure[name] for name in names}
 
 
-def _measured(value: float | None, ci95: float | None) -> str:
-    """Return "12.34 ±0.05": as many digits as the interval has meaning for; "-": not measured."""
-    return with_spread(value, ci95).replace(",", "")  # for who reads a cell as a number
+def _cell(figure: Mapping[str, float | None]) -> str:
+    return _measured(figure["value"], figure["ci95"], figure.get("sensor_error"))
+
+
+def _measured(value: float | None, ci95: float | None, error: float | None = None) -> str:
+    """Return "12.34 ±0.05" with the digits that have a meaning; "-" where it was not measured.
+
+    Parameters
+    ----------
+    value, ci95 : a figure and half of its interval
+    error : what its readings are uncertain by
+    """
+    if value is None or ci95 is None:
+        return digits(value).replace(",", "")  # for who reads a cell as a number
+    shown = with_spread(value, max(ci95, error or 0.0)).replace(",", "").split(" ±")[0]
+    width = fixed(ci95, len(shown.partition(".")[2])).replace(",", "")
+    return f"{shown} ±{width if width.strip('0.') else 0}"
 
 
 def _notes(run: Mapping[str, Any]) -> Iterator[str]:

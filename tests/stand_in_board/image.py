@@ -163,7 +163,11 @@ def write_dpu(seed: Path, emulation: str | None, admits: bool = False) -> None:
                                     package=_EMULATION_NAME,
                                     more=more if name == "vart" else "")  # fmt: skip
         if name == "vart":
-            pace = f"at the pace predicted for {emulation}" if emulation else "at random times"
+            pace = (
+                f"at the pace predicted for {emulation} or slower"
+                if emulation
+                else "at random times"
+            )
             text += _LOAD.format(pace=pace)
         (site / f"{name}.py").write_text(text, encoding="utf-8")
     shutil.copy(Path(__file__).with_name("dpu_load.py"), site / "stand_in_dpu_load.py")

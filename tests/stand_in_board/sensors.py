@@ -155,8 +155,13 @@ class Sensors:
     def set_load(self, cores: float, but: Collection[str] = ()) -> None:
         """Let the rails show what so many busy cores of the DPU take, but for those named."""
         for name, watts in _WATTS_PER_CORE.items():
-            if name not in but:
-                self.set_power(name, _IDLE[name][2] * 1e-6 + watts * cores)
+            if name in but:
+                continue
+            hwmon, _, number = _place(self._sysfs, self._rails[name])
+            _, milliamperes, microwatts = _IDLE[name]
+            share = 1 + 1e6 * watts * cores / microwatts
+            _write(hwmon / f"curr{number}_input", round(share * milliamperes))
+            _write(hwmon / f"power{number}_input", round(share * microwatts))
 
     def set_reading(self, name: str, kind: str, value: int | None) -> None:
         """Let one file of a rail show a number, whatever the others say; None: it is not there.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from board.profile import Profile, RailProfile
 
 # A finding counts when it is made so often in a row: a load can change between two readings.
-TIMES = 3
+TIMES = 5
 # A current is nonsense beyond this many times the most that the rail can carry.
 FAR_ABOVE = 1.5
 _SAME_SHUNT = 0.01  # relative

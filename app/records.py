@@ -60,13 +60,15 @@ class CsvTable(_TextFile):
 
 
 def _record(result: Result) -> dict[str, Any]:
-    label, confidence = result.top[0] if result.top else (None, None)
+    # Scores are float32: seven digits are all that a confidence has.
+    top = [(label, float(f"{confidence:.7g}")) for label, confidence in result.top]
+    label, confidence = top[0] if top else (None, None)
     return {
         "index": result.frame.index,
         "name": result.frame.name,
         "label": label,
         "confidence": confidence,
-        "top": result.top,
+        "top": top,
         "true_label": result.true_label,
         "error": result.error,
         "milliseconds": {stage: round(value, 4) for stage, value in result.milliseconds.items()},

@@ -26,7 +26,7 @@ from app.terminal import open_terminal
 from board.power import Power, open_power
 from board.profile import load_profile, thread_advice
 from board.provider import find_provider
-from board.realtime import Realtime
+from board.realtime import Realtime, pace_facts
 from board.system import board_facts
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Run:
         self._interrupted = self._stop_asked
         if self._power:
             self._power.stop()
-        self._gauged = self._gauges.report()
+        self._gauged = {**self._gauges.report(), "pace": pace_facts(self._options.realtime)}
         if self._realtime:
             self._gauged["realtime"] = self._realtime.report(self._classifier.network)
         if self._page:

@@ -37,8 +37,10 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
         late = f"; the emulation took longer in {pace['late']} of {pace['jobs']}"
         yield (
             f"paced as   {pace['board']}: {pace['job_ms']:.3f} ms a job, predicted"
-            f"{late if pace['late'] else ''}"
+            f"{late if pace['late'] else ''}; no measurement of a DPU"
         )
+    elif not report.get("pace", {"measured": True})["measured"]:
+        yield f"pace       {report['pace']['text']}; no measurement of a DPU"
     scenario = report.get("scenario")
     if not scenario:
         return
@@ -92,6 +94,8 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
     if power["joules_per_frame_above_idle"] is not None:
         text += f", {digits(1e3 * power['joules_per_frame_above_idle'])} mJ above idle"
     yield text
+    for doubt in power.get("doubts") or ():
+        yield f"sensor     {doubt['text']}"
 
 
 def _end(report: Mapping[str, Any]) -> Iterator[str]:

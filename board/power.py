@@ -31,16 +31,10 @@ from typing import Any
 
 import numpy as np
 
+from board.power_belief import FAR_ABOVE, Doubt
+from board.power_rapl import open_rapl
 from board.power_record import Floats, Record, Span
-from board.power_sources import (
-    PowerError,
-    Rail,
-    Source,
-    open_hwmon,
-    open_nvml,
-    open_pmbus,
-    open_rapl,
-)
+from board.power_sources import PowerError, Rail, Source, open_hwmon, open_nvml, open_pmbus
 from board.profile import DEFAULT_BOARD, load_profile
 
 __all__ = ["Idle", "Power", "PowerError", "RailFigures", "SOURCES", "open_power"]
@@ -49,8 +43,6 @@ DEFAULT_RATE_HZ = 50.0
 SYSFS = Path("/sys")
 # For how long every reading is kept; one per second is for a day.
 _FINE_SECONDS = 600.0
-# A reading is nonsense beyond this many times the most that the rail can carry.
-_FAR_ABOVE = 1.5
 # Between two readings that lie further apart nothing is known of the power: the process slept.
 _LONGEST_STEP_SECONDS = 1.0
 _LONGEST_STEP_SAMPLES = 10
@@ -217,8 +209,8 @@ class Power:
 
     @property
     def reason(self) -> str:
-        """One line: what is measured and what was tried before, or why nothing is."""
-        return self._source.text
+        """One line: what is measured, what was tried before and what is doubted, or why not."""
+        return "; doubted: ".join([self._source.text, *(doubt.text for doubt in self.doubts())])
 
     @property
     def rails(self) -> tuple[str, ...]:
@@ -228,6 +220,10 @@ class Power:
     def total_rail(self) -> str | None:
         """The rail that holds all others: 12V on a ZCU104. Rails are never summed with it."""
         return self._source.total_rail
+
+    def doubts(self) -> list[Doubt]:
+        """Return what speaks against readings so far: power beside volts, amperes and idle."""
+        return self._source.doubts()
 
     # ---- sampling
 
@@ -380,14 +376,15 @@ class Power:
 
         Returns
         -------
-        source, reason, total_rail; rails (name -> `RailFigures` as dict); watts, joules and
-        error_joules of the total rail; joules_per_frame, joules_per_frame_above_idle; samples,
-        rate_hz as achieved; jitter_ms: how late samples began (p50 and p99 of those kept, max of
-        all); missed: samples left out because the one before took too long. What was not
-        measured is None.
+        source, reason, total_rail; rails (name -> `RailFigures` as dict); doubts (rail and text,
+        see `doubts`); watts, joules and error_joules of the total rail; joules_per_frame,
+        joules_per_frame_above_idle; samples, rate_hz as achieved; jitter_ms: how late samples began
+        (p50 and p99 of those kept, max of all); missed: samples left out because the one before
+        took too long. What was not measured, or found, is None.
         """
         window = self._window(start, end)
         rails = self._figures(window)
+        doubts = [doubt._asdict() for doubt in self.doubts()]
         total = rails.get(self.total_rail) if self.total_rail else None
         joules = total.joules if total else None
         rest = idle.get(self.total_rail) if idle and self.total_rail else None
@@ -397,6 +394,7 @@ class Power:
             "reason": self.reason,
             "rails": {name: asdict(figures) for name, figures in rails.items()},
             "total_rail": self.total_rail,
+            "doubts": doubts or None,
             "watts": total.mean_w if total else None,
             "joules": joules,
             "error_joules": total.error_joules if total else None,
@@ -505,8 +503,8 @@ class _Meter:
     """
 
     __slots__ = (
-        "_counts", "_dark", "_flagged", "_joules", "_last", "_limit", "_longest", "_readings",
-        "_side", "_unseen", "flags", "rail", "record", "time", "watts",
+        "_counts", "_dark", "_flagged", "_joules", "_last", "_least", "_limit", "_longest",
+        "_readings", "_side", "_unseen", "flags", "rail", "record", "time", "watts",
     )  # fmt: skip
 
     def __init__(self, rail: Rail, counts_energy: bool, side: bool, longest: float, rows: int):
@@ -525,7 +523,7 @@ class _Meter:
         self.time = self.watts = math.nan
         self._counts = counts_energy
         self._side = side
-        self._limit = _FAR_ABOVE * rail.max_watts
+        self._least, self._limit = rail.min_watts, FAR_ABOVE * rail.max_watts
         self._longest = longest
         self._last = math.nan  # the last reading, W or J
         self._joules = self._dark = self._unseen = 0.0
@@ -548,7 +546,7 @@ class _Meter:
         else:
             energy = (last + value) / 2 * seconds
             watts = value
-        if 0 <= watts <= self._limit:
+        if self._least <= watts <= self._limit:
             self.watts = watts
             # Counters know their energy however long nobody looked.
             if math.isfinite(energy) and (self._counts or seconds <= self._longest):
@@ -574,7 +572,7 @@ class _Meter:
             self._last = math.nan
 
     def check_amps(self, amps: float) -> None:
-        if not (math.isnan(amps) or 0 <= amps <= _FAR_ABOVE * self.rail.max_amps):
+        if not (math.isnan(amps) or 0 <= amps <= FAR_ABOVE * self.rail.max_amps):
             self._flag("current")
 
     def _flag(self, kind: str) -> None:

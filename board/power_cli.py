@@ -1,6 +1,6 @@
 """Power for a process that may not import this one's packages: `python -m board.power_cli rapl`.
 
-The first line on standard output tells source, reason and total_rail; "none" where nothing can be
+The first line on standard output gives source, reason and total_rail; "none" where nothing can be
 measured. Each line {"start": s, "end": s, "frames": n} on standard input, in monotonic time, which
 is one for all processes on Linux, is answered by `Power.report` of that window, as JSON.
 """

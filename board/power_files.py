@@ -1,4 +1,4 @@
-"""Sensors' files below /sys that stay open, and where hwmon shows a chip.
+"""Sensors' files below /sys that stay open.
 
 A chip may go away while it is read, and come back under another number: `Attribute.reopen`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from pathlib import Path
 _ATTRIBUTE_BYTES = 64
 
 Reader = Callable[[], float]  # the present value, NaN where it cannot be read
-ChipKey = tuple[str, int]  # driver and I2C address
 
 
 class Attribute:
@@ -79,18 +77,6 @@ class Attribute:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def find_chips(folder: Path) -> dict[ChipKey, Path]:
-    """Return the I2C chips of a class/hwmon directory, which numbers them as drivers come up."""
-    return {key: path for path in entries(folder) if (key := chip_of(path))}
-
-
-def chip_of(path: Path) -> ChipKey | None:
-    """Return driver and I2C address of a hwmon directory: its device is called <bus>-<address>."""
-    device = re.fullmatch(r"\d+-([0-9a-f]{4})", (path / "device").resolve().name)
-    name = text(path / "name")
-    return (name, int(device.group(1), 16)) if device and name else None
 
 
 def entries(folder: Path) -> list[Path]:

@@ -1,36 +1,34 @@
-"""Where power readings come from: PYNQ, Linux's hwmon and powercap files, NVIDIA's NVML.
+"""Where power readings come from: PYNQ, Linux's hwmon, NVIDIA's NVML; RAPL is in `power_rapl`.
 
 Each source lists its rails once and then reads all of them at a constant cost. A reading that
-fails is NaN; whether a number is believable is judged by the sampler (`board.power`).
+fails is NaN. Whether a rail's power reading is believed beside its volts and amperes is judged by
+`board.power_belief`, whether a single number is possible by the sampler (`board.power`).
 """
 
 from __future__ import annotations
 
 import math
-import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from board.power_files import Attribute, ChipKey, Reader, chip_of, entries, find_chips, text
+from board.power_belief import NOTHING, PRODUCT, TIMES, Belief, Doubt
+from board.power_chips import Chip, ChipKey, chips_of, find_chips, why_absent
+from board.power_files import Attribute, Reader
 from board.profile import Profile, RailProfile
 
 # hwmon's units: Documentation/hwmon/sysfs-interface.rst of Linux.
 _VOLTS_PER_COUNT = 1e-3
 _AMPS_PER_COUNT = 1e-3
 _WATTS_PER_COUNT = 1e-6
-# powercap counts microjoules: Documentation/power/powercap/powercap.rst.
-_JOULES_PER_COUNT = 1e-6
-# RAPL's counters move about once per millisecond: Intel SDM vol. 3B, "Package RAPL Domain".
-_RAPL_UPDATE_SECONDS = 1e-3
 # NVML's nvmlDeviceGetPowerUsage: mW, "accurate to within +/- 5% of current power draw".
 _NVML_STEP_WATTS = 1e-3
 _NVML_RELATIVE_ERROR = 0.05
 # No processor or graphics card of a PC draws more; only meant to tell nonsense from readings.
-_PC_MAX_WATTS = 2000.0
+PC_MAX_WATTS = 2000.0
 # Every so many inspections of a rail, lost files are looked for, or one is compared with pynq.
 _CARE_EVERY = 5
 # A file may differ from pynq's reading that often in a row: the power can change between the two.
@@ -52,6 +50,7 @@ class Rail:
     step_watts : resolution of a reading, W
     max_watts : the most it can draw, W; readings far above are nonsense
     max_amps : the same for its current, A
+    min_watts : what it draws at least, W; less is nonsense too
     relative_error : share of the reading by which it may be wrong
     lag_seconds : by how much a reading may be older than its time stamp, s
     """
@@ -60,6 +59,7 @@ class Rail:
     step_watts: float
     max_watts: float
     max_amps: float = math.inf
+    min_watts: float = 0.0
     relative_error: float = 0.0
     lag_seconds: float = 0.0
 
@@ -102,6 +102,10 @@ class Source:
         """
         return math.nan
 
+    def doubts(self) -> list[Doubt]:
+        """Return what speaks against readings so far."""
+        return []
+
     def close(self) -> None:
         """Release files and libraries; no reading after this."""
 
@@ -132,12 +136,14 @@ class _Sensor:
         wrong = by_pynq < min(before, after) - allowed or by_pynq > max(before, after) + allowed
         return not wrong  # NaN is not
 
-    def reopen(self, chips: dict[ChipKey, Path]) -> None:
+    def reopen(self, chips: dict[ChipKey, Chip]) -> None:
         """Look for a file that is gone where its chip is now."""
         assert self.file is not None
-        folder = self.file.path.parent if self.chip is None else chips.get(self.chip)
-        if folder is None:
-            return
+        folder = self.file.path.parent
+        if self.chip is not None:
+            if self.chip not in chips:
+                return
+            folder = chips[self.chip].folder
         if folder != self.file.path.parent:
             self.by_pynq = None  # libsensors goes on reading the old place: another chip's by now
         self.file.reopen(folder / self.file.path.name)
@@ -150,11 +156,14 @@ class _Sensors:
     volts: _Sensor | None
     amps: _Sensor | None
     watts: _Sensor | None
+    shunt_ohms: float | None = None  # as the driver has it
 
     def of_power(self) -> tuple[_Sensor, ...]:
         """Return what is read and multiplied for the power, nothing where it is not measured."""
-        if self.watts is not None:
-            return (self.watts,)
+        return (self.watts,) if self.watts is not None else self.of_product()
+
+    def of_product(self) -> tuple[_Sensor, ...]:
+        """Return voltage and current, nothing where one of them is not measured."""
         return (self.volts, self.amps) if self.volts and self.amps else ()
 
     def every(self) -> tuple[_Sensor, ...]:
@@ -166,22 +175,59 @@ class _BoardSource(Source):
 
     one_by_one = True
 
-    def __init__(self, name: str, where: str, profile: Profile, found: dict[str, _Sensors]):
+    def __init__(
+        self, name: str, where: str, profile: Profile, found: dict[str, _Sensors], sysfs: Path
+    ):
         self._found = {rail.name: found[rail.name] for rail in profile.rails if rail.name in found}
+        known = [rail for rail in profile.rails if rail.name in found]
+        known = [rail for rail in known if found[rail.name].of_power()]
         rails = [
-            Rail(rail.name, rail.step_watts, rail.max_watts, rail.max_amps)
-            for rail in profile.rails
-            if rail.name in found and found[rail.name].of_power()
+            Rail(rail.name, rail.step_watts, rail.max_watts, rail.max_amps, rail.least_watts)
+            for rail in known
         ]
-        missing = [rail.name for rail in profile.rails if rail.name not in {r.name for r in rails}]
-        lacks = f", not found: {' '.join(missing)}" if missing else ""
-        super().__init__(f"{len(rails)} rails of the {where}{lacks}", rails, profile.total_rail)
+        text = f"{len(rails)} rail{'' if len(rails) == 1 else 's'} of the {where}"
+        text += _lacks([rail for rail in profile.rails if rail not in known], sysfs)
+        super().__init__(text, rails, profile.total_rail)
         self.name = name
         self._sensors = [self._found[rail.name] for rail in rails]
-        self._readers = [_reader(sensors.of_power()) for sensors in self._sensors]
+        self._beliefs = [
+            Belief(profile, rail, _described(rail, sensors), sensors.shunt_ohms)
+            for rail, sensors in zip(known, self._sensors, strict=True)
+        ]
+        self._readers = [self._reader(index) for index in range(len(rails))]
+        names = [rail.name for rail in rails]
+        self._total = names.index(self.total_rail) if self.total_rail in names else None
         self._inspections = 0
         self._compared = 0  # the rail whose file is compared with pynq
         self._differed = 0  # times in a row
+        for index in range(len(rails)):
+            for _ in range(TIMES):
+                self._judge(index)
+
+    def _reader(self, index: int) -> Reader:
+        """Return what reads a rail's power, of what is believed of it."""
+        sensors, basis = self._sensors[index], self._beliefs[index].basis
+        if basis == NOTHING:
+            return lambda: math.nan
+        used = sensors.of_product() if basis == PRODUCT else sensors.of_power()
+        if len(used) == 1:
+            return used[0].read
+        volts, amps = (sensor.read for sensor in used)
+        return lambda: volts() * amps()
+
+    def _judge(self, index: int) -> float:
+        """Compare a rail's readings with each other; return its current, A."""
+        volts, amps, watts = (self._sensors[index].volts, self._sensors[index].amps,
+                              self._sensors[index].watts)  # fmt: skip
+        told = [watts.read()] if watts else []
+        now = (volts.read() if volts else math.nan, amps.read() if amps else math.nan)
+        told += [watts.read()] if watts else []
+        if self._beliefs[index].look(*now, told):
+            self._readers[index] = self._reader(index)
+        return now[1]
+
+    def doubts(self) -> list[Doubt]:
+        return [doubt for belief in self._beliefs for doubt in belief.doubts]
 
     def read(self) -> list[float]:
         return [read() for read in self._readers]
@@ -197,7 +243,9 @@ class _BoardSource(Source):
         self._inspections += 1
         if self._inspections % _CARE_EVERY == 0 and not self._find_again():
             self._compare()
-        return sensors.amps.read() if sensors.amps else math.nan
+        if self._total not in (None, index):
+            self._judge(self._total)  # all energies are its: it is judged each time
+        return self._judge(index)
 
     def _find_again(self) -> bool:
         """Open files that are gone where their chips are now; return whether there are any."""
@@ -220,7 +268,7 @@ class _BoardSource(Source):
         if self._differed == _TRIES:
             for sensor in power:
                 _ask_pynq(sensor)
-            self._readers[index] = _reader(power)
+            self._readers[index] = self._reader(index)
             self.text += f"; {self.rails[index].name} by pynq itself, its file told another power"
 
     def close(self) -> None:
@@ -230,12 +278,21 @@ class _BoardSource(Source):
                     sensor.file.close()
 
 
-def _reader(sensors: tuple[_Sensor, ...]) -> Reader:
-    """Return what reads a power that one sensor tells or two have as their product."""
-    if len(sensors) == 1:
-        return sensors[0].read
-    volts, amps = (sensor.read for sensor in sensors)
-    return lambda: volts() * amps()
+def _lacks(missing: Sequence[RailProfile], sysfs: Path) -> str:
+    """Return which rails are not found, and what to look at for the first of them."""
+    if not missing:
+        return ""
+    names = " ".join(rail.name for rail in missing)
+    return f", not found: {names} ({missing[0].name}: {_absent(missing[0], sysfs)})"
+
+
+def _absent(rail: RailProfile, sysfs: Path) -> str:
+    return why_absent(sysfs, rail.driver, rail.address)
+
+
+def _described(rail: RailProfile, sensors: _Sensors) -> str:
+    file = sensors.of_power()[0].file
+    return f"{rail.driver} at 0x{rail.address:02x} ({file.path if file else 'by pynq'})"
 
 
 def _ask_pynq(sensor: _Sensor) -> None:
@@ -250,7 +307,10 @@ _PYNQ_KINDS = {"voltage": _VOLTS_PER_COUNT, "current": _AMPS_PER_COUNT, "power":
 
 
 def open_pmbus(profile: Profile, sysfs: Path) -> Source:
-    """Return the rails that PYNQ finds and names; `sysfs` has no say in it.
+    """Return the rails that PYNQ finds and names, and of `sysfs` those that it does not.
+
+    PYNQ's names are those of libsensors' configuration on the image, which has no name for an
+    INA226 behind iio-hwmon (chip "*-i2c-5-40" in PYNQ's zcu104.conf).
 
     libsensors, which pynq asks, opens, reads and closes a file for each reading. Here the same
     files stay open instead, which takes a tenth of the time. A file counts only if it tells what
@@ -274,23 +334,31 @@ def open_pmbus(profile: Profile, sysfs: Path) -> Source:
     except Exception as error:
         raise PowerError(f"pynq finds no sensors: {_one_line(error)}") from error
     wanted = {rail.name for rail in profile.rails}
-    found = {
-        name: _Sensors(
-            *(_pynq_sensor(pmbus, getattr(rail, kind, None), kind) for kind in _PYNQ_KINDS)
-        )
-        for name, rail in rails.items()
-        if name in wanted
-    }
+    found = {name: _pynq_sensors(pmbus, rail) for name, rail in rails.items() if name in wanted}
+    known = {name for name, sensors in found.items() if sensors.of_power()}
+    if not known:
+        raise PowerError(f"pynq.pmbus finds no rail of the {profile.name}")
     every = [sensor for sensors in found.values() for sensor in sensors.of_power()]
     direct = {s.file.path.parent.parent for s in every if s.file}
     how = f", read from their files in {' and '.join(map(str, sorted(direct)))}" if direct else ""
     others = sum(sensor.file is None for sensor in every)
     how += f" but for {others} that pynq reads" if direct and others else ""
-    source = _BoardSource("pmbus", f"{profile.name} that pynq.pmbus finds{how}", profile, found)
-    if not source.rails:
-        source.close()
-        raise PowerError(f"pynq.pmbus finds no rail of the {profile.name}")
-    return source
+    more = {name: s for name, s in _hwmon_rails(profile, sysfs, known)[0].items() if s.of_power()}
+    places = sorted({str(s.file.path.parent) for r in more.values() for s in r.every() if s.file})
+    if more:
+        how += f"; {' '.join(more)}, which pynq does not name, from {' and '.join(places)}"
+    where = f"{profile.name} that pynq.pmbus finds{how}"
+    return _BoardSource("pmbus", where, profile, found | more, sysfs)
+
+
+def _pynq_sensors(pmbus: Any, rail: Any) -> _Sensors:
+    """Return how a rail of pynq.pmbus is read."""
+    volts, amps, watts = (
+        _pynq_sensor(pmbus, getattr(rail, kind, None), kind) for kind in _PYNQ_KINDS
+    )
+    files = [sensor.file.path for sensor in (volts, amps, watts) if sensor and sensor.file]
+    chips = list(chips_of(files[0].parent).values()) if files else []
+    return _Sensors(volts, amps, watts, chips[0].shunt_ohms() if chips else None)
 
 
 def _pynq_sensor(pmbus: Any, sensor: Any, kind: str) -> _Sensor | None:
@@ -305,7 +373,7 @@ def _pynq_sensor(pmbus: Any, sensor: Any, kind: str) -> _Sensor | None:
         file = None
     if path is None or file is None:
         return _Sensor(by_pynq, by_pynq=by_pynq)
-    found = _Sensor(file, file, chip_of(path.parent), by_pynq)
+    found = _Sensor(file, file, next(iter(chips_of(path.parent)), None), by_pynq)
     # What can be read neither way has been compared with nothing.
     known = math.isfinite(by_pynq()) and math.isfinite(file())
     if not known or not any(found.agrees() for _ in range(_TRIES)):
@@ -363,25 +431,42 @@ def open_hwmon(profile: Profile, sysfs: Path) -> Source:
         None of the board's power monitors is there, or they may not be read.
     """
     folder = sysfs / "class" / "hwmon"
-    chips = find_chips(folder)
-    found, refused = dict[str, _Sensors](), list[str]()
-    for rail in profile.rails:
-        key = rail.driver, rail.address
-        if key not in chips:
-            continue
-        try:
-            found[rail.name] = _open_rail(chips[key], rail)
-        except OSError as error:
-            refused.append(f"{error.filename}: {error.strerror}")
-    source = _BoardSource("hwmon", f"{profile.name}, from {folder}", profile, found)
+    found, refused = _hwmon_rails(profile, sysfs)
+    source = _BoardSource("hwmon", f"{profile.name}, from {folder}", profile, found, sysfs)
     if not source.rails:
         source.close()
         drivers = " or ".join(sorted({rail.driver for rail in profile.rails})) or "power monitor"
-        raise PowerError(refused[0] if refused else f"no {drivers} of the board in {folder}")
+        why = "".join(f": {_absent(rail, sysfs)}" for rail in profile.rails[:1])
+        raise PowerError(refused[0] if refused else f"no {drivers} of the board in {folder}{why}")
     return source
 
 
-def _open_rail(chip: Path, rail: RailProfile) -> _Sensors:
+def _hwmon_rails(
+    profile: Profile, sysfs: Path, without: Collection[str] = ()
+) -> tuple[dict[str, _Sensors], list[str]]:
+    """Return the rails that hwmon shows, but for those named, and why others may not be read."""
+    chips = find_chips(sysfs / "class" / "hwmon")
+    found, refused = dict[str, _Sensors](), list[str]()
+    for rail in profile.rails:
+        key = _key(chips, profile, rail)
+        if key is None or rail.name in without:
+            continue
+        try:
+            found[rail.name] = _open_rail(chips[key], key, rail)
+        except OSError as error:
+            refused.append(f"{error.filename}: {error.strerror}")
+    return found, refused
+
+
+def _key(chips: dict[ChipKey, Chip], profile: Profile, rail: RailProfile) -> ChipKey | None:
+    """Return the chip that measures a rail; one by its name only where the board has one such."""
+    if (rail.driver, rail.address) in chips:
+        return rail.driver, rail.address
+    alone = len({each.address for each in profile.rails if each.driver == rail.driver}) == 1
+    return (rail.driver, None) if alone and (rail.driver, None) in chips else None
+
+
+def _open_rail(chip: Chip, key: ChipKey, rail: RailProfile) -> _Sensors:
     """Open those of a rail's three attributes that exist.
 
     Raises
@@ -390,10 +475,10 @@ def _open_rail(chip: Path, rail: RailProfile) -> _Sensors:
         One exists and cannot be opened.
     """
     kinds = (("in", _VOLTS_PER_COUNT), ("curr", _AMPS_PER_COUNT), ("power", _WATTS_PER_COUNT))
-    opened: list[_Sensor | None] = []
+    opened: list[_Sensor | None] = []  # volts, amps, watts
     for kind, scale in kinds:
         try:
-            file = Attribute(chip / f"{kind}{rail.channel}_input", scale)
+            file = Attribute(chip.file(kind, rail.channel), scale)
         except FileNotFoundError:
             opened.append(None)
         except OSError:
@@ -402,123 +487,9 @@ def _open_rail(chip: Path, rail: RailProfile) -> _Sensors:
                     sensor.file.close()
             raise
         else:
-            opened.append(_Sensor(file, file, (rail.driver, rail.address)))
-    return _Sensors(*opened)
-
-
-# ---- RAPL ---------------------------------------------------------------------------------------
-
-
-class _Counter:
-    """An energy counter that starts again at zero when it has reached its range."""
-
-    def __init__(self, file: Attribute, span: float):
-        """`span` is the counter's max_energy_range_uj, J; NaN where it is not known."""
-        self._file = file
-        self._span = span
-        self._last = file()
-        self._joules = 0.0
-
-    def __call__(self) -> float:
-        """Return the energy since the counter was opened, J."""
-        now = self._file()
-        if math.isnan(now):
-            return math.nan
-        if math.isnan(self._last):
-            self._last = now
-        step = now - self._last
-        if step < 0:
-            step += self._span
-        self._last = now
-        if math.isnan(step):  # it wrapped and nobody knows by how much
-            return math.nan
-        self._joules += step
-        return self._joules
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _RaplSource(Source):
-    name = "rapl"
-    counts_energy = True
-
-    def __init__(self, counters: dict[str, _Counter], parts: list[str]):
-        self._counters = list(counters.values())
-        limit = _PC_MAX_WATTS
-        rails = [Rail(name, 0.0, limit, lag_seconds=_RAPL_UPDATE_SECONDS) for name in counters]
-        self._sum = _indices(counters, parts)
-        total = _add_total(rails, parts)
-        super().__init__(
-            f"RAPL, processor {'and memory ' if _has_memory(parts) else ''}only: "
-            f"{' + '.join(parts)}",
-            rails,
-            total,
-        )
-
-    def read(self) -> list[float]:
-        values = [counter() for counter in self._counters]
-        return values + [sum(values[i] for i in self._sum)] * (len(self.rails) - len(values))
-
-    def close(self) -> None:
-        for counter in self._counters:
-            counter.close()
-
-
-def open_rapl(profile: Profile, sysfs: Path) -> Source:
-    """Return the processor's own energy counters below class/powercap; no board's profile is asked.
-
-    The total is packages and memory. Cores and graphics are parts of a package, and psys holds the
-    packages: they are listed, and never added to it. The counters count on by themselves, so that
-    energies are exact between two readings.
-
-    Raises
-    ------
-    PowerError
-        There are no counters, or they may not be read (since Linux 5.10 only root may).
-    """
-    folder = sysfs / "class" / "powercap"
-    # intel-rapl-mmio:0 shows the same package once more, by another way.
-    zones = [p for p in entries(folder) if re.fullmatch(r"intel-rapl:\d+(:\d+)?", p.name)]
-    counters, parts = dict[str, _Counter](), list[str]()
-    try:
-        for zone in zones:
-            name = _rapl_name(zone, folder)
-            if name and name not in counters:
-                counters[name] = _open_counter(zone)
-                if re.fullmatch(r"package[^/]*(/dram)?", name):
-                    parts.append(name)
-    except OSError as error:
-        for counter in counters.values():
-            counter.close()
-        raise PowerError(f"{error.filename}: {error.strerror}") from error
-    if not parts:
-        for counter in counters.values():
-            counter.close()
-        raise PowerError(f"no RAPL package in {folder}")
-    return _RaplSource(counters, parts)
-
-
-def _rapl_name(zone: Path, folder: Path) -> str | None:
-    """Return "package-0" for intel-rapl:0 and "package-0/core" for its part intel-rapl:0:0."""
-    name = text(zone / "name")
-    parent, colon, _ = zone.name.rpartition(":")
-    if name and ":" in parent and colon:
-        return f"{text(folder / parent / 'name')}/{name}"
-    return name
-
-
-def _open_counter(zone: Path) -> _Counter:
-    span = text(zone / "max_energy_range_uj")
-    try:
-        joules = float(span or "nan") * _JOULES_PER_COUNT
-    except ValueError:
-        joules = math.nan
-    return _Counter(Attribute(zone / "energy_uj", _JOULES_PER_COUNT), joules)
-
-
-def _has_memory(parts: list[str]) -> bool:
-    return any(name.endswith("/dram") for name in parts)
+            opened.append(_Sensor(file, file, key))
+    volts, amps, watts = opened
+    return _Sensors(volts, amps, watts, chip.shunt_ohms())
 
 
 # ---- NVML ---------------------------------------------------------------------------------------
@@ -532,10 +503,10 @@ class _NvmlSource(Source):
         self._devices = devices
         parts = [f"GPU{number}" for number in range(len(devices))]
         rails = [
-            Rail(name, _NVML_STEP_WATTS, _PC_MAX_WATTS, relative_error=_NVML_RELATIVE_ERROR)
+            Rail(name, _NVML_STEP_WATTS, PC_MAX_WATTS, relative_error=_NVML_RELATIVE_ERROR)
             for name in parts
         ]
-        total = _add_total(rails, parts)
+        total = add_total(rails, parts)
         super().__init__(f"NVML, graphics only: {' + '.join(parts)}", rails, total)
 
     def read(self) -> list[float]:
@@ -586,7 +557,7 @@ def open_nvml(profile: Profile, sysfs: Path) -> Source:
 # ---- what the sources share ---------------------------------------------------------------------
 
 
-def _add_total(rails: list[Rail], parts: list[str]) -> str:
+def add_total(rails: list[Rail], parts: list[str]) -> str:
     """Return the name of the rail that holds `parts`; several get one more rail, their sum."""
     if len(parts) == 1:
         return parts[0]
@@ -603,9 +574,6 @@ def _add_total(rails: list[Rail], parts: list[str]) -> str:
     return "total"
 
 
-def _indices(names: dict[str, Any], wanted: list[str]) -> list[int]:
-    return [index for index, name in enumerate(names) if name in wanted]
-
-
 def _one_line(error: Exception) -> str:
+    """Return an error's text without line breaks, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -26,6 +26,8 @@ class RailProfile:
     volts : nominal (highest) voltage, V
     max_amps : the most that the regulator or the supply can give, A
     meaning : what it feeds, "" where that is not known
+    least_watts : what it carries at least while the board runs, W; less is no reading of it
+    shunt_ohms : the resistance that its monitor measures the current by, None where not known
     """
 
     name: str
@@ -36,6 +38,8 @@ class RailProfile:
     volts: float
     max_amps: float
     meaning: str = ""
+    least_watts: float = 0.0
+    shunt_ohms: float | None = None
 
     @property
     def max_watts(self) -> float:
@@ -103,6 +107,9 @@ class Profile:
     fingerprints : `dpu_fingerprint` of compiled models -> the software release it belongs to
     rails : the power rails that can be measured; empty where the profile names none
     total_rail : the rail among them that feeds the whole board, None where there is none
+    idle_watts : what that rail carries at rest, W, as published; None where it is not known
+    power_tolerance : share by which a power may differ from volts times amperes, a voltage from
+        its nominal value, and the power at rest from `idle_watts`, before they are doubted
     overlay : the overlay with its DPU, None where the profile names none
     hazards : what is known to go wrong
     limit_c : the highest junction temperature that the chip's maker allows, degrees Celsius
@@ -115,6 +122,8 @@ class Profile:
     fingerprints: dict[int, str]
     rails: tuple[RailProfile, ...] = ()
     total_rail: str | None = None
+    idle_watts: float | None = None
+    power_tolerance: float = 0.1
     overlay: OverlayProfile | None = None
     hazards: tuple[Hazard, ...] = ()
     limit_c: float | None = None
@@ -187,6 +196,8 @@ def _profile(table: dict[str, Any]) -> Profile:
         fingerprints={int(key, 16): text for key, text in dpu.get("fingerprints", {}).items()},
         rails=tuple(RailProfile(**rail) for rail in power.get("rails", ())),
         total_rail=power.get("total_rail"),
+        idle_watts=power.get("idle_watts"),
+        power_tolerance=power.get("tolerance", Profile.power_tolerance),
         overlay=_overlay(table["overlay"]) if "overlay" in table else None,
         hazards=tuple(Hazard(**hazard) for hazard in table.get("hazards", ())),
         limit_c=table.get("chip", {}).get("limit_c"),

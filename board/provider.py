@@ -22,12 +22,14 @@ class Provider:
     xir, vart : modules with AMD's Python API
     is_emulation : False where they are the board's own
     text : one line for the user, e.g. "DPU (vart from /usr/lib/python3/site-packages)"
+    pace : what gives jobs their time where that is not hardware, in words; "" where nothing says
     """
 
     xir: ModuleType
     vart: ModuleType
     is_emulation: bool
     text: str
+    pace: str = ""
 
 
 @cache
@@ -51,10 +53,11 @@ def find_provider() -> Provider:
     except ImportError as error:
         return _emulation(f"vart/xir do not load: {error}")
     # In place of the real ones by `python -m dpu shim`, or on a stand-in board.
+    pace = str(getattr(vart, "TUTELAGE_PACE", ""))
     if getattr(vart, "TUTELAGE_EMULATION", False):
-        return Provider(xir, vart, True, "emulation (in place of vart/xir)")
+        return Provider(xir, vart, True, "emulation (in place of vart/xir)", pace)
     folder = Path(getattr(vart, "__file__", None) or "built-in").parent
-    return Provider(xir, vart, False, f"DPU (vart from {folder})")
+    return Provider(xir, vart, False, f"DPU (vart from {folder})", pace)
 
 
 def _import_real() -> tuple[ModuleType, ModuleType]:

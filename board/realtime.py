@@ -6,7 +6,30 @@ from importlib import import_module
 from typing import Any
 
 from board.dpu import Model, ModelError
+from board.profile import load_profile
 from board.provider import find_provider
+
+
+def pace_facts(realtime: str | None) -> dict[str, Any]:
+    """Return what jobs take their time from.
+
+    Parameters
+    ----------
+    realtime : board whose predicted pace the emulation keeps, None for none
+
+    Returns
+    -------
+    measured : whether times are those of a DPU, which no emulation's are; text, for the reader
+    """
+    provider = find_provider()
+    if realtime is not None:
+        board = load_profile(realtime).name
+        return {"measured": False, "text": f"at the pace predicted for a {board} (dpu/latency.py)"}
+    if provider.pace:
+        return {"measured": False, "text": provider.pace}
+    if provider.is_emulation:
+        return {"measured": False, "text": "as fast as this machine computes"}
+    return {"measured": True, "text": "the DPU's own"}
 
 
 class Realtime:
@@ -25,6 +48,8 @@ class Realtime:
     def __init__(self, board: str) -> None:
         if not find_provider().is_emulation:
             raise ModelError("--realtime is for the emulation; this DPU runs at its own speed")
+        if find_provider().pace:
+            raise ModelError(f"--realtime: this emulation has a pace: {find_provider().pace}")
         self._board = board
         self._vart, latency = import_module("dpu.vart"), import_module("dpu.latency")
         try:

@@ -65,7 +65,8 @@ def _run(path: Path) -> Iterator[float]:
     """Watts of the steps of a run on the board itself; none of what is no such file."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        steps = [] if run["emulation"] else run["steps"]
+        no_dpu = run["emulation"] or not run.get("pace", {"measured": True})["measured"]
+        steps = [] if no_dpu else run["steps"]  # older runs have no pace
         for step in steps:
             watts: Any = step["power"]["watts"]["value"]
             number = isinstance(watts, (int, float)) and not isinstance(watts, bool)

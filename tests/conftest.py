@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
 # process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("any load", deadline=None)
+settings.load_profile("any load")
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE_BOARD = Path(__file__).resolve().parent / "fake_board"

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.measure.plan import LEAST_SECONDS, Step
 from board.condition import Concern
+from dpu.digits import digits
 
 
 def doubts(
@@ -42,14 +43,22 @@ def doubts(
         late = f"{pace['late']} of {pace['jobs']} jobs"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))
     if power["source"] != "none" and power["watts"]["value"] is None:
-        found.append(Concern("power", "too many readings of the rail are missing"))
+        found.append(Concern("power", _no_watts(power)))
     elif power["watts"]["value"] is not None:
         found += _within_error(power["watts_above_idle"])
+    found += [Concern("sensor", doubt["text"]) for doubt in power.get("doubts") or ()
+              if doubt["rail"] == power["total_rail"]]  # fmt: skip
     p99, bound = figures["latency_ms"]["p99"]["value"], step.bound_ms
     if bound is not None and p99 is not None and p99 > bound:
         text = f"p99 is {p99:.2f} ms; the bound of {bound:g} ms is not kept"
         found.append(Concern("bound", text))
     return found
+
+
+def _no_watts(power: Mapping[str, Any]) -> str:
+    if power.get("total_rail", "") is None:
+        return f"no rail that feeds the whole board: {power['reason']}"
+    return "too many of the rail's readings are missing or not believable"
 
 
 def _within_error(above: Mapping[str, Any]) -> list[Concern]:
@@ -59,4 +68,5 @@ def _within_error(above: Mapping[str, Any]) -> list[Concern]:
     error = (above["ci95"] or 0.0) + (above["sensor_error"] or 0.0)
     if above["value"] > error:
         return []
-    return [Concern("above idle", f"{above['value']:.3g} W are within their error, {error:.2g} W")]
+    text = f"{digits(above['value'], 3)} W are within their error, {digits(error, 2)} W"
+    return [Concern("above idle", text)]

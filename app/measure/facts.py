@@ -16,6 +16,7 @@ from board.condition import ConditionWatch
 from board.power import Power
 from board.profile import OverlayProfile, Profile
 from board.provider import find_provider
+from board.realtime import pace_facts
 from board.system import board_facts
 from dpu.checksum import sha256_of
 
@@ -43,6 +44,7 @@ def first_figures(
         "provider": network.provider,
         "emulation": emulation,
         "realtime": setting.realtime,
+        "pace": pace_facts(setting.realtime),
         "machine": {**board_facts(), "packages": _versions(), "release": _release()},
         "overlay": None if emulation or not profile.overlay else _overlay(profile.overlay),
         "clocks": {
@@ -69,6 +71,7 @@ def first_figures(
             "reason": power.reason,
             "rails": list(power.rails),
             "total_rail": power.total_rail,
+            "doubts": [],
         },
         "idle": {"before": None, "after": None},
         "steps": [],

@@ -24,6 +24,7 @@ from board.power import Power
 
 PERCENTS = (50, 90, 99)
 _IDLE_SECTIONS = 10
+_NOISE = 1e-9  # of a power: a difference below is one of floating-point arithmetic
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ class _Load:
         parts = [(w if w is None else w - idle.watts, t, n) for w, t, n in self.sections]
         error = self.sensor_error + (idle.sensor_error or 0.0)
         rest = self.watts - idle.watts
+        if abs(rest) < _NOISE * idle.watts:
+            rest = 0.0
         return _Load(self.seconds, self.frames, rest, error, tuple(parts), idle.ci95)
 
     def figure(self, of: Callable[[float | None, float, int], float | None]) -> dict[str, Any]:
@@ -205,7 +208,8 @@ def _power(
         figures[f"joules_per_frame{suffix}"] = load.figure(_joules_per_frame)
         figures[f"fps_per_watt{suffix}"] = load.figure(_fps_per_watt)
     report = power.report(start, end, frames)
-    kept = ("source", "reason", "total_rail", "rails", "samples", "rate_hz", "jitter_ms", "missed")
+    kept = ("source", "reason", "total_rail", "doubts", "rails", "samples", "rate_hz", "jitter_ms",
+            "missed")  # fmt: skip
     return {**figures, **{name: report[name] for name in kept}, "idle": asdict(idle)}
 
 

@@ -385,7 +385,8 @@ class Measurement:
         if len(rows):
             last = float(rows[-1, 0])
             rows[:, 0] -= origin
-            self._files.append(storing.POWER, columns, rows.tolist())
+            watts = (f"{rail}_W" for rail in columns[1:])
+            self._files.append(storing.POWER, (columns[0], *watts), rows.tolist())
             self._power_written = last  # not before: where the disk is full it is tried again
         readings = self._readings[self._written :]
         table = [[getattr(r, name) for name in condition.COLUMNS] for r in readings]
@@ -395,6 +396,10 @@ class Measurement:
         self._written += len(readings)
 
     def _publish(self) -> None:
+        power = self.run["power"]
+        known, power["doubts"] = power["doubts"], [d._asdict() for d in self._power.doubts()]
+        for doubt in power["doubts"][len(known) :]:
+            self._tell(doubt["text"])
         self._files.write_text(storing.RUN, storing.as_json(self.run))
         self._files.write_text(storing.SUMMARY, summary(self.run))
 

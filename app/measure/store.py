@@ -4,7 +4,7 @@ is killed while it adds rows to a CSV file, the last ones may be missing or cut 
 run.json        all figures; written anew, in one step, after every measured window
 summary.md      the same as a table
 frames.csv      every frame of every window
-power.csv       every reading of the rails, idle phases included
+power.csv       every reading of the rails in W, idle phases included: time_s,12V_W,...
 condition.csv   temperature, clocks and other work, once per second
 progress.jsonl  one line for each phase, for whoever watches
 SHA256SUMS      of all files above; there when the run has ended
@@ -37,6 +37,8 @@ _LOCK = ".lock"
 # Room that is given up at the end, so that the end can be told where the disk is full.
 _RESERVE, _RESERVE_BYTES = ".reserve", 1 << 20
 _ROWS_AT_ONCE = 4096  # as text in memory
+# Digits behind the point by a column's unit: finer than clocks and sensors are.
+_PLACES = {"s": 6, "ms": 4, "W": 4, "c": 2, "mhz": 1, "cores": 4}
 
 
 class StoreError(Exception):
@@ -105,12 +107,15 @@ class Store:
             _flush_folder(self.folder)
 
     def append(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-        """Add rows to a CSV file, numbers with what matters of their digits, None and NaN empty."""
+        """Add rows to a CSV file, None and NaN empty.
+
+        A column's name ends in its unit, which says how many digits of its numbers matter.
+        """
         # No buffer: what it held would still be written after the file was cut.
         with _told(self.folder), (self.folder / name).open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                for block in _csv(rows if size else chain([columns], rows)):
+                for block in _csv(columns, rows if size else chain([columns], rows)):
                     while block:
                         block = block[file.write(block) :]
                 os.fsync(file.fileno())
@@ -139,8 +144,18 @@ class Store:
 
 
 def as_json(figures: dict[str, Any]) -> str:
-    """Return the text of run.json."""
-    return json_text(figures, indent=2) + "\n"
+    """Return the text of run.json; what the model brings with it stays as it is."""
+    shown = {k: value if k == "model" else _rounded(value) for k, value in figures.items()}
+    return json_text(shown, indent=2) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Return figures with the digits that any of them can have meaning for; no zero has a sign."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}") + 0.0
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def hold(path: Path) -> IO[str] | None:
@@ -176,9 +191,13 @@ def _locked(path: Path, name: str) -> IO[str]:
     return file
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, places: int | None) -> Any:
     if isinstance(value, float):  # numpy's float64 is one too
-        return f"{value:.9g}" if math.isfinite(value) else ""
+        if not math.isfinite(value):
+            return ""
+        rounded = (value if places is None else round(value, places)) + 0.0  # no -0
+        # Times of a run of days keep their microseconds; others are not known to 9 digits.
+        return f"{rounded:.9g}" if places is None else f"{rounded:.15g}"
     if isinstance(value, bool | np.bool_):
         return int(value)
     if isinstance(value, str):
@@ -186,12 +205,13 @@ def _cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _csv(rows: Iterable[Iterable[Any]]) -> Iterator[bytes]:
+def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[bytes]:
     """Yield the lines of a table, some thousands at a time: of an hour's frames there are many."""
     left = iter(rows)
+    places = [_PLACES.get(name.rpartition("_")[2]) for name in columns]
     while block := list(islice(left, _ROWS_AT_ONCE)):
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(map(_cell, row) for row in block)
+        csv.writer(text, lineterminator="\n").writerows(map(_cell, row, places) for row in block)
         yield text.getvalue().encode()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpu.digits import digits, fixed, with_spread
 from dpu.text import markdown_text
 
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
@@ -31,10 +31,10 @@ def _head(run: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {markdown_text(model['name'])} on {place}"
     yield ""
     yield f"{run['started']}, {run['state']}. Runs on {markdown_text(run['provider'])}."
-    if run["emulation"]:
-        pace = run["realtime"]
-        how = f"at the pace predicted for {pace}" if pace else "as fast as this machine goes"
-        yield f"This is the emulation, {how}: no figure here was measured on a DPU."
+    pace = run.get("pace") or {"measured": not run["emulation"], "text": "at its own pace"}
+    if not pace["measured"]:
+        what = "This is the emulation" if run["emulation"] else "This is not a DPU"
+        yield f"{what}, {markdown_text(pace['text'])}: no figure here was measured on a DPU."
     yield (
         f"Model for {markdown_text(model['target'])}; "
         f"image {markdown_text(machine['image'])}, Linux {machine['kernel']}, "
@@ -51,12 +51,15 @@ def _power_line(run: Mapping[str, Any]) -> str:
     if power["source"] == "none":
         return f"No watts: {markdown_text(power['reason'])}."
     idle, after = run["idle"]["before"], run["idle"]["after"]
+    if power["total_rail"] is None:
+        return f"No watts of the whole board: {markdown_text(power['reason'])}."
     text = f"Power from {power['source']}, rail {power['total_rail']}"
     if not idle or idle["watts"] is None:
         return f"{text}; idle power not measured."
-    text += f"; idle {_measured(idle['watts'], idle['ci95'])} W"
+    text += f"; idle {_measured(idle['watts'], idle['ci95'], idle.get('sensor_error'))} W"
     if after and after["watts"] is not None:
-        text += f", {_measured(after['watts'], after['ci95'])} W at the end"
+        end = _measured(after["watts"], after["ci95"], after.get("sensor_error"))
+        text += f", {end} W at the end"
     return text + "."
 
 
@@ -84,25 +87,31 @@ def _row(step: Mapping[str, Any]) -> tuple[str, ...]:
     ratios = [power[f"fps_per_watt{suffix}"] for suffix in ("", "_above_idle")]
     cells += [*energies, *ratios]
     marks = "".join(f" [{concern['name']}]" for concern in step["concerns"])
-    return (step["name"] + marks, *(_measured(cell["value"], cell["ci95"]) for cell in cells))
+    return (step["name"] + marks, *map(_cell, cells))
 
 
 def _scaled(figure: Mapping[str, Any], factor: float) -> dict[str, float | None]:
-    return {
-        name: None if figure[name] is None else factor * figure[name] for name in ("value", "ci95")
-    }
+    names = ("value", "ci95", "sensor_error")
+    return {name: None if figure[name] is None else factor * figure[name] for name in names}
 
 
-def _measured(value: float | None, ci95: float | None) -> str:
-    """Return "12.34 ±0.05": as many digits as the interval has meaning for; "-": not measured."""
-    if value is None:
-        return "-"
-    if ci95 is None:
-        return f"{value:.4g}"
-    if not ci95 > 0:
-        return f"{value:.4g} ±0"
-    digits = min(6, max(0, 1 - math.floor(math.log10(ci95))))
-    return f"{value:.{digits}f} ±{ci95:.{digits}f}"
+def _cell(figure: Mapping[str, float | None]) -> str:
+    return _measured(figure["value"], figure["ci95"], figure.get("sensor_error"))
+
+
+def _measured(value: float | None, ci95: float | None, error: float | None = None) -> str:
+    """Return "12.34 ±0.05" with the digits that have a meaning; "-" where it was not measured.
+
+    Parameters
+    ----------
+    value, ci95 : a figure and half of its interval
+    error : what its readings are uncertain by
+    """
+    if value is None or ci95 is None:
+        return digits(value).replace(",", "")  # for who reads a cell as a number
+    shown = with_spread(value, max(ci95, error or 0.0)).replace(",", "").split(" ±")[0]
+    width = fixed(ci95, len(shown.partition(".")[2])).replace(",", "")
+    return f"{shown} ±{width if width.strip('0.') else 0}"
 
 
 def _notes(run: Mapping[str, Any]) -> Iterator[str]:
@@ -116,8 +125,12 @@ def _notes(run: Mapping[str, Any]) -> Iterator[str]:
     if known:
         yield (f"The readings' own error, up to ±{max(known):.2g} W, comes on top of it and does "
                "not shrink with time.")  # fmt: skip
+    doubted = [doubt["text"] for doubt in run["power"].get("doubts", ())]
+    yield from (f"- sensor: {markdown_text(text)}" for text in doubted)
     for step in run["steps"]:
         for concern in step["concerns"]:
+            if concern["text"] in doubted:
+                continue
             yield f"- {step['name']}: {concern['name']}: {concern['text']}"
     for when, idle in run["idle"].items():
         for concern in idle["concerns"] if idle else ():

@@ -57,7 +57,7 @@ def _finite(value: Any) -> float | int | None:
         number = float(value)  # numpy's numbers, too
     except (TypeError, ValueError):
         return None
-    return round(number, 4) if math.isfinite(number) else None
+    return round(number, 4) + 0.0 if math.isfinite(number) else None  # no -0.0
 
 
 def latencies_of(milliseconds: Iterable[float]) -> Row:

@@ -61,11 +61,12 @@ def _run_row(run: Mapping[str, Any], file: Path, subject: Subject) -> Row:
     row = Row("", f"DPU, {where}", DPU, by=f"app.measure, {run['provider']}, {file}",
               when=str(run["started"]), where=where,
               device=str(model["dpu"] or model["target"]))  # fmt: skip
-    if emulation:
-        pace = run["realtime"]
+    pace = run.get("pace")  # older runs have none
+    if emulation or (pace and not pace["measured"]):
         row.family, row.kind = EMULATION, EMULATED
         row.title = f"emulation, no DPU, on {where}"
-        how = f"at the pace predicted for {pace}" if pace else "as fast as that machine goes"
+        how = f"at the pace predicted for {run['realtime']}" if run["realtime"] else ""
+        how = pace["text"] if pace else how or "as fast as that machine goes"
         row.concerns.append(f"emulation {how}: not a DPU's figures")
     _take_steps(row, [step for step in run["steps"] if isinstance(step, dict)])
     if run["state"] != "done":

@@ -48,8 +48,10 @@ def _what(figures: dict[str, Any]) -> str:
     machine = figures["machine"]
     text = (f"{figures['started']}, {machine['board'] or machine['machine']}, "
             f"{machine['image']}; runs on {figures['provider']}; {figures['state']}.")  # fmt: skip
-    if figures["emulation"]:
-        text += " This is the emulation: nothing here was measured on a DPU."
+    pace = figures.get("pace")  # older runs have none
+    if figures["emulation"] or not (pace or {"measured": True})["measured"]:
+        how = f", {pace['text']}" if pace else ""
+        text += f" This is not a DPU{how}: nothing here was measured on a DPU."
     return text
 
 
@@ -59,8 +61,8 @@ def _readings(path: Path, rail: str | None) -> tuple[list[float], list[float]]:
         return [], []
     with path.open(encoding="utf-8", newline="") as file:
         table = csv.DictReader(file)
-        # With its unit; runs of before had the bare name.
-        column = next((c for c in (f"{rail}_W", rail) if c in (table.fieldnames or ())), rail)
+        # Files of older versions name the rail without its unit.
+        column = f"{rail}_W" if f"{rail}_W" in (table.fieldnames or ()) else rail
         rows = [(float(row["time_s"]), float(row[column])) for row in table if row.get(column)]
     step = max(1, len(rows) // _SAMPLES)
     groups = [rows[k : k + step] for k in range(0, len(rows), step)]

@@ -35,10 +35,11 @@ from app.scenario import decoded_frames
 from app.sources import open_source
 from board import system
 from board.condition import ConditionWatch
-from board.power import open_power
+from board.power import Power, open_power
+from board.power_sources import Rail, Source
 from board.profile import load_profile
 from tests.stand_in_board.deployable import make_model
-from tests.stand_in_board.sensors import Sensors, write_sensors
+from tests.stand_in_board.sensors import INA226_FORMS, Sensors, write_sensors
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_BOARD = ROOT / "tests/fake_board"
@@ -92,9 +93,10 @@ def test_a_whole_run_on_the_emulation(tmp_path: Path) -> None:
     )
     run = _run(folder)
     assert run["state"] == "done" and run["emulation"] and run["realtime"] == "zcu104", err
-    assert (
-        "no figure here was measured on a DPU" in out and (folder / "summary.md").read_text() == out
-    )
+    assert (folder / "summary.md").read_text() == out
+    pace = "at the pace predicted for a ZCU104 (dpu/latency.py)"
+    assert run["pace"] == {"measured": False, "text": pace}
+    assert f"This is the emulation, {pace}: no figure here was measured on a DPU." in out
     names = ["single-stream, 1 thread", "offline, 2 threads"]
     assert [step["name"] for step in run["steps"]] == names
     with (folder / "frames.csv").open() as file:
@@ -279,7 +281,7 @@ def samples(fake_board: Path, tmp_path: Path) -> list[Frame]:
 def _measurement(
     folder: Path,
     samples: list[Frame],
-    sysfs: Path | None,
+    power: Power | Path | None,
     *scenarios: str,
     threads: Sequence[int] = (1,),
     accepted: Sequence[str] = ("disturbed", "hot", "throttled"),
@@ -288,7 +290,8 @@ def _measurement(
 ) -> Measurement:
     steps = make_steps(list(scenarios), list(threads), 1)
     setting = Setting(steps, Phases(0.5, 0.3, seconds, 0.2), 1, tuple(accepted), None, "images")
-    power = open_power("hwmon", sysfs=sysfs) if sysfs else open_power("none")
+    if not isinstance(power, Power):
+        power = open_power("hwmon", sysfs=power) if power else open_power("none")
     return Measurement(setting, load_classifier(_model(folder.parent)), samples, power,
                        load_profile(), files(folder), lambda _: None)  # fmt: skip
 
@@ -299,34 +302,85 @@ def sysfs(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "sys"
 
 
-def test_watts_of_each_window_and_of_rest(
-    tmp_path: Path, samples: list[Frame], sysfs: Path
-) -> None:
-    sensors = Sensors(sysfs)
-    measurement = _measurement(tmp_path / "a", samples, sysfs, "offline")
-    stop = threading.Event()
+class _Reacting(Source):
+    """A rail that carries 20 W while frames are issued, and 14 W else."""
 
-    def follow() -> None:
-        """Let the rail show 20 W while frames are issued."""
-        while not stop.wait(0.02):
-            sensors.set_power("12V", 20.0 if measurement.measuring else 14.0)
+    name = "reacting"
 
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        measurement.go()
-    finally:
-        stop.set()
-        thread.join()
+    def __init__(self) -> None:
+        super().__init__("a test's rail", [Rail("12V", 0.025, 60.0)], "12V")
+        self.measurement: Measurement | None = None
+
+    def read(self) -> list[float]:
+        return [20.0 if self.measurement and self.measurement.measuring else 14.0]
+
+
+def test_watts_of_each_window_and_of_rest(tmp_path: Path, samples: list[Frame]) -> None:
+    source = _Reacting()
+    measurement = _measurement(tmp_path / "a", samples, Power(source), "offline")
+    source.measurement = measurement
+    measurement.go()
     run = measurement.run
     (step,) = run["steps"]
-    assert run["idle"]["before"]["watts"] == pytest.approx(14.0, abs=0.2)
-    assert step["power"]["watts"]["value"] == pytest.approx(20.0, abs=0.2)
-    assert step["power"]["watts_above_idle"]["value"] == pytest.approx(6.0, abs=0.3)
+    assert run["idle"]["before"]["watts"] == pytest.approx(14.0)
+    assert step["power"]["watts"]["value"] == pytest.approx(20.0)
+    assert step["power"]["watts_above_idle"]["value"] == pytest.approx(6.0)
     with (tmp_path / "a" / "power.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        table = csv.DictReader(file)
+        rows = list(table)
+    assert table.fieldnames == ["time_s", "12V_W"]
+    assert {row["12V_W"] for row in rows} == {"14", "20"}
     times = [float(row["time_s"]) for row in rows]
     assert all(a < b for a, b in pairwise(times)) and len(times) > 100
+
+
+@pytest.mark.parametrize("form", INA226_FORMS)
+def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form: str) -> None:
+    """Volts times amperes are used, the table says so, once."""
+    write_sensors(tmp_path / "sys", form)
+    Sensors(tmp_path / "sys").set_reading("12V", "power", 0)
+    measurement = _measurement(tmp_path / "a", samples, tmp_path / "sys", "single-stream")
+    measurement.go()
+    (step,) = measurement.run["steps"]
+    assert step["power"]["watts"]["value"] == pytest.approx(12.113 * 1.159)
+    assert "sensor" in [concern["name"] for concern in step["concerns"]]
+    (doubt,) = _run(tmp_path / "a")["power"]["doubts"]
+    text = (tmp_path / "a/summary.md").read_text()
+    assert text.count("reads 0 W beside 12.11 V x 1.159 A, which is 14.04 W") == 1
+    assert doubt["rail"] == "12V" and "[sensor]" in text
+    assert "- sensor: 12V: ina226 at 0x40 (" in text and "-0" not in _table(text)
+
+
+def test_amperes_of_zero_are_no_measurement(
+    tmp_path: Path, samples: list[Frame], sysfs: Path
+) -> None:
+    for kind in ("curr", "power"):
+        Sensors(sysfs).set_reading("12V", kind, 0)
+    measurement = _measurement(tmp_path / "a", samples, sysfs, "single-stream")
+    measurement.go()
+    (step,) = measurement.run["steps"]
+    for name in ("watts", "joules_per_frame", "fps_per_watt"):
+        assert step["power"][name]["value"] is None
+    assert {"sensor", "power"} <= {concern["name"] for concern in step["concerns"]}
+    text = (tmp_path / "a/summary.md").read_text()
+    assert "at least 8.4 W are expected (14.05 W at rest, as published)" in text
+
+
+def test_a_board_without_its_total_rail_says_what_to_look_at(
+    tmp_path: Path, samples: list[Frame]
+) -> None:
+    sysfs = tmp_path / "sys"
+    write_sensors(sysfs, "iio-hwmon")
+    (sysfs / "class/hwmon/hwmon2").unlink()
+    measurement = _measurement(tmp_path / "a", samples, sysfs, "single-stream")
+    measurement.go()
+    text = (tmp_path / "a/summary.md").read_text()
+    assert "No watts of the whole board: 9 rails of the ZCU104" in text
+    assert "with ina2xx_adc, an IIO driver" in text and "rail None" not in text
+
+
+def _table(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line.startswith("| "))
 
 
 def test_sensors_that_vanish_end_the_watts_only(

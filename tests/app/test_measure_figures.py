@@ -489,6 +489,26 @@ def test_a_list_of_checksums_is_held_against_removal(tmp_path: Path) -> None:
             hold(tmp_path / "SHA256SUMS")
 
 
+def test_columns_have_the_digits_of_their_units(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a")
+    columns = ("time_s", "12V_W", "total_ms", "clock_mhz", "confidence")
+    store.append("power.csv", columns, [
+        [100_000.12345678, 14.049999999, 3.141592653, 1199.99999, 0.123456789123],
+        [np.float64(1.0), -0.00001, -0.0, np.nan, None],
+    ])  # fmt: skip
+    store.close()
+    lines = (tmp_path / "a/power.csv").read_text().splitlines()
+    assert lines[1:] == ["100000.123457,14.05,3.1416,1200,0.123456789", "1,0,0,,"]
+
+
+def test_figures_have_no_digits_without_meaning() -> None:
+    model = {"provenance": {"loss": 0.1 + 0.2}}
+    figures = {"a": {"b": [0.1 + 0.2, -0.0, 7, True, None, (1e-12,)]}, "model": model}
+    read = json.loads(as_json(figures))
+    assert read == {"a": {"b": [0.3, 0, 7, True, None, [1e-12]]}, "model": model}
+    assert "-0" not in as_json({"a": -0.0})
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"):

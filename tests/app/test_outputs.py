@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -63,6 +64,15 @@ def test_json_lines(tmp_path: Path) -> None:
         "milliseconds": {"total": 1.25},
     }
     assert rows[2]["label"] is None and rows[2]["error"] == "image file is cut off"
+
+
+def test_confidences_have_the_digits_of_float32(tmp_path: Path) -> None:
+    result = _results()[0]
+    output = open_output(str(tmp_path / "r.csv"), fps=12.0)
+    output.add(replace(result, top=[("3", 0.9699999690055847), ("5", 1.23456789e-9)]))
+    output.close()
+    with (tmp_path / "r.csv").open(newline="") as file:
+        assert [row["confidence"] for row in csv.DictReader(file)] == ["0.97"]
 
 
 def test_csv(tmp_path: Path) -> None:

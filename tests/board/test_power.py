@@ -870,7 +870,9 @@ with power_running(power):
     out["pynq's"].append(last(power, 10, True))
 power_sources._file_of = found
 with open("/etc/sensors.d/zcu104.conf", "a") as config:
-    config.write('chip "ina226-*"\\n  compute power1 @*1.5, @/1.5\\n')
+    config.write('chip "ina226-*"\\n')
+    for name in ("power1", "curr1"):
+        config.write(f"  compute {name} @*1.5, @/1.5\\n")
 import pynq.pmbus
 pynq.pmbus._lib.sensors_cleanup()
 power = open_power("pmbus", rate_hz=100)

@@ -297,14 +297,16 @@ def test_energy_is_a_range_until_it_is_measured(tmp_path: Path) -> None:
     with pytest.raises(DpuError):
         energy.board_watts("zcu105", tmp_path)
 
-    def write(name: str, emulation: bool, *watts: object) -> None:
+    def write(name: str, emulation: bool, *watts: object, **more: object) -> None:
         folder = tmp_path / "zcu104" / name
         folder.mkdir(parents=True)
         steps = [{"power": {"watts": {"value": value}}} for value in watts]
-        text = json.dumps({"emulation": emulation, "steps": steps})
+        text = json.dumps({"emulation": emulation, "steps": steps, **more})
         (folder / "run.json").write_text(text if watts else "{torn")
 
     write("emulation", True, 5.0)
+    write("stand-in", False, 5.0, pace={"measured": False, "text": "predicted"})
+    write("strange pace", False, 5.0, pace=[])
     write("torn", False)
     write("odd", False, None, "x", -1.0, float("nan"), True)
     assert energy.board_watts("zcu104", tmp_path) == at_rest

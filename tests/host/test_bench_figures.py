@@ -210,6 +210,15 @@ def test_an_emulated_run_is_no_dpu(tmp_path: Path, subject: Subject, realtime: s
     assert compare([_row("cpu", CPU, 1, 1, 1), row]) == []
 
 
+def test_a_run_on_a_stand_in_board_is_no_dpu(tmp_path: Path, subject: Subject) -> None:
+    pace = {"measured": False, "text": "at the pace predicted for zcu104 or slower"}
+    row = _read(tmp_path, _run(subject, pace=pace), subject)
+    assert (row.family, row.kind) == (EMULATION, EMULATED)
+    assert row.concerns[0] == f"emulation {pace['text']}: not a DPU's figures"
+    real = _run(subject, pace={"measured": True, "text": "the DPU's own"})
+    assert _read(tmp_path, real, subject).kind == MEASURED
+
+
 def test_a_run_of_another_student(tmp_path: Path, subject: Subject) -> None:
     model = _run(subject)["model"]
     other = _read(tmp_path, _run(subject, model=model | {"provenance": {"checkpoint_sha256": "0"}}),

@@ -194,6 +194,17 @@ def test_power_and_temperature_of_a_run(deployed: Deployed) -> None:
         assert figures["system"]["cpu_seconds"] > 0
 
 
+def test_watts_follow_what_the_dpu_does(deployed: Deployed) -> None:
+    deployed.board.free_power("12V")
+    told = deployed.python("app/classify.py --model model --source model/images --quiet",
+                           "--scenario offline --duration 1 --power hwmon --json -")  # fmt: skip
+    figures = json.loads(told)
+    assert 14.2 < figures["power"]["watts"] <= 14.05 + 2 * 1.55
+    assert (
+        figures["pace"]["measured"] is False and "predicted for zcu104" in figures["pace"]["text"]
+    )
+
+
 # Prints what the board's own readers see, once per line that comes in.
 _WATCH = """
 import json, sys

@@ -43,7 +43,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
     """A board with a release on it; tests leave it as they found it, but for the last."""
     folder = tmp_path_factory.mktemp("board")
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    with StandInBoard(folder) as board:
+    with StandInBoard(folder, ina226="iio-hwmon") as board:
         make_model(folder / "mine")
         (folder / "wheels").mkdir()
         make_wheel("psutil", folder / "wheels")
@@ -130,12 +130,31 @@ def test_a_whole_measurement(board: StandInBoard, tmp_path: Path, capsys: Any) -
     inside = [row for row in _rows(folder / "frames.csv") if row["step"] == "0"
               and step["start_s"] <= float(row["done_s"]) < step["end_s"]]  # fmt: skip
     assert len(inside) == step["frames"]["classified"]
-    watts = {float(row["12V"]) for row in _rows(folder / "power.csv")}
-    assert watts == {16.0}
+    assert {row["12V_W"] for row in _rows(folder / "power.csv")} == {"16"}
+    assert run["pace"]["measured"] is False and "no figure here was measured on a DPU" in out
+    assert "at random times, with watts that a stand-in board makes up" in out
     server = run["steps"][2]
     assert server["fps"]["value"] == pytest.approx(100, rel=0.3)
     assert main(_arguments(board, tmp_path, "--list")) == 0
     assert f"{folder.name}  collected" in capsys.readouterr().out
+
+
+def test_watts_rise_while_the_board_works(board: StandInBoard, tmp_path: Path) -> None:
+    board.free_power("12V")
+    try:
+        assert main(_arguments(board, tmp_path, *SHORT, "--scenario", "offline")) == 0
+    finally:
+        board.set_power("12V", 16.0)
+    folder, run = _run_of(tmp_path)
+    assert run["idle"]["before"]["watts"] == pytest.approx(14.05, abs=0.01)
+    one, two = (step["power"] for step in run["steps"])
+    assert one["joules_per_frame_above_idle"]["value"] > 0
+    assert two["watts_above_idle"]["value"] > one["watts_above_idle"]["value"] > 0.1
+    assert one["rails"]["INT"]["mean_w"] > 3.6
+    assert one["doubts"] is None and run["power"]["doubts"] == []
+    assert "not found" not in run["power"]["reason"]
+    watts = [float(row["12V_W"]) for row in _rows(folder / "power.csv")]
+    assert watts[-1] == pytest.approx(14.05) and max(watts) <= 14.05 + 2 * 1.55 + 1e-6
 
 
 def test_a_cut_network_loses_nothing(

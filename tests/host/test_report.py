@@ -20,6 +20,7 @@ from host.__main__ import main
 from host.report.content import Plot, Section, Table, cell_text
 from host.report.html import page
 from host.report.markdown import document
+from host.report.trace import trace_section
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
@@ -188,3 +189,21 @@ def test_tables_sort_in_a_browser(tmp_path: Path) -> None:
             order.append("".join(tab.locator("tbody td:first-child").all_inner_texts()))
         browser.close()
     assert order == ["abdc", "dbac", "abcd"] and errors == []
+
+
+@pytest.mark.parametrize("column", ["12V", "12V_W"])
+def test_a_trace_of_an_older_version_is_read_too(tmp_path: Path, run: Path, column: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    figures = json.loads((folder / "run.json").read_text())
+    figures["power"] |= {"source": "hwmon", "total_rail": "12V"}
+    if column == "12V":
+        del figures["pace"]
+    (folder / "run.json").write_text(json.dumps(figures))
+    (folder / "power.csv").write_text(f"time_s,{column}\n0.1,14.05\n0.2,\n0.3,15\n")
+    section = trace_section(folder)
+    (plot,) = (part for part in section.parts if isinstance(part, Plot))
+    assert "Rail 12V" in plot.caption
+    what = str(section.parts[0])
+    assert "nothing here was measured on a DPU" in what
+    assert ("as fast as this machine computes" in what) == (column == "12V_W")

@@ -30,7 +30,8 @@ from tests.stand_in_board.image import (
     write_dpu,
     write_python,
 )  # fmt: skip
-from tests.stand_in_board.sensors import Sensors, labels, write_sensors
+from tests.stand_in_board.load import LoadFollower
+from tests.stand_in_board.sensors import INA226_FORMS, Sensors, labels, write_sensors
 
 HOME = "home/board"
 IMAGE = "a stand-in for a board (tests/stand_in_board), no hardware"
@@ -49,7 +50,7 @@ mount -t sysfs -o ro sysfs sys
 for d in class bus devices firmware; do
   mount -t tmpfs tmpfs sys/$d; cp -a {seed}.sys/$d/. sys/$d/
 done
-mount -t tmpfs tmpfs run; mkdir run/sshd
+mount -t tmpfs tmpfs run; mkdir run/sshd; mkdir -m 1777 run/dpu-load
 mount -t tmpfs tmpfs tmp
 test ! -d .{repo} || mount -t tmpfs tmpfs .{repo}
 exec chroot . /usr/sbin/sshd -D -e -f /etc/ssh/board_config
@@ -98,6 +99,9 @@ class StandInBoard:
         taken for a board's own; "admitted emulation" says what it is, and runs what is compiled
         for the emulator
     root : filesystem that the board starts from; / is this machine's own
+    ina226 : how its kernel shows the 12V rail's monitor, of `sensors.INA226_FORMS`
+
+    The rails' watts follow what the DPU does, until `set_power`.
 
     pynq is an empty module, or the real one of the venv that `image.PYNQ_VARIABLE` names.
 
@@ -108,7 +112,12 @@ class StandInBoard:
     """
 
     def __init__(
-        self, folder: Path, number: int = 0, dpu: str = "fake", root: Path = Path("/")
+        self,
+        folder: Path,
+        number: int = 0,
+        dpu: str = "fake",
+        root: Path = Path("/"),
+        ina226: str = INA226_FORMS[0],
     ) -> None:
         if dpu not in ("fake", "emulation", "admitted emulation"):
             raise ValueError(f"dpu is fake, emulation or admitted emulation, not {dpu!r}")
@@ -118,6 +127,8 @@ class StandInBoard:
         self._name = f"tt{os.getpid()}b{number}"
         self._net = f"10.{100 + number}.{os.getpid() % 250}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._follower: LoadFollower | None = None
+        self._ina226 = ina226
         self.host = f"board{number}"
         self.ssh_config = self._folder / "ssh_config"
         self.known_hosts = self._folder / "known_hosts"
@@ -138,6 +149,9 @@ class StandInBoard:
 
     def stop(self) -> None:
         """End everything; may be called again."""
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None
         if self._process is not None:
             self._process.kill()  # unshare --kill-child: the board's init dies, and all with it
             self._process.wait()
@@ -174,8 +188,14 @@ class StandInBoard:
         self._wait_until_it_answers()
 
     def set_power(self, rail: str, watts: float) -> None:
-        """Let a rail's sensor show so many W."""
-        Sensors(self.root / "sys").set_power(rail, watts)
+        """Let a rail's sensor show so many W, whatever the DPU does."""
+        assert self._follower is not None
+        self._follower.fix(rail, watts)
+
+    def free_power(self, rail: str) -> None:
+        """Let a rail's sensor follow what the DPU does again."""
+        assert self._follower is not None
+        self._follower.free(rail)
 
     def set_temperature(self, celsius: float) -> None:
         """Let the processor's sensor show so many degrees Celsius."""
@@ -203,7 +223,7 @@ class StandInBoard:
         tree = self._folder / "seed.sys" / "firmware/devicetree/base"
         tree.mkdir(parents=True)
         (tree / "model").write_text("ZynqMP ZCU104 RevC\0")
-        write_sensors(self._folder / "seed.sys")
+        write_sensors(self._folder / "seed.sys", self._ina226)
         (seed / "etc/sensors.d/zcu104.conf").write_text(labels())
         (seed / "etc/passwd").write_text(
             f"root:x:0:0:root:/{HOME}:/bin/sh\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -256,6 +276,7 @@ class StandInBoard:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                              stderr=log)  # fmt: skip
         self._wait_until_it_answers()
+        self._follower = LoadFollower(self.root)
 
     def _wait_until_it_answers(self) -> None:
         end = time.monotonic() + 20

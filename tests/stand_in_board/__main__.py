@@ -3,8 +3,8 @@
     sudo .venv/bin/python -m tests.stand_in_board --folder /tmp/board
 
 It runs until Ctrl-C and prints what to give to make in another terminal. Its DPU is the emulation
-at the pace that is predicted for a ZCU104, its power rails are files with made-up watts: what is
-measured on it is no measurement of hardware.
+at the pace that is predicted for a ZCU104, its power rails are files with made-up watts, which rise
+while the DPU works: what is measured on it is no measurement of hardware, and its summary says so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_wheel
+from tests.stand_in_board.sensors import INA226_FORMS
 
 
 def main() -> int:
@@ -27,7 +28,10 @@ def main() -> int:
                                      formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR",
                         help="new directory for keys, SSH configuration and wheels")  # fmt: skip
-    folder: Path = parser.parse_args().folder.absolute()
+    parser.add_argument("--ina226", choices=INA226_FORMS, default=INA226_FORMS[0],
+                        help="how Linux shows the 12V rail's monitor")  # fmt: skip
+    options = parser.parse_args()
+    folder: Path = options.folder.absolute()
     reason = why_not()
     if reason is None and folder.exists():
         reason = f"{folder} is there already"
@@ -42,7 +46,7 @@ def main() -> int:
     wheels.mkdir(parents=True)
     try:
         make_wheel("psutil", wheels)  # the image lacks it, and it reaches no package index
-        with StandInBoard(folder, dpu="admitted emulation") as board:
+        with StandInBoard(folder, dpu="admitted emulation", ina226=options.ina226) as board:
             _give_to_caller(folder)
             arguments = (f"--ssh-config {board.ssh_config} --wheels {wheels} "
                          "--accept target --accept fingerprint")  # fmt: skip

@@ -53,6 +53,13 @@ _VART = """
 from {package} import latency
 vart.set_pace(latency.board_pace("{board}"))
 TUTELAGE_EMULATION = {admits}
+Runner = vart.Runner
+"""
+_LOAD = """
+import stand_in_dpu_load
+
+stand_in_dpu_load.watch(Runner)
+TUTELAGE_PACE = "{pace}, with watts that a stand-in board makes up"
 """
 
 
@@ -149,13 +156,21 @@ def write_dpu(seed: Path, emulation: str | None, admits: bool = False) -> None:
     site.mkdir(parents=True, exist_ok=True)
     for name in ("vart", "xir"):
         if emulation is None:
-            shutil.copy(FAKE_BOARD / f"{name}.py", site)
+            text = (FAKE_BOARD / f"{name}.py").read_text(encoding="utf-8")
         else:
             more = _VART.format(board=emulation, package=_EMULATION_NAME, admits=admits)
             text = _EMULATED.format(name=name, board=emulation, home=_EMULATION_HOME,
                                     package=_EMULATION_NAME,
                                     more=more if name == "vart" else "")  # fmt: skip
-            (site / f"{name}.py").write_text(text)
+        if name == "vart":
+            pace = (
+                f"at the pace predicted for {emulation} or slower"
+                if emulation
+                else "at random times"
+            )
+            text += _LOAD.format(pace=pace)
+        (site / f"{name}.py").write_text(text, encoding="utf-8")
+    shutil.copy(Path(__file__).with_name("dpu_load.py"), site / "stand_in_dpu_load.py")
     if emulation is not None:
         _write_emulation(seed / _EMULATION_HOME)
 

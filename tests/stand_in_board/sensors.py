@@ -4,12 +4,17 @@ Laid out as Linux's drivers do it, so that hwmon's readers, libsensors, pynq.pmb
 them. Which chip's channel is which rail is taken from board/profiles/zcu104.toml. The readings at
 the start are those of an idle board in PYNQ's notebook zcu104_pmbus.ipynb (FMC's current is the
 nonsense that it shows without a card); no real board was seen.
+
+The INA226 has three forms, as kernels and device trees of the ZCU104 have them: "ina226" by hwmon's
+ina2xx, "ina226_u183" the same under the name of its label, and "iio-hwmon" by ina2xx-adc and a
+platform device (mainline's zynqmp-zcu104-revC.dts, drivers/hwmon/iio_hwmon.c).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from board.profile import RailProfile, load_profile
@@ -26,8 +31,16 @@ _IDLE = {
     "1V13": (1125, 218, 218750), "5V0": (5000, 0, 0), "FMC": (156, 10187, 31250),
     "MGTRA": (835, 39, 31250),
 }  # fmt: skip
+# What a busy core of the DPU adds, W: made up, after 1.24 W a core of a ZCU102 under YOLOv5n, and
+# its share of the losses on the way from 12 V (../shared/facts/zcu104.md).
+_WATTS_PER_CORE = {"12V": 1.55, "INT": 1.24}
 _INPUT = (12000, 0, 0)  # channel 1 of an IRPS5401: its own supply, no rail
-_SHUNT_MILLIVOLTS = 3  # in0 of the INA226
+_SHUNT_MICROOHMS = 5000  # of the INA226: the device tree's shunt-resistor
+_SHUNT_MILLIVOLTS = 6  # 1.159 A in it
+INA226_FORMS = ("ina226", "ina226_u183", "iio-hwmon")
+_NODES = "firmware/devicetree/base"
+_INA226_NODE = "axi/i2c@ff030000/i2c-mux@74/i2c@3/ina226@40"
+_INA226_PHANDLE = 0x37
 _IDLE_CELSIUS = 45.0
 _DIGITS = 12  # values are written in place, all as long: no reader sees a part
 # Not the machine's own cores, but their number: a program may look at each. 1.2 GHz as the
@@ -35,8 +48,16 @@ _DIGITS = 12  # values are written in place, all as long: no reader sees a part
 _CPU_KHZ = (300000, 400000, 600000, 1200000)
 
 
-def write_sensors(sysfs: Path) -> None:
-    """Write class, bus and devices of the sensors and of the processor's clock into `sysfs`."""
+def write_sensors(sysfs: Path, ina226: str = INA226_FORMS[0]) -> None:
+    """Write class, bus and devices of the sensors and of the processor's clock into `sysfs`.
+
+    Parameters
+    ----------
+    sysfs : the directory, without sensors so far
+    ina226 : one of INA226_FORMS
+    """
+    if ina226 not in INA226_FORMS:
+        raise ValueError(f"the INA226 is shown as one of {INA226_FORMS}, not {ina226!r}")
     chips: dict[tuple[str, int], list[RailProfile]] = {}
     for rail in _RAILS:
         chips.setdefault((rail.driver, rail.address), []).append(rail)
@@ -50,23 +71,59 @@ def write_sensors(sysfs: Path) -> None:
         _link(folder / "subsystem", sysfs / "bus/i2c")
     for number, ((driver, address), rails) in enumerate(order):
         device = sysfs / f"devices/i2c-{_BUSES[address]}/{_BUSES[address]}-{address:04x}"
-        hwmon = _hwmon(sysfs, device, "i2c", driver, number)
-        if driver == "irps5401":
-            _write_channel(hwmon, 1, _INPUT)
+        if driver == "ina226":
+            _write_ina226(sysfs, device, ina226, number)
         else:
-            _write(hwmon / "in0_input", _SHUNT_MILLIVOLTS)
+            _take(sysfs, device, "i2c", driver, driver)
+            _write_channel(_hwmon(sysfs, device, driver, number), 1, 1, _INPUT)
         for rail in rails:
-            _write_channel(hwmon, rail.channel, _IDLE[rail.name])
-    ams = _hwmon(sysfs, sysfs / "devices/platform/axi/ffa50000.ams", "platform", "ams", len(order))
-    _write(ams / "temp1_input", round(1000 * _IDLE_CELSIUS))
+            _write_channel(*_place(sysfs, rail), _IDLE[rail.name])
+    platform = sysfs / "devices/platform/axi/ffa50000.ams"
+    _take(sysfs, platform, "platform", "ams", "ams")
+    _write(_hwmon(sysfs, platform, "ams", len(order)) / "temp1_input", round(1000 * _IDLE_CELSIUS))
     _write_processor(sysfs / "devices/system/cpu")
+
+
+def _write_ina226(sysfs: Path, device: Path, form: str, number: int) -> None:
+    """Write the 12V rail's monitor without its readings."""
+    node = sysfs / _NODES / _INA226_NODE
+    _write_node(node, b"ti,ina226\0", phandle=[_INA226_PHANDLE], reg=[0x40],
+                **{"#io-channel-cells": [1], "shunt-resistor": [_SHUNT_MICROOHMS]})  # fmt: skip
+    if form != "iio-hwmon":
+        _take(sysfs, device, "i2c", "ina226", "ina2xx")
+        _link(device / "of_node", node)
+        hwmon = _hwmon(sysfs, device, form, number)
+        _write(hwmon / "in0_input", _SHUNT_MILLIVOLTS)
+        (hwmon / "shunt_resistor").write_text(f"{_SHUNT_MICROOHMS}\n")
+        return
+    _take(sysfs, device, "i2c", "ina226", "ina2xx_adc")
+    _link(device / "of_node", node)
+    (device / "iio:device0").mkdir()
+    (device / "iio:device0/name").write_text("ina226\n")
+    shunt = f"{_SHUNT_MICROOHMS * 1e-6:.9f}\n"
+    (device / "iio:device0/in_shunt_resistor").write_text(shunt)
+    node = sysfs / _NODES / "ina226"
+    channels = [cell for channel in range(4) for cell in (_INA226_PHANDLE, channel)]
+    _write_node(node, b"iio-hwmon\0", **{"io-channels": channels})
+    platform = sysfs / "devices/platform/ina226"
+    _take(sysfs, platform, "platform", "ina226", "iio_hwmon")
+    (platform / "name").unlink()  # platform devices have none
+    _link(platform / "of_node", node)
+    _write(_hwmon(sysfs, platform, "ina226", number) / "in1_input", _SHUNT_MILLIVOLTS)
+
+
+def _write_node(node: Path, compatible: bytes, **properties: list[int]) -> None:
+    node.mkdir(parents=True)
+    (node / "compatible").write_bytes(compatible)
+    for name, cells in properties.items():
+        (node / name).write_bytes(b"".join(cell.to_bytes(4, "big") for cell in cells))
 
 
 def labels() -> str:
     """The file of /etc/sensors.d by which libsensors knows the rails' names."""
     lines = [f'bus "i2c-{bus}" "{adapter}"' for bus, adapter in _ADAPTERS.items()]
     for driver, address in sorted({(rail.driver, rail.address) for rail in _RAILS}):
-        lines.append(f'chip "{driver}-i2c-{_BUSES[address]}-{address:02x}"')
+        lines.append(f'chip "*-i2c-{_BUSES[address]}-{address:02x}"')
         ignored = ("in1", "curr1", "power1") if driver == "irps5401" else ("in0",)
         lines += [f"    ignore {feature}" for feature in ignored]
         for rail in _RAILS:
@@ -90,13 +147,30 @@ class Sensors:
 
     def set_power(self, name: str, watts: float) -> None:
         """Let a rail show so many W, and the A that go with its present V."""
-        rail = self._rails[name]
-        bus = _BUSES[rail.address]
-        device = self._sysfs / f"devices/i2c-{bus}/{bus}-{rail.address:04x}"
-        (hwmon,) = (device / "hwmon").iterdir()
-        volts = float((hwmon / f"in{rail.channel}_input").read_text()) * 1e-3
-        _write(hwmon / f"curr{rail.channel}_input", round(1000 * watts / volts))
-        _write(hwmon / f"power{rail.channel}_input", round(1e6 * watts))
+        hwmon, volts, number = _place(self._sysfs, self._rails[name])
+        volts_now = float((hwmon / f"in{volts}_input").read_text()) * 1e-3
+        _write(hwmon / f"curr{number}_input", round(1000 * watts / volts_now))
+        _write(hwmon / f"power{number}_input", round(1e6 * watts))
+
+    def set_load(self, cores: float, but: Collection[str] = ()) -> None:
+        """Let the rails show what so many busy cores of the DPU take, but for those named."""
+        for name, watts in _WATTS_PER_CORE.items():
+            if name in but:
+                continue
+            hwmon, _, number = _place(self._sysfs, self._rails[name])
+            _, milliamperes, microwatts = _IDLE[name]
+            share = 1 + 1e6 * watts * cores / microwatts
+            _write(hwmon / f"curr{number}_input", round(share * milliamperes))
+            _write(hwmon / f"power{number}_input", round(share * microwatts))
+
+    def set_reading(self, name: str, kind: str, value: int | None) -> None:
+        """Let one file of a rail show a number, whatever the others say; None: it is not there.
+
+        `kind` is "in" (mV), "curr" (mA) or "power" (microwatts).
+        """
+        hwmon, volts, number = _place(self._sysfs, self._rails[name])
+        path = hwmon / f"{kind}{volts if kind == 'in' else number}_input"
+        path.unlink() if value is None else _write(path, value)
 
     def set_temperature(self, celsius: float) -> None:
         """Let the processor's sensor show so many degrees Celsius."""
@@ -117,26 +191,41 @@ class Sensors:
             shutil.rmtree(hwmon.parent)
 
 
-def _hwmon(sysfs: Path, device: Path, bus: str, driver: str, number: int) -> Path:
-    """Make a device that its driver has taken, and its hwmon directory; returns that."""
-    hwmon = device / f"hwmon/hwmon{number}"
-    hwmon.mkdir(parents=True)
-    for folder in (device, hwmon):
-        (folder / "name").write_text(f"{driver}\n")
-    _link(hwmon / "device", device)
-    _link(hwmon / "subsystem", sysfs / "class/hwmon")
-    _link(sysfs / f"class/hwmon/hwmon{number}", hwmon)
+def _place(sysfs: Path, rail: RailProfile) -> tuple[Path, int, int]:
+    """Return where a rail is shown: hwmon's directory, the number of its voltage, of the others."""
+    device = sysfs / f"devices/i2c-{_BUSES[rail.address]}/{_BUSES[rail.address]}-{rail.address:04x}"
+    if (device / "hwmon").is_dir():
+        (hwmon,) = (device / "hwmon").iterdir()
+        return hwmon, rail.channel, rail.channel
+    (hwmon,) = (sysfs / "devices/platform/ina226/hwmon").iterdir()
+    return hwmon, 2, 1
+
+
+def _take(sysfs: Path, device: Path, bus: str, name: str, driver: str) -> None:
+    """Make a device that a driver has taken."""
+    device.mkdir(parents=True)
+    (device / "name").write_text(f"{name}\n")
     _link(device / "subsystem", sysfs / f"bus/{bus}")
     _link(sysfs / f"bus/{bus}/devices/{device.name}", device)
     taken = sysfs / f"bus/{bus}/drivers/{driver}"
     _link(taken / device.name, device)
     _link(device / "driver", taken)
+
+
+def _hwmon(sysfs: Path, device: Path, name: str, number: int) -> Path:
+    """Make a device's hwmon directory; returns it."""
+    hwmon = device / f"hwmon/hwmon{number}"
+    hwmon.mkdir(parents=True)
+    (hwmon / "name").write_text(f"{name}\n")
+    _link(hwmon / "device", device)
+    _link(hwmon / "subsystem", sysfs / "class/hwmon")
+    _link(sysfs / f"class/hwmon/hwmon{number}", hwmon)
     return hwmon
 
 
-def _write_channel(hwmon: Path, channel: int, values: tuple[int, int, int]) -> None:
-    for kind, value in zip(("in", "curr", "power"), values, strict=True):
-        _write(hwmon / f"{kind}{channel}_input", value)
+def _write_channel(hwmon: Path, volts: int, number: int, values: tuple[int, int, int]) -> None:
+    for kind, value in zip((f"in{volts}", f"curr{number}", f"power{number}"), values, strict=True):
+        _write(hwmon / f"{kind}_input", value)
 
 
 def _write(path: Path, value: int) -> None:

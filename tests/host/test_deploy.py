@@ -80,6 +80,15 @@ def _wait_for_partial(board: StandInBoard, count: int = 1) -> None:
         time.sleep(0.05)
 
 
+def _wait_for_bytes(board: StandInBoard, count: int) -> None:
+    """Wait until so much of the fat file has arrived."""
+    end = time.monotonic() + 60
+    pattern = "releases/.*.partial/model/.weights.bin.*"
+    while not any(path.stat().st_size >= count for path in board.tutelage.glob(pattern)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def _fatten(model: Path, megabytes: int) -> None:
     (model / "weights.bin").write_bytes(os.urandom(megabytes << 20))
 
@@ -501,9 +510,9 @@ FACTS: dict[str, Any] = {
     ],
 )
 def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
-    from host.deploy import _profile
+    from host.deploy.plan import read_profile
 
-    found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
 
 
@@ -517,9 +526,9 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
     ],
 )
 def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
-    from host.deploy import _profile
+    from host.deploy.plan import read_profile
 
-    found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
     assert [f.text for f in found if f.name == "image" and not f.fatal]
 
 
@@ -533,8 +542,8 @@ def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(capsys: A
 
 
 def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
-    from host.deploy import _profile
+    from host.deploy.plan import read_profile
 
     path = "/sys/bus/i2c/drivers/irps5401/4-0043"
-    found = findings_of({**FACTS, "paths": {path: True}}, _profile("zcu104"), 1000)
+    found = findings_of({**FACTS, "paths": {path: True}}, read_profile("zcu104"), 1000)
     assert [f.name for f in found] == ["brown-out", "limit-busy"]

@@ -159,13 +159,13 @@ def _locked(remote: Remote, say: Say, make: bool = False) -> AbstractContextMana
 
 
 def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
-    """Warn at once, and in the report, where a measurement runs on the board."""
+    """Warn at once where a measurement runs on the board."""
     running = remote.sh(scripts.MEASURING).strip()
     if running:
         text = (f"measurement {running} is running there; this disturbs it: wait for it with "
                 f"python -m host measure {remote.host} --attach")  # fmt: skip
         say(f"{remote.host}: warning: {text}")
-        report.warnings.append(text)
+        report.measuring = running
 
 
 def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: Say) -> None:

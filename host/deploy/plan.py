@@ -61,7 +61,7 @@ class Plan:
 @dataclass
 class Report:
     """What became of one host; `state` is deployed, unchanged, service restarted, rolled back or
-    failed."""
+    failed, `service` says whom it runs as, `measuring` is a measurement that runs there."""
 
     host: str
     state: str = "failed"
@@ -70,6 +70,7 @@ class Report:
     error: str = ""
     smoke: str = ""
     service: str = ""
+    measuring: str = ""
     sent_bytes: int = 0
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)

@@ -140,7 +140,8 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
     Raises
     ------
     RemoteError
-        The user is root and was not asked for, does not exist, or cannot reach the releases.
+        The user is root and was not asked for, does not exist, or cannot reach the releases; or
+        sudo asks for a password.
     """
     told = remote.sh(_WHO).splitlines()
     if len(told) < 2 or not _NAME.fullmatch(told[0]):
@@ -151,6 +152,7 @@ def account_of(remote: Remote, place: str, user: str) -> Account:
             "it would run as root, since root deploys: deploy as the board's user, such as "
             "xilinx@board, or name its user with --service-user (root, where it must be)"
         )
+    remote.sh(_MAY_SUDO)
     if user not in ("", deployer, "root"):
         remote.sh(_may_read(user, place))
     user = user or deployer
@@ -193,6 +195,11 @@ def _may_read(user: str, place: str) -> str:
 
 # Root needs no sudo; others need one that asks for no password.
 _AS_ROOT = 's="sudo -n"; [ "$(id -u)" != 0 ] || s=; '
+_MAY_SUDO = (
+    '[ "$(id -u)" = 0 ] || sudo -n true 2> /dev/null || { '
+    "echo 'sudo there asks for a password, which cannot be typed here: allow it without one "
+    "(NOPASSWD in /etc/sudoers.d), or deploy as root with --service-user' >&2; exit 1; }"
+)
 _STAYS_UP = (
     "sleep 2; $s systemctl is-active --quiet tutelage.service || "
     "{ echo it does not stay up, see journalctl -u tutelage >&2; exit 1; }"

@@ -158,15 +158,15 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:
     _stand_in_systemctl(board)
-    first = go(service="--camera --web '0.0.0.0:80'")
+    first = go(service="--camera --web '0.0.0.0:80'", service_user="root")
     assert first.state == "deployed", first.error
     unit = (board.root / "etc/systemd/system/tutelage.service").read_text()
-    assert 'current/.venv/bin/python" "app/classify.py" "--model" "model" "--camera"' in unit
+    assert '"sh" "--camera" "--web" "0.0.0.0:80"\n' in unit and "User=root\n" in unit
     calls = (board.root / "calls").read_text()
     assert "enable tutelage" in calls and "\nrestart tutelage" in calls
     (board.root / "down").touch()
     (model / "notes.txt").write_text("new")
-    failed = go(service="--camera")
+    failed = go(service="--camera", service_user="root")
     assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
     assert (board.root / "calls").read_text().endswith("try-restart tutelage.service\n")
@@ -182,12 +182,12 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
     _stand_in_systemctl(board)
     unit = board.root / "etc/systemd/system/tutelage.service"
     (board.root / "down").touch()
-    failed = go(service="--camera")
+    failed = go(service="--camera", service_user="root")
     assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
     assert not unit.exists() and not (board.tutelage / "current").is_symlink()
     assert "disable --now tutelage" in (board.root / "calls").read_text()
     (board.root / "down").unlink()
-    first = go(service="--camera")
+    first = go(service="--camera", service_user="root")
     assert first.state == "deployed", first.error
     (board.root / "dies").touch()
     (model / "notes.txt").write_text("new")
@@ -205,9 +205,12 @@ def test_the_service_of_an_unchanged_release_is_set_right(
     first = go()
     unit = board.root / "etc/systemd/system/tutelage.service"
     assert first.state == "deployed" and not unit.exists()
-    assert go(service="--camera").state == "service restarted" and "--camera" in unit.read_text()
+    assert (
+        go(service="--camera", service_user="root").state == "service restarted"
+        and "--camera" in unit.read_text()
+    )
     for service in ("--camera", ""):
-        assert go(service=service).state == "unchanged"
+        assert go(service=service, service_user="root").state == "unchanged"
     # As a run that was broken off between the switch and the restart leaves it.
     (model / "notes.txt").write_text("new")
     (board.root / "usr/local/bin/systemctl").rename(board.root / "usr/local/bin/kept")
@@ -422,12 +425,16 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
 @pytest.mark.full_board
 @needs_board
 def test_make_deploys_and_rolls_back(
-    board: StandInBoard, model: Path, wheels: Path, tmp_path: Path
+    board: StandInBoard, model: Path, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the configuration of a user who has the board in ~/.ssh/config."""
+    """With the configuration of a user who has the board in it: make is not given its HOST."""
+    boards = tmp_path / "config/tutelage/boards.toml"
+    boards.parent.mkdir(parents=True)
+    boards.write_text(f'[zcu104]\nhost = "{board.host}"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     more = f"ARGS=--ssh-config {board.ssh_config}"
     python = f"PYTHON={sys.executable}"
-    variables = [f"HOST={board.host}", "BOARD=zcu104", python]
+    variables = ["BOARD=zcu104", python]
     deployed = ["make", "deploy", *variables, f"MODEL={model}", f"{more} --wheels {wheels}"]
     for text in ("", "new"):
         (model / "notes.txt").write_text(text)

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
+ERRORS_SECONDS = 2.0
+"""How long to wait for the end of a program's error output when the program has ended: ssh may
+leave a connection in the background that keeps it open."""
+
 _CHUNK = 1 << 16
 
 
@@ -36,9 +40,9 @@ class Reader(threading.Thread):
                     self._full()
                     self._full = None
 
-    def text(self) -> str:
-        """Wait for the end; return what was kept as text."""
-        self.join()
+    def text(self, seconds: float | None = None) -> str:
+        """Wait for the pipe's end, `seconds` at most; return what was kept as text."""
+        self.join(seconds)
         return self._kept.decode(errors="replace")
 
 
@@ -66,25 +70,24 @@ def run_bounded(
         It took longer, and was killed.
     """
     too_much = threading.Event()
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
+    )
+    assert process.stdin and process.stdout and process.stderr
 
-        def end() -> None:
-            too_much.set()
-            process.kill()
+    def end() -> None:
+        too_much.set()
+        process.kill()
 
-        output, errors = Reader(process.stdout, most, end), Reader(process.stderr, most)
-        feed = threading.Thread(target=_feed, args=(process.stdin, text), daemon=True)
-        feed.start()
-        try:
-            process.wait(seconds)
-        except BaseException:
-            process.kill()
-            raise
-        told, complaint = output.text(), errors.text()
-        feed.join()
+    output, errors = Reader(process.stdout, most, end), Reader(process.stderr, most)
+    threading.Thread(target=_feed, args=(process.stdin, text), daemon=True).start()
+    try:
+        process.wait(seconds)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    told, complaint = output.text(), errors.text(ERRORS_SECONDS)
     if too_much.is_set():
         raise TooMuchOutput(f"{command[0]} gives more than {most:,} bytes")
     return subprocess.CompletedProcess(command, process.returncode, told, complaint)

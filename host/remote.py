@@ -26,7 +26,13 @@ from pathlib import Path
 from typing import IO
 
 from host.answer_marker import Marker
-from host.bounded_process import Reader, TooMuchOutput, limited_files, run_bounded
+from host.bounded_process import (
+    ERRORS_SECONDS,
+    Reader,
+    TooMuchOutput,
+    limited_files,
+    run_bounded,
+)
 from host.ssh_advice import NOISE, is_noise, refusal
 from host.ssh_settings import ssh_command, ssh_settings
 from host.ssh_sharing import SharedConnection
@@ -193,7 +199,9 @@ class Remote:
             assert process.stdout is not None
             yield from marker.skip(process.stdout)
             process.wait()
-            self._raise_for(process.returncode, "ssh", marker.last(errors.text()), (_SSH_LOST,))
+            self._raise_for(
+                process.returncode, "ssh", marker.last(errors.text(ERRORS_SECONDS)), (_SSH_LOST,)
+            )
 
     @contextmanager
     def _started(
@@ -250,7 +258,7 @@ class Remote:
                     waits()
                 else:
                     process.wait()
-                    complaint = marker.last(errors.text())
+                    complaint = marker.last(errors.text(ERRORS_SECONDS))
                     self._raise_for(process.returncode, "ssh", complaint, (_SSH_LOST,))
                     raise ConnectionLost("the connection that holds the lock ended")
                 yield

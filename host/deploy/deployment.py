@@ -230,8 +230,9 @@ def _unit(remote: Remote, plan: Plan, report: Report) -> str:
     except RemoteError as error:
         raise DeployError(f"service: {error}") from error
     report.warnings += [*account.warnings, *service.shown_secrets(arguments)]
-    report.service = (f"service: runs as {account.user}; the live page's token: "
-                      f"ssh {remote.host} cat {service.TOKEN_FILE}")  # fmt: skip
+    report.service = f"service: runs as {account.user}"
+    if service.has_page(arguments):
+        report.service += f"; the live page's token: ssh {remote.host} cat {service.TOKEN_FILE}"
     return service.unit_text(report.facts["home"], account, arguments)
 
 

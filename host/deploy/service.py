@@ -103,6 +103,11 @@ def _quoted(word: str) -> str:
     return json.dumps(word, ensure_ascii=False).replace("%", "%%").replace("$", "$$")
 
 
+def has_page(arguments: Sequence[str]) -> bool:
+    """Whether the arguments ask for the live page."""
+    return any(re.match(r"--web(=|$)|web(:|$)", word) for word in arguments)
+
+
 def _port(arguments: Sequence[str]) -> int | None:
     """Return the port of the live page, where the arguments name one."""
     found = re.search(r"(?:--web[ =]|\bweb:)(?:\S*:)?(\d{1,5})(?!\S)", " ".join(arguments))

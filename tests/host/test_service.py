@@ -12,6 +12,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,14 @@ def _ran(board: StandInBoard) -> dict[str, Any]:
     return told
 
 
+def _wait_for(board: StandInBoard, text: str) -> None:
+    """Wait until a program was called so."""
+    end = time.monotonic() + 60
+    while text not in (board.root / "calls").read_text():
+        assert time.monotonic() < end, (board.root / "calls").read_text()
+        time.sleep(0.05)
+
+
 @needs_board
 def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: Plan) -> None:
     """Root deploys here, hence the user must be named; nothing is copied until it can be used."""
@@ -133,9 +142,7 @@ def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: P
     )
     unit = (board.root / UNIT).read_text()
     assert value not in unit and not any(value in word for word in ran["words"])
-    assert "ssh board0 cat tutelage/web.env" in report.service
-    command = re.search("ssh board0 (.*)", report.service)
-    assert command is not None and value in board.run(command[1])
+    assert report.service == "service: runs as xilinx"
     (plan.model / "notes.txt").write_text("new")
     assert _go(board, plan, service=RUNS, service_user="xilinx").state == "deployed"
     assert _ran(board)["more"]["TUTELAGE_WEB_TOKEN"] == value
@@ -145,6 +152,7 @@ def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: P
     assert any("runs as root" in text for text in root.warnings)
 
 
+@pytest.mark.full_board
 @needs_board
 def test_a_user_who_is_not_root_deploys_with_sudo(
     board: StandInBoard, plan: Plan, tmp_path: Path
@@ -159,16 +167,24 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
     _write(board, "sudo", '#!/bin/sh\nshift\nexec "$@"\n')
     _write(board, "systemctl", "#!/bin/sh\ntest $1 != show || echo 0\n")
     board.run("chown xilinx: /etc/systemd/system")
-    report = _go(board, own)
+    report = _go(board, replace(own, service="--camera --web 0.0.0.0:80"))
     assert report.state == "deployed", report.error
+    assert report.service == (
+        "service: runs as xilinx; the live page's token: ssh board0 cat tutelage/web.env"
+    )
+    command = ["ssh", "-F", str(config), "board0", "cat tutelage/web.env"]
+    told = subprocess.run(command, capture_output=True, text=True).stdout
+    assert re.fullmatch(r"TUTELAGE_WEB_TOKEN=[\w-]{24}\n", told)
     unit = (board.root / UNIT).read_text()
-    assert "User=xilinx\nSupplementaryGroups=video\n" in unit
+    assert "User=xilinx\nSupplementaryGroups=video\nAmbientCapabilities=" in unit
     assert "WorkingDirectory=/home/xilinx/tutelage/current\n" in unit
 
 
 @needs_board
 def test_a_plugin_goes_with_its_release(board: StandInBoard, plan: Plan, tmp_path: Path) -> None:
-    """Into the smoke test, the service, and what is rolled back to."""
+    """Into the smoke test, the service, a measurement, and what is rolled back to."""
+    lone = ["measure", board.host, "--ssh-config", str(board.ssh_config), "--plugin", "ops.py"]
+    assert main(lone) == 2  # there is no model that it belongs to
     plugin = tmp_path / "my operators.py"
     plugin.write_text("def op_mine(inputs, attrs):\n    return inputs['input'][0]\n")
     plain = _go(board, plan, service=RUNS, service_user="xilinx")
@@ -188,6 +204,9 @@ def test_a_plugin_goes_with_its_release(board: StandInBoard, plan: Plan, tmp_pat
         calls = (board.root / "calls").read_text()
         assert ("app/classify.py --model model --plugin plugin.py" in calls) == has
         assert "app/classify.py --model model " in calls
+        assert main(["measure", board.host, "--ssh-config", str(board.ssh_config), "--detach",
+                     "--accept", "service"]) == 0  # fmt: skip
+        _wait_for(board, "-m app.measure --plugin plugin.py" if has else "-m app.measure --output")
         python.unlink()
         python.symlink_to(target)
     board.run(f"cd tutelage; ln -sfn releases/{with_plugin.release} current; "

@@ -121,21 +121,25 @@ def test_settings_of_interactive_use_are_turned_off(
 
 
 def test_a_deployment_is_one_connection(
-    board: StandInBoard, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    board: StandInBoard, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tempfile.mkdtemp(prefix="t", dir="/tmp")
     monkeypatch.setattr("tempfile.tempdir", scratch)
-    model = plan.model / "notes.txt"
-    model.write_text(tmp_path.name)
+    (plan.model / "notes.txt").write_text("new")
     board.run("true")
     before = _logins(board)
     assert _deploy(board, plan).state == "deployed"
     assert _logins(board) == before + 1
     assert not list(Path(scratch).iterdir())  # no socket, no stage
-    # Where the connection cannot be shared each command has its own, and all goes on.
+    Path(scratch).rmdir()
+
+
+@pytest.mark.full_board
+def test_an_sshd_that_shares_no_connection(board: StandInBoard, plan: Plan) -> None:
+    """Then each command has one of its own, as ssh does by itself, and all goes on."""
     config = board.root / "etc/ssh/board_config"
     text = config.read_text()
-    model.write_text("again")
+    (plan.model / "notes.txt").write_text("again")
     try:
         config.write_text(text + "MaxSessions 1\n")
         _reload(board)
@@ -143,7 +147,6 @@ def test_a_deployment_is_one_connection(
     finally:
         config.write_text(text)
         _reload(board)
-        Path(scratch).rmdir()
 
 
 def test_where_no_socket_can_be_each_command_connects(

@@ -5,7 +5,8 @@ root, and then only with --service-user. It gets the groups of the device files 
 cameras; power sensors are readable by everyone. The unit has no secrets: systemd reads the live
 page's token from ~/tutelage/web.env, which only the deploying user and root can read.
 
-None of this was run by a real systemd or on a board: the tests start the unit's command themselves.
+A test runs the unit under a real systemd, in namespaces on a PC (version 252, of Debian 12). On a
+board none of this was run: whether VART works there for another user than root is not known.
 """
 
 from __future__ import annotations

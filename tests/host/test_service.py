@@ -1,7 +1,8 @@
 """The systemd service on a stand-in board: its user, its token, its command.
 
-No systemd runs here: the board has a stand-in of systemctl that reads the unit file and runs its
-command as its user. `systemd-analyze verify` reads the unit where it is installed.
+The board has a stand-in of systemctl that reads the unit file and runs its command as its user;
+test_service_systemd.py has a real systemd. `systemd-analyze verify` reads the unit where it is
+installed.
 """
 
 from __future__ import annotations

@@ -58,8 +58,10 @@ demo: $(VENV)/pc.stamp
 	$(BIN)/python app/classify.py --source app/demo/images --quiet --output results/demo.csv --output results/demo.mp4
 
 # The stand-in board's full form and the documentation's commands have targets of their own.
+# WORKERS processes share the tests; 0 runs them in this one, as a debugger wants.
+WORKERS ?= auto
 test: $(VENV)/all.stamp
-	$(BIN)/python -m pytest -m 'not full_board and not docs'
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m 'not full_board and not docs'
 
 # app/ and board/ on what a PYNQ 3.0.1 image has: Python 3.10, numpy 1.21, OpenCV 4.5.
 BOARD_VENV := .venv-board
@@ -79,7 +81,8 @@ test-newest test-oldest: test-%: | $(BIN)/python
 	$(VENV)/$*/bin/uv pip install --quiet --python $(VENV)/$*/bin/python \
 		--resolution $(if $(filter oldest,$*),lowest-direct,highest) $(PIP_FLAGS) -e '.[pc,host,peers,test]' $(TORCH) \
 		$(if $(filter oldest,$*),'numpy>=1.23.5')  # the least that Python 3.11 has
-	$(VENV)/$*/bin/python -m pytest -m 'not full_board and not docs'
+	$(VENV)/$*/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal \
+		-m 'not full_board and not docs'
 
 test-board: test-board-versions test-board-full
 

@@ -31,6 +31,7 @@ PEERS = ["brevitas>=0.13.4"]
 ZOO = ["torchvision>=0.23", "timm>=1.0"]
 TEST = [
     "pytest>=8.0",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "playwright>=1.45",
     "nbclient>=0.10",

@@ -16,7 +16,8 @@
 # make rollback [HOST=user@board]        go back to the release before
 # make measure BOARD=zcu104 [HOST=user@board] [MODEL=dir]  latency, speed, watts and energy, into results/
 # make report  results/report.html: the study, the comparison, the DPU's layers, a measured run
-# make setup   only set up; make clean removes .venv and results/
+# make setup   only set up; make clean removes what make set up and built, no results
+# make clean-results   remove all of results/ that git does not track: measured runs too
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
 # gigabytes of CUDA, give PyTorch's CPU index, see README.
@@ -28,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean
+.PHONY: help setup demo test test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
 .DELETE_ON_ERROR:
 
 help:
@@ -149,4 +150,7 @@ report: $(VENV)/all.stamp
 	@$(BIN)/python -m host report $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(BOARD_VENV) results build ./*.egg-info
+	rm -rf $(VENV) $(BOARD_VENV) build ./*.egg-info
+
+clean-results:
+	git clean -fdx results

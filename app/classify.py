@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from app.summary import summary_lines
 from board.dpu import ModelError
 from board.power import PowerError
 from dpu.errors import unsorted_in_one_line
+from dpu.text import json_text, shown
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -133,13 +133,12 @@ def _publish(report: dict[str, Any], json_path: str | None) -> None:
     print("\n".join(summary_lines(report)), file=sys.stderr if taken else sys.stdout, flush=True)
     if json_path is None:
         return
-    # default=str: provenance may hold TOML's dates.
-    text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+    text = json_text(report, indent=2) + "\n"
     if json_path == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        Path(json_path).write_text(text, encoding="utf-8", errors="backslashreplace")
+        Path(json_path).write_text(text, encoding="utf-8")
 
 
 def _status(report: dict[str, Any]) -> int:
@@ -150,7 +149,7 @@ def _status(report: dict[str, Any]) -> int:
 
 
 def _tell(text: str) -> None:
-    print(f"classify: {text}", file=sys.stderr, flush=True)
+    print(f"classify: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def _complain(text: str, status: int) -> int:

@@ -30,6 +30,7 @@ from app.files import VideoSource
 from app.frames import CameraError, Frame, Source, SourceError, one_line
 from app.jpeg_stream import JpegSplitter
 from dpu.pictures import decode_image
+from dpu.text import shown
 
 SILENCE_SECONDS = 5.0
 """How long an open stream may give nothing before it counts as lost."""
@@ -131,7 +132,7 @@ class LiveSource(Source):
 
 
 def _tell(text: str) -> None:
-    print(f"classify: {text}", file=sys.stderr, flush=True)
+    print(f"classify: {shown(text)}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

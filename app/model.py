@@ -39,6 +39,7 @@ from board import dpu
 from board.checksum import sha256_of
 from board.dpu import ModelError
 from dpu.input_form import COLOURS, CROPS, InputForm
+from dpu.model_name import model_name
 from dpu.toml_file import TomlError, read_toml
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
@@ -179,7 +180,7 @@ def _load_directory(folder: Path, plugins: str | Path | None) -> Classifier:
         output.get("activation", "softmax"), ACTIVATIONS, f"{where}: [output] activation"
     )
     return Classifier(
-        folder.resolve().name, network, form, labels, activation, table.get("provenance", {})
+        model_name(folder), network, form, labels, activation, table.get("provenance", {})
     )
 
 

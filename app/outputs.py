@@ -86,7 +86,9 @@ def open_output(uri: str, fps: float | None = None) -> Output:
     if kind in VIDEO_CODES:
         return VideoOutput(path, fps)
     if kind not in (".jsonl", ".csv"):
-        raise OutputError(f"{uri}: the suffix says what is written; these are known:\n{FORMS}")
+        raise OutputError(
+            f"{uri}: the suffix says what is written; --help lists those that are known"
+        )
     try:
         file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:

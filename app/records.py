@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 import threading
 from typing import Any, TextIO
 
 from app.outputs import Output
 from app.result import Result
+from dpu.text import csv_cells, json_text
 
 
 class _TextFile(Output):
@@ -37,13 +37,13 @@ class JsonLines(_TextFile):
     """One JSON object per frame and line."""
 
     def add(self, result: Result) -> None:
-        line = json.dumps(_record(result), ensure_ascii=False) + "\n"
+        line = json_text(_record(result)) + "\n"
         with self._lock:
             self._file.write(line)
 
 
 class CsvTable(_TextFile):
-    """A CSV table, one row per frame."""
+    """A CSV table, one row per frame; texts as `dpu.text.csv_text` writes them."""
 
     _COLUMNS = ("index", "name", "label", "confidence", "true_label", "error", "total_ms")
 
@@ -56,7 +56,7 @@ class CsvTable(_TextFile):
         record = _record(result)
         record["total_ms"] = record["milliseconds"].get("total")
         with self._lock:
-            self._writer.writerow(record)
+            self._writer.writerow(csv_cells(record))
 
 
 def _record(result: Result) -> dict[str, Any]:

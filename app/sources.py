@@ -64,7 +64,7 @@ def _open(uri: str, reconnect: float) -> Source:
     if scheme == "file":
         uri = uri[len("file://") :]
     elif scheme:
-        raise SourceError(f"{scheme}:// is not a source known here; these are:\n{FORMS}")
+        raise SourceError(f"{scheme}:// is not a source known here; --help lists those that are")
     return _open_files(uri)
 
 

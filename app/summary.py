@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpu.digits import digits
+from dpu.text import shown
+
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """Return a run's report as lines for a reader."""
-    return [
-        *_counts(report),
-        *_speed(report),
-        *_latencies(report),
-        *_machine(report),
-        *_power(report),
-        *_end(report),
-    ]
+    parts = (_counts, _speed, _latencies, _machine, _power, _end)
+    return [shown(line) for part in parts for line in part(report)]
 
 
 def _counts(report: Mapping[str, Any]) -> Iterator[str]:
@@ -89,11 +86,11 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
     if power["watts"] is None:
         yield f"power      not measured: {power['reason'].removeprefix('power is not measured: ')}"
         return
-    text = f"power      {power['watts']:.2f} W ({power['source']}, {power['total_rail']})"
+    text = f"power      {digits(power['watts'])} W ({power['source']}, {power['total_rail']})"
     if power["joules_per_frame"] is not None:
-        text += f", {1e3 * power['joules_per_frame']:.3f} mJ per frame"
+        text += f", {digits(1e3 * power['joules_per_frame'])} mJ per frame"
     if power["joules_per_frame_above_idle"] is not None:
-        text += f", {1e3 * power['joules_per_frame_above_idle']:.3f} mJ above idle"
+        text += f", {digits(1e3 * power['joules_per_frame_above_idle'])} mJ above idle"
     yield text
 
 

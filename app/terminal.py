@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from app.outputs import Output
 from app.result import Result
+from dpu.text import LONGEST_NAME, shown
 
 _NEWEST = 8  # results in the live table
 _RATE_SECONDS = 2.0  # over which the table's fps is taken
@@ -45,7 +46,7 @@ class Lines(Output):
         self._lock = threading.Lock()
 
     def add(self, result: Result) -> None:
-        name = printable(result.frame.name)
+        name = shown(result.frame.name, LONGEST_NAME)
         self._name_width = max(self._name_width, len(name))
         line = f"{name:{self._name_width}}  {self._verdict(result)}".rstrip()
         with self._lock:
@@ -53,12 +54,13 @@ class Lines(Output):
 
     def _verdict(self, result: Result) -> str:
         if result.error is not None:
-            return f"failed: {printable(result.error)}"
+            return f"failed: {shown(result.error)}"
         width = self._label_width
-        shown = "  ".join(
-            f"{printable(label):{width}} {confidence:7.2%}" for label, confidence in result.top
+        classes = "  ".join(
+            f"{shown(label, LONGEST_NAME):{width}} {confidence:7.2%}"
+            for label, confidence in result.top
         )
-        return shown if result.correct is not False else f"{shown}  (is {result.true_label})"
+        return f"{classes} {_truth(result)}" if result.correct is False else classes
 
     def look(self) -> None:
         with self._lock:
@@ -68,9 +70,11 @@ class Lines(Output):
         self._file.flush()
 
 
-def printable(text: str) -> str:
-    """Return text without control characters, which could move a terminal's cursor about."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+def _truth(result: Result) -> str:
+    """Return the true label behind a wrong one."""
+    if result.correct is not False:
+        return ""
+    return f" (is {shown(result.true_label, LONGEST_NAME)})"
 
 
 class LiveTable(Output):
@@ -132,17 +136,15 @@ class LiveTable(Output):
         for column in table.columns[2:]:
             column.justify = "right"
         for result in list(self._newest):
-            name = Text(printable(result.frame.name), overflow="ellipsis", no_wrap=True)
+            name = Text(shown(result.frame.name, LONGEST_NAME), overflow="ellipsis", no_wrap=True)
             total = f"{result.milliseconds.get('total', 0):.1f}"
             if not result.top:
-                table.add_row(
-                    name, Text(f"failed: {printable(result.error or '')}", "red"), "", total
-                )
+                table.add_row(name, Text(f"failed: {shown(result.error or '')}", "red"), "", total)
                 continue
             label, confidence = result.top[0]
             style = {None: "", True: "green", False: "yellow"}[result.correct]
-            wrong = f" (is {result.true_label})" if result.correct is False else ""
-            table.add_row(name, Text(printable(label) + wrong, style), f"{confidence:.1%}", total)
+            text = Text(f"{shown(label, LONGEST_NAME)}{_truth(result)}", style)
+            table.add_row(name, text, f"{confidence:.1%}", total)
         return table
 
     def _rate(self) -> float:

@@ -13,6 +13,7 @@ here, and sometimes an operator the DPU lacks, for which `dpu.cpu_ops` is import
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -160,10 +161,8 @@ def _provider_or_error() -> Provider:
 def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | None) -> Model:
     on_dpu = dpu_parts(graph)
     if not on_dpu:
-        raise ModelError(
-            f"{path}: not compiled for a DPU; "
-            f"compile it first: python -m host compile {path.name} --target zcu104"
-        )
+        command = f"python -m host compile {shlex.quote(str(path))} --target zcu104"
+        raise ModelError(f"{path}: not compiled for a DPU; compile it first: {command}")
     try:
         refuse_foreign(graph)
     except DpuError as error:

@@ -38,6 +38,7 @@ from board.profile import (
     hazards_here,
     load_profile,
 )
+from dpu.text import shown
 from dpu.toml_file import TomlError, read_toml
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -404,7 +405,7 @@ def _check_loaded(site: Site, model: ModelFile | None) -> None:
 
 
 def _say(name: str, text: str) -> None:
-    print(f"{name:<10} {text}", flush=True)
+    print(f"{name:<10} {shown(text)}", flush=True)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -443,7 +444,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = Path("/")) -> int:
 
 
 def _complain(text: str, status: int) -> int:
-    print(f"overlay: {text.splitlines()[0]}", file=sys.stderr)
+    print(f"overlay: {shown(text)}", file=sys.stderr)
     return status
 
 

@@ -23,9 +23,10 @@ from dpu.describe import describe_graph
 from dpu.engine import ENGINES, Model, load_engine
 from dpu.errors import DpuError, UnsortedWarning, contradictions, unsorted_in_one_line
 from dpu.input_form import COLOURS, InputForm
-from dpu.listing import clipped, lines, printable
+from dpu.listing import MAX_CELL, lines
 from dpu.page import page
 from dpu.samples import Samples, image_form, load_arrays, split_name
+from dpu.text import shown
 from dpu.xir import Graph
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -50,13 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("interrupted", FAILED)
 
 
-LONGEST_COMPLAINT = 1000
-"""Characters that are told of an error; names in a stranger's file may have any length."""
-
-
 def _complain(error: object, status: int) -> int:
-    text = "".join(c if c.isprintable() else " " for c in str(error)[:LONGEST_COMPLAINT])
-    print(f"dpu: {text}", file=sys.stderr)
+    print(f"dpu: {shown(error)}", file=sys.stderr)
     return status
 
 
@@ -133,10 +129,10 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps(figures, indent=2))
     else:
         written = ", ".join(f"{path} {shape}" for path, shape in figures["outputs"].items())
-        print(f"{batch} in {seconds:.3f} s with the {options.engine} engine: {written}")
+        print(shown(f"{batch} in {seconds:.3f} s with the {options.engine} engine: {written}"))
         if figures["left_out"]:
-            names = printable(", ".join(map(clipped, figures["left_out"])))
-            print(f"left out: {names}; each takes an --output NAME=OUT.npy")
+            names = ", ".join(shown(name, MAX_CELL) for name in figures["left_out"])
+            print(shown(f"left out: {names}; each takes an --output NAME=OUT.npy"))
     return DONE
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dpu import cpu_ops, listing
+from dpu import cpu_ops
 from dpu.arithmetic import INT8_MAX, INT8_MIN, Array
 from dpu.errors import contradictions
 from dpu.fingerprint import describe, foreign
@@ -30,6 +30,7 @@ from dpu.layers import (
     origin,
 )
 from dpu.program import CONSTANTS, constant, graph_outputs
+from dpu.text import LONGEST_NAME, clipped, shown
 from dpu.windows import transposed_window_of, window_of
 from dpu.xir import Graph, Op
 
@@ -100,7 +101,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     for side in ("a", "b"):
         text += [f"only in {side.upper()}: {item}" for item in found[f"only_in_{side}"]]
     for one in found["differences"]:
-        text.append(f"{one['name']}: {one['what']}: {_shown(one['a'])} -> {_shown(one['b'])}")
+        name = shown(one["name"], LONGEST_NAME)
+        text.append(f"{name}: {one['what']}: {_value(one['a'])} -> {_value(one['b'])}")
     for one in found["weights"]:
         text.append(
             f"{one['name']}: {one['count']:,} of {one['of']:,} values differ, "
@@ -112,15 +114,15 @@ def lines(found: dict[str, Any]) -> list[str]:
         text.append(f"{rest}equal: {found['matched']:,} {found['compared']}")
     if len(text) > MAX_LINES:
         text[MAX_LINES:] = [f"... and {len(text) - MAX_LINES:,} more (--json has them all)"]
-    return [listing.clipped(listing.printable(line), 4 * listing.MAX_NAME) for line in text]
+    return [shown(line) for line in text]
 
 
 def _sides(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     return zip(("a", "b"), found["forms"], strict=True)
 
 
-def _shown(value: Any) -> str:
-    return listing.clipped("none" if value is None else str(value), listing.MAX_NAME)
+def _value(value: Any) -> str:
+    return shown("none" if value is None else value, LONGEST_NAME)
 
 
 class _Comparison:
@@ -168,11 +170,11 @@ def _plain(value: Any) -> Any:
         return f"{len(value):,} bytes, SHA-256 {hashlib.sha256(value).hexdigest()[:16]}"
     if isinstance(value, dict):
         items = sorted(value.items())[:_LONG]
-        return ", ".join(f"{listing.clipped(key)}: {_plain(item)}" for key, item in items)
+        return ", ".join(f"{clipped(key, _LONG)}: {_plain(item)}" for key, item in items)
     if isinstance(value, list):
         more = ", ..." if len(value) > _LONG else ""
         return f"[{', '.join(str(_plain(item)) for item in value[:_LONG])}{more}]"
-    return listing.clipped(value, 1000) if isinstance(value, str) else value
+    return clipped(value, 1000) if isinstance(value, str) else value
 
 
 class _Ops(_Comparison):

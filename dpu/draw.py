@@ -1,6 +1,6 @@
 """The graph of a model's layers as SVG, without Graphviz.
 
-Names come from strangers' files: every text is bounded, printable and escaped.
+Names come from untrusted files: every text is bounded, printable and escaped.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from dpu import listing
 from dpu.errors import DpuError
 from dpu.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
+from dpu.text import shown
 
 MAX_NODES = 2000
 """Most layers that are drawn; a DenseNet-264 has about 400."""
@@ -64,7 +65,7 @@ def svg(facts: dict[str, Any]) -> str:
 
 def escaped(text: str, limit: int = 400) -> str:
     """Text for SVG and HTML, also inside attributes."""
-    return html.escape(listing.clipped(listing.printable(text), limit))
+    return html.escape(shown(text, limit))
 
 
 def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
@@ -137,7 +138,7 @@ def _node(number: int, layer: dict[str, Any], corner: Point) -> str:
     x, y = corner
     wrong = " wrong" if layer.get("advice") else ""
     kernel = f" {listing.kernel_text(layer)}".rstrip()
-    what = listing.clipped(listing.type_text(layer), _BOLD - len(kernel)) + kernel
+    what = shown(listing.type_text(layer), _BOLD - len(kernel)) + kernel
     point = "" if layer["fix_out"] is None else f" · fix {layer['fix_out']}"
     share = "" if not layer["array_share"] else f" · {layer['array_share']:.1%}"
     shape = f"{listing.dims_text(layer['dims'])}{point}{share}"

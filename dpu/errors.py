@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dpu.text import shown
+
 
 class DpuError(RuntimeError):
     """Base of every error that dpu/ raises on purpose."""
@@ -61,7 +63,7 @@ def unsorted_in_one_line(program: str) -> Iterator[None]:
             usual(message, category, *where, **more)
         elif str(message) not in printed:
             printed.add(str(message))
-            print(f"{program}: {message}", file=sys.stderr)
+            print(f"{program}: {shown(message)}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UnsortedWarning)

@@ -274,6 +274,11 @@ class Prediction:
         found, column = self.fps(threads), 0 if threads == 1 else 1
         return found / self.board.error["high"][column], found / self.board.error["low"][column]
 
+    def latency_range(self) -> tuple[float, float]:
+        """Least and most `latency_seconds`, as `fps_range`."""
+        slowest, fastest = self.fps_range(1)
+        return 1 / fastest, 1 / slowest
+
     def layers(self) -> list[LayerTime]:
         """Each layer of the DPU with its time and what binds it."""
         counts, given, hertz = self.counts, self.board.parameters, self._hertz

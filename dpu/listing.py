@@ -1,7 +1,7 @@
 """The facts of `inspect` as lines for a terminal.
 
-Names come from files of any origin: they lose control characters and are cut, so that no line or
-column grows with what a file says.
+Names come from files of any origin: control characters become visible and names are cut, so that
+no line or column grows with what a file says.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-MAX_CELL, MAX_NAME = 40, 160
-"""Most characters of a table's cell and of a name."""
+from dpu.text import LONGEST_NAME, shown
+
+MAX_CELL = 40
+"""Most characters of a table's cell."""
 
 MAX_ROWS, MAX_PARTS = 5000, 100
 """Most rows of a table and most inputs, outputs and subgraphs that are told; JSON has all."""
@@ -32,30 +34,34 @@ def lines(facts: dict[str, Any], ops: bool = False) -> list[str]:
         text += ["", *value_lines(facts["layers"], facts["images"])]
     if ops:
         text += ["", *_op_lines(facts["ops"])]
-    return [printable(line) for line in text]
+    return [shown(line) for line in text]
 
 
 def head_lines(facts: dict[str, Any]) -> list[str]:
     """What the file is, its inputs and outputs, and the ops that need a plugin."""
+    name = shown(facts["name"], LONGEST_NAME)
     text = [
-        f"{facts['file']}: {facts['name']}, {facts['kind']}, {facts['bytes']:,} bytes, "
+        f"{facts['file']}: {name}, {facts['kind']}, {facts['bytes']:,} bytes, "
         f"{len(facts['ops'])} ops, {facts['parameters']:,} constant values"
     ]
     text += _ends(facts)
-    text += [f"note: {clipped(note, 2 * MAX_NAME)}" for note in facts["notes"]]
+    text += [f"note: {shown(note, 2 * LONGEST_NAME)}" for note in facts["notes"]]
     if facts["not_built_in"]:
-        names = [clipped(name) for name in facts["not_built_in"][:MAX_CELL]]
+        names = [shown(name, MAX_CELL) for name in facts["not_built_in"][:MAX_CELL]]
         text.append(f"not built in, need --plugin: {', '.join(names)}")
     left = list(facts["left_to_cpu"].items())
-    text += [f"left to the CPU: {clipped(op)}: {clipped(why)}" for op, why in left[:MAX_PARTS]]
+    text += [
+        f"left to the CPU: {shown(op, MAX_CELL)}: {shown(why, MAX_CELL)}"
+        for op, why in left[:MAX_PARTS]
+    ]
     return text + _left_out(len(left), MAX_PARTS, "ops of the CPU")
 
 
 def subgraph_lines(facts: dict[str, Any]) -> list[str]:
     """Each subgraph with what goes in and out, its work and its memory."""
     parts = facts["subgraphs"]
-    shown = enumerate(parts[:MAX_PARTS])
-    text = [line for number, part in shown for line in ("", *_subgraph_lines(number, part))]
+    first = enumerate(parts[:MAX_PARTS])
+    text = [line for number, part in first for line in ("", *_subgraph_lines(number, part))]
     return text + _left_out(len(parts), MAX_PARTS, "subgraphs")
 
 
@@ -69,35 +75,26 @@ def _ends(holder: dict[str, Any]) -> list[str]:
     return text
 
 
-def _left_out(count: int, shown: int, what: str) -> list[str]:
-    """A line about what is not told."""
-    return [f"... and {count - shown:,} more {what} (--json has them all)"] if count > shown else []
-
-
-def printable(text: str) -> str:
-    """The text without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def clipped(text: str, limit: int = MAX_CELL) -> str:
-    """The text, cut with an ellipsis where it is longer than `limit`."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _left_out(count: int, listed: int, what: str) -> list[str]:
+    """A line about what is left out."""
+    more = count - listed
+    return [f"... and {more:,} more {what} (--json has them all)"] if more > 0 else []
 
 
 def dims_text(dims: Sequence[int]) -> str:
     """A shape as 1x28x28x1."""
-    return clipped("x".join(map(str, dims[:MAX_CELL])) or "scalar")
+    return shown("x".join(map(str, dims[:MAX_CELL])) or "scalar", MAX_CELL)
 
 
 def _tensor_text(tensor: dict[str, Any]) -> str:
     point = "" if tensor["fix_point"] is None else f", fix point {tensor['fix_point']}"
-    name = clipped(tensor["name"], MAX_NAME)
+    name = shown(tensor["name"], LONGEST_NAME)
     return f"{name}  {dims_text(tensor['dims'])} {tensor['dtype']}{point}"
 
 
 def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
     head = f"subgraph {number}: {part['device']}, {part['ops']} ops{_target_text(part)}"
-    text = [clipped(head, MAX_NAME), f"  {clipped(part['name'], MAX_NAME)}"]
+    text = [shown(head, LONGEST_NAME), f"  {shown(part['name'], LONGEST_NAME)}"]
     text += [f"  {line}" for line in _ends(part)]
     if part["workload"]:
         line, on_array = f"  workload {part['workload']:,} operations", part["workload_on_arch"]
@@ -115,8 +112,8 @@ def _target_text(part: dict[str, Any]) -> str:
     name, dpu = part["dpu_name"] or "", part["dpu"] or ""
     if not (name or dpu):
         return ""
-    shown = name if name.startswith(dpu) else f"{dpu} (its name in the file, {name!r}, is wrong)"
-    return f", for {shown} {part['fingerprint'] or ''}".rstrip()
+    made = name if name.startswith(dpu) else f"{dpu} (its name in the file, {name!r}, is wrong)"
+    return f", for {made} {part['fingerprint'] or ''}".rstrip()
 
 
 LAYER_HEAD = (
@@ -149,7 +146,7 @@ def type_text(layer: dict[str, Any]) -> str:
     """The layer's type with its nonlinearity, e.g. "conv2d+relu"."""
     nonlinear = layer["nonlinear"].lower()
     own = nonlinear in ("none", layer["type"].replace("-", ""))
-    return clipped(layer["type"] if own else f"{layer['type']}+{nonlinear}")
+    return shown(layer["type"] if own else f"{layer['type']}+{nonlinear}", MAX_CELL)
 
 
 def kernel_text(layer: dict[str, Any]) -> str:
@@ -167,19 +164,22 @@ def _layer_cells(layer: dict[str, Any]) -> list[str]:
     inner = list(dict.fromkeys(layer["fix_in"]))
     # Cycles are not known of another DPU than the one that is emulated here.
     share, place = layer["array_share"], {"DPU": "?"}.get(layer["device"], layer["device"] or "CPU")
+    place = shown(place, MAX_CELL)
     cycles = [layer["array_cycles"], layer["memory_cycles"]]
     points = [layer[key] for key in ("fix_weights", "fix_bias", "fix_out", "shift", "bias_shift")]
     return [
         type_text(layer),
         kernel_text(layer),
         dims_text(layer["dims"]),
-        clipped(",".join("-" if point is None else str(point) for point in inner[:MAX_CELL])),
+        shown(
+            ",".join("-" if point is None else str(point) for point in inner[:MAX_CELL]), MAX_CELL
+        ),
         *("" if point is None else str(point) for point in points),
         f"{layer['macs']:,}" if layer["macs"] else "",
         f"{layer['parameters']:,}" if layer["parameters"] else "",
         *(place if count is None else f"{math.ceil(count):,}" for count in cycles),
         "" if share is None else f"{share:.1%}",
-        clipped(layer["name"], MAX_NAME),
+        shown(layer["name"], LONGEST_NAME),
     ]
 
 
@@ -216,13 +216,13 @@ def _value_cells(layer: dict[str, Any]) -> list[str]:
     cells += [f"{weights['zeros']:.2%}", str(weights["dead_bits"])] if weights else ["", ""]
     point = "" if layer["fix_out"] is None else str(layer["fix_out"])
     mark = "!" if layer["advice"] else ""
-    return [mark, type_text(layer), point, *cells, clipped(layer["name"], MAX_NAME)]
+    return [mark, type_text(layer), point, *cells, shown(layer["name"], LONGEST_NAME)]
 
 
 def advice_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
     """One line for each thing to do."""
     return [
-        f"! #{number} {clipped(layer['name'], MAX_NAME)}: {text}"
+        f"! #{number} {shown(layer['name'], LONGEST_NAME)}: {text}"
         for number, layer in enumerate(layers)
         for text in layer["advice"]
     ]
@@ -253,7 +253,7 @@ _OP_COLUMNS = ("type", "device", "dims", "fix_point", "shift", "workload", "name
 def _op_lines(ops: list[dict[str, Any]]) -> list[str]:
     rows = [["type", "device", "dims", "fix", "shift", "workload", "name"]]
     for op in ops[:MAX_ROWS]:
-        cells = {**op, "dims": dims_text(op["dims"]), "name": clipped(op["name"], MAX_NAME)}
+        cells = {**op, "dims": dims_text(op["dims"]), "name": shown(op["name"], LONGEST_NAME)}
         texts = ["" if cells[key] is None else str(cells[key]) for key in _OP_COLUMNS]
-        rows.append([*(clipped(text) for text in texts[:-1]), texts[-1]])
+        rows.append([*(shown(text, MAX_CELL) for text in texts[:-1]), texts[-1]])
     return [*columns(rows, left={0, 1, 2}), *_left_out(len(ops), MAX_ROWS, "ops")]

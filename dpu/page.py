@@ -1,6 +1,6 @@
 """A model as one HTML page: the graph, the layers' tables, a search, details on a click.
 
-Nothing is fetched from anywhere. Names come from strangers' files: they are escaped, the script
+Nothing is fetched from anywhere. Names come from untrusted files: they are escaped, the script
 gets its data as JSON and writes them as text only, and the page's policy allows no other script.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from dpu import listing
 from dpu.draw import STYLE, drawing, escaped
+from dpu.text import shown
 
 
 def page(facts: dict[str, Any]) -> str:
@@ -135,7 +136,7 @@ def _pairs(number: int, layer: dict[str, Any]) -> list[list[str]]:
             pairs += [[f"{key} {inner}", _text(inner, figure)] for inner, figure in value.items()]
         else:
             pairs.append([key, _text(key, value)])
-    return [[word.replace("_", " "), listing.clipped(text, 2000)] for word, text in pairs]
+    return [[word.replace("_", " "), shown(text, 2000)] for word, text in pairs]
 
 
 def _text(word: str, value: Any) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpu.digits import digits
 from dpu.energy import Watts
 from dpu.errors import DpuError, contradictions
 from dpu.fingerprint import refuse_foreign
 from dpu.latency import LayerTime, Prediction, predict, predict_graph, read_board
-from dpu.listing import MAX_NAME, MAX_ROWS, clipped, columns, dims_text, printable
+from dpu.listing import MAX_CELL, MAX_ROWS, columns, dims_text
 from dpu.operations import Operation, Sketch
+from dpu.text import LONGEST_NAME, shown
 from dpu.xir import Graph
 
 BASIS = (
@@ -83,6 +85,7 @@ def prediction_facts(
         "dpu_ms": 1e3 * prediction.job_seconds,
         "cpu_ms": 1e3 * prediction.cpu_seconds,
         "latency_ms": 1e3 * prediction.latency_seconds,
+        "latency_range_ms": [1e3 * seconds for seconds in prediction.latency_range()],
         "threads": [_speed(prediction, watts, count) for count in asked],
         "power": None if watts is None else {
             "watts": [watts.low, watts.high], "source": watts.source, "measured": watts.measured,
@@ -129,10 +132,10 @@ def _layer(layer: LayerTime) -> dict[str, Any]:
 
 
 HEAD = (
-    "#", "type", "kernel", "output", "MACs", "cycles", "parameters", "loaded", "stored", "us",
-    "share", "bound by", "name",
+    "#", "type", "kernel", "output", "MACs", "cycles", "parameters [B]", "loaded [B]", "stored [B]",
+    "time [us]", "share", "bound by", "name",
 )  # fmt: skip
-"""Columns of the table; parameters, loaded and stored are bytes, cycles the array's."""
+"""Columns of the table; cycles are the array's."""
 
 
 def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
@@ -145,19 +148,21 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
     text += ["", *_table(facts["layers"]), ""] if layers else []
     text += [
-        f"DPU      {facts['dpu_ms']:.3f} ms on one core: " + _shares(facts),
-        f"CPU      {facts['cpu_ms']:.3f} ms before and behind it",
-        f"latency  {facts['latency_ms']:.3f} ms, one thread",
+        f"DPU      {digits(facts['dpu_ms'])} ms on one core: " + _shares(facts),
+        f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
+        f"latency  {_ranged(facts['latency_ms'], facts['latency_range_ms'], 'ms')}, one thread",
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
     ]
     if facts["power"]:
-        low, high = facts["power"]["watts"]
-        text.append(f"power    {low:g} to {high:g} W, the whole board: {facts['power']['source']}")
+        low, high = map(digits, facts["power"]["watts"])
+        text.append(f"power    {low} to {high} W, the whole board: {facts['power']['source']}")
     left = facts["left_to_cpu"]
     if left:
-        names = ", ".join(clipped(name) for name in left[:8]) + (", ..." if len(left) > 8 else "")
+        names = ", ".join(shown(name, MAX_CELL) for name in left[:8]) + (
+            ", ..." if len(left) > 8 else ""
+        )
         text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
-    return [printable(line) for line in [*text, *BASIS.split("\n")]]
+    return [shown(line) for line in [*text, *BASIS.split("\n")]]
 
 
 def _shares(facts: dict[str, Any]) -> str:
@@ -169,17 +174,16 @@ def _shares(facts: dict[str, Any]) -> str:
 def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
     count = speed["threads"]
     name = "threads  " + ("as many as help" if count is None else str(count))
-    low, high = speed["fps_range"]
-    line = f"{name}: {speed['fps']:.1f} fps ({low:.1f} to {high:.1f})"
+    line = f"{name}: {_ranged(speed['fps'], speed['fps_range'], 'fps')}"
     if power:
-        least, most = speed["joules_per_frame"]
-        line += f", {_millijoules(least)} to {_millijoules(most)} mJ a frame"
+        least, most = (digits(1e3 * joules, 3) for joules in speed["joules_per_frame"])
+        line += f", {least} to {most} mJ a frame"
     return line
 
 
-def _millijoules(joules: float) -> str:
-    """Three digits, never with an exponent."""
-    return f"{float(f'{1e3 * joules:.3g}'):,g}"
+def _ranged(value: float, ends: Sequence[float], unit: str) -> str:
+    low, high = map(digits, ends)
+    return f"{digits(value)} {unit} ({low} to {high})"
 
 
 _COUNTED = ("macs", "cycles", "parameter_bytes", "loaded_bytes", "stored_bytes")
@@ -190,14 +194,14 @@ def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
         [
             str(number),
-            layer["type"],
+            shown(layer["type"], MAX_CELL),
             _kernel(layer),
             dims_text(layer["output"]),
             *(f"{layer[key]:,.0f}" if layer[key] else "" for key in _COUNTED),
             f"{layer['us']:.1f}",
             f"{layer['us'] / total:.1%}",
             layer["bound"],
-            clipped(layer["name"], MAX_NAME),
+            shown(layer["name"], LONGEST_NAME),
         ]
         for number, layer in enumerate(layers[:MAX_ROWS])
     ]

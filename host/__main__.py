@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from dpu.text import json_text, shown, shown_lines
+
 DONE, FAILED, WRONG_USE = 0, 1, 2
 INTERRUPTED = 130  # what Typer returns after Ctrl-C
 
@@ -65,7 +67,7 @@ def train(
     if as_json:
         print(json.dumps(figures, indent=2))
     else:
-        print(f"{settings.method}: {result.accuracy:.2f} % of the test set, in {output}")
+        _print(f"{settings.method}: {result.accuracy:.2f} % of the test set, in {output}")
 
 
 @app.command()
@@ -92,7 +94,7 @@ def study(
     for cell, result in plan.run(jobs or len(os.sched_getaffinity(0)), limit):
         if isinstance(result, str):
             failures += 1
-            console.print(f"failed: {result}")
+            console.print(f"failed: {shown(result)}")
         else:
             console.print(f"{cell.name}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
     rows = plan.done()
@@ -127,13 +129,15 @@ def export(
     if as_json:
         print(json.dumps(figures, indent=2))
         return
-    print(f"{output}: quantised.xmodel, model.onnx, model.toml")
-    print(f"  {figures['images_compared']:,} test images: every logit of the file is the student's")
-    print(f"  accuracy {figures['accuracy_compared']:.2f} % of them; the ONNX file names the same "
+    _print(f"{output}: quantised.xmodel, model.onnx, model.toml")
+    _print(
+        f"  {figures['images_compared']:,} test images: every logit of the file is the student's"
+    )
+    _print(f"  accuracy {figures['accuracy_compared']:.2f} % of them; the ONNX file names the same "
           f"class for {figures['onnx_same_class']:.2f} %")  # fmt: skip
     for op, reason in figures["on_cpu"].items():
-        print(f"  on the CPU: {op}: {reason}")
-    print(f"  next: python -m host compile {output}")
+        _print(f"  on the CPU: {op}: {reason}")
+    _print(f"  next: python -m host compile {shlex.quote(str(output))}")
 
 
 @app.command("compile")
@@ -169,8 +173,8 @@ def compile_(
     if as_json:
         print(json.dumps(figures, indent=2))
         return
-    print(f"{figures['model']}: compiled for {figures['target']} by {figures['compiler']}")
-    print("\n".join(f"  {fact}" for fact in figures["checks"]))
+    _print(f"{figures['model']}: compiled for {figures['target']} by {figures['compiler']}")
+    _print(*(f"  {fact}" for fact in figures["checks"]), f"  next: {figures['next']}")
 
 
 @app.command("predict")
@@ -223,9 +227,9 @@ def overlay(
     if as_json:
         print(json.dumps(figures, indent=2))
         return
-    print(f"{figures['output']}: {figures['release']}, {', '.join(figures['files'])}")
-    print(f"  md5 as published; sha256 {figures['pins']}")
-    print("  next, on the board and as root: python -m board.overlay load DIR")
+    _print(f"{figures['output']}: {figures['release']}, {', '.join(figures['files'])}")
+    _print(f"  md5 as published; sha256 {figures['pins']}")
+    _print("  next, on the board and as root: python -m board.overlay load DIR")
 
 
 @app.command()
@@ -264,7 +268,7 @@ def deploy(
                           service, service_user, plugin)  # fmt: skip
     where = hosts_of(board, hosts, ssh_config)
     if dry_run:
-        print("\n".join(deploying.dry_run(where, plan)))
+        _print(*deploying.dry_run(where, plan))
         return DONE
     return _print_reports(deploying.deploy(where, plan, _tell), as_json)
 
@@ -342,7 +346,7 @@ def measure(
     (host,) = hosts_of(board, [host] if host else None, ssh_config)
     if list_all:
         for each, state in measuring.listing(host, ssh_config):
-            print(f"{each}  {state}")
+            _print(f"{each}  {state}")
         return DONE
     arguments = ["--threads", threads, "--repetitions", str(repetitions), "--seconds", str(seconds),
                  "--warm-up", str(warm_up), "--idle", str(idle), "--cool-down", str(cool_down),
@@ -378,16 +382,17 @@ def _finish_measurement(
             measuring.follow(host, ssh_config, name, _tell)
             folder = measuring.collect(host, ssh_config, name, results, _tell)
     except KeyboardInterrupt:
-        _tell(f"\nthe board goes on by itself; to collect it: {again}")
+        _tell("")  # behind the terminal's ^C
+        _tell(f"the board goes on by itself; to collect it: {again}")
         return FAILED
     run = measuring.outcome(folder)
     if run["state"] == "refused":
         shutil.rmtree(folder)
         return _complain(f"the measurement was refused: {run.get('error')}", FAILED)
     if as_json:
-        print(json.dumps(run, indent=2, ensure_ascii=False))
+        print(json_text(run, indent=2))
     else:
-        print(measuring.summary(folder), end="")
+        print(shown_lines(measuring.summary(folder)))
     _tell(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
     if run["state"] != "done":
         return _complain(f"the measurement is {run['state']}: {run.get('error')}", FAILED)
@@ -442,7 +447,7 @@ def bench(
     choice = Choice(tuple(platforms or ()), tuple(dpu or ()), board, images, limit, repetitions,
                     seconds, warm_up, threads, tuple(watts or ()))  # fmt: skip
     report, folder, text = run(model, choice, output, _tell)
-    print(json.dumps(report, indent=2) if as_json else text)
+    print(json.dumps(report, indent=2) if as_json else shown_lines(text))
     _tell(f"written to {folder}")
     failed = any(row["state"] == "failed" for row in report["rows"])
     return FAILED if failed or report["state"] != "done" else DONE
@@ -469,7 +474,7 @@ def report(
     from host.report.sections import Choice, write_report
 
     written = write_report(Choice(results, model, board, run, bench_run), output)
-    print("\n".join(map(str, written)))
+    _print(*written)
 
 
 @app.command()
@@ -502,7 +507,7 @@ def explore(
     if as_json:
         print(json.dumps(exploring.facts(found), indent=2))
     else:
-        print("\n".join(exploring.lines(found)))
+        _print(*exploring.lines(found))
     _tell(f"{output}: {exploring.TABLE}, {exploring.PLOT}, {len(found.written)} networks to train")
     return DONE if found.written else FAILED
 
@@ -518,10 +523,10 @@ def _print_reports(reports: list[Any], as_json: bool) -> int:
             _tell(f"{report.host}: failed: {report.error}")
         elif not as_json:
             smoke = f"; {report.smoke}" if report.smoke else ""
-            print(f"{report.host}: {report.state}: {report.release}, {report.sent_bytes:,} bytes "
+            _print(f"{report.host}: {report.state}: {report.release}, {report.sent_bytes:,} bytes "
                   f"sent, {report.seconds:.1f} s{smoke}")  # fmt: skip
             if report.service:
-                print(f"{report.host}: {report.service}")
+                _print(f"{report.host}: {report.service}")
     return FAILED if any(report.error for report in reports) else DONE
 
 
@@ -531,11 +536,16 @@ def _print_command(command: list[str] | None, as_json: bool) -> None:
     elif command is None:
         _tell("the emulator's compiler runs in this process, without a command")
     else:
-        print(shlex.join(command))
+        _print(shlex.join(command))
+
+
+def _print(*lines: object) -> None:
+    """Print lines for a reader; names in them may come from anywhere."""
+    print("\n".join(map(shown, lines)))
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def _is_main_process() -> bool:
@@ -591,11 +601,11 @@ def _status(error: Exception) -> int | None:
 
 def _text(error: Exception) -> str:
     message = getattr(error, "format_message", None)
-    return str(message() if message else error).splitlines()[0]
+    return str(message() if message else error).strip() or type(error).__name__
 
 
 def _complain(text: str, status: int) -> int:
-    print(f"host: {text}", file=sys.stderr)
+    print(f"host: {shown(text)}", file=sys.stderr)
     return status
 
 

@@ -145,7 +145,17 @@ def compile_model(plan: Plan, say: Say) -> dict[str, Any]:
         checksum = _install(plan, scratch, origin)
     figures = {"model": str(plan.output / COMPILED), "sha256": checksum, **origin}
     log = {"log": str(plan.log)} if plan.compiler else {}
-    return {**figures, "checks": checks + ([note] if note else []), **log}
+    return {**figures, "checks": checks + ([note] if note else []), **log, "next": _next(plan)}
+
+
+def _next(plan: Plan) -> str:
+    """The command that takes the result: its directory where it is a model's, else its file."""
+    place = plan.output if plan.source.description is not None else plan.output / COMPILED
+    model = shlex.quote(str(place))
+    if plan.target.is_emulator:
+        return f"python3 app/classify.py --model {model} --source IMAGES"
+    board = plan.choice.target or DEFAULT_BOARD
+    return f"python -m host deploy USER@BOARD --board {board} --model {model}"
 
 
 # -- what goes in -----------------------------------------------------------------------------
@@ -244,7 +254,8 @@ def _run_emulator(plan: Plan) -> None:
 def _run_amd(plan: Plan, compiler: vai.Compiler, say: Say) -> None:
     vai.write_arch(compiler, plan.target, plan.job)
     command = vai.command_line(compiler, plan.target, plan.job)
-    say(f"log: {plan.log}\nrunning {shlex.join(command)}")
+    say(f"log: {plan.log}")
+    say(f"running {shlex.join(command)}")
     try:
         vai.run_compiler(compiler, command, plan.job, plan.log, plan.choice.limit)
     except CompileError:

@@ -404,7 +404,7 @@ def forecast(
     if any(_beyond_dpu(operation) for operation in operations):
         return None
     found = predict(operations, board)
-    slow, fast = found.fps_range(1)
+    least_seconds, most_seconds = found.latency_range()
     speeds = found.fps_range(budget.threads)
     energy = None
     if watts is not None:
@@ -416,7 +416,7 @@ def forecast(
         sum(operation.parameters for operation in operations),
         1e3 * found.job_seconds,
         1e3 * found.latency_seconds,
-        (1e3 / fast, 1e3 / slow),
+        (1e3 * least_seconds, 1e3 * most_seconds),
         found.fps(budget.threads),
         speeds,
         energy,

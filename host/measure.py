@@ -97,7 +97,6 @@ def start(host: str, what: Measuring, say: Say) -> str:
         name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         arguments = ["--output", f"../../measurements/{name}", "--model", model]
         arguments += ["--board", what.board, "--started", now.isoformat(timespec="seconds")]
-        arguments += ["--name", what.model.resolve().name] if what.model else []
         for accepted in what.accepted:
             if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
                 arguments += ["--accept", accepted]
@@ -210,7 +209,7 @@ def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: S
 
 def summary(folder: Path) -> str:
     """Return the table of a collected measurement, summary.md; raises ReceivedError."""
-    return read_received(folder / SUMMARY, _MOST_TEXT)
+    return read_received(folder / SUMMARY, _MOST_TEXT).rstrip("\n")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -309,7 +308,7 @@ def _mark_broken_off(folder: Path) -> None:
     run["error"] = "the process ended without a word: it was killed, or the board restarted"
     text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
     (folder / RUN).write_text(text, encoding="utf-8")
-    table = summary(folder).replace(", running. ", ", broken off. ", 1)
+    table = summary(folder).replace(", running. ", ", broken off. ", 1) + "\n"
     (folder / SUMMARY).write_text(table, encoding="utf-8")
 
 

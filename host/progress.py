@@ -1,14 +1,22 @@
-"""What a run shows: a Rich progress bar on a terminal, TensorBoard beside it, or nothing."""
+"""What a run shows: a Rich progress bar on a terminal, TensorBoard beside it, or nothing.
+
+`Terminal` is for training; `Steps` and `stepped` are for benchmarks, which a bar must not disturb.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from dpu.text import shown
+
+_Item = TypeVar("_Item")
 
 
 class Progress(Protocol):
@@ -97,6 +105,50 @@ class Terminal:
         self._bar.stop()
         if self._board is not None:
             self._board.close()
+
+
+class Steps:
+    """A bar on standard error with the step under way and the time left; nothing elsewhere.
+
+    It is drawn when a step begins and not in between: what is measured meanwhile has the machine
+    to itself. On what is no terminal nothing is written.
+
+    Parameters
+    ----------
+    total : number of steps
+    console : where the bar goes
+    """
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=console, transient=True, auto_refresh=False,
+            disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=total)
+        self._begun = 0
+
+    def __enter__(self) -> Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, text: str) -> None:
+        """Show that a step begins, and with it that the one before is done."""
+        self._bar.update(self._task, completed=self._begun, description=shown(text, 60))
+        self._bar.refresh()
+        self._begun += 1
+
+
+def stepped(name: str, items: Sequence[_Item]) -> Iterator[_Item]:
+    """Yield the items one by one, with `Steps` meanwhile."""
+    with Steps(len(items)) as steps:
+        for item in items:
+            steps.begin(name)
+            yield item
 
 
 def _board(folder: Path | None) -> Any:

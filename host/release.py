@@ -21,6 +21,7 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
+from dpu.model_name import MODEL_NAME_FILE
 from host.remote import telling_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,9 +29,9 @@ SUMS = "SHA256SUMS"
 
 # What of dpu/ runs on the board, see CONTRIBUTING.md.
 _DPU_FILES = ("__init__.py", "activation_ops.py", "arithmetic.py", "aten_ops.py",
-              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "errors.py",
-              "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py", "pictures.py",
-              "resize_ops.py", "toml_file.py", "windows.py")  # fmt: skip
+              "bounded_file.py", "cpu_ops.py", "detection_ops.py", "digits.py", "errors.py",
+              "fingerprint.py", "fix_ops.py", "image_fitter.py", "input_form.py", "model_name.py",
+              "pictures.py", "resize_ops.py", "text.py", "toml_file.py", "windows.py")  # fmt: skip
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
@@ -109,6 +110,8 @@ def gather(stage: Path, parts: Parts) -> None:
         _copy_named(parts.plugin, stage / PLUGIN)
     if parts.packages is not None:
         _copy_tree(parts.packages, stage / "packages")
+    name = os.fsencode(parts.model.resolve().name).decode("utf-8", "replace")
+    (stage / MODEL_NAME_FILE).write_text(f"{name}\n", encoding="utf-8")
     (stage / "python.txt").write_text(f"{parts.python}\n", encoding="utf-8")
 
 

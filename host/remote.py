@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from dpu.text import shown
 from host.answer_marker import Marker
 from host.bounded_process import (
     ERRORS_SECONDS,
@@ -413,10 +414,13 @@ def _has_only_files(folder: Path, names: Sequence[str]) -> bool:
 
 
 def telling_line(errors: str) -> str:
-    """The line of an error output that tells most: the last that is not rsync's summary."""
+    """The line of an error output that tells most: the last that is not rsync's summary.
+
+    It comes from a host that may be anybody's: see `dpu.text.shown`.
+    """
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("rsync error:", "rsync: connection"))]
-    return (telling or lines or [""])[-1]
+    return shown((telling or lines or [""])[-1])
 
 
 def _figure(name: str, told: str) -> int:

@@ -295,7 +295,8 @@ def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
     """A table of mean and deviation over the seeds, in percent of the test set."""
     found = summary(rows)
     columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
-    lines = [f"| method | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    heads = " | ".join(f"{bits} [%]" for bits in columns)
+    lines = [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
     for method in dict.fromkeys(method for method, _ in found):
         cells = [_mean(found.get((method, bits), [])) for bits in columns]
         lines.append(f"| {method} | {' | '.join(cells)} |")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpu.engine import load_engine
+from dpu.text import shown
 from host import checkpoint
 from host.checkpoint import CheckpointError
 from host.compile import COMPILED, DESCRIPTION, Choice, compile_model, plan_compile
@@ -237,10 +238,10 @@ def main() -> int:
     try:
         facts = _make(options)
     except (ConfigError, DataError, CheckpointError) as error:
-        print(f"train_demo: {error}", file=sys.stderr)
+        print(f"train_demo: {shown(error)}", file=sys.stderr)
         return 2
     except (ExportError, CompileError, Interrupted, OSError) as error:
-        print(f"train_demo: {error}", file=sys.stderr)
+        print(f"train_demo: {shown(error)}", file=sys.stderr)
         return 1
     print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
     return 0

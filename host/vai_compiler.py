@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpu.text import shown
 from dpu.xir import Graph
 from host.target import CompileError, CompileUsageError, Target
 
@@ -130,7 +131,7 @@ def _trouble_with(engine: str, image: str) -> str | None:
     text = done.stderr.decode(errors="replace").strip()
     if re.search(r"no such image|image not known|not found|no such object", text, re.IGNORECASE):
         return ""
-    return f"{name}: {_printable(text.splitlines()[-1]) if text else 'fails without a word'}"
+    return f"{name}: {shown(text.splitlines()[-1]) if text else 'fails without a word'}"
 
 
 # -- the call ---------------------------------------------------------------------------------
@@ -314,12 +315,8 @@ def read_log(log: Path) -> str:
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of the log for a terminal, without control characters."""
-    return [_printable(line) for line in read_log(log).splitlines()[-_TAIL_LINES:]]
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in line).rstrip()
+    """The end of the log for a terminal."""
+    return [shown(line.rstrip()) for line in read_log(log).splitlines()[-_TAIL_LINES:]]
 
 
 def version(log: Path, graph: Graph) -> str:
@@ -334,4 +331,4 @@ def version(log: Path, graph: Graph) -> str:
             return found[1]
     known = graph.get_attr("libs_info") if graph.has_attr("libs_info") else {}
     names = [str(name) for name in known] if isinstance(known, dict) else []
-    return next((_printable(name) for name in sorted(names) if ":" not in name), "")
+    return next((shown(name) for name in sorted(names) if ":" not in name), "")

@@ -22,6 +22,7 @@ from board.dpu import ModelError
 from board.power import SOURCES, PowerError, open_power
 from board.profile import board_names, load_profile
 from dpu.errors import unsorted_in_one_line
+from dpu.text import shown, shown_lines
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 _SPARE_HISTORY_SECONDS = 120.0
@@ -68,7 +69,7 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda _number, _frame: measurement.stop())
     measurement.go()
-    print((files.folder / "summary.md").read_text(encoding="utf-8"), end="")
+    print(shown_lines((files.folder / "summary.md").read_text(encoding="utf-8")), end="")
     return DONE
 
 
@@ -184,7 +185,7 @@ def _number(text: str, least: float, most: float) -> float:
 
 def _tell(text: str) -> None:
     with suppress(OSError):  # the log may lie on the disk that is full
-        print(f"measure: {text}", file=sys.stderr, flush=True)
+        print(f"measure: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def _complain(text: str, status: int) -> int:

@@ -28,6 +28,7 @@ from typing import IO, Any
 import numpy as np
 
 from board.checksum import sha256_of
+from dpu.text import csv_text, json_text
 
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
 FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"
@@ -139,8 +140,7 @@ class Store:
 
 def as_json(figures: dict[str, Any]) -> str:
     """Return the text of run.json."""
-    # default=str: provenance may hold TOML's dates.
-    return json.dumps(figures, indent=2, ensure_ascii=False, default=str) + "\n"
+    return json_text(figures, indent=2) + "\n"
 
 
 def hold(path: Path) -> IO[str] | None:
@@ -181,6 +181,8 @@ def _cell(value: Any) -> Any:
         return f"{value:.9g}" if math.isfinite(value) else ""
     if isinstance(value, bool | np.bool_):
         return int(value)
+    if isinstance(value, str):
+        return csv_text(value)
     return "" if value is None else value
 
 

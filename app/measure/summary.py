@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dpu.text import markdown_text
+
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
 
@@ -25,27 +27,29 @@ def summary(run: Mapping[str, Any]) -> str:
 
 def _head(run: Mapping[str, Any]) -> Iterator[str]:
     machine, model = run["machine"], run["model"]
-    yield f"# {model['name']} on {machine['board'] or machine['machine']}"
+    place = markdown_text(machine["board"] or machine["machine"])
+    yield f"# {markdown_text(model['name'])} on {place}"
     yield ""
-    yield f"{run['started']}, {run['state']}. Runs on {run['provider']}."
+    yield f"{run['started']}, {run['state']}. Runs on {markdown_text(run['provider'])}."
     if run["emulation"]:
         pace = run["realtime"]
         how = f"at the pace predicted for {pace}" if pace else "as fast as this machine goes"
         yield f"This is the emulation, {how}: no figure here was measured on a DPU."
     yield (
-        f"Model for {model['target']}; image {machine['image']}, Linux {machine['kernel']}, "
+        f"Model for {markdown_text(model['target'])}; "
+        f"image {markdown_text(machine['image'])}, Linux {machine['kernel']}, "
         f"Python {machine['python']}, OpenCV {machine['opencv']}; "
         f"governor {run['clocks']['governor'] or 'not told'}."
     )
     yield _power_line(run)
     if run["error"]:
-        yield f"Broken off: {run['error']}"
+        yield f"Broken off: {markdown_text(run['error'])}"
 
 
 def _power_line(run: Mapping[str, Any]) -> str:
     power = run["power"]
     if power["source"] == "none":
-        return f"No watts: {power['reason']}."
+        return f"No watts: {markdown_text(power['reason'])}."
     idle, after = run["idle"]["before"], run["idle"]["after"]
     text = f"Power from {power['source']}, rail {power['total_rail']}"
     if not idle or idle["watts"] is None:
@@ -119,4 +123,4 @@ def _notes(run: Mapping[str, Any]) -> Iterator[str]:
         for concern in idle["concerns"] if idle else ():
             yield f"- idle {when}: {concern['name']}: {concern['text']}"
     for text in run["notes"]:
-        yield f"- {text}"
+        yield f"- {markdown_text(text)}"

@@ -13,6 +13,7 @@ from typing import Any
 from app.figures import Figures
 from app.result import Result
 from app.web.rows import Row, csv_header, csv_row
+from dpu.text import json_text
 
 MOST_RECORDINGS = 10
 MOST_ROWS = 24 * 60 * 60  # of all recordings together, about 40 MB
@@ -109,7 +110,7 @@ class Recording:
             "figures": self.figures(),
             "rows_left_out": self.rows_left_out,
         }
-        yield json.dumps(head, indent=2, ensure_ascii=False)[: -len("\n}")] + ',\n  "rows": ['
+        yield json_text(head, indent=2)[: -len("\n}")] + ',\n  "rows": ['
         before = "\n    "
         for rows in _chunks(list(self.rows)):
             yield before + ",\n    ".join(rows)

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from dpu.text import csv_text
+
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
 # clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
 # since then, too. length: frames of the source. fps and p50_ms .. p99_ms: of this second alone,
@@ -70,7 +72,7 @@ def latencies_of(milliseconds: Iterable[float]) -> Row:
 def csv_line(cells: Sequence[Any]) -> str:
     """Return one line of CSV; None becomes an empty cell."""
     text = io.StringIO()
-    csv.writer(text).writerow(cells)
+    csv.writer(text).writerow(csv_text(c) if isinstance(c, str) else c for c in cells)
     return text.getvalue()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dpu.errors import DpuError
 from dpu.latency import Prediction, predict_graph
-from host.bench.figures import Figure, exact_figure, known_figure, median_figure
+from host.bench.figures import Figure, known_figure, median_figure, range_figure
 from host.bench.platform import EMULATION
 from host.bench.rows import DPU, EMULATED, PERCENTILES, PREDICTED, Row
 from host.bench.subject import BenchUsageError, Subject
@@ -156,18 +156,20 @@ def predicted_row(subject: Subject, board: str) -> Row:
 
 
 def _take_prediction(row: Row, found: Prediction) -> None:
-    board, job = found.board, found.job_seconds
+    board, job, latency = found.board, found.job_seconds, found.latency_seconds
     row.device = board.name
     row.by = f"dpu.latency.predict, {board.cores} cores at {board.clock_mhz:g} MHz"
-    # Nothing in it is random: the percentiles are one.
-    row.latency_ms = {name: exact_figure(1e3 * found.latency_seconds) for name in PERCENTILES}
-    row.network_latency_ms = {name: exact_figure(1e3 * job) for name in PERCENTILES}
-    row.fps = exact_figure(found.fps())
-    row.network_fps = exact_figure(found.dpu_fps)
-    low, high = found.fps_range()
+    # Nothing in it is random: there are no percentiles, and the middle one is its place in a table.
+    # What is known are errors of whole frames; the network alone is given the same share.
+    least, most = (seconds / latency for seconds in found.latency_range())
+    row.latency_ms["p50"] = range_figure(1e3 * latency, 1e3 * latency * least, 1e3 * latency * most)
+    row.network_latency_ms["p50"] = range_figure(1e3 * job, 1e3 * job * least, 1e3 * job * most)
+    fps, network_fps, (low, high) = found.fps(), found.dpu_fps, found.fps_range()
+    row.fps = range_figure(fps, low, high)
+    row.network_fps = range_figure(network_fps, network_fps * low / fps, network_fps * high / fps)
     row.concerns.append(
         f"with pre- and postprocessing of AMD's own programs on the A53; networks left out of the "
-        f"fit lay between {low / found.fps() - 1:+.0%} and {high / found.fps() - 1:+.0%} of its fps"
+        f"fit lay between {low / fps - 1:+.0%} and {high / fps - 1:+.0%} of its fps"
     )
     if job < _SHORTEST_FITTED_SECONDS:
         row.concerns.append(f"{1e3 * job:.2f} ms on the DPU is shorter than any network it was "

@@ -10,7 +10,7 @@ from typing import Any
 COVERAGE = 0.95
 
 Figure = dict[str, Any]
-"""value, low, high; coverage of the interval; n, how many values it comes from."""
+"""value, low, high; coverage of the interval, None where unknown; n, how many values it is from."""
 
 NOT_MEASURED: Figure = {"value": None, "low": None, "high": None, "coverage": None, "n": 0}
 
@@ -45,9 +45,9 @@ def coverage(count: int, rank: int) -> float:
     return 1 - 2 * below
 
 
-def exact_figure(value: float) -> Figure:
-    """A figure that is not random: a prediction."""
-    return {"value": value, "low": value, "high": value, "coverage": 1.0, "n": 1}
+def range_figure(value: float, low: float, high: float) -> Figure:
+    """A prediction with the range of its known errors, of which nobody knows the coverage."""
+    return {"value": value, "low": low, "high": high, "coverage": None, "n": 1}
 
 
 def known_figure(value: float | None, half_width: float | None = None, n: int = 1) -> Figure:
@@ -71,5 +71,6 @@ def ratio(upper: Figure, lower: Figure) -> Figure:
     ends = [figure[side] for figure in (upper, lower) for side in ("low", "high")]
     if None not in ends and ends[2] > 0:
         found |= {"low": ends[0] / ends[3], "high": ends[1] / ends[2]}
-        found["coverage"] = max(0.0, upper["coverage"] + lower["coverage"] - 1)  # Bonferroni
+        known = [figure["coverage"] for figure in (upper, lower)]
+        found["coverage"] = None if None in known else max(0.0, sum(known) - 1)  # Bonferroni
     return found

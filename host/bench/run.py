@@ -39,6 +39,7 @@ from host.bench.rows import (
 from host.bench.subject import Subject
 from host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images
 from host.bench.thesis import REFERENCE, compare, missing
+from host.progress import Steps
 
 BATCHES = (8, 32, 128)
 _TRY_SECONDS = 0.5
@@ -137,23 +138,28 @@ class Bench:
             self._finish(folder)
 
     def _measure(self, folder: Path) -> None:
+        setting, rows = self._setting, self._platforms.values()
         self._subject.write(folder, self._images)
         families = {CATALOGUE[name].family for name in self._platforms}
         for family in (CPU, GPU):
             if family in families:
                 self._meters[family] = Meter(family, folder, self._meter_arguments)
         self._take_reference(folder)
-        for row in self._platforms.values():
-            self._tell(f"preparing {row.title}")
-            self._guarded(row, partial(self._prepare, row, folder))
+        with Steps(len(rows)) as steps:
+            for row in rows:
+                steps.begin("preparing")
+                self._tell(f"preparing {row.title}")
+                self._guarded(row, partial(self._prepare, row, folder))
         names = list(self._processes)
-        for number in range(self._setting.repetitions):
-            self._tell(f"repetition {number + 1} of {self._setting.repetitions}")
-            turn = number % len(names) if names else 0
-            for name in names[turn:] + names[:turn]:
-                if name in self._processes:
-                    row = self._platforms[name]
-                    self._guarded(row, partial(self._repeat, row))
+        with Steps(setting.repetitions * len(names)) as steps:
+            for number in range(setting.repetitions):
+                self._tell(f"repetition {number + 1} of {setting.repetitions}")
+                turn = number % len(names) if names else 0
+                for name in names[turn:] + names[:turn]:
+                    steps.begin(name)
+                    if name in self._processes:
+                        row = self._platforms[name]
+                        self._guarded(row, partial(self._repeat, row))
 
     def _guarded(self, row: Row, step: Callable[[], None]) -> None:
         """A platform that fails ends its own row and nothing else."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from host.bench.rows import ABSENT, DONE, PERCENTILES
+from dpu.digits import digits, with_range
+from dpu.text import csv_cells, json_text, markdown_text
+from host.bench.rows import ABSENT, DONE, PERCENTILES, PREDICTED
 
 JSON_FILE, CSV_FILE, MD_FILE = "bench.json", "bench.csv", "bench.md"
 
 _PLAIN = ("id", "title", "family", "kind", "state", "reason", "by", "when", "where", "device",
-          "threads", "batch", "accuracy", "accuracy_by", "same_class", "model_file", "model_bytes",
-          "memory_mib", "power_source", "power_scope", "power_reason")  # fmt: skip
+          "threads", "batch", "accuracy_by", "model_file", "model_bytes", "memory_mib",
+          "power_source", "power_scope", "power_reason")  # fmt: skip
+_PERCENTAGES = ("accuracy", "same_class")
 _FIGURES = ("fps", "network_fps", "watts", "joules_per_frame")
 _LATENCIES = ("latency_ms", "network_latency_ms")
 _SIDES = ("value", "low", "high")
@@ -26,7 +27,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> str:
     """Write the three files; returns the text of bench.md."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(report)
-    whole = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    whole = json_text(report, indent=2) + "\n"
     for name, content in (
         (JSON_FILE, whole), (CSV_FILE, comma_separated(report)), (MD_FILE, text),
     ):  # fmt: skip
@@ -37,17 +38,18 @@ def write(folder: Path, report: Mapping[str, Any]) -> str:
 
 
 def comma_separated(report: Mapping[str, Any]) -> str:
-    """A line per row, empty where nothing was measured."""
+    """A line per row, empty where nothing was measured; texts as `dpu.text.csv_text` has them."""
     rows = [_flat(row) for row in report["rows"]]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(csv_cells, rows))
     return text.getvalue()
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat = {name: row[name] for name in _PLAIN}
+    flat |= {f"{name}_percent": row[name] for name in _PERCENTAGES}
     figures = {name: row[name] for name in _FIGURES}
     figures |= {f"{name}_{p}": row[name][p] for name in _LATENCIES for p in PERCENTILES}
     for name, figure in figures.items():
@@ -77,64 +79,50 @@ def _head(report: Mapping[str, Any]) -> list[str]:
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items() if v)
     virtual = " (virtual machine)" if machine["virtual_machine"] else ""
     return [
-        f"# {report['model']['name']} compared",
+        f"# {markdown_text(report['model']['name'])} compared",
         "",
-        f"{report['started']}, {report['state']}. {machine['cpu']}{virtual}, "
+        f"{report['started']}, {report['state']}. {markdown_text(machine['cpu'])}{virtual}, "
         f"{machine['logical_cpus']} CPUs, {machine['threads']} threads pinned to "
         f"{machine['pinned_to']}; governor {machine['governor'] or 'not told'}; "
         f"load before {machine['load_before']}.",
         f"{machine['system']}, Python {machine['python']}, {packages}.",
-        f"{images['count']} images ({images['source']}), {images['labelled']} labelled; "
+        f"{images['count']} images ({markdown_text(images['source'])}), "
+        f"{images['labelled']} labelled; "
         f"{setting['repetitions']} repetitions in turn, windows of {setting['seconds']:g} s after "
         f"{setting['warm_up']:g} s of warm-up.",
     ]
 
 
-_SPEED_COLUMNS = ("row", "kind", "p50 ms", "p90", "p99", "network p50", "Offline fps",
-                  "network fps", "batch")  # fmt: skip
-_COST_COLUMNS = ("row", "W", "mJ/frame", "top-1 %", "same class %", "model KiB", "process MiB")
+_SPEED_COLUMNS = ("row", "kind", "latency p50 [ms]", "p90 [ms]", "p99 [ms]", "network p50 [ms]",
+                  "Offline [fps]", "network [fps]", "batch")  # fmt: skip
+_COST_COLUMNS = ("row", "power [W]", "energy [mJ/frame]", "top-1 [%]", "same class [%]",
+                 "model [KiB]", "memory [MiB]")  # fmt: skip
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['id']}" + ("" if row["state"] == DONE else f" [{row['state']}]") + (
+    return markdown_text(row["id"]) + ("" if row["state"] == DONE else f" [{row['state']}]") + (
         " [!]" if row["concerns"] else ""
     )  # fmt: skip
 
 
 def _speed(row: Mapping[str, Any]) -> tuple[str, ...]:
-    latency = [shown(row["latency_ms"][name]) for name in PERCENTILES]
-    network = shown(row["network_latency_ms"]["p50"]), shown(row["network_fps"])
-    return (_name(row), row["kind"], *latency, network[0], shown(row["fps"]), network[1],
-            _plain(row["batch"]))  # fmt: skip
+    latency = [_ranged(row["latency_ms"][name]) for name in PERCENTILES]
+    network = _ranged(row["network_latency_ms"]["p50"]), _ranged(row["network_fps"])
+    return (_name(row), row["kind"], *latency, network[0], _ranged(row["fps"]), network[1],
+            digits(row["batch"]))  # fmt: skip
 
 
 def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     size = row["model_bytes"]
     joules = row["joules_per_frame"]
     millijoules = {s: None if joules[s] is None else 1e3 * joules[s] for s in _SIDES}
-    return (_name(row), shown(row["watts"]), shown(millijoules), _plain(row["accuracy"], 2),
-            _plain(row["same_class"], 2), _plain(size and size / 1024, 1),
-            _plain(row["memory_mib"], 0))  # fmt: skip
+    return (_name(row), _ranged(row["watts"]), _ranged(millijoules), digits(row["accuracy"]),
+            digits(row["same_class"]), digits(size and size / 1024),
+            digits(row["memory_mib"], 3))  # fmt: skip
 
 
-def shown(figure: Mapping[str, Any]) -> str:
-    """ "1.23 [1.20, 1.31]", with as many digits as the interval has meaning for; "-": none."""
-    value, low, high = (figure[side] for side in _SIDES)
-    if value is None:
-        return "-"
-    if low is None or high is None or not high > low:
-        return _short(value)
-    digits = min(6, max(0, 1 - math.floor(math.log10(high - low))))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _short(value: float) -> str:
-    """Four digits that count."""
-    return f"{value:.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-
-
-def _plain(value: float | None, digits: int = 0) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _ranged(figure: Mapping[str, Any]) -> str:
+    return with_range(*(figure[side] for side in _SIDES))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -157,6 +145,11 @@ the class; beside them stands the network alone. Each is the median of the repet
 Same class: the same as the quantised student in the DPU's own arithmetic."""
 
 
+_PREDICTED = """\
+A predicted row is one computed number, without percentiles: in brackets is the range by the errors
+of the networks that were left out of the fit, which is no confidence interval."""
+
+
 def _reading(report: Mapping[str, Any]) -> Iterator[str]:
     yield _HOW
     found = [row["latency_ms"]["p50"]["coverage"] for row in report["rows"] if row["repetitions"]]
@@ -165,13 +158,15 @@ def _reading(report: Mapping[str, Any]) -> Iterator[str]:
         percent = f"{100 * min(known):.1f} %"
         yield f"In brackets: two of the repetitions that enclose the true median with {percent}"
         yield "(David and Nagaraja, Order Statistics, 7.1)."
+    if any(row["kind"] == PREDICTED and row["state"] == DONE for row in report["rows"]):
+        yield _PREDICTED
     yield ""
     yield from _watts([row for row in report["rows"] if row["state"] != ABSENT])
     for row in report["rows"]:
         for concern in row["concerns"]:
-            yield f"- {row['id']}: {concern}"
+            yield f"- {markdown_text(row['id'])}: {markdown_text(concern)}"
     for note in report["notes"]:
-        yield f"- {note}"
+        yield f"- {markdown_text(note)}"
 
 
 def _watts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -184,21 +179,25 @@ def _watts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             text = f"watts: {row['power_source']}: {row['power_scope']}"
         told.setdefault(text, []).append(row["id"])
     for text, ids in told.items():
-        yield f"- {', '.join(ids)}: {text}"
+        yield f"- {markdown_text(', '.join(ids))}: {markdown_text(text)}"
+
+
+_THESIS_COLUMNS = ("DPU over platform", "latency [×]", "from [ms]", "fps/W [×]", "from [fps/W]")
 
 
 def _thesis(thesis: Mapping[str, Any]) -> Iterator[str]:
     reference, comparisons = thesis["reference"], thesis["comparisons"]
-    yield from (f"- Missing: {text}." for text in thesis["missing"])
+    yield from (f"- Missing: {markdown_text(text)}." for text in thesis["missing"])
     yield ""
     rows: list[tuple[str, ...]] = []
     missing: dict[str, int] = {}
     for one in comparisons:
         cells = [cell for name in ("speed_up", "efficiency") for cell in _gain(one[name], missing)]
-        rows.append((f"{one['dpu']} ({one['kind']}) over {one['platform']}", *cells))
+        name = markdown_text(f"{one['dpu']} ({one['kind']}) over {one['platform']}")
+        rows.append((name, *cells))
     reported = [f"at least {reference[name]:g}" for name in ("speed_up", "efficiency")]
     rows.append(("reported, other platforms and models", reported[0], "", reported[1], ""))
-    yield from _table(("DPU over platform", "latency ×", "from ms", "fps/W ×", "from fps/W"), rows)
+    yield from _table(_THESIS_COLUMNS, rows)
     yield ""
     stages = sorted({one["stages"] for one in comparisons})
     yield ("Latency: the platform's p50 of SingleStream by the DPU's. fps/W: the DPU's frames per "
@@ -206,21 +205,22 @@ def _thesis(thesis: Mapping[str, Any]) -> Iterator[str]:
            "names the rows and figures of each cell.")  # fmt: skip
     yield f"Reported: {reference['text']} ({reference['source']})."
     for number, text in enumerate(missing, start=1):
-        yield f"- [{number}] missing: {text}"
+        yield f"- [{number}] missing: {markdown_text(text)}"
 
 
 def _gain(cell: Mapping[str, Any], missing: dict[str, int]) -> tuple[str, str]:
     """The ratio, and the two values that it comes from, the DPU's last."""
     if cell["missing"]:
         return f"- [{missing.setdefault(cell['missing'], len(missing) + 1)}]", ""
-    values = [_short(cell["inputs"][name]["value"]) for name in ("platform", "dpu")]
-    return shown(cell["figure"]), " and ".join(values)
+    values = [digits(cell["inputs"][name]["value"]) for name in ("platform", "dpu")]
+    return _ranged(cell["figure"]), " and ".join(values)
 
 
 def _origins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         if row["state"] == ABSENT:
-            yield f"- {row['id']}: absent: {row['reason']}"
+            yield f"- {markdown_text(row['id'])}: absent: {markdown_text(row['reason'])}"
             continue
-        text = f"- {row['id']}: {row['title']}: {row['provenance']}"
-        yield text if row["state"] == DONE else f"{text}; {row['state']}: {row['reason']}"
+        text = markdown_text(f"{row['id']}: {row['title']}: {row['provenance']}")
+        state = "" if row["state"] == DONE else f"; {row['state']}: {markdown_text(row['reason'])}"
+        yield f"- {text}{state}"

@@ -36,7 +36,7 @@ REFERENCE: dict[str, Any] = {
 }
 """What the work that this one builds on reports. Source: ../shared/facts/zcu104.md."""
 
-NO_DPU = "no DPU was measured: give a run of `python -m host measure` with --dpu"
+NO_DPU = "no DPU was measured: give a run of python -m host measure with --dpu"
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
     if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
-        raise DeployUsageError(f"{plan.model}: has no model.xmodel; python -m host compile first")
+        raise DeployUsageError(f"{plan.model}: has no model.xmodel; first: python -m host compile "
+                               f"{shlex.quote(str(plan.model))}")  # fmt: skip
     if plan.plugin is not None and not (plan.plugin.is_file() and plan.plugin.suffix == ".py"):
         raise DeployUsageError(f"{plan.plugin}: not a Python file; --plugin takes one")
     try:
@@ -120,5 +121,6 @@ def _check_target(plan: Plan) -> None:
     if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
         raise DeployUsageError(
             f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "
-            f"makes it the board's: python -m host compile {plan.model} --target {plan.board}"
+            f"makes it the board's: python -m host compile {shlex.quote(str(plan.model))} "
+            f"--target {plan.board}"
         )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure, shown
+from dpu.digits import digits
+from host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure
 
 
 def comparison_sections(bench: Path) -> list[Section]:
@@ -29,11 +30,12 @@ def _platforms(report: Mapping[str, Any], rows: list[Mapping[str, Any]], path: P
     text = (
         f"{report['model']['name']}, {report['started']}; {machine['cpu']}, {machine['threads']} "
         f"threads; {report['setting']['repetitions']} repetitions in turn. Figures are medians, "
-        "brackets intervals. Each row says whether it was measured or predicted."
+        "low and high their intervals; of a predicted row the range of its known errors. Each row "
+        "says whether it was measured or predicted."
     )
-    columns = ["row", "kind", "p50, ms", "low", "high", "p99, ms", "network p50, ms",
-               "Offline, fps", "network, fps", "W", "mJ/frame", "top-1, %", "model, KiB",
-               "by"]  # fmt: skip
+    columns = ["row", "kind", "latency p50 [ms]", "low [ms]", "high [ms]", "p99 [ms]",
+               "network p50 [ms]", "Offline [fps]", "network [fps]", "power [W]",
+               "energy [mJ/frame]", "top-1 [%]", "model [KiB]", "by"]  # fmt: skip
     table = Table(columns, [_row(row) for row in rows], path, '"-": not measured.')
     section = Section("comparison", "CPU, GPU and DPU", [text, *_plots(rows, path), table])
     absent = [[row["title"], row["state"], row["reason"]] for row in report["rows"]
@@ -68,14 +70,14 @@ def _plots(rows: list[Mapping[str, Any]], path: Path) -> list[Plot]:
     figure.clear()
     left, right = figure.subplots(1, 2, sharey=True)
     names = [label(row["title"]) for row in rows]
-    for axis, name, unit in ((left, "network_latency_ms", "ms, one image, p50"),
-                             (right, "network_fps", "frames/s, Offline")):  # fmt: skip
+    for axis, name, unit in ((left, "network_latency_ms", "latency p50 of one image [ms]"),
+                             (right, "network_fps", "Offline [fps]")):  # fmt: skip
         figures = [row[name]["p50"] if name.endswith("ms") else row[name] for row in rows]
         values = [figure["value"] or 0.0 for figure in figures]
         colours = ["#c44e52" if row["kind"] == "predicted" else "#4c72b0" for row in rows]
         axis.barh(range(len(rows)), values, color=colours)
         for place, figure_ in enumerate(figures):
-            text = f" {shown(figure_['value'])}"
+            text = f" {digits(figure_['value'])}"
             axis.annotate(text, (figure_["value"] or 0.0, place), fontsize=8, va="center")
         axis.set_xlabel(unit)
         axis.margins(x=0.2)
@@ -105,9 +107,9 @@ def _thesis(thesis: Mapping[str, Any], path: Path) -> Section:
         rows.append(row)
     rows.append(["reported", "other platforms and models", "", reference["speed_up"], "at least",
                  reference["efficiency"], "at least"])  # fmt: skip
-    columns = ["DPU", "over", "stages", "latency ×", "from", "fps/W ×", "from"]
+    columns = ["DPU", "over", "stages", "latency [×]", "from", "fps/W [×]", "from"]
     return Section("thesis", "Against the thesis", [text, *missing, Table(columns, rows, path)])
 
 
 def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4g}"
+    return "not measured" if value is None else digits(value)

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpu.digits import digits
+from dpu.text import shown
+
+_LONGEST_LABEL = 48  # characters; longer ones leave no room for the plot
+
 Cell = str | float | int | None
 
 
@@ -55,13 +60,9 @@ class Section:
     parts: list[str | Table | Plot] = field(default_factory=list)
 
 
-def shown(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
     """Return a cell as text: four digits of a number, "-" for what was not measured."""
-    if cell is None:
-        return "-"
-    if isinstance(cell, float):
-        return f"{cell:.4g}" if abs(cell) < 1e4 else f"{cell:,.0f}"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return cell if isinstance(cell, str) else digits(cell)
 
 
 def new_figure(width: float = 9.0, height: float = 4.0) -> tuple[Any, Any]:
@@ -78,8 +79,8 @@ def new_figure(width: float = 9.0, height: float = 4.0) -> tuple[Any, Any]:
 
 
 def label(text: str) -> str:
-    """Return text for a plot, in which matplotlib finds no formula."""
-    return text.replace("$", "\\$")
+    """Return text for a plot, in which matplotlib finds no formula and XML no control character."""
+    return shown(text, _LONGEST_LABEL).replace("$", "\\$")
 
 
 def as_svg(figure: Any) -> str:

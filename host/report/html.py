@@ -9,8 +9,10 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
-from host.report.content import Cell, Plot, Section, Table, shown
+from dpu.text import shown
+from host.report.content import Cell, Plot, Section, Table, cell_text
 
 _STYLE = """\
 :root { color-scheme: light; }
@@ -115,10 +117,8 @@ def _table(table: Table, place: Path) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    value = "" if cell is None else str(cell)
-    return (
-        f'<td{_kind(isinstance(cell, str))} data-value="{_text(value)}">{_text(shown(cell))}</td>'
-    )
+    value = _text("" if cell is None else str(cell))
+    return f'<td{_kind(isinstance(cell, str))} data-value="{value}">{_text(cell_text(cell))}</td>'
 
 
 def _kind(is_text: bool) -> str:
@@ -144,16 +144,16 @@ def _source(source: Path | None, place: Path) -> str:
     if source is None:
         return ""
     link = relative(source, place)
-    return f' Source: <a href="{_text(link)}">{_text(link)}</a>.'
+    return f' Source: <a href="{link}">{_text(unquote(link))}</a>.'
 
 
 def relative(source: Path, place: Path) -> str:
-    """Return a file's path as a link from a directory."""
-    return Path(os.path.relpath(source.resolve(), place.resolve())).as_posix()
+    """Return a file's path as a link from a directory, percent-encoded."""
+    return quote(Path(os.path.relpath(source.resolve(), place.resolve())).as_posix())
 
 
 def _text(text: str) -> str:
-    return html.escape(text, quote=True)
+    return html.escape(shown(text), quote=True)
 
 
 def _hash(text: str) -> str:

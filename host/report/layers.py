@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dpu.digits import digits
 from dpu.latency import LayerTime, predict_graph
 from dpu.xir import Graph
 from host.report.content import Cell, Plot, Section, Table, as_svg, new_figure
@@ -28,16 +29,17 @@ def layers_section(model: Path, board: str) -> Section:
     low, high = found.fps_range(1)
     text = (
         f"{model}, predicted for one core of the {board.upper()}'s DPU: "
-        f"{1e3 * found.job_seconds:.3f} ms on the DPU, {1e3 * found.cpu_seconds:.3f} ms on the A53 "
-        f"before and behind it; {found.fps(1):.0f} frames per second with one thread ({low:.0f} to "
-        f"{high:.0f} by the errors of networks left out of the fit), {found.fps():.0f} with many. "
+        f"{digits(1e3 * found.job_seconds)} ms on the DPU, {digits(1e3 * found.cpu_seconds)} ms on "
+        f"the A53 before and behind it; {digits(found.fps(1))} frames per second with one thread "
+        f"({digits(low)} to {digits(high)} by the errors of networks left out of the fit), "
+        f"{digits(found.fps())} with many. "
         "Not measured."
     )
     section = Section("layers", "Where the DPU's time goes", [text, *filter(None, [found.misfit])])
     caption = "Predicted time of each layer in its order; the colour is what binds it."
     section.parts.append(Plot("layers", as_svg(_draw(layers)), caption))
-    columns = ["#", "type", "kernel", "output", "MACs", "us", "share, %", "bound by",
-               "parameters, bytes", "loaded, bytes", "stored, bytes", "name"]  # fmt: skip
+    columns = ["#", "type", "kernel", "output", "MACs", "time [us]", "share [%]", "bound by",
+               "parameters [B]", "loaded [B]", "stored [B]", "name"]  # fmt: skip
     rows = [_row(number, layer, found.job_seconds) for number, layer in enumerate(layers, start=1)]
     section.parts.append(Table(columns, rows, model))
     return section
@@ -63,6 +65,6 @@ def _draw(layers: list[LayerTime]) -> object:
         if places:
             axes.bar(places, heights, color=colour, label=_MEANING[bound])
     axes.set_xlabel("layer")
-    axes.set_ylabel("us")
+    axes.set_ylabel("time [us]")
     figure.legend(fontsize=8, loc="outside right upper")
     return figure

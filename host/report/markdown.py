@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
-from host.report.content import Plot, Section, Table, shown
+from dpu.text import markdown_text
+from host.report.content import Plot, Section, Table, cell_text
 from host.report.html import relative
 
 
@@ -16,19 +18,18 @@ def document(title: str, lead: str, sections: Sequence[Section], place: Path) ->
     ----------
     place : directory where it will lie; `plot_file` tells where its plots are meant to be
     """
-    lines = [f"# {_line(title)}", "", _line(lead)]
+    lines = [f"# {markdown_text(title)}", "", markdown_text(lead)]
     for section in sections:
-        lines += ["", f"## {_line(section.title)}"]
+        lines += ["", f"## {markdown_text(section.title)}"]
         for part in section.parts:
             lines.append("")
             if isinstance(part, Table):
                 lines += _table(part, place)
             elif isinstance(part, Plot):
-                lines.append(
-                    f"![{_line(part.caption)}]({plot_file(part)}){_source(part.source, place)}"
-                )
+                caption = markdown_text(part.caption)
+                lines.append(f"![{caption}]({plot_file(part)}){_source(part.source, place)}")
             else:
-                lines.append(_line(part))
+                lines.append(markdown_text(part))
     return "\n".join(lines) + "\n"
 
 
@@ -38,10 +39,12 @@ def plot_file(plot: Plot) -> str:
 
 
 def _table(table: Table, place: Path) -> list[str]:
-    lines = [f"| {' | '.join(map(_cell, table.columns))} |"]
+    lines = [f"| {' | '.join(map(markdown_text, table.columns))} |"]
     lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(table.columns) - 1)]) + "|")
-    lines += [f"| {' | '.join(_cell(shown(cell)) for cell in row)} |" for row in table.rows]
-    caption = f"{_line(table.caption)}{_source(table.source, place)}".strip()
+    lines += [
+        f"| {' | '.join(markdown_text(cell_text(cell)) for cell in row)} |" for row in table.rows
+    ]
+    caption = f"{markdown_text(table.caption)}{_source(table.source, place)}".strip()
     return [*lines, *(["", caption] if caption else [])]
 
 
@@ -49,13 +52,4 @@ def _source(source: Path | None, place: Path) -> str:
     if source is None:
         return ""
     link = relative(source, place)
-    return f" Source: [{_line(link)}](<{link}>)."
-
-
-def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|")
-
-
-def _line(text: str) -> str:
-    """Return text as one line in which nothing is markup of HTML."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return f" Source: [{markdown_text(unquote(link))}](<{link}>)."

@@ -41,15 +41,15 @@ def _families(errors: dict[str, dict[str, dict[str, list[float]]]], path: Path) 
         [name, int(str(one["networks"])), *(one[k][t] for t in (0, 1) for k in ("mean", "worst"))]
         for name, one in errors["families"].items()
     ]
-    columns = ["family left out", "networks", "1 thread: mean, %", "worst, %",
-               "many: mean, %", "worst, %"]  # fmt: skip
+    columns = ["family left out", "networks", "1 thread: mean [%]", "worst [%]",
+               "many: mean [%]", "worst [%]"]  # fmt: skip
     return Table(columns, rows, path)
 
 
 def _networks(path: Path) -> Table:
-    columns = ["network", "release", "family", "GOP", "1 thread: published, fps", "predicted",
-               "error, %", "many: published, fps", "predicted", "error, %",
-               "not in the fit, because"]  # fmt: skip
+    columns = ["network", "release", "family", "work [GOP]", "1 thread: published [fps]",
+               "predicted [fps]", "error [%]", "many: published [fps]", "predicted [fps]",
+               "error [%]", "not in the fit, because"]  # fmt: skip
     rows: list[list[Cell]] = []
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

@@ -47,7 +47,7 @@ def _table(rows: Rows, path: Path) -> Table:
     bits = sorted({b for _, b in found}, key=lambda b: (b != "float", b))
     columns = ["method"]
     for each in bits:
-        columns += [f"{each}, %", "±", "seeds"]
+        columns += [f"{each} [%]", "± [points]", "seeds"]
     cells = []
     for method in dict.fromkeys(method for method, _ in found):
         row: list[str | float | int | None] = [method]
@@ -84,7 +84,7 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
         mean, spread, count = _statistics(list(values.values()))
         change, doubt, _ = _statistics(gains)
         table.append([method, mean, spread, count, change, doubt])
-    columns = ["method", "top-1, %", "±", "seeds", "against qkd, points", "±"]
+    columns = ["method", "top-1 [%]", "± [points]", "seeds", "against qkd [points]", "± [points]"]
     text = (
         f"What a part of QKD is worth, at W{width[0]}A{width[1]}: the same training without it or "
         "with another setting. Differences are taken seed by seed; with three seeds one that is "

@@ -58,8 +58,10 @@ def _readings(path: Path, rail: str | None) -> tuple[list[float], list[float]]:
     if rail is None or not path.is_file():
         return [], []
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [(float(row["time_s"]), float(row[rail])) for row in csv.DictReader(file)
-                if row.get(rail)]  # fmt: skip
+        table = csv.DictReader(file)
+        # With its unit; runs of before had the bare name.
+        column = next((c for c in (f"{rail}_W", rail) if c in (table.fieldnames or ())), rail)
+        rows = [(float(row["time_s"]), float(row[column])) for row in table if row.get(column)]
     step = max(1, len(rows) // _SAMPLES)
     groups = [rows[k : k + step] for k in range(0, len(rows), step)]
     times = [sum(t for t, _ in group) / len(group) for group in groups]
@@ -79,15 +81,16 @@ def _draw(figures: dict[str, Any], times: list[float], watts: list[float]) -> An
             axes.axvspan(idle["start_s"], idle["end_s"], alpha=0.15, color="grey", label=name)
             if idle["watts"] is not None and when == "before":
                 axes.axhline(idle["watts"], linestyle="--", linewidth=0.8, color="grey")
-    axes.set_xlabel("s since the start")
-    axes.set_ylabel("W")
+    axes.set_xlabel("time since the start [s]")
+    axes.set_ylabel("power [W]")
     figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
 def _steps(figures: dict[str, Any], source: Path) -> Table:
-    columns = ["step", "p50, ms", "±", "p90, ms", "p99, ms", "fps", "±", "W", "W above idle",
-               "mJ/frame", "fps/W", "marks"]  # fmt: skip
+    columns = ["step", "latency p50 [ms]", "± [ms]", "p90 [ms]", "p99 [ms]", "speed [fps]",
+               "± [fps]", "power [W]", "above idle [W]", "energy [mJ/frame]", "efficiency [fps/W]",
+               "marks"]  # fmt: skip
     rows: list[list[str | float | None]] = []
     for step in figures["steps"]:
         latency, power = step["latency_ms"], step["power"]

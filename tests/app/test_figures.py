@@ -7,6 +7,7 @@ import numpy as np
 from app.figures import Figures, Histogram
 from app.frames import Frame
 from app.result import Result
+from app.summary import _power
 
 
 def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:
@@ -43,3 +44,10 @@ def test_counts_and_accuracy() -> None:
     assert report["accuracy"] == {"top1": 0.5, "correct": 1, "labelled": 2}
     assert list(report["latency_ms"]) == ["infer"]
     assert Figures().report()["accuracy"] is None
+
+
+def test_a_difference_that_is_nothing_has_no_sign() -> None:
+    power = {"watts": 14.0512, "source": "hwmon", "total_rail": "12V",
+             "joules_per_frame": 0.0123456, "joules_per_frame_above_idle": -1e-13}  # fmt: skip
+    (line,) = _power({"power": power})
+    assert line == "power      14.05 W (hwmon, 12V), 12.35 mJ per frame, 0 mJ above idle"

@@ -33,6 +33,7 @@ from app.pipeline import Pipeline
 from app.run import Run
 from dpu import vart, xir
 from dpu.builder import CompiledModel
+from host.progress import Steps, stepped
 
 JOB_SECONDS = 5e-3
 CORES = 2
@@ -182,7 +183,7 @@ def _compare(model: Path, images: Path) -> dict[str, Any]:
     rows: dict[str, list[dict[str, float]]] = {}
     vart.set_pace(lambda subgraph: JOB_SECONDS)
     try:
-        for _ in range(ROUNDS):
+        for _ in stepped(f"application, {images.name}", range(ROUNDS)):
             for name, row in (
                 ("app", _app(model, images, SECONDS)),
                 ("plain_loop_1_thread", _plain(model, images, SECONDS, 1)),
@@ -216,7 +217,7 @@ def start_up() -> dict[str, float]:
     image = next((_ROOT / "app" / "demo" / "images").rglob("*.png"))
     command = [sys.executable, str(_ROOT / "app" / "classify.py"), "--source", str(image)]
     times = []
-    for _ in range(ROUNDS + 1):
+    for _ in stepped("start-up", range(ROUNDS + 1)):
         started = time.monotonic()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.monotonic() - started)
@@ -232,7 +233,9 @@ def soak(frames: int = SOAK_FRAMES) -> dict[str, float]:
         images.mkdir()
         _images(images, 32, (SIDE, SIDE))
         command = [sys.executable, "-m", "tests.benchmarks.soak", str(folder), str(frames)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_ROOT)
+        with Steps(1) as steps:
+            steps.begin(f"{frames:,} frames")
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_ROOT)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

@@ -23,6 +23,7 @@ import numpy as np
 from dpu.engine import Model, load_engine
 from dpu.runtimes import PIECE, RUNTIME_VARIABLE
 from dpu.xir import Graph
+from host.progress import stepped
 from tests.benchmarks.densenet_pair import SIZE, float32_model, int8_graph
 
 THREADS = 2
@@ -42,10 +43,12 @@ def _timed(work: Callable[[], Any], runs: int) -> float:
     return (time.perf_counter() - start) / runs
 
 
-def in_turn(contenders: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
+def in_turn(
+    what: str, contenders: dict[str, Callable[[], Any]], runs: int
+) -> dict[str, list[float]]:
     """Seconds per run of each contender, one figure per round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(ROUNDS):
+    for number in stepped(what, range(ROUNDS)):
         names = list(contenders)
         for name in names if number % 2 else names[::-1]:
             seconds[name].append(_timed(contenders[name], runs))
@@ -94,7 +97,7 @@ def speed_against_float32(batch: int, runs: int) -> dict[str, Any]:
         contenders[runtime] = partial(model.run, images)
     if batch > PIECE:
         contenders["float32_in_pieces"] = _in_pieces(floats)
-    seconds = in_turn(contenders, runs)
+    seconds = in_turn(f"emulation, batch {batch}", contenders, runs)
     report: dict[str, Any] = {
         f"{name}_ms": round(1e3 * statistics.median(times), 3) for name, times in seconds.items()
     }
@@ -121,7 +124,7 @@ def speed_against_reference() -> dict[str, Any]:
     reference = load_engine(graph, "reference")
     assert np.array_equal(fast.run(images), reference.run(images))
     fast_seconds, reference_seconds = [], []
-    for _ in range(5):
+    for _ in stepped("fast against reference", range(5)):
         fast_seconds.append(_timed(lambda: fast.run(images), 20))
         reference_seconds.append(_timed(lambda: reference.run(images), 1))
     pairs = zip(reference_seconds, fast_seconds, strict=True)
@@ -175,5 +178,8 @@ def report() -> dict[str, Any]:
         "batch_1": speed_against_float32(1, runs=20),
         "batch_32": speed_against_float32(32, runs=2),
         "against_reference": speed_against_reference(),
-        "footprint": {what: footprint(what) for what in ("float32", *_runtimes(), "reference")},
+        "footprint": {
+            what: footprint(what)
+            for what in stepped("footprint", ("float32", *_runtimes(), "reference"))
+        },
     }

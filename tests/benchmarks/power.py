@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from board.profile import load_profile
+from host.progress import stepped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SENSORS = ROOT.parent / "shared" / "tools" / "fake_zcu104_sensors.sh"
@@ -130,7 +131,7 @@ def report() -> dict[str, Any]:
         sysfs = Path(folder)
         _hwmon_tree(sysfs)
         _rapl_tree(sysfs)
-        for _ in range(ROUNDS):
+        for _ in stepped("power sampling", range(ROUNDS)):
             measured = {name: _measured(name, sysfs) for name in ("sleep", "hwmon", "rapl")}
             rounds.append({**measured, **_pmbus()})
     sources = {name: _median([figures[name] for figures in rounds]) for name in rounds[0]}

@@ -15,6 +15,7 @@ import torch
 
 from host.methods import TUTORING
 from host.networks import create
+from host.progress import stepped
 from host.quantise.student import Bits, Student
 from host.train import phase_losses
 
@@ -78,7 +79,7 @@ def report(bits: int = 4) -> dict[str, Any]:
         work()
         work()
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(ROUNDS):
+    for number in stepped("training", range(ROUNDS)):
         names = list(contenders)
         for name in names if number % 2 else names[::-1]:
             speeds[name].append(_images_per_second(contenders[name]))

@@ -11,6 +11,7 @@ import pytest
 
 from dpu.__main__ import main
 from dpu.schema import GraphProto
+from dpu.text import shown
 
 
 def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -19,7 +20,7 @@ def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("dpu: ") and captured.err.count("\n") == 1
-    assert "".join(c if c.isprintable() else " " for c in str(path)) in captured.err
+    assert shown(path) in captured.err
     return captured.err
 
 

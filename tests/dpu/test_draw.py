@@ -18,6 +18,7 @@ from dpu.builder import CompiledModel
 from dpu.errors import DpuError
 from dpu.layout import BOX_HEIGHT, BOX_WIDTH, place
 from dpu.schema import GraphProto
+from dpu.text import shown
 from tests.benchmarks.densenet_pair import int8_graph
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -108,7 +109,7 @@ def test_names_from_strangers_stay_text(tmp_path: Path, capsys: pytest.CaptureFi
     page.feed(html.read_text())
     assert page.tags.count("script") == 2 and "img" not in page.tags
     assert "onerror" not in page.attributes
-    assert json.loads(page.scripts[0])[0][0] == ["layer", f"#0 {EVIL}"]
+    assert json.loads(page.scripts[0])[0][0] == ["layer", f"#0 {shown(EVIL)}"]
     assert "\x1b" not in html.read_text() and "\x1b" not in svg.read_text()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,10 +232,18 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
     assert [line["id"] for line in lines] == [row["id"] for row in report["rows"]]
     assert float(lines[0]["latency_ms_p50"]) == report["rows"][0]["latency_ms"]["p50"]["value"]
     text = (out / "bench.md").read_text()
-    assert "no DPU was measured: give a run of `python -m host measure` with --dpu" in text
+    assert "no DPU was measured: give a run of python -m host measure with --dpu" in text
     assert "dpu-predicted (predicted) over torch-eager" in text
     assert "at least 9 " in text and "at least 4 " in text
     assert "given by the user" in text
+    predicted = next(line for line in text.splitlines() if line.startswith("| dpu-predicted [!]"))
+    cells = [cell.strip() for cell in predicted.strip("|").split("|")]
+    assert re.fullmatch(r"0\.\d+ \(0\.\d+ to 0\.\d+\)", cells[2]) and cells[3:5] == ["-", "-"]
+    assert "is no confidence interval" in text
+    assert float(lines[-1]["latency_ms_p50_low"]) < float(lines[-1]["latency_ms_p50"])
+    assert lines[-1]["latency_ms_p99"] == "" and float(lines[0]["accuracy_percent"]) > 80
+    for head in ("latency p50 [ms]", "p99 [ms]", "Offline [fps]", "power [W]", "model [KiB]"):
+        assert f" {head} |" in text
 
 
 def test_windows_are_interleaved_and_turn(demo: Path) -> None:

@@ -245,14 +245,22 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     found = predict(operations_of_graph(graph))
     assert (row.family, row.kind) == (DPU, PREDICTED)
     assert row.provenance.startswith("predicted, by dpu.latency")
-    assert row.network_latency_ms["p99"]["value"] == pytest.approx(1e3 * found.job_seconds)
-    assert row.latency_ms["p50"]["value"] == pytest.approx(1e3 * found.latency_seconds)
+    for figures, seconds in ((row.latency_ms, found.latency_seconds),
+                             (row.network_latency_ms, found.job_seconds)):  # fmt: skip
+        assert figures["p90"] == figures["p99"] == median_figure([])  # nobody predicts those
+        assert figures["p50"]["value"] == pytest.approx(1e3 * seconds)
+        assert figures["p50"]["low"] < figures["p50"]["value"] < figures["p50"]["high"]
+        assert figures["p50"]["coverage"] is None
+    assert (row.fps["low"], row.fps["high"]) == found.fps_range()
     assert row.network_fps["value"] >= row.fps["value"] > 1 / found.latency_seconds
     assert row.watts["value"] is None
     assert any("extrapolation" in concern for concern in row.concerns)
     compared = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
     assert compared.kind == PREDICTED and compared.stages == "network alone"
     assert compared.speed_up.figure["value"] == pytest.approx(1e-3 / found.job_seconds)
+    measured = median_figure([1.0, 1.1, 0.9, 1.0, 1.2, 0.8])
+    gain = ratio(measured, row.network_latency_ms["p50"])
+    assert gain["low"] < gain["value"] < gain["high"] and gain["coverage"] is None
     assert "a prediction has no watts" in compared.efficiency.missing
 
 

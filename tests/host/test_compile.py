@@ -607,3 +607,29 @@ def test_an_input_that_no_output_needs_is_no_contradiction() -> None:
     graph = model.finish()
     facts = check_compiled(compile_graph(graph), graph, load_target("emulator"))
     assert facts[-1].startswith("the same outputs")
+
+
+def test_the_commands_that_are_named_work_as_they_stand(
+    model: Path, run: Run, repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an uncompiled model in a folder with spaces to its classes, by what messages say."""
+    from app.classify import main as classify
+
+    images = str(repo_root / "app" / "demo" / "images")
+    arguments = ["--source", images, "--frames", "1", "--labels", str(model / "none")]
+    assert classify(["--model", str(model / "quantised.xmodel"), *arguments]) == 2
+    named = shlex.split(capsys.readouterr().err.rpartition("compile it first: ")[2])
+    assert named == [*"python -m host compile".split(), str(model / "quantised.xmodel"),
+                     "--target", "zcu104"]  # fmt: skip
+    status, out, error = run("--target", "emulator", "--", named[4])
+    assert status == 0, error
+    named = shlex.split(out.rpartition("  next: ")[2])
+    assert named == ["python3", "app/classify.py", "--model", str(model), "--source", "IMAGES"]
+    assert classify([*named[2:4], *arguments[:4]]) == 0
+
+
+def test_a_bare_result_is_named_as_a_file(model: Path, run: Run, tmp_path: Path) -> None:
+    (model / "model.toml").unlink()
+    status, out, error = run("--target", "emulator", "-o", tmp_path / "out", "--", model)
+    assert status == 0, error
+    assert f"  next: python3 app/classify.py --model {tmp_path / 'out' / 'model.xmodel'} " in out

@@ -10,13 +10,14 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from host.__main__ import main
-from host.report.content import Plot, Section, Table, shown
+from host.report.content import Plot, Section, Table, cell_text
 from host.report.html import page
 from host.report.markdown import document
 
@@ -84,7 +85,7 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
     assert names == ["study", "ablation", "comparison", "thesis", "layers", "trace", "prediction"]
     for attributes in found.all("a"):
         link = attributes["href"] or ""
-        assert link.startswith("#") or (tmp_path / link).exists(), link
+        assert link.startswith("#") or (tmp_path / unquote(link)).exists(), link
     assert not [a for a in found.all("script") if a.get("src")] and not found.all("link")
     assert not re.search(r'(src|href)="https?:', text)
     ids = [a["id"] for _, a in found.tags if a.get("id")]
@@ -160,8 +161,8 @@ def test_plots_of_one_page_keep_their_names_apart(tmp_path: Path) -> None:
 
 
 def test_cells() -> None:
-    assert [shown(cell) for cell in (None, 0.123456, 12345.6, 12345, "x")] == [
-        "-", "0.1235", "12,346", "12,345", "x"]  # fmt: skip
+    assert [cell_text(cell) for cell in (None, 0.123456, 12345.6, 12345, -1e-12, "x")] == [
+        "-", "0.1235", "12,346", "12,345", "0", "x"]  # fmt: skip
     table = Table(["a|b", "c"], [["x|y", None], [1.5, 2]])
     text = document("t", "l", [Section("s", "S", [table])], Path())
     assert "| a\\|b | c |" in text and "| x\\|y | - |" in text and "| 1.5 | 2 |" in text

@@ -1,0 +1,49 @@
+"""A release on its own, as it lies on a board."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from host.release import Parts, gather, seal
+from tests.stand_in_board.deployable import make_model
+
+
+def _figures(stage: Path, repo_root: Path, program: list[str]) -> None:
+    """Run a program of the release in front of the stand-ins of vart and xir."""
+    environment = {"PYTHONPATH": str(repo_root / "tests" / "fake_board"), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, *program, "--model", "model", "--source", "model/images"]
+    done = subprocess.run(command, cwd=stage, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_deployed_model_keeps_its_name(tmp_path: Path, repo_root: Path) -> None:
+    """Whoever runs it there, and whether the host says its name or not."""
+    model = make_model(tmp_path / "my garments")
+    for number, name in enumerate(("my garments", "renamed é")):
+        model = model.rename(model.with_name(name))
+        stage = tmp_path / f"release{number}"
+        stage.mkdir()
+        gather(stage, Parts("zcu104", model))
+        seal(stage)
+        _figures(stage, repo_root, ["app/classify.py", "--quiet", "--json", "figures.json"])
+        assert json.loads((stage / "figures.json").read_text())["model"]["name"] == name
+        windows = "--seconds 0.2 --warm-up 0.1 --idle 0.1 --cool-down 0.1 --threads 1"
+        _figures(stage, repo_root, ["-m", "app.measure", "--output", "run", *windows.split(),
+                                    "--scenario", "offline", "--accept", "disturbed",
+                                    "--power", "none"])  # fmt: skip
+        assert json.loads((stage / "run" / "run.json").read_text())["model"]["name"] == name
+
+
+def test_a_file_beside_another_model_names_nothing(tmp_path: Path, repo_root: Path) -> None:
+    make_model(tmp_path / "model")
+    (tmp_path / "model.txt").write_text("cat\ndog\n")
+    command = ["app/classify.py", "--model", str(tmp_path / "model"), "--frames", "1"]
+    environment = {"PYTHONPATH": str(repo_root / "tests" / "fake_board"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, *command, "--source", str(tmp_path / "model" / "images")],
+        cwd=repo_root, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "model      model, compiled for" in done.stdout

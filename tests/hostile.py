@@ -1,0 +1,29 @@
+"""Names as a hostile file, picture or board gives them, and what may come out of them."""
+
+from __future__ import annotations
+
+ESCAPES = "\x1b]0;own\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\nclassify: all is well\x7f"
+"""Sets a terminal's title, clears it, colours it, turns text round, forges a line of its own."""
+
+MARKUP = '<img src=x onerror="alert(1)"></script>|`rm`|[a](javascript:alert(1))&amp;'
+
+FORMULA = '=HYPERLINK("http://evil";"x")'
+
+HOSTILE = ESCAPES + MARKUP
+
+
+def unprintable(text: str) -> set[str]:
+    """Return the characters of an output that no terminal should get, line feeds aside."""
+    return {c for c in text if not c.isprintable() and c != "\n"}
+
+
+def check(text: str, own_lines: int | None = None) -> None:
+    """Verify that a text is printable, and that no name began a line of its own."""
+    assert not unprintable(text), repr(text)
+    assert not any(line.startswith("classify: all is well") for line in text.split("\n")), text
+    if own_lines is not None:
+        assert len(text.splitlines()) == own_lines, text
+
+
+FILE_NAME = HOSTILE.replace("/", "_").replace("\r", "")
+"""As a name of a file: without separators, and of fewer than 255 bytes."""

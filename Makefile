@@ -12,9 +12,9 @@
 # make study   every method, bit width and seed of host/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
-# make deploy BOARD=zcu104 HOST=user@board [MODEL=dir]   put a release onto the board, by SSH and rsync
-# make rollback HOST=user@board          go back to the release before
-# make measure BOARD=zcu104 HOST=user@board [MODEL=dir]  latency, speed, watts and energy, into results/
+# make deploy BOARD=zcu104 [HOST=user@board] [MODEL=dir]   put a release onto the board, by SSH and rsync
+# make rollback [HOST=user@board]        go back to the release before
+# make measure BOARD=zcu104 [HOST=user@board] [MODEL=dir]  latency, speed, watts and energy, into results/
 # make report  results/report.html: the study, the comparison, the DPU's layers, a measured run
 # make setup   only set up; make clean removes what make set up and built, no results
 # make clean-results   remove all of results/ that git does not track: measured runs too
@@ -135,18 +135,15 @@ overlay: $(VENV)/all.stamp
 overlay-rebuild:
 	$(MAKE) -C overlays/$(BOARD)/rebuild DPU_PYNQ='$(abspath $(DPU_PYNQ))'
 
-# HOST may name several boards (of measure: one), MODEL a directory of `python -m host compile`;
-# ARGS are further options, such as ARGS=--attach.
+# HOST may name several boards (of measure: one); without it, it is your host for BOARD (host/board_host.py).
+# MODEL is a directory of `python -m host compile`; ARGS are further options, such as ARGS=--attach.
 deploy: $(VENV)/all.stamp
-	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
 	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 rollback: $(VENV)/all.stamp
-	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
 	@$(BIN)/python -m host rollback --board $(BOARD) $(HOST) $(ARGS)
 
 measure: $(VENV)/all.stamp
-	@test -n '$(HOST)' || { echo "give HOST=user@board" >&2; exit 2; }
 	@$(BIN)/python -m host measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 report: $(VENV)/all.stamp

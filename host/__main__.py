@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -234,7 +237,10 @@ def overlay(
 
 @app.command()
 def deploy(
-    hosts: Annotated[list[str], typer.Argument(help="user@host, or names of ~/.ssh/config")],
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(help="user@host, or names of ~/.ssh/config; default: your host for --board"),
+    ] = None,
     model: Annotated[Path, typer.Option(help="model directory or .xmodel")] = Path("app/demo"),
     board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
     wheels: Annotated[
@@ -245,26 +251,37 @@ def deploy(
     ] = None,
     ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
     bandwidth: Annotated[int, typer.Option(min=0, help="most KiB/s; 0: no limit")] = 0,
+    plugin: Annotated[
+        Path | None, typer.Option(help="Python file of the model's operators for the CPU")
+    ] = None,
     service: Annotated[
         str, typer.Option(help="arguments of classify.py, to be run as a systemd service")
+    ] = "",
+    service_user: Annotated[
+        str, typer.Option("--service-user", help="whom it runs as; default: you, but not root")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands only")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
 ) -> int:
     """Put a release onto one or several boards; what runs there stays if anything fails."""
     from host import deploy as deploying
+    from host.board_host import hosts_of
 
-    accepted = tuple(accept or ())
-    plan = deploying.Plan(board, model, wheels, ssh_config, accepted, bandwidth, service)
+    plan = deploying.Plan(board, model, wheels, ssh_config, tuple(accept or ()), bandwidth,
+                          service, service_user, plugin)  # fmt: skip
+    where = hosts_of(board, hosts, ssh_config)
     if dry_run:
-        _print(*deploying.dry_run(hosts, plan))
+        _print(*deploying.dry_run(where, plan))
         return DONE
-    return _print_reports(deploying.deploy(hosts, plan, _tell), as_json)
+    return _print_reports(deploying.deploy(where, plan, _tell), as_json)
 
 
 @app.command()
 def rollback(
-    hosts: Annotated[list[str], typer.Argument(help="user@host, or names of ~/.ssh/config")],
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(help="user@host, or names of ~/.ssh/config; default: your host for --board"),
+    ] = None,
     board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
     ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
     force: Annotated[bool, typer.Option("--force", help="switch without a smoke test")] = False,
@@ -272,13 +289,20 @@ def rollback(
 ) -> int:
     """Go back to the release before, on one or several boards; once more undoes it."""
     from host import deploy as deploying
+    from host.board_host import hosts_of
 
-    return _print_reports(deploying.rollback(hosts, ssh_config, _tell, board, force), as_json)
+    where = hosts_of(board, hosts, ssh_config)
+    return _print_reports(deploying.rollback(where, ssh_config, _tell, board, force), as_json)
 
 
 @app.command()
 def measure(
-    host: Annotated[str, typer.Argument(help="user@host, or a name of ~/.ssh/config")],
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            help="user@host, or a name of ~/.ssh/config; default: your host for --board"
+        ),
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(help="model to deploy first; default: what is deployed")
     ] = None,
@@ -307,16 +331,22 @@ def measure(
     list_all: Annotated[bool, typer.Option("--list", help="what was measured there")] = False,
     name: Annotated[str, typer.Option("--id", help="with --attach: which; default: newest")] = "",
     output: Annotated[Path, typer.Option(help="results go to OUTPUT/BOARD/ID")] = Path("results"),
+    plugin: Annotated[
+        Path | None, typer.Option(help="as in deploy; default: what is deployed with the model")
+    ] = None,
     wheels: Annotated[Path | None, typer.Option(help="as in deploy")] = None,
     ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="for ssh -F")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print run.json")] = False,
 ) -> int:
     """Measure latency, speed, watts and energy on a board, whatever becomes of the connection.
 
-    The board measures by itself; Ctrl-C leaves it at that, and --attach goes on.
+    The board measures by itself. Where this program ends early, by Ctrl-C or because it was killed,
+    the board goes on; `measure --attach` follows and collects it.
     """
     from host import measure as measuring
+    from host.board_host import hosts_of
 
+    (host,) = hosts_of(board, [host] if host else None, ssh_config)
     if list_all:
         for each, state in measuring.listing(host, ssh_config):
             _print(f"{each}  {state}")
@@ -329,7 +359,7 @@ def measure(
         for value in values:
             arguments += [option, value]
     what = measuring.Measuring(board, model, wheels, ssh_config, tuple(accept or ()),
-                               tuple(arguments))  # fmt: skip
+                               tuple(arguments), plugin)  # fmt: skip
     if attach or cancel:
         name = name or measuring.newest(host, ssh_config)
         if cancel:
@@ -345,29 +375,43 @@ def _finish_measurement(
     """Follow a measurement, collect it and print its table; returns the exit status."""
     from host import measure as measuring
 
-    _tell(f"{host}: measurement {name}")
+    config = ["--ssh-config", str(ssh_config)] if ssh_config else []
+    again = shlex.join(["python", "-m", "host", "measure", host, "--attach", "--id", name, *config])
+    _tell(f"{host}: measurement {name}; if this ends before it does, go on with: {again}")
     if detach:
         return DONE
     try:
-        measuring.follow(host, ssh_config, name, _tell)
-        folder = measuring.collect(host, ssh_config, name, results, _tell)
+        with _ended_like_ctrl_c():
+            measuring.follow(host, ssh_config, name, _tell)
+            folder = measuring.collect(host, ssh_config, name, results, _tell)
     except KeyboardInterrupt:
-        again = f"python -m host measure {host} --attach --id {name}"
         _tell("")  # behind the terminal's ^C
         _tell(f"the board goes on by itself; to collect it: {again}")
         return FAILED
     run = measuring.outcome(folder)
     if run["state"] == "refused":
         shutil.rmtree(folder)
-        return _complain(f"the measurement was refused: {run['error']}", FAILED)
+        return _complain(f"the measurement was refused: {run.get('error')}", FAILED)
     if as_json:
         print(json_text(run, indent=2))
     else:
-        print(shown_lines(measuring.table_of(folder)))
+        print(shown_lines(measuring.summary(folder)))
     _tell(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
     if run["state"] != "done":
-        return _complain(f"the measurement is {run['state']}: {run['error']}", FAILED)
+        return _complain(f"the measurement is {run['state']}: {run.get('error')}", FAILED)
     return DONE
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let a signal that ends this program, or its terminal's end, interrupt the block as Ctrl-C."""
+    kinds = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 @app.command()
@@ -484,6 +528,8 @@ def _print_reports(reports: list[Any], as_json: bool) -> int:
             smoke = f"; {report.smoke}" if report.smoke else ""
             _print(f"{report.host}: {report.state}: {report.release}, {report.sent_bytes:,} bytes "
                   f"sent, {report.seconds:.1f} s{smoke}")  # fmt: skip
+            if report.service:
+                _print(f"{report.host}: {report.service}")
     return FAILED if any(report.error for report in reports) else DONE
 
 
@@ -546,7 +592,8 @@ def _status(error: Exception) -> int | None:
     # Click's classes in.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"Abort", "CompileError", "DeployError", "ExportError", "Interrupted", "OSError",
-                "MeasureError", "OverlayError", "ReleaseError", "RemoteError"}:  # fmt: skip
+                "MeasureError", "OverlayError", "ReceivedError", "ReleaseError",
+                "RemoteError"}:  # fmt: skip
         return FAILED
     wrong = {"BenchUsageError", "ClickException", "ConfigError", "DataError", "CheckpointError",
              "UnsupportedOp", "CompileUsageError", "DeployUsageError", "DpuError",

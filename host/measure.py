@@ -5,38 +5,47 @@
 
 The measurement itself is `python -m app.measure`, a process of the board's own that SSH only
 starts: it needs neither the connection nor this machine, and stores everything on the board below
-~/tutelage/measurements/<time>. Following it is one idle connection, made anew where it breaks,
+~/tutelage/measurements/<time>. Following it is one idle connection, made again where it breaks,
 so that the board is left alone while it measures. At the end the files come to
-results/<board>/<time>, and are checked against the board's checksums.
+results/<board>/<time>, and are verified against the board's checksums. They are not trusted: only
+the files of a measurement are fetched, links are not followed, sizes are bounded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dpu.bounded_file import read_bounded
 from host.deploy import ACCEPTABLE, RELEASES, Plan, deploy_one
-from host.release import MODEL_SCRIPT, model_path
-from host.remote import ConnectionLost, Remote, RemoteUsageError, check_hosts
+from host.deploy.scripts import MEASUREMENTS, MEASURING
+from host.received import read_received, sha256_of_received
+from host.release import MODEL_SCRIPT, PLUGIN_SCRIPT, model_path
+from host.remote import (
+    AccessRefused,
+    ConnectionLost,
+    Remote,
+    RemoteError,
+    RemoteUsageError,
+    check_hosts,
+)
+from host.ssh_advice import NOISE
 
-RUN, SUMMARY, SUMS = "run.json", "summary.md", "SHA256SUMS"
-_PLACE = "tutelage/measurements"
+RUN, SUMMARY, SUMS, LOG = "run.json", "summary.md", "SHA256SUMS", "log"
+_FILES = (RUN, SUMMARY, SUMS, LOG, "frames.csv", "power.csv", "condition.csv", "progress.jsonl",
+          "pid")  # fmt: skip
+_MOST_FILE, _MOST_TEXT = 4 << 30, 16 << 20  # bytes of a file, and of one that is read as a whole
 _KEPT = 20  # collected measurements that stay on a board
 _RETRY_SECONDS = (2.0, 30.0)  # first and longest pause before a lost connection is made anew
-_LONGEST_SUMMARY = 1 << 18  # bytes that are printed
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
-# Connections that will not come back by trying again.
-_HOPELESS = ("Host key verification failed", "Permission denied")
 
 Say = Callable[[str], None]
 
@@ -55,7 +64,8 @@ class Measuring:
     model : model directory or .xmodel, deployed first; None for what is deployed
     wheels, ssh_config : as in `host.deploy.Plan`
     accepted : findings of deploy and of `app.measure` that hold nothing up
-    arguments : for `app.measure`, besides --model, --board, --output, --accept
+    arguments : for `app.measure`, besides --model, --plugin, --board, --output, --accept
+    plugin : file of the model's operators for the CPU, deployed with it
     """
 
     board: str
@@ -64,6 +74,7 @@ class Measuring:
     ssh_config: Path | None = None
     accepted: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    plugin: Path | None = None
 
 
 def start(host: str, what: Measuring, say: Say) -> str:
@@ -77,23 +88,34 @@ def start(host: str, what: Measuring, say: Say) -> str:
         It was not started, or the connection broke before that was known.
     """
     check_hosts([host])
-    remote = Remote(host, what.ssh_config)
-    remote.sh(_REFUSE_SECOND)
+    if what.plugin is not None and what.model is None:
+        raise RemoteUsageError("--plugin is deployed with a model: give its --model too")
+    with Remote(host, what.ssh_config) as remote:
+        _refuse(remote, what)
+        release, model = _release(remote, host, what, say)
+        now = datetime.now(timezone.utc)
+        name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        arguments = ["--output", f"../../measurements/{name}", "--model", model]
+        arguments += ["--board", what.board, "--started", now.isoformat(timespec="seconds")]
+        for accepted in what.accepted:
+            if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
+                arguments += ["--accept", accepted]
+        arguments += what.arguments
+        # It does nothing the second time: a broken connection may have run it.
+        script = _start_script(name, release, arguments)
+        _persist(lambda: remote.sh(script, seconds=60), say)
+    return name
+
+
+def _refuse(remote: Remote, what: Measuring) -> None:
+    """Raise where something else is at work on the board, or its files could not be fetched."""
+    running = remote.sh(MEASURING).strip()
+    if running:
+        raise MeasureError(f"a measurement is running: {running}; --attach goes on with it")
+    if remote.noise:
+        raise RemoteError(f"{remote.host}: {NOISE}; it prints {remote.noise[:60]!r}")
     if "service" not in what.accepted:
         remote.sh(_REFUSE_SERVICE)
-    release, model = _release(remote, host, what, say)
-    now = datetime.now(timezone.utc)
-    name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    arguments = ["--output", f"../../measurements/{name}", "--model", model]
-    arguments += ["--board", what.board, "--started", now.isoformat(timespec="seconds")]
-    for accepted in what.accepted:
-        if accepted != "service" and (accepted not in ACCEPTABLE or accepted == "disk"):
-            arguments += ["--accept", accepted]
-    arguments += what.arguments
-    # It does nothing the second time: a broken connection may have run it.
-    script = _start_script(name, release, arguments)
-    _persist(lambda: remote.sh(script, seconds=60), say)
-    return name
 
 
 def newest(host: str, ssh_config: Path | None) -> str:
@@ -151,20 +173,17 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
     progress = _Progress(say)
     pauses = _pauses()
     while True:
-        process = remote.stream(_follow_script(name, told + 1))
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                told += 1
-                progress.take(line)
-                pauses = _pauses()
-            remote.ended(process)
-            return
+            with closing(remote.stream(_follow_script(name, told + 1))) as lines:
+                for line in lines:
+                    told += 1
+                    progress.take(line)
+                    pauses = _pauses()
+            if remote.sh(_running_script(name)).strip() != "running":
+                return
+            raise ConnectionLost("what watched it there was ended")
         except ConnectionLost as error:
             _wait(error, next(pauses), say)
-        finally:
-            process.kill()
-            process.wait()
 
 
 def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: Say) -> Path:
@@ -172,19 +191,25 @@ def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: S
 
     Raises
     ------
-    MeasureError
-        A file is not what the board stored.
+    MeasureError, ReceivedError
+        A file is not what the board stored, or not what a measurement stores.
     RemoteError
-        The connection is refused for good.
+        The connection is refused for good, or the board has links for files.
     """
     remote, folder = Remote(host, ssh_config), results / name
     partial = results / f".{name}.partial"
+    place = f"{MEASUREMENTS}/{name}"
     if not folder.exists():
-        _persist(lambda: remote.fetch(f"{_PLACE}/{name}", partial), say)
+        _persist(lambda: remote.fetch(place, partial, _FILES, _MOST_FILE), say)
         _verify(partial)
         partial.rename(folder)
     _persist(lambda: remote.sh(_collected_script(name)), say)
     return folder
+
+
+def summary(folder: Path) -> str:
+    """Return the table of a collected measurement, summary.md; raises ReceivedError."""
+    return read_received(folder / SUMMARY, _MOST_TEXT).rstrip("\n")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -192,23 +217,28 @@ def outcome(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    MeasureError
-        It ended before there were any; the text is what the board said.
+    MeasureError, ReceivedError
+        It ended before there were any: the text is what the board said. Or they are not figures.
     """
+    if (folder / RUN).exists():
+        return _figures(folder)
     try:
-        run: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        log = folder / "log"
-        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-        last = next((line for line in reversed(lines) if line.strip()), "it told nothing")
-        raise MeasureError(last.removeprefix("measure: ")) from None
+        lines = read_received(folder / LOG, _MOST_TEXT).split("\n")
+    except FileNotFoundError:
+        lines = []
+    last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
+    raise MeasureError(last.removeprefix("measure: "))
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    path = folder / RUN
+    try:
+        run = json.loads(read_received(path, _MOST_TEXT))
+    except (ValueError, RecursionError):
+        run = None
+    if not isinstance(run, dict) or not isinstance(run.get("state"), str):
+        raise MeasureError(f"{path}: not the figures of a measurement")
     return run
-
-
-def table_of(folder: Path) -> str:
-    """Return the text of a collected measurement's summary.md, as far as it is one for a reader."""
-    text = read_bounded(folder / SUMMARY, _LONGEST_SUMMARY)[:_LONGEST_SUMMARY]
-    return text.decode("utf-8", "replace").rstrip("\n")
 
 
 def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str, str]:
@@ -217,7 +247,8 @@ def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str,
         words = remote.sh(_CURRENT).splitlines()
         return words[0], words[1]
     accepted = tuple(name for name in what.accepted if name in ACCEPTABLE)
-    plan = Plan(what.board, what.model, what.wheels, what.ssh_config, accepted)
+    plan = Plan(what.board, what.model, what.wheels, what.ssh_config, accepted,
+                plugin=what.plugin)  # fmt: skip
     report = deploy_one(host, plan, say)
     for warning in report.warnings:
         say(f"{host}: warning: {warning}")
@@ -243,7 +274,7 @@ def _pauses() -> Iterator[float]:
 
 
 def _wait(error: ConnectionLost, seconds: float, say: Say) -> None:
-    if any(text in str(error) for text in _HOPELESS):
+    if isinstance(error, AccessRefused):
         raise error
     say(f"no connection ({error}); again in {seconds:g} s. The board goes on by itself")
     time.sleep(seconds)
@@ -255,27 +286,30 @@ def _verify(folder: Path) -> None:
     if not sums.exists():
         _mark_broken_off(folder)
         return
-    for line in sums.read_text(encoding="utf-8").splitlines():
+    for line in read_received(sums, _MOST_TEXT).splitlines():
         digest, _, name = line.partition("  ")
         path = folder / Path(name).name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        try:
+            same = sha256_of_received(path) == digest
+        except FileNotFoundError:
+            same = False
+        if not same:
             raise MeasureError(f"{path}: is not what the board stored; --attach fetches it again")
 
 
 def _mark_broken_off(folder: Path) -> None:
-    """Say in the figures that their process was killed, or the board lost power."""
-    path = folder / RUN
-    if not path.exists():
+    """Write into the figures that their process was killed, or the board lost power."""
+    if not (folder / RUN).exists():
         return
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = _figures(folder)
     if run["state"] != "running":
         return
     run["state"] = "broken off"
     run["error"] = "the process ended without a word: it was killed, or the board restarted"
-    path.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    table = folder / SUMMARY
-    text = table.read_text(encoding="utf-8").replace(", running. ", ", broken off. ", 1)
-    table.write_text(text, encoding="utf-8")
+    text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
+    (folder / RUN).write_text(text, encoding="utf-8")
+    table = summary(folder).replace(", running. ", ", broken off. ", 1) + "\n"
+    (folder / SUMMARY).write_text(table, encoding="utf-8")
 
 
 class _Progress:
@@ -320,12 +354,6 @@ _CURRENT = (
     f"basename $(readlink -f .); {MODEL_SCRIPT}"
 )
 
-_REFUSE_SECOND = (
-    f"test ! -e {_PLACE}/.lock || flock -n -s {_PLACE}/.lock true || {{ "
-    f'echo "a measurement is running: $(cat {_PLACE}/.lock); --attach goes on with it" >&2; '
-    "exit 1; }"
-)
-
 _REFUSE_SERVICE = (
     "if systemctl is-active --quiet tutelage.service 2>/dev/null; then "
     "echo 'the service tutelage is at work there; stop it (sudo systemctl stop tutelage), or "
@@ -333,7 +361,7 @@ _REFUSE_SERVICE = (
 )
 
 _LIST = (
-    f"cd {_PLACE} 2>/dev/null || exit 0; for d in *Z-*; do test -d $d || continue; "
+    f"cd {MEASUREMENTS} 2>/dev/null || exit 0; for d in *Z-*; do test -d $d || continue; "
     "p=$(cat $d/pid 2>/dev/null); "
     "if [ -e $d/collected ]; then s=collected; "
     "elif grep -q $d /proc/$p/cmdline 2>/dev/null; then s=running; else s=ended; fi; "
@@ -344,7 +372,8 @@ _LIST = (
 def _enter(name: str) -> str:
     if not _ID.fullmatch(name):
         raise RemoteUsageError(f"{name!r}: not the name of a measurement")
-    return f"{_PLACE}/{name} 2>/dev/null || {{ echo there is no measurement {name} >&2; exit 1; }}"
+    missing = f"{{ echo there is no measurement {name} >&2; exit 1; }}"
+    return f"{MEASUREMENTS}/{name} 2>/dev/null || {missing}"
 
 
 def _is_running(name: str) -> str:
@@ -352,14 +381,18 @@ def _is_running(name: str) -> str:
     return f"p=$(cat pid 2>/dev/null); grep -q {name} /proc/$p/cmdline 2>/dev/null"
 
 
+def _running_script(name: str) -> str:
+    return f"cd {_enter(name)}; if {_is_running(name)}; then echo running; fi"
+
+
 def _start_script(name: str, release: str, arguments: list[str]) -> str:
     """Start a measurement once, however often this runs."""
     place = f"../../measurements/{name}"
     return (
-        f"set -e; mkdir -p {_PLACE}; cd {RELEASES}/{shlex.quote(release)}; "
+        f"set -e; mkdir -p {MEASUREMENTS}; cd {RELEASES}/{shlex.quote(release)}; "
         f"test ! -e {place} || exit 0; mkdir {place}; "
         # setsid: the end of the SSH session is not the end of the measurement.
-        f"setsid nohup .venv/bin/python -m app.measure {shlex.join(arguments)} "
+        f"setsid nohup .venv/bin/python -m app.measure $({PLUGIN_SCRIPT}) {shlex.join(arguments)} "
         f"> {place}/log 2>&1 < /dev/null & echo $! > {place}/pid"
     )
 

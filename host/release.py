@@ -1,8 +1,8 @@
 """What a release consists of: its files, their checksums, the packages that a board lacks.
 
-A release is the application, the board's side, the overlay, the model and the Python packages that
-the board lacks. Its name is the hash of the list of its files' checksums (SHA256SUMS), so that the
-same files always make the same release.
+A release is the application, the board's side, the overlay, the model with its plugin and the
+Python packages that the board lacks. Its name is the hash of the list of its files' checksums
+(SHA256SUMS), so that the same files always make the same release.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,16 @@ CARRIED = {
 _FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
 
 
+PLUGIN = "plugin.py"
+"""A release's file of operators for the CPU, where the model has one."""
+
 MODEL_SCRIPT = (
     "if [ -e model/model.xmodel ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
 )
 """Shell script that tells, in a release's directory, its model's place as `model_path` does."""
+
+PLUGIN_SCRIPT = f"if [ -e {PLUGIN} ]; then echo --plugin {PLUGIN}; fi"
+"""Shell script that prints, in a release's directory, the options for its plugin, if it has one."""
 
 
 class ReleaseError(RuntimeError):
@@ -61,44 +69,99 @@ def model_path(model: Path) -> str:
     return "model" if model.is_dir() else f"model/{model.name}"
 
 
-def gather(stage: Path, board: str, model: Path, packages: Path | None, python: str) -> None:
-    """Put all files of a release into an empty directory.
+@dataclass(frozen=True)
+class Parts:
+    """What a release is made of, besides this repository's own files.
 
-    Parameters
+    Attributes
     ----------
-    stage : the directory
     board : name of the board's profile
     model : model directory or .xmodel
+    plugin : file of the model's operators for the CPU; None for none
     packages : what the board lacks, from `Packages`; None for nothing
     python : the Python of its venv; that is part of a release, and another one makes another
     """
-    for name in ("app", "board", f"overlays/{board}"):
+
+    board: str
+    model: Path
+    plugin: Path | None = None
+    packages: Path | None = None
+    python: str = ""
+
+
+def gather(stage: Path, parts: Parts) -> None:
+    """Put all files of a release into an empty directory.
+
+    Raises
+    ------
+    ReleaseError
+        Something in a directory is neither a file nor a directory, or a symbolic link that does not
+        name a file in that directory: a release takes nothing from elsewhere.
+    """
+    for name in ("app", "board", f"overlays/{parts.board}"):
         if (ROOT / name).is_dir():
             _copy_tree(ROOT / name, stage / name)
     (stage / "dpu").mkdir()
     for name in _DPU_FILES:
-        shutil.copy2(ROOT / "dpu" / name, stage / "dpu" / name)
-    if model.is_dir():
-        _copy_tree(model, stage / "model")
+        _copy_file(ROOT / "dpu" / name, stage / "dpu" / name, ROOT / "dpu")
+    if parts.model.is_dir():
+        _copy_tree(parts.model, stage / "model")
     else:
         (stage / "model").mkdir()
-        shutil.copy2(model, stage / "model" / model.name)
-    if packages is not None:
-        _copy_tree(packages, stage / "packages")
-    name = os.fsencode(model.resolve().name).decode("utf-8", "replace")
+        _copy_named(parts.model, stage / "model" / parts.model.name)
+    if parts.plugin is not None:
+        _copy_named(parts.plugin, stage / PLUGIN)
+    if parts.packages is not None:
+        _copy_tree(parts.packages, stage / "packages")
+    name = os.fsencode(parts.model.resolve().name).decode("utf-8", "replace")
     (stage / MODEL_NAME_FILE).write_text(f"{name}\n", encoding="utf-8")
-    (stage / "python.txt").write_text(f"{python}\n", encoding="utf-8")
+    (stage / "python.txt").write_text(f"{parts.python}\n", encoding="utf-8")
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    def skipped(_: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in _SKIPPED or name.startswith(".")}
+    """Copy a directory's files, at any depth."""
+    for folder, folders, files in os.walk(source, onerror=_fail):
+        place = target / Path(folder).relative_to(source)
+        place.mkdir(parents=True, exist_ok=True)
+        # os.walk enters no link to a directory; as a file it is refused.
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        folders[:] = [name for name in folders if not _is_skipped(name)]
+        for name in filterfalse(_is_skipped, [*files, *links]):
+            _copy_file(Path(folder) / name, place / name, source)
 
-    shutil.copytree(source, target, ignore=skipped)
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _is_skipped(name: str) -> bool:
+    return name in _SKIPPED or name.startswith(".")
+
+
+def _copy_file(source: Path, target: Path, root: Path) -> None:
+    """Copy a regular file; a symbolic link only where it names one below `root`."""
+    try:
+        real = source.resolve()
+    except RuntimeError:  # Python 3.10 to 3.12, where a link leads to itself
+        real = source
+    if source.is_symlink() and not real.is_relative_to(root.resolve()):
+        raise ReleaseError(f"{source}: is a symbolic link to {real}, which is not in {root}; a "
+                           f"release takes no file from elsewhere: copy it there")  # fmt: skip
+    _copy_named(real, target, source)
+
+
+def _copy_named(source: Path, target: Path, name: Path | None = None) -> None:
+    """Copy a file that the user named; `name` is what errors call it."""
+    if not source.is_file():
+        raise ReleaseError(f"{name or source}: is not a file, nor a link to one; a release has "
+                           "files only")  # fmt: skip
+    shutil.copy2(source, target)
 
 
 def seal(stage: Path) -> tuple[str, int]:
     """Write the list of checksums; returns the release's name, the hash of it, and its bytes."""
+    for folder in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)  # a service's user may be another than the deploying one
     lines, size = [], 0
     for path in sorted(path for path in stage.rglob("*") if path.is_file()):
         path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)

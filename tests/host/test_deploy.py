@@ -80,6 +80,15 @@ def _wait_for_partial(board: StandInBoard, count: int = 1) -> None:
         time.sleep(0.05)
 
 
+def _wait_for_bytes(board: StandInBoard, count: int) -> None:
+    """Wait until so much of the fat file has arrived."""
+    end = time.monotonic() + 60
+    pattern = "releases/.*.partial/model/.weights.bin.*"
+    while not any(path.stat().st_size >= count for path in board.tutelage.glob(pattern)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def _fatten(model: Path, megabytes: int) -> None:
     (model / "weights.bin").write_bytes(os.urandom(megabytes << 20))
 
@@ -149,15 +158,15 @@ def test_a_service_that_does_not_stay_up_is_the_old_release_again(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:
     _stand_in_systemctl(board)
-    first = go(service="--camera --web '0.0.0.0:80'")
+    first = go(service="--camera --web '0.0.0.0:80'", service_user="root")
     assert first.state == "deployed", first.error
     unit = (board.root / "etc/systemd/system/tutelage.service").read_text()
-    assert 'current/.venv/bin/python" "app/classify.py" "--model" "model" "--camera"' in unit
+    assert '"sh" "--camera" "--web" "0.0.0.0:80"\n' in unit and "User=root\n" in unit
     calls = (board.root / "calls").read_text()
     assert "enable tutelage" in calls and "\nrestart tutelage" in calls
     (board.root / "down").touch()
     (model / "notes.txt").write_text("new")
-    failed = go(service="--camera")
+    failed = go(service="--camera", service_user="root")
     assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
     assert str((board.tutelage / "current").readlink()) == f"releases/{first.release}"
     assert (board.root / "calls").read_text().endswith("try-restart tutelage.service\n")
@@ -173,12 +182,12 @@ def test_a_service_that_is_there_and_dies_of_the_new_release(
     _stand_in_systemctl(board)
     unit = board.root / "etc/systemd/system/tutelage.service"
     (board.root / "down").touch()
-    failed = go(service="--camera")
+    failed = go(service="--camera", service_user="root")
     assert failed.state == "failed" and failed.error.startswith("service: it does not stay up")
     assert not unit.exists() and not (board.tutelage / "current").is_symlink()
     assert "disable --now tutelage" in (board.root / "calls").read_text()
     (board.root / "down").unlink()
-    first = go(service="--camera")
+    first = go(service="--camera", service_user="root")
     assert first.state == "deployed", first.error
     (board.root / "dies").touch()
     (model / "notes.txt").write_text("new")
@@ -196,9 +205,12 @@ def test_the_service_of_an_unchanged_release_is_set_right(
     first = go()
     unit = board.root / "etc/systemd/system/tutelage.service"
     assert first.state == "deployed" and not unit.exists()
-    assert go(service="--camera").state == "service restarted" and "--camera" in unit.read_text()
+    assert (
+        go(service="--camera", service_user="root").state == "service restarted"
+        and "--camera" in unit.read_text()
+    )
     for service in ("--camera", ""):
-        assert go(service=service).state == "unchanged"
+        assert go(service=service, service_user="root").state == "unchanged"
     # As a run that was broken off between the switch and the restart leaves it.
     (model / "notes.txt").write_text("new")
     (board.root / "usr/local/bin/systemctl").rename(board.root / "usr/local/bin/kept")
@@ -413,12 +425,16 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
 @pytest.mark.full_board
 @needs_board
 def test_make_deploys_and_rolls_back(
-    board: StandInBoard, model: Path, wheels: Path, tmp_path: Path
+    board: StandInBoard, model: Path, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the configuration of a user who has the board in ~/.ssh/config."""
+    """With the configuration of a user who has the board in it: make is not given its HOST."""
+    boards = tmp_path / "config/tutelage/boards.toml"
+    boards.parent.mkdir(parents=True)
+    boards.write_text(f'[zcu104]\nhost = "{board.host}"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     more = f"ARGS=--ssh-config {board.ssh_config}"
     python = f"PYTHON={sys.executable}"
-    variables = [f"HOST={board.host}", "BOARD=zcu104", python]
+    variables = ["BOARD=zcu104", python]
     deployed = ["make", "deploy", *variables, f"MODEL={model}", f"{more} --wheels {wheels}"]
     for text in ("", "new"):
         (model / "notes.txt").write_text(text)
@@ -501,9 +517,9 @@ FACTS: dict[str, Any] = {
     ],
 )
 def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
-    from host.deploy import _profile
+    from host.deploy.plan import read_profile
 
-    found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
 
 
@@ -517,9 +533,9 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
     ],
 )
 def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
-    from host.deploy import _profile
+    from host.deploy.plan import read_profile
 
-    found = findings_of({**FACTS, **changes}, _profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
     assert [f.text for f in found if f.name == "image" and not f.fatal]
 
 
@@ -533,8 +549,8 @@ def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(capsys: A
 
 
 def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
-    from host.deploy import _profile
+    from host.deploy.plan import read_profile
 
     path = "/sys/bus/i2c/drivers/irps5401/4-0043"
-    found = findings_of({**FACTS, "paths": {path: True}}, _profile("zcu104"), 1000)
+    found = findings_of({**FACTS, "paths": {path: True}}, read_profile("zcu104"), 1000)
     assert [f.name for f in found] == ["brown-out", "limit-busy"]

@@ -93,10 +93,10 @@ def _start(board: StandInBoard, results: Path, *more: str) -> str:
     return measuring.newest(board.host, board.ssh_config)
 
 
-def _host_until(board: StandInBoard, results: Path, text: str) -> subprocess.Popen[str]:
+def _host_until(board: StandInBoard, results: Path, text: str, *more: str) -> subprocess.Popen[str]:
     """Start a measurement in a process of the host's; returns when it has told `text`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", *_arguments(board, results, *SHORT)],
+        [sys.executable, "-m", "host", *_arguments(board, results, *(more or SHORT))],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
@@ -188,9 +188,34 @@ def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, cap
     process.wait()
     assert main(_arguments(board, tmp_path, *SHORT)) == 1
     assert "a measurement is running: " in capsys.readouterr().err
+    name = measuring.newest(board.host, board.ssh_config)
+    model = board.ssh_config.parent.parent / "mine"
+    assert main(["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model", str(model),
+                 "--wheels", str(model.parent / "wheels")]) == 0  # fmt: skip
+    err = capsys.readouterr().err
+    assert f"{board.host}: warning: measurement {name} is running there; this disturbs it" in err
     assert main(_arguments(board, tmp_path, "--attach")) == 0
     _, run = _run_of(tmp_path)
     assert run["state"] == "done" and len(run["steps"]) == 3
+
+
+def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: Path) -> None:
+    """The one on the board was taken for the measurement's end: it was collected as broken off."""
+    longer = (*SHORT, "--seconds", "5", "--scenario", "offline")  # two windows
+    process = _host_until(board, tmp_path, "1/2 ", *longer)
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1 and "Traceback" not in err
+    name = measuring.newest(board.host, board.ssh_config)
+    hint = f"to collect it: python -m host measure {board.host} --attach --id {name} --ssh-config "
+    assert hint in err
+    process = _host_until(board, tmp_path, "1/2 ", "--attach", "--id", name)
+    board.run("pkill", "-KILL", "-x", "tail")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "what watched it there was ended" in err and err.count("idle after") == 1
+    _, run = _run_of(tmp_path)
+    assert run["state"] == "done" and len(run["steps"]) == 2
 
 
 @pytest.mark.full_board
@@ -201,7 +226,7 @@ def test_ctrl_c_leaves_it_and_cancel_ends_it(board: StandInBoard, tmp_path: Path
     assert process.returncode == 1 and "goes on by itself" in err and "Traceback" not in err
     assert main(_arguments(board, tmp_path, "--cancel")) == 1
     _, run = _run_of(tmp_path)
-    assert run["state"] == "stopped" and len(run["steps"]) == 1
+    assert run["state"] == "stopped" and len(run["steps"]) in (1, 2)
     assert run["steps"][0]["frames"]["classified"] > 100
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from host.release import gather, seal
+from host.release import Parts, gather, seal
 from tests.stand_in_board.deployable import make_model
 
 
@@ -26,7 +26,7 @@ def test_a_deployed_model_keeps_its_name(tmp_path: Path, repo_root: Path) -> Non
         model = model.rename(model.with_name(name))
         stage = tmp_path / f"release{number}"
         stage.mkdir()
-        gather(stage, "zcu104", model, None, "python")
+        gather(stage, Parts("zcu104", model))
         seal(stage)
         _figures(stage, repo_root, ["app/classify.py", "--quiet", "--json", "figures.json"])
         assert json.loads((stage / "figures.json").read_text())["model"]["name"] == name

@@ -1,0 +1,88 @@
+"""Which host is a board, where none was named: from the user's own configuration.
+
+    # ~/.config/tutelage/boards.toml, or below $XDG_CONFIG_HOME
+    [zcu104]
+    host = "xilinx@192.168.2.99"
+
+or an entry `Host zcu104` of ~/.ssh/config.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from host.config import ConfigError, read_toml
+from host.remote import RemoteUsageError, check_hosts
+from host.ssh_settings import ssh_settings
+from host.target import PROFILES
+
+
+def boards_file() -> Path:
+    """Return the file of the user's boards, which need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "tutelage" / "boards.toml"
+
+
+def hosts_of(board: str, named: Sequence[str] | None, ssh_config: Path | None) -> list[str]:
+    """Return the hosts that were named, else the user's host for a board.
+
+    Parameters
+    ----------
+    board : name of a board's profile
+    named : hosts of the command line
+    ssh_config : file for ssh -F; None for the user's own
+
+    Raises
+    ------
+    RemoteUsageError
+        None was named and none is configured: the text says how. Or ssh is not installed.
+    ConfigError
+        The file of the user's boards cannot be read, or its entry is not a host.
+    """
+    if named:
+        return list(named)
+    host = _of_file(board)
+    if host is None:
+        check_hosts([board])
+        host = board if _is_alias(board, ssh_config) else None
+    if host is None:
+        raise RemoteUsageError(_how_to_set(board, ssh_config))
+    return [host]
+
+
+def _of_file(board: str) -> str | None:
+    path = boards_file()
+    if not path.exists():
+        return None
+    entry = read_toml(path).get(board)
+    if entry is None:
+        return None
+    host = entry.get("host") if isinstance(entry, dict) else None
+    if not isinstance(host, str):
+        raise ConfigError(f'{path}: [{board}] needs host = "user@address"')
+    try:
+        check_hosts([host])
+    except RemoteUsageError as error:
+        raise ConfigError(f"{path}: [{board}]: {error}") from error
+    return host
+
+
+def _is_alias(name: str, ssh_config: Path | None) -> bool:
+    """Whether ssh's configuration gives a name another address."""
+    return ssh_settings(name, ssh_config).get("hostname", [name]) != [name]
+
+
+def _how_to_set(board: str, ssh_config: Path | None) -> str:
+    known = PROFILES / f"{board}.toml"
+    image = read_toml(known).get("image", {}) if known.is_file() else {}
+    usual = image.get("login")
+    example = usual or "user@address"
+    whose = f" ({image['name']}'s own address)" if usual else ""
+    config = ssh_config or "~/.ssh/config"
+    return (
+        f"no host for the board {board}: give HOST={example}{whose}, or set it once: in "
+        f'{boards_file()} by [{board}] and host = "{example}" below it, or in {config} by an entry '
+        f"Host {board} with its HostName"
+    )

@@ -1,0 +1,105 @@
+"""Programs whose output comes from elsewhere: only so much of it is kept in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import IO
+
+ERRORS_SECONDS = 2.0
+"""How long to wait for the end of a program's error output when the program has ended: ssh may
+leave a connection in the background that keeps it open."""
+
+_CHUNK = 1 << 16
+
+
+class Reader(threading.Thread):
+    """Reads a pipe to its end in the background and keeps the first bytes.
+
+    Parameters
+    ----------
+    pipe : of a process, in binary; closed at its end
+    most : how many bytes are kept
+    full : called once when there are more; None where the rest is of no interest
+    """
+
+    def __init__(self, pipe: IO[bytes], most: int, full: Callable[[], None] | None = None) -> None:
+        super().__init__(daemon=True)
+        self._pipe, self._most, self._full = pipe, most, full
+        self._kept = bytearray()
+        self.start()
+
+    def run(self) -> None:
+        with self._pipe, suppress(OSError, ValueError):
+            while chunk := self._pipe.read1(_CHUNK):  # type: ignore[attr-defined]
+                room = self._most - len(self._kept)
+                self._kept += chunk[: max(room, 0)]
+                if len(chunk) > room and self._full is not None:
+                    self._full()
+                    self._full = None
+
+    def text(self, seconds: float | None = None) -> str:
+        """Wait for the pipe's end, `seconds` at most; return what was kept as text."""
+        self.join(seconds)
+        return self._kept.decode(errors="replace")
+
+
+class TooMuchOutput(RuntimeError):
+    """A program was ended because it wrote more than its reader takes."""
+
+
+def run_bounded(
+    command: list[str], text: str, seconds: float | None, most: int
+) -> subprocess.CompletedProcess[str]:
+    """Run a program like `subprocess.run`, with bounded output.
+
+    Parameters
+    ----------
+    command : the program and its arguments
+    text : its standard input
+    seconds : how long it may take; None for any time
+    most : bytes of its standard output, and of its error output
+
+    Raises
+    ------
+    TooMuchOutput
+        It wrote more to its standard output, and was killed.
+    subprocess.TimeoutExpired
+        It took longer, and was killed.
+    """
+    too_much = threading.Event()
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin and process.stdout and process.stderr
+
+    def end() -> None:
+        too_much.set()
+        process.kill()
+
+    output, errors = Reader(process.stdout, most, end), Reader(process.stderr, most)
+    threading.Thread(target=_feed, args=(process.stdin, text), daemon=True).start()
+    try:
+        process.wait(seconds)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    told, complaint = output.text(), errors.text(ERRORS_SECONDS)
+    if too_much.is_set():
+        raise TooMuchOutput(f"{command[0]} gives more than {most:,} bytes")
+    return subprocess.CompletedProcess(command, process.returncode, told, complaint)
+
+
+def limited_files(command: list[str], most: int) -> list[str]:
+    """Return the command line of a program that can write files of at most `most` bytes only."""
+    # POSIX counts in blocks of 512 bytes. What is limited further already stays so.
+    script = 'ulimit -f "$1" 2> /dev/null; shift; exec "$@"'
+    return ["sh", "-c", script, "sh", str(most // 512), *command]
+
+
+def _feed(pipe: IO[bytes], text: str) -> None:
+    with suppress(OSError, ValueError), pipe:
+        pipe.write(text.encode())

@@ -1,0 +1,146 @@
+"""What a board says of itself, and what of that speaks against a deployment."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from host.deploy.plan import DeployError, Report
+from host.release import CARRIED, ROOT
+from host.remote import Remote
+from host.ssh_advice import NOISE
+
+_PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
+_SPARE_BYTES = 32 << 20
+_MOST_CLOCK_SECONDS = 86400.0
+
+# What is read of board/check.py's answer; a board may send anything.
+_TEXT = (str, type(None))
+_FACTS: dict[str, Any] = {
+    "model": _TEXT, "image": _TEXT, "config": _TEXT, "extra_path": _TEXT, "python": str,
+    "machine": str, "glibc": str, "executable": str, "home": str, "modules": dict, "paths": dict,
+    "rsync": bool, "free_bytes": int, "time": (int, float), "fingerprint": (int, type(None)),
+}  # fmt: skip
+_MODULES = {"numpy", "cv2", "vart", "xir", "pynq", "tomli", *CARRIED}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a board that is not as it should be."""
+
+    name: str
+    text: str
+    fatal: bool
+
+
+def check_command(profile: dict[str, Any]) -> str:
+    """Shell command that runs check.py, which comes on standard input, by the image's Python."""
+    overlay = profile.get("overlay", {})
+    arguments = []
+    if overlay:
+        arguments += ["--config", overlay["config"], "--firmware", overlay["firmware"]]
+    for hazard in profile.get("hazards", ()):
+        arguments += ["--path", hazard["where"]] if hazard.get("where") else []
+    return (f"p={_PYNQ_PYTHON}; [ -x $p ] || p=python3; "
+            f"exec $p - {shlex.join(arguments)}")  # fmt: skip
+
+
+def ask(remote: Remote, profile: dict[str, Any]) -> dict[str, Any]:
+    """Return what board/check.py finds on a board, with `clock_off`, s, and `noise`.
+
+    Raises
+    ------
+    ConnectionLost, RemoteError
+        As `Remote.sh`.
+    DeployError
+        The answer is not one.
+    """
+    script = (ROOT / "board" / "check.py").read_text(encoding="utf-8")
+    try:
+        facts = json.loads(remote.sh(check_command(profile), script))
+    except (ValueError, RecursionError) as error:
+        raise DeployError(f"{remote.host}: its answer to the check is not JSON") from error
+    if not _is_complete(facts):
+        raise DeployError(f"{remote.host}: its answer to the check is not that of board/check.py")
+    facts["clock_off"] = facts["time"] - time.time()
+    facts["noise"] = remote.noise
+    return facts
+
+
+def _is_complete(facts: Any) -> bool:
+    """Whether an answer has everything that is read from it, in the right types."""
+    return (
+        isinstance(facts, dict)
+        and all(isinstance(facts.get(name), kinds) for name, kinds in _FACTS.items())
+        and all(isinstance(facts["modules"].get(name), str | None) for name in facts["modules"])
+        and facts["modules"].keys() >= _MODULES
+        and re.fullmatch(r"[0-9]+\.[0-9]+[\w.+]*", facts["python"]) is not None
+    )
+
+
+def judge(report: Report, profile: dict[str, Any], size: int, accepted: tuple[str, ...]) -> None:
+    """Add findings about a board to its report as warnings; raise DeployError for fatal ones."""
+    findings = list(findings_of(report.facts, profile, size))
+    fatal = [f for f in findings if f.fatal and f.name not in accepted]
+    report.warnings += [f"{f.name}: {f.text}" for f in findings if f not in fatal]
+    if fatal:
+        raise DeployError("; ".join(f"{f.name}: {f.text}" for f in fatal))
+
+
+def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> Iterator[Finding]:
+    """What speaks against a release of `size` bytes on a board, and what its user should know."""
+    modules, version = facts["modules"], tuple(map(int, facts["python"].split(".")[:2]))
+    if profile["name"].lower() not in (facts["model"] or "").lower():
+        yield Finding("model", f"is {facts['model'] or 'unknown'}, not a {profile['name']}", True)
+    if version < (3, 10):
+        yield Finding("python", f"is {facts['python']}; 3.10 is needed", True)
+    if facts.get("noise"):
+        yield Finding("login", f"{NOISE}; it prints {facts['noise'][:60]!r}", True)
+    if not facts["rsync"]:
+        yield Finding("rsync", "is not installed on the board; apt install rsync there", True)
+    for names, group in ((("numpy", "cv2"), "packages"), (("vart", "xir"), "vart"),
+                         (("pynq",), "pynq")):  # fmt: skip
+        missing = [name for name in names if modules[name] is None]
+        if missing:
+            yield Finding(group, f"{' and '.join(missing)} cannot be imported there", True)
+    if facts["free_bytes"] < 2 * size + _SPARE_BYTES:
+        yield Finding("disk", f"{facts['free_bytes']:,} bytes are free in {facts['home']}; "
+                      f"{2 * size + _SPARE_BYTES:,} are needed", True)  # fmt: skip
+    yield from _image_findings(facts, profile)
+    if abs(facts["clock_off"]) > _MOST_CLOCK_SECONDS:
+        yield Finding("clock", f"is {facts['clock_off'] / 86400:+.0f} days off; set it", True)
+    yield from _dpu_findings(facts, profile)
+
+
+def _image_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    """Report an image that is not the one whose versions are known."""
+    known = profile.get("image")
+    if not known:
+        return
+    own = facts["modules"]["pynq"], facts["python"], facts["image"] or "no os-release"
+    right = own[0] == known["pynq"] and own[1].startswith(f"{known['python']}.")
+    if not right or known["system"] not in own[2]:
+        told = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
+        yield Finding("image", f"{told}; what is known is {known['name']}", False)
+
+
+def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+    overlay = profile.get("overlay")
+    if overlay:
+        wanted, expected = f"firmware: {overlay['firmware']}", overlay.get("fingerprint")
+        if facts["config"] != wanted:
+            yield Finding("config", f"{overlay['config']} is not the line {wanted!r}, which can "
+                          "crash the board; see board/overlay.py", True)  # fmt: skip
+        if facts["fingerprint"] is None:
+            yield Finding("dpu", "the DPU's fingerprint cannot be asked for there", False)
+        elif expected and facts["fingerprint"] != int(expected, 16):
+            yield Finding("fingerprint", f"the DPU has {facts['fingerprint']:#x}, "
+                          f"{overlay['release']} {expected}", True)  # fmt: skip
+    for hazard in profile.get("hazards", ()):
+        if not hazard.get("where") or facts["paths"].get(hazard["where"]):
+            yield Finding(hazard["name"], f"{hazard['text']}; {hazard['remedy']}", False)

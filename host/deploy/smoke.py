@@ -1,0 +1,56 @@
+"""The smoke test: a release classifies three frames on the board before it is switched to."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from host.deploy.plan import DeployError
+from host.deploy.scripts import RELEASES, smoke_script
+from host.remote import Remote
+
+
+def smoke(
+    remote: Remote,
+    place: str,
+    model: str,
+    profile: dict[str, Any],
+    facts: dict[str, Any],
+    accepted: tuple[str, ...],
+) -> str:
+    """Try the release where it lies; says what was seen."""
+    modules, config, overlay = facts["modules"], facts["config"], profile.get("overlay")
+    ready = overlay is None or config == f"firmware: {overlay['firmware']}"
+    if modules["vart"] is None or modules["xir"] is None or not ready:
+        remote.sh(smoke_script(place, model, False))
+        return "imports only: without vart, xir and a right vart.conf no model is run"
+    if "fingerprint" not in accepted:
+        _check_model(remote, place, model, profile, facts)
+    try:
+        figures = json.loads(remote.sh(smoke_script(place, model, True)))
+        total, classified, failed = (figures["frames"][n] for n in ("in", "classified", "failed"))
+        provider = figures["provider"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise DeployError("the smoke test gives no figures") from error
+    if failed or not classified:
+        raise DeployError(f"smoke test: {failed} of {total} frames failed")
+    return f"{classified} frames classified on {provider}"
+
+
+def _check_model(
+    remote: Remote, place: str, model: str, profile: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """See on the board that the model is compiled for its DPU."""
+    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
+    command = f".venv/bin/python -m board.check --model {shlex.quote(path)}"
+    try:
+        told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
+        number, name = told["fingerprint"], told["dpu_name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise DeployError("the check of the model gives no fingerprint") from error
+    expected = profile.get("overlay", {}).get("fingerprint")
+    own = facts["fingerprint"] or (int(expected, 16) if expected else None)
+    if own is not None and number != own:
+        what = f"{number:#x}" if isinstance(number, int) else name
+        raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")

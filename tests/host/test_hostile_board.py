@@ -1,0 +1,241 @@
+"""A board that was taken over, against the workstation that deploys to it and collects from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
+
+from host import measure as measuring
+from host.__main__ import main
+from host.received import ReceivedError, read_received, sha256_of_received
+from host.release import Parts, ReleaseError, gather
+from host.remote import Remote, RemoteError
+from tests.stand_in_board import HOME, StandInBoard, why_not
+from tests.stand_in_board.deployable import make_model
+from tests.stand_in_board.image import PYNQ_VENV
+
+_REASON = why_not()
+needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
+
+NAME = "20260101T000000Z-abcd"
+OWN = "a file of the workstation's, running. It has a password.\n"
+RUN = {"state": "running", "error": "", "steps": []}
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInBoard]:
+    with StandInBoard(tmp_path_factory.mktemp("board")) as board:
+        yield board
+
+
+@pytest.fixture
+def measured(board: StandInBoard) -> Path:
+    """The directory of a measurement on the board, as one that broke off leaves it."""
+    folder = board.tutelage / "measurements" / NAME
+    board.run(f"rm -rf tutelage; mkdir -p tutelage/measurements/{NAME}")
+    (folder / "run.json").write_text(json.dumps(RUN))
+    (folder / "summary.md").write_text("| table |, running. \n")
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "own"
+    path.write_text(OWN)
+    return path
+
+
+def _attach(board: StandInBoard, results: Path) -> int:
+    return main(["measure", board.host, "--ssh-config", str(board.ssh_config), "--output",
+                 str(results), "--attach", "--id", NAME])  # fmt: skip
+
+
+@needs_board
+@pytest.mark.parametrize("linked", ["summary.md", "run.json", "log", "SHA256SUMS"])
+def test_a_link_for_a_result_is_not_followed(
+    board: StandInBoard, measured: Path, own: Path, tmp_path: Path, linked: str, capsys: Any
+) -> None:
+    (measured / linked).unlink(missing_ok=True)
+    (measured / linked).symlink_to(own)
+    assert _attach(board, tmp_path / "results") == 1
+    told = capsys.readouterr()
+    assert "password" not in told.out + told.err
+    assert f"{linked} is not a regular file" in told.err.splitlines()[-1]
+    assert own.read_text() == OWN
+    assert not list((tmp_path / "results/zcu104").glob("2*"))
+
+
+@needs_board
+def test_a_link_that_an_older_fetch_left_is_removed(
+    board: StandInBoard, measured: Path, own: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """It was there, and rsync wrote the new file beside it; or the board sends nothing for it."""
+    partial = tmp_path / f"results/zcu104/.{NAME}.partial"
+    partial.mkdir(parents=True)
+    (partial / "run.json").symlink_to(own)
+    (partial / "elsewhere").symlink_to("/")
+    assert _attach(board, tmp_path / "results") == 1
+    assert "the measurement is broken off" in capsys.readouterr().err
+    assert own.read_text() == OWN
+    assert not (tmp_path / f"results/zcu104/{NAME}/elsewhere").is_symlink()
+
+
+@needs_board
+def test_only_a_measurements_files_are_fetched(
+    board: StandInBoard, measured: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (measured / "evil.sh").write_text("echo")
+    (measured / "deep").mkdir()
+    (measured / "deep/run.json").write_text("{}")
+    assert _attach(board, tmp_path) == 1
+    assert {path.name for path in (tmp_path / f"zcu104/{NAME}").iterdir()} == {
+        "run.json", "summary.md"}  # fmt: skip
+    remote = Remote(board.host, board.ssh_config)
+    (measured / "log").mkdir()
+    with pytest.raises(RemoteError, match="sent what was not asked for"):
+        remote.fetch(f"tutelage/measurements/{NAME}", tmp_path / "copy", ["log"], 1000)
+    assert not (tmp_path / "copy").exists()
+    (measured / "frames.csv").write_bytes(bytes(2000))
+    remote.fetch(f"tutelage/measurements/{NAME}", tmp_path / "copy", ["frames.csv"], 1000)
+    assert not list((tmp_path / "copy").iterdir())  # larger than asked for
+
+
+@needs_board
+def test_an_rsync_that_sends_links_all_the_same(
+    board: StandInBoard, measured: Path, own: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The other side's program is the board's own, and may send what it was not asked for."""
+    place = board.root / "usr/local/bin/rsync"
+    place.write_text('#!/bin/sh\nexec /usr/bin/rsync "$@" --links --copy-unsafe-links\n')
+    place.chmod(0o755)
+    (measured / "summary.md").unlink()
+    (measured / "summary.md").symlink_to(own)
+    try:
+        assert _attach(board, tmp_path / "results") == 1
+    finally:
+        place.unlink()
+    told = capsys.readouterr()
+    assert "password" not in told.out + told.err and own.read_text() == OWN
+
+
+@needs_board
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "not the figures of a measurement"),
+        ('{"state": 1}', "not the figures of a measurement"),
+        ("{" * 100000, "not the figures of a measurement"),
+        ('{"state": "refused"}', "the measurement was refused: None"),
+    ],
+    ids=["list", "number", "deep", "short"],
+)
+def test_figures_that_are_none(
+    board: StandInBoard, measured: Path, tmp_path: Path, text: str, says: str, capsys: Any
+) -> None:
+    (measured / "run.json").write_text(text)
+    assert _attach(board, tmp_path) == 1
+    assert says in capsys.readouterr().err
+
+
+@needs_board
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("yes", "gives more than 16,777,216 bytes"),
+        ("echo '[1, 2]'", "its answer to the check is not that of board/check.py"),
+        ('echo \'{"python": "3.10"}\'', "its answer to the check is not that of board/check.py"),
+        ("head -c 100000 /dev/zero | tr '\\0' [", "its answer to the check is not JSON"),
+    ],
+    ids=["endless", "list", "incomplete", "deep"],
+)
+def test_an_answer_that_is_none(
+    board: StandInBoard, tmp_path: Path, script: str, says: str, capsys: Any
+) -> None:
+    python = board.root / PYNQ_VENV / "bin/python3"
+    target = python.readlink()
+    python.unlink()
+    python.write_text(f"#!/bin/sh\ncat > /dev/null\n{script}\n")
+    python.chmod(0o755)
+    try:
+        assert main(["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",
+                     str(make_model(tmp_path / "mine"))]) == 1  # fmt: skip
+    finally:
+        python.unlink()
+        python.symlink_to(target)
+    err = capsys.readouterr().err
+    assert says in err and len(err.splitlines()) == 1
+
+
+@needs_board
+def test_a_name_that_is_none_is_not_taken(board: StandInBoard, measured: Path) -> None:
+    (measured.parent / "20260101T000000Z-abcd; touch pwned").mkdir()
+    found = measuring.listing(board.host, board.ssh_config)
+    assert not (board.root / HOME / "pwned").exists()
+    assert (NAME, "ended") in found
+
+
+# -- gathering --------------------------------------------------------------------------------
+
+
+def test_a_model_takes_nothing_from_elsewhere(tmp_path: Path) -> None:
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("key")
+    (tmp_path / "elsewhere").mkdir()
+
+    def gathered(name: str, make: Callable[[Path], object]) -> Path:
+        model = make_model(tmp_path / name)
+        make(model)
+        stage = tmp_path / f"{name}.stage"
+        stage.mkdir()
+        gather(stage, Parts("zcu104", model))
+        return stage / "model"
+
+    outward: dict[str, Callable[[Path], object]] = {
+        "file": lambda model: (model / "notes").symlink_to(secret),
+        "upward": lambda model: (model / "notes").symlink_to("../id_ed25519"),
+        "folder": lambda model: (model / "more").symlink_to(tmp_path / "elsewhere"),
+        "deep": lambda model: (model / "images/9.png").symlink_to(secret),
+        "device": lambda model: (model / "notes").symlink_to("/dev/zero"),
+        "around": lambda model: (model / "again").symlink_to("."),
+        "broken": lambda model: (model / "notes").symlink_to("nowhere"),
+        "loop": lambda model: (model / "notes").symlink_to("notes"),
+        "pipe": lambda model: os.mkfifo(model / "notes"),
+    }
+    for name, make in outward.items():
+        with pytest.raises(ReleaseError) as refused:
+            gathered(name, make)
+        assert str(tmp_path / name) in str(refused.value) and "\n" not in str(refused.value)
+
+    stage = gathered("inside", lambda model: (model / "best.xmodel").symlink_to("model.xmodel"))
+    copy = stage / "best.xmodel"
+    assert copy.is_file() and not copy.is_symlink()
+    model = tmp_path / "linked"
+    model.symlink_to(tmp_path / "inside")  # the user's own choice
+    (tmp_path / "stage").mkdir()
+    gather(tmp_path / "stage", Parts("zcu104", model))
+    assert (tmp_path / "stage/model/model.xmodel").is_file()
+
+
+def test_received_files_are_read_without_following_links(tmp_path: Path) -> None:
+    plain, link, pipe = (tmp_path / name for name in ("plain", "link", "pipe"))
+    plain.write_text("text")
+    link.symlink_to(plain)
+    os.mkfifo(pipe)
+    assert read_received(plain, 4) == "text"
+    with pytest.raises(ReceivedError, match="more than 3 bytes"):
+        read_received(plain, 3)
+    for path in (link, pipe, tmp_path):
+        with pytest.raises(ReceivedError, match=str(path)):
+            read_received(path, 10)
+        with pytest.raises(ReceivedError):
+            sha256_of_received(path)
+    plain.write_bytes(b"\xff")
+    with pytest.raises(ReceivedError, match="UTF-8"):
+        read_received(plain, 4)

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-LONGEST_NAME, LONGEST_LINE = 160, 4000
+LONGEST_NAME, LONGEST_LINE = 160, 1500
 """Most characters of a name and of a line that are shown."""
 
 _FORMULA = ("=", "+", "-", "@", "'")

@@ -217,6 +217,24 @@ def test_idle_connections_do_not_take_the_places_of_readers() -> None:
             each.close()
 
 
+def test_a_reader_among_many_who_come_at_once_is_answered() -> None:
+    with served(token="key of a service") as web:
+        loop, go_on = web._server._loop, threading.Event()
+        assert loop is not None
+        loop.call_soon_threadsafe(go_on.wait, LONG)
+        with socket.create_connection(("127.0.0.1", _port(web)), timeout=20) as reader:
+            query = "/state.json?token=key+of+a+service"
+            reader.sendall(f"GET {query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            flood = [socket.socket() for _ in range(400)]
+            for each in flood:
+                each.setblocking(False)
+                each.connect_ex(("127.0.0.1", _port(web)))
+            go_on.set()
+            assert reader.recv(12) == b"HTTP/1.1 303"
+        for each in flood:
+            each.close()
+
+
 def test_a_connection_without_a_whole_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
     with served() as web:

@@ -717,6 +717,13 @@ def test_no_path_leads_out(output: WebOutput, place: str, step: str) -> None:
             assert headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_number_without_end_is_no_recording(
+    output: WebOutput, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(output, f"/recordings/{'9' * 5000}.csv")[0] == 404
+    assert capfd.readouterr() == ("", "")
+
+
 def test_methods_that_nobody_asked_for(output: WebOutput) -> None:
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"):
         for path in ("/", "/recordings", "/static/page.js"):

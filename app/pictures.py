@@ -14,7 +14,7 @@ import numpy as np
 from app.frames import shown_path
 from app.outputs import Output, OutputError
 from app.result import Result
-from app.video_writer import NOT_IN_BROWSERS, VideoWriter, open_writer
+from app.video_writer import DRAWBACKS, VideoWriter, open_writer
 
 _USUAL_FPS = 25.0  # of a video made of images, which have no rate of their own
 _SMALLEST_WIDTH = 320  # pixels; below this the text would not be readable
@@ -74,11 +74,8 @@ class VideoOutput(Output):
         if found is None:
             raise OutputError(f"{self._path}: OpenCV cannot write a video there")
         writer, code = found
-        if self._path.suffix.lower() == ".mp4" and code in NOT_IN_BROWSERS:
-            self._tell(
-                f"{self._path}: written as {NOT_IN_BROWSERS[code]}, which browsers do not play; "
-                "try: sudo apt install ffmpeg"
-            )
+        if self._path.suffix.lower() == ".mp4" and code in DRAWBACKS:
+            self._tell(f"{self._path}: written as {DRAWBACKS[code]}; try: sudo apt install ffmpeg")
         return writer
 
     def close(self) -> None:

@@ -335,6 +335,7 @@ def test_the_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made is not None and made.shown and made != find_token("0.0.0.0", None)
     monkeypatch.setenv("TUTELAGE_WEB_TOKEN", "0123456789abcdef")
     assert find_token("127.0.0.1", None) == ("0123456789abcdef", False)
+    assert "TUTELAGE_WEB_TOKEN" not in os.environ  # as programs started from here inherit it
 
 
 # What is shown

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +38,7 @@ from app.web.connections import MOST_UNKNOWN
 from app.web.monitor import Monitor
 from app.web.recordings import MOST_RECORDINGS
 from app.web.rows import read_gauges
-from app.web.video import encode
+from app.web.video import Video, encode
 from tests.app.waiting import LONG, soon
 from tests.app.web_results import FACTS, Feeder, ask, ask_json, gauges, image, result, served
 
@@ -459,6 +462,24 @@ def test_images_are_encoded_for_viewers_only_and_once(monkeypatch: pytest.Monkey
                 for viewer in (one, other):
                     np.testing.assert_array_equal(_jpegs(viewer, 1)[0], _decoded(first))
         assert video.encoded == 1
+
+
+@pytest.mark.parametrize("looks", [150, 3000])
+def test_fifteen_images_a_second_are_encoded(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """Neither half of them for a viewer who comes late now and then, nor more for many viewers."""
+    now = 0.0
+    monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: now))
+    count = itertools.count(1)
+    video = Video(lambda: (next(count), result(0)))
+
+    async def look_for_ten_seconds() -> None:
+        nonlocal now
+        for number in range(looks):
+            now = 10 * number / looks + 0.004 * (number % 2)
+            await video._look()
+
+    asyncio.run(look_for_ten_seconds())
+    assert 148 <= video.encoded <= 151
 
 
 def test_there_is_an_end_to_the_number_of_viewers() -> None:

@@ -398,13 +398,15 @@ def test_gauges_may_do_anything() -> None:
     assert row["cpu_percent"] is None and row["queues"]["done"] is None
 
 
-def test_long_labels_and_facts_that_are_no_json() -> None:
+def test_long_and_hostile_labels_and_facts_that_are_no_json() -> None:
     facts = {"scale": float("nan"), "made": time, "path": [1.5]}
     with served(facts=facts) as web:
         web.add(result(0, "x" * 5000))
         state = ask_json(web, "/state.json")
         assert state["facts"]["scale"] == "NaN" and state["facts"]["path"] == [1.5]
         assert len(state["label"]["top"][0][0]) == 300
+        web.add(result(1, "\u202egnp\x1b[2J"))  # turns what is behind it round
+        assert ask_json(web, "/state.json")["label"]["top"][0][0] == r"\u202egnp\x1b[2J"
 
 
 # Video

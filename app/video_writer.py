@@ -5,12 +5,14 @@ OpenCV's FFmpeg often comes without an encoder for H.264, and its VP9 takes ten 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +29,7 @@ DRAWBACKS = {
 }
 """Codecs of a .mp4 that serve where ffmpeg is not there, and what speaks against them."""
 
+_PIPE_BYTES = 1 << 20  # what Linux lets any user have: most frames at once, not in pieces of 64 KiB
 _HANGING_SECONDS = 60.0  # without a frame taken, or for those it still has at the end
 
 
@@ -65,10 +68,14 @@ class FfmpegWriter:
             start_new_session=True,  # Ctrl-C is for this program, which ends the video itself
         )
 
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        with suppress(OSError):
+            fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
     def write(self, image: np.ndarray, /) -> None:
         pipe = self._process.stdin
         assert pipe is not None
-        os.set_blocking(pipe.fileno(), False)
         left = np.ascontiguousarray(image).data.cast("B")
         try:
             while left:
@@ -97,7 +104,8 @@ class FfmpegWriter:
 
 
 @cache
-def _ffmpeg_has_h264() -> bool:
+def ffmpeg_has_h264() -> bool:
+    """Return whether the ffmpeg program is there and encodes H.264; asked once."""
     program = shutil.which("ffmpeg")
     if program is None:
         return False
@@ -123,7 +131,7 @@ def open_writer(path: Path, fps: float, size: tuple[int, int]) -> tuple[VideoWri
     The writer and the codec's FourCC; None where no codec of that suffix can be written there.
     """
     codes = VIDEO_CODES[path.suffix.lower()]
-    if codes[0] == "avc1" and _ffmpeg_has_h264():
+    if codes[0] == "avc1" and ffmpeg_has_h264():
         return FfmpegWriter(path, fps, size), "avc1"
     for code in codes:
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size)

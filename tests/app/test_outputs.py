@@ -98,8 +98,8 @@ def test_video_is_enlarged_and_annotated(tmp_path: Path, suffix: str) -> None:
 
 def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    video_writer._ffmpeg_has_h264.cache_clear()
-    monkeypatch.setattr(video_writer, "_ffmpeg_has_h264", lambda: False)
+    video_writer.ffmpeg_has_h264.cache_clear()
+    monkeypatch.setattr(video_writer, "ffmpeg_has_h264", lambda: False)
 
 
 def _video(path: Path, told: list[str]) -> None:

@@ -139,7 +139,12 @@ def _as_json(report: dict[str, Any]) -> str:
 def _write_figures(report: dict[str, Any], json_path: str | None) -> None:
     """Write the figures into the file that was asked for."""
     if json_path is not None and json_path != "-":
-        Path(json_path).write_text(_as_json(report), encoding="utf-8", errors="backslashreplace")
+        try:
+            Path(json_path).write_text(
+                _as_json(report), encoding="utf-8", errors="backslashreplace"
+            )
+        except OSError as error:
+            raise OSError(f"{json_path}: {error.strerror or error}") from error
 
 
 def _publish(report: dict[str, Any], json_path: str | None) -> None:

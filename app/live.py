@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -37,7 +37,8 @@ SILENCE_SECONDS = 5.0
 """How long an open stream may give nothing before it counts as lost."""
 
 IMAGE_SECONDS = 30.0
-"""How long a stream may send bytes without a whole image among them before it counts as lost."""
+"""How long a stream may send bytes before it counts as lost: without a whole image among them, or
+without the end of its answer's head."""
 
 _PAUSES = (0.25, 0.5, 1.0, 2.0)  # seconds between attempts to open again; the last one repeats
 _MJPEG_TYPES = ("multipart/x-mixed-replace", "video/x-motion-jpeg")
@@ -432,6 +433,43 @@ class MjpegSource(LiveSource):
             self._answer.close()
 
 
+class _Connection(HTTPConnection):
+    """A connection whose answers begin in time: its timeout is for single bytes alone."""
+
+    def getresponse(self) -> HTTPResponse:
+        late = threading.Event()
+
+        def end(connection: socket.socket) -> None:
+            late.set()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(IMAGE_SECONDS, end, [self.sock])
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().getresponse()
+        finally:
+            timer.cancel()
+        if late.is_set():  # else the head would seem to end there
+            raise TimeoutError(f"no whole answer in {IMAGE_SECONDS:g} s")
+        return answer
+
+
+class _SecureConnection(HTTPSConnection, _Connection):
+    """The same over TLS."""
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_Connection, request)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_SecureConnection, request)
+
+
 def _opener(url: str, user: str | None, password: str | None) -> urllib.request.OpenerDirector:
     handlers: Sequence[Any] = []
     if user is not None:
@@ -445,8 +483,8 @@ def _opener(url: str, user: str | None, password: str | None) -> urllib.request.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _HTTPHandler(),
+        _HTTPSHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),

@@ -14,7 +14,7 @@ import numpy as np
 from app.frames import shown_path
 from app.outputs import Output, OutputError
 from app.result import Result
-from app.video_writer import NOT_IN_BROWSERS, VideoWriter, open_writer
+from app.video_writer import DRAWBACKS, VideoWriter, ffmpeg_has_h264, open_writer
 
 _USUAL_FPS = 25.0  # of a video made of images, which have no rate of their own
 _SMALLEST_WIDTH = 320  # pixels; below this the text would not be readable
@@ -48,6 +48,8 @@ class VideoOutput(Output):
             raise OutputError(f"{path}: OpenCV writes no video by a name that is not UTF-8")
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise OutputError(f"{path}: Permission denied")
+        if path.suffix.lower() == ".mp4":
+            ffmpeg_has_h264()  # now: the first frame would wait for it
         self._path = path
         self._tell = tell
         self._fps = fps or _USUAL_FPS
@@ -74,11 +76,8 @@ class VideoOutput(Output):
         if found is None:
             raise OutputError(f"{self._path}: OpenCV cannot write a video there")
         writer, code = found
-        if self._path.suffix.lower() == ".mp4" and code in NOT_IN_BROWSERS:
-            self._tell(
-                f"{self._path}: written as {NOT_IN_BROWSERS[code]}, which browsers do not play; "
-                "try: sudo apt install ffmpeg"
-            )
+        if self._path.suffix.lower() == ".mp4" and code in DRAWBACKS:
+            self._tell(f"{self._path}: written as {DRAWBACKS[code]}; try: sudo apt install ffmpeg")
         return writer
 
     def close(self) -> None:

@@ -5,9 +5,14 @@ OpenCV's FFmpeg often comes without an encoder for H.264, and its VP9 takes ten 
 
 from __future__ import annotations
 
+import fcntl
+import os
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +23,14 @@ import numpy as np
 VIDEO_CODES = {".mp4": ("avc1", "vp09", "mp4v"), ".avi": ("MJPG",), ".mkv": ("mp4v",)}
 """By suffix the codecs of a video that OpenCV is asked for, the best first."""
 
-NOT_IN_BROWSERS = {"mp4v": "MPEG-4 Part 2"}
-"""Codecs of a .mp4 that browsers do not play, with their names."""
+DRAWBACKS = {
+    "vp09": "VP9, which takes this OpenCV about 35 ms for a frame of 640x480",
+    "mp4v": "MPEG-4 Part 2, which browsers do not play",
+}
+"""Codecs of a .mp4 that serve where ffmpeg is not there, and what speaks against them."""
 
-_END_SECONDS = 60.0  # for the frames that an encoder still has when the last one was given
+_PIPE_BYTES = 1 << 20  # what Linux lets any user have: most frames at once, not in pieces of 64 KiB
+_HANGING_SECONDS = 60.0  # without a frame taken, or for those it still has at the end
 
 
 class VideoWriter(Protocol):
@@ -38,7 +47,7 @@ class FfmpegWriter:
     Raises
     ------
     OSError
-        ffmpeg ended early: in `write`, or in `release` with the reason in its own words.
+        ffmpeg ended early, with the reason in its own words where it gave one, or hangs.
     """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
@@ -48,19 +57,32 @@ class FfmpegWriter:
             [
                 *"ffmpeg -nostdin -loglevel error -y -f rawvideo -pix_fmt bgr24".split(),
                 *f"-s {width}x{height} -r {fps} -i pipe:0".split(),
-                *"-c:v libx264 -preset veryfast -pix_fmt yuv420p -movflags +faststart".split(),
+                # A third of veryfast's CPU, which the run needs, for 1.7 times the bytes.
+                *"-c:v libx264 -preset ultrafast -pix_fmt yuv420p -movflags +faststart".split(),
                 f"file:{path.resolve()}",
             ],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,  # Ctrl-C is for this program, which ends the video itself
         )
 
-    def write(self, image: np.ndarray, /) -> None:
         assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        with suppress(OSError):
+            fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def write(self, image: np.ndarray, /) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        left = np.ascontiguousarray(image).data.cast("B")
         try:
-            self._process.stdin.write(np.ascontiguousarray(image).data)
+            while left:
+                if not select.select([], [pipe], [], _HANGING_SECONDS)[1]:
+                    self._process.kill()
+                    raise OSError(f"ffmpeg took no frame for {_HANGING_SECONDS:g} s")
+                left = left[pipe.write(left) or 0 :]
         except BrokenPipeError:
             self.release()  # which says why
             raise OSError("ffmpeg ended before the video did") from None
@@ -69,19 +91,21 @@ class FfmpegWriter:
         if self._errors.closed:
             return
         try:
-            self._process.communicate(timeout=_END_SECONDS)
+            self._process.communicate(timeout=_HANGING_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._errors.seek(0)
         reasons = self._errors.read(1 << 16).decode("utf-8", "replace").strip().splitlines()
         self._errors.close()
-        if self._process.returncode:
-            raise OSError(f"ffmpeg: {reasons[-1] if reasons else self._process.returncode}")
+        if code := self._process.returncode:
+            ended = f"ended with status {code}" if code > 0 else signal.strsignal(-code)
+            raise OSError(f"ffmpeg: {reasons[-1] if reasons else ended}")
 
 
 @cache
-def _ffmpeg_has_h264() -> bool:
+def ffmpeg_has_h264() -> bool:
+    """Return whether the ffmpeg program is there and encodes H.264; asked once."""
     program = shutil.which("ffmpeg")
     if program is None:
         return False
@@ -107,7 +131,7 @@ def open_writer(path: Path, fps: float, size: tuple[int, int]) -> tuple[VideoWri
     The writer and the codec's FourCC; None where no codec of that suffix can be written there.
     """
     codes = VIDEO_CODES[path.suffix.lower()]
-    if codes[0] == "avc1" and _ffmpeg_has_h264():
+    if codes[0] == "avc1" and ffmpeg_has_h264():
         return FfmpegWriter(path, fps, size), "avc1"
     for code in codes:
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size)

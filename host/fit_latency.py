@@ -206,8 +206,9 @@ def write_parameters(given: Parameters, rows: Sequence[Row], path: Path) -> None
 
 
 COLUMNS = (
-    "network", "release", "family", "gops", "gops_built", "one_published", "one_fitted",
-    "one_left_out", "many_published", "many_fitted", "many_left_out", "not_fitted_because",
+    "network", "release", "family", "work_GOP", "built_GOP", "one_published_fps", "one_fitted_fps",
+    "one_left_out_fps", "many_published_fps", "many_fitted_fps", "many_left_out_fps",
+    "not_fitted_because",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.connections import MOST_READERS
+from dpu.text import LONGEST_NAME, shown
 
 OWN_HEADER = "x-tutelage"
 """Pages of other origins cannot send it without asking, which is refused."""
@@ -21,6 +22,7 @@ OWN_HEADER = "x-tutelage"
 _ADVICE = (
     "open the URL that classify.py prints, or add /?token=... with what its token file contains"
 )
+_LONGEST_PATH = 1000  # characters
 _SAFE_METHODS = {"GET", "HEAD"}
 _HEADERS = {
     "Content-Security-Policy": (
@@ -67,7 +69,8 @@ class Headers:
         except asyncio.TimeoutError:
             raise  # a reader who took nothing
         except Exception as error:
-            print(f"classify: page {scope['path']!r}: {error!r}", file=sys.stderr)
+            page = shown(scope["path"], LONGEST_NAME)
+            print(f"classify: page {page}: {shown(repr(error))}", file=sys.stderr)
             raise
 
 
@@ -137,8 +140,9 @@ class Guard:
 
 
 def _no_path(request: Request) -> Response | None:
-    """Refuse what no file can be called; Starlette 0.40 looks for it and fails."""
-    return _refusal(404, "no such page") if "\0" in request.scope["path"] else None
+    """Refuse names that Starlette fails on: of no file (0.40), and of numbers without end."""
+    path = request.scope["path"]
+    return _refusal(404, "no such page") if "\0" in path or len(path) > _LONGEST_PATH else None
 
 
 def _host_name(header: str) -> str:

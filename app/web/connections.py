@@ -20,6 +20,11 @@ REQUEST_SECONDS = 10.0
 MOST_UNKNOWN = 32
 """Connections that have made no accepted request; the oldest makes room for one more."""
 
+MOST_AT_ONCE = 8
+"""Connections that are accepted in one go, a few times before the first one is read from.
+
+Were these more than `MOST_UNKNOWN`, a reader's would make room before its request is seen."""
+
 MOST_READERS = 64
 """Connections that have; one more is refused."""
 

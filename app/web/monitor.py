@@ -16,6 +16,7 @@ from typing import Any
 from app.result import Result
 from app.web.recordings import Recording, Recordings
 from app.web.rows import Row, latencies_of, read_gauges
+from dpu.text import shown
 
 HISTORY_ROWS = 300  # five minutes
 
@@ -125,7 +126,7 @@ class Monitor:
 
     def counts(self) -> dict[str, Any]:
         """Return how many frames came and failed, and the error where one ended the run."""
-        error = {} if self._error is None else {"error": _short(self._error)}
+        error = {} if self._error is None else {"error": _shown(self._error)}
         return {"frames": self.frames, "failed": self.failed, **error}
 
     def recording(self, number: int) -> Recording | None:
@@ -148,17 +149,15 @@ def verdict_of(number: int, result: Result) -> dict[str, Any]:
     """
     return {
         "number": number,
-        "name": _short(result.frame.name),
-        "top": [[_short(label), _finite(confidence)] for label, confidence in result.top],
-        "true_label": _short(result.true_label),
-        "error": _short(result.error),
+        "name": _shown(result.frame.name),
+        "top": [[_shown(label), _finite(confidence)] for label, confidence in result.top],
+        "true_label": _shown(result.true_label),
+        "error": _shown(result.error),
     }
 
 
-def _short(text: str | None) -> str | None:
-    if text is None or len(text) <= _LONGEST_TEXT:
-        return text
-    return text[: _LONGEST_TEXT - 1] + "…"
+def _shown(text: str | None) -> str | None:
+    return None if text is None else shown(text, _LONGEST_TEXT)
 
 
 def _finite(confidence: float) -> float | None:

@@ -196,7 +196,7 @@ def _uvicorn(app: Any) -> uvicorn.Server:
     """Return a server that logs nothing: the terminal belongs to the application."""
     import uvicorn
 
-    from app.web.connections import Connection
+    from app.web.connections import MOST_AT_ONCE, Connection
 
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
@@ -210,5 +210,6 @@ def _uvicorn(app: Any) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=MOST_AT_ONCE,
     )
     return uvicorn.Server(config)

@@ -44,10 +44,12 @@ def find_token(host: str, path: Path | None) -> Token | None:
     OutputError
         The file cannot be read or made, others can read it, or a token cannot be used.
     """
+    # Taken out: programs that are started from here, such as ffmpeg, need not have it.
+    given = os.environ.pop(VARIABLE, None)
     if path is not None:
         return Token(_of_file(path), shown=False)
-    if VARIABLE in os.environ:
-        return Token(_checked(os.environ[VARIABLE], VARIABLE), shown=False)
+    if given is not None:
+        return Token(_checked(given, VARIABLE), shown=False)
     return Token(_random()) if needs_token(host) else None
 
 

@@ -96,7 +96,8 @@ class Video:
                 return
             if now < self._due and not at_once:
                 return
-            self._due = now + FRAME_SECONDS
+            # From when it was due: whoever comes a little late would else miss the next one.
+            self._due = max(self._due, now - FRAME_SECONDS / 2) + FRAME_SECONDS
             number, result = newest
             jpeg = await self._encoded(result.frame.image)
             verdict = json.dumps(verdict_of(number, result), ensure_ascii=False).encode()

@@ -95,6 +95,8 @@ def unit_text(home: str, account: Account, arguments: Sequence[str]) -> str:
         f"WorkingDirectory={folder}/tutelage/current\n"
         f"EnvironmentFile={folder}/{TOKEN_FILE}\n"
         f"ExecStart={command}\n"
+        # An encoder of a video is not stopped beside classify.py, which ends the video itself.
+        "KillMode=mixed\n"
         f"Restart=on-failure\nRestartSec=5\n{_SANDBOX}\n[Install]\nWantedBy=multi-user.target\n"
     )
 

@@ -53,10 +53,11 @@ def _networks(path: Path) -> Table:
     rows: list[list[Cell]] = []
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            cells: list[Cell] = [row["network"], row["release"], row["family"], float(row["gops"])]
+            work = float(row["work_GOP"])
+            cells: list[Cell] = [row["network"], row["release"], row["family"], work]
             for threads in ("one", "many"):
-                published = float(row[f"{threads}_published"])
-                found = float(row[f"{threads}_left_out"] or row[f"{threads}_fitted"])
+                published = float(row[f"{threads}_published_fps"])
+                found = float(row[f"{threads}_left_out_fps"] or row[f"{threads}_fitted_fps"])
                 cells += [published, found, round(100 * (found / published - 1), 1)]
             rows.append([*cells, row["not_fitted_because"]])
     return Table(columns, rows, path)

@@ -244,6 +244,24 @@ def test_bytes_without_an_image_are_no_stream(
         list(live.MjpegSource(server.url(), reconnect=0.0))
 
 
+def test_an_answer_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single bytes of its head come all the time, so that no reading of them is too long."""
+    monkeypatch.setattr(live, "IMAGE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.01)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        with pytest.raises(CameraError, match=r"cannot be reached: .*no whole answer in 0\.3 s"):
+            live.MjpegSource(f"http://127.0.0.1:{listener.getsockname()[1]}/", reconnect=0.0)
+
+
 def test_closing_ends_a_reading_that_waits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENCE_SECONDS", 10 * LONG)
     server.stalls_after = 1

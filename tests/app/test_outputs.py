@@ -3,7 +3,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,8 +98,8 @@ def test_video_is_enlarged_and_annotated(tmp_path: Path, suffix: str) -> None:
 
 def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    video_writer._ffmpeg_has_h264.cache_clear()
-    monkeypatch.setattr(video_writer, "_ffmpeg_has_h264", lambda: False)
+    video_writer.ffmpeg_has_h264.cache_clear()
+    monkeypatch.setattr(video_writer, "ffmpeg_has_h264", lambda: False)
 
 
 def _video(path: Path, told: list[str]) -> None:
@@ -116,7 +118,7 @@ def test_a_browser_plays_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         _video(tmp_path / "program.mp4", told)
     _without_ffmpeg(monkeypatch)
     _video(tmp_path / "opencv.mp4", told)
-    if told:  # as OpenCV is built
+    if any("browsers do not play" in line for line in told):  # as OpenCV is built
         pytest.skip(told[0])
     monkeypatch.undo()
     with playwright.sync_playwright() as engine:
@@ -158,6 +160,45 @@ def test_an_ffmpeg_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"ffmpeg: .*No such file or directory"):
         for _ in range(1000):  # until the pipe is full, if not before
             writer.write(np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("exec sleep 1000", "ffmpeg took no frame for 0.3 s"),
+        ("kill -9 $$", "ffmpeg: Killed"),
+        ("exit 3", "ffmpeg: ended with status 3"),
+    ],
+)
+def test_an_ffmpeg_that_hangs_or_ends_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, told: str
+) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(video_writer, "_HANGING_SECONDS", 0.3)
+    writer = video_writer.FfmpegWriter(tmp_path / "r.mp4", 25.0, (640, 480))
+    with pytest.raises(OSError, match=told):
+        for _ in range(1000):
+            writer.write(np.zeros((480, 640, 3), np.uint8))
+    with suppress(OSError):
+        writer.release()
+    assert writer._process.returncode is not None
+
+
+def test_a_codec_that_takes_long_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_ffmpeg(monkeypatch)
+    monkeypatch.setitem(video_writer.VIDEO_CODES, ".mp4", ("none", "vp09"))
+    told: list[str] = []
+    try:
+        _video(tmp_path / "r.mp4", told)
+    except OutputError as error:  # as OpenCV is built
+        pytest.skip(str(error))
+    (line,) = told
+    assert "r.mp4: written as VP9, which takes " in line and line.endswith("install ffmpeg")
 
 
 def test_fit_keeps_the_aspect() -> None:

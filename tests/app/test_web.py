@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +38,7 @@ from app.web.connections import MOST_UNKNOWN
 from app.web.monitor import Monitor
 from app.web.recordings import MOST_RECORDINGS
 from app.web.rows import read_gauges
-from app.web.video import encode
+from app.web.video import Video, encode
 from tests.app.waiting import LONG, soon
 from tests.app.web_results import FACTS, Feeder, ask, ask_json, gauges, image, result, served
 
@@ -217,6 +220,24 @@ def test_idle_connections_do_not_take_the_places_of_readers() -> None:
             each.close()
 
 
+def test_a_reader_among_many_who_come_at_once_is_answered() -> None:
+    with served(token="key of a service") as web:
+        loop, go_on = web._server._loop, threading.Event()
+        assert loop is not None
+        loop.call_soon_threadsafe(go_on.wait, LONG)
+        with socket.create_connection(("127.0.0.1", _port(web)), timeout=20) as reader:
+            query = "/state.json?token=key+of+a+service"
+            reader.sendall(f"GET {query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            flood = [socket.socket() for _ in range(400)]
+            for each in flood:
+                each.setblocking(False)
+                each.connect_ex(("127.0.0.1", _port(web)))
+            go_on.set()
+            assert reader.recv(12) == b"HTTP/1.1 303"
+        for each in flood:
+            each.close()
+
+
 def test_a_connection_without_a_whole_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.3)
     with served() as web:
@@ -317,6 +338,7 @@ def test_the_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made is not None and made.shown and made != find_token("0.0.0.0", None)
     monkeypatch.setenv("TUTELAGE_WEB_TOKEN", "0123456789abcdef")
     assert find_token("127.0.0.1", None) == ("0123456789abcdef", False)
+    assert "TUTELAGE_WEB_TOKEN" not in os.environ  # as programs started from here inherit it
 
 
 # What is shown
@@ -376,13 +398,15 @@ def test_gauges_may_do_anything() -> None:
     assert row["cpu_percent"] is None and row["queues"]["done"] is None
 
 
-def test_long_labels_and_facts_that_are_no_json() -> None:
+def test_long_and_hostile_labels_and_facts_that_are_no_json() -> None:
     facts = {"scale": float("nan"), "made": time, "path": [1.5]}
     with served(facts=facts) as web:
         web.add(result(0, "x" * 5000))
         state = ask_json(web, "/state.json")
         assert state["facts"]["scale"] == "NaN" and state["facts"]["path"] == [1.5]
         assert len(state["label"]["top"][0][0]) == 300
+        web.add(result(1, "\u202egnp\x1b[2J"))  # turns what is behind it round
+        assert ask_json(web, "/state.json")["label"]["top"][0][0] == r"\u202egnp\x1b[2J"
 
 
 # Video
@@ -440,6 +464,24 @@ def test_images_are_encoded_for_viewers_only_and_once(monkeypatch: pytest.Monkey
                 for viewer in (one, other):
                     np.testing.assert_array_equal(_jpegs(viewer, 1)[0], _decoded(first))
         assert video.encoded == 1
+
+
+@pytest.mark.parametrize("looks", [150, 3000])
+def test_fifteen_images_a_second_are_encoded(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """Neither half of them for a viewer who comes late now and then, nor more for many viewers."""
+    now = 0.0
+    monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: now))
+    count = itertools.count(1)
+    video = Video(lambda: (next(count), result(0)))
+
+    async def look_for_ten_seconds() -> None:
+        nonlocal now
+        for number in range(looks):
+            now = 10 * number / looks + 0.004 * (number % 2)
+            await video._look()
+
+    asyncio.run(look_for_ten_seconds())
+    assert 148 <= video.encoded <= 151
 
 
 def test_there_is_an_end_to_the_number_of_viewers() -> None:
@@ -697,6 +739,13 @@ def test_no_path_leads_out(output: WebOutput, place: str, step: str) -> None:
             assert status in (400, 404, 405), path
             assert b"import " not in body and b"root:" not in body
             assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_number_without_end_is_no_recording(
+    output: WebOutput, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(output, f"/recordings/{'9' * 5000}.csv")[0] == 404
+    assert capfd.readouterr() == ("", "")
 
 
 def test_methods_that_nobody_asked_for(output: WebOutput) -> None:

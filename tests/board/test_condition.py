@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -112,24 +115,36 @@ def test_this_machine_sees_its_own_work_and_that_of_others() -> None:
     if not Path("/proc/stat").exists():
         pytest.skip("no Linux")
     watch = ConditionWatch()
-    own = _spin(watch)
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        begun = time.monotonic()
-        while watch.read().time_s < begun + 1:  # until it has started
-            time.sleep(0.1)
-        time.sleep(1.5)
-        theirs = watch.read()
-        other.kill()
-    assert own.own_cores > 0.3 and theirs.own_cores < 0.3
-    assert theirs.other_cores is not None and theirs.other_cores > 0.3
+    spun = _spin(watch, _burn)
+    assert spun.own == pytest.approx(spun.process_time, abs=0.05) and spun.own > 0.45
+    child = f"import time\n{inspect.getsource(_burn)}\n_burn()"
+    waited = _spin(watch, lambda: subprocess.run([sys.executable, "-c", child], check=True))
+    assert waited.own == pytest.approx(waited.process_time, abs=0.05)
+    assert waited.other is not None and waited.other > 0.4
 
 
-def _spin(watch: ConditionWatch) -> Condition:
-    watch.read()
-    end = time.monotonic() + 0.5
-    while time.monotonic() < end:
-        pass
-    return watch.read()
+def _burn() -> None:
+    """Take half a second of CPU time, however long that takes."""
+    end = time.process_time() + 0.5
+    while time.process_time() < end:
+        sum(range(10_000))
+
+
+class _Spent(NamedTuple):
+    """CPU seconds while something ran: of this process and of others by the watch, and of this."""
+
+    own: float
+    other: float | None
+    process_time: float
+
+
+def _spin(watch: ConditionWatch, work: Callable[[], object]) -> _Spent:
+    before, begun = watch.read(), time.process_time()
+    work()
+    after = watch.read()
+    seconds = after.time_s - before.time_s
+    other = None if after.other_cores is None else after.other_cores * seconds
+    return _Spent(after.own_cores * seconds, other, time.process_time() - begun)
 
 
 def test_the_temperature_is_that_of_the_processor(

@@ -225,7 +225,12 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in unit_text("/h", Account("x"), words)
     for other in (["--web"], ["--web", "0.0.0.0:8080"], ["--source", "80"]):
         assert "AmbientCapabilities" not in unit_text("/h", Account("x"), other)
-    for line in ("Restart=on-failure", "NoNewPrivileges=yes", "ProtectSystem=full"):
+    for line in (
+        "KillMode=mixed",
+        "Restart=on-failure",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=full",
+    ):
         assert f"\n{line}\n" in text
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")

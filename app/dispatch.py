@@ -50,7 +50,7 @@ class Dispatch:
         self._drops = drops
         self._lock = threading.Lock()
         self._jobs: deque[Job] = deque()
-        self._again: deque[Job] = deque()
+        self._again: list[Job] = []
         self._idle: list[Taker] = []
         self._closed = False
         self._writer_waits = False
@@ -99,10 +99,16 @@ class Dispatch:
         return taker.mail.get()
 
     def put_back(self, job: Job) -> None:
-        """Put back a job that was taken; it is the next to be taken, and keeps its permit."""
+        """Put back a job that was taken; it comes before new ones, and keeps its permit."""
         with self._lock:
             self._again.append(job)
+            self._again.sort(key=lambda each: each.ticket)
             self._serve()
+
+    def has_returned(self, ticket: int) -> bool:
+        """Return whether a job in front of this ticket was put back and waits."""
+        with self._lock:
+            return bool(self._again) and self._again[0].ticket < ticket
 
     def release(self) -> None:
         """Let another job be taken: one that was taken is done."""
@@ -132,7 +138,7 @@ class Dispatch:
 
     def _next(self) -> Job:
         if self._again:
-            return self._again.popleft()
+            return self._again.pop(0)
         job = self._jobs.popleft()
         self._permits -= 1
         if job.ticket < 0:  # from the first of several it goes through

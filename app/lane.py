@@ -11,6 +11,7 @@ import numpy as np
 
 from app.frames import Frame, one_line
 from app.model import Classifier
+from app.pixel_budget import NoRoom
 from app.result import Result
 from board.dpu import ModelError, ModelRunner
 from dpu.image_files import label_of
@@ -239,6 +240,11 @@ def decode(job: Job, claim: Callable[[int], object]) -> None:
     """Turn a job's frame into pixels; where that fails the frame has an error afterwards.
 
     `claim` is called with their number before they take memory.
+
+    Raises
+    ------
+    NoRoom
+        By `claim`; the frame is as it was.
     """
     frame = job.frame
     if frame.image is not None or frame.decode is None:
@@ -246,6 +252,8 @@ def decode(job: Job, claim: Callable[[int], object]) -> None:
     started = time.monotonic()
     try:
         frame.image = frame.decode(claim)
+    except NoRoom:
+        raise
     except Exception as error:  # decoders meet everything in files from strangers
         frame.error = one_line(error)
     frame.decode = None  # lets go of the bytes

@@ -32,7 +32,7 @@ import cv2
 from app.dispatch import Dispatch, Taker
 from app.frames import Frame, Source, one_line
 from app.lane import Job, Lane, RunnerError, decode
-from app.pixel_budget import PixelBudget
+from app.pixel_budget import NoRoom, PixelBudget
 from app.result import Result
 
 DEFAULT_TIME_LIMIT = 10.0
@@ -279,13 +279,15 @@ class Pipeline:
         try:
             if frame.decode is not None:
                 decode(job, partial(self._claim, lane, job))
-                if lane.abandoned:
-                    self._for_lanes.put_back(job)
-                    return
             if frame.image is None:
                 self._order.give(job, Result(frame, error=frame.error or "no image"))
             else:
                 lane.start(job)
+        except NoRoom:
+            # Not kept here: if the runner hangs, the picture is another lane's.
+            self._put_back(job)
+            if lane.in_flight:
+                self._finish(lane)
         except RunnerError as error:
             if not lane.abandoned:
                 self._recover(lane, job, error)
@@ -293,9 +295,20 @@ class Pipeline:
             self._order.give(job, Result(frame, error=one_line(error)))
 
     def _claim(self, lane: Lane, job: Job, pixels: int) -> None:
-        """Claim a frame's pixels; finish what the lane has in flight rather than wait for it."""
-        while not self._pixels.claim(job.ticket, pixels, wait=lane.abandoned or not lane.in_flight):
-            self._finish(lane)
+        """Claim a frame's pixels, waiting for room.
+
+        Raises
+        ------
+        NoRoom
+            Rather than wait while the lane has others, or while one in front of it has no lane.
+        """
+        first = partial(self._for_lanes.has_returned, job.ticket)
+        if not self._pixels.claim(job.ticket, pixels, lambda: bool(lane.in_flight) or first()):
+            raise NoRoom
+
+    def _put_back(self, job: Job) -> None:
+        self._for_lanes.put_back(job)
+        self._pixels.look_again()  # a lane that waits with a later one takes it
 
     def _finish(self, lane: Lane) -> None:
         """Finish the oldest job of a lane."""
@@ -356,7 +369,7 @@ class Pipeline:
             return
         with self._count_lock:
             self.retried += 1
-        self._for_lanes.put_back(job)
+        self._put_back(job)
 
     def _replace_if_hanging(self, place: int, lane: Lane) -> None:
         """Give the jobs and the place of a lane that hangs to a new one."""

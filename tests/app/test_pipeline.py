@@ -186,15 +186,20 @@ class Encoded(Synthetic):
 
     needs_decoding = True
 
+    def __init__(self, count: int, broken: int = 0, pixels: int = 64) -> None:
+        super().__init__(count, broken)
+        self._pixels = pixels
+
     def __iter__(self) -> Iterator[Frame]:
         for frame in super().__iter__():
             image, frame.image = frame.image, None
             frame.decode = partial(self._decode, image, frame.index)
             yield frame
 
-    @staticmethod
-    def _decode(image: np.ndarray | None, index: int, claim: Callable[[int], None]) -> np.ndarray:
-        claim(64)
+    def _decode(
+        self, image: np.ndarray | None, index: int, claim: Callable[[int], None]
+    ) -> np.ndarray:
+        claim(self._pixels)
         time.sleep(random.uniform(0, 0.002))
         if index % 7 == 3:
             raise ValueError("cut off")
@@ -382,6 +387,23 @@ def test_a_runner_that_hangs_is_replaced(classifier: Classifier, flaky: Flaky) -
     assert len(results) == 100
 
 
+def test_a_runner_that_hangs_while_the_next_picture_waits_for_room(
+    classifier: Classifier, flaky: Flaky
+) -> None:
+    flaky.hanging = {3}  # the picture after it has no room before the runner answers
+    source = Large(20, [60 << 20])
+    results: list[Result] = []
+    pipeline = source.pipeline = Pipeline(
+        source, _lanes(classifier, 1, slots=3), results.append, time_limit=0.3
+    )
+    thread = threading.Thread(target=pipeline.run, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive(), "the run hangs"
+    _all_accounted_for(results, 20)
+    assert all(result.error is None for result in results) and pipeline.hangs == 1
+
+
 def test_a_frame_that_fails_twice_is_reported(classifier: Classifier, flaky: Flaky) -> None:
     flaky.hanging = {4, 5}  # one lane, one slot: the retried frame is the next job
     results, pipeline = _run(Synthetic(20), _lanes(classifier, 1, slots=1), time_limit=0.2)
@@ -436,6 +458,38 @@ def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
     assert all(result.error is None for result in results) and pipeline.error is None
 
 
+def test_a_lane_that_is_given_up_leaves_its_picture_to_one_that_waits_for_its_room(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = _lanes(classifier, 2, slots=1)
+    given_up: list[Lane] = []
+
+    def fail_once(lane: Lane, collect: Callable[[int], np.ndarray], slot: int) -> np.ndarray:
+        scores = collect(slot)
+        if not given_up:  # the other lane has the next picture, and no room for it
+            assert soon(lambda: bool(source.pipeline and source.pipeline._pixels._waiting))
+            given_up.append(lane)
+            raise RuntimeError("DPU timeout")
+        return scores
+
+    def not_again() -> None:
+        raise ModelError("no DPU core answers")
+
+    for lane in lanes:
+        collect = lane._runner.collect  # type: ignore[union-attr]
+        monkeypatch.setattr(lane._runner, "collect", partial(fail_once, lane, collect))
+        monkeypatch.setattr(lane, "make_runner", not_again)
+    source = Large(20, [60 << 20])
+    results: list[Result] = []
+    source.pipeline = Pipeline(source, lanes, results.append)
+    thread = threading.Thread(target=source.pipeline.run, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive(), "the run hangs"
+    _all_accounted_for(results, 20)
+    assert all(result.error is None for result in results) and len(given_up) == 1
+
+
 def test_a_run_that_ends_because_no_runner_is_left_says_so(
     classifier: Classifier, flaky: Flaky
 ) -> None:
@@ -457,9 +511,10 @@ def test_a_run_that_ends_because_no_runner_is_left_says_so(
     lanes=st.integers(1, 3),
     slots=st.integers(1, 3),
     workers=st.integers(0, 2),
+    pixels=st.sampled_from([64, 20 << 20, 60 << 20]),
 )
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_frames_in_are_results_out_whatever_fails(
     classifier: Classifier,
@@ -468,6 +523,7 @@ def test_frames_in_are_results_out_whatever_fails(
     lanes: int,
     slots: int,
     workers: int,
+    pixels: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         global vart
@@ -475,7 +531,8 @@ def test_frames_in_are_results_out_whatever_fails(
         flaky = Flaky(monkeypatch)
         flaky.raising, flaky.hanging = raising, hanging
         made = _lanes(classifier, lanes, slots)
-        results, pipeline = _run(Encoded(50, broken=9), made, workers=workers, time_limit=0.15)
+        source = Encoded(50, broken=9, pixels=pixels)
+        results, pipeline = _run(source, made, workers=workers, time_limit=0.15)
         flaky.released.set()
     assert [result.frame.index for result in results] == list(range(50))
     assert pipeline.error is None

@@ -104,9 +104,12 @@ def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
         go_on.wait()
 
     pipeline = Pipeline(source, _lanes(classifier, 2), wait)
-    thread = threading.Thread(target=pipeline.run)
+    thread = threading.Thread(target=pipeline.run, daemon=True)
     thread.start()
-    assert soon(lambda: pipeline.depths()["waiting"] == 2 * 2)  # the inbox is full
+    inbox = pipeline._inbox
+    # No permit is left, and the reader waits until half of the inbox is taken.
+    assert soon(lambda: inbox._writer_waits and not inbox._permits)
+    assert pipeline.depths()["waiting"] > 2
     # The inbox, the permits, and the one frame that the reader holds in its hands.
     assert source.taken <= 2 * 2 + 2 * (2 + 2) + 1
     pipeline.stop()

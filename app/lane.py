@@ -27,16 +27,20 @@ class Job:
     ticket : 0, 1, 2, ... in the order in which results are given out
     began : monotonic time (s) from which its latency counts
     read : when it had been read
+    pixels : of an image that the reader gave it; 0 where one is decoded later or is shared
     attempts : how many runners have failed on it
     milliseconds : per stage, as far as it has come
     """
 
-    __slots__ = ("attempts", "began", "frame", "milliseconds", "read", "submitted", "ticket")
+    __slots__ = (
+        "attempts", "began", "frame", "milliseconds", "pixels", "read", "submitted", "ticket"
+    )  # fmt: skip
 
-    def __init__(self, frame: Frame, began: float, read: float) -> None:
+    def __init__(self, frame: Frame, began: float, read: float, pixels: int = 0) -> None:
         self.frame = frame
         self.began = began
         self.read = read
+        self.pixels = pixels
         self.ticket = -1
         self.attempts = 0
         self.submitted = 0.0

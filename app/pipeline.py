@@ -32,7 +32,7 @@ import cv2
 from app.dispatch import Dispatch, Taker
 from app.frames import Frame, Source, one_line
 from app.lane import Job, Lane, RunnerError, decode
-from app.pixel_budget import NoRoom, PixelBudget
+from app.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from app.result import Result
 
 DEFAULT_TIME_LIMIT = 10.0
@@ -111,7 +111,9 @@ class Pipeline:
         self._cores = cores
         self._workers = self._workers_left = workers if source.needs_decoding else 0
         permits = sum(lane.slots for lane in lanes) + self._workers + _SPARE_PERMITS
-        self._inbox = Dispatch(2 * (len(lanes) + self._workers), permits, drops=source.live)
+        self._inbox = Dispatch(
+            2 * (len(lanes) + self._workers), permits, source.live, most_pixels=MOST_PIXELS
+        )
         # What the workers have decoded; bounded by the permits that its frames hold.
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
@@ -198,7 +200,10 @@ class Pipeline:
         try:
             for frame, began in self._frames():
                 read = time.monotonic()
-                job = Job(frame, frame.due or (read if self._source.live else began), read)
+                image = None if self._source.shares_images else frame.image
+                pixels = 0 if image is None else image.shape[0] * image.shape[1]
+                started = frame.due or (read if self._source.live else began)
+                job = Job(frame, started, read, pixels)
                 if frame.due is None:  # else it was issued at its time, and read long before
                     job.milliseconds["read"] = 1e3 * (read - began)
                 if not self._inbox.put(job):
@@ -330,7 +335,7 @@ class Pipeline:
             self.error = self.error or problem
             self._stopping = True
         self._pixels.release(job.ticket)
-        self._inbox.release()
+        self._inbox.release(job.pixels)
 
     # Runners that fail
 

@@ -2,7 +2,8 @@
 
 A picture of a few hundred kilobytes may have 67 megapixels, 201 MB once decoded; with a dozen
 frames under way a board of 2 GB would run out of memory. So a frame claims its pixels before they
-are decoded, and waits while others have too many.
+are decoded, and waits while others have too many. Frames that come decoded, as those of a video,
+are counted by `app.dispatch` in the same measure.
 """
 
 from __future__ import annotations

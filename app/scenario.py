@@ -63,6 +63,8 @@ class ScenarioSource(Source):
     load : the pattern
     """
 
+    shares_images = True
+
     def __init__(self, name: str, samples: list[Frame], load: Load) -> None:
         self.name = name
         self._load = load

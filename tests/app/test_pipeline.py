@@ -264,6 +264,48 @@ def test_large_pictures_wait_for_each_other(
     assert source.pipeline._pixels.claimed == 0
 
 
+class Video(Source):
+    """Large images, decoded by the reader; counts what the results have not given back."""
+
+    def __init__(self, count: int, live: bool) -> None:
+        self.name, self.live = "video", live
+        self.taken = self.given = self.most = 0
+        self._count = count
+        self._image = np.full((4096, 4096, 3), 10, np.uint8)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._count):
+            self.taken += 1
+            self.most = max(self.most, self.taken - self.given)
+            yield Frame(index, str(index), self._image)
+
+    def count(self, result: Result) -> None:
+        self.given += 1
+
+
+def test_large_frames_of_a_video_are_read_as_others_are_done(classifier: Classifier) -> None:
+    source = Video(24, live=False)
+    pipeline = Pipeline(source, _lanes(classifier, 3), source.count)
+    pipeline.run()
+    assert pipeline.error is None and source.given == 24 and pipeline.dropped == 0
+    assert source.most <= MOST_PIXELS // 4096**2 + 1  # one may be read while another is given out
+
+
+def test_large_frames_of_a_live_source_are_dropped(classifier: Classifier) -> None:
+    source = Video(24, live=True)
+    most_left: list[int] = []
+
+    def consume(result: Result) -> None:
+        assert soon(lambda: source.taken == 24)
+        most_left.append(source.taken - pipeline.dropped - len(most_left))
+        source.count(result)
+
+    pipeline = Pipeline(source, _lanes(classifier, 3), consume)
+    pipeline.run()
+    assert pipeline.error is None and source.given + pipeline.dropped == 24
+    assert max(most_left) <= MOST_PIXELS // 4096**2 + 1
+
+
 class Camera(Synthetic):
     """A live source."""
 

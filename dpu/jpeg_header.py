@@ -94,6 +94,12 @@ class JpegHeader:
         factors = self._factors.values()
         return 8 * max(across for across, _ in factors), 8 * max(down for _, down in factors)
 
+    @property
+    def units(self) -> int:
+        """How many of these units the picture has."""
+        across, down = self.unit
+        return -(-self.width // across) * -(-self.height // down)
+
     def _size_of(self, names: list[int]) -> tuple[int, int]:
         """Return the units that restarts count and the blocks in a scan of some components."""
         try:
@@ -106,8 +112,7 @@ class JpegHeader:
             columns, rows = -(-self.width * across // widest), -(-self.height * down // highest)
             blocks = -(-columns // 8) * -(-rows // 8)
             return blocks, blocks
-        units = -(-self.width // (8 * widest)) * -(-self.height // (8 * highest))
-        return units, units * sum(across * down for across, down in factors)
+        return self.units, self.units * sum(across * down for across, down in factors)
 
     def finish(self, scans: int) -> None:
         """Say what all scans come to."""

@@ -20,6 +20,7 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_READ = {*_SEQUENTIAL, *_PROGRESSIVE, _SCAN, _RESTART_INTERVAL, _EXIF}
 _MAX_SEGMENTS = 10_000  # a JPEG's profiles and previews come in parts of 64 KiB
 _MAX_SCANS = 100  # each goes over all blocks: a few bytes would keep a decoder busy for minutes
 _ALL = (1 << 64) - 1  # the 64 coefficients of a block
@@ -91,8 +92,8 @@ class JpegHeader:
     @property
     def unit(self) -> tuple[int, int]:
         """Width and height in pixels of the units that blocks of all components come in."""
-        factors = self._factors.values()
-        return 8 * max(across for across, _ in factors), 8 * max(down for _, down in factors)
+        across, down = map(max, zip(*self._factors.values(), strict=True))
+        return 8 * across, 8 * down
 
     @property
     def units(self) -> int:
@@ -151,8 +152,8 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
 
 
 def _segments(data: bytes, header: JpegHeader) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (marker, start, stop, end) of each segment: its body is data[start:stop], and what
-    is coded behind it, where it is a scan, data[stop:end]; note where the JPEG ends.
+    """Yield (marker, start, stop, end) of each segment of `_READ`: its body is data[start:stop],
+    and what is coded behind it, where it is a scan, data[stop:end]; note where the JPEG ends.
     """
     position = 2
     for _ in range(_MAX_SEGMENTS):
@@ -172,6 +173,7 @@ def _segments(data: bytes, header: JpegHeader) -> Iterator[tuple[int, int, int, 
         if marker == _SCAN:
             after = _MARKER_AFTER_SCAN.search(data, stop)
             end = after.start() if after else len(data)
-        yield marker, position + 2, stop, end
+        if marker in _READ:
+            yield marker, position + 2, stop, end
         position = end
     raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")

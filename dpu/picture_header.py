@@ -83,7 +83,7 @@ def read_header(data: bytes) -> PictureHeader:
 
 def _jpeg(data: bytes) -> PictureHeader:
     jpeg = read_jpeg_header(data)
-    orientation = orientation_of(jpeg.exif)
+    orientation = orientation_of(jpeg.exif) if jpeg.exif else 1
     return PictureHeader(jpeg.width, jpeg.height, orientation, cut_off=jpeg.cut_off, jpeg=jpeg)
 
 

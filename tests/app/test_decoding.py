@@ -413,6 +413,18 @@ def test_a_missing_restart_interval_is_found() -> None:
         decode_image(data[:begin] + data[end:])
 
 
+def test_an_animated_webp_is_refused_by_every_opencv() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return kind + len(body).to_bytes(4, "little") + body
+
+    image = _encoded(".webp", _CORNERS)[12:]
+    sides = b"\x0f\0\0\x07\0\0"  # 16x8
+    frame = chunk(b"ANMF", bytes(6) + sides + bytes(4) + image)
+    chunks = chunk(b"VP8X", b"\2\0\0\0" + sides) + chunk(b"ANIM", bytes(6)) + 2 * frame
+    with pytest.raises(ValueError, match="animated WebP"):
+        decode_image(chunk(b"RIFF", b"WEBP" + chunks))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".bmp", ".ppm"])
 def test_other_formats_cut_anywhere_are_refused(suffix: str) -> None:
     image = cv2.resize(np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8), (40, 30))

@@ -60,6 +60,8 @@ class JpegHeader:
         count = body[5] if len(body) > 5 else 0
         if self.components or not count or len(body) < 6 + 3 * count:
             raise ValueError("not an image OpenCV can read")
+        if body[0] != 8:
+            raise ValueError(f"a JPEG of {body[0]} bits; 8 bits are read")
         self.height, self.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
         self.components = count
         self.progressive, self.arithmetic = kind in _PROGRESSIVE, kind in _ARITHMETIC

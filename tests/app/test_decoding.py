@@ -403,6 +403,13 @@ def test_a_jpeg_of_one_scan_per_colour_is_found_torn() -> None:
             assert str(error) == "image file is cut off"
 
 
+def test_a_jpeg_of_12_bits_is_named() -> None:
+    data = bytearray(_encoded(".jpg", _CORNERS))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(ValueError, match="a JPEG of 12 bits; 8 bits are read"):
+        decode_image(bytes(data))
+
+
 def test_a_missing_restart_interval_is_found() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (64, 64, 3), np.uint8)

@@ -29,10 +29,13 @@ from app.run import Run
 from app.summary import summary_lines
 from board.dpu import ModelError
 from board.power import PowerError
+from dpu.bounded_file import read_bounded
 from dpu.errors import unsorted_in_one_line
 from dpu.text import json_text, shown
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
+
+_MAX_LABELS_BYTES = 1 << 20  # of --labels, as of a model.toml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,9 +101,13 @@ def _classifier(options: argparse.Namespace) -> Classifier:
 def _read_labels(path: Path) -> list[str]:
     """Return the lines of a file, one label each; empty lines at the end do not count."""
     try:
-        return path.read_text(encoding="utf-8").rstrip().splitlines()
+        data = read_bounded(path, _MAX_LABELS_BYTES)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
+    if len(data) > _MAX_LABELS_BYTES:
+        raise ModelError(f"{path}: labels of more than {_MAX_LABELS_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8").rstrip().splitlines()
     except UnicodeDecodeError:
         raise ModelError(f"{path}: not a text file in UTF-8") from None
 

@@ -56,6 +56,7 @@ class Source:
     live : frames come at their own pace; the oldest are dropped where they are not taken in time
     fps : frames per second of a video or camera, None where it has no meaning or is not known
     needs_decoding : frames come as `Frame.decode`, which is worth threads of its own
+    shares_images : frames have the same few images again and again: they take no further memory
     """
 
     name: str
@@ -63,6 +64,7 @@ class Source:
     live: bool = False
     fps: float | None = None
     needs_decoding: bool = False
+    shares_images: bool = False
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.frames import Frame, one_line
 from app.model import Classifier
+from app.pixel_budget import NoRoom
 from app.result import Result
 from board.dpu import ModelError, ModelRunner
 from dpu.image_files import label_of
@@ -26,16 +27,20 @@ class Job:
     ticket : 0, 1, 2, ... in the order in which results are given out
     began : monotonic time (s) from which its latency counts
     read : when it had been read
+    pixels : of an image that the reader gave it; 0 where one is decoded later or is shared
     attempts : how many runners have failed on it
     milliseconds : per stage, as far as it has come
     """
 
-    __slots__ = ("attempts", "began", "frame", "milliseconds", "read", "submitted", "ticket")
+    __slots__ = (
+        "attempts", "began", "frame", "milliseconds", "pixels", "read", "submitted", "ticket"
+    )  # fmt: skip
 
-    def __init__(self, frame: Frame, began: float, read: float) -> None:
+    def __init__(self, frame: Frame, began: float, read: float, pixels: int = 0) -> None:
         self.frame = frame
         self.began = began
         self.read = read
+        self.pixels = pixels
         self.ticket = -1
         self.attempts = 0
         self.submitted = 0.0
@@ -239,6 +244,11 @@ def decode(job: Job, claim: Callable[[int], object]) -> None:
     """Turn a job's frame into pixels; where that fails the frame has an error afterwards.
 
     `claim` is called with their number before they take memory.
+
+    Raises
+    ------
+    NoRoom
+        By `claim`; the frame is as it was.
     """
     frame = job.frame
     if frame.image is not None or frame.decode is None:
@@ -246,6 +256,8 @@ def decode(job: Job, claim: Callable[[int], object]) -> None:
     started = time.monotonic()
     try:
         frame.image = frame.decode(claim)
+    except NoRoom:
+        raise
     except Exception as error:  # decoders meet everything in files from strangers
         frame.error = one_line(error)
     frame.decode = None  # lets go of the bytes

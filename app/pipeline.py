@@ -32,7 +32,7 @@ import cv2
 from app.dispatch import Dispatch, Taker
 from app.frames import Frame, Source, one_line
 from app.lane import Job, Lane, RunnerError, decode
-from app.pixel_budget import PixelBudget
+from app.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from app.result import Result
 
 DEFAULT_TIME_LIMIT = 10.0
@@ -111,7 +111,9 @@ class Pipeline:
         self._cores = cores
         self._workers = self._workers_left = workers if source.needs_decoding else 0
         permits = sum(lane.slots for lane in lanes) + self._workers + _SPARE_PERMITS
-        self._inbox = Dispatch(2 * (len(lanes) + self._workers), permits, drops=source.live)
+        self._inbox = Dispatch(
+            2 * (len(lanes) + self._workers), permits, source.live, most_pixels=MOST_PIXELS
+        )
         # What the workers have decoded; bounded by the permits that its frames hold.
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
@@ -198,7 +200,10 @@ class Pipeline:
         try:
             for frame, began in self._frames():
                 read = time.monotonic()
-                job = Job(frame, frame.due or (read if self._source.live else began), read)
+                image = None if self._source.shares_images else frame.image
+                pixels = 0 if image is None else image.shape[0] * image.shape[1]
+                started = frame.due or (read if self._source.live else began)
+                job = Job(frame, started, read, pixels)
                 if frame.due is None:  # else it was issued at its time, and read long before
                     job.milliseconds["read"] = 1e3 * (read - began)
                 if not self._inbox.put(job):
@@ -279,13 +284,15 @@ class Pipeline:
         try:
             if frame.decode is not None:
                 decode(job, partial(self._claim, lane, job))
-                if lane.abandoned:
-                    self._for_lanes.put_back(job)
-                    return
             if frame.image is None:
                 self._order.give(job, Result(frame, error=frame.error or "no image"))
             else:
                 lane.start(job)
+        except NoRoom:
+            # Not kept here: if the runner hangs, the picture is another lane's.
+            self._put_back(job)
+            if lane.in_flight:
+                self._finish(lane)
         except RunnerError as error:
             if not lane.abandoned:
                 self._recover(lane, job, error)
@@ -293,9 +300,20 @@ class Pipeline:
             self._order.give(job, Result(frame, error=one_line(error)))
 
     def _claim(self, lane: Lane, job: Job, pixels: int) -> None:
-        """Claim a frame's pixels; finish what the lane has in flight rather than wait for it."""
-        while not self._pixels.claim(job.ticket, pixels, wait=lane.abandoned or not lane.in_flight):
-            self._finish(lane)
+        """Claim a frame's pixels, waiting for room.
+
+        Raises
+        ------
+        NoRoom
+            Rather than wait while the lane has others, or while one in front of it has no lane.
+        """
+        first = partial(self._for_lanes.has_returned, job.ticket)
+        if not self._pixels.claim(job.ticket, pixels, lambda: bool(lane.in_flight) or first()):
+            raise NoRoom
+
+    def _put_back(self, job: Job) -> None:
+        self._for_lanes.put_back(job)
+        self._pixels.look_again()  # a lane that waits with a later one takes it
 
     def _finish(self, lane: Lane) -> None:
         """Finish the oldest job of a lane."""
@@ -317,7 +335,7 @@ class Pipeline:
             self.error = self.error or problem
             self._stopping = True
         self._pixels.release(job.ticket)
-        self._inbox.release()
+        self._inbox.release(job.pixels)
 
     # Runners that fail
 
@@ -356,7 +374,7 @@ class Pipeline:
             return
         with self._count_lock:
             self.retried += 1
-        self._for_lanes.put_back(job)
+        self._put_back(job)
 
     def _replace_if_hanging(self, place: int, lane: Lane) -> None:
         """Give the jobs and the place of a lane that hangs to a new one."""

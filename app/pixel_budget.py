@@ -2,15 +2,21 @@
 
 A picture of a few hundred kilobytes may have 67 megapixels, 201 MB once decoded; with a dozen
 frames under way a board of 2 GB would run out of memory. So a frame claims its pixels before they
-are decoded, and waits while others have too many.
+are decoded, and waits while others have too many. Frames that come decoded, as those of a video,
+are counted by `app.dispatch` in the same measure.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 MOST_PIXELS = 1 << 26
 """Decoded and under way at once, 201 MB; one picture more where the oldest frame needs it."""
+
+
+class NoRoom(Exception):
+    """There is no room for a picture now; it is still to be decoded."""
 
 
 class PixelBudget:
@@ -32,18 +38,33 @@ class PixelBudget:
         with self._changed:
             return sum(self._claimed.values())
 
-    def claim(self, ticket: int, pixels: int, wait: bool = True) -> bool:
-        """Claim pixels for a frame, waiting until there is room; without `wait` False if not."""
+    def claim(self, ticket: int, pixels: int, gives_up: Callable[[], bool] = lambda: False) -> bool:
+        """Claim pixels for a frame, waiting until there is room.
+
+        Parameters
+        ----------
+        gives_up : asked while there is no room, at first and after each change; true ends the
+            waiting, and nothing is claimed
+
+        Returns
+        -------
+        Whether they were claimed
+        """
         with self._changed:
-            if not self._has_room(ticket, pixels):
-                if not wait:
-                    return False
-                self._waiting.add(ticket)
-                self._changed.wait_for(lambda: self._has_room(ticket, pixels))
-                self._waiting.discard(ticket)
-            self._claimed[ticket] = pixels
-            self._changed.notify_all()  # the next one that waits may have room, too
-            return True
+            self._waiting.add(ticket)
+            self._changed.wait_for(lambda: self._has_room(ticket, pixels) or gives_up())
+            self._waiting.discard(ticket)
+            claimed = self._has_room(ticket, pixels)
+            if claimed:
+                self._claimed[ticket] = pixels
+            if self._waiting:
+                self._changed.notify_all()  # the next one that waits may have room, too
+            return claimed
+
+    def look_again(self) -> None:
+        """Have those that wait ask whether to give up."""
+        with self._changed:
+            self._changed.notify_all()
 
     def release(self, ticket: int) -> None:
         """Give back what a frame claimed, if it did."""

@@ -77,9 +77,10 @@ class Run:
         stack.callback(source.close)
         self._origin = source
         self._load = _load(options)
-        self._source = source
+        self._source, self._left_out = source, ""
         if self._load:
-            self._source = ScenarioSource(source.name, decoded_frames(source), self._load)
+            samples, self._left_out = decoded_frames(source)
+            self._source = ScenarioSource(source.name, samples, self._load)
         self._top = options.top or (_TOP_ON_PAGE if wants_page(options) else 1)
         self._figures = Figures()
         self._cores = load_profile().dpu_cores
@@ -251,6 +252,7 @@ class Run:
     def report(self) -> dict[str, Any]:
         """Return all figures of the run; call it when the outputs are closed."""
         figures = self._figures.report()
+        left_out = [self._left_out] if self._left_out else []
         figures["frames"]["dropped"] = self.pipeline.dropped
         figures["frames"]["in"] += self.pipeline.dropped
         return {
@@ -261,7 +263,7 @@ class Run:
             "power": self._power_report(),
             "source_figures": {**self._origin.report(), **self._source.report()},
             "outputs": self._outputs.report(),
-            "warnings": [*self._classifier.notes, *self._origin.warnings()],
+            "warnings": [*self._classifier.notes, *self._origin.warnings(), *left_out],
             "interrupted": self._interrupted,
             "error": self._error(),
         }

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from app.frames import Frame, Source, SourceError
+from app.frames import Frame, Source, SourceError, one_line
 from app.result import Result
+from dpu.image_files import broken_line
 
 SCENARIOS = ("single-stream", "offline", "server")
 _SAMPLE_BYTES = 256 << 20  # of images that are held in memory at most
@@ -62,6 +63,8 @@ class ScenarioSource(Source):
     samples : the frames, of `decoded_frames`
     load : the pattern
     """
+
+    shares_images = True
 
     def __init__(self, name: str, samples: list[Frame], load: Load) -> None:
         self.name = name
@@ -123,8 +126,12 @@ class ScenarioSource(Source):
         self._stop.set()
 
 
-def decoded_frames(source: Source) -> list[Frame]:
+def decoded_frames(source: Source) -> tuple[list[Frame], str]:
     """Return the source's frames with their images, as many as there is memory for.
+
+    Returns
+    -------
+    The frames, and a line about those that are broken and left out, "" for none
 
     Raises
     ------
@@ -133,24 +140,28 @@ def decoded_frames(source: Source) -> list[Frame]:
     """
     if source.live:
         raise SourceError(f"{source.name}: a scenario issues frames itself; give files, no camera")
-    frames, size = [], 0
+    frames: list[Frame] = []
+    broken, size = [], 0
     for frame in source:
-        if frame.image is None and frame.decode is not None:
-            try:
+        try:
+            if frame.decode is not None:
                 frame.image = frame.decode()
-            except ValueError:
-                continue
-            frame.decode = None
+        except ValueError as error:
+            frame.error = one_line(error)
+        frame.decode = None
         if frame.image is None:
+            broken.append(f"{frame.name}: {frame.error or 'no image'}")
             continue
         frames.append(frame)
         size += frame.image.nbytes
         if size >= _SAMPLE_BYTES:
             break
     source.close()
+    line = broken_line(broken)
     if not frames:
-        raise SourceError(f"{source.name}: has no image that can be decoded")
-    return frames
+        reasons = f"; {line}" if line else ""
+        raise SourceError(f"{source.name}: has no image that can be decoded{reasons}")
+    return frames, f"{source.name}: {line}" if line else ""
 
 
 def verdict(load: Load, report: dict[str, Any]) -> dict[str, Any]:

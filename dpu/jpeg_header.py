@@ -20,6 +20,7 @@ _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_READ = {*_SEQUENTIAL, *_PROGRESSIVE, _SCAN, _RESTART_INTERVAL, _EXIF}
 _MAX_SEGMENTS = 10_000  # a JPEG's profiles and previews come in parts of 64 KiB
 _MAX_SCANS = 100  # each goes over all blocks: a few bytes would keep a decoder busy for minutes
 _ALL = (1 << 64) - 1  # the 64 coefficients of a block
@@ -59,6 +60,8 @@ class JpegHeader:
         count = body[5] if len(body) > 5 else 0
         if self.components or not count or len(body) < 6 + 3 * count:
             raise ValueError("not an image OpenCV can read")
+        if body[0] != 8:
+            raise ValueError(f"a JPEG of {body[0]} bits; 8 bits are read")
         self.height, self.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
         self.components = count
         self.progressive, self.arithmetic = kind in _PROGRESSIVE, kind in _ARITHMETIC
@@ -91,8 +94,14 @@ class JpegHeader:
     @property
     def unit(self) -> tuple[int, int]:
         """Width and height in pixels of the units that blocks of all components come in."""
-        factors = self._factors.values()
-        return 8 * max(across for across, _ in factors), 8 * max(down for _, down in factors)
+        across, down = map(max, zip(*self._factors.values(), strict=True))
+        return 8 * across, 8 * down
+
+    @property
+    def units(self) -> int:
+        """How many of these units the picture has."""
+        across, down = self.unit
+        return -(-self.width // across) * -(-self.height // down)
 
     def _size_of(self, names: list[int]) -> tuple[int, int]:
         """Return the units that restarts count and the blocks in a scan of some components."""
@@ -106,8 +115,7 @@ class JpegHeader:
             columns, rows = -(-self.width * across // widest), -(-self.height * down // highest)
             blocks = -(-columns // 8) * -(-rows // 8)
             return blocks, blocks
-        units = -(-self.width // (8 * widest)) * -(-self.height // (8 * highest))
-        return units, units * sum(across * down for across, down in factors)
+        return self.units, self.units * sum(across * down for across, down in factors)
 
     def finish(self, scans: int) -> None:
         """Say what all scans come to."""
@@ -146,8 +154,8 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
 
 
 def _segments(data: bytes, header: JpegHeader) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (marker, start, stop, end) of each segment: its body is data[start:stop], and what
-    is coded behind it, where it is a scan, data[stop:end]; note where the JPEG ends.
+    """Yield (marker, start, stop, end) of each segment of `_READ`: its body is data[start:stop],
+    and what is coded behind it, where it is a scan, data[stop:end]; note where the JPEG ends.
     """
     position = 2
     for _ in range(_MAX_SEGMENTS):
@@ -167,6 +175,7 @@ def _segments(data: bytes, header: JpegHeader) -> Iterator[tuple[int, int, int, 
         if marker == _SCAN:
             after = _MARKER_AFTER_SCAN.search(data, stop)
             end = after.start() if after else len(data)
-        yield marker, position + 2, stop, end
+        if marker in _READ:
+            yield marker, position + 2, stop, end
         position = end
     raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")

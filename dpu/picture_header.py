@@ -19,6 +19,7 @@ DEFLATE_RATIO = 1032
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 1 << 17  # of a PNG or WebP; the usual 8 KiB in each make a gigabyte
+_ANIMATED = 2  # a flag of a WebP (RFC 9649, 2.7.1)
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1", b"ftypavif")
 _SPACE = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+"
@@ -83,7 +84,7 @@ def read_header(data: bytes) -> PictureHeader:
 
 def _jpeg(data: bytes) -> PictureHeader:
     jpeg = read_jpeg_header(data)
-    orientation = orientation_of(jpeg.exif)
+    orientation = orientation_of(jpeg.exif) if jpeg.exif else 1
     return PictureHeader(jpeg.width, jpeg.height, orientation, cut_off=jpeg.cut_off, jpeg=jpeg)
 
 
@@ -139,6 +140,8 @@ def _webp(data: bytes) -> PictureHeader:
         if kind == b"EXIF":
             orientation = orientation_of(body.removeprefix(b"Exif\0\0"))
         elif size == (0, 0):
+            if kind == b"VP8X" and body[:1] and body[0] & _ANIMATED:  # by 4.5 it is not read
+                raise ValueError("an animated WebP, which is not read: save a frame as a picture")
             size = _webp_size(kind, body)
         position += 8 + length + length % 2
     return PictureHeader(*size, orientation, cut_off=end > len(data))

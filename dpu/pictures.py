@@ -22,8 +22,11 @@ MAX_IMAGE_BYTES = 256 << 20
 
 _DARKEST = 4096  # of 65536: a 16-bit picture that stays below has values of 12 bits
 _FILL = 128  # what libjpeg makes of blocks for which there are no data
-# Coded data that stand for visible blocks in any JPEG; no byte is FF, which begins a marker.
-_MORE_DATA = bytes(pow(3, i, 257) % 255 for i in range(256))
+_ROUNDING = 2  # of a component, from YCbCr to BGR and back
+_FEW_UNITS = 8  # of a JPEG: the last one is more than a tenth of it, and decoding it costs little
+# Coded data that stand for visible blocks in any JPEG: no byte is FF, which begins a marker, and
+# the first bit is not the 0 that libjpeg reads where there are no more.
+_MORE_DATA = b"\xaa" + bytes(pow(3, i, 257) % 255 for i in range(256))
 
 
 def read_image(path: Path, claim: Callable[[int], None] | None = None) -> np.ndarray:
@@ -127,25 +130,34 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 def _breaks_off(data: bytes, jpeg: JpegHeader, image: np.ndarray) -> bool:
     """Return whether a JPEG's data end before its last block, although an end mark follows.
 
-    libjpeg fills what is missing with grey, so that the last pixel of a JPEG that breaks off is
-    that grey. Where it is, the picture is decoded with more data in front of the end: they change
-    it only if they were missing. A progressive JPEG has had all its scans when it comes here; its
-    last one only sharpens.
+    The picture is decoded with more data in front of the end: they change it only if they were
+    missing. Of large pictures only those that end in the grey that libjpeg fills in are decoded
+    twice, so that a loss within the last unit is not noticed. A progressive JPEG has had all its
+    scans when it comes here; its last one only sharpens.
     """
     if jpeg.progressive or jpeg.arithmetic:
         return False
-    # A unit's first row and column take some colour from the units beside it.
-    tinted = any(
-        unit > 8 and side % unit == 1
-        for unit, side in zip(jpeg.unit, (jpeg.width, jpeg.height), strict=True)
-    )
-    last = image[-1, -1]
-    fill = _FILL if jpeg.single_scan else last[0]  # the last of several scans may be one colour's
-    suspicious = tinted or jpeg.components == 4 or bool((last == fill).all())
-    if not suspicious:
+    few = jpeg.single_scan and jpeg.units <= _FEW_UNITS
+    if not (few or jpeg.components == 4 or _is_tinted(jpeg) or _ends_in_fill(image, jpeg)):
         return False
     longer = data[: jpeg.end] + _MORE_DATA
     if not jpeg.single_scan:  # else libjpeg needs no end, and then does not complain of the data
         longer += data[jpeg.end :]
     again = _opencv(longer, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return again is None or not np.array_equal(image, again)
+
+
+def _is_tinted(jpeg: JpegHeader) -> bool:
+    """Return whether the last unit has one row or column, which takes colour from those beside."""
+    (across, down), width, height = jpeg.unit, jpeg.width, jpeg.height
+    return (across > 8 and width % across == 1) or (down > 8 and height % down == 1)
+
+
+def _ends_in_fill(image: np.ndarray, jpeg: JpegHeader) -> bool:
+    """Return whether the last pixel is what libjpeg makes of missing data, in all its components
+    or, where the last of several scans may be one component's, in one."""
+    last = image[-1:, -1:]
+    if jpeg.single_scan:
+        return set(last.flat) == {_FILL}
+    components = np.concatenate([last, cv2.cvtColor(last, cv2.COLOR_BGR2YCrCb)])
+    return bool((np.abs(components.astype(int) - _FILL) <= _ROUNDING).any())

@@ -56,7 +56,9 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
     source = open_source(options.source or _images(options.model))
     setting = Setting(steps, phases, options.in_flight, tuple(options.accept), options.realtime,
                       source.name, options.started, options.name)  # fmt: skip
-    samples = decoded_frames(source)
+    samples, left_out = decoded_frames(source)
+    for line in (*source.warnings(), *([left_out] if left_out else [])):
+        _tell(line)
     longest = max(phases.idle, phases.warm_up + phases.seconds, 5 * phases.cool_down)
     power = open_power(options.power, options.board, rate_hz=options.power_rate,
                        history_seconds=2 * longest + _SPARE_HISTORY_SECONDS)  # fmt: skip

@@ -214,6 +214,15 @@ def test_the_scenarios(app: App, tmp_path: Path) -> None:
     assert 20 <= server["frames"]["in"] <= 90 and server["scenario"]["bound_kept"] is True
 
 
+def test_a_scenario_reports_what_it_leaves_out(app: App, tmp_path: Path) -> None:
+    (tmp_path / "images" / "0" / "0.png").write_bytes(b"broken")
+    (tmp_path / "images" / "0" / "a.heic").write_bytes(b"")
+    arguments = "--source images --model net.xmodel --quiet --scenario offline --duration 0.2"
+    status, out, _ = app(*arguments.split())
+    assert status == 0 and "images: skipped 1 file: 1 .heic" in out
+    assert "images: left out 1 broken image: 0/0.png: not an image OpenCV can read" in out
+
+
 def test_a_full_disk_ends_an_output_and_not_the_run(app: App, tmp_path: Path) -> None:
     """On a real tmpfs of 64 KiB, in a mount namespace of the run's own."""
     mount = "mkdir full && mount -t tmpfs -o size=64k tmpfs full"
@@ -329,6 +338,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--source images --model images/3/a.png", 2, "a.png: is not an .xmodel"),
         ("--source images --model net.xmodel --output x.txt", 2, "x.txt: the suffix says what"),
         ("--source images --model net.xmodel --labels no.txt", 2, "no.txt: No such file"),
+        ("--source images --model net.xmodel --labels /dev/zero", 2, "labels of more than 1 MiB"),
         ("--source images --model net.xmodel --colour grey", 2, "takes 3 channels, grey has 1"),
         ("--source broken --model net.xmodel", 1, ""),
         ("--source images --model net.xmodel --json none/x.json", 2, "none/x.json"),

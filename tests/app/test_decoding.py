@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -356,9 +357,57 @@ def test_a_cut_jpeg_with_an_end_mark_is_found_or_has_lost_one_block(
     assert not lost.any()
 
 
+@pytest.mark.parametrize("shape", [(32, 32, 3), (16, 16), (40, 24, 3), (17, 40, 3)])
+@pytest.mark.parametrize("quality", [75, 95])
+def test_a_small_jpeg_loses_nothing_without_being_said(shape: tuple[int], quality: int) -> None:
+    """The last unit of 16x16 pixels is a quarter of a CIFAR picture."""
+    coarse = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
+    image = cv2.resize(coarse, shape[1::-1])[..., : shape[2] if len(shape) > 2 else 1]
+    data = _encoded(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, quality)
+    whole = decode_image(data)
+    for cut in range(data.index(b"\xff\xda") + 15, len(data) - 2):
+        try:
+            found = decode_image(data[:cut].rstrip(b"\xff") + b"\xff\xd9")
+        except ValueError:
+            continue
+        np.testing.assert_array_equal(found, whole)  # what was cut off is padding
+
+
 def test_a_torn_jpeg_with_an_end_mark(shared_dir: Path) -> None:
     with pytest.raises(ValueError, match="cut off"):
         read_image(shared_dir / "cases" / "16_hostile" / "torn.jpg")
+
+
+# 48x48, a scan for each colour: cjpeg -scans, which OpenCV cannot write.
+_ONE_SCAN_PER_COLOUR = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDACAWGBwYFCAcGhwkIiAmMFA0MCwsMGJGSjpQdGZ6eHJmcG6AkLicgIiu"
+    "im5woNqirr7EztDOfJri8uDI8LjKzsb/2wBDASIkJDAqMF40NF7GhHCExsbGxsbGxsbGxsbGxsbGxsbGxsbGxsbG"
+    "xsbGxsbGxsbGxsbGxsbGxsbGxsbGxsbGxsb/wAARCAAwADADAREAAhEBAxEB/8QAFgABAQEAAAAAAAAAAAAAAAAA"
+    "AgQF/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQAAPwDJMyM0hGZmjMzI0hmRmkMjM0hGZk//xAAWAQEBAQAA"
+    "AAAAAAAAAAAAAAACBAX/xAAUEQEAAAAAAAAAAAAAAAAAAAAA/9oACAECEQA/ANwBABVCAgKoBAQVCAgCsBABVCAC"
+    "L//EABUBAQEAAAAAAAAAAAAAAAAAAAMF/8QAFBEBAAAAAAAAAAAAAAAAAAAAAP/aAAgBAxEAPwAClKUqIUpSlRSk"
+    "KUqKUpClRSlKQqKUpSkf/9k="
+)
+
+
+def test_a_jpeg_of_one_scan_per_colour_is_found_torn() -> None:
+    """Where the last colour breaks off, no pixel is grey."""
+    data = _ONE_SCAN_PER_COLOUR
+    whole = decode_image(data)
+    assert whole.shape == (48, 48, 3)
+    for cut in range(data.rindex(b"\xff\xda") + 10, len(data) - 2):
+        torn = data[:cut] + b"\xff\xd9"
+        try:
+            np.testing.assert_array_equal(decode_image(torn), whole)  # all that counts is there
+        except ValueError as error:
+            assert str(error) == "image file is cut off"
+
+
+def test_a_jpeg_of_12_bits_is_named() -> None:
+    data = bytearray(_encoded(".jpg", _CORNERS))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    with pytest.raises(ValueError, match="a JPEG of 12 bits; 8 bits are read"):
+        decode_image(bytes(data))
 
 
 def test_a_missing_restart_interval_is_found() -> None:
@@ -369,6 +418,18 @@ def test_a_missing_restart_interval_is_found() -> None:
     assert decode_image(data).shape == image.shape
     with pytest.raises(ValueError, match="cut off"):
         decode_image(data[:begin] + data[end:])
+
+
+def test_an_animated_webp_is_refused_by_every_opencv() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return kind + len(body).to_bytes(4, "little") + body
+
+    image = _encoded(".webp", _CORNERS)[12:]
+    sides = b"\x0f\0\0\x07\0\0"  # 16x8
+    frame = chunk(b"ANMF", bytes(6) + sides + bytes(4) + image)
+    chunks = chunk(b"VP8X", b"\2\0\0\0" + sides) + chunk(b"ANIM", bytes(6)) + 2 * frame
+    with pytest.raises(ValueError, match="animated WebP"):
+        decode_image(chunk(b"RIFF", b"WEBP" + chunks))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".bmp", ".ppm"])

@@ -275,7 +275,7 @@ def short_check(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def samples(fake_board: Path, tmp_path: Path) -> list[Frame]:
     """Frames for the model that the measurements of these tests take; it runs on fake_board."""
-    return decoded_frames(open_source(str(_model(tmp_path) / "images")))
+    return decoded_frames(open_source(str(_model(tmp_path) / "images")))[0]
 
 
 def _measurement(
@@ -422,7 +422,9 @@ def test_a_broken_image_among_others_is_left_out(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "0.png").write_bytes(b"broken")
     cv2.imwrite(str(folder / "1.png"), np.full((32, 32, 3), 50, np.uint8))
-    assert [frame.name for frame in decoded_frames(open_source(str(folder)))] == ["1.png"]
+    frames, left_out = decoded_frames(open_source(str(folder)))
+    assert [frame.name for frame in frames] == ["1.png"]
+    assert left_out == f"{folder}: left out 1 broken image: 0.png: not an image OpenCV can read"
 
 
 def test_a_rate_beyond_all_is_not_worked_off_behind_the_window(

@@ -104,9 +104,12 @@ def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
         go_on.wait()
 
     pipeline = Pipeline(source, _lanes(classifier, 2), wait)
-    thread = threading.Thread(target=pipeline.run)
+    thread = threading.Thread(target=pipeline.run, daemon=True)
     thread.start()
-    assert soon(lambda: pipeline.depths()["waiting"] == 2 * 2)  # the inbox is full
+    inbox = pipeline._inbox
+    # No permit is left, and the reader waits until half of the inbox is taken.
+    assert soon(lambda: inbox._writer_waits and not inbox._permits)
+    assert pipeline.depths()["waiting"] > 2
     # The inbox, the permits, and the one frame that the reader holds in its hands.
     assert source.taken <= 2 * 2 + 2 * (2 + 2) + 1
     pipeline.stop()
@@ -186,15 +189,20 @@ class Encoded(Synthetic):
 
     needs_decoding = True
 
+    def __init__(self, count: int, broken: int = 0, pixels: int = 64) -> None:
+        super().__init__(count, broken)
+        self._pixels = pixels
+
     def __iter__(self) -> Iterator[Frame]:
         for frame in super().__iter__():
             image, frame.image = frame.image, None
             frame.decode = partial(self._decode, image, frame.index)
             yield frame
 
-    @staticmethod
-    def _decode(image: np.ndarray | None, index: int, claim: Callable[[int], None]) -> np.ndarray:
-        claim(64)
+    def _decode(
+        self, image: np.ndarray | None, index: int, claim: Callable[[int], None]
+    ) -> np.ndarray:
+        claim(self._pixels)
         time.sleep(random.uniform(0, 0.002))
         if index % 7 == 3:
             raise ValueError("cut off")
@@ -254,6 +262,48 @@ def test_large_pictures_wait_for_each_other(
     assert all(result.correct for result in results)
     assert max(sizes) <= source.most <= MOST_PIXELS + max(sizes)
     assert source.pipeline._pixels.claimed == 0
+
+
+class Video(Source):
+    """Large images, decoded by the reader; counts what the results have not given back."""
+
+    def __init__(self, count: int, live: bool) -> None:
+        self.name, self.live = "video", live
+        self.taken = self.given = self.most = 0
+        self._count = count
+        self._image = np.full((4096, 4096, 3), 10, np.uint8)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._count):
+            self.taken += 1
+            self.most = max(self.most, self.taken - self.given)
+            yield Frame(index, str(index), self._image)
+
+    def count(self, result: Result) -> None:
+        self.given += 1
+
+
+def test_large_frames_of_a_video_are_read_as_others_are_done(classifier: Classifier) -> None:
+    source = Video(24, live=False)
+    pipeline = Pipeline(source, _lanes(classifier, 3), source.count)
+    pipeline.run()
+    assert pipeline.error is None and source.given == 24 and pipeline.dropped == 0
+    assert source.most <= MOST_PIXELS // 4096**2 + 1  # one may be read while another is given out
+
+
+def test_large_frames_of_a_live_source_are_dropped(classifier: Classifier) -> None:
+    source = Video(24, live=True)
+    most_left: list[int] = []
+
+    def consume(result: Result) -> None:
+        assert soon(lambda: source.taken == 24)
+        most_left.append(source.taken - pipeline.dropped - len(most_left))
+        source.count(result)
+
+    pipeline = Pipeline(source, _lanes(classifier, 3), consume)
+    pipeline.run()
+    assert pipeline.error is None and source.given + pipeline.dropped == 24
+    assert max(most_left) <= MOST_PIXELS // 4096**2 + 1
 
 
 class Camera(Synthetic):
@@ -382,6 +432,23 @@ def test_a_runner_that_hangs_is_replaced(classifier: Classifier, flaky: Flaky) -
     assert len(results) == 100
 
 
+def test_a_runner_that_hangs_while_the_next_picture_waits_for_room(
+    classifier: Classifier, flaky: Flaky
+) -> None:
+    flaky.hanging = {3}  # the picture after it has no room before the runner answers
+    source = Large(20, [60 << 20])
+    results: list[Result] = []
+    pipeline = source.pipeline = Pipeline(
+        source, _lanes(classifier, 1, slots=3), results.append, time_limit=0.3
+    )
+    thread = threading.Thread(target=pipeline.run, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive(), "the run hangs"
+    _all_accounted_for(results, 20)
+    assert all(result.error is None for result in results) and pipeline.hangs == 1
+
+
 def test_a_frame_that_fails_twice_is_reported(classifier: Classifier, flaky: Flaky) -> None:
     flaky.hanging = {4, 5}  # one lane, one slot: the retried frame is the next job
     results, pipeline = _run(Synthetic(20), _lanes(classifier, 1, slots=1), time_limit=0.2)
@@ -436,6 +503,38 @@ def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
     assert all(result.error is None for result in results) and pipeline.error is None
 
 
+def test_a_lane_that_is_given_up_leaves_its_picture_to_one_that_waits_for_its_room(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = _lanes(classifier, 2, slots=1)
+    given_up: list[Lane] = []
+
+    def fail_once(lane: Lane, collect: Callable[[int], np.ndarray], slot: int) -> np.ndarray:
+        scores = collect(slot)
+        if not given_up:  # the other lane has the next picture, and no room for it
+            assert soon(lambda: bool(source.pipeline and source.pipeline._pixels._waiting))
+            given_up.append(lane)
+            raise RuntimeError("DPU timeout")
+        return scores
+
+    def not_again() -> None:
+        raise ModelError("no DPU core answers")
+
+    for lane in lanes:
+        collect = lane._runner.collect  # type: ignore[union-attr]
+        monkeypatch.setattr(lane._runner, "collect", partial(fail_once, lane, collect))
+        monkeypatch.setattr(lane, "make_runner", not_again)
+    source = Large(20, [60 << 20])
+    results: list[Result] = []
+    source.pipeline = Pipeline(source, lanes, results.append)
+    thread = threading.Thread(target=source.pipeline.run, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive(), "the run hangs"
+    _all_accounted_for(results, 20)
+    assert all(result.error is None for result in results) and len(given_up) == 1
+
+
 def test_a_run_that_ends_because_no_runner_is_left_says_so(
     classifier: Classifier, flaky: Flaky
 ) -> None:
@@ -457,9 +556,10 @@ def test_a_run_that_ends_because_no_runner_is_left_says_so(
     lanes=st.integers(1, 3),
     slots=st.integers(1, 3),
     workers=st.integers(0, 2),
+    pixels=st.sampled_from([64, 20 << 20, 60 << 20]),
 )
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_frames_in_are_results_out_whatever_fails(
     classifier: Classifier,
@@ -468,6 +568,7 @@ def test_frames_in_are_results_out_whatever_fails(
     lanes: int,
     slots: int,
     workers: int,
+    pixels: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         global vart
@@ -475,7 +576,8 @@ def test_frames_in_are_results_out_whatever_fails(
         flaky = Flaky(monkeypatch)
         flaky.raising, flaky.hanging = raising, hanging
         made = _lanes(classifier, lanes, slots)
-        results, pipeline = _run(Encoded(50, broken=9), made, workers=workers, time_limit=0.15)
+        source = Encoded(50, broken=9, pixels=pixels)
+        results, pipeline = _run(source, made, workers=workers, time_limit=0.15)
         flaky.released.set()
     assert [result.frame.index for result in results] == list(range(50))
     assert pipeline.error is None

@@ -229,7 +229,7 @@ def _unit(remote: Remote, plan: Plan, report: Report) -> str:
         raise
     except RemoteError as error:
         raise DeployError(f"service: {error}") from error
-    report.warnings += [*account.warnings, *service.shown_secrets(arguments)]
+    report.warnings += account.warnings
     report.service = f"service: runs as {account.user}"
     if service.has_page(arguments):
         report.service += f"; the live page's token: ssh {remote.host} cat {service.TOKEN_FILE}"

@@ -97,7 +97,7 @@ def limited_files(command: list[str], most: int) -> list[str]:
     """Return the command line of a program that can write files of at most `most` bytes only."""
     # POSIX counts in blocks of 512 bytes. What is limited further already stays so.
     script = 'ulimit -f "$1" 2> /dev/null; shift; exec "$@"'
-    return ["sh", "-c", script, "sh", str(most // 512), *command]
+    return ["sh", "-c", script, "sh", str(-(-most // 512)), *command]
 
 
 def _feed(pipe: IO[bytes], text: str) -> None:

@@ -6,7 +6,8 @@
         remote.fetch("tutelage/runs/7", Path("results"), ["run.json"], 1 << 20)
 
 ssh and rsync are the system's, with the user's own configuration (~/.ssh/config, agents, jump
-hosts), except what would disturb a command: RemoteCommand, RequestTTY and LocalCommand are off.
+hosts), except what would disturb a command: RemoteCommand, RequestTTY, LocalCommand and some more
+are off.
 Nothing is asked for on the terminal, and host keys are always checked. What the other side sends is
 not trusted: output is bounded, and no copy follows or makes links, in either direction. Text that a
 login file there prints in front of an answer is cut off and kept in `noise`; rsync fails of it.
@@ -14,6 +15,7 @@ login file there prints in front of an answer is cut off and kept in `noise`; rs
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shlex
@@ -46,9 +48,13 @@ SSH_OPTIONS = (
     "RemoteCommand=none",
     "RequestTTY=no",
     "PermitLocalCommand=no",
+    "LogLevel=INFO",
 )
 """Options of ssh that notice within seconds when a host does not answer, or no longer, and turn
 off the user's settings that would come between a command and its output."""
+
+# The same, but OpenSSH before 8.7 ends where it is given one of them: keyword -> its default.
+_NEWER_OPTIONS = {"forkafterauthentication": "no", "stdinnull": "no"}
 
 STEP_SECONDS = 600.0
 """How long `Remote.sh` waits for a command that its caller gives no time."""
@@ -90,13 +96,22 @@ def check_hosts(hosts: Sequence[str]) -> None:
         A name is none or stands twice, or ssh or rsync is not installed.
     """
     for host in hosts:
-        if not re.fullmatch(r"[\w][\w.@-]*", host):
+        if not re.fullmatch(r"[\w][\w.@-]*", host) and not _is_ipv6(host):
             raise RemoteUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
     if len(set(hosts)) != len(hosts):
         raise RemoteUsageError("a host is named twice")
     for tool in ("ssh", "rsync"):
         if shutil.which(tool) is None:
             raise RemoteUsageError(f"{tool} is not installed on this machine")
+
+
+def _is_ipv6(host: str) -> bool:
+    """Whether a host is an IPv6 address, as in xilinx@fe80::1%eth0."""
+    found = re.fullmatch(r"(?:\w[\w.-]*@)?([0-9A-Fa-f:.]+)(?:%\w[\w.-]*)?", host)
+    try:
+        return found is not None and ipaddress.ip_address(found[1]).version == 6
+    except ValueError:
+        return False
 
 
 class Remote:
@@ -117,8 +132,12 @@ class Remote:
         self.noise = ""
         self._config = config
         self._own = ssh_command(config)
-        for option in SSH_OPTIONS:
+        settings = ssh_settings(host, config)
+        newer = [f"{name}={default}" for name, default in _NEWER_OPTIONS.items()
+                 if settings.get(name, [default]) != [default]]  # fmt: skip
+        for option in (*SSH_OPTIONS, *newer):
             self._own += ["-o", option]
+        self._shares_itself = "controlpath" in settings
         self._shared = SharedConnection(self._own, host)
 
     def __enter__(self) -> Remote:
@@ -132,7 +151,7 @@ class Remote:
         ConnectionLost
             The host is not reached, or refuses.
         """
-        if "controlpath" in ssh_settings(self.host, self._config):
+        if self._shares_itself:
             return self
         try:
             done = self._shared.open()
@@ -280,7 +299,7 @@ class Remote:
 
     def push_command(self, folder: Path, place: str, *options: str) -> list[str]:
         """The command line of `push`."""
-        return [*self.rsync("-p", "--partial", *options), f"{folder}/", f"{self.host}:{place}/"]
+        return [*self.rsync("-p", "--partial", *options), f"{folder}/", self._place(place)]
 
     def push(self, folder: Path, place: str, *options: str) -> int:
         """Copy what a directory holds into one there; returns the bytes that were sent.
@@ -322,7 +341,7 @@ class Remote:
         folder.mkdir(parents=True, exist_ok=True)
         options = [f"--partial-dir={_PARTIAL}", f"--max-size={most}"]
         options += [*(f"--include=/{name}" for name in names), "--exclude=*"]
-        command = [*self.rsync(*options), f"{self.host}:{place}/", f"{folder}/"]
+        command = [*self.rsync(*options), self._place(place), f"{folder}/"]
         told = self._rsync(limited_files(command, most))
         if not _has_only_files(folder, names):
             shutil.rmtree(folder)
@@ -332,6 +351,11 @@ class Remote:
             raise RemoteError(f"{self.host}: {place}/{skipped[1]} is not a regular file; links and "
                               "devices are not followed")  # fmt: skip
         return _figure("Total bytes received", told)
+
+    def _place(self, place: str) -> str:
+        """A directory there as rsync takes it, which wants brackets around an IPv6 address."""
+        user, at, name = self.host.rpartition("@")
+        return f"{user}{at}[{name}]:{place}/" if ":" in name else f"{self.host}:{place}/"
 
     def _rsync(self, command: list[str]) -> str:
         return self._run(command, "", _RSYNC_LOST, None)[0]

@@ -31,6 +31,8 @@ from dpu.text import shown
 from host.answer_marker import Marker
 from host.bounded_process import (
     ERRORS_SECONDS,
+    Interrupted,
+    Programs,
     Reader,
     TooMuchOutput,
     limited_files,
@@ -121,14 +123,16 @@ class Remote:
     ----------
     host : user@host, or a name of the configuration
     config : file for ssh -F; None for the user's own
+    programs : those of which its ssh and rsync are, which another thread may end
 
     Attributes
     ----------
     noise : text that came in front of an answer, "" so far
     """
 
-    def __init__(self, host: str, config: Path | None) -> None:
+    def __init__(self, host: str, config: Path | None, programs: Programs | None = None) -> None:
         self.host = host
+        self._programs = programs or Programs()
         self.noise = ""
         self._config = config
         self._own = ssh_command(config)
@@ -228,9 +232,12 @@ class Remote:
         self, command: str, stdin: int
     ) -> Iterator[tuple[subprocess.Popen[bytes], Reader]]:
         """Start a command there, which the block's end kills if it still runs."""
-        process = subprocess.Popen(
-            self.ssh(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        try:
+            process = self._programs.start(
+                self.ssh(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except Interrupted as error:
+            raise RemoteError(f"{self.host}: {error}") from error
         assert process.stderr is not None and process.stdout is not None
         try:
             yield process, Reader(process.stderr, _MOST_ERRORS)
@@ -366,10 +373,10 @@ class Remote:
     ) -> tuple[str, str]:  # fmt: skip
         """Run a program here that talks to the host; returns its output and its error output."""
         try:
-            done = run_bounded(command, text, seconds, _MOST_OUTPUT)
+            done = run_bounded(command, text, seconds, _MOST_OUTPUT, self._programs)
         except subprocess.TimeoutExpired as error:
             raise ConnectionLost(f"no answer within {seconds:g} s") from error
-        except TooMuchOutput as error:
+        except (Interrupted, TooMuchOutput) as error:
             raise RemoteError(f"{self.host}: {error}") from error
         errors = marker.last(done.stderr) if marker else done.stderr
         program = "rsync" if "rsync" in command else "ssh"

@@ -8,8 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -299,6 +301,47 @@ def test_old_releases_go_but_none_that_is_measured(
     last = go().release
     left = {path.name for path in (board.tutelage / "releases").iterdir()}
     assert left == {last, *names[1 - KEPT :]}
+
+
+@needs_board
+@pytest.mark.parametrize(
+    ("stage", "number"), [("gather", signal.SIGINT), ("smoke_script", signal.SIGTERM)]
+)
+def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
+    board: StandInBoard, go: Callable[..., Report], model: Path, wheels: Path,
+    stage: str, number: signal.Signals,
+) -> None:  # fmt: skip
+    """Where only this program gets the signal, in a step here or in one that hangs there."""
+    first = go()
+    (model / "notes.txt").write_text("new")
+    code = (
+        "import os, sys, threading, time\n"
+        "from host.deploy import deployment, smoke\n"
+        "own = deployment.gather\n"
+        "def interrupt(*arguments):\n"
+        "    os.kill(os.getpid(), int(sys.argv[2]))\n"
+        "    time.sleep(0.5)\n"
+        "def gather(*arguments):\n"
+        "    interrupt()\n"
+        "    own(*arguments)\n"
+        "def smoke_script(*arguments):\n"
+        "    threading.Timer(1, interrupt).start()\n"
+        "    return 'sleep 1000'\n"
+        "if sys.argv[1] == 'gather': deployment.gather = gather\n"
+        "else: smoke.smoke_script = smoke_script\n"
+        "from host.__main__ import main\n"
+        "sys.exit(main(sys.argv[3:]))\n"
+    )
+    scratch = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    arguments = ["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",
+                 str(model), "--wheels", str(wheels), "--accept", "fingerprint"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, stage, str(int(number)), *arguments],
+                          cwd=ROOT, capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "TMPDIR": str(scratch)})  # fmt: skip
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "host: interrupted"
+    assert (board.tutelage / "current").readlink().name == first.release
+    assert not list(scratch.iterdir())
+    scratch.rmdir()
 
 
 @pytest.mark.full_board

@@ -212,8 +212,12 @@ class Packages:
         return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
 
     def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        except OSError as error:
+            raise ReleaseError(f"packages for the board: {folder.parent}: {error.strerror}; set "
+                               "XDG_CACHE_HOME to a directory for them") from error  # fmt: skip
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
                    "--disable-pip-version-check", "--target", str(partial / "all"),
                    "--only-binary=:all:", "--implementation", "cp",

@@ -25,7 +25,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host import remote
 from host.__main__ import main
 from host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
-from host.release import CARRIED, Packages
+from host.release import CARRIED, Packages, ReleaseError
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 
@@ -407,6 +407,9 @@ def test_packages_are_unpacked_once_by_two_at_once(
         folders = list(pool.map(lambda _: Packages(wheels).for_board(facts), range(2)))
     assert folders[0] == folders[1] and folders[0] is not None and folders[0].is_dir()
     assert list(folders[0].parent.iterdir()) == [folders[0]]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")  # as a home that cannot be written
+    with pytest.raises(ReleaseError, match=r"/proc/none/tutelage/packages: .*; set XDG_CACHE_HOME"):
+        Packages(wheels).for_board(facts)
 
 
 @needs_board

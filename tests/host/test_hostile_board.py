@@ -145,6 +145,35 @@ def test_figures_that_are_none(
 
 
 @needs_board
+@pytest.mark.parametrize("name", ["../own", "..", "", "a\0b", "a" * 300])
+def test_checksums_of_other_files(
+    board: StandInBoard, measured: Path, tmp_path: Path, name: str, capsys: Any
+) -> None:
+    (measured / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    assert _attach(board, tmp_path) == 1
+    assert "is not a file of a measurement" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_progress_that_is_none() -> None:
+    """A line is shown or left out, whatever it is; none ends the watching."""
+    told: list[str] = []
+    progress = measuring._Progress(told.append)
+    end = {"event": "end", "at": 1, "state": "done", "error": None}
+    step = {"event": "step", "at": 1, "fps": 1, "watts": None, "latency_ms": None, "concerns": []}
+    for line in (
+        "", "[]", "1", "{", "[" * 100000, '{"event": "end"}', json.dumps({**end, "at": "1"}),
+        json.dumps({**end, "at": None}), json.dumps({**step, "fps": "x"}),
+        json.dumps(step).replace('"fps": 1', f'"fps": {"9" * 400}'),
+        json.dumps(step).replace('"fps": 1', f'"fps": {"9" * 5000}'),
+        json.dumps({"event": "plan", "at": 1, "steps": 7, "seconds": 1}),
+    ):  # fmt: skip
+        progress.take(line)
+    assert not told
+    progress.take(json.dumps(end))
+    assert told == ["      1 s  done"]
+
+
+@needs_board
 @pytest.mark.parametrize(
     ("script", "says"),
     [

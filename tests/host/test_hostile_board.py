@@ -15,7 +15,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host import measure as measuring
 from host.__main__ import main
 from host.received import ReceivedError, read_received, sha256_of_received
-from host.release import Parts, ReleaseError, gather
+from host.release import Parts, ReleaseError, gather, seal
 from host.remote import Remote, RemoteError
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model
@@ -250,6 +250,18 @@ def test_a_model_takes_nothing_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "stage").mkdir()
     gather(tmp_path / "stage", Parts("zcu104", model))
     assert (tmp_path / "stage/model/model.xmodel").is_file()
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"\xff\xfe", b"a\x1b[2J", b"deep\n/file"])
+def test_a_model_has_no_names_that_a_list_of_checksums_has_not(tmp_path: Path, name: bytes) -> None:
+    model = make_model(tmp_path / "mine")
+    path = Path(os.fsdecode(os.fsencode(model) + b"/images/" + name))
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    (tmp_path / "stage").mkdir()
+    gather(tmp_path / "stage", Parts("zcu104", model))
+    with pytest.raises(ReleaseError, match=r"^'model/images/.*': .*: rename it$"):
+        seal(tmp_path / "stage")
 
 
 def test_received_files_are_read_without_following_links(tmp_path: Path) -> None:

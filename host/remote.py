@@ -379,6 +379,8 @@ class Remote:
         except (Interrupted, TooMuchOutput) as error:
             raise RemoteError(f"{self.host}: {error}") from error
         errors = marker.last(done.stderr) if marker else done.stderr
+        if marker and not errors.strip() and marker.split(done.stdout)[1] is None:
+            errors = done.stdout  # of a login shell that runs no command, such as nologin
         program = "rsync" if "rsync" in command else "ssh"
         self._raise_for(done.returncode, program, errors, lost)
         return done.stdout, errors

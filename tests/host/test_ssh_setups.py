@@ -106,6 +106,9 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
     assert "breaks rsync" in report.error and "Welcome to the lab" in report.error
     with pytest.raises(RemoteError, match="a login file there prints text"):
         Remote(board.host, board.ssh_config).fetch("/etc", tmp_path / "copy", ["hostname"], 1000)
+    login_file("echo no logins today; exit 1")
+    with pytest.raises(RemoteError, match=r"^no logins today$"):
+        Remote(board.host, board.ssh_config).sh("echo never")
     login_file("exit 0")
     with pytest.raises(RemoteError, match="a login file there ends before the command runs"):
         Remote(board.host, board.ssh_config).sh("echo never")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,8 @@ from dpu.input_form import COLOURS, CROPS
 
 MOST_THREADS = 64
 DEMO_MODEL = Path(__file__).resolve().parent / "demo"
+SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
+"""Variables of the environment for what a command line would show to all users of a machine."""
 
 DESCRIPTION = """\
 Classify what a camera, a video, a stream or a directory of images shows, on the DPU.
@@ -74,11 +77,17 @@ def make_parser() -> argparse.ArgumentParser:
     _add_outputs(parser.add_argument_group("results"))
     _add_running(parser.add_argument_group("running"))
     _add_measuring(parser.add_argument_group("measuring"))
+    parser.set_defaults(web_token=None)
     return parser
 
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """End the program where options do not go together."""
+    """Complete the options from the environment; end the program where they do not go together."""
+    # Taken out of it: programs that this one starts do not inherit secrets.
+    source = os.environ.pop(SOURCE_VARIABLE, None)
+    options.web_token = os.environ.pop(TOKEN_VARIABLE, None)
+    if options.source is None:
+        options.source = source
     if options.source is None:
         parser.error("--camera or --source says where frames come from")
     if "" in (options.source, *options.output):
@@ -114,7 +123,12 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
         help="camera number N, the first one without N; with options: "
         "N,size=1280x720,fps=30,format=MJPG",
     )
-    one.add_argument("--source", metavar="URI", help="anything from the list of sources below")
+    one.add_argument(
+        "--source",
+        metavar="URI",
+        help="anything from the list of sources below; default: $TUTELAGE_SOURCE, which keeps a "
+        "URL's password out of the list of processes",
+    )
     group.add_argument("--frames", type=_at_least_one, metavar="N", help="stop after N frames")
     group.add_argument(
         "--live",

@@ -169,7 +169,7 @@ class Run:
             host, port = parse_address(address)
         except ValueError as error:
             raise OutputError(f"--web {address}: {error}") from None
-        token = find_token(host, self._options.web_token_file)
+        token = find_token(host, self._options.web_token_file, self._options.web_token)
         facts = {**self._circumstances(), "board": board_facts()}
         text = None if token is None else token.text
         self._page = page = WebOutput(host, port, text, facts, self._gauges.read, self._length)

@@ -273,7 +273,9 @@ def deploy(
     if dry_run:
         _print(*deploying.dry_run(where, plan))
         return DONE
-    return _print_reports(deploying.deploy(where, plan, _tell), as_json)
+    with _ended_like_ctrl_c():
+        reports = deploying.deploy(where, plan, _tell)
+    return _print_reports(reports, as_json)
 
 
 @app.command()
@@ -292,7 +294,9 @@ def rollback(
     from host.board_host import hosts_of
 
     where = hosts_of(board, hosts, ssh_config)
-    return _print_reports(deploying.rollback(where, ssh_config, _tell, board, force), as_json)
+    with _ended_like_ctrl_c():
+        reports = deploying.rollback(where, ssh_config, _tell, board, force)
+    return _print_reports(reports, as_json)
 
 
 @app.command()
@@ -365,7 +369,8 @@ def measure(
         if cancel:
             measuring.cancel(host, ssh_config, name)
     else:
-        name = measuring.start(host, what, _tell)
+        with _ended_like_ctrl_c():
+            name = measuring.start(host, what, _tell)
     return _finish_measurement(host, ssh_config, name, output / board, detach, as_json)
 
 

@@ -2,7 +2,7 @@
 
     # ~/.config/tutelage/boards.toml, or below $XDG_CONFIG_HOME
     [zcu104]
-    host = "xilinx@192.168.2.99"
+    host = "xilinx@pynq"
 
 or an entry `Host zcu104` of ~/.ssh/config.
 """
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from host.config import ConfigError, read_toml
+from host.deploy.plan import check_board, read_profile
 from host.remote import RemoteUsageError, check_hosts
 from host.ssh_settings import ssh_settings
-from host.target import PROFILES
 
 
 def boards_file() -> Path:
@@ -36,11 +36,14 @@ def hosts_of(board: str, named: Sequence[str] | None, ssh_config: Path | None) -
 
     Raises
     ------
+    DeployUsageError
+        There is no such board.
     RemoteUsageError
         None was named and none is configured: the text says how. Or ssh is not installed.
     ConfigError
         The file of the user's boards cannot be read, or its entry is not a host.
     """
+    check_board(board)
     if named:
         return list(named)
     host = _of_file(board)
@@ -75,14 +78,11 @@ def _is_alias(name: str, ssh_config: Path | None) -> bool:
 
 
 def _how_to_set(board: str, ssh_config: Path | None) -> str:
-    known = PROFILES / f"{board}.toml"
-    image = read_toml(known).get("image", {}) if known.is_file() else {}
-    usual = image.get("login")
-    example = usual or "user@address"
-    whose = f" ({image['name']}'s own address)" if usual else ""
+    logins = read_profile(board).get("image", {}).get("logins", ["user@address"])
+    others = f" (or {' or '.join(logins[1:])}: the defaults of its image)" if logins[1:] else ""
     config = ssh_config or "~/.ssh/config"
     return (
-        f"no host for the board {board}: give HOST={example}{whose}, or set it once: in "
-        f'{boards_file()} by [{board}] and host = "{example}" below it, or in {config} by an entry '
-        f"Host {board} with its HostName"
+        f"no host for the board {board}: give HOST={logins[0]}{others}, or set it once: in "
+        f'{boards_file()} by [{board}] and host = "{logins[0]}" below it, or in {config} by an '
+        f"entry Host {board} with its HostName"
     )

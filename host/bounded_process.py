@@ -50,8 +50,41 @@ class TooMuchOutput(RuntimeError):
     """A program was ended because it wrote more than its reader takes."""
 
 
+class Interrupted(RuntimeError):
+    """A program was not started, since `Programs.end` was called before."""
+
+
+class Programs:
+    """Programs that threads have started, to be ended together where the user interrupts them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._ended = False
+
+    def start(self, command: list[str], **pipes: int) -> subprocess.Popen[bytes]:
+        """Start a program as `subprocess.Popen` does; raise Interrupted after `end`."""
+        with self._lock:
+            if self._ended:
+                raise Interrupted("interrupted")
+            process = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]
+            self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill all programs that run, and let none be started from now on."""
+        with self._lock:
+            self._ended = True
+            for process in self._started:
+                process.kill()
+
+
 def run_bounded(
-    command: list[str], text: str, seconds: float | None, most: int
+    command: list[str],
+    text: str,
+    seconds: float | None,
+    most: int,
+    programs: Programs | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program like `subprocess.run`, with bounded output.
 
@@ -61,16 +94,19 @@ def run_bounded(
     text : its standard input
     seconds : how long it may take; None for any time
     most : bytes of its standard output, and of its error output
+    programs : those that it is one of
 
     Raises
     ------
+    Interrupted
+        These were ended before.
     TooMuchOutput
         It wrote more to its standard output, and was killed.
     subprocess.TimeoutExpired
         It took longer, and was killed.
     """
     too_much = threading.Event()
-    process = subprocess.Popen(
+    process = (programs or Programs()).start(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdin and process.stdout and process.stderr
@@ -97,7 +133,7 @@ def limited_files(command: list[str], most: int) -> list[str]:
     """Return the command line of a program that can write files of at most `most` bytes only."""
     # POSIX counts in blocks of 512 bytes. What is limited further already stays so.
     script = 'ulimit -f "$1" 2> /dev/null; shift; exec "$@"'
-    return ["sh", "-c", script, "sh", str(most // 512), *command]
+    return ["sh", "-c", script, "sh", str(-(-most // 512)), *command]
 
 
 def _feed(pipe: IO[bytes], text: str) -> None:

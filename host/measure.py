@@ -288,7 +288,9 @@ def _verify(folder: Path) -> None:
         return
     for line in read_received(sums, _MOST_TEXT).splitlines():
         digest, _, name = line.partition("  ")
-        path = folder / Path(name).name
+        if name not in _FILES:
+            raise MeasureError(f"{sums}: {name[:80]!r} is not a file of a measurement")
+        path = folder / name
         try:
             same = sha256_of_received(path) == digest
         except FileNotFoundError:
@@ -323,10 +325,11 @@ class _Progress:
         try:
             event = json.loads(line)
             text = self._text(event)
-        except (ValueError, LookupError, TypeError):  # a line that is not complete
-            return
+            at = f"{event['at']:7.0f} s"
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            return  # a line that is not complete, or not a measurement's
         if text:
-            self._say(f"{event['at']:7.0f} s  {text}")
+            self._say(f"{at}  {text}")
 
     def _text(self, event: dict[str, Any]) -> str:
         kind = event["event"]

@@ -159,15 +159,25 @@ def _copy_named(source: Path, target: Path, name: Path | None = None) -> None:
 
 
 def seal(stage: Path) -> tuple[str, int]:
-    """Write the list of checksums; returns the release's name, the hash of it, and its bytes."""
+    """Write the list of checksums; returns the release's name, the hash of it, and its bytes.
+
+    Raises
+    ------
+    ReleaseError
+        A name cannot be in that list, which has a line of UTF-8 for each.
+    """
     for folder in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
         folder.chmod(0o755)  # a service's user may be another than the deploying one
     lines, size = [], 0
     for path in sorted(path for path in stage.rglob("*") if path.is_file()):
+        name = str(path.relative_to(stage))
+        if not name.isprintable():
+            raise ReleaseError(f"{name!a}: has control characters, or is not in UTF-8; a release "
+                               "takes no such name: rename it")  # fmt: skip
         path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
         content = path.read_bytes()
         size += len(content)
-        lines.append(f"{hashlib.sha256(content).hexdigest()}  {path.relative_to(stage)}\n")
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
     text = "".join(lines)
     (stage / SUMS).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()[:16], size
@@ -212,8 +222,12 @@ class Packages:
         return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
 
     def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        except OSError as error:
+            raise ReleaseError(f"packages for the board: {folder.parent}: {error.strerror}; set "
+                               "XDG_CACHE_HOME to a directory for them") from error  # fmt: skip
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
                    "--disable-pip-version-check", "--target", str(partial / "all"),
                    "--only-binary=:all:", "--implementation", "cp",

@@ -6,7 +6,8 @@
         remote.fetch("tutelage/runs/7", Path("results"), ["run.json"], 1 << 20)
 
 ssh and rsync are the system's, with the user's own configuration (~/.ssh/config, agents, jump
-hosts), except what would disturb a command: RemoteCommand, RequestTTY and LocalCommand are off.
+hosts), except what would disturb a command: RemoteCommand, RequestTTY, LocalCommand and some more
+are off.
 Nothing is asked for on the terminal, and host keys are always checked. What the other side sends is
 not trusted: output is bounded, and no copy follows or makes links, in either direction. Text that a
 login file there prints in front of an answer is cut off and kept in `noise`; rsync fails of it.
@@ -14,6 +15,7 @@ login file there prints in front of an answer is cut off and kept in `noise`; rs
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shlex
@@ -29,6 +31,8 @@ from dpu.text import shown
 from host.answer_marker import Marker
 from host.bounded_process import (
     ERRORS_SECONDS,
+    Interrupted,
+    Programs,
     Reader,
     TooMuchOutput,
     limited_files,
@@ -46,9 +50,13 @@ SSH_OPTIONS = (
     "RemoteCommand=none",
     "RequestTTY=no",
     "PermitLocalCommand=no",
+    "LogLevel=INFO",
 )
 """Options of ssh that notice within seconds when a host does not answer, or no longer, and turn
 off the user's settings that would come between a command and its output."""
+
+# The same, but OpenSSH before 8.7 ends where it is given one of them: keyword -> its default.
+_NEWER_OPTIONS = {"forkafterauthentication": "no", "stdinnull": "no"}
 
 STEP_SECONDS = 600.0
 """How long `Remote.sh` waits for a command that its caller gives no time."""
@@ -90,13 +98,22 @@ def check_hosts(hosts: Sequence[str]) -> None:
         A name is none or stands twice, or ssh or rsync is not installed.
     """
     for host in hosts:
-        if not re.fullmatch(r"[\w][\w.@-]*", host):
+        if not re.fullmatch(r"[\w][\w.@-]*", host) and not _is_ipv6(host):
             raise RemoteUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
     if len(set(hosts)) != len(hosts):
         raise RemoteUsageError("a host is named twice")
     for tool in ("ssh", "rsync"):
         if shutil.which(tool) is None:
             raise RemoteUsageError(f"{tool} is not installed on this machine")
+
+
+def _is_ipv6(host: str) -> bool:
+    """Whether a host is an IPv6 address, as in xilinx@fe80::1%eth0."""
+    found = re.fullmatch(r"(?:\w[\w.-]*@)?([0-9A-Fa-f:.]+)(?:%\w[\w.-]*)?", host)
+    try:
+        return found is not None and ipaddress.ip_address(found[1]).version == 6
+    except ValueError:
+        return False
 
 
 class Remote:
@@ -106,19 +123,25 @@ class Remote:
     ----------
     host : user@host, or a name of the configuration
     config : file for ssh -F; None for the user's own
+    programs : those of which its ssh and rsync are, which another thread may end
 
     Attributes
     ----------
     noise : text that came in front of an answer, "" so far
     """
 
-    def __init__(self, host: str, config: Path | None) -> None:
+    def __init__(self, host: str, config: Path | None, programs: Programs | None = None) -> None:
         self.host = host
+        self._programs = programs or Programs()
         self.noise = ""
         self._config = config
         self._own = ssh_command(config)
-        for option in SSH_OPTIONS:
+        settings = ssh_settings(host, config)
+        newer = [f"{name}={default}" for name, default in _NEWER_OPTIONS.items()
+                 if settings.get(name, [default]) != [default]]  # fmt: skip
+        for option in (*SSH_OPTIONS, *newer):
             self._own += ["-o", option]
+        self._shares_itself = "controlpath" in settings
         self._shared = SharedConnection(self._own, host)
 
     def __enter__(self) -> Remote:
@@ -132,7 +155,7 @@ class Remote:
         ConnectionLost
             The host is not reached, or refuses.
         """
-        if "controlpath" in ssh_settings(self.host, self._config):
+        if self._shares_itself:
             return self
         try:
             done = self._shared.open()
@@ -209,9 +232,12 @@ class Remote:
         self, command: str, stdin: int
     ) -> Iterator[tuple[subprocess.Popen[bytes], Reader]]:
         """Start a command there, which the block's end kills if it still runs."""
-        process = subprocess.Popen(
-            self.ssh(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        try:
+            process = self._programs.start(
+                self.ssh(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except Interrupted as error:
+            raise RemoteError(f"{self.host}: {error}") from error
         assert process.stderr is not None and process.stdout is not None
         try:
             yield process, Reader(process.stderr, _MOST_ERRORS)
@@ -280,7 +306,7 @@ class Remote:
 
     def push_command(self, folder: Path, place: str, *options: str) -> list[str]:
         """The command line of `push`."""
-        return [*self.rsync("-p", "--partial", *options), f"{folder}/", f"{self.host}:{place}/"]
+        return [*self.rsync("-p", "--partial", *options), f"{folder}/", self._place(place)]
 
     def push(self, folder: Path, place: str, *options: str) -> int:
         """Copy what a directory holds into one there; returns the bytes that were sent.
@@ -322,7 +348,7 @@ class Remote:
         folder.mkdir(parents=True, exist_ok=True)
         options = [f"--partial-dir={_PARTIAL}", f"--max-size={most}"]
         options += [*(f"--include=/{name}" for name in names), "--exclude=*"]
-        command = [*self.rsync(*options), f"{self.host}:{place}/", f"{folder}/"]
+        command = [*self.rsync(*options), self._place(place), f"{folder}/"]
         told = self._rsync(limited_files(command, most))
         if not _has_only_files(folder, names):
             shutil.rmtree(folder)
@@ -333,6 +359,11 @@ class Remote:
                               "devices are not followed")  # fmt: skip
         return _figure("Total bytes received", told)
 
+    def _place(self, place: str) -> str:
+        """A directory there as rsync takes it, which wants brackets around an IPv6 address."""
+        user, at, name = self.host.rpartition("@")
+        return f"{user}{at}[{name}]:{place}/" if ":" in name else f"{self.host}:{place}/"
+
     def _rsync(self, command: list[str]) -> str:
         return self._run(command, "", _RSYNC_LOST, None)[0]
 
@@ -342,12 +373,14 @@ class Remote:
     ) -> tuple[str, str]:  # fmt: skip
         """Run a program here that talks to the host; returns its output and its error output."""
         try:
-            done = run_bounded(command, text, seconds, _MOST_OUTPUT)
+            done = run_bounded(command, text, seconds, _MOST_OUTPUT, self._programs)
         except subprocess.TimeoutExpired as error:
             raise ConnectionLost(f"no answer within {seconds:g} s") from error
-        except TooMuchOutput as error:
+        except (Interrupted, TooMuchOutput) as error:
             raise RemoteError(f"{self.host}: {error}") from error
         errors = marker.last(done.stderr) if marker else done.stderr
+        if marker and not errors.strip() and marker.split(done.stdout)[1] is None:
+            errors = done.stdout  # of a login shell that runs no command, such as nologin
         program = "rsync" if "rsync" in command else "ssh"
         self._raise_for(done.returncode, program, errors, lost)
         return done.stdout, errors

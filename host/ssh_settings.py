@@ -14,7 +14,7 @@ def ssh_command(config: Path | None) -> list[str]:
 
 
 def ssh_settings(host: str, config: Path | None) -> dict[str, list[str]]:
-    """Return the settings that `ssh -G` prints for a host; nothing is connected to.
+    """Return the settings that `ssh -G` prints for a command on a host; nothing is connected to.
 
     Returns
     -------
@@ -22,8 +22,9 @@ def ssh_settings(host: str, config: Path | None) -> dict[str, list[str]]:
     """
     try:
         done = subprocess.run(
-            [*ssh_command(config), "-G", host], stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, errors="replace", timeout=_SECONDS,
+            [*ssh_command(config), "-o", "RemoteCommand=none", "-G", host, "true"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=_SECONDS,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return {}

@@ -108,7 +108,14 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
     everything = set().union(*map(imported, _paths(repo_root)))
     outside = everything - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "openvino_telemetry"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in outside - NOT_FROM_PYPI_SETS}
-    tools = {"pytest", "pytest-xdist", "hypothesis", "playwright", "ruff", "mypy"}  # of tests and lint
+    tools = {
+        "pytest",
+        "pytest-xdist",
+        "hypothesis",
+        "playwright",
+        "ruff",
+        "mypy",
+    }  # of tests and lint
     tools |= {"ipykernel", "nbclient"}  # the notebook that a test runs
     tools |= {"torchvision", "timm"}  # what our networks are compared with
     tools |= {"tensorboard", "brevitas"}  # imported by torch.utils, and under a made-up name

@@ -8,10 +8,9 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from app.options import TOKEN_VARIABLE
 from app.outputs import OutputError
 from app.web.address import needs_token
-
-VARIABLE = "TUTELAGE_WEB_TOKEN"
 
 _RANDOM_BYTES = 18
 _SHORTEST, _LONGEST = 16, 256  # characters
@@ -31,25 +30,24 @@ class Token(NamedTuple):
     shown: bool = True
 
 
-def find_token(host: str, path: Path | None) -> Token | None:
+def find_token(host: str, path: Path | None, variable: str | None = None) -> Token | None:
     """Return the token for a page: of a file, of the environment's variable, or a random one.
 
     Parameters
     ----------
     host : on which the page is served; on loopback there is no token unless one is given
     path : file with the token; where there is none, it is made, with a random one
+    variable : the value of TOKEN_VARIABLE, None where it is not set
 
     Raises
     ------
     OutputError
         The file cannot be read or made, others can read it, or a token cannot be used.
     """
-    # Taken out: programs that are started from here, such as ffmpeg, need not have it.
-    given = os.environ.pop(VARIABLE, None)
     if path is not None:
         return Token(_of_file(path), shown=False)
-    if given is not None:
-        return Token(_checked(given, VARIABLE), shown=False)
+    if variable is not None:
+        return Token(_checked(variable, TOKEN_VARIABLE), shown=False)
     return Token(_random()) if needs_token(host) else None
 
 

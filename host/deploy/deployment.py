@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from host.bounded_process import Programs
 from host.deploy import scripts, service
 from host.deploy.findings import ask, check_command, judge
 from host.deploy.plan import (
@@ -40,7 +41,9 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
     """
     check_plan(hosts, plan)
     packages = Packages(plan.wheels)
-    return _on_all(hosts, lambda host, report: _deploy_to(host, plan, packages, report, say))
+    return _on_all(
+        hosts, plan.ssh_config, lambda remote, report: _deploy(remote, plan, packages, report, say)
+    )
 
 
 def deploy_one(host: str, plan: Plan, say: Say) -> Report:
@@ -83,8 +86,8 @@ def rollback(
     check_board(board)
     profile = read_profile(board)
 
-    def back(host: str, report: Report) -> None:
-        with Remote(host, ssh_config) as remote, _locked(remote, say):
+    def back(remote: Remote, report: Report) -> None:
+        with _locked(remote, say):
             _warn_of_measurement(remote, report, say)
             name, model = remote.sh(scripts.PREVIOUS).splitlines()
             if not force:
@@ -94,7 +97,7 @@ def rollback(
             remote.sh(service.RESTART)
             report.state = "rolled back"
 
-    return _on_all(hosts, back)
+    return _on_all(hosts, ssh_config, back)
 
 
 def dry_run(hosts: list[str], plan: Plan) -> list[str]:
@@ -139,18 +142,28 @@ def _service_lines(remote: Remote, plan: Plan) -> list[str]:
     ]
 
 
-def _on_all(hosts: list[str], work: Callable[[str, Report], None]) -> list[Report]:
+def _on_all(
+    hosts: list[str], ssh_config: Path | None, work: Callable[[Remote, Report], None]
+) -> list[Report]:
+    """Connect to all hosts at once and work on each; Ctrl-C ends what runs for them."""
+    programs = Programs()
+
     def one(host: str) -> Report:
         report, start = Report(host), time.monotonic()
         try:
-            work(host, report)
+            with Remote(host, ssh_config, programs) as remote:
+                work(remote, report)
         except (RemoteError, ReleaseError, OSError) as error:
             report.error = str(error).splitlines()[0]
         report.seconds = round(time.monotonic() - start, 2)
         return report
 
     with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
-        return list(pool.map(one, hosts))
+        try:
+            return list(pool.map(one, hosts))
+        except BaseException:
+            programs.end()
+            raise
 
 
 def _locked(remote: Remote, say: Say, make: bool = False) -> AbstractContextManager[None]:
@@ -168,10 +181,9 @@ def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
         report.measuring = running
 
 
-def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
+def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
     profile = read_profile(plan.board)
-    with tempfile.TemporaryDirectory(prefix="tutelage-") as folder, \
-            Remote(host, plan.ssh_config) as remote:  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
         report.facts = ask(remote, profile)
         python = "{executable} {python} {machine}".format(**report.facts)
@@ -187,7 +199,7 @@ def _deploy_to(host: str, plan: Plan, packages: Packages, report: Report, say: S
             if state.current == name:
                 _refresh_service(remote, unit, report)
                 return
-            say(f"{host}: {name}, {size:,} bytes")
+            say(f"{remote.host}: {name}, {size:,} bytes")
             place = _install(remote, stage, state, plan, report)
             remote.sh(scripts.switch_script(name, place))
             _serve(remote, unit, report)
@@ -229,7 +241,7 @@ def _unit(remote: Remote, plan: Plan, report: Report) -> str:
         raise
     except RemoteError as error:
         raise DeployError(f"service: {error}") from error
-    report.warnings += [*account.warnings, *service.shown_secrets(arguments)]
+    report.warnings += account.warnings
     report.service = f"service: runs as {account.user}"
     if service.has_page(arguments):
         report.service += f"; the live page's token: ssh {remote.host} cat {service.TOKEN_FILE}"

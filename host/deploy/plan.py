@@ -106,8 +106,9 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
 
 def check_board(board: str) -> None:
     """Raise DeployUsageError where there is no profile of this board."""
-    if board not in {path.stem for path in PROFILES.glob("*.toml")}:
-        raise DeployUsageError(f"no board {board!r}")
+    known = sorted(path.stem for path in PROFILES.glob("*.toml"))
+    if board not in known:
+        raise DeployUsageError(f"no board {board!r}; there are {', '.join(known)}")
 
 
 def read_profile(board: str) -> dict[str, Any]:

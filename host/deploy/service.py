@@ -3,7 +3,8 @@
 The service does not run as root where another user can do it: not the deploying user unless that is
 root, and then only with --service-user. It gets the groups of the device files of the DPU and the
 cameras; power sensors are readable by everyone. The unit has no secrets: systemd reads the live
-page's token from ~/tutelage/web.env, which only the deploying user and root can read.
+page's token, and a source with a password, from ~/tutelage/web.env, which only the deploying user
+and root can read.
 
 A test runs the unit under a real systemd, in namespaces on a PC (version 252, of Debian 12). On a
 board none of this was run: whether VART works there for another user than root is not known.
@@ -21,7 +22,11 @@ from host.remote import Remote, RemoteError
 
 UNIT = "/etc/systemd/system/tutelage.service"
 TOKEN_FILE = "tutelage/web.env"  # noqa: S105 (its name)
-"""File with TUTELAGE_WEB_TOKEN (app/web/token.py), from the home directory on a board."""
+"""File with the service's environment, from the home directory on a board: the live page's token,
+and the source where the user has put one there."""
+
+# The application's variables, see app/options.py.
+SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
 
 _LOWEST_FREE_PORT = 1024  # those below are root's, or need a capability
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
@@ -66,6 +71,13 @@ def check_service(arguments: Sequence[str], user: str) -> None:
         raise ValueError("one line of printable characters")
     if user and not _NAME.fullmatch(user):
         raise ValueError(f"--service-user {user!r} is not a user's name")
+    for word in arguments:
+        if re.search(r"://[^/@]*:[^/@]*@", word):
+            raise ValueError(
+                f"{re.sub(r'//.*@', '//...@', word)}: everyone on the board would read its "
+                "password in the unit file and the list of processes; leave --source out and add "
+                f"a line {SOURCE_VARIABLE}=URL to ~/{TOKEN_FILE} on the board"
+            )
 
 
 def unit_text(home: str, account: Account, arguments: Sequence[str]) -> str:
@@ -115,16 +127,6 @@ def _port(arguments: Sequence[str]) -> int | None:
     """Return the port of the live page, where the arguments name one."""
     found = re.search(r"(?:--web[ =]|\bweb:)(?:\S*:)?(\d{1,5})(?!\S)", " ".join(arguments))
     return int(found[1]) if found else None
-
-
-def shown_secrets(arguments: Sequence[str]) -> list[str]:
-    """Return a warning for each argument that shows a password to everyone on the board."""
-    return [
-        f"service: {re.sub(r'//.*@', '//...@', word)}: its password is in the unit file and in the "
-        "list of processes"
-        for word in arguments
-        if re.search(r"://[^/@]*:[^/@]*@", word)
-    ]
 
 
 # -- the user ---------------------------------------------------------------------------------
@@ -232,12 +234,12 @@ UNIT_BACK = (
 """Put the unit file from before `INSTALL` back."""
 
 MAKE_TOKEN = (
-    f"set -e; umask 077; test -s {TOKEN_FILE} || {{ "
+    f"set -e; umask 077; grep -qs '^{TOKEN_VARIABLE}=.' {TOKEN_FILE} || {{ "
     "t=$(head -c 18 /dev/urandom | base64 | tr +/ -_); "
-    f'echo "TUTELAGE_WEB_TOKEN=$t" > {TOKEN_FILE}.new; mv -T {TOKEN_FILE}.new {TOKEN_FILE}; }}; '
-    f"chmod 600 {TOKEN_FILE}"
+    f"{{ grep -sv '^{TOKEN_VARIABLE}=' {TOKEN_FILE} || true; echo \"{TOKEN_VARIABLE}=$t\"; }} "
+    f"> {TOKEN_FILE}.new; mv -T {TOKEN_FILE}.new {TOKEN_FILE}; }}; chmod 600 {TOKEN_FILE}"
 )
-"""Make the live page's token, once for all releases."""
+"""Make the live page's token, once for all releases; other lines of the file stay."""
 
 INSTALL = (
     f"set -e; {_AS_ROOT}test ! -e {UNIT} || $s cp {UNIT} {UNIT}.before; "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
+import os
 import shutil
 import socket
 import socketserver
@@ -284,6 +286,31 @@ def test_user_and_password_of_the_url_are_used_and_not_shown(server: Server) -> 
     assert "sec" not in source.name
     assert isinstance(source, MjpegSource)
     _take(source, 2)
+
+
+def test_a_source_of_the_environment_is_shown_to_nobody(
+    server: Server, repo_root: Path, tmp_path: Path
+) -> None:
+    """A password in the command line is seen by all users; a program that is started inherits."""
+    server.password, token = "me:s3cret", "0123456789-abcdefghij"
+    spy = tmp_path / "ffmpeg"
+    spy.write_text(f"#!/bin/sh\nenv >> {tmp_path}/inherited\nexit 1\n")
+    spy.chmod(0o755)
+    environment = {
+        **os.environ,
+        "TUTELAGE_SOURCE": server.url(who="me:s3cret@"),
+        "TUTELAGE_WEB_TOKEN": token,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    command = [sys.executable, str(repo_root / "app/classify.py"), "--frames", "3", "--quiet"]
+    command += ["--output", f"{tmp_path}/seen.mp4", "--json", f"{tmp_path}/figures.json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    figures = (tmp_path / "figures.json").read_text()
+    assert json.loads(figures)["source"] == server.url()
+    inherited = (tmp_path / "inherited").read_text()
+    for text in (done.stdout, done.stderr, figures, inherited):
+        assert "s3cret" not in text and token not in text
 
 
 def test_what_is_no_video_is_told(server: Server) -> None:

@@ -306,18 +306,15 @@ def test_a_token_that_others_can_read_or_replace_is_refused(tmp_path: Path, mode
 @pytest.mark.parametrize(
     "text", ["", "short", "x" * 257, "0123456789 abcdefgh", "0123456789abcdé€"]
 )
-def test_what_is_no_token_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_what_is_no_token_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "token"
     path.write_text(text)
     path.chmod(0o600)
     with pytest.raises(OutputError, match=r"token.*: a token ") as caught:
         find_token("0.0.0.0", path)
     assert text not in str(caught.value) or not text
-    monkeypatch.setenv("TUTELAGE_WEB_TOKEN", text)
     with pytest.raises(OutputError, match=r"^TUTELAGE_WEB_TOKEN: a token "):
-        find_token("0.0.0.0", None)
+        find_token("0.0.0.0", None, text)
 
 
 def test_token_files_that_are_none(tmp_path: Path) -> None:
@@ -331,14 +328,11 @@ def test_token_files_that_are_none(tmp_path: Path) -> None:
             find_token("0.0.0.0", path)
 
 
-def test_the_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TUTELAGE_WEB_TOKEN", raising=False)
+def test_the_token_of_the_environment() -> None:
     assert find_token("127.0.0.1", None) is None
     made = find_token("0.0.0.0", None)
     assert made is not None and made.shown and made != find_token("0.0.0.0", None)
-    monkeypatch.setenv("TUTELAGE_WEB_TOKEN", "0123456789abcdef")
-    assert find_token("127.0.0.1", None) == ("0123456789abcdef", False)
-    assert "TUTELAGE_WEB_TOKEN" not in os.environ  # as programs started from here inherit it
+    assert find_token("127.0.0.1", None, "0123456789abcdef") == ("0123456789abcdef", False)
 
 
 # What is shown

@@ -14,6 +14,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host.__main__ import main
 from host.board_host import hosts_of
 from host.config import ConfigError
+from host.deploy import DeployUsageError
 from host.remote import RemoteUsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,10 +47,13 @@ def test_where_a_host_is_looked_for(tmp_path: Path, ssh_config: Path) -> None:
     with pytest.raises(RemoteUsageError) as none:
         hosts_of("zcu104", None, ssh_config)
     text = str(none.value)
-    assert "no host for the board zcu104: give HOST=xilinx@192.168.2.99" in text
+    assert "no host for the board zcu104: give HOST=xilinx@pynq (or xilinx@192.168.2.99" in text
     assert f"{tmp_path}/config/tutelage/boards.toml" in text and "Host zcu104" in text
     assert "\n" not in text
-    with pytest.raises(RemoteUsageError, match="give HOST=user@address"):
+    for named in (None, ["a@b"]):
+        with pytest.raises(DeployUsageError, match=r"no board 'zx81'; there are .*zcu104$"):
+            hosts_of("zx81", named, ssh_config)
+    with pytest.raises(RemoteUsageError, match="give HOST=user@address, or"):
         hosts_of("kv260", [], ssh_config)
 
     ssh_config.write_text("Host zcu104\n  HostName 10.0.0.7\n" + ssh_config.read_text())
@@ -57,8 +61,6 @@ def test_where_a_host_is_looked_for(tmp_path: Path, ssh_config: Path) -> None:
     _boards(tmp_path, '[zcu104]\nhost = "xilinx@10.0.0.8"\n')
     assert hosts_of("zcu104", None, ssh_config) == ["xilinx@10.0.0.8"]
     assert hosts_of("zcu104", ["a@b", "c"], ssh_config) == ["a@b", "c"]
-    with pytest.raises(RemoteUsageError):
-        hosts_of("kv260", None, ssh_config)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host import remote
 from host.__main__ import main
 from host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
-from host.release import CARRIED, Packages
+from host.release import CARRIED, Packages, ReleaseError
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 
@@ -301,6 +303,47 @@ def test_old_releases_go_but_none_that_is_measured(
     assert left == {last, *names[1 - KEPT :]}
 
 
+@needs_board
+@pytest.mark.parametrize(
+    ("stage", "number"), [("gather", signal.SIGINT), ("smoke_script", signal.SIGTERM)]
+)
+def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
+    board: StandInBoard, go: Callable[..., Report], model: Path, wheels: Path,
+    stage: str, number: signal.Signals,
+) -> None:  # fmt: skip
+    """Where only this program gets the signal, in a step here or in one that hangs there."""
+    first = go()
+    (model / "notes.txt").write_text("new")
+    code = (
+        "import os, sys, threading, time\n"
+        "from host.deploy import deployment, smoke\n"
+        "own = deployment.gather\n"
+        "def interrupt(*arguments):\n"
+        "    os.kill(os.getpid(), int(sys.argv[2]))\n"
+        "    time.sleep(0.5)\n"
+        "def gather(*arguments):\n"
+        "    interrupt()\n"
+        "    own(*arguments)\n"
+        "def smoke_script(*arguments):\n"
+        "    threading.Timer(1, interrupt).start()\n"
+        "    return 'sleep 1000'\n"
+        "if sys.argv[1] == 'gather': deployment.gather = gather\n"
+        "else: smoke.smoke_script = smoke_script\n"
+        "from host.__main__ import main\n"
+        "sys.exit(main(sys.argv[3:]))\n"
+    )
+    scratch = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    arguments = ["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",
+                 str(model), "--wheels", str(wheels), "--accept", "fingerprint"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, stage, str(int(number)), *arguments],
+                          cwd=ROOT, capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "TMPDIR": str(scratch)})  # fmt: skip
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "host: interrupted"
+    assert (board.tutelage / "current").readlink().name == first.release
+    assert not list(scratch.iterdir())
+    scratch.rmdir()
+
+
 @pytest.mark.full_board
 @needs_board
 @pytest.mark.parametrize("stage", ["venv", "smoke", "switch"])
@@ -364,6 +407,9 @@ def test_packages_are_unpacked_once_by_two_at_once(
         folders = list(pool.map(lambda _: Packages(wheels).for_board(facts), range(2)))
     assert folders[0] == folders[1] and folders[0] is not None and folders[0].is_dir()
     assert list(folders[0].parent.iterdir()) == [folders[0]]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")  # as a home that cannot be written
+    with pytest.raises(ReleaseError, match=r"/proc/none/tutelage/packages: .*; set XDG_CACHE_HOME"):
+        Packages(wheels).for_board(facts)
 
 
 @needs_board

@@ -15,7 +15,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host import measure as measuring
 from host.__main__ import main
 from host.received import ReceivedError, read_received, sha256_of_received
-from host.release import Parts, ReleaseError, gather
+from host.release import Parts, ReleaseError, gather, seal
 from host.remote import Remote, RemoteError
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model
@@ -145,6 +145,35 @@ def test_figures_that_are_none(
 
 
 @needs_board
+@pytest.mark.parametrize("name", ["../own", "..", "", "a\0b", "a" * 300])
+def test_checksums_of_other_files(
+    board: StandInBoard, measured: Path, tmp_path: Path, name: str, capsys: Any
+) -> None:
+    (measured / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    assert _attach(board, tmp_path) == 1
+    assert "is not a file of a measurement" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_progress_that_is_none() -> None:
+    """A line is shown or left out, whatever it is; none ends the watching."""
+    told: list[str] = []
+    progress = measuring._Progress(told.append)
+    end = {"event": "end", "at": 1, "state": "done", "error": None}
+    step = {"event": "step", "at": 1, "fps": 1, "watts": None, "latency_ms": None, "concerns": []}
+    for line in (
+        "", "[]", "1", "{", "[" * 100000, '{"event": "end"}', json.dumps({**end, "at": "1"}),
+        json.dumps({**end, "at": None}), json.dumps({**step, "fps": "x"}),
+        json.dumps(step).replace('"fps": 1', f'"fps": {"9" * 400}'),
+        json.dumps(step).replace('"fps": 1', f'"fps": {"9" * 5000}'),
+        json.dumps({"event": "plan", "at": 1, "steps": 7, "seconds": 1}),
+    ):  # fmt: skip
+        progress.take(line)
+    assert not told
+    progress.take(json.dumps(end))
+    assert told == ["      1 s  done"]
+
+
+@needs_board
 @pytest.mark.parametrize(
     ("script", "says"),
     [
@@ -221,6 +250,18 @@ def test_a_model_takes_nothing_from_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "stage").mkdir()
     gather(tmp_path / "stage", Parts("zcu104", model))
     assert (tmp_path / "stage/model/model.xmodel").is_file()
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"\xff\xfe", b"a\x1b[2J", b"deep\n/file"])
+def test_a_model_has_no_names_that_a_list_of_checksums_has_not(tmp_path: Path, name: bytes) -> None:
+    model = make_model(tmp_path / "mine")
+    path = Path(os.fsdecode(os.fsencode(model) + b"/images/" + name))
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    (tmp_path / "stage").mkdir()
+    gather(tmp_path / "stage", Parts("zcu104", model))
+    with pytest.raises(ReleaseError, match=r"^'model/images/.*': .*: rename it$"):
+        seal(tmp_path / "stage")
 
 
 def test_received_files_are_read_without_following_links(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ installed.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -26,7 +27,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from host.__main__ import main
 from host.deploy import Plan, Report, deploy, rollback
 from host.deploy.plan import DeployUsageError, check_plan
-from host.deploy.service import Account, shown_secrets, unit_text
+from host.deploy.service import SOURCE_VARIABLE, TOKEN_VARIABLE, Account, unit_text
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 
@@ -251,9 +252,25 @@ def test_what_a_service_cannot_be(tmp_path: Path) -> None:
                     {"service_user": "-x"}):  # fmt: skip
         with pytest.raises(DeployUsageError, match="--service: "):
             check_plan(["board"], replace(plan, **changes))  # type: ignore[arg-type]
-    (warning,) = shown_secrets(["--source", "rtsp://me:secret@camera/1", "--web"])
-    assert "secret" not in warning and "list of processes" in warning
-    assert not shown_secrets(["--source", "rtsp://camera/1", "http://me@x/y"])
+
+
+def test_a_password_does_not_come_into_the_unit(tmp_path: Path) -> None:
+    if shutil.which("rsync") is None or shutil.which("ssh") is None:
+        pytest.skip("needs ssh and rsync")
+    plan = Plan("zcu104", make_model(tmp_path / "mine"))
+    with pytest.raises(DeployUsageError) as refused:
+        check_plan(["board"], replace(plan, service="--source rtsp://me:s3cret@camera/1 --web"))
+    text = str(refused.value)
+    assert text.startswith("--service: rtsp://...@camera/1: ") and "s3cret" not in text
+    assert "TUTELAGE_SOURCE=URL to ~/tutelage/web.env" in text and "\n" not in text
+    for harmless in ("rtsp://camera/1", "http://me@x/y", "http://x:80/a@b:c"):
+        check_plan(["board"], replace(plan, service=f"--source {harmless}"))
+
+
+def test_the_variables_are_the_applications() -> None:
+    """host/ does not import app/."""
+    options = importlib.import_module("app.options")
+    assert (options.SOURCE_VARIABLE, options.TOKEN_VARIABLE) == (SOURCE_VARIABLE, TOKEN_VARIABLE)
 
 
 def test_a_dry_run_shows_what_becomes_of_the_service(tmp_path: Path, capsys: Any) -> None:

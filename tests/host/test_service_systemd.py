@@ -1,22 +1,27 @@
 """The service's unit under a real systemd, the first process of namespaces of its own.
 
-It is this machine's systemd on an overlay of this machine's files, hence no board's. What the unit
-starts in place of the application writes down what it may do.
+It is this machine's systemd on an overlay of this machine's files, hence no board's. The unit
+starts the application, or what writes down in its place what it may do.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host.deploy.service import TOKEN_FILE, UNIT, Account, unit_text
+from host.deploy.service import MAKE_TOKEN, TOKEN_FILE, UNIT, Account, unit_text
+from host.release import ROOT
 
 SYSTEMD = Path("/lib/systemd/systemd")
 UID, VIDEO = 54321, 44
@@ -33,6 +38,9 @@ echo 0123456789abcdef0123456789abcdef > etc/machine-id
 printf 'root:x:0:0::/root:/bin/sh\\nxilinx:x:{UID}:{UID}::/home/xilinx:/bin/sh\\n' > etc/passwd
 printf 'root:x:0:\\nxilinx:x:{UID}:\\nvideo:x:{VIDEO}:\\n' > etc/group
 mkdir -p home/xilinx etc/systemd/system/basic.target.wants
+chmod a+x root  # this machine's Python may be there
+ip link set lo up
+sh -c "$3" &
 cp -r "$2"/. home/xilinx; chown -R {UID}:{UID} home/xilinx
 chown root: home/xilinx/{TOKEN_FILE}; chmod 600 home/xilinx/{TOKEN_FILE}
 mv home/xilinx/unit .{UNIT}
@@ -81,22 +89,55 @@ def _home(folder: Path, unit: str) -> Path:
     return home
 
 
-@pytest.mark.full_board
-@pytest.mark.skipif(_why_not() != "", reason=_why_not())
+pytestmark = [
+    pytest.mark.full_board,
+    pytest.mark.skipif(_why_not() != "", reason=_why_not()),
+]
+
+
+@contextmanager
+def _machine(folder: Path, home: Path, beside: str = "true") -> Iterator[list[str]]:
+    """A machine with a user's home, where a shell command was run before systemd.
+
+    Yields the beginning of the command line of what shall run on it.
+    """
+    (folder / "machine").mkdir()
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork",
+               "--kill-child", "--cgroup", "--ipc", "--uts", "--net", "sh", "-c", _START, "sh",
+               str(folder / "machine"), str(home), beside]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        end = time.monotonic() + SETTLE_SECONDS
+        while not (found := children.read_text().split()):
+            assert process.poll() is None and time.monotonic() < end, "no machine was started"
+            time.sleep(0.02)
+        yield ["nsenter", "--target", found[0], "--mount", "--pid", "--net", "--root", "--wd"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _on(machine: list[str], *command: str) -> str:
+    return subprocess.run([*machine, *command], capture_output=True, text=True).stdout
+
+
+def _wait_for(machine: list[str], *command: str) -> str:
+    """Return what a command on the machine prints, as soon as it prints something."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while not (told := _on(machine, *command)):
+        journal = _on(machine, "journalctl", "--no-pager", "-u", "tutelage")
+        assert time.monotonic() < end, journal
+        time.sleep(0.1)
+    return told
+
+
 def test_the_unit_runs_as_its_user_within_its_bounds(tmp_path: Path) -> None:
     given = ["--web", "0.0.0.0:80", 'a "b" \\ %h $HOME é', ";", ""]
     unit = unit_text("/home/xilinx", Account("xilinx", ("video",)), given)
-    (tmp_path / "machine").mkdir()
-    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork",
-               "--kill-child", "--cgroup", "--ipc", "--uts", "--net", "sh", "-c", _START, "sh",
-               str(tmp_path / "machine"), str(_home(tmp_path, unit))]  # fmt: skip
-    with (tmp_path / "log").open("wb") as log:
-        machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        seen = _wait_for_seen(machine)
-    finally:
-        machine.kill()
-        machine.wait()
+    with _machine(tmp_path, _home(tmp_path, unit)) as machine:
+        seen = _wait_for(machine, "cat", "/home/xilinx/seen").splitlines()
     words = ["app/classify.py", "--model", "model/net.xmodel", "--plugin", "plugin.py", *given]
     assert [line[6:] for line in seen if line.startswith("word: ")] == words
     for line in ("user: xilinx", "token: abcdefghijklmnop", "NoNewPrivs:\t1", "writes: /tmp",
@@ -106,14 +147,73 @@ def test_the_unit_runs_as_its_user_within_its_bounds(tmp_path: Path) -> None:
     assert not {"writes: /etc", "writes: /usr", "reads the token file"} & set(seen)
 
 
-def _wait_for_seen(machine: subprocess.Popen[bytes]) -> list[str]:
-    """Return what the application has written, as soon as it has written everything."""
-    children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children")
-    end = time.monotonic() + SETTLE_SECONDS
-    while True:
-        for child in children.read_text().split():
-            path = Path(f"/proc/{child}/root/home/xilinx/seen")
-            if path.exists():
-                return path.read_text().splitlines()
-        assert machine.poll() is None and time.monotonic() < end, "no service was started"
-        time.sleep(0.1)
+# A camera with a password, and a reader of the live page, on the machine.
+_CAMERA = f"""\
+cd {ROOT} && exec {sys.executable} -c '
+import threading
+from tests.app.test_live import Server
+server = Server(8000)
+server.password, server.pause = "me:s3" + "cret", 0.05
+threading.Event().wait()'
+"""
+_READER = """\
+import sys, urllib.error, urllib.request
+try:
+    urllib.request.urlopen("http://127.0.0.1:80/state.json")
+except urllib.error.HTTPError as error:
+    assert error.code == 401, error
+    own = {"Authorization": "Bearer " + sys.stdin.readline().strip()}
+    request = urllib.request.Request("http://127.0.0.1:80/state.json", headers=own)
+    print(urllib.request.urlopen(request).read().decode())
+"""
+_EVERYTHING_SHOWN = """\
+journalctl --no-pager; systemctl show tutelage.service; systemctl cat tutelage.service
+tr '\\0' ' ' < /proc/self/cmdline; cat /proc/*/cmdline
+for p in $(pgrep -x ffmpeg); do echo "ffmpeg: $p"; cat /proc/$p/environ; done
+"""
+
+
+def test_the_application_is_served_and_its_secrets_are_not_shown(tmp_path: Path) -> None:
+    """The token that the deployment makes, and a source with a password beside it."""
+    home = _real_home(tmp_path, ["--web", "0.0.0.0:80", "--output", "/home/xilinx/seen.mp4"])
+    environment = dict(line.split("=", 1) for line in (home / TOKEN_FILE).read_text().splitlines())
+    token = environment["TUTELAGE_WEB_TOKEN"]
+    with _machine(tmp_path, home, _CAMERA) as machine:
+        end = time.monotonic() + SETTLE_SECONDS
+        while True:
+            reader = subprocess.run([*machine, sys.executable, "-c", _READER], input=token,
+                                    capture_output=True, text=True)  # fmt: skip
+            if reader.stdout:
+                break
+            journal = _on(machine, "journalctl", "--no-pager", "-u", "tutelage")
+            assert time.monotonic() < end, (reader.stderr, journal)
+            time.sleep(0.1)
+        assert "http://127.0.0.1:8000/video" in reader.stdout
+        if shutil.which("ffmpeg"):
+            _wait_for(machine, "pgrep", "-x", "ffmpeg")
+        shown = _on(machine, "sh", "-c", _EVERYTHING_SHOWN)
+        owner = _on(machine, "sh", "-c", "ps -o user= -p $(pgrep -f 'app/classify[.]py')").split()
+    assert owner == ["xilinx"]
+    for part in ("the live page is at http://", "EnvironmentFile=", "app/classify.py"):
+        assert part in shown
+    assert shutil.which("ffmpeg") is None or re.search(r"ffmpeg: \d+\n\S", shown)
+    for secret in (token, "s3cret"):
+        lines = [line for line in re.split("[\\n\\0]", shown + reader.stdout) if secret in line]
+        assert not lines
+
+
+def _real_home(folder: Path, arguments: list[str]) -> Path:
+    """Make a home whose release is this repository's application, on the emulation."""
+    home = folder / "home"
+    release = home / "tutelage/current"
+    for name in ("app", "board", "dpu"):
+        shutil.copytree(ROOT / name, release / name)
+    shutil.copytree(ROOT / "app/demo", release / "model")
+    python = release / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (home / TOKEN_FILE).write_text("TUTELAGE_SOURCE=http://me:s3cret@127.0.0.1:8000/video")
+    subprocess.run(["sh", "-c", MAKE_TOKEN], cwd=home, check=True)
+    (home / "unit").write_text(unit_text("/home/xilinx", Account("xilinx"), arguments))
+    return home

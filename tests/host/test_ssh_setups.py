@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ import pytest
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from host.deploy import Plan, Report, deploy
-from host.remote import AccessRefused, Remote, RemoteError
+from host.remote import AccessRefused, Remote, RemoteError, RemoteUsageError, check_hosts
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 
@@ -105,6 +106,9 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
     assert "breaks rsync" in report.error and "Welcome to the lab" in report.error
     with pytest.raises(RemoteError, match="a login file there prints text"):
         Remote(board.host, board.ssh_config).fetch("/etc", tmp_path / "copy", ["hostname"], 1000)
+    login_file("echo no logins today; exit 1")
+    with pytest.raises(RemoteError, match=r"^no logins today$"):
+        Remote(board.host, board.ssh_config).sh("echo never")
     login_file("exit 0")
     with pytest.raises(RemoteError, match="a login file there ends before the command runs"):
         Remote(board.host, board.ssh_config).sh("echo never")
@@ -118,6 +122,72 @@ def test_settings_of_interactive_use_are_turned_off(
                      "  PermitLocalCommand yes\n  LocalCommand echo connected\n")  # fmt: skip
     report = _deploy(board, plan, config)
     assert report.state in ("deployed", "unchanged"), report.error
+
+
+@pytest.mark.parametrize(
+    "more", ["ForkAfterAuthentication yes", "StdinNull yes", "LogLevel DEBUG3"]
+)
+def test_settings_for_tunnels_and_for_looking_into_ssh(
+    board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    """They send ssh to the background, take its input away, or hide the reason of a failure."""
+    config = _config(board, tmp_path, f"  IgnoreUnknown ForkA*,StdinN*\n  {more}\n")
+    scratch = tempfile.mkdtemp(prefix="t", dir="/tmp")
+    monkeypatch.setattr("tempfile.tempdir", scratch)
+    with Remote(board.host, config) as remote:
+        assert remote.sh("cat", "given") == "given"
+        with pytest.raises(RemoteError, match=r"^the reason$"):
+            remote.sh("echo the reason >&2; exit 3")
+        (tmp_path / "stage").mkdir()
+        assert remote.push(tmp_path / "stage", "/tmp/stage") > 0
+    assert not list(Path(scratch).iterdir())
+    Path(scratch).rmdir()
+    end = time.monotonic() + 60
+    while _processes(scratch):  # of the connection in the background, which was asked to end
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _processes(text: str) -> list[str]:
+    """The command lines that contain a text."""
+    done = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if text in line]
+
+
+def test_an_address_of_ipv6(board: StandInBoard, tmp_path: Path) -> None:
+    """Such as a board's own on a cable, which needs no router."""
+    near = next(path.name for path in Path("/sys/class/net").glob(f"tt{os.getpid()}b*h"))
+    told = board.run("cat /proc/net/if_inet6")
+    found = re.search(r"^(fe80\w+) .* eth0$", told, re.MULTILINE)
+    if found is None:
+        pytest.skip("IPv6 is switched off here")
+    address = str(ipaddress.IPv6Address(bytes.fromhex(found[1])))
+    config = tmp_path / "config"
+    config.write_text(board.ssh_config.read_text().replace(f"Host {board.host}", "Host *").replace(
+        "HostName", f"HostKeyAlias {board.known_hosts.read_text().split()[0]}\n  #"))  # fmt: skip
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage/file").write_text("text")
+    host = f"root@{address}%{near}"
+    check_hosts([host])
+    with Remote(host, config) as remote:
+        assert remote.sh("echo here") == "here\n"
+        remote.push(tmp_path / "stage", "/tmp/ipv6")
+        remote.fetch("/tmp/ipv6", tmp_path / "copy", ["file"], 4)
+    assert (tmp_path / "copy/file").read_text() == "text"
+
+
+@pytest.mark.parametrize("host", ["::1", "xilinx@fe80::1%eth0", "a@b", "board", "x@10.0.0.1"])
+def test_hosts_that_ssh_takes(host: str) -> None:
+    check_hosts([host])
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "-oProxyCommand=x", "a b", "a@b:22", "[::1]", "::1%a b", "-@::1", "fe80::1%-o", ":"],
+)
+def test_names_that_are_not_hosts(host: str) -> None:
+    with pytest.raises(RemoteUsageError, match="not user@host"):
+        check_hosts([host])
 
 
 def test_a_deployment_is_one_connection(

@@ -413,6 +413,27 @@ def test_packages_are_unpacked_once_by_two_at_once(
 
 
 @needs_board
+def test_a_deployment_warns_of_a_measurement(
+    board: StandInBoard, go: Callable[..., Report]
+) -> None:
+    """One that runs has locked that file, see app/measure/store.py."""
+    folder, name = "tutelage/measurements", "20260101T000000Z-abcd"
+    board.run(f"mkdir -p {folder}; echo {name} > {folder}/.lock")
+    quiet = go()
+    command = ["ssh", "-F", str(board.ssh_config), board.host,
+               f"exec flock {folder}/.lock sh -c 'echo held; exec cat > /dev/null'"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        told: list[str] = []
+        warned = go(told.append)
+        holder.communicate(b"")
+    assert (quiet.measuring, warned.measuring) == ("", name)
+    text = f"{board.host}: warning: measurement {name} is running there; this disturbs it"
+    assert told[0].startswith(text)
+    assert warned.state == "unchanged"
+
+
+@needs_board
 def test_a_deployment_waits_for_the_one_before(
     board: StandInBoard, go: Callable[..., Report], model: Path
 ) -> None:

@@ -58,12 +58,14 @@ def test_what_is_no_host_is_refused(host: str) -> None:
 
 # -- what a board says -------------------------------------------------------------------------
 
-# In place of ssh: runs the command here, in the home directory of a board that answers as it likes.
+# In place of ssh: runs the command here, in the home directory of a board that answers as it likes,
+# behind the line that is asked for (host/answer_marker.py).
 _SSH = """#!/bin/sh
 while [ $# -gt 0 ]; do case "$1" in -o|-F|-p|-l) shift 2;; -*) shift;; *) break;; esac; done
 shift; cd {home} || exit 1
 test ! -e says || { cat says >&2; exit 1; }
-test ! -e answer || { cat > /dev/null; exec cat answer; }
+mark=$(echo "$*" | grep -oE '[0-9a-f]{16} [0-9a-f]{16}' | head -n 1 | tr -d ' ')
+test ! -e answer || { cat > /dev/null; echo "$mark"; exec cat answer; }
 exec sh -c "$*"
 """
 

@@ -188,12 +188,6 @@ def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, cap
     process.wait()
     assert main(_arguments(board, tmp_path, *SHORT)) == 1
     assert "a measurement is running: " in capsys.readouterr().err
-    name = measuring.newest(board.host, board.ssh_config)
-    model = board.ssh_config.parent.parent / "mine"
-    assert main(["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model", str(model),
-                 "--wheels", str(model.parent / "wheels")]) == 0  # fmt: skip
-    err = capsys.readouterr().err
-    assert f"{board.host}: warning: measurement {name} is running there; this disturbs it" in err
     assert main(_arguments(board, tmp_path, "--attach")) == 0
     _, run = _run_of(tmp_path)
     assert run["state"] == "done" and len(run["steps"]) == 3

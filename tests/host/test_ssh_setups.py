@@ -230,7 +230,7 @@ def test_where_no_socket_can_be_each_command_connects(
         assert path.startswith("ControlPath=/tmp/")
         assert remote.sh("echo here") == "here\n"
     monkeypatch.setattr("host.ssh_sharing._LONGEST", 5)
-    config = _config(board, tmp_path, f"  ControlPath {tmp_path}/own-%C\n")
+    config = _config(board, tmp_path, "  ControlPath /tmp/own-%C\n")
     for each in (board.ssh_config, config):
         with Remote(board.host, each) as remote:
             assert not any(o.startswith("ControlPath=") for o in remote.ssh("true"))

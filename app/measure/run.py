@@ -242,6 +242,7 @@ class Measurement:
             load = Load(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
                         qps=step.qps, bound_ms=step.bound_ms)  # fmt: skip
             self._begin(step.name, phases.warm_up + phases.seconds, step=number)
+            gc.collect()  # before the warm-up begins: in a large process it takes long
             start = time.monotonic() + phases.warm_up
             busy = self._run_pipeline(lanes, load, recorder, slowest, start)
             pace = realtime.report(self._classifier.network) if realtime else None
@@ -282,7 +283,6 @@ class Measurement:
                             cores=self._profile.dpu_cores)  # fmt: skip
         use = _Use(pipeline, start, start + self._setting.phases.seconds)
         self._pipeline = pipeline
-        gc.collect()
         gc.freeze()  # the collector would go through all that start-up has made, again and again
 
         def look() -> None:

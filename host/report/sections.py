@@ -118,7 +118,8 @@ def _made(
     try:
         return make(path)
     except _UNREADABLE as error:
-        reason = f"{path}: cannot be used: {error or type(error).__name__}"
+        what = f"it lacks {error}" if isinstance(error, KeyError) else error or type(error).__name__
+        reason = f"{path}: cannot be used: {what}"
         if named:
             raise ReportError(reason) from error
         return [Section(name, title, [reason])]

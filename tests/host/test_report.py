@@ -147,6 +147,7 @@ def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys
         (results / place).write_text('{"state": "done", "started": "2026", "steps": [1]}')
     _, text = _report(tmp_path / "report", "--results", str(results))
     assert text.count("cannot be used") == 2
+    assert re.search(r"cannot be used: it lacks (&#x27;|&#39;|')\w+", text)
     for option, place in (("--run", "here/a"), ("--bench", "bench/b"), ("--model", "here/a")):
         arguments = ["report", "-o", str(tmp_path / "x"), "--results", str(results)]
         assert main([*arguments, option, str(results / place)]) == 2

@@ -33,7 +33,7 @@ def _memory() -> int:
 
 
 def _view(url: str) -> None:
-    """Read the page's video as a browser does, until the server ends it."""
+    """Read the page's results and pictures as a browser does, until the server ends it."""
     with urllib.request.urlopen(url) as stream:
         while stream.read(1 << 16):
             pass
@@ -48,9 +48,14 @@ def main(folder: Path, frames: int) -> None:
     )
     options = make_parser().parse_args(arguments.split())
     seen: list[tuple[int, int]] = []
-    found: list[str] = []
+
+    def tell(text: str) -> None:
+        if "live page" in text:
+            url = text.split()[-1]
+            threading.Thread(target=_view, args=(url + "results",), daemon=True).start()
+
     with ExitStack() as stack:
-        run = Run(options, _classifier(options), stack, found.append)
+        run = Run(options, _classifier(options), stack, tell)
         consume = run._outputs.add
 
         def count(result: Result) -> None:
@@ -60,8 +65,6 @@ def main(folder: Path, frames: int) -> None:
             consume(result)
 
         run._outputs.add = count  # type: ignore[method-assign]
-        url = next(text for text in found if "live page" in text).split()[-1]
-        threading.Thread(target=_view, args=(url + "video",), daemon=True).start()
         run.go()
     report = run.report()
     growth = (seen[-1][1] - seen[0][1]) / 1e6

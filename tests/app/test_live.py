@@ -288,6 +288,7 @@ def test_user_and_password_of_the_url_are_used_and_not_shown(server: Server) -> 
     _take(source, 2)
 
 
+@pytest.mark.usefixtures("emulation")
 def test_a_source_of_the_environment_is_shown_to_nobody(
     server: Server, repo_root: Path, tmp_path: Path
 ) -> None:

@@ -178,15 +178,22 @@ class Counts:
     def job_cycles(self, given: Parameters, cores: int = 1) -> float:
         """Cycles of one job while so many cores work on jobs of this network.
 
-        The cores' shares of the time in which they move bytes and the time itself depend on each
-        other; three rounds bring the time within 0.2 % of where it stays.
+        The part of the time in which the other cores move bytes depends on the time itself. Their
+        equation is solved by Newton's method, from below, where it converges for every network:
+        only the solution itself is monotonic in the work.
         """
         alone = float(self.layer_cycles(given).sum())
-        moving = float((self.parameter_bytes + self.map_bytes).sum()) / PORT_BYTES_PER_CYCLE
-        total = alone
-        for _ in range(3 if cores > 1 and alone else 0):
-            share = min(1.0, moving / total)
-            total = float(self.layer_cycles(given, 1 + (cores - 1) * share).sum())
+        if cores == 1 or not alone:
+            return alone
+        moved = (self.parameter_bytes + self.map_bytes) / PORT_BYTES_PER_CYCLE
+        moving, total, step = float(moved.sum()), alone, alone
+        while step > 1e-12 * total:
+            slower = 1 + (cores - 1) * moving / total
+            cycles = self.layer_cycles(given, slower)
+            waiting = cycles > given.array_slack * self.cycles + given.layer_cycles
+            slope = (slower - 1) / total * float(moved[waiting].sum())
+            step = (float(cycles.sum()) - total) / (1 + slope)
+            total += step
         return total
 
 

@@ -9,7 +9,7 @@
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
 # make bench   the benchmarks, as JSON on standard output
-# make study   every method, bit width and seed of host/study.toml, into results/
+# make study   every method, bit width and seed of host/train/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
 # make deploy BOARD=zcu104 [HOST=user@board] [MODEL=dir]   put a release onto the board, by SSH and rsync
@@ -42,12 +42,12 @@ $(BIN)/python:
 		echo "no venv could be made; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 
 # One stamp per set of packages: made anew when the requirements change.
-$(VENV)/pc.stamp: setup.py constraints.txt | $(BIN)/python
+$(VENV)/pc.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what the emulation needs into $(VENV)"
 	@$(INSTALL) -e '.[pc]'
 	@touch $@
 
-$(VENV)/all.stamp: setup.py constraints.txt | $(BIN)/python
+$(VENV)/all.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing everything, PyTorch too, into $(VENV)"
 	@$(INSTALL) -e '.[pc,host,peers,test,lint]'
 	@touch $@ $(VENV)/pc.stamp
@@ -123,31 +123,31 @@ audit: | $(BIN)/python
 
 # Hours on two cores; goes on where it was stopped.
 study: $(VENV)/all.stamp
-	$(BIN)/python -m host study
+	$(BIN)/tutelage study
 
 bench: $(VENV)/all.stamp
 	@$(BIN)/python -m tests.benchmarks
 
 overlay: $(VENV)/all.stamp
-	$(BIN)/python -m host overlay $(BOARD) $(if $(FROM),--from '$(FROM)')
+	$(BIN)/tutelage overlay $(BOARD) $(if $(FROM),--from '$(FROM)')
 
 # Never run so far: it needs Vitis 2022.1.
 overlay-rebuild:
 	$(MAKE) -C overlays/$(BOARD)/rebuild DPU_PYNQ='$(abspath $(DPU_PYNQ))'
 
-# HOST may name several boards (of measure: one); without it, it is your host for BOARD (host/board_host.py).
-# MODEL is a directory of `python -m host compile`; ARGS are further options, such as ARGS=--attach.
+# HOST may name several boards (of measure: one); without it, it is your host for BOARD (host/ssh/boards.py).
+# MODEL is a directory of `tutelage compile`; ARGS are further options, such as ARGS=--attach.
 deploy: $(VENV)/all.stamp
-	@$(BIN)/python -m host deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
+	@$(BIN)/tutelage deploy --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 rollback: $(VENV)/all.stamp
-	@$(BIN)/python -m host rollback --board $(BOARD) $(HOST) $(ARGS)
+	@$(BIN)/tutelage rollback --board $(BOARD) $(HOST) $(ARGS)
 
 measure: $(VENV)/all.stamp
-	@$(BIN)/python -m host measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
+	@$(BIN)/tutelage measure --board $(BOARD) $(if $(MODEL),--model '$(MODEL)') $(HOST) $(ARGS)
 
 report: $(VENV)/all.stamp
-	@$(BIN)/python -m host report $(ARGS)
+	@$(BIN)/tutelage report $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(BOARD_VENV) build ./*.egg-info

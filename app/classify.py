@@ -21,17 +21,17 @@ if not __package__:  # run as a script, where `import app` would look in app/ on
 
 from typing import Any
 
-from app.frames import CameraError, SourceError
-from app.model import Classifier, load_classifier, override
-from app.options import check, make_parser
-from app.outputs import OutputError
-from app.run import Run
-from app.summary import summary_lines
-from board.dpu import ModelError
-from board.power import PowerError
-from dpu.bounded_file import read_bounded
-from dpu.errors import unsorted_in_one_line
-from dpu.text import json_text, shown
+from tutelage.app.model import Classifier, load_classifier, override
+from tutelage.app.options import check, make_parser
+from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.pipeline.run_summary import summary_lines
+from tutelage.app.run import Run
+from tutelage.app.sources.frames import CameraError, SourceError
+from tutelage.board.power.sampler import PowerError
+from tutelage.board.runner import ModelError
+from tutelage.core.bounded_file import read_bounded
+from tutelage.core.errors import unsorted_in_one_line
+from tutelage.core.text import json_text, shown
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 

@@ -1,6 +1,6 @@
 """A model and what one must know to feed it: a model directory or a bare .xmodel.
 
-`dpu/model_package.py` documents the directory and its model.toml.
+`core/model_package.py` documents the directory and its model.toml.
 
 A bare .xmodel is taken with what it says itself: size and channels from its input tensor
 (one channel is grey, three are BGR), pixel values 0..255 as they are, class numbers as labels,
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from board import dpu
-from board.dpu import ModelError
-from dpu.input_form import COLOURS, FormError, InputForm
-from dpu.model_name import model_name
-from dpu.model_package import (
+from tutelage.board import runner as dpu
+from tutelage.board.runner import ModelError
+from tutelage.core.images.input_form import COLOURS, FormError, InputForm
+from tutelage.core.model_name import model_name
+from tutelage.core.model_package import (
     COMPILED,
     DESCRIPTION,
     PackageError,
@@ -29,7 +29,7 @@ from dpu.model_package import (
     distinct_labels,
     read_description,
 )
-from dpu.toml_file import TomlError
+from tutelage.core.toml_file import TomlError
 
 _FORM_OPTIONS = ("colour", "mean", "scale", "crop")
 """Parts of a form that an option of the same name replaces."""
@@ -44,9 +44,9 @@ class Classifier:
     Attributes
     ----------
     name : for the reader: the directory's or the file's name
-    network : the model itself, from `board.dpu`
+    network : the model itself, from `tutelage.board.runner`
     form : how images become its input
-    labels : one per output, all different (`dpu.model_package.distinct_labels`)
+    labels : one per output, all different (`tutelage.core.model_package.distinct_labels`)
     activation : "softmax", "sigmoid" or "none"
     provenance : what model.toml says of its origin
     described : the form as model.toml has it, None for a bare file

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from app import outputs, sources
-from app.pipeline import DEFAULT_TIME_LIMIT
-from app.scenario import SCENARIOS
-from board.profile import load_profile
-from dpu.input_form import COLOURS, CROPS
+from tutelage.app.outputs import by_uri as outputs
+from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
+from tutelage.app.sources import by_uri as sources
+from tutelage.app.sources.load_patterns import SCENARIOS
+from tutelage.core.board_profile import load_profile
+from tutelage.core.images.input_form import COLOURS, CROPS
 
 MOST_THREADS = 64
 DEMO_MODEL = Path(__file__).resolve().parent / "demo"

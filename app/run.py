@@ -11,26 +11,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.figures import Figures
-from app.frames import shown_path
-from app.gauges import Gauges
-from app.lane import Lane
-from app.model import Classifier
-from app.options import wants_page
-from app.outputs import Output, OutputError, Outputs, open_output
-from app.pipeline import Pipeline, time_limit_of
-from app.result import Result
-from app.scenario import Load, ScenarioSource, decoded_frames, verdict
-from app.sources import open_source
-from app.terminal import open_terminal
-from board.power import Power, open_power
-from board.profile import load_profile, thread_advice
-from board.provider import find_provider
-from board.realtime import Realtime, pace_facts
-from board.system import board_facts
+from tutelage.app.model import Classifier
+from tutelage.app.options import wants_page
+from tutelage.app.outputs.by_uri import Output, OutputError, Outputs, open_output
+from tutelage.app.outputs.terminal import open_terminal
+from tutelage.app.pipeline.gauges import Gauges
+from tutelage.app.pipeline.lane import Lane
+from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
+from tutelage.app.pipeline.result import Result
+from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.frames import shown_path
+from tutelage.app.sources.load_patterns import Load, ScenarioSource, decoded_frames, verdict
+from tutelage.board.power.sampler import Power, open_power
+from tutelage.board.provider import find_provider
+from tutelage.board.realtime import Realtime, pace_facts
+from tutelage.board.system import board_facts
+from tutelage.core.board_profile import load_profile, thread_advice
 
 if TYPE_CHECKING:
-    from app.web import WebOutput
+    from tutelage.app.web import WebOutput
 
 _LOOK_SECONDS = 0.2
 _PAGE_STAYS_SECONDS = 3600.0  # after the run, without anybody who looks at it
@@ -43,7 +43,7 @@ class Run:
 
     Parameters
     ----------
-    options : of `app.options`
+    options : of `tutelage.app.options`
     classifier : the model
     stack : closes what was opened
     tell : takes a line for the user
@@ -155,7 +155,7 @@ class Run:
             width = max(map(len, self._classifier.labels))
             return open_terminal(width, self._length, self._gauges.read, self._options.top or 1)
         if uri == "window":
-            from app.pictures import Window
+            from tutelage.app.outputs.pictures import Window
 
             return Window(self.stop)
         if uri.partition(":")[0] == "web":
@@ -163,7 +163,7 @@ class Run:
         return open_output(uri, self._source.fps, self._tell)
 
     def _open_page(self, address: str) -> Output:
-        from app.web import WebOutput, find_token, parse_address
+        from tutelage.app.web import WebOutput, find_token, parse_address
 
         try:
             host, port = parse_address(address)

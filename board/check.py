@@ -1,8 +1,8 @@
-"""What a board says of itself before anything is installed, as JSON: `python3 -m board.check`.
+"""Report a board's state before anything is installed: `python3 -m tutelage.board.check`, JSON.
 
-`python -m host deploy` sends this one file to the board's Python through SSH, hence it imports
-the standard library only (and `board.dpu` where a release is there and --model asks for it). It
-changes nothing and judges nothing.
+`tutelage deploy` sends this one file to the board's Python through SSH, hence it imports
+the standard library only (and `tutelage.board.runner` where a release is there and --model asks for
+it). It changes nothing and judges nothing.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def model_facts(path: Path) -> dict[str, Any]:
     dpu_name, fingerprint : the latter None where the model has none
     provider : what would run it
     """
-    model = import_module("board.dpu").load(path)
+    model = import_module("tutelage.board.runner").load(path)
     return {
         "dpu_name": model.dpu_name,
         "fingerprint": model.fingerprint,
@@ -148,7 +148,7 @@ def _fingerprint() -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the facts; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python3 -m board.check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m tutelage.board.check", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("/etc/vart.conf"))
     parser.add_argument("--firmware", default="/usr/lib/dpu.xclbin", help="what it must name")
     parser.add_argument("--path", type=Path, action="append", default=[], help="is it there?")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from board.system import SystemMonitor
+from tutelage.board.system import SystemMonitor
 
 SYSFS, PROCFS = Path("/sys"), Path("/proc")
 

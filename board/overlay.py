@@ -1,9 +1,9 @@
 """Load the DPU's overlay on the board, and look at what must be right before a job runs.
 
-    python -m board.overlay check DIR [--model net.xmodel] [--fix]   # changes nothing unless --fix
-    python -m board.overlay load  DIR [--model net.xmodel] [--fix]   # as root
+    python -m tutelage.board.overlay check DIR [--model net.xmodel] [--fix]  # only --fix changes it
+    python -m tutelage.board.overlay load  DIR [--model net.xmodel] [--fix]   # as root
 
-DIR holds dpu.bit, dpu.hwh and dpu.xclbin, as `python -m host overlay` leaves them. Exit status:
+DIR holds dpu.bit, dpu.hwh and dpu.xclbin, as `tutelage overlay` leaves them. Exit status:
 0 all is well, 1 something is wrong, 2 wrong use. Hazards that cannot be read off the board are
 told and do not count.
 
@@ -27,8 +27,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from board import dpu
-from board.profile import (
+from tutelage.board import runner as dpu
+from tutelage.core.board_profile import (
     DEFAULT_BOARD,
     Hazard,
     OverlayProfile,
@@ -37,14 +37,14 @@ from board.profile import (
     hazards_here,
     load_profile,
 )
-from dpu.checksum import sha256_of
-from dpu.text import shown
-from dpu.toml_file import TomlError, read_toml
+from tutelage.core.checksum import sha256_of
+from tutelage.core.text import shown
+from tutelage.core.toml_file import TomlError, read_toml
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
 PINS = "sha256.toml"
-"""Checksums that `python -m host overlay` leaves beside the files."""
+"""Checksums that `tutelage overlay` leaves beside the files."""
 
 _BACKUP = ".before-tutelage"
 _QUERY = ("xdputil", "query")  # AMD's tool (UG1414); tells the fingerprint of the DPU at work
@@ -146,7 +146,7 @@ def _pins(path: Path) -> dict[str, Any]:
     except TomlError as error:
         raise OverlayError(str(error)) from error
     if not isinstance(files, dict) or not files:
-        raise OverlayError(f"{path}: has no table [files]; `python -m host overlay` writes it")
+        raise OverlayError(f"{path}: has no table [files]; `tutelage overlay` writes it")
     return files
 
 
@@ -410,7 +410,7 @@ def _say(name: str, text: str) -> None:
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m board.overlay",
+        prog="python -m tutelage.board.overlay",
         description="Load the DPU's overlay on the board, or check what a job needs.",
         epilog="Exit status: 0 all is well, 1 something is wrong, 2 wrong use.",
     )

@@ -52,7 +52,7 @@ def find_provider() -> Provider:
         return _emulation("no vart/xir on this machine")
     except ImportError as error:
         return _emulation(f"vart/xir do not load: {error}")
-    # In place of the real ones by `python -m dpu shim`, or on a stand-in board.
+    # In place of the real ones by `tutelage shim`, or on a stand-in board.
     pace = str(getattr(vart, "TUTELAGE_PACE", ""))
     if getattr(vart, "TUTELAGE_EMULATION", False):
         return Provider(xir, vart, True, "emulation (in place of vart/xir)", pace)
@@ -76,5 +76,8 @@ def _import_real() -> tuple[ModuleType, ModuleType]:
 
 
 def _emulation(reason: str) -> Provider:
-    xir, vart = import_module("dpu.xir"), import_module("dpu.vart")
+    xir, vart = (
+        import_module("tutelage.dpu.xmodel.graph"),
+        import_module("tutelage.dpu.runtime.vart"),
+    )
     return Provider(xir, vart, True, f"emulation ({reason})")

@@ -1,13 +1,13 @@
-"""The emulation at a board's speed: each job takes what `dpu.latency` predicts for the board."""
+"""The emulation at a board's speed: each job takes as long as `dpu.predict.latency` predicts."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-from board.dpu import Model, ModelError
-from board.profile import load_profile
-from board.provider import find_provider
+from tutelage.board.provider import find_provider
+from tutelage.board.runner import Model, ModelError
+from tutelage.core.board_profile import load_profile
 
 
 def pace_facts(realtime: str | None) -> dict[str, Any]:
@@ -24,7 +24,10 @@ def pace_facts(realtime: str | None) -> dict[str, Any]:
     provider = find_provider()
     if realtime is not None:
         board = load_profile(realtime).name
-        return {"measured": False, "text": f"at the pace predicted for a {board} (dpu/latency.py)"}
+        return {
+            "measured": False,
+            "text": f"at the pace predicted for a {board} (dpu/predict/latency.py)",
+        }
     if provider.pace:
         return {"measured": False, "text": provider.pace}
     if provider.is_emulation:
@@ -51,7 +54,10 @@ class Realtime:
         if find_provider().pace:
             raise ModelError(f"--realtime: this emulation has a pace: {find_provider().pace}")
         self._board = board
-        self._vart, latency = import_module("dpu.vart"), import_module("dpu.latency")
+        self._vart, latency = (
+            import_module("tutelage.dpu.runtime.vart"),
+            import_module("tutelage.dpu.predict.latency"),
+        )
         try:
             self._pace = latency.board_pace(board)
         except RuntimeError as error:

@@ -1,20 +1,3 @@
 """The accelerator in pure software: .xmodel files, exact arithmetic, emulated vart and xir."""
 
-import os
-
-# ONNX Runtime reads this when it is imported (its Privacy.md; seen with 1.32 on Linux).
-# Without it, it keeps a number for this machine in the user's home and tells Microsoft of each
-# session, and a child by fork hangs at its end.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-# OpenCV reads these when it is first imported; app/ and host/ import this package before.
-# Its C++ side would otherwise print warnings between a program's own lines, which tells itself of
-# what fails.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-
-MAX_PIXELS = 1 << 26
-"""Of a picture: 67.1 megapixels, 201 MB once decoded. A file of a few megabytes may claim gigabytes
-of pixels, which OpenCV allows."""
-
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+import tutelage.core  # noqa: F401  (sets OpenCV's limits, before anything imports it)

@@ -1,4 +1,4 @@
-"""Command line of the emulation: `python -m dpu inspect | diff | run | predict | shim`."""
+"""Command line of the emulation: `tutelage inspect | diff | run | predict | shim`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from dpu import cpu_ops, diff, draw
-from dpu.arithmetic import Array
-from dpu.describe import describe_graph
-from dpu.engine import ENGINES, Model, load_engine
-from dpu.errors import DpuError, UnsortedWarning, contradictions, unsorted_in_one_line
-from dpu.input_form import COLOURS, InputForm
-from dpu.listing import MAX_CELL, lines
-from dpu.page import page
-from dpu.samples import Samples, image_form, load_arrays, split_name
-from dpu.text import shown
-from dpu.xir import Graph
+from tutelage.core.errors import DpuError, UnsortedWarning, contradictions, unsorted_in_one_line
+from tutelage.core.fixed_point import Array
+from tutelage.core.images.input_form import COLOURS, InputForm
+from tutelage.core.text import shown
+from tutelage.dpu.engine.reference import ENGINES, Model, load_engine
+from tutelage.dpu.inspect import diff, draw
+from tutelage.dpu.inspect.describe import describe_graph
+from tutelage.dpu.inspect.html_page import page
+from tutelage.dpu.inspect.listing import MAX_CELL, lines
+from tutelage.dpu.inspect.samples import Samples, image_form, load_arrays, split_name
+from tutelage.dpu.ops import cpu_ops
+from tutelage.dpu.xmodel.graph import Graph
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -87,7 +88,7 @@ def _drawings(facts: dict[str, Any], options: argparse.Namespace) -> dict[Path, 
 
 
 def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Namespace) -> None:
-    from dpu.statistics import add_statistics
+    from tutelage.dpu.inspect.statistics import add_statistics
 
     def form(shape: Sequence[int]) -> InputForm:
         return image_form(options.xmodel, shape, options.colour, options.mean, options.scale)
@@ -194,8 +195,8 @@ def _write(path: Path, content: bytes | memoryview) -> bool:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from dpu import prediction
-    from dpu.energy import board_watts
+    from tutelage.dpu.predict import prediction
+    from tutelage.dpu.predict.energy import board_watts
 
     found = prediction.prediction_of(options.model, options.board)
     watts = board_watts(options.board)
@@ -206,7 +207,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _shim(options: argparse.Namespace) -> int:
-    from dpu import device, latency, shim, vart
+    from tutelage.dpu.predict import latency
+    from tutelage.dpu.runtime import device, shim, vart
 
     if options.asynchronous:
         os.environ[device.EXECUTION_VARIABLE] = "asynchronous"  # for child processes as well
@@ -241,7 +243,7 @@ def _tell_lateness(report: dict[str, float]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dpu",
+        prog="tutelage",
         description="The DPU in pure software: look into .xmodel files and run them, bit for bit.",
         epilog="Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use); of shim the "
         "script's own, 130 after Ctrl-C.",
@@ -338,7 +340,7 @@ def _add_predict(commands: Any) -> None:
     predict.add_argument(
         "model",
         metavar="X.xmodel | MODULE:FUNCTION",
-        help="quantised or compiled; or a function that returns dpu.operations",
+        help="quantised or compiled; or a function that returns tutelage.dpu.predict.operations",
     )
     predict.add_argument("--board", default="zcu104", help="by its profile; default: zcu104")
     predict.add_argument(

@@ -1,3 +1,3 @@
 """The workstation side: training, quantising, export, deployment, measurement and report."""
 
-import dpu  # noqa: F401  (sets OpenCV's limits, before anything imports it)
+import tutelage.core  # noqa: F401  (sets OpenCV's limits, before anything imports it)

@@ -1,4 +1,4 @@
-"""Command line of the workstation: `python -m host train | study | export | compile | ...`."""
+"""Command line of the workstation: `tutelage train | study | export | compile | ...`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from dpu.text import json_text, shown, shown_lines
+from tutelage.core.text import json_text, shown, shown_lines
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 INTERRUPTED = 130  # what Typer returns after Ctrl-C
@@ -36,7 +36,7 @@ def _commands() -> None:
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="the run's TOML file, see host/config.py")],
+    config: Annotated[Path, typer.Argument(help="the run's TOML file, see host/train/config.py")],
     output: Annotated[Path, typer.Option(help="directory of checkpoints, log and result")],
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the last checkpoint")
@@ -48,11 +48,11 @@ def train(
 ) -> None:
     """Train a network in float or quantised, by any method.
 
-    Over several processes or machines: accelerate launch -m host train ...
+    Over several processes or machines: accelerate launch -m tutelage train ...
     """
-    from host.config import read_config
-    from host.progress import Progress, Silent, Terminal
-    from host.train import train as run
+    from tutelage.host.train.config import read_config
+    from tutelage.host.train.loop import train as run
+    from tutelage.host.train.progress import Progress, Silent, Terminal
 
     settings = read_config(config, changes)
     _refuse_to_overwrite(output, resume)
@@ -85,7 +85,7 @@ def study(
     """Run every method at every bit width with every seed; goes on where it was stopped."""
     import os
 
-    from host import study as studies
+    from tutelage.host.train import study as studies
 
     plan = studies.read_study(spec or studies.DEFAULT, output)
     console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
@@ -123,7 +123,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Write a trained student for the compiler: quantised.xmodel, model.onnx and model.toml."""
-    from host.export import export as run
+    from tutelage.host.export.model import export as run
 
     figures = run(checkpoint, output, images, clip, allow_cpu)
     if as_json:
@@ -137,7 +137,7 @@ def export(
           f"class for {figures['onnx_same_class']:.2f} %")  # fmt: skip
     for op, reason in figures["on_cpu"].items():
         _print(f"  on the CPU: {op}: {reason}")
-    _print(f"  next: python -m host compile {shlex.quote(str(output))}")
+    _print(f"  next: tutelage compile {shlex.quote(str(output))}")
 
 
 @app.command("compile")
@@ -163,7 +163,7 @@ def compile_(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Compile a quantised model for a board's DPU by AMD's compiler, or for the emulator."""
-    from host.compile import Choice, compile_model, plan_compile
+    from tutelage.host.compile.model import Choice, compile_model, plan_compile
 
     plan = plan_compile(model, output, Choice(target, compiler, image, arch, timeout), _tell)
     if dry_run:
@@ -195,10 +195,10 @@ def predict_(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Predict a PyTorch network's time and energy on a board, without weights, layer by layer."""
-    from dpu.energy import board_watts
-    from dpu.latency import predict
-    from dpu.prediction import prediction_facts, prediction_lines
-    from host.predict import create_operations
+    from tutelage.dpu.predict.energy import board_watts
+    from tutelage.dpu.predict.latency import predict
+    from tutelage.dpu.predict.prediction import prediction_facts, prediction_lines
+    from tutelage.host.explore.network_operations import create_operations
 
     try:
         operations = create_operations(network, shape)
@@ -224,7 +224,7 @@ def overlay(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Fetch a board's overlay, or take local files, verify it and put it in place."""
-    from host.overlay import place_overlay
+    from tutelage.host.deploy.overlay_files import place_overlay
 
     figures = place_overlay(board, source, output, url, _tell)
     if as_json:
@@ -232,7 +232,7 @@ def overlay(
         return
     _print(f"{figures['output']}: {figures['release']}, {', '.join(figures['files'])}")
     _print(f"  md5 as published; sha256 {figures['pins']}")
-    _print("  next, on the board and as root: python -m board.overlay load DIR")
+    _print("  next, on the board and as root: python -m tutelage.board.overlay load DIR")
 
 
 @app.command()
@@ -264,8 +264,8 @@ def deploy(
     as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
 ) -> int:
     """Put a release onto one or several boards; what runs there stays if anything fails."""
-    from host import deploy as deploying
-    from host.board_host import hosts_of
+    from tutelage.host import deploy as deploying
+    from tutelage.host.ssh.boards import hosts_of
 
     plan = deploying.Plan(board, model, wheels, ssh_config, tuple(accept or ()), bandwidth,
                           service, service_user, plugin)  # fmt: skip
@@ -290,8 +290,8 @@ def rollback(
     as_json: Annotated[bool, typer.Option("--json", help="print the reports as JSON")] = False,
 ) -> int:
     """Go back to the release before, on one or several boards; once more undoes it."""
-    from host import deploy as deploying
-    from host.board_host import hosts_of
+    from tutelage.host import deploy as deploying
+    from tutelage.host.ssh.boards import hosts_of
 
     where = hosts_of(board, hosts, ssh_config)
     with _ended_like_ctrl_c():
@@ -347,8 +347,8 @@ def measure(
     The board measures by itself. Where this program ends early, by Ctrl-C or because it was killed,
     the board goes on; `measure --attach` follows and collects it.
     """
-    from host import measure as measuring
-    from host.board_host import hosts_of
+    from tutelage.host.deploy import measurement as measuring
+    from tutelage.host.ssh.boards import hosts_of
 
     (host,) = hosts_of(board, [host] if host else None, ssh_config)
     if list_all:
@@ -378,10 +378,10 @@ def _finish_measurement(
     host: str, ssh_config: Path | None, name: str, results: Path, detach: bool, as_json: bool
 ) -> int:
     """Follow a measurement, collect it and print its table; returns the exit status."""
-    from host import measure as measuring
+    from tutelage.host.deploy import measurement as measuring
 
     config = ["--ssh-config", str(ssh_config)] if ssh_config else []
-    again = shlex.join(["python", "-m", "host", "measure", host, "--attach", "--id", name, *config])
+    again = shlex.join(["tutelage", "measure", host, "--attach", "--id", name, *config])
     _tell(f"{host}: measurement {name}; if this ends before it does, go on with: {again}")
     if detach:
         return DONE
@@ -428,7 +428,7 @@ def bench(
         list[str] | None, typer.Option("--platform", help="only this one; repeatable")
     ] = None,
     dpu: Annotated[
-        list[Path] | None, typer.Option(help="a run of `host measure`; repeatable")
+        list[Path] | None, typer.Option(help="a run of `tutelage measure`; repeatable")
     ] = None,
     board: Annotated[str, typer.Option(help="whose DPU is predicted without --dpu")] = "zcu104",
     images: Annotated[
@@ -449,8 +449,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> int:
     """Compare one student on CPU, GPU and DPU: latency, speed, watts, accuracy."""
-    from host.bench.command import Choice
-    from host.bench.command import bench as run
+    from tutelage.host.bench.command import Choice
+    from tutelage.host.bench.command import bench as run
 
     choice = Choice(tuple(platforms or ()), tuple(dpu or ()), board, images, limit, repetitions,
                     seconds, warm_up, threads, tuple(watts or ()))  # fmt: skip
@@ -479,7 +479,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one page of everything that was found: it works offline, sorts and prints."""
-    from host.report.sections import Choice, write_report
+    from tutelage.host.report.sections import Choice, write_report
 
     written = write_report(Choice(results, model, board, run, bench_run), output)
     _print(*written)
@@ -489,7 +489,7 @@ def report(
 def explore(
     spec: Annotated[
         Path | None,
-        typer.Argument(help="a run's TOML with [explore], see host/explore_space.py; the demo's"),
+        typer.Argument(help="a run's TOML with [explore], see host/explore/space.py; the demo's"),
     ] = None,
     board: Annotated[str, typer.Option(help="the board, by its profile")] = "zcu104",
     latency: Annotated[float | None, typer.Option(help="most ms of an image, one thread")] = None,
@@ -507,8 +507,8 @@ def explore(
     as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
 ) -> int:
     """Find the DenseNets that fit a budget on a board, by prediction; write what `train` takes."""
-    from host import explore as exploring
-    from host import explore_space as space
+    from tutelage.host.explore import exploration as exploring
+    from tutelage.host.explore import space
 
     budget = space.Budget(latency, fps, energy, threads)
     found = exploring.explore(space.read_spec(spec), budget, board, output, capacity)
@@ -564,7 +564,7 @@ def _is_main_process() -> bool:
 
 
 def _refuse_to_overwrite(output: Path, resume: bool) -> None:
-    from host.checkpoint import CheckpointError
+    from tutelage.host.train.checkpoint import CheckpointError
 
     if not resume and (output / "checkpoint.safetensors").exists():
         raise CheckpointError(f"{output}: holds a run; go on with --resume or take another place")
@@ -572,7 +572,7 @@ def _refuse_to_overwrite(output: Path, resume: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    from dpu.errors import unsorted_in_one_line
+    from tutelage.core.errors import unsorted_in_one_line
 
     try:
         with unsorted_in_one_line("host"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
+import tutelage.app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
 # process that a test starts and interrupts.
@@ -50,7 +50,7 @@ def demo_model() -> Path:
 @pytest.fixture
 def unsorted_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
     """The demo's model with its ops in reverse order, which AMD's XIR crashes on."""
-    from dpu.xmodel import read_graph, write_graph
+    from tutelage.dpu.xmodel.file import read_graph, write_graph
 
     proto, path = read_graph(demo_model), tmp_path / "unsorted.xmodel"
     nodes = list(proto.op_node)
@@ -69,7 +69,7 @@ def emulation() -> None:
 @pytest.fixture
 def fake_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Put the stand-ins of vart and xir on the path; returns their folder."""
-    from board.provider import find_provider
+    from tutelage.board.provider import find_provider
 
     monkeypatch.syspath_prepend(str(FAKE_BOARD))
     for name in ("xir", "vart"):

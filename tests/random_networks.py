@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from dpu.arithmetic import RELU6_FIX_POINT, sum_is_exact
-from dpu.builder import CompiledModel
-from dpu.limits import FUSED
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph, Op, Tensor
+from tutelage.core.fixed_point import RELU6_FIX_POINT, sum_is_exact
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.ops.limits import FUSED
+from tutelage.dpu.xmodel.graph import Graph, Op, Tensor
 
 INT8 = st.integers(-128, 127)
 

@@ -1,4 +1,4 @@
-"""The house's rule: app -> board -> dpu, host -> dpu; nobody imports what lies above."""
+"""Imports go one way: app -> board -> dpu -> core, host -> dpu, core."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 FORBIDDEN = {
+    "core": {"app", "board", "dpu", "host"},
     "dpu": {"app", "board", "host", "pynq"},  # pynq has a stand-in in board/
     "board": {"app", "host"},
     "app": {"host"},
@@ -18,16 +19,23 @@ FORBIDDEN = {
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level packages that a file imports, also inside functions and by import_module."""
+    """Modules that a file imports, also inside functions and by import_module.
+
+    Those of this project by their package ("dpu.ops"), others by their top-level name.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= (
+                {f"tutelage.{alias.name}" for alias in node.names}
+                if node.module == "tutelage"
+                else {node.module}
+            )
         elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
             names |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
-    return {name.split(".")[0] for name in names}
+    return {name.split(".")[1 if name.startswith("tutelage.") else 0] for name in names}
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
@@ -42,11 +50,11 @@ def test_imports_run_one_way(repo_root: Path, package: str) -> None:
 # application imports the file itself only when it is asked for.
 OPTIONAL = {
     "psutil": {"board/system.py"},
-    "rich": {"app/terminal.py"},
+    "rich": {"app/outputs/terminal.py"},
     "starlette": {"app/web"},
     "uvicorn": {"app/web"},
-    "pynq": {"board/overlay.py", "board/power_sources.py"},
-    "pynvml": {"board/power_sources.py"},
+    "pynq": {"board/overlay.py", "board/power/sources/rails.py"},
+    "pynvml": {"board/power/sources/rails.py"},
     "pandas": {"board/stand_ins/pynq.py"},
 }
 
@@ -54,7 +62,7 @@ OPTIONAL = {
 def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
     """What runs on the board imports numpy, OpenCV and the standard library at its top."""
     heavy = {"onnx", "onnxruntime", "openvino", "torch", "google", *OPTIONAL}
-    for package in ("app", "board"):
+    for package in ("app", "board", "core"):
         for path in (repo_root / package).rglob("*.py"):
             name = str(path.relative_to(repo_root))
             allowed = {key for key, files in OPTIONAL.items() if name.startswith(tuple(files))}
@@ -62,7 +70,7 @@ def test_the_board_needs_no_more_than_it_has(repo_root: Path) -> None:
 
 
 def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path) -> None:
-    code = "import sys, app.classify; print(*sorted(sys.modules))"
+    code = "import sys, tutelage.app.classify; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
     )
@@ -71,14 +79,15 @@ def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path
 
 
 def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: Path) -> None:
-    """`dpu/shim.py` knows board/stand_ins as a folder; only a script's `import pynq` goes there."""
+    """The shim knows board/stand_ins as a folder; only a script's `import pynq` goes there."""
     code = (
-        "import sys, dpu.shim; dpu.shim.install()\n"
+        "import sys; from tutelage.dpu.runtime import shim; shim.install()\n"
+        "above = tuple(f'tutelage.{name}' for name in ('app', 'board', 'host'))\n"
         "import pynq_dpu, runner, vart, vitis_ai_library, xir\n"
-        "print(*(m for m in sys.modules if m.split('.')[0] in ('app', 'board', 'host')))\n"
-        "import pynq; print(*(m for m in sys.modules if m in ('board.power', 'app', 'host')))"
+        "print(*(m for m in sys.modules if m.startswith(above)))\n"
+        "import pynq; print(*(m for m in sys.modules if m in (*above, 'tutelage.board.power')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "\nboard.power\n"
+    assert done.stdout == "\ntutelage.board tutelage.board.power\n"

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.test_imports import imported
+from tutelage.core.toml_file import read_toml
 
-PACKAGES = ("app", "board", "dpu", "host")
+PACKAGES = ("app", "board", "core", "dpu", "host")
 
 # Modules that run code out of data, or that have a safe form elsewhere. ruff's S rules, which are
 # on, know shells, weak temporary files and unverified TLS.
@@ -22,8 +23,8 @@ FORBIDDEN_MODULES = {
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "mktemp",
                    "extractall", "torch.load", "torch.save", "torch.hub.load"}  # fmt: skip
 ALLOWED = {
-    ("dpu/cpu_ops.py", "exec"),  # --plugin: the user's own file of operators
-    ("dpu/shim.py", "exec"),  # the user's own script
+    ("dpu/ops/cpu_ops.py", "exec"),  # --plugin: the user's own file of operators
+    ("dpu/runtime/shim.py", "exec"),  # the user's own script
 }
 
 
@@ -81,17 +82,19 @@ def test_a_pickle_is_no_array_and_no_checkpoint(tmp_path: Path, repo_root: Path)
     (tmp_path / "in.npy").write_bytes(pickle.dumps(Bomb()))
     (tmp_path / "student.safetensors").write_bytes(pickle.dumps(Bomb()))
     model = str(repo_root / "app/demo/model.xmodel")
-    commands = [["dpu", "run", model, "--input", str(tmp_path / "in.npy"), "--output",
+    commands = [["run", model, "--input", str(tmp_path / "in.npy"), "--output",
                  str(tmp_path / "out.npy")]]  # fmt: skip
     try:
         import safetensors  # noqa: F401
 
-        commands.append(["host", "export", str(tmp_path), "-o", str(tmp_path / "out")])
+        commands.append(["export", str(tmp_path), "-o", str(tmp_path / "out")])
     except ImportError:
         pass
     for command in commands:
-        done = subprocess.run([sys.executable, "-m", *command], cwd=repo_root, capture_output=True,
-                              text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "tutelage", *command], cwd=repo_root, capture_output=True,
+            text=True,
+        )  # fmt: skip
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "ran").exists()
 
@@ -102,11 +105,22 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "google": "protobuf"}
 NOT_FROM_PYPI_SETS = {"vart", "xir", "pynq", "pynvml", "tomllib"}
 
 
+def _declared(root: Path) -> set[str]:
+    """Names of the required and the optional packages."""
+    project = read_toml(root / "pyproject.toml")["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.split(r"[^a-z0-9-]", text)[0] for listed in lists for text in listed}
+    return names - {"tutelage"}
+
+
 def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
-    text = (repo_root / "setup.py").read_text()
-    declared = set(re.findall(r'"([a-z][a-z0-9-]*)>=', text))
+    declared = _declared(repo_root)
     everything = set().union(*map(imported, _paths(repo_root)))
-    outside = everything - set(sys.stdlib_module_names) - {*PACKAGES, "tests", "openvino_telemetry"}
+    outside = (
+        everything
+        - set(sys.stdlib_module_names)
+        - {*PACKAGES, "tests", "tutelage", "openvino_telemetry"}
+    )
     wanted = {DISTRIBUTIONS.get(name, name) for name in outside - NOT_FROM_PYPI_SETS}
     tools = {
         "pytest",
@@ -117,16 +131,15 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
         "mypy",
     }  # of tests and lint
     tools |= {"ipykernel", "nbclient"}  # the notebook that a test runs
-    tools |= {"torchvision", "timm"}  # what our networks are compared with
+    tools |= {"torchvision", "timm", "types-protobuf"}  # what our networks are compared with
     tools |= {"tensorboard", "brevitas"}  # imported by torch.utils, and under a made-up name
     assert wanted <= declared, wanted - declared
     assert declared - wanted - tools == set(), declared - wanted - tools
 
 
 def test_what_is_tested_is_pinned(repo_root: Path) -> None:
-    text = (repo_root / "setup.py").read_text()
-    declared = set(re.findall(r'"([a-z][a-z0-9-]*)>=', text)) - {"torchvision", "timm"}
+    declared = _declared(repo_root) - {"torchvision", "timm"}
     pinned = set(
         re.findall(r"(?m)^([a-z][a-z0-9-]*)==", (repo_root / "constraints.txt").read_text())
     )
-    assert declared == pinned - {"types-protobuf"}
+    assert declared == pinned

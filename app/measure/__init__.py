@@ -1,4 +1,4 @@
-"""Measures a model on the machine that it runs on: `python -m app.measure`.
+"""Measures a model on the machine that it runs on: `python -m tutelage.app.measure`.
 
     plan.py       what is measured: scenarios x threads, and how long
     recorder.py   the time of every frame
@@ -10,5 +10,5 @@
     store.py      files that survive a crash
     run.py        the whole measurement, from the idle baseline to the end
 
-`python -m host measure` starts this on a board over SSH, and collects what it stores.
+`tutelage measure` starts this on a board over SSH, and collects what it stores.
 """

@@ -1,4 +1,4 @@
-"""Command line of the measurement: `python -m app.measure --output DIR`."""
+"""Command line of the measurement: `python -m tutelage.app.measure --output DIR`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from app.frames import SourceError
-from app.measure.facts import ROOT
-from app.measure.plan import REFUSALS, Phases, Setting, Step, make_steps
-from app.measure.run import MeasureError, Measurement
-from app.measure.store import SUMS, Store, StoreError, hold
-from app.model import load_classifier
-from app.options import DEMO_MODEL, MOST_THREADS
-from app.scenario import decoded_frames
-from app.sources import open_source
-from board.dpu import ModelError
-from board.power import SOURCES, PowerError, open_power
-from board.profile import board_names, load_profile
-from dpu.errors import unsorted_in_one_line
-from dpu.text import shown, shown_lines
+from tutelage.app.measure.measurement import MeasureError, Measurement
+from tutelage.app.measure.plan import REFUSALS, Phases, Setting, Step, make_steps
+from tutelage.app.measure.store import SUMS, Store, StoreError, hold
+from tutelage.app.model import load_classifier
+from tutelage.app.options import DEMO_MODEL, MOST_THREADS
+from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.frames import SourceError
+from tutelage.app.sources.load_patterns import decoded_frames
+from tutelage.board.power.sampler import SOURCES, PowerError, open_power
+from tutelage.board.runner import ModelError
+from tutelage.core.board_profile import board_names, load_profile
+from tutelage.core.errors import unsorted_in_one_line
+from tutelage.core.locations import CODE
+from tutelage.core.text import shown, shown_lines
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 _SPARE_HISTORY_SECONDS = 120.0
@@ -65,7 +65,7 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
     stack.callback(power.close)
     files = Store(options.output)
     stack.callback(files.close)
-    held = hold(ROOT / SUMS)
+    held = hold(CODE / SUMS)
     if held:
         stack.enter_context(held)
     measurement = Measurement(setting, classifier, samples, power, load_profile(options.board),
@@ -85,7 +85,7 @@ def _images(model: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m app.measure",
+        prog="python -m tutelage.app.measure",
         description="Measure a model's latency, throughput, power and energy on this machine.",
         epilog="Exit status: 0 done, 1 failed or refused, 2 wrong use. Ctrl-C ends the "
         "measurement; the windows that were complete are kept.",

@@ -8,19 +8,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from app.frames import shown_path
-from app.measure.plan import Setting
-from app.measure.store import SUMS
-from app.model import Classifier
-from board.condition import ConditionWatch
-from board.power import Power
-from board.profile import OverlayProfile, Profile
-from board.provider import find_provider
-from board.realtime import pace_facts
-from board.system import board_facts
-from dpu.checksum import sha256_of
+from tutelage.app.measure.plan import Setting
+from tutelage.app.measure.store import SUMS
+from tutelage.app.model import Classifier
+from tutelage.app.sources.frames import shown_path
+from tutelage.board.condition import ConditionWatch
+from tutelage.board.power.sampler import Power
+from tutelage.board.provider import find_provider
+from tutelage.board.realtime import pace_facts
+from tutelage.board.system import board_facts
+from tutelage.core.board_profile import OverlayProfile, Profile
+from tutelage.core.checksum import sha256_of
+from tutelage.core.locations import CODE
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _PACKAGES = ("pynq", "pynq-dpu", "psutil")
 
 
@@ -107,4 +107,4 @@ def _versions() -> dict[str, str | None]:
 
 def _release() -> str | None:
     """Return the name of the deployed release, None where this is none."""
-    return ROOT.name if (ROOT / SUMS).is_file() else None
+    return CODE.name if (CODE / SUMS).is_file() else None

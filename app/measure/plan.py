@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.scenario import SCENARIOS
+from tutelage.app.sources.load_patterns import SCENARIOS
 
 REFUSALS = ("hot", "throttled", "disturbed", "brown-out", "disk")
 """What holds up a measurement unless it is accepted; "brown-out" only leaves steps out."""
@@ -19,9 +19,9 @@ class Step:
 
     Attributes
     ----------
-    scenario : of `app.scenario.SCENARIOS`
+    scenario : of `tutelage.app.sources.load_patterns.SCENARIOS`
     threads : lanes, each with a runner
-    qps, bound_ms : of "server", see `app.scenario.Load`
+    qps, bound_ms : of "server", see `tutelage.app.sources.load_patterns.Load`
     repetition : 1, 2, ... where all steps are done several times
     """
 

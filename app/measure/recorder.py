@@ -7,7 +7,7 @@ from array import array
 
 import numpy as np
 
-from app.result import STAGES, Result
+from tutelage.app.pipeline.result import STAGES, Result
 
 COLUMNS = ("frame", "done_s", "ok", *(f"{stage}_ms" for stage in STAGES))
 DONE, OK, TOTAL = COLUMNS.index("done_s"), COLUMNS.index("ok"), COLUMNS.index("total_ms")

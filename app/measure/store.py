@@ -27,8 +27,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from dpu.checksum import sha256_of
-from dpu.text import csv_text, json_text
+from tutelage.core.checksum import sha256_of
+from tutelage.core.text import csv_text, json_text
 
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
 FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"

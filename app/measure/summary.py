@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dpu.digits import digits, fixed, with_spread
-from dpu.text import markdown_text
+from tutelage.core.digits import digits, fixed, with_spread
+from tutelage.core.text import markdown_text
 
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
 
-# From when latency counts, see app/scenario.py and app/pipeline.py.
+# From when latency counts, see app/sources/load_patterns.py and app/pipeline/pipeline.py.
 _LATENCY = {
     "single-stream": "single-stream: it counts from the frame's issue (MLPerf judges p90).",
     "offline": "offline: from the frame's reading, so that waiting for a free thread is most of "

@@ -8,8 +8,8 @@ Starlette and uvicorn are imported when a WebOutput is made: the rest of the app
 neither.
 """
 
-from app.web.address import needs_token, parse_address
-from app.web.output import WebOutput
-from app.web.token import find_token
+from tutelage.app.web.address import needs_token, parse_address
+from tutelage.app.web.output import WebOutput
+from tutelage.app.web.token import find_token
 
 __all__ = ["WebOutput", "find_token", "needs_token", "parse_address"]

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.connections import MOST_READERS
-from dpu.text import LONGEST_NAME, shown
+from tutelage.app.web.connections import MOST_READERS
+from tutelage.core.text import LONGEST_NAME, shown
 
 OWN_HEADER = "x-tutelage"
 """Pages of other origins cannot send it without asking, which is refused."""

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.result import Result
-from app.web.recordings import Recording, Recordings
-from app.web.rows import Row, latencies_of, read_gauges
-from dpu.text import shown
+from tutelage.app.pipeline.result import Result
+from tutelage.app.web.recordings import Recording, Recordings
+from tutelage.app.web.rows import Row, latencies_of, read_gauges
+from tutelage.core.text import shown
 
 HISTORY_ROWS = 300  # five minutes
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from app.outputs import Output, OutputError
-from app.result import Result
-from app.web.address import bind, needs_token, reachable_host
-from app.web.monitor import Monitor
+from tutelage.app.outputs.by_uri import Output, OutputError
+from tutelage.app.pipeline.result import Result
+from tutelage.app.web.address import bind, needs_token, reachable_host
+from tutelage.app.web.monitor import Monitor
 
 if TYPE_CHECKING:
     import uvicorn
@@ -143,8 +143,8 @@ class _Server:
         token: str | None,
         host: str,
     ) -> None:
-        from app.web.access import guarded
-        from app.web.site import Site
+        from tutelage.app.web.access import guarded
+        from tutelage.app.web.site import Site
 
         self._site = Site(monitor, facts)
         hosts = None if needs_token(host) else [*_LOOPBACK_NAMES, reachable_host(host).lower()]
@@ -196,7 +196,7 @@ def _uvicorn(app: Any) -> uvicorn.Server:
     """Return a server that logs nothing: the terminal belongs to the application."""
     import uvicorn
 
-    from app.web.connections import MOST_AT_ONCE, Connection
+    from tutelage.app.web.connections import MOST_AT_ONCE, Connection
 
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = uvicorn.Config(

@@ -10,10 +10,10 @@ from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
 
-from app.figures import Figures
-from app.result import Result
-from app.web.rows import Row, csv_header, csv_row
-from dpu.text import json_text
+from tutelage.app.pipeline.result import Result
+from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.web.rows import Row, csv_header, csv_row
+from tutelage.core.text import json_text
 
 MOST_RECORDINGS = 10
 MOST_ROWS = 24 * 60 * 60  # of all recordings together, about 40 MB

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dpu.text import csv_text
+from tutelage.core.text import csv_text
 
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
 # clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:

@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from app.options import TOKEN_VARIABLE
-from app.outputs import OutputError
-from app.web.address import needs_token
+from tutelage.app.options import TOKEN_VARIABLE
+from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.web.address import needs_token
 
 _RANDOM_BYTES = 18
 _SHORTEST, _LONGEST = 16, 256  # characters

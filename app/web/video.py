@@ -13,9 +13,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from app.result import Result
-from app.web.monitor import verdict_of
-from app.web.streams import pause
+from tutelage.app.pipeline.result import Result
+from tutelage.app.web.monitor import verdict_of
+from tutelage.app.web.streams import pause
 
 FRAME_SECONDS = 1 / 15
 MOST_VIEWERS = 8

@@ -1,1 +1,1 @@
-"""Modules with the names that scripts for the board import; `dpu/shim.py` adds them to the path."""
+"""Modules named as those that scripts for the board import; `dpu/runtime/shim.py` uses them."""

@@ -1,4 +1,4 @@
-"""Stands in for `pynq`: its power rails and recorder, over the sensors of `board.power`.
+"""Stands in for `pynq`: its power rails and recorder, over `tutelage.board.power.sampler`.
 
     rails = pynq.get_rails()
     recorder = pynq.DataRecorder(rails["12V"].power)
@@ -18,16 +18,12 @@ import threading
 import time
 import warnings
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dpu.shim import import_own
-
-if TYPE_CHECKING:
-    from board.power import Power
+from tutelage.board.power import sampler as _power
+from tutelage.board.power.sampler import Power
 
 __all__ = ["DataRecorder", "Rail", "Sensor", "get_rails"]
-
-_power = import_own("board.power")
 
 
 class Sensor:

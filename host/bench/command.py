@@ -1,4 +1,4 @@
-"""`python -m host bench MODEL`: from the options to the files."""
+"""`tutelage bench MODEL`: from the options to the files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from host.bench.dpu_rows import read_runs
-from host.bench.platform import CATALOGUE
-from host.bench.run import Bench, Setting
-from host.bench.subject import BenchUsageError, load_images, load_subject
-from host.bench.tables import write
-from host.target import PROFILES
+from tutelage.core.board_profile import PROFILES
+from tutelage.host.bench.bench import Bench, Setting
+from tutelage.host.bench.dpu_rows import read_runs
+from tutelage.host.bench.platform import CATALOGUE
+from tutelage.host.bench.subject import BenchUsageError, load_images, load_subject
+from tutelage.host.bench.tables import write
 
 DEFAULT_OUTPUT = Path("results/bench")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The options of the command line, see `python -m host bench --help`."""
+    """The options of the command line, see `tutelage bench --help`."""
 
     platforms: tuple[str, ...] = ()
     dpu: tuple[Path, ...] = ()

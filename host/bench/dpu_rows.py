@@ -1,6 +1,6 @@
 """Rows of the DPU: from runs that a board has measured, else predicted; each says which.
 
-A run is `run.json` of `python -m host measure` or `app.measure`, or its directory. One that says
+A run is `run.json` of `tutelage measure` or `tutelage.app.measure`, or its directory. One that says
 `emulation: true` makes a row of the emulation, whose pace is this machine's or a prediction's.
 """
 
@@ -13,12 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dpu.errors import DpuError
-from dpu.latency import Prediction, predict_graph
-from host.bench.figures import Figure, known_figure, median_figure, range_figure
-from host.bench.platform import EMULATION
-from host.bench.rows import DPU, EMULATED, PERCENTILES, PREDICTED, Row
-from host.bench.subject import BenchUsageError, Subject
+from tutelage.core.errors import DpuError
+from tutelage.dpu.predict.latency import Prediction, predict_graph
+from tutelage.host.bench.medians import Figure, known_figure, median_figure, range_figure
+from tutelage.host.bench.platform import EMULATION
+from tutelage.host.bench.rows import DPU, EMULATED, PERCENTILES, PREDICTED, Row
+from tutelage.host.bench.subject import BenchUsageError, Subject
 
 _RUN = "run.json"
 _SINGLE_STREAM, _OFFLINE = "single-stream", "offline"
@@ -46,7 +46,7 @@ def read_runs(paths: Sequence[Path], subject: Subject) -> list[Row]:
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
                 ValueError) as error:  # fmt: skip
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise BenchUsageError(f"{file}: no run of `host measure`: {text}") from error
+            raise BenchUsageError(f"{file}: no run of `tutelage measure`: {text}") from error
         row.id = f"{row.family}-{1 + sum(other.family == row.family for other in rows)}"
         rows.append(row)
     return rows
@@ -58,7 +58,7 @@ def _run_row(run: Mapping[str, Any], file: Path, subject: Subject) -> Row:
         raise ValueError("does not say whether it is the emulation")
     machine, model = run["machine"], run["model"]
     where = str(machine["board"] or machine["machine"])
-    row = Row("", f"DPU, {where}", DPU, by=f"app.measure, {run['provider']}, {file}",
+    row = Row("", f"DPU, {where}", DPU, by=f"tutelage.app.measure, {run['provider']}, {file}",
               when=str(run["started"]), where=where,
               device=str(model["dpu"] or model["target"]))  # fmt: skip
     pace = run.get("pace")  # older runs have none
@@ -159,7 +159,7 @@ def predicted_row(subject: Subject, board: str) -> Row:
 def _take_prediction(row: Row, found: Prediction) -> None:
     board, job, latency = found.board, found.job_seconds, found.latency_seconds
     row.device = board.name
-    row.by = f"dpu.latency.predict, {board.cores} cores at {board.clock_mhz:g} MHz"
+    row.by = f"tutelage.dpu.predict.latency.predict, {board.cores} cores at {board.clock_mhz:g} MHz"
     # Nothing in it is random: there are no percentiles, and the middle one is its place in a table.
     # What is known are errors of whole frames; the network alone is given the same share.
     least, most = (seconds / latency for seconds in found.latency_range())

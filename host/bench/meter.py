@@ -1,7 +1,7 @@
 """Watts of CPU and GPU, by the board's power module in a process of its own.
 
-host/ does not import board/: it asks `python -m board.power_cli`. Where there is no sensor, figures
-are None with the reason, never a guess.
+host/ does not import board/: it asks `python -m tutelage.board.power`. Where there is no sensor,
+figures are None with the reason, never a guess.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from host.bench.platform import CPU, GPU
-from host.bench.process import JsonProcess, ProcessError
+from tutelage.host.bench.platform import CPU, GPU
+from tutelage.host.bench.process import JsonProcess, ProcessError
 
 SOURCES = {CPU: "rapl", GPU: "nvml"}
 """Where the watts of a family come from."""
@@ -30,7 +30,7 @@ class Meter:
     ----------
     family : of platforms
     folder : for its log
-    arguments : further ones for `board.power_cli`
+    arguments : further ones for `tutelage.board.power`
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Meter:
     def __init__(self, family: str, folder: Path, arguments: Sequence[str] = ()) -> None:
         wanted = SOURCES[family]
         self.source, self.reason, self.scope = "none", "", SCOPES[wanted]
-        command = ["board.power_cli", wanted, *arguments]
+        command = ["tutelage.board.power", wanted, *arguments]
         self._process: JsonProcess | None = JsonProcess(command, folder / f"{wanted}.log")
         try:
             told = self._process.read(_START_SECONDS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dpu.engine import load_engine
-from host.bench.platform import Floats, Platform, file_facts, model_file
-from host.bench.subject_files import XMODEL_FILE
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.host.bench.platform import Floats, Platform, file_facts, model_file
+from tutelage.host.bench.subject_files import XMODEL_FILE
 
 
 class Emulation(Platform):
-    """`dpu.engine` on the .xmodel."""
+    """`tutelage.dpu.engine.reference` on the .xmodel."""
 
     channels_last = True
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from host.bench.platform import Absent, Floats, Platform, file_facts, int8_file, model_file
-from host.bench.subject_files import FLOAT32_FILE
+from tutelage.host.bench.platform import Absent, Floats, Platform, file_facts, int8_file, model_file
+from tutelage.host.bench.subject_files import FLOAT32_FILE
 
 
 def _import() -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from host.bench.platform import Absent, Floats, Platform, file_facts, model_file
-from host.bench.subject_files import FLOAT32_FILE
+from tutelage.host.bench.platform import Absent, Floats, Platform, file_facts, model_file
+from tutelage.host.bench.subject_files import FLOAT32_FILE
 
 
 class TorchCpu(Platform):
@@ -29,7 +29,7 @@ class TorchCpu(Platform):
             raise Absent("PyTorch is not installed")
         import torch
 
-        from host.bench.torch_graph import read_onnx
+        from tutelage.host.bench.torch_graph import read_onnx
 
         self._torch = torch
         self._check()

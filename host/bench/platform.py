@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from host.bench.environment import has_vnni
-from host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
+from tutelage.host.bench.environment import has_vnni
+from tutelage.host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
 
 Floats = NDArray[np.float32]
 
@@ -77,7 +77,7 @@ class Entry:
     def make(self) -> Platform:
         """The platform, nothing loaded yet."""
         module, name, argument = self.place
-        platform: Platform = getattr(import_module(f"host.bench.{module}"), name)(argument)
+        platform: Platform = getattr(import_module(f"tutelage.host.bench.{module}"), name)(argument)
         return platform
 
 
@@ -131,7 +131,7 @@ def model_file(folder: Path, name: str) -> Path:
 def int8_file(folder: Path) -> Path:
     """The int8 file for this processor: with int8 weights where their sums do not saturate.
 
-    For those ONNX Runtime and OpenVINO have their fastest kernels; see host/onnx_qdq.py.
+    For those ONNX Runtime and OpenVINO have their fastest kernels; see host/export/onnx_qdq.py.
     """
     fast = folder / INT8_WEIGHTS_FILE
     return fast if has_vnni() and fast.exists() else model_file(folder, INT8_FILE)

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tutelage.core.locations import IMPORT_PATH
+
 _CHUNK_BYTES = 1 << 16
 _END_SECONDS = 5.0  # for a process to end by itself
 
@@ -37,7 +38,7 @@ class JsonProcess:
         self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         self._log = log
-        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
+        path = os.pathsep.join(p for p in (str(IMPORT_PATH), os.environ.get("PYTHONPATH", "")) if p)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],

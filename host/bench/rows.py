@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from host.bench.figures import NOT_MEASURED, Figure
+from tutelage.host.bench.medians import NOT_MEASURED, Figure
 
 MEASURED, PREDICTED, EMULATED = "measured", "predicted", "emulation"
 DONE, ABSENT, FAILED, INTERRUPTED = "done", "absent", "failed", "interrupted"

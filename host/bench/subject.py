@@ -1,6 +1,6 @@
 """What is compared: a student in the forms that platforms take, and the images.
 
-MODEL is a quantised run of `python -m host train`, or a model directory of `python -m host export`
+MODEL is a quantised run of `tutelage train`, or a model directory of `tutelage export`
 or `compile`. All forms come from the one quantised graph, so they have the same layers and the same
 rounded parameters. A model directory without quantised.xmodel has only what lies there.
 """
@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dpu.checksum import sha256_of
-from dpu.compile import compile_graph
-from dpu.errors import DpuError
-from dpu.image_files import IMAGE_SUFFIXES, broken_line, find_images, label_of
-from dpu.input_form import InputForm
-from dpu.model_package import (
+from tutelage.core.checksum import sha256_of
+from tutelage.core.errors import DpuError
+from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
+from tutelage.core.images.input_form import InputForm
+from tutelage.core.model_package import (
     COMPILED,
     DESCRIPTION,
     ONNX,
@@ -27,8 +26,9 @@ from dpu.model_package import (
     distinct_labels,
     read_description,
 )
-from dpu.xir import Graph
-from host.bench.subject_files import (
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.bench.subject_files import (
     FLOAT32_FILE,
     INT8_FILE,
     INT8_WEIGHTS_FILE,
@@ -39,8 +39,8 @@ from host.bench.subject_files import (
     write_form,
     write_images,
 )
-from host.data import DataError, DataSet, read_bgr
-from host.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
+from tutelage.host.export.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
+from tutelage.host.train.data import DataError, DataSet, read_bgr
 
 OWN_DATA = "dataset"
 """`--images` of a run: the test set that it was trained for."""
@@ -117,7 +117,7 @@ def load_subject(model: Path) -> Subject:
     if (model / DESCRIPTION).is_file():
         return _from_model_directory(model)
     if model.is_dir() and not list(model.glob("*.safetensors")):
-        raise BenchUsageError(f"{model}: neither a run of `python -m host train` nor a model "
+        raise BenchUsageError(f"{model}: neither a run of `tutelage train` nor a model "
                               f"directory with {DESCRIPTION}")  # fmt: skip
     if model.is_dir() or model.suffix == ".safetensors":
         return _from_run(model)
@@ -125,9 +125,9 @@ def load_subject(model: Path) -> Subject:
 
 
 def _from_run(source: Path) -> Subject:
-    from host.export import load_student, read_state
-    from host.quantise.lower import NotDeployable, to_quantised
-    from host.train import STUDENT, load_data
+    from tutelage.host.export.model import load_student, read_state
+    from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
+    from tutelage.host.train.loop import STUDENT, load_data
 
     path = source / STUDENT if source.is_dir() else source
     config, state = read_state(path)
@@ -136,7 +136,7 @@ def _from_run(source: Path) -> Subject:
     try:
         graph = to_quantised(student, config.student.network.rpartition(":")[2].replace("-", "_"))
     except NotDeployable as error:
-        raise BenchUsageError(f"{path}: {error}; or compare what `python -m host export --clip` "
+        raise BenchUsageError(f"{path}: {error}; or compare what `tutelage export --clip` "
                               "writes") from error  # fmt: skip
     name = f"{config.student.network} {config.method}"
     return Subject(name, source, test.form, test.classes, sha256_of(path), graph,

@@ -1,7 +1,7 @@
 """The directory that every platform's process reads: the student in several forms, and the images.
 
 float32.onnx         the student's rounded parameters as float32, nothing rounds its activations
-int8.onnx            QuantizeLinear and DequantizeLinear, as `python -m host export` writes it
+int8.onnx            QuantizeLinear and DequantizeLinear, as `tutelage export` writes it
 int8-weights.onnx    the same with int8 weights, for processors with VNNI
 int8-tensorrt.onnx   the same with int8 activations too and float32 biases
 student.xmodel       what the emulation runs
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpu.input_form import InputForm
+from tutelage.core.images.input_form import InputForm
 
 FLOAT32_FILE, INT8_FILE = "float32.onnx", "int8.onnx"
 INT8_WEIGHTS_FILE, TENSORRT_FILE = "int8-weights.onnx", "int8-tensorrt.onnx"

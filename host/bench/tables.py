@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpu.digits import digits, with_range
-from dpu.text import csv_cells, json_text, markdown_text
-from host.bench.rows import ABSENT, DONE, PERCENTILES, PREDICTED
+from tutelage.core.digits import digits, with_range
+from tutelage.core.text import csv_cells, json_text, markdown_text
+from tutelage.host.bench.rows import ABSENT, DONE, PERCENTILES, PREDICTED
 
 JSON_FILE, CSV_FILE, MD_FILE = "bench.json", "bench.csv", "bench.md"
 
@@ -38,7 +38,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> str:
 
 
 def comma_separated(report: Mapping[str, Any]) -> str:
-    """A line per row, empty where nothing was measured; texts as `dpu.text.csv_text` has them."""
+    """A line per row, empty where nothing was measured; texts by `core.text.csv_text`."""
     rows = [_flat(row) for row in report["rows"]]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

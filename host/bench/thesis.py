@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from host.bench.figures import Figure, ratio
-from host.bench.platform import CPU, GPU
-from host.bench.rows import (
+from tutelage.host.bench.medians import Figure, ratio
+from tutelage.host.bench.platform import CPU, GPU
+from tutelage.host.bench.rows import (
     DONE,
     DPU,
     GIVEN,
@@ -36,7 +36,7 @@ REFERENCE: dict[str, Any] = {
 }
 """What the work that this one builds on reports. Source: ../shared/facts/zcu104.md."""
 
-NO_DPU = "no DPU was measured: give a run of python -m host measure with --dpu"
+NO_DPU = "no DPU was measured: give a run of tutelage measure with --dpu"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A float32 ONNX file of host/onnx_qdq.py as a torch.fx module, with ordinary torch.nn layers."""
+"""A float32 ONNX file of host/export/onnx_qdq.py as a torch.fx module of torch.nn layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_onnx(path: Path) -> fx.GraphModule:
     Raises
     ------
     ValueError
-        A node is none that `host.onnx_qdq.to_onnx` writes in its float32 form.
+        A node is none that `tutelage.host.export.onnx_qdq.to_onnx` writes in its float32 form.
     """
     return _Builder(onnx.load(str(path)).graph).build()
 

@@ -1,4 +1,4 @@
-"""One platform's process: `python -m host.bench.worker NAME FOLDER THREADS CPU,CPU,...`
+"""One platform's process: `python -m tutelage.host.bench.worker NAME FOLDER THREADS CPU,CPU,...`
 
 Takes requests as JSON lines on standard input and answers each with one on standard output:
 
@@ -21,10 +21,10 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from host.bench.platform import Absent, Platform, entry
-from host.bench.preprocess import Preprocessor
-from host.bench.subject_files import read_form, read_images
-from host.bench.windows import Windows
+from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.platform import Absent, Platform, entry
+from tutelage.host.bench.subject_files import read_form, read_images
+from tutelage.host.bench.timed_windows import Windows
 
 _MOST_WARM_UP_SECONDS = 0.5  # of what only tells the batch sizes apart
 

@@ -1,7 +1,7 @@
 """Put a release onto boards by SSH and rsync, and go back to the one before.
 
-    python -m host deploy xilinx@board --model models/mine
-    python -m host rollback xilinx@board
+    tutelage deploy xilinx@board --model models/mine
+    tutelage rollback xilinx@board
 
 On the board everything is below ~/tutelage: `releases/<hash>` has a release with its venv,
 `current` and `previous` are symbolic links to releases. A release is the application, the board's
@@ -15,10 +15,10 @@ packages are never touched, and it needs no internet.
 SSH and rsync are the system's, with the user's own configuration; host keys are always checked.
 """
 
-from host.deploy.deployment import deploy, deploy_one, dry_run, rollback
-from host.deploy.findings import Finding, findings_of
-from host.deploy.plan import ACCEPTABLE, DeployError, DeployUsageError, Plan, Report
-from host.deploy.scripts import KEPT, RELEASES
+from tutelage.host.deploy.deployment import deploy, deploy_one, dry_run, rollback
+from tutelage.host.deploy.findings import Finding, findings_of
+from tutelage.host.deploy.plan import ACCEPTABLE, DeployError, DeployUsageError, Plan, Report
+from tutelage.host.deploy.scripts import KEPT, RELEASES
 
 __all__ = ["ACCEPTABLE", "DeployError", "DeployUsageError", "Finding", "KEPT", "Plan", "RELEASES",
            "Report", "deploy", "deploy_one", "dry_run", "findings_of", "rollback"]  # fmt: skip

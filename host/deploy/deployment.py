@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from host.bounded_process import Programs
-from host.deploy import scripts, service
-from host.deploy.findings import ask, check_command, judge
-from host.deploy.plan import (
+from tutelage.host.deploy import scripts, service
+from tutelage.host.deploy.findings import ask, check_command, judge
+from tutelage.host.deploy.plan import (
     DeployError,
     Plan,
     Report,
@@ -23,10 +22,19 @@ from host.deploy.plan import (
     check_plan,
     read_profile,
 )
-from host.deploy.scripts import RELEASES, State, read_state
-from host.deploy.smoke import smoke
-from host.release import SUMS, Packages, Parts, ReleaseError, gather, model_path, seal
-from host.remote import ConnectionLost, Remote, RemoteError, check_hosts
+from tutelage.host.deploy.release import (
+    SUMS,
+    Packages,
+    Parts,
+    ReleaseError,
+    gather,
+    model_path,
+    seal,
+)
+from tutelage.host.deploy.scripts import RELEASES, State, read_state
+from tutelage.host.deploy.smoke import smoke
+from tutelage.host.ssh.bounded_process import Programs
+from tutelage.host.ssh.remote import ConnectionLost, Remote, RemoteError, check_hosts
 
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
 
@@ -176,7 +184,7 @@ def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
     running = remote.sh(scripts.MEASURING).strip()
     if running:
         text = (f"measurement {running} is running there; this disturbs it: wait for it with "
-                f"python -m host measure {remote.host} --attach")  # fmt: skip
+                f"tutelage measure {remote.host} --attach")  # fmt: skip
         say(f"{remote.host}: warning: {text}")
         report.measuring = running
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from host.deploy.plan import DeployError, Report
-from host.release import CARRIED, ROOT
-from host.remote import Remote
-from host.ssh_advice import NOISE
+from tutelage.core.locations import CODE
+from tutelage.host.deploy.plan import DeployError, Report
+from tutelage.host.deploy.release import CARRIED
+from tutelage.host.ssh.advice import NOISE
+from tutelage.host.ssh.remote import Remote
 
 _PYNQ_PYTHON = "/usr/local/share/pynq-venv/bin/python3"
 _SPARE_BYTES = 32 << 20
@@ -60,7 +61,7 @@ def ask(remote: Remote, profile: dict[str, Any]) -> dict[str, Any]:
     DeployError
         The answer is not one.
     """
-    script = (ROOT / "board" / "check.py").read_text(encoding="utf-8")
+    script = (CODE / "board" / "check.py").read_text(encoding="utf-8")
     try:
         facts = json.loads(remote.sh(check_command(profile), script))
     except (ValueError, RecursionError) as error:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpu.builder import EMULATOR_DPU_NAME
-from host.config import read_toml
-from host.deploy.service import check_service
-from host.remote import RemoteError, check_hosts
-from host.target import PROFILES, compiled_for
+from tutelage.core.board_profile import PROFILES
+from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
+from tutelage.host.compile.target import compiled_for
+from tutelage.host.deploy.service import check_service
+from tutelage.host.ssh.remote import RemoteError, check_hosts
+from tutelage.host.train.config import read_toml
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
               "target")  # fmt: skip
@@ -90,7 +91,7 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
     if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
-        raise DeployUsageError(f"{plan.model}: has no model.xmodel; first: python -m host compile "
+        raise DeployUsageError(f"{plan.model}: has no model.xmodel; first: tutelage compile "
                                f"{shlex.quote(str(plan.model))}")  # fmt: skip
     if plan.plugin is not None and not (plan.plugin.is_file() and plan.plugin.suffix == ".py"):
         raise DeployUsageError(f"{plan.plugin}: not a Python file; --plugin takes one")
@@ -122,6 +123,6 @@ def _check_target(plan: Plan) -> None:
     if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
         raise DeployUsageError(
             f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "
-            f"makes it the board's: python -m host compile {shlex.quote(str(plan.model))} "
+            f"makes it the board's: tutelage compile {shlex.quote(str(plan.model))} "
             f"--target {plan.board}"
         )

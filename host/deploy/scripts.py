@@ -6,8 +6,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from host.release import MODEL_SCRIPT, PLUGIN_SCRIPT, SUMS
-from host.remote import Remote
+from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, SUMS
+from tutelage.host.ssh.remote import Remote
 
 KEPT = 3  # releases that stay on a board
 

@@ -17,8 +17,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from host.release import MODEL_SCRIPT, PLUGIN_SCRIPT
-from host.remote import Remote, RemoteError
+from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT
+from tutelage.host.ssh.remote import Remote, RemoteError
 
 UNIT = "/etc/systemd/system/tutelage.service"
 TOKEN_FILE = "tutelage/web.env"  # noqa: S105 (its name)
@@ -101,7 +101,7 @@ def unit_text(home: str, account: Account, arguments: Sequence[str]) -> str:
     capability = "AmbientCapabilities=CAP_NET_BIND_SERVICE\n" if low else ""
     folder = home.replace("%", "%%")
     return (
-        "# Written by `python -m host deploy`.\n"
+        "# Written by `tutelage deploy`.\n"
         "[Unit]\nDescription=Tutelage\nAfter=network.target\n\n"
         f"[Service]\nUser={account.user}\n{groups}{capability}"
         f"WorkingDirectory={folder}/tutelage/current\n"

@@ -6,9 +6,9 @@ import json
 import shlex
 from typing import Any
 
-from host.deploy.plan import DeployError
-from host.deploy.scripts import RELEASES, smoke_script
-from host.remote import Remote
+from tutelage.host.deploy.plan import DeployError
+from tutelage.host.deploy.scripts import RELEASES, smoke_script
+from tutelage.host.ssh.remote import Remote
 
 
 def smoke(
@@ -43,7 +43,7 @@ def _check_model(
 ) -> None:
     """See on the board that the model is compiled for its DPU."""
     path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
-    command = f".venv/bin/python -m board.check --model {shlex.quote(path)}"
+    command = f".venv/bin/python -m tutelage.board.check --model {shlex.quote(path)}"
     try:
         told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
         number, name = told["fingerprint"], told["dpu_name"]

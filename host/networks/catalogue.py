@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import nn
 
-from host.networks.densenet import DenseNet
-from host.networks.mobilenet import MobileNetV2
-from host.networks.resnet import ResNet
+from tutelage.host.networks.densenet import DenseNet
+from tutelage.host.networks.mobilenet import MobileNetV2
+from tutelage.host.networks.resnet import ResNet
 
 # One preset a line: the constructor and what differs from its signature.
 PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {

@@ -29,8 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from host.quantise.layers import Concat, Conv, Input, MaxPool, Reshape, apply_nonlinear
-from host.quantise.student import Bits, Quantiser, Student
+from tutelage.host.quantise.layers import Concat, Conv, Input, MaxPool, Reshape, apply_nonlinear
+from tutelage.host.quantise.student import Bits, Quantiser, Student
 
 COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
 
@@ -61,7 +61,7 @@ def brevitas_student(
     Raises
     ------
     ImportError : Brevitas is not installed
-    UnsupportedOp : see host.quantise.trace.trace
+    UnsupportedOp : see tutelage.host.quantise.trace.trace
     ValueError : bits that are not 2 to 8
     """
     bits = Bits(weight_bits, activation_bits, first_bits, last_bits)

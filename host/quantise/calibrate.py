@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from host.quantise.student import Quantiser, Student
+from tutelage.host.quantise.student import Quantiser, Student
 
 METHODS = ("mse", "minmax")
 

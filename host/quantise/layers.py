@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpu.arithmetic import LEAKY_SLOPE, pool_reciprocal
-from host.networks.norm import batch_norm
+from tutelage.core.fixed_point import LEAKY_SLOPE, pool_reciprocal
+from tutelage.host.networks.norm import batch_norm
 
 Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
 

@@ -15,12 +15,12 @@ evaluation, the norms are folded and the biases quantised as they are deployed.
 Fake quantised numbers are integers times powers of two, so float32 computes the
 integer result exactly as long as no sum passes 2^24; in evaluation, layers that
 could pass it are computed in float64. So evaluation gives the very logits that
-the DPU gives (host/quantise/lower.py says for which bit widths it is a DPU).
+the DPU gives (host/quantise/to_xmodel.py says for which bit widths it is a DPU).
 
 Bits below 8 narrow the range within the DPU's int8; values behind a ReLU use
 [0, 2^b - 1] then. At 8 bits the range is int8's own, [0, 127] behind a ReLU.
 The DPU itself saturates at int8 only: narrower weights cost nothing there,
-narrower activations need ops that clip (again host/quantise/lower.py).
+narrower activations need ops that clip (again host/quantise/to_xmodel.py).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dpu.arithmetic import (
+from tutelage.core.fixed_point import (
     GUARD_BITS,
     MAX_ALIGNMENT,
     MAX_SHIFT,
     RELU6_FIX_POINT,
     sum_is_exact,
 )
-from host.quantise.fake import FakeQuantise, quantise
-from host.quantise.layers import (
+from tutelage.host.quantise.fake import FakeQuantise, quantise
+from tutelage.host.quantise.layers import (
     Add,
     AvgPool,
     Concat,
@@ -52,7 +52,7 @@ from host.quantise.layers import (
     Reshape,
     apply_nonlinear,
 )
-from host.quantise.trace import is_signed, trace
+from tutelage.host.quantise.trace import is_signed, trace
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +138,9 @@ class Student(nn.Module):
     input_shape : (C, H, W) of one image
     bits : bit widths
     input_fix_point : fix point of 8-bit images, never trained: 7 for (v - 128) / 128,
-        `dpu.input_form.best_fix_point` for other forms. Images of b bits cover the same range with
-        input_fix_point - (8 - b). None: calibrate() takes it from its images; 7 until then
+        `tutelage.core.images.input_form.best_fix_point` for other forms. Images of b bits cover the
+        same range with input_fix_point - (8 - b). None: calibrate() takes it from its images; 7
+        until then
 
     Raises
     ------

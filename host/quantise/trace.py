@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from dpu.arithmetic import LEAKY_SLOPE, is_leaky_slope
-from dpu.limits import FUSED
-from host.quantise.layers import (
+from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
+from tutelage.dpu.ops.limits import FUSED
+from tutelage.host.quantise.layers import (
     Add,
     AvgPool,
     Concat,

@@ -1,4 +1,4 @@
-"""One report of everything that was found: `python -m host report`.
+"""One report of everything that was found: `tutelage report`.
 
 content.py      what a report is made of: sections of text, tables and plots
 sections.py     which sections there are, and the files that they are made from

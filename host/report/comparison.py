@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpu.digits import digits
-from host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure
+from tutelage.core.digits import digits
+from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure
 
 
 def comparison_sections(bench: Path) -> list[Section]:
-    """Return the sections of a comparison of `python -m host bench`, its directory.
+    """Return the sections of a comparison of `tutelage bench`, its directory.
 
     Raises
     ------

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dpu.digits import digits
-from dpu.text import shown
+from tutelage.core.digits import digits
+from tutelage.core.text import shown
 
 _LONGEST_LABEL = 48  # characters; longer ones leave no room for the plot
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from dpu.text import shown
-from host.report.content import Cell, Plot, Section, Table, cell_text
+from tutelage.core.text import shown
+from tutelage.host.report.content import Cell, Plot, Section, Table, cell_text
 
 _STYLE = """\
 :root { color-scheme: light; }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from dpu.text import markdown_text
-from host.report.content import Plot, Section, Table, cell_text
-from host.report.html import relative
+from tutelage.core.text import markdown_text
+from tutelage.host.report.content import Plot, Section, Table, cell_text
+from tutelage.host.report.html import relative
 
 
 def document(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:

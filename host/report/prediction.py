@@ -6,11 +6,11 @@ import csv
 import json
 from pathlib import Path
 
-from host.report.content import Cell, Plot, Section, Table
+from tutelage.host.report.content import Cell, Plot, Section, Table
 
 
 def prediction_section(results: Path) -> Section:
-    """Return the section of `python -m host.fit_latency`'s results.
+    """Return the section of `python -m tutelage.host.latency.fit`'s results.
 
     Raises
     ------

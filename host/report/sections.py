@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from dpu.errors import DpuError
-from host.report.comparison import comparison_sections
-from host.report.content import Plot, Section
-from host.report.html import page
-from host.report.layers import layers_section
-from host.report.markdown import document, plot_file
-from host.report.prediction import prediction_section
-from host.report.study import study_sections
-from host.report.trace import trace_section
+from tutelage.core.errors import DpuError
+from tutelage.host.report.comparison import comparison_sections
+from tutelage.host.report.content import Plot, Section
+from tutelage.host.report.html import page
+from tutelage.host.report.layers_section import layers_section
+from tutelage.host.report.markdown import document, plot_file
+from tutelage.host.report.prediction import prediction_section
+from tutelage.host.report.study import study_sections
+from tutelage.host.report.trace import trace_section
 
 TITLE = "Tutelage: a DenseNet in 8 bits, and what it costs"
 _UNREADABLE = (
@@ -85,7 +85,7 @@ def _sections(choice: Choice) -> Iterator[Section]:
     bench = choice.bench or _newest(results / "bench", "*/bench.json")
     yield from _made(
         bench, choice.bench is not None, comparison_sections, "comparison", "CPU, GPU and DPU",
-        "No comparison was made yet: `python -m host bench models/fashion-densenet`.",
+        "No comparison was made yet: `tutelage bench models/fashion-densenet`.",
     )  # fmt: skip
     yield from _made(
         choice.model, True, lambda path: [layers_section(path, choice.board)], "layers",
@@ -95,12 +95,12 @@ def _sections(choice: Choice) -> Iterator[Section]:
     yield from _made(
         run, choice.run is not None, lambda path: [trace_section(path)], "trace", "A measured run",
         "No run was measured yet. On a board: `make measure BOARD=zcu104 HOST=user@board`; on this "
-        "machine, with the emulation: `python -m app.measure --output results/here/first`.",
+        "machine, emulated: `python -m tutelage.app.measure --output results/here/first`.",
     )  # fmt: skip
     yield from _made(
         results if (results / "latency.json").is_file() else None, False,
         lambda path: [prediction_section(path)], "prediction", "Predicted against published",
-        "The latency model was not fitted here: `python -m host.fit_latency`.",
+        "The latency model was not fitted here: `python -m tutelage.host.latency.fit`.",
     )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from host import study
-from host.report.content import Plot, Section, Table, as_svg
+from tutelage.host.report.content import Plot, Section, Table, as_svg
+from tutelage.host.train import study
 
 Rows = Mapping[str, Mapping[str, str]]
 

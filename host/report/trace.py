@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from host.report.content import Plot, Section, Table, as_svg, label, new_figure
+from tutelage.host.report.content import Plot, Section, Table, as_svg, label, new_figure
 
 _SAMPLES = 3000  # of the plot: more than the eye sees, less than makes the file heavy
 _STEP_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd")
@@ -15,7 +15,7 @@ _MOST_MARKED = 12
 
 
 def trace_section(run: Path) -> Section:
-    """Return the section of a run of `python -m app.measure`.
+    """Return the section of a run of `python -m tutelage.app.measure`.
 
     Parameters
     ----------

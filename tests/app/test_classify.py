@@ -442,7 +442,16 @@ def test_runs_as_a_module_and_from_anywhere(app: App, repo_root: Path, tmp_path:
     images = str(tmp_path / "images")
     model = str(tmp_path / "net.xmodel")
     done = subprocess.run(
-        [sys.executable, "-m", "app.classify", "--source", images, "--model", model, "--quiet"],
+        [
+            sys.executable,
+            "-m",
+            "tutelage.app.classify",
+            "--source",
+            images,
+            "--model",
+            model,
+            "--quiet",
+        ],
         cwd=repo_root,
         env={**os.environ, "PYTHONPATH": str(repo_root / "tests" / "fake_board")},
         capture_output=True,
@@ -532,13 +541,13 @@ def test_a_model_that_is_not_sorted_is_reported_in_one_line(
     app: App, repo_root: Path, tmp_path: Path, unsorted_model: Path, program: str
 ) -> None:
     """On the emulation, which reads it; AMD's library crashes on it."""
-    from dpu.errors import UNSORTED
+    from tutelage.core.errors import UNSORTED
 
     if program == "classify":
         plain = App(repo_root, tmp_path, fake=False)
         status, _, err = plain("--source", "images", "--model", str(unsorted_model), "--quiet")
     else:
-        command: list[str | Path] = [sys.executable, "-m", "app.measure", "--output",
+        command: list[str | Path] = [sys.executable, "-m", "tutelage.app.measure", "--output",
                    tmp_path / "out", "--model",
                    unsorted_model, "--source", tmp_path / "images", "--scenario", "single-stream",
                    *"--seconds 0.2 --warm-up 0.1 --idle 0.1 --cool-down 0.1".split()]  # fmt: skip

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpu import MAX_PIXELS
-from dpu.pictures import decode_image, read_image
+from tutelage.core import MAX_PIXELS
+from tutelage.core.images.decoder import decode_image, read_image
 
 # Red, green and blue corners: no turn or mirror image of it is the same.
 _CORNERS = np.full((8, 16, 3), 200, np.uint8)

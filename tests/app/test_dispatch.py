@@ -7,10 +7,10 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dispatch import Dispatch, Taker
-from app.frames import Frame
-from app.lane import Job
 from tests.app.waiting import LONG, soon
+from tutelage.app.pipeline.dispatch import Dispatch, Taker
+from tutelage.app.pipeline.lane import Job
+from tutelage.app.sources.frames import Frame
 
 
 def _job(index: int) -> Job:

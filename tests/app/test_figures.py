@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from app.figures import Figures, Histogram
-from app.frames import Frame
-from app.result import Result
-from app.summary import _power
+from tutelage.app.pipeline.result import Result
+from tutelage.app.pipeline.run_figures import Figures, Histogram
+from tutelage.app.pipeline.run_summary import _power
+from tutelage.app.sources.frames import Frame
 
 
 def test_percentiles_are_within_half_a_percent_of_the_exact_ones() -> None:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dpu.text import csv_text, from_csv
 from tests.hostile import ESCAPES, FILE_NAME, FORMULA, HOSTILE, check, unprintable
+from tutelage.core.text import csv_text, from_csv
 
 LABELS = [HOSTILE, FORMULA, "-1+1", "@SUM(A1)", "+1", "'quoted", "\0nul", "é 犬", "x" * 3000]
 

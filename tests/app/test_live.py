@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 import pytest
 
-from app import live
-from app.frames import CameraError, Frame, SourceError
-from app.live import MjpegSource
-from app.sources import open_source
 from tests.app.rtsp import free_port, rtsp_server
 from tests.app.waiting import LONG, soon
+from tutelage.app.sources import live
+from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.frames import CameraError, Frame, SourceError
+from tutelage.app.sources.live import MjpegSource
 
 
 def _jpeg(value: int) -> bytes:

@@ -1,4 +1,4 @@
-"""`python -m app.measure` as a whole, with everything that can end it.
+"""`python -m tutelage.app.measure` as a whole, with everything that can end it.
 
 On the emulation where it is asked for, else on tests/fake_board, which runs on a board's versions
 of everything too.
@@ -24,22 +24,22 @@ import cv2
 import numpy as np
 import pytest
 
-from app.frames import Frame
-from app.measure import run as measure_run
-from app.measure.plan import Phases, Setting, make_steps
-from app.measure.run import MeasureError, Measurement
-from app.measure.store import Store, StoreError
-from app.model import load_classifier
-from app.options import DEMO_MODEL
-from app.scenario import decoded_frames
-from app.sources import open_source
-from board import system
-from board.condition import ConditionWatch
-from board.power import Power, open_power
-from board.power_sources import Rail, Source
-from board.profile import load_profile
 from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.sensors import INA226_FORMS, Sensors, write_sensors
+from tutelage.app.measure import measurement as measure_run
+from tutelage.app.measure.measurement import MeasureError, Measurement
+from tutelage.app.measure.plan import Phases, Setting, make_steps
+from tutelage.app.measure.store import Store, StoreError
+from tutelage.app.model import load_classifier
+from tutelage.app.options import DEMO_MODEL
+from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.frames import Frame
+from tutelage.app.sources.load_patterns import decoded_frames
+from tutelage.board import system
+from tutelage.board.condition import ConditionWatch
+from tutelage.board.power.sampler import Power, open_power
+from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.core.board_profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_BOARD = ROOT / "tests/fake_board"
@@ -55,7 +55,8 @@ def _start(
     model = () if emulated else ("--model", str(_model(folder.parent)))
     variables = {**os.environ, **({} if emulated else {"PYTHONPATH": str(FAKE_BOARD)})}
     return subprocess.Popen(
-        [sys.executable, "-m", "app.measure", "--output", str(folder), *SHORT, *model, *more],
+        [sys.executable, "-m", "tutelage.app.measure", "--output", str(folder), *SHORT, *model,
+         *more],
         cwd=ROOT, env={**variables, **environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -94,7 +95,7 @@ def test_a_whole_run_on_the_emulation(tmp_path: Path) -> None:
     run = _run(folder)
     assert run["state"] == "done" and run["emulation"] and run["realtime"] == "zcu104", err
     assert (folder / "summary.md").read_text() == out
-    pace = "at the pace predicted for a ZCU104 (dpu/latency.py)"
+    pace = "at the pace predicted for a ZCU104 (dpu/predict/latency.py)"
     assert run["pace"] == {"measured": False, "text": pace}
     assert f"This is the emulation, {pace}: no figure here was measured on a DPU." in out
     names = ["single-stream, 1 thread", "offline, 2 threads"]
@@ -176,7 +177,7 @@ def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
         cp -r "$OLDPWD/full/a" "$OLDPWD/a"; exit $status"""
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, "sh", str(ROOT), sys.executable, "-m",
-         "app.measure", *SHORT, "--model", str(_model(tmp_path))],
+         "tutelage.app.measure", *SHORT, "--model", str(_model(tmp_path))],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(FAKE_BOARD)}, text=True,
         capture_output=True, timeout=100,
     )  # fmt: skip

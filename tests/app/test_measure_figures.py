@@ -18,20 +18,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.frames import Frame
-from app.measure import summary as summary_module
-from app.measure.doubts import doubts
-from app.measure.figures import IdlePower, idle_power, percentile, step_figures
-from app.measure.plan import Phases, Step, make_steps
-from app.measure.recorder import COLUMNS, DONE, OK, TOTAL, FrameRecorder
-from app.measure.sections import drift, estimate, section_count
-from app.measure.store import Store, StoreError, as_json, hold
-from app.measure.summary import summary
-from app.result import Result
-from board.power import Power, open_power
-from board.power_sources import Rail, Source
-from dpu.text import csv_text
 from tests.stand_in_board.sensors import write_sensors
+from tutelage.app.measure import summary as summary_module
+from tutelage.app.measure.plan import Phases, Step, make_steps
+from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL, FrameRecorder
+from tutelage.app.measure.sections import drift, estimate, section_count
+from tutelage.app.measure.step_figures import IdlePower, idle_power, percentile, step_figures
+from tutelage.app.measure.store import Store, StoreError, as_json, hold
+from tutelage.app.measure.summary import summary
+from tutelage.app.measure.warnings import doubts
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame
+from tutelage.board.power.sampler import Power, open_power
+from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.core.text import csv_text
 
 FINITE = st.floats(-1e6, 1e6)
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -420,7 +420,7 @@ def _same(value: Any, cell: str) -> bool:
 _FULL = """
 import sys
 from pathlib import Path
-from app.measure.store import Store, StoreError
+from tutelage.app.measure.store import Store, StoreError
 store, rows = Store(Path(sys.argv[1]) / "a"), [(k, 0.123456) for k in range(20_000)]
 csv, errors = store.folder / "x.csv", 0
 store.write_text("run.json", "old")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.model import load_classifier, override
-from board.dpu import ModelError
+from tutelage.app.model import load_classifier, override
+from tutelage.board.runner import ModelError
 
 WHOLE = """
 [input]

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from app import video_writer
-from app.frames import Frame
-from app.outputs import Output, OutputError, Outputs, open_output
-from app.pictures import fit
-from app.result import Result
-from app.terminal import Lines, LiveTable
+from tutelage.app.outputs import video_writer
+from tutelage.app.outputs.by_uri import Output, OutputError, Outputs, open_output
+from tutelage.app.outputs.pictures import fit
+from tutelage.app.outputs.terminal import Lines, LiveTable
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.frames import Frame, Source, SourceError
-from app.lane import Lane, activate
-from app.model import Classifier, load_classifier
-from app.pipeline import FAILURES_IN_A_ROW, Pipeline
-from app.pixel_budget import MOST_PIXELS
-from app.result import STAGES, Result
-from board.dpu import ModelError
 from tests.app.waiting import LONG, soon
+from tutelage.app.model import Classifier, load_classifier
+from tutelage.app.pipeline.lane import Lane, activate
+from tutelage.app.pipeline.pipeline import FAILURES_IN_A_ROW, Pipeline
+from tutelage.app.pipeline.result import STAGES, Result
+from tutelage.app.sources.frames import Frame, Source, SourceError
+from tutelage.app.sources.pixel_budget import MOST_PIXELS
+from tutelage.board.runner import ModelError
 
 vart: Any = None  # the stand-in, once the fixture has put it in place
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.frames import CameraError, Frame, SourceError
-from app.jpeg_stream import JpegSplitter
-from app.live import CameraOptions, parse_camera, without_password
-from app.sources import open_source
-from dpu.pictures import decode_image, read_image
+from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.frames import CameraError, Frame, SourceError
+from tutelage.app.sources.jpeg_stream import JpegSplitter
+from tutelage.app.sources.live import CameraOptions, parse_camera, without_password
+from tutelage.core.images.decoder import decode_image, read_image
 
 
 def _decoded(uri: str) -> list[Frame]:
@@ -219,7 +219,7 @@ def test_a_jpeg_that_is_cut_off_ends_where_the_next_begins() -> None:
 
 
 def test_endless_headers_are_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jpeg_stream.LARGEST_JPEG", 10_000)
+    monkeypatch.setattr("tutelage.app.sources.jpeg_stream.LARGEST_JPEG", 10_000)
     splitter = JpegSplitter()
     assert list(splitter.feed(b"\xff\xd8")) == []
     for _ in range(100):
@@ -283,7 +283,7 @@ def test_a_thumbnail_does_not_end_its_jpeg() -> None:
 
 
 def test_endless_data_is_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jpeg_stream.LARGEST_JPEG", 10_000)
+    monkeypatch.setattr("tutelage.app.sources.jpeg_stream.LARGEST_JPEG", 10_000)
     splitter = JpegSplitter()
     assert list(splitter.feed(b"\xff\xd8\xff\xda\x00\x02")) == []
     for _ in range(100):
@@ -307,7 +307,7 @@ def test_a_video_is_closed_while_it_is_read(tmp_path: Path) -> None:
 def test_an_image_file_without_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpu.pictures.MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setattr("tutelage.core.images.decoder.MAX_IMAGE_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
     with pytest.raises(ValueError, match="image file is larger than 0 MiB"):
         read_image(tmp_path / "a.png")

@@ -32,10 +32,10 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from app.frames import Frame
-from app.result import Result
-from app.web import WebOutput
 from tests.app.web_results import FACTS, Feeder, result, served
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame
+from tutelage.app.web import WebOutput
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [

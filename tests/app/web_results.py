@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from app.frames import Frame
-from app.result import Result
-from app.web import WebOutput
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame
+from tutelage.app.web import WebOutput
 
 FACTS = {
     "provider": "emulation (no vart/xir on this machine)",

@@ -24,16 +24,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from app.figures import Figures
-from app.frames import Frame, Source
-from app.lane import Lane
-from app.model import Classifier, load_classifier
-from app.options import make_parser
-from app.pipeline import Pipeline
-from app.run import Run
-from dpu import vart, xir
-from dpu.builder import CompiledModel
-from host.progress import Steps, stepped
+from tutelage.app.model import Classifier, load_classifier
+from tutelage.app.options import make_parser
+from tutelage.app.pipeline.lane import Lane
+from tutelage.app.pipeline.pipeline import Pipeline
+from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.run import Run
+from tutelage.app.sources.frames import Frame, Source
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.runtime import vart
+from tutelage.dpu.xmodel import graph as xir
+from tutelage.host.train.progress import Steps, stepped
 
 JOB_SECONDS = 5e-3
 CORES = 2
@@ -79,7 +80,7 @@ def _app(model: Path, images: Path, seconds: float) -> dict[str, float]:
         [*arguments, "--duration", str(seconds), "--quiet", "--mean", *map(str, MEAN),
          "--scale", *[str(SCALE)] * 3]
     )  # fmt: skip
-    from app.classify import _classifier
+    from tutelage.app.classify import _classifier
 
     with ExitStack() as stack:
         run = Run(options, _classifier(options), stack, print)

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from dpu.builder import CompiledModel
-from dpu.xir import Graph, Op
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.xmodel.graph import Graph, Op
 
 CLASSES, SIZE = 10, 32
 

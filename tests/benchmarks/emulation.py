@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from dpu.engine import Model, load_engine
-from dpu.runtimes import PIECE, RUNTIME_VARIABLE
-from dpu.xir import Graph
-from host.progress import stepped
 from tests.benchmarks.densenet_pair import SIZE, float32_model, int8_graph
+from tutelage.dpu.engine.reference import Model, load_engine
+from tutelage.dpu.engine.runtimes import PIECE, RUNTIME_VARIABLE
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.train.progress import stepped
 
 THREADS = 2
 ROUNDS = 15

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from board.profile import load_profile
-from host.progress import stepped
+from tutelage.core.board_profile import load_profile
+from tutelage.host.train.progress import stepped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SENSORS = ROOT.parent / "shared" / "tools" / "fake_zcu104_sensors.sh"
@@ -32,7 +32,7 @@ import json, pathlib, sys, time
 source, sysfs, rate, seconds = sys.argv[1], pathlib.Path(sys.argv[2]), *map(float, sys.argv[3:])
 samples, power = None, None
 if source != "sleep":
-    from board.power import open_power
+    from tutelage.board.power.sampler import open_power
     power = open_power(source, sysfs=sysfs, rate_hz=rate)
     power.start()
     time.sleep(0.5)

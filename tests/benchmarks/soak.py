@@ -16,10 +16,10 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
-from app.classify import _classifier
-from app.options import make_parser
-from app.result import Result
-from app.run import Run
+from tutelage.app.classify import _classifier
+from tutelage.app.options import make_parser
+from tutelage.app.pipeline.result import Result
+from tutelage.app.run import Run
 
 _WARM_FRAMES = 20_000  # until then buffers, histograms and the allocator find their size
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from host.methods import TUTORING
-from host.networks import create
-from host.progress import stepped
-from host.quantise.student import Bits, Student
-from host.train import phase_losses
+from tutelage.host.networks import create
+from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.train.loop import phase_losses
+from tutelage.host.train.methods import TUTORING
+from tutelage.host.train.progress import stepped
 
 STUDENT, TEACHER = "densenet-small", {"growth_rate": 16}
 BATCH, ROUNDS, STEPS = 128, 7, 6
@@ -53,7 +53,7 @@ def _contenders(bits: int) -> dict[str, Callable[[], None]]:
     ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = {"tutelage": _step(ours, teacher)}
     try:
-        from host.peers.brevitas_peer import brevitas_student
+        from tutelage.host.peers.brevitas_peer import brevitas_student
 
         # Without a phase that collects statistics, which is slower still.
         peer = brevitas_student(network, SHAPE, bits, bits, collect_steps=1)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board import system
-from board.condition import Condition, ConditionWatch, concerns, wall_clock_step
 from tests.stand_in_board.sensors import Sensors, write_sensors
+from tutelage.board import system
+from tutelage.board.condition import Condition, ConditionWatch, concerns, wall_clock_step
 
 TICKS = "cpu  {user} 0 {system} 1000 0 0 {softirq} {steal} 0 0\ncpu0 1 2 3\n"
 

@@ -1,4 +1,4 @@
-"""`python -m board.overlay` in a tree of files, with a stand-in of pynq; never run on a board."""
+"""`python -m tutelage.board.overlay` in a tree of files, with a stand-in of pynq."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from board import dpu, overlay
-from board.overlay import ModelFile, OverlayError, check_model, main, query_fingerprint, site_of
+from tutelage.board import overlay
+from tutelage.board import runner as dpu
+from tutelage.board.overlay import (
+    ModelFile,
+    OverlayError,
+    check_model,
+    main,
+    query_fingerprint,
+    site_of,
+)
 
 LINE = "firmware: /usr/lib/dpu.xclbin"
 FILES = {"dpu.bit": b"bits", "dpu.hwh": b"<xml/>", "dpu.xclbin": b"xclbin2 of this overlay"}
@@ -272,7 +280,7 @@ def test_boards_that_nobody_knows(
 
 
 def test_as_a_program(board: Board, repo_root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "board.overlay"]
+    command = [sys.executable, "-m", "tutelage.board.overlay"]
     for arguments, status in ((["--help"], 0), (["fly", "."], 2), (["check", "/none"], 1)):
         done = subprocess.run(
             [*command, *arguments], cwd=repo_root, capture_output=True, text=True, timeout=60
@@ -331,7 +339,7 @@ def test_a_dpu_that_nobody_knows_is_told(
 
 @pytest.mark.usefixtures("emulation")
 def test_real_models(shared_dir: Path, demo_model: Path, repo_root: Path, tmp_path: Path) -> None:
-    from board.provider import find_provider
+    from tutelage.board.provider import find_provider
 
     find_provider.cache_clear()
     site = site_of("zcu104", tmp_path)

@@ -23,9 +23,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from board.power import Idle, Power, PowerError, open_power
-from board.power_sources import Rail, Source
-from board.profile import RailProfile, load_profile
+from tutelage.board.power.sampler import Idle, Power, PowerError, open_power
+from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.core.board_profile import RailProfile, load_profile
 
 MONITORS = {"irps5401", "ina226"}
 # Idle figures of PYNQ's notebook zcu104_pmbus.ipynb: W, and FMC's current in A.
@@ -606,7 +606,7 @@ def test_the_wall_clock_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 STOPPED = """
 import json, os, pathlib, subprocess, sys, time
-from board.power import open_power
+from tutelage.board.power.sampler import open_power
 power = open_power("hwmon", sysfs=pathlib.Path(sys.argv[1]))
 power.start()
 time.sleep(0.3)
@@ -638,7 +638,7 @@ def test_a_process_that_was_stopped_tells_of_it(tmp_path: Path, repo_root: Path)
 
 def test_readings_for_another_process(repo_root: Path, tmp_path: Path) -> None:
     def answers(source: str, requests: str) -> list[dict[str, object]]:
-        command = [sys.executable, "-m", "board.power_cli", source, "--sysfs", str(tmp_path)]
+        command = [sys.executable, "-m", "tutelage.board.power", source, "--sysfs", str(tmp_path)]
         done = subprocess.run(command, input=requests, capture_output=True, text=True, check=True,
                               cwd=repo_root, timeout=60)  # fmt: skip
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -812,8 +812,8 @@ def test_the_profile_names_each_rail_once() -> None:
 IN_THE_SENSORS = """
 import json, shutil, sys, time
 from pathlib import Path
-from board import power_sources
-from board.power import open_power
+from tutelage.board.power.sources import rails as power_sources
+from tutelage.board.power.sampler import open_power
 
 HWMON = Path("/sys/class/hwmon")
 

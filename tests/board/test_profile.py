@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from board import profile as profiles
-from board.profile import board_names, describe_target, load_profile, thread_advice
-from dpu.fingerprint import dpu_name
-from dpu.toml_file import TomlError
+from tutelage.core import board_profile as profiles
+from tutelage.core.board_profile import board_names, describe_target, load_profile, thread_advice
+from tutelage.core.fingerprint import dpu_name
+from tutelage.core.toml_file import TomlError
 
 
 def test_the_usual_board_comes_first() -> None:
@@ -60,8 +60,8 @@ def test_a_shared_fingerprint_is_told_by_the_usual_board() -> None:
 @pytest.mark.usefixtures("emulation")
 @pytest.mark.parametrize("board", ["zcu102", "kv260", "ultra96v2"])
 def test_the_emulation_cannot_pace_itself_by_an_unknown_clock(board: str) -> None:
-    from board.dpu import ModelError
-    from board.realtime import Realtime
+    from tutelage.board.realtime import Realtime
+    from tutelage.board.runner import ModelError
 
     with pytest.raises(ModelError, match=r"lacks dpu\.clock_mhz, cpu\.cores, ") as caught:
         Realtime(board)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from board.power import open_power
-from board.stand_ins import pynq
 from tests.stand_in_board.sensors import Sensors, write_sensors
+from tutelage.board.power.sampler import open_power
+from tutelage.board.stand_ins import pynq
 
 
 def _until(reading: pynq.Sensor, wanted: float) -> None:

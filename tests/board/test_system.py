@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from board import system
-from board.system import SystemMonitor, board_facts
+from tutelage.board import system
+from tutelage.board.system import SystemMonitor, board_facts
 
 needs_psutil = pytest.mark.skipif(system.psutil is None, reason="needs psutil")
 

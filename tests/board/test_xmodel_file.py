@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from board.xmodel_file import problem_of
+from tutelage.board.xmodel_file import problem_of
 
 
 def _field(number: int, payload: bytes) -> bytes:

@@ -17,7 +17,7 @@ import pytest
 from tests.docs import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-_FOLDERS = ("app", "board", "dpu", "host", "overlays", "models")
+_FOLDERS = ("app", "board", "core", "dpu", "host", "overlays", "models")
 PAGES = sorted(
     page
     for page in (*ROOT.glob("*.md"), *(p for f in _FOLDERS for p in (ROOT / f).rglob("*.md")))
@@ -59,7 +59,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     environment = {**os.environ, "PATH": f"{folder}/.venv/bin:{os.environ['PATH']}",
                    "HOME": str(home), "VIRTUAL_ENV": str(folder / ".venv"),
                    "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-    environment.pop("PYTHONPATH", None)
+    environment["PYTHONPATH"] = str(folder)  # before the checkout, which .venv has installed
     yield Reader(folder, environment)
 
 
@@ -70,9 +70,10 @@ def copy_repository(folder: Path) -> None:
     names = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT,
                            check=True, capture_output=True, text=True).stdout  # fmt: skip
     for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_file() or source.is_symlink():  # tutelage/ has links to folders
+            shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _link_venv(folder: Path) -> None:

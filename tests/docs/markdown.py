@@ -6,10 +6,21 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PROGRAMS = ("make", "python", "python3", "sudo", "ffmpeg", "accelerate", "tensorboard", "cp", ".")
+_PROGRAMS = (
+    "make",
+    "python",
+    "python3",
+    "sudo",
+    "ffmpeg",
+    "accelerate",
+    "tensorboard",
+    "tutelage",
+    "cp",
+    ".",
+)
 _COMMAND = re.compile(rf"(?:{'|'.join(map(re.escape, _PROGRAMS))}) +\S")
 _COMMENT = re.compile(r"\s{2,}#\s.*$")
-_INLINE = re.compile(r"`((?:make|python3?|sudo) [^`]+)`")
+_INLINE = re.compile(r"`((?:make|python3?|sudo|tutelage) [^`]+)`")
 _FILE = re.compile(r"# ([\w./-]+\.(?:toml|py))(?::.*)?$")
 
 

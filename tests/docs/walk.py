@@ -20,7 +20,7 @@ ELSEWHERE = {
     "make fuzz": "tests/fuzz",  # the tests run each target's first examples
     "make load": "tests/dpu/test_load.py",
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
-    "python -m host.train_demo": "tests/host/test_train_demo.py",  # an hour; a small one there
+    "python -m tutelage.host.train.demo": "tests/host/test_train_demo.py",  # an hour
 }
 """Commands that take too long here, with the tests that run them in a small form."""
 
@@ -62,7 +62,7 @@ _NO_DOWNLOAD = f"{_BOARD} --wheels {{board}}/wheels --accept target --accept fin
 _HOST = (("user@board", "board0"),)
 _SECOND_MACHINE = (
     "(accelerate launch --num_machines 2 --num_processes 4 --machine_rank 1 --main_process_ip "
-    "127.0.0.1 --main_process_port 29500 -m host train qkd.toml --output runs/four "
+    "127.0.0.1 --main_process_port 29500 -m tutelage train qkd.toml --output runs/four "
     "> second.log 2>&1 &); accelerate launch"
 )
 _WINDOWS = "--seconds 1.2 --warm-up 0.3 --idle 0.5 --cool-down 0.2 --threads 1,2 --accept disturbed"
@@ -87,29 +87,29 @@ STEPS = {
     "python3 app/classify.py --source rtsp://cam.local/live --output seen.jsonl": Step(
         puts_in=(("rtsp://cam.local/live", "{rtsp}"),), more="--frames 20",
         shows="20 in, 20 classified"),
-    "python -m dpu diff a.xmodel b.xmodel": Step(shows="equal: "),
-    "python -m dpu shim your_board_script.py --its --own arguments": Step(
+    "tutelage diff a.xmodel b.xmodel": Step(shows="equal: "),
+    "tutelage shim your_board_script.py --its --own arguments": Step(
         puts_in=(("--its --own arguments", "net.xmodel in.npy out.npy"),), shows="done 8"),
     "tensorboard --logdir runs": Step(until="http://localhost:6006/"),
     "accelerate launch --num_machines 2 --num_processes 4 --machine_rank 0 "
     "--main_process_ip 192.168.1.10 --main_process_port 29500 "
-    "-m host train qkd.toml --output runs/four": Step(
+    "-m tutelage train qkd.toml --output runs/four": Step(
         puts_in=(("192.168.1.10", "127.0.0.1"), ("accelerate launch", _SECOND_MACHINE)),
         shows="runs/four"),
-    "python -m host compile models/mine --target zcu104": Step(
+    "tutelage compile models/mine --target zcu104": Step(
         status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
-    "python -m host compile app/demo -o out --target zcu104": Step(
+    "tutelage compile app/demo -o out --target zcu104": Step(
         status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
     "make overlay BOARD=zcu104 FROM=~/Downloads": Step(
         status=2, absent="AMD's files", shows="Downloads"),
     "make overlay BOARD=zcu104": Step(status=2, absent="AMD's address", shows="overlay"),
-    "python -m host overlay zcu104 --output DIR --url https://mirror.example/": Step(
+    "tutelage overlay zcu104 --output DIR --url https://mirror.example/": Step(
         status=1, absent="that mirror", shows="mirror.example"),
-    "python3 -m board.overlay check DIR --model net.xmodel": _NO_FILES,
-    "python -m board.overlay check DIR --model net.xmodel": _NO_FILES,
-    "sudo python3 -m board.overlay load DIR": replace(
+    "python3 -m tutelage.board.overlay check DIR --model net.xmodel": _NO_FILES,
+    "python -m tutelage.board.overlay check DIR --model net.xmodel": _NO_FILES,
+    "sudo python3 -m tutelage.board.overlay load DIR": replace(
         _NO_FILES, puts_in=(("sudo ", ""),)),
-    "python -m board.overlay load DIR --model net.xmodel": _NO_FILES,
+    "python -m tutelage.board.overlay load DIR --model net.xmodel": _NO_FILES,
     "make overlay-rebuild BOARD=zcu104 DPU_PYNQ=/path/to/DPU-PYNQ": Step(
         status=2, absent="Vitis", shows="DPU-PYNQ"),
     _DEPLOY: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD}'", shows="deployed"),
@@ -119,12 +119,13 @@ STEPS = {
     _MEASURE: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD} {_WINDOWS}'", shows="±"),
     "make measure HOST=user@board ARGS=--attach": Step(
         board=True, puts_in=(*_HOST, ("ARGS=--attach", f"ARGS='--attach {_BOARD}'")), shows="±"),
-    "python -m app.measure --output results/here --realtime zcu104": Step(more=_WINDOWS, shows="±"),
-    "python -m host bench models/mine --images photos": Step(more=_BENCH),
-    "python -m host bench models/mine --images photos --dpu results/zcu104/TIME "
+    "python -m tutelage.app.measure --output results/here --realtime zcu104": Step(
+        more=_WINDOWS, shows="±"),
+    "tutelage bench models/mine --images photos": Step(more=_BENCH),
+    "tutelage bench models/mine --images photos --dpu results/zcu104/TIME "
     "--watts openvino-int8=31.5": Step(
         board=True, more=_BENCH, puts_in=_RUN),
-    "python -m host report --run results/zcu104/TIME --bench results/bench/TIME "
+    "tutelage report --run results/zcu104/TIME --bench results/bench/TIME "
     "--model net.xmodel": Step(
         board=True, puts_in=(*_RUN, *_COMPARISON)),
     "sudo .venv/bin/python -m tests.stand_in_board --folder /tmp/board": Step(
@@ -143,18 +144,18 @@ class Output:
 
 SHOWN = {
     "runs on": Output("make demo", numbers_differ=True),
-    "# type kernel output fix": Output("python -m dpu inspect net.xmodel"),
-    "# type kernel output MACs": Output("python -m host predict densenet-121 --input 3x224x224"),
-    "growth blocks": Output("python -m host explore --latency 0.6 -o out"),
+    "# type kernel output fix": Output("tutelage inspect net.xmodel"),
+    "# type kernel output MACs": Output("tutelage predict densenet-121 --input 3x224x224"),
+    "growth blocks": Output("tutelage explore --latency 0.6 -o out"),
     "models/mine: quantised.xmodel,": Output(
-        "python -m host export runs/qkd -o models/mine", numbers_differ=True
+        "tutelage export runs/qkd -o models/mine", numbers_differ=True
     ),
 }
 """Blocks of output by their first words."""
 
 NO_OUTPUT = (
     "import numpy as np",
-    "import dpu.shim",
+    "from tutelage.dpu.runtime import shim",
     "app/ what stands",
     "acc = sum(q_in * q_w)",
     "v = (sum of",

@@ -1,6 +1,6 @@
 """A script as people write them for the board: threads, a runner each, many jobs in flight.
 
-It knows nothing of the emulation and runs unmodified under `python -m dpu shim`:
+It knows nothing of the emulation and runs unmodified under `tutelage shim`:
     board_script.py MODEL IMAGES.npy OUT.npy [THREADS]
 """
 

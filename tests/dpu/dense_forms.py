@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpu.xir import Graph, Op
+from tutelage.dpu.xmodel.graph import Graph, Op
 
 DENSE_FORMS = ("hwc", "chw", "turned", "conv2d")
 """A matrix behind a reshape; behind a transpose to PyTorch's order; turned; a convolution."""

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from dpu import vart, xir
-from dpu.builder import CompiledModel
-from dpu.engine import load_engine
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.runtime import vart
+from tutelage.dpu.xmodel import graph as xir
 
 RUNNERS, THREADS, IN_FLIGHT, LARGEST_BATCH, IMAGES = 8, 32, 12, 9, 64
 STALLED_SECONDS = 60

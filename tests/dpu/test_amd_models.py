@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu.cpu_ops import load_plugins
-from dpu.engine import Model, load_engine, make_engine
-from dpu.program import build_program
-from dpu.xir import Graph
-from dpu.xmodel import read_graph
+from tutelage.dpu.engine.program import build_program
+from tutelage.dpu.engine.reference import Model, load_engine, make_engine
+from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.xmodel.file import read_graph
+from tutelage.dpu.xmodel.graph import Graph
 
 PLUGINS = Path(__file__).with_name("plugins.py")
 MNIST = "mnist_prelu_zcu104_vai25.xmodel"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpu.compile import compile_graph, on_cpu
-from dpu.cpu_ops import Plugin
-from dpu.engine import Model, load_engine
-from dpu.errors import UnknownOpError
-from dpu.fast import FastEngine
-from dpu.xir import Graph
+from tutelage.core.errors import UnknownOpError
+from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
+from tutelage.dpu.engine.fast import FastEngine
+from tutelage.dpu.engine.reference import Model, load_engine
+from tutelage.dpu.ops.cpu_ops import Plugin
+from tutelage.dpu.xmodel.graph import Graph
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "models" / "amd_quantiser"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.xmodel"))

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpu import cpu_ops
-from dpu.arithmetic import least_bias_shift, pool_reciprocal, sum_is_exact
-from dpu.builder import CompiledModel, shifted_bias
-from dpu.compile import compile_graph, on_cpu
-from dpu.engine import load_engine
-from dpu.errors import DpuError, UnsupportedError
-from dpu.factors import HARD_SIGMOID_FACTOR
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
 from tests.random_networks import INT8, Twins
+from tutelage.core.errors import DpuError, UnsupportedError
+from tutelage.core.fixed_point import least_bias_shift, pool_reciprocal, sum_is_exact
+from tutelage.dpu.compiler.builder import CompiledModel, shifted_bias
+from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.ops import cpu_ops
+from tutelage.dpu.ops.factors import HARD_SIGMOID_FACTOR
+from tutelage.dpu.xmodel.graph import Graph
 
 torch = pytest.importorskip("torch", reason="needs PyTorch's pools to compare with")
 

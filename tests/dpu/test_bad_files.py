@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu.__main__ import main
-from dpu.schema import GraphProto
-from dpu.text import shown
+from tutelage.core.text import shown
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.xmodel.schema import GraphProto
 
 
 def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dpu.bounded_file import read_bounded
+from tutelage.core.bounded_file import read_bounded
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 12, 1000])

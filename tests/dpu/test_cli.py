@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu.__main__ import main
-from dpu.errors import UNSORTED, UnsortedWarning
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
+from tutelage.core.errors import UNSORTED, UnsortedWarning
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.xmodel.graph import Graph
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_reader_that_goes_away(demo_model: Path, repo_root: Path) -> None:
-    command = f"{sys.executable} -m dpu inspect {demo_model} --json | head -1"
+    command = f"{sys.executable} -m tutelage inspect {demo_model} --json | head -1"
     done = subprocess.run(
         ["bash", "-c", command], cwd=repo_root, capture_output=True, text=True, timeout=60
     )

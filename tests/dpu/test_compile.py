@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from dpu.builder import EMULATOR_DPU_NAME, QUANTISED, CompiledModel
-from dpu.compile import compile_graph, on_cpu
-from dpu.cpu_ops import load_plugins
-from dpu.engine import load_engine
-from dpu.errors import UnsupportedError
-from dpu.op_defs import definitions
-from dpu.program import constant
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
-from dpu.xmodel import read_graph
 from tests.dpu.test_amd_models import PILLARS, PILLARS_QUANTISED, PLUGINS, _pillars
 from tests.random_networks import Twins, networks
+from tutelage.core.errors import UnsupportedError
+from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME, QUANTISED, CompiledModel
+from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.engine.program import constant
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.xmodel.file import read_graph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op_definitions import definitions
 
 # What AMD's compiler writes that only instructions, addresses and its figures need.
 COMPILERS_OWN = {

@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu.cpu_ops import load_plugins
-from dpu.engine import Model, load_engine
-from dpu.errors import UnsortedWarning, XmodelError
-from dpu.fingerprint import foreign
-from dpu.xir import Graph
+from tutelage.core.errors import UnsortedWarning, XmodelError
+from tutelage.core.fingerprint import foreign
+from tutelage.dpu.engine.reference import Model, load_engine
+from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.xmodel.graph import Graph
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "models" / "corpus"
 PLUGINS = load_plugins(Path(__file__).with_name("plugins.py"))
 
 
-pytestmark = pytest.mark.filterwarnings("ignore::dpu.errors.UnsortedWarning")  # one is not sorted
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::tutelage.core.errors.UnsortedWarning"
+)  # one is not sorted
 
 
 def _is_for_this_kind(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m dpu diff A B`."""
+"""`tutelage diff A B`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpu.__main__ import main
-from dpu.builder import CompiledModel
-from dpu.compile import compile_graph
-from dpu.engine import load_engine
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
 from tests.dpu.dense_forms import DENSE_FORMS, dense_network
 from tests.dpu.test_layers import small_network
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.xmodel.graph import Graph
 
 
 def _diff(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpu.digits import digits, fixed, with_range, with_spread
+from tutelage.core.digits import digits, fixed, with_range, with_spread
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15)
 NUMBER = r"-?\d{1,3}(,\d{3})*(\.\d+)?"

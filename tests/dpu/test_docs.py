@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dpu import cpu_ops, fingerprint, fix_ops, limits, xir, xmodel
-from dpu.arithmetic import MAX_SHIFT, least_bias_shift, pool_reciprocal
-from dpu.schema import GraphProto
 from tests.docs.markdown import blocks
+from tutelage.core import fingerprint
+from tutelage.core.fixed_point import MAX_SHIFT, least_bias_shift, pool_reciprocal
+from tutelage.dpu.ops import cpu_ops, fix_ops, limits
+from tutelage.dpu.xmodel import file as xmodel
+from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.xmodel.schema import GraphProto
 
 PAGE = Path(__file__).resolve().parents[2] / "dpu/README.md"
 TEXT = PAGE.read_text(encoding="utf-8")

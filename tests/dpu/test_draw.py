@@ -12,14 +12,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dpu import draw
-from dpu.__main__ import main
-from dpu.builder import CompiledModel
-from dpu.errors import DpuError
-from dpu.layout import BOX_HEIGHT, BOX_WIDTH, place
-from dpu.schema import GraphProto
-from dpu.text import shown
 from tests.benchmarks.densenet_pair import int8_graph
+from tutelage.core.errors import DpuError
+from tutelage.core.text import shown
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.inspect import draw
+from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, place
+from tutelage.dpu.xmodel.schema import GraphProto
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"]]>&\x1b"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpu.builder import CompiledModel
-from dpu.engine import load_engine
-from dpu.fast import FastEngine
-from dpu.runtimes import RUNTIME_VARIABLE
-from dpu.xir import Graph
 from tests.random_networks import int8, networks
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.engine.fast import FastEngine
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE
+from tutelage.dpu.xmodel.graph import Graph
 
 RUNTIMES = ["openvino", "onnxruntime"]
 

@@ -10,12 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpu import vart
-from dpu.__main__ import main
-from dpu.engine import ENGINES, load_engine
-from dpu.errors import DpuError, UnsupportedError
-from dpu.fingerprint import ARRAYS, FAMILIES, OWN, array_named, array_of, dpu_name, fingerprints_of
-from dpu.xir import Graph
+from tutelage.core.errors import DpuError, UnsupportedError
+from tutelage.core.fingerprint import (
+    ARRAYS,
+    FAMILIES,
+    OWN,
+    array_named,
+    array_of,
+    dpu_name,
+    fingerprints_of,
+)
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.engine.reference import ENGINES, load_engine
+from tutelage.dpu.runtime import vart
+from tutelage.dpu.xmodel.graph import Graph
 
 OTHERS = {
     "cifar_resnet_board": "DPUCVDX8G",

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from dpu.__main__ import main
-from dpu.builder import CompiledModel
-from dpu.text import shown
 from tests.hostile import FILE_NAME, HOSTILE, check
+from tutelage.core.text import shown
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.compiler.builder import CompiledModel
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sources import open_source
-from dpu.__main__ import main
-from dpu.image_files import IMAGE_SUFFIXES, broken_line, find_images, label_of
-from dpu.input_form import InputForm
-from dpu.samples import Samples
+from tutelage.app.sources.by_uri import open_source
+from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
+from tutelage.core.images.input_form import InputForm
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.inspect.samples import Samples
 
 
 def _write(path: Path, content: bytes | None = None) -> Path:
@@ -126,7 +126,7 @@ def test_training_bench_inspect_and_the_application_see_the_same(
     assert facts["images"] == 5
     assert facts["notes"][-1] == f"{untidy}: {find_images(untidy).report()}"
 
-    data = pytest.importorskip("host.data", reason="needs PyTorch")
+    data = pytest.importorskip("tutelage.host.train.data", reason="needs PyTorch")
     classes, files, skipped = data._folder_files(untidy, "train")
     assert classes == ("Bag", "Coat") and skipped == SKIPPED
     found = {
@@ -136,7 +136,7 @@ def test_training_bench_inspect_and_the_application_see_the_same(
     }
     assert found == dict(zip(IMAGES, labels, strict=True))
 
-    from host.bench.subject import Subject, load_images
+    from tutelage.host.bench.subject import Subject, load_images
 
     form = InputForm(28, 28, "grey", (0.0,), (1.0,))
     subject = Subject("net", untidy, form, ("Bag", "Coat"), "", None, None, None)
@@ -154,7 +154,7 @@ def test_inspect_and_bench_leave_out_broken_images(
     assert facts["images"] == 4 and facts["notes"][-1] == line
 
     pytest.importorskip("torch", reason="needs PyTorch")
-    from host.bench.subject import BenchUsageError, Subject, load_images
+    from tutelage.host.bench.subject import BenchUsageError, Subject, load_images
 
     form = InputForm(28, 28, "grey", (0.0,), (1.0,))
     subject = Subject("net", untidy, form, ("Bag", "Coat"), "", None, None, None)
@@ -170,7 +170,7 @@ def test_inspect_and_bench_leave_out_broken_images(
 
 
 def test_samples_keep_slices(untidy: Path, demo_model: Path) -> None:
-    from dpu.engine import load_engine
+    from tutelage.dpu.engine.reference import load_engine
 
     form = InputForm(28, 28, "grey", (0.0,), (1.0,))
     samples = Samples(load_engine(demo_model).program, [str(untidy)], lambda shape: form)

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from dpu.builder import CompiledModel
-from dpu.engine import load_engine
-from dpu.image_fitter import ImageFitter, center_crop
-from dpu.input_form import InputForm
-from dpu.preprocess import Preprocessor as AppPreprocessor
-from dpu.samples import Samples, image_form
+from tutelage.core.images.fitter import ImageFitter, center_crop
+from tutelage.core.images.input_form import InputForm
+from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.inspect.samples import Samples, image_form
 
 FORM = InputForm(28, 28, "rgb", (33.0, 34.0, 35.0), (1 / 64, 1 / 64, 1 / 64), "center")
 SIZES = [(28, 28), (480, 640), (61, 57), (20, 90), (112, 56)]
@@ -53,7 +53,7 @@ def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_
     sample = Samples(program, [str(path)], lambda shape: FORM)[0:1][0][0]
     np.testing.assert_array_equal(sample * 64, target)
 
-    data = pytest.importorskip("host.data", reason="needs PyTorch")
+    data = pytest.importorskip("tutelage.host.train.data", reason="needs PyTorch")
     learnt = data._read_image(path, 28)
     np.testing.assert_array_equal((learnt - np.array(FORM.mean)), target)
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dpu import __main__ as command
-from dpu import energy, xir
-from dpu.cycles import bounds
-from dpu.errors import DpuError
-from dpu.fingerprint import ARRAYS, B4096
-from dpu.latency import (
-    PROFILES,
+from tutelage.core.board_profile import PROFILES
+from tutelage.core.errors import DpuError
+from tutelage.core.fingerprint import ARRAYS, B4096
+from tutelage.dpu import __main__ as command
+from tutelage.dpu.predict import energy
+from tutelage.dpu.predict.cycles import bounds
+from tutelage.dpu.predict.latency import (
     Board,
     Prediction,
     operations_of_graph,
@@ -27,8 +27,9 @@ from dpu.latency import (
     predict_graph,
     read_board,
 )
-from dpu.operations import Operation, Sketch
-from dpu.traffic import map_bytes, works
+from tutelage.dpu.predict.operations import Operation, Sketch
+from tutelage.dpu.predict.traffic import map_bytes, works
+from tutelage.dpu.xmodel import graph as xir
 
 BOARD = read_board("zcu104")
 PILLARS = "pointpillars_zcu104_vai25.xmodel"
@@ -233,7 +234,7 @@ def test_predict_tells_layers_and_totals(
 
 
 def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = _told(capsys, "host.published_networks:squeezenet")
+    status, out, _ = _told(capsys, "tutelage.host.latency.published_networks:squeezenet")
     assert status == 0 and "349,151,936 MACs" in out
     for wrong in ("no.such:thing", "json:nothing", "time:time", "json:dumps"):
         status, out, err = _told(capsys, wrong)

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu import cycles as rules
-from dpu.__main__ import main
-from dpu.builder import CompiledModel
-from dpu.compile import compile_graph
-from dpu.fingerprint import array_of, fingerprints_of, is_own
-from dpu.layers import Layer, layers_of
-from dpu.operations import operations_of
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
+from tutelage.core.fingerprint import array_of, fingerprints_of, is_own
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.inspect.layers import Layer, layers_of
+from tutelage.dpu.predict import cycles as rules
+from tutelage.dpu.predict.operations import operations_of
+from tutelage.dpu.xmodel.graph import Graph
 
 
 def small_network() -> Graph:
@@ -137,7 +137,7 @@ def _carriers(path: Path) -> list[tuple[str, int, int | None]]:
     return told
 
 
-@pytest.mark.filterwarnings("ignore::dpu.errors.UnsortedWarning")  # one is not sorted
+@pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")  # one is not sorted
 def test_the_rules_give_what_amds_compiler_wrote(shared_dir: Path) -> None:
     """`workload_on_arch` of every op that carries it in a file for a DPUCZDX8G of any size."""
     agree: Counter[str] = Counter()

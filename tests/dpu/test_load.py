@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dpu.device import EXECUTION_VARIABLE
-from dpu.runtimes import RUNTIME_VARIABLE
 from tests.dpu.load import RUNNERS
+from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE
+from tutelage.dpu.runtime.device import EXECUTION_VARIABLE
 
 JOBS = int(os.environ.get("TUTELAGE_JOBS", "3000"))
 GROWTH_MIB = 24
@@ -31,7 +31,8 @@ EXECUTIONS = ["synchronous", "asynchronous"]
 SETUP = """
 import os, signal, sys, threading, time
 import numpy as np
-from dpu import vart, xir
+from tutelage.dpu.runtime import vart
+from tutelage.dpu.xmodel import graph as xir
 graph = xir.Graph.deserialize(sys.argv[1])
 part = [c for c in graph.get_root_subgraph().toposort_child_subgraph()
         if c.get_attr("device") == "DPU"][0]
@@ -213,7 +214,7 @@ def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) ->
 
 
 CTRL_C = """
-from dpu import device
+from tutelage.dpu.runtime import device
 sleeping, released = threading.Event(), threading.Event()
 class Held:
     monotonic = time.monotonic
@@ -327,7 +328,8 @@ def test_a_child_by_fork_ends_as_processes_do(
 POOL = """
 import multiprocessing, sys, warnings
 import numpy as np
-from dpu import vart, xir
+from tutelage.dpu.runtime import vart
+from tutelage.dpu.xmodel import graph as xir
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, of a fork beside threads
 def classify(path):
     graph = xir.Graph.deserialize(path)

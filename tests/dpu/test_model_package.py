@@ -11,9 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpu import model_package
-from dpu.input_form import LARGEST_MEAN, LONGEST_SIDE, SCALES, FormError, InputForm, int8_table
-from dpu.model_package import (
+from tutelage.core import model_package
+from tutelage.core.images.input_form import (
+    LARGEST_MEAN,
+    LONGEST_SIDE,
+    SCALES,
+    FormError,
+    InputForm,
+    int8_table,
+)
+from tutelage.core.model_package import (
     Description,
     PackageError,
     check_files,
@@ -67,7 +74,7 @@ _TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5).filter(st
     )
 )  # fmt: skip
 def test_what_is_written_is_read(tmp_path: Path, description: Description) -> None:
-    to_toml = pytest.importorskip("host.toml_file", reason="host/ is not here").to_toml
+    to_toml = pytest.importorskip("tutelage.core.toml_writer", reason="host/ is not here").to_toml
     path = _description(tmp_path, to_toml(description.tables()))
     assert read_description(path) == description
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpu import cpu_ops, fix_ops, xir
-from dpu.engine import ENGINES, load_engine
-from dpu.errors import DpuError, UnknownOpError, XmodelError
+from tutelage.core.errors import DpuError, UnknownOpError, XmodelError
+from tutelage.dpu.engine.reference import ENGINES, load_engine
+from tutelage.dpu.ops import cpu_ops, fix_ops
+from tutelage.dpu.xmodel import graph as xir
 
 RNG = np.random.default_rng(9)
 WINDOW = {"kernel": [3, 2], "stride": [1, 2], "pad": [1, 1, 0, 0], "pad_mode": "FLOOR"}

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpu import xir
-from dpu.xmodel import read_graph, write_graph
+from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.xmodel.file import read_graph, write_graph
 
 
 def _in_order(path: Path) -> bool:

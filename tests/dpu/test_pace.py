@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpu import cycles, device, latency, vart, xir
-from dpu.builder import CompiledModel
-from dpu.engine import load_engine
-from dpu.errors import DpuError
+from tutelage.core.errors import DpuError
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.predict import cycles, latency
+from tutelage.dpu.runtime import device, vart
+from tutelage.dpu.xmodel import graph as xir
 
 SCRIPT = Path(__file__).with_name("board_script.py")
 
@@ -400,7 +402,7 @@ def test_a_board_that_nothing_is_fitted_to(
 
 
 def _shim(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dpu", "shim", *map(str, arguments)]
+    command = [sys.executable, "-m", "tutelage", "shim", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dpu.input_form import InputForm, int8_table
-from dpu.preprocess import Preprocessor
+from tutelage.core.images.input_form import InputForm, int8_table
+from tutelage.core.images.preprocessor import Preprocessor
 
 
 def _form(colour: str, **changes: object) -> InputForm:

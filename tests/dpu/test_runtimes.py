@@ -13,7 +13,8 @@ import pytest
 def test_openvino_neither_writes_into_the_home_nor_sends_data(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs OpenVINO")
     code = (
-        "from dpu import runtimes; import sys; assert runtimes._openvino() is not None; "
+        "import sys; from tutelage.dpu.engine import runtimes; "
+        "assert runtimes._openvino() is not None; "
         "print(sorted(name for name in sys.modules if 'telemetry' in name))"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}

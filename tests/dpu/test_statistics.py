@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpu.__main__ import main
-from dpu.builder import CompiledModel
-from dpu.statistics import Values
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.inspect.statistics import Values
 
 PLUGINS = Path(__file__).with_name("plugins.py")
 
@@ -107,8 +107,8 @@ def test_images_as_model_toml_says(demo_model: Path, capsys: pytest.CaptureFixtu
 def test_a_quantised_file_has_the_compiled_ones_values(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dpu.compile import compile_graph
     from tests.dpu.test_layers import small_network
+    from tutelage.dpu.compiler.emulation import compile_graph
 
     graph, images = small_network(), tmp_path / "in.npy"
     np.save(images, np.random.default_rng(2).normal(0, 1, (5, 8, 12, 3)).astype(np.float32))

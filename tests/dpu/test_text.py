@@ -9,7 +9,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpu.text import (
+from tutelage.core.text import (
     csv_cells,
     csv_text,
     from_csv,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpu.toml_file import parse_toml
+from tutelage.core.toml_file import parse_toml
 
 
 def test_whole_numbers_have_64_bits_as_toml_says() -> None:

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpu import vart, xir
-from dpu.builder import CompiledModel
-from dpu.device import EXECUTION_VARIABLE
-from dpu.engine import load_engine
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.runtime import vart
+from tutelage.dpu.runtime.device import EXECUTION_VARIABLE
+from tutelage.dpu.xmodel import graph as xir
 
 
 @pytest.fixture(scope="module")

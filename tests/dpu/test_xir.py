@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpu import xir
-from dpu.engine import load_engine
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.xmodel import graph as xir
 
 GRAPH = "densenet_small"
 STEM = f"{GRAPH}__features_conv0"

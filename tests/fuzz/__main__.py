@@ -16,7 +16,7 @@ from typing import Any
 
 from hypothesis import Verbosity, given, seed, settings
 
-import dpu  # noqa: F401  (sets OpenCV's limits, before anything imports it)
+import tutelage.core  # noqa: F401  (sets OpenCV's limits, before anything imports it)
 from tests.fuzz.harness import FIGURES, QUIET, TARGETS, Figures
 
 ROUND = 200

@@ -25,7 +25,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from dpu.errors import UNSORTED
+from tutelage.core.errors import UNSORTED
 
 SECONDS = 30
 """After so many seconds an example hangs; most take some milliseconds."""

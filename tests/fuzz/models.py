@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dpu import cpu_ops, fix_ops
-from dpu.builder import CompiledModel
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph, Op, Tensor
+from tutelage.dpu.compiler.builder import CompiledModel
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.ops import cpu_ops, fix_ops
+from tutelage.dpu.xmodel.graph import Graph, Op, Tensor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = ROOT / "app" / "demo"

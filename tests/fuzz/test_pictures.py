@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 
-from app.frames import SourceError
-from app.jpeg_stream import LARGEST_JPEG, JpegSplitter
-from app.sources import open_source
-from dpu.pictures import decode_image
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch
+from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.frames import SourceError
+from tutelage.app.sources.jpeg_stream import LARGEST_JPEG, JpegSplitter
+from tutelage.core.images.decoder import decode_image
 
 _SUFFIXES = [
     s

@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from app.model import load_classifier
-from board import profile as profiles
-from board.dpu import ModelError
-from dpu.__main__ import main as dpu
-from dpu.toml_file import TomlError
-from host import checkpoint, explore_space, study
-from host.__main__ import main as host
-from host.config import ConfigError, make_config, read_toml
-from host.data import DataError
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch, told, told_all
 from tests.fuzz.models import DEMO, ROOT
+from tutelage.app.model import load_classifier
+from tutelage.board.runner import ModelError
+from tutelage.core import board_profile as profiles
+from tutelage.core.toml_file import TomlError
+from tutelage.dpu.__main__ import main as dpu
+from tutelage.host.__main__ import main as host
+from tutelage.host.explore import space as explore_space
+from tutelage.host.train import checkpoint, study
+from tutelage.host.train.config import ConfigError, make_config, read_toml
+from tutelage.host.train.data import DataError
 
 _VALUES = [
     "-1", "0", "1", "2.5", "1e400", "nan", "-inf", "9223372036854775807", "9" * 40, "9" * 400,
@@ -40,8 +41,8 @@ _LINES = st.lists(
               st.sampled_from(_VALUES)), min_size=1, max_size=3,
 )  # fmt: skip
 _MODEL = (DEMO / "model.toml").read_text()
-_PROFILE = (ROOT / "board/profiles/zcu104.toml").read_text()
-_STUDY = (ROOT / "host/study.toml").read_text()
+_PROFILE = (ROOT / "core/profiles/zcu104.toml").read_text()
+_STUDY = (ROOT / "host/train/study.toml").read_text()
 _TRAINING = """\
 method = "qkd"
 seed = 0

@@ -1,4 +1,4 @@
-"""Damaged .xmodels: the reader, every tool of `python -m dpu`, the loader and the compiler."""
+"""Damaged .xmodels: the reader, every tool of `tutelage`, the loader and the compiler."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from app.model import load_classifier
-from board import dpu as board_dpu
-from dpu.__main__ import main
-from dpu.errors import DpuError
-from dpu.xir import Graph
-from host.compile import Choice, compile_model, plan_compile
-from host.target import CompileError, CompileUsageError
 from tests.fuzz import models, xmodel_edits
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch, told
+from tutelage.app.model import load_classifier
+from tutelage.board import runner as board_dpu
+from tutelage.core.errors import DpuError
+from tutelage.dpu.__main__ import main
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.compile.target import CompileError, CompileUsageError
 
-pytestmark = pytest.mark.filterwarnings("ignore::dpu.errors.UnsortedWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")
 
 _TOOLS = (
     "inspect",

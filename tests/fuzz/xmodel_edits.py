@@ -12,10 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from dpu.errors import DpuError
-from dpu.schema import GraphProto
-from dpu.xir import _from_proto
 from tests.fuzz import models
+from tutelage.core.errors import DpuError
+from tutelage.dpu.xmodel.graph import _from_proto
+from tutelage.dpu.xmodel.schema import GraphProto
 
 _NUMBERS = st.sampled_from(
     [0, 1, -1, 2, 3, 5, 7, 8, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1000, 2**15, 2**16, 60_000,
@@ -114,7 +114,7 @@ def _at(items: Any, place: float) -> Any:
 
 
 def _set(attrs: Any, key: str, value: tuple[str, Any]) -> None:
-    from dpu.attrs import encode
+    from tutelage.dpu.xmodel.attributes import encode
 
     proto = attrs[key]
     proto.Clear()

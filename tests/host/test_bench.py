@@ -27,19 +27,19 @@ pytest.importorskip("openvino", reason="needs OpenVINO")
 import onnxruntime
 import torch
 
-from app.model import load_classifier
-from dpu.engine import load_engine
-from dpu.input_form import InputForm
-from dpu.model_package import PackageError
-from dpu.preprocess import Preprocessor as AppPreprocessor
-from host.__main__ import main
-from host.bench.command import Choice, bench
-from host.bench.platform import CATALOGUE, Absent, entry, int8_file, model_file
-from host.bench.preprocess import Preprocessor
-from host.bench.process import JsonProcess, ProcessError
-from host.bench.run import Bench, Setting
-from host.bench.subject import load_images, load_subject
-from host.bench.subject_files import (
+from tutelage.app.model import load_classifier
+from tutelage.core.images.input_form import InputForm
+from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
+from tutelage.core.model_package import PackageError
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.host.__main__ import main
+from tutelage.host.bench.bench import Bench, Setting
+from tutelage.host.bench.command import Choice, bench
+from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.platform import CATALOGUE, Absent, entry, int8_file, model_file
+from tutelage.host.bench.process import JsonProcess, ProcessError
+from tutelage.host.bench.subject import load_images, load_subject
+from tutelage.host.bench.subject_files import (
     FLOAT32_FILE,
     INT8_FILE,
     INT8_WEIGHTS_FILE,
@@ -48,14 +48,14 @@ from host.bench.subject_files import (
     read_form,
     read_images,
 )
-from host.bench.torch_graph import read_onnx
-from host.config import make_config
-from host.networks import create
-from host.onnx_qdq import FLOAT32, to_onnx
-from host.quantise.calibrate import calibrate
-from host.quantise.lower import to_quantised
-from host.quantise.student import Bits, Student
-from host.train import train
+from tutelage.host.bench.torch_graph import read_onnx
+from tutelage.host.export.onnx_qdq import FLOAT32, to_onnx
+from tutelage.host.networks import create
+from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.to_xmodel import to_quantised
+from tutelage.host.train.config import make_config
+from tutelage.host.train.loop import train
 
 psutil: Any = import_module("psutil")  # it comes without types
 
@@ -80,7 +80,7 @@ def files(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
     """A quantised run's directory."""
-    from host import checkpoint
+    from tutelage.host.train import checkpoint
 
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def test_int8_weights_are_for_processors_with_vnni(
 ) -> None:
     processor = tmp_path / "cpuinfo"
     processor.write_text(f"processor\t: 0\nmodel name\t: a processor\nflags\t\t: fpu {flags}\n\n")
-    monkeypatch.setattr("host.bench.environment._CPU_INFO", processor)
+    monkeypatch.setattr("tutelage.host.bench.environment._CPU_INFO", processor)
     (tmp_path / INT8_FILE).touch()
     assert int8_file(tmp_path).name == INT8_FILE  # a model directory may have no other
     (tmp_path / INT8_WEIGHTS_FILE).touch()
@@ -217,7 +217,7 @@ def test_a_comparison(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def _check_measured(row: dict[str, Any]) -> None:
     assert row["state"] == "done" and row["kind"] == "measured" and row["threads"] == 1
-    assert row["provenance"].startswith("measured, by python -m host bench, ")
+    assert row["provenance"].startswith("measured, by tutelage bench, ")
     assert 0 < row["network_latency_ms"]["p50"]["value"] <= row["latency_ms"]["p50"]["value"]
     p50, p90, p99 = (row["latency_ms"][name]["value"] for name in ("p50", "p90", "p99"))
     assert p50 <= p90 <= p99
@@ -233,7 +233,7 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
     assert [line["id"] for line in lines] == [row["id"] for row in report["rows"]]
     assert float(lines[0]["latency_ms_p50"]) == report["rows"][0]["latency_ms"]["p50"]["value"]
     text = (out / "bench.md").read_text()
-    assert "no DPU was measured: give a run of python -m host measure with --dpu" in text
+    assert "no DPU was measured: give a run of tutelage measure with --dpu" in text
     assert "dpu-predicted (predicted) over torch-eager" in text
     assert "at least 9 " in text and "at least 4 " in text
     assert "given by the user" in text
@@ -300,7 +300,7 @@ def _worker(
     name: str, folder: Path, log: Path, environment: dict[str, str] | None = None
 ) -> JsonProcess:
     cpu = str(min(os.sched_getaffinity(0)))
-    command = ["host.bench.worker", name, str(folder), "1", cpu]
+    command = ["tutelage.host.bench.worker", name, str(folder), "1", cpu]
     variables = {"TORCHINDUCTOR_COMPILE_THREADS": "1", **(environment or {})}
     return JsonProcess(command, log, variables)
 
@@ -353,7 +353,7 @@ def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_complete(demo: Path, tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "host", "bench", str(demo), "--output", str(out)]
+    command = [sys.executable, "-m", "tutelage", "bench", str(demo), "--output", str(out)]
     command += ["--limit=60", "--seconds=0.1", "--warm-up=0", "--repetitions=500", "--threads=1"]
     command += [f"--platform={name}" for name in QUICK]
     with subprocess.Popen(command, cwd=repo_root, stderr=subprocess.PIPE, text=True,
@@ -453,7 +453,7 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
         (["app/demo", "--images", "board"], "board: holds no images"),
         (["app/demo", "--images", "dataset"], "knows no data set"),
         (["app/demo", "--dpu", "none"], "none: No such file"),
-        (["app/demo", "--dpu", "app/demo/model.toml"], "no run of `host measure`"),
+        (["app/demo", "--dpu", "app/demo/model.toml"], "no run of `tutelage measure`"),
     ],
 )
 def test_wrong_use(

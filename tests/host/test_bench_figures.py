@@ -16,16 +16,23 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from app.measure.figures import percentile as app_percentile
-from dpu.latency import operations_of_graph, predict
-from dpu.xir import Graph
-from host.bench.dpu_rows import predicted_row, read_runs
-from host.bench.figures import COVERAGE, Figure, coverage, known_figure, median_figure, ratio
-from host.bench.platform import CPU, EMULATION
-from host.bench.rows import DPU, EMULATED, GIVEN, MEASURED, PREDICTED, Row, give_watts
-from host.bench.subject import BenchUsageError, Subject, load_subject
-from host.bench.thesis import compare, missing
-from host.bench.windows import percentile
+from tutelage.app.measure.step_figures import percentile as app_percentile
+from tutelage.dpu.predict.latency import operations_of_graph, predict
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.bench.dpu_rows import predicted_row, read_runs
+from tutelage.host.bench.medians import (
+    COVERAGE,
+    Figure,
+    coverage,
+    known_figure,
+    median_figure,
+    ratio,
+)
+from tutelage.host.bench.platform import CPU, EMULATION
+from tutelage.host.bench.rows import DPU, EMULATED, GIVEN, MEASURED, PREDICTED, Row, give_watts
+from tutelage.host.bench.subject import BenchUsageError, Subject, load_subject
+from tutelage.host.bench.thesis import compare, missing
+from tutelage.host.bench.timed_windows import percentile
 
 positive = st.floats(1e-3, 1e6)
 
@@ -184,7 +191,7 @@ def _read(tmp_path: Path, run: Any, subject: Subject) -> Row:
 def test_a_measured_run(tmp_path: Path, subject: Subject) -> None:
     row = _read(tmp_path, _run(subject), subject)
     assert (row.id, row.family, row.kind, row.threads) == ("dpu-1", DPU, MEASURED, 2)
-    assert row.provenance.startswith("measured, by app.measure, the board's vart, ")
+    assert row.provenance.startswith("measured, by tutelage.app.measure, the board's vart, ")
     assert row.provenance.endswith("2026-01-02T03:04:05+00:00, ZCU104")
     assert row.latency_ms["p50"] == known_figure(2.0, 0.02)
     assert row.fps["value"] == 1100 and row.watts["value"] == 14
@@ -236,7 +243,7 @@ def test_a_run_that_broke_off(tmp_path: Path, subject: Subject) -> None:
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"emulation": "no"}, {"emulation": False}])
 def test_what_is_no_run(tmp_path: Path, subject: Subject, content: Any) -> None:
-    with pytest.raises(BenchUsageError, match="no run of `host measure`"):
+    with pytest.raises(BenchUsageError, match="no run of `tutelage measure`"):
         _read(tmp_path, content, subject)
 
 
@@ -253,7 +260,7 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     graph = Graph.deserialize(repo_root / "app" / "demo" / "model.xmodel")
     found = predict(operations_of_graph(graph))
     assert (row.family, row.kind) == (DPU, PREDICTED)
-    assert row.provenance.startswith("predicted, by dpu.latency")
+    assert row.provenance.startswith("predicted, by tutelage.dpu.predict.latency")
     for figures, seconds in ((row.latency_ms, found.latency_seconds),
                              (row.network_latency_ms, found.job_seconds)):  # fmt: skip
         assert figures["p90"] == figures["p99"] == median_figure([])  # nobody predicts those

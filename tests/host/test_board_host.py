@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host.__main__ import main
-from host.board_host import hosts_of
-from host.config import ConfigError
-from host.deploy import DeployUsageError
-from host.remote import RemoteUsageError
+from tutelage.host.__main__ import main
+from tutelage.host.deploy import DeployUsageError
+from tutelage.host.ssh.boards import hosts_of
+from tutelage.host.ssh.remote import RemoteUsageError
+from tutelage.host.train.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.skipif(
@@ -91,4 +91,4 @@ def test_make_takes_it_as_well(tmp_path: Path) -> None:
         done = subprocess.run(["make", "-n", "-o", ".venv/all.stamp", target, "BOARD=zcu104"],
                               cwd=ROOT, capture_output=True, text=True)  # fmt: skip
         assert done.returncode == 0 and "give HOST" not in done.stdout
-        assert f"-m host {command} --board zcu104" in done.stdout
+        assert f"tutelage {command} --board zcu104" in done.stdout

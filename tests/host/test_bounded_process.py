@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host.bounded_process import TooMuchOutput, limited_files, run_bounded
+from tutelage.host.ssh.bounded_process import TooMuchOutput, limited_files, run_bounded
 
 MOST = 1 << 20
 

@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from host.networks import create  # noqa: E402
-from host.peers.brevitas_peer import brevitas_student  # noqa: E402
-from host.quantise.student import Bits, Student  # noqa: E402
+from tutelage.host.networks import create  # noqa: E402
+from tutelage.host.peers.brevitas_peer import brevitas_student  # noqa: E402
+from tutelage.host.quantise.student import Bits, Student  # noqa: E402
 
 SHAPE = (1, 28, 28)
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from host.__main__ import main
+from tutelage.host.__main__ import main
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_wrong_settings_and_data(
 def test_ctrl_c_says_how_to_go_on(config: Path, tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", "train", str(config), "--output", str(out),
+        [sys.executable, "-m", "tutelage", "train", str(config), "--output", str(out),
          "--set", "training.epochs=1000"],
         cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python -m host compile`, with stand-ins for AMD's compiler and for docker and podman.
+"""`tutelage compile`, with stand-ins for AMD's compiler and for docker and podman.
 
 AMD's compiler itself was never run by these tests: it exists in AMD's containers only.
 """
@@ -25,21 +25,21 @@ import pytest
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from app.model import load_classifier
-from dpu.compile import compile_graph
-from dpu.cpu_ops import load_plugins
-from dpu.engine import load_engine
-from dpu.fingerprint import dpu_parts
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
-from host import check_compiled as checks
-from host import vai_compiler
-from host.__main__ import main
-from host.check_compiled import check_compiled, check_source
-from host.config import read_toml
-from host.target import CompileError, load_target
-from host.toml_file import to_toml
 from tests.dpu.dense_forms import DENSE_FORMS, dense_network
+from tutelage.app.model import load_classifier
+from tutelage.core.fingerprint import dpu_parts
+from tutelage.core.toml_writer import to_toml
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.__main__ import main
+from tutelage.host.compile import check as checks
+from tutelage.host.compile import vai_compiler
+from tutelage.host.compile.check import check_compiled, check_source
+from tutelage.host.compile.target import CompileError, load_target
+from tutelage.host.train.config import read_toml
 
 STAND_INS = Path(__file__).with_name("stand_ins")
 ZCU104 = load_target("zcu104")
@@ -307,7 +307,7 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
     "arguments, words",
     [
         (["none.xmodel"], "none.xmodel: no such file"),
-        (["."], "quantised.xmodel: no such file; `python -m host export` writes it"),
+        (["."], "quantised.xmodel: no such file; `tutelage export` writes it"),
         (["{model}", "--target", "kv999"], "no target 'kv999'; there are kv260, "),
         (["{model}", "--target", "ultra96v2"], "names no target of AMD's compiler"),
         (["{model}", "--compiler", "none"], "none: no program that can be run"),
@@ -427,7 +427,7 @@ def test_ctrl_c_ends_the_compiler(
     else:
         _install(path_dir, "vai_c_xir", repo_root)
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", "compile", "--", str(model)],
+        [sys.executable, "-m", "tutelage", "compile", "--", str(model)],
         cwd=repo_root, env={**os.environ, "STAND_IN": "hang"}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
@@ -613,15 +613,15 @@ def test_the_commands_that_are_named_work_as_they_stand(
     model: Path, run: Run, repo_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From an uncompiled model in a folder with spaces to its classes, by what messages say."""
-    from app.classify import main as classify
+    from tutelage.app.classify import main as classify
 
     images = str(repo_root / "app" / "demo" / "images")
     arguments = ["--source", images, "--frames", "1", "--labels", str(model / "none")]
     assert classify(["--model", str(model / "quantised.xmodel"), *arguments]) == 2
     named = shlex.split(capsys.readouterr().err.rpartition("compile it first: ")[2])
-    assert named == [*"python -m host compile".split(), str(model / "quantised.xmodel"),
+    assert named == [*"tutelage compile".split(), str(model / "quantised.xmodel"),
                      "--target", "zcu104"]  # fmt: skip
-    status, out, error = run("--target", "emulator", "--", named[4])
+    status, out, error = run("--target", "emulator", "--", named[2])
     assert status == 0, error
     named = shlex.split(out.rpartition("  next: ")[2])
     assert named == ["python3", "app/classify.py", "--model", str(model), "--source", "IMAGES"]

@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from host.config import ConfigError, make_config, read_config  # noqa: E402
-from host.methods import METHODS, Phase, epochs_of  # noqa: E402
+from tutelage.host.train.config import ConfigError, make_config, read_config  # noqa: E402
+from tutelage.host.train.methods import METHODS, Phase, epochs_of  # noqa: E402
 
 WHOLE = """
 method = "qkd"

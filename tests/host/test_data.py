@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from dpu.input_form import InputForm, float_table  # noqa: E402
-from host import data  # noqa: E402
-from host.data import (  # noqa: E402
+from tutelage.core.images.input_form import InputForm, float_table  # noqa: E402
+from tutelage.host.train import data  # noqa: E402
+from tutelage.host.train.data import (  # noqa: E402
     Augmentation,
     DataError,
     DataSet,

@@ -1,4 +1,4 @@
-"""`python -m host deploy` and `rollback` on stand-in boards: real sshd, rsync, network, disk.
+"""`tutelage deploy` and `rollback` on stand-in boards: real sshd, rsync, network, disk.
 
 No real board was seen: vart and xir are those of tests/fake_board.
 """
@@ -22,12 +22,12 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host import remote
-from host.__main__ import main
-from host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
-from host.release import CARRIED, Packages, ReleaseError
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.host.__main__ import main
+from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
+from tutelage.host.deploy.release import CARRIED, Packages, ReleaseError
+from tutelage.host.ssh import remote
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -316,7 +316,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
     (model / "notes.txt").write_text("new")
     code = (
         "import os, sys, threading, time\n"
-        "from host.deploy import deployment, smoke\n"
+        "from tutelage.host.deploy import deployment, smoke\n"
         "own = deployment.gather\n"
         "def interrupt(*arguments):\n"
         "    os.kill(os.getpid(), int(sys.argv[2]))\n"
@@ -329,7 +329,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
         "    return 'sleep 1000'\n"
         "if sys.argv[1] == 'gather': deployment.gather = gather\n"
         "else: smoke.smoke_script = smoke_script\n"
-        "from host.__main__ import main\n"
+        "from tutelage.host.__main__ import main\n"
         "sys.exit(main(sys.argv[3:]))\n"
     )
     scratch = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
@@ -354,7 +354,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
     (model / "notes.txt").write_text("new")
     code = (
         "import os, signal, sys\n"
-        "from host import deploy, remote\n"
+        "from tutelage.host import deploy, remote\n"
         "sh = remote.Remote.sh\n"
         "word = {'venv': ' -m venv ', 'smoke': 'classify.py', 'switch': '.current'}[sys.argv[1]]\n"
         "def killed(self, command, *rest, **more):\n"
@@ -366,7 +366,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return sh(self, command, *rest, **more)\n"
         "remote.Remote.sh = killed\n"
-        "from host.__main__ import main\n"
+        "from tutelage.host.__main__ import main\n"
         "main(sys.argv[2:])\n"
     )
     arguments = ["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",
@@ -584,7 +584,7 @@ FACTS: dict[str, Any] = {
     ],
 )
 def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
-    from host.deploy.plan import read_profile
+    from tutelage.host.deploy.plan import read_profile
 
     found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
@@ -600,7 +600,7 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
     ],
 )
 def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
-    from host.deploy.plan import read_profile
+    from tutelage.host.deploy.plan import read_profile
 
     found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
     assert [f.text for f in found if f.name == "image" and not f.fatal]
@@ -611,12 +611,12 @@ def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(capsys: A
         pytest.skip("needs ssh and rsync")
     assert main(["deploy", "user@host"]) == 2
     err = capsys.readouterr().err
-    assert "compiled for the emulator" in err and "host compile app/demo --target zcu104" in err
+    assert "compiled for the emulator" in err and "tutelage compile app/demo --target zcu104" in err
     assert main(["deploy", "user@host", "--accept", "target", "--dry-run"]) == 0
 
 
 def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
-    from host.deploy.plan import read_profile
+    from tutelage.host.deploy.plan import read_profile
 
     path = "/sys/bus/i2c/drivers/irps5401/4-0043"
     found = findings_of({**FACTS, "paths": {path: True}}, read_profile("zcu104"), 1000)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from dpu.latency import predict, read_board
-from host.__main__ import main
-from host.config import read_config, read_toml
-from host.data import DataSet, load
-from host.explore import bits_lines, explore
-from host.explore_space import (
+from tutelage.core.toml_writer import to_toml
+from tutelage.dpu.predict.latency import predict, read_board
+from tutelage.host.__main__ import main
+from tutelage.host.explore.exploration import bits_lines, explore
+from tutelage.host.explore.network_operations import network_operations
+from tutelage.host.explore.space import (
     DEMO,
     FITS,
     Budget,
@@ -30,10 +30,10 @@ from host.explore_space import (
     pareto,
     read_spec,
 )
-from host.networks import create
-from host.predict import network_operations
-from host.toml_file import to_toml
-from host.train import train
+from tutelage.host.networks import create
+from tutelage.host.train.config import read_config, read_toml
+from tutelage.host.train.data import DataSet, load
+from tutelage.host.train.loop import train
 
 SMALL = {"growth_rate": [4, 8], "depth": [2, [1, 2]], "stem": ["stride2", "stride4"]}
 
@@ -155,7 +155,14 @@ def _data(path: str, size: int) -> tuple[DataSet, DataSet]:
 def test_everything_is_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "--latency", "0.6", "-o", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for said in ("no accuracy", "not measured", "extrapolation", "8 bits", "sure*", "host train"):
+    for said in (
+        "no accuracy",
+        "not measured",
+        "extrapolation",
+        "8 bits",
+        "sure*",
+        "tutelage train",
+    ):
         assert said in text
     with (tmp_path / "explore.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -15,20 +15,20 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 import torch
 
-from app.model import load_classifier
-from dpu.engine import load_engine
-from dpu.xir import Graph
-from host.__main__ import main
-from host.compile import Choice, compile_model, plan_compile
-from host.config import Config, make_config
-from host.data import DEFAULT_IDX, DataSet, load
-from host.export import ExportError, export, load_student, read_state
-from host.networks import create
-from host.onnx_qdq import to_onnx
-from host.quantise.calibrate import calibrate
-from host.quantise.lower import to_quantised
-from host.quantise.student import Bits, Student
-from host.train import train
+from tutelage.app.model import load_classifier
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.__main__ import main
+from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.export.model import ExportError, export, load_student, read_state
+from tutelage.host.export.onnx_qdq import to_onnx
+from tutelage.host.networks import create
+from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.to_xmodel import to_quantised
+from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.data import DEFAULT_IDX, DataSet, load
+from tutelage.host.train.loop import train
 
 
 def _config(folder: Path, repo_root: Path, **changes: Any) -> Config:
@@ -45,7 +45,7 @@ def _config(folder: Path, repo_root: Path, **changes: Any) -> Config:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Path:
     """The directory of a finished run."""
-    from host import checkpoint
+    from tutelage.host.train import checkpoint
 
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def test_the_directory_is_what_the_compiler_and_the_app_take(exported: Path) -> 
 
 
 def test_checksums_and_fix_points(exported: Path) -> None:
-    from host.config import read_toml
+    from tutelage.host.train.config import read_toml
 
     table = read_toml(exported / "model.toml")
     for name, told in table["checksums"].items():
@@ -149,7 +149,7 @@ def test_what_cannot_be_exported_is_told(
 
 def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> None:
     """An 18x18 kernel: refused, and exported for the CPU where that is asked for."""
-    from host import checkpoint
+    from tutelage.host.train import checkpoint
 
     data = load("folder", repo_root / "app" / "demo" / "images", "train")
     network = create("tests.host.test_export:big_kernel", in_channels=data.shape[0])
@@ -185,7 +185,7 @@ def test_a_run_that_diverged_is_refused(
     run: Path, tmp_path: Path, name: str, value: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not a number is no logit: told in one line, not as a bug of ours."""
-    from host import checkpoint
+    from tutelage.host.train import checkpoint
 
     parts, state = checkpoint.load(run / "student.safetensors")
     next(t for key, t in parts["student"].items() if key.endswith(name)).view(-1)[0] = value
@@ -198,7 +198,7 @@ def test_a_run_that_diverged_is_refused(
 def test_a_checkpoint_without_a_number_for_its_accuracy(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from host import checkpoint
+    from tutelage.host.train import checkpoint
 
     parts, state = checkpoint.load(run / "student.safetensors")
     checkpoint.save(tmp_path / "student.safetensors", parts, state | {"accuracy": None})

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from dpu.latency import read_board
-from dpu.operations import Operation
-from host import fit_latency, published_networks
-from host.fit_latency import DIGITS, RESULTS, Row, evaluate
-from host.published import COUNTED_AS_MACS, TABLE, Published, published, unusable
+from tutelage.core.locations import RESULTS
+from tutelage.dpu.predict.latency import read_board
+from tutelage.dpu.predict.operations import Operation
+from tutelage.host.latency import fit as fit_latency
+from tutelage.host.latency import published_networks
+from tutelage.host.latency.fit import DIGITS, Row, evaluate
+from tutelage.host.latency.published import COUNTED_AS_MACS, TABLE, Published, published, unusable
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from board.profile import load_profile
-from host.deploy import Plan, Report, deploy, rollback
 from tests.host.stand_ins import vai_c_xir
 from tests.stand_in_board import HOME, StandInBoard, arm64_root, why_not
 from tests.stand_in_board.deployable import make_wheel
 from tests.stand_in_board.image import PYNQ_VENV, why_no_pynq
+from tutelage.core.board_profile import load_profile
+from tutelage.host.deploy import Plan, Report, deploy, rollback
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -147,8 +147,8 @@ def test_the_boards_results_are_the_emulations(deployed: Deployed, tmp_path: Pat
 
 
 _ONE_JOB = """
-from board.dpu import load
-from board.provider import find_provider
+from tutelage.board.runner import load
+from tutelage.board.provider import find_provider
 runner = load("model/model.xmodel").runner(slots=1)
 runner.input(0)[...] = 0
 runner.submit(0)
@@ -209,9 +209,9 @@ def test_watts_follow_what_the_dpu_does(deployed: Deployed) -> None:
 _WATCH = """
 import json, sys
 from pathlib import Path
-from board.power_sources import open_hwmon
-from board.profile import load_profile
-from board.system import SystemMonitor
+from tutelage.board.power.sources.rails import open_hwmon
+from tutelage.core.board_profile import load_profile
+from tutelage.board.system import SystemMonitor
 source, monitor = open_hwmon(load_profile(), Path("/sys")), SystemMonitor()
 names = [rail.name for rail in source.rails]
 for line in sys.stdin:
@@ -226,8 +226,10 @@ def spare(tmp_path: Path, deployed: Deployed) -> Iterator[Deployed]:
     """Another board with the same release, whose sensors may be taken away."""
     root = ARM64_ROOT if deployed.machine == "aarch64" else Path("/")
     with StandInBoard(tmp_path, 1, root=root) as board:
-        for package in ("board", "dpu"):
-            shutil.copytree(ROOT / package, board.root / HOME / "tutelage/current" / package)
+        for package in ("tutelage", "board", "core", "dpu"):
+            shutil.copytree(
+                ROOT / package, board.root / HOME / "tutelage/current" / package, symlinks=True
+            )
         yield Deployed(board, deployed.model, deployed.plan, deployed.first, deployed.machine)
 
 

@@ -12,14 +12,14 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host import measure as measuring
-from host.__main__ import main
-from host.received import ReceivedError, read_received, sha256_of_received
-from host.release import Parts, ReleaseError, gather, seal
-from host.remote import Remote, RemoteError
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.image import PYNQ_VENV
+from tutelage.host.__main__ import main
+from tutelage.host.deploy import measurement as measuring
+from tutelage.host.deploy.release import Parts, ReleaseError, gather, seal
+from tutelage.host.ssh.received import ReceivedError, read_received, sha256_of_received
+from tutelage.host.ssh.remote import Remote, RemoteError
 
 _REASON = why_not()
 needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")

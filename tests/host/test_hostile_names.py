@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host.__main__ import main
-from host.remote import Remote, RemoteUsageError, check_hosts
 from tests.hostile import ESCAPES, FILE_NAME, FORMULA, check, unprintable
 from tests.hostile import HOSTILE as NAME
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.host.__main__ import main
+from tutelage.host.ssh.remote import Remote, RemoteUsageError, check_hosts
 
 HOSTILE = 'mo\'del "$(touch ~/pwned)" `touch ~/pwned`; touch ~/pwned & é %h $HOME *'
 PROBE = "import json, os, sys; print(json.dumps([os.fsencode(a).hex() for a in sys.argv[1:]]))"
@@ -59,7 +59,7 @@ def test_what_is_no_host_is_refused(host: str) -> None:
 # -- what a board says -------------------------------------------------------------------------
 
 # In place of ssh: runs the command here, in the home directory of a board that answers as it likes,
-# behind the line that is asked for (host/answer_marker.py).
+# behind the line that is asked for (host/ssh/answer_marker.py).
 _SSH = """#!/bin/sh
 while [ $# -gt 0 ]; do case "$1" in -o|-F|-p|-l) shift 2;; -*) shift;; *) break;; esac; done
 shift; cd {home} || exit 1
@@ -150,7 +150,7 @@ def test_a_measurement_of_a_board(
 
 
 def _run_json(checkpoint: str) -> dict[str, Any]:
-    """A run of `host measure` with hostile texts."""
+    """A run of `tutelage measure` with hostile texts."""
     figure = {"value": 2.0, "ci95": 0.1, "sensor_error": None}
     power = {"source": NAME, "reason": NAME, "total_rail": NAME, "watts": figure,
              "watts_above_idle": figure, "joules_per_frame": figure,
@@ -180,7 +180,7 @@ class _Tags(HTMLParser):
 def test_bench_and_report(
     repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("torch", reason="host bench needs PyTorch, which is not installed")
+    pytest.importorskip("torch", reason="bench needs PyTorch, which is not installed")
     model, images = tmp_path / FILE_NAME, tmp_path / f"=1+{FILE_NAME}"[:200]
     shutil.copytree(repo_root / "app" / "demo", model, ignore=shutil.ignore_patterns("images"))
     shutil.copytree(repo_root / "app" / "demo" / "images" / "Bag", images)

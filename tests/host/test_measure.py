@@ -1,4 +1,4 @@
-"""`python -m host measure` on a stand-in board, with everything in its way that can happen.
+"""`tutelage measure` on a stand-in board, with everything in its way that can happen.
 
 No real board was seen: vart and xir are those of tests/fake_board, the rails are files.
 """
@@ -21,13 +21,13 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host import measure as measuring
-from host import remote as reaching
-from host.__main__ import main
-from host.measure import MeasureError
-from host.remote import ConnectionLost
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.host.__main__ import main
+from tutelage.host.deploy import measurement as measuring
+from tutelage.host.deploy.measurement import MeasureError
+from tutelage.host.ssh import remote as reaching
+from tutelage.host.ssh.remote import ConnectionLost
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -96,7 +96,7 @@ def _start(board: StandInBoard, results: Path, *more: str) -> str:
 def _host_until(board: StandInBoard, results: Path, text: str, *more: str) -> subprocess.Popen[str]:
     """Start a measurement in a process of the host's; returns when it has told `text`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", *_arguments(board, results, *(more or SHORT))],
+        [sys.executable, "-m", "tutelage", *_arguments(board, results, *(more or SHORT))],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
@@ -161,10 +161,10 @@ def test_a_cut_network_loses_nothing(
     board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("host.__main__._tell", said.append)
+    monkeypatch.setattr("tutelage.host.__main__._tell", said.append)
     name = _start(board, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", *_arguments(board, tmp_path, "--attach", "--id", name)],
+        [sys.executable, "-m", "tutelage", *_arguments(board, tmp_path, "--attach", "--id", name)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _wait_for(board, name, "step")
@@ -201,7 +201,7 @@ def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: P
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1 and "Traceback" not in err
     name = measuring.newest(board.host, board.ssh_config)
-    hint = f"to collect it: python -m host measure {board.host} --attach --id {name} --ssh-config "
+    hint = f"to collect it: tutelage measure {board.host} --attach --id {name} --ssh-config "
     assert hint in err
     process = _host_until(board, tmp_path, "1/2 ", "--attach", "--id", name)
     board.run("pkill", "-KILL", "-x", "tail")

@@ -13,13 +13,13 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 
 from torch import Tensor, nn  # noqa: E402
 
-from host.networks import PRESETS, create  # noqa: E402
-from host.networks.densenet import STEMS, DenseNet  # noqa: E402
-from host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
-from host.networks.pretrained import load_pretrained  # noqa: E402
-from host.networks.resnet import ResNet  # noqa: E402
-from host.quantise.layers import Concat, Conv, MaxPool  # noqa: E402
-from host.quantise.student import Student  # noqa: E402
+from tutelage.host.networks import PRESETS, create  # noqa: E402
+from tutelage.host.networks.densenet import STEMS, DenseNet  # noqa: E402
+from tutelage.host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
+from tutelage.host.networks.pretrained import load_pretrained  # noqa: E402
+from tutelage.host.networks.resnet import ResNet  # noqa: E402
+from tutelage.host.quantise.layers import Concat, Conv, MaxPool  # noqa: E402
+from tutelage.host.quantise.student import Student  # noqa: E402
 
 SMALL: dict[str, Any] = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
 
@@ -241,7 +241,11 @@ def test_resnet_20_is_the_papers() -> None:
         ("densenet", dict(order="mixed"), "order 'mixed' is neither"),
         ("resnet-8", dict(growth_rate=3), "growth_rate"),
         ("no.such.module:f", {}, "cannot be imported"),
-        ("host.networks.resnet:NoNet", {}, "host.networks.resnet has no function 'NoNet'"),
+        (
+            "tutelage.host.networks.resnet:NoNet",
+            {},
+            "tutelage.host.networks.resnet has no function 'NoNet'",
+        ),
         ("no/such/net.py:make", {}, "no/such/net.py is not there"),
         ("tests/conftest.py:make", {}, "tests/conftest.py has no function 'make'"),
         ("README.md:make", {}, "cannot be imported"),
@@ -253,7 +257,7 @@ def test_names_and_options_that_are_wrong(name: str, options: dict[str, Any], te
 
 
 def test_a_users_function_by_name() -> None:
-    network = create("host.networks.resnet:ResNet", depths=(1,), widths=(8,))
+    network = create("tutelage.host.networks.resnet:ResNet", depths=(1,), widths=(8,))
     assert isinstance(network, ResNet)
 
 
@@ -310,7 +314,7 @@ def test_a_users_file_that_fails(text: str, words: str, tmp_path: Path) -> None:
 
 
 def _publish(monkeypatch: pytest.MonkeyPatch, tensors: dict[str, Tensor]) -> None:
-    monkeypatch.setattr("host.networks.pretrained._published", lambda name: tensors)
+    monkeypatch.setattr("tutelage.host.networks.pretrained._published", lambda name: tensors)
 
 
 def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:

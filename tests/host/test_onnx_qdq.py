@@ -19,15 +19,15 @@ import onnx
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from dpu.quantised import QuantisedModel
-from dpu.xir import Graph
-from host.bench.platform import entry
-from host.bench.subject_files import INT8_FILE
-from host.networks import create
-from host.onnx_qdq import to_onnx
-from host.quantise.calibrate import calibrate
-from host.quantise.lower import to_quantised
-from host.quantise.student import Bits, Student
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.bench.platform import entry
+from tutelage.host.bench.subject_files import INT8_FILE
+from tutelage.host.export.onnx_qdq import to_onnx
+from tutelage.host.networks import create
+from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.to_xmodel import to_quantised
 
 RUNTIMES = ["onnxruntime-int8", "openvino-int8"]
 EXTREMES = np.array([-128, 127], np.int8)

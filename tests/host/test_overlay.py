@@ -1,4 +1,4 @@
-"""`python -m host overlay`, with files of our own and servers on this machine.
+"""`tutelage overlay`, with files of our own and servers on this machine.
 
 AMD's files and AMD's address were never seen by these tests.
 """
@@ -23,10 +23,9 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host import overlay
-from host.__main__ import main
-from host.config import read_toml
-from host.overlay import (
+from tutelage.host.__main__ import main
+from tutelage.host.deploy import overlay_files as overlay
+from tutelage.host.deploy.overlay_files import (
     Fetcher,
     OverlayError,
     OverlayUsageError,
@@ -34,6 +33,7 @@ from host.overlay import (
     read_manifest,
     sums_of,
 )
+from tutelage.host.train.config import read_toml
 
 FILES = {"dpu.bit": b"bits" * 50_000, "dpu.hwh": b"<xml/>", "dpu.xclbin": b"xclbin2"}
 MOST = 1_000_000

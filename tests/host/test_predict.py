@@ -1,4 +1,4 @@
-"""PyTorch networks and DenseNets as operations, and `python -m host predict`."""
+"""PyTorch networks and DenseNets as operations, and `tutelage predict`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 
 from torch import nn
 
-from dpu.latency import predict
-from dpu.operations import Operation
-from host.__main__ import main
-from host.networks import create
-from host.predict import densenet_operations, network_operations
-from host.quantise.trace import UnsupportedOp
+from tutelage.dpu.predict.latency import predict
+from tutelage.dpu.predict.operations import Operation
+from tutelage.host.__main__ import main
+from tutelage.host.explore.network_operations import densenet_operations, network_operations
+from tutelage.host.networks import create
+from tutelage.host.quantise.trace import UnsupportedOp
 
 
 def _essence(operations: list[Operation]) -> list[Any]:

@@ -15,10 +15,10 @@ pytest.importorskip("rich", reason="host/ needs Rich, which is not installed")
 
 from rich.console import Console
 
-from host.progress import Steps
+from tutelage.host.train.progress import Steps
 
 _BENCHMARK = """
-from host.progress import stepped
+from tutelage.host.train.progress import stepped
 print(sum(stepped("emulation, batch 1", range(3))))
 """
 
@@ -56,8 +56,8 @@ def test_a_benchmark_shows_its_rounds(repo_root: Path) -> None:
 
 
 def test_a_comparison_shows_its_platforms(repo_root: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="host bench needs PyTorch, which is not installed")
-    command = [sys.executable, "-m", "host", "bench", "app/demo", "--platform", "torch-eager"]
+    pytest.importorskip("torch", reason="bench needs PyTorch, which is not installed")
+    command = [sys.executable, "-m", "tutelage", "bench", "app/demo", "--platform", "torch-eager"]
     command += ["--seconds", "0.05", "--warm-up", "0", "--repetitions", "2", "--limit", "2"]
     out, err = _on_a_terminal([*command, "-o", str(tmp_path / "out"), "--json"], repo_root)
     assert out.startswith("{") and "torch-eager" in err and "1/2" in err

@@ -14,22 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpu.arithmetic import MAX_ALIGNMENT, MAX_SHIFT, pool_reciprocal, sum_is_exact
-from dpu.engine import load_engine
-from dpu.xir import Graph
+from tutelage.core.fixed_point import MAX_ALIGNMENT, MAX_SHIFT, pool_reciprocal, sum_is_exact
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.xmodel.graph import Graph
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from host.networks import create  # noqa: E402
-from host.networks.densenet import DenseNet  # noqa: E402
-from host.quantise.calibrate import calibrate  # noqa: E402
-from host.quantise.fake import FakeQuantise, quantise  # noqa: E402
-from host.quantise.layers import Add, AvgPool, Concat, Conv, MaxPool  # noqa: E402
-from host.quantise.lower import NotDeployable, save, to_graph  # noqa: E402
-from host.quantise.student import Bits, Student  # noqa: E402
+from tutelage.host.networks import create  # noqa: E402
+from tutelage.host.networks.densenet import DenseNet  # noqa: E402
+from tutelage.host.quantise.calibrate import calibrate  # noqa: E402
+from tutelage.host.quantise.fake import FakeQuantise, quantise  # noqa: E402
+from tutelage.host.quantise.layers import Add, AvgPool, Concat, Conv, MaxPool  # noqa: E402
+from tutelage.host.quantise.student import Bits, Student  # noqa: E402
+from tutelage.host.quantise.to_xmodel import NotDeployable, save, to_graph  # noqa: E402
 
 TEST_IMAGES = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
 SMALL: dict[str, Any] = dict(growth_rate=4, block_config=(2, 2), in_channels=1)
@@ -101,7 +101,7 @@ def test_gradients_are_tqts_and_those_of_finite_differences(
 )
 @settings(deadline=None, max_examples=60)
 def test_rounding_is_the_dpus(values: list[float], point: int, bits: int) -> None:
-    """Halves up, as dpu.arithmetic has it."""
+    """Halves up, as tutelage.core.fixed_point has it."""
     lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     scaled = np.asarray(values, np.float32).astype(np.float64) * 2.0**point
     expected = np.clip(np.floor(scaled + 0.5), lowest, highest)
@@ -351,7 +351,7 @@ def test_mse_looks_at_a_sample_of_what_is_much(
 ) -> None:
     whole, sampled = _student("densenet-tiny", Bits(4, 4)), _student("densenet-tiny", Bits(4, 4))
     calibrate(whole, images[:200])
-    monkeypatch.setattr("host.quantise.calibrate._MOST_VALUES", 20_000)
+    monkeypatch.setattr("tutelage.host.quantise.calibrate._MOST_VALUES", 20_000)
     calibrate(sampled, images[:200])
     assert int((whole.log2_t != sampled.log2_t).sum()) <= 1
     again = _student("densenet-tiny", Bits(4, 4))

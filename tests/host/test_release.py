@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from host.release import Parts, gather, seal
 from tests.stand_in_board.deployable import make_model
+from tutelage.host.deploy.release import Parts, gather, seal
 
 
 def _figures(stage: Path, repo_root: Path, program: list[str]) -> None:
@@ -31,7 +31,8 @@ def test_a_deployed_model_keeps_its_name(tmp_path: Path, repo_root: Path) -> Non
         _figures(stage, repo_root, ["app/classify.py", "--quiet", "--json", "figures.json"])
         assert json.loads((stage / "figures.json").read_text())["model"]["name"] == name
         windows = "--seconds 0.2 --warm-up 0.1 --idle 0.1 --cool-down 0.1 --threads 1"
-        _figures(stage, repo_root, ["-m", "app.measure", "--output", "run", *windows.split(),
+        _figures(stage, repo_root, ["-m", "tutelage.app.measure", "--output", "run",
+                                    *windows.split(),
                                     "--scenario", "offline", "--accept", "disturbed",
                                     "--power", "none"])  # fmt: skip
         assert json.loads((stage / "run" / "run.json").read_text())["model"]["name"] == name

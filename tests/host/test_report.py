@@ -1,4 +1,4 @@
-"""`python -m host report`: from the repository's own results, from none, and from bad files."""
+"""`tutelage report`: from the repository's own results, from none, and from bad files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from host.__main__ import main
-from host.report.content import Plot, Section, Table, cell_text
-from host.report.html import page
-from host.report.markdown import document
-from host.report.trace import trace_section
+from tutelage.host.__main__ import main
+from tutelage.host.report.content import Plot, Section, Table, cell_text
+from tutelage.host.report.html import page
+from tutelage.host.report.markdown import document
+from tutelage.host.report.trace import trace_section
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
@@ -66,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real measurement of the emulation, without watts."""
     folder = tmp_path_factory.mktemp("here") / "first"
     done = subprocess.run(
-        [sys.executable, "-m", "app.measure", "--output", str(folder), "--seconds", "0.5",
+        [sys.executable, "-m", "tutelage.app.measure", "--output", str(folder), "--seconds", "0.5",
          "--warm-up", "0.2", "--idle", "0.3", "--cool-down", "0.1", "--threads", "1",
          "--accept", "disturbed", "--power", "none"], cwd=ROOT,
     )  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
 
 
 def _bench(folder: Path) -> None:
-    """A comparison as `host bench` writes it, with text from strangers in it."""
+    """A comparison as `tutelage bench` writes it, with text from strangers in it."""
     figure = {"value": 1.5, "low": 1.4, "high": 1.6}
     none = dict.fromkeys(figure)
     row: dict[str, Any] = {
@@ -136,7 +136,7 @@ def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"))
     assert [a["id"] for a in found.all("section")] == [
         "study", "comparison", "layers", "trace", "prediction"]  # fmt: skip
-    for command in ("make study", "host bench", "make measure", "host.fit_latency"):
+    for command in ("make study", "tutelage bench", "make measure", "tutelage.host.latency.fit"):
         assert command in text
 
 

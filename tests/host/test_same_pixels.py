@@ -17,14 +17,14 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 import torch
 
-from app.classify import main as classify
-from app.model import load_classifier
-from host.bench.subject import load_subject
-from host.compile import Choice, compile_model, plan_compile
-from host.config import make_config
-from host.data import DataSet
-from host.export import export, load_student, read_state
-from host.train import STUDENT, accuracy, load_data, train
+from tutelage.app.classify import main as classify
+from tutelage.app.model import load_classifier
+from tutelage.host.bench.subject import load_subject
+from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.export.model import export, load_student, read_state
+from tutelage.host.train.config import make_config
+from tutelage.host.train.data import DataSet
+from tutelage.host.train.loop import STUDENT, accuracy, load_data, train
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CLASSES = ("front", "tilted")

@@ -24,12 +24,12 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host.__main__ import main
-from host.deploy import Plan, Report, deploy, rollback
-from host.deploy.plan import DeployUsageError, check_plan
-from host.deploy.service import SOURCE_VARIABLE, TOKEN_VARIABLE, Account, unit_text
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.host.__main__ import main
+from tutelage.host.deploy import Plan, Report, deploy, rollback
+from tutelage.host.deploy.plan import DeployUsageError, check_plan
+from tutelage.host.deploy.service import SOURCE_VARIABLE, TOKEN_VARIABLE, Account, unit_text
 
 _REASON = why_not()
 needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
@@ -208,7 +208,12 @@ def test_a_plugin_goes_with_its_release(board: StandInBoard, plan: Plan, tmp_pat
         assert "app/classify.py --model model " in calls
         assert main(["measure", board.host, "--ssh-config", str(board.ssh_config), "--detach",
                      "--accept", "service"]) == 0  # fmt: skip
-        _wait_for(board, "-m app.measure --plugin plugin.py" if has else "-m app.measure --output")
+        _wait_for(
+            board,
+            "-m tutelage.app.measure --plugin plugin.py"
+            if has
+            else "-m tutelage.app.measure --output",
+        )
         python.unlink()
         python.symlink_to(target)
     board.run(f"cd tutelage; ln -sfn releases/{with_plugin.release} current; "
@@ -269,7 +274,7 @@ def test_a_password_does_not_come_into_the_unit(tmp_path: Path) -> None:
 
 def test_the_variables_are_the_applications() -> None:
     """host/ does not import app/."""
-    options = importlib.import_module("app.options")
+    options = importlib.import_module("tutelage.app.options")
     assert (options.SOURCE_VARIABLE, options.TOKEN_VARIABLE) == (SOURCE_VARIABLE, TOKEN_VARIABLE)
 
 

@@ -20,8 +20,8 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host.deploy.service import MAKE_TOKEN, TOKEN_FILE, UNIT, Account, unit_text
-from host.release import ROOT
+from tutelage.core.locations import CODE as ROOT
+from tutelage.host.deploy.service import MAKE_TOKEN, TOKEN_FILE, UNIT, Account, unit_text
 
 SYSTEMD = Path("/lib/systemd/systemd")
 UID, VIDEO = 54321, 44
@@ -206,8 +206,8 @@ def _real_home(folder: Path, arguments: list[str]) -> Path:
     """Make a home whose release is this repository's application, on the emulation."""
     home = folder / "home"
     release = home / "tutelage/current"
-    for name in ("app", "board", "dpu"):
-        shutil.copytree(ROOT / name, release / name)
+    for name in ("tutelage", "app", "board", "core", "dpu"):
+        shutil.copytree(ROOT / name, release / name, symlinks=True)
     shutil.copytree(ROOT / "app/demo", release / "model")
     python = release / ".venv/bin/python"
     python.parent.mkdir(parents=True)

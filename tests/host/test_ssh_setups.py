@@ -18,10 +18,16 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from host.deploy import Plan, Report, deploy
-from host.remote import AccessRefused, Remote, RemoteError, RemoteUsageError, check_hosts
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.host.deploy import Plan, Report, deploy
+from tutelage.host.ssh.remote import (
+    AccessRefused,
+    Remote,
+    RemoteError,
+    RemoteUsageError,
+    check_hosts,
+)
 
 _REASON = why_not()
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
@@ -229,7 +235,7 @@ def test_where_no_socket_can_be_each_command_connects(
         path = next(o for o in remote.ssh("true") if o.startswith("ControlPath="))
         assert path.startswith("ControlPath=/tmp/")
         assert remote.sh("echo here") == "here\n"
-    monkeypatch.setattr("host.ssh_sharing._LONGEST", 5)
+    monkeypatch.setattr("tutelage.host.ssh.sharing._LONGEST", 5)
     config = _config(board, tmp_path, "  ControlPath /tmp/own-%C\n")
     for each in (board.ssh_config, config):
         with Remote(board.host, each) as remote:

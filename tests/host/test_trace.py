@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from host.networks.norm import synchronise  # noqa: E402
-from host.quantise.layers import Add, Concat, Conv, MaxPool, Reshape  # noqa: E402
-from host.quantise.student import Student  # noqa: E402
-from host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
+from tutelage.host.networks.norm import synchronise  # noqa: E402
+from tutelage.host.quantise.layers import Add, Concat, Conv, MaxPool, Reshape  # noqa: E402
+from tutelage.host.quantise.student import Student  # noqa: E402
+from tutelage.host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
 
 SHAPE = (4, 8, 8)
 

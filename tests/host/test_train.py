@@ -19,12 +19,12 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 import torch.nn.functional as F  # noqa: E402
 
-from host import checkpoint  # noqa: E402
-from host.config import ConfigError, make_config  # noqa: E402
-from host.data import DataSet, load  # noqa: E402
-from host.methods import CO_STUDYING, METHODS, SELF_STUDYING, TUTORING  # noqa: E402
-from host.progress import Silent  # noqa: E402
-from host.train import CHECKPOINT, STUDENT, Run, phase_losses, train  # noqa: E402
+from tutelage.host.train import checkpoint  # noqa: E402
+from tutelage.host.train.config import ConfigError, make_config  # noqa: E402
+from tutelage.host.train.data import DataSet, load  # noqa: E402
+from tutelage.host.train.loop import CHECKPOINT, STUDENT, Run, phase_losses, train  # noqa: E402
+from tutelage.host.train.methods import CO_STUDYING, METHODS, SELF_STUDYING, TUTORING  # noqa: E402
+from tutelage.host.train.progress import Silent  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ batch_size = 40
 
 
 def _command(config: Path, output: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "host", "train", str(config), "--output", str(output), *more]
+    return [sys.executable, "-m", "tutelage", "train", str(config), "--output", str(output), *more]
 
 
 def test_killed_and_resumed_until_it_is_done(

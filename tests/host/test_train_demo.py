@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from app.model import load_classifier
+from tutelage.app.model import load_classifier
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from host import train_demo  # noqa: E402
-from host.data import FASHION, DataSet  # noqa: E402
-from host.export import ExportError  # noqa: E402
+from tutelage.host.export.model import ExportError  # noqa: E402
+from tutelage.host.train import demo as train_demo  # noqa: E402
+from tutelage.host.train.data import FASHION, DataSet  # noqa: E402
 
 
 def _shipped(repo_root: Path) -> tuple[Any, Any]:

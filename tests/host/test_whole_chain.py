@@ -26,18 +26,19 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 from torch import Tensor, nn  # noqa: E402
 
-from app.classify import main as classify  # noqa: E402
-from dpu import vart, xir  # noqa: E402
-from dpu.__main__ import main as dpu  # noqa: E402
-from dpu.engine import load_engine  # noqa: E402
-from dpu.runtimes import RUNTIME_VARIABLE  # noqa: E402
-from host import checkpoint  # noqa: E402
-from host.compile import Choice, compile_model, plan_compile  # noqa: E402
-from host.config import Config, make_config  # noqa: E402
-from host.data import DataSet  # noqa: E402
-from host.export import ExportError, export, load_student, read_state  # noqa: E402
-from host.networks import create  # noqa: E402
-from host.train import train  # noqa: E402
+from tutelage.app.classify import main as classify  # noqa: E402
+from tutelage.dpu.__main__ import main as dpu  # noqa: E402
+from tutelage.dpu.engine.reference import load_engine  # noqa: E402
+from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE  # noqa: E402
+from tutelage.dpu.runtime import vart  # noqa: E402
+from tutelage.dpu.xmodel import graph as xir  # noqa: E402
+from tutelage.host.compile.model import Choice, compile_model, plan_compile  # noqa: E402
+from tutelage.host.export.model import ExportError, export, load_student, read_state  # noqa: E402
+from tutelage.host.networks import create  # noqa: E402
+from tutelage.host.train import checkpoint  # noqa: E402
+from tutelage.host.train.config import Config, make_config  # noqa: E402
+from tutelage.host.train.data import DataSet  # noqa: E402
+from tutelage.host.train.loop import train  # noqa: E402
 
 EXAMPLES = int(os.environ.get("TUTELAGE_EXAMPLES", "5"))
 IMAGES = 12
@@ -217,7 +218,7 @@ def _by_vart(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def _by_program(folder: Path, pixels: np.ndarray) -> np.ndarray:
-    """By `python -m dpu run`; its other commands take the files too."""
+    """By `tutelage run`; its other commands take the files too."""
     model, quantised = (str(folder / f"model/{name}.xmodel") for name in ("model", "quantised"))
     np.save(folder / "in.npy", pixels)
     files = ["--input", str(folder / "in.npy"), "--output", str(folder / "out.npy")]

@@ -35,22 +35,23 @@ _NOT_OF_PYNQ = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "psutil
                 "__pycache__"}  # fmt: skip
 
 # A package of its own name: a release on the board brings a part of dpu/, which must not be taken.
-_EMULATION_NAME = "emulated_dpu"
+_EMULATION_NAME = "emulated_tutelage"
 _EMULATION_HOME = "usr/lib/emulated-dpu"
+_MODULES = {"vart": "runtime import vart", "xir": "xmodel import graph as xir"}
 _EMULATED = '''\
 """This board is a stand-in: {name} is an emulation of AMD's, paced as a {board}, no hardware."""
 
 import sys
 
 sys.path.append("/{home}")
-from {package} import {name}
+from {package}.dpu.{module}
 {more}
 
 def __getattr__(attribute):
     return getattr({name}, attribute)
 '''
 _VART = """
-from {package} import latency
+from {package}.dpu.predict import latency
 vart.set_pace(latency.board_pace("{board}"))
 TUTELAGE_EMULATION = {admits}
 Runner = vart.Runner
@@ -160,7 +161,7 @@ def write_dpu(seed: Path, emulation: str | None, admits: bool = False) -> None:
         else:
             more = _VART.format(board=emulation, package=_EMULATION_NAME, admits=admits)
             text = _EMULATED.format(name=name, board=emulation, home=_EMULATION_HOME,
-                                    package=_EMULATION_NAME,
+                                    package=_EMULATION_NAME, module=_MODULES[name],
                                     more=more if name == "vart" else "")  # fmt: skip
         if name == "vart":
             pace = (
@@ -177,11 +178,10 @@ def write_dpu(seed: Path, emulation: str | None, admits: bool = False) -> None:
 
 def _write_emulation(home: Path) -> None:
     package = home / _EMULATION_NAME
-    package.mkdir(parents=True)
-    for path in (ROOT / "dpu").glob("*.py"):
+    for name in ("core", "dpu"):
+        shutil.copytree(
+            ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__", "stand_ins")
+        )
+    for path in package.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        text = re.sub(r"(?m)^(\s*(?:from|import)) dpu\b", rf"\1 {_EMULATION_NAME}", text)
-        (package / path.name).write_text(text, encoding="utf-8")
-    # dpu/latency.py reads what is fitted to a board, and the boards' profiles in the folder beside.
-    shutil.copytree(ROOT / "dpu/fitted", package / "fitted")
-    shutil.copytree(ROOT / "board/profiles", home / "board/profiles")
+        path.write_text(re.sub(r"\btutelage\.", f"{_EMULATION_NAME}.", text), encoding="utf-8")

@@ -1,7 +1,7 @@
 """The ZCU104's sensors as Linux shows them in /sys, as plain files that a test may change.
 
 Laid out as Linux's drivers do it, so that hwmon's readers, libsensors, pynq.pmbus and psutil find
-them. Which chip's channel is which rail is taken from board/profiles/zcu104.toml. The readings at
+them. Which chip's channel is which rail is taken from core/profiles/zcu104.toml. The readings at
 the start are those of an idle board in PYNQ's notebook zcu104_pmbus.ipynb (FMC's current is the
 nonsense that it shows without a card); no real board was seen.
 
@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from board.profile import RailProfile, load_profile
+from tutelage.core.board_profile import RailProfile, load_profile
 
 _RAILS = load_profile("zcu104").rails
 

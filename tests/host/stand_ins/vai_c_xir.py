@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from dpu.compile import compile_graph
-from dpu.xir import Graph
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.xmodel.graph import Graph
 
 PRINTED = {
     "no-arch": 'F0101 arch_util.cpp:12] [UNILOG][FATAL] Cannot open file "arch.json": not found',

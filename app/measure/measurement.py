@@ -1,0 +1,461 @@
+"""The whole measurement: baseline, then warm-up, window and rest for every step, then the end.
+
+Frames are timed and rails are read in this one process, on one monotonic clock. What speaks
+against a window is noted with it; what speaks against measuring at all refuses it before it
+begins. After every window all figures are on the disk.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tutelage.app.measure import store as storing
+from tutelage.app.measure.facts import first_figures
+from tutelage.app.measure.plan import REFUSALS, Setting, Step
+from tutelage.app.measure.recorder import COLUMNS, DONE, FrameRecorder
+from tutelage.app.measure.step_figures import IdlePower, idle_power, step_figures
+from tutelage.app.measure.store import Store, StoreError
+from tutelage.app.measure.summary import summary
+from tutelage.app.measure.warnings import doubts
+from tutelage.app.model import Classifier
+from tutelage.app.pipeline.lane import Lane
+from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of, utilisation
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame, one_line
+from tutelage.app.sources.load_patterns import Load, ScenarioSource
+from tutelage.board import condition
+from tutelage.board.condition import Concern, Condition, ConditionWatch, concerns
+from tutelage.board.power.sampler import Power
+from tutelage.board.realtime import Realtime
+from tutelage.board.runner import ModelError
+from tutelage.core.board_profile import Profile, thread_hazards
+
+_LOOK_SECONDS = 0.25
+_READ_SECONDS = 1.0  # between two readings of the machine's state
+_CHECK_SECONDS = 3.0  # of looking at the machine before anything is measured,
+_MOST_CHECKS = 5  # so often at most while other processes are at work
+_SPARE_SECONDS = 0.5  # frames are issued for so much longer than the window
+_COOL_C = 5.0  # rest lasts until the chip is no more than this above where it began
+_LONGEST_REST = 5  # times the cool-down, where it does not get there
+_SPARE_BYTES = 16 << 20  # of the disk, for all other files
+_FRAME_BYTES = 90  # of a line in frames.csv
+_MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
+
+
+class MeasureError(Exception):
+    """Nothing is measured, or no further; the text is one line for the user."""
+
+
+class Measurement:
+    """One measurement of one model.
+
+    Parameters
+    ----------
+    setting, classifier : what is measured
+    samples : the frames that are issued in turn
+    power : a sampler, not started
+    profile : of the board
+    files : where everything is stored
+    tell : takes a line for the user
+
+    Attributes
+    ----------
+    run : all figures so far, as in run.json
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        classifier: Classifier,
+        samples: list[Frame],
+        power: Power,
+        profile: Profile,
+        files: Store,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._setting, self._classifier, self._samples = setting, classifier, samples
+        self._power, self._profile, self._files = power, profile, files
+        self._tell = tell
+        self._watch = ConditionWatch()
+        self._readings: list[Condition] = []
+        self._written = 0  # readings that are on the disk
+        self._power_written = 0.0  # monotonic time up to which readings of rails are
+        self._phase = ""
+        self._pipeline: Pipeline | None = None
+        self._stop_asked = False
+        self._steps = list(setting.steps)
+        self.run: dict[str, Any] = first_figures(
+            setting, classifier, len(samples), power, profile, self._watch
+        )
+
+    @property
+    def measuring(self) -> bool:
+        """Whether frames are issued now, in warm-up or window."""
+        return self._pipeline is not None
+
+    def stop(self) -> None:
+        """End it; the window under way is lost, those before are kept. Safe in a signal handler."""
+        self._stop_asked = True
+        if self._pipeline:
+            self._pipeline.stop()
+
+    def go(self) -> None:
+        """Measure everything.
+
+        Raises
+        ------
+        MeasureError
+            It was refused, stopped or broken off. What was measured before is stored all the same.
+        """
+        try:
+            self._check()
+            self._measure()
+            self.run["state"] = "done"
+        except StoreError as error:
+            self.run["error"] = f"what was measured cannot be stored: {error}"
+            raise MeasureError(self.run["error"]) from error
+        except Exception as error:
+            self.run["error"] = one_line(error)
+            raise
+        finally:
+            if self.run["state"] == "running":
+                self.run["state"] = "stopped" if self._stop_asked else "failed"
+            self._end()
+
+    # ---- phases
+
+    def _check(self) -> None:
+        """Refuse what would give no good figures; leave out steps that may reset the board."""
+        lane = Lane(self._classifier)
+        self._job_seconds = lane.warm_up()
+        self._leave_out_hazards()
+        found = [*self._look_around(), *self._disk()]
+        refused = [f"{c.name}: {c.text}" for c in found if c.name not in self._setting.accepted
+                   and c.name in REFUSALS]  # fmt: skip
+        if refused:
+            self.run["state"] = "refused"
+            raise MeasureError("; ".join(refused) + " (--accept NAME measures all the same)")
+        self.run["notes"] += [f"before the start: {c.name}: {c.text}" for c in found]
+        if not self._steps:
+            raise MeasureError("no step is left to be measured")
+        self._start_c = self._readings[-1].temperature_c
+
+    def _look_around(self) -> list[Concern]:
+        """Return what speaks against this time; what only started this may take a while to end."""
+        for _ in range(1 if "disturbed" in self._setting.accepted else _MOST_CHECKS):
+            start, end = self._pass("check", _CHECK_SECONDS)
+            found = self._concerns(self._readings_in(start, end), at_rest=True)
+            if not any(concern.name == "disturbed" for concern in found):
+                break
+        return found
+
+    def _leave_out_hazards(self) -> None:
+        if self.run["emulation"]:
+            return
+        machine, kept = self.run["machine"]["board"], []
+        for step in self._steps:
+            found = [hazard for hazard in thread_hazards(self._profile, machine, step.threads)
+                     if hazard.name not in self._setting.accepted]  # fmt: skip
+            for hazard in found[:1]:
+                self._note(f"{step.name}: left out: {hazard.name}: {hazard.text}; {hazard.remedy}; "
+                           f"then --accept {hazard.name}")  # fmt: skip
+            if not found:
+                kept.append(step)
+        self._steps = kept
+
+    def _disk(self) -> list[Concern]:
+        """Compare the free space with what frames.csv takes, were nothing slower than the DPU."""
+        phases, free = self._setting.phases, shutil.disk_usage(self._files.folder).free
+        frames = phases.total(len(self._steps)) * self._profile.dpu_cores / self._job_seconds
+        needed = _SPARE_BYTES + _FRAME_BYTES * round(frames)
+        if free >= needed:
+            return []
+        return [Concern("disk", f"{free >> 20} MiB are free, {needed >> 20} may be needed")]
+
+    def _measure(self) -> None:
+        phases = self._setting.phases
+        self._files.event("plan", steps=[step.name for step in self._steps],
+                          seconds=phases.total(len(self._steps)))  # fmt: skip
+        self._power.start()
+        self._power_written = time.monotonic()
+        idle = self._idle("before")
+        for number, step in enumerate(self._steps):
+            if number:
+                self._rest()
+            self._measure_step(number, step, idle)
+        self._rest()
+        after = self._idle("after")
+        if idle.watts is not None and after.watts is not None:
+            doubt = math.hypot(idle.ci95 or 0.0, after.ci95 or 0.0)
+            change = after.watts - idle.watts
+            if abs(change) > max(_MOST_IDLE_CHANGE * idle.watts, doubt):
+                self._note(f"the idle power changed by {change:+.2f} W meanwhile: figures above "
+                           "idle are uncertain by as much")  # fmt: skip
+
+    def _idle(self, when: str) -> IdlePower:
+        start, end = self._pass(f"idle {when}", self._setting.phases.idle)
+        idle = idle_power(self._power, start, end)
+        found = self._concerns(self._readings_in(start, end), at_rest=True)
+        self.run["idle"][when] = {**asdict(idle), "concerns": [c._asdict() for c in found],
+                                  **self._window(start, end)}  # fmt: skip
+        self._save()
+        return idle
+
+    def _rest(self) -> None:
+        """Let the chip cool down to where it began, as far as that goes."""
+        least = self._setting.phases.cool_down
+        start, _ = self._pass("cool-down", least)
+        while True:
+            now = self._readings[-1].temperature_c
+            if now is None or self._start_c is None or now <= self._start_c + _COOL_C:
+                return
+            if time.monotonic() >= start + _LONGEST_REST * least:
+                break
+            self._pass("cool-down", _READ_SECONDS)
+        self._note(f"the chip did not cool down: {now:.0f} C after {_LONGEST_REST * least:g} s of "
+                   f"rest, {self._start_c:.0f} C at the start")  # fmt: skip
+
+    def _pass(self, phase: str, seconds: float) -> tuple[float, float]:
+        """Let time pass without work; returns when it began and ended, monotonic, s."""
+        self._begin(phase, seconds)
+        start = time.monotonic()
+        while (left := start + seconds - time.monotonic()) > 0:
+            if self._stop_asked:
+                raise MeasureError("stopped")
+            time.sleep(min(left, _LOOK_SECONDS))
+            self._look()
+        return start, time.monotonic()
+
+    def _measure_step(self, number: int, step: Step, idle: IdlePower) -> None:
+        phases, recorder = self._setting.phases, FrameRecorder()
+        realtime = Realtime(self._setting.realtime) if self._setting.realtime else None
+        try:
+            lanes = [Lane(self._classifier, 1, self._setting.in_flight)
+                     for _ in range(step.threads)]  # fmt: skip
+            slowest = max(self._ready(lane) for lane in lanes)
+            load = Load(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
+                        qps=step.qps, bound_ms=step.bound_ms)  # fmt: skip
+            self._begin(step.name, phases.warm_up + phases.seconds, step=number)
+            gc.collect()  # before the warm-up begins: in a large process it takes long
+            start = time.monotonic() + phases.warm_up
+            busy = self._run_pipeline(lanes, load, recorder, slowest, start)
+            pace = realtime.report(self._classifier.network) if realtime else None
+        finally:
+            if realtime:
+                realtime.end()
+        self._take_in(number, step, recorder, start, idle, busy, pace)
+
+    def _ready(self, lane: Lane) -> float:
+        """Warm a lane up; that the model runs was seen before, so what fails now is the DPU."""
+        try:
+            return lane.warm_up()
+        except ModelError as error:
+            raise MeasureError(str(error)) from error
+
+    def _run_pipeline(
+        self,
+        lanes: Sequence[Lane],
+        load: Load,
+        recorder: FrameRecorder,
+        slowest: float,
+        start: float,
+    ) -> float | None:
+        """Run a load; returns the share of the window in which the DPU's cores had jobs.
+
+        Raises
+        ------
+        MeasureError
+            It did not come to its end.
+        """
+        source = ScenarioSource(self._setting.images, self._samples, load)
+
+        def consume(result: Result) -> None:
+            recorder.add(result)
+            source.add(result)
+
+        pipeline = Pipeline(source, lanes, consume, time_limit=time_limit_of(slowest),
+                            cores=self._profile.dpu_cores)  # fmt: skip
+        use = _Use(pipeline, start, start + self._setting.phases.seconds)
+        self._pipeline = pipeline
+        gc.freeze()  # the collector would go through all that start-up has made, again and again
+
+        def look() -> None:
+            use.look()
+            self._look()
+            # Whoever asked to stop may have done so before there was a pipeline. And what "server"
+            # could not work off in the window is as much as its rate is too high.
+            if self._stop_asked or time.monotonic() > use.end + _SPARE_SECONDS:
+                pipeline.stop()
+
+        try:
+            pipeline.run(look, _LOOK_SECONDS)
+        finally:
+            self._pipeline = None
+            gc.unfreeze()
+        if self._stop_asked:
+            raise MeasureError("stopped")
+        if pipeline.error:
+            raise MeasureError(str(pipeline.error).strip() or type(pipeline.error).__name__)
+        return use.share()
+
+    def _take_in(
+        self,
+        number: int,
+        step: Step,
+        recorder: FrameRecorder,
+        start: float,
+        idle: IdlePower,
+        busy: float | None,
+        pace: dict[str, Any] | None,
+    ) -> None:
+        """Work out a step's figures and store everything of it."""
+        seconds = self._setting.phases.seconds
+        end = start + seconds
+        rows = recorder.rows()
+        figures = step_figures(rows, start, end, self._power, idle)
+        readings = self._readings_in(start - self._setting.phases.warm_up, end)
+        # The emulation has no driver that would work for it in the kernel.
+        others = self._concerns(readings, at_rest=self.run["emulation"])
+        found = [*others, *doubts(figures, step, seconds, pace)]
+        entry = {
+            "name": step.name,
+            **asdict(step),
+            **self._window(start, end),
+            **figures,
+            "dpu_utilisation": busy,
+            "realtime": pace,
+            "conditions": _extremes(readings),
+            "concerns": [concern._asdict() for concern in found],
+        }
+        self.run["steps"].append(entry)
+        rows[:, DONE] -= self._files.origin
+        self._files.append(storing.FRAMES, ("step", *COLUMNS),
+                           ((number, *row.tolist()) for row in rows))  # fmt: skip
+        self._save()
+        self._files.event("step", name=step.name, fps=figures["fps"]["value"],
+                          latency_ms=figures["latency_ms"]["p50"]["value"],
+                          watts=figures["power"]["watts"]["value"],
+                          concerns=[concern.name for concern in found])  # fmt: skip
+
+    # ---- what is watched and stored
+
+    def _begin(self, phase: str, seconds: float, **details: Any) -> None:
+        if phase != self._phase:
+            self._files.event("phase", name=phase, seconds=seconds, **details)
+        self._phase = phase
+
+    def _look(self) -> None:
+        """Read the machine's state where that is due; called several times per second."""
+        now = time.monotonic()
+        if not self._readings or now - self._readings[-1].time_s >= _READ_SECONDS:
+            self._readings.append(self._watch.read())
+
+    def _readings_in(self, start: float, end: float) -> list[Condition]:
+        return [reading for reading in self._readings if start <= reading.time_s <= end]
+
+    def _concerns(self, readings: Sequence[Condition], at_rest: bool) -> list[Concern]:
+        clocks, machine = self.run["clocks"], self.run["machine"]["board"] or ""
+        # The profile's limit is that of its board's chip; of a PC's nothing is known.
+        limit = self._profile.limit_c if self._profile.name in machine else None
+        return concerns(readings, limit, clocks["governor"], clocks["highest_mhz"], at_rest)
+
+    def _window(self, start: float, end: float) -> dict[str, float]:
+        origin = self._files.origin
+        return {"start_s": round(start - origin, 6), "end_s": round(end - origin, 6)}
+
+    def _note(self, text: str) -> None:
+        self.run["notes"].append(text)
+        self._tell(text)
+
+    def _save(self) -> None:
+        """Bring everything to the disk, outside of the windows."""
+        self._save_readings()
+        self._publish()
+
+    def _save_readings(self) -> None:
+        origin = self._files.origin
+        columns, rows = self._power.rows(self._power_written)
+        rows = rows[rows[:, 0] > self._power_written]
+        if len(rows):
+            last = float(rows[-1, 0])
+            rows[:, 0] -= origin
+            watts = (f"{rail}_W" for rail in columns[1:])
+            self._files.append(storing.POWER, (columns[0], *watts), rows.tolist())
+            self._power_written = last  # not before: where the disk is full it is tried again
+        readings = self._readings[self._written :]
+        table = [[getattr(r, name) for name in condition.COLUMNS] for r in readings]
+        for row in table:
+            row[0] -= origin
+        self._files.append(storing.CONDITION, condition.COLUMNS, table)
+        self._written += len(readings)
+
+    def _publish(self) -> None:
+        power = self.run["power"]
+        known, power["doubts"] = power["doubts"], [d._asdict() for d in self._power.doubts()]
+        for doubt in power["doubts"][len(known) :]:
+            self._tell(doubt["text"])
+        self._files.write_text(storing.RUN, storing.as_json(self.run))
+        self._files.write_text(storing.SUMMARY, summary(self.run))
+
+    def _end(self) -> None:
+        self._power.stop()
+        self.run["seconds"] = round(time.monotonic() - self._files.origin, 3)
+        step = condition.wall_clock_step(self._readings)
+        if abs(step) >= condition.MOST_CLOCK_STEP_SECONDS:
+            self.run["notes"].append(f"the wall clock was set by {step:+.1f} s meanwhile; "
+                                     "durations are not affected")  # fmt: skip
+        # Each by itself: where there is no room for the readings there may be for the last words.
+        for act in (self._files.free_reserve, self._save_readings, self._publish, self._seal):
+            try:
+                act()
+            except StoreError as error:
+                self._tell(f"{error}; the figures up to the last window are there")
+
+    def _seal(self) -> None:
+        self._files.event("end", state=self.run["state"], error=self.run["error"])
+        self._files.seal()
+
+
+class _Use:
+    """How long the DPU's cores had jobs within a window, as near as the looks come to its ends.
+
+    Attributes
+    ----------
+    end : of the window, monotonic time, s
+    """
+
+    def __init__(self, pipeline: Pipeline, start: float, end: float) -> None:
+        self._pipeline, self._start, self.end = pipeline, start, end
+        self._first: tuple[float, list[float]] | None = None
+        self._last: tuple[float, list[float]] | None = None
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if not self._start <= now <= self.end:
+            return
+        self._last = now, self._pipeline.core_seconds()
+        self._first = self._first or self._last
+
+    def share(self) -> float | None:
+        """Return `utilisation`; None: there were no two looks."""
+        if not self._first or not self._last or self._last[0] <= self._first[0]:
+            return None
+        return utilisation(self._first[1], self._last[1], self._last[0] - self._first[0])
+
+
+def _extremes(readings: Sequence[Condition]) -> dict[str, Any]:
+    """Return least, mean and most of each figure of the machine's state in a window."""
+    found: dict[str, Any] = {}
+    for name in condition.COLUMNS:
+        if name in ("time_s", "throttled", "wall_offset_s"):
+            continue
+        values = [v for v in (getattr(r, name) for r in readings) if v is not None]
+        found[name] = (values and {"min": min(values), "mean": sum(values) / len(values),
+                                  "max": max(values)}) or None  # fmt: skip
+    return found

@@ -1,0 +1,1 @@
+"""Where results go: the terminal, records, annotated pictures and videos."""

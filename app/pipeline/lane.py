@@ -1,0 +1,274 @@
+"""A lane: what takes a frame through the model, with a runner and buffers of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from tutelage.app.model import Classifier
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame, one_line
+from tutelage.app.sources.pixel_budget import NoRoom
+from tutelage.board.runner import ModelError, ModelRunner
+from tutelage.core.images.files import label_of
+from tutelage.core.images.preprocessor import Preprocessor
+
+
+class Job:
+    """A frame on its way.
+
+    Attributes
+    ----------
+    frame : the frame
+    ticket : 0, 1, 2, ... in the order in which results are given out
+    began : monotonic time (s) from which its latency counts
+    read : when it had been read
+    pixels : of an image that the reader gave it; 0 where one is decoded later or is shared
+    attempts : how many runners have failed on it
+    milliseconds : per stage, as far as it has come
+    """
+
+    __slots__ = (
+        "attempts", "began", "frame", "milliseconds", "pixels", "read", "submitted", "ticket"
+    )  # fmt: skip
+
+    def __init__(self, frame: Frame, began: float, read: float, pixels: int = 0) -> None:
+        self.frame = frame
+        self.began = began
+        self.read = read
+        self.pixels = pixels
+        self.ticket = -1
+        self.attempts = 0
+        self.submitted = 0.0
+        self.milliseconds: dict[str, float] = {}
+
+
+class RunnerError(Exception):
+    """The runner failed, not the frame: another one may do better."""
+
+
+class Lane:
+    """A runner with a buffer per slot. One thread works it, another may look whether it hangs.
+
+    Made without its runner: `make_runner` comes first, in whichever thread it is to take.
+
+    Parameters
+    ----------
+    classifier : the model
+    top : number of best classes in a result
+    slots : jobs that are in flight at most; with two, one is prepared while the other runs, where
+        VART's `execute_async` returns before its job is done
+
+    Attributes
+    ----------
+    failures : how often its runner has failed with no good job between
+    """
+
+    def __init__(self, classifier: Classifier, top: int = 1, slots: int = 1) -> None:
+        self._classifier = classifier
+        self._labels = frozenset(classifier.labels)
+        self._top = min(top, len(classifier.labels))
+        self._preprocess = Preprocessor(classifier.form, classifier.network.input.fix_point or 0)
+        self.slots = slots
+        self.failures = 0
+        self._runner: ModelRunner | None = None
+        self._free: deque[int] = deque()
+        self._running: deque[tuple[Job, int]] = deque()
+        self._busy_since = 0.0
+        self._busy_before = 0.0  # s
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._in_runner_since: float | None = None
+
+    @property
+    def has_runner(self) -> bool:
+        return self._runner is not None
+
+    def make_runner(self) -> None:
+        """Make the runner, or another one in place of one that failed.
+
+        Raises
+        ------
+        ModelError
+            The model does not run here.
+        """
+        self._in_runner_since = time.monotonic()
+        try:
+            self._runner = self._classifier.network.runner(self.slots)
+        finally:
+            self._in_runner_since = None
+        self._free = deque(range(self.slots))
+        self._running = deque()
+
+    def another(self) -> Lane:
+        """Return a new lane like this one, with its runner still to be made."""
+        new = Lane(self._classifier, self._top, self.slots)
+        new._busy_before = self.busy_seconds
+        return new
+
+    def warm_up(self) -> float:
+        """Run one image of zeros, so that what is built at the first run is built; return its s.
+
+        Raises
+        ------
+        ModelError
+            The model does not run.
+        """
+        if self._runner is None:
+            self.make_runner()
+        assert self._runner is not None
+        image = np.zeros_like(self._runner.input(0))
+        try:
+            self._runner.run(image)  # what is built here must not count as the time of a job
+            started = time.monotonic()
+            self._runner.run(image)
+        except Exception as error:  # a runner's errors have no common base
+            raise ModelError(f"{self._classifier.name}: {one_line(error)}") from error
+        return time.monotonic() - started
+
+    @property
+    def has_room(self) -> bool:
+        return bool(self._free)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running)
+
+    def start(self, job: Job) -> None:
+        """Prepare a frame in a free slot and start it on the DPU.
+
+        Raises
+        ------
+        RunnerError
+            The runner does not take the job.
+        Exception
+            The frame cannot be prepared.
+        """
+        slot = self._free[0]
+        started = time.monotonic()
+        image = job.frame.image
+        assert image is not None and self._runner is not None
+        self._preprocess(image, self._runner.input(slot))
+        submitted = job.submitted = time.monotonic()
+        job.milliseconds["preprocess"] = 1e3 * (submitted - started)
+        self._free.popleft()
+        if not self._running:
+            self._busy_since = submitted
+        self._running.append((job, slot))
+        self._in_runner_since = submitted
+        try:
+            self._runner.submit(slot)
+        except Exception as error:  # a runner's errors have no common base
+            with self._lock:
+                self._in_runner_since = None
+                if not self._abandoned:
+                    self._running.pop()
+                    self._free.append(slot)
+            raise RunnerError(one_line(error)) from error
+        self._in_runner_since = None
+
+    def finish_oldest(self) -> tuple[Job, Result | RunnerError] | None:
+        """Wait for the job that was started first and say what its frame shows.
+
+        None if the lane was abandoned meanwhile: the job is another one's by now.
+        """
+        job, slot = self._running[0]
+        assert self._runner is not None
+        scores: np.ndarray | RunnerError
+        # Its turn comes when the job before it is done: counted from when the wait begins.
+        self._in_runner_since = time.monotonic()
+        try:
+            scores = self._runner.collect(slot)
+        except Exception as error:  # a runner's errors have no common base
+            scores = RunnerError(one_line(error))
+        with self._lock:
+            if self._abandoned:
+                return None
+            self._in_runner_since = None
+            self._running.popleft()
+            self._free.append(slot)
+        inferred = time.monotonic()
+        if not self._running:
+            self._busy_before += inferred - self._busy_since
+        job.milliseconds["infer"] = 1e3 * (inferred - job.submitted)
+        if isinstance(scores, RunnerError):
+            return job, scores
+        result = self._postprocess(job.frame, scores)
+        job.milliseconds["postprocess"] = 1e3 * (time.monotonic() - inferred)
+        return job, result
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the runner has had a job: from submission until it was collected, s."""
+        now = time.monotonic() - self._busy_since if self._running else 0.0
+        return self._busy_before + now
+
+    def _postprocess(self, frame: Frame, scores: np.ndarray) -> Result:
+        scores, labels = scores.reshape(-1), self._classifier.labels
+        if self._top == 1 and self._classifier.activation == "softmax":
+            best = int(scores.argmax())
+            top = [(labels[best], 1.0 / float(np.exp(scores - scores[best]).sum()))]
+        else:
+            confidences = activate(scores, self._classifier.activation)
+            order = np.argsort(-confidences, kind="stable")[: self._top]
+            top = [(labels[i], float(confidences[i])) for i in order]
+        true_label = label_of(frame.folders, self._labels)
+        return Result(frame, top, true_label)
+
+    def overdue(self, limit: float) -> bool:
+        """Tell whether the runner has held the lane's thread for more than `limit` seconds."""
+        since = self._in_runner_since
+        return since is not None and time.monotonic() - since > limit
+
+    def abandon(self) -> list[Job] | None:
+        """Take the jobs from a lane whose thread hangs; whatever it returns later is ignored.
+
+        None where the thread came back in the last moment and goes on.
+        """
+        with self._lock:
+            if self._in_runner_since is None:
+                return None
+            self._abandoned = True
+            return [job for job, _ in self._running]
+
+    @property
+    def abandoned(self) -> bool:
+        return self._abandoned
+
+
+def decode(job: Job, claim: Callable[[int], object]) -> None:
+    """Turn a job's frame into pixels; where that fails the frame has an error afterwards.
+
+    `claim` is called with their number before they take memory.
+
+    Raises
+    ------
+    NoRoom
+        By `claim`; the frame is as it was.
+    """
+    frame = job.frame
+    if frame.image is not None or frame.decode is None:
+        return
+    started = time.monotonic()
+    try:
+        frame.image = frame.decode(claim)
+    except NoRoom:
+        raise
+    except Exception as error:  # decoders meet everything in files from strangers
+        frame.error = one_line(error)
+    frame.decode = None  # lets go of the bytes
+    job.milliseconds["decode"] = 1e3 * (time.monotonic() - started)
+
+
+def activate(scores: np.ndarray, activation: str) -> np.ndarray:
+    """Return confidences 0..1 from a model's outputs: "softmax", "sigmoid" or "none"."""
+    if activation == "softmax":
+        powers = np.exp(scores - scores.max())  # the largest is taken off: exp cannot overflow
+        return np.asarray(powers / powers.sum())
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
+    return scores

@@ -1,0 +1,142 @@
+"""JPEGs out of a stream of bytes: standard input, or the body of an MJPEG camera's answer."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+from tutelage.app.sources.frames import Frame, Source, SourceError
+from tutelage.core.images.decoder import decode_image
+
+LARGEST_JPEG = 32 << 20  # bytes; what goes on longer without an end is not taken for a JPEG
+_CHUNK = 1 << 16
+_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_SCAN = 0xDA
+_FREE = {*range(0xE0, 0xF0), 0xFE}  # application segments and comments: may hold anything
+_STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length behind them (ITU-T T.81, B.1)
+
+
+class JpegSplitter:
+    """Finds JPEGs in a stream; whatever lies between them is skipped.
+
+    Headers are stepped over by their lengths, since a thumbnail in them has an end mark of its
+    own; behind the start of the scan the first end mark counts (ITU-T T.81, B.1.1.2). A JPEG
+    that stops in its middle ends where the next one starts, and comes out cut off.
+    """
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._position = 0  # of what is still to be looked at; 0 while no start was found
+        self._in_scan = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take more of the stream; yield the JPEGs that became complete."""
+        self._data += data
+        while True:
+            if not self._position and not self._find_start():
+                return
+            end = self._find_end()
+            if end is None:
+                if len(self._data) > LARGEST_JPEG:
+                    self._forget(len(self._data))
+                return
+            jpeg = bytes(self._data[:end])
+            self._forget(end)
+            yield jpeg
+
+    def rest(self) -> bytes:
+        """Return what has begun and not ended when the stream ends; empty if nothing has."""
+        return bytes(self._data) if self._position else b""
+
+    def _forget(self, count: int) -> None:
+        del self._data[:count]
+        self._position, self._in_scan = 0, False
+
+    def _find_start(self) -> bool:
+        start = self._data.find(_START)
+        if start < 0:
+            self._forget(max(0, len(self._data) - len(_START) + 1))
+            return False
+        self._forget(start)
+        self._position = 2
+        return True
+
+    def _find_end(self) -> int | None:
+        """Return the length of the JPEG at the begin of the data, None if that is not known yet."""
+        while not self._in_scan:
+            if len(self._data) < self._position + 4:
+                return None
+            if self._data[self._position] != 0xFF:  # no marker: broken, decoding will say so
+                self._in_scan = True
+                break
+            marker = self._data[self._position + 1]
+            if marker == _END[1]:
+                return self._position + 2
+            if marker == 0xFF or marker in _STANDALONE:  # 0xFF: a fill byte
+                self._position += 1 if marker == 0xFF else 2
+                continue
+            size = int.from_bytes(self._data[self._position + 2 : self._position + 4], "big")
+            segment_end = self._position + 2 + max(2, size)
+            if marker not in _FREE:
+                # A start here is the next JPEG's: this one was cut off inside of a header.
+                start = self._data.find(_START, self._position, segment_end + len(_START) - 1)
+                if start >= 0:
+                    return start
+                if len(self._data) < segment_end + len(_START) - 1:
+                    return None
+            self._position = segment_end
+            self._in_scan = marker == _SCAN
+        return self._end_of_scan()
+
+    def _end_of_scan(self) -> int | None:
+        end = self._data.find(_END, self._position)
+        start = self._data.find(_START, self._position, end if end >= 0 else len(self._data))
+        if start >= 0:  # the next one has begun: this one was cut off
+            return start
+        if end >= 0:
+            return end + len(_END)
+        # The mark may lie across two reads.
+        self._position = max(self._position, len(self._data) - len(_START) + 1)
+        return None
+
+
+class StdinSource(Source):
+    """JPEGs one after the other on standard input; never dropped, the writer waits."""
+
+    needs_decoding = True
+
+    def __init__(self) -> None:
+        self.name = "standard input"
+        self._closed = False
+        if sys.stdin is None or sys.stdin.isatty():
+            raise SourceError(
+                "standard input is the keyboard; pipe JPEGs into it: "
+                "ffmpeg -i walk.mp4 -f mjpeg - | classify.py --source -"
+            )
+
+    def __iter__(self) -> Iterator[Frame]:
+        count = 0
+        splitter = JpegSplitter()
+        while data := self._read():
+            for jpeg in splitter.feed(data):
+                yield Frame(count, f"stdin#{count:06d}", decode=partial(decode_image, jpeg))
+                count += 1
+        if not self._closed and (cut_off := splitter.rest()):
+            yield Frame(count, f"stdin#{count:06d}", decode=partial(decode_image, cut_off))
+            count += 1
+        if count == 0 and not self._closed:
+            raise SourceError("standard input held no JPEG")
+
+    def _read(self) -> bytes:
+        """Return the next bytes, none at the end; looks up now and then whether to stop."""
+        descriptor = sys.stdin.fileno()
+        while not self._closed:
+            if select.select([descriptor], [], [], 0.2)[0]:
+                return os.read(descriptor, _CHUNK)
+        return b""
+
+    def close(self) -> None:
+        self._closed = True

@@ -1,0 +1,141 @@
+"""Which of a rail's readings are believed: its power, its volts times its amperes, or neither.
+
+A power monitor can read 0 W beside a sound voltage and current, or any power at all: its power
+register needs a calibration that the driver may not have written. A reading is therefore compared
+with volts times amperes where these are plausible, and with what the board takes at least
+(board/profiles).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tutelage.core.board_profile import Profile, RailProfile
+
+# A finding counts when it is made so often in a row: a load can change between two readings.
+TIMES = 5
+# A current is nonsense beyond this many times the most that the rail can carry.
+FAR_ABOVE = 1.5
+_SAME_SHUNT = 0.01  # relative
+
+POWER, PRODUCT, NOTHING = "power", "volts times amperes", "nothing"
+"""What is believed of a rail."""
+_LOW = "power, although it is low"
+
+
+class Doubt(NamedTuple):
+    """Something that speaks against a rail's readings, in one line that begins with its name."""
+
+    rail: str
+    text: str
+
+
+class Belief:
+    """Judges a rail's readings as they come.
+
+    Parameters
+    ----------
+    profile, rail : what is known of the board and of the rail
+    sensor : where the readings are from, for the reader
+    shunt_ohms : the shunt's resistance as the driver has it, None where it is not shown
+
+    Attributes
+    ----------
+    basis : what is believed: POWER, PRODUCT or NOTHING. POWER is the product too where the rail
+        has no power reading of its own
+    doubts : everything that was found so far
+    """
+
+    def __init__(
+        self, profile: Profile, rail: RailProfile, sensor: str, shunt_ohms: float | None = None
+    ) -> None:
+        self._rail, self._sensor, self._tolerance = rail, sensor, profile.power_tolerance
+        self._idle = profile.idle_watts if rail.name == profile.total_rail else None
+        self._finding = self._next = self.basis = POWER
+        self._times = 0
+        self._told: set[str] = set()  # findings that are among the doubts
+        self.doubts: list[Doubt] = []
+        right = rail.shunt_ohms
+        self._fixed = bool(shunt_ohms and right and abs(shunt_ohms / right - 1) > _SAME_SHUNT)
+        if self._fixed:
+            self.basis = NOTHING
+            self._doubt(
+                f"the driver takes its shunt for {1e6 * (shunt_ohms or 0):.0f} microohms, the "
+                f"board's has {1e6 * (right or 0):.0f}: amperes and watts are wrong by that much, "
+                "the rail is not measured; mend shunt-resistor in the device tree"
+            )
+
+    def look(self, volts: float, amps: float, watts: Sequence[float]) -> bool:
+        """Take readings into account; return whether `basis` has changed.
+
+        Parameters
+        ----------
+        volts, amps : V and A, NaN where there is none
+        watts : power readings around them, W; empty where the rail has none
+        """
+        known = [value for value in watts if math.isfinite(value)]
+        product = volts * amps
+        if self._fixed or not (known or (not watts and math.isfinite(product))):
+            return False
+        finding = self._find(self._plausible(volts, amps), known or [product], bool(watts))
+        if finding != self._next:
+            self._next, self._times = finding, 0
+        self._times += 1
+        if self._times < TIMES or finding == self._finding:
+            return False
+        self._finding, before = finding, self.basis
+        self.basis = POWER if finding == _LOW else finding
+        if finding not in (POWER, *self._told):
+            self._told.add(finding)
+            text = self._text(finding, volts, amps, (known or [product])[0], bool(watts))
+            self._doubt(f"{text}; {self._advice()}")
+        return self.basis != before
+
+    def _plausible(self, volts: float, amps: float) -> float:
+        """Return volts times amperes, W; NaN where they cannot be this rail's."""
+        rail = self._rail
+        near = abs(volts - rail.volts) <= self._tolerance * rail.volts
+        return volts * amps if near and 0 <= amps <= FAR_ABOVE * rail.max_amps else math.nan
+
+    def _find(self, product: float, watts: Sequence[float], own: bool) -> str:
+        """Return what the readings call for; `own`: the power is a reading of its own."""
+        rail, low, high = self._rail, min(watts), max(watts)
+        allowed = rail.step_watts + self._tolerance * max(abs(product), abs(high))
+        far = product < low - allowed or product > high + allowed  # NaN is not
+        if (own and far) or high < rail.least_watts:
+            return PRODUCT if own and product >= rail.least_watts else NOTHING
+        if self._idle is not None and high < (1 - self._tolerance) * self._idle:
+            return _LOW
+        return POWER
+
+    def _text(self, finding: str, volts: float, amps: float, watts: float, own: bool) -> str:
+        """Return what was read, what was expected, and what follows."""
+        product = f"{_short(volts)} V x {_short(amps)} A"
+        read = f"reads {_short(watts)} W beside {product}" if own else f"reads {product}"
+        known = not math.isnan(volts * amps)
+        is_ = f", which is {_short(volts * amps)} W" if known else ""
+        if own and not known:
+            read = f"reads {_short(watts)} W"
+        idle = "" if self._idle is None else f"{_short(self._idle)} W at rest, as published"
+        if finding == PRODUCT:
+            return f"{read}{is_}: the product is used, the reading is not"
+        if finding == _LOW:
+            return f"{read}{is_}, and the board takes {idle}: used all the same"
+        if self._rail.least_watts:
+            least = f"at least {_short(self._rail.least_watts)} W are expected"
+            return f"{read}{is_}; {least} ({idle}): the rail is not measured"
+        return f"{read}{is_}: the rail is not measured"
+
+    def _advice(self) -> str:
+        right = self._rail.shunt_ohms
+        shunt = f" and its shunt-resistor ({1e6 * right:.0f} microohms)" if right else ""
+        return f"check the {self._rail.driver}'s driver in dmesg, its calibration{shunt}"
+
+    def _doubt(self, text: str) -> None:
+        self.doubts.append(Doubt(self._rail.name, f"{self._rail.name}: {self._sensor} {text}"))
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if value else "0"

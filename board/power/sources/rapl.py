@@ -1,0 +1,133 @@
+"""Where a PC's power readings come from: RAPL's counters in Linux's powercap files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from tutelage.board.power.sources.attributes import Attribute, entries, text
+from tutelage.board.power.sources.rails import PC_MAX_WATTS, PowerError, Rail, Source, add_total
+from tutelage.core.board_profile import Profile
+
+# powercap counts microjoules: Documentation/power/powercap/powercap.rst.
+_JOULES_PER_COUNT = 1e-6
+# RAPL's counters move about once per millisecond: Intel SDM vol. 3B, "Package RAPL Domain".
+_RAPL_UPDATE_SECONDS = 1e-3
+
+
+class _Counter:
+    """An energy counter that starts again at zero when it has reached its range."""
+
+    def __init__(self, file: Attribute, span: float):
+        """`span` is the counter's max_energy_range_uj, J; NaN where it is not known."""
+        self._file = file
+        self._span = span
+        self._last = file()
+        self._joules = 0.0
+
+    def __call__(self) -> float:
+        """Return the energy since the counter was opened, J."""
+        now = self._file()
+        if math.isnan(now):
+            return math.nan
+        if math.isnan(self._last):
+            self._last = now
+        step = now - self._last
+        if step < 0:
+            step += self._span
+        self._last = now
+        if math.isnan(step):  # it wrapped and nobody knows by how much
+            return math.nan
+        self._joules += step
+        return self._joules
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _RaplSource(Source):
+    name = "rapl"
+    counts_energy = True
+
+    def __init__(self, counters: dict[str, _Counter], parts: list[str]):
+        self._counters = list(counters.values())
+        limit = PC_MAX_WATTS
+        rails = [Rail(name, 0.0, limit, lag_seconds=_RAPL_UPDATE_SECONDS) for name in counters]
+        self._sum = _indices(counters, parts)
+        total = add_total(rails, parts)
+        super().__init__(
+            f"RAPL, processor {'and memory ' if _has_memory(parts) else ''}only: "
+            f"{' + '.join(parts)}",
+            rails,
+            total,
+        )
+
+    def read(self) -> list[float]:
+        values = [counter() for counter in self._counters]
+        return values + [sum(values[i] for i in self._sum)] * (len(self.rails) - len(values))
+
+    def close(self) -> None:
+        for counter in self._counters:
+            counter.close()
+
+
+def open_rapl(profile: Profile, sysfs: Path) -> Source:
+    """Return the processor's own energy counters below class/powercap; no board's profile is asked.
+
+    The total is packages and memory. Cores and graphics are parts of a package, and psys holds the
+    packages: they are listed, and never added to it. The counters count on by themselves, so that
+    energies are exact between two readings.
+
+    Raises
+    ------
+    PowerError
+        There are no counters, or they may not be read (since Linux 5.10 only root may).
+    """
+    folder = sysfs / "class" / "powercap"
+    # intel-rapl-mmio:0 shows the same package once more, by another way.
+    zones = [p for p in entries(folder) if re.fullmatch(r"intel-rapl:\d+(:\d+)?", p.name)]
+    counters, parts = dict[str, _Counter](), list[str]()
+    try:
+        for zone in zones:
+            name = _rapl_name(zone, folder)
+            if name and name not in counters:
+                counters[name] = _open_counter(zone)
+                if re.fullmatch(r"package[^/]*(/dram)?", name):
+                    parts.append(name)
+    except OSError as error:
+        for counter in counters.values():
+            counter.close()
+        raise PowerError(f"{error.filename}: {error.strerror}") from error
+    if not parts:
+        for counter in counters.values():
+            counter.close()
+        raise PowerError(f"no RAPL package in {folder}")
+    return _RaplSource(counters, parts)
+
+
+def _rapl_name(zone: Path, folder: Path) -> str | None:
+    """Return "package-0" for intel-rapl:0 and "package-0/core" for its part intel-rapl:0:0."""
+    name = text(zone / "name")
+    parent, colon, _ = zone.name.rpartition(":")
+    if name and ":" in parent and colon:
+        return f"{text(folder / parent / 'name')}/{name}"
+    return name
+
+
+def _open_counter(zone: Path) -> _Counter:
+    span = text(zone / "max_energy_range_uj")
+    try:
+        joules = float(span or "nan") * _JOULES_PER_COUNT
+    except ValueError:
+        joules = math.nan
+    return _Counter(Attribute(zone / "energy_uj", _JOULES_PER_COUNT), joules)
+
+
+def _has_memory(parts: list[str]) -> bool:
+    return any(name.endswith("/dram") for name in parts)
+
+
+def _indices(names: Collection[str], wanted: list[str]) -> list[int]:
+    return [index for index, name in enumerate(names) if name in wanted]

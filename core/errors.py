@@ -1,0 +1,108 @@
+"""What can go wrong, each with a message that is one clear line."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tutelage.core.text import shown
+
+
+class DpuError(RuntimeError):
+    """Base of every error that dpu/ raises on purpose."""
+
+
+class XmodelError(DpuError):
+    """The file is no usable .xmodel: truncated, corrupt, too large or of another kind."""
+
+
+@contextmanager
+def contradictions(name: str) -> Iterator[None]:
+    """Turn what broken attributes of the model `name` cause in numpy and Python into XmodelError.
+
+    Errors of dpu/ itself pass, with the name in front.
+
+    A file may say anything: a string for a fix point, a kernel of three numbers. Each op
+    reads its attributes plainly; this is the one place that minds.
+    """
+    try:
+        yield
+    except DpuError as error:
+        raise error if name in str(error) else type(error)(f"{name}: {error}") from error
+    except RecursionError:
+        raise XmodelError(f"{name}: too many ops that wait for each other, refused") from None
+    except MemoryError:
+        raise XmodelError(f"{name}: takes more memory than there is") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise XmodelError(f"{name}: the model contradicts itself: {text}") from error
+
+
+class UnsortedWarning(UserWarning):
+    """The ops of a file that is read are not in topological order."""
+
+
+UNSORTED = (
+    "its ops are not in topological order: AMD's XIR crashes on it (read and written here, it is "
+    "sorted)"
+)
+"""The text of an `UnsortedWarning`, behind the file's name."""
+
+
+@contextmanager
+def unsorted_in_one_line(program: str) -> Iterator[None]:
+    """Print each different `UnsortedWarning` on standard error as one line of `program`."""
+    usual, printed = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, UnsortedWarning):
+            usual(message, category, *where, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            print(f"{program}: {shown(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnsortedWarning)
+        warnings.showwarning = show
+        yield
+
+
+class UnknownOpError(DpuError):
+    """An op type that neither the built-in operators nor a plugin implements."""
+
+
+def plugin_name(kind: str) -> str:
+    """The name behind ``op_`` of a plugin function for the op type `kind`.
+
+    Each run of characters that are not valid in a Python name becomes one underscore:
+    ``op_aten_mean`` is for aten::mean.
+    """
+    return re.sub(r"\W+", "_", kind)
+
+
+def unknown_op(op: Any, why: str = "which is not built in") -> UnknownOpError:
+    """The error for an op that nobody implements, or not all of whose arguments the file has."""
+    kind = op.get_type()
+    return UnknownOpError(
+        f"op {op.get_name()!r} has the type {kind!r}, {why}; "
+        f"give a plugin (--plugin FILE) with the function op_{plugin_name(kind)}"
+    )
+
+
+class UnsupportedError(DpuError):
+    """A known op with attributes, shapes or types that are not implemented."""
+
+
+class NotEmulatedError(NotImplementedError, AttributeError):
+    """A name of the board's API that the emulation leaves out; `hasattr` says no to it."""
+
+
+def not_emulated(where: str, name: str) -> Exception:
+    """The error for a missing name; names with underscores are Python's own affair."""
+    if name.startswith("_"):
+        return AttributeError(f"{where} has no {name}")
+    return NotEmulatedError(f"{where}.{name} is not emulated")

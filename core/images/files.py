@@ -1,0 +1,201 @@
+"""Image files in folders: which names count, which files are found, which are skipped and why.
+
+    found = find_images(Path("photos"))
+    found.images            # sorted
+    found.report()          # "skipped 16 files: 16 .heic (convert to JPEG)"
+
+Training, `bench`, `inspect` and the application all find their images here, so that they see the
+same ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+"""Suffixes of images in a folder, in lower case; `tutelage.core.images.decoder` decodes them."""
+
+_ADVICE = {
+    **dict.fromkeys((".heic", ".heif", ".avif", ".gif", ".jp2"), "not read; convert to JPEG"),
+    **dict.fromkeys((".dng", ".cr2", ".nef", ".arw"), "raw; convert to JPEG"),
+}
+_VIDEOS = dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "a video")
+_NOT_ENTERED = {"__MACOSX"}  # beside all folders whose names begin with a dot
+_REASONS_SHOWN = 8
+_SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")  # what a report shows: names may hold anything
+
+
+@dataclass
+class FoundImages:
+    """The images below a folder, and how many other files were skipped.
+
+    Attributes
+    ----------
+    images : sorted by path
+    skipped : number of files by reason: a suffix such as ".heic", or a few words
+    """
+
+    images: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def report(self) -> str:
+        """Return one line about the skipped files; "" where there are none."""
+        return skipped_line(self.skipped)
+
+
+def skipped_line(skipped: Counter[str]) -> str:
+    """Return one line about skipped files, the most frequent reasons first; "" for none."""
+    total = sum(skipped.values())
+    if not total:
+        return ""
+    shown = sorted(skipped.items(), key=lambda each: (-each[1], each[0]))[:_REASONS_SHOWN]
+    parts = [f"{count} {why}" + _advice(why) for why, count in shown]
+    if rest := total - sum(count for _, count in shown):
+        parts.append(f"{rest} others")
+    return f"skipped {total} file{'s' * (total > 1)}: {', '.join(parts)}"
+
+
+def _advice(reason: str) -> str:
+    what = _ADVICE.get(reason) or _VIDEOS.get(reason)
+    return f" ({what})" if what else ""
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder that `find_images` enters, sorted: those of classes.
+
+    Raises
+    ------
+    OSError
+        It cannot be listed.
+    """
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.is_symlink() and not _is_left_alone(path.name)
+    )
+
+
+def _is_left_alone(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_ENTERED
+
+
+def advice_for(path: Path) -> str:
+    """Return what to do with a picture that is not read, by its name; "" for any other file."""
+    return _ADVICE.get(path.suffix.lower(), "")
+
+
+def images_among(paths: Iterable[Path]) -> FoundImages:
+    """Sort files that were found otherwise, as by a pattern, into images and skipped ones.
+
+    Folders do not count.
+    """
+    found = FoundImages()
+    for path in paths:
+        if not path.is_dir():
+            _sort_in(path, found)
+    found.images.sort()
+    return found
+
+
+def find_images(folder: Path) -> FoundImages:
+    """Find the images in a folder and in the folders below it.
+
+    Skipped without a count are folders that are hidden (.ipynb_checkpoints) or named __MACOSX;
+    counted are hidden images (a Mac's ._name.png), files with other suffixes, links to folders
+    (which could lead round in circles) and what is not a regular file. A link to a file counts as
+    the file; one that leads nowhere is in `images` so that reading it names it.
+
+    Raises
+    ------
+    OSError
+        `folder` itself cannot be listed; a folder below it is counted as skipped.
+    """
+    found = FoundImages()
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            with os.scandir(current) as entries:
+                listed = list(entries)
+        except OSError as error:
+            if current == folder:
+                raise
+            found.skipped[f"in a folder that cannot be read: {error.strerror or error}"] += 1
+            continue
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False):
+                if not _is_left_alone(entry.name):
+                    pending.append(Path(entry.path))
+            elif _is_folder_link(entry):
+                found.skipped["behind a link to a folder"] += not _is_left_alone(entry.name)
+            else:
+                _sort_in(Path(entry.path), found)
+    found.images.sort()
+    found.skipped = +found.skipped
+    return found
+
+
+def _sort_in(path: Path, found: FoundImages) -> None:
+    """Add a file, or a link to one, to the images or to what was skipped."""
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        if suffix in IMAGE_SUFFIXES:
+            found.skipped["hidden"] += 1
+    elif suffix not in IMAGE_SUFFIXES:
+        shown = suffix if _SUFFIX.fullmatch(suffix) else "with another suffix or none"
+        found.skipped[shown] += 1
+    elif not _is_readable_kind(path):
+        found.skipped["not regular files"] += 1
+    else:
+        found.images.append(path)
+
+
+def _is_folder_link(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_readable_kind(path: Path) -> bool:
+    """Return whether this is a regular file, or a link to one or to nothing; opening a pipe
+    would wait for ever."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def label_of(folders: Collection[str], labels: Collection[str]) -> str | None:
+    """Return the label that an image's folders give it: the outermost that is one of `labels`.
+
+    Parameters
+    ----------
+    folders : the names of the folders an image is in, outermost first, below the one named by
+        the user
+    labels : those of the model; "Bag/Coat/x.png" is a Bag, as it is for training
+    """
+    return next((name for name in folders if name in labels), None)
+
+
+def broken_line(broken: list[str], shown: int = 5) -> str:
+    """Return one line that names images which cannot be read; "" for none.
+
+    Parameters
+    ----------
+    broken : "path: reason" each
+    shown : how many are named at most
+    """
+    if not broken:
+        return ""
+    rest = f"; and {len(broken) - shown} more" if len(broken) > shown else ""
+    count = f"{len(broken)} broken image{'s' * (len(broken) > 1)}"
+    return f"left out {count}: {'; '.join(broken[:shown])}{rest}"

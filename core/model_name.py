@@ -1,0 +1,20 @@
+"""The name of a model's directory, also in a release, where it is called `model`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from tutelage.core.locations import CODE
+
+MODEL_NAME_FILE = "model.txt"
+"""File of a release with the name that its model's directory had before."""
+
+
+def model_name(folder: Path) -> str:
+    """Return the name of a model's directory: its own, or the one that it was deployed by."""
+    folder = folder.resolve()
+    if folder == CODE / "model":
+        with suppress(OSError):
+            return (CODE / MODEL_NAME_FILE).read_text(encoding="utf-8").removesuffix("\n")
+    return folder.name

@@ -1,0 +1,1 @@
+"""Run a graph: the program of its ops, the reference engine and the fast one."""

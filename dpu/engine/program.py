@@ -1,0 +1,305 @@
+"""What an engine runs: the ops of a graph in order, with its constants worked out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tutelage.core.errors import DpuError, UnsupportedError, XmodelError, unknown_op
+from tutelage.core.fingerprint import refuse_foreign
+from tutelage.core.fixed_point import Array
+from tutelage.dpu.ops import aten_ops, cpu_ops, fix_ops
+from tutelage.dpu.ops.shapes import infer_dims
+from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
+
+INPUTS = ("data", "data-fix", "placeholder")
+"""Op types whose values are fed."""
+
+CONSTANTS = ("const", "const-fix")
+"""Op types whose values lie in the file."""
+
+
+@dataclass
+class Program:
+    """Ops to run, inputs to feed and constants, by op name.
+
+    Attributes
+    ----------
+    steps : ops in topological order, without constants and inputs
+    inputs : ops whose values are fed, in a fixed order
+    outputs : ops whose values are asked for
+    constants : values of ops that depend on no input
+    plugins : user functions by op type
+    """
+
+    steps: list[Op]
+    inputs: list[Op]
+    outputs: list[Op]
+    constants: dict[str, Array]
+    plugins: dict[str, cpu_ops.Plugin] = field(default_factory=dict)
+
+    def run_step(self, op: Op, values: dict[str, Array]) -> Array:
+        """Compute one op by its reference function; plugins and ops that mix images one by one."""
+        arguments = {
+            name: [values[source.get_name()] for source in sources]
+            for name, sources in op.get_input_ops().items()
+        }
+        if self.keeps_batch(op):
+            return self._call(op, arguments)
+        moving = {s.get_name() for s in self._moving_sources(op)}
+        batch = max((len(np.atleast_1d(values[name])) for name in moving), default=1)
+        if batch == 1:
+            return self._call(op, arguments)
+        parts = []
+        for index in range(batch):
+            one = {
+                arg: [
+                    array[index : index + 1] if source.get_name() in moving else array
+                    for source, array in zip(op.get_input_ops()[arg], arrays, strict=True)
+                ]
+                for arg, arrays in arguments.items()
+            }
+            parts.append(self._call(op, one))
+        return np.concatenate(parts)
+
+    def _moving_sources(self, op: Op) -> list[Op]:
+        every = (s for ops in op.get_input_ops().values() for s in ops)
+        return [s for s in every if s.get_name() not in self.constants]
+
+    def _call(self, op: Op, arguments: dict[str, list[Array]]) -> Array:
+        kind = op.get_type()
+        try:
+            result = cpu_ops.run_op(op, arguments, self.plugins)
+        except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
+            what = f"op {op.get_name()!r} ({kind}) cannot be computed"
+            raise XmodelError(f"{what}: {type(error).__name__}: {error}") from error
+        dims = op.get_output_tensor().dims
+        if list(result.shape[1:]) != dims[1:]:
+            raise XmodelError(
+                f"op {op.get_name()!r} ({kind}) gives shape {list(result.shape)}, file says {dims}"
+            )
+        return result
+
+    def keeps_batch(self, op: Op) -> bool:
+        """Whether the op treats each image of a batch by itself."""
+        kind, rank = op.get_type().removesuffix("-fix"), len(op.get_output_tensor().dims)
+        if op.get_type() in self.plugins or rank == 0:
+            return False
+        moving = self._moving_sources(op)
+        if len({s.get_output_tensor().ndim for s in moving}) > 1:
+            return False  # numpy aligns the last axes, so that batches would meet other axes
+        if kind in ("concat", "stack") and len(moving) != op.get_input_num("input"):
+            return False  # a constant has no batch
+        if kind == "transpose":
+            return bool(op.get_attr("order")[0] == 0)
+        if kind in ("concat", "stack", "softmax", "scale"):
+            axis = cpu_ops.attr(op, "axis", 0 if kind == "stack" else -1)
+            return bool(axis % rank != 0)
+        if kind == "matmul" and rank == 2:  # the batch is the rows of the left matrix alone
+            left = [op.get_input_op("input")] == moving
+            return left and not cpu_ops.attr(op, "transpose_a", False)
+        if kind == "nndct_normalize":
+            return 0 not in aten_ops.norm_axes(op)[0]
+        if kind.startswith("reduction_") or kind == "l2_normalize":
+            before = op.get_input_tensor("input", 0).ndim
+            return 0 not in (aten_ops.listed_axes(op, "axis") or range(before))
+        if kind == "pad":
+            return not any(op.get_attr("paddings")[:2])
+        return True
+
+    def check_feeds(self, feeds: dict[str, Array]) -> int:
+        """The batch size of `feeds` (op name -> array), after checking every shape.
+
+        Raises
+        ------
+        DpuError
+            An input is missing, has the wrong shape, or batch sizes differ.
+        """
+        sizes = set()
+        for op in self.inputs:
+            dims = op.get_output_tensor().dims
+            if op.get_name() not in feeds:
+                raise DpuError(f"no value for input {op.get_name()!r} of shape {dims}")
+            shape = list(feeds[op.get_name()].shape)
+            if shape[1:] != dims[1:] or len(shape) != len(dims) or not shape[0]:
+                raise DpuError(f"input {op.get_name()!r} has shape {shape}, wanted {dims}")
+            sizes.add(shape[0] // dims[0] if shape[0] % dims[0] == 0 else -1)
+        if len(sizes) > 1 or -1 in sizes:
+            raise DpuError("the inputs' batch sizes do not fit each other or the model")
+        return sizes.pop() if sizes else 1
+
+    @property
+    def takes_batches(self) -> bool:
+        """Whether every tensor that depends on an input has the batch as its first axis."""
+        ops = [*self.steps, *self.inputs]
+        return all(op.get_output_tensor().dims[:1] == [1] for op in ops)
+
+
+def build_program(
+    graph: Graph,
+    subgraph: Subgraph | None = None,
+    plugins: dict[str, cpu_ops.Plugin] | None = None,
+    outputs: list[Op] | None = None,
+) -> Program:
+    """The program of a whole graph, of one subgraph, or of what `outputs` need.
+
+    Raises
+    ------
+    UnknownOpError
+        An op is neither built in nor in `plugins`.
+    UnsupportedError
+        The graph is compiled for another DPU than a DPUCZDX8G.
+    DpuError
+        Constants contradict their shapes.
+    """
+    refuse_foreign(graph)
+    if subgraph is None:
+        ops = graph.toposort()
+        outputs = outputs or graph_outputs(graph)
+    else:
+        ops = subgraph.toposort()
+        outputs = [tensor.producer for tensor in subgraph.ordered_output_tensors()]
+    found = {op.get_type(): cpu_ops.plugin_for(op.get_type(), plugins or {}) for op in ops}
+    plugins = {kind: plugin for kind, plugin in found.items() if plugin is not None}
+    needed = _needed(outputs, {op.get_name() for op in ops})
+    program = Program([], [], outputs, {}, plugins)
+    if subgraph is not None:
+        program.inputs = [tensor.producer for tensor in subgraph.ordered_input_tensors()]
+        program.inputs = [op for op in program.inputs if not op.get_type().startswith("const")]
+    for op in (op for op in ops if op.get_name() in needed):
+        _place(program, graph, op)
+    return program
+
+
+def _place(program: Program, graph: Graph, op: Op) -> None:
+    """Put one op among the inputs, the constants or the steps."""
+    name, kind = op.get_name(), op.get_type()
+    if kind in INPUTS:
+        program.inputs.append(op)  # those from outside a subgraph are no ops of it
+        return
+    if kind in CONSTANTS:
+        program.constants[name] = constant(graph, op)
+        return
+    if kind not in fix_ops.OPS and kind not in cpu_ops.OPS and kind not in program.plugins:
+        raise unknown_op(op)
+    sources = [s.get_name() for ops in op.get_input_ops().values() for s in ops]
+    if all(source in program.constants for source in sources):
+        program.constants[name] = program._call(op, {
+            arg: [program.constants[s.get_name()] for s in ops]
+            for arg, ops in op.get_input_ops().items()
+        })  # fmt: skip
+    else:
+        _check_dims(program, op)
+        program.keeps_batch(op)  # reads its axes: those that make no sense are refused here
+        program.steps.append(op)
+
+
+def _check_dims(program: Program, op: Op) -> None:
+    """Refuse an op whose tensor has other dims than its inputs and attributes give."""
+    if op.get_type() in program.plugins:
+        return
+    dims, told = infer_dims(op), op.get_output_tensor().dims
+    if dims != told:
+        raise XmodelError(f"op {op.get_name()!r} ({op.get_type()}) gives {dims}, file says {told}")
+
+
+def graph_outputs(graph: Graph) -> list[Op]:
+    """The ops that give the graph's outputs, in the order of the attribute `return_ops`.
+
+    A compiled file still carries the names of the quantised one's `return_ops`. Where such
+    an op is gone, the one at its end has its name with something behind (measured:
+    PointPillars' "..._fix" ends in the fix2float "..._fix_").
+    """
+    tails = [op for op in graph.toposort() if not op.get_fanout_num()]
+    names = graph.get_attr("return_ops") if graph.has_attr("return_ops") else []
+    present = {op.get_name(): op for op in graph.get_ops()}
+    if names and all(name in present for name in names):
+        return [present[name] for name in names]
+    if len(tails) * len(names) > _MAX_PAIRS:
+        return tails
+
+    def place(op: Op) -> int:
+        return next((i for i, n in enumerate(names) if op.get_name().startswith(n)), len(names))
+
+    return sorted(tails, key=place)
+
+
+_MAX_PAIRS = 1 << 20
+"""Most pairs of an output and a name of `return_ops` that are compared: no model has so many."""
+
+
+def _needed(outputs: list[Op], allowed: set[str]) -> set[str]:
+    """Names of the ops that `outputs` depend on, inside `allowed`."""
+    found: set[str] = set()
+    stack = list(outputs)
+    while stack:
+        op = stack.pop()
+        if op.get_name() in found or op.get_name() not in allowed:
+            continue
+        found.add(op.get_name())
+        stack += [s for ops in op.get_input_ops().values() for s in ops]
+    return found
+
+
+def constant(graph: Graph, op: Op) -> Array:
+    """Values of a const or const-fix op.
+
+    A compiled file keeps the weights of its DPU part in the DPU subgraph's
+    ``reg_id_to_parameter_value``, at the tensor's ``ddr_addr``, in the
+    tensor's own order (measured on files of Vitis AI 2.0, 2.5 and 3.0).
+
+    Raises
+    ------
+    XmodelError
+        The bytes are missing or too few.
+    """
+    tensor = op.get_output_tensor()
+    if op.has_attr("data") and op.get_attr("data"):
+        return cpu_ops.const_array(op)
+    subgraph = graph.get_leaf_subgraph(op)
+    while not subgraph.has_attr("reg_id_to_parameter_value"):
+        if subgraph.is_root:
+            raise XmodelError(f"constant {op.get_name()!r} has no data")
+        subgraph = subgraph.get_parent()
+    try:
+        register = f"REG_{tensor.get_attr('reg_id')}"
+        data = subgraph.get_attr("reg_id_to_parameter_value")[register]
+        address = tensor.get_attr("ddr_addr")
+    except (KeyError, DpuError):
+        raise XmodelError(f"constant {op.get_name()!r} has no place in the parameters") from None
+    count = math.prod(tensor.dims)
+    if not 0 <= address <= len(data) - count:
+        raise XmodelError(f"constant {op.get_name()!r} lies beyond the end of {register}")
+    if not tensor.is_int8:
+        raise UnsupportedError(f"constant {op.get_name()!r} is {tensor.dtype}, not int8")
+    return np.frombuffer(data, np.int8, count, address).reshape(tensor.dims)
+
+
+def rounded_constant(graph: Graph, fix: Op) -> tuple[Array, int]:
+    """The int8 values, in the file's order, and the fix point of a `fix` of a constant.
+
+    Raises
+    ------
+    XmodelError
+        The constant's bytes are missing or too few.
+    """
+    values = constant(graph, fix.get_input_op("input"))
+    point = int(fix.get_attr("fix_point"))
+    rounded = np.asarray(cpu_ops.fix(fix, {"input": [values]}), np.float64)
+    return np.rint(rounded * 2.0**point).astype(np.int8), point
+
+
+def feed(op: Op, array: Any) -> Array:
+    """An input array in the element type that the op wants; float32 is quantised on the way."""
+    tensor, array = op.get_output_tensor(), np.asarray(array)
+    if tensor.is_int8:
+        if array.dtype == np.int8:
+            return array
+        with np.errstate(over="ignore"):  # infinity saturates like any other large value
+            scale = np.float32(2.0 ** tensor.get_attr("fix_point"))
+            scaled = np.asarray(array, np.float32) * scale
+        return np.clip(np.floor(np.nan_to_num(scaled) + np.float32(0.5)), -128, 127).astype(np.int8)
+    return np.asarray(array, np.float32)

@@ -1,0 +1,174 @@
+"""What runs a lowered graph: OpenVINO where it is installed, else ONNX Runtime.
+
+OpenVINO fuses Round and Clip into its convolutions and is the quicker one.
+Graphs with a float64 path go to ONNX Runtime: OpenVINO computes float64 in
+float32. Batches are split into pieces that stay in the cache and run side by
+side, one thread each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from tutelage.core.errors import DpuError
+from tutelage.core.fixed_point import Array
+
+RUNTIME_VARIABLE = "TUTELAGE_RUNTIME"
+"""Environment variable that forces "openvino" or "onnxruntime"."""
+
+PIECE = 4
+"""Images per piece of a batch: measured best of 1, 4, 8 and 32 on a DenseNet-BC at 32x32."""
+
+
+class Runtime(Protocol):
+    """Runs a graph on arrays, in the order of its inputs and outputs."""
+
+    def run(self, arrays: list[Array]) -> list[Array]:
+        """The outputs for `arrays`."""
+        ...
+
+
+def make_runtime(model: bytes, threads: int, wide: bool) -> Runtime:
+    """A runtime for the serialized ONNX `model`; `wide` where it has a float64 path."""
+    wanted = os.environ.get(RUNTIME_VARIABLE, "")
+    if wanted not in ("", "openvino", "onnxruntime"):
+        raise DpuError(f"{RUNTIME_VARIABLE}={wanted!r} is neither openvino nor onnxruntime")
+    try:
+        if not wide and wanted != "onnxruntime" and _openvino() is not None:
+            return OpenVinoRuntime(model, threads)
+        return OnnxRuntime(model, threads)
+    except Exception as error:  # the libraries' own errors have no common base
+        text = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DpuError(f"the graph cannot be built: {text}") from error
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+        self._names = [value.name for value in self._session.get_inputs()]
+
+    def run(self, arrays: list[Array]) -> list[Array]:
+        """The outputs for `arrays`."""
+        feeds = dict(zip(self._names, arrays, strict=True))
+        return [np.asarray(value) for value in self._session.run(None, feeds)]
+
+
+class OpenVinoRuntime:
+    """OpenVINO on the CPU in float32; one compiled model per batch size in use."""
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        self._model, self._threads = model, threads
+        self._single = self._compile(1, 1)
+        self._requests = threading.local()  # making one costs as much as a small network's run
+        self._pieces: Any = None
+
+    def _compile(self, batch: int, streams: int) -> Any:
+        core = _openvino()
+        model = core.read_model(self._model, b"")
+        shapes = {}
+        for value in model.inputs:
+            shapes[value.any_name] = [batch, *(d.get_length() for d in value.partial_shape[1:])]
+        model.reshape(shapes)
+        config = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,
+        }
+        return core.compile_model(model, "CPU", config)
+
+    def run(self, arrays: list[Array]) -> list[Array]:
+        """The outputs for `arrays`."""
+        batch = len(arrays[0])
+        whole = batch - batch % PIECE if batch > PIECE else 0
+        parts = self._run_pieces(arrays, whole) if whole else []
+        for index in range(whole, batch):
+            request = self._request()
+            request.infer([np.ascontiguousarray(a[index : index + 1]) for a in arrays])
+            parts.append(_outputs(request))
+        return [
+            np.concatenate(column) if len(column) > 1 else column[0]
+            for column in zip(*parts, strict=True)
+        ]
+
+    def _request(self) -> Any:
+        """The calling thread's own request for one image."""
+        if not hasattr(self._requests, "single"):
+            self._requests.single = self._single.create_infer_request()
+        return self._requests.single
+
+    def _run_pieces(self, arrays: list[Array], whole: int) -> list[list[Array]]:
+        if self._pieces is None:
+            self._pieces = self._compile(PIECE, self._threads)
+        requests = []
+        for start in range(0, whole, PIECE):
+            request = self._pieces.create_infer_request()
+            request.start_async([np.ascontiguousarray(a[start : start + PIECE]) for a in arrays])
+            requests.append(request)
+        parts = []
+        for request in requests:
+            request.wait()
+            parts.append(_outputs(request))
+        return parts
+
+
+def _outputs(request: Any) -> list[Array]:
+    return [np.array(tensor.data) for tensor in request.output_tensors]
+
+
+_import_lock = threading.Lock()
+_is_the_parents = False
+
+
+def _after_fork() -> None:
+    """In a child: no thread of the parent gives the lock back; OpenVINO's pools have no threads."""
+    global _import_lock, _is_the_parents
+    _import_lock = threading.Lock()
+    _is_the_parents = _is_the_parents or _import_openvino.cache_info().currsize > 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@cache
+def _import_openvino() -> Any:
+    # With this module OpenVINO's import writes into the user's home and sends usage data; without
+    # it OpenVINO takes a stub of its own.
+    telemetry = sys.modules.get("openvino_telemetry", ...)
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    except ImportError:
+        return None
+    finally:
+        if telemetry is ...:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = telemetry
+    # pybind11 sets up its numpy interface at the first array that passes. Two threads that do
+    # so at once lock each other out, one with the GIL and one with the set-up: do it here.
+    openvino.Tensor(np.zeros(1, np.float32)).data.sum()
+    return openvino.Core()
+
+
+def _openvino() -> Any:
+    """OpenVINO's core, or None where the package is missing.
+
+    None also in a child of a process that used it before the fork, as the child has none of its
+    threads. ONNX Runtime computes the same.
+    """
+    with _import_lock:
+        return None if _is_the_parents else _import_openvino()

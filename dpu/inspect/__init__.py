@@ -1,0 +1,1 @@
+"""What a model contains: layers, statistics, differences, drawings and pages."""

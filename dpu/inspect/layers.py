@@ -1,0 +1,377 @@
+"""A graph as the layers that its author thinks in: one for each op that computes.
+
+An .xmodel spreads a layer over several ops: constants, the `fix` behind each of them, relu,
+the `fix` of the output, copies to and from the DPU. Here they are gathered again, in the same
+way for quantised and for compiled files, so that tools can list, draw and compare layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from tutelage.core.fixed_point import Array
+from tutelage.dpu.engine.program import CONSTANTS, INPUTS
+from tutelage.dpu.ops import fix_ops
+from tutelage.dpu.ops.factors import scale_of
+from tutelage.dpu.ops.fix_ops import ACTIVATIONS
+from tutelage.dpu.xmodel.graph import Graph, Op
+
+CONVOLUTIONS = (
+    "conv2d",
+    "depthwise-conv2d",
+    "transposed-conv2d",
+    "transposed-depthwise-conv2d",
+)
+"""Kinds with a kernel and weights."""
+
+DENSE = ("inner-product", "matmul")
+"""Kinds of fully connected layers, where the matrix is a constant."""
+
+MOVING = (
+    "maxpool2d",
+    "concat",
+    "reshape",
+    "flatten",
+    "squeeze",
+    "transpose",
+    "identity",
+    "pad",
+    "upsample",
+    "downsample",
+    "tile",
+    "gstiling",
+    "pixel-shuffle",
+    "strided_slice",
+)
+"""Kinds whose output holds values of their inputs and nothing new."""
+
+_RESHAPING = ("reshape", "flatten", "squeeze", "identity")
+"""Kinds that give the same values in the same order."""
+
+_TRANSPARENT = ("upload", "download", "fix2float")
+"""Op types that leave the value as it is."""
+
+
+@dataclass(eq=False)
+class Layer:
+    """One computing op with the ops that belong to it.
+
+    Attributes
+    ----------
+    op : the op that computes (or an input of the graph)
+    output : the op that holds the layer's result, `op` itself or a relu or fix behind it
+    kind : op type without "-fix"; pools are "maxpool2d" and "avgpool2d", inputs "input"
+    nonlinear : "NONE" or the DPU's name of the nonlinearity at its end; "NUMBER 1" where the file
+        has a number
+    sources : the layers that it reads, in the order of the op's arguments
+    constants : the ops that give its constant operands (weights, bias), by argument name
+    readers : the layers that read it
+    """
+
+    op: Op
+    output: Op
+    kind: str
+    nonlinear: str
+    sources: list[Layer] = field(default_factory=list)
+    constants: dict[str, list[Op]] = field(default_factory=dict)
+    readers: list[Layer] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of the computing op, which compiler and quantiser agree on."""
+        return self.op.get_name()
+
+    @property
+    def dims(self) -> list[int]:
+        """Shape of the result, batch first, channels last."""
+        return self.op.get_output_tensor().dims
+
+    @property
+    def device(self) -> str | None:
+        """ "DPU", "CPU" or "USER" in compiled files, None in quantised ones."""
+        return str(self.op.get_attr("device")) if self.op.has_attr("device") else None
+
+    @property
+    def weights(self) -> Op | None:
+        """The op that gives the weights."""
+        return next(iter(self.constants.get("weights", [])), None)
+
+    @property
+    def bias(self) -> Op | None:
+        """The op that gives the bias."""
+        return next(iter(self.constants.get("bias", [])), None)
+
+    @property
+    def parameters(self) -> int:
+        """Number of constant values that it reads."""
+        ops = (op for group in self.constants.values() for op in group)
+        return sum(op.get_output_tensor().get_element_num() for op in ops)
+
+    @cached_property
+    def fix_point(self) -> int | None:
+        """Fix point of the result.
+
+        Where the file leaves it open the compiler's rule holds: what moves values keeps their
+        fix point, and what a concat joins takes the concat's (seen in PointPillars, whose
+        quantised file has one fix behind the concat and none before it).
+        """
+        own = fix_point_of(self.output)
+        if own is None and self.kind in MOVING:
+            own = _common(fix_point_of(source.output) for source in self.sources)
+        if own is None and all(reader.kind == "concat" for reader in self.readers):
+            own = _common(fix_point_of(reader.output) for reader in self.readers)
+        return own
+
+    @property
+    def input_fix_points(self) -> list[int | None]:
+        """Fix points of what it reads from other layers."""
+        return [source.fix_point for source in self.sources]
+
+    @property
+    def shift(self) -> int | None:
+        """Right shift from the accumulator to the output: ``p_in + p_w - p_out``."""
+        return self._accumulator_minus(self.fix_point)
+
+    @property
+    def bias_shift(self) -> int | None:
+        """Left shift of the bias to the accumulator: ``p_in + p_w - p_bias``."""
+        return None if self.bias is None else self._accumulator_minus(fix_point_of(self.bias))
+
+    def _accumulator_minus(self, point: int | None) -> int | None:
+        if self.weights is None or not self.sources or point is None:
+            return None
+        inner, weights = self.sources[0].fix_point, fix_point_of(self.weights)
+        return None if inner is None or weights is None else inner + weights - point
+
+    @property
+    def kernel(self) -> list[int] | None:
+        """[width, height] of the window, also of a global pool."""
+        if self.op.has_attr("global") and self.op.get_attr("global") and self.sources:
+            height, width = self.sources[0].dims[1:3]
+            return [width, height]
+        return list(self.op.get_attr("kernel")) if self.op.has_attr("kernel") else None
+
+    @property
+    def stride(self) -> list[int]:
+        """[width, height] of the window's steps; a tiling's one number is none."""
+        given = self.op.get_attr("stride") if self.op.has_attr("stride") else None
+        if isinstance(given, int):  # of a tile
+            return [given, given]
+        return list(given or [1, 1])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image; 0 for ops without weights."""
+        rows = math.prod(self.dims[1:-1])
+        if self.kind == "matmul" and self.sources:
+            first = self.op.get_input_tensor("input").dims
+            return math.prod(self.dims) * first[-2 if _flag(self.op, "transpose_a") else -1]
+        if self.weights is None:
+            return 0
+        taps = self.weights.get_output_tensor().dims
+        if self.kind.startswith("transposed"):
+            rows = math.prod(self.sources[0].dims[1:-1])
+        if "depthwise" in self.kind:
+            return rows * self.dims[-1] * taps[1] * taps[2]
+        return rows * math.prod(taps) if self.kind in CONVOLUTIONS else math.prod(taps)
+
+
+def is_dense(layer: Layer) -> bool:
+    """Whether each result sums over its whole input, as a convolution over the whole map does."""
+    if layer.weights is None or len(layer.sources) != 1 or layer.dims[0] != 1:
+        return False
+    if layer.kind == "matmul":
+        second = layer.op.get_input_op("input", 1)
+        if second is not layer.weights or _flag(layer.op, "transpose_a"):
+            return False
+    elif layer.kind not in (*DENSE, "conv2d"):
+        return False
+    outputs, values = layer.dims[-1], math.prod(layer.sources[0].dims)
+    sizes = math.prod(layer.dims), math.prod(layer.weights.get_output_tensor().dims)
+    return sizes == (outputs, outputs * values)
+
+
+def dense_matrix(layer: Layer, weights: Array) -> Array:
+    """Return the weights of a dense layer as a matrix that files of all forms have in common.
+
+    A quantiser may transpose a map to channels first, for PyTorch's order of the columns; AMD's
+    compiler drops the transpose and permutes the matrix, or makes it a convolution's kernel.
+
+    Parameters
+    ----------
+    layer : one for which `is_dense` is true
+    weights : as its file has them
+
+    Returns
+    -------
+    [outputs, inputs], the columns in the order of the map `origin(layer.sources[0])`
+    """
+    outputs = layer.dims[-1]
+    if layer.kind == "matmul" and not _flag(layer.op, "transpose_b"):
+        matrix = weights.reshape(-1, outputs).T
+    else:
+        matrix = weights.reshape(outputs, -1)
+    found = np.empty_like(matrix)
+    found[:, _columns(layer.sources[0])] = matrix
+    return np.ascontiguousarray(found)
+
+
+def _columns(layer: Layer) -> Array:
+    """For each value of the layer, in its order, its place in the map of `origin`."""
+    if not is_detour(layer):
+        return np.arange(math.prod(layer.dims))
+    (source,) = layer.sources
+    places = _columns(source)
+    if layer.kind == "transpose":
+        places = places.reshape(source.dims).transpose(layer.op.get_attr("order"))
+    return places.reshape(-1)
+
+
+def is_detour(layer: Layer) -> bool:
+    """Whether the layer gives its input's values in another form, which no result depends on.
+
+    Those that keep the order do, and transposes that nothing reads but dense layers.
+    """
+    if len(layer.sources) != 1:
+        return False
+    return layer.kind in _RESHAPING or (layer.kind == "transpose" and _ends_in_dense(layer))
+
+
+def _ends_in_dense(layer: Layer) -> bool:
+    return bool(layer.readers) and all(
+        is_dense(reader) or (reader.kind in (*_RESHAPING, "transpose") and _ends_in_dense(reader))
+        for reader in layer.readers
+    )
+
+
+def origin(layer: Layer) -> Layer:
+    """Return the layer that computes the values, behind all detours."""
+    while is_detour(layer):
+        layer = layer.sources[0]
+    return layer
+
+
+def _flag(op: Op, name: str) -> bool:
+    return bool(op.has_attr(name) and op.get_attr(name))
+
+
+def is_shifted_bias(layer: Layer, quantised: Array, compiled: Array) -> bool:
+    """Whether a compiled bias is the quantised one, shifted for the accumulator.
+
+    Where the bias shift is below -1, AMD's compiler shifts the values and leaves the fix point as
+    it was. How it rounds then is not known: either neighbour is taken.
+
+    Parameters
+    ----------
+    layer : of the quantised file
+    """
+    shift = layer.bias_shift
+    if shift is None or shift >= -1 or quantised.shape != compiled.shape:
+        return False
+    exact = np.ldexp(quantised.astype(np.float64), shift + 1)
+    return bool((np.abs(exact - compiled) < 1).all())
+
+
+def fix_point_of(op: Op) -> int | None:
+    """Fix point of an op's output: of its tensor, or of the `fix` that it is."""
+    if op.get_type() in ("fix", "float2fix") and op.has_attr("fix_point"):
+        return int(op.get_attr("fix_point"))
+    tensor = op.get_output_tensor()
+    return int(tensor.get_attr("fix_point")) if tensor.has_attr("fix_point") else None
+
+
+def _common(points: Iterable[int | None]) -> int | None:
+    different = set(points)
+    return different.pop() if len(different) == 1 else None
+
+
+def layers_of(graph: Graph) -> list[Layer]:
+    """The graph's layers in order of computation, its inputs among them."""
+    return _Gathering().gather(graph.toposort())
+
+
+class _Gathering:
+    """The walk that gives every op its layer, or finds it constant."""
+
+    def __init__(self) -> None:
+        self.constant: set[str] = set()
+        self.home: dict[str, Layer] = {}
+        self.layers: list[Layer] = []
+
+    def gather(self, order: list[Op]) -> list[Layer]:
+        """Place all ops, which come producers first."""
+        for op in order:
+            sources = [s for ops in op.get_input_ops().values() for s in ops]
+            moving = [s for s in sources if s.get_name() not in self.constant]
+            if op.get_type() in CONSTANTS or (sources and not moving):
+                self.constant.add(op.get_name())
+            elif len(moving) == 1 and self._joins(op, moving[0]):
+                self.home[op.get_name()] = self.home[moving[0].get_name()]
+            else:
+                self._open(op)
+        for layer in self.layers:
+            for source in dict.fromkeys(layer.sources):
+                source.readers.append(layer)
+        return self.layers
+
+    def _joins(self, op: Op, source: Op) -> bool:
+        """Whether `op` belongs to the layer of `source`, its only input that is not constant.
+
+        Takes it in where it does.
+        """
+        layer, kind = self.home[source.get_name()], op.get_type()
+        scales = source is layer.op and scale_of(source) is op
+        if op.get_input_num() > 1 and not scales:
+            return False
+        if kind in _TRANSPARENT:
+            return True
+        # What others read as well is a result of its own, and stays visible as one.
+        if fix_point_of(layer.output) is not None or source.get_fanout_num() > 1:
+            return False
+        takes = layer.kind not in MOVING or layer.kind == "maxpool2d"
+        if kind in ACTIVATIONS and layer.nonlinear == "NONE" and takes:
+            if layer.kind == "input":
+                return False
+            layer.nonlinear = ACTIVATIONS[kind]
+        elif kind not in ("fix", "float2fix") and not scales:
+            return False
+        layer.output = op
+        return True
+
+    def _open(self, op: Op) -> None:
+        layer = Layer(op, op, _kind(op), _nonlinear(op))
+        for arg, ops in op.get_input_ops().items():
+            for source in ops:
+                if source.get_name() in self.constant:
+                    # A product's constant factor is its matrix; a shape is not a parameter.
+                    role = "weights" if layer.kind == "matmul" and arg == "input" else arg
+                    if arg != "shape":
+                        layer.constants.setdefault(role, []).append(source)
+                else:
+                    layer.sources.append(self.home[source.get_name()])
+        self.home[op.get_name()] = layer
+        self.layers.append(layer)
+
+
+def _kind(op: Op) -> str:
+    kind = op.get_type().removesuffix("-fix")
+    if op.get_type() in INPUTS:
+        return "input"
+    if kind == "pool":
+        return {"MAX": "maxpool2d", "AVG": "avgpool2d"}.get(op.get_attr("type"), kind)
+    return kind
+
+
+def _nonlinear(op: Op) -> str:
+    kind = op.get_type().removesuffix("-fix")
+    if kind in ACTIVATIONS:
+        return ACTIVATIONS[kind]
+    given = op.get_attr("nonlinear") if op.has_attr("nonlinear") else None
+    if type(given) is int and given:  # in an old file for the U50; the numbers' meaning is unknown
+        return f"NUMBER {given}"
+    return fix_ops.nonlinear(op)

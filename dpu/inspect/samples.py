@@ -1,0 +1,243 @@
+"""Sample inputs of a model: .npy arrays, or images turned into what the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.core.errors import DpuError
+from tutelage.core.fixed_point import Array
+from tutelage.core.images.files import FoundImages, broken_line, find_images
+from tutelage.core.images.input_form import COLOURS, FormError, InputForm, float_table
+from tutelage.core.model_package import DESCRIPTION, read_description
+from tutelage.dpu.engine.program import Program
+
+
+def load_npy(path: Path) -> Array:
+    """A float32 or int8 array from a .npy file.
+
+    Raises
+    ------
+    DpuError
+        The file is missing, no .npy file, or holds another element type.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise DpuError(f"{path}: {error.strerror or 'not a .npy file'}") from None
+    except Exception:  # numpy reads headers as Python: IndexError, TokenError, SyntaxError, ...
+        raise DpuError(f"{path}: not a .npy file of numbers, or truncated") from None
+    if not isinstance(array, np.ndarray):
+        raise DpuError(f"{path}: a .npz archive; a .npy file is wanted")
+    if array.dtype.kind != "f" and array.dtype != np.int8:
+        raise DpuError(f"{path}: holds {array.dtype}; float32 or int8 is wanted")
+    return array if array.dtype == np.int8 else array.astype(np.float32, copy=False)
+
+
+def split_name(text: str) -> tuple[str | None, Path]:
+    """Split NAME=FILE; a plain FILE has no name."""
+    name, equals, path = text.partition("=")
+    return (name, Path(path)) if equals and not Path(text).exists() else (None, Path(text))
+
+
+def load_arrays(program: Program, texts: Sequence[str], option: str = "--input") -> list[Array]:
+    """The arrays of a program's inputs in its order, from [NAME=]FILE.npy each.
+
+    Raises
+    ------
+    DpuError
+        A file is bad, an input is missing or not there.
+    """
+    names = [op.get_name() for op in program.inputs]
+    given: dict[str, Array] = {}
+    for position, text in enumerate(texts):
+        name, path = split_name(text)
+        if name is None:
+            if len(texts) > len(names):
+                raise DpuError(f"{len(texts)} inputs given, the model has {len(names)}: {names}")
+            name = names[position]
+        if name not in names:
+            raise DpuError(f"no input {name!r}; the model has {', '.join(names)}")
+        given[name] = load_npy(path)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise DpuError(f"no {option} for {', '.join(missing)} (write {option} NAME=FILE)")
+    return [given[name] for name in names]
+
+
+def image_form(
+    xmodel: Path,
+    shape: Sequence[int],
+    colour: str | None = None,
+    mean: Sequence[float] | None = None,
+    scale: Sequence[float] | None = None,
+) -> InputForm:
+    """The form from [input] of a model.toml beside the .xmodel, what is given taking its place.
+
+    Without model.toml: grey or BGR, pixels as they are.
+
+    Parameters
+    ----------
+    shape : the model's input, (height, width, channels)
+    mean, scale : per channel, or one number for all
+
+    Raises
+    ------
+    DpuError
+        model.toml cannot be read, or something does not fit `shape`.
+    """
+    height, width, channels = shape
+    given: dict[str, Any] = {"colour": colour, "mean": mean, "scale": scale}
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= {"width": width, "height": height}
+    try:
+        if (description := xmodel.parent / DESCRIPTION).is_file():
+            form = replace(read_description(description).form, **given)
+        else:
+            form = InputForm(**{"colour": "grey" if channels == 1 else "bgr", **given})
+    except FormError as error:
+        raise DpuError(str(error)) from error
+    if form.channels != channels:
+        raise DpuError(f"{form.colour} has {form.channels} channels, the model {channels}")
+    return form
+
+
+class Samples:
+    """Inputs that are read piece by piece: `len` images, and the arrays of any slice of them."""
+
+    def __init__(
+        self, program: Program, texts: Sequence[str], form: Callable[[Sequence[int]], InputForm]
+    ) -> None:
+        """Take .npy files or images; `form((height, width, channels))` tells how they become input.
+
+        Raises
+        ------
+        DpuError
+            The files do not fit the model, or there are none.
+        """
+        self._arrays: list[Array] = []
+        self._files: list[Path] = []
+        self._broken: list[str] = []
+        self._skipped: list[str] = []
+        if not program.inputs:
+            raise DpuError("the model has no input")
+        if all(split_name(text)[1].suffix == ".npy" for text in texts):
+            self._arrays = load_arrays(program, texts, "--images")
+            feeds = zip(program.inputs, self._arrays, strict=True)
+            self._count = program.check_feeds({op.get_name(): array for op, array in feeds})
+            return
+        if len(program.inputs) > 1:
+            raise DpuError("the model has several inputs: give .npy files (--images NAME=FILE.npy)")
+        dims = program.inputs[0].get_output_tensor().dims
+        if len(dims) != 4 or dims[0] != 1 or dims[3] not in COLOURS.values():
+            raise DpuError(f"the model's input {dims} is no image; give a .npy file")
+        self._form = form(dims[1:])
+        self._table = float_table(self._form)
+        self._fit, self._read = _image_tools(self._form)
+        self._files, self._skipped = _image_files(texts)
+        self._count = len(self._files)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def read(self) -> int:
+        """Number of samples that are not among the images found broken so far."""
+        return self._count - len(self._broken)
+
+    def notes(self) -> list[str]:
+        """Return a line for each kind of file that was skipped or found broken."""
+        broken = broken_line(self._broken)
+        return [*self._skipped, *([broken] if broken else [])]
+
+    def batches(self, step: int) -> Iterator[list[Array]]:
+        """Yield up to `step` samples at a time; images that are broken are left out and noted.
+
+        Raises
+        ------
+        DpuError
+            None of them can be read.
+        """
+        for start in range(0, self._count, step):
+            if not self._files:
+                yield self[start : start + step]
+                continue
+            images = []
+            for path in self._files[start : start + step]:
+                try:
+                    images.append(self._image(path))
+                except DpuError as error:
+                    self._broken.append(str(error))
+            if images:
+                yield [np.stack(images)]
+        if not self.read:
+            more = f"; the other {self._count - 1} neither" if self._count > 1 else ""
+            raise DpuError(f"{self._broken[0]}{more}")
+
+    def __getitem__(self, span: slice) -> list[Array]:
+        """One array per input, float32 or int8, NHWC.
+
+        Raises
+        ------
+        DpuError
+            An image is broken.
+        """
+        if self._files:
+            return [np.stack([self._image(path) for path in self._files[span]])]
+        # An input may hold several rows for each image of the batch.
+        per_image = [len(array) // self._count for array in self._arrays]
+        start, stop, _ = span.indices(self._count)
+        return [a[start * n : stop * n] for a, n in zip(self._arrays, per_image, strict=True)]
+
+    def _image(self, path: Path) -> Array:
+        """float32 (H, W, C): cropped, resized, in the model's colours, less mean, times scale."""
+        try:
+            image = self._fit(self._read(path))
+        except ValueError as error:
+            raise DpuError(f"{path}: {error}") from None
+        found: Array = self._table[image, np.arange(self._form.channels)]
+        return found
+
+
+def _image_tools(form: InputForm) -> tuple[Callable[[Array], Array], Callable[[Path], Array]]:
+    """What makes images fit, and what reads their files; arrays need no OpenCV."""
+    try:
+        from tutelage.core.images.decoder import read_image
+        from tutelage.core.images.fitter import ImageFitter
+    except ImportError:
+        raise DpuError("images need OpenCV (pip install opencv-python-headless)") from None
+    return ImageFitter(form), read_image
+
+
+def _image_files(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The images among the paths and below those that are directories, sorted by name; and a line
+    about what was skipped below each.
+    """
+    files: list[Path] = []
+    skipped: list[str] = []
+    for path in map(Path, texts):
+        if path.is_dir():
+            found = _found(path)
+            files += found.images
+            if line := found.report():
+                skipped.append(f"{path}: {line}")
+        elif path.suffix == ".npy" or not path.exists():
+            problem = "no such file" if not path.exists() else "either .npy files or images"
+            raise DpuError(f"{path}: {problem}")
+        else:
+            files.append(path)
+    if not files:
+        reasons = "".join(f"; {line}" for line in skipped)
+        raise DpuError(f"no images in {', '.join(texts)}{reasons}")
+    return files, skipped
+
+
+def _found(folder: Path) -> FoundImages:
+    try:
+        return find_images(folder)
+    except OSError as error:
+        raise DpuError(f"{folder}: {error.strerror or error}") from error

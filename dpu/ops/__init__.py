@@ -1,0 +1,1 @@
+"""The ops of a graph: reference functions, output shapes and limits."""

@@ -1,0 +1,28 @@
+"""Stands in for the Vitis AI Library's Python module: runners of whole graphs."""
+
+from __future__ import annotations
+
+from tutelage.core.errors import not_emulated
+from tutelage.dpu.runtime.vart import RunnerExt, graph_runner
+from tutelage.dpu.xmodel.graph import Graph
+
+
+class GraphRunner:
+    """Makes runners that take the graph's inputs and give its outputs, CPU subgraphs included."""
+
+    @staticmethod
+    def create_graph_runner(graph: Graph) -> RunnerExt:
+        """A runner for a whole compiled graph, with buffers.
+
+        Raises
+        ------
+        TypeError
+            `graph` is not an `xir.Graph`.
+        RuntimeError
+            The graph is not compiled, or an op of it cannot be run.
+        """
+        return graph_runner(graph)
+
+
+def __getattr__(name: str) -> object:
+    raise not_emulated("vitis_ai_library", name)

@@ -1,0 +1,1 @@
+"""The .xmodel file: schema, reading and writing, graph, attributes, op definitions."""

@@ -1,0 +1,139 @@
+"""Reading and writing the bytes of an .xmodel, with bounds on what a stranger's file may cost.
+
+The file is one protobuf message (dpu/xmodel/schema.py). Parsing is left to the
+protobuf runtime; this module bounds its input: a few bytes of empty
+sub-messages become objects of some hundred bytes each, so the number of
+fields is counted on the wire before anything is built.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from tutelage.core.bounded_file import read_bounded
+from tutelage.core.errors import XmodelError
+from tutelage.dpu.xmodel.schema import GraphProto
+
+MAX_FILE_BYTES = 1 << 30
+"""Largest file that is read. AMD's model zoo ends below 300 MB."""
+
+MAX_FIELDS = 1_000_000
+"""Most fields in one file; a DenseNet-201 compiled for the ZCU104 has about 60,000."""
+
+_CHECK_ABOVE_BYTES = 1 << 16
+"""Smaller files cannot hold enough fields to matter and are parsed at once."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def read_graph(path: str | os.PathLike[str]) -> Any:
+    """Parse the file at `path` into a ``serial_v2.Graph`` message.
+
+    Raises
+    ------
+    XmodelError
+        The file cannot be read, is empty, larger than `MAX_FILE_BYTES`, holds
+        more than `MAX_FIELDS` fields, or is no .xmodel.
+    """
+    data = _read_file(Path(path))
+    graph = GraphProto()
+    try:
+        if len(data) > _CHECK_ABOVE_BYTES:
+            _count_fields(memoryview(data), _graph_descriptor(), 0, path)
+        graph.ParseFromString(data)
+    except (DecodeError, RecursionError, _WireError):
+        raise XmodelError(
+            f"{path}: not an .xmodel, or truncated (the protobuf ends early)"
+        ) from None
+    if not graph.op_node:
+        raise XmodelError(f"{path}: not an .xmodel (no ops in it)")
+    if not graph.HasField("subg_root"):
+        raise XmodelError(f"{path}: truncated .xmodel (the root subgraph is missing)")
+    return graph
+
+
+def write_graph(graph: Message, path: str | os.PathLike[str]) -> None:
+    """Write `graph` to `path`, atomically, with map entries in a fixed order.
+
+    Raises
+    ------
+    XmodelError
+        The place cannot be written.
+    """
+    target = Path(path)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        scratch.write_bytes(graph.SerializeToString(deterministic=True))
+        scratch.replace(target)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise XmodelError(f"{path}: cannot write: {error.strerror}") from None
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise XmodelError(f"{path}: a directory, not an .xmodel")
+        data = read_bounded(path, MAX_FILE_BYTES)
+    except OSError as error:
+        raise XmodelError(f"{path}: {error.strerror}") from None
+    if not data:
+        raise XmodelError(f"{path}: empty file")
+    if len(data) > MAX_FILE_BYTES:
+        raise XmodelError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, refused")
+    return data
+
+
+class _WireError(Exception):
+    """The bytes are no well-formed protobuf."""
+
+
+def _graph_descriptor() -> Any:
+    return GraphProto.DESCRIPTOR  # type: ignore[attr-defined]
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise _WireError
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _count_fields(data: memoryview, descriptor: Any, count: int, path: object) -> int:
+    """Count the fields of a message and of its sub-messages; stop beyond `MAX_FIELDS`."""
+    at = 0
+    while at < len(data):
+        count += 1
+        if count > MAX_FIELDS:
+            raise XmodelError(f"{path}: more than {MAX_FIELDS:,} fields, refused")
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        if wire == _VARINT:
+            _, at = _varint(data, at)
+        elif wire == _FIXED64:
+            at += 8
+        elif wire == _FIXED32:
+            at += 4
+        elif wire == _BYTES:
+            length, at = _varint(data, at)
+            if at + length > len(data):
+                raise _WireError
+            field = descriptor.fields_by_number.get(tag >> 3)
+            if field is not None and field.message_type is not None:
+                count = _count_fields(data[at : at + length], field.message_type, count, path)
+            at += length
+        else:
+            raise _WireError
+        if at > len(data):
+            raise _WireError
+    return count

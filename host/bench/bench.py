@@ -1,0 +1,355 @@
+"""The whole comparison: a process for each platform, and every repetition goes through all of them.
+
+Processes wait on their standard input while it is another's turn. The order of the platforms moves
+on by one with each repetition, so that slow changes of the machine meet all of them alike.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.host.bench.dpu_rows import predicted_row
+from tutelage.host.bench.environment import cpu_name, environment
+from tutelage.host.bench.medians import median_figure
+from tutelage.host.bench.meter import Meter
+from tutelage.host.bench.platform import CATALOGUE, CPU, GPU, REFERENCE_NAME
+from tutelage.host.bench.process import JsonProcess, ProcessError
+from tutelage.host.bench.rows import (
+    ABSENT,
+    DONE,
+    DPU,
+    FAILED,
+    INTERRUPTED,
+    MEASURED,
+    PERCENTILES,
+    Row,
+    give_watts,
+)
+from tutelage.host.bench.subject import Subject
+from tutelage.host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images
+from tutelage.host.bench.thesis import REFERENCE, compare, missing
+from tutelage.host.train.progress import Steps
+
+BATCHES = (8, 32, 128)
+_TRY_SECONDS = 0.5
+_PREPARE_SECONDS = 900.0  # torch.compile of a large network takes minutes
+_SPARE_SECONDS = 300.0  # for an answer, beyond the windows' own length
+_MOST_OTHER_CORES = 0.1
+_LEAST_SAME_CLASS = 98.0  # percent; rounding of halves alone costs a student about a half
+_LEAST_FRAMES = 100  # of SingleStream, for a 99th percentile that is not just the greatest
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the comparison is made.
+
+    Attributes
+    ----------
+    platforms : names of CATALOGUE, in the order of the table
+    repetitions : each goes through all platforms
+    seconds, warm_up : of each window, s
+    threads : of each framework
+    board : whose DPU is predicted where none was measured
+    watts : given by the user, by row
+    """
+
+    platforms: tuple[str, ...] = tuple(CATALOGUE)
+    repetitions: int = 6
+    seconds: float = 3.0
+    warm_up: float = 1.0
+    threads: int = 1
+    board: str = "zcu104"
+    watts: Mapping[str, float] = field(default_factory=dict)
+
+
+class Bench:
+    """One comparison.
+
+    Parameters
+    ----------
+    setting, subject, images : what is compared and how
+    measured : rows of `tutelage.host.bench.dpu_rows.read_runs`
+    tell : takes a line for the user
+    meter_arguments : for `tutelage.board.power`
+
+    Attributes
+    ----------
+    rows : in the table's order
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        subject: Subject,
+        images: Images,
+        measured: Sequence[Row] = (),
+        tell: Callable[[str], None] = print,
+        meter_arguments: Sequence[str] = (),
+    ) -> None:
+        self._setting, self._subject, self._images = setting, subject, images
+        self._tell, self._meter_arguments = tell, meter_arguments
+        self._cpus = sorted(os.sched_getaffinity(0))[: setting.threads]
+        self._began = _now()
+        self._environment = environment(self._cpus, setting.threads)
+        self._processes: dict[str, JsonProcess] = {}
+        self._meters: dict[str, Meter] = {}
+        self._reference: NDArray[np.int64] | None = None
+        self._reference_absent = ""
+        self._state = "running"
+        self._platforms = {name: self._new_row(name) for name in setting.platforms}
+        dpu = list(measured)
+        if not any(row.family == DPU for row in dpu):
+            dpu.append(predicted_row(subject, setting.board))
+        self._dpu = dpu
+
+    @property
+    def rows(self) -> list[Row]:
+        """Platforms first, then what tells of a DPU."""
+        return [*self._platforms.values(), *self._dpu]
+
+    def _new_row(self, name: str) -> Row:
+        entry = CATALOGUE[name]
+        return Row(name, entry.title, entry.family, MEASURED, "tutelage bench", self._began,
+                   f"this machine, {cpu_name()}", INTERRUPTED, "not reached")  # fmt: skip
+
+    def go(self) -> None:
+        """Measure; Ctrl-C ends it, and what is complete stays in the rows."""
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            stack.callback(self._close)
+            try:
+                self._measure(folder)
+                self._state = "done"
+            except KeyboardInterrupt:
+                self._state = INTERRUPTED
+            self._finish(folder)
+
+    def _measure(self, folder: Path) -> None:
+        setting, rows = self._setting, self._platforms.values()
+        self._subject.write(folder, self._images)
+        families = {CATALOGUE[name].family for name in self._platforms}
+        for family in (CPU, GPU):
+            if family in families:
+                self._meters[family] = Meter(family, folder, self._meter_arguments)
+        self._take_reference(folder)
+        with Steps(len(rows)) as steps:
+            for row in rows:
+                steps.begin("preparing")
+                self._tell(f"preparing {row.title}")
+                self._guarded(row, partial(self._prepare, row, folder))
+        names = list(self._processes)
+        with Steps(setting.repetitions * len(names)) as steps:
+            for number in range(setting.repetitions):
+                self._tell(f"repetition {number + 1} of {setting.repetitions}")
+                turn = number % len(names) if names else 0
+                for name in names[turn:] + names[:turn]:
+                    steps.begin(name)
+                    if name in self._processes:
+                        row = self._platforms[name]
+                        self._guarded(row, partial(self._repeat, row))
+
+    def _guarded(self, row: Row, step: Callable[[], None]) -> None:
+        """A platform that fails ends its own row and nothing else."""
+        try:
+            step()
+        except ProcessError as error:
+            row.state, row.reason = FAILED, f"{error} ({_after(len(row.repetitions))})"
+            self._tell(f"{row.id}: failed: {row.reason}")
+            process = self._processes.pop(row.id, None)
+            if process:
+                process.close()
+
+    # ---- one platform
+
+    def _start(self, name: str, folder: Path) -> dict[str, Any]:
+        threads = str(self._setting.threads)
+        # One compiling thread: PyTorch would keep a pool of processes otherwise.
+        variables = {
+            **dict.fromkeys(_THREAD_VARIABLES, threads),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        }
+        cpus = ",".join(map(str, self._cpus))
+        command = ["tutelage.host.bench.worker", name, str(folder), threads, cpus]
+        self._processes[name] = JsonProcess(command, folder / f"{name}.log", variables)
+        return self._processes[name].ask({"do": "prepare"}, _PREPARE_SECONDS)
+
+    def _take_reference(self, folder: Path) -> None:
+        """The quantised student's class of every image; its process ends before any window."""
+        try:
+            told = self._start(REFERENCE_NAME, folder)
+            self._reference_absent = told.get("absent", "")
+            if not self._reference_absent:
+                self._reference = self._classes(REFERENCE_NAME, folder)
+        except ProcessError as error:
+            self._reference_absent = str(error)
+        finally:
+            process = self._processes.pop(REFERENCE_NAME, None)
+            if process:
+                process.close()
+
+    def _classes(self, name: str, folder: Path) -> NDArray[np.int64]:
+        path = folder / f"{name}.npy"
+        self._processes[name].ask({"do": "logits", "output": str(path)}, _PREPARE_SECONDS)
+        return np.asarray(np.load(path, allow_pickle=False).argmax(1), np.int64)
+
+    def _prepare(self, row: Row, folder: Path) -> None:
+        told = self._start(row.id, folder)
+        if "absent" in told:
+            row.state, row.reason = ABSENT, told["absent"]
+            self._processes.pop(row.id).close()
+            return
+        row.by = f"tutelage bench, {told['version']}"
+        row.device, row.threads = told["device"], told["threads"]
+        row.model_file, row.model_bytes = told["model_file"], told["model_bytes"]
+        classes = self._classes(row.id, folder)
+        row.accuracy, row.accuracy_by = self._accuracy(classes), "this platform, on these images"
+        if self._reference is not None:
+            row.same_class = round(100 * float(np.mean(classes == self._reference)), 4)
+            self._doubt_classes(row, row.same_class)
+        for batch in BATCHES:
+            request = {
+                "do": "try",
+                "batch": batch,
+                "seconds": min(_TRY_SECONDS, self._setting.seconds),
+            }
+            tried = self._processes[row.id].ask(request, _PREPARE_SECONDS)
+            row.batch_trials[str(batch)] = round(tried["fps"], 2)
+        row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
+
+    def _doubt_classes(self, row: Row, same_class: float) -> None:
+        if same_class < _LEAST_SAME_CLASS:
+            row.concerns.append(f"it names another class than the quantised student for "
+                                f"{100 - same_class:.1f} % of the images")  # fmt: skip
+
+    def _accuracy(self, classes: NDArray[np.int64]) -> float | None:
+        known = self._images.labels != UNKNOWN
+        if not known.any():
+            return None
+        return round(100 * float(np.mean(classes[known] == self._images.labels[known])), 4)
+
+    def _repeat(self, row: Row) -> None:
+        setting = self._setting
+        request = {"do": "measure", "batch": row.batch, "seconds": setting.seconds,
+                   "warm_up": setting.warm_up}  # fmt: skip
+        timeout = 2 * (setting.seconds + setting.warm_up) + _SPARE_SECONDS
+        found = self._processes[row.id].ask(request, timeout)
+        meter = self._meters[row.family]
+        for window in (found["single_stream"], found["offline"]):
+            window |= meter.window(window["start_s"], window["end_s"], window["frames"])
+        row.repetitions.append(found)
+
+    # ---- the end
+
+    def _finish(self, folder: Path) -> None:
+        """Work out the figures of what is complete."""
+        for row in self._platforms.values():
+            if row.repetitions:
+                self._take_in(row)
+            if row.state == INTERRUPTED and len(row.repetitions) == self._setting.repetitions:
+                row.state, row.reason = DONE, ""
+            elif row.state == INTERRUPTED and row.repetitions:
+                row.reason = _after(len(row.repetitions))
+        xmodel = folder / XMODEL_FILE
+        for row in self._dpu:
+            self._take_emulated_accuracy(row, xmodel)
+        for row in self.rows:
+            if row.id in self._setting.watts:
+                give_watts(row, self._setting.watts[row.id])
+
+    def _take_in(self, row: Row) -> None:
+        single = [r["single_stream"] for r in row.repetitions]
+        offline = [r["offline"] for r in row.repetitions]
+        for name in PERCENTILES:
+            row.latency_ms[name] = median_figure([w["latency_ms"][name] for w in single])
+            row.network_latency_ms[name] = median_figure(
+                [w["network_latency_ms"][name] for w in single]
+            )
+        row.fps = median_figure([w["fps"] for w in offline])
+        row.network_fps = median_figure([w["network_fps"] for w in offline])
+        row.watts = median_figure([w["watts"] for w in offline])
+        row.joules_per_frame = median_figure([w["joules_per_frame"] for w in offline])
+        row.memory_mib = max(r["memory_mib"] for r in row.repetitions)
+        meter = self._meters[row.family]
+        if row.watts["value"] is None:
+            row.power_reason = meter.reason or "too many readings are missing"
+        else:
+            row.power_source, row.power_scope = meter.source, meter.scope
+        row.concerns += _doubts([*single, *offline], min(w["frames"] for w in single))
+
+    def _take_emulated_accuracy(self, row: Row, xmodel: Path) -> None:
+        """The DPU's arithmetic is the emulation's, bit for bit."""
+        if row.same_student is False or self._reference is None:
+            row.accuracy_by = self._reference_absent or "another student"
+            return
+        row.accuracy, row.same_class = self._accuracy(self._reference), 100.0
+        row.accuracy_by = "the emulation, on these images"
+        if row.id == "dpu-predicted" and xmodel.exists():
+            row.model_file, row.model_bytes = xmodel.name, xmodel.stat().st_size
+
+    def _close(self) -> None:
+        for process in self._processes.values():
+            process.close()
+        for meter in self._meters.values():
+            meter.close()
+        self._processes.clear()
+
+    def report(self) -> dict[str, Any]:
+        """All figures, for bench.json."""
+        rows, subject = self.rows, self._subject
+        labelled = int((self._images.labels != UNKNOWN).sum())
+        return {
+            "state": self._state,
+            "started": self._began,
+            "ended": _now(),
+            "model": {"name": subject.name, "path": str(subject.path),
+                      "checkpoint_sha256": subject.checkpoint, "input": asdict(subject.form)},
+            "images": {"source": self._images.source, "count": len(self._images.labels),
+                       "labelled": labelled},
+            "setting": {**asdict(self._setting), "watts": dict(self._setting.watts)},
+            "environment": self._environment,
+            "power": {family: {"source": meter.source, "reason": meter.reason}
+                      for family, meter in self._meters.items()},
+            "rows": [row.as_dict() | {"provenance": row.provenance} for row in rows],
+            "thesis": {
+                "reference": REFERENCE,
+                "missing": missing(rows),
+                "comparisons": [comparison.as_dict() for comparison in compare(rows)],
+            },
+            "notes": subject.notes,
+        }  # fmt: skip
+
+
+def _doubts(windows: Sequence[Mapping[str, Any]], least_frames: int) -> list[str]:
+    """What a platform's own windows say against its figures."""
+    found = []
+    others = sorted(w["other_cores"] + w["stolen_cores"] for w in windows)
+    disturbed = [cores for cores in others if cores > _MOST_OTHER_CORES]
+    if disturbed:
+        found.append(f"disturbed: other processes took up to {others[-1]:.2f} cores in "
+                     f"{len(disturbed)} of {len(windows)} windows")  # fmt: skip
+    if least_frames < _LEAST_FRAMES:
+        found.append(f"few frames: {least_frames} in a window of SingleStream are few for a p99")
+    return found
+
+
+def _after(repetitions: int) -> str:
+    if not repetitions:
+        return "before the first repetition was complete"
+    return f"{repetitions} repetition{'s' if repetitions > 1 else ''} complete"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,46 @@
+"""From an image in memory to the network's float32 input, by the stages of the application.
+
+Crop, resize, colour order, mean and scale; what the DPU's application does before its int8 input,
+so that platforms and DPU are timed over the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from tutelage.core.images.fitter import ImageFitter
+from tutelage.core.images.input_form import InputForm, float_table
+from tutelage.host.bench.platform import Floats
+from tutelage.host.bench.subject_files import Image
+
+
+class Preprocessor:
+    """Owns its buffers: what it returns holds until its next call.
+
+    Parameters
+    ----------
+    form : of the network
+    channels_last : return (N, H, W, C), else (N, C, H, W)
+    """
+
+    def __init__(self, form: InputForm, channels_last: bool) -> None:
+        self._form, self._channels_last = form, channels_last
+        self._fit = ImageFitter(form)
+        self._table = np.ascontiguousarray(float_table(form)[np.newaxis])  # as cv2.LUT takes it
+        self._buffers: dict[int, Floats] = {}
+
+    def __call__(self, images: Sequence[Image]) -> Floats:
+        """The input for uint8 images (H, W, 3), BGR, of any size."""
+        form, count = self._form, len(images)
+        if count not in self._buffers:
+            shape = (count, form.height, form.width, len(form.mean))
+            self._buffers[count] = np.empty(shape, np.float32)
+        batch = self._buffers[count]
+        for image, target in zip(images, batch, strict=True):
+            target[...] = cv2.LUT(self._fit(image), self._table).reshape(target.shape)
+        if self._channels_last:
+            return batch
+        return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))

@@ -1,0 +1,337 @@
+"""From a quantised .xmodel to one that a board (or the emulation) runs, checked.
+
+    tutelage compile runs/qkd/model       # model directory, see core/model_package.py
+    tutelage compile net.xmodel -o out --target zcu104 --dry-run
+
+AMD's compiler writes into a scratch directory inside the output directory. Only a result that
+passes host/compile/check.py is moved to `model.xmodel`; then `model.toml`, where there is one, is
+written anew with its checksum and origin. Whatever fails, and at whatever moment, what lay there
+before stays; `compile.log` keeps what the compiler said.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.checksum import sha256_of
+from tutelage.core.errors import DpuError, XmodelError
+from tutelage.core.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
+from tutelage.core.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    QUANTISED,
+    Description,
+    check_files,
+    read_description,
+)
+from tutelage.core.toml_writer import to_toml
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.compile import vai_compiler as vai
+from tutelage.host.compile.check import check_compiled, check_source
+from tutelage.host.compile.target import (
+    EMULATOR,
+    CompileError,
+    CompileUsageError,
+    Target,
+    load_target,
+)
+
+LOG = "compile.log"
+DEFAULT_BOARD = "zcu104"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the caller asks for.
+
+    Attributes
+    ----------
+    target : a board or "emulator"; "" for the usual board where a compiler is found, else emulator
+    compiler, image : AMD's compiler as a program or a container image; None: look for it
+    arch : the compiler's target file instead of the board's usual one
+    limit : most seconds that AMD's compiler may take, 0 for no limit
+    """
+
+    target: str = ""
+    compiler: Path | None = None
+    image: str | None = None
+    arch: Path | None = None
+    limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """The quantised file, and what its model directory says of it (None for a bare file)."""
+
+    path: Path
+    description: Description | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to happen. `compiler` is None for the emulator's own."""
+
+    source: Source
+    graph: Graph
+    output: Path
+    target: Target
+    compiler: vai.Compiler | None
+    choice: Choice
+
+    @property
+    def log(self) -> Path:
+        """What AMD's compiler says."""
+        return self.output / LOG
+
+    @property
+    def job(self) -> vai.Job:
+        """The call of AMD's compiler."""
+        scratch = self.output.absolute() / f".compile-{os.getpid()}"
+        return vai.Job(self.source.path, scratch, self.choice.arch)
+
+    @property
+    def command(self) -> list[str] | None:
+        """The call as a list; None for the emulator's compiler, which runs in this process."""
+        return vai.command_line(self.compiler, self.target, self.job) if self.compiler else None
+
+
+def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> Plan:
+    """Look at everything that can be wrong before anything is written.
+
+    Parameters
+    ----------
+    model : quantised .xmodel, or a directory with quantised.xmodel
+    output : directory of the result; None for the model's own
+    choice : the rest of the options
+    say : takes what the user should know besides the result
+
+    Raises
+    ------
+    CompileUsageError, DpuError
+        The model, an option or model.toml is wrong, or the compiler is missing.
+    """
+    source = find_source(model)
+    graph = _read_quantised(source.path)
+    output = source.path.parent if output is None else output
+    _check_output(source, output)
+    if choice.arch is not None and not choice.arch.is_file():
+        raise CompileUsageError(f"{choice.arch}: no such file")
+    target, compiler = _find_target(choice, say)
+    return Plan(source, graph, output, target, compiler, choice)
+
+
+def compile_model(plan: Plan, say: Say) -> dict[str, Any]:
+    """Compile, check, put in place; returns the figures of the result.
+
+    Raises
+    ------
+    CompileError
+        The compiler failed or its result is wrong; nothing is left but the log.
+    """
+    with _writing(plan.output), scratch_directory(plan.job.scratch) as scratch:
+        if plan.compiler is None:
+            _run_emulator(plan)
+        else:
+            _run_amd(plan, plan.compiler, say)
+        try:
+            graph = Graph.deserialize(plan.job.result)
+        except XmodelError as error:
+            raise CompileError(f"the compiler wrote no usable file: {error}") from error
+        checks = check_compiled(graph, plan.graph, plan.target)
+        note = check_source(graph, plan.source.path)
+        origin = _origin(plan, graph)
+        checksum = _install(plan, scratch, origin)
+    figures = {"model": str(plan.output / COMPILED), "sha256": checksum, **origin}
+    log = {"log": str(plan.log)} if plan.compiler else {}
+    return {**figures, "checks": checks + ([note] if note else []), **log, "next": _next(plan)}
+
+
+def _next(plan: Plan) -> str:
+    """The command that takes the result: its directory where it is a model's, else its file."""
+    place = plan.output if plan.source.description is not None else plan.output / COMPILED
+    model = shlex.quote(str(place))
+    if plan.target.is_emulator:
+        return f"python3 app/classify.py --model {model} --source IMAGES"
+    board = plan.choice.target or DEFAULT_BOARD
+    return f"tutelage deploy USER@BOARD --board {board} --model {model}"
+
+
+# -- what goes in -----------------------------------------------------------------------------
+
+
+def find_source(model: Path) -> Source:
+    """The quantised file that `model` means; quantised.xmodel beside a model.toml is its directory.
+
+    Raises
+    ------
+    CompileUsageError
+        It is not there.
+    DpuError
+        model.toml cannot be used, or has the checksum of another file.
+    """
+    folder = model if model.is_dir() else model.parent
+    path = folder / QUANTISED if model.is_dir() else model
+    if not path.exists():
+        what = f"{path}: no such file"
+        hint = "; `tutelage export` writes it" if model.is_dir() else ""
+        raise CompileUsageError(what + hint)
+    if path.name != QUANTISED or not (folder / DESCRIPTION).is_file():
+        return Source(path, None)
+    description = read_description(folder / DESCRIPTION)
+    if QUANTISED in description.checksums:
+        check_files(folder, {QUANTISED: description.checksums[QUANTISED]})
+    return Source(path, description)
+
+
+def _read_quantised(path: Path) -> Graph:
+    graph = Graph.deserialize(path)
+    parts = dpu_parts(graph)
+    if parts:
+        made = "a DPU" if not parts[0].has_attr("dpu_name") else parts[0].get_attr("dpu_name")
+        made = next(map(describe, fingerprints_of(graph)), made)  # the name may be wrong
+        raise CompileUsageError(f"{path}: compiled already, for {made}; give the quantised file")
+    if not any(op.get_type() == "fix" for op in graph.get_ops()):
+        raise CompileUsageError(f"{path}: not quantised (no fix ops); quantise it first")
+    return graph
+
+
+def _check_output(source: Source, output: Path) -> None:
+    """Refuse to write over the source, or over another model than the source's."""
+    if output.exists() and not output.is_dir():
+        raise CompileUsageError(f"{output}: no directory; --output takes one")
+    result = output / COMPILED
+    if result.exists() and result.samefile(source.path):
+        raise CompileUsageError(
+            f"{source.path}: the result would take its place; give another directory with --output"
+        )
+    if source.description is None and (output / DESCRIPTION).exists():
+        raise CompileUsageError(
+            f"{output}: its {DESCRIPTION} describes another model; give another --output"
+        )
+
+
+def _find_target(choice: Choice, say: Say) -> tuple[Target, vai.Compiler | None]:
+    target = load_target(choice.target or DEFAULT_BOARD)
+    given = {"--compiler": choice.compiler, "--image": choice.image, "--arch": choice.arch}
+    options = [name for name, value in given.items() if value is not None]
+    if target.is_emulator:
+        if options:
+            raise CompileUsageError(f"{options[0]} is for a board, not for the emulator")
+        return target, None
+    try:
+        return target, vai.find_compiler(target, choice.compiler, choice.image)
+    except CompileUsageError as error:
+        if choice.target or options:
+            raise
+        say(f"compiling for the emulator: {error}")
+        return load_target(EMULATOR), None
+
+
+# -- the compilers ----------------------------------------------------------------------------
+
+
+def _run_emulator(plan: Plan) -> None:
+    from tutelage.dpu.compiler.emulation import compile_graph
+
+    try:
+        compile_graph(plan.graph).serialize(plan.job.result)
+    except DpuError as error:
+        raise CompileError(f"{plan.source.path}: {error}") from error
+
+
+def _run_amd(plan: Plan, compiler: vai.Compiler, say: Say) -> None:
+    vai.write_arch(compiler, plan.target, plan.job)
+    command = vai.command_line(compiler, plan.target, plan.job)
+    say(f"log: {plan.log}")
+    say(f"running {shlex.join(command)}")
+    try:
+        vai.run_compiler(compiler, command, plan.job, plan.log, plan.choice.limit)
+    except CompileError:
+        for line in vai.last_lines(plan.log):
+            say(f"  {line}")
+        raise
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Tell a place that cannot be written in one line."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        place = error.filename or output
+        raise CompileError(f"{place}: {error.strerror or error}; give another --output") from error
+
+
+@contextmanager
+def scratch_directory(folder: Path) -> Iterator[Path]:
+    """A directory on the output's own disk, so that the result can be moved in one step."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# -- what comes out ---------------------------------------------------------------------------
+
+
+def _origin(plan: Plan, graph: Graph) -> dict[str, str]:
+    """Which compiler made it, when, and for what."""
+    number = fingerprint_of(dpu_parts(graph)[0])
+    by = plan.compiler.text if plan.compiler else "Tutelage's own, dpu/compiler/emulation.py"
+    origin = {
+        "compiler": by,
+        "version": vai.version(plan.log, graph) if plan.compiler else "",
+        "target": plan.target.name,
+        "fingerprint": "" if number is None else f"{number:#x}",
+        "date": datetime.date.today().isoformat(),
+    }
+    return {key: value for key, value in origin.items() if value}
+
+
+def _install(plan: Plan, scratch: Path, origin: dict[str, str]) -> str:
+    """Move the result and its description into place; returns the result's SHA-256.
+
+    Between the two moves the description has the old checksum: who reads it then gets an error
+    and no wrong result.
+    """
+    checksum = sha256_of(plan.job.result)
+    if plan.source.description is not None:
+        description = _described(plan, plan.source.description, checksum, origin)
+        write_description(scratch / DESCRIPTION, description)
+    plan.job.result.replace(plan.output / COMPILED)
+    if plan.source.description is not None:
+        (scratch / DESCRIPTION).replace(plan.output / DESCRIPTION)
+    return checksum
+
+
+def _described(
+    plan: Plan, source: Description, checksum: str, origin: dict[str, str]
+) -> Description:
+    """The source's description with the result's checksum and `provenance.compile`.
+
+    Checksums of files that are not beside the result are dropped: a reader checks them all.
+    """
+    kept = {name: told for name, told in source.checksums.items() if (plan.output / name).is_file()}
+    return replace(
+        source,
+        provenance={**source.provenance, "compile": origin},
+        checksums={**kept, COMPILED: checksum},
+    )
+
+
+def write_description(path: Path, description: Description) -> None:
+    """Write a model.toml."""
+    path.write_text(to_toml(description.tables()), encoding="utf-8")

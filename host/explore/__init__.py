@@ -1,0 +1,1 @@
+"""Which network fits a budget on a board, before anything is trained."""

@@ -1,0 +1,344 @@
+"""Which DenseNet fits a budget of latency, speed or energy on a board, before anything is trained.
+
+    found = explore(read_spec(Path("explore.toml")), Budget(latency_ms=0.6), "zcu104", Path("out"))
+
+host/explore/space.py tells the form of the specification.
+
+Every combination is predicted (`tutelage.dpu.predict.latency`). The front holds what no other one
+beats in both cost and capacity, and capacity is the number of MACs or of parameters: it is no
+accuracy, which only training tells. What fits is written as configurations of `tutelage train`. A
+quantised method starts from a float run of the same network, so there is one more file for that.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.locations import RESULTS
+from tutelage.core.toml_writer import to_toml
+from tutelage.dpu.inspect.listing import columns
+from tutelage.dpu.predict.energy import Watts, board_watts
+from tutelage.dpu.predict.latency import read_board
+from tutelage.dpu.predict.prediction import BASIS
+from tutelage.host.explore.space import (
+    CAPACITIES,
+    FITS,
+    SHORTEST_MS,
+    Budget,
+    Candidate,
+    ExploreError,
+    Forecast,
+    Spec,
+    configurations,
+    costs,
+    forecast,
+    pareto,
+)
+from tutelage.host.train.study import summary
+
+TABLE, PLOT = "explore.csv", "explore.svg"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    Attributes
+    ----------
+    forecasts : of all candidates that the DPU takes
+    front : those that no other one beats, by latency
+    skipped : candidates whose maps vanish or that exceed the DPU
+    written : training configurations by the front's candidates that fit
+    """
+
+    spec: Spec
+    budget: Budget
+    board: str
+    watts: Watts | None
+    capacity: str
+    forecasts: list[Forecast]
+    front: list[Forecast]
+    skipped: int
+    written: dict[str, list[Path]]
+
+
+def explore(
+    spec: Spec, budget: Budget, board: str, output: Path, capacity: str = "macs"
+) -> Found:  # fmt: skip
+    """Predict every candidate and write explore.csv, explore.svg and what fits to `output`.
+
+    Parameters
+    ----------
+    board : by its profile's file name
+    capacity : "macs" or "parameters", what the front maximises
+
+    Raises
+    ------
+    ExploreError
+        Another capacity, a budget that cannot be judged, or no candidate that the DPU takes.
+    DpuError
+        The board is unknown, or nothing is fitted to it.
+    """
+    if capacity not in CAPACITIES:
+        raise ExploreError(f"capacity {capacity!r} is none of {', '.join(CAPACITIES)}")
+    known, watts = read_board(board), board_watts(board)
+    all_of_them = [forecast(spec, each, known, watts, budget) for each in spec.candidates()]
+    forecasts = [each for each in all_of_them if each is not None]
+    if not forecasts:
+        raise ExploreError("[explore]: in every candidate maps vanish or exceed the DPU")
+    points = [[*costs(each, budget), -getattr(each, capacity)] for each in forecasts]
+    front = [forecasts[position] for position in pareto(points)]
+    front.sort(key=lambda each: each.latency_ms)
+    output.mkdir(parents=True, exist_ok=True)
+    written = {
+        each.candidate.name: _write_configurations(spec, each.candidate, output)
+        for each in front
+        if each.fits in ("", "sure", "predicted")
+    }
+    skipped = len(all_of_them) - len(forecasts)
+    found = Found(spec, budget, board, watts, capacity, forecasts, front, skipped, written)
+    _write_table(found, output / TABLE)
+    _plot(found, output / PLOT)
+    return found
+
+
+def _write_configurations(spec: Spec, candidate: Candidate, output: Path) -> list[Path]:
+    paths = []
+    for name, table in configurations(spec, candidate, output).items():
+        path = output / f"{name}.toml"
+        path.write_text(to_toml(table), encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def row(each: Forecast) -> dict[str, Any]:
+    """A forecast as plain data: times ms, energies mJ per frame, ranges apart."""
+    candidate, energy = each.candidate, each.energy_range or (None, None)
+    return {
+        "name": candidate.name,
+        "growth_rate": candidate.growth_rate,
+        "blocks": "x".join(map(str, candidate.block_config)),
+        "stem": candidate.stem,
+        "input": candidate.pixels,
+        "compression": candidate.compression,
+        "bottleneck": candidate.bottleneck,
+        "macs": each.macs,
+        "parameters": each.parameters,
+        "dpu_ms": round(each.dpu_ms, 6),
+        "latency_ms": round(each.latency_ms, 6),
+        "latency_least_ms": round(each.latency_range[0], 6),
+        "latency_most_ms": round(each.latency_range[1], 6),
+        "fps": round(each.fps, 3),
+        "fps_least": round(each.fps_range[0], 3),
+        "fps_most": round(each.fps_range[1], 3),
+        "energy_least_mj": energy[0] and round(energy[0], 6),
+        "energy_most_mj": energy[1] and round(energy[1], 6),
+        "fits": each.fits,
+        "extrapolated": each.extrapolated,
+    }
+
+
+def _write_table(found: Found, path: Path) -> None:
+    front = {each.candidate.name for each in found.front}
+    rows = [
+        {**row(each), "front": each.candidate.name in front, "board": found.board}
+        for each in found.forecasts
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def facts(found: Found) -> dict[str, Any]:
+    """Everything that is told, ready for JSON."""
+    watts = found.watts
+    return {
+        "board": found.board,
+        "budget": vars(found.budget),
+        "capacity": found.capacity,
+        "candidates": len(found.forecasts),
+        "skipped": found.skipped,
+        "power": None if watts is None else vars(watts),
+        "front": [row(each) for each in found.front],
+        "written": {name: list(map(str, paths)) for name, paths in found.written.items()},
+        "bits": bits_lines(found.spec),
+        "notes": notes(found),
+    }
+
+
+def lines(found: Found) -> list[str]:
+    """What was found for a terminal: the front as a table, what it means, what comes next."""
+    text = [
+        f"{len(found.forecasts):,} DenseNets predicted on {found.board}; {len(found.front)} that no"
+        f" other one beats in both cost and {_capacity_text(found)}:",
+        "",
+        *_front_table(found),
+        "",
+        *bits_lines(found.spec),
+        *(
+            line
+            for note in notes(found)
+            for line in textwrap.wrap("- " + note, 100, subsequent_indent="  ")
+        ),
+    ]
+    if not found.written:
+        return [*text, "nothing on the front keeps the budget by the prediction"]
+    best = max((e for e in found.front if e.candidate.name in found.written),
+               key=lambda each: getattr(each, found.capacity))  # fmt: skip
+    commands = [
+        f"  tutelage train {path} --output {path.parent / path.stem}"
+        for path in found.written[best.candidate.name]
+    ]
+    return [*text, f"next, for the one with most {_capacity_text(found)} that fits:", *commands]
+
+
+def _capacity_text(found: Found) -> str:
+    return "MACs" if found.capacity == "macs" else "parameters"
+
+
+def _front_table(found: Found) -> list[str]:
+    threads = found.budget.threads
+    varied = [k for k in ("compression", "bottleneck") if len(found.spec.space[k]) > 1]
+    speed = f"fps, {threads} thread{'s' * (threads > 1)}" if threads else "fps, many threads"
+    head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", "ms, 1 thread",
+            speed, "mJ a frame", "fits"]  # fmt: skip
+    rows = [head]
+    for each in found.front:
+        candidate = each.candidate
+        low, high = each.energy_range or (math.nan, math.nan)
+        rows.append(
+            [
+                str(candidate.growth_rate),
+                "x".join(map(str, candidate.block_config)),
+                candidate.stem,
+                candidate.pixels,
+                *(f"{getattr(candidate, key):g}" for key in varied),
+                f"{each.macs:,}",
+                f"{each.parameters:,}",
+                f"{each.latency_ms:.3f}" + ("*" if each.extrapolated else " "),
+                f"{each.fps:,.0f}",
+                f"{low:.3g} to {high:.3g}" if each.energy_range else "unknown",
+                (each.fits or "-") + "*" * (bool(each.fits) and each.extrapolated),
+            ]
+        )
+    return columns(rows, left={1, 2})
+
+
+def notes(found: Found) -> list[str]:
+    """What the figures are and are not."""
+    watts = found.watts
+    said = [
+        f"{_capacity_text(found)} are no accuracy: they only say how much a network computes or "
+        "holds. Which one is best, training tells. By MACs wide and shallow networks win, since "
+        "they keep the array busy; `--capacity parameters` asks for another front.",
+        f"Times are {BASIS.replace(chr(10), ' ')} No DenseNet was among them.",
+    ]
+    if _budgeted(found.budget):
+        said.append(
+            "fits: sure with the pessimistic end of the range, predicted with the prediction, "
+            "maybe with the optimistic end only; sure is no more than those errors."
+        )
+    if any(each.extrapolated for each in found.front):
+        said.append(
+            f"* less than {SHORTEST_MS} ms of the DPU: quicker than any network in the fit, so an "
+            "extrapolation whose error nothing tells, not even where it says sure."
+        )
+    if watts is not None:
+        kind = "measured" if watts.measured else "only bounds, not measured"
+        said.append(f"Energy: {watts.low:g} to {watts.high:g} W, {kind}: {watts.source}.")
+    if found.skipped:
+        said.append(
+            f"{found.skipped:,} candidates were left out: maps vanish, or they exceed the DPU."
+        )
+    return said
+
+
+def _budgeted(budget: Budget) -> bool:
+    return any(x is not None for x in (budget.latency_ms, budget.fps, budget.energy_mj))
+
+
+def bits_lines(spec: Spec, table: Path = RESULTS / "study.csv") -> list[str]:
+    """What bits cost: no time on the DPU; in accuracy what the study measured on its own network.
+
+    Parameters
+    ----------
+    table : study.csv of `tutelage study`
+    """
+    if not spec.bits:
+        return []
+    said = [
+        "Bits change the training only: the DPU computes in 8 bits and takes the same time.",
+        "(`export --clip`, for narrow activations, adds layers that are not predicted.)",
+    ]
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            found = summary({row["cell"]: row for row in csv.DictReader(file)})
+    except (OSError, LookupError, TypeError, ValueError):
+        found = {}
+    method, base = spec.config.method, found.get(("float-student", "float"))
+    for weights, activations in spec.bits:
+        name = f"W{weights}A{activations}"
+        values = found.get((method, name))
+        if values and base:
+            mean, start = statistics.mean(values), statistics.mean(base)
+            said.append(
+                f"  {name}, {method}: {mean:.2f} % where float has {start:.2f} % "
+                f"({mean - start:+.2f} points) for the study's network and data, not for these"
+            )
+        else:
+            said.append(f"  {name}, {method}: not in the study")
+    return said
+
+
+def _plot(found: Found, path: Path) -> None:
+    """Cost against capacity of all candidates, with the front and the budget."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    budget, colours = found.budget, {"sure": "C2", "predicted": "C0", "maybe": "C1", "no": "0.7"}
+    drawn, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for fits in [each for each in (*FITS, "") if any(f.fits == each for f in found.forecasts)]:
+        these = [each for each in found.forecasts if each.fits == fits]
+        axes.scatter(
+            [costs(each, budget)[0] for each in these],
+            [getattr(each, found.capacity) for each in these],
+            s=9, color=colours.get(fits, "0.6"), linewidths=0, rasterized=len(these) > 2000,
+            label={"": "candidates", "no": "over the budget"}.get(fits, f"fits: {fits}"),
+        )  # fmt: skip
+    front = sorted((costs(each, budget)[0], getattr(each, found.capacity)) for each in found.front)
+    # Over two costs the front is a surface, of which this is the shadow.
+    line = "-" if len(costs(found.front[0], budget)) == 1 else ""
+    x, y = zip(*front, strict=True)
+    axes.plot(x, y, f"o{line}", color="black", linewidth=0.9, markersize=4,
+              markerfacecolor="none", label="front")  # fmt: skip
+    label, limit = _axis(found)
+    if limit is not None:
+        axes.axvline(limit, color="C3", linestyle="--", linewidth=1, label="budget")
+    axes.set(
+        xscale="log", yscale="log", xlabel=label, ylabel=f"{_capacity_text(found)} (no accuracy)"
+    )
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "1235" else "")  # plain numbers
+    axes.grid(which="both", linewidth=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    drawn.savefig(path)
+    plt.close(drawn)
+
+
+def _axis(found: Found) -> tuple[str, float | None]:
+    """Label of the cost that is drawn, the first of `costs`, and its limit."""
+    budget = found.budget
+    if budget.latency_ms is not None or (budget.fps is None and budget.energy_mj is None):
+        return f"predicted latency on {found.board}, one thread, ms", budget.latency_ms
+    if budget.fps is not None:
+        return f"predicted ms per frame on {found.board}, throughput", 1e3 / budget.fps
+    return "most energy of the whole board, mJ per frame", budget.energy_mj

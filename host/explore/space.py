@@ -1,0 +1,492 @@
+"""What `tutelage explore` searches: the specification, its networks, and their predictions.
+
+A specification is the TOML file of a training run (host/train/config.py) with one table more:
+
+    [explore]
+    growth_rate = [8, 12, 16]
+    depth = [3, 6, [4, 8, 12]]        # layers of each block, as many blocks as [student] has; or
+                                      # a list: the layers block by block
+    stem = ["small", "stride2"]
+    size = [64, 96]                   # side in pixels; of image folders only
+    compression = [0.5]
+    bottleneck = [2, 4]
+    bits = [[8, 8], [4, 4]]           # weights, activations; not for method float
+    float_training = { epochs = 15, lr = 0.1 }   # on top of [training], for the float run
+
+What is left out stays as in [student], [data] and [quantisation]; without [explore] `SPACE` counts.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.dpu.ops.limits import BANK_DEPTH, CHANNEL_PARALLEL, MAX_CHANNELS, MAX_POOL
+from tutelage.dpu.predict.energy import Watts
+from tutelage.dpu.predict.latency import Board, predict
+from tutelage.dpu.predict.operations import Operation
+from tutelage.host.explore.network_operations import densenet_operations
+from tutelage.host.networks import PRESETS, create
+from tutelage.host.networks.densenet import STEMS, DenseNet
+from tutelage.host.train.config import Config, Data, Quantisation, make_config, read_toml
+from tutelage.host.train.data import CIFAR, CIFAR_SHAPE, DEFAULT_IDX, FASHION, load
+
+MAX_CANDIDATES = 20_000
+SHORTEST_MS = 0.4
+"""DPU time below which no network lies that the prediction was fitted to."""
+
+SPACE: dict[str, list[Any]] = {
+    "growth_rate": [4, 6, 8, 12, 16, 24, 32],
+    "depth": [2, 3, 4, 6, 8, 12, [2, 2], [4, 4], [8, 8]],
+    "stem": ["small", "stride2", "stride4"],
+}
+"""What is tried where the specification has no [explore]."""
+
+DEMO: dict[str, Any] = {
+    "method": "qat",
+    "data": {"kind": "idx"},
+    "augmentation": {"flip": True, "shift": 2},
+    "student": {"network": "densenet-small"},
+    "training": {"epochs": 15, "lr": 0.02},
+    "explore": {**SPACE, "bits": [[8, 8], [4, 4]], "float_training": {"lr": 0.1}},
+}
+"""The specification where none is given: the demo's data and student."""
+
+FITS = ("sure", "predicted", "maybe", "no")
+"""How a candidate keeps a budget: with the pessimistic end of the prediction's range, with the
+prediction itself, with the optimistic end, or not at all."""
+
+CAPACITIES = ("macs", "parameters")
+
+_MOST = {"growth_rate": 256, "bottleneck": 16, "size": 4096}
+_MOST_LAYERS, _MOST_BLOCKS = 128, 8
+
+
+class ExploreError(ValueError):
+    """The specification or the budget is wrong; one line."""
+
+
+# -- what is searched ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a network may take on the board; None: no limit.
+
+    Attributes
+    ----------
+    latency_ms : of one image, end to end, with one thread
+    fps : at least, with `threads`
+    energy_mj : mJ of the whole board per frame, with `threads`
+    threads : None: as many as help
+    """
+
+    latency_ms: float | None = None
+    fps: float | None = None
+    energy_mj: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "fps", "energy_mj", "threads"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ExploreError(f"budget: {name} is {value}; it must be positive")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A DenseNet-BC by its hyper-parameters (`host.networks.densenet`) and its images [C, H, W]."""
+
+    growth_rate: int
+    block_config: tuple[int, ...]
+    stem: str
+    shape: tuple[int, int, int]
+    compression: float
+    bottleneck: int
+
+    @property
+    def name(self) -> str:
+        """For files: no two candidates of a search share it."""
+        blocks = "x".join(map(str, self.block_config))
+        return (
+            f"k{self.growth_rate}-d{blocks}-{self.stem}-{self.pixels}"
+            f"-c{self.compression!r}-b{self.bottleneck}"
+        )
+
+    @property
+    def pixels(self) -> str:
+        """Width and height."""
+        return f"{self.shape[2]}x{self.shape[1]}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As the preset "densenet" takes them."""
+        return {
+            "growth_rate": self.growth_rate,
+            "block_config": list(self.block_config),
+            "stem": self.stem,
+            "compression": self.compression,
+            "bottleneck": self.bottleneck,
+        }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A specification, checked.
+
+    Attributes
+    ----------
+    table : the training configuration, without [explore] and the student's weights
+    config : the same, read
+    options : of the student's network that are not searched
+    space : values of each hyper-parameter of a `Candidate`
+    bits : weights and activations of each quantised run; none for method float
+    float_training : on top of [training] for the float run
+    classes : that the data has
+    """
+
+    table: dict[str, Any]
+    config: Config
+    options: dict[str, Any]
+    space: dict[str, list[Any]]
+    bits: list[tuple[int, int]]
+    float_training: dict[str, Any]
+    classes: int
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Every combination."""
+        keys = ("growth_rate", "depth", "stem", "shape", "compression", "bottleneck")
+        for values in itertools.product(*(self.space[key] for key in keys)):
+            yield Candidate(*values)
+
+    def operations(self, candidate: Candidate) -> list[Operation]:
+        """A candidate's operations for one image."""
+        return densenet_operations(
+            candidate.shape,
+            **candidate.options,
+            num_classes=self.options.get("num_classes", self.classes),
+            init_features=self.options.get("init_features", 0),
+        )
+
+
+def read_spec(path: Path | None) -> Spec:
+    """The specification of a TOML file; None: of the demo.
+
+    Raises
+    ------
+    ConfigError, ExploreError
+        The file cannot be read, or something in it is wrong.
+    DataError
+        Its data is not there or no such data.
+    """
+    table = copy.deepcopy(DEMO) if path is None else read_toml(path)
+    where = "the demo's specification" if path is None else str(path)
+    table.setdefault("explore", copy.deepcopy(SPACE))
+    given, student = table.pop("explore"), table.setdefault("student", {})
+    if not isinstance(given, dict) or not isinstance(student, dict):
+        raise ExploreError(f"{where}: [explore] and [student] must be tables")
+    student.setdefault("network", "densenet-small")
+    # Weights of a network cannot start another one: each candidate has its own float run.
+    student.pop("weights", None)
+    config = make_config(_with_student(table, {**student, "weights": "its float run's"}), where)
+    try:
+        return _checked(table, config, given)
+    except ExploreError as error:
+        raise ExploreError(f"{where}: {error}") from error
+
+
+def _with_student(table: Mapping[str, Any], student: dict[str, Any]) -> dict[str, Any]:
+    return {**table, "student": student}
+
+
+def _checked(table: dict[str, Any], config: Config, given: dict[str, Any]) -> Spec:
+    known = ("growth_rate", "depth", "stem", "size", "compression", "bottleneck", "bits")
+    for key in given:
+        if key not in (*known, "float_training"):
+            raise ExploreError(f"[explore] has no {key!r}; there are {', '.join(known)}")
+        if key in known and not (isinstance(given[key], list) and given[key]):
+            raise ExploreError(f"[explore] {key} must be a list with something in it")
+    base = _base(config)
+    blocks = len(base["block_config"])
+    depths = given.get("depth", [list(base["block_config"])])
+    space: dict[str, list[Any]] = {
+        "growth_rate": _whole("growth_rate", given.get("growth_rate", [base["growth_rate"]])),
+        "depth": [_block_config(depth, blocks) for depth in depths],
+        "stem": [_stem(stem) for stem in given.get("stem", [base["stem"]])],
+        "compression": [_share(x) for x in given.get("compression", [base["compression"]])],
+        "bottleneck": _whole("bottleneck", given.get("bottleneck", [base["bottleneck"]])),
+    }
+    sizes = _whole("size", given["size"]) if "size" in given else [config.data.size]
+    space = {key: list(dict.fromkeys(values)) for key, values in space.items()}
+    count = math.prod(map(len, space.values())) * len(set(sizes))
+    if count > MAX_CANDIDATES:
+        raise ExploreError(f"[explore] makes {count:,} candidates; at most {MAX_CANDIDATES:,}")
+    space["shape"], classes = _shapes(config.data, list(dict.fromkeys(sizes)))
+    searched = ("growth_rate", "block_config", "stem", "compression", "bottleneck")
+    options = {key: value for key, value in config.student.options.items() if key not in searched}
+    training = given.get("float_training", {})
+    if not isinstance(training, dict):
+        raise ExploreError("[explore] float_training must be a table")
+    spec = Spec(table, config, options, space, _bits(given, config), training, classes)
+    for name, each in configurations(spec, next(spec.candidates()), Path()).items():
+        make_config(each, f"[explore], {name}")
+    return spec
+
+
+def _base(config: Config) -> dict[str, Any]:
+    """The student's hyper-parameters, with the preset's and the constructor's defaults."""
+    name, options = config.student.network, config.student.options
+    maker, preset = PRESETS.get(name, (None, {}))
+    if maker is not DenseNet:
+        raise ExploreError(f"[student] network {name!r} is no DenseNet preset")
+    if options.get("order", "post") != "post":
+        raise ExploreError("[student] order 'pre' has norms that the DPU cannot take")
+    if "in_channels" in options:
+        raise ExploreError("[student] in_channels is the data's; leave it out")
+    try:
+        create(name, **options)
+    except ValueError as error:
+        raise ExploreError(f"[student] {error}") from error
+    signature = inspect.signature(DenseNet).parameters.values()
+    return {p.name: p.default for p in signature} | preset | options
+
+
+def _whole(key: str, values: Sequence[Any]) -> list[int]:
+    most = _MOST[key]
+    for value in values:
+        if type(value) is not int or not 1 <= value <= most:
+            raise ExploreError(f"[explore] {key} {value!r} is no whole number from 1 to {most}")
+    return list(values)
+
+
+def _block_config(depth: Any, blocks: int) -> tuple[int, ...]:
+    layers = depth if isinstance(depth, list) else [depth] * blocks
+    whole = all(type(n) is int and 1 <= n <= _MOST_LAYERS for n in layers)
+    if not whole or not 1 <= len(layers) <= _MOST_BLOCKS:
+        raise ExploreError(
+            f"[explore] depth {depth!r}: layers of a block are 1 to {_MOST_LAYERS}, blocks 1 to "
+            f"{_MOST_BLOCKS}"
+        )
+    return tuple(layers)
+
+
+def _stem(stem: Any) -> str:
+    if not isinstance(stem, str) or stem not in STEMS:
+        raise ExploreError(f"[explore] stem {stem!r} is none of {', '.join(STEMS)}")
+    return stem
+
+
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value <= 1:
+        raise ExploreError(f"[explore] compression {value!r} does not lie between 0 and 1")
+    return float(value)
+
+
+def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
+    if config.method == "float":
+        if "bits" in given:
+            raise ExploreError("[explore] bits: method 'float' quantises nothing")
+        return []
+    quantisation = config.quantisation
+    found = []
+    for pair in given.get("bits", [[quantisation.weights, quantisation.activations]]):
+        if not isinstance(pair, list) or [type(n) for n in pair] != [int, int]:
+            raise ExploreError(f"[explore] bits {pair!r} is no [weights, activations]")
+        try:
+            Quantisation(*pair)
+        except ValueError as error:
+            raise ExploreError(f"[explore] bits {pair!r}: {error}") from error
+        found.append((pair[0], pair[1]))
+    return list(dict.fromkeys(found))
+
+
+def _shapes(data: Data, sizes: list[int]) -> tuple[list[tuple[int, int, int]], int]:
+    """The images' shapes [C, H, W], one for each size in pixels, and the number of classes."""
+    shape, classes = _images(data, data.kind == "folder" and min(sizes) > 0)
+    if data.kind != "folder":
+        if any(size and shape[1:] != (size, size) for size in sizes):
+            own = f"{shape[2]}x{shape[1]}"
+            raise ExploreError(
+                f"[explore] size: the images of {data.kind} are {own}; only a folder's are resized"
+            )
+        return [shape], classes
+    return [(shape[0], size, size) if size else shape for size in sizes], classes
+
+
+def _images(data: Data, resized: bool) -> tuple[tuple[int, int, int], int]:
+    if data.kind in CIFAR:
+        return CIFAR_SHAPE, CIFAR[data.kind].classes
+    if data.kind == "idx" and not data.path and not DEFAULT_IDX.is_dir():
+        return (1, 28, 28), len(FASHION)  # to search needs no data set yet
+    path = Path(data.path).expanduser() if data.path else None
+    test = load(data.kind, path, "test", 8 if resized else 0)  # channels and classes count
+    return test.shape, len(test.classes)
+
+
+def configurations(spec: Spec, candidate: Candidate, output: Path) -> dict[str, dict[str, Any]]:
+    """Training configurations of a candidate by their names: the float run's, then each quantised.
+
+    Parameters
+    ----------
+    output : directory below which the runs will lie, each by its name
+    """
+    table = copy.deepcopy(spec.table)
+    student = {"network": "densenet", "options": {**spec.options, **candidate.options}}
+    if spec.config.data.kind == "folder" and candidate.shape[1] == candidate.shape[2]:
+        table["data"] = {**table["data"], "size": candidate.shape[1]}
+    training = {**table.get("training", {}), **spec.float_training}
+    name = f"{candidate.name}-float"
+    if not spec.bits:
+        return {name: {**table, "student": student, "training": training}}
+    kept: dict[str, Any] = {
+        key: table[key] for key in ("seed", "data", "augmentation") if key in table
+    }
+    found: dict[str, dict[str, Any]] = {}
+    found[name] = {"method": "float", **kept, "student": student, "training": training}
+    # As `tutelage train` names it.
+    start = {**student, "weights": str(output / name / "student.safetensors")}
+    for weights, activations in spec.bits:
+        bits = {"weights": weights, "activations": activations}
+        quantisation = {**table.get("quantisation", {}), **bits}
+        name = f"{candidate.name}-w{weights}a{activations}"
+        found[name] = {**table, "student": start, "quantisation": quantisation}
+    return found
+
+
+# -- predicted ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a candidate is predicted to take, ranges as [least, most].
+
+    Attributes
+    ----------
+    macs, parameters : of one image; weights and biases
+    dpu_ms : of one core that works alone
+    latency_ms, latency_range : ms of one image, end to end, one thread
+    fps, fps_range : with the budget's threads
+    energy_range : mJ of the whole board per frame; None where nothing tells its power
+    fits : one of FITS; "" without a budget
+    """
+
+    candidate: Candidate
+    macs: int
+    parameters: int
+    dpu_ms: float
+    latency_ms: float
+    latency_range: tuple[float, float]
+    fps: float
+    fps_range: tuple[float, float]
+    energy_range: tuple[float, float] | None
+    fits: str = ""
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether it is quicker than anything in the fit."""
+        return self.dpu_ms < SHORTEST_MS
+
+
+def forecast(
+    spec: Spec, candidate: Candidate, board: Board, watts: Watts | None, budget: Budget
+) -> Forecast | None:
+    """Predict a candidate; None: its maps vanish, or a layer is beyond what the DPU takes."""
+    operations = spec.operations(candidate)
+    if any(_beyond_dpu(operation) for operation in operations):
+        return None
+    found = predict(operations, board)
+    least_seconds, most_seconds = found.latency_range()
+    speeds = found.fps_range(budget.threads)
+    energy = None
+    if watts is not None:
+        least, most = watts.joules(*speeds)
+        energy = (1e3 * least, 1e3 * most)
+    result = Forecast(
+        candidate,
+        sum(operation.macs for operation in operations),
+        sum(operation.parameters for operation in operations),
+        1e3 * found.job_seconds,
+        1e3 * found.latency_seconds,
+        (1e3 * least_seconds, 1e3 * most_seconds),
+        found.fps(budget.threads),
+        speeds,
+        energy,
+    )
+    return Forecast(**{**vars(result), "fits": _fits(result, budget)})
+
+
+def _beyond_dpu(operation: Operation) -> bool:
+    """Whether a DenseNet's operation has no values, or exceeds `tutelage.dpu.ops.limits`."""
+    if min(operation.output) < 1 or max(operation.output[2], operation.depth) > MAX_CHANNELS:
+        return True
+    if operation.depth:
+        words = math.prod(operation.kernel) * -(-operation.depth // CHANNEL_PARALLEL)
+        return words > BANK_DEPTH
+    return max(operation.kernel) > MAX_POOL
+
+
+def _fits(found: Forecast, budget: Budget) -> str:
+    """One of FITS: the worst over all limits; "" without any."""
+    verdicts = []
+    if budget.latency_ms is not None:
+        low, high = found.latency_range
+        verdicts.append(_verdict(budget.latency_ms, low, found.latency_ms, high))
+    if budget.fps is not None:
+        low, high = found.fps_range
+        verdicts.append(_verdict(-budget.fps, -high, -found.fps, -low))
+    if budget.energy_mj is not None:
+        if found.energy_range is None:
+            raise ExploreError("budget: nothing tells the board's power, so energy has no budget")
+        low, high = found.energy_range
+        # There is no best guess of the power, only its range.
+        verdicts.append(_verdict(budget.energy_mj, low, math.inf, high))
+    return max(verdicts, key=FITS.index, default="")
+
+
+def _verdict(limit: float, optimistic: float, central: float, pessimistic: float) -> str:
+    for name, value in (("sure", pessimistic), ("predicted", central), ("maybe", optimistic)):
+        if value <= limit:
+            return name
+    return "no"
+
+
+def costs(found: Forecast, budget: Budget) -> list[float]:
+    """What the front minimises: each thing that has a budget; latency where none has one."""
+    values = []
+    if budget.fps is not None:
+        values.append(1e3 / found.fps)
+    if budget.energy_mj is not None and found.energy_range is not None:
+        values.append(found.energy_range[1])
+    if budget.latency_ms is not None or not values:
+        values.insert(0, found.latency_ms)
+    return values
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[int]:
+    """Positions of the points that no other one is at most equal to in every coordinate.
+
+    Parameters
+    ----------
+    points : [N, D], each coordinate the less the better; of equal points the first counts
+    """
+    if not points:
+        return []
+    table = np.asarray(points, np.float64)
+    # In lexicographic order nothing is dominated by what comes after it (lexsort is stable).
+    order = np.lexsort(table.T[::-1])
+    front: list[int] = []
+    kept: NDArray[np.float64] = np.empty_like(table)
+    for position in order.tolist():
+        if not (kept[: len(front)] <= table[position]).all(1).any():
+            kept[len(front)] = table[position]
+            front.append(position)
+    return sorted(front)

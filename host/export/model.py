@@ -1,0 +1,305 @@
+"""From a trained student's checkpoint to a model directory: what a compiler and the app need.
+
+    tutelage export runs/qkd -o models/mine
+
+writes `quantised.xmodel` (what `tutelage compile` takes), `model.onnx` (the same network as
+ONNX with QuantizeLinear and DequantizeLinear) and `model.toml` (see core/model_package.py). On the
+way it checks that the DPU takes every layer and that both files, read back, give the checkpoint's
+logits on the test set's image files, which are decoded, cropped, resized and quantised as the
+application does it. Nothing is put in place unless each logit is the same. A `model.xmodel` that is
+there was compiled from another export and is removed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.core.checksum import sha256_of
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
+from tutelage.core.images.preprocessor import Preprocessor
+from tutelage.core.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    ONNX,
+    QUANTISED,
+    Description,
+    check_files,
+    read_description,
+)
+from tutelage.dpu.compiler.emulation import on_cpu
+from tutelage.dpu.engine.reference import Model, load_engine
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.compile.model import scratch_directory, write_description
+from tutelage.host.export.onnx_qdq import to_onnx
+from tutelage.host.quantise.fake import quantise
+from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
+from tutelage.host.train import checkpoint
+from tutelage.host.train.checkpoint import CheckpointError
+from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.data import DataSet, encode_png, read_bgr
+from tutelage.host.train.loop import EVALUATION_BATCH, STUDENT, load_data, make_network
+
+
+class ExportError(RuntimeError):
+    """The student cannot be exported; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained, quantised student.
+
+    Attributes
+    ----------
+    path : the checkpoint's file
+    config : the run that made it
+    accuracy : in percent of the test set, as the run told
+    student : in evaluation mode
+    """
+
+    path: Path
+    config: Config
+    accuracy: float
+    student: Student
+
+
+def export(
+    source: Path, output: Path, images: int = 1000, clip: bool = False, allow_cpu: bool = False,
+    data: tuple[DataSet, DataSet] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the model directory `output`; returns the figures of what was checked.
+
+    Parameters
+    ----------
+    source : a run's directory, or its student.safetensors
+    images : test images whose logits must be equal from their files on, 0 for all
+    clip : add ops that clip activations of fewer than 8 bits, see host/quantise/to_xmodel.py
+    allow_cpu : export also what the DPU leaves to the CPU
+    data : training and test set, where they are loaded already
+
+    Raises
+    ------
+    CheckpointError, ConfigError, DataError
+        The checkpoint, or the data that it was trained on, cannot be used.
+    ExportError
+        The DPU cannot run it, an image file does not give the pixels that were tested, a logit
+        differs, or the output cannot be written.
+    """
+    path = source / STUDENT if source.is_dir() else source
+    config, state = read_state(path)
+    _, test = data or load_data(config)
+    loaded = load_student(path, config, state, test)
+    name = _graph_name(config)
+    try:
+        graph = to_quantised(loaded.student, name, clip)
+    except NotDeployable as error:
+        raise ExportError(f"{path}: {error}") from error
+    outside = on_cpu(graph)
+    if outside and not allow_cpu:
+        op, reason = next(iter(outside.items()))
+        more = f", and {len(outside) - 1} more ops" if len(outside) > 1 else ""
+        raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
+    with _scratch(output) as scratch:
+        graph.serialize(scratch / QUANTISED)
+        (scratch / ONNX).write_bytes(to_onnx(graph))
+        compared = test.take(images)
+        _describe(scratch, loaded, test, graph, len(compared))
+        figures = _compare(loaded.student, scratch, compared)
+        figures["on_cpu"] = outside
+        (output / COMPILED).unlink(missing_ok=True)
+        for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
+            (scratch / file).replace(output / file)
+    return {"output": str(output), "accuracy": loaded.accuracy, **figures}
+
+
+# -- what goes in -------------------------------------------------------------------------------
+
+
+def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration and state of a student's checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        It is no student of ours, or one that has not been quantised.
+    """
+    _, state = checkpoint.load(path)
+    if not isinstance(state.get("config"), dict):
+        raise CheckpointError(f"{path}: not a student's checkpoint (give a run's directory)")
+    config = make_config(state["config"], str(path))
+    if config.method == "float":
+        raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
+    if not isinstance(state.get("accuracy", 0.0), int | float):
+        raise CheckpointError(f"{path}: its accuracy is no number")
+    if config.quantisation.quantiser != "tqt":
+        raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
+    return config, state
+
+
+def load_student(path: Path, config: Config, state: dict[str, Any], data: DataSet) -> Checkpoint:
+    """The student of a checkpoint, for images and classes as those of `data`.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        Its weights are another network's, or have no finite values.
+    """
+    student = Student(make_network(config.student, data), data.shape, config.quantisation.bits())
+    checkpoint.load_weights(student, path)
+    deployed = [value for _, conv in student.convs() for value in conv.folded()]
+    if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
+        raise CheckpointError(f"{path}: its weights or thresholds are not finite; train it again")
+    return Checkpoint(path, config, float(state.get("accuracy", 0.0)), student.eval())
+
+
+def _graph_name(config: Config) -> str:
+    """The network's name as XIR takes it."""
+    name = config.student.network.rpartition(":")[2]
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
+    """Run the checkpoint on tensors, and .xmodel and ONNX on the images' files.
+
+    Raises
+    ------
+    ExportError
+        A file does not give the pixels that the checkpoint gets, or a logit of the .xmodel differs.
+    """
+    model = load_engine(folder / QUANTISED)
+    session = _onnx_session(folder / ONNX)
+    files = _Files(folder, model)
+    right = same_class = 0
+    for start in range(0, len(data), EVALUATION_BATCH):
+        part = data.part(start, start + EVALUATION_BATCH)
+        images, labels = part.inputs(), part.labels.numpy()
+        wanted = student(images).numpy()
+        found = model.run(files.inputs(part, images))
+        if found.shape != wanted.shape or not np.array_equal(found, wanted):
+            raise ExportError("the file's logits differ from the checkpoint's; this is a bug")
+        (onnx,) = session.run(None, {"images": images.numpy()})
+        right += int((found.argmax(1) == labels).sum())
+        same_class += int((found.argmax(1) == onnx.argmax(1)).sum())
+    return {
+        "images_compared": len(data),
+        "logits_equal": True,
+        "accuracy_compared": round(100 * right / len(data), 4),
+        "onnx_same_class": round(100 * same_class / len(data), 4),
+    }
+
+
+class _Files:
+    """The image files of a data set, on the application's way to the input of an .xmodel.
+
+    Parameters
+    ----------
+    folder : has the model.toml that is read for it, and is written to
+    model : the quantised .xmodel
+    """
+
+    def __init__(self, folder: Path, model: Model) -> None:
+        description = read_description(folder / DESCRIPTION)
+        check_files(folder, description.checksums)
+        self._png = folder / "image.png"
+        self._fix_point = _input_fix_point(model)
+        self._preprocess = Preprocessor(description.form, self._fix_point)
+
+    def inputs(self, data: DataSet, images: Tensor) -> Array:
+        """The inputs float32 (N, H, W, C), which are those of `images` after their quantisation.
+
+        Parameters
+        ----------
+        data : a part of the data set; images that were not files are written as such
+        images : its normalised images (N, C, H, W)
+
+        Raises
+        ------
+        ExportError
+            A file gives other pixels.
+        """
+        wanted = quantise(images, self._fix_point, INT8_MIN, INT8_MAX).permute(0, 2, 3, 1).numpy()
+        target = np.empty(wanted.shape[1:], np.int8)
+        for index in range(len(data)):
+            path = data.files[index] if data.files else self._png
+            if not data.files:
+                path.write_bytes(encode_png(data.images[index]))
+            self._preprocess(read_bgr(path), target)
+            if not np.array_equal(target * np.float32(2.0**-self._fix_point), wanted[index]):
+                raise ExportError(
+                    f"{path}: the application gets other pixels from it than training got; was it "
+                    "changed meanwhile? Export again"
+                )
+        return wanted
+
+
+def _input_fix_point(model: Model) -> int:
+    """The fix point of a quantised graph's one input: that of the op that rounds it."""
+    (data,) = model.program.inputs
+    fixes = (op for op in model.graph.get_ops() if op.get_type() == "fix")
+    return int(next(op for op in fixes if op.get_input_op("input") is data).get_attr("fix_point"))
+
+
+def _onnx_session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+
+
+# -- what comes out -----------------------------------------------------------------------------
+
+
+def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, compared: int) -> None:
+    """Write model.toml beside the files that it has the checksums of."""
+    config, points = loaded.config, loaded.student.fix_points().activations
+    layers = list(loaded.student.layers)
+    provenance = {
+        "name": f"{config.student.network} {config.method}",
+        "method": config.method,
+        "bits": f"W{config.quantisation.weights}A{config.quantisation.activations}",
+        "teacher": config.teacher.network if config.needs_teacher else "",
+        "dataset": f"{config.data.kind} {config.data.path}".strip(),
+        "epochs": config.training.epochs,
+        "seed": config.seed,
+        # Top-1 in percent of the whole test set, as the run told.
+        "accuracy": loaded.accuracy,
+        "test_images": len(data),
+        "logits_compared": compared,
+        "input_fix_point": points[layers[0]],
+        "output_fix_point": points[layers[-1]],
+        "graph": graph.get_name(),
+        "parameters": sum(p.numel() for n, p in loaded.student.named_parameters() if n != "log2_t"),
+        "checkpoint_sha256": sha256_of(loaded.path),
+        "torch": torch.__version__,
+        "date": datetime.date.today(),
+    }
+    sums = {name: sha256_of(folder / name) for name in (QUANTISED, ONNX)}
+    description = Description(data.form, data.classes, provenance=provenance, checksums=sums)
+    write_description(folder / DESCRIPTION, description)
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """A directory inside `output`, so that files are put in place in one step each."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with scratch_directory(output / f".export-{os.getpid()}") as folder:
+            yield folder
+    except OSError as error:
+        place = error.filename or output
+        raise ExportError(f"{place}: {error.strerror or error}; give another --output") from error

@@ -1,0 +1,1 @@
+"""The latency model's fit to AMD's published speed."""

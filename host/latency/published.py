@@ -1,0 +1,171 @@
+"""AMD's published speed of the ZCU104, for the networks that can be built.
+
+AMD's model zoo, "Performance on ZCU104" in the READMEs of Vitis AI 2.0 and 2.5 (Apache-2.0):
+frames per second end to end, pre- and post-processing on the A53 included, of one thread and of as
+many as helped. Where both releases have a network, 2.5 counts: its compiler and library are those
+of the board's image. `unusable` tells why the other rows are not taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.dpu.predict.operations import Operation
+from tutelage.host.latency.published_networks import (
+    efficientnet_edge,
+    inception_resnet_v2,
+    inception_v1,
+    inception_v2,
+    inception_v3,
+    mobilenet_edge,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3_small,
+    resnet,
+    resnet_v2,
+    squeezenet,
+    vgg,
+    yolo_v3,
+)
+
+TABLE = Path(__file__).with_name("zcu104_published.csv")
+"""AMD's figures of the networks below: from Vitis AI 2.5, or from 2.0 where 2.5 has none."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the table.
+
+    Attributes
+    ----------
+    name : the table's `standard_name`
+    release : of Vitis AI
+    family : which is left out of the fit as a whole
+    build : gives the network
+    gops : operations in 1e9 as the table tells them, or multiply-accumulates where it counts those
+    one, many : frames per second with one thread and with many
+    why_not : why the row is not fitted; it is predicted all the same. "" for one that is
+    """
+
+    name: str
+    release: str
+    family: str
+    build: Callable[[], list[Operation]]
+    gops: float
+    one: float
+    many: float
+    why_not: str = ""
+
+    @property
+    def gops_built(self) -> float:
+        """Operations of the network in the table's own unit, in 1e9."""
+        counted = 1 if self.name in COUNTED_AS_MACS else 2
+        return counted * sum(operation.macs for operation in self.build()) / 1e9
+
+
+COUNTED_AS_MACS = (
+    "pt_squeezenet_imagenet_224_224_351.7M",
+    "tf_mobilenetEdge1.0_imagenet_224_224_990M",
+    "tf_mobilenetEdge0.75_imagenet_224_224_624M",
+)
+"""Rows whose operations are multiply-accumulates: half of what the other rows would tell."""
+
+_OLDER = "of the release before, which is up to 16 % slower at networks that both have"
+_STEM = (
+    "its first layer is a depthwise convolution with eight outputs for each channel, unlike any "
+    "other row's; one thread and many both take 3.6 ms longer than predicted, so that the DPU "
+    "seems to compute it at a seventh of the rate of other depthwise convolutions"
+)
+_POOL = (
+    "2.0 takes twice as long for PyTorch's SqueezeNet as 2.5 (one thread, 3.28 and 1.67 ms): "
+    "something in it was slow there"
+)
+_OTHER = "the table tells 17 % more operations than the network has"
+_DETECTOR = "a detector: its post-processing is not a classifier's"
+_R18 = (2, 2, 2, 2)
+
+_ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
+    ("resnet", "pt_vehicle-make-classification_CompCars_224_224_3.63G",
+     lambda: resnet(depths=_R18, bottleneck=False, classes=163), ""),
+    ("resnet", "pt_personreid-res18_market1501_176_80_1.1G",
+     lambda: resnet(176, 80, _R18, 0, bottleneck=False), ""),
+    ("resnet", "tf_resnetv1_50_imagenet_224_224_6.97G", lambda: resnet(stride_at="last"), ""),
+    ("resnet", "tf_resnetv1_101_imagenet_224_224_14.4G",
+     lambda: resnet(depths=(3, 4, 23, 3), stride_at="last"), ""),
+    ("resnet", "tf_resnetv1_152_imagenet_224_224_21.83G",
+     lambda: resnet(depths=(3, 8, 36, 3), stride_at="last"), ""),
+    ("resnet", "tf_resnetv2_101_imagenet_299_299_26.78G",
+     lambda: resnet_v2(299, (3, 4, 23, 3)), ""),
+    ("resnet", "tf_mlperf_resnet50_imagenet_224_224_8.19G", resnet, ""),
+    ("resnet", "tf2_resnet50_imagenet_224_224_7.76G", lambda: resnet(stride_at="1x1"), ""),
+    ("resnet", "pt_resnet50_imagenet_224_224_8.2G", resnet, ""),
+    ("vgg", "tf_vgg16_imagenet_224_224_30.96G", lambda: vgg((2, 2, 3, 3, 3)), ""),
+    ("vgg", "tf_vgg19_imagenet_224_224_39.28G", lambda: vgg((2, 2, 4, 4, 4)), ""),
+    ("squeezenet", "pt_squeezenet_imagenet_224_224_351.7M", squeezenet, ""),
+    ("inception", "tf_inceptionv1_imagenet_224_224_3G", lambda: inception_v1(3, 1001), ""),
+    ("inception", "tf_inceptionv2_imagenet_224_224_3.88G", inception_v2, _STEM),
+    ("inception", "tf_inceptionv3_imagenet_299_299_11.45G", inception_v3, ""),
+    ("inception", "tf2_inceptionv3_imagenet_299_299_11.5G", lambda: inception_v3(1000), ""),
+    ("inception", "pt_inceptionv3_imagenet_299_299_11.4G", lambda: inception_v3(1000), ""),
+    ("inception", "tf_inceptionresnetv2_imagenet_299_299_26.35G", inception_resnet_v2, ""),
+    ("mobilenet", "tf_mobilenetv1_0.25_imagenet_128_128_27M", lambda: mobilenet_v1(0.25, 128), ""),
+    ("mobilenet", "tf_mobilenetv1_0.5_imagenet_160_160_150M", lambda: mobilenet_v1(0.5, 160), ""),
+    ("mobilenet", "tf_mobilenetv1_1.0_imagenet_224_224_1.14G", mobilenet_v1, ""),
+    ("mobilenet", "tf_mobilenetv2_1.0_imagenet_224_224_602M", mobilenet_v2, ""),
+    ("mobilenet", "tf_mobilenetEdge0.75_imagenet_224_224_624M", lambda: mobilenet_edge(0.75), ""),
+    ("mobilenet", "tf_mobilenetEdge1.0_imagenet_224_224_990M", mobilenet_edge, ""),
+    ("mobilenet", "tf2_mobilenetv3_imagenet_224_224_132M", mobilenet_v3_small, _OTHER),
+    ("efficientnet", "tf_efficientnet-edgetpu-S_imagenet_224_224_4.72G",
+     lambda: efficientnet_edge(224, 1.0, 1.0), ""),
+    ("efficientnet", "tf_efficientnet-edgetpu-M_imagenet_240_240_7.34G",
+     lambda: efficientnet_edge(240, 1.0, 1.1), ""),
+    ("efficientnet", "tf_efficientnet-edgetpu-L_imagenet_300_300_19.36G",
+     lambda: efficientnet_edge(300, 1.2, 1.4), ""),
+    ("resnet", "cf_resnet18_imagenet_224_224_3.65G",
+     lambda: resnet(depths=_R18, bottleneck=False), _OLDER),
+    ("resnet", "cf_resnet50_imagenet_224_224_7.7G", lambda: resnet(stride_at="1x1"), _OLDER),
+    ("resnet", "pt_personreid-res50_market1501_256_128_5.4G",
+     lambda: resnet(256, 128, classes=0), _OLDER),
+    ("inception", "cf_inceptionv1_imagenet_224_224_3.16G", inception_v1, _OLDER),
+    ("inception", "cf_inceptionv2_imagenet_224_224_4G", lambda: inception_v2(False, 1000), _OLDER),
+    ("inception", "cf_inceptionv3_imagenet_299_299_11.4G", inception_v3, _OLDER),
+    ("squeezenet", "cf_squeezenet_imagenet_227_227_0.76G", lambda: squeezenet(227), _POOL),
+    ("yolo", "tf_yolov3_voc_416_416_65.63G", yolo_v3, _DETECTOR),
+    ("yolo", "tf2_yolov3_coco_416_416_65.9G", lambda: yolo_v3(255), _DETECTOR),
+)  # fmt: skip
+
+
+def published(table: Path = TABLE) -> list[Published]:
+    """The rows whose networks can be built, with AMD's figures."""
+    with table.open(encoding="utf-8", newline="") as file:
+        figures = {row["standard_name"]: row for row in csv.DictReader(file)}
+    return [
+        Published(
+            name, figures[name]["vitis_ai"], family, build, float(figures[name]["gops"]),
+            float(figures[name]["fps_1thread"]), float(figures[name]["fps_multithread"]), why_not,
+        )
+        for family, name, build, why_not in _ROWS
+    ]  # fmt: skip
+
+
+_UNUSABLE = (
+    (r"_0\.\d+_|0\.88_1\.8G", "pruned: what was left of its layers is not published"),
+    (r"OFA-|ofa", "found by search: its layers are not published"),
+    (r"efficientnet-b0", "swish, which the DPU has not, was replaced by what is not told"),
+    (r"cf_squeeze_|torchvision_|_5\.7G|_4\.1G", "another name of a network that is taken"),
+    (r"ssd|mlperf_resnet34|refinedet|RefineDet|yolo|densebox|efficientdet|VPGnet|pointpillars|"
+     r"pointpainting|centerpoint|CLOCs|movenet|OCR|BCC|C2D2|superpoint|ultrafast",
+     "a detector or the like: what the A53 does behind the DPU takes longer and is not told"),
+    (r"(?i)fpn|salsanext|unet|erfnet|sa-gate|hardnet|multitask|mt-resnet18|cityscapes|fadnet",
+     "gives a map: what the A53 does behind the DPU takes longer and is not told"),
+    (r"cf_reid|plate-recognition|person-orientation|pmg", "its layers are not published"),
+)  # fmt: skip
+
+
+def unusable(name: str) -> str:
+    """Why a network of the whole table, by its `standard_name`, is not built; "" if unknown."""
+    return next((why for pattern, why in _UNUSABLE if re.search(pattern, name)), "")

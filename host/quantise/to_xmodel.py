@@ -1,0 +1,228 @@
+"""The student as the DPU runs it: quantised for AMD's compiler, compiled for the emulation.
+
+    graph = to_quantised(student, "densenet")  # what vai_c_xir takes
+    graph = to_graph(student, "densenet")      # the same, through the emulator's compiler
+    load_engine(graph).run(images)             # = student.eval()(images), every logit exactly
+
+Narrow weights are int8 weights that use fewer values. Narrow activations are not: the DPU
+saturates at int8 and nowhere else, so that a 4-bit student has activations that the DPU would let
+pass. `to_graph` refuses such a student, unless `clip` tells it to add the ops that clip: 1x1
+depthwise convolutions with weight 1, whose bias moves the limit to where int8 saturates and back,
+
+    min(q, h) = clip(q + (127 - h)) - (127 - h)
+    max(q, l) = clip(q - (128 + l)) + (128 + l)
+
+Three of them behind each signed value, two behind one that is not negative. They compute the
+student exactly and cost time: on a DPU, fewer bits for activations buy nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_FIX_POINT, Array, relu6_highest
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.host.quantise.layers import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Input,
+    Layer,
+    MaxPool,
+    Pair,
+    Reshape,
+)
+from tutelage.host.quantise.student import Deployed, Quantiser, Student
+
+
+class NotDeployable(ValueError):
+    """The DPU cannot compute this student as it is; the text says why and what helps."""
+
+
+def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
+    """The student in evaluation mode as a quantised graph, as AMD's exporter writes one.
+
+    Parameters
+    ----------
+    student : calibrated or trained; its mode does not matter
+    name : the graph's name
+    clip : add ops that clip activations of fewer than 8 bits
+
+    Raises
+    ------
+    NotDeployable : `clip` is off, and activations have fewer than 8 bits or a ReLU6 a fix point
+        at which the DPU does not clip at 6
+    """
+    if not clip:
+        _check(student)
+    lowering = _Lowering(student, name)
+    for layer in student.layers:
+        lowering.add(layer)
+    lowering.model.output(lowering.ops[student.output])
+    return lowering.model.finish()
+
+
+def to_graph(student: Student, name: str, clip: bool = False) -> Graph:
+    """The student in compiled form: `to_quantised` through the emulator's compiler.
+
+    Raises
+    ------
+    NotDeployable : see to_quantised
+    """
+    return compile_graph(to_quantised(student, name, clip))
+
+
+def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> None:
+    """Write `to_graph` as an .xmodel, named after the file.
+
+    Raises
+    ------
+    NotDeployable : see to_quantised
+    """
+    to_graph(student, Path(path).stem, clip).serialize(path)
+
+
+def _highest(layer: Layer, quantiser: Quantiser, point: int) -> int:
+    """The largest integer that the student lets pass behind a layer, where int8 lets more pass."""
+    if layer.nonlinear == "RELU6" and point < RELU6_FIX_POINT:
+        return min(quantiser.highest, relu6_highest(point))
+    return quantiser.highest
+
+
+def _check(student: Student) -> None:
+    narrow = [q for q in dict.fromkeys(student.activation_of.values()) if q.bits < 8]
+    if narrow:
+        widths = sorted({q.bits for q in narrow})
+        raise NotDeployable(
+            f"{len(narrow)} groups of activations (the first: {narrow[0].name}) have "
+            f"{' and '.join(map(str, widths))} bits, but the DPU clips at int8 only: train with "
+            "activations=8, first=8 and last=8 (weights may be narrower), or lower with clip=True, "
+            "which adds two or three 1x1 depthwise convolutions to each"
+        )
+    points = student.fix_points().activations
+    for name, quantiser in student.activation_of.items():
+        if _highest(student.layer(name), quantiser, points[name]) < INT8_MAX:
+            raise NotDeployable(
+                f"{name} has a ReLU6 at fix point {points[name]}, but the DPU clips at 6 for fix "
+                f"point {RELU6_FIX_POINT} only: use ReLU there, or lower with clip=True, which "
+                "adds two 1x1 depthwise convolutions"
+            )
+
+
+class _Lowering:
+    """The model under construction and the op of each layer."""
+
+    def __init__(self, student: Student, name: str) -> None:
+        self.student = student
+        self.points = student.fix_points().activations
+        self.deployed = student.integers()
+        self.model = QuantisedModel(name)
+        self.ops: dict[str, Op] = {}
+
+    def add(self, name: str) -> None:
+        op = self._op(name)
+        quantiser = self.student.activation_of[name]
+        if not isinstance(self.student.layer(name), MaxPool | Concat | Reshape):
+            op = self._clipped(name, op, quantiser)
+        self.ops[name] = op
+
+    def _op(self, name: str) -> Op:
+        layer, point = self.student.layer(name), self.points[name]
+        inputs = [self.ops[source] for source in layer.inputs]
+        if isinstance(layer, Input):
+            channels, height, width = layer.shape
+            return self.model.input(name, (1, height, width, channels), point)
+        if isinstance(layer, Conv):
+            return self._conv(name, layer, inputs[0], point)
+        if isinstance(layer, MaxPool):
+            pad = _pad(layer.padding)
+            kernel, stride = _wh(layer.kernel), _wh(layer.stride)
+            return self.model.max_pool(name, inputs[0], kernel, stride, pad, layer.ceil)
+        if isinstance(layer, AvgPool):
+            kernel, stride = _wh(layer.kernel), _wh(layer.stride)
+            pad = _pad(layer.padding)
+            return self.model.avg_pool(name, inputs[0], kernel, stride, point, pad)
+        if isinstance(layer, Concat):
+            return self.model.concat(name, inputs)
+        if isinstance(layer, Add):
+            return self.model.add(name, inputs, point, layer.nonlinear)
+        if isinstance(layer, Reshape):
+            return self.model.reshape(name, inputs[0], (1, *layer.shape))
+        raise TypeError(f"{name} is a {type(layer).__name__}")
+
+    def _conv(self, name: str, layer: Conv, x: Op, point: int) -> Op:
+        integers = self.deployed[name]
+        convolution = self.model.depthwise_conv2d if layer.depthwise else self.model.conv2d
+        return convolution(
+            name,
+            x,
+            _weights(integers, layer.depthwise),
+            integers.weights_fix_point,
+            _numpy(integers.bias),
+            integers.bias_fix_point,
+            point,
+            stride=_wh(layer.stride),
+            pad=_pad(layer.padding),
+            nonlinear=self._nonlinear(layer, point),
+            dilation=_wh(layer.dilation),
+        )
+
+    @staticmethod
+    def _nonlinear(layer: Layer, point: int) -> str:
+        """The layer's activation as a DPU has it, whose ReLU6 clips at 6 for one fix point only."""
+        if layer.nonlinear == "RELU6" and point != RELU6_FIX_POINT:
+            return "RELU"  # above that fix point int8 ends below 6, below it `_clipped` clips
+        return layer.nonlinear
+
+    def _clipped(self, name: str, op: Op, quantiser: Quantiser) -> Op:
+        """`op` with its values in the quantiser's range, and not above a ReLU6's 6."""
+        layer = self.student.layer(name)
+        highest = _highest(layer, quantiser, self.points[name])
+        if highest == INT8_MAX:
+            return op
+        up, down = INT8_MAX - highest, quantiser.lowest - INT8_MIN
+        # What is not negative needs no lower clip: the first and the last move are enough.
+        signed = quantiser.signed and layer.nonlinear not in ("RELU", "RELU6")
+        moves = [up, -up - down, down] if signed else [up, -up]
+        for number, move in enumerate(moves, start=1):
+            op = self._moved(f"{name}/clip{number}", op, move)
+        return op
+
+    def _moved(self, name: str, op: Op, move: int) -> Op:
+        """clip(q + move)."""
+        _, _, _, channels = op.get_output_tensor().dims
+        point = int(op.get_attr("fix_point"))
+        # Below -128 a move is a bias of half the size, one bit coarser.
+        coarser = int(move < INT8_MIN)
+        assert move % (1 + coarser) == 0
+        ones = np.ones((1, 1, 1, channels), np.int8)
+        bias = np.full(channels, move >> coarser, np.int8)
+        return self.model.depthwise_conv2d(name, op, ones, 0, bias, point - coarser, point)
+
+
+def _weights(integers: Deployed, depthwise: bool) -> Array:
+    """OIHW as OHWI; of a depthwise convolution (channels, 1, H, W) as (1, H, W, channels)."""
+    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+    return _numpy(integers.weights.permute(*order))
+
+
+def _numpy(values: Tensor) -> Array:
+    return np.ascontiguousarray(values.cpu().numpy())
+
+
+def _wh(pair: Pair) -> Pair:
+    height, width = pair
+    return width, height
+
+
+def _pad(padding: Pair) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom."""
+    height, width = padding
+    return width, width, height, height

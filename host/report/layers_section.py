@@ -1,0 +1,70 @@
+"""Where the DPU's time goes in a model, layer by layer, as it is predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tutelage.core.digits import digits
+from tutelage.dpu.predict.latency import LayerTime, predict_graph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, new_figure
+
+_COLOURS = {"array": "#4c72b0", "parameters": "#c44e52", "maps": "#dd8452", "start": "#8c8c8c"}
+_MEANING = {
+    "array": "the array computes", "parameters": "parameters are loaded",
+    "maps": "feature maps go to memory and back", "start": "a layer starts",
+}  # fmt: skip
+
+
+def layers_section(model: Path, board: str) -> Section:
+    """Return the section of a compiled or quantised model.
+
+    Raises
+    ------
+    DpuError
+        It is no model, or nothing is known of the board.
+    """
+    found = predict_graph(Graph.deserialize(str(model)), board)
+    layers = found.layers()
+    low, high = found.fps_range(1)
+    text = (
+        f"{model}, predicted for one core of the {board.upper()}'s DPU: "
+        f"{digits(1e3 * found.job_seconds)} ms on the DPU, {digits(1e3 * found.cpu_seconds)} ms on "
+        f"the A53 before and behind it; {digits(found.fps(1))} frames per second with one thread "
+        f"({digits(low)} to {digits(high)} by the errors of networks left out of the fit), "
+        f"{digits(found.fps())} with many. "
+        "Not measured."
+    )
+    section = Section("layers", "Where the DPU's time goes", [text, *filter(None, [found.misfit])])
+    caption = "Predicted time of each layer in its order; the colour is what binds it."
+    section.parts.append(Plot("layers", as_svg(_draw(layers)), caption))
+    columns = ["#", "type", "kernel", "output", "MACs", "time [us]", "share [%]", "bound by",
+               "parameters [B]", "loaded [B]", "stored [B]", "name"]  # fmt: skip
+    rows = [_row(number, layer, found.job_seconds) for number, layer in enumerate(layers, start=1)]
+    section.parts.append(Table(columns, rows, model))
+    return section
+
+
+def _row(number: int, layer: LayerTime, whole: float) -> list[Cell]:
+    work, operation = layer.work, layer.work.operation
+    kernel = "x".join(map(str, operation.kernel))
+    stride = max(operation.stride, default=1)
+    return [
+        number, operation.kind, f"{kernel}/{stride}" if stride > 1 else kernel,
+        "x".join(map(str, operation.output)), operation.macs, round(1e6 * layer.seconds, 2),
+        round(100 * layer.seconds / whole, 2), layer.bound, work.parameter_bytes,
+        work.loaded_bytes, work.stored_bytes, operation.name,
+    ]  # fmt: skip
+
+
+def _draw(layers: list[LayerTime]) -> object:
+    figure, axes = new_figure(9.0, 3.2)
+    for bound, colour in _COLOURS.items():
+        places = [k for k, layer in enumerate(layers, start=1) if layer.bound == bound]
+        heights = [1e6 * layer.seconds for layer in layers if layer.bound == bound]
+        if places:
+            axes.bar(places, heights, color=colour, label=_MEANING[bound])
+    axes.set_xlabel("layer")
+    axes.set_ylabel("time [us]")
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure

@@ -1,0 +1,88 @@
+"""Which host is a board, where none was named: from the user's own configuration.
+
+    # ~/.config/tutelage/boards.toml, or below $XDG_CONFIG_HOME
+    [zcu104]
+    host = "xilinx@pynq"
+
+or an entry `Host zcu104` of ~/.ssh/config.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutelage.host.deploy.plan import check_board, read_profile
+from tutelage.host.ssh.remote import RemoteUsageError, check_hosts
+from tutelage.host.ssh.settings import ssh_settings
+from tutelage.host.train.config import ConfigError, read_toml
+
+
+def boards_file() -> Path:
+    """Return the file of the user's boards, which need not exist."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "tutelage" / "boards.toml"
+
+
+def hosts_of(board: str, named: Sequence[str] | None, ssh_config: Path | None) -> list[str]:
+    """Return the hosts that were named, else the user's host for a board.
+
+    Parameters
+    ----------
+    board : name of a board's profile
+    named : hosts of the command line
+    ssh_config : file for ssh -F; None for the user's own
+
+    Raises
+    ------
+    DeployUsageError
+        There is no such board.
+    RemoteUsageError
+        None was named and none is configured: the text says how. Or ssh is not installed.
+    ConfigError
+        The file of the user's boards cannot be read, or its entry is not a host.
+    """
+    check_board(board)
+    if named:
+        return list(named)
+    host = _of_file(board)
+    if host is None:
+        check_hosts([board])
+        host = board if _is_alias(board, ssh_config) else None
+    if host is None:
+        raise RemoteUsageError(_how_to_set(board, ssh_config))
+    return [host]
+
+
+def _of_file(board: str) -> str | None:
+    path = boards_file()
+    if not path.exists():
+        return None
+    entry = read_toml(path).get(board)
+    if entry is None:
+        return None
+    host = entry.get("host") if isinstance(entry, dict) else None
+    if not isinstance(host, str):
+        raise ConfigError(f'{path}: [{board}] needs host = "user@address"')
+    try:
+        check_hosts([host])
+    except RemoteUsageError as error:
+        raise ConfigError(f"{path}: [{board}]: {error}") from error
+    return host
+
+
+def _is_alias(name: str, ssh_config: Path | None) -> bool:
+    """Whether ssh's configuration gives a name another address."""
+    return ssh_settings(name, ssh_config).get("hostname", [name]) != [name]
+
+
+def _how_to_set(board: str, ssh_config: Path | None) -> str:
+    logins = read_profile(board).get("image", {}).get("logins", ["user@address"])
+    others = f" (or {' or '.join(logins[1:])}: the defaults of its image)" if logins[1:] else ""
+    config = ssh_config or "~/.ssh/config"
+    return (
+        f"no host for the board {board}: give HOST={logins[0]}{others}, or set it once: in "
+        f'{boards_file()} by [{board}] and host = "{logins[0]}" below it, or in {config} by an '
+        f"entry Host {board} with its HostName"
+    )

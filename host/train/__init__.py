@@ -1,0 +1,1 @@
+"""Training: data, configuration, methods, checkpoints and the study."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tutelage.core.fixed_point import dequantise, round_half_up, saturate
+
 COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
 """Order of the channels and their number."""
 
@@ -107,8 +109,8 @@ def float_table(form: InputForm) -> np.ndarray:
 def int8_table(form: InputForm, fix_point: int) -> np.ndarray:
     """Return the table from pixel values to the model's int8 input.
 
-    Value x of `float_table` becomes clip(floor(x * 2**fix_point + 1/2), -128, 127), the rounding of
-    the DPU's own float2fix, in float32 as the quantised student computes it.
+    Value x of `float_table` becomes what `quantise_int8` gives, in float32 as the quantised student
+    computes it; here a fix point may be of any size.
 
     Returns
     -------
@@ -116,7 +118,7 @@ def int8_table(form: InputForm, fix_point: int) -> np.ndarray:
     """
     with np.errstate(over="ignore"):  # infinite is out of range like other large values
         scaled = np.ldexp(float_table(form), fix_point)
-    return np.clip(np.floor(scaled + np.float32(0.5)), -128, 127).astype(np.int8)
+    return saturate(round_half_up(scaled))
 
 
 def best_fix_point(form: InputForm) -> int:
@@ -128,7 +130,7 @@ def best_fix_point(form: InputForm) -> int:
     exact = float_table(form).astype(np.float64)
 
     def error(fix_point: int) -> float:
-        restored = np.ldexp(int8_table(form, fix_point).astype(np.float64), -fix_point)
+        restored = dequantise(int8_table(form, fix_point), fix_point)
         return float(np.square(restored - exact).sum())
 
     return min(_FIX_POINTS, key=error)

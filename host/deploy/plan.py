@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.board_profile import PROFILES
-from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
 from tutelage.host.ssh.remote import RemoteError, check_hosts

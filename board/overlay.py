@@ -33,7 +33,7 @@ from tutelage.core.board_profile import (
     Hazard,
     OverlayProfile,
     Profile,
-    board_names,
+    UnknownBoardError,
     hazards_here,
     load_profile,
 )
@@ -106,9 +106,10 @@ def site_of(board: str, folder: Path, root: Path = Path("/")) -> Site:
     OverlayUsageError
         There is no such board, or its profile names no overlay.
     """
-    if board not in board_names():
-        raise OverlayUsageError(f"no board {board!r}; there are {', '.join(board_names())}")
-    profile = load_profile(board)
+    try:
+        profile = load_profile(board)
+    except UnknownBoardError as error:
+        raise OverlayUsageError(str(error)) from error
     if profile.overlay is None:
         raise OverlayUsageError(f"the profile of the {profile.name} names no overlay")
     return Site(profile, profile.overlay, folder, root)
@@ -222,7 +223,7 @@ def check_config(site: Site, fix: bool = False) -> str:
     OverlayError
         It is wrong, or cannot be read or written.
     """
-    wanted = f"firmware: {site.overlay.firmware}"
+    wanted = site.overlay.config_line
     found = _config_text(site.config)
     if found is not None and found.splitlines() == [wanted]:
         return f"{site.config}: {wanted}"

@@ -24,7 +24,7 @@ import numpy as np
 
 from tutelage.board.provider import Provider, find_provider
 from tutelage.board.xmodel_file import problem_of
-from tutelage.core.board_profile import describe_target
+from tutelage.core.board_profile import DEFAULT_BOARD, describe_target
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import (
     EMULATOR_DPU_NAME,
@@ -166,7 +166,7 @@ def _provider_or_error() -> Provider:
 def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | None) -> Model:
     on_dpu = dpu_parts(graph)
     if not on_dpu:
-        command = f"tutelage compile {shlex.quote(str(path))} --target zcu104"
+        command = f"tutelage compile {shlex.quote(str(path))} --target {DEFAULT_BOARD}"
         raise ModelError(f"{path}: not compiled for a DPU; compile it first: {command}")
     try:
         refuse_foreign(graph)
@@ -175,7 +175,7 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
     if not provider.is_emulation and _is_for_emulator(on_dpu):
         raise ModelError(
             f"{path}: compiled for the emulation ({EMULATOR_DPU_NAME}), without instructions for "
-            "a DPU; compile it for the board: tutelage compile MODEL --target zcu104"
+            f"a DPU; compile it for the board: tutelage compile MODEL --target {DEFAULT_BOARD}"
         )
     order = list(graph.toposort())
     input_op, folded = _find_input(path, order)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.core.checksum import sha256_of
 from tutelage.core.errors import DpuError, XmodelError
 from tutelage.core.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
@@ -45,7 +46,6 @@ from tutelage.host.compile.target import (
 )
 
 LOG = "compile.log"
-DEFAULT_BOARD = "zcu104"
 
 Say = Callable[[str], None]
 

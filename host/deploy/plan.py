@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.board_profile import PROFILES
+from tutelage.core import board_profile
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
 from tutelage.host.ssh.remote import RemoteError, check_hosts
-from tutelage.host.train.config import read_toml
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
               "target")  # fmt: skip
@@ -107,14 +106,10 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
 
 def check_board(board: str) -> None:
     """Raise DeployUsageError where there is no profile of this board."""
-    known = sorted(path.stem for path in PROFILES.glob("*.toml"))
-    if board not in known:
-        raise DeployUsageError(f"no board {board!r}; there are {', '.join(known)}")
-
-
-def read_profile(board: str) -> dict[str, Any]:
-    """Return the tables of a board's profile."""
-    return read_toml(PROFILES / f"{board}.toml")
+    try:
+        board_profile.check_board(board)
+    except board_profile.UnknownBoardError as error:
+        raise DeployUsageError(str(error)) from error
 
 
 def _check_target(plan: Plan) -> None:

@@ -96,7 +96,8 @@ def _sections(choice: Choice) -> Iterator[Section]:
     yield from _made(
         run, choice.run is not None, lambda path: [trace_section(path)], "trace", "A measured run",
         f"No run was measured yet. On a board: `make measure BOARD={DEFAULT_BOARD} "
-        "HOST=user@board`; on this machine, emulated: `python -m tutelage.app.measure --output results/here/first`.",
+        "HOST=user@board`; on this machine, emulated: `python -m tutelage.app.measure --output "
+        "results/here/first`.",
     )  # fmt: skip
     yield from _made(
         results if (results / "latency.json").is_file() else None, False,

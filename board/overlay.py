@@ -20,7 +20,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -37,7 +36,7 @@ from tutelage.core.board_profile import (
     hazards_here,
     load_profile,
 )
-from tutelage.core.checksum import sha256_of
+from tutelage.core.files import replaced, sha256_of
 from tutelage.core.text import shown
 from tutelage.core.toml_file import TomlError, read_toml
 
@@ -194,18 +193,9 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a cut of the power, finds the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a system file so that a reader, or a cut of the power, finds the old or the new one."""
+    with replaced(path, durable=True, mode=0o644) as partial:
+        partial.write_bytes(content)
 
 
 # -- vart.conf --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.digits import digits, with_range
+from tutelage.core.files import write_file
 from tutelage.core.text import csv_cells, json_text, markdown_text
 from tutelage.host.bench.rows import ABSENT, DONE, PERCENTILES, PREDICTED
 
@@ -31,9 +32,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> str:
     for name, content in (
         (JSON_FILE, whole), (CSV_FILE, comma_separated(report)), (MD_FILE, text),
     ):  # fmt: skip
-        partial = folder / f".{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / name)
+        write_file(folder / name, content)
     return text
 
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tutelage.core.files import scratch_directory, write_file
 from tutelage.core.locations import CODE
-from tutelage.core.toml_writer import to_toml
-from tutelage.host.compile.model import scratch_directory
+from tutelage.core.toml_file import to_toml
 from tutelage.host.train.config import read_toml
 
 OVERLAYS = CODE / "overlays"
@@ -234,12 +234,7 @@ def _pin(manifest: Manifest, output: Path, found: dict[str, str], pins: dict[str
     head = f"# sha256 of {manifest.release}'s files, from when their md5 was verified first.\n"
     text = head + to_toml({"files": {**pins, **found}})
     for path in (manifest.folder / PINS, output / PINS):
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+        write_file(path, text)
 
 
 # -- getting ----------------------------------------------------------------------------------

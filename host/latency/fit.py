@@ -25,7 +25,7 @@ import numpy as np
 
 from tutelage.core.fixed_point import Array
 from tutelage.core.locations import CODE, RESULTS
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import Board, Parameters, Prediction, predict, read_board
 from tutelage.host.latency.published import Published, published
 

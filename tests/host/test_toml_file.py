@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 
 if sys.version_info >= (3, 11):
     import tomllib

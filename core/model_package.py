@@ -100,6 +100,11 @@ class Description:
         }  # fmt: skip
 
 
+def compiled_file(model: Path) -> Path:
+    """Return the compiled .xmodel that is meant by a model directory or by the file itself."""
+    return model / COMPILED if model.is_dir() else model
+
+
 def read_description(path: Path) -> Description:
     """Read a model.toml.
 

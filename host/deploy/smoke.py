@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from tutelage.core.board_profile import Profile
+from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.plan import DeployError
 from tutelage.host.deploy.scripts import RELEASES, smoke_script
 from tutelage.host.ssh.remote import Remote
@@ -43,7 +44,7 @@ def _check_model(
     remote: Remote, place: str, model: str, profile: Profile, facts: dict[str, Any]
 ) -> None:
     """See on the board that the model is compiled for its DPU."""
-    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
+    path = model if model.endswith(".xmodel") else f"{model}/{COMPILED}"
     command = f".venv/bin/python -m tutelage.board.check --model {shlex.quote(path)}"
     try:
         told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))

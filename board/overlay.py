@@ -37,12 +37,12 @@ from tutelage.core.board_profile import (
     load_profile,
 )
 from tutelage.core.files import replaced, sha256_of
+from tutelage.core.overlay_pins import PINS, read_pins
 from tutelage.core.text import shown
-from tutelage.core.toml_file import TomlError, read_toml
+from tutelage.core.toml_file import TomlError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
-PINS = "sha256.toml"
 """Checksums that `tutelage overlay` leaves beside the files."""
 
 _BACKUP = ".before-tutelage"
@@ -138,16 +138,11 @@ def check_files(site: Site) -> str:
     return f"{names}: {f'as {PINS} has them' if pins else f'there; no {PINS}, so not verified'}"
 
 
-def _pins(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _pins(path: Path) -> dict[str, str]:
     try:
-        files = read_toml(path).get("files")
+        return read_pins(path)
     except TomlError as error:
         raise OverlayError(str(error)) from error
-    if not isinstance(files, dict) or not files:
-        raise OverlayError(f"{path}: has no table [files]; `tutelage overlay` writes it")
-    return files
 
 
 def _told(path: Path, action: Any) -> Any:

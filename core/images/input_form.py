@@ -89,6 +89,11 @@ class InputForm:
         return COLOURS[self.colour]
 
 
+def assumed_colour(channels: int) -> str:
+    """Return the order of the channels where nothing says it: OpenCV's own."""
+    return "grey" if channels == 1 else "bgr"
+
+
 def not_one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     """Return the text of an error: what a name is, and what it may be."""
     return f"{name} is {value!r}; it must be one of {', '.join(allowed)}"

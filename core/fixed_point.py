@@ -136,7 +136,7 @@ def quantise_int8(values: Array, fix_point: int) -> Array:
     q = scaled(values, fix_point)
     round_half_up(q, out=q)
     q.clip(INT8_MIN, INT8_MAX, out=q)
-    if np.isnan(np.minimum.reduce(q, axis=None, initial=0)):  # quicker than a mask each time
+    if math.isnan(np.minimum.reduce(q, axis=None, initial=0)):  # quicker than a mask each time
         q[np.isnan(q)] = 0
     return q.astype(np.int8)
 

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.errors import DpuError
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.core.fixed_point import MAX_SHIFT, SIXTH_SHIFT, Array, least_bias_shift
 from tutelage.dpu.engine.program import CONSTANTS
 from tutelage.dpu.ops import fix_ops
 from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
-
-EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
-"""dpu_name of files that only the emulation runs."""
 
 QUANTISED = {"bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
 """What every int8 tensor and every fix op says besides its fix point."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.errors import DpuError
-from tutelage.core.fixed_point import LEAKY_SLOPE, Array
+from tutelage.core.fixed_point import LEAKY_SLOPE, Array, dequantise
 from tutelage.dpu.compiler.builder import QUANTISED
 from tutelage.dpu.ops.factors import pool_factor, pool_window
 from tutelage.dpu.ops.fix_ops import ACTIVATIONS
@@ -205,7 +205,7 @@ class QuantisedModel:
     def _constant(self, name: str, values: Array, fix_point: int) -> Op:
         if values.dtype != np.int8:
             raise DpuError(f"{name!r} holds {values.dtype}, not int8")
-        real = values.astype(np.float32) * np.float32(2.0**-fix_point)
+        real = dequantise(values, fix_point)
         attrs = {"shape": list(values.shape), "data_type": "float32", "data": real.tobytes()}
         return self._fixed(self.graph.create_op(self._name(name), "const", attrs), fix_point)
 

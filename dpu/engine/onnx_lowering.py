@@ -22,13 +22,19 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tutelage.core.fixed_point import (
+    EXACT_FLOAT32,
     GUARD_BITS,
+    INT8_BOUND,
     INT8_MAX,
     INT8_MIN,
     LEAKY_SHIFT,
     LEAKY_SLOPE,
     MAX_SHIFT,
     Array,
+    accumulator_bound,
+    average_bound,
+    integer_range,
+    integers_of,
     is_leaky_slope,
     pool_reciprocal,
     relu6_highest,
@@ -39,9 +45,6 @@ from tutelage.dpu.ops.factors import pool_window, scale_of
 from tutelage.dpu.ops.shapes import CONVOLUTIONS
 from tutelage.dpu.ops.sliding_window import Window, transposed_window_of, window_of
 from tutelage.dpu.xmodel.graph import Op
-
-FLOAT32_EXACT = 1 << 24
-"""Integers below this are exact in float32 (24 bits of significand)."""
 
 OPSET = 17
 
@@ -67,10 +70,10 @@ class Grid:
 
 def precision(magnitude: int, rounds: bool = True) -> str:
     """How a sum of at most `magnitude` steps is computed: "round", "floor" or "wide"."""
-    if 2 * magnitude + 1 < FLOAT32_EXACT:
+    if 2 * magnitude + 1 < EXACT_FLOAT32:
         return "round"
     half_steps = 1 << 16 if rounds else 0
-    return "floor" if magnitude + half_steps < FLOAT32_EXACT else "wide"
+    return "floor" if magnitude + half_steps < EXACT_FLOAT32 else "wide"
 
 
 def weight_array(program: Program, op: Op, arg: str = "weights") -> Array | None:
@@ -78,15 +81,6 @@ def weight_array(program: Program, op: Op, arg: str = "weights") -> Array | None
     if not op.get_input_num(arg):
         return None
     return program.constants.get(op.get_input_op(arg).get_name())
-
-
-def accumulator_bound(weights: Array, bias: Array | None, input_bound: int) -> int:
-    """Largest ``sum |w| * input_bound + |bias|`` over the output channels of integer arrays.
-
-    `weights` have the output channel first.
-    """
-    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1) * input_bound
-    return int((sums + (0 if bias is None else np.abs(bias))).max())
 
 
 def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
@@ -137,8 +131,8 @@ def _scaled_pool(op: Op, x: Grid) -> Grid | None:
     if op.get_type() == "mul":
         return x
     window = pool_window(op)
-    numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-    bound = window.area * numerator * x.bound
+    _, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+    bound = average_bound(window.kernel_w, window.kernel_h, x.bound)
     return _exact(x.point + shift, bound) if _has_pixels(window) else None
 
 
@@ -153,7 +147,7 @@ def _declared(op: Op) -> Grid | None:
     """The grid that the file itself states: int8 tensors and fix ops."""
     tensor = op.get_output_tensor()
     if tensor.is_int8 and tensor.has_attr("fix_point"):
-        return Grid(int(tensor.get_attr("fix_point")), 128)
+        return Grid(int(tensor.get_attr("fix_point")), INT8_BOUND)
     if op.get_type() == "fix":
         return Grid(int(op.get_attr("fix_point")), 1 << (int(op.get_attr("bit_width")) - 1))
     return None
@@ -166,7 +160,7 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
     if kind.endswith("-fix") or kind in ("upload", "download"):
         return declared if _fix_lowers(program, op, inputs) else None
     if kind == "fix":
-        return declared if _rounds(op) and 2 * x.bound + 1 < FLOAT32_EXACT else None
+        return declared if _rounds(op) and 2 * x.bound + 1 < EXACT_FLOAT32 else None
     if kind in CONVOLUTIONS or kind == "matmul":
         return _plain_convolution(program, op, x) if _takes_constants(program, op) else None
     if kind in ("relu", "maxpool2d") or _moves(op):
@@ -187,7 +181,7 @@ def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
 
 
 def _exact(point: int, bound: int) -> Grid | None:
-    return Grid(point, bound) if bound < FLOAT32_EXACT else None
+    return Grid(point, bound) if bound < EXACT_FLOAT32 else None
 
 
 def _moves(op: Op) -> bool:
@@ -242,11 +236,11 @@ def _plain_convolution(program: Program, op: Op, x: Grid) -> Grid | None:
         if bias is None or bias_grid is None:
             return None
         point = max(point, bias_grid.point)
-        bias = np.rint(bias * 2.0**point).astype(np.int64)
-    steps = np.rint(weights * 2.0**grid.point).astype(np.int64)
+        bias = integers_of(bias, point).astype(np.int64)
+    steps = integers_of(weights, grid.point).astype(np.int64)
     if "depthwise" in op.get_type():
         steps = _depthwise_outputs_first(steps, op)
-    bound = accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound)
+    bound = int(accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound))
     return _exact(point, bound)
 
 
@@ -290,7 +284,7 @@ def _average(op: Op, window: Window) -> tuple[int, int, str]:
     """Numerator and shift from an average pool's sum to its output, and how it is rounded."""
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     shift += fix_ops.input_fix_point(op) - fix_ops.fix_point(op)
-    return numerator, shift, precision(window.area * 128 * numerator)
+    return numerator, shift, precision(average_bound(window.kernel_w, window.kernel_h))
 
 
 def _has_pixels(window: Window) -> bool:
@@ -370,10 +364,11 @@ class Lowering:
         """The name of an op's input."""
         return self.value(op.get_input_op("input", index), channels_first)
 
-    def finish(self, x: str, how: str, low: int, high: int) -> str:
-        """Round (the half step is in `x` already) and saturate."""
+    def finish(self, x: str, how: str, low: int, high: int, dtype: Any = np.float32) -> str:
+        """Round (the half step is in `x` already) and saturate: `quantise_int8` in ONNX."""
         rounded = self.node("Round" if how == "round" else "Floor", [x])
-        return self.node("Clip", [rounded, self.constant(low), self.constant(high)])
+        limits = [self.constant(limit, dtype) for limit in (low, high)]
+        return self.node("Clip", [rounded, *limits])
 
     @staticmethod
     def half(how: str, shift: int) -> float:
@@ -471,7 +466,7 @@ def _fixed_convolution(
     weights, bias, point = _accumulator(low, op, weights)
     shift = point - fix_ops.fix_point(op)
     limits = fix_ops.limits(fix_ops.nonlinear(op))
-    how = precision(accumulator_bound(weights, bias, 128)) if shift <= MAX_SHIFT + 1 else "wide"
+    how = precision(int(accumulator_bound(weights, bias))) if shift <= MAX_SHIFT + 1 else "wide"
     if how == "wide":
         low.wide_ops.append(op.get_name())
         return _wide(low, x, weights, bias, order, kind, attrs, shift, limits)
@@ -502,8 +497,8 @@ def _wide(
 ) -> str:  # fmt: skip
     """The integer path: channel groups exact in float32, their sum and rounding in float64."""
     depth = weights.shape[3]
-    worst = max(1, int(np.abs(weights.astype(np.int64)).sum((1, 2)).max()) * 128)
-    step = max(1, (FLOAT32_EXACT - 1) // worst) if attrs.get("group", 1) == 1 else depth
+    worst = max(1, int(np.abs(weights.astype(np.int64)).sum((1, 2)).max()) * INT8_BOUND)
+    step = max(1, (EXACT_FLOAT32 - 1) // worst) if attrs.get("group", 1) == 1 else depth
     total = ""
     for start in range(0, depth, step):
         stop = min(start + step, depth)
@@ -518,8 +513,7 @@ def _wide(
     total = low.node("Mul", [total, low.constant(2.0**-shift, np.float64)])
     if shift > 0:
         total = low.node("Add", [total, low.constant(0.5, np.float64)])
-    ends = [low.constant(v, np.float64) for v in limits]
-    clipped = low.node("Clip", [low.node("Floor", [total]), *ends])
+    clipped = low.finish(total, "floor", *limits, dtype=np.float64)
     return low.node("Cast", [clipped], to=TensorProto.FLOAT)
 
 
@@ -661,10 +655,9 @@ def _fix(low: Lowering, op: Op) -> tuple[str, bool]:
     point = int(op.get_attr("fix_point"))
     known = low.grids.get(source.get_name()) or _declared(source)
     assert known is not None
-    limit = 1 << (int(op.get_attr("bit_width")) - 1)
     x = low.node("Mul", [low.x(op), low.constant(2.0**point)])
     x = low.node("Add", [x, low.constant(low.half("round", known.point - point))])
-    x = low.finish(x, "round", -limit, limit - 1)
+    x = low.finish(x, "round", *integer_range(int(op.get_attr("bit_width")), True))
     first = op.get_output_tensor().ndim == 4
     return low.node("Mul", [x, low.constant(2.0**-point)]), first
 

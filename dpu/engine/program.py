@@ -10,7 +10,7 @@ import numpy as np
 
 from tutelage.core.errors import DpuError, UnsupportedError, XmodelError, unknown_op
 from tutelage.core.fingerprint import refuse_foreign
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import Array, integers_of, quantise_int8, saturate
 from tutelage.dpu.ops import aten_ops, cpu_ops, fix_ops
 from tutelage.dpu.ops.shapes import infer_dims
 from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
@@ -289,7 +289,7 @@ def rounded_constant(graph: Graph, fix: Op) -> tuple[Array, int]:
     values = constant(graph, fix.get_input_op("input"))
     point = int(fix.get_attr("fix_point"))
     rounded = np.asarray(cpu_ops.fix(fix, {"input": [values]}), np.float64)
-    return np.rint(rounded * 2.0**point).astype(np.int8), point
+    return saturate(integers_of(rounded, point)), point
 
 
 def feed(op: Op, array: Any) -> Array:
@@ -299,7 +299,5 @@ def feed(op: Op, array: Any) -> Array:
         if array.dtype == np.int8:
             return array
         with np.errstate(over="ignore"):  # infinity saturates like any other large value
-            scale = np.float32(2.0 ** tensor.get_attr("fix_point"))
-            scaled = np.asarray(array, np.float32) * scale
-        return np.clip(np.floor(np.nan_to_num(scaled) + np.float32(0.5)), -128, 127).astype(np.int8)
+            return quantise_int8(np.asarray(array, np.float32), tensor.get_attr("fix_point"))
     return np.asarray(array, np.float32)

@@ -25,6 +25,7 @@ from tutelage.core.fixed_point import (
     LEAKY_SLOPE,
     Array,
     Inputs,
+    dequantise,
     is_leaky_slope,
     quantise,
 )
@@ -162,7 +163,7 @@ def float2fix(op: Any, inputs: Inputs) -> Array:
 
 def fix2float(op: Any, inputs: Inputs) -> Array:
     """``q * 2**-p`` as float32."""
-    return inputs["input"][0].astype(np.float32) * np.float32(2.0 ** -op.get_attr("fix_point"))
+    return dequantise(inputs["input"][0], op.get_attr("fix_point"))
 
 
 def _quantised(op: Any, x: Array) -> Array:

@@ -28,8 +28,9 @@ from tutelage.core.fixed_point import (
     SIXTH_SHIFT,
     Array,
     Inputs,
+    dequantise,
     pool_reciprocal,
-    quantise,
+    quantise_int8,
     relu6_highest,
     saturate,
     shift_round,
@@ -383,15 +384,14 @@ def resize_fix(op: Any, inputs: Inputs) -> Array:
     shift = fix_point(op) - input_fix_point(op)
     if resized.dtype == np.int8:
         return _requantise(resized, -shift, 0)
-    return quantise(resized, shift, "DPU_ROUND", 8, True).astype(np.int8)
+    return quantise_int8(resized.astype(np.float64), shift)
 
 
 def through_float(op: Any, inputs: Inputs) -> Array:
     """softmax-fix, sigmoid-fix, tanh-fix: dequantise, the plain op in float32, quantise."""
     plain = cpu_ops.OPS[op.get_type().removesuffix("-fix")]
-    x = inputs["input"][0].astype(np.float32) * np.float32(2.0 ** -input_fix_point(op))
-    y = plain(op, {"input": [x]}).astype(np.float64)
-    return saturate(np.floor(y * 2.0 ** fix_point(op) + 0.5))
+    x = dequantise(inputs["input"][0], input_fix_point(op))
+    return quantise_int8(plain(op, {"input": [x]}).astype(np.float64), fix_point(op))
 
 
 def _requantise(array: Array, from_fix_point: int, to_fix_point: int) -> Array:

@@ -38,6 +38,7 @@ from tutelage.core.board_profile import (
     load_profile,
 )
 from tutelage.core.checksum import sha256_of
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.text import shown
 from tutelage.core.toml_file import TomlError, read_toml
 
@@ -52,11 +53,13 @@ _QUERY_SECONDS = 20
 _MOST_CONFIG_BYTES = 64 * 1024
 
 
-class OverlayError(Exception):
+class OverlayError(TutelageError):
     """The overlay cannot be loaded, or must not be; the text is one line that says what to do."""
 
+    status = FAILED
 
-class OverlayUsageError(Exception):
+
+class OverlayUsageError(TutelageError):
     """What was asked for cannot be; the text is one line."""
 
 

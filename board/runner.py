@@ -25,7 +25,7 @@ import numpy as np
 from tutelage.board.provider import Provider, find_provider
 from tutelage.board.xmodel_file import problem_of
 from tutelage.core.board_profile import describe_target
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import DpuError, TutelageError
 from tutelage.core.fingerprint import device_of, dpu_parts, fingerprint_of, parts_of, refuse_foreign
 
 # Operators that only move or convert values: looked through when asking what a model ends in.
@@ -41,7 +41,7 @@ Environment = dict[str, np.ndarray]  # tensor name -> its present value
 CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
 
 
-class ModelError(Exception):
+class ModelError(TutelageError):
     """A model that cannot be loaded or run; the text is one line for the user."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.core.board_profile import PROFILES
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import FAILED, DpuError, TutelageError
 from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.train.config import read_toml
@@ -16,11 +16,13 @@ EMULATOR = "emulator"
 # The boards' profiles are read as files: the workstation imports nothing of board/.
 
 
-class CompileError(RuntimeError):
+class CompileError(TutelageError):
     """Compiling failed, or gave what must not be used; one line that says what to do."""
 
+    status = FAILED
 
-class CompileUsageError(ValueError):
+
+class CompileUsageError(TutelageError):
     """Compiling was asked for in a way that cannot work; the text is one line."""
 
 

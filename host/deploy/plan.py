@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.board_profile import PROFILES
+from tutelage.core.errors import TutelageError
 from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
@@ -26,7 +27,7 @@ class DeployError(RemoteError):
     """A board could not be deployed to; one line. What ran there still does."""
 
 
-class DeployUsageError(ValueError):
+class DeployUsageError(TutelageError):
     """What was asked for cannot be; the text is one line."""
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tutelage
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.locations import CODE
 from tutelage.core.model_name import MODEL_NAME_FILE
 from tutelage.host.ssh.remote import telling_line
@@ -55,8 +56,10 @@ PLUGIN_SCRIPT = f"if [ -e {PLUGIN} ]; then echo --plugin {PLUGIN}; fi"
 """Shell script that prints, in a release's directory, the options for its plugin, if it has one."""
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(TutelageError):
     """A release cannot be put together; the text is one line."""
+
+    status = FAILED
 
 
 def model_path(model: Path) -> str:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.checksum import sha256_of
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
 from tutelage.core.images.preprocessor import Preprocessor
 from tutelage.core.model_package import (
@@ -51,8 +52,10 @@ from tutelage.host.train.data import DataSet, encode_png, read_bgr
 from tutelage.host.train.loop import EVALUATION_BATCH, STUDENT, load_data, make_network
 
 
-class ExportError(RuntimeError):
+class ExportError(TutelageError):
     """The student cannot be exported; the text says why and what to do."""
+
+    status = FAILED
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tutelage.core.errors import FAILED, TutelageError
+
 _CHUNK = 1 << 20
 
 
-class ReceivedError(RuntimeError):
+class ReceivedError(TutelageError):
     """A received file is not what it must be; one line that names it."""
+
+    status = FAILED
 
 
 @contextmanager

@@ -38,11 +38,10 @@ from tutelage.core.board_profile import (
     load_profile,
 )
 from tutelage.core.checksum import sha256_of
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import DONE, FAILED, TutelageError
+from tutelage.core.messages import run_command
 from tutelage.core.text import shown
 from tutelage.core.toml_file import TomlError, read_toml
-
-DONE, FAILED, WRONG_USE = 0, 1, 2
 
 PINS = "sha256.toml"
 """Checksums that `tutelage overlay` leaves beside the files."""
@@ -431,24 +430,16 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None, root: Path = Path("/")) -> int:
     """Run the command line; `root` stands for / in all paths of the system."""
     options = _arguments(arguments)
-    try:
+
+    def work() -> int:
         site = site_of(options.board, options.folder, root)
         model = ModelFile(options.model, options.plugin) if options.model else None
         if options.command == "check":
             return DONE if check(site, model, options.fix) else FAILED
         load(site, model, options.fix)
         return DONE
-    except (OverlayError, TomlError) as error:
-        return _complain(str(error), FAILED)
-    except OverlayUsageError as error:
-        return _complain(str(error), WRONG_USE)
-    except KeyboardInterrupt:
-        return _complain("interrupted", FAILED)
 
-
-def _complain(text: str, status: int) -> int:
-    print(f"overlay: {shown(text)}", file=sys.stderr)
-    return status
+    return run_command("overlay", work)
 
 
 if __name__ == "__main__":

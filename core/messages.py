@@ -1,11 +1,13 @@
-"""A program's messages on standard error, one line each, and how its errors end it."""
+"""A program's messages on standard error, one line each, and how errors end it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import FAILED, TutelageError, UnsortedWarning
@@ -36,6 +38,21 @@ def run_command(program: str, command: Callable[[], int]) -> int:
         return _failed(program, "not enough memory")
     except KeyboardInterrupt:
         return _failed(program, "interrupted")
+
+
+def run_program(main: Callable[[], int]) -> int:
+    """Run `main` as a program; a reader of its output that goes away (`| head`) ends it quietly."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # file names may be any bytes
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
 
 
 def _failed(program: str, error: object, status: int = FAILED) -> int:

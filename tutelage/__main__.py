@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from tutelage.commands import COMMANDS, PROGRAM, needs, overview
+from tutelage.core.commands import COMMANDS, PROGRAM, needs, overview
 from tutelage.core.errors import DONE, TutelageError
 from tutelage.core.messages import run_command, run_program
 

@@ -10,7 +10,7 @@
 
 Typer makes the parameters of a command from a function's signature; here it gets one that has the
 dataclass's fields. A group of options that several commands share is a dataclass that theirs
-inherit from. The line of help is that of `tutelage.commands`; further paragraphs are the
+inherit from. The line of help is that of `tutelage.core.commands`; further paragraphs are the
 function's own.
 """
 
@@ -24,7 +24,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from tutelage.commands import COMMANDS, PROGRAM
+from tutelage.core.commands import COMMANDS, PROGRAM
 from tutelage.core.errors import TutelageError
 
 SEVERAL = object()
@@ -48,7 +48,7 @@ def command(name: str, *examples: str, **settings: Any) -> Callable[[Function], 
 
     Parameters
     ----------
-    name : in `tutelage.commands.COMMANDS`
+    name : in `tutelage.core.commands.COMMANDS`
     examples : what may stand behind the command, for its --help
     settings : of Click's context, such as allow_interspersed_args
     """
@@ -61,7 +61,7 @@ def command(name: str, *examples: str, **settings: Any) -> Callable[[Function], 
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run a command of `tutelage.commands.COMMANDS` and return its exit status.
+    """Run a command of `tutelage.core.commands.COMMANDS` and return its exit status.
 
     Raises
     ------

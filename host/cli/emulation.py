@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from tutelage.commands import PROGRAM
+from tutelage.core.commands import PROGRAM
 from tutelage.core.errors import DONE, FAILED, INTERRUPTED, TutelageError
 from tutelage.core.fixed_point import Array
 from tutelage.core.messages import say

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tutelage.commands import needs
+from tutelage.core.commands import needs
 from tutelage.core.errors import DONE, FAILED, TutelageError, UnsortedWarning, contradictions
 from tutelage.core.images.input_form import COLOURS, InputForm
 from tutelage.host.cli.command import SEVERAL, command

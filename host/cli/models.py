@@ -125,13 +125,14 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: InspectOptions
 
 def _drawings(facts: dict[str, Any], options: InspectOptions) -> dict[Path, bytes]:
     """Return the contents of the files of --svg and --html."""
-    from tutelage.dpu.inspect import draw
-    from tutelage.dpu.inspect.html_page import page
-
     drawings = {}
     if options.svg:
-        drawings[options.svg] = draw.svg(facts).encode()
+        from tutelage.dpu.inspect.draw import svg
+
+        drawings[options.svg] = svg(facts).encode()
     if options.html:
+        from tutelage.dpu.inspect.html_page import page
+
         drawings[options.html] = page(facts).encode()
     return drawings
 

@@ -101,7 +101,8 @@ def gather(stage: Path, parts: Parts) -> None:
             _copy_tree(CODE / name, stage / name)
     for package in (CODE / "dpu", Path(tutelage.__file__).parent):
         (stage / package.name).mkdir(exist_ok=True)
-        _copy_file(package / "__init__.py", stage / package.name / "__init__.py", package)
+        for file in package.glob("*.py"):
+            _copy_file(file, stage / package.name / file.name, package)
     if parts.model.is_dir():
         _copy_tree(parts.model, stage / "model")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.app.model import Classifier
-from tutelage.app.options import wants_page
+from tutelage.app.options import Options
 from tutelage.app.outputs.by_uri import Output, OutputError, Outputs, open_output
 from tutelage.app.outputs.terminal import open_terminal
 from tutelage.app.pipeline.gauges import Gauges
@@ -43,7 +42,7 @@ class Run:
 
     Parameters
     ----------
-    options : of `tutelage.app.options`
+    options : of the command line
     classifier : the model
     stack : closes what was opened
     tell : takes a line for the user
@@ -60,7 +59,7 @@ class Run:
 
     def __init__(
         self,
-        options: argparse.Namespace,
+        options: Options,
         classifier: Classifier,
         stack: ExitStack,
         tell: Callable[[str], None],
@@ -81,7 +80,7 @@ class Run:
         if self._load:
             samples, self._left_out = decoded_frames(source)
             self._source = ScenarioSource(source.name, samples, self._load)
-        self._top = options.top or (_TOP_ON_PAGE if wants_page(options) else 1)
+        self._top = options.top or (_TOP_ON_PAGE if options.wants_page else 1)
         self._figures = Figures()
         self._cores = load_profile().dpu_cores
         self.pipeline = self._make_pipeline()
@@ -301,7 +300,7 @@ class Run:
         }
 
 
-def _load(options: argparse.Namespace) -> Load | None:
+def _load(options: Options) -> Load | None:
     if not options.scenario:
         return None
     return Load(
@@ -312,8 +311,8 @@ def _load(options: argparse.Namespace) -> Load | None:
     )
 
 
-def _workers(options: argparse.Namespace) -> int:
+def _workers(options: Options) -> int:
     """Return how many threads decode: by default the CPUs that the lanes leave."""
     if options.workers is not None:
-        return int(options.workers)
-    return max(0, len(os.sched_getaffinity(0)) - int(options.threads))
+        return options.workers
+    return max(0, len(os.sched_getaffinity(0)) - options.threads)

@@ -36,14 +36,12 @@ from tutelage.core.board_profile import (
     hazards_here,
     load_profile,
 )
+from tutelage.core.errors import DONE, FAILED, TutelageError
 from tutelage.core.files import replaced, sha256_of
+from tutelage.core.messages import run_command
 from tutelage.core.overlay_pins import PINS, read_pins
 from tutelage.core.text import shown
 from tutelage.core.toml_file import TomlError
-
-DONE, FAILED, WRONG_USE = 0, 1, 2
-
-"""Checksums that `tutelage overlay` leaves beside the files."""
 
 _BACKUP = ".before-tutelage"
 _QUERY = ("xdputil", "query")  # AMD's tool (UG1414); tells the fingerprint of the DPU at work
@@ -51,11 +49,13 @@ _QUERY_SECONDS = 20
 _MOST_CONFIG_BYTES = 64 * 1024
 
 
-class OverlayError(Exception):
+class OverlayError(TutelageError):
     """The overlay cannot be loaded, or must not be; the text is one line that says what to do."""
 
+    status = FAILED
 
-class OverlayUsageError(Exception):
+
+class OverlayUsageError(TutelageError):
     """What was asked for cannot be; the text is one line."""
 
 
@@ -414,24 +414,16 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None, root: Path = Path("/")) -> int:
     """Run the command line; `root` stands for / in all paths of the system."""
     options = _arguments(arguments)
-    try:
+
+    def work() -> int:
         site = site_of(options.board, options.folder, root)
         model = ModelFile(options.model, options.plugin) if options.model else None
         if options.command == "check":
             return DONE if check(site, model, options.fix) else FAILED
         load(site, model, options.fix)
         return DONE
-    except (OverlayError, TomlError) as error:
-        return _complain(str(error), FAILED)
-    except OverlayUsageError as error:
-        return _complain(str(error), WRONG_USE)
-    except KeyboardInterrupt:
-        return _complain("interrupted", FAILED)
 
-
-def _complain(text: str, status: int) -> int:
-    print(f"overlay: {shown(text)}", file=sys.stderr)
-    return status
+    return run_command("overlay", work)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 from tutelage.board.provider import Provider, find_provider
 from tutelage.board.xmodel_file import problem_of
 from tutelage.core.board_profile import DEFAULT_BOARD, describe_target
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import DpuError, TutelageError
 from tutelage.core.fingerprint import (
     EMULATOR_DPU_NAME,
     device_of,
@@ -45,7 +45,7 @@ Environment = dict[str, np.ndarray]  # tensor name -> its present value
 CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
 
 
-class ModelError(Exception):
+class ModelError(TutelageError):
     """A model that cannot be loaded or run; the text is one line for the user."""
 
 

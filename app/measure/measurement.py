@@ -35,6 +35,7 @@ from tutelage.board.power.sampler import Power
 from tutelage.board.realtime import Realtime
 from tutelage.board.runner import ModelError
 from tutelage.core.board_profile import Profile, thread_hazards
+from tutelage.core.errors import FAILED, TutelageError
 
 _LOOK_SECONDS = 0.25
 _READ_SECONDS = 1.0  # between two readings of the machine's state
@@ -48,8 +49,10 @@ _FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
 
 
-class MeasureError(Exception):
+class MeasureError(TutelageError):
     """Nothing is measured, or no further; the text is one line for the user."""
+
+    status = FAILED
 
 
 class Measurement:

@@ -27,6 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.files import sha256_of, write_file
 from tutelage.core.text import csv_text, json_text
 
@@ -41,8 +42,10 @@ _ROWS_AT_ONCE = 4096  # as text in memory
 _PLACES = {"s": 6, "ms": 4, "W": 4, "c": 2, "mhz": 1, "cores": 4}
 
 
-class StoreError(Exception):
+class StoreError(TutelageError):
     """A measurement cannot be stored there; the text is one line for the user."""
+
+    status = FAILED
 
 
 @contextmanager

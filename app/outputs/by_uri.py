@@ -19,6 +19,7 @@ from typing import Any
 
 from tutelage.app.pipeline.pipeline import LOOK_SECONDS
 from tutelage.app.pipeline.result import Result
+from tutelage.core.errors import TutelageError
 
 FORMS = """\
   terminal                 a table on the terminal (the default, unless --quiet)
@@ -34,7 +35,7 @@ ON_STANDARD_OUTPUT = ("terminal", "-")
 _WAITING = 8  # results in front of an output with a thread of its own
 
 
-class OutputError(Exception):
+class OutputError(TutelageError):
     """An output that cannot be written; the text is one line for the user."""
 
 

@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.core.errors import FAILED, TutelageError
 
-class SourceError(Exception):
+
+class SourceError(TutelageError):
     """A source that cannot be used as it was named; the text is one line for the user."""
 
 
 class CameraError(SourceError):
     """A camera or stream that does not open, or gives no images any more."""
+
+    status = FAILED
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 import urllib.error
@@ -25,13 +24,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import cv2
 import numpy as np
 
+from tutelage.app.messages import say
 from tutelage.app.sources.capture import Capture
 from tutelage.app.sources.diagnosis import camera_trouble, rtsp_trouble
 from tutelage.app.sources.files import VideoSource
 from tutelage.app.sources.frames import CameraError, Frame, Source, SourceError, one_line
 from tutelage.app.sources.jpeg_stream import JpegSplitter
 from tutelage.core.images.decoder import decode_image
-from tutelage.core.text import shown
 
 SILENCE_SECONDS = 5.0
 """How long an open stream may give nothing before it counts as lost."""
@@ -103,7 +102,7 @@ class LiveSource(Source):
             self._losses.append(None)
             if self._reconnect <= 0:
                 raise CameraError(f"{what}; {self._reason}")
-            _tell(f"{what}; trying to open it again for {self._reconnect:g} s")
+            say(f"{what}; trying to open it again for {self._reconnect:g} s")
         while True:
             left = self._lost_at + self._reconnect - time.monotonic()
             if left <= 0:
@@ -125,7 +124,7 @@ class LiveSource(Source):
         assert self._lost_at is not None
         self._losses[-1] = seconds = time.monotonic() - self._lost_at
         self._lost_at = None
-        _tell(f"{self.name} is back after {seconds:.1f} s")
+        say(f"{self.name} is back after {seconds:.1f} s")
 
     def _why_lost(self) -> str:
         """Return the reason for the loss, one line."""
@@ -142,10 +141,6 @@ class LiveSource(Source):
 
     def close(self) -> None:
         self._stop.set()
-
-
-def _tell(text: str) -> None:
-    print(f"classify: {shown(text)}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.fixed_point import dequantise, round_half_up, saturate
 
 COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
@@ -30,7 +31,7 @@ SCALES = (1e-9, 1e6)
 _FIX_POINTS = range(-32, 33)
 
 
-class FormError(ValueError):
+class FormError(TutelageError, ValueError):
     """A size, mean or scale that no image can be brought to; the text names it."""
 
 

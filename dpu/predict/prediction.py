@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.digits import digits
-from tutelage.core.errors import DpuError, contradictions
+from tutelage.core.errors import contradictions
 from tutelage.core.fingerprint import refuse_foreign
 from tutelage.core.text import LONGEST_NAME, shown
 from tutelage.dpu.inspect.listing import MAX_CELL, MAX_ROWS, columns, dims_text
 from tutelage.dpu.predict.energy import Watts
-from tutelage.dpu.predict.latency import LayerTime, Prediction, predict, predict_graph, read_board
-from tutelage.dpu.predict.operations import Operation, Sketch
+from tutelage.dpu.predict.latency import LayerTime, Prediction, predict_graph, read_board
 from tutelage.dpu.xmodel.graph import Graph
 
 BASIS = (
@@ -32,38 +29,20 @@ BOUNDS = {
 """What can bind a layer, in words."""
 
 
-def prediction_of(model: str, board: str) -> Prediction:
-    """Predict an .xmodel file, or the operations that MODULE:FUNCTION returns.
+def predict_file(path: Path, board: str) -> Prediction:
+    """Predict an .xmodel file, quantised or compiled.
 
     Raises
     ------
     DpuError
-        No usable .xmodel, no function that returns operations or a `Sketch`, or nothing is known
-        of the board.
+        It is not a usable .xmodel, or nothing is known of the board.
     """
-    if re.fullmatch(r"[A-Za-z_][\w.]*:\w+", model) and not Path(model).exists():
-        return predict(_called(model), board)
-    graph = Graph.deserialize(Path(model))
-    with contradictions(model):
+    graph = Graph.deserialize(path)
+    with contradictions(str(path)):
         refuse_foreign(graph)
     known = read_board(board)
-    with contradictions(model):
+    with contradictions(str(path)):
         return predict_graph(graph, known)
-
-
-def _called(name: str) -> list[Operation]:
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise DpuError(f"{name}: {error}") from error
-    operations = found.operations if isinstance(found, Sketch) else found
-    if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
-        raise DpuError(
-            f"{name} gives {type(found).__name__}, not a list of "
-            "tutelage.dpu.predict.operations.Operation; for a network of PyTorch: tutelage predict"
-        )
-    return operations
 
 
 def prediction_facts(

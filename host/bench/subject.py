@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import DpuError, TutelageError
 from tutelage.core.files import sha256_of
 from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
@@ -52,7 +52,7 @@ _FORMS = {
 }  # fmt: skip
 
 
-class BenchUsageError(ValueError):
+class BenchUsageError(TutelageError):
     """The model, the images or an option cannot be used; one line."""
 
 

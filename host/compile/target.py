@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.core.board_profile import board_names, load_profile
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import FAILED, DpuError, TutelageError
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.dpu.xmodel.graph import Graph
 
 EMULATOR = "emulator"
 
 
-class CompileError(RuntimeError):
+class CompileError(TutelageError):
     """Compiling failed, or gave what must not be used; one line that says what to do."""
 
+    status = FAILED
 
-class CompileUsageError(ValueError):
+
+class CompileUsageError(TutelageError):
     """Compiling was asked for in a way that cannot work; the text is one line."""
 
 

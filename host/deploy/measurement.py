@@ -25,6 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.host.deploy import ACCEPTABLE, RELEASES, Plan, deploy_one
 from tutelage.host.deploy.plan import BoardPlan
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, model_path
@@ -51,8 +52,10 @@ _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 Say = Callable[[str], None]
 
 
-class MeasureError(RuntimeError):
+class MeasureError(TutelageError):
     """There is no measurement, or it did not come to its end; one line."""
+
+    status = FAILED
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.files import scratch_directory
 from tutelage.core.locations import CODE
 from tutelage.core.overlay_pins import PINS, read_pins, write_pins
@@ -44,11 +45,13 @@ _CHUNK = 1 << 18
 Say = Callable[[str], None]
 
 
-class OverlayError(RuntimeError):
+class OverlayError(TutelageError):
     """The overlay cannot be had, or is not what it should be; one line that says what to do."""
 
+    status = FAILED
 
-class OverlayUsageError(ValueError):
+
+class OverlayUsageError(TutelageError):
     """What was asked for cannot be; the text is one line."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core import board_profile
+from tutelage.core.errors import TutelageError
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.core.model_package import COMPILED, compiled_file
 from tutelage.host.compile.target import compiled_for
@@ -26,7 +27,7 @@ class DeployError(RemoteError):
     """A board could not be deployed to; one line. What ran there still does."""
 
 
-class DeployUsageError(ValueError):
+class DeployUsageError(TutelageError):
     """What was asked for cannot be; the text is one line."""
 
 

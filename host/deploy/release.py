@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tutelage
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.locations import CODE
 from tutelage.core.model_name import MODEL_NAME_FILE
 from tutelage.core.model_package import COMPILED
@@ -56,8 +57,10 @@ PLUGIN_SCRIPT = f"if [ -e {PLUGIN} ]; then echo --plugin {PLUGIN}; fi"
 """Shell script that prints, in a release's directory, the options for its plugin, if it has one."""
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(TutelageError):
     """A release cannot be put together; the text is one line."""
+
+    status = FAILED
 
 
 def model_path(model: Path) -> str:
@@ -99,7 +102,8 @@ def gather(stage: Path, parts: Parts) -> None:
             _copy_tree(CODE / name, stage / name)
     for package in (CODE / "dpu", Path(tutelage.__file__).parent):
         (stage / package.name).mkdir(exist_ok=True)
-        _copy_file(package / "__init__.py", stage / package.name / "__init__.py", package)
+        for file in package.glob("*.py"):
+            _copy_file(file, stage / package.name / file.name, package)
     if parts.model.is_dir():
         _copy_tree(parts.model, stage / "model")
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -39,6 +40,8 @@ def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) ->
 def create_operations(name: str, shape: str) -> list[Operation]:
     """The operations of a network by the name that `tutelage.host.networks.create` takes.
 
+    A function of that name may also return operations, or a `Sketch` of them.
+
     Parameters
     ----------
     shape : of its input, such as "3x32x32" (channels, height, width); a preset is made for so
@@ -52,8 +55,14 @@ def create_operations(name: str, shape: str) -> list[Operation]:
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", shape):
         raise ValueError(f"input {shape!r} is no CxHxW, such as 3x224x224")
     channels, height, width = map(int, shape.split("x"))
-    network = create(name, **({"in_channels": channels} if name in PRESETS else {}))
-    return network_operations(network, (channels, height, width))
+    made: Any = create(name, **({"in_channels": channels} if name in PRESETS else {}))
+    if isinstance(made, nn.Module):
+        return network_operations(made, (channels, height, width))
+    operations = made.operations if isinstance(made, Sketch) else made
+    if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
+        raise ValueError(f"{name} gives {type(made).__name__}, not a network of PyTorch, nor a "
+                         "list of tutelage.dpu.predict.operations.Operation")  # fmt: skip
+    return operations
 
 
 def _operation(name: str, layer: parts.Layer, sources: tuple[int, ...]) -> Operation:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.core.errors import TutelageError
 from tutelage.dpu.ops.limits import BANK_DEPTH, CHANNEL_PARALLEL, MAX_CHANNELS, MAX_POOL
 from tutelage.dpu.predict.energy import Watts
 from tutelage.dpu.predict.latency import Board, predict
@@ -71,7 +72,7 @@ _MOST = {"growth_rate": 256, "bottleneck": 16, "size": 4096}
 _MOST_LAYERS, _MOST_BLOCKS = 128, 8
 
 
-class ExploreError(ValueError):
+class ExploreError(TutelageError):
     """The specification or the budget is wrong; one line."""
 
 

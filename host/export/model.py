@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.files import scratch_directory, sha256_of
 from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array, dequantise
 from tutelage.core.images.preprocessor import Preprocessor
@@ -51,8 +52,10 @@ from tutelage.host.train.data import DataSet, encode_png, read_bgr
 from tutelage.host.train.loop import EVALUATION_BATCH, STUDENT, load_data, make_network
 
 
-class ExportError(RuntimeError):
+class ExportError(TutelageError):
     """The student cannot be exported; the text says why and what to do."""
+
+    status = FAILED
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_FIX_POINT, Array, relu6_highest
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -42,7 +43,7 @@ from tutelage.host.quantise.layers import (
 from tutelage.host.quantise.student import Deployed, Quantiser, Student
 
 
-class NotDeployable(ValueError):
+class NotDeployable(TutelageError):
     """The DPU cannot compute this student as it is; the text says why and what helps."""
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
 from tutelage.dpu.ops.limits import FUSED
 from tutelage.host.quantise.layers import (
@@ -39,7 +40,7 @@ _OUR_FRAMES = (str(Path(torch.__file__).parent), __file__)
 """Files that stand in every stack trace and are not the user's."""
 
 
-class UnsupportedOp(ValueError):
+class UnsupportedOp(TutelageError, ValueError):
     """The network has an operation the DPU cannot take; the text names it and its place."""
 
 

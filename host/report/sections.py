@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tutelage.core.board_profile import DEFAULT_BOARD
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import DpuError, TutelageError
 from tutelage.host.report.comparison import comparison_sections
 from tutelage.host.report.content import Plot, Section
 from tutelage.host.report.html import page
@@ -31,7 +31,7 @@ _UNREADABLE = (
 )
 
 
-class ReportError(ValueError):
+class ReportError(TutelageError):
     """A file that was named is not what a report can use; one line."""
 
 

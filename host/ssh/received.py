@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.files import read_open_bounded, sha256_of_open
 
 
-class ReceivedError(RuntimeError):
+class ReceivedError(TutelageError):
     """A received file is not what it must be; one line that names it."""
+
+    status = FAILED
 
 
 @contextmanager

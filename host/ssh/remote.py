@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.text import shown
 from tutelage.host.ssh.advice import NOISE, is_noise, refusal
 from tutelage.host.ssh.answer_marker import Marker
@@ -73,8 +74,10 @@ _LEASE_SECONDS = 20.0
 _MOST_OUTPUT, _MOST_ERRORS = 16 << 20, 1 << 16  # of a command, in bytes
 
 
-class RemoteError(RuntimeError):
+class RemoteError(TutelageError):
     """Something failed on a host, or on the way to it; the text is one line."""
+
+    status = FAILED
 
 
 class ConnectionLost(RemoteError):
@@ -85,7 +88,7 @@ class AccessRefused(ConnectionLost):
     """The host's key or the user is not accepted; trying again does not help."""
 
 
-class RemoteUsageError(ValueError):
+class RemoteUsageError(TutelageError):
     """A host's name is none, or ssh or rsync is missing here; the text is one line."""
 
 

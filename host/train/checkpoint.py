@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.files import replaced
 
 
-class CheckpointError(ValueError):
+class CheckpointError(TutelageError, ValueError):
     """A checkpoint that cannot be used; the text is one line that names the file."""
 
 

@@ -47,6 +47,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tutelage.core import toml_file
+from tutelage.core.errors import TutelageError
 from tutelage.host.quantise.student import Bits
 from tutelage.host.train.data import KINDS, Augmentation
 from tutelage.host.train.methods import METHODS, Phase
@@ -57,7 +58,7 @@ LEAST_STD = 1e-3
 """With 1/255, pixels enter as they are, 0 to 255."""
 
 
-class ConfigError(ValueError):
+class ConfigError(TutelageError, ValueError):
     """The configuration is wrong; the text is one line that names the place."""
 
 

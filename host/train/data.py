@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.images.decoder import read_image
 from tutelage.core.images.files import (
     IMAGE_SUFFIXES,
@@ -68,7 +69,7 @@ FOLDER_CROP = "center"  # of pictures that a size is given for
 _COLOURS = {1: "grey", 3: "rgb"}  # by the number of channels
 
 
-class DataError(ValueError):
+class DataError(TutelageError, ValueError):
     """A data set cannot be used; the text is one line that names the file."""
 
 

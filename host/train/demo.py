@@ -23,17 +23,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core.errors import DONE
+from tutelage.core.messages import run_command
 from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description, write_description
-from tutelage.core.text import shown
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.host.compile.model import Choice, compile_model, plan_compile
-from tutelage.host.compile.target import EMULATOR, CompileError
-from tutelage.host.export.model import ExportError, export
+from tutelage.host.compile.target import EMULATOR
+from tutelage.host.export.model import export
 from tutelage.host.train import checkpoint
-from tutelage.host.train.checkpoint import CheckpointError
-from tutelage.host.train.config import Config, ConfigError, make_config
-from tutelage.host.train.data import DEFAULT_IDX, DataError, DataSet, encode_png, load
-from tutelage.host.train.loop import LOG, STUDENT, Interrupted, train
+from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.data import DEFAULT_IDX, DataSet, encode_png, load
+from tutelage.host.train.loop import LOG, STUDENT, train
 from tutelage.host.train.progress import Terminal
 
 THREADS = 1  # fixed: the order of float sums, hence the trained weights, depends on it
@@ -233,16 +233,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    try:
+
+    def work() -> int:
         facts = _make(options)
-    except (ConfigError, DataError, CheckpointError) as error:
-        print(f"train_demo: {shown(error)}", file=sys.stderr)
-        return 2
-    except (ExportError, CompileError, Interrupted, OSError) as error:
-        print(f"train_demo: {shown(error)}", file=sys.stderr)
-        return 1
-    print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
-    return 0
+        print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
+        return DONE
+
+    return run_command("train_demo", work)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.files import write_file
 from tutelage.core.images.input_form import best_fix_point
 from tutelage.host.networks import create
@@ -51,8 +52,10 @@ class Result:
     seconds: float
 
 
-class Interrupted(Exception):
+class Interrupted(TutelageError):
     """Ctrl-C; the text says how to go on."""
+
+    status = FAILED
 
 
 def train(

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +24,7 @@ import cv2
 import numpy as np
 
 from tutelage.app.model import Classifier, load_classifier
-from tutelage.app.options import make_parser
+from tutelage.app.options import read_options
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline
 from tutelage.app.pipeline.run_figures import Figures
@@ -76,14 +75,14 @@ def _read(folder: Path) -> list[np.ndarray]:
 def _app(model: Path, images: Path, seconds: float) -> dict[str, float]:
     """Run the application as `--scenario offline --quiet` would; return fps and CPU per frame."""
     arguments = ["--source", str(images), "--model", str(model), "--scenario", "offline"]
-    options: Namespace = make_parser().parse_args(
+    options = read_options(
         [*arguments, "--duration", str(seconds), "--quiet", "--mean", *map(str, MEAN),
          "--scale", *[str(SCALE)] * 3]
     )  # fmt: skip
-    from tutelage.app.classify import _classifier
+    from tutelage.app.classify import open_classifier
 
     with ExitStack() as stack:
-        run = Run(options, _classifier(options), stack, print)
+        run = Run(options, open_classifier(options), stack, print)
         before = time.process_time()
         run.go()
         used = time.process_time() - before

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage.__main__ import main
 from tutelage.app.sources.by_uri import open_source
 from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.inspect.samples import Samples
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tutelage.__main__ import main
 from tutelage.core.board_profile import board_names
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import ARRAYS, B4096
-from tutelage.dpu import __main__ as command
 from tutelage.dpu.predict import energy
 from tutelage.dpu.predict.cycles import bounds
 from tutelage.dpu.predict.latency import (
@@ -211,7 +211,7 @@ def test_the_quantised_and_the_compiled_pointpillars_take_the_same(shared_dir: P
 
 
 def _told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = command.main(["predict", *map(str, arguments)])
+    status = main(["predict", *map(str, arguments)])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -238,7 +238,7 @@ def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0 and "349,151,936 MACs" in out
     for wrong in ("no.such:thing", "json:nothing", "time:time", "json:dumps"):
         status, out, err = _told(capsys, wrong)
-        assert (status, out) == (2, "") and err.startswith("dpu: ") and err.count("\n") == 1
+        assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
 def test_predict_refuses_what_it_cannot(
@@ -249,8 +249,8 @@ def test_predict_refuses_what_it_cannot(
     for arguments in ((broken,), (tmp_path / "none.xmodel",), (demo_model, "--board", "kv260")):
         status, out, err = _told(capsys, *arguments)
         assert (status, out) == (2, "") and err.count("\n") == 1
-    with pytest.raises(SystemExit):
-        command.main(["predict", str(demo_model), "--threads", "0"])
+    status, out, err = _told(capsys, demo_model, "--threads", "0")
+    assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("board", board_names())

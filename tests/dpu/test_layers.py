@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.__main__ import main
 from tutelage.core.fingerprint import array_of, fingerprints_of, is_own
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel

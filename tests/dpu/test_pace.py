@@ -415,7 +415,7 @@ def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path
     files = tmp_path / "in.npy", tmp_path / "out.npy"
     done = _shim(repo_root, "--realtime", "zcu104", SCRIPT, demo_model, *files)
     assert (done.returncode, done.stdout) == (0, "done 20\n"), done.stderr
-    assert done.stderr.startswith("dpu: the emulation could not keep pace in ")
+    assert done.stderr.startswith("tutelage: the emulation could not keep pace in ")
     assert " of 20 jobs, which ended up to " in done.stderr and done.stderr.count("\n") == 1
     np.testing.assert_array_equal(np.load(files[1]), load_engine(demo_model).run(images))
 
@@ -423,4 +423,6 @@ def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path
 def test_a_script_on_a_board_that_nobody_knows(repo_root: Path) -> None:
     done = _shim(repo_root, "--realtime", "zcu105", SCRIPT)
     assert done.returncode == 2
-    assert done.stderr == "dpu: no board 'zcu105'; there are kv260, ultra96v2, zcu102, zcu104\n"
+    assert (
+        done.stderr == "tutelage: no board 'zcu105'; there are kv260, ultra96v2, zcu102, zcu104\n"
+    )

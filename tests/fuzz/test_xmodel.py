@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tests.fuzz import models, xmodel_edits
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch, told
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.board import runner as board_dpu
 from tutelage.core.errors import DpuError
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile.model import Choice, compile_model, plan_compile
 from tutelage.host.compile.target import CompileError, CompileUsageError

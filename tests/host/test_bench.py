@@ -27,12 +27,12 @@ pytest.importorskip("openvino", reason="needs OpenVINO")
 import onnxruntime
 import torch
 
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
 from tutelage.core.model_package import PackageError
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.__main__ import main
 from tutelage.host.bench.bench import Bench, Setting
 from tutelage.host.bench.command import Choice, bench
 from tutelage.host.bench.float_preprocessor import Preprocessor

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import DeployUsageError
 from tutelage.host.ssh.boards import hosts_of
 from tutelage.host.ssh.remote import RemoteUsageError
@@ -79,7 +79,7 @@ def test_each_command_takes_the_users_host(tmp_path: Path, ssh_config: Path, cap
     for command in (deploy, ["rollback"], ["measure"], ["measure", "--attach"]):
         assert main([*command, "--board", "zcu104"]) == 2
         err = capsys.readouterr().err
-        assert err.startswith("host: no host for the board zcu104") and err.count("\n") == 1
+        assert err.startswith("tutelage: no host for the board zcu104") and err.count("\n") == 1
     _boards(tmp_path, '[zcu104]\nhost = "xilinx@10.0.0.8"\n')
     assert main(deploy) == 0
     assert " xilinx@10.0.0.8 " in capsys.readouterr().out

@@ -24,8 +24,8 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.__main__ import main
 from tutelage.core.board_profile import load_profile
-from tutelage.host.__main__ import main
 from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
 from tutelage.host.deploy.release import CARRIED, Packages, ReleaseError
 from tutelage.host.ssh import remote
@@ -330,7 +330,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
         "    return 'sleep 1000'\n"
         "if sys.argv[1] == 'gather': deployment.gather = gather\n"
         "else: smoke.smoke_script = smoke_script\n"
-        "from tutelage.host.__main__ import main\n"
+        "from tutelage.__main__ import main\n"
         "sys.exit(main(sys.argv[3:]))\n"
     )
     scratch = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
@@ -339,7 +339,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
     done = subprocess.run([sys.executable, "-c", code, stage, str(int(number)), *arguments],
                           cwd=ROOT, capture_output=True, text=True, timeout=100,
                           env={**os.environ, "TMPDIR": str(scratch)})  # fmt: skip
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "host: interrupted"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "tutelage: interrupted"
     assert (board.tutelage / "current").readlink().name == first.release
     assert not list(scratch.iterdir())
     scratch.rmdir()
@@ -367,7 +367,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return sh(self, command, *rest, **more)\n"
         "remote.Remote.sh = killed\n"
-        "from tutelage.host.__main__ import main\n"
+        "from tutelage.__main__ import main\n"
         "main(sys.argv[2:])\n"
     )
     arguments = ["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",

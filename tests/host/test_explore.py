@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
+from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import predict, read_board
-from tutelage.host.__main__ import main
 from tutelage.host.explore.exploration import bits_lines, explore
 from tutelage.host.explore.network_operations import network_operations
 from tutelage.host.explore.space import (
@@ -234,7 +234,7 @@ def test_a_wrong_specification_is_one_line(
 ) -> None:  # fmt: skip
     assert main(["explore", str(spec_file(**tables)), "-o", str(tmp_path / "out")]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("host: ") and err.count("\n") == 1 and said in err
+    assert not out and err.startswith("tutelage: ") and err.count("\n") == 1 and said in err
     assert not (tmp_path / "out").exists()
 
 
@@ -248,7 +248,7 @@ def test_a_wrong_command_is_one_line(
 ) -> None:
     assert main(["explore", *options, "-o", str(tmp_path / "out")]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("host: ") and err.count("\n") == 1
+    assert not out and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
 def test_energy_needs_a_known_power() -> None:

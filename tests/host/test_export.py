@@ -15,10 +15,10 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 import torch
 
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.__main__ import main
 from tutelage.host.compile.model import Choice, compile_model, plan_compile
 from tutelage.host.export.model import ExportError, export, load_student, read_state
 from tutelage.host.export.onnx_qdq import to_onnx

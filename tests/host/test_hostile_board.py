@@ -15,7 +15,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.image import PYNQ_VENV
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import measurement as measuring
 from tutelage.host.deploy.release import Parts, ReleaseError, gather, seal
 from tutelage.host.ssh.received import ReceivedError, read_received, sha256_of_received

@@ -26,7 +26,7 @@ from tests.hostile import ESCAPES, FILE_NAME, FORMULA, check, unprintable
 from tests.hostile import HOSTILE as NAME
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.ssh.remote import Remote, RemoteUsageError, check_hosts
 
 HOSTILE = 'mo\'del "$(touch ~/pwned)" `touch ~/pwned`; touch ~/pwned & é %h $HOME *'

@@ -23,7 +23,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import measurement as measuring
 from tutelage.host.deploy.measurement import MeasureError
 from tutelage.host.ssh import remote as reaching
@@ -161,7 +161,7 @@ def test_a_cut_network_loses_nothing(
     board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("tutelage.host.__main__._tell", said.append)
+    monkeypatch.setattr("tutelage.host.cli.boards.note", said.append)
     name = _start(board, tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "tutelage", *_arguments(board, tmp_path, "--attach", "--id", name)],

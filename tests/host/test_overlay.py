@@ -23,7 +23,7 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import overlay_files as overlay
 from tutelage.host.deploy.overlay_files import (
     Fetcher,

@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.report.content import Plot, Section, Table, cell_text
 from tutelage.host.report.html import page
 from tutelage.host.report.markdown import document

@@ -20,6 +20,7 @@ from tutelage.board.power.plausibility import NOTHING, PRODUCT, TIMES, Belief, D
 from tutelage.board.power.sources.attributes import Attribute, Reader
 from tutelage.board.power.sources.chips import Chip, ChipKey, chips_of, find_chips, why_absent
 from tutelage.core.board_profile import Profile, RailProfile
+from tutelage.core.errors import TutelageError
 
 # hwmon's units: Documentation/hwmon/sysfs-interface.rst of Linux.
 _VOLTS_PER_COUNT = 1e-3
@@ -37,7 +38,7 @@ _TRIES = 20
 _SAME = 1e-6  # relative
 
 
-class PowerError(Exception):
+class PowerError(TutelageError):
     """A power source that is not there; the text is one line for the user."""
 
 

@@ -196,13 +196,13 @@ def _write(path: Path, content: bytes | memoryview) -> bool:
 
 def _predict(options: argparse.Namespace) -> int:
     from tutelage.dpu.predict import prediction
-    from tutelage.dpu.predict.energy import board_watts
+    from tutelage.dpu.predict.energy import board_power
+    from tutelage.dpu.predict.listing import prediction_lines
 
     found = prediction.prediction_of(options.model, options.board)
-    watts = board_watts(options.board)
-    facts = prediction.prediction_facts(options.model, found, watts, options.threads)
-    print(json.dumps(facts, indent=2) if options.json else
-          "\n".join(prediction.prediction_lines(facts)))  # fmt: skip
+    power = board_power(options.board)
+    facts = prediction.prediction_facts(options.model, found, power, options.threads)
+    print(json.dumps(facts, indent=2) if options.json else "\n".join(prediction_lines(facts)))
     return DONE
 
 

@@ -195,9 +195,10 @@ def predict_(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Predict a PyTorch network's time and energy on a board, without weights, layer by layer."""
-    from tutelage.dpu.predict.energy import board_watts
+    from tutelage.dpu.predict.energy import board_power
     from tutelage.dpu.predict.latency import predict
-    from tutelage.dpu.predict.prediction import prediction_facts, prediction_lines
+    from tutelage.dpu.predict.listing import prediction_lines
+    from tutelage.dpu.predict.prediction import prediction_facts
     from tutelage.host.explore.network_operations import create_operations
 
     try:
@@ -205,7 +206,7 @@ def predict_(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     found = predict(operations, board)
-    facts = prediction_facts(network, found, board_watts(board), threads or ())
+    facts = prediction_facts(network, found, board_power(board), threads or ())
     print(json.dumps(facts, indent=2) if as_json else "\n".join(prediction_lines(facts)))
 
 
@@ -449,16 +450,17 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> int:
     """Compare one student on CPU, GPU and DPU: latency, speed, watts, accuracy."""
-    from tutelage.host.bench.command import Choice
+    from tutelage.core.results.bench_json import bench_text
+    from tutelage.host.bench.command import BenchOptions
     from tutelage.host.bench.command import bench as run
 
-    choice = Choice(tuple(platforms or ()), tuple(dpu or ()), board, images, limit, repetitions,
-                    seconds, warm_up, threads, tuple(watts or ()))  # fmt: skip
-    report, folder, text = run(model, choice, output, _tell)
-    print(json.dumps(report, indent=2) if as_json else shown_lines(text))
+    options = BenchOptions(tuple(platforms or ()), tuple(dpu or ()), board, images, limit,
+                           repetitions, seconds, warm_up, threads, tuple(watts or ()))  # fmt: skip
+    results, folder, text = run(model, options, output, _tell)
+    print(bench_text(results) if as_json else shown_lines(text))
     _tell(f"written to {folder}")
-    failed = any(row["state"] == "failed" for row in report["rows"])
-    return FAILED if failed or report["state"] != "done" else DONE
+    failed = any(row.state == "failed" for row in results.rows)
+    return FAILED if failed or results.state != "done" else DONE
 
 
 @app.command()
@@ -479,9 +481,9 @@ def report(
     ] = None,
 ) -> None:
     """Write one page of everything that was found: it works offline, sorts and prints."""
-    from tutelage.host.report.sections import Choice, write_report
+    from tutelage.host.report.sections import ReportOptions, write_report
 
-    written = write_report(Choice(results, model, board, run, bench_run), output)
+    written = write_report(ReportOptions(results, model, board, run, bench_run), output)
     _print(*written)
 
 

@@ -31,10 +31,11 @@ from tutelage.app.model import load_classifier
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
 from tutelage.core.model_package import PackageError
+from tutelage.core.results.bench_json import BenchSettings, read_bench
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.host.__main__ import main
-from tutelage.host.bench.bench import Bench, Setting
-from tutelage.host.bench.command import Choice, bench
+from tutelage.host.bench.bench import Bench
+from tutelage.host.bench.command import BenchOptions, bench
 from tutelage.host.bench.float_preprocessor import Preprocessor
 from tutelage.host.bench.platform import CATALOGUE, Absent, entry, int8_file, model_file
 from tutelage.host.bench.process import JsonProcess, ProcessError
@@ -248,11 +249,11 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
 
 
 def test_windows_are_interleaved_and_turn(demo: Path) -> None:
-    report = _bench(demo, QUICK, repetitions=3).report()
+    results = _bench(demo, QUICK, repetitions=3).results()
     windows = [
-        (repetition["single_stream"]["start_s"], row["id"])
-        for row in report["rows"][:2]
-        for repetition in row["repetitions"]
+        (repetition["single_stream"]["start_s"], row.id)
+        for row in results.rows[:2]
+        for repetition in row.repetitions
     ]
     order = [name for _, name in sorted(windows)]
     assert order == [QUICK[0], QUICK[1], QUICK[1], QUICK[0], QUICK[0], QUICK[1]]
@@ -263,19 +264,21 @@ def _bench(
     tell: Callable[[str], None] = lambda _: None, meter: tuple[str, ...] = (),
 ) -> Bench:  # fmt: skip
     subject = load_subject(demo)
-    setting = Setting(names, repetitions, seconds=0.1, warm_up=0.0)
-    found = Bench(setting, subject, load_images(subject, "", 60), (), tell, meter)
+    settings = BenchSettings(names, repetitions, 0.1, warm_up=0.0, threads=1, board="zcu104")
+    found = Bench(settings, subject, load_images(subject, "", 60), (), tell, meter)
     found.go()
     return found
 
 
 def test_a_run_with_its_own_data(run: Path, tmp_path: Path) -> None:
-    choice = Choice(("onnxruntime-int8",), repetitions=1, threads=1, **SHORT)  # type: ignore[arg-type]
-    report, folder, _ = bench(run, choice, tmp_path / "out", lambda _: None)
+    options = BenchOptions(("onnxruntime-int8",), repetitions=1, threads=1, **SHORT)  # type: ignore[arg-type]
+    results, folder, _ = bench(run, options, tmp_path / "out", lambda _: None)
     assert (folder / "bench.json").exists()
-    assert report["images"]["source"].startswith("test set, 60 images")
-    assert report["model"]["checkpoint_sha256"]
-    assert report["rows"][0]["same_class"] > 90 and report["rows"][0]["fps"]["n"] == 1
+    assert results.images.source.startswith("test set, 60 images")
+    assert results.model.checkpoint_sha256
+    row = results.rows[0]
+    assert row.same_class and row.same_class > 90 and row.fps.n == 1
+    assert read_bench(folder) == results
     images = load_images(load_subject(run), "dataset", 0)
     assert len(images.labels) == 60 and images.pixels[0].shape == (28, 28, 3)
 
@@ -331,8 +334,8 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
     found = _bench(demo, QUICK[:1], meter=("--sysfs", str(counting_rapl)))
     row = found.rows[0]
     assert row.power_source == "rapl" and "not the whole computer" in row.power_scope
-    assert row.watts["value"] == pytest.approx(10, rel=0.3)
-    assert row.joules_per_frame["value"] == pytest.approx(10 / row.fps["value"], rel=0.4)
+    assert row.fps.value and row.watts.value == pytest.approx(10, rel=0.3)
+    assert row.joules_per_frame.value == pytest.approx(10 / row.fps.value, rel=0.4)
 
 
 # -- what breaks ------------------------------------------------------------------------------
@@ -347,8 +350,8 @@ def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
 
     broken, whole = _bench(demo, QUICK, repetitions=3, tell=kill_at).rows[:2]
     assert broken.state == "failed" and "ended by SIGKILL" in broken.reason
-    assert "1 repetition complete" in broken.reason and broken.latency_ms["p50"]["n"] == 1
-    assert whole.state == "done" and whole.latency_ms["p50"]["n"] == 3
+    assert "1 repetition complete" in broken.reason and broken.latency_ms.p50.n == 1
+    assert whole.state == "done" and whole.latency_ms.p50.n == 3
 
 
 def test_ctrl_c_keeps_what_is_complete(demo: Path, tmp_path: Path, repo_root: Path) -> None:
@@ -453,7 +456,7 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
         (["app/demo", "--images", "board"], "board: holds no images"),
         (["app/demo", "--images", "dataset"], "knows no data set"),
         (["app/demo", "--dpu", "none"], "none: No such file"),
-        (["app/demo", "--dpu", "app/demo/model.toml"], "no run of `tutelage measure`"),
+        (["app/demo", "--dpu", "app/demo/model.toml"], "not a measured run"),
     ],
 )
 def test_wrong_use(

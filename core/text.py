@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST_NAME, LONGEST_LINE = 160, 1500
@@ -65,6 +66,25 @@ def markdown_text(text: object, limit: int = LONGEST_LINE) -> str:
     """Return the text for one line or cell of Markdown, in which nothing of it is markup."""
     marked = _MARKUP.sub(r"\\\g<0>", shown(text, limit))
     return marked.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, its first column to the left, the others to the right.
+
+    Parameters
+    ----------
+    rows : cells that are escaped already (`markdown_text`), as many as `columns` in each
+    """
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return (
+            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
+        )
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
+    return [line(columns), rule, *map(line, rows)]
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -163,9 +163,11 @@ def compile_(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Compile a quantised model for a board's DPU by AMD's compiler, or for the emulator."""
-    from tutelage.host.compile.model import Choice, compile_model, plan_compile
+    from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
 
-    plan = plan_compile(model, output, Choice(target, compiler, image, arch, timeout), _tell)
+    plan = plan_compile(
+        model, output, CompileOptions(target, compiler, image, arch, timeout), _tell
+    )
     if dry_run:
         _print_command(plan.command, as_json)
         return

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tutelage.core.digits import digits, fixed, with_spread
-from tutelage.core.markdown_table import markdown_table
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import PowerResults, RunResults, StepResults
-from tutelage.core.text import markdown_text
+from tutelage.core.text import markdown_table, markdown_text
 
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")

@@ -36,10 +36,10 @@ from tutelage.core.results.run_json import Percentiles
 from tutelage.core.results.statistics import PERCENTS, median_figure
 from tutelage.host.bench.dpu_rows import predicted_row
 from tutelage.host.bench.environment import cpu_name, machine_facts
+from tutelage.host.bench.given_watts import give_watts
 from tutelage.host.bench.meter import Meter
-from tutelage.host.bench.platform import CATALOGUE, CPU, GPU, REFERENCE_NAME
+from tutelage.host.bench.platform import CATALOGUE, CPU, DPU, GPU, REFERENCE_NAME
 from tutelage.host.bench.process import JsonProcess, ProcessError
-from tutelage.host.bench.rows import DPU, give_watts
 from tutelage.host.bench.subject import Subject
 from tutelage.host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images
 from tutelage.host.bench.thesis import thesis_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tutelage.core.board_profile import PROFILES
 from tutelage.core.results.bench_json import BenchResults, BenchSettings
 from tutelage.host.bench.bench import Bench
 from tutelage.host.bench.dpu_rows import read_runs
+from tutelage.host.bench.given_watts import check_rows, parse_watts
 from tutelage.host.bench.platform import CATALOGUE
 from tutelage.host.bench.subject import BenchUsageError, load_images, load_subject
 from tutelage.host.bench.tables import write
@@ -58,7 +58,7 @@ def bench(
     images = load_images(subject, options.images, options.limit)
     comparison = Bench(settings, subject, images, read_runs(options.dpu, subject), tell,
                        meter_arguments)  # fmt: skip
-    _check_rows(settings.watts, [row.id for row in comparison.rows])
+    check_rows(settings.watts, [row.id for row in comparison.rows])
     comparison.go()
     results = comparison.results()
     return results, folder, write(folder, results)
@@ -75,27 +75,6 @@ def _settings(options: BenchOptions) -> BenchSettings:
     if options.threads > here:
         raise BenchUsageError(f"{options.threads} threads on {here} CPUs would wait for each other")
     platforms = tuple(dict.fromkeys(options.platforms)) or tuple(CATALOGUE)
-    return BenchSettings(platforms, options.repetitions, options.seconds, options.warm_up,
-                         options.threads or here, options.board, _watts(options.watts))  # fmt: skip
-
-
-def _watts(given: Sequence[str]) -> dict[str, float]:
-    found = {}
-    for text in given:
-        name, equals, number = text.partition("=")
-        try:
-            watts = float(number)
-        except ValueError:
-            watts = math.nan
-        if not equals or not 0 < watts < math.inf:
-            raise BenchUsageError(
-                f"--watts {text}: give a row and its watts, as openvino-int8=11.5"
-            )
-        found[name] = watts
-    return found
-
-
-def _check_rows(watts: dict[str, float], rows: Sequence[str]) -> None:
-    for name in watts:
-        if name not in rows:
-            raise BenchUsageError(f"--watts {name}=...: no such row; there are {', '.join(rows)}")
+    threads, watts = options.threads or here, parse_watts(options.watts)
+    return BenchSettings(platforms, options.repetitions, options.seconds, options.warm_up, threads,
+                         options.board, watts)  # fmt: skip

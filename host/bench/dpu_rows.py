@@ -28,8 +28,7 @@ from tutelage.core.results.statistics import PERCENTS, median_figure
 from tutelage.core.results.typed_json import ResultsError
 from tutelage.dpu.predict.latency import Prediction, predict_graph
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
-from tutelage.host.bench.platform import EMULATION
-from tutelage.host.bench.rows import DPU
+from tutelage.host.bench.platform import DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject
 
 _SINGLE_STREAM, _OFFLINE = "single-stream", "offline"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.digits import digits, with_range
-from tutelage.core.markdown_table import markdown_table
 from tutelage.core.results.bench_json import (
     ABSENT,
     BENCH_FILE,
@@ -22,7 +21,7 @@ from tutelage.core.results.bench_json import (
 )
 from tutelage.core.results.figure import PREDICTED, Figure
 from tutelage.core.results.statistics import PERCENTS
-from tutelage.core.text import csv_cells, markdown_text
+from tutelage.core.text import csv_cells, markdown_table, markdown_text
 
 CSV_FILE, MD_FILE = "bench.csv", "bench.md"
 

@@ -22,8 +22,10 @@ from tutelage.core.results.bench_json import (
 )
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.statistics import ratio
-from tutelage.host.bench.platform import CPU, GPU
-from tutelage.host.bench.rows import DPU, NETWORK_ALONE, WHOLE_FRAME
+from tutelage.host.bench.platform import CPU, DPU, GPU
+
+WHOLE_FRAME = "image in memory, preprocessing, network, top-1"
+NETWORK_ALONE = "network alone"
 
 REFERENCE = ReportedGains(
     speed_up=9.0,

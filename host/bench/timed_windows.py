@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.results.statistics import PERCENTS, percentile
-from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Floats, Platform
 from tutelage.host.bench.subject_files import Image
 
@@ -40,7 +40,7 @@ class TimedWindows:
     """
 
     def __init__(
-        self, platform: Platform, preprocess: Preprocessor, pixels: Sequence[Image]
+        self, platform: Platform, preprocess: FloatPreprocessor, pixels: Sequence[Image]
     ) -> None:
         self._platform, self._preprocess, self._pixels = platform, preprocess, pixels
         self._next = 0

@@ -21,7 +21,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Absent, Platform, entry
 from tutelage.host.bench.subject_files import read_form, read_images
 from tutelage.host.bench.timed_windows import TimedWindows
@@ -59,7 +59,7 @@ class Worker:
         except Absent as absent:
             return {"absent": str(absent)}
         form = read_form(self._folder)
-        preprocess = Preprocessor(form, self._platform.channels_last)
+        preprocess = FloatPreprocessor(form, self._platform.channels_last)
         pixels = read_images(self._folder).pixels
         self._windows = TimedWindows(self._platform, preprocess, pixels)
         self._windows.offline(0.0, 1)  # what compiles at its first run does it here

@@ -11,14 +11,14 @@ from tutelage.core.errors import DpuError
 from tutelage.core.results.bench_json import BENCH_FILE
 from tutelage.core.results.run_json import DONE, RUN_FILE, read_outcome
 from tutelage.core.results.typed_json import ResultsError
-from tutelage.host.report.comparison import comparison_sections
+from tutelage.host.report.comparison_section import comparison_sections
 from tutelage.host.report.content import Plot, Section
-from tutelage.host.report.html import page
+from tutelage.host.report.html_page import html_page
 from tutelage.host.report.layers_section import layers_section
 from tutelage.host.report.markdown import document, plot_file
-from tutelage.host.report.prediction import prediction_section
-from tutelage.host.report.study import study_sections
-from tutelage.host.report.trace import trace_section
+from tutelage.host.report.prediction_section import prediction_section
+from tutelage.host.report.study_section import study_sections
+from tutelage.host.report.trace_section import trace_section
 
 TITLE = "Tutelage: a DenseNet in 8 bits, and what it costs"
 _UNREADABLE = (
@@ -71,7 +71,7 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
     lead = f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC from {options.results}."
     place.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".html"), output.with_suffix(".md")]
-    written[0].write_text(page(TITLE, lead, sections, place), encoding="utf-8")
+    written[0].write_text(html_page(TITLE, lead, sections, place), encoding="utf-8")
     written[1].write_text(document(TITLE, lead, sections, place), encoding="utf-8")
     for plot in (part for section in sections for part in section.parts if isinstance(part, Plot)):
         path = place / plot_file(plot)

@@ -26,7 +26,12 @@ from torch import Tensor
 from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description
 from tutelage.core.text import shown
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.compile.model import Choice, compile_model, plan_compile, write_description
+from tutelage.host.compile.model import (
+    CompileOptions,
+    compile_model,
+    plan_compile,
+    write_description,
+)
 from tutelage.host.compile.target import EMULATOR, CompileError
 from tutelage.host.export.model import ExportError, export
 from tutelage.host.train import checkpoint
@@ -185,7 +190,7 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     """Export, compile and measure; returns what the READMEs say of it."""
     test = data[1]
     export(runs / "qkd", output, images=0, data=data)
-    compile_model(plan_compile(output, None, Choice(EMULATOR), print), print)
+    compile_model(plan_compile(output, None, CompileOptions(EMULATOR), print), print)
     scores = run_xmodel(output / COMPILED, test)
     shipped = shipped_indices(test.labels, len(test.classes))
     write_images(test, shipped, output / "images")

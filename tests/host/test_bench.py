@@ -29,14 +29,14 @@ import torch
 
 from tutelage.app.model import load_classifier
 from tutelage.core.images.input_form import InputForm
-from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
+from tutelage.core.images.preprocessor import Preprocessor
 from tutelage.core.model_package import PackageError
-from tutelage.core.results.bench_json import BenchSettings, read_bench
+from tutelage.core.results.bench_json import BenchSettings, bench_text, read_bench
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.host.__main__ import main
 from tutelage.host.bench.bench import Bench
 from tutelage.host.bench.command import BenchOptions, bench
-from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import CATALOGUE, Absent, entry, int8_file, model_file
 from tutelage.host.bench.process import JsonProcess, ProcessError
 from tutelage.host.bench.subject import load_images, load_subject
@@ -108,7 +108,7 @@ def _session(path: Path) -> Callable[[Any], Any]:
 
 
 def test_all_forms_are_the_same_student(files: Path) -> None:
-    x = Preprocessor(read_form(files), channels_last=False)(read_images(files).pixels)
+    x = FloatPreprocessor(read_form(files), channels_last=False)(read_images(files).pixels)
     exact = load_engine(files / XMODEL_FILE).run(x.transpose(0, 2, 3, 1))
     int8 = _session(files / INT8_FILE)(x)
     for name in (INT8_WEIGHTS_FILE, TENSORRT_FILE):
@@ -156,8 +156,8 @@ def test_every_layer_has_a_pytorch_form(name: str, tmp_path: Path) -> None:
 
 def test_preprocessing_is_the_applications(demo: Path, files: Path) -> None:
     classifier = load_classifier(demo)
-    app = AppPreprocessor(classifier.form, 7)
-    ours = Preprocessor(read_form(files), channels_last=True)
+    app = Preprocessor(classifier.form, 7)
+    ours = FloatPreprocessor(read_form(files), channels_last=True)
     rng = np.random.default_rng(0)
     for size in ((28, 28), (480, 640), (61, 57), (20, 90)):
         image = np.asarray(cv2.blur(rng.integers(0, 256, (*size, 3), np.uint8), (3, 3)), np.uint8)
@@ -170,7 +170,9 @@ def test_preprocessing_is_the_applications(demo: Path, files: Path) -> None:
 def test_colours_and_layouts(colour: str, order: list[int]) -> None:
     form = InputForm(6, 4, colour, (1.0, 2.0, 3.0), (1.0, 0.5, 0.25), "center")
     images = list(np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8))
-    last, first = (Preprocessor(form, channels_last)(images) for channels_last in (True, False))
+    last, first = (
+        FloatPreprocessor(form, channels_last)(images) for channels_last in (True, False)
+    )
     wanted = (np.array(images)[..., order] - [1.0, 2.0, 3.0]) * [1.0, 0.5, 0.25]
     assert np.allclose(last, wanted) and np.array_equal(first, last.transpose(0, 3, 1, 2))
 
@@ -278,7 +280,7 @@ def test_a_run_with_its_own_data(run: Path, tmp_path: Path) -> None:
     assert results.model.checkpoint_sha256
     row = results.rows[0]
     assert row.same_class and row.same_class > 90 and row.fps.n == 1
-    assert read_bench(folder) == results
+    assert bench_text(read_bench(folder)) == bench_text(results)
     images = load_images(load_subject(run), "dataset", 0)
     assert len(images.labels) == 60 and images.pixels[0].shape == (28, 28, 3)
 
@@ -295,7 +297,7 @@ def test_compiled_pytorch(run: Path, tmp_path: Path) -> None:
     found = process.ask(request, 60)
     process.close()
     assert found["offline"]["fps"] > 0 and found["single_stream"]["latency_ms"]["p50"] > 0
-    x = Preprocessor(read_form(tmp_path), channels_last=False)(read_images(tmp_path).pixels)
+    x = FloatPreprocessor(read_form(tmp_path), channels_last=False)(read_images(tmp_path).pixels)
     assert np.allclose(np.load(path), _session(tmp_path / FLOAT32_FILE)(x), atol=1e-3)
 
 

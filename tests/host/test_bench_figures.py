@@ -20,8 +20,8 @@ from tutelage.core.results.statistics import median_figure, ratio
 from tutelage.dpu.predict.latency import operations_of_graph, predict
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs
-from tutelage.host.bench.platform import CPU, EMULATION
-from tutelage.host.bench.rows import DPU, give_watts
+from tutelage.host.bench.given_watts import give_watts
+from tutelage.host.bench.platform import CPU, DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject, load_subject
 from tutelage.host.bench.thesis import compare, missing
 

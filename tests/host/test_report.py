@@ -18,9 +18,9 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 
 from tutelage.host.__main__ import main
 from tutelage.host.report.content import Plot, Section, Table, cell_text
-from tutelage.host.report.html import page
+from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
-from tutelage.host.report.trace import trace_section
+from tutelage.host.report.trace_section import trace_section
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
@@ -161,7 +161,7 @@ def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys
 def test_plots_of_one_page_keep_their_names_apart(tmp_path: Path) -> None:
     svg = '<svg><path id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
     parts: list[str | Table | Plot] = [Plot("one", svg, "first"), Plot("two", svg, "second")]
-    text = page("t", "l", [Section("s", "S", parts)], tmp_path)
+    text = html_page("t", "l", [Section("s", "S", parts)], tmp_path)
     assert text.count('id="s0-a"') == text.count('"#s0-a"') == text.count("url(#s0-a)") == 1
     assert text.count('id="s1-a"') == 1
 
@@ -180,7 +180,7 @@ def test_tables_sort_in_a_browser(tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("no Chromium here")
     rows: list[list[Any]] = [["b", 10.0], ["a", 9.0], ["c", None], ["d", 100.0]]
-    text = page("t", "l", [Section("s", "S", [Table(["name", "value"], rows)])], tmp_path)
+    text = html_page("t", "l", [Section("s", "S", [Table(["name", "value"], rows)])], tmp_path)
     (tmp_path / "page.html").write_text(text)
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -21,20 +21,19 @@ from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL
 from tutelage.app.pipeline.result import STAGES
 from tutelage.board.power.sampler import Power
 from tutelage.core.results.figure import Figure
+from tutelage.core.results.intervals import (
+    drift,
+    section_count,
+    section_edges,
+    sectioned_figure,
+)
+from tutelage.core.results.percentiles import PERCENTS, percentile
 from tutelage.core.results.run_json import (
     FrameCounts,
     Latencies,
     PowerResults,
     SensorWarning,
     WindowFigures,
-)
-from tutelage.core.results.statistics import (
-    PERCENTS,
-    drift,
-    percentile,
-    section_count,
-    section_edges,
-    sectioned_figure,
 )
 
 _IDLE_SECTIONS = 10

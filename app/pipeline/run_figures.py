@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.app.pipeline.result import STAGES, Result
-from tutelage.core.results.statistics import PERCENTS, nearest_rank
+from tutelage.core.results.percentiles import PERCENTS, nearest_rank
 
 _FIRST_MS = 1e-4  # 0.1 microseconds; all below counts as this
 _STEPS_PER_FACTOR_E = 100  # bins grow by 1 %: a percentile is off by 0.5 % at most
@@ -41,7 +41,7 @@ class Histogram:
         self.maximum = max(self.maximum, float(values.max()))
 
     def percentile(self, percent: float) -> float:
-        """Return a percentile as `tutelage.core.results.statistics.percentile` does, ms."""
+        """Return a percentile as `tutelage.core.results.percentiles.percentile` does, ms."""
         if not self.count:
             return 0.0
         rank = nearest_rank(self.count, percent)

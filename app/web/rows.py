@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.core.results.statistics import PERCENTS, percentile
+from tutelage.core.results.percentiles import PERCENTS, percentile
 from tutelage.core.text import csv_text
 
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a

@@ -32,8 +32,9 @@ from tutelage.core.results.bench_json import (
     MeterFacts,
 )
 from tutelage.core.results.figure import MEASURED
+from tutelage.core.results.intervals import median_figure
+from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.results.run_json import Percentiles
-from tutelage.core.results.statistics import PERCENTS, median_figure
 from tutelage.host.bench.dpu_rows import predicted_row
 from tutelage.host.bench.environment import cpu_name, machine_facts
 from tutelage.host.bench.given_watts import give_watts

@@ -14,6 +14,8 @@ from pathlib import Path
 from tutelage.core.errors import DpuError
 from tutelage.core.results.bench_json import ABSENT, EMULATED, BenchRow
 from tutelage.core.results.figure import PREDICTED, Figure
+from tutelage.core.results.intervals import median_figure
+from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.results.run_json import (
     DONE,
     RUN_FILE,
@@ -24,7 +26,6 @@ from tutelage.core.results.run_json import (
     StepResults,
     read_run,
 )
-from tutelage.core.results.statistics import PERCENTS, median_figure
 from tutelage.core.results.typed_json import ResultsError
 from tutelage.dpu.predict.latency import Prediction, predict_graph
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure

@@ -20,7 +20,7 @@ from tutelage.core.results.bench_json import (
     bench_text,
 )
 from tutelage.core.results.figure import PREDICTED, Figure
-from tutelage.core.results.statistics import PERCENTS
+from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.text import csv_cells, markdown_table, markdown_text
 
 CSV_FILE, MD_FILE = "bench.csv", "bench.md"

@@ -21,7 +21,7 @@ from tutelage.core.results.bench_json import (
     ThesisTable,
 )
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
-from tutelage.core.results.statistics import ratio
+from tutelage.core.results.intervals import ratio
 from tutelage.host.bench.platform import CPU, DPU, GPU
 
 WHOLE_FRAME = "image in memory, preprocessing, network, top-1"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.core.results.statistics import PERCENTS, percentile
+from tutelage.core.results.percentiles import PERCENTS, percentile
 from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Floats, Platform
 from tutelage.host.bench.subject_files import Image

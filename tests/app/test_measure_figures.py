@@ -299,10 +299,10 @@ def test_warnings() -> None:
     assert _names(_window(power=replace(lost, watts=Figure(14.0))), step) == ["above idle"]
 
 
-@pytest.mark.parametrize(("classified", "doubt"), [(6000, []), (5700, []), (5500, ["overload"])])
-def test_a_rate_that_is_not_kept_is_reported(classified: int, doubt: list[str]) -> None:
+@pytest.mark.parametrize(("classified", "warnings"), [(6000, []), (5700, []), (5500, ["overload"])])
+def test_a_rate_that_is_not_kept_is_reported(classified: int, warnings: list[str]) -> None:
     """100 per second arrive for 60 s, at random: 77 more or less are nothing."""
-    assert _names(_window(classified), Step("server", 2, 100.0)) == doubt
+    assert _names(_window(classified), Step("server", 2, 100.0)) == warnings
 
 
 # -- files ------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 from tutelage.core.results.bench_json import EMULATED, BenchRow, GainInput
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
+from tutelage.core.results.intervals import median_figure, ratio
 from tutelage.core.results.run_json import Percentiles
-from tutelage.core.results.statistics import median_figure, ratio
 from tutelage.dpu.predict.latency import operations_of_graph, predict
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.core.results.figure import CONFIDENCE, PREDICTED, Figure
-from tutelage.core.results.statistics import (
+from tutelage.core.results.intervals import (
     drift,
     median_coverage,
     median_figure,
-    percentile,
     ratio,
     section_count,
     sectioned_figure,
 )
+from tutelage.core.results.percentiles import percentile
 
 FINITE = st.floats(-1e6, 1e6)
 POSITIVE = st.floats(1e-3, 1e6)

@@ -1,4 +1,4 @@
-"""Percentiles, and the intervals of figures: the one place that has their definitions.
+"""The intervals of figures: the one place that has their methods.
 
 Two kinds of measurement need two methods. Repetitions, each with a figure of its own, are
 independent of each other: the interval of their median comes from their order and assumes no
@@ -11,35 +11,10 @@ what one frame does to the next, and the scatter of the sections gives the inter
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from tutelage.core.results.figure import CONFIDENCE, MEASURED, Figure
-
-PERCENTS = (50, 90, 99)
-"""The percentiles that are reported of latencies."""
-
-
-def nearest_rank(count: int, percent: float) -> int:
-    """Return which of `count` ordered values, 1 the least, is the percentile.
-
-    The nearest-rank definition: the least value that `percent` % of the values do not exceed. It
-    is always one of the values; nothing is interpolated (Hyndman and Fan 1996, Sample Quantiles in
-    Statistical Packages, definition 1).
-    """
-    return max(1, math.ceil(count * percent / 100))
-
-
-def percentile(values: Sequence[float] | np.ndarray, percent: float) -> float | None:
-    """Return the least value that `percent` % of the values do not exceed; None without values."""
-    if not len(values):
-        return None
-    rank = nearest_rank(len(values), percent)
-    return float(np.partition(values, rank - 1)[rank - 1])
-
 
 # -- repetitions: the interval of a median between two ordered values --------------------------
 
@@ -59,8 +34,9 @@ def median_figure(values: Sequence[float | None], unit: str = "") -> Figure:
     count = len(known)
     ranks = range(count // 2, 0, -1)
     rank = next((k for k in ranks if median_coverage(count, k) >= CONFIDENCE), 1)
-    return Figure(statistics.median(known), known[rank - 1], known[count - rank],
-                  median_coverage(count, rank), count, unit)  # fmt: skip
+    middle = (known[(count - 1) // 2] + known[count // 2]) / 2
+    return Figure(middle, known[rank - 1], known[count - rank], median_coverage(count, rank),
+                  count, unit)  # fmt: skip
 
 
 def median_coverage(count: int, rank: int) -> float:

@@ -13,7 +13,7 @@ from tutelage.app.messages import PROGRAM
 from tutelage.app.outputs import by_uri as outputs
 from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
 from tutelage.app.sources import by_uri as sources
-from tutelage.app.sources.load_patterns import SCENARIOS
+from tutelage.app.sources.load_patterns import LOAD_PATTERNS
 from tutelage.core.board_profile import load_profile
 from tutelage.core.errors import WRONG_USE
 from tutelage.core.images.input_form import COLOURS, CROPS
@@ -318,7 +318,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--scenario",
-        choices=SCENARIOS,
+        choices=LOAD_PATTERNS,
         help="issue the frames again and again from memory, in one of MLPerf's load patterns",
     )
     group.add_argument(

@@ -18,10 +18,10 @@ from tutelage.app.pipeline.gauges import Gauges
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
 from tutelage.app.pipeline.result import Result
-from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import shown_path
-from tutelage.app.sources.load_patterns import Load, ScenarioSource, decoded_frames, verdict
+from tutelage.app.sources.load_patterns import Load, LoadPatternSource, decoded_frames, verdict
 from tutelage.board.power.sampler import Power, open_power
 from tutelage.board.provider import find_provider
 from tutelage.board.realtime import Realtime, pace_facts
@@ -79,9 +79,9 @@ class Run:
         self._source, self._left_out = source, ""
         if self._load:
             samples, self._left_out = decoded_frames(source)
-            self._source = ScenarioSource(source.name, samples, self._load)
+            self._source = LoadPatternSource(source.name, samples, self._load)
         self._top = options.top or (_TOP_ON_PAGE if options.wants_page else 1)
-        self._figures = Figures()
+        self._figures = RunFigures()
         self._cores = load_profile().dpu_cores
         self.pipeline = self._make_pipeline()
         if not find_provider().is_emulation:
@@ -186,7 +186,7 @@ class Run:
     def _consume(self, result: Result) -> None:
         self._figures.add(result)
         self._outputs.add(result)
-        if isinstance(self._source, ScenarioSource):
+        if isinstance(self._source, LoadPatternSource):
             self._source.add(result)
 
     def _look(self) -> None:
@@ -212,7 +212,7 @@ class Run:
         # What start-up has made stays: the collector need not go through it again and again.
         gc.collect()
         gc.freeze()
-        self._figures = Figures()  # its clock starts here
+        self._figures = RunFigures()  # its clock starts here
         self.pipeline.run(self._look, self._outputs.look_seconds)
         gc.unfreeze()
         self._interrupted = self._stop_asked

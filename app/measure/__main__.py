@@ -10,7 +10,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tutelage.app.measure.measurement import Measurement
-from tutelage.app.measure.plan import REFUSALS, Phases, Setting, Step, make_steps
+from tutelage.app.measure.plan import (
+    REFUSALS,
+    MeasurementSettings,
+    Phases,
+    Step,
+    make_steps,
+)
 from tutelage.app.measure.store import SUMS, Store, hold
 from tutelage.app.model import load_classifier
 from tutelage.app.options import DEMO_MODEL, MOST_THREADS
@@ -50,8 +56,9 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
     for line in classifier.warnings:
         _say_if_possible(line)
     source = open_source(options.source or _images(options.model))
-    setting = Setting(steps, phases, options.in_flight, tuple(options.accept), options.realtime,
-                      source.name, options.started, options.name)  # fmt: skip
+    settings = MeasurementSettings(steps, phases, options.in_flight, tuple(options.accept),
+                                   options.realtime, source.name, options.started,
+                                   options.name)  # fmt: skip
     samples, left_out = decoded_frames(source)
     for line in (*source.warnings(), *([left_out] if left_out else [])):
         _say_if_possible(line)
@@ -64,7 +71,7 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
     held = hold(CODE / SUMS)
     if held:
         stack.enter_context(held)
-    measurement = Measurement(setting, classifier, samples, power, load_profile(options.board),
+    measurement = Measurement(settings, classifier, samples, power, load_profile(options.board),
                               files, _say_if_possible)  # fmt: skip
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda _number, _frame: measurement.stop())

@@ -24,7 +24,7 @@ from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame, Source, SourceError, one_line
 from tutelage.core.images.files import broken_line
 
-SCENARIOS = ("single-stream", "offline", "server")
+LOAD_PATTERNS = ("single-stream", "offline", "server")
 _SAMPLE_BYTES = 256 << 20  # of images that are held in memory at most
 _LOOK_SECONDS = 0.2
 _SPIN_SECONDS = 2e-3  # before a frame is due: sleeping longer than that wakes too late
@@ -36,7 +36,7 @@ class Load:
 
     Attributes
     ----------
-    scenario : one of SCENARIOS
+    scenario : its name, one of LOAD_PATTERNS
     seconds : for which frames are issued
     frames : issue no more than this, None for as many as there is time for
     qps : mean arrivals per second, of "server"
@@ -52,7 +52,7 @@ class Load:
     seed: int = 0
 
 
-class ScenarioSource(Source):
+class LoadPatternSource(Source):
     """Issues frames again and again, in a load pattern.
 
     `add` must be called with every result: single-stream waits for it.
@@ -139,7 +139,9 @@ def decoded_frames(source: Source) -> tuple[list[Frame], str]:
         None of them is an image; the source is live.
     """
     if source.live:
-        raise SourceError(f"{source.name}: a scenario issues frames itself; give files, no camera")
+        raise SourceError(
+            f"{source.name}: a load pattern issues frames itself; give files, no camera"
+        )
     frames: list[Frame] = []
     broken, size = [], 0
     for frame in source:
@@ -165,12 +167,12 @@ def decoded_frames(source: Source) -> tuple[list[Frame], str]:
 
 
 def verdict(load: Load, report: dict[str, Any]) -> dict[str, Any]:
-    """Return what a scenario is judged by, from the figures of its run.
+    """Return what a load pattern is judged by, from the figures of its run.
 
     Parameters
     ----------
     load : the pattern
-    report : of `tutelage.app.pipeline.run_figures.Figures`
+    report : of `tutelage.app.pipeline.run_figures.RunFigures`
 
     Returns
     -------

@@ -81,7 +81,7 @@ class Settings:
 settings = Settings()
 
 
-class Job:
+class DpuJob:
     """One execution: what to do, how long it takes on the board, and whether it is done."""
 
     __slots__ = ("_done", "_error", "_executable", "_inputs", "_outputs", "seconds", "submitted")
@@ -138,14 +138,14 @@ class Core:
     """A core of the device: a thread that runs jobs in the order in which they come."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Job, Tally]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[DpuJob, Tally]] = queue.SimpleQueue()
         self._free = 0.0  # when the board's core would have ended its last job
         self._computing = threading.Lock()
         self._ended = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job, tally: Tally) -> None:
+    def submit(self, job: DpuJob, tally: Tally) -> None:
         """Put a job behind those that wait; there is no bound on them."""
         self._jobs.put((job, tally))
 
@@ -159,7 +159,7 @@ class Core:
         while True:
             self._do(*self._jobs.get())  # a call, so that an idle core keeps no job alive
 
-    def _do(self, job: Job, tally: Tally) -> None:
+    def _do(self, job: DpuJob, tally: Tally) -> None:
         with self._computing:
             if self._ended:
                 return

@@ -53,22 +53,19 @@ class BenchOptions(BoardOptions, JsonOptions):
 )
 def bench(options: BenchOptions) -> int:
     """Compare latency, speed, watts and accuracy."""
-    from tutelage.host.bench.command import Choice
-    from tutelage.host.bench.command import bench as run
+    from tutelage.core.results.bench_json import bench_text
+    from tutelage.host.bench import command as benching
 
-    choice = Choice(
+    settings = benching.BenchOptions(
         tuple(options.platforms), tuple(options.dpu), options.board, options.images, options.limit,
         options.repetitions, options.seconds, options.warm_up, options.threads,
         tuple(options.watts),
     )  # fmt: skip
-    report, folder, text = run(options.model, choice, options.output, note)
-    if options.json:
-        print_json(report)
-    else:
-        print(shown_lines(text))
+    results, folder, text = benching.bench(options.model, settings, options.output, note)
+    print(bench_text(results) if options.json else shown_lines(text))
     note(f"written to {folder}")
-    failed = any(row["state"] == "failed" for row in report["rows"])
-    return FAILED if failed or report["state"] != "done" else DONE
+    failed = any(row.state == "failed" for row in results.rows)
+    return FAILED if failed or results.state != "done" else DONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +97,12 @@ def report(options: ReportOptions) -> int:
 
     It works offline, sorts and prints; --board is whose DPU is predicted.
     """
-    from tutelage.host.report.sections import Choice, write_report
+    from tutelage.host.report import sections
 
-    choice = Choice(options.results, options.model, options.board, options.run, options.bench)
-    print_lines(*write_report(choice, options.output))
+    settings = sections.ReportOptions(
+        options.results, options.model, options.board, options.run, options.bench
+    )
+    print_lines(*sections.write_report(settings, options.output))
     return DONE
 
 

@@ -93,14 +93,16 @@ class CompileOptions(JsonOptions):
 )
 def compile_(options: CompileOptions) -> int:
     """Compile a quantised model by AMD's compiler, or for the emulator."""
-    from tutelage.host.compile.model import Choice, compile_model, plan_compile
+    from tutelage.host.compile import model as compiling
 
-    choice = Choice(options.target, options.compiler, options.image, options.arch, options.timeout)
-    plan = plan_compile(options.model, options.output, choice, note)
+    settings = compiling.CompileOptions(
+        options.target, options.compiler, options.image, options.arch, options.timeout
+    )
+    plan = compiling.plan_compile(options.model, options.output, settings, note)
     if options.dry_run:
         _print_command(plan.command, options.json)
         return DONE
-    figures = compile_model(plan, note)
+    figures = compiling.compile_model(plan, note)
     if options.json:
         print_json(figures)
         return DONE

@@ -209,11 +209,12 @@ class PredictOptions(BoardOptions, JsonOptions):
 )
 def predict(options: PredictOptions) -> int:
     """Predict a network; no weights are needed."""
-    from tutelage.dpu.predict.energy import board_watts
-    from tutelage.dpu.predict.prediction import prediction_facts, prediction_lines
+    from tutelage.dpu.predict.energy import board_power
+    from tutelage.dpu.predict.listing import prediction_lines
+    from tutelage.dpu.predict.prediction import prediction_facts
 
     found = _prediction(options)
-    facts = prediction_facts(options.model, found, board_watts(options.board), options.threads)
+    facts = prediction_facts(options.model, found, board_power(options.board), options.threads)
     if options.json:
         print_json(facts)
     else:

@@ -51,7 +51,7 @@ class Compiler:
 
 
 @dataclass(frozen=True)
-class Job:
+class CompilerJob:
     """One call.
 
     Attributes
@@ -138,7 +138,7 @@ def _trouble_with(engine: str, image: str) -> str | None:
 # -- the call ---------------------------------------------------------------------------------
 
 
-def command_line(compiler: Compiler, target: Target, job: Job) -> list[str]:
+def command_line(compiler: Compiler, target: Target, job: CompilerJob) -> list[str]:
     """The command as a list; every path in it is absolute, so that none looks like an option."""
     source, scratch = job.source.resolve(), job.scratch.absolute()
     if not compiler.image:
@@ -175,11 +175,11 @@ def _mount(source: Path, target: str, *more: str) -> str:
     return line.getvalue().strip()
 
 
-def _uses_installed_arch(compiler: Compiler, target: Target, job: Job) -> bool:
+def _uses_installed_arch(compiler: Compiler, target: Target, job: CompilerJob) -> bool:
     return job.arch is None and (bool(compiler.image) or Path(target.arch).is_file())
 
 
-def write_arch(compiler: Compiler, target: Target, job: Job) -> None:
+def write_arch(compiler: Compiler, target: Target, job: CompilerJob) -> None:
     """Put the target file into the scratch directory, unless the installation's own is used.
 
     Where there is neither that nor one of the caller's, the DPU's fingerprint stands for it, which
@@ -192,7 +192,9 @@ def write_arch(compiler: Compiler, target: Target, job: Job) -> None:
         (job.scratch / ARCH_FILE).write_text(json.dumps(arch) + "\n", encoding="utf-8")
 
 
-def run_compiler(compiler: Compiler, command: list[str], job: Job, log: Path, limit: float) -> None:
+def run_compiler(
+    compiler: Compiler, command: list[str], job: CompilerJob, log: Path, limit: float
+) -> None:
     """Run the command, with everything it says in `log`; `limit` in seconds, 0 for none.
 
     Whatever ends this function, the compiler and its children have ended before.

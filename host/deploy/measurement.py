@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.results.run_json import RUN_FILE, RUNNING, run_table
+from tutelage.core.results.typed_json import ResultsError
 from tutelage.host.deploy import ACCEPTABLE, RELEASES, Plan, deploy_one
 from tutelage.host.deploy.plan import BoardPlan
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, model_path
@@ -41,9 +43,9 @@ from tutelage.host.ssh.remote import (
     check_hosts,
 )
 
-RUN, SUMMARY, SUMS, LOG = "run.json", "summary.md", "SHA256SUMS", "log"
-_FILES = (RUN, SUMMARY, SUMS, LOG, "frames.csv", "power.csv", "condition.csv", "progress.jsonl",
-          "pid")  # fmt: skip
+SUMMARY, SUMS, LOG = "summary.md", "SHA256SUMS", "log"
+_FILES = (RUN_FILE, SUMMARY, SUMS, LOG, "frames.csv", "power.csv", "condition.csv",
+          "progress.jsonl", "pid")  # fmt: skip
 _MOST_FILE, _MOST_TEXT = 4 << 30, 16 << 20  # bytes of a file, and of one that is read as a whole
 _KEPT = 20  # collected measurements that stay on a board
 _RETRY_SECONDS = (2.0, 30.0)  # first and longest pause before a lost connection is made anew
@@ -213,7 +215,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     MeasureError, ReceivedError
         It ended before there were any: the text is what the board said. Or they are not figures.
     """
-    if (folder / RUN).exists():
+    if (folder / RUN_FILE).exists():
         return _figures(folder)
     try:
         lines = read_received(folder / LOG, _MOST_TEXT).split("\n")
@@ -224,14 +226,11 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def _figures(folder: Path) -> dict[str, Any]:
-    path = folder / RUN
+    path = folder / RUN_FILE
     try:
-        run = json.loads(read_received(path, _MOST_TEXT))
-    except (ValueError, RecursionError):
-        run = None
-    if not isinstance(run, dict) or not isinstance(run.get("state"), str):
-        raise MeasureError(f"{path}: not the figures of a measurement")
-    return run
+        return run_table(read_received(path, _MOST_TEXT), str(path))
+    except ResultsError as error:
+        raise MeasureError(str(error)) from error
 
 
 def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str, str]:
@@ -293,15 +292,15 @@ def _verify(folder: Path) -> None:
 
 def _mark_broken_off(folder: Path) -> None:
     """Write into the figures that their process was killed, or the board lost power."""
-    if not (folder / RUN).exists():
+    if not (folder / RUN_FILE).exists():
         return
     run = _figures(folder)
-    if run["state"] != "running":
+    if run["state"] != RUNNING:
         return
     run["state"] = "broken off"
     run["error"] = "the process ended without a word: it was killed, or the board restarted"
     text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
-    (folder / RUN).write_text(text, encoding="utf-8")
+    (folder / RUN_FILE).write_text(text, encoding="utf-8")
     table = summary(folder).replace(", running. ", ", broken off. ", 1) + "\n"
     (folder / SUMMARY).write_text(table, encoding="utf-8")
 

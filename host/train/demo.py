@@ -27,7 +27,11 @@ from tutelage.core.errors import DONE
 from tutelage.core.messages import run_command
 from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description, write_description
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.compile.model import (
+    CompileOptions,
+    compile_model,
+    plan_compile,
+)
 from tutelage.host.compile.target import EMULATOR
 from tutelage.host.export.model import export
 from tutelage.host.train import checkpoint
@@ -185,7 +189,7 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     """Export, compile and measure; returns what the READMEs say of it."""
     test = data[1]
     export(runs / "qkd", output, images=0, data=data)
-    compile_model(plan_compile(output, None, Choice(EMULATOR), print), print)
+    compile_model(plan_compile(output, None, CompileOptions(EMULATOR), print), print)
     scores = run_xmodel(output / COMPILED, test)
     shipped = shipped_indices(test.labels, len(test.classes))
     write_images(test, shipped, output / "images")

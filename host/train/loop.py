@@ -43,7 +43,7 @@ EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """What a run ended with; accuracies in percent of the test set, after the last epoch."""
 
     accuracy: float
@@ -64,7 +64,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     data: tuple[DataSet, DataSet] | None = None,
-) -> Result:
+) -> TrainingResult:
     """Train as `config` says; checkpoints, log and results go to `output`.
 
     Parameters
@@ -81,7 +81,7 @@ def train(
         Ctrl-C.
     """
     started = time.monotonic()
-    run = Run(config, output, data, progress or Silent())
+    run = TrainingRun(config, output, data, progress or Silent())
     if resume and (output / CHECKPOINT).exists():
         run.resume()
     try:
@@ -91,7 +91,7 @@ def train(
     return run.finish(time.monotonic() - started)
 
 
-class Run:
+class TrainingRun:
     """The state of a run between epochs."""
 
     def __init__(
@@ -308,11 +308,13 @@ class Run:
             checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
         self.epoch, self.history = state["epoch"], state["history"]
 
-    def finish(self, seconds: float) -> Result:
+    def finish(self, seconds: float) -> TrainingResult:
         """Write the student (and a teacher that learnt) for use; returns the result."""
         last = self.history[-1] if self.history else self._evaluate()
         taught = [row["teacher_accuracy"] for row in self.history if "teacher_accuracy" in row]
-        result = Result(last["accuracy"], taught[-1] if taught else None, self.history, seconds)
+        result = TrainingResult(
+            last["accuracy"], taught[-1] if taught else None, self.history, seconds
+        )
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
             state = {"config": asdict(self.config), "accuracy": result.accuracy}

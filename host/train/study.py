@@ -38,7 +38,7 @@ ABLATED_PHASES = {"qkd without co-studying": ["self-studying", "tutoring"]}
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One run of the study: its name, its configuration and the runs it starts from."""
 
     name: str
@@ -97,7 +97,7 @@ class Study:
             name: row for name, row in rows.items() if current.get(name, "") == row.get("settings")
         }
 
-    def record(self, cell: Cell, result: Mapping[str, Any]) -> None:
+    def record(self, cell: StudyCell, result: Mapping[str, Any]) -> None:
         """Add a cell's result to study.csv, atomically."""
         rows = self.done()
         base = rows.get(f"float-student-s{cell.config['seed']}", {}).get("accuracy", "")
@@ -114,7 +114,7 @@ class Study:
 
     # -- running --------------------------------------------------------------------------
 
-    def run(self, jobs: int, limit: int = 0) -> Iterator[tuple[Cell, dict[str, Any] | str]]:
+    def run(self, jobs: int, limit: int = 0) -> Iterator[tuple[StudyCell, dict[str, Any] | str]]:
         """Run what is not done, `jobs` cells at a time; yields each cell with its result.
 
         A cell that fails gives its error's text; cells that need it are left out.
@@ -128,7 +128,7 @@ class Study:
         waiting = [cell for cell in self.cells if cell.name not in done]
         waiting = waiting[:limit] if limit else waiting
         with ThreadPoolExecutor(jobs) as pool:
-            running: dict[Future[dict[str, Any]], Cell] = {}
+            running: dict[Future[dict[str, Any]], StudyCell] = {}
             while waiting or running:
                 for cell in [c for c in waiting if set(c.needs) <= done][: jobs - len(running)]:
                     waiting.remove(cell)
@@ -148,7 +148,7 @@ class Study:
                     self.record(cell, result)
                     yield cell, result
 
-    def _train(self, cell: Cell) -> dict[str, Any]:
+    def _train(self, cell: StudyCell) -> dict[str, Any]:
         """Run one cell in a process of its own, on one thread."""
         folder = self.output / "study" / cell.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,11 +191,11 @@ def read_study(path: Path, output: Path) -> Study:
 # -- cells ------------------------------------------------------------------------------------
 
 
-def _weights(cell: Cell, output: Path) -> Path:
+def _weights(cell: StudyCell, output: Path) -> Path:
     return output / "study" / cell.name / "student.safetensors"
 
 
-def _cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
+def _cells(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
     """The float runs, then seed by seed every bit width and method, then the ablation."""
     main_teacher = next(iter(spec["teachers"]))
     for name, network in spec["teachers"].items():
@@ -210,7 +210,7 @@ def _cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
         yield from _ablated_cells(spec, runs)
 
 
-def _ablated_cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
+def _ablated_cells(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
     """QKD without each of its phases, at other temperatures, and with other teachers."""
     main_teacher, ablation = next(iter(spec["teachers"])), spec["ablation"]
     bits = ablation["bits"]
@@ -226,20 +226,20 @@ def _ablated_cells(spec: Mapping[str, Any], runs: Path) -> Iterator[Cell]:
 
 def _float_cell(
     spec: Mapping[str, Any], name: str, network: dict[str, Any], seed: int, role: str
-) -> Cell:
+) -> StudyCell:
     """A float run; `role` is whose, "teacher" or "student"."""
     config = {
         "method": "float", "seed": seed, "student": network,
         "data": spec["teacher_data"] if role == "teacher" else spec["data"],
         "augmentation": spec["float_augmentation"], "training": spec[f"float_{role}"],
     }  # fmt: skip
-    return Cell(name, config, {"method": "float"})
+    return StudyCell(name, config, {"method": "float"})
 
 
 def _cell(
     spec: Mapping[str, Any], runs: Path, title: str, method: str, bits: list[int], seed: int,
     teacher: str, temperature: float = 0.0, phases: list[str] | None = None,
-) -> Cell:  # fmt: skip
+) -> StudyCell:  # fmt: skip
     weights, activations = bits
     student = f"float-student-s{seed}"
     quantisation: dict[str, Any] = {"weights": weights, "activations": activations}
@@ -272,7 +272,7 @@ def _cell(
              "teacher": master if "teacher" in config else "",
              "temperature": training.get("temperature", "")}  # fmt: skip
     name = title.replace(", ", "-").replace(" ", "-")
-    return Cell(f"{name}-w{weights}a{activations}-s{seed}", config, facts, tuple(needs))
+    return StudyCell(f"{name}-w{weights}a{activations}-s{seed}", config, facts, tuple(needs))
 
 
 def _text(value: Any) -> str:

@@ -447,7 +447,7 @@ def test_the_video_shows_the_newest_images() -> None:
 def test_images_are_encoded_for_viewers_only_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_module, "FRAME_SECONDS", 10 * LONG)
     with served() as web:
-        video = web._server._site.video
+        video = web._server._page.video
         with Feeder(web) as feeder:
             assert soon(lambda: feeder.count > 20)
             assert video.encoded == 0

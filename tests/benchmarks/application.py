@@ -27,7 +27,7 @@ from tutelage.app.model import Classifier, load_classifier
 from tutelage.app.options import read_options
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline
-from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.run import Run
 from tutelage.app.sources.frames import Frame, Source
 from tutelage.dpu.compiler.builder import CompiledModel
@@ -150,7 +150,7 @@ def _camera_run(model: Path, images: Path, seconds: float, share: float) -> dict
         lane.warm_up()
     fps = share * BOUND_FPS
     samples = _read(images)
-    figures = Figures()
+    figures = RunFigures()
     pipeline = Pipeline(
         SteadyCamera(samples, fps, int(seconds * fps)), lanes, figures.add, cores=CORES
     )

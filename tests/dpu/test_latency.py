@@ -17,6 +17,7 @@ from tutelage.__main__ import main
 from tutelage.core.board_profile import board_names
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import ARRAYS, B4096
+from tutelage.core.results.figure import Figure
 from tutelage.dpu.predict import energy
 from tutelage.dpu.predict.cycles import bounds
 from tutelage.dpu.predict.latency import (
@@ -223,9 +224,9 @@ def test_predict_tells_layers_and_totals(
     facts = json.loads(out)
     assert status == 0 and facts["board"] == "zcu104"
     assert sum(layer["us"] for layer in facts["layers"]) == pytest.approx(1e3 * facts["dpu_ms"])
-    assert facts["latency_ms"] == pytest.approx(facts["dpu_ms"] + facts["cpu_ms"])
+    assert facts["latency_ms"]["value"] == pytest.approx(facts["dpu_ms"] + facts["cpu_ms"])
     assert [speed["threads"] for speed in facts["threads"]] == [1, 2, None]
-    assert facts["threads"][0]["fps"] == pytest.approx(1e3 / facts["latency_ms"])
+    assert facts["threads"][0]["fps"]["value"] == pytest.approx(1e3 / facts["latency_ms"]["value"])
     assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
     status, out, _ = _told(capsys, demo_model)
     assert status == 0 and "e+" not in out
@@ -291,31 +292,39 @@ def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
 
 
 def test_energy_is_a_range_until_it_is_measured(tmp_path: Path) -> None:
-    at_rest = energy.board_watts("zcu104", tmp_path)
+    at_rest = energy.board_power("zcu104", tmp_path)
     assert at_rest is not None and not at_rest.measured
-    assert (at_rest.low, at_rest.high) == (14.05, 60.0)
-    assert at_rest.joules(10, 20) == (14.05 / 20, 6.0)
-    assert energy.board_watts("kv260", tmp_path) is None
+    assert at_rest.watts.ends == (None, 14.05, 60.0)
+    fps = Figure.predicted(15, 10, 20, "fps")
+    assert at_rest.joules_per_frame(fps).ends == (None, 14.05 / 20, 6.0)
+    assert energy.board_power("kv260", tmp_path) is None
     with pytest.raises(DpuError):
-        energy.board_watts("zcu105", tmp_path)
+        energy.board_power("zcu105", tmp_path)
 
     def write(name: str, emulation: bool, *watts: object, **more: object) -> None:
         folder = tmp_path / "zcu104" / name
         folder.mkdir(parents=True)
-        steps = [{"power": {"watts": {"value": value}}} for value in watts]
-        text = json.dumps({"emulation": emulation, "steps": steps, **more})
+        none, run = {"value": None}, {"state": "done", "started": "x", "provider": "vart"}
+        steps = [
+            {"name": "offline", "scenario": "offline", "threads": 1, "fps": none, "latency_ms": {},
+             "power": {"watts": {"value": value}}}
+            for value in watts
+        ]  # fmt: skip
+        facts = {"machine": {}, "model": {"name": "net", "target": "DPUCZDX8G"}}
+        text = json.dumps({"emulation": emulation, "steps": steps, **run, **facts, **more})
         (folder / "run.json").write_text(text if watts else "{torn")
 
     write("emulation", True, 5.0)
     write("stand-in", False, 5.0, pace={"measured": False, "text": "predicted"})
     write("strange pace", False, 5.0, pace=[])
     write("torn", False)
-    write("odd", False, None, "x", -1.0, float("nan"), True)
-    assert energy.board_watts("zcu104", tmp_path) == at_rest
+    for number, odd in enumerate((None, "x", -1.0, float("nan"), float("inf"), True)):
+        write(f"odd {number}", False, odd)
+    assert energy.board_power("zcu104", tmp_path) == at_rest
     write("real", False, 21.5, 24.0)
-    measured = energy.board_watts("zcu104", tmp_path)
+    measured = energy.board_power("zcu104", tmp_path)
     assert measured is not None and measured.measured
-    assert (measured.low, measured.high) == (21.5, 24.0)
+    assert measured.watts.ends == (None, 21.5, 24.0)
 
 
 def test_nothing_to_do_takes_only_the_cpu() -> None:

@@ -244,10 +244,12 @@ def test_checkpoint(edits: Any) -> None:
 
 _RUN = {
     "state": "done", "error": None, "started": "2026-01-01T00:00:00", "provider": "DPU",
-    "emulation": False, "realtime": None, "machine": {"board": "ZCU104", "machine": "aarch64"},
+    "emulation": False, "realtime": None, "machine": {"board": "ZCU104", "cpus": 4},
     "model": {"name": "demo", "dpu": "DPUCZDX8G", "target": "ZCU104", "sha256": "0" * 64},
-    "steps": [{"scenario": "offline", "threads": 1, "fps": {"value": 1.0, "ci95": 0.1},
-               "frames": {"classified": 1}}],
+    "steps": [{"name": "offline, 1 thread", "scenario": "offline", "threads": 1,
+               "fps": {"value": 1.0, "low": 0.9, "high": 1.1}, "frames": {"classified": 1},
+               "latency_ms": {"p50": {"value": 2.5}}, "power": {"watts": {"value": 14.5}},
+               "start_s": 1.5, "end_s": 2.5}],
 }  # fmt: skip
 
 

@@ -208,7 +208,10 @@ def test_a_bare_file_gets_no_description(model: Path, on_path: Path, run: Run) -
 def test_the_installed_arch_is_taken_where_there_is_one(tmp_path: Path) -> None:
     arch = tmp_path / "arch.json"
     target = dataclasses.replace(ZCU104, arch=str(arch))
-    compiler, job = vai_compiler.Compiler(program="/c"), vai_compiler.Job(tmp_path, tmp_path / "s")
+    compiler, job = (
+        vai_compiler.Compiler(program="/c"),
+        vai_compiler.CompilerJob(tmp_path, tmp_path / "s"),
+    )
     assert vai_compiler.command_line(compiler, target, job)[4] == str(job.scratch / "arch.json")
     arch.write_text("{}")
     assert vai_compiler.command_line(compiler, target, job)[4] == str(arch)

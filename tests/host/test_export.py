@@ -19,7 +19,7 @@ from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
 from tutelage.host.export.model import ExportError, export, load_student, read_state
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.networks import create
@@ -65,7 +65,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_directory_is_what_the_compiler_and_the_app_take(exported: Path) -> None:
-    quiet = plan_compile(exported, None, Choice("emulator"), lambda text: None)
+    quiet = plan_compile(exported, None, CompileOptions("emulator"), lambda text: None)
     compile_model(quiet, lambda text: None)
     classifier = load_classifier(exported)
     assert len(classifier.labels) == 10 and classifier.provenance["method"] == "qat"
@@ -164,7 +164,7 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
     figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
     reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
     assert reasons == ["kernel 18x18, the DPU has 1 to 16", "the DPU has no relu"]
-    plan = plan_compile(tmp_path / "out", None, Choice("emulator"), print)
+    plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"), print)
     assert compile_model(plan, print)["checks"][0].startswith("2 DPU subgraphs; on the CPU: ")
 
 
@@ -219,7 +219,10 @@ def _chain(student: Student, test: DataSet, folder: Path) -> None:
     """Student = quantised file = compiled file in every logit, both engines."""
     to_quantised(student, "net").serialize(folder / "quantised.xmodel")
     compile_model(
-        plan_compile(folder / "quantised.xmodel", folder / "out", Choice("emulator"), print), print
+        plan_compile(
+            folder / "quantised.xmodel", folder / "out", CompileOptions("emulator"), print
+        ),
+        print,
     )
     models = [
         load_engine(path, engine)

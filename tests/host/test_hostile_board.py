@@ -129,9 +129,9 @@ def test_an_rsync_that_sends_links_all_the_same(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[]", "not the figures of a measurement"),
-        ('{"state": 1}', "not the figures of a measurement"),
-        ("{" * 100000, "not the figures of a measurement"),
+        ("[]", "not a measured run"),
+        ('{"state": 1}', "not a measured run"),
+        ("{" * 100000, "not a measured run"),
         ('{"state": "refused"}', "the measurement was refused: None"),
     ],
     ids=["list", "number", "deep", "short"],

@@ -151,7 +151,7 @@ def test_a_measurement_of_a_board(
 
 def _run_json(checkpoint: str) -> dict[str, Any]:
     """A run of `tutelage measure` with hostile texts."""
-    figure = {"value": 2.0, "ci95": 0.1, "sensor_error": None}
+    figure = {"value": 2.0, "low": 1.9, "high": 2.1, "coverage": 0.95, "n": 20}
     power = {"source": NAME, "reason": NAME, "total_rail": NAME, "watts": figure,
              "watts_above_idle": figure, "joules_per_frame": figure,
              "fps_per_watt": figure}  # fmt: skip

@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train.config import ConfigError, make_config  # noqa: E402
 from tutelage.host.train.data import DataSet, load  # noqa: E402
-from tutelage.host.train.loop import CHECKPOINT, STUDENT, Run, phase_losses, train  # noqa: E402
+from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, phase_losses, train  # noqa: E402
 from tutelage.host.train.methods import CO_STUDYING, METHODS, SELF_STUDYING, TUTORING  # noqa: E402
 from tutelage.host.train.progress import Silent  # noqa: E402
 
@@ -77,8 +77,8 @@ def test_every_method(
     assert "log2_t" in parts["student"] and state["accuracy"] == result.accuracy
 
 
-def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> Run:
-    return Run(config, output, data, Silent())
+def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> TrainingRun:
+    return TrainingRun(config, output, data, Silent())
 
 
 @pytest.mark.parametrize("phase", [SELF_STUDYING, CO_STUDYING, TUTORING], ids=lambda p: p.name)
@@ -145,7 +145,7 @@ def test_a_resumed_run_is_an_undisturbed_one(
     _assert_equal_weights(tmp_path / "whole", tmp_path / "halves")
 
 
-def _scheduled_for(run: Run, epochs: int) -> Any:
+def _scheduled_for(run: TrainingRun, epochs: int) -> Any:
     schedule, left = run._schedule, len(run.plan)
     return lambda progress: schedule(progress * left / epochs)
 

@@ -32,7 +32,7 @@ from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE  # noqa: E402
 from tutelage.dpu.runtime import vart  # noqa: E402
 from tutelage.dpu.xmodel import graph as xir  # noqa: E402
-from tutelage.host.compile.model import Choice, compile_model, plan_compile  # noqa: E402
+from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile  # noqa: E402
 from tutelage.host.export.model import ExportError, export, load_student, read_state  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
@@ -122,7 +122,7 @@ def _outcome(case: Case) -> str:
         except ExportError as error:
             return str(error).split(":")[0]
         assert figures["logits_equal"] and figures["images_compared"] == IMAGES
-        plan = plan_compile(folder / "model", None, Choice("emulator"), lambda text: None)
+        plan = plan_compile(folder / "model", None, CompileOptions("emulator"), lambda text: None)
         compile_model(plan, lambda text: None)
         images = data.inputs()
         logits = _logits(folder / "run", images, data)

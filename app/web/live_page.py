@@ -35,7 +35,7 @@ _SIGN_SECONDS = 3.0  # a page takes a server that says nothing for twice that lo
 _LOOK_SECONDS = 0.25  # how often a reader of the events is told of the newest result
 
 
-class Site:
+class LivePage:
     """The page's routes around a monitor.
 
     Attributes

@@ -58,7 +58,7 @@ for (const button of document.querySelectorAll("th button")) {
 """
 
 
-def page(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:
+def html_page(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:
     """Return the text of the file.
 
     Parameters

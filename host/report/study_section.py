@@ -82,8 +82,8 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
         values = of(method)
         gains = [values[seed] - whole[seed] for seed in values if seed in whole]
         mean, spread, count = _statistics(list(values.values()))
-        change, doubt, _ = _statistics(gains)
-        table.append([method, mean, spread, count, change, doubt])
+        change, deviation, _ = _statistics(gains)
+        table.append([method, mean, spread, count, change, deviation])
     columns = ["method", "top-1 [%]", "± [points]", "seeds", "against qkd [points]", "± [points]"]
     text = (
         f"What a part of QKD is worth, at W{width[0]}A{width[1]}: the same training without it or "

@@ -47,7 +47,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tutelage.core import toml_file
-from tutelage.host.quantise.student import Bits
+from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data import KINDS, Augmentation
 from tutelage.host.train.methods import METHODS, Phase
 

@@ -13,9 +13,15 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from tutelage.host.networks.norm import synchronise  # noqa: E402
-from tutelage.host.quantise.layers import Add, Concat, Conv, MaxPool, Reshape  # noqa: E402
+from tutelage.host.quantise.layers.base import is_signed  # noqa: E402
+from tutelage.host.quantise.layers.concat import Concat  # noqa: E402
+from tutelage.host.quantise.layers.convolution import Conv  # noqa: E402
+from tutelage.host.quantise.layers.eltwise import Add  # noqa: E402
+from tutelage.host.quantise.layers.pooling import MaxPool  # noqa: E402
+from tutelage.host.quantise.layers.reshape import Reshape  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
-from tutelage.host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
+from tutelage.host.quantise.trace import trace  # noqa: E402
+from tutelage.host.quantise.walker import UnsupportedOp  # noqa: E402
 
 SHAPE = (4, 8, 8)
 

@@ -114,15 +114,26 @@ class Walker:
         """Let the node's value be the one that it takes."""
         self.origin[node] = self.source(node)
 
-    def source(self, node: fx.Node, argument: int = 0) -> str:
+    def source(self, node: fx.Node) -> str:
         """Return the layer whose value an operation takes."""
-        names = ("input", "x", "self")
-        given = node.args[argument] if len(node.args) > argument else None
+        return self.origin[self._operand(node, 0, ("input", "x", "self"))]
+
+    def operands(self, node: fx.Node) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+        """Return the layers whose values a binary operation takes, and PyTorch's shapes of both.
+
+        The shapes are without the batch. That of a vector is (C,): beside a map PyTorch repeats it
+        along the columns, not for each channel.
+        """
+        nodes = self._operand(node, 0, ("input",)), self._operand(node, 1, ("other",))
+        return tuple(self.origin[given] for given in nodes), [meta_shape(n)[1:] for n in nodes]
+
+    def _operand(self, node: fx.Node, position: int, names: tuple[str, ...]) -> fx.Node:
+        given = node.args[position] if len(node.args) > position else None
         if given is None:
             given = next((node.kwargs[n] for n in names if n in node.kwargs), None)
         if not isinstance(given, fx.Node) or given not in self.origin:
             raise self.error(node, "an operand that is no activation", "use module parameters")
-        return self.origin[given]
+        return given
 
     def value(self, node: fx.Node, position: int, name: str, default: Any = None) -> Any:
         """Return an argument of a function."""

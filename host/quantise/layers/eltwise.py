@@ -63,8 +63,7 @@ def add(walk: Walker, node: fx.Node) -> None:
     """Add the sum of two maps."""
     if walk.value(node, 2, "alpha", 1) != 1:
         raise walk.error(node, "an addition with alpha", "scale before the convolution")
-    names = walk.source(node, 0), walk.source(node, 1)
-    shapes = [walk.layers[name].shape for name in names]
+    names, shapes = walk.operands(node)
     if shapes[0] != shapes[1]:
         raise walk.error(node, f"an addition of {shapes[0]} and {shapes[1]}", "equal shapes")
     walk.add(node, Add(names, shape_of(node)))

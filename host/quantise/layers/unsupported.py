@@ -23,8 +23,4 @@ advise(
     nn.Softmax, F.softmax, torch.softmax, "softmax",
 )  # fmt: skip
 advise(_NORM, nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm)
-advise(
-    "fold a constant factor into the convolution before it",
-    torch.mul, operator.mul, operator.imul, "mul", "mul_",
-)  # fmt: skip
 advise("compute the parts separately, by convolutions of their own", operator.getitem)

@@ -86,6 +86,7 @@ def study(
     import os
 
     from tutelage.host.train import study as studies
+    from tutelage.host.train import study_results
 
     plan = studies.read_study(spec or studies.DEFAULT, output)
     console = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
@@ -99,9 +100,9 @@ def study(
             console.print(f"{cell.name}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
     rows = plan.done()
     if rows:
-        (output / "study.md").write_text(studies.markdown(rows), encoding="utf-8")
-        studies.plot(rows, output / "study.svg")
-    print(json.dumps(list(rows.values()), indent=2) if as_json else studies.markdown(rows))
+        (output / "study.md").write_text(study_results.markdown(rows), encoding="utf-8")
+        study_results.plot(rows, output / "study.svg")
+    print(json.dumps(list(rows.values()), indent=2) if as_json else study_results.markdown(rows))
     return FAILED if failures else DONE
 
 

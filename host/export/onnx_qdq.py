@@ -145,7 +145,7 @@ class _Converter:
     def bias(self, integers: Array, fix_point: int, x: str, weights_fix_point: int) -> str:
         """See `OnnxGraph`: int32 in the accumulator's scale, or float32."""
         if self.form in (FLOAT_BIAS, FLOAT32):
-            return self._constant(integers.astype(np.float32) * np.float32(2.0**-fix_point))
+            return self.constant(integers.astype(np.float32) * np.float32(2.0**-fix_point))
         accumulator = max(self.points[x] + weights_fix_point, fix_point)
         integers = integers.astype(np.int64) << (accumulator - fix_point)
         return self.parameter(integers.astype(np.int32), accumulator)
@@ -153,19 +153,20 @@ class _Converter:
     def parameter(self, integers: Array, fix_point: int) -> str:
         """See `OnnxGraph`; int8 becomes unsigned where the form says so."""
         if self.form == FLOAT32:
-            return self._constant(integers.astype(np.float32) * np.float32(2.0**-fix_point))
+            return self.constant(integers.astype(np.float32) * np.float32(2.0**-fix_point))
         unsigned = integers.dtype == np.int8 and self.form == INT8
         if unsigned:
             integers = (integers.astype(np.int16) + _ZERO).astype(np.uint8)
-        inputs = [self._constant(integers), self.scalar(2.0**-fix_point)]
+        inputs = [self.constant(integers), self.scalar(2.0**-fix_point)]
         zero = self.scalar(_ZERO if unsigned else 0, integers.dtype)
         return self.node("DequantizeLinear", [*inputs, zero])
 
     def scalar(self, value: float, dtype: Any = np.float32) -> str:
         """See `OnnxGraph`."""
-        return self._constant(np.array(value, dtype))
+        return self.constant(np.array(value, dtype))
 
-    def _constant(self, array: Array) -> str:
+    def constant(self, array: Array) -> str:
+        """See `OnnxGraph`."""
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(
             array.shape), name))  # fmt: skip

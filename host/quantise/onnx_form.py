@@ -31,6 +31,9 @@ class OnnxGraph(Protocol):
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         """Add an ONNX node and return the name of its one output."""
 
+    def constant(self, array: Array) -> str:
+        """Add a constant as it is."""
+
     def scalar(self, value: float, dtype: Any = ...) -> str:
         """Add a constant of one value, float32 by default."""
 

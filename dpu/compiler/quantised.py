@@ -144,15 +144,19 @@ class QuantisedModel:
         op = self.graph.create_op(self._name(name), "mul", {}, {"input": list(inputs)})
         return self._fixed(op, fix_point)
 
+    def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
+        """An op that only picks or moves values, such as "upsample"; it rounds nothing."""
+        op = self.graph.create_op(self._name(name), kind, attrs, {"input": [x]})
+        self._points[op] = self._points[x]
+        return op
+
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
         """The same values in another shape: `flatten` where that says it, else `reshape`."""
         attrs: dict[str, Any] = {"shape": list(shape)}
         kind, rank = "reshape", x.get_output_tensor().ndim
         if len(shape) == 2 and rank > 2:
             kind, attrs = "flatten", {"start_axis": 1, "end_axis": rank - 1}
-        op = self.graph.create_op(self._name(name), kind, attrs, {"input": [x]})
-        self._points[op] = self._points[x]
-        return op
+        return self.move(name, kind, x, attrs)
 
     def output(self, x: Op) -> Op:
         """Declare `x` an output of the graph."""

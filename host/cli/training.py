@@ -106,6 +106,7 @@ def study(options: StudyOptions) -> int:
     from rich.console import Console
 
     from tutelage.host.train import study as studies
+    from tutelage.host.train import study_results
 
     plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
@@ -119,10 +120,10 @@ def study(options: StudyOptions) -> int:
             console.print(f"{cell.name}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
     rows = plan.done()
     if rows:
-        (options.output / "study.md").write_text(studies.markdown(rows), encoding="utf-8")
-        studies.plot(rows, options.output / "study.svg")
+        (options.output / "study.md").write_text(study_results.markdown(rows), encoding="utf-8")
+        study_results.plot(rows, options.output / "study.svg")
     if options.json:
         print_json(list(rows.values()))
     else:
-        print(studies.markdown(rows))
+        print(study_results.markdown(rows))
     return FAILED if failures else DONE

@@ -40,7 +40,7 @@ from tutelage.host.explore.space import (
     forecast,
     pareto,
 )
-from tutelage.host.train.study import summary
+from tutelage.host.train.study_results import summary
 
 TABLE, PLOT = "explore.csv", "explore.svg"
 

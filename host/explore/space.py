@@ -295,7 +295,7 @@ def _share(value: Any) -> float:
 
 
 def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
-    if config.method == "float":
+    if not config.quantises:
         if "bits" in given:
             raise ExploreError("[explore] bits: method 'float' quantises nothing")
         return []

@@ -49,7 +49,10 @@ from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet, encode_png, read_bgr
-from tutelage.host.train.loop import EVALUATION_BATCH, STUDENT, load_data, make_network
+from tutelage.host.train.evaluation import EVALUATION_BATCH
+from tutelage.host.train.loop import STUDENT, load_data
+from tutelage.host.train.student_kinds import STUDENT_KINDS
+from tutelage.host.train.students import make_network
 
 
 class ExportError(TutelageError):
@@ -140,11 +143,11 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
     if not isinstance(state.get("config"), dict):
         raise CheckpointError(f"{path}: not a student's checkpoint (give a run's directory)")
     config = make_config(state["config"], str(path))
-    if config.method == "float":
+    if not config.quantises:
         raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
     if not isinstance(state.get("accuracy", 0.0), int | float):
         raise CheckpointError(f"{path}: its accuracy is no number")
-    if config.quantisation.quantiser != "tqt":
+    if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
     return config, state
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tutelage.host.report.content import Plot, Section, Table, as_svg
-from tutelage.host.train import study
+from tutelage.host.train.study_results import figure, summary
 
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -37,13 +37,13 @@ def _accuracies(rows: Rows, path: Path) -> Section:
         f"Top-1 on the test set, in percent: mean and standard deviation over {len(seeds)} seeds. "
         "W4A4 is 4 bits for weights and for activations; the DPU takes W8A8."
     )
-    plot = Plot("study", as_svg(study.figure(rows)), "Accuracy over bits; bars are one standard "
+    plot = Plot("study", as_svg(figure(rows)), "Accuracy over bits; bars are one standard "
                 "deviation, dashed lines the float networks.", path)  # fmt: skip
     return Section("study", "Study of methods", [text, plot, _table(rows, path)])
 
 
 def _table(rows: Rows, path: Path) -> Table:
-    found = study.summary(rows)
+    found = summary(rows)
     bits = sorted({b for _, b in found}, key=lambda b: (b != "float", b))
     columns = ["method"]
     for each in bits:

@@ -53,7 +53,8 @@ from tutelage.host.bench.torch_graph import read_onnx
 from tutelage.host.export.onnx_qdq import FLOAT32, to_onnx
 from tutelage.host.networks import create
 from tutelage.host.quantise.calibrate import calibrate
-from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.train.config import make_config
 from tutelage.host.train.loop import train

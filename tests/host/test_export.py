@@ -24,7 +24,8 @@ from tutelage.host.export.model import ExportError, export, load_student, read_s
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.networks import create
 from tutelage.host.quantise.calibrate import calibrate
-from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DEFAULT_IDX, DataSet, load

@@ -17,7 +17,7 @@ from tutelage.dpu.predict.latency import predict
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.explore.network_operations import densenet_operations, network_operations
 from tutelage.host.networks import create
-from tutelage.host.quantise.trace import UnsupportedOp
+from tutelage.host.quantise.walker import UnsupportedOp
 
 
 def _essence(operations: list[Operation]) -> list[Any]:

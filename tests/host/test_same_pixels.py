@@ -24,7 +24,8 @@ from tutelage.host.compile.model import CompileOptions, compile_model, plan_comp
 from tutelage.host.export.model import export, load_student, read_state
 from tutelage.host.train.config import make_config
 from tutelage.host.train.data import DataSet
-from tutelage.host.train.loop import STUDENT, accuracy, load_data, train
+from tutelage.host.train.evaluation import accuracy
+from tutelage.host.train.loop import STUDENT, load_data, train
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CLASSES = ("front", "tilted")

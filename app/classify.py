@@ -27,7 +27,7 @@ from tutelage.app.outputs.by_uri import OutputError
 from tutelage.app.pipeline.run_summary import summary_lines
 from tutelage.app.run import Run
 from tutelage.app.sources.frames import CameraError, SourceError
-from tutelage.board.power.sampler import PowerError
+from tutelage.board.power import PowerError
 from tutelage.board.runner import ModelError
 from tutelage.core.bounded_file import read_bounded
 from tutelage.core.errors import unsorted_in_one_line

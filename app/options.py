@@ -11,6 +11,7 @@ from tutelage.app.outputs import by_uri as outputs
 from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
 from tutelage.app.sources import by_uri as sources
 from tutelage.app.sources.load_patterns import SCENARIOS
+from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
 from tutelage.core.images.input_form import COLOURS, CROPS
 
@@ -248,7 +249,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         "--power",
         nargs="?",
         const="auto",
-        choices=("auto", "pmbus", "hwmon", "rapl", "nvml"),
+        choices=("auto", *source_names()),
         help="measure power: the board's rails, or what a PC has",
     )
     group.add_argument(

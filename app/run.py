@@ -23,7 +23,7 @@ from tutelage.app.pipeline.run_figures import Figures
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import shown_path
 from tutelage.app.sources.load_patterns import Load, ScenarioSource, decoded_frames, verdict
-from tutelage.board.power.sampler import Power, open_power
+from tutelage.board.power import Power, open_power
 from tutelage.board.provider import find_provider
 from tutelage.board.realtime import Realtime, pace_facts
 from tutelage.board.system import board_facts

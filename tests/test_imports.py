@@ -53,8 +53,8 @@ OPTIONAL = {
     "rich": {"app/outputs/terminal.py"},
     "starlette": {"app/web"},
     "uvicorn": {"app/web"},
-    "pynq": {"board/overlay.py", "board/power/sources/rails.py"},
-    "pynvml": {"board/power/sources/rails.py"},
+    "pynq": {"board/overlay.py", "board/power/sources/pmbus.py"},
+    "pynvml": {"board/power/sources/nvml.py"},
     "pandas": {"board/stand_ins/pynq.py"},
 }
 

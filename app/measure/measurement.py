@@ -31,7 +31,7 @@ from tutelage.app.sources.frames import Frame, one_line
 from tutelage.app.sources.load_patterns import Load, ScenarioSource
 from tutelage.board import condition
 from tutelage.board.condition import Concern, Condition, ConditionWatch, concerns
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
 from tutelage.board.realtime import Realtime
 from tutelage.board.runner import ModelError
 from tutelage.core.board_profile import Profile, thread_hazards

@@ -20,7 +20,7 @@ import numpy as np
 from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL
 from tutelage.app.measure.sections import drift, estimate, section_count, section_edges
 from tutelage.app.pipeline.result import STAGES
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
 
 PERCENTS = (50, 90, 99)
 _IDLE_SECTIONS = 10

@@ -37,8 +37,8 @@ from tutelage.app.sources.frames import Frame
 from tutelage.app.sources.load_patterns import decoded_frames
 from tutelage.board import system
 from tutelage.board.condition import ConditionWatch
-from tutelage.board.power.sampler import Power, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, open_power
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -303,7 +303,7 @@ def sysfs(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "sys"
 
 
-class _Reacting(Source):
+class _Reacting(PowerSource):
     """A rail that carries 20 W while frames are issued, and 14 W else."""
 
     name = "reacting"

@@ -29,8 +29,8 @@ from tutelage.app.measure.summary import summary
 from tutelage.app.measure.warnings import doubts
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
-from tutelage.board.power.sampler import Power, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, open_power
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.text import csv_text
 
 FINITE = st.floats(-1e6, 1e6)
@@ -165,7 +165,7 @@ def test_energy_per_frame_by_hand(rail: tuple[Power, Path]) -> None:
     assert rest.watts == pytest.approx(14.05) and rest.ci95 == pytest.approx(0, abs=1e-9)
 
 
-class Scripted(Source):
+class Scripted(PowerSource):
     """One rail whose power is a function of the time that its clock shows."""
 
     name = "scripted"
@@ -271,7 +271,7 @@ def test_frames_at_the_edges_failures_and_no_frames(rail: tuple[Power, Path]) ->
 
 @pytest.fixture
 def nowhere() -> Power:
-    return Power(Source("nothing there"))
+    return Power(PowerSource("nothing there"))
 
 
 def test_without_a_source_no_figure_is_made_up(nowhere: Power) -> None:

@@ -23,8 +23,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.board.power.sampler import Idle, Power, PowerError, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, PowerError, open_power
+from tutelage.board.power.figures import Idle
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import RailProfile, load_profile
 
 MONITORS = {"irps5401", "ina226"}
@@ -54,7 +55,7 @@ class Clock:
         return self.now
 
 
-class Scripted(Source):
+class Scripted(PowerSource):
     """One rail (or counter) whose readings are a function of the clock."""
 
     name = "scripted"
@@ -85,7 +86,7 @@ def _sample_at(power: Power, clock: Clock, times: Iterator[float] | list[float])
         power.sample()
 
 
-class SlowBus(Source):
+class SlowBus(PowerSource):
     """A board's ten rails, each of which takes its time to read."""
 
     name = "slow"
@@ -606,7 +607,7 @@ def test_the_wall_clock_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 STOPPED = """
 import json, os, pathlib, subprocess, sys, time
-from tutelage.board.power.sampler import open_power
+from tutelage.board.power import open_power
 power = open_power("hwmon", sysfs=pathlib.Path(sys.argv[1]))
 power.start()
 time.sleep(0.3)
@@ -812,8 +813,8 @@ def test_the_profile_names_each_rail_once() -> None:
 IN_THE_SENSORS = """
 import json, shutil, sys, time
 from pathlib import Path
-from tutelage.board.power.sources import rails as power_sources
-from tutelage.board.power.sampler import open_power
+from tutelage.board.power.sources import pmbus as power_sources
+from tutelage.board.power import open_power
 
 HWMON = Path("/sys/class/hwmon")
 

@@ -1,10 +1,12 @@
 """Power of a board's rails or of a PC, sampled while something else runs.
 
-from tutelage.board.power import Power
+    from tutelage.board.power import Power
 
-with Power() as power:
-    work()
-print(power.watts, power.joules)
+    with Power() as power:
+        work()
+    print(power.watts, power.joules)
+
+Where nothing can be measured the figures are None, and `Power.reason` says why.
 """
 
 from __future__ import annotations

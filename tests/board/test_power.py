@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from tutelage.board.power import Power, PowerError, open_power
 from tutelage.board.power.figures import Idle
+from tutelage.board.power.sources.registry import source_names
 from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import RailProfile, load_profile
 
@@ -792,6 +793,55 @@ def test_wrong_use() -> None:
         open_power("x")
     with pytest.raises(PowerError, match="readings per second"):
         open_power("none", rate_hz=0)
+
+
+# ---- a with block -------------------------------------------------------------------------------
+
+
+def test_a_with_block_measures_what_runs_in_it() -> None:
+    source = Scripted(Clock(), lambda _: 12.5, Rail("12V", 0.025, 60.0), counts=False)
+    closed: list[bool] = []
+    source.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    with Power(source, rate_hz=200) as power:
+        begin = time.monotonic()
+        time.sleep(0.2)
+        assert power.watts == pytest.approx(12.5) and not closed
+        seconds = time.monotonic() - begin
+    assert closed == [True]
+    assert power.joules == pytest.approx(12.5 * seconds, rel=0.1)
+    assert power.watts == pytest.approx(12.5)
+
+
+def test_a_with_block_where_nothing_is_measured(tmp_path: Path) -> None:
+    with open_power("none", sysfs=tmp_path) as power:
+        assert power.watts is None
+    assert (power.watts, power.joules, power.source) == (None, None, "none")
+
+
+def test_an_error_in_a_with_block_closes_the_source() -> None:
+    source = Scripted(Clock(), lambda _: 1.0, Rail("12V", 0.025, 60.0), counts=False)
+    closed: list[bool] = []
+    source.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    with pytest.raises(KeyError), Power(source):
+        raise KeyError
+    assert closed == [True]
+
+
+def test_sources_come_in_the_order_of_preference() -> None:
+    assert source_names() == ("pmbus", "hwmon", "rapl", "nvml")
+
+
+def test_the_package_gives_the_names_that_users_import(repo_root: Path) -> None:
+    """Without numpy until one of them is asked for."""
+    code = (
+        "import sys, tutelage.board.power as power; print('numpy' in sys.modules)\n"
+        "print(power.Power.__name__, power.PowerError.__name__, power.open_power.__name__)\n"
+        "print(hasattr(power, 'Rail'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\nPower PowerError open_power\nFalse\n"
 
 
 # ---- the profile --------------------------------------------------------------------------------

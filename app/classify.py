@@ -23,7 +23,7 @@ from typing import Any
 
 from tutelage.app.model import Classifier, load_classifier, override
 from tutelage.app.options import check, make_parser
-from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.outputs.output import OutputError
 from tutelage.app.pipeline.run_summary import summary_lines
 from tutelage.app.run import Run
 from tutelage.app.sources.frames import CameraError, SourceError

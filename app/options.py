@@ -10,6 +10,7 @@ from typing import NoReturn
 from tutelage.app.outputs import by_uri as outputs
 from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
 from tutelage.app.sources import by_uri as sources
+from tutelage.app.sources.camera import is_camera
 from tutelage.app.sources.load_patterns import SCENARIOS
 from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
@@ -26,10 +27,10 @@ Without a board the DPU is emulated, bit for bit; the summary says which one it 
 
 EPILOG = f"""\
 sources (URI of --source):
-{sources.FORMS}
+{sources.forms_help()}
 
 outputs (URI of --output, several at once):
-{outputs.FORMS}
+{outputs.forms_help()}
 
 examples:
   classify.py --camera --web                      the first camera, live page on localhost:8080
@@ -317,6 +318,6 @@ def _not_negative(text: str) -> float:
 
 
 def _camera(text: str) -> str:
-    if text.partition(",")[0].isdecimal() or text.startswith("/dev/video"):
+    if is_camera(text):
         return text
     raise argparse.ArgumentTypeError(f"{text} is not a camera number; files go to --source")

@@ -28,7 +28,7 @@ from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of, utilisation
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame, one_line
-from tutelage.app.sources.load_patterns import Load, ScenarioSource
+from tutelage.app.sources.load_patterns import LoadPattern, LoadPatternSource
 from tutelage.board import condition
 from tutelage.board.condition import Concern, Condition, ConditionWatch, concerns
 from tutelage.board.power import Power
@@ -239,7 +239,7 @@ class Measurement:
             lanes = [Lane(self._classifier, 1, self._setting.in_flight)
                      for _ in range(step.threads)]  # fmt: skip
             slowest = max(self._ready(lane) for lane in lanes)
-            load = Load(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
+            load = LoadPattern(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
                         qps=step.qps, bound_ms=step.bound_ms)  # fmt: skip
             self._begin(step.name, phases.warm_up + phases.seconds, step=number)
             gc.collect()  # before the warm-up begins: in a large process it takes long
@@ -261,7 +261,7 @@ class Measurement:
     def _run_pipeline(
         self,
         lanes: Sequence[Lane],
-        load: Load,
+        load: LoadPattern,
         recorder: FrameRecorder,
         slowest: float,
         start: float,
@@ -273,7 +273,7 @@ class Measurement:
         MeasureError
             It did not come to its end.
         """
-        source = ScenarioSource(self._setting.images, self._samples, load)
+        source = LoadPatternSource(self._setting.images, self._samples, load)
 
         def consume(result: Result) -> None:
             recorder.add(result)

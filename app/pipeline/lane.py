@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tutelage.app.model import Classifier
+from tutelage.app.pipeline.pixel_budget import NoRoom
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame, one_line
-from tutelage.app.sources.pixel_budget import NoRoom
 from tutelage.board.runner import ModelError, ModelRunner
 from tutelage.core.images.files import label_of
 from tutelage.core.images.preprocessor import Preprocessor

@@ -31,9 +31,9 @@ import cv2
 
 from tutelage.app.pipeline.dispatch import Dispatch, Taker
 from tutelage.app.pipeline.lane import Job, Lane, RunnerError, decode
+from tutelage.app.pipeline.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, Source, one_line
-from tutelage.app.sources.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
+from tutelage.app.sources.frames import Frame, FrameSource, one_line
 
 DEFAULT_TIME_LIMIT = 10.0
 """Seconds that a runner may take for a job before it counts as hanging."""
@@ -94,7 +94,7 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Source,
+        source: FrameSource,
         lanes: Sequence[Lane],
         consume: Callable[[Result], None],
         *,

@@ -46,7 +46,7 @@ class Frame:
     due: float | None = None
 
 
-class Source:
+class FrameSource:
     """An iterable of frames.
 
     Attributes
@@ -70,7 +70,7 @@ class Source:
         raise NotImplementedError
 
     def reads(self, path: Path) -> bool:
-        """Tell whether a file is what this source reads, so that it must not be written."""
+        """Return whether a file is what this source reads, so that it must not be written."""
         return False
 
     def warnings(self) -> list[str]:

@@ -32,7 +32,9 @@ from tutelage.host.export.model import ExportError, export
 from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, ConfigError, make_config
-from tutelage.host.train.data import DEFAULT_IDX, DataError, DataSet, encode_png, load
+from tutelage.host.train.data import DataError, DataSet, load
+from tutelage.host.train.data.formats.idx import DEFAULT_IDX
+from tutelage.host.train.data.image_io import encode_png
 from tutelage.host.train.loop import LOG, STUDENT, Interrupted, train
 from tutelage.host.train.progress import Terminal
 

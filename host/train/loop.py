@@ -30,7 +30,9 @@ from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.student import Student
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, ConfigError, Network, make_config
-from tutelage.host.train.data import SPLITS, DataSet, batches, load, normalise
+from tutelage.host.train.data import SPLITS, DataSet, load
+from tutelage.host.train.data.data_set import normalise
+from tutelage.host.train.data.order import batches
 from tutelage.host.train.methods import Phase, epochs_of
 from tutelage.host.train.progress import Progress, Silent
 

@@ -169,7 +169,7 @@ class Run:
             tell=self._tell,
             stop=self.stop,
         )
-        return open_output(uri, context)
+        return open_output(uri, context=context)
 
     def _open_page(self, address: str) -> Output:
         from tutelage.app.web import WebOutput, find_token, parse_address

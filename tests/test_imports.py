@@ -122,7 +122,7 @@ OPTIONAL = {
     "rich": {"app/outputs/terminal.py"},
     "starlette": {"app/web"},
     "uvicorn": {"app/web"},
-    "pynq": {"board/overlay.py", "board/power/sources/pmbus.py"},
+    "pynq": {"board/overlay/commands.py", "board/power/sources/pmbus.py"},
     "pynvml": {"board/power/sources/nvml.py"},
     "pandas": {"board/stand_ins/pynq.py"},
 }

@@ -33,3 +33,9 @@ class Output:
 
     def close(self) -> None:
         """Complete what was written."""
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

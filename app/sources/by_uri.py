@@ -10,6 +10,8 @@ raises.
 
 from __future__ import annotations
 
+import os
+
 from tutelage.app.sources.frames import FrameSource, SourceError
 from tutelage.app.sources.registry import uri_forms
 
@@ -20,7 +22,9 @@ def forms_help() -> str:
     return "\n".join(f"  {example:24} {text}" for example, text in lines)
 
 
-def open_source(uri: str, reconnect: float = 0.0, live: bool | None = None) -> FrameSource:
+def open_source(
+    uri: str | os.PathLike[str], reconnect: float = 0.0, live: bool | None = None
+) -> FrameSource:
     """Open a source of frames by its URI; `forms_help` shows the kinds.
 
     Parameters
@@ -34,6 +38,7 @@ def open_source(uri: str, reconnect: float = 0.0, live: bool | None = None) -> F
     SourceError
         There is nothing of that name, or nothing in it; CameraError for a camera or stream.
     """
+    uri = os.fspath(uri)
     form = next((form for form in reversed(uri_forms()) if form.matches(uri)), None)
     if form is None:
         scheme = uri.partition("://")[0].lower()

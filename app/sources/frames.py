@@ -82,7 +82,13 @@ class FrameSource:
         return {}
 
     def close(self) -> None:
-        """Give back what the source holds open; a reading that waits ends soon."""
+        """Release files and connections; a reading that waits ends soon."""
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def one_line(error: object) -> str:

@@ -136,7 +136,7 @@ def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Fi
         wanted, expected = f"firmware: {overlay['firmware']}", overlay.get("fingerprint")
         if facts["config"] != wanted:
             yield Finding("config", f"{overlay['config']} is not the line {wanted!r}, which can "
-                          "crash the board; see board/overlay.py", True)  # fmt: skip
+                          "crash the board; see board/overlay", True)  # fmt: skip
         if facts["fingerprint"] is None:
             yield Finding("dpu", "the DPU's fingerprint cannot be asked for there", False)
         elif expected and facts["fingerprint"] != int(expected, 16):

@@ -6,7 +6,7 @@
 overlays/<board>/overlay.toml names the files, where they come from and their md5 sums, as far as
 their maker publishes them. The sha256 of what was verified first is taken down in sha256.toml
 beside it; from then on nothing else is accepted. A copy lies beside the files, for
-`board/overlay.py`. All files are verified before the first is put in place. AMD's address itself
+`board/overlay`. All files are verified before the first is put in place. AMD's address itself
 was not tried.
 """
 

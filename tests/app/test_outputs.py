@@ -37,7 +37,7 @@ def _results() -> list[Result]:
 
 
 def _write(path: Path) -> None:
-    output = open_output(str(path), OutputContext(fps=12.0))
+    output = open_output(str(path), fps=12.0)
     for result in _results():
         output.add(result)
     output.close()
@@ -74,7 +74,7 @@ def test_json_lines(tmp_path: Path) -> None:
 
 def test_confidences_have_the_digits_of_float32(tmp_path: Path) -> None:
     result = _results()[0]
-    output = open_output(str(tmp_path / "r.csv"), OutputContext(fps=12.0))
+    output = open_output(str(tmp_path / "r.csv"), fps=12.0)
     output.add(replace(result, top=[("3", 0.9699999690055847), ("5", 1.23456789e-9)]))
     output.close()
     with (tmp_path / "r.csv").open(newline="") as file:
@@ -107,7 +107,7 @@ def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _video(path: Path, told: list[str]) -> None:
-    output = open_output(str(path), OutputContext(tell=told.append))
+    output = open_output(str(path), context=OutputContext(tell=told.append))
     for index in range(12):
         image = np.full((48, 64, 3), 20 * index, np.uint8)
         output.add(Result(Frame(index, str(index), image), [("a", 0.5)]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tutelage.board import runner as dpu
+from tutelage.board.cpu_operators import quantise
 from tutelage.board.provider import find_provider
 from tutelage.board.runner import ModelError
 from tutelage.core.board_profile import describe_target, load_profile
@@ -34,7 +35,7 @@ def test_float_images_are_quantised_by_the_dpus_rule(fake_board: Path, fake_mode
     assert runner.run(np.full((1, 8, 8, 3), 70.0)).argmax() == 3
     assert runner.input(0)[0, 0, 0] == 35
     np.testing.assert_array_equal(
-        dpu.quantise(np.array([0.5, -0.5, 1.49, 300.0, -300.0, 2.5, -2.5]), 0),
+        quantise(np.array([0.5, -0.5, 1.49, 300.0, -300.0, 2.5, -2.5]), 0),
         [1, 0, 1, 127, -128, 3, -2],
     )
 

@@ -104,7 +104,7 @@ def test_files_under_their_makers_names(overlays: Path, local: Path, tmp_path: P
 
 
 def test_the_board_takes_what_is_placed(overlays: Path, local: Path) -> None:
-    """board/overlay.py reads the copy of the pins; both sides agree about its form."""
+    """board/overlay reads the copy of the pins; both sides agree about its form."""
     assert main(["overlay", "mine", "--from", str(local)]) == 0
     pins = read_toml(overlays / "files" / "sha256.toml")["files"]
     assert {name: sums_of(overlays / "files" / name).sha256 for name in FILES} == pins

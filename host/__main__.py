@@ -379,6 +379,7 @@ def _finish_measurement(
 ) -> int:
     """Follow a measurement, collect it and print its table; returns the exit status."""
     from tutelage.host.deploy import measurement as measuring
+    from tutelage.host.deploy import measurement_results
 
     config = ["--ssh-config", str(ssh_config)] if ssh_config else []
     again = shlex.join(["tutelage", "measure", host, "--attach", "--id", name, *config])
@@ -393,14 +394,14 @@ def _finish_measurement(
         _tell("")  # behind the terminal's ^C
         _tell(f"the board goes on by itself; to collect it: {again}")
         return FAILED
-    run = measuring.outcome(folder)
+    run = measurement_results.outcome(folder)
     if run["state"] == "refused":
         shutil.rmtree(folder)
         return _complain(f"the measurement was refused: {run.get('error')}", FAILED)
     if as_json:
         print(json_text(run, indent=2))
     else:
-        print(shown_lines(measuring.summary(folder)))
+        print(shown_lines(measurement_results.summary(folder)))
     _tell(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
     if run["state"] != "done":
         return _complain(f"the measurement is {run['state']}: {run.get('error')}", FAILED)

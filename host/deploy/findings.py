@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.core.locations import CODE
+from tutelage.host.deploy.packages import CARRIED
 from tutelage.host.deploy.plan import DeployError, Report
-from tutelage.host.deploy.release import CARRIED
 from tutelage.host.ssh.advice import NOISE
 from tutelage.host.ssh.remote import Remote
 

@@ -26,7 +26,8 @@ from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.host.__main__ import main
 from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
-from tutelage.host.deploy.release import CARRIED, Packages, ReleaseError
+from tutelage.host.deploy.packages import CARRIED, Packages
+from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh import remote
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -18,10 +18,10 @@ from tutelage.app.pipeline.result import Result
 )
 def open_window(_uri: str, context: OutputContext) -> Output:
     """Open a window."""
-    return Window(context.stop)
+    return WindowOutput(context.stop)
 
 
-class Window(Output):
+class WindowOutput(Output):
     """A window with the newest frame; Q, Esc or closing it ends the run."""
 
     look_seconds = 0.03

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from tests.app.waiting import LONG, soon
 from tutelage.app.model import Classifier, load_classifier
-from tutelage.app.pipeline.lane import Lane, activate
+from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import FAILURES_IN_A_ROW, Pipeline
 from tutelage.app.pipeline.pixel_budget import MOST_PIXELS
 from tutelage.app.pipeline.result import STAGES, Result
+from tutelage.app.pipeline.scores import activate
 from tutelage.app.sources.frames import Frame, FrameSource, SourceError
 from tutelage.board.runner import ModelError
 

@@ -27,7 +27,10 @@ from tutelage.host.deploy.scripts import RELEASES, read_state
 from tutelage.host.deploy.service_steps import prepare_unit, refresh_service, serve
 from tutelage.host.deploy.smoke import smoke
 from tutelage.host.ssh.bounded_process import Programs
-from tutelage.host.ssh.remote import Remote, RemoteError, check_hosts
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.hosts import check_hosts
+from tutelage.host.ssh.lock import lock
+from tutelage.host.ssh.remote import Remote
 
 
 def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
@@ -125,7 +128,7 @@ def _on_all(
 
 def _locked(remote: Remote, say: Say, make: bool = False) -> AbstractContextManager[None]:
     told = f"{remote.host}: waits for another deployment there"
-    return remote.lock(RELEASES, lambda: say(told), make)
+    return lock(remote, RELEASES, lambda: say(told), make)
 
 
 def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:

@@ -12,7 +12,9 @@ from tutelage.host.deploy.plan import Plan, check_plan, read_profile
 from tutelage.host.deploy.release import model_path
 from tutelage.host.deploy.scripts import RELEASES
 from tutelage.host.deploy.service_account import Account
+from tutelage.host.ssh.lock import lock_command
 from tutelage.host.ssh.remote import Remote
+from tutelage.host.ssh.transfer import push_command
 
 
 def dry_run(hosts: list[str], plan: Plan) -> list[str]:
@@ -33,9 +35,9 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
         remote = Remote(host, plan.ssh_config)
         lines += [
             shlex.join(remote.ssh(check_command(read_profile(plan.board)))) + " < board/check.py",
-            shlex.join(remote.lock_command(RELEASES, make=True)),
+            shlex.join(lock_command(remote, RELEASES, make=True)),
             shlex.join(remote.ssh(scripts.MEASURING)),
-            shlex.join(remote.push_command(Path("STAGE"), f"{RELEASES}/{place}", *options)),
+            shlex.join(push_command(remote, Path("STAGE"), f"{RELEASES}/{place}", *options)),
             shlex.join(remote.ssh(scripts.venv_script(place, "PYTHON", None))),
             shlex.join(remote.ssh(scripts.smoke_script(place, model_path(plan.model), True))),
             shlex.join(remote.ssh(scripts.switch_script("HASH", place))),

@@ -11,7 +11,9 @@ from tutelage.host.deploy.plan import Plan, Report, read_profile
 from tutelage.host.deploy.release import SUMS, model_path
 from tutelage.host.deploy.scripts import RELEASES, State
 from tutelage.host.deploy.smoke import smoke
-from tutelage.host.ssh.remote import ConnectionLost, Remote, RemoteError
+from tutelage.host.ssh.errors import ConnectionLost, RemoteError
+from tutelage.host.ssh.remote import Remote
+from tutelage.host.ssh.transfer import push
 
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
 
@@ -58,7 +60,7 @@ def copy_options(linked: list[str], bandwidth: int) -> list[str]:
 def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
     """Copy a release and verify it there; returns the bytes that were sent."""
     target = f"{RELEASES}/{place}"
-    sent = remote.push(stage, target, *copy_options(linked, bandwidth))
+    sent = push(remote, stage, target, *copy_options(linked, bandwidth))
     remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
     return sent
 

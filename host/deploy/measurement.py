@@ -28,14 +28,10 @@ from tutelage.host.deploy.measurement_results import FILES, MeasureError, verify
 from tutelage.host.deploy.release import model_path
 from tutelage.host.deploy.scripts import MEASUREMENTS, MEASURING
 from tutelage.host.ssh.advice import NOISE
-from tutelage.host.ssh.remote import (
-    AccessRefused,
-    ConnectionLost,
-    Remote,
-    RemoteError,
-    RemoteUsageError,
-    check_hosts,
-)
+from tutelage.host.ssh.errors import AccessRefused, ConnectionLost, RemoteError, RemoteUsageError
+from tutelage.host.ssh.hosts import check_hosts
+from tutelage.host.ssh.remote import Remote
+from tutelage.host.ssh.transfer import fetch
 
 _MOST_FILE = 4 << 30  # bytes of a file
 _RETRY_SECONDS = (2.0, 30.0)  # first and longest pause before a lost connection is made again
@@ -188,7 +184,7 @@ def collect(host: str, ssh_config: Path | None, name: str, results: Path, say: S
     partial = results / f".{name}.partial"
     place = f"{MEASUREMENTS}/{name}"
     if not folder.exists():
-        _persist(lambda: remote.fetch(place, partial, FILES, _MOST_FILE), say)
+        _persist(lambda: fetch(remote, place, partial, FILES, _MOST_FILE), say)
         verify(partial)
         partial.rename(folder)
     _persist(lambda: remote.sh(measurement_scripts.collected_script(name)), say)

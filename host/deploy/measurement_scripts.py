@@ -7,7 +7,7 @@ import shlex
 
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT
 from tutelage.host.deploy.scripts import MEASUREMENTS, RELEASES
-from tutelage.host.ssh.remote import RemoteUsageError
+from tutelage.host.ssh.errors import RemoteUsageError
 
 IDENTIFIER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 """A measurement's name."""

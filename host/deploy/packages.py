@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.host.deploy.release import ReleaseError
-from tutelage.host.ssh.remote import telling_line
+from tutelage.host.ssh.errors import telling_line
 
 # A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
 # markers are pip's for this Python, hence those of Python 3.10 are asked for by name.

@@ -12,7 +12,8 @@ from tutelage.core.board_profile import PROFILES
 from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
-from tutelage.host.ssh.remote import RemoteError, check_hosts
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.hosts import check_hosts
 from tutelage.host.train.config import read_toml
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",

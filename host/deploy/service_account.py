@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tutelage.host.deploy.service_scripts import AS_ROOT, MAY_SUDO
-from tutelage.host.ssh.remote import Remote, RemoteError
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.remote import Remote
 
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 

@@ -8,7 +8,8 @@ from tutelage.host.deploy import scripts, service, service_account
 from tutelage.host.deploy import service_scripts as on_board
 from tutelage.host.deploy.plan import DeployError, Plan, Report
 from tutelage.host.deploy.scripts import RELEASES
-from tutelage.host.ssh.remote import ConnectionLost, Remote, RemoteError
+from tutelage.host.ssh.errors import ConnectionLost, RemoteError
+from tutelage.host.ssh.remote import Remote
 
 
 def prepare_unit(remote: Remote, plan: Plan, report: Report) -> str:

@@ -28,7 +28,7 @@ from tutelage.host.deploy import measurement as measuring
 from tutelage.host.deploy import measurement_results
 from tutelage.host.deploy.measurement_results import MeasureError
 from tutelage.host.ssh import remote as reaching
-from tutelage.host.ssh.remote import ConnectionLost
+from tutelage.host.ssh.errors import ConnectionLost
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()

@@ -500,7 +500,7 @@ def test_a_machine_that_is_too_hot_is_refused(
     (zone / "temp").write_text("95000\n")
     monkeypatch.setattr(system, "_psutil_temperatures", dict)
     measurement = _measurement(tmp_path / "a", samples, None, "offline", accepted=("disturbed",))
-    measurement._watch = ConditionWatch(tmp_path / "sys")
+    measurement._readings._watch = ConditionWatch(tmp_path / "sys")
     measurement.run["machine"]["board"] = "ZynqMP ZCU104 RevC"  # whose chip's limit is known
     with pytest.raises(MeasureError, match="hot: up to 95 C"):
         measurement.go()

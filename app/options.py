@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from tutelage.app.outputs import by_uri as outputs
+from tutelage.app.outputs.by_uri import outputs_help
 from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
-from tutelage.app.sources import by_uri as sources
 from tutelage.app.sources.camera import is_camera
 from tutelage.app.sources.load_patterns import SCENARIOS
+from tutelage.app.sources.registry import SOURCES
 from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
 from tutelage.core.images.input_form import COLOURS, CROPS
@@ -27,10 +27,10 @@ Without a board the DPU is emulated, bit for bit; the summary says which one it 
 
 EPILOG = f"""\
 sources (URI of --source):
-{sources.forms_help()}
+{SOURCES.help_text()}
 
 outputs (URI of --output, several at once):
-{outputs.forms_help()}
+{outputs_help()}
 
 examples:
   classify.py --camera --web                      the first camera, live page on localhost:8080

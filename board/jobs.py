@@ -11,7 +11,7 @@ from tutelage.board.cpu_operators import CpuOperators, Environment, dequantise, 
 from tutelage.board.model_parts import CpuStage, DpuStage, ModelError, with_path
 
 if TYPE_CHECKING:
-    from tutelage.board.runner import CompiledModel
+    from tutelage.board.runner import LoadedModel
 
 
 class ModelRunner:
@@ -22,7 +22,7 @@ class ModelRunner:
     also when that raised.
     """
 
-    def __init__(self, model: CompiledModel, slots: int) -> None:
+    def __init__(self, model: LoadedModel, slots: int) -> None:
         self._model = model
         runners = [
             _create_runner(model, stage) if isinstance(stage, DpuStage) else None
@@ -81,7 +81,7 @@ class ModelRunner:
         return self.collect(0)
 
 
-def _create_runner(model: CompiledModel, stage: DpuStage) -> Any:
+def _create_runner(model: LoadedModel, stage: DpuStage) -> Any:
     try:
         return model.vart.Runner.create_runner(stage.subgraph, "run")
     except Exception as error:
@@ -93,7 +93,7 @@ def _create_runner(model: CompiledModel, stage: DpuStage) -> Any:
 class _Slot:
     """The buffers of one job and the way through all stages."""
 
-    def __init__(self, model: CompiledModel, runners: list[Any]) -> None:
+    def __init__(self, model: LoadedModel, runners: list[Any]) -> None:
         self._output = model.output
         self._values: Environment = {}
         self._steps: list[_DpuStep | _CpuStep] = []

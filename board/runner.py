@@ -27,7 +27,7 @@ from tutelage.core.board_profile import describe_target
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import device_of, dpu_parts, fingerprint_of, parts_of, refuse_foreign
 
-__all__ = ["CompiledModel", "ModelError", "ModelRunner", "TensorInfo", "load"]
+__all__ = ["LoadedModel", "ModelError", "ModelRunner", "TensorInfo", "load"]
 
 # Operators that only move or convert values: looked through when asking what a model ends in.
 _TRANSPARENT = {"download", "fix2float", "float2fix", "fix", "reshape-fix", "reshape", "flatten"}
@@ -39,7 +39,7 @@ EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
 
 
 @dataclass(frozen=True)
-class CompiledModel:
+class LoadedModel:
     """A loaded model; make one `runner()` per thread.
 
     Attributes
@@ -83,7 +83,7 @@ class CompiledModel:
         return ModelRunner(self, slots)
 
 
-def load(path: str | Path, plugins: str | Path | None = None) -> CompiledModel:
+def load(path: str | Path, plugins: str | Path | None = None) -> LoadedModel:
     """Load a compiled .xmodel with one image input and one output.
 
     Parameters
@@ -121,7 +121,7 @@ def _provider_or_error() -> Provider:
         ) from error
 
 
-def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | None) -> CompiledModel:
+def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | None) -> LoadedModel:
     on_dpu = dpu_parts(graph)
     if not on_dpu:
         command = f"tutelage compile {shlex.quote(str(path))} --target zcu104"
@@ -142,7 +142,7 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
     if len(tails) != 1:
         raise ModelError(f"{path}: has {len(tails)} outputs; a classifier has one")
     first = on_dpu[0]
-    return CompiledModel(
+    return LoadedModel(
         path=path,
         name=graph.get_name(),
         input=_tensor_info(input_op.get_output_tensor()),

@@ -11,16 +11,16 @@ import os
 from dataclasses import replace
 
 from tutelage.app.outputs.output import Output, OutputError
-from tutelage.app.outputs.registry import OutputContext, uri_forms
+from tutelage.app.outputs.registry import OUTPUTS, OutputContext
+from tutelage.app.uri_registry import help_line
 
 # Opened by the run itself, for which the page outlives the last result.
-_PAGE = {"web, web:HOST:PORT": "the live page; the same as --web"}
+_PAGE = help_line("web, web:HOST:PORT", "the live page; the same as --web")
 
 
-def forms_help() -> str:
-    """Return a line for each form of a URI, for --help."""
-    lines = [line for form in uri_forms() for line in form.examples.items()]
-    return "\n".join(f"  {example:24} {text}" for example, text in (*lines, *_PAGE.items()))
+def outputs_help() -> str:
+    """Return a line for each form of an output's URI, for --help."""
+    return f"{OUTPUTS.help_text()}\n{_PAGE}"
 
 
 def open_output(
@@ -28,11 +28,11 @@ def open_output(
     fps: float | None = None,
     context: OutputContext | None = None,
 ) -> Output:
-    """Open an output by its URI; `forms_help` shows them.
+    """Open an output by its URI; `outputs_help` shows them.
 
     Parameters
     ----------
-    uri : a path, which is overwritten, or what else `forms_help` shows
+    uri : a path, which is overwritten, or what else `outputs_help` shows
     fps : frames per second of a video, None for the context's or the usual
     context : what the output may know of the run
 
@@ -42,9 +42,9 @@ def open_output(
         The suffix is unknown, or the file cannot be made there.
     """
     uri, context = os.fspath(uri), context or OutputContext()
-    form = next((form for form in uri_forms() if form.matches(uri)), None)
-    if form is None:
+    opener = OUTPUTS.opener_of(uri)
+    if opener is None:
         raise OutputError(
             f"{uri}: the suffix says what is written; --help lists those that are known"
         )
-    return form.open(uri, context if fps is None else replace(context, fps=fps))
+    return opener(uri, context if fps is None else replace(context, fps=fps))

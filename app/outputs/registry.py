@@ -1,25 +1,21 @@
-"""The forms of an output's URI, and which function opens each.
+"""The forms of an output's URI.
 
 An output is one file of this folder: a class derived from `tutelage.app.outputs.output.Output`, and
 the function that opens it, registered here:
 
     @register_output(has_suffix(".csv"), {"seen.csv": "a row per frame"})
     def open_table(uri: str, context: OutputContext) -> Output: ...
-
-All these files are imported before the first output is opened, by --help too: what only one output
-needs is imported within its functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tutelage.app.outputs.output import Output
-from tutelage.core.discovery import import_modules
+from tutelage.app.uri_registry import UriRegistry
 
 
 @dataclass(frozen=True)
@@ -46,39 +42,8 @@ class OutputContext:
     stop: Callable[[], None] = lambda: None
 
 
-Opener = Callable[[str, OutputContext], Output]
-
-
-@dataclass(frozen=True)
-class UriForm:
-    """What one opener takes, see `register_output`."""
-
-    matches: Callable[[str], bool]
-    examples: Mapping[str, str]
-    place: int
-    open: Opener
-
-
-_forms: list[UriForm] = []
-
-
-def register_output(
-    matches: Callable[[str], bool], examples: Mapping[str, str], place: int = 100
-) -> Callable[[Opener], Opener]:
-    """Register a function that opens an output by its URI.
-
-    Parameters
-    ----------
-    matches : says whether a URI is of this form, and of no other one
-    examples : lines for --help: an example of the URI -> what is written, up to 70 characters
-    place : order in --help
-    """
-
-    def register(opener: Opener) -> Opener:
-        _forms.append(UriForm(matches, examples, place, opener))
-        return opener
-
-    return register
+OUTPUTS: UriRegistry[Callable[[str, OutputContext], Output]] = UriRegistry("tutelage.app.outputs")
+register_output = OUTPUTS.register
 
 
 def is_folder(uri: str) -> bool:
@@ -89,10 +54,3 @@ def is_folder(uri: str) -> bool:
 def has_suffix(*suffixes: str) -> Callable[[str], bool]:
     """Return what says whether a URI is a file's with one of these suffixes (lower case)."""
     return lambda uri: Path(uri).suffix.lower() in suffixes and not is_folder(uri)
-
-
-@cache
-def uri_forms() -> list[UriForm]:
-    """Return all forms in the order of --help."""
-    import_modules("tutelage.app.outputs")
-    return sorted(_forms, key=lambda form: form.place)

@@ -13,19 +13,13 @@ from __future__ import annotations
 import os
 
 from tutelage.app.sources.frames import FrameSource, SourceError
-from tutelage.app.sources.registry import uri_forms
-
-
-def forms_help() -> str:
-    """Return a line for each form of a URI, for --help."""
-    lines = [line for form in uri_forms() for line in form.examples.items()]
-    return "\n".join(f"  {example:24} {text}" for example, text in lines)
+from tutelage.app.sources.registry import SOURCES
 
 
 def open_source(
     uri: str | os.PathLike[str], reconnect: float = 0.0, live: bool | None = None
 ) -> FrameSource:
-    """Open a source of frames by its URI; `forms_help` shows the kinds.
+    """Open a source of frames by its URI; `SOURCES` has the forms.
 
     Parameters
     ----------
@@ -39,11 +33,11 @@ def open_source(
         There is nothing of that name, or nothing in it; CameraError for a camera or stream.
     """
     uri = os.fspath(uri)
-    form = next((form for form in reversed(uri_forms()) if form.matches(uri)), None)
-    if form is None:
+    opener = SOURCES.opener_of(uri)
+    if opener is None:
         scheme = uri.partition("://")[0].lower()
         raise SourceError(f"{scheme}:// is not a source known here; --help lists those that are")
-    source = form.open(uri, reconnect)
+    source = opener(uri, reconnect)
     if live is not None:
         source.live = live
     return source

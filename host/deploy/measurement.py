@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.host.deploy import ACCEPTABLE, Plan, deploy_one, measurement_scripts
-from tutelage.host.deploy.measurement_progress import Progress
+from tutelage.host.deploy.measurement_progress import MeasurementProgress
 from tutelage.host.deploy.measurement_results import FILES, MeasureError, verify
 from tutelage.host.deploy.release import model_path
 from tutelage.host.deploy.scripts import MEASUREMENTS, MEASURING
@@ -154,7 +154,7 @@ def follow(host: str, ssh_config: Path | None, name: str, say: Say) -> None:
         There is no such measurement, or the connection is refused for good.
     """
     remote, told = Remote(host, ssh_config), 0
-    progress = Progress(say)
+    progress = MeasurementProgress(say)
     pauses = _pauses()
     while True:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Progress:
+class MeasurementProgress:
     """Turns the lines of progress.jsonl into lines for a reader."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.image import PYNQ_VENV
 from tutelage.host.__main__ import main
 from tutelage.host.deploy import measurement as measuring
-from tutelage.host.deploy.measurement_progress import Progress
+from tutelage.host.deploy.measurement_progress import MeasurementProgress
 from tutelage.host.deploy.release import Parts, ReleaseError, gather, seal
 from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.received import ReceivedError, read_received, sha256_of_received
@@ -160,7 +160,7 @@ def test_checksums_of_other_files(
 def test_progress_that_is_none() -> None:
     """A line is shown or left out, whatever it is; none ends the watching."""
     told: list[str] = []
-    progress = Progress(told.append)
+    progress = MeasurementProgress(told.append)
     end = {"event": "end", "at": 1, "state": "done", "error": None}
     step = {"event": "step", "at": 1, "fps": 1, "watts": None, "latency_ms": None, "concerns": []}
     for line in (

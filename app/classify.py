@@ -23,10 +23,10 @@ from typing import Any
 from tutelage.app.messages import PROGRAM, say
 from tutelage.app.model import Classifier, load_classifier, override
 from tutelage.app.options import Options, read_options
-from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.outputs.output import OutputError
 from tutelage.app.pipeline.run_summary import summary_lines
 from tutelage.app.run import Run
-from tutelage.board.runner import ModelError
+from tutelage.board.model_parts import ModelError
 from tutelage.core.errors import DONE, FAILED
 from tutelage.core.files import read_bounded
 from tutelage.core.messages import run_command, run_program

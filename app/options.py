@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from tutelage.app.messages import PROGRAM
-from tutelage.app.outputs import by_uri as outputs
+from tutelage.app.outputs.by_uri import outputs_help
 from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
-from tutelage.app.sources import by_uri as sources
+from tutelage.app.sources.camera import is_camera
 from tutelage.app.sources.load_patterns import LOAD_PATTERNS
+from tutelage.app.sources.registry import SOURCES
+from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
 from tutelage.core.errors import WRONG_USE
 from tutelage.core.images.input_form import COLOURS, CROPS
@@ -29,10 +31,10 @@ Without a board the DPU is emulated, bit for bit; the summary says which one it 
 
 EPILOG = f"""\
 sources (URI of --source):
-{sources.FORMS}
+{SOURCES.help_text()}
 
 outputs (URI of --output, several at once):
-{outputs.FORMS}
+{outputs_help()}
 
 examples:
   classify.py --camera --web                      the first camera, live page on localhost:8080
@@ -306,7 +308,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         "--power",
         nargs="?",
         const="auto",
-        choices=("auto", "pmbus", "hwmon", "rapl", "nvml"),
+        choices=("auto", *source_names()),
         help="measure power: the board's rails, or what a PC has",
     )
     group.add_argument(
@@ -374,6 +376,6 @@ def _not_negative(text: str) -> float:
 
 
 def _camera(text: str) -> str:
-    if text.partition(",")[0].isdecimal() or text.startswith("/dev/video"):
+    if is_camera(text):
         return text
     raise argparse.ArgumentTypeError(f"{text} is not a camera number; files go to --source")

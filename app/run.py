@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.app.model import Classifier
 from tutelage.app.options import Options
-from tutelage.app.outputs.by_uri import Output, OutputError, Outputs, open_output
-from tutelage.app.outputs.terminal import open_terminal
+from tutelage.app.outputs.by_uri import open_output
+from tutelage.app.outputs.fan_out import Outputs
+from tutelage.app.outputs.output import Output, OutputError
+from tutelage.app.outputs.registry import OutputContext
 from tutelage.app.pipeline.gauges import Gauges
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
@@ -21,8 +23,13 @@ from tutelage.app.pipeline.result import Result
 from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import shown_path
-from tutelage.app.sources.load_patterns import Load, LoadPatternSource, decoded_frames, verdict
-from tutelage.board.power.sampler import Power, open_power
+from tutelage.app.sources.load_patterns import (
+    LoadPattern,
+    LoadPatternSource,
+    decoded_frames,
+    verdict,
+)
+from tutelage.board.power import Power, open_power
 from tutelage.board.provider import find_provider
 from tutelage.board.realtime import Realtime, pace_facts
 from tutelage.board.system import board_facts
@@ -150,16 +157,18 @@ class Run:
             written.add(path)
 
     def _open_output(self, uri: str) -> Output:
-        if uri == "terminal":
-            width = max(map(len, self._classifier.labels))
-            return open_terminal(width, self._length, self._gauges.read, self._options.top or 1)
-        if uri == "window":
-            from tutelage.app.outputs.pictures import Window
-
-            return Window(self.stop)
         if uri.partition(":")[0] == "web":
             return self._open_page(uri.partition(":")[2])
-        return open_output(uri, self._source.fps, self._tell)
+        context = OutputContext(
+            fps=self._source.fps,
+            length=self._length,
+            top=self._options.top or 1,
+            label_width=max(map(len, self._classifier.labels)),
+            gauges=self._gauges.read,
+            tell=self._tell,
+            stop=self.stop,
+        )
+        return open_output(uri, context=context)
 
     def _open_page(self, address: str) -> Output:
         from tutelage.app.web import WebOutput, find_token, parse_address
@@ -300,10 +309,10 @@ class Run:
         }
 
 
-def _load(options: Options) -> Load | None:
+def _load(options: Options) -> LoadPattern | None:
     if not options.scenario:
         return None
-    return Load(
+    return LoadPattern(
         options.scenario,
         seconds=options.duration or _SCENARIO_SECONDS,
         qps=options.qps or 0.0,

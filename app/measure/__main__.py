@@ -22,7 +22,8 @@ from tutelage.app.model import load_classifier
 from tutelage.app.options import DEMO_MODEL, MOST_THREADS
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.load_patterns import decoded_frames
-from tutelage.board.power.sampler import SOURCES, open_power
+from tutelage.board.power import open_power
+from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import board_names, load_profile
 from tutelage.core.errors import DONE
 from tutelage.core.locations import CODE
@@ -140,7 +141,12 @@ def _parser() -> argparse.ArgumentParser:
             help=f"seconds {text}; default: %(default)g",
         )
     add("--in-flight", type=_count, default=1, metavar="N", help="jobs each runner has at once")
-    add("--power", choices=SOURCES, default="auto", help="where watts are read; default: auto")
+    add(
+        "--power",
+        choices=("auto", *source_names(), "none"),
+        default="auto",
+        help="where watts are read; default: auto",
+    )
     add("--power-rate", type=_rate, default=50.0, metavar="HZ", help="readings per second")
     add("--board", choices=board_names(), default=board_names()[0], help="profile of the board")
     add(

@@ -13,7 +13,7 @@ from tutelage.app.measure.store import SUMS
 from tutelage.app.model import Classifier
 from tutelage.app.sources.frames import shown_path
 from tutelage.board.condition import ConditionWatch
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
 from tutelage.board.provider import find_provider
 from tutelage.board.realtime import pace_facts
 from tutelage.board.system import board_facts

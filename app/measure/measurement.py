@@ -17,8 +17,10 @@ from typing import Any
 
 from tutelage.app.measure import recorder as recording
 from tutelage.app.measure import store as storing
+from tutelage.app.measure.core_use import CoreUse
 from tutelage.app.measure.facts import first_results
 from tutelage.app.measure.plan import REFUSALS, MeasurementSettings, Step
+from tutelage.app.measure.readings import READ_SECONDS, Readings, extremes
 from tutelage.app.measure.recorder import COLUMNS, FrameRecorder
 from tutelage.app.measure.step_figures import idle_power, step_figures
 from tutelage.app.measure.store import Store, StoreError
@@ -26,15 +28,15 @@ from tutelage.app.measure.summary import summary
 from tutelage.app.measure.warnings import window_warnings
 from tutelage.app.model import Classifier
 from tutelage.app.pipeline.lane import Lane
-from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of, utilisation
+from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame, one_line
-from tutelage.app.sources.load_patterns import Load, LoadPatternSource
+from tutelage.app.sources.load_patterns import LoadPattern, LoadPatternSource
 from tutelage.board import condition
 from tutelage.board.condition import Condition, ConditionWatch, concerns
-from tutelage.board.power.sampler import Power
+from tutelage.board.model_parts import ModelError
+from tutelage.board.power import Power
 from tutelage.board.realtime import Realtime
-from tutelage.board.runner import ModelError
 from tutelage.core.board_profile import Profile, thread_hazards
 from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.results.figure import Figure
@@ -51,7 +53,6 @@ from tutelage.core.results.run_json import (
 )
 
 _LOOK_SECONDS = 0.25
-_READ_SECONDS = 1.0  # between two readings of the machine's state
 _CHECK_SECONDS = 3.0  # of looking at the machine before anything is measured,
 _MOST_CHECKS = 5  # so often at most while other processes are at work
 _SPARE_SECONDS = 0.5  # frames are issued for so much longer than the window
@@ -98,16 +99,14 @@ class Measurement:
         self._settings, self._classifier, self._samples = settings, classifier, samples
         self._power, self._profile, self._files = power, profile, files
         self._tell = tell
-        self._watch = ConditionWatch()
-        self._readings: list[Condition] = []
-        self._written = 0  # readings that are on the disk
-        self._power_written = 0.0  # monotonic time up to which readings of rails are
+        watch = ConditionWatch()
+        self._readings = Readings(watch, power, files)
         self._phase = ""
         self._pipeline: Pipeline | None = None
         self._stop_asked = False
         self._steps = list(settings.steps)
         self.run: RunResults = first_results(
-            settings, classifier, len(samples), power, profile, self._watch
+            settings, classifier, len(samples), power, profile, watch
         )
 
     @property
@@ -160,13 +159,13 @@ class Measurement:
         self.run.notes += [f"before the start: {c.name}: {c.text}" for c in found]
         if not self._steps:
             raise MeasureError("no step is left to be measured")
-        self._start_c = self._readings[-1].temperature_c
+        self._start_c = self._readings.conditions[-1].temperature_c
 
     def _look_around(self) -> list[Concern]:
         """Return what speaks against this time; what only started this may take a while to end."""
         for _ in range(1 if "disturbed" in self._settings.accepted else _MOST_CHECKS):
             start, end = self._pass("check", _CHECK_SECONDS)
-            found = self._concerns(self._readings_in(start, end), at_rest=True)
+            found = self._concerns(self._readings.between(start, end), at_rest=True)
             if not any(concern.name == "disturbed" for concern in found):
                 break
         return found
@@ -199,7 +198,7 @@ class Measurement:
         self._files.event("plan", steps=[step.name for step in self._steps],
                           seconds=phases.total(len(self._steps)))  # fmt: skip
         self._power.start()
-        self._power_written = time.monotonic()
+        self._readings.begin_power()
         idle = self._idle("before")
         for number, step in enumerate(self._steps):
             if number:
@@ -217,7 +216,7 @@ class Measurement:
     def _idle(self, when: str) -> Figure:
         start, end = self._pass(f"idle {when}", self._settings.phases.idle)
         idle = idle_power(self._power, start, end)
-        found = self._concerns(self._readings_in(start, end), at_rest=True)
+        found = self._concerns(self._readings.between(start, end), at_rest=True)
         self.run.idle[when] = IdleResults(idle, *self._window(start, end), found)
         self._save()
         return idle
@@ -227,12 +226,12 @@ class Measurement:
         least = self._settings.phases.cool_down
         start, _ = self._pass("cool-down", least)
         while True:
-            now = self._readings[-1].temperature_c
+            now = self._readings.conditions[-1].temperature_c
             if now is None or self._start_c is None or now <= self._start_c + _COOL_C:
                 return
             if time.monotonic() >= start + _LONGEST_REST * least:
                 break
-            self._pass("cool-down", _READ_SECONDS)
+            self._pass("cool-down", READ_SECONDS)
         self._note(f"the chip did not cool down: {now:.0f} C after {_LONGEST_REST * least:g} s of "
                    f"rest, {self._start_c:.0f} C at the start")  # fmt: skip
 
@@ -244,7 +243,7 @@ class Measurement:
             if self._stop_asked:
                 raise MeasureError("stopped")
             time.sleep(min(left, _LOOK_SECONDS))
-            self._look()
+            self._readings.look()
         return start, time.monotonic()
 
     def _measure_step(self, number: int, step: Step, idle: Figure) -> None:
@@ -254,7 +253,7 @@ class Measurement:
             lanes = [Lane(self._classifier, 1, self._settings.in_flight)
                      for _ in range(step.threads)]  # fmt: skip
             slowest = max(self._ready(lane) for lane in lanes)
-            load = Load(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
+            load = LoadPattern(step.scenario, phases.warm_up + phases.seconds + _SPARE_SECONDS,
                         qps=step.qps, bound_ms=step.bound_ms)  # fmt: skip
             self._begin(step.name, phases.warm_up + phases.seconds, step=number)
             gc.collect()  # before the warm-up begins: in a large process it takes long
@@ -276,7 +275,7 @@ class Measurement:
     def _run_pipeline(
         self,
         lanes: Sequence[Lane],
-        load: Load,
+        load: LoadPattern,
         recorder: FrameRecorder,
         slowest: float,
         start: float,
@@ -296,13 +295,13 @@ class Measurement:
 
         pipeline = Pipeline(source, lanes, consume, time_limit=time_limit_of(slowest),
                             cores=self._profile.dpu_cores)  # fmt: skip
-        use = _Use(pipeline, start, start + self._settings.phases.seconds)
+        use = CoreUse(pipeline, start, start + self._settings.phases.seconds)
         self._pipeline = pipeline
         gc.freeze()  # the collector would go through all that start-up has made, again and again
 
         def look() -> None:
             use.look()
-            self._look()
+            self._readings.look()
             # Whoever asked to stop may have done so before there was a pipeline. And what "server"
             # could not work off in the window is as much as its rate is too high.
             if self._stop_asked or time.monotonic() > use.end + _SPARE_SECONDS:
@@ -334,14 +333,14 @@ class Measurement:
         end = start + seconds
         rows = recorder.rows()
         figures = step_figures(rows, start, end, self._power, idle)
-        readings = self._readings_in(start - self._settings.phases.warm_up, end)
+        readings = self._readings.between(start - self._settings.phases.warm_up, end)
         # The emulation has no driver that would work for it in the kernel.
         others = self._concerns(readings, at_rest=self.run.emulation)
         found = [*others, *window_warnings(figures, step, seconds, pace)]
         start_s, end_s = self._window(start, end)
         self.run.steps.append(StepResults(
             name=step.name, start_s=start_s, end_s=end_s, dpu_utilisation=busy, realtime=pace,
-            conditions=_extremes(readings), concerns=found, **asdict(step), **vars(figures),
+            conditions=extremes(readings), concerns=found, **asdict(step), **vars(figures),
         ))  # fmt: skip
         rows[:, recording.DONE] -= self._files.origin
         self._files.append(storing.FRAMES, ("step", *COLUMNS),
@@ -359,15 +358,6 @@ class Measurement:
             self._files.event("phase", name=phase, seconds=seconds, **details)
         self._phase = phase
 
-    def _look(self) -> None:
-        """Read the machine's state where that is due; called several times per second."""
-        now = time.monotonic()
-        if not self._readings or now - self._readings[-1].time_s >= _READ_SECONDS:
-            self._readings.append(self._watch.read())
-
-    def _readings_in(self, start: float, end: float) -> list[Condition]:
-        return [reading for reading in self._readings if start <= reading.time_s <= end]
-
     def _concerns(self, readings: Sequence[Condition], at_rest: bool) -> list[Concern]:
         clocks, machine = self.run.clocks, self.run.machine.board or ""
         # The profile's limit is that of its board's chip; of a PC's nothing is known.
@@ -384,25 +374,8 @@ class Measurement:
 
     def _save(self) -> None:
         """Bring everything to the disk, outside of the windows."""
-        self._save_readings()
+        self._readings.save()
         self._publish()
-
-    def _save_readings(self) -> None:
-        origin = self._files.origin
-        columns, rows = self._power.rows(self._power_written)
-        rows = rows[rows[:, 0] > self._power_written]
-        if len(rows):
-            last = float(rows[-1, 0])
-            rows[:, 0] -= origin
-            watts = (f"{rail}_W" for rail in columns[1:])
-            self._files.append(storing.POWER, (columns[0], *watts), rows.tolist())
-            self._power_written = last  # not before: where the disk is full it is tried again
-        readings = self._readings[self._written :]
-        table = [[getattr(r, name) for name in condition.COLUMNS] for r in readings]
-        for row in table:
-            row[0] -= origin
-        self._files.append(storing.CONDITION, condition.COLUMNS, table)
-        self._written += len(readings)
 
     def _publish(self) -> None:
         found = [SensorWarning(*warning) for warning in self._power.doubts()]
@@ -415,12 +388,12 @@ class Measurement:
     def _end(self) -> None:
         self._power.stop()
         self.run.seconds = round(time.monotonic() - self._files.origin, 3)
-        step = condition.wall_clock_step(self._readings)
+        step = condition.wall_clock_step(self._readings.conditions)
         if abs(step) >= condition.MOST_CLOCK_STEP_SECONDS:
             self.run.notes.append(f"the wall clock was set by {step:+.1f} s meanwhile; "
                                      "durations are not affected")  # fmt: skip
         # Each by itself: where there is no room for the readings there may be for the last words.
-        for act in (self._files.free_reserve, self._save_readings, self._publish, self._seal):
+        for act in (self._files.free_reserve, self._readings.save, self._publish, self._seal):
             try:
                 act()
             except StoreError as error:
@@ -429,44 +402,3 @@ class Measurement:
     def _seal(self) -> None:
         self._files.event("end", state=self.run.state, error=self.run.error)
         self._files.seal()
-
-
-class _Use:
-    """How long the DPU's cores had jobs within a window, as near as the looks come to its ends.
-
-    Attributes
-    ----------
-    end : of the window, monotonic time, s
-    """
-
-    def __init__(self, pipeline: Pipeline, start: float, end: float) -> None:
-        self._pipeline, self._start, self.end = pipeline, start, end
-        self._first: tuple[float, list[float]] | None = None
-        self._last: tuple[float, list[float]] | None = None
-
-    def look(self) -> None:
-        now = time.monotonic()
-        if not self._start <= now <= self.end:
-            return
-        self._last = now, self._pipeline.core_seconds()
-        self._first = self._first or self._last
-
-    def share(self) -> float | None:
-        """Return `utilisation`; None: there were no two looks."""
-        if not self._first or not self._last or self._last[0] <= self._first[0]:
-            return None
-        return utilisation(self._first[1], self._last[1], self._last[0] - self._first[0])
-
-
-def _extremes(readings: Sequence[Condition]) -> dict[str, dict[str, float] | None]:
-    """Return least, mean and most of each figure of the machine's state in a window."""
-    found: dict[str, dict[str, float] | None] = {}
-    for name in condition.COLUMNS:
-        if name in ("time_s", "throttled", "wall_offset_s"):
-            continue
-        values = [v for v in (getattr(r, name) for r in readings) if v is not None]
-        found[name] = None
-        if values:
-            mean = sum(values) / len(values)
-            found[name] = {"min": min(values), "mean": mean, "max": max(values)}
-    return found

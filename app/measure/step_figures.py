@@ -19,7 +19,7 @@ import numpy as np
 
 from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL
 from tutelage.app.pipeline.result import STAGES
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.intervals import (
     drift,

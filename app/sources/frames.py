@@ -50,7 +50,7 @@ class Frame:
     due: float | None = None
 
 
-class Source:
+class FrameSource:
     """An iterable of frames.
 
     Attributes
@@ -74,7 +74,7 @@ class Source:
         raise NotImplementedError
 
     def reads(self, path: Path) -> bool:
-        """Tell whether a file is what this source reads, so that it must not be written."""
+        """Return whether a file is what this source reads, so that it must not be written."""
         return False
 
     def warnings(self) -> list[str]:
@@ -86,7 +86,13 @@ class Source:
         return {}
 
     def close(self) -> None:
-        """Give back what the source holds open; a reading that waits ends soon."""
+        """Release files and connections; a reading that waits ends soon."""
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def one_line(error: object) -> str:

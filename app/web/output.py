@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tutelage.app.outputs.by_uri import Output, OutputError
+from tutelage.app.outputs.output import Output, OutputError
 from tutelage.app.pipeline.result import Result
 from tutelage.app.web.address import bind, needs_token, reachable_host
 from tutelage.app.web.monitor import Monitor

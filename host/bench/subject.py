@@ -40,7 +40,8 @@ from tutelage.host.bench.subject_files import (
     write_images,
 )
 from tutelage.host.export.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
-from tutelage.host.train.data import DataError, DataSet, read_bgr
+from tutelage.host.train.data import DataError, DataSet
+from tutelage.host.train.data.image_io import read_bgr
 
 OWN_DATA = "dataset"
 """`--images` of a run: the test set that it was trained for."""

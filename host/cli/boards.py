@@ -236,6 +236,7 @@ def measure(options: MeasureOptions) -> int:
 def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
     """Follow a measurement, collect it and print its table; return the exit status."""
     from tutelage.host.deploy import measurement as measuring
+    from tutelage.host.deploy import measurement_results
 
     ssh_config = options.ssh_config
     config = ["--ssh-config", str(ssh_config)] if ssh_config else []
@@ -251,14 +252,20 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
         note("")  # behind the terminal's ^C
         note(f"the board goes on by itself; to collect it: {again}")
         return FAILED
-    run = measuring.outcome(folder)
+    run = measurement_results.outcome(folder)
     if run["state"] == "refused":
         shutil.rmtree(folder)
-        raise measuring.MeasureError(f"the measurement was refused: {run.get('error')}")
-    print(json_text(run, indent=2) if options.json else shown_lines(measuring.summary(folder)))
+        raise measurement_results.MeasureError(f"the measurement was refused: {run.get('error')}")
+    print(
+        json_text(run, indent=2)
+        if options.json
+        else shown_lines(measurement_results.summary(folder))
+    )
     note(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
     if run["state"] != "done":
-        raise measuring.MeasureError(f"the measurement is {run['state']}: {run.get('error')}")
+        raise measurement_results.MeasureError(
+            f"the measurement is {run['state']}: {run.get('error')}"
+        )
     return DONE
 
 

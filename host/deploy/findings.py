@@ -12,8 +12,8 @@ from typing import Any
 
 from tutelage.core.board_profile import Profile
 from tutelage.core.locations import CODE
+from tutelage.host.deploy.packages import CARRIED
 from tutelage.host.deploy.plan import DeployError, Report
-from tutelage.host.deploy.release import CARRIED
 from tutelage.host.ssh.advice import NOISE
 from tutelage.host.ssh.remote import Remote
 
@@ -136,7 +136,7 @@ def _dpu_findings(facts: dict[str, Any], profile: Profile) -> Iterator[Finding]:
         wanted, expected = overlay.config_line, overlay.fingerprint
         if facts["config"] != wanted:
             yield Finding("config", f"{overlay.config} is not the line {wanted!r}, which can "
-                          "crash the board; see board/overlay.py", True)  # fmt: skip
+                          "crash the board; see board/overlay", True)  # fmt: skip
         if facts["fingerprint"] is None:
             yield Finding("dpu", "the DPU's fingerprint cannot be asked for there", False)
         elif expected and facts["fingerprint"] != expected:

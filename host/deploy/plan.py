@@ -14,7 +14,8 @@ from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.core.model_package import COMPILED, compiled_file
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
-from tutelage.host.ssh.remote import RemoteError, check_hosts
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.hosts import check_hosts
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
               "target")  # fmt: skip

@@ -41,7 +41,8 @@ from tutelage.host.explore.network_operations import densenet_operations
 from tutelage.host.networks import PRESETS, create
 from tutelage.host.networks.densenet import STEMS, DenseNet
 from tutelage.host.train.config import Config, Data, Quantisation, make_config, read_toml
-from tutelage.host.train.data import CIFAR, CIFAR_SHAPE, DEFAULT_IDX, FASHION, load
+from tutelage.host.train.data import load
+from tutelage.host.train.data.formats.registry import data_format
 
 MAX_CANDIDATES = 20_000
 SHORTEST_MS = 0.4
@@ -326,11 +327,9 @@ def _shapes(data: Data, sizes: list[int]) -> tuple[list[tuple[int, int, int]], i
 
 
 def _images(data: Data, resized: bool) -> tuple[tuple[int, int, int], int]:
-    if data.kind in CIFAR:
-        return CIFAR_SHAPE, CIFAR[data.kind].classes
-    if data.kind == "idx" and not data.path and not DEFAULT_IDX.is_dir():
-        return (1, 28, 28), len(FASHION)  # to search needs no data set yet
     path = Path(data.path).expanduser() if data.path else None
+    if known := data_format(data.kind).known_shape(path):  # to search needs no data set yet
+        return known
     test = load(data.kind, path, "test", 8 if resized else 0)  # channels and classes count
     return test.shape, len(test.classes)
 

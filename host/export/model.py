@@ -48,7 +48,8 @@ from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
 from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, make_config
-from tutelage.host.train.data import DataSet, encode_png, read_bgr
+from tutelage.host.train.data import DataSet
+from tutelage.host.train.data.image_io import encode_png, read_bgr
 from tutelage.host.train.evaluation import EVALUATION_BATCH
 from tutelage.host.train.loop import STUDENT, load_data
 from tutelage.host.train.student_kinds import STUDENT_KINDS

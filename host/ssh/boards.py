@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tutelage.core.board_profile import load_profile
 from tutelage.host.deploy.plan import check_board
-from tutelage.host.ssh.remote import RemoteUsageError, check_hosts
+from tutelage.host.ssh.errors import RemoteUsageError
+from tutelage.host.ssh.hosts import check_hosts
 from tutelage.host.ssh.settings import ssh_settings
 from tutelage.host.train.config import ConfigError, read_toml
 

@@ -50,7 +50,8 @@ from tutelage.core import toml_file
 from tutelage.core.errors import TutelageError
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.quantisers import Bits
-from tutelage.host.train.data import KINDS, Augmentation
+from tutelage.host.train.data.augmentation import Augmentation
+from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
@@ -97,8 +98,7 @@ class Data:
     std: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        data_format(self.kind)  # ValueError where there is none of that name
         _not_negative(size=self.size, limit=self.limit)
         if bool(self.mean) != bool(self.std):
             raise ValueError("mean and std go together")

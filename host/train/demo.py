@@ -36,7 +36,9 @@ from tutelage.host.compile.target import EMULATOR
 from tutelage.host.export.model import export
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
-from tutelage.host.train.data import DEFAULT_IDX, DataSet, encode_png, load
+from tutelage.host.train.data import DataSet, load
+from tutelage.host.train.data.formats.idx import DEFAULT_IDX
+from tutelage.host.train.data.image_io import encode_png
 from tutelage.host.train.loop import LOG, STUDENT, train
 from tutelage.host.train.progress import Terminal
 

@@ -37,8 +37,8 @@ from tutelage.app.sources.frames import Frame
 from tutelage.app.sources.load_patterns import decoded_frames
 from tutelage.board import system
 from tutelage.board.condition import ConditionWatch
-from tutelage.board.power.sampler import Power, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, open_power
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import load_profile
 from tutelage.core.results.run_json import read_run
 
@@ -305,7 +305,7 @@ def sysfs(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "sys"
 
 
-class _Reacting(Source):
+class _Reacting(PowerSource):
     """A rail that carries 20 W while frames are issued, and 14 W else."""
 
     name = "reacting"
@@ -501,7 +501,7 @@ def test_a_machine_that_is_too_hot_is_refused(
     (zone / "temp").write_text("95000\n")
     monkeypatch.setattr(system, "_psutil_temperatures", dict)
     measurement = _measurement(tmp_path / "a", samples, None, "offline", accepted=("disturbed",))
-    measurement._watch = ConditionWatch(tmp_path / "sys")
+    measurement._readings._watch = ConditionWatch(tmp_path / "sys")
     measurement.run.machine.board = "ZynqMP ZCU104 RevC"  # whose chip's limit is known
     with pytest.raises(MeasureError, match="hot: up to 95 C"):
         measurement.go()

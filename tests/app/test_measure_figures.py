@@ -29,8 +29,8 @@ from tutelage.app.measure.summary import summary
 from tutelage.app.measure.warnings import window_warnings
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
-from tutelage.board.power.sampler import Power, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, open_power
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import (
     FrameCounts,
@@ -122,7 +122,7 @@ def test_energy_per_frame_by_hand(rail: tuple[Power, Path]) -> None:
     assert rest.value == pytest.approx(14.05) and rest.half_width == pytest.approx(0, abs=1e-9)
 
 
-class Scripted(Source):
+class Scripted(PowerSource):
     """One rail whose power is a function of the time that its clock shows."""
 
     name = "scripted"
@@ -224,7 +224,7 @@ def test_frames_at_the_edges_failures_and_no_frames(rail: tuple[Power, Path]) ->
 
 @pytest.fixture
 def nowhere() -> Power:
-    return Power(Source("nothing there"))
+    return Power(PowerSource("nothing there"))
 
 
 def test_without_a_source_no_figure_is_made_up(nowhere: Power) -> None:

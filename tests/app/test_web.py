@@ -31,7 +31,7 @@ pytest.importorskip("uvicorn", reason="the live page needs Starlette and uvicorn
 
 from tests.app.waiting import LONG, soon
 from tests.app.web_results import FACTS, Feeder, ask, ask_json, gauges, image, result, served
-from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.outputs.output import OutputError
 from tutelage.app.web import WebOutput, connections, find_token, needs_token, parse_address
 from tutelage.app.web import recordings as recordings_module
 from tutelage.app.web import video as video_module

@@ -29,7 +29,7 @@ from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline
 from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.run import Run
-from tutelage.app.sources.frames import Frame, Source
+from tutelage.app.sources.frames import Frame, FrameSource
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.runtime import vart
 from tutelage.dpu.xmodel import graph as xir
@@ -124,7 +124,7 @@ def _plain(model: Path, images: Path, seconds: float, threads: int) -> dict[str,
     return {"fps": sum(counts) / took, "cpu_us": 1e6 * used / sum(counts)}
 
 
-class SteadyCamera(Source):
+class SteadyCamera(FrameSource):
     """A live source with the same images at a fixed rate, on an absolute schedule."""
 
     live = True

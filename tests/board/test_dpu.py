@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tutelage.board import runner as dpu
+from tutelage.board.model_parts import ModelError
 from tutelage.board.provider import find_provider
-from tutelage.board.runner import ModelError
 from tutelage.core.board_profile import describe_target, load_profile
 
 

@@ -19,7 +19,7 @@ from tests.fuzz.harness import fuzz, one_line, scratch, told, told_all
 from tests.fuzz.models import DEMO, ROOT
 from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
-from tutelage.board.runner import ModelError
+from tutelage.board.model_parts import ModelError
 from tutelage.core import board_profile as profiles
 from tutelage.core.toml_file import TomlError
 from tutelage.host.explore import space as explore_space

@@ -14,7 +14,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from tutelage.__main__ import main
 from tutelage.host.deploy import DeployUsageError
 from tutelage.host.ssh.boards import hosts_of
-from tutelage.host.ssh.remote import RemoteUsageError
+from tutelage.host.ssh.errors import RemoteUsageError
 from tutelage.host.train.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -27,8 +27,11 @@ from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.__main__ import main
 from tutelage.core.board_profile import load_profile
 from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
-from tutelage.host.deploy.release import CARRIED, Packages, ReleaseError
+from tutelage.host.deploy.packages import CARRIED, Packages
+from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh import remote
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.lock import lock, lock_command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -355,7 +358,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
     (model / "notes.txt").write_text("new")
     code = (
         "import os, signal, sys\n"
-        "from tutelage.host import deploy, remote\n"
+        "from tutelage.host.ssh import remote\n"
         "sh = remote.Remote.sh\n"
         "word = {'venv': ' -m venv ', 'smoke': 'classify.py', 'switch': '.current'}[sys.argv[1]]\n"
         "def killed(self, command, *rest, **more):\n"
@@ -443,7 +446,7 @@ def test_a_deployment_waits_for_the_one_before(
     told: list[str] = []
     first = remote.Remote(board.host, board.ssh_config)
     with ThreadPoolExecutor() as pool:
-        with first.lock("tutelage/releases", lambda: told.append("the first waits")):
+        with lock(first, "tutelage/releases", lambda: told.append("the first waits")):
             second = pool.submit(go, say=told.append)
             end = time.monotonic() + 60
             while not told:
@@ -459,17 +462,17 @@ def test_a_deployment_waits_for_the_one_before(
 @needs_board
 def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the holder is killed at once, and where the network is cut after the lease."""
-    monkeypatch.setattr(remote, "_LEASE_SECONDS", 2.0)
+    monkeypatch.setattr("tutelage.host.ssh.lock._LEASE_SECONDS", 2.0)
     place = f"/tmp/{board.host}.lock"
     own = remote.Remote(board.host, board.ssh_config)
     own.sh(f"mkdir -p {place}")
 
     def seconds_to_get_it() -> float:
         start = time.monotonic()
-        with own.lock(place, lambda: None):
+        with lock(own, place, lambda: None):
             return time.monotonic() - start
 
-    killed = subprocess.Popen(own.lock_command(place), stdin=subprocess.PIPE,
+    killed = subprocess.Popen(lock_command(own, place), stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE)  # fmt: skip
     assert killed.stdin is not None and killed.stdout is not None
     assert killed.stdout.readline() == b"held\n"
@@ -477,13 +480,13 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     killed.communicate()
     assert seconds_to_get_it() < 2.0 + 15
 
-    nothing = pytest.raises(remote.RemoteError, match="nothing was deployed")
-    with nothing, own.lock("nowhere", lambda: None):
+    nothing = pytest.raises(RemoteError, match="nothing was deployed")
+    with nothing, lock(own, "nowhere", lambda: None):
         pass
-    with own.lock(place, lambda: None):
+    with lock(own, place, lambda: None):
         time.sleep(3)  # longer than the lease: it is heard of
         with pytest.raises(subprocess.TimeoutExpired):
-            subprocess.run(own.lock_command(place), timeout=1, capture_output=True)
+            subprocess.run(lock_command(own, place), timeout=1, capture_output=True)
         board.cut()
         time.sleep(4)
         board.mend()

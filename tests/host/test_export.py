@@ -28,7 +28,8 @@ from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.train.config import Config, make_config
-from tutelage.host.train.data import DEFAULT_IDX, DataSet, load
+from tutelage.host.train.data import DataSet, load
+from tutelage.host.train.data.formats.idx import DEFAULT_IDX
 from tutelage.host.train.loop import train
 
 

@@ -27,7 +27,9 @@ from tests.hostile import HOSTILE as NAME
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.__main__ import main
-from tutelage.host.ssh.remote import Remote, RemoteUsageError, check_hosts
+from tutelage.host.ssh.errors import RemoteUsageError
+from tutelage.host.ssh.hosts import check_hosts
+from tutelage.host.ssh.remote import Remote
 
 HOSTILE = 'mo\'del "$(touch ~/pwned)" `touch ~/pwned`; touch ~/pwned & é %h $HOME *'
 PROBE = "import json, os, sys; print(json.dumps([os.fsencode(a).hex() for a in sys.argv[1:]]))"

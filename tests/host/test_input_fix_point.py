@@ -22,7 +22,7 @@ from tutelage.host.quantise.quantisers import Bits  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
 from tutelage.host.quantise.to_xmodel import to_graph, to_quantised  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
-from tutelage.host.train.data import make_form, normalise  # noqa: E402
+from tutelage.host.train.data.data_set import make_form, normalise  # noqa: E402
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)

@@ -25,9 +25,10 @@ from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.__main__ import main
 from tutelage.host.deploy import measurement as measuring
-from tutelage.host.deploy.measurement import MeasureError
+from tutelage.host.deploy import measurement_results
+from tutelage.host.deploy.measurement_results import MeasureError
 from tutelage.host.ssh import remote as reaching
-from tutelage.host.ssh.remote import ConnectionLost
+from tutelage.host.ssh.errors import ConnectionLost
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -283,7 +284,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
         measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
     path.write_bytes(whole)
     folder = measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
-    run = measuring.outcome(folder)
+    run = measurement_results.outcome(folder)
     assert run["state"] == "done"
     # Two threads keep both cores busy, for which the board's supply was not made safe.
     assert [step["threads"] for step in run["steps"]] == [1]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,15 +20,6 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-
-VIDEO_CODES = {".mp4": ("avc1", "vp09", "mp4v"), ".avi": ("MJPG",), ".mkv": ("mp4v",)}
-"""By suffix the codecs of a video that OpenCV is asked for, the best first."""
-
-DRAWBACKS = {
-    "vp09": "VP9, which takes this OpenCV about 35 ms for a frame of 640x480",
-    "mp4v": "MPEG-4 Part 2, which browsers do not play",
-}
-"""Codecs of a .mp4 that serve where ffmpeg is not there, and what speaks against them."""
 
 _PIPE_BYTES = 1 << 20  # what Linux lets any user have: most frames at once, not in pieces of 64 KiB
 _HANGING_SECONDS = 60.0  # without a frame taken, or for those it still has at the end
@@ -117,23 +109,25 @@ def ffmpeg_has_h264() -> bool:
     return b" libx264 " in done.stdout
 
 
-def open_writer(path: Path, fps: float, size: tuple[int, int]) -> tuple[VideoWriter, str] | None:
+def open_writer(
+    path: Path, codecs: Sequence[str], fps: float, size: tuple[int, int]
+) -> tuple[VideoWriter, str] | None:
     """Open a video for writing, with the best codec there is.
 
     Parameters
     ----------
-    path : its suffix is one of `VIDEO_CODES`
+    path : of the file
+    codecs : FourCCs to try, the best first
     fps : frames per second
     size : width and height of all frames, even
 
     Returns
     -------
-    The writer and the codec's FourCC; None where no codec of that suffix can be written there.
+    The writer and the codec's FourCC; None where none of the codecs can be written there.
     """
-    codes = VIDEO_CODES[path.suffix.lower()]
-    if codes[0] == "avc1" and ffmpeg_has_h264():
+    if codecs[0] == "avc1" and ffmpeg_has_h264():
         return FfmpegWriter(path, fps, size), "avc1"
-    for code in codes:
+    for code in codecs:
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), fps, size)
         if writer.isOpened():
             return writer, code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,29 @@ def test_no_command(arguments: list[str], words: str, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert not out and words in err and err.count("\n") == 1
     assert "inspect" in err and "tutelage --help" in err
+
+
+def test_a_board_has_classify_alone(repo_root: Path, tmp_path: Path) -> None:
+    for name in ("app", "board", "core", "dpu/ops"):
+        shutil.copytree(repo_root / name, tmp_path / name)
+    (tmp_path / "dpu/__init__.py").touch()
+    (tmp_path / "tutelage").mkdir()
+    for file in (repo_root / "tutelage").glob("*.py"):
+        shutil.copy(file, tmp_path / "tutelage")
+    for arguments, status, words in (
+        (["classify", "--help"], 0, "--camera"),
+        (["--help"], 0, "classify"),
+        (["inspect", "net.xmodel"], 2, "tutelage: a board has no tutelage inspect, only classify"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "tutelage", *arguments], cwd=tmp_path, text=True,
+            capture_output=True, env={"PYTHONPATH": _packages()},
+        )  # fmt: skip
+        assert done.returncode == status and words in done.stdout + done.stderr
+
+
+def _packages() -> str:
+    """The folder of installed packages, without what makes a checkout importable."""
+    import numpy
+
+    return str(Path(numpy.__file__).parents[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
 from tutelage.core.commands import COMMANDS, PROGRAM, needs, overview
 from tutelage.core.errors import DONE, TutelageError
@@ -29,6 +30,8 @@ def _run(given: list[str]) -> int:
     with needs(command.extra):
         if name == "classify":  # argparse's, since boards have no Typer
             return int(import_module(command.module).main(given[1:]))
+        if find_spec("tutelage.host") is None:
+            raise TutelageError(f"a board has no {PROGRAM} {name}, only classify")
         return int(import_module("tutelage.host.cli.command").run(name, given[1:]))
 
 

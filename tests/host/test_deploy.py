@@ -355,7 +355,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
     (model / "notes.txt").write_text("new")
     code = (
         "import os, signal, sys\n"
-        "from tutelage.host import deploy, remote\n"
+        "from tutelage.host import deploy\nfrom tutelage.host.ssh import remote\n"
         "sh = remote.Remote.sh\n"
         "word = {'venv': ' -m venv ', 'smoke': 'classify.py', 'switch': '.current'}[sys.argv[1]]\n"
         "def killed(self, command, *rest, **more):\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tutelage.core.board_profile import PROFILES
 from tutelage.core.errors import DpuError
+from tutelage.core.toml_file import read_toml
 from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.train.config import read_toml
 
 EMULATOR = "emulator"
 

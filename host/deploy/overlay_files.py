@@ -1,13 +1,14 @@
 """Fetch a board's overlay, or take local files, verify it and put it in place.
 
-    tutelage overlay zcu104                     # from AMD, into overlays/zcu104/files
+    tutelage overlay zcu104                     # from AMD
     tutelage overlay zcu104 --from ~/Downloads  # files that you have fetched yourself
 
 overlays/<board>/overlay.toml names the files, where they come from and their md5 sums, as far as
-their maker publishes them. The sha256 of what was verified first is taken down in sha256.toml
-beside it; from then on nothing else is accepted. A copy lies beside the files, for
-`board/overlay.py`. All files are verified before the first is put in place. AMD's address itself
-was not tried.
+their maker publishes them. In a checkout the files go to overlays/<board>/files, from an installed
+package to the user's data directory (`overlay_folder`); deploy takes them from there. The sha256 of
+what was verified first is recorded in sha256.toml beside files/; from then on nothing else is
+accepted. A copy is beside the files, for `board/overlay.py`. All files are verified before the
+first is put in place. AMD's address itself was not tried.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tutelage.core.locations import CODE
+from tutelage.core.locations import CODE, IS_CHECKOUT
+from tutelage.core.toml_file import read_toml
 from tutelage.core.toml_writer import to_toml
 from tutelage.host.compile.model import scratch_directory
-from tutelage.host.train.config import read_toml
 
 OVERLAYS = CODE / "overlays"
 MANIFEST = "overlay.toml"
@@ -67,7 +68,7 @@ class Manifest:
 
     Attributes
     ----------
-    folder : where it lies
+    folder : where files/ and the recorded checksums go, see `overlay_folder`
     release : whose overlay it is
     url : address before each file's remote name
     max_bytes : most bytes that a file may have
@@ -94,6 +95,18 @@ def overlay_boards() -> list[str]:
     return sorted(path.parent.name for path in OVERLAYS.glob(f"*/{MANIFEST}"))
 
 
+def overlay_folder(board: str) -> Path:
+    """Return the folder of a board's overlay that may be written; it need not exist.
+
+    That is the checkout's own. An installed package is not written to: then it is
+    $XDG_DATA_HOME/tutelage/overlays/<board>, by default below ~/.local/share.
+    """
+    if IS_CHECKOUT:
+        return OVERLAYS / board
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "tutelage" / "overlays" / board
+
+
 def read_manifest(board: str) -> Manifest:
     """The manifest of a board's overlay.
 
@@ -101,8 +114,8 @@ def read_manifest(board: str) -> Manifest:
     ------
     OverlayUsageError
         There is none for this board, or it is not what it must be.
-    ConfigError
-        It is no TOML.
+    TomlError
+        It is not TOML.
     """
     if board not in overlay_boards():
         raise OverlayUsageError(
@@ -113,7 +126,7 @@ def read_manifest(board: str) -> Manifest:
     try:
         files = tuple(OverlayFile(**file) for file in table["files"])
         manifest = Manifest(
-            path.parent, table["release"], table["url"], int(table["max_bytes"]), files
+            overlay_folder(board), table["release"], table["url"], int(table["max_bytes"]), files
         )
     except (LookupError, TypeError, ValueError) as error:
         raise OverlayUsageError(f"{path}: not an overlay's manifest: {error!r}") from error
@@ -133,14 +146,14 @@ def place_overlay(
     Parameters
     ----------
     source : directory with the files, under either name; None to download them
-    output : directory of the result; None for overlays/<board>/files
+    output : directory of the result; None for files/ in `overlay_folder`
     url : address instead of the manifest's; "" for that
     say : takes what the user should know besides the result
     fetcher : what downloads; None for the usual one
 
     Raises
     ------
-    OverlayUsageError, ConfigError
+    OverlayUsageError, TomlError
         There is no such board or file, or the options exclude each other.
     OverlayError
         A download failed, a file is not what it should be, or cannot be written. What lay in
@@ -160,7 +173,8 @@ def place_overlay(
     try:
         if source is None and _is_complete(manifest, output, pins):
             return {**figures, "pins": f"as in {manifest.folder / PINS}", "placed": False}
-        output.mkdir(parents=True, exist_ok=True)
+        for folder in (output, manifest.folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with scratch_directory(output / f".fetching-{os.getpid()}") as scratch:
             _gather(manifest, source, scratch, url, fetcher or Fetcher(), say)
             found = {file.name: _verified(file, scratch, pins) for file in manifest.files}
@@ -181,7 +195,7 @@ def read_pins(path: Path) -> dict[str, str]:
 
     Raises
     ------
-    OverlayUsageError, ConfigError
+    OverlayUsageError, TomlError
         The file is there and not what it must be.
     """
     if not path.exists():

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.board_profile import PROFILES
+from tutelage.core.toml_file import read_toml
 from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
 from tutelage.host.ssh.remote import RemoteError, check_hosts
-from tutelage.host.train.config import read_toml
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
               "target")  # fmt: skip

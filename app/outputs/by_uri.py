@@ -10,6 +10,7 @@ the other outputs go on.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -60,9 +61,17 @@ class Output:
     def close(self) -> None:
         """Complete what was written."""
 
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def open_output(
-    uri: str, fps: float | None = None, tell: Callable[[str], None] = lambda text: None
+    uri: str | os.PathLike[str],
+    fps: float | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Output:
     """Open a file or directory as an output, by its suffix; `FORMS` shows them.
 
@@ -82,6 +91,7 @@ def open_output(
     from tutelage.app.outputs.records import CsvTable, JsonLines
     from tutelage.app.outputs.video_writer import VIDEO_CODES
 
+    uri = os.fspath(uri)
     if uri == "-":
         return JsonLines(sys.stdout)
     path = Path(uri)

@@ -11,6 +11,7 @@ raises.
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from tutelage.app.sources.files import ImageSource, VideoSource, folder_source
@@ -29,7 +30,9 @@ FORMS = """\
   -                        JPEGs one after the other on standard input"""
 
 
-def open_source(uri: str, reconnect: float = 0.0, live: bool | None = None) -> Source:
+def open_source(
+    uri: str | os.PathLike[str], reconnect: float = 0.0, live: bool | None = None
+) -> Source:
     """Open a source of frames by its URI; `FORMS` shows the kinds.
 
     Parameters
@@ -43,7 +46,7 @@ def open_source(uri: str, reconnect: float = 0.0, live: bool | None = None) -> S
     SourceError
         There is nothing of that name, or nothing in it; CameraError for a camera or stream.
     """
-    source = _open(uri, reconnect)
+    source = _open(os.fspath(uri), reconnect)
     if live is not None:
         source.live = live
     return source

@@ -84,6 +84,12 @@ class Source:
     def close(self) -> None:
         """Give back what the source holds open; a reading that waits ends soon."""
 
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def one_line(error: object) -> str:
     """Return the first line of an error, or its type where it has no text."""

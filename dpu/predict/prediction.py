@@ -57,10 +57,21 @@ def _called(name: str) -> list[Operation]:
         found = getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError, TypeError) as error:
         raise DpuError(f"{name}: {error}") from error
+    return operations_in(found, f"{name} gives")
+
+
+def operations_in(found: object, what: str) -> list[Operation]:
+    """Return the operations of a `Sketch` or list.
+
+    Raises
+    ------
+    DpuError
+        It is neither; the text begins with `what`.
+    """
     operations = found.operations if isinstance(found, Sketch) else found
     if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
         raise DpuError(
-            f"{name} gives {type(found).__name__}, not a list of "
+            f"{what} {type(found).__name__}, not a list of "
             "tutelage.dpu.predict.operations.Operation; for a network of PyTorch: tutelage predict"
         )
     return operations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tutelage
+from tests.docs import markdown
 
 
 def _run(code: str, repo_root: Path) -> str:
@@ -63,3 +65,27 @@ def test_a_missing_package_is_named_with_what_installs_it(
     )
     expected = f"tutelage.{name} needs the package {package}: pip install 'tutelage[{extra}]'\n"
     assert _run(code, repo_root) == expected
+
+
+def test_the_readme_s_program(repo_root: Path, tmp_path: Path) -> None:
+    """With the demo for a model of one's own."""
+    cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
+    pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(repo_root / "app" / "demo")
+    video = cv2.VideoWriter(
+        str(tmp_path / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 64)
+    )
+    for path in sorted((repo_root / "app/demo/images/Bag").iterdir())[:3]:
+        video.write(cv2.resize(cv2.imread(str(path)), (64, 64)))
+    video.release()
+    (tmp_path / "mine.py").write_text(markdown.files(repo_root / "README.md")["mine.py"])
+    environment = {**os.environ, "PYTHONPATH": str(repo_root)}
+    done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, text=True, check=True,
+                          capture_output=True, env=environment)  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [
+        [f"walk.mp4#{index:06d}", "Bag"] for index in range(3)
+    ]
+    assert " J, " in lines[3] and lines[4].endswith(" ms on a ZCU104")
+    assert (tmp_path / "seen.mp4").stat().st_size

@@ -17,11 +17,14 @@ links, nor has a copy that lost them: there the packages are found beside this f
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+# As typing has it; typing and pathlib would be nearly all of what this import takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from tutelage.app.image_classifier import ImageClassifier as load
     from tutelage.app.outputs.by_uri import open_output as output
     from tutelage.app.sources.by_uri import open_source as open  # noqa: A004
@@ -33,9 +36,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = ["Power", "load", "open", "output", "predict", "quantise", "train"]
 
-_HERE = Path(__file__).resolve().parent
-if not (_HERE / "core").is_dir():
-    __path__.append(str(_HERE.parent))
+_HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
+if not os.path.isdir(f"{_HERE}/core"):  # noqa: PTH112
+    __path__.append(os.path.dirname(_HERE))  # noqa: PTH120
 
 # Name -> the module that has it, its name there, and the extra that installs what it needs.
 _PLACES = {

@@ -62,7 +62,7 @@ def test_confidences_of_all_classes_add_up_to_one(bags: Path) -> None:
 def test_the_bare_network(dtype: type[np.generic]) -> None:
     net = ImageClassifier()
     rng = np.random.default_rng(0)
-    values = rng.integers(-128, 128, (3, *net.input.dims[1:])).astype(np.int8)
+    values: np.ndarray = rng.integers(-128, 128, (3, *net.input.dims[1:])).astype(np.int8)
     if dtype is np.float32:
         values = values * np.float32(2.0 ** -(net.input.fix_point or 0))
     outputs = net.run(values)
@@ -108,7 +108,7 @@ def test_a_frame_that_cannot_be_read_keeps_its_place(bags: Path, tmp_path: Path)
     net = ImageClassifier()
     first, second = (net.classify(frame) for frame in open_source(tmp_path))
     assert first.label == "Bag" and first.error is None
-    assert second.label is second.confidence is None
+    assert second.label is None and second.confidence is None
     assert second.error is not None and "not an image" in second.error
 
 

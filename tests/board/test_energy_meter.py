@@ -48,7 +48,7 @@ def test_the_energy_of_a_block(counter: Path) -> None:
 def test_nothing_to_measure_with() -> None:
     with EnergyMeter("none") as power:
         pass
-    assert power.energy is power.watts is power.total is None and power.rails == {}
+    assert (power.energy, power.watts, power.total, power.rails) == (None, None, None, {})
     assert power.source == "none" and "not measured" in power.reason
     with pytest.raises(PowerError, match="no power source 'sun'"):
         EnergyMeter("sun")

@@ -13,7 +13,7 @@ from tutelage.app.measure.measurement import MeasureError, Measurement
 from tutelage.app.measure.plan import REFUSALS, Phases, Setting, Step, make_steps
 from tutelage.app.measure.store import SUMS, Store, StoreError, hold
 from tutelage.app.model import load_classifier
-from tutelage.app.options import DEMO_MODEL, MOST_THREADS
+from tutelage.app.options import MOST_THREADS
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import SourceError
 from tutelage.app.sources.load_patterns import decoded_frames
@@ -21,7 +21,7 @@ from tutelage.board.power.sampler import SOURCES, PowerError, open_power
 from tutelage.board.runner import ModelError
 from tutelage.core.board_profile import board_names, load_profile
 from tutelage.core.errors import unsorted_in_one_line
-from tutelage.core.locations import CODE
+from tutelage.core.locations import CODE, DEMO_MODEL
 from tutelage.core.text import shown, shown_lines
 
 DONE, FAILED, WRONG_USE = 0, 1, 2

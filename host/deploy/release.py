@@ -33,8 +33,8 @@ _FOLDERS = ("app", "board", "core", "dpu/ops")
 """What runs on the board: of dpu/ only the ops that a model leaves to the CPU."""
 _SKIPPED = {"__pycache__", "rebuild", "stand_ins"}
 
-# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
-# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
+# A package that the board may lack -> what is carried then, in the ranges of pyproject.toml.
+# Markers of dependencies are pip's for this Python, hence those of Python 3.10 by name.
 CARRIED = {
     "psutil": "psutil>=5.9",
     "starlette": "starlette>=0.40",

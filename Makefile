@@ -6,7 +6,7 @@
 # make test-docs   every command of the documentation, in a fresh copy, and its longer claims
 # make fuzz    damaged files for every reader, with new seeds, for SECONDS=900
 # make load    100,000 jobs in 32 threads on the emulation, every output compared (JOBS=...)
-# make test-newest, test-oldest   the newest of all packages, the least that setup.py allows
+# make test-newest, test-oldest   the newest of all packages, the least that pyproject.toml allows
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
 # make bench   the benchmarks, as JSON on standard output

@@ -19,9 +19,9 @@ from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
 from tutelage.core.errors import WRONG_USE
 from tutelage.core.images.input_form import COLOURS, CROPS
+from tutelage.core.locations import DEMO_MODEL
 
 MOST_THREADS = 64
-DEMO_MODEL = Path(__file__).resolve().parent / "demo"
 SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
 """Variables of the environment for what a command line would show to all users of a machine."""
 

@@ -19,14 +19,14 @@ from tutelage.app.measure.plan import (
 )
 from tutelage.app.measure.store import SUMS, Store, hold
 from tutelage.app.model import load_classifier
-from tutelage.app.options import DEMO_MODEL, MOST_THREADS
+from tutelage.app.options import MOST_THREADS
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.load_patterns import decoded_frames
 from tutelage.board.power import open_power
 from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import board_names, load_profile
 from tutelage.core.errors import DONE
-from tutelage.core.locations import CODE
+from tutelage.core.locations import CODE, DEMO_MODEL
 from tutelage.core.messages import run_command, say
 from tutelage.core.text import shown_lines
 

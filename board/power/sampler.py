@@ -226,20 +226,27 @@ class Power:
     @property
     def watts(self) -> float | None:
         """Mean power of the total rail in the ``with`` block so far, W; None if not measured."""
-        figures = self._block_figures()
-        return None if figures is None else figures.mean_w
+        total = self.block().get(self.total_rail or "")
+        return total.mean_w if total else None
 
     @property
     def joules(self) -> float | None:
         """Energy of the total rail in the ``with`` block so far, J; None if not measured."""
-        figures = self._block_figures()
-        return None if figures is None else figures.joules
+        total = self.block().get(self.total_rail or "")
+        return total.joules if total else None
 
-    def _block_figures(self) -> RailFigures | None:
-        if self._block is None or self.total_rail is None:
-            return None
+    @property
+    def seconds(self) -> float:
+        """Length of the ``with`` block so far, s; 0 before it."""
+        begin, end = self._block or (0.0, 0.0)
+        return (self._clock() if end is None else end) - begin
+
+    def block(self) -> dict[str, RailFigures]:
+        """Return the figures of each rail in the ``with`` block so far; empty if not measured."""
+        if self._block is None:
+            return {}
         begin, end = self._block
-        return self.energy(begin, self._clock() if end is None else end)[self.total_rail]
+        return self.energy(begin, self._clock() if end is None else end)
 
     def _run(self, origin: float) -> None:
         """Sample at origin + n * period, so that no delay adds up; skip what is already past."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import contradictions
+from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import refuse_foreign
 from tutelage.core.results.figure import Figure, as_json
 from tutelage.dpu.predict.energy import BoardPower
 from tutelage.dpu.predict.latency import LayerTime, Prediction, predict_graph, read_board
+from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.xmodel.graph import Graph
 
 BOUNDS = ("array", "parameters", "maps", "start")
@@ -47,6 +48,23 @@ def latency_figure(prediction: Prediction) -> Figure:
 def fps_figure(prediction: Prediction, threads: int | None = None) -> Figure:
     """Return frames per second with so many threads, None for as many as help."""
     return Figure.predicted(prediction.fps(threads), *prediction.fps_range(threads), "fps")
+
+
+def operations_in(found: object, what: str) -> list[Operation]:
+    """Return the operations of a `Sketch` or list.
+
+    Raises
+    ------
+    DpuError
+        It is neither; the text begins with `what`.
+    """
+    operations = found.operations if isinstance(found, Sketch) else found
+    if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
+        raise DpuError(
+            f"{what} {type(found).__name__}, not a list of "
+            "tutelage.dpu.predict.operations.Operation"
+        )
+    return operations
 
 
 def prediction_facts(

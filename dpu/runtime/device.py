@@ -72,6 +72,7 @@ class Tally:
 class Settings:
     """What runners that are created from now on are made with."""
 
+    engine: str | None = None  # None: what ENGINE_VARIABLE says
     plugins: dict[str, cpu_ops.Plugin] = field(default_factory=dict)
     pace: Pace | None = None
     cores: int = DPU_CORES
@@ -215,7 +216,7 @@ class Device:
         It is kept in the subgraph: its ops lead to the subgraph, so that in a table of the
         device's, whatever the table, each would keep the other alive.
         """
-        engine = os.environ.get(ENGINE_VARIABLE) or "fast"
+        engine = settings.engine or os.environ.get(ENGINE_VARIABLE) or "fast"
         key = (self, engine, frozenset(settings.plugins.items()))
         with self._lock:
             built: dict[Any, Executable] = subgraph._executables

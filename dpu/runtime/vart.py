@@ -67,6 +67,14 @@ def set_pace(pace: Pace | None) -> None:
     settings.cores = getattr(pace, "cores", device.DPU_CORES)
 
 
+def set_engine(engine: str | None) -> None:
+    """Let runners created from now on use "fast" or "reference"; the emulation's own.
+
+    None: what the environment variable `tutelage.dpu.runtime.device.ENGINE_VARIABLE` says.
+    """
+    settings.engine = engine
+
+
 def pace_report() -> dict[str, float]:
     """How well the emulation kept the pace since `set_pace`.
 

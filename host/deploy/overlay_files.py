@@ -1,13 +1,14 @@
 """Fetch a board's overlay, or take local files, verify it and put it in place.
 
-    tutelage overlay zcu104                     # from AMD, into overlays/zcu104/files
+    tutelage overlay zcu104                     # from AMD
     tutelage overlay zcu104 --from ~/Downloads  # files that you have fetched yourself
 
 overlays/<board>/overlay.toml names the files, where they come from and their md5 sums, as far as
-their maker publishes them. The sha256 of what was verified first is recorded in sha256.toml
-beside it; from then on nothing else is accepted. A copy is beside the files, for
-`board/overlay`. All files are verified before the first is put in place. AMD's address itself
-was not tried.
+their maker publishes them. In a checkout the files go to overlays/<board>/files, from an installed
+package to the user's data directory (`overlay_folder`); deploy takes them from there. The sha256 of
+what was verified first is recorded in sha256.toml beside files/; from then on nothing else is
+accepted. A copy is beside the files, for `board/overlay`. All files are verified before the
+first is put in place. AMD's address itself was not tried.
 """
 
 from __future__ import annotations
@@ -56,14 +57,14 @@ def place_overlay(
     Parameters
     ----------
     source : directory with the files, under either name; None to download them
-    output : directory of the result; None for overlays/<board>/files
+    output : directory of the result; None for files/ in `overlay_folder`
     url : address instead of the manifest's; "" for that
     say : takes what the user should know besides the result
     fetcher : what downloads; None for the usual one
 
     Raises
     ------
-    OverlayUsageError, ConfigError
+    OverlayUsageError, TomlError
         There is no such board or file, or the options exclude each other.
     OverlayError
         A download failed, a file is not what it should be, or cannot be written. What was
@@ -83,7 +84,8 @@ def place_overlay(
     try:
         if source is None and _is_complete(manifest, output, pins):
             return {**figures, "pins": f"as in {manifest.folder / PINS}", "placed": False}
-        output.mkdir(parents=True, exist_ok=True)
+        for folder in (output, manifest.folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with scratch_directory(output / f".fetching-{os.getpid()}") as scratch:
             _gather(manifest, source, scratch, url, fetcher or Fetcher(), say)
             found = {file.name: _verified(file, scratch, pins) for file in manifest.files}

@@ -6,15 +6,15 @@ has the sha256 of each file, from when it was verified first.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.core.errors import FAILED, TutelageError
-from tutelage.core.locations import CODE
+from tutelage.core.locations import CODE, IS_CHECKOUT
 from tutelage.core.overlay_pins import PINS, read_pins, write_pins
-from tutelage.core.toml_file import TomlError
-from tutelage.host.train.config import read_toml
+from tutelage.core.toml_file import TomlError, read_toml
 
 OVERLAYS = CODE / "overlays"
 MANIFEST = "overlay.toml"
@@ -45,7 +45,7 @@ class Manifest:
 
     Attributes
     ----------
-    folder : where it is
+    folder : where files/ and the recorded checksums go, see `overlay_folder`
     release : whose overlay it is
     url : address before each file's remote name
     max_bytes : most bytes that a file may have
@@ -64,6 +64,18 @@ def overlay_boards() -> list[str]:
     return sorted(path.parent.name for path in OVERLAYS.glob(f"*/{MANIFEST}"))
 
 
+def overlay_folder(board: str) -> Path:
+    """Return the folder of a board's overlay that may be written; it need not exist.
+
+    That is the checkout's own. An installed package is not written to: then it is
+    $XDG_DATA_HOME/tutelage/overlays/<board>, by default below ~/.local/share.
+    """
+    if IS_CHECKOUT:
+        return OVERLAYS / board
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "tutelage" / "overlays" / board
+
+
 def read_manifest(board: str) -> Manifest:
     """The manifest of a board's overlay.
 
@@ -71,7 +83,7 @@ def read_manifest(board: str) -> Manifest:
     ------
     OverlayUsageError
         There is none for this board, or it is not what it must be.
-    ConfigError
+    TomlError
         It is not TOML.
     """
     if board not in overlay_boards():
@@ -83,7 +95,7 @@ def read_manifest(board: str) -> Manifest:
     try:
         files = tuple(OverlayFile(**file) for file in table["files"])
         manifest = Manifest(
-            path.parent, table["release"], table["url"], int(table["max_bytes"]), files
+            overlay_folder(board), table["release"], table["url"], int(table["max_bytes"]), files
         )
     except (LookupError, TypeError, ValueError) as error:
         raise OverlayUsageError(f"{path}: not an overlay's manifest: {error!r}") from error

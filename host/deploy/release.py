@@ -19,6 +19,7 @@ from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.locations import CODE
 from tutelage.core.model_name import MODEL_NAME_FILE
 from tutelage.core.model_package import COMPILED
+from tutelage.host.deploy.overlay_manifest import OVERLAYS, overlay_folder
 
 SUMS = "SHA256SUMS"
 
@@ -78,9 +79,12 @@ def gather(stage: Path, parts: Parts) -> None:
         Something in a directory is neither a file nor a directory, or a symbolic link that does not
         name a file in that directory: a release takes nothing from elsewhere.
     """
-    for name in (*_FOLDERS, f"overlays/{parts.board}"):
-        if (CODE / name).is_dir():
-            _copy_tree(CODE / name, stage / name)
+    for name in _FOLDERS:
+        _copy_tree(CODE / name, stage / name)
+    # What is known of the overlay, and its files; both are one folder in a checkout.
+    for folder in dict.fromkeys((OVERLAYS / parts.board, overlay_folder(parts.board))):
+        if folder.is_dir():
+            _copy_tree(folder, stage / "overlays" / parts.board)
     for package in (CODE / "dpu", Path(tutelage.__file__).parent):
         (stage / package.name).mkdir(exist_ok=True)
         for file in package.glob("*.py"):

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from tutelage.dpu.predict.operations import Operation, Sketch
+from tutelage.dpu.predict.prediction import operations_in
 from tutelage.host.networks import PRESETS, create
 from tutelage.host.networks.densenet import STEMS
 from tutelage.host.quantise.trace import trace
@@ -56,11 +57,7 @@ def create_operations(name: str, shape: str) -> list[Operation]:
     made: Any = create(name, **({"in_channels": channels} if name in PRESETS else {}))
     if isinstance(made, nn.Module):
         return network_operations(made, (channels, height, width))
-    operations = made.operations if isinstance(made, Sketch) else made
-    if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
-        raise ValueError(f"{name} gives {type(made).__name__}, not a network of PyTorch, nor a "
-                         "list of tutelage.dpu.predict.operations.Operation")  # fmt: skip
-    return operations
+    return operations_in(made, f"{name} gives")
 
 
 def densenet_operations(

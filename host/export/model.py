@@ -106,17 +106,11 @@ def export(
     config, state = read_state(path)
     _, test = data or load_data(config)
     loaded = load_student(path, config, state, test)
-    name = _graph_name(config)
     try:
-        graph = to_quantised(loaded.student, name, clip)
+        graph, outside = deployable_graph(loaded.student, _graph_name(config), clip, allow_cpu)
     except NotDeployable as error:
         raise ExportError(f"{path}: {error}") from error
-    outside = on_cpu(graph)
-    if outside and not allow_cpu:
-        op, reason = next(iter(outside.items()))
-        more = f", and {len(outside) - 1} more ops" if len(outside) > 1 else ""
-        raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
-    with _scratch(output) as scratch:
+    with scratch_inside(output) as scratch:
         graph.serialize(scratch / QUANTISED)
         (scratch / ONNX).write_bytes(to_onnx(graph))
         compared = test.take(images)
@@ -127,6 +121,31 @@ def export(
         for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
             (scratch / file).replace(output / file)
     return {"output": str(output), "accuracy": loaded.accuracy, **figures}
+
+
+def deployable_graph(
+    student: Student, name: str, clip: bool = False, allow_cpu: bool = False
+) -> tuple[Graph, dict[str, str]]:
+    """Return a student's quantised graph, and why which op of it is left to the CPU.
+
+    Parameters
+    ----------
+    clip, allow_cpu : see `export`
+
+    Raises
+    ------
+    NotDeployable
+        Activations have fewer than 8 bits and `clip` is off.
+    ExportError
+        The DPU leaves an op to the CPU and `allow_cpu` is off.
+    """
+    graph = to_quantised(student, name, clip)
+    outside = on_cpu(graph)
+    if outside and not allow_cpu:
+        op, reason = next(iter(outside.items()))
+        more = f", and {len(outside) - 1} more ops" if len(outside) > 1 else ""
+        raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
+    return graph, outside
 
 
 # -- what goes in -------------------------------------------------------------------------------
@@ -301,7 +320,7 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
 
 
 @contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
+def scratch_inside(output: Path) -> Iterator[Path]:
     """A directory inside `output`, so that files are put in place in one step each."""
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,6 @@ from tutelage.app.measure.measurement import MeasureError, Measurement
 from tutelage.app.measure.plan import MeasurementSettings, Phases, make_steps
 from tutelage.app.measure.store import Store, StoreError
 from tutelage.app.model import load_classifier
-from tutelage.app.options import DEMO_MODEL
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import Frame
 from tutelage.app.sources.load_patterns import decoded_frames
@@ -40,6 +39,7 @@ from tutelage.board.condition import ConditionWatch
 from tutelage.board.power import Power, open_power
 from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import load_profile
+from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.results.run_json import read_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent

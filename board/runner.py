@@ -8,7 +8,7 @@
 
 A compiled model is a chain of subgraphs, each for one device. Those for the DPU go to
 `vart`; those for the CPU are mostly conversions between int8 and float, which are done
-here, and sometimes an operator the DPU lacks, for which `tutelage.dpu.ops.cpu_ops` is imported.
+here, and sometimes an operator the DPU lacks, for which `tutelage.dpu.ops.reference` is imported.
 """
 
 from __future__ import annotations
@@ -448,13 +448,13 @@ class _CpuOperators:
     ) -> None:
         ops = [op for stage in stages if isinstance(stage, _CpuStage) for op in stage.ops]
         self._constants = {op.get_name(): _constant(op) for op in ops if op.get_type() == "const"}
-        self._cpu_ops: Any = None
+        self._reference: Any = None
         self._plugins: dict[str, CpuOperator] = {}
         foreign = {op.get_type() for op in ops} - _CONVERSIONS
         if foreign:
-            self._cpu_ops = _import_cpu_ops(path, foreign)
+            self._reference = _import_reference(path, foreign)
             try:
-                self._plugins = self._cpu_ops.load_plugins(plugins) if plugins else {}
+                self._plugins = self._reference.load_plugins(plugins) if plugins else {}
             except Exception as error:
                 raise ModelError(_with_path(Path(str(plugins)), error)) from error
 
@@ -470,13 +470,13 @@ class _CpuOperators:
             return dequantise(inputs["input"][0], int(op.get_attr("fix_point")))
         if kind == "float2fix":
             return quantise(inputs["input"][0], int(op.get_attr("fix_point")))
-        return np.asarray(self._cpu_ops.run_op(op, inputs, self._plugins))
+        return np.asarray(self._reference.run_op(op, inputs, self._plugins))
 
 
-def _import_cpu_ops(path: Path, kinds: set[str]) -> Any:
-    """Import tutelage.dpu.ops.cpu_ops, only now: a model without such ops does not need it."""
+def _import_reference(path: Path, kinds: set[str]) -> Any:
+    """Import tutelage.dpu.ops.reference, only now: a model without such ops does not need it."""
     try:
-        return import_module("tutelage.dpu.ops.cpu_ops")
+        return import_module("tutelage.dpu.ops.reference")
     except ImportError as error:
         needs = ", ".join(sorted(kinds))
         raise ModelError(f"{path}: needs {needs} on the CPU, but: {error}") from error

@@ -27,7 +27,8 @@ from tutelage.dpu.inspect.describe import describe_graph
 from tutelage.dpu.inspect.html_page import page
 from tutelage.dpu.inspect.listing import MAX_CELL, lines
 from tutelage.dpu.inspect.samples import Samples, image_form, load_arrays, split_name
-from tutelage.dpu.ops import cpu_ops
+from tutelage.dpu.ops.reference import load_plugins
+from tutelage.dpu.predict.cycles import add_cycles
 from tutelage.dpu.xmodel.graph import Graph
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -66,6 +67,7 @@ def _inspect(options: argparse.Namespace) -> int:
         graph = Graph.deserialize(options.xmodel)
     with contradictions(str(options.xmodel)):
         facts = describe_graph(options.xmodel, graph)
+        add_cycles(facts, graph)
         if options.images:
             _add_statistics(facts, graph, options)
         drawings = _drawings(facts, options)
@@ -93,7 +95,7 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: argparse.Names
     def form(shape: Sequence[int]) -> InputForm:
         return image_form(options.xmodel, shape, options.colour, options.mean, options.scale)
 
-    plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
+    plugins = load_plugins(options.plugin) if options.plugin else {}
     model = load_engine(graph, "fast", plugins, trace=True, name=str(options.xmodel))
     add_statistics(facts, model, Samples(model.program, options.images, form))
 
@@ -105,7 +107,7 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    plugins = cpu_ops.load_plugins(options.plugin) if options.plugin else {}
+    plugins = load_plugins(options.plugin) if options.plugin else {}
     began = time.perf_counter()
     model = load_engine(options.xmodel, options.engine, plugins)
     loaded = time.perf_counter()
@@ -215,7 +217,7 @@ def _shim(options: argparse.Namespace) -> int:
     if options.realtime:
         vart.set_pace(latency.board_pace(options.realtime))
     if options.plugin:
-        vart.set_plugins(cpu_ops.load_plugins(options.plugin))
+        vart.set_plugins(load_plugins(options.plugin))
     shim.prepare(options.script, options.arguments)
     try:
         shim.run(options.script)

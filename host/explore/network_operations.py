@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from tutelage.dpu.predict.operations import Operation, Shape, Sketch
+from tutelage.dpu.ops.work import Shape
+from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.host.networks import PRESETS, create
 from tutelage.host.networks.densenet import STEMS
 from tutelage.host.quantise import layers as parts

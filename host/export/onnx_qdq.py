@@ -30,10 +30,13 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import LEAKY_SLOPE, Array, pool_reciprocal
-from tutelage.dpu.engine.program import graph_outputs, rounded_constant
-from tutelage.dpu.ops.factors import pool_factor, scale_of
+from tutelage.dpu.engine.program import graph_outputs
+from tutelage.dpu.ops.factors import scale_of
+from tutelage.dpu.ops.fix import rounded_constant
+from tutelage.dpu.ops.pooling import pool_factor
 from tutelage.dpu.ops.sliding_window import window_of
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 
 OPSET = 17
 INPUT, OUTPUT = "images", "logits"

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
-from tutelage.dpu.ops.limits import FUSED
+from tutelage.dpu.ops.registry import op_type
 from tutelage.host.quantise.layers import (
     Add,
     AvgPool,
@@ -274,7 +274,7 @@ class _Walker:
         if not fits or not self._only_consumer(node):
             advice = "put it directly behind a convolution or an addition that nothing else reads"
             raise self._error(node, f"{kind} behind {type(before).__name__}", advice)
-        if kind in FUSED[_op_type(before)]:
+        if kind in op_type(_op_type(before)).fuses:
             before.nonlinear = kind
             self._alias(node)
         else:
@@ -284,7 +284,7 @@ class _Walker:
         """Add a 1x1 identity convolution, at whose end the DPU has the activation."""
         source = self._source(node)
         channels = self.layers[source].shape[0]
-        groups = channels if kind in FUSED["depthwise-conv2d"] else 1
+        groups = channels if kind in op_type("depthwise-conv2d").fuses else 1
         log.warning(
             "%s: the DPU has no %s at the end of this %s; it is given to a 1x1 convolution behind "
             "it, which costs time",

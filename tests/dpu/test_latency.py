@@ -29,7 +29,7 @@ from tutelage.dpu.predict.latency import (
 )
 from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.predict.traffic import map_bytes, works
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import xir
 
 BOARD = read_board("zcu104")
 PILLARS = "pointpillars_zcu104_vai25.xmodel"

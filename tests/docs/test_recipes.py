@@ -35,7 +35,7 @@ def test_their_tests_hold(copy: Path) -> None:
     named = {path for b in blocks(PAGE) for _, text in b.commands
              for path in re.findall(r"pytest (tests/\S+)", text)}  # fmt: skip
     paths = sorted(shown | named)
-    assert len(paths) == 5  # an op, a network, a board, a source, a sink
+    assert len(paths) == 6  # an op, all ops, a network, a board, a source, a sink
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths],
                           cwd=copy, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]

@@ -116,7 +116,7 @@ class Join(Eltwise):
     """A sum or product of real numbers, which the DPU has too."""
 
     definition = Definition(INPUTS)
-    on_dpu = True
+    on_dpu = takes_rows = True
     becomes = "eltwise"
 
     def check_operands(self, op: Any, dims: list[list[int]]) -> None:

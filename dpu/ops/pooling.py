@@ -76,10 +76,6 @@ class RealPool(Pooling):
             return [width, height], [1, 1], [0, 0, 0, 0]
         return op.get_attr("kernel"), op.get_attr("stride"), self.padding(op)
 
-    @property
-    def predicted_on_dpu(self) -> bool:
-        return True
-
 
 class MaxPool(RealPool):
     """Maximum under the window."""

@@ -271,7 +271,7 @@ class OpType:
     @property
     def predicted_on_dpu(self) -> bool:
         """Whether the DPU computes such a layer, where the file does not name the device."""
-        return self.int8 is not None and not self.left_to_cpu
+        return self.on_dpu or (self.int8 is not None and not self.left_to_cpu)
 
 
 _KINDS: dict[str, OpType] = {}

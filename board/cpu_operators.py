@@ -29,13 +29,13 @@ class CpuOperators:
     ) -> None:
         ops = [op for stage in stages if isinstance(stage, CpuStage) for op in stage.ops]
         self._constants = {op.get_name(): _constant(op) for op in ops if op.get_type() == "const"}
-        self._cpu_ops: Any = None
+        self._reference: Any = None
         self._plugins: dict[str, CpuOperator] = {}
         foreign = {op.get_type() for op in ops} - _CONVERSIONS
         if foreign:
-            self._cpu_ops = _import_cpu_ops(path, foreign)
+            self._reference = _import_reference(path, foreign)
             try:
-                self._plugins = self._cpu_ops.load_plugins(plugins) if plugins else {}
+                self._plugins = self._reference.load_plugins(plugins) if plugins else {}
             except Exception as error:
                 raise ModelError(with_path(Path(str(plugins)), error)) from error
 
@@ -51,13 +51,13 @@ class CpuOperators:
             return dequantise(inputs["input"][0], int(op.get_attr("fix_point")))
         if kind == "float2fix":
             return quantise_int8(inputs["input"][0], int(op.get_attr("fix_point")))
-        return np.asarray(self._cpu_ops.run_op(op, inputs, self._plugins))
+        return np.asarray(self._reference.run_op(op, inputs, self._plugins))
 
 
-def _import_cpu_ops(path: Path, kinds: set[str]) -> Any:
-    """Import tutelage.dpu.ops.cpu_ops, only now: a model without such ops does not need it."""
+def _import_reference(path: Path, kinds: set[str]) -> Any:
+    """Import tutelage.dpu.ops.reference, only now: a model without such ops does not need it."""
     try:
-        return import_module("tutelage.dpu.ops.cpu_ops")
+        return import_module("tutelage.dpu.ops.reference")
     except ImportError as error:
         needs = ", ".join(sorted(kinds))
         raise ModelError(f"{path}: needs {needs} on the CPU, but: {error}") from error

@@ -8,7 +8,7 @@
 
 A compiled model is a chain of subgraphs, each for one device. Those for the DPU go to
 `vart`; those for the CPU are mostly conversions between int8 and float, which are done
-here, and sometimes an operator the DPU lacks, for which `tutelage.dpu.ops.cpu_ops` is imported.
+here, and sometimes an operator the DPU lacks, for which `tutelage.dpu.ops.reference` is imported.
 """
 
 from __future__ import annotations

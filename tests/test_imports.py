@@ -162,3 +162,44 @@ def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: P
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
     )
     assert done.stdout == "\ntutelage.board tutelage.board.power\n"
+
+
+LEVELS = ({"xmodel"}, {"ops", "isa"}, {"engine"}, {"compiler", "runtime"}, {"inspect"}, {"predict"})
+"""The folders of dpu/ from the ground up: each may import those before it."""
+
+
+def folders_of_dpu(node: ast.AST) -> set[str]:
+    """The folders of dpu/ that an import statement names."""
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+    else:
+        return set()
+    return {name.split(".")[2] for name in names if name.startswith("tutelage.dpu.")}
+
+
+def test_the_folders_of_dpu_import_from_the_ground_up(repo_root: Path) -> None:
+    """Also inside functions, and where the import is for type checkers alone."""
+    level = {folder: number for number, folders in enumerate(LEVELS) for folder in folders}
+    for folder, number in level.items():
+        above = {other for other in level if level[other] > number}
+        for path in (repo_root / "dpu" / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                assert not folders_of_dpu(node) & above, f"{path}:{getattr(node, 'lineno', 0)}"
+
+
+def test_the_ops_of_the_board_need_nothing_else_of_dpu(repo_root: Path) -> None:
+    """A release has dpu/ops alone: no protobuf, no ONNX, nothing of the emulation."""
+    code = (
+        "import pkgutil, sys, tutelage.dpu.ops as ops\n"
+        "for module in pkgutil.iter_modules(ops.__path__):\n"
+        "    __import__(f'tutelage.dpu.ops.{module.name}')\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {m.split(".")[2] for m in loaded if m.startswith("tutelage.dpu.")} == {"ops"}
+    assert not {m.split(".")[0] for m in loaded} & {"onnx", "onnxruntime", "google", "cv2", "torch"}

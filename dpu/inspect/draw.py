@@ -11,7 +11,9 @@ from typing import Any
 from tutelage.core.errors import DpuError
 from tutelage.core.text import html_text, shown
 from tutelage.dpu.inspect import listing
+from tutelage.dpu.inspect.layers import INPUT
 from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
+from tutelage.dpu.ops.registry import op_type
 
 MAX_NODES = 2000
 """Most layers that are drawn; a DenseNet-264 has about 400."""
@@ -42,13 +44,6 @@ STYLE = """
 .graph .wrong rect { stroke: #c00; stroke-width: 2.5; }
 """
 """Colours and letters, for the picture alone and in a page."""
-
-_FAMILIES = (
-    ("conv", ("conv2d", "inner-product", "matmul")),
-    ("pool", ("pool", "reduction")),
-    ("join", ("concat", "eltwise", "depthwise", "add", "mul", "sub", "div")),
-)
-"""Kinds that share a colour: a family and the words of which one is in their names."""
 
 
 def svg(facts: dict[str, Any]) -> str:
@@ -124,12 +119,9 @@ def _xy(point: Point) -> str:
 
 
 def _family(layer: dict[str, Any]) -> str:
-    if layer["cycles"] is None and layer["type"] != "input" and layer["device"] != "DPU":
+    if layer["cycles"] is None and layer["type"] != INPUT and layer["device"] != "DPU":
         return "cpu"
-    for family, words in _FAMILIES:
-        if any(word in layer["type"] for word in words):
-            return family
-    return "other"
+    return op_type(layer["type"]).family
 
 
 def _node(number: int, layer: dict[str, Any], corner: Point) -> str:

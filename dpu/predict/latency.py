@@ -53,7 +53,8 @@ from tutelage.dpu.inspect.layers import layers_of
 from tutelage.dpu.predict.cycles import PORT_BYTES_PER_CYCLE
 from tutelage.dpu.predict.operations import Operation, operations_of
 from tutelage.dpu.predict.traffic import Work, works
-from tutelage.dpu.xmodel.graph import Graph, Subgraph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.subgraph import Subgraph
 
 FITTED = Path(__file__).resolve().parent / "fitted"
 

@@ -32,8 +32,8 @@ from tutelage.core.fingerprint import device_of
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.engine.reference import Engine, as_float, compute_batches, make_engine
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.ops.reference import Plugin
+from tutelage.dpu.runtime import xir
 
 DPU_CORES = 2
 """Cores of the DPU in AMD's ZCU104 image (PG338's B4096 twice; DPU-PYNQ's overlay too)."""
@@ -73,7 +73,7 @@ class Settings:
     """What runners that are created from now on are made with."""
 
     engine: str | None = None  # None: what ENGINE_VARIABLE says
-    plugins: dict[str, cpu_ops.Plugin] = field(default_factory=dict)
+    plugins: dict[str, Plugin] = field(default_factory=dict)
     pace: Pace | None = None
     cores: int = DPU_CORES
     tally: Tally = field(default_factory=Tally)

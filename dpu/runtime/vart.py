@@ -28,8 +28,8 @@ import numpy as np
 from tutelage.core.errors import DpuError, not_emulated
 from tutelage.core.fingerprint import device_of
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.runtime import device
+from tutelage.dpu.ops.reference import Plugin
+from tutelage.dpu.runtime import device, xir
 from tutelage.dpu.runtime.device import (
     KINDS,
     DpuJob,
@@ -39,12 +39,11 @@ from tutelage.dpu.runtime.device import (
     job_seconds,
     settings,
 )
-from tutelage.dpu.xmodel import graph as xir
 
 TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
 
 
-def set_plugins(plugins: dict[str, cpu_ops.Plugin]) -> None:
+def set_plugins(plugins: dict[str, Plugin]) -> None:
     """Implement op types of CPU subgraphs, for runners created from now on; the emulation's own."""
     settings.plugins = plugins
 

@@ -58,7 +58,7 @@ def run(options: RunOptions) -> int:
     """Run the whole graph."""
     from tutelage.dpu.engine.reference import ENGINES, load_engine
     from tutelage.dpu.inspect.samples import load_arrays
-    from tutelage.dpu.ops.cpu_ops import load_plugins
+    from tutelage.dpu.ops.reference import load_plugins
 
     if options.engine not in ENGINES:
         raise TutelageError(f"--engine {options.engine}: can be {', '.join(ENGINES)}")
@@ -168,7 +168,7 @@ def shim(options: ShimOptions) -> int:
 
     The exit status is the script's own, 130 after Ctrl-C.
     """
-    from tutelage.dpu.ops.cpu_ops import load_plugins
+    from tutelage.dpu.ops.reference import load_plugins
     from tutelage.dpu.predict import latency
     from tutelage.dpu.runtime import device, shim, vart
 

@@ -86,6 +86,7 @@ def inspect(options: InspectOptions) -> int:
     """Show what an .xmodel is."""
     from tutelage.dpu.inspect.describe import describe_graph
     from tutelage.dpu.inspect.listing import lines
+    from tutelage.dpu.predict.cycles import add_cycles
     from tutelage.dpu.xmodel.graph import Graph
 
     options.check()
@@ -94,6 +95,7 @@ def inspect(options: InspectOptions) -> int:
         graph = Graph.deserialize(options.xmodel)
     with contradictions(str(options.xmodel)):
         facts = describe_graph(options.xmodel, graph)
+        add_cycles(facts, graph)
         if options.images:
             _add_statistics(facts, graph, options)
         drawings = _drawings(facts, options)
@@ -111,7 +113,7 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: InspectOptions
     from tutelage.dpu.engine.reference import load_engine
     from tutelage.dpu.inspect.samples import Samples, image_form
     from tutelage.dpu.inspect.statistics import add_statistics
-    from tutelage.dpu.ops.cpu_ops import load_plugins
+    from tutelage.dpu.ops.reference import load_plugins
 
     def form(shape: Sequence[int]) -> InputForm:
         return image_form(

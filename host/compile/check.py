@@ -23,7 +23,9 @@ from tutelage.core.fixed_point import (
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.inspect.layers import Layer, dense_matrix, is_dense, is_shifted_bias, layers_of
-from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.host.compile.target import CompileError, Target
 
 IMAGES = 8  # that both files are run on

@@ -32,7 +32,8 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, dequantise
 from tutelage.dpu.engine.program import graph_outputs
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 from tutelage.host.quantise import layers  # noqa: F401 - registers the forms
 from tutelage.host.quantise.onnx_form import FORMS
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tutelage.core.fixed_point import Array
 
 if TYPE_CHECKING:
-    from tutelage.dpu.xmodel.graph import Op
+    from tutelage.dpu.xmodel.op import Op
 
 
 class OnnxGraph(Protocol):

@@ -27,7 +27,8 @@ from tutelage.core.errors import TutelageError
 from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_FIX_POINT
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 from tutelage.host.quantise import nonlinear
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.quantisers import Quantiser

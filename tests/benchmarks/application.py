@@ -31,8 +31,7 @@ from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.run import Run
 from tutelage.app.sources.frames import Frame, FrameSource
 from tutelage.dpu.compiler.builder import CompiledModel
-from tutelage.dpu.runtime import vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import vart, xir
 from tutelage.host.train.progress import Steps, stepped
 
 JOB_SECONDS = 5e-3

@@ -192,7 +192,7 @@ def test_int8_ops_that_a_compiler_leaves_to_the_cpu(
 ) -> None:
     """A hard sigmoid behind the last DPU part; a bilinear upsampling between two of them."""
     from tutelage.dpu.engine.reference import load_engine
-    from tutelage.dpu.ops.cpu_ops import load_plugins
+    from tutelage.dpu.ops.reference import load_plugins
 
     path = shared_dir / "models" / "corpus" / f"{name}.xmodel"
     plugins = repo_root / "tests" / "dpu" / "plugins.py"

@@ -17,8 +17,7 @@ from tutelage.core.errors import DpuError
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.predict import cycles, latency
-from tutelage.dpu.runtime import device, vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import device, vart, xir
 
 SCRIPT = Path(__file__).with_name("board_script.py")
 

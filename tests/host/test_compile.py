@@ -33,7 +33,7 @@ from tutelage.core.toml_file import to_toml
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.ops.reference import load_plugins
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile import check as checks
 from tutelage.host.compile import vai_compiler

@@ -14,7 +14,8 @@ from tutelage.core.fixed_point import MAX_SHIFT
 from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.inspect.layers import layers_of
-from tutelage.dpu.predict.operations import FREE, operations_of
+from tutelage.dpu.ops.registry import op_type
+from tutelage.dpu.predict.operations import operations_of
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
@@ -119,7 +120,7 @@ def test_its_operations_are_those_of_the_file() -> None:
     student, _ = _student(Bits())
 
     def essence(operations: list[Any]) -> list[Any]:
-        found = [(o.kind, o.output, o.macs) for o in operations if o.kind not in FREE]
+        found = [(o.kind, o.output, o.macs) for o in operations if not op_type(o.kind).free]
         # The prediction has one kind for all products (`Sketch.scale`), the file has two.
         return sorted(("eltwise" if kind == "depthwise" else kind, *rest) for kind, *rest in found)
 

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
-from tutelage.dpu.ops.limits import FUSED
+from tutelage.dpu.ops.registry import op_type
 from tutelage.host.quantise.layers.base import is_signed
 from tutelage.host.quantise.layers.convolution import add_identity
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import Walker, traces
 
 if TYPE_CHECKING:
-    from tutelage.dpu.xmodel.graph import Op
+    from tutelage.dpu.xmodel.op import Op
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _add_activation(walk: Walker, node: fx.Node, kind: str) -> None:
     if not fits or not walk.is_only_reader(node):
         advice = "put it directly behind a convolution or an addition that nothing else reads"
         raise walk.error(node, f"{kind} behind {type(before).__name__}", advice)
-    if kind in FUSED[before.op_type]:
+    if kind in op_type(before.op_type).fuses:
         before.nonlinear = kind
         walk.alias(node)
         return
@@ -71,7 +71,7 @@ def _add_activation(walk: Walker, node: fx.Node, kind: str) -> None:
         "it, which costs time",
         node.name, kind, before.op_type,
     )  # fmt: skip
-    groups = before.shape[0] if kind in FUSED["depthwise-conv2d"] else 1
+    groups = before.shape[0] if kind in op_type("depthwise-conv2d").fuses else 1
     add_identity(walk, node, groups).nonlinear = kind
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from tutelage.core.fixed_point import MAX_SHIFT
-from tutelage.dpu.predict.operations import Operation, Shape
+from tutelage.dpu.ops.work import Shape
+from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.nonlinear import NON_NEGATIVE
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
-    from tutelage.dpu.xmodel.graph import Op
+    from tutelage.dpu.xmodel.op import Op
     from tutelage.host.quantise.forward import Forward
     from tutelage.host.quantise.layers.convolution import Deployed
 

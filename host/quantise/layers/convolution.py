@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, MAX_SHIFT, Array, accumulator_bound
-from tutelage.dpu.engine.program import rounded_constant
+from tutelage.dpu.ops.fix import rounded_constant
 from tutelage.dpu.ops.sliding_window import window_of
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.networks.norm import batch_norm
@@ -31,7 +31,7 @@ from tutelage.host.quantise.walker import Walker, shape_of, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
-    from tutelage.dpu.xmodel.graph import Op
+    from tutelage.dpu.xmodel.op import Op
     from tutelage.host.quantise.forward import Forward
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import EXACT_FLOAT32, average_bound, pool_reciprocal
-from tutelage.dpu.ops.factors import pool_factor, scale_of
+from tutelage.dpu.ops.factors import scale_of
+from tutelage.dpu.ops.pooling import pool_factor
 from tutelage.dpu.ops.sliding_window import Window, window_of
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import (
@@ -28,7 +29,7 @@ from tutelage.host.quantise.walker import Walker, shape_of, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
-    from tutelage.dpu.xmodel.graph import Op
+    from tutelage.dpu.xmodel.op import Op
     from tutelage.host.quantise.layers.convolution import Deployed
 
 

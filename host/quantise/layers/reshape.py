@@ -13,7 +13,7 @@ from tutelage.host.quantise.walker import OUTPUT, Walker, meta_shape, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
-    from tutelage.dpu.xmodel.graph import Op
+    from tutelage.dpu.xmodel.op import Op
     from tutelage.host.quantise.layers.convolution import Deployed
 
 

@@ -2,7 +2,7 @@
 
 It writes their tensors and the output's shape into the file, but of most arguments nothing
 (Vitis AI, nndct_shared/compile/xop_creator.py). Those ops are here, and those functions of one
-value in `dpu/ops/activation_ops.py`, whose result the shapes settle; where one of the arguments has
+value in `dpu/ops/elementwise.py`, whose result the shapes settle; where one of the arguments has
 a default in PyTorch, that is taken. Anything else wants a plugin.
 """
 
@@ -10,13 +10,36 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError, unknown_op
 from tutelage.core.fixed_point import Array, Inputs
+from tutelage.dpu.ops.attributes import listed_axes, reduced
+from tutelage.dpu.ops.registry import OpType, register
+
+
+class Mean(OpType):
+    """aten::mean."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        """Refuse one whose shapes do not say what it does."""
+        if not op.has_output_tensor():
+            return list(op.get_attr("shape"))
+        keep = len(dims) == op.get_output_tensor().ndim
+        return reduced(dims, mean_axes(op), keep)
+
+
+class Norm(OpType):
+    """nndct_normalize, torch.norm."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        return reduced(dims, *norm_axes(op))
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        return 0 not in norm_axes(op)[0]
 
 
 def mean_axes(op: Any) -> tuple[int, ...]:
@@ -39,13 +62,6 @@ def mean_axes(op: Any) -> tuple[int, ...]:
     return fits[0]
 
 
-def reduced(dims: list[int], axes: tuple[int, ...], keep: bool) -> list[int]:
-    """`dims` without `axes`, or with ones in their places."""
-    if keep:
-        return [1 if axis in axes else size for axis, size in enumerate(dims)]
-    return [size for axis, size in enumerate(dims) if axis not in axes]
-
-
 def mean(op: Any, inputs: Inputs) -> Array:
     """aten::mean: the exact mean over `mean_axes`."""
     x = inputs["input"][0]
@@ -57,13 +73,6 @@ def norm_axes(op: Any) -> tuple[tuple[int, ...], bool]:
     """The axes of an nndct_normalize and whether they stay, from its attributes dim and keepdim."""
     axes = listed_axes(op, "dim") or tuple(range(len(op.get_input_tensor("input", 0).dims)))
     return axes, bool(op.get_attrs().get("keepdim"))
-
-
-def listed_axes(op: Any, name: str) -> tuple[int, ...]:
-    """The axes in the attribute `name`, a number or a list, from 0 up; () where it is not set."""
-    given, rank = op.get_attrs().get(name), len(op.get_input_tensor("input", 0).dims)
-    listed = given if isinstance(given, (list, tuple)) else [] if given is None else [given]
-    return tuple(int(axis) % rank for axis in listed)
 
 
 def norm(op: Any, inputs: Inputs) -> Array:
@@ -78,8 +87,4 @@ def norm(op: Any, inputs: Inputs) -> Array:
     return np.asarray((x**power).sum(axes, keepdims=keep) ** (1 / power), np.float32)
 
 
-OPS: dict[str, Callable[[Any, Inputs], Array]] = {
-    "aten::mean": mean,
-    "nndct_normalize": norm,
-}
-"""The op types of this file and their functions."""
+register(Mean("aten::mean", mean), Norm("nndct_normalize", norm))

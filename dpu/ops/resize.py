@@ -1,17 +1,126 @@
-"""Ops that resample a feature map or trade its channels for pixels, in numpy.
+"""Ops that resample a feature map or trade its channels for pixels.
 
-Each takes the op and the arrays of its inputs by argument name and returns the output, NHWC. All
-but bilinear interpolation only pick values, so that the same functions serve real numbers and int8.
+All but bilinear interpolation only pick values, so that the same functions serve real numbers and
+int8. Maps are NHWC.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError
-from tutelage.core.fixed_point import Array, Inputs
+from tutelage.core.fixed_point import Array, Inputs, quantise_int8
+from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.data import given_numbers
+from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
+from tutelage.dpu.ops.registry import register
+from tutelage.dpu.ops.shape import Lowered, check_one_fix_point
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+
+class Resize(Lowered):
+    """Nearest or bilinear interpolation."""
+
+    moves = False
+    on_dpu = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, resize)
+        self.int8 = resize_fix
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        size = given_numbers(op, "size")
+        if size is not None and len(size) in (2, 4):
+            return [dims[0], *size, dims[3]] if len(size) == 2 else size
+        if not op.has_attr("scale"):  # the file's own dims then say it
+            return list(op.get_output_tensor().dims)
+        # XIR multiplies in float32 and cuts off: 2.3 times 10 pixels are 23.
+        width, height = (np.float32(factor) for factor in op.get_attr("scale"))
+        rows, columns = np.float32(dims[1]) * height, np.float32(dims[2]) * width
+        return [dims[0], int(rows), int(columns), dims[3]]
+
+    def has_onnx(self, op: Any) -> bool:
+        return whole_factors(op) is not None
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        repeats = whole_factors(op)
+        assert repeats is not None
+        factors = [1.0, 1.0, *map(float, repeats)]
+        attrs = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        inputs = [graph.x(op), "", graph.constant(factors)]
+        return graph.node("Resize", inputs, mode="nearest", **attrs), True
+
+    def keeps_integers(self, op: Any) -> bool:
+        return _mode(op) == "NEAREST"
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        if whole_factors(op) is None:
+            raise Refusal("it does not repeat each pixel a whole number of times")
+        source = check_one_fix_point(op, sink, to)
+        return to.model.move(op.get_name(), "upsample-fix", to.int8(source), op.get_attrs())
+
+
+class Upsample(Resize):
+    """A resize that most files use to repeat pixels."""
+
+    moves = True
+
+
+class Downsample(Lowered):
+    """Every s-th pixel of every s-th row; an op of the DPU alone."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        width, height = steps_of(op)
+        return [dims[0], -(-dims[1] // height), -(-dims[2] // width), dims[3]]
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        width, height = steps_of(op)
+        dims = op.get_input_tensor("input", 0).dims
+        ranges = ([0, 0], dims[1:3], [2, 3], [height, width])  # starts, ends, axes, steps
+        inputs = [graph.x(op), *(graph.constant(r, np.int64) for r in ranges)]
+        return graph.node("Slice", inputs), True
+
+
+class Blocks(Lowered):
+    """Space to depth and back."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        side, to_space, _ = block_of(op)
+        n, height, width, channels = dims
+        if to_space:
+            rest, out = channels % side**2, [n, height * side, width * side, channels // side**2]
+        else:
+            rest = height % side or width % side
+            out = [n, height // side, width // side, channels * side**2]
+        if rest:
+            what = f"{dims} does not fall into blocks of {side}"
+            raise UnsupportedError(f"op {op.get_name()!r}: {what}")
+        return out
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        side, to_space, channels_last = block_of(op)
+        if not to_space:
+            return graph.node("SpaceToDepth", [graph.x(op)], blocksize=side), True
+        mode = "DCR" if channels_last else "CRD"
+        return graph.node("DepthToSpace", [graph.x(op)], blocksize=side, mode=mode), True
+
+
+class Tile(Blocks):
+    """The int8 form of gstiling; an op of the DPU alone."""
+
+    free = True
+
+
+class PixelShuffle(Blocks):
+    """With the channels in PyTorch's order, which ONNX has for one direction."""
+
+    def has_onnx(self, op: Any) -> bool:
+        return bool(op.get_attr("upscale"))
 
 
 def resize(op: Any, inputs: Inputs) -> Array:
@@ -71,11 +180,6 @@ def _mixed(op: Any, x: Array, axis: int, out: int) -> Array:
     share = (places - low.astype(np.float32)).reshape([-1 if a == axis else 1 for a in range(4)])
     below = x.take(low, axis)
     return np.asarray(below + (x.take(high, axis) - below) * share)
-
-
-def picks(op: Any) -> bool:
-    """Whether a resize only picks values of its input, and mixes none."""
-    return _mode(op) == "NEAREST"
 
 
 def whole_factors(op: Any) -> tuple[int, int] | None:
@@ -150,10 +254,24 @@ def blocks(op: Any, inputs: Inputs) -> Array:
     return x.reshape(n, h, side, w, side, c).transpose(order).reshape(n, h, w, c * side * side)
 
 
-OPS = {
-    "resize": resize,
-    "upsample": resize,
-    "gstiling": blocks,
-    "pixel-shuffle": blocks,
-}
-"""The plain op types of this file and their functions."""
+def resize_fix(op: Any, inputs: Inputs) -> Array:
+    """upsample-fix, resize-fix: `resize` of the integers, rounded once at the end.
+
+    Source: Vitis AI Library, cpu_task. Where a compiler leaves bilinear ones to the CPU, their
+    last bit is its float32's.
+    """
+    resized = resize(op, {"input": [inputs["input"][0]]})
+    shift = fix_point(op) - input_fix_point(op)
+    if resized.dtype == np.int8:
+        return requantise(resized, -shift, 0)
+    return quantise_int8(resized.astype(np.float64), shift)
+
+
+register(
+    Resize("resize"),
+    Upsample("upsample"),
+    Downsample("downsample", downsample, real=False),
+    Tile("tile", blocks, real=False),
+    Blocks("gstiling", blocks, int8=False),
+    PixelShuffle("pixel-shuffle", blocks),
+)

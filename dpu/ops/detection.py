@@ -1,21 +1,35 @@
-"""Ops of detectors' CPU part: anchor boxes and normalised vectors, in numpy.
-
-Each takes the op and the arrays of its inputs by argument name and returns the output.
-"""
+"""Ops of detectors' CPU part: anchor boxes and normalised vectors."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, Inputs
-from tutelage.dpu.ops.aten_ops import listed_axes
+from tutelage.dpu.ops.attributes import listed_axes
+from tutelage.dpu.ops.reduction import keeps_batch_of
+from tutelage.dpu.ops.registry import OpType, register
 
 MAX_BOXES = 1 << 12
 """Most boxes at a pixel; SSD has six."""
+
+
+class PriorBox(OpType):
+    """SSD's anchor boxes of a feature map."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        return [dims[0], 2, dims[1] * dims[2] * len(_box_sizes(op)) * 4]
+
+
+class L2Normalize(OpType):
+    """Vectors of length 1."""
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        return keeps_batch_of(op, moving)
 
 
 def priorbox(op: Any, inputs: Inputs) -> Array:
@@ -44,11 +58,6 @@ def priorbox(op: Any, inputs: Inputs) -> Array:
     variances = np.broadcast_to(np.array(_variance(op), np.float32), corners.shape)
     boxes = np.stack([corners.astype(np.float32).ravel(), variances.ravel()])
     return np.broadcast_to(boxes, (feature[0], *boxes.shape))
-
-
-def priors(op: Any) -> int:
-    """How many boxes a priorbox has at each pixel."""
-    return len(_box_sizes(op))
 
 
 def _floats(op: Any, name: str) -> list[float]:
@@ -109,8 +118,4 @@ def l2_normalize(op: Any, inputs: Inputs) -> Array:
     return np.asarray(x / np.sqrt(np.maximum(squares, least)), np.float32)
 
 
-OPS = {
-    "priorbox": priorbox,
-    "l2_normalize": l2_normalize,
-}
-"""The plain op types of this file and their functions."""
+register(PriorBox("priorbox", priorbox), L2Normalize("l2_normalize", l2_normalize))

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from tutelage.core.errors import DONE, FAILED
+from tutelage.core.locations import DEMO_MODEL
+from tutelage.core.model_package import COMPILED
 from tutelage.core.text import shown_lines
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import BoardOptions, JsonOptions
@@ -78,7 +80,7 @@ class ReportOptions(BoardOptions):
     )
     model: Annotated[
         Path, typer.Option(help="compiled or quantised .xmodel whose layers are shown")
-    ] = Path("app/demo/model.xmodel")
+    ] = DEMO_MODEL / COMPILED
     run: Annotated[
         Path | None, typer.Option(help="a measured run's directory; default: the newest")
     ] = None

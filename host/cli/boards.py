@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tutelage.core.errors import DONE, FAILED
+from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.text import json_text, shown_lines
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import HostsOptions, JsonOptions, ReleaseOptions, RemoteOptions
@@ -65,7 +66,7 @@ def overlay(options: OverlayOptions) -> int:
 class DeployOptions(ReleaseOptions, HostsOptions):
     """Of `deploy`."""
 
-    model: Annotated[Path, typer.Option(help="model directory or .xmodel")] = Path("app/demo")
+    model: Annotated[Path, typer.Option(help="model directory or .xmodel")] = DEMO_MODEL
     bandwidth: Annotated[int, typer.Option(min=0, help="most KiB/s; 0: no limit")] = 0
     service: Annotated[
         str, typer.Option(help="arguments of classify.py, to be run as a systemd service")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
+from tutelage.core.errors import TutelageError
+
 if TYPE_CHECKING:
-    from tutelage.core.errors import TutelageError
-from tutelage.host.quantise.layers.base import Layer
+    from tutelage.host.quantise.layers.base import Layer
 
 PLACEHOLDER, OUTPUT = object(), object()
 """What a handler of the graph's inputs and one of its output are registered for."""

@@ -16,9 +16,10 @@ import numpy as np
 from tutelage.core.errors import DpuError
 from tutelage.core.fixed_point import MAX_SHIFT, SIXTH_SHIFT, Array, least_bias_shift
 from tutelage.dpu.compiler.partition import partition
-from tutelage.dpu.ops.convolution import exported_attributes, shifted_bias
+from tutelage.dpu.ops.convolution import exported_attributes
 from tutelage.dpu.ops.fix import QUANTISED
 from tutelage.dpu.ops.int8 import fix_point as fix_point_of
+from tutelage.dpu.ops.products import shifted_bias
 from tutelage.dpu.ops.registry import int8_type, type_of
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op

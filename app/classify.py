@@ -29,8 +29,8 @@ from tutelage.app.run import Run
 from tutelage.app.sources.frames import CameraError, SourceError
 from tutelage.board.power.sampler import PowerError
 from tutelage.board.runner import ModelError
-from tutelage.core.bounded_file import read_bounded
 from tutelage.core.errors import unsorted_in_one_line
+from tutelage.core.files import read_bounded
 from tutelage.core.text import json_text, shown
 
 DONE, FAILED, WRONG_USE = 0, 1, 2

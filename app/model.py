@@ -18,7 +18,7 @@ from typing import Any
 
 from tutelage.board import runner as dpu
 from tutelage.board.runner import ModelError
-from tutelage.core.images.input_form import COLOURS, FormError, InputForm
+from tutelage.core.images.input_form import COLOURS, FormError, InputForm, assumed_colour
 from tutelage.core.model_name import model_name
 from tutelage.core.model_package import (
     COMPILED,
@@ -175,7 +175,7 @@ def _load_bare(path: Path, plugins: str | Path | None) -> Classifier:
     if channels not in COLOURS.values():
         raise ModelError(f"{path}: takes {channels} channels; an image has 1 or 3")
     try:
-        form = InputForm(width, height, colour="grey" if channels == 1 else "bgr")
+        form = InputForm(width, height, colour=assumed_colour(channels))
     except FormError as error:
         raise ModelError(f"{path}: {error}") from error
     own_confidence = "sigmoid" in network.last_op or "softmax" in network.last_op

@@ -20,7 +20,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,17 +32,17 @@ from tutelage.core.board_profile import (
     Hazard,
     OverlayProfile,
     Profile,
-    board_names,
+    UnknownBoardError,
     hazards_here,
     load_profile,
 )
-from tutelage.core.checksum import sha256_of
+from tutelage.core.files import replaced, sha256_of
+from tutelage.core.overlay_pins import PINS, read_pins
 from tutelage.core.text import shown
-from tutelage.core.toml_file import TomlError, read_toml
+from tutelage.core.toml_file import TomlError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
-PINS = "sha256.toml"
 """Checksums that `tutelage overlay` leaves beside the files."""
 
 _BACKUP = ".before-tutelage"
@@ -106,9 +105,10 @@ def site_of(board: str, folder: Path, root: Path = Path("/")) -> Site:
     OverlayUsageError
         There is no such board, or its profile names no overlay.
     """
-    if board not in board_names():
-        raise OverlayUsageError(f"no board {board!r}; there are {', '.join(board_names())}")
-    profile = load_profile(board)
+    try:
+        profile = load_profile(board)
+    except UnknownBoardError as error:
+        raise OverlayUsageError(str(error)) from error
     if profile.overlay is None:
         raise OverlayUsageError(f"the profile of the {profile.name} names no overlay")
     return Site(profile, profile.overlay, folder, root)
@@ -138,16 +138,11 @@ def check_files(site: Site) -> str:
     return f"{names}: {f'as {PINS} has them' if pins else f'there; no {PINS}, so not verified'}"
 
 
-def _pins(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _pins(path: Path) -> dict[str, str]:
     try:
-        files = read_toml(path).get("files")
+        return read_pins(path)
     except TomlError as error:
         raise OverlayError(str(error)) from error
-    if not isinstance(files, dict) or not files:
-        raise OverlayError(f"{path}: has no table [files]; `tutelage overlay` writes it")
-    return files
 
 
 def _told(path: Path, action: Any) -> Any:
@@ -193,18 +188,9 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a cut of the power, finds the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write a system file so that a reader, or a cut of the power, finds the old or the new one."""
+    with replaced(path, durable=True, mode=0o644) as partial:
+        partial.write_bytes(content)
 
 
 # -- vart.conf --------------------------------------------------------------------------------
@@ -222,7 +208,7 @@ def check_config(site: Site, fix: bool = False) -> str:
     OverlayError
         It is wrong, or cannot be read or written.
     """
-    wanted = f"firmware: {site.overlay.firmware}"
+    wanted = site.overlay.config_line
     found = _config_text(site.config)
     if found is not None and found.splitlines() == [wanted]:
         return f"{site.config}: {wanted}"

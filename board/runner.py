@@ -24,18 +24,22 @@ import numpy as np
 
 from tutelage.board.provider import Provider, find_provider
 from tutelage.board.xmodel_file import problem_of
-from tutelage.core.board_profile import describe_target
+from tutelage.core.board_profile import DEFAULT_BOARD, describe_target
 from tutelage.core.errors import DpuError
-from tutelage.core.fingerprint import device_of, dpu_parts, fingerprint_of, parts_of, refuse_foreign
+from tutelage.core.fingerprint import (
+    EMULATOR_DPU_NAME,
+    device_of,
+    dpu_parts,
+    fingerprint_of,
+    parts_of,
+    refuse_foreign,
+)
+from tutelage.core.fixed_point import dequantise, quantise_int8
 
 # Operators that only move or convert values: looked through when asking what a model ends in.
 _TRANSPARENT = {"download", "fix2float", "float2fix", "fix", "reshape-fix", "reshape", "flatten"}
 _CONVERSIONS = {"fix2float", "float2fix", "const"}
 _INPUTS = {"data", "data-fix"}
-
-# dpu_name of files that hold no instructions; the same as in dpu/compiler/builder.py, which needs
-# protobuf.
-EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
 
 Environment = dict[str, np.ndarray]  # tensor name -> its present value
 CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
@@ -162,7 +166,7 @@ def _provider_or_error() -> Provider:
 def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | None) -> Model:
     on_dpu = dpu_parts(graph)
     if not on_dpu:
-        command = f"tutelage compile {shlex.quote(str(path))} --target zcu104"
+        command = f"tutelage compile {shlex.quote(str(path))} --target {DEFAULT_BOARD}"
         raise ModelError(f"{path}: not compiled for a DPU; compile it first: {command}")
     try:
         refuse_foreign(graph)
@@ -171,7 +175,7 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
     if not provider.is_emulation and _is_for_emulator(on_dpu):
         raise ModelError(
             f"{path}: compiled for the emulation ({EMULATOR_DPU_NAME}), without instructions for "
-            "a DPU; compile it for the board: tutelage compile MODEL --target zcu104"
+            f"a DPU; compile it for the board: tutelage compile MODEL --target {DEFAULT_BOARD}"
         )
     order = list(graph.toposort())
     input_op, folded = _find_input(path, order)
@@ -324,23 +328,12 @@ class ModelRunner:
         if image.shape != target.shape:
             raise ValueError(f"image of shape {image.shape}, the model takes {target.shape}")
         if image.dtype.kind == "f":
-            image = quantise(image, self._model.input.fix_point or 0)
+            image = quantise_int8(image, self._model.input.fix_point or 0)
         elif image.dtype != np.int8:
             raise ValueError(f"image of {image.dtype}, the model takes int8 or float")
         target[...] = image
         self.submit(0)
         return self.collect(0)
-
-
-def quantise(values: np.ndarray, fix_point: int) -> np.ndarray:
-    """Return float values as int8 by the DPU's rule: floor(x * 2**fix_point + 1/2), clipped."""
-    scaled = np.floor(values * 2.0**fix_point + 0.5)
-    return np.asarray(np.clip(scaled, -128, 127), np.int8)
-
-
-def dequantise(values: np.ndarray, fix_point: int) -> np.ndarray:
-    """Return int8 values as float32: q * 2**-fix_point, which is exact."""
-    return np.asarray(np.multiply(values, np.float32(2.0**-fix_point), dtype=np.float32))
 
 
 def _create_runner(model: Model, stage: _DpuStage) -> Any:
@@ -469,7 +462,7 @@ class _CpuOperators:
         if kind == "fix2float":
             return dequantise(inputs["input"][0], int(op.get_attr("fix_point")))
         if kind == "float2fix":
-            return quantise(inputs["input"][0], int(op.get_attr("fix_point")))
+            return quantise_int8(inputs["input"][0], int(op.get_attr("fix_point")))
         return np.asarray(self._reference.run_op(op, inputs, self._plugins))
 
 

@@ -267,8 +267,8 @@ def deploy(
     from tutelage.host import deploy as deploying
     from tutelage.host.ssh.boards import hosts_of
 
-    plan = deploying.Plan(board, model, wheels, ssh_config, tuple(accept or ()), bandwidth,
-                          service, service_user, plugin)  # fmt: skip
+    plan = deploying.Plan(board, model, wheels, ssh_config, tuple(accept or ()), plugin,
+                          bandwidth, service, service_user)  # fmt: skip
     where = hosts_of(board, hosts, ssh_config)
     if dry_run:
         _print(*deploying.dry_run(where, plan))
@@ -363,7 +363,7 @@ def measure(
         for value in values:
             arguments += [option, value]
     what = measuring.Measuring(board, model, wheels, ssh_config, tuple(accept or ()),
-                               tuple(arguments), plugin)  # fmt: skip
+                               plugin, tuple(arguments))  # fmt: skip
     if attach or cancel:
         name = name or measuring.newest(host, ssh_config)
         if cancel:

@@ -18,7 +18,7 @@ from tutelage.board.provider import find_provider
 from tutelage.board.realtime import pace_facts
 from tutelage.board.system import board_facts
 from tutelage.core.board_profile import OverlayProfile, Profile
-from tutelage.core.checksum import sha256_of
+from tutelage.core.files import sha256_of
 from tutelage.core.locations import CODE
 
 _PACKAGES = ("pynq", "pynq-dpu", "psutil")

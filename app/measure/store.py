@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tutelage.core.checksum import sha256_of
+from tutelage.core.files import sha256_of, write_file
 from tutelage.core.text import csv_text, json_text
 
 RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
@@ -94,17 +94,8 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """Put a file in place in one step: whoever reads it sees the old one or the new one."""
-        partial = self.folder / f".{name}.partial"
         with _told(self.folder):
-            try:
-                with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-                    _flush(file)
-                partial.replace(self.folder / name)
-            except OSError:
-                partial.unlink(missing_ok=True)  # it takes room where the disk is full
-                raise
-            _flush_folder(self.folder)
+            write_file(self.folder / name, text, durable=True)
 
     def append(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
         """Add rows to a CSV file, None and NaN empty.
@@ -218,12 +209,3 @@ def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[byte
 def _flush(file: IO[str]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a renaming last: it is an entry of the directory."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tutelage.core.digits import digits, fixed, with_spread
-from tutelage.core.text import markdown_text
+from tutelage.core.text import markdown_table, markdown_text
 
 _SPEED = ("step", "latency ms: mean", "p50", "p90", "p99", "fps")
 _ENERGY = ("W", "W above idle", "mJ/frame", "above idle", "fps/W", "above idle")
@@ -67,16 +67,7 @@ def _table(run: Mapping[str, Any]) -> list[str]:
     measured = run["power"]["source"] != "none"
     columns = (*_SPEED, *_ENERGY) if measured else _SPEED
     rows = [_row(step)[: len(columns)] for step in run["steps"]]
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-
-    def line(cells: tuple[str, ...]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return (
-            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
-        )
-
-    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
-    return [line(columns), rule, *map(line, rows)]
+    return markdown_table(columns, rows)
 
 
 def _row(step: Mapping[str, Any]) -> tuple[str, ...]:

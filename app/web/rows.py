@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tutelage.core.text import csv_text
+from tutelage.core.text import csv_cell
 
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
 # clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
@@ -73,7 +73,7 @@ def latencies_of(milliseconds: Iterable[float]) -> Row:
 def csv_line(cells: Sequence[Any]) -> str:
     """Return one line of CSV; None becomes an empty cell."""
     text = io.StringIO()
-    csv.writer(text).writerow(csv_text(c) if isinstance(c, str) else c for c in cells)
+    csv.writer(text).writerow(map(csv_cell, cells))
     return text.getvalue()
 
 

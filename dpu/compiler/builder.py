@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.errors import DpuError
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.core.fixed_point import MAX_SHIFT, SIXTH_SHIFT, Array, least_bias_shift
 from tutelage.dpu.compiler.partition import partition
 from tutelage.dpu.ops.convolution import exported_attributes
@@ -24,9 +25,6 @@ from tutelage.dpu.ops.registry import int8_type, type_of
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.subgraph import Subgraph
-
-EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
-"""dpu_name of files that only the emulation runs."""
 
 _CONSTANT, _WORKSPACE, _INPUTS, _OUTPUTS = range(4)
 """Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""

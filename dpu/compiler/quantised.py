@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.core.fixed_point import LEAKY_SLOPE, Array
+from tutelage.core.fixed_point import LEAKY_SLOPE, Array, dequantise
 from tutelage.dpu.compiler.builder import Form, ModelBuilder, check_int8
 from tutelage.dpu.ops.factors import SCALING
 from tutelage.dpu.ops.fix import QUANTISED
@@ -119,7 +119,7 @@ class QuantisedModel(ModelBuilder):
 
     def _constant(self, name: str, values: Array, fix_point: int) -> Op:
         check_int8(name, values)
-        real = values.astype(np.float32) * np.float32(2.0**-fix_point)
+        real = dequantise(values, fix_point)
         attrs = {"shape": list(values.shape), "data_type": "float32", "data": real.tobytes()}
         return self._fixed(self.graph.create_op(self._name(name), "const", attrs), fix_point)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tutelage.core.errors import DpuError, XmodelError, unknown_op
 from tutelage.core.fingerprint import refuse_foreign
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import Array, quantise_int8
 from tutelage.dpu.ops.data import constant
 from tutelage.dpu.ops.reference import Plugin, plugin_for, run_op
 from tutelage.dpu.ops.registry import reference, type_of
@@ -231,7 +231,5 @@ def feed(op: Op, array: Any) -> Array:
         if array.dtype == np.int8:
             return array
         with np.errstate(over="ignore"):  # infinity saturates like any other large value
-            scale = np.float32(2.0 ** tensor.get_attr("fix_point"))
-            scaled = np.asarray(array, np.float32) * scale
-        return np.clip(np.floor(np.nan_to_num(scaled) + np.float32(0.5)), -128, 127).astype(np.int8)
+            return quantise_int8(np.asarray(array, np.float32), tensor.get_attr("fix_point"))
     return np.asarray(array, np.float32)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tutelage.core.errors import DpuError, UnsupportedError, contradictions
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import Array, dequantise
 from tutelage.dpu.engine.program import Program, build_program, feed
 from tutelage.dpu.ops.reference import Plugin
 from tutelage.dpu.xmodel.graph import Graph
@@ -135,7 +135,7 @@ def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> 
 def as_float(value: Array, tensor: Tensor) -> Array:
     """A tensor's value as float32: int8 by its fix point, the rest as it is."""
     if value.dtype == np.int8:
-        return value.astype(np.float32) * np.float32(2.0 ** -tensor.get_attr("fix_point"))
+        return dequantise(value, tensor.get_attr("fix_point"))
     return value.astype(np.float32)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tutelage.core.errors import contradictions
 from tutelage.core.fingerprint import describe, foreign
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
+from tutelage.core.fixed_point import Array, integers_of, saturate
 from tutelage.core.text import LONGEST_NAME, clipped, shown
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.inspect.layers import (
@@ -373,5 +373,4 @@ def _integers(graph: Graph, op: Op) -> Array | None:
     point = fix_point_of(chain[0] if chain else op)
     if values.dtype == np.int8 or point is None:
         return values
-    q = np.rint(values.astype(np.float64) * 2.0**point)
-    return np.clip(np.nan_to_num(q), INT8_MIN, INT8_MAX).astype(np.int8)
+    return saturate(integers_of(values.astype(np.float64), point))

@@ -5,12 +5,11 @@ Names come from untrusted files: every text is bounded, printable and escaped.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.errors import DpuError
-from tutelage.core.text import shown
+from tutelage.core.text import html_text, shown
 from tutelage.dpu.inspect import listing
 from tutelage.dpu.inspect.layers import INPUT
 from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
@@ -59,8 +58,8 @@ def svg(facts: dict[str, Any]) -> str:
 
 
 def escaped(text: str, limit: int = 400) -> str:
-    """Text for SVG and HTML, also inside attributes."""
-    return html.escape(shown(text, limit))
+    """Text of a name or a line of a drawing, which is shorter than elsewhere."""
+    return html_text(text, limit)
 
 
 def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:

@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, MAX_SHIFT, Array, relu6_highest
+from tutelage.core.fixed_point import (
+    INT8_MAX,
+    INT8_MIN,
+    MAX_SHIFT,
+    Array,
+    integers_of,
+    relu6_highest,
+    round_half_up,
+    saturate,
+    scaled,
+)
 from tutelage.dpu.engine.program import feed
 from tutelage.dpu.engine.reference import Model
 from tutelage.dpu.inspect.layers import INPUT, Layer, fix_point_of, layers_of
@@ -49,8 +59,8 @@ class Values:
 
     def add_cut(self, values: Array, point: int) -> None:
         """Count which of the float32 values of an input int8 cannot hold."""
-        scaled = np.floor(values * np.float32(2.0**point) + np.float32(0.5))
-        beyond = np.count_nonzero((scaled < INT8_MIN) | (scaled > INT8_MAX))
+        q = round_half_up(scaled(values, point))
+        beyond = np.count_nonzero((q < INT8_MIN) | (q > INT8_MAX))
         self.cut = (self.cut or 0) + int(beyond)
 
     def share(self, *values: int) -> float:
@@ -146,8 +156,7 @@ def _integers(values: Array, point: int) -> Array:
     """int8 q of values, which a quantised file carries as q * 2**-p in float32."""
     if values.dtype == np.int8:
         return values
-    scaled = np.nan_to_num(np.rint(values * np.float32(2.0**point)))
-    return np.clip(scaled, INT8_MIN, INT8_MAX).astype(np.int8)
+    return saturate(integers_of(values, point))
 
 
 def _weight_values(model: Model, layer: Layer) -> Values | None:

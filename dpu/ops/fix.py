@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.core.fixed_point import Array, Inputs, quantise
+from tutelage.core.fixed_point import (
+    EXACT_FLOAT32,
+    Array,
+    Inputs,
+    dequantise,
+    integer_range,
+    integers_of,
+    quantise,
+    saturate,
+)
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.data import constant
 from tutelage.dpu.ops.definition import ONE_INPUT, REQUIRED, Definition
 from tutelage.dpu.ops.int8 import moving
 from tutelage.dpu.ops.lowering import (
-    FLOAT32_EXACT,
     Grid,
     declared,
     finish,
@@ -43,7 +51,7 @@ def float2fix(op: Any, inputs: Inputs) -> Array:
 
 def fix2float(op: Any, inputs: Inputs) -> Array:
     """``q * 2**-p`` as float32."""
-    return inputs["input"][0].astype(np.float32) * np.float32(2.0 ** -op.get_attr("fix_point"))
+    return dequantise(inputs["input"][0], op.get_attr("fix_point"))
 
 
 def _quantised(op: Any, x: Array) -> Array:
@@ -102,7 +110,7 @@ def rounded_constant(graph: Any, op: Any) -> tuple[Array, int]:
     values = constant(graph, op.get_input_op("input"))
     point = int(op.get_attr("fix_point"))
     rounded = np.asarray(fix(op, {"input": [values]}), np.float64)
-    return np.rint(rounded * 2.0**point).astype(np.int8), point
+    return saturate(integers_of(rounded, point)), point
 
 
 class Fix(OpType):
@@ -120,17 +128,16 @@ class Fix(OpType):
     )
 
     def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
-        exact = rounds_exactly(op) and 2 * inputs[0].bound + 1 < FLOAT32_EXACT
+        exact = rounds_exactly(op) and 2 * inputs[0].bound + 1 < EXACT_FLOAT32
         return declared(op) if exact else None
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
         """Scale, round, saturate, scale back."""
         point = int(op.get_attr("fix_point"))
         known = graph.grid(op.get_input_op("input"))
-        limit = 1 << (int(op.get_attr("bit_width")) - 1)
         x = graph.node("Mul", [graph.x(op), graph.constant(2.0**point)])
         x = graph.node("Add", [x, graph.constant(half("round", known.point - point))])
-        x = finish(graph, x, "round", -limit, limit - 1)
+        x = finish(graph, x, "round", *integer_range(int(op.get_attr("bit_width")), True))
         return graph.node("Mul", [x, graph.constant(2.0**-point)]), is_map(op)
 
 

@@ -24,6 +24,8 @@ from tutelage.core.fixed_point import (
     SIXTH_SHIFT,
     Array,
     Inputs,
+    dequantise,
+    quantise_int8,
     saturate,
     shift_round,
 )
@@ -180,8 +182,7 @@ def through_float(real: Reference) -> Reference:
     """Return the int8 form that dequantises, computes `real` in float32 and quantises."""
 
     def through(op: Any, inputs: Inputs) -> Array:
-        x = inputs["input"][0].astype(np.float32) * np.float32(2.0 ** -input_fix_point(op))
-        y = real(op, {"input": [x]}).astype(np.float64)
-        return saturate(np.floor(y * 2.0 ** fix_point(op) + 0.5))
+        x = dequantise(inputs["input"][0], input_fix_point(op))
+        return quantise_int8(real(op, {"input": [x]}).astype(np.float64), fix_point(op))
 
     return through

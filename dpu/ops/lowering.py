@@ -19,13 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, Array
 from tutelage.dpu.ops.int8 import fix_point
 from tutelage.dpu.ops.registry import type_of
 from tutelage.dpu.ops.sliding_window import Window
-
-FLOAT32_EXACT = 1 << 24
-"""Integers below this are exact in float32 (24 bits of significand)."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +61,22 @@ class OnnxGraph(Protocol):
 
 def precision(magnitude: int, rounds: bool = True) -> str:
     """Return how a sum of at most `magnitude` steps is computed: "round", "floor" or "wide"."""
-    if 2 * magnitude + 1 < FLOAT32_EXACT:
+    if 2 * magnitude + 1 < EXACT_FLOAT32:
         return "round"
     half_steps = 1 << 16 if rounds else 0
-    return "floor" if magnitude + half_steps < FLOAT32_EXACT else "wide"
+    return "floor" if magnitude + half_steps < EXACT_FLOAT32 else "wide"
 
 
 def exact(point: int, bound: int) -> Grid | None:
     """Return the grid where float32 holds its values, else None."""
-    return Grid(point, bound) if bound < FLOAT32_EXACT else None
+    return Grid(point, bound) if bound < EXACT_FLOAT32 else None
 
 
 def declared(op: Any) -> Grid | None:
     """Return the grid that the file itself states: of int8 tensors and fix ops."""
     tensor = op.get_output_tensor()
     if tensor.is_int8 and tensor.has_attr("fix_point"):
-        return Grid(int(tensor.get_attr("fix_point")), 128)
+        return Grid(int(tensor.get_attr("fix_point")), INT8_BOUND)
     kind = type_of(op)
     if kind.rounds and not kind.gives_int8:
         return Grid(int(op.get_attr("fix_point")), 1 << (int(op.get_attr("bit_width")) - 1))
@@ -99,17 +96,6 @@ def parameter(constants: Mapping[str, Array], op: Any, arg: str = "weights") -> 
     return constants.get(op.get_input_op(arg).get_name())
 
 
-def accumulator_bound(weights: Array, bias: Array | None, input_bound: int) -> int:
-    """Return the largest ``sum |w| * input_bound + |bias|`` over the output channels.
-
-    Parameters
-    ----------
-    weights, bias : integers, the output channel first
-    """
-    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(1) * input_bound
-    return int((sums + (0 if bias is None else np.abs(bias))).max())
-
-
 def half(how: str, shift: int) -> float:
     """Return what is added before rounding a multiple of 2**-shift."""
     if how == "floor":
@@ -117,10 +103,11 @@ def half(how: str, shift: int) -> float:
     return 2.0 ** -(shift + 1) if shift > 0 else 0.0
 
 
-def finish(graph: OnnxGraph, x: str, how: str, low: int, high: int) -> str:
-    """Round (the half step is in `x` already) and saturate."""
+def finish(graph: OnnxGraph, x: str, how: str, low: int, high: int, dtype: Any = np.float32) -> str:
+    """Round (the half step is in `x` already) and saturate: `quantise_int8` in ONNX."""
     rounded = graph.node("Round" if how == "round" else "Floor", [x])
-    return graph.node("Clip", [rounded, graph.constant(low), graph.constant(high)])
+    limits = [graph.constant(limit, dtype) for limit in (low, high)]
+    return graph.node("Clip", [rounded, *limits])
 
 
 def is_map(op: Any) -> bool:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.core.fingerprint import DpuArray
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, MAX_SHIFT, Array, Inputs, pool_reciprocal
+from tutelage.core.fixed_point import (
+    INT8_MAX,
+    INT8_MIN,
+    MAX_SHIFT,
+    Array,
+    Inputs,
+    average_bound,
+    pool_reciprocal,
+)
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.compiling import Refusal
 from tutelage.dpu.ops.definition import KERNEL, ONE_INPUT, OPTIONAL, PADS, Attribute, Definition
@@ -126,8 +134,8 @@ class AvgPool(RealPool):
     def scaled_grid(self, op: Any, x: Grid) -> Grid | None:
         """One exact sum times ``m / 2**n``."""
         window = self.window(op)
-        numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-        bound = window.area * numerator * x.bound
+        _, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
+        bound = average_bound(window.kernel_w, window.kernel_h, x.bound)
         return exact(x.point + shift, bound) if has_pixels(window) else None
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
@@ -258,7 +266,7 @@ def _average(op: Any, window: Window) -> tuple[int, int, str]:
     """Numerator and shift from an average pool's sum to its output, and how it is rounded."""
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     shift += input_fix_point(op) - fix_point(op)
-    return numerator, shift, precision(window.area * 128 * numerator)
+    return numerator, shift, precision(average_bound(window.kernel_w, window.kernel_h))
 
 
 def _onnx_window(op: Any, graph: OnnxGraph, window: Window) -> tuple[str, dict[str, Any]]:

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.core.fixed_point import MAX_SHIFT, Array, least_bias_shift
+from tutelage.core.fixed_point import (
+    EXACT_FLOAT32,
+    INT8_BOUND,
+    MAX_SHIFT,
+    Array,
+    accumulator_bound,
+    integers_of,
+    least_bias_shift,
+)
 from tutelage.dpu.ops.compiling import Refusal
 from tutelage.dpu.ops.int8 import clip_limits, doubled_bias, fix_point, input_fix_point, nonlinear
 from tutelage.dpu.ops.lowering import (
-    FLOAT32_EXACT,
     Grid,
-    accumulator_bound,
     declared,
     exact,
     finish,
@@ -47,9 +53,9 @@ def sum_grid(
         if bias is None or bias_grid is None:
             return None
         point = max(point, bias_grid.point)
-        bias = np.rint(bias * 2.0**point).astype(np.int64)
-    steps = np.rint(values * 2.0**grid.point).astype(np.int64)
-    bound = accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound)
+        bias = integers_of(bias, point).astype(np.int64)
+    steps = integers_of(values, grid.point).astype(np.int64)
+    bound = int(accumulator_bound(steps << (point - x.point - grid.point), bias, x.bound))
     return exact(point, bound)
 
 
@@ -61,7 +67,7 @@ def fixed_convolution(
     weights, bias, point = _accumulator(op, graph, weights)
     shift = point - fix_point(op)
     limits = clip_limits(nonlinear(op))
-    how = precision(accumulator_bound(weights, bias, 128)) if shift <= MAX_SHIFT + 1 else "wide"
+    how = precision(int(accumulator_bound(weights, bias))) if shift <= MAX_SHIFT + 1 else "wide"
     if how == "wide":
         graph.wide_ops.append(op.get_name())
         return _wide(graph, x, weights, bias, order, kind, attrs, shift, limits)
@@ -92,8 +98,8 @@ def _wide(
 ) -> str:  # fmt: skip
     """The integer path: channel groups exact in float32, their sum and rounding in float64."""
     depth = weights.shape[3]
-    worst = max(1, int(np.abs(weights.astype(np.int64)).sum((1, 2)).max()) * 128)
-    step = max(1, (FLOAT32_EXACT - 1) // worst) if attrs.get("group", 1) == 1 else depth
+    worst = max(1, int(np.abs(weights.astype(np.int64)).sum((1, 2)).max()) * INT8_BOUND)
+    step = max(1, (EXACT_FLOAT32 - 1) // worst) if attrs.get("group", 1) == 1 else depth
     total = ""
     for start in range(0, depth, step):
         stop = min(start + step, depth)
@@ -108,8 +114,7 @@ def _wide(
     total = graph.node("Mul", [total, graph.constant(2.0**-shift, np.float64)])
     if shift > 0:
         total = graph.node("Add", [total, graph.constant(0.5, np.float64)])
-    ends = [graph.constant(v, np.float64) for v in limits]
-    clipped = graph.node("Clip", [graph.node("Floor", [total]), *ends])
+    clipped = finish(graph, total, "floor", *limits, dtype=np.float64)
     return graph.cast(clipped, np.float32)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError
-from tutelage.core.fixed_point import Array, Inputs, quantise
+from tutelage.core.fixed_point import Array, Inputs, quantise_int8
 from tutelage.dpu.ops.compiling import Refusal
 from tutelage.dpu.ops.data import given_numbers
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
@@ -264,7 +264,7 @@ def resize_fix(op: Any, inputs: Inputs) -> Array:
     shift = fix_point(op) - input_fix_point(op)
     if resized.dtype == np.int8:
         return requantise(resized, -shift, 0)
-    return quantise(resized, shift, "DPU_ROUND", 8, True).astype(np.int8)
+    return quantise_int8(resized.astype(np.float64), shift)
 
 
 register(

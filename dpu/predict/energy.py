@@ -2,7 +2,7 @@
 
 Runs are what `python -m tutelage.app.measure` writes on the board, `results/<board>/*/run.json`;
 those of the emulation tell nothing of a board. Where there are none, the board's power lies between
-what it takes at rest and what its supply gives (`board/profiles`), and nothing narrower is claimed.
+what it takes at rest and what its supply gives (its profile), and nothing narrower is claimed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.board_profile import load_profile
 from tutelage.core.locations import RESULTS
-from tutelage.dpu.predict.latency import profile_of
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,11 @@ def board_watts(board: str, results: Path = RESULTS) -> Watts | None:
     if found:
         runs = f"{len(found)} steps measured in results/{board}"
         return Watts(min(found), max(found), runs, measured=True)
-    try:
-        power = profile_of(board)["power"]
-        total = next(rail for rail in power["rails"] if rail["name"] == power["total_rail"])
-        low, high = float(power["idle_watts"]), float(total["volts"]) * float(total["max_amps"])
-    except (LookupError, TypeError, ValueError, StopIteration):
+    profile = load_profile(board)
+    if profile.total is None or profile.idle_watts is None:
         return None
-    return Watts(low, high, "the board at rest to the most that its supply gives", measured=False)
+    source = "the board at rest to the most that its supply gives"
+    return Watts(profile.idle_watts, profile.total.max_watts, source, measured=False)
 
 
 def _run(path: Path) -> Iterator[float]:

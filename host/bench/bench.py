@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.host.bench.dpu_rows import predicted_row
 from tutelage.host.bench.environment import cpu_name, environment
 from tutelage.host.bench.medians import median_figure
@@ -71,7 +72,7 @@ class Setting:
     seconds: float = 3.0
     warm_up: float = 1.0
     threads: int = 1
-    board: str = "zcu104"
+    board: str = DEFAULT_BOARD
     watts: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.board_profile import PROFILES
+from tutelage.core.board_profile import DEFAULT_BOARD, UnknownBoardError, check_board
 from tutelage.host.bench.bench import Bench, Setting
 from tutelage.host.bench.dpu_rows import read_runs
 from tutelage.host.bench.platform import CATALOGUE
@@ -26,7 +26,7 @@ class Choice:
 
     platforms: tuple[str, ...] = ()
     dpu: tuple[Path, ...] = ()
-    board: str = "zcu104"
+    board: str = DEFAULT_BOARD
     images: str = ""
     limit: int = 1000
     repetitions: int = 6
@@ -68,9 +68,10 @@ def _setting(choice: Choice) -> Setting:
     for name in choice.platforms:
         if name not in CATALOGUE:
             raise BenchUsageError(f"no platform {name!r}; there are {', '.join(CATALOGUE)}")
-    boards = sorted(path.stem for path in PROFILES.glob("*.toml"))
-    if choice.board not in boards:
-        raise BenchUsageError(f"no board {choice.board!r}; there are {', '.join(boards)}")
+    try:
+        check_board(choice.board)
+    except UnknownBoardError as error:
+        raise BenchUsageError(str(error)) from error
     here = len(os.sched_getaffinity(0))
     if choice.threads > here:
         raise BenchUsageError(f"{choice.threads} threads on {here} CPUs would wait for each other")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.core.checksum import sha256_of
 from tutelage.core.errors import DpuError
+from tutelage.core.files import sha256_of
 from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.model_package import (

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.digits import digits, with_range
-from tutelage.core.text import csv_cells, json_text, markdown_text
+from tutelage.core.files import write_file
+from tutelage.core.text import csv_cells, json_text, markdown_table, markdown_text
 from tutelage.host.bench.rows import ABSENT, DONE, PERCENTILES, PREDICTED
 
 JSON_FILE, CSV_FILE, MD_FILE = "bench.json", "bench.csv", "bench.md"
@@ -31,9 +32,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> str:
     for name, content in (
         (JSON_FILE, whole), (CSV_FILE, comma_separated(report)), (MD_FILE, text),
     ):  # fmt: skip
-        partial = folder / f".{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / name)
+        write_file(folder / name, content)
     return text
 
 
@@ -65,8 +64,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     rows = [row for row in report["rows"] if row["state"] != ABSENT]
     parts = [
         _head(report),
-        _table(_SPEED_COLUMNS, [_speed(row) for row in rows]),
-        _table(_COST_COLUMNS, [_cost(row) for row in rows]),
+        markdown_table(_SPEED_COLUMNS, [_speed(row) for row in rows]),
+        markdown_table(_COST_COLUMNS, [_cost(row) for row in rows]),
         list(_reading(report)),
         ["## The DPU against the others", "", *_thesis(report["thesis"])],
         ["## Where each row comes from", "", *_origins(report["rows"])],
@@ -123,19 +122,6 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _ranged(figure: Mapping[str, Any]) -> str:
     return with_range(*(figure[side] for side in _SIDES))
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return (
-            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
-        )
-
-    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
-    return [line(columns), rule, *map(line, rows)]
 
 
 _HOW = """\
@@ -197,7 +183,7 @@ def _thesis(thesis: Mapping[str, Any]) -> Iterator[str]:
         rows.append((name, *cells))
     reported = [f"at least {reference[name]:g}" for name in ("speed_up", "efficiency")]
     rows.append(("reported, other platforms and models", reported[0], "", reported[1], ""))
-    yield from _table(_THESIS_COLUMNS, rows)
+    yield from markdown_table(_THESIS_COLUMNS, rows)
     yield ""
     stages = sorted({one["stages"] for one in comparisons})
     yield ("Latency: the platform's p50 of SingleStream by the DPU's. fps/W: the DPU's frames per "

@@ -14,15 +14,15 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.checksum import sha256_of
+from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.core.errors import DpuError, XmodelError
+from tutelage.core.files import scratch_directory, sha256_of
 from tutelage.core.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
 from tutelage.core.model_package import (
     COMPILED,
@@ -31,8 +31,8 @@ from tutelage.core.model_package import (
     Description,
     check_files,
     read_description,
+    write_description,
 )
-from tutelage.core.toml_writer import to_toml
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile import vai_compiler as vai
 from tutelage.host.compile.check import check_compiled, check_source
@@ -45,7 +45,6 @@ from tutelage.host.compile.target import (
 )
 
 LOG = "compile.log"
-DEFAULT_BOARD = "zcu104"
 
 Say = Callable[[str], None]
 
@@ -273,17 +272,6 @@ def _writing(output: Path) -> Iterator[None]:
         raise CompileError(f"{place}: {error.strerror or error}; give another --output") from error
 
 
-@contextmanager
-def scratch_directory(folder: Path) -> Iterator[Path]:
-    """A directory on the output's own disk, so that the result can be moved in one step."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 # -- what comes out ---------------------------------------------------------------------------
 
 
@@ -330,8 +318,3 @@ def _described(
         provenance={**source.provenance, "compile": origin},
         checksums={**kept, COMPILED: checksum},
     )
-
-
-def write_description(path: Path, description: Description) -> None:
-    """Write a model.toml."""
-    path.write_text(to_toml(description.tables()), encoding="utf-8")

@@ -21,13 +21,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.core.model_package import COMPILED
 from tutelage.core.text import shown
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile.target import CompileError, CompileUsageError, Target
 
 PROGRAM = "vai_c_xir"
 ENGINES = ("docker", "podman")
-NET_NAME = "model"  # of the result: model.xmodel
+NET_NAME = COMPILED.removesuffix(".xmodel")  # the compiler adds the suffix
 ARCH_FILE = "arch.json"
 
 _PROBE_SECONDS = 60  # docker's daemon may have to wake up
@@ -69,7 +70,7 @@ class Job:
     @property
     def result(self) -> Path:
         """What the compiler writes."""
-        return self.scratch / f"{NET_NAME}.xmodel"
+        return self.scratch / COMPILED
 
 
 def find_compiler(

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
 from tutelage.host.deploy import scripts, service
 from tutelage.host.deploy.findings import ask, check_command, judge
 from tutelage.host.deploy.plan import (
@@ -20,7 +21,6 @@ from tutelage.host.deploy.plan import (
     Say,
     check_board,
     check_plan,
-    read_profile,
 )
 from tutelage.host.deploy.release import (
     SUMS,
@@ -74,7 +74,7 @@ def rollback(
     hosts: list[str],
     ssh_config: Path | None,
     say: Say,
-    board: str = "zcu104",
+    board: str = DEFAULT_BOARD,
     force: bool = False,
 ) -> list[Report]:
     """Switch every host to the release before, when it has passed the smoke test; again goes back.
@@ -92,7 +92,7 @@ def rollback(
     """
     check_hosts(hosts)
     check_board(board)
-    profile = read_profile(board)
+    profile = load_profile(board)
 
     def back(remote: Remote, report: Report) -> None:
         with _locked(remote, say):
@@ -125,7 +125,7 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
     for host in hosts:
         remote = Remote(host, plan.ssh_config)
         lines += [
-            shlex.join(remote.ssh(check_command(read_profile(plan.board)))) + " < board/check.py",
+            shlex.join(remote.ssh(check_command(load_profile(plan.board)))) + " < board/check.py",
             shlex.join(remote.lock_command(RELEASES, make=True)),
             shlex.join(remote.ssh(scripts.MEASURING)),
             shlex.join(remote.push_command(Path("STAGE"), f"{RELEASES}/{place}", *options)),
@@ -190,7 +190,7 @@ def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
 
 
 def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
-    profile = read_profile(plan.board)
+    profile = load_profile(plan.board)
     with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
         report.facts = ask(remote, profile)
@@ -217,7 +217,7 @@ def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say:
 
 def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Report) -> str:
     """Copy a release, make its venv, try it; return its directory, "" where it was there."""
-    profile = read_profile(plan.board)
+    profile = load_profile(plan.board)
     place = "" if state.complete else f".{report.release}.{secrets.token_hex(4)}.partial"
     try:
         if place:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.host.deploy import ACCEPTABLE, RELEASES, Plan, deploy_one
+from tutelage.host.deploy.plan import BoardPlan
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, model_path
 from tutelage.host.deploy.scripts import MEASUREMENTS, MEASURING
 from tutelage.host.ssh.advice import NOISE
@@ -55,26 +56,15 @@ class MeasureError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """What is measured.
+class Measuring(BoardPlan):
+    """What is measured; `accepted` are findings of deploy and of `tutelage.app.measure`.
 
     Attributes
     ----------
-    board : the board's profile, by name
-    model : model directory or .xmodel, deployed first; None for what is deployed
-    wheels, ssh_config : as in `tutelage.host.deploy.Plan`
-    accepted : findings of deploy and of `tutelage.app.measure` that hold nothing up
     arguments : for `tutelage.app.measure`, besides --model, --plugin, --board, --output, --accept
-    plugin : file of the model's operators for the CPU, deployed with it
     """
 
-    board: str
-    model: Path | None = None
-    wheels: Path | None = None
-    ssh_config: Path | None = None
-    accepted: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-    plugin: Path | None = None
 
 
 def start(host: str, what: Measuring, say: Say) -> str:
@@ -247,8 +237,7 @@ def _release(remote: Remote, host: str, what: Measuring, say: Say) -> tuple[str,
         words = remote.sh(_CURRENT).splitlines()
         return words[0], words[1]
     accepted = tuple(name for name in what.accepted if name in ACCEPTABLE)
-    plan = Plan(what.board, what.model, what.wheels, what.ssh_config, accepted,
-                plugin=what.plugin)  # fmt: skip
+    plan = Plan(what.board, what.model, what.wheels, what.ssh_config, accepted, what.plugin)
     report = deploy_one(host, plan, say)
     for warning in report.warnings:
         say(f"{host}: warning: {warning}")

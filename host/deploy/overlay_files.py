@@ -27,14 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from tutelage.core.files import scratch_directory
 from tutelage.core.locations import CODE
-from tutelage.core.toml_writer import to_toml
-from tutelage.host.compile.model import scratch_directory
+from tutelage.core.overlay_pins import PINS, read_pins, write_pins
+from tutelage.core.toml_file import TomlError
 from tutelage.host.train.config import read_toml
 
 OVERLAYS = CODE / "overlays"
 MANIFEST = "overlay.toml"
-PINS = "sha256.toml"
 
 _SOCKET_SECONDS = 30
 _FILE_SECONDS = 1800
@@ -150,7 +150,7 @@ def place_overlay(
         raise OverlayUsageError("--from and --url exclude each other")
     manifest = read_manifest(board)
     output = manifest.folder / "files" if output is None else output
-    pins = read_pins(manifest.folder / PINS)
+    pins = _pins(manifest.folder / PINS)
     figures = {
         "board": board,
         "release": manifest.release,
@@ -176,20 +176,18 @@ def place_overlay(
 # -- verifying --------------------------------------------------------------------------------
 
 
-def read_pins(path: Path) -> dict[str, str]:
+def _pins(path: Path) -> dict[str, str]:
     """The sha256 of each file that was verified before; empty where none was.
 
     Raises
     ------
-    OverlayUsageError, ConfigError
+    OverlayUsageError
         The file is there and not what it must be.
     """
-    if not path.exists():
-        return {}
-    files = read_toml(path).get("files")
-    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
-        raise OverlayUsageError(f"{path}: has no table [files] of checksums")
-    return files
+    try:
+        return read_pins(path)
+    except TomlError as error:
+        raise OverlayUsageError(str(error)) from error
 
 
 def sums_of(path: Path) -> Sums:
@@ -225,21 +223,15 @@ def _is_complete(manifest: Manifest, output: Path, pins: dict[str, str]) -> bool
         for file in manifest.files:
             if file.name not in pins or _verified(file, output, pins) != pins[file.name]:
                 return False
-        return read_pins(output / PINS) == pins
+        return _pins(output / PINS) == pins
     except (OSError, OverlayError, ValueError):
         return False
 
 
 def _pin(manifest: Manifest, output: Path, found: dict[str, str], pins: dict[str, str]) -> None:
-    head = f"# sha256 of {manifest.release}'s files, from when their md5 was verified first.\n"
-    text = head + to_toml({"files": {**pins, **found}})
+    comment = f"sha256 of {manifest.release}'s files, from when their md5 was verified first."
     for path in (manifest.folder / PINS, output / PINS):
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+        write_pins(path, {**pins, **found}, comment)
 
 
 # -- getting ----------------------------------------------------------------------------------

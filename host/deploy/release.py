@@ -24,6 +24,7 @@ from typing import Any
 import tutelage
 from tutelage.core.locations import CODE
 from tutelage.core.model_name import MODEL_NAME_FILE
+from tutelage.core.model_package import COMPILED
 from tutelage.host.ssh.remote import telling_line
 
 SUMS = "SHA256SUMS"
@@ -47,7 +48,7 @@ PLUGIN = "plugin.py"
 """A release's file of operators for the CPU, where the model has one."""
 
 MODEL_SCRIPT = (
-    "if [ -e model/model.xmodel ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
+    f"if [ -e model/{COMPILED} ]; then echo model; else ls model/*.xmodel | head -n 1; fi"
 )
 """Shell script that tells, in a release's directory, its model's place as `model_path` does."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.locations import RESULTS
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.predict.energy import Watts, board_watts
 from tutelage.dpu.predict.latency import read_board

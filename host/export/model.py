@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.core.checksum import sha256_of
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
+from tutelage.core.files import scratch_directory, sha256_of
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array, dequantise
 from tutelage.core.images.preprocessor import Preprocessor
 from tutelage.core.model_package import (
     COMPILED,
@@ -35,11 +35,11 @@ from tutelage.core.model_package import (
     Description,
     check_files,
     read_description,
+    write_description,
 )
 from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.compile.model import scratch_directory, write_description
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.student import Student
@@ -238,7 +238,7 @@ class _Files:
             if not data.files:
                 path.write_bytes(encode_png(data.images[index]))
             self._preprocess(read_bgr(path), target)
-            if not np.array_equal(target * np.float32(2.0**-self._fix_point), wanted[index]):
+            if not np.array_equal(dequantise(target, self._fix_point), wanted[index]):
                 raise ExportError(
                     f"{path}: the application gets other pixels from it than training got; was it "
                     "changed meanwhile? Export again"

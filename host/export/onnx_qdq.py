@@ -29,7 +29,7 @@ import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from tutelage.core.errors import UnsupportedError
-from tutelage.core.fixed_point import LEAKY_SLOPE, Array, pool_reciprocal
+from tutelage.core.fixed_point import LEAKY_SLOPE, Array, dequantise, pool_reciprocal
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.ops.factors import scale_of
 from tutelage.dpu.ops.fix import rounded_constant
@@ -160,7 +160,7 @@ class _Converter:
     def _bias(self, op: Op, x: str, weights_point: int) -> str:
         bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
         if self.form in (FLOAT_BIAS, FLOAT32):
-            return self._constant(bias.astype(np.float32) * np.float32(2.0**-point))
+            return self._constant(dequantise(bias, point))
         # Runtimes want a bias of int32 in the accumulator's scale.
         accumulator = max(self.points[x] + weights_point, point)
         integers = bias.astype(np.int64) << (accumulator - point)
@@ -193,7 +193,7 @@ class _Converter:
 
     def _parameter(self, integers: Array, point: int) -> str:
         if self.form == FLOAT32:
-            return self._constant(integers.astype(np.float32) * np.float32(2.0**-point))
+            return self._constant(dequantise(integers, point))
         unsigned = integers.dtype == np.int8 and self.form == INT8
         if unsigned:
             integers = (integers.astype(np.int16) + _ZERO).astype(np.uint8)

@@ -24,12 +24,16 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.core.fixed_point import Array
-from tutelage.core.locations import CODE, RESULTS
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.locations import RESULTS
+from tutelage.core.toml_file import to_toml
+from tutelage.dpu.predict import latency
 from tutelage.dpu.predict.latency import Board, Parameters, Prediction, predict, read_board
 from tutelage.host.latency.published import Published, published
 
-FITTED = CODE / "dpu" / "predict" / "fitted" / "zcu104.toml"
+BOARD = "zcu104"
+"""The board that the published figures are of."""
+
+FITTED = latency.FITTED / f"{BOARD}.toml"
 
 START = Parameters(1.1, 20.0, 1000.0, 1.0, 200.0)
 LOW = Parameters(1.0, 1.0, 1.0, 0.1, 1.0)
@@ -262,7 +266,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 def main() -> None:
     """Fit, and write what the repository keeps."""
-    given, rows = evaluate(published(), read_board("zcu104", fitted=False))
+    given, rows = evaluate(published(), read_board(BOARD, fitted=False))
     found = summary(rows)
     write_parameters(given, rows, FITTED)
     write_table(rows, RESULTS / "latency.csv")

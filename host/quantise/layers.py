@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.core.fixed_point import LEAKY_SLOPE, pool_reciprocal
+from tutelage.core.fixed_point import EXACT_FLOAT32, LEAKY_SLOPE, average_bound, pool_reciprocal
 from tutelage.host.networks.norm import batch_norm
 
 Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
@@ -107,10 +107,6 @@ class MaxPool(Layer):
         return F.max_pool2d(x, self.kernel, self.stride, self.padding, ceil_mode=self.ceil)
 
 
-_WIDE_AREA = 1024
-"""Sums of int8 over larger windows times the reciprocal (8 bits) can pass 2^24."""
-
-
 class AvgPool(Layer):
     """Sum of the window, padding included, times the DPU's fixed-point reciprocal of its area."""
 
@@ -122,10 +118,11 @@ class AvgPool(Layer):
         self.kernel, self.stride, self.padding = kernel, stride, pad
         numerator, self.shift = pool_reciprocal(kernel[1], kernel[0])
         self.factor = numerator / 2**self.shift
+        self.exact = average_bound(kernel[1], kernel[0]) < EXACT_FLOAT32
 
     def forward(self, x: Tensor) -> Tensor:
         factor = self.factor
-        if not self.training and self.kernel[0] * self.kernel[1] > _WIDE_AREA:
+        if not self.training and not self.exact:
             x = x.double()
         if self.kernel == tuple(x.shape[2:]) and self.padding == (0, 0):
             return x.sum((2, 3), keepdim=True) * factor

@@ -34,10 +34,14 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.fixed_point import (
+    EXACT_FLOAT32,
     GUARD_BITS,
+    INT8_BOUND,
     MAX_ALIGNMENT,
     MAX_SHIFT,
     RELU6_FIX_POINT,
+    accumulator_bound,
+    integer_range,
     sum_is_exact,
 )
 from tutelage.host.quantise.fake import FakeQuantise, quantise
@@ -57,10 +61,7 @@ from tutelage.host.quantise.trace import is_signed, trace
 log = logging.getLogger(__name__)
 
 BIAS_BITS = 8
-BIAS_RANGE = -(2 ** (BIAS_BITS - 1)), 2 ** (BIAS_BITS - 1) - 1
-
-EXACT_FLOAT32 = 2**24
-"""Integers up to here, and sums of them, are exact in float32."""
+BIAS_RANGE = integer_range(BIAS_BITS, signed=True)
 
 FARTHEST_EXPONENT = 32
 """Thresholds count as 2^-32 to 2^32, so that float32 holds whatever training makes of them."""
@@ -378,7 +379,9 @@ class Student(nn.Module):
         if not self.training:
             source = layer.inputs[0]
             accumulator = points.activations[source] + points.weights[name]
-            if _bound(weight, bias, points.activations[source]) * 2.0**accumulator >= EXACT_FLOAT32:
+            image = INT8_BOUND * 2.0 ** -points.activations[source]
+            bound = accumulator_bound(weight.detach(), bias.detach(), image)
+            if bound * 2.0**accumulator >= EXACT_FLOAT32:
                 return layer(x.double(), weight.double(), bias.double())
         return layer(x, weight, bias)
 
@@ -458,12 +461,6 @@ def _fake(
 ) -> Tensor:
     y: Tensor = FakeQuantise.apply(x, thresholds[q.index], point, q.lowest, q.highest, relu)
     return y
-
-
-def _bound(weight: Tensor, bias: Tensor, input_fix_point: int) -> float:
-    """Largest magnitude that any sum of a convolution can reach with int8 inputs."""
-    total = weight.detach().abs().sum((1, 2, 3)) * 128 * 2.0**-input_fix_point
-    return float((total + bias.detach().abs()).max())
 
 
 Move = tuple[int, int, str]  # threshold, its new fix point, what would happen without

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from tutelage.core.text import shown
+from tutelage.core.text import html_text
 from tutelage.host.report.content import Cell, Plot, Section, Table, cell_text
 
 _STYLE = """\
@@ -67,7 +66,7 @@ def page(title: str, lead: str, sections: Sequence[Section], place: Path) -> str
     title, lead : heading and what stands below it
     place : directory where the file will lie: links to sources are relative to it
     """
-    links = " ".join(f'<a href="#{_text(s.name)}">{_text(s.title)}</a>' for s in sections)
+    links = " ".join(f'<a href="#{html_text(s.name)}">{html_text(s.title)}</a>' for s in sections)
     body = "\n".join(_section(section, place) for section in sections)
     # Only this style and this script run, whatever text is in a result.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -78,12 +77,12 @@ def page(title: str, lead: str, sections: Sequence[Section], place: Path) -> str
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{_text(title)}</title>
+<title>{html_text(title)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{_text(title)}</h1>
-<p>{_text(lead)}</p>
+<h1>{html_text(title)}</h1>
+<p>{html_text(lead)}</p>
 <nav>{links}</nav>
 {body}
 <script>{_SCRIPT}</script>
@@ -93,32 +92,32 @@ def page(title: str, lead: str, sections: Sequence[Section], place: Path) -> str
 
 
 def _section(section: Section, place: Path) -> str:
-    parts = [f'<section id="{_text(section.name)}">', f"<h2>{_text(section.title)}</h2>"]
+    parts = [f'<section id="{html_text(section.name)}">', f"<h2>{html_text(section.title)}</h2>"]
     for number, part in enumerate(section.parts):
         if isinstance(part, Table):
             parts.append(_table(part, place))
         elif isinstance(part, Plot):
             parts.append(_plot(part, place, f"{section.name}{number}-"))
         else:
-            parts.append(f"<p>{_text(part)}</p>")
+            parts.append(f"<p>{html_text(part)}</p>")
     return "\n".join([*parts, "</section>"])
 
 
 def _table(table: Table, place: Path) -> str:
     texts = [any(isinstance(row[k], str) for row in table.rows) for k in range(len(table.columns))]
     heads = "".join(
-        f'<th scope="col"{_kind(text)}><button type="button">{_text(name)}</button></th>'
+        f'<th scope="col"{_kind(text)}><button type="button">{html_text(name)}</button></th>'
         for name, text in zip(table.columns, texts, strict=True)
     )
     rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
-    caption = f"<caption>{_text(table.caption)}{_source(table.source, place)}</caption>"
+    caption = f"<caption>{html_text(table.caption)}{_source(table.source, place)}</caption>"
     return (f'<div class="wide"><table>{caption}<thead><tr>{heads}</tr></thead>'
             f"<tbody>\n{rows}\n</tbody></table></div>")  # fmt: skip
 
 
 def _cell(cell: Cell) -> str:
-    value = _text("" if cell is None else str(cell))
-    return f'<td{_kind(isinstance(cell, str))} data-value="{value}">{_text(cell_text(cell))}</td>'
+    kind, value = _kind(isinstance(cell, str)), html_text("" if cell is None else str(cell))
+    return f'<td{kind} data-value="{value}">{html_text(cell_text(cell))}</td>'
 
 
 def _kind(is_text: bool) -> str:
@@ -126,9 +125,9 @@ def _kind(is_text: bool) -> str:
 
 
 def _plot(plot: Plot, place: Path, prefix: str) -> str:
-    caption = f"{_text(plot.caption)}{_source(plot.source, place)}"
+    caption = f"{html_text(plot.caption)}{_source(plot.source, place)}"
     svg = _own_names(plot.svg, prefix)
-    label = _text(plot.caption)
+    label = html_text(plot.caption)
     return (f'<figure role="img" aria-label="{label}">{svg}'
             f"<figcaption>{caption}</figcaption></figure>")  # fmt: skip
 
@@ -144,16 +143,12 @@ def _source(source: Path | None, place: Path) -> str:
     if source is None:
         return ""
     link = relative(source, place)
-    return f' Source: <a href="{link}">{_text(unquote(link))}</a>.'
+    return f' Source: <a href="{link}">{html_text(unquote(link))}</a>.'
 
 
 def relative(source: Path, place: Path) -> str:
     """Return a file's path as a link from a directory, percent-encoded."""
     return quote(Path(os.path.relpath(source.resolve(), place.resolve())).as_posix())
-
-
-def _text(text: str) -> str:
-    return html.escape(shown(text), quote=True)
 
 
 def _hash(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.core.errors import DpuError
 from tutelage.host.report.comparison import comparison_sections
 from tutelage.host.report.content import Plot, Section
@@ -48,7 +49,7 @@ class Choice:
 
     results: Path
     model: Path
-    board: str = "zcu104"
+    board: str = DEFAULT_BOARD
     run: Path | None = None
     bench: Path | None = None
 
@@ -94,8 +95,9 @@ def _sections(choice: Choice) -> Iterator[Section]:
     run = choice.run or _newest(results, "*/*/run.json")
     yield from _made(
         run, choice.run is not None, lambda path: [trace_section(path)], "trace", "A measured run",
-        "No run was measured yet. On a board: `make measure BOARD=zcu104 HOST=user@board`; on this "
-        "machine, emulated: `python -m tutelage.app.measure --output results/here/first`.",
+        f"No run was measured yet. On a board: `make measure BOARD={DEFAULT_BOARD} "
+        "HOST=user@board`; on this machine, emulated: `python -m tutelage.app.measure --output "
+        "results/here/first`.",
     )  # fmt: skip
     yield from _made(
         results if (results / "latency.json").is_file() else None, False,

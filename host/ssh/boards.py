@@ -13,7 +13,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutelage.host.deploy.plan import check_board, read_profile
+from tutelage.core.board_profile import load_profile
+from tutelage.host.deploy.plan import check_board
 from tutelage.host.ssh.remote import RemoteUsageError, check_hosts
 from tutelage.host.ssh.settings import ssh_settings
 from tutelage.host.train.config import ConfigError, read_toml
@@ -78,7 +79,8 @@ def _is_alias(name: str, ssh_config: Path | None) -> bool:
 
 
 def _how_to_set(board: str, ssh_config: Path | None) -> str:
-    logins = read_profile(board).get("image", {}).get("logins", ["user@address"])
+    image = load_profile(board).image
+    logins = (image.logins if image else ()) or ("user@address",)
     others = f" (or {' or '.join(logins[1:])}: the defaults of its image)" if logins[1:] else ""
     config = ssh_config or "~/.ssh/config"
     return (

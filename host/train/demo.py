@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description
+from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description, write_description
 from tutelage.core.text import shown
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.compile.model import Choice, compile_model, plan_compile, write_description
+from tutelage.host.compile.model import Choice, compile_model, plan_compile
 from tutelage.host.compile.target import EMULATOR, CompileError
 from tutelage.host.export.model import ExportError, export
 from tutelage.host.train import checkpoint

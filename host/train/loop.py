@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from tutelage.core.files import write_file
 from tutelage.core.images.input_form import best_fix_point
 from tutelage.host.networks import create
 from tutelage.host.networks.norm import synchronise
@@ -498,6 +499,4 @@ def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(history)
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text.getvalue(), encoding="utf-8")
-    scratch.replace(path)
+    write_file(path, text.getvalue())

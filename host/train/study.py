@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.files import replaced
+from tutelage.core.toml_file import to_toml
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.methods import METHODS
 
@@ -103,12 +104,13 @@ class Study:
         row = {**cell.facts, "cell": cell.name, "seed": cell.config["seed"], "float_accuracy": base,
                "settings": cell.settings, **result}  # fmt: skip
         rows[cell.name] = {key: _text(row.get(key)) for key in COLUMNS}
-        scratch = self.table.with_name(f".{self.table.name}")
-        with scratch.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replaced(self.table) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows[c.name] for c in self.cells if c.name in rows)
-        scratch.replace(self.table)
 
     # -- running --------------------------------------------------------------------------
 

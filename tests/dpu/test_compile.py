@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from tests.dpu.test_amd_models import PILLARS, PILLARS_QUANTISED, PLUGINS, _pillars
 from tests.random_networks import Twins, networks
 from tutelage.core.errors import UnsupportedError
-from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME, CompiledModel
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
+from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine

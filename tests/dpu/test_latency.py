@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tutelage.core.board_profile import PROFILES
+from tutelage.core.board_profile import board_names
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import ARRAYS, B4096
 from tutelage.dpu import __main__ as command
@@ -269,7 +269,7 @@ def test_predict_refuses_what_it_cannot(
         command.main(["predict", str(demo_model), "--threads", "0"])
 
 
-@pytest.mark.parametrize("board", sorted(path.stem for path in PROFILES.glob("*.toml")))
+@pytest.mark.parametrize("board", board_names())
 def test_every_board_is_predicted_or_lacks_something_by_name(
     demo_model: Path, capsys: pytest.CaptureFixture[str], board: str
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.core import board_profile
 from tutelage.core.errors import DpuError
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.reference import load_engine
@@ -382,7 +383,8 @@ def test_a_profile_that_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     (tmp_path / "mine.toml").write_text(text)
-    monkeypatch.setattr(latency, "PROFILES", tmp_path)
+    monkeypatch.setattr(board_profile, "PROFILES", tmp_path)
+    board_profile.load_profile.cache_clear()
     with pytest.raises(DpuError, match=r"mine\.toml: ") as caught:
         latency.board_pace("mine")
     assert "\n" not in str(caught.value)

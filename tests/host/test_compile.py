@@ -28,7 +28,7 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from tests.dpu.dense_forms import DENSE_FORMS, dense_network
 from tutelage.app.model import load_classifier
 from tutelage.core.fingerprint import dpu_parts
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine

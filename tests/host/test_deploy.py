@@ -24,6 +24,7 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
+from tutelage.core.board_profile import load_profile
 from tutelage.host.__main__ import main
 from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
 from tutelage.host.deploy.release import CARRIED, Packages, ReleaseError
@@ -354,7 +355,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
     (model / "notes.txt").write_text("new")
     code = (
         "import os, signal, sys\n"
-        "from tutelage.host import deploy, remote\n"
+        "from tutelage.host import deploy\nfrom tutelage.host.ssh import remote\n"
         "sh = remote.Remote.sh\n"
         "word = {'venv': ' -m venv ', 'smoke': 'classify.py', 'switch': '.current'}[sys.argv[1]]\n"
         "def killed(self, command, *rest, **more):\n"
@@ -584,9 +585,7 @@ FACTS: dict[str, Any] = {
     ],
 )
 def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
-    from tutelage.host.deploy.plan import read_profile
-
-    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, load_profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
 
 
@@ -600,9 +599,7 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
     ],
 )
 def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
-    from tutelage.host.deploy.plan import read_profile
-
-    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, load_profile("zcu104"), 1000)
     assert [f.text for f in found if f.name == "image" and not f.fatal]
 
 
@@ -616,8 +613,6 @@ def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(capsys: A
 
 
 def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
-    from tutelage.host.deploy.plan import read_profile
-
     path = "/sys/bus/i2c/drivers/irps5401/4-0043"
-    found = findings_of({**FACTS, "paths": {path: True}}, read_profile("zcu104"), 1000)
+    found = findings_of({**FACTS, "paths": {path: True}}, load_profile("zcu104"), 1000)
     assert [f.name for f in found] == ["brown-out", "limit-busy"]

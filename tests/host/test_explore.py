@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import predict, read_board
 from tutelage.host.__main__ import main
 from tutelage.host.explore.exploration import bits_lines, explore

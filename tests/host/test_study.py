@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 from tutelage.host.__main__ import main
 from tutelage.host.train import study as studies
 from tutelage.host.train.config import ConfigError, read_toml

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from tutelage.core import board_profile as profiles
-from tutelage.core.board_profile import board_names, describe_target, load_profile, thread_advice
+from tutelage.core.board_profile import (
+    UnknownBoardError,
+    board_names,
+    describe_target,
+    load_profile,
+    thread_advice,
+)
 from tutelage.core.fingerprint import dpu_name
 from tutelage.core.toml_file import TomlError
 
@@ -73,7 +79,10 @@ def test_the_emulation_cannot_pace_itself_by_an_unknown_clock(board: str) -> Non
     ["", 'name = "x"', 'name = "x"\ndpu = 3', 'name = "x"\n[dpu]\nname = "y"',
      'name = "x"\n[dpu]\nname = "y"\ncores = 1\nfingerprints = { zz = "" }',
      'name = "x"\n[dpu]\nname = "y"\ncores = 1\n[overlay]\nrelease = "z"',
-     'name = "x"\n[dpu]\nname = "y"\ncores = 1\n[[hazards]]\nfoo = "z"'],
+     'name = "x"\n[dpu]\nname = "y"\ncores = 1\n[[hazards]]\nfoo = "z"',
+     'name = "x"\n[dpu]\nname = "y"\ncores = 0', 'name = "x"\n[dpu]\nname = "y"\ncores = 1.5',
+     'name = "x"\n[dpu]\nname = "y"\ncores = 1\nclock_mhz = inf',
+     'name = "x"\n[dpu]\nname = "y"\ncores = 1\n[compiler]\narch = "z"'],
 )  # fmt: skip
 def test_a_bad_profile_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
@@ -87,6 +96,21 @@ def test_a_bad_profile_is_one_line(
     finally:
         load_profile.cache_clear()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("board", ["zcu105", "", "../profiles/zcu104"])
+def test_an_unknown_board_is_answered_with_the_known_ones(board: str) -> None:
+    with pytest.raises(UnknownBoardError, match=r"no board .*; there are kv260, .*zcu104$"):
+        load_profile(board)
+
+
+def test_the_keys_that_the_workstation_reads() -> None:
+    profile = load_profile("zcu104")
+    assert profile.cpu_cores == 4 and profile.total is not None and profile.total.name == "12V"
+    assert profile.image is not None and profile.image.logins[0] == "xilinx@pynq"
+    assert profile.compiler is not None and profile.compiler.command[-1] == "vai_c_xir"
+    assert list(profile.compiler.images.values()) == ["Vitis AI 2.5", "Vitis AI 3.0"]
+    assert load_profile("ultra96v2").compiler is None and load_profile("kv260").image is None
 
 
 def test_threads_that_can_brown_the_board_out_are_told() -> None:

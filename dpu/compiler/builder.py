@@ -183,6 +183,10 @@ class ModelBuilder(ABC):
         """The same values in another shape."""
 
     @abstractmethod
+    def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
+        """An op that only picks or moves values, of a type in the form's own words."""
+
+    @abstractmethod
     def output(self, x: Op) -> Op:
         """Make `x` an output of the graph."""
 

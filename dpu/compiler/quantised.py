@@ -30,8 +30,8 @@ from tutelage.dpu.xmodel.op_types import definitions
 class QuantisedModel(ModelBuilder):
     """A network in quantised form.
 
-    Every method returns the op that has a layer's int8 grid, a `fix` (reshapes, which round
-    nothing, return themselves). Parameters are stored as the real numbers that they mean.
+    Every method returns the op that has a layer's int8 grid, a `fix` (what only moves values,
+    which rounds nothing, returns itself). Parameters are stored as the real numbers that they mean.
     """
 
     def __init__(self, name: str) -> None:
@@ -50,6 +50,10 @@ class QuantisedModel(ModelBuilder):
         kind, rank = "reshape", x.get_output_tensor().ndim
         if len(shape) == 2 and rank > 2:
             kind, attrs = "flatten", {"start_axis": 1, "end_axis": rank - 1}
+        return self.move(name, kind, x, attrs)
+
+    def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
+        """An op that only picks or moves values, such as "upsample"; it rounds nothing."""
         op = self.graph.create_op(self._name(name), kind, attrs, {"input": [x]})
         self._points[op] = self._points[x]
         return op

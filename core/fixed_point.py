@@ -8,7 +8,7 @@ The rules, each in one function: real values to int8 (`quantise_int8`) and back 
 other widths and rounding modes (`quantise`), values that are on a grid already (`integers_of`),
 accumulators to int8 (`shift_round`, `saturate`). The same rule is written in two other languages:
 `tutelage.host.quantise.fake.quantise` for torch and `finish` in
-`tutelage.dpu.engine.onnx_lowering` for ONNX; the tests compare them with these.
+`tutelage.dpu.ops.lowering` for ONNX; the tests compare them with these.
 """
 
 from __future__ import annotations

@@ -14,18 +14,17 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.errors import DpuError
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.core.fixed_point import MAX_SHIFT, SIXTH_SHIFT, Array, least_bias_shift
 from tutelage.dpu.compiler.partition import partition
-from tutelage.dpu.ops.convolution import exported_attributes, shifted_bias
+from tutelage.dpu.ops.convolution import exported_attributes
 from tutelage.dpu.ops.fix import QUANTISED
 from tutelage.dpu.ops.int8 import fix_point as fix_point_of
+from tutelage.dpu.ops.products import shifted_bias
 from tutelage.dpu.ops.registry import int8_type, type_of
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.subgraph import Subgraph
-
-EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
-"""dpu_name of files that only the emulation runs."""
 
 _CONSTANT, _WORKSPACE, _INPUTS, _OUTPUTS = range(4)
 """Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""
@@ -182,6 +181,10 @@ class ModelBuilder(ABC):
     @abstractmethod
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
         """The same values in another shape."""
+
+    @abstractmethod
+    def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
+        """An op that only picks or moves values, of a type in the form's own words."""
 
     @abstractmethod
     def output(self, x: Op) -> Op:

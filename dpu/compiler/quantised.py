@@ -30,8 +30,8 @@ from tutelage.dpu.xmodel.op_types import definitions
 class QuantisedModel(ModelBuilder):
     """A network in quantised form.
 
-    Every method returns the op that has a layer's int8 grid, a `fix` (reshapes, which round
-    nothing, return themselves). Parameters are stored as the real numbers that they mean.
+    Every method returns the op that has a layer's int8 grid, a `fix` (what only moves values,
+    which rounds nothing, returns itself). Parameters are stored as the real numbers that they mean.
     """
 
     def __init__(self, name: str) -> None:

@@ -14,6 +14,7 @@ moments need care, as a core may be inside native code then:
 from __future__ import annotations
 
 import atexit
+import ctypes
 import itertools
 import math
 import os
@@ -311,7 +312,6 @@ def job_seconds(subgraph: xir.Subgraph) -> float | None:
 
 
 _device = Device()
-_of_the_parent: list[Executable] = []
 
 
 def current() -> Device:
@@ -322,8 +322,10 @@ def current() -> Device:
 def _after_fork() -> None:
     """Start again in a child: locks may be held, for ever, by threads that it does not have."""
     global _device
-    # Kept: to destroy a native runtime is to join its threads, which are not there.
-    _of_the_parent.extend(_device.executables())
+    for executable in _device.executables():
+        # Never freed, not even when the interpreter ends and clears modules: to destroy a native
+        # runtime is to join its threads, which are not there.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(executable))
     _device = Device()
     settings.tally = Tally()
 

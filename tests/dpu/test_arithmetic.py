@@ -24,7 +24,7 @@ from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.ops import eltwise
 from tutelage.dpu.ops.activation import HARD_SIGMOID_FACTOR
-from tutelage.dpu.ops.convolution import shifted_bias
+from tutelage.dpu.ops.products import shifted_bias
 from tutelage.dpu.xmodel.graph import Graph
 
 torch = pytest.importorskip("torch", reason="needs PyTorch's pools to compare with")

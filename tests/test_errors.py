@@ -21,10 +21,11 @@ PACKAGES = ("app", "board", "core", "dpu", "host", "tutelage")
 
 INTERNAL = {
     "Absent": "a platform of the comparison, which becomes a row",
+    "MismatchError": "becomes a ResultsError",
     "NoRoom": "the pipeline tries again",
     "RecordingError": "the page's answer",
     "RunnerError": "the pipeline takes another runner",
-    "_Refusal": "the compiler leaves the op to the CPU",
+    "Refusal": "the compiler leaves the op to the CPU",
     "_WireError": "becomes an XmodelError",
 }
 """Errors that no command reports, and what becomes of them."""

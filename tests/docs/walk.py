@@ -157,7 +157,7 @@ SHOWN = {
 NO_OUTPUT = (
     "import numpy as np",
     "from tutelage.dpu.runtime import shim",
-    "app/ what stands",
+    "tutelage/ the import name",
     "acc = sum(q_in * q_w)",
     "v = (sum of",
 )

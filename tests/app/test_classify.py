@@ -536,6 +536,7 @@ def test_an_operator_that_nobody_knows_is_named(
     assert status == 2 and "Mylayer" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["classify", "measure"])
 def test_a_model_that_is_not_sorted_is_reported_in_one_line(
     app: App, repo_root: Path, tmp_path: Path, unsorted_model: Path, program: str

@@ -87,6 +87,7 @@ def test_records_on_standard_output(
     check(done.stderr.decode("utf-8"))
 
 
+@pytest.mark.slow
 def test_errors_are_one_printable_line(place: Path, repo_root: Path, emulation: None) -> None:
     for words in (
         ["--source", HOSTILE],

@@ -86,6 +86,7 @@ def _sums_hold(folder: Path) -> None:
     subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("emulation")
 def test_a_whole_run_on_the_emulation(tmp_path: Path) -> None:
     folder = tmp_path / "a"
@@ -126,6 +127,7 @@ ENDS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_with_whole_files(tmp_path: Path) -> None:
     """In each phase, all side by side, for most of a run is waiting."""
     folders = [tmp_path / str(number) / "a" for number in range(len(ENDS))]
@@ -166,6 +168,7 @@ def _was_killed(folder: Path, steps: int) -> None:
     Store(folder.parent / "b").close()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
     """On a real tmpfs, in a mount namespace of the run's own, filled in the second window."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
@@ -239,6 +242,7 @@ def test_wrong_use_is_one_line(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler here")
 def test_a_clock_that_is_set_changes_no_figure(tmp_path: Path) -> None:
     folder, offset, library = tmp_path / "a", tmp_path / "offset", tmp_path / "clock.so"
@@ -318,6 +322,7 @@ class _Reacting(PowerSource):
         return [20.0 if self.measurement and self.measurement.measuring else 14.0]
 
 
+@pytest.mark.slow
 def test_watts_of_each_window_and_of_rest(tmp_path: Path, samples: list[Frame]) -> None:
     source = _Reacting()
     measurement = _measurement(tmp_path / "a", samples, Power(source), "offline")
@@ -338,6 +343,7 @@ def test_watts_of_each_window_and_of_rest(tmp_path: Path, samples: list[Frame]) 
     assert all(a < b for a, b in pairwise(times)) and len(times) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", INA226_FORMS)
 def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form: str) -> None:
     """Volts times amperes are used, the table says so, once."""
@@ -355,6 +361,7 @@ def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form
     assert "- sensor: 12V: ina226 at 0x40 (" in text and "-0" not in _table(text)
 
 
+@pytest.mark.slow
 def test_amperes_of_zero_are_no_measurement(
     tmp_path: Path, samples: list[Frame], sysfs: Path
 ) -> None:
@@ -370,6 +377,7 @@ def test_amperes_of_zero_are_no_measurement(
     assert "at least 8.4 W are expected (14.05 W at rest, as published)" in text
 
 
+@pytest.mark.slow
 def test_a_board_without_its_total_rail_says_what_to_look_at(
     tmp_path: Path, samples: list[Frame]
 ) -> None:
@@ -387,6 +395,7 @@ def _table(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("| "))
 
 
+@pytest.mark.slow
 def test_sensors_that_vanish_end_the_watts_only(
     tmp_path: Path, samples: list[Frame], sysfs: Path
 ) -> None:
@@ -408,6 +417,7 @@ def _when_measuring(measurement: Measurement, act: Any) -> None:
     act()
 
 
+@pytest.mark.slow
 def test_a_runner_that_fails_ends_it(tmp_path: Path) -> None:
     """tests/fake_board fails on images with a black corner."""
     image = np.full((8, 8, 3), 50, np.uint8)
@@ -431,6 +441,7 @@ def test_a_broken_image_among_others_is_left_out(tmp_path: Path) -> None:
     assert left_out == f"{folder}: left out 1 broken image: 0.png: not an image OpenCV can read"
 
 
+@pytest.mark.slow
 def test_a_rate_beyond_all_is_not_worked_off_behind_the_window(
     tmp_path: Path, samples: list[Frame]
 ) -> None:

@@ -551,6 +551,7 @@ def test_a_run_that_ends_because_no_runner_is_left_says_so(
     assert len(results) < 200 and "DPU timeout" in str(pipeline.error)
 
 
+@pytest.mark.slow
 @given(
     raising=st.sets(st.integers(0, 60), max_size=12),
     hanging=st.sets(st.integers(0, 60), max_size=3),

@@ -203,6 +203,7 @@ def _idle(web: WebOutput, count: int) -> list[socket.socket]:
     return found
 
 
+@pytest.mark.slow
 def test_idle_connections_do_not_take_the_places_of_readers() -> None:
     key = {"Authorization": "Bearer key of a service"}
     with served(token="key of a service") as web:
@@ -515,6 +516,7 @@ def test_what_is_no_image_is_no_jpeg() -> None:
     assert encode(np.zeros((4, 5, 7), np.uint8)) is None
 
 
+@pytest.mark.slow
 def test_readers_that_take_nothing_cost_nothing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     results = [result(index) for index in range(20_000)]

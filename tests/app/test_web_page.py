@@ -189,6 +189,7 @@ def test_a_page_that_is_opened_late_has_charts_at_once(browser: Browser) -> None
             watched.assert_clean(web)
 
 
+@pytest.mark.slow
 def test_record_and_download(browser: Browser, tmp_path: Path) -> None:
     with served() as web, Feeder(web), Watched(browser) as watched:
         page = watched.page

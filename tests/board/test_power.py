@@ -943,6 +943,7 @@ def _python_with_pynq(repo_root: Path) -> str:
     pytest.skip("needs pynq and libsensors, in this Python or in TUTELAGE_PYNQ_PYTHON")
 
 
+@pytest.mark.slow
 def test_the_real_pynq_reads_the_same_as_hwmon(repo_root: Path, shared_dir: Path) -> None:
     tool = shared_dir / "tools" / "fake_zcu104_sensors.sh"
     if os.geteuid() != 0 or not shutil.which("unshare") or not tool.is_file():

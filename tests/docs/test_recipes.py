@@ -30,6 +30,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_their_tests_hold(copy: Path) -> None:
     shown = {b.file for b in blocks(PAGE) if b.file and b.file.startswith("tests/")}
     named = {path for b in blocks(PAGE) for _, text in b.commands

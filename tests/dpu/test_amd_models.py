@@ -39,6 +39,7 @@ def test_mnist_classifies_digits_and_the_engines_agree(shared_dir: Path) -> None
     _assert_same(fast.trace(images[:100]), reference.trace(images[:100]))
 
 
+@pytest.mark.slow
 def test_pointpillars_dpu_parts(shared_dir: Path) -> None:
     graph = Graph.deserialize(shared_dir / "models" / PILLARS)
     rng = np.random.default_rng(0)

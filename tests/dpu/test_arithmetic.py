@@ -49,6 +49,7 @@ def _outputs(graph: Graph, *inputs: np.ndarray) -> np.ndarray:
 # -- biases -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     x=st.lists(INT8, min_size=3, max_size=3),
     weights=st.lists(INT8, min_size=3, max_size=3),
@@ -175,6 +176,7 @@ def _join(kind: str, points: list[int], out: int, nonlinear: str = "NONE") -> Gr
     return model.finish()
 
 
+@pytest.mark.slow
 @given(
     values=st.lists(INT8, min_size=2, max_size=4),
     points=st.lists(st.integers(-4, 12), min_size=4, max_size=4),
@@ -189,6 +191,7 @@ def test_sums(values: list[int], points: list[int], out: int, relu: bool) -> Non
     assert found.item() == _sum_by_hand(values, points, out, relu)
 
 
+@pytest.mark.slow
 def test_where_the_sum_differs_from_one_that_is_rounded_once() -> None:
     """(7, 3) -> 5: one pair in eight differs, by 1 (AMD's simulator; isa.md of the facts)."""
     a, b = (v.ravel() for v in np.meshgrid(np.arange(-128, 128), np.arange(-128, 128)))
@@ -200,6 +203,7 @@ def test_where_the_sum_differs_from_one_that_is_rounded_once() -> None:
     assert not sum_is_exact([7, 3], 5)
 
 
+@pytest.mark.slow
 @given(points=st.lists(st.integers(0, 6), min_size=2, max_size=3), out=st.integers(0, 8))
 @settings(deadline=None, max_examples=60)
 def test_exact_sums_are_exact(points: list[int], out: int) -> None:
@@ -214,6 +218,7 @@ def test_exact_sums_are_exact(points: list[int], out: int) -> None:
         np.testing.assert_array_equal(found, once)
 
 
+@pytest.mark.slow
 @given(a=INT8, b=INT8, points=st.tuples(*[st.integers(-3, 9)] * 3))
 @settings(deadline=None, max_examples=100)
 def test_products_are_exact(a: int, b: int, points: tuple[int, int, int]) -> None:

@@ -81,6 +81,7 @@ def test_random_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             _complaint(path, capsys)
 
 
+@pytest.mark.slow
 def test_flipped_bytes_of_a_real_model(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

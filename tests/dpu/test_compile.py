@@ -77,6 +77,7 @@ def test_pointpillars_layers_are_amds(pillars: tuple[Graph, Graph, Graph]) -> No
     assert compared > 70
 
 
+@pytest.mark.slow
 def test_pointpillars_gives_what_amds_file_gives(pillars: tuple[Graph, Graph, Graph]) -> None:
     plugins, results = load_plugins(PLUGINS), []
     for graph in pillars[1:]:
@@ -109,6 +110,7 @@ def test_op_defs_are_those_of_amds_exporter(shared_dir: Path) -> None:
         assert definition == wanted
 
 
+@pytest.mark.slow
 @given(networks(Twins))
 @settings(max_examples=60, deadline=None)
 def test_quantised_compiled_and_built_are_one_function(case: tuple[Any, np.ndarray]) -> None:

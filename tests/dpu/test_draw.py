@@ -155,6 +155,7 @@ def _huge(kind: str) -> bytes:
     return bytes(graph.SerializeToString())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["star", "parts"])
 def test_huge_graphs_are_not_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str

@@ -33,6 +33,7 @@ def assert_equal_everywhere(graph: Graph, images: np.ndarray) -> FastEngine:
     return fast.engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @settings(
     deadline=None,

@@ -73,6 +73,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_every_output_is_right_and_nothing_grows(
     repo_root: Path, runtime: str, execution: str
@@ -112,6 +113,7 @@ print(json.dumps([memory, len(os.listdir("/proc/self/fd")), threading.active_cou
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_a_forgotten_model_leaves_nothing_and_nothing_grows(
     demo_model: Path, repo_root: Path, runtime: str, execution: str

@@ -38,6 +38,7 @@ def test_a_board_script(
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), wanted)
 
 
+@pytest.mark.slow
 def test_a_first_use_from_several_threads_does_not_lock_up(
     repo_root: Path, demo_model: Path, tmp_path: Path
 ) -> None:

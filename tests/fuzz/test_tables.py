@@ -183,6 +183,7 @@ def test_study(case: Any) -> None:
         one_line(error)
 
 
+@pytest.mark.slow
 @fuzz(st.tuples(EDITS, st.booleans()), 60)
 def test_npy(case: Any) -> None:
     """An array for `run`: its header may promise anything."""
@@ -194,6 +195,7 @@ def test_npy(case: Any) -> None:
          scratch() / "out.npy")  # fmt: skip
 
 
+@pytest.mark.slow
 @fuzz(
     st.tuples(
         st.sampled_from(["shape", "descr", "fortran_order"]),
@@ -253,6 +255,7 @@ _RUN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @fuzz(EDITS, 8)
 def test_run_json(edits: Any) -> None:
     """A measured run, as the report reads it."""

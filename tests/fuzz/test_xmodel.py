@@ -47,6 +47,7 @@ def test_xmodel_bytes(case: Any) -> None:
     _use(edited(models.base(name), edits), name, tool)
 
 
+@pytest.mark.slow
 @fuzz(st.tuples(xmodel_edits.CASES, st.sampled_from(_TOOLS)), 150)
 def test_xmodel_structure(case: Any) -> None:
     """Fields changed in files that parse."""

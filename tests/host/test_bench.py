@@ -195,6 +195,7 @@ def test_images_pass_unchanged(demo: Path, tmp_path: Path) -> None:
 # -- a comparison -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_comparison(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     names = ("torch-eager", "onnxruntime-int8", "openvino-float32", "cuda-eager", "tensorrt-int8")
@@ -251,6 +252,7 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
         assert f" {head} |" in text
 
 
+@pytest.mark.slow
 def test_windows_are_interleaved_and_turn(demo: Path) -> None:
     results = _bench(demo, QUICK, repetitions=3).results()
     windows = [
@@ -286,6 +288,7 @@ def test_a_run_with_its_own_data(run: Path, tmp_path: Path) -> None:
     assert len(images.labels) == 60 and images.pixels[0].shape == (28, 28, 3)
 
 
+@pytest.mark.slow
 def test_compiled_pytorch(run: Path, tmp_path: Path) -> None:
     subject = load_subject(run)
     subject.write(tmp_path, load_images(subject, "", 32))
@@ -344,6 +347,7 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
 # -- what breaks ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
     def kill_at(text: str) -> None:
         if text.startswith("repetition 2"):
@@ -357,6 +361,7 @@ def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
     assert whole.state == "done" and whole.latency_ms.p50.n == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_complete(demo: Path, tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tutelage", "bench", str(demo), "--output", str(out)]

@@ -76,6 +76,7 @@ def test_without_brevitas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
         brevitas_student(_network(), SHAPE, 4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["densenet-tiny", "resnet-8", "mobilenet-small"])
 def test_at_8_bits_it_is_nearly_the_float_network(
     name: str, shipped: tuple[Tensor, Tensor]

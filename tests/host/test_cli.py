@@ -78,6 +78,7 @@ def test_wrong_settings_and_data(
         assert words in error and error.count("\n") == 1, error
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(config: Path, tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(

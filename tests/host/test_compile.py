@@ -409,6 +409,7 @@ def _assert_ended(pids: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_hangs_is_ended_with_its_children(
     model: Path, on_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -419,6 +420,7 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
     assert _names(model) == {"quantised.xmodel", "model.toml", "compile.log"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("engine", ["", "docker"])
 def test_ctrl_c_ends_the_compiler(

@@ -99,6 +99,7 @@ def _fatten(model: Path, megabytes: int) -> None:
     (model / "weights.bin").write_bytes(os.urandom(megabytes << 20))
 
 
+@pytest.mark.slow
 @needs_board
 def test_deploy_twice_change_and_roll_back(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -230,6 +231,7 @@ def test_the_service_of_an_unchanged_release_is_set_right(
     assert go().state == "unchanged"
 
 
+@pytest.mark.slow
 @needs_board
 def test_after_a_cut_network_and_a_full_disk_a_deployment_goes_on(
     board: StandInBoard, go: Callable[..., Report], model: Path, monkeypatch: pytest.MonkeyPatch
@@ -307,6 +309,7 @@ def test_old_releases_go_but_none_that_is_measured(
     assert left == {last, *names[1 - KEPT :]}
 
 
+@pytest.mark.slow
 @needs_board
 @pytest.mark.parametrize(
     ("stage", "number"), [("gather", signal.SIGINT), ("smoke_script", signal.SIGTERM)]
@@ -416,6 +419,7 @@ def test_packages_are_unpacked_once_by_two_at_once(
         Packages(wheels).for_board(facts)
 
 
+@pytest.mark.slow
 @needs_board
 def test_a_deployment_warns_of_a_measurement(
     board: StandInBoard, go: Callable[..., Report]
@@ -437,6 +441,7 @@ def test_a_deployment_warns_of_a_measurement(
     assert warned.state == "unchanged"
 
 
+@pytest.mark.slow
 @needs_board
 def test_a_deployment_waits_for_the_one_before(
     board: StandInBoard, go: Callable[..., Report], model: Path
@@ -533,6 +538,7 @@ def test_a_wrong_or_unknown_host_key_is_refused(
     assert not board.tutelage.exists()
 
 
+@pytest.mark.slow
 @needs_board
 def test_several_boards_each_with_its_report(
     board: StandInBoard, tmp_path: Path, model: Path, wheels: Path, capsys: Any

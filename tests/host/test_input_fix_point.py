@@ -46,6 +46,7 @@ _FORMS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(form=_FORMS)
 @example(make_form((3, 16, 16), *IMAGENET))

@@ -111,6 +111,7 @@ def _attach(board: StandInBoard, results: Path, name: str) -> int:
     return main(_arguments(board, results, "--attach", "--id", name))
 
 
+@pytest.mark.slow
 def test_a_whole_measurement(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
     board.set_temperature(47.0)
     assert main(_arguments(board, tmp_path, *SHORT, "--scenario", "offline",
@@ -140,6 +141,7 @@ def test_a_whole_measurement(board: StandInBoard, tmp_path: Path, capsys: Any) -
     assert f"{folder.name}  collected" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_watts_rise_while_the_board_works(board: StandInBoard, tmp_path: Path) -> None:
     board.free_power("12V")
     try:
@@ -158,6 +160,7 @@ def test_watts_rise_while_the_board_works(board: StandInBoard, tmp_path: Path) -
     assert watts[-1] == pytest.approx(14.05) and max(watts) <= 14.05 + 2 * 1.55 + 1e-6
 
 
+@pytest.mark.slow
 def test_a_cut_network_loses_nothing(
     board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +186,7 @@ def test_a_cut_network_loses_nothing(
     assert err.count("1/3 ") == err.count("3/3 ") == 1  # no line twice, none lost
 
 
+@pytest.mark.slow
 def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
     process = _host_until(board, tmp_path, "1/3 ")
     process.kill()
@@ -194,6 +198,7 @@ def test_a_killed_host_and_a_second_one(board: StandInBoard, tmp_path: Path, cap
     assert run["state"] == "done" and len(run["steps"]) == 3
 
 
+@pytest.mark.slow
 def test_watchers_that_are_killed_at_either_end(board: StandInBoard, tmp_path: Path) -> None:
     """The one on the board was taken for the measurement's end: it was collected as broken off."""
     longer = (*SHORT, "--seconds", "5", "--scenario", "offline")  # two windows
@@ -250,6 +255,7 @@ def test_a_full_disk_ends_it_with_what_was_there(board: StandInBoard, tmp_path: 
     assert all(len(row) == 11 for row in _rows(folder / "frames.csv"))
 
 
+@pytest.mark.slow
 def test_what_is_refused(board: StandInBoard, tmp_path: Path, capsys: Any) -> None:
     board.set_temperature(93.0)
     try:

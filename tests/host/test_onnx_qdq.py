@@ -131,6 +131,7 @@ def convolutions(draw: Callable[..., Any]) -> tuple[Graph, np.ndarray]:
     return model.finish(), images
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(convolutions())
 def test_convolutions_of_any_shape(

@@ -55,6 +55,7 @@ def test_a_benchmark_shows_its_rounds(repo_root: Path) -> None:
     assert done.stdout == b"3\n" and done.stderr == b""
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_its_platforms(repo_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="bench needs PyTorch, which is not installed")
     command = [sys.executable, "-m", "tutelage", "bench", "app/demo", "--platform", "torch-eager"]

@@ -456,6 +456,7 @@ CASES = [
 LAW = [(*case, "mse") for case in CASES] + [(*case, "minmax") for case in CASES[:4]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "bits", "method"), LAW)
 def test_a_student_is_its_model(preset: str, bits: Bits, method: str, images: Tensor) -> None:
     student = _seasoned(preset, bits, images)

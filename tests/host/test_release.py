@@ -19,6 +19,7 @@ def _figures(stage: Path, repo_root: Path, program: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_deployed_model_keeps_its_name(tmp_path: Path, repo_root: Path) -> None:
     """Whoever runs it there, and whether the host says its name or not."""
     model = make_model(tmp_path / "my garments")

@@ -74,6 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(
@@ -174,6 +175,7 @@ def test_cells() -> None:
     assert "| a\\|b | c |" in text and "| x\\|y | - |" in text and "| 1.5 | 2 |" in text
 
 
+@pytest.mark.slow
 def test_tables_sort_in_a_browser(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")

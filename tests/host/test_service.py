@@ -115,6 +115,7 @@ def _wait_for(board: StandInBoard, text: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @needs_board
 def test_the_service_runs_as_another_user_than_root(board: StandInBoard, plan: Plan) -> None:
     """Root deploys here, hence the user must be named; nothing is copied until it can be used."""
@@ -184,6 +185,7 @@ def test_a_user_who_is_not_root_deploys_with_sudo(
     assert "WorkingDirectory=/home/xilinx/tutelage/current\n" in unit
 
 
+@pytest.mark.slow
 @needs_board
 def test_a_plugin_goes_with_its_release(board: StandInBoard, plan: Plan, tmp_path: Path) -> None:
     """Into the smoke test, the service, a measurement, and what is rolled back to."""

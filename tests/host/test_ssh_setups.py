@@ -100,6 +100,7 @@ def test_an_answer_is_found_behind_noise(
         remote.sh("echo the reason >&2; exit 3")
 
 
+@pytest.mark.slow
 @needs_bash
 def test_noise_is_explained_before_rsync_breaks_of_it(
     board: StandInBoard, login_file: Callable[[str], None], plan: Plan, tmp_path: Path

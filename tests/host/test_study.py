@@ -69,6 +69,7 @@ def test_where_the_runs_lie_does_not_count() -> None:
     assert len({c.settings for c in here.cells}) > 60
 
 
+@pytest.mark.slow
 def test_a_study_stops_and_goes_on(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_changed_study_does_its_cells_anew(repo_root: Path, tmp_path: Path) ->
     assert set(changed.done()) == {"float-teacher-same", "float-student-s0"}
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_told_and_the_rest_goes_on(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,7 @@ def _command(config: Path, output: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "tutelage", "train", str(config), "--output", str(output), *more]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_until_it_is_done(
     repo_root: Path, folder: Path, float_run: Path, tmp_path: Path
 ) -> None:
@@ -233,6 +234,7 @@ def _kill_after_next_checkpoint(process: subprocess.Popen[bytes], path: Path, wa
     return process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantised", [False, True])
 def test_two_processes_do_what_one_does(
     repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, quantised: bool

@@ -56,6 +56,7 @@ def _main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_trains_quantises_and_writes_a_model(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
+@pytest.mark.slow
 def test_every_logit_is_the_same_from_the_student_to_the_application(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.stand_in_board.deployable import make_model
 from tutelage.host.deploy.release import Parts, gather, seal
 

@@ -27,6 +27,7 @@ from tutelage.core.fixed_point import (
     shift_round,
 )
 from tutelage.core.images.input_form import InputForm, float_table, int8_table
+from tutelage.dpu.ops.lowering import finish, half, precision
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20)
 POINTS = st.integers(-64, 64)
@@ -112,26 +113,29 @@ def test_torch_rounds_alike(values: list[float], point: int, bits: int) -> None:
 def test_the_float_graphs_round_alike(shift: int, how: str, wide: bool, seed: int) -> None:
     """`finish` behind the half step, on all accumulators that `precision` lets float32 take."""
     pytest.importorskip("onnxruntime")
-    lowering = pytest.importorskip("tutelage.dpu.engine.onnx_lowering")
+    pytest.importorskip("onnx")
     most = EXACT_FLOAT32 // 2 - 1 if how == "round" else EXACT_FLOAT32 - (1 << 16) - 1
-    assert lowering.precision(most) == how
+    assert precision(most) == how
     rng = np.random.default_rng(seed)
     acc = np.concatenate([np.arange(-600, 600), rng.integers(-most, most + 1, 500), [most, -most]])
-    found = _finished(lowering, acc, shift, how, np.float64 if wide else np.float32)
+    found = _finished(acc, shift, how, np.float64 if wide else np.float32)
     np.testing.assert_array_equal(found, saturate(shift_round(acc, shift)))
 
 
-def _finished(lowering: Any, acc: np.ndarray, shift: int, how: str, dtype: Any) -> Any:
+def _finished(acc: np.ndarray, shift: int, how: str, dtype: Any) -> Any:
     import onnxruntime
     from onnx import helper
 
-    low = lowering.Lowering(None, {}, [], [], [])
-    total = low.node("Add", ["x", low.constant(low.half(how, shift), dtype)])
-    result = low.finish(total, how, INT8_MIN, INT8_MAX, dtype)
+    from tutelage.dpu.engine.onnx_lowering import OPSET, Lowering
+
+    program: Any = None
+    low = Lowering(program, {}, [], [], [])
+    total = low.node("Add", ["x", low.constant(half(how, shift), dtype)])
+    result = finish(low, total, how, INT8_MIN, INT8_MAX, dtype)
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     ends = [helper.make_tensor_value_info(name, kind, ["N"]) for name in ("x", result)]
     graph = helper.make_graph(low.nodes, "finish", ends[:1], ends[1:], low.constants)
-    opset = [helper.make_opsetid("", lowering.OPSET)]
+    opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return session.run(None, {"x": np.ldexp(acc.astype(dtype), -shift)})[0]

@@ -24,7 +24,7 @@ import pytest
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tutelage.__main__ import main
-from tutelage.host.deploy import overlay_files as overlay
+from tutelage.host.deploy import overlay_manifest as overlay
 from tutelage.host.deploy.overlay_fetch import Fetcher
 from tutelage.host.deploy.overlay_files import place_overlay, sums_of
 from tutelage.host.deploy.overlay_manifest import OverlayError, OverlayUsageError, read_manifest

@@ -87,6 +87,7 @@ def test_quantise_network(example: Example) -> None:
     assert Path("mine/model.xmodel").is_file()
 
 
+@pytest.mark.slow
 def test_train_densenet(example: Example, repo_root: Path) -> None:
     pytest.importorskip("accelerate", reason="needs PyTorch and accelerate")
     for folder in (repo_root / "app/demo/images").iterdir():

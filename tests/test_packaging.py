@@ -199,6 +199,7 @@ def test_a_source_distribution_makes_the_same_wheel(wheel: Path, checkout: Path)
             assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_a_copy_without_symbolic_links(checkout: Path, environment: Environment) -> None:
     """As a checkout on Windows: a text file in place of each link. It runs, and cannot be built."""
     copy = checkout.parent / "tutelage-unlinked"
@@ -227,6 +228,7 @@ def test_the_help_needs_no_more_than_the_base(environment: Environment, tmp_path
     assert "classify" in done.stdout and "inspect" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_command_works_from_an_empty_directory(
     environment: Environment, tmp_path: Path
 ) -> None:
@@ -395,6 +397,7 @@ tutelage.load(top="three")
 """
 
 
+@pytest.mark.slow
 def test_the_installed_types_are_known(environment: Environment, tmp_path: Path) -> None:
     if util.find_spec("mypy") is None:
         pytest.skip("needs mypy, which is not installed")

@@ -87,6 +87,7 @@ def test_quantised_pointpillars_from_end_to_end(shared_dir: Path) -> None:
     _assert_same(fast.trace(*inputs), wanted)
 
 
+@pytest.mark.slow
 def test_the_quantised_and_the_compiled_pointpillars_agree(shared_dir: Path) -> None:
     """AMD's quantised file and what AMD's compiler made of it: the same outputs."""
     plugins, results = load_plugins(PLUGINS), []

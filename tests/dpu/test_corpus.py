@@ -47,6 +47,7 @@ def _random_inputs(model: Model, batch: int = 1) -> list[np.ndarray]:
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_both_engines_agree_in_every_tensor(shared_dir: Path, path: Path) -> None:
     fast, reference = (

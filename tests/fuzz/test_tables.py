@@ -274,6 +274,7 @@ def test_a_run_that_is_nested_deeply() -> None:
     assert status in (0, 2) and len(text) < 2000
 
 
+@pytest.mark.slow
 def test_a_run_of_numbers_that_no_float_holds() -> None:
     folder = scratch() / "large"
     folder.mkdir(exist_ok=True)

@@ -403,6 +403,7 @@ def test_two_deployments_at_once(board: StandInBoard, go: Callable[..., Report])
     assert names == {both[0].release}
 
 
+@pytest.mark.slow
 def test_packages_are_unpacked_once_by_two_at_once(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

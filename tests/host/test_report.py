@@ -198,6 +198,7 @@ def test_tables_sort_in_a_browser(tmp_path: Path) -> None:
     assert order == ["abdc", "dbac", "abcd"] and errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["12V", "12V_W"])
 def test_a_trace_of_an_older_version_is_read_too(tmp_path: Path, run: Path, column: str) -> None:
     folder = tmp_path / "run"

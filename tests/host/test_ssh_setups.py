@@ -119,6 +119,7 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
         Remote(board.host, board.ssh_config).sh("echo never")
 
 
+@pytest.mark.slow
 def test_settings_of_interactive_use_are_turned_off(
     board: StandInBoard, plan: Plan, tmp_path: Path
 ) -> None:

@@ -69,7 +69,6 @@ def test_no_program_is_started_through_a_shell_here(repo_root: Path) -> None:
                 assert isinstance(node.value, ast.Constant) and not node.value.value, name
 
 
-@pytest.mark.slow
 def test_a_pickle_is_no_array_and_no_checkpoint(tmp_path: Path, repo_root: Path) -> None:
     """The files that people would like to be taken: one line, status 2, and nothing runs."""
     import pickle

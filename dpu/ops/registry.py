@@ -119,8 +119,8 @@ class OpType:
     """Whether the DPU takes the rows of what comes before while they are computed."""
 
     on_array = False
-    """Whether the DPU computes it on its array of multipliers, with weights for each output channel;
-    else its MISC engine does."""
+    """Whether the DPU computes it on its array of multipliers, with weights for each output
+    channel; else its MISC engine does."""
 
     def __init__(
         self,

@@ -12,18 +12,18 @@ channels
     end   = fused operations of a tile, and what is left of the SAVEs
     stage = start + first + rest + end + stage_cycles * (2 if a saved map comes back, else 1)
 
-where computing is `array_slack` times the cycles of a convolution (dpu/predict/cycles.py, idle lanes
-included), or the cycles of what else begins the stage. Weights of two groups that do not fit their
-banks together are loaded and used in turn. A transfer takes
+where computing is `array_slack` times the cycles of a convolution (dpu/predict/cycles.py, idle
+lanes included), or the cycles of what else begins the stage. Weights of two groups that do not fit
+their banks together are loaded and used in turn. A transfer takes
 
     LOAD of a weight   max(load_cycles, bytes / load_bytes)
     LOAD of a row      load_cycles + bytes / load_bytes
     SAVE of a row      load_cycles + bytes / SAVE_BYTES
     a separate pixel   max(STRETCH_CYCLES, bytes / rate)
 
-With several cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared times as long for
-each other core. SAVEs do not (nothing waits for them): the published speeds of one core (KV260), two
-(ZCU104) and three (ZCU102) show it. Around a job the A53 prepares the image and takes the result:
+With n cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared * (n - 1) times as long.
+SAVEs do not (nothing waits for them): the published speeds of one core (KV260), two (ZCU104) and
+three (ZCU102) show it. Around a job the A53 prepares the image and takes the result:
 
     cpu = frame_us + pixel_ns * values of the input
 
@@ -494,8 +494,8 @@ def job_seconds(subgraph: Subgraph, board: Board) -> float:
 class BoardPace:
     """The time of jobs on a board, for `tutelage.dpu.runtime.vart.set_pace`: `job_seconds`.
 
-    It is the time of a core that works alone. Cores that share the memory are predicted to be slower
-    (`Prediction.fps`), which the emulation does not show.
+    It is the time of a core that works alone. Cores that share the memory are predicted to be
+    slower (`Prediction.fps`), which the emulation does not show.
     """
 
     board: Board
@@ -541,7 +541,7 @@ def read_board(board: str) -> Board:
         )
     if not path.exists():
         raise DpuError(f"nothing is fitted to the board {board!r} ({path.name})")
-    hardware = {
+    hardware: dict[str, Any] = {
         "clock_mhz": profile.dpu_clock_mhz, "cores": profile.dpu_cores, "cpus": profile.cpu_cores,
     }  # fmt: skip
     try:

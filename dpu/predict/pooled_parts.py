@@ -44,9 +44,7 @@ def _sized(joint: Operation, pool: Operation) -> Operation:
     return replace(joint, output=(*pool.output[:2], joint.output[2]))
 
 
-def _moves(
-    pool: Operation, operations: Sequence[Operation], readers: dict[int, list[int]]
-) -> bool:
+def _moves(pool: Operation, operations: Sequence[Operation], readers: dict[int, list[int]]) -> bool:
     """Whether it is a pool that alone reads a concat, whose parts nothing else reads."""
     kind = op_type(pool.kind)
     if not (kind.takes_rows and kind.family == "pool" and pool.on_dpu):

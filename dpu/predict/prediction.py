@@ -18,8 +18,8 @@ BOUNDS = ("array", "parameters", "maps", "start")
 """What can bind a layer."""
 
 BASIS = (
-    "fitted to published figures, not measured here; the ranges are from the lowest to the highest\n"
-    "error of networks whose family was left out of the fit (README, Predict)."
+    "fitted to published figures, not measured here; the ranges are from the lowest to the\n"
+    "highest error of networks whose family was left out of the fit (README, Predict)."
 )
 
 

@@ -232,7 +232,8 @@ class _Walk:
                 self._load_map(stage, operation, source)
             if not fused:
                 kept = source
-        return kept if kept is not None and self.footprint(kept) <= group_bytes(self.array) else None
+        whole = kept is not None and self.footprint(kept) <= group_bytes(self.array)
+        return kept if whole else None
 
     def _load_map(self, stage: Stage, operation: Operation, source: int) -> None:
         height, width, channels = self.operations[source].output

@@ -3,13 +3,13 @@
     python -m tutelage.host.latency.fit        # some seconds; writes what the repository keeps
 
 writes `dpu/predict/fitted/<board>.toml` of each published board (the parameters and the error),
-`results/latency.csv` (every network), `results/latency.json` (the errors) and `results/latency.svg`.
-The same tables give the same files.
+`results/latency.csv` (every network), `results/latency.json` (the errors) and
+`results/latency.svg`. The same tables give the same files.
 
 Fitted is the logarithm of predicted / published frames per second, one thread and many, of all
 boards at once: a core is the same on each, only the slowing by other cores is each board's own.
-Errors beyond the typical one (`HUBER`) count by their size, not its square, so that one odd row does
-not bend the parameters. Each family (all ResNets, all Inceptions, ...) is then left out in turn, on
+Errors beyond the typical one (`HUBER`) count by their size, not its square, so that one odd row
+does not bend the parameters. Each family (all ResNets, all Inceptions, ...) is then left out in turn, on
 all boards, and predicted by parameters that are fitted to the others. Networks through Python
 (DenseNetX among them) are never fitted; the two costs of Python are taken from MNIST's rows. The
 minimum is found by Levenberg-Marquardt in numpy: SciPy would be a dependency for this alone.
@@ -66,9 +66,9 @@ THREADS = (1, None)
 HEADER = """\
 # Written by `python -m tutelage.host.latency.fit` from host/latency/published.csv (AMD's published
 # figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/latency.py says what
-# the parameters are. left_out: networks whose family was left out of the fit; low and high: published
-# time / predicted time, the range that predictions state; percent: of the frames per second, mean and
-# worst. Each for one thread and for many.
+# the parameters are. left_out: networks whose family was left out of the fit; low and high:
+# published time / predicted time, the range that predictions state; percent: of the frames per
+# second, mean and worst. Each for one thread and for many.
 """
 
 

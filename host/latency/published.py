@@ -269,5 +269,5 @@ _UNUSABLE = (
 
 
 def unusable(name: str) -> str:
-    """Return why a network of the whole table, by its `standard_name`, is not built; "" if unknown."""
+    """Return why a network of the whole table, by its name, is not built; "" if unknown."""
     return next((why for pattern, why in _UNUSABLE if re.search(pattern, name)), "")

@@ -211,9 +211,7 @@ def inception_v4(classes: int = 1001) -> list[Operation]:
     x = net.conv(net.conv(net.conv(0, 32, 3, 2, "valid"), 32, 3, pad="valid"), 64, 3)
     x = net.concat(net.pool(x, 3, 2, "valid"), net.conv(x, 96, 3, 2, "valid"))
     y = net.conv(net.conv(net.conv(x, 64), 64, (1, 7)), 64, (7, 1))
-    x = net.concat(
-        net.conv(net.conv(x, 64), 96, 3, pad="valid"), net.conv(y, 96, 3, pad="valid")
-    )
+    x = net.concat(net.conv(net.conv(x, 64), 96, 3, pad="valid"), net.conv(y, 96, 3, pad="valid"))
     x = net.concat(net.conv(x, 192, 3, 2, "valid"), net.pool(x, 3, 2, "valid"))
     for _ in range(4):
         x = net.concat(

@@ -343,8 +343,8 @@ def test_predict_tells_layers_and_totals(
     assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
     status, out, _ = _told(capsys, demo_model)
     assert status == 0 and "e+" not in out
-    for text in ("bound by", "threads  1: ", "Python   ", "not measured here", " mJ a frame", "60 W"):
-        assert text in out
+    texts = "bound by", "threads  1: ", "Python   ", "not measured here", " mJ a frame", "60 W"
+    assert all(text in out for text in texts)
 
 
 def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ class Convolution(OpType):
         (("input", REQUIRED, FLOAT), ("weights", REQUIRED, FLOAT), ("bias", OPTIONAL, FLOAT)),
         (*KERNEL, ("dilation", OPTIONAL, "int32_vec_value", [1, 1], 2), *PADS),
     )
-    on_dpu = True
+    on_dpu = on_array = True
     fuses: tuple[str, ...] = ("RELU", "RELU6", "LEAKYRELU")
     family = "conv"
 
@@ -221,13 +221,29 @@ class Convolution(OpType):
         return taps[3]
 
     def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
-        narrow = operation.augmented
-        if narrow is None:
-            narrow = operation.depth <= augmented_channels(array)
+        narrow = _narrow(operation, array)
         return conv_work(*operation.output, *operation.kernel, operation.depth, narrow, array)
 
     def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
         return self.work(operation, inputs, array) / array.operations
+
+    def bank_words(self, operation: Operation, array: DpuArray) -> int:
+        narrow = _narrow(operation, array)
+        lanes = _input_lanes(*operation.kernel, operation.depth, narrow, array)
+        return lanes // array.channels
+
+
+def _narrow(operation: Operation, array: DpuArray) -> bool:
+    """Whether the kernel's width and the input's channels share lanes; by rule where unknown."""
+    if operation.augmented is None:
+        return operation.depth <= augmented_channels(array)
+    return operation.augmented
+
+
+def _input_lanes(k_h: int, k_w: int, in_c: int, augmented: bool, array: DpuArray) -> int:
+    """Weights of one output channel, idle lanes included."""
+    lanes = array.channels
+    return k_h * (padded(k_w * in_c, lanes) if augmented else k_w * padded(in_c, lanes))
 
 
 def _onnx_kernel(window: Window) -> dict[str, Any]:
@@ -240,6 +256,7 @@ def _onnx_kernel(window: Window) -> dict[str, Any]:
 class Depthwise(Convolution):
     """One kernel per channel."""
 
+    on_array = False
     fuses = ("RELU", "RELU6")
     sums = staticmethod(convolve_depthwise)
 
@@ -392,9 +409,8 @@ def conv_work(
     ``2 * k_h * pad16(k_w * in_c) + 1``. Source: equal to the attribute of AMD's compiled files. It
     is the height that is padded to 8, not the width: files with square outputs do not show which.
     """
-    lanes = array.channels
-    depth = k_h * (padded(k_w * in_c, lanes) if augmented else k_w * padded(in_c, lanes))
-    return padded(out_h, array.rows) * out_w * padded(out_c, lanes) * (2 * depth + 1)
+    depth = _input_lanes(k_h, k_w, in_c, augmented, array)
+    return padded(out_h, array.rows) * out_w * padded(out_c, array.channels) * (2 * depth + 1)
 
 
 def transposed_conv_work(

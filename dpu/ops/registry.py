@@ -118,6 +118,10 @@ class OpType:
     takes_rows = False
     """Whether the DPU takes the rows of what comes before while they are computed."""
 
+    on_array = False
+    """Whether the DPU computes it on its array of multipliers, with weights for each output
+    channel; else its MISC engine does."""
+
     def __init__(
         self,
         name: str,
@@ -267,6 +271,10 @@ class OpType:
     def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
         """Return the least cycles in which a core computes it; parameters as of `work`."""
         return self.work(operation, inputs, array) / alu_bytes_per_cycle(array)
+
+    def bank_words(self, operation: Operation, array: DpuArray) -> int:
+        """Return the words of a weight bank that one output channel takes, of an op `on_array`."""
+        return 0
 
     @property
     def predicted_on_dpu(self) -> bool:

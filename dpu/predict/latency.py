@@ -1,26 +1,39 @@
 """How long a network takes on a board's DPU: a model of few physical parameters, fitted.
 
-For each layer the time is that of the slower of two units that work side by side, and a start:
+A network is a sequence of stages (`tutelage.dpu.predict.traffic`): a convolution, or another
+operation, with the pools and sums that take its rows on the chip. In the DPU code of AMD's compiler
+stages follow one another without overlap, but for a few: the first LOAD of a stage, its bias, waits
+until everything before it has ended. Within a stage of n tiles of rows and g groups of output
+channels
 
-    computing = array_slack * cycles                   (dpu/predict/cycles.py, idle lanes included)
-    moving    = transfer_cycles * LOADs and SAVEs + bytes / 32         (dpu/predict/traffic.py)
-    layer     = max(computing, moving) + layer_cycles
+    start = LOADs of a tile and of a group's weights               nothing hides these
+    first = (g - 1) * max(compute, LOADs of a group's weights) + compute      of a tile and group
+    rest  = (n - 1) * max(compute, LOADs, fused operations)        of a tile
+    end   = fused operations of a tile, and what is left of the SAVEs
+    stage = start + first + rest + end + stage_cycles * (2 if a saved map comes back, else 1)
 
-`PORT_BYTES_PER_CYCLE` is the ports' width. Where both cores work they share it: a core's bytes
-take 1 + u times as long, u being the part of the time in which the other one moves bytes. Around
-a job the A53 prepares the image and takes the result:
+where computing is `array_slack` times the cycles of a convolution (dpu/predict/cycles.py, idle
+lanes included), or the cycles of what else begins the stage. Weights of two groups that do not fit
+their banks together are loaded and used in turn. A transfer takes
+
+    LOAD of a weight   max(load_cycles, bytes / load_bytes)
+    LOAD of a row      load_cycles + bytes / load_bytes
+    SAVE of a row      load_cycles + bytes / SAVE_BYTES
+    a separate pixel   max(STRETCH_CYCLES, bytes / rate)
+
+With n cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared * (n - 1) times as long.
+SAVEs do not (nothing waits for them): the published speeds of one core (KV260), two (ZCU104) and
+three (ZCU102) show it. Around a job the A53 prepares the image and takes the result:
 
     cpu = frame_us + pixel_ns * values of the input
 
 One thread does both in turn. Many threads keep all cores busy, or else the A53s are what binds.
 
-The five parameters are fitted by `python -m tutelage.host.latency.fit` to the speed that AMD
-published for image classifiers (Vitis AI 2.5), end to end, and stand in
-`dpu/predict/fitted/<board>.toml` with the error on families of networks that were left out. Nothing
-here was measured by this project: a prediction is as good as those errors. What the published
-figures cannot tell is left out: a job's own overhead (the fit gives it no more than a few
-microseconds beside `layer_cycles` and `frame_us`), CPU ops within a network, and post-processing
-beyond a classifier's.
+The parameters are fitted by `python -m tutelage.host.latency.fit` to the speed that AMD published
+for image classifiers (Vitis AI 2.5), end to end, and are in `dpu/predict/fitted/<board>.toml` with
+the error on families of networks that were left out. Nothing here was measured by this project: a
+prediction is as good as those errors. What the published figures cannot tell is left out: CPU ops
+within a network, and post-processing beyond a classifier's.
 
 The emulation's runners pace themselves by it (`board_pace`).
 """
@@ -28,10 +41,11 @@ The emulation's runners pace themselves by it (`board_pace`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,34 +63,62 @@ from tutelage.core.fingerprint import (
 )
 from tutelage.core.fixed_point import Array
 from tutelage.core.toml_file import read_toml
-from tutelage.dpu.inspect.layers import layers_of
-from tutelage.dpu.predict.cycles import PORT_BYTES_PER_CYCLE
+from tutelage.dpu.inspect.layers import INPUT, layers_of
 from tutelage.dpu.predict.operations import Operation, operations_of
-from tutelage.dpu.predict.traffic import Work, works
+from tutelage.dpu.predict.traffic import Pixels, Stage, stages
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
 FITTED = Path(__file__).resolve().parent / "fitted"
 
+SAVE_BYTES = 16.0
+"""Bytes that a SAVE moves in a cycle: one port of 128 bits (PG338). A free fit finds 15 to 16.4."""
+
+STRETCH_CYCLES = 4.0
+"""Least cycles of a pixel that is apart from its neighbours in the DDR: assumed, the published
+classifiers do not show it. By it DenseNetX is predicted with one thread from +2 % (0 cycles) over
+-7 % (4) to -15 % (6) of its published speed: 0 to 4 are equally good."""
+
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is fitted.
+    """What is fitted. All but `shared` and the A53's two are the core's, common to all boards.
 
     Attributes
     ----------
-    array_slack : how much longer the array takes than by `tutelage.dpu.predict.cycles`
-    transfer_cycles : of each LOAD and SAVE, beside its bytes
-    layer_cycles : of each layer: its first transfers and its last ones, which hide behind nothing
+    array_slack : how much longer convolutions take than by `tutelage.dpu.predict.cycles`
+    load_bytes : bytes in a cycle of a core's LOADs (two ports of 128 bits: 32 at most)
+    load_cycles : of each LOAD or SAVE: added to a map's row, the least of a weight's LOAD
+    stage_cycles : of each stage: the latency of its first LOAD and of what ends it; once more where
+        it loads a map that an earlier stage saved (from SAVE to LOAD through the DDR)
+    shared : by how much each other core at work slows LOADs and `stage_cycles` (1: by their own
+        time); no more than 1, with which another core would bring nothing to what waits for LOADs
     pixel_ns : of the A53, for each value of the input (resizing, mean, scale, int8)
     frame_us : of the A53, for each frame (starting the job, softmax and top 5)
     """
 
     array_slack: float
-    transfer_cycles: float
-    layer_cycles: float
+    load_bytes: float
+    load_cycles: float
+    stage_cycles: float
+    shared: float
     pixel_ns: float
     frame_us: float
+
+
+@dataclass(frozen=True)
+class PythonCost:
+    """What a frame costs an application in Python, in place of AMD's programs in C++.
+
+    Attributes
+    ----------
+    frame_us : of one thread, beside the job; pre-processing is not in it
+    lock_us : the part of it under the interpreter's lock, which all threads share: it caps what
+        Python can feed at 1e6 / lock_us frames per second
+    """
+
+    frame_us: float
+    lock_us: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +130,7 @@ class Board:
     dpu_name, clock_mhz, cores : of its DPU
     fingerprints : of the files that its DPU runs, as far as they are known
     cpus : of its processor
-    parameters : fitted to it
+    parameters, python : fitted to it
     error : of networks that were left out of the fit, published time / predicted time: "low" and
         "high" of one thread and of many, as `[one, many]`
     """
@@ -98,6 +140,7 @@ class Board:
     cores: int
     cpus: int
     parameters: Parameters
+    python: PythonCost
     error: dict[str, list[float]]
     dpu_name: str
     fingerprints: tuple[int, ...] = ()
@@ -116,16 +159,16 @@ class Board:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A layer's time on one core that works alone.
+    """The time of a layer, with what is fused to it, on one core that works alone.
 
     Attributes
     ----------
     seconds : all of it
-    computing, parameters, maps, start : seconds that the array needs, that moving parameters and
-        maps takes, and that nothing hides; the first overlaps with the two after it
+    computing, parameters, maps, start : seconds that computing, LOADs of parameters, LOADs and
+        SAVEs of maps, and what nothing hides would take alone; all but the last overlap
     """
 
-    work: Work
+    stage: Stage
     seconds: float
     computing: float
     parameters: float
@@ -134,67 +177,134 @@ class LayerTime:
 
     @property
     def bound(self) -> str:
-        """What decides the layer's time: "array", "parameters", "maps" or "start"."""
-        moving = self.parameters + self.maps
-        if self.start > max(self.computing, moving):
-            return "start"
-        if self.computing >= moving:
-            return "array"
-        return "parameters" if self.parameters >= self.maps else "maps"
+        """What takes the most of the layer's time: "array", "parameters", "maps" or "start"."""
+        shares = {
+            "array": self.computing, "parameters": self.parameters, "maps": self.maps,
+            "start": self.start,
+        }  # fmt: skip
+        return max(shares, key=lambda name: shares[name])
+
+
+_COLUMNS = (
+    "computing", "fused", "tiles", "groups", "on_array", "serial", "returned", "parameter_loads",
+    "parameter_bytes", "load_rows", "load_bytes", "save_rows", "save_bytes",
+)  # fmt: skip
+"""Numbers of a `Stage` that `Counts` has as arrays."""
 
 
 class Counts:
-    """A network's work as arrays with a value for each layer, so that times are quick."""
+    """The stages of one network or several as arrays, so that times are quick."""
 
-    def __init__(self, work: Iterable[Work]) -> None:
-        rows = [
-            (w.cycles, w.parameter_loads, w.parameter_bytes, w.map_transfers,
-             w.loaded_bytes + w.stored_bytes)
-            for w in work
-        ]  # fmt: skip
-        table = np.array(rows, np.float64).reshape(-1, 5)
-        self.cycles, self.loads, self.parameter_bytes, self.transfers, self.map_bytes = table.T
+    def __init__(self, networks: Iterable[Sequence[Stage]]) -> None:
+        listed = list(networks)
+        flat = [stage for network in listed for stage in network]
+        self.networks = len(listed)
+        self.owner = np.repeat(np.arange(len(listed)), [len(network) for network in listed])
+        rows = [[getattr(stage, name) for name in _COLUMNS] for stage in flat]
+        table = np.array(rows, np.float64).reshape(-1, len(_COLUMNS)).T
+        self.of = dict(zip(_COLUMNS, table, strict=True))
+        self._loaded = _pixels([stage.load_pixels for stage in flat])
+        self._saved = _pixels([stage.save_pixels for stage in flat])
 
-    def layer_cycles(self, given: Parameters, slower: float = 1.0) -> Array:
-        """Cycles of each layer, with bytes that take `slower` times as long as alone."""
-        return np.asarray(
-            np.maximum(
-                given.array_slack * self.cycles,
-                self.parameter_cycles(given, slower) + self.map_cycles(given, slower),
-            )
-            + given.layer_cycles
-        )
+    def computing_cycles(self, given: Parameters) -> Array:
+        """Cycles in which each stage's first operation computes."""
+        slack = np.where(self.of["on_array"] > 0, given.array_slack, 1.0)
+        return np.asarray(slack * self.of["computing"])
 
-    def parameter_cycles(self, given: Parameters, slower: float = 1.0) -> Array:
-        """Cycles in which each layer's parameters are loaded."""
-        moved = self.parameter_bytes * (slower / PORT_BYTES_PER_CYCLE)
-        return np.asarray(given.transfer_cycles * self.loads + moved)
+    def parameter_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles in which each stage's parameters are loaded."""
+        loads = self.of["parameter_loads"]
+        moved = self.of["parameter_bytes"] * (_slower(given, cores) / given.load_bytes)
+        return np.maximum(given.load_cycles * loads, moved)
 
-    def map_cycles(self, given: Parameters, slower: float = 1.0) -> Array:
-        """Cycles in which each layer's maps are loaded and saved."""
-        moved = self.map_bytes * (slower / PORT_BYTES_PER_CYCLE)
-        return np.asarray(given.transfer_cycles * self.transfers + moved)
+    def load_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles in which each stage's maps are loaded."""
+        per_byte = _slower(given, cores) / given.load_bytes
+        rows, moved = self.of["load_rows"], self.of["load_bytes"]
+        return given.load_cycles * rows + moved * per_byte + self._apart(self._loaded, per_byte)
 
-    def job_cycles(self, given: Parameters, cores: int = 1) -> float:
-        """Cycles of one job while so many cores work on jobs of this network.
+    def save_cycles(self, given: Parameters) -> Array:
+        """Cycles in which each stage's result is saved."""
+        rows, moved = self.of["save_rows"], self.of["save_bytes"]
+        apart = self._apart(self._saved, 1 / SAVE_BYTES)
+        return given.load_cycles * rows + moved / SAVE_BYTES + apart
 
-        The part of the time in which the other cores move bytes depends on the time itself. Their
-        equation is solved by Newton's method, from below, where it converges for every network:
-        only the solution itself is monotonic in the work.
-        """
-        alone = float(self.layer_cycles(given).sum())
-        if cores == 1 or not alone:
-            return alone
-        moved = (self.parameter_bytes + self.map_bytes) / PORT_BYTES_PER_CYCLE
-        moving, total, step = float(moved.sum()), alone, alone
-        while step > 1e-12 * total:
-            slower = 1 + (cores - 1) * moving / total
-            cycles = self.layer_cycles(given, slower)
-            waiting = cycles > given.array_slack * self.cycles + given.layer_cycles
-            slope = (slower - 1) / total * float(moved[waiting].sum())
-            step = (float(cycles.sum()) - total) / (1 + slope)
-            total += step
-        return total
+    def start_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles of each stage that nothing hides."""
+        return given.stage_cycles * (1 + self.of["returned"]) * _slower(given, cores)
+
+    def stage_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles of each stage while so many cores are at work; the formula is above."""
+        tiles, groups = self.of["tiles"], self.of["groups"]
+        tile = self.computing_cycles(given) / tiles
+        load, fused = self.load_cycles(given, cores) / tiles, self.of["fused"] / tiles
+        save = self.save_cycles(given)
+        weights = self.parameter_cycles(given, cores) / groups
+        group = tile / groups
+        in_turn = self.of["serial"] > 0
+        pair = np.where(in_turn, group + weights, np.maximum(group, weights))
+        first = (groups - 1) * pair + group
+        rest = (tiles - 1) * np.maximum(np.maximum(tile, load), fused)
+        end = fused + np.maximum(save, rest + save / tiles)  # SAVEs begin behind the first tile
+        return np.asarray(load + weights + first + end + self.start_cycles(given, cores))
+
+    def job_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles of one job of each network while so many cores are at work."""
+        return np.bincount(self.owner, self.stage_cycles(given, cores), self.networks)
+
+    def _apart(self, pixels: Array, per_byte: float) -> Array:
+        """Cycles of each stage's separate pixels."""
+        place, number, each = pixels
+        cycles = number * np.maximum(STRETCH_CYCLES, each * per_byte)
+        return np.bincount(place.astype(int), cycles, len(self.owner))
+
+
+def _slower(given: Parameters, cores: int) -> float:
+    """How many times as long LOADs take where so many cores are at work."""
+    return 1 + given.shared * (cores - 1)
+
+
+def _pixels(lists: Sequence[Sequence[Pixels]]) -> Array:
+    """Places of the stages, numbers of pixels and bytes of each, as three rows."""
+    rows = [(stage, *pair) for stage, pairs in enumerate(lists) for pair in pairs]
+    return np.array(rows, np.float64).reshape(-1, 3).T
+
+
+def input_values(operations: Sequence[Operation]) -> int:
+    """Return the values of a network's inputs."""
+    return sum(math.prod(o.output) for o in operations if o.kind == INPUT)
+
+
+def speeds(
+    counts: Counts, values: Array, board: Board, threads: int | None = None, python: bool = False
+) -> Array:
+    """Return the frames per second of networks, end to end.
+
+    One thread prepares, waits for its core and takes the result, in turn. With more, what binds
+    first: the threads, the cores (which then share the memory), the A53s, or Python's lock.
+
+    Parameters
+    ----------
+    counts, values : of the networks: their stages and the values of their inputs
+    threads : None: as many as help
+    python : through an application in Python, its pre-processing not counted
+    """
+    given, hertz = board.parameters, board.clock_mhz * 1e6
+    cpu = 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * values
+    if python:
+        cpu = np.full(len(values), 1e-6 * board.python.frame_us)
+    if threads == 1:
+        return np.asarray(1 / (counts.job_cycles(given) / hertz + cpu))
+    busy = board.cores if threads is None else min(board.cores, threads)
+    job = counts.job_cycles(given, busy) / hertz
+    with np.errstate(divide="ignore"):  # without DPU work or an A53's part that does not bind
+        limits = [busy / job, board.cpus / cpu]
+    if python:
+        limits.append(np.full(len(values), 1e6 / board.python.lock_us))
+    if threads is not None:
+        # So many never bind; a number without bound may be none that a float holds.
+        limits.append(min(threads, 1 << 20) / (job + cpu))
+    return np.asarray(np.min(limits, 0))
 
 
 @dataclass(frozen=True)
@@ -205,13 +315,13 @@ class Prediction:
     ----------
     board : on which
     operations : the network's, those of the CPU included
-    works : what a core does for each operation of the DPU
+    stages : what a core does for it, in order
     fingerprint : of the DPU that the network is compiled for, None for none
     """
 
     board: Board
     operations: list[Operation]
-    works: list[Work]
+    stages: list[Stage]
     fingerprint: int | None = None
 
     @property
@@ -228,26 +338,26 @@ class Prediction:
 
     @cached_property
     def counts(self) -> Counts:
-        """The works as arrays."""
-        return Counts(self.works)
+        """The stages as arrays."""
+        return Counts([self.stages])
 
     @property
     def job_seconds(self) -> float:
         """Of the DPU for one image, on one core that works alone."""
-        return self.counts.job_cycles(self.board.parameters) / self._hertz
+        return float(self.counts.job_cycles(self.board.parameters)[0]) / self._hertz
 
     @property
     def dpu_fps(self) -> float:
         """Images per second of all cores, which share the memory; the A53s' part not counted."""
         cores = self.board.cores
-        return cores * self._hertz / self.counts.job_cycles(self.board.parameters, cores)
+        cycles = float(self.counts.job_cycles(self.board.parameters, cores)[0])
+        return cores * self._hertz / cycles
 
     @property
     def cpu_seconds(self) -> float:
         """Of an A53 for one image, before and behind the DPU."""
         given = self.board.parameters
-        values = sum(math.prod(o.output) for o in self.operations if o.kind == "input")
-        return 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * values
+        return 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * input_values(self.operations)
 
     @property
     def latency_seconds(self) -> float:
@@ -255,28 +365,31 @@ class Prediction:
         return self.job_seconds + self.cpu_seconds
 
     def fps(self, threads: int | None = None) -> float:
-        """Frames per second, end to end, with so many threads; None: as many as help.
+        """Frames per second, end to end, with so many threads; None: as many as help (`speeds`)."""
+        return self._speed(threads)
 
-        One thread prepares, waits for its core and takes the result, in turn. With more, what
-        binds first: the threads, the cores (which then share the memory), or the A53s.
+    def python_fps(self, threads: int | None = None) -> float:
+        """Frames per second that an application in Python reaches, as `fps`.
+
+        In place of AMD's programs in C++ the threads run Python, whose interpreter lock they share
+        (`PythonCost`): beyond `1 / lock_us` no thread and no core helps. Its two costs are those of
+        the published MNIST network, whose application prepares the images before it is timed. A
+        range is not known: DenseNetX, the other network published so, is predicted within 8 %
+        (one thread) and 13 % (many).
         """
-        board, cpu = self.board, self.cpu_seconds
-        if threads == 1:
-            return 1 / self.latency_seconds
-        busy = board.cores if threads is None else min(board.cores, threads)
-        job = self.counts.job_cycles(board.parameters, busy) / self._hertz
-        limits = [board.cpus / cpu]
-        if job:
-            limits.append(busy / job)
-        if threads is not None:
-            # So many never bind; a number without bound may be none that a float holds.
-            limits.append(min(threads, 1 << 20) / (job + cpu))
-        return min(limits)
+        return self._speed(threads, True)
+
+    def _speed(self, threads: int | None, python: bool = False) -> float:
+        values = np.array([float(input_values(self.operations))])
+        return float(speeds(self.counts, values, self.board, threads, python)[0])
 
     def fps_range(self, threads: int | None = None) -> tuple[float, float]:
         """Lowest and highest `fps` by the errors of the networks left out of the fit.
 
-        The widest of them, so that all of them lie within: it is no confidence interval.
+        The range of a board is from the lowest to the highest of these errors, so that all of its
+        own networks lie within. It is not a confidence interval, but was tested as one: of the
+        published values at least nine in ten lie within the range that all other networks of their
+        board give (`python -m tutelage.host.latency.fit`).
         """
         found, column = self.fps(threads), 0 if threads == 1 else 1
         return found / self.board.error["high"][column], found / self.board.error["low"][column]
@@ -287,22 +400,22 @@ class Prediction:
         return 1 / fastest, 1 / slowest
 
     def layers(self) -> list[LayerTime]:
-        """Each layer of the DPU with its time and what binds it."""
+        """Each stage of the DPU with its time and what binds it."""
         counts, given, hertz = self.counts, self.board.parameters, self._hertz
         columns = (
-            counts.layer_cycles(given),
-            given.array_slack * counts.cycles,
+            counts.stage_cycles(given),
+            np.maximum(counts.computing_cycles(given), counts.of["fused"]),
             counts.parameter_cycles(given),
-            counts.map_cycles(given),
-            np.full(len(self.works), given.layer_cycles),
+            counts.load_cycles(given) + counts.save_cycles(given),
+            counts.start_cycles(given),
         )
         rows = (np.stack(columns, 1) / hertz).tolist()
-        return [LayerTime(work, *row) for work, row in zip(self.works, rows, strict=True)]
+        return [LayerTime(stage, *row) for stage, row in zip(self.stages, rows, strict=True)]
 
     @property
     def left_to_cpu(self) -> list[Operation]:
         """Operations that the CPU computes and that no figure here contains."""
-        return [o for o in self.operations if not o.on_dpu and o.kind != "input"]
+        return [o for o in self.operations if not o.on_dpu and o.kind != INPUT]
 
     @property
     def _hertz(self) -> float:
@@ -326,7 +439,7 @@ def predict(
     """
     known = board if isinstance(board, Board) else read_board(board)
     array = known.array if fingerprint is None else array_of(fingerprint)
-    return Prediction(known, operations, works(operations, array), fingerprint)
+    return Prediction(known, operations, stages(operations, array), fingerprint)
 
 
 def predict_graph(graph: Graph, board: str | Board = DEFAULT_BOARD) -> Prediction:
@@ -381,9 +494,8 @@ def job_seconds(subgraph: Subgraph, board: Board) -> float:
 class BoardPace:
     """The time of jobs on a board, for `tutelage.dpu.runtime.vart.set_pace`: `job_seconds`.
 
-    It is the time of a core that works alone. Two cores that share the memory are predicted to be
-    slower, by 1 % (YOLO v3) to 23 % (a small ResNet; `Prediction.fps`), which the emulation does
-    not show.
+    It is the time of a core that works alone. Cores that share the memory are predicted to be
+    slower (`Prediction.fps`), which the emulation does not show.
     """
 
     board: Board
@@ -408,46 +520,44 @@ def board_pace(board: str) -> BoardPace:
     return BoardPace(read_board(board))
 
 
-def read_board(board: str, fitted: bool = True) -> Board:
-    """A board by its profile's file name, such as "zcu104", with what is fitted to it.
+def read_board(board: str) -> Board:
+    """Read a board by its profile's file name, such as "zcu104", with what is fitted to it.
 
-    Parameters
-    ----------
-    fitted : False: with neither, for the fit itself
+    Its DPU and processor are those of the profile, or where it lacks the clock or the processor's
+    cores, those that the published figures are of.
 
     Raises
     ------
     DpuError
         There is none of that name, its profile is broken or lacks the clock or the processor's
-        cores, or nothing is fitted to it.
+        cores with nothing published either, or nothing is fitted to it.
     """
-    profile = load_profile(board)
+    profile, path = load_profile(board), FITTED / f"{board}.toml"
     needed = {"dpu.clock_mhz": profile.dpu_clock_mhz, "cpu.cores": profile.cpu_cores}
     missing = [key for key, value in needed.items() if value is None]
-    clock, cpus = needed.values()
-    if clock is None or cpus is None:
+    if missing and not path.exists():
         raise DpuError(
             f"{profile.file}: lacks {', '.join(missing)}, without which nothing can be predicted"
         )
-    parameters, errors = _fitted(board) if fitted else (_NONE, {})
-    return Board(
-        board, float(clock), profile.dpu_cores, int(cpus), parameters, errors, profile.dpu_name,
-        tuple(profile.fingerprints),
-    )  # fmt: skip
-
-
-_NONE = Parameters(1.0, 0.0, 0.0, 0.0, 0.0)
-"""Nothing but what the shapes tell."""
-
-
-def _fitted(board: str) -> tuple[Parameters, dict[str, list[float]]]:
-    path = FITTED / f"{board}.toml"
     if not path.exists():
         raise DpuError(f"nothing is fitted to the board {board!r} ({path.name})")
+    hardware: dict[str, Any] = {
+        "clock_mhz": profile.dpu_clock_mhz, "cores": profile.dpu_cores, "cpus": profile.cpu_cores,
+    }  # fmt: skip
     try:
         found = read_toml(path)
-        given = {field.name: float(found["parameters"][field.name]) for field in fields(Parameters)}
-        errors = {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")}
+        if missing:
+            hardware = found["published"]
+        return Board(
+            board, float(hardware["clock_mhz"]), int(hardware["cores"]), int(hardware["cpus"]),
+            Parameters(**_numbers(Parameters, found["parameters"])),
+            PythonCost(**_numbers(PythonCost, found["python"])),
+            {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")},
+            profile.dpu_name, tuple(profile.fingerprints),
+        )  # fmt: skip
     except (LookupError, OSError, TypeError, ValueError) as error:
         raise DpuError(f"{path}: {error!r}") from error
-    return Parameters(**given), errors
+
+
+def _numbers(of: type[Parameters | PythonCost], table: dict[str, Any]) -> dict[str, float]:
+    return {field.name: float(table[field.name]) for field in fields(of)}

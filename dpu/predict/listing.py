@@ -27,7 +27,7 @@ HEAD = (
 def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
     """Return the facts of `prediction_facts` for a terminal; with `layers` the table of them."""
     text = [
-        f"{facts['model']} on {facts['board']}: {facts['macs']:,} MACs, "
+        f"{facts['model']} on {facts['board']} ({_cores(facts['dpu'])}): {facts['macs']:,} MACs, "
         f"{facts['parameters']:,} parameters"
     ]
     if facts["misfit"]:
@@ -38,6 +38,8 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
         f"latency  {_ranged(facts['latency_ms'])}, one thread",
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
+        f"Python   {digits(facts['python_fps'])} fps through an application in Python, its "
+        "pre-processing not counted",
     ]
     if facts["power"]:
         watts = _range(facts["power"]["watts"])
@@ -49,6 +51,11 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         )
         text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
     return [shown(line) for line in [*text, *BASIS.split("\n")]]
+
+
+def _cores(dpu: dict[str, Any]) -> str:
+    cores = "1 core" if dpu["cores"] == 1 else f"{dpu['cores']} cores"
+    return f"{cores} at {dpu['clock_mhz']:g} MHz"
 
 
 def _shares(facts: dict[str, Any]) -> str:

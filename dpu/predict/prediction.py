@@ -18,8 +18,8 @@ BOUNDS = ("array", "parameters", "maps", "start")
 """What can bind a layer."""
 
 BASIS = (
-    "fitted to published figures, not measured here; the ranges hold all networks of the families\n"
-    "that were left out of the fit in turn (README, Predict)."
+    "fitted to published figures, not measured here; the ranges are from the lowest to the\n"
+    "highest error of networks whose family was left out of the fit (README, Predict)."
 )
 
 
@@ -80,6 +80,7 @@ def prediction_facts(
     return {
         "model": model,
         "board": board.name,
+        "dpu": {"cores": board.cores, "clock_mhz": board.clock_mhz},
         "misfit": prediction.misfit,
         "basis": BASIS.replace("\n", " "),
         "macs": sum(operation.macs for operation in prediction.operations),
@@ -88,6 +89,7 @@ def prediction_facts(
         "cpu_ms": 1e3 * prediction.cpu_seconds,
         "latency_ms": as_json(latency_figure(prediction)),
         "threads": [_speed(prediction, power, count) for count in asked],
+        "python_fps": prediction.python_fps(),
         "power": power and as_json(power),
         "bound_ms": {
             bound: 1e3 * sum(layer.seconds for layer in layers if layer.bound == bound)
@@ -105,19 +107,20 @@ def _speed(prediction: Prediction, power: BoardPower | None, threads: int | None
 
 
 def _layer(layer: LayerTime) -> dict[str, Any]:
-    work, operation = layer.work, layer.work.operation
+    stage, operation = layer.stage, layer.stage.operation
     return {
-        "name": operation.name,
+        "name": stage.name,
         "type": operation.kind,
+        "fused": [fused.kind for fused in stage.operations[1:]],
         "kernel": list(operation.kernel),
         "stride": list(operation.stride),
-        "output": list(operation.output),
-        "macs": operation.macs,
-        "cycles": work.cycles,
-        "parameter_bytes": work.parameter_bytes,
-        "loaded_bytes": work.loaded_bytes,
-        "stored_bytes": work.stored_bytes,
-        "transfers": work.parameter_loads + work.map_transfers,
+        "output": list(stage.output),
+        "macs": stage.macs,
+        "cycles": stage.cycles,
+        "parameter_bytes": stage.parameter_bytes,
+        "loaded_bytes": stage.loaded_bytes,
+        "stored_bytes": stage.stored_bytes,
+        "transfers": stage.transfers,
         "us": 1e6 * layer.seconds,
         "computing_us": 1e6 * layer.computing,
         "parameters_us": 1e6 * layer.parameters,

@@ -156,7 +156,7 @@ def predicted_row(subject: Subject, board: str) -> BenchRow:
         found = predict_graph(subject.compiled, board)
     except DpuError as error:
         return _absent(row, str(error))
-    if found.misfit or not found.works:
+    if found.misfit or not found.stages:
         return _absent(row, found.misfit or "no layer runs on the DPU")
     _take_prediction(row, found)
     return row

@@ -1,65 +1,124 @@
 """Fit `tutelage.dpu.predict.latency` to AMD's published speed, and test the fit on other networks.
 
-    python -m tutelage.host.latency.fit        # a few seconds; writes what the repository keeps
+    python -m tutelage.host.latency.fit        # some seconds; writes what the repository keeps
 
-writes `dpu/predict/fitted/zcu104.toml` (the parameters and the error), `results/latency.csv` (every
-network), `results/latency.json` (the errors) and `results/latency.svg`. The same table gives the
-same files.
+writes `dpu/predict/fitted/<board>.toml` of each published board (the parameters and the error),
+`results/latency.csv` (every network), `results/latency.json` (the errors) and
+`results/latency.svg`. The same tables give the same files.
 
-Fitted is the logarithm of predicted / published frames per second, one thread and many, each row
-the same weight. Each family (all ResNets, all Inceptions, ...) is then left out in turn and
-predicted by parameters that are fitted to the others. Least squares are Levenberg-Marquardt in
-numpy: five parameters and 52 figures need no more, and SciPy would be a dependency for this alone.
+Fitted is the logarithm of predicted / published frames per second, one thread and many, of all
+boards at once: a core is the same on each, only the slowing by other cores is each board's own.
+Errors beyond the typical one (`HUBER`) count by their size, not its square, so that one odd row
+does not bend the parameters. Each family (all ResNets, all Inceptions, ...) is then left out in turn, on
+all boards, and predicted by parameters that are fitted to the others. Networks through Python
+(DenseNetX among them) are never fitted; the two costs of Python are taken from MNIST's rows. The
+minimum is found by Levenberg-Marquardt in numpy: SciPy would be a dependency for this alone.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tutelage.core.board_profile import load_profile
 from tutelage.core.fixed_point import Array
 from tutelage.core.locations import RESULTS
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict import latency
-from tutelage.dpu.predict.latency import Board, Parameters, Prediction, predict, read_board
-from tutelage.host.latency.published import Published, published
+from tutelage.dpu.predict.latency import (
+    Board,
+    Counts,
+    Parameters,
+    PythonCost,
+    input_values,
+    predict,
+    speeds,
+)
+from tutelage.dpu.predict.traffic import stages
+from tutelage.host.latency.published import (
+    BOARDS,
+    MNIST,
+    Published,
+    PublishedPython,
+    published,
+    published_python,
+)
 
-BOARD = "zcu104"
-"""The board that the published figures are of."""
+HUBER = 0.02
+"""Logarithmic error up to which errors count by their square: the typical one."""
 
-FITTED = latency.FITTED / f"{BOARD}.toml"
-
-START = Parameters(1.1, 20.0, 1000.0, 1.0, 200.0)
-LOW = Parameters(1.0, 1.0, 1.0, 0.1, 1.0)
-HIGH = Parameters(1.5, 200.0, 5000.0, 20.0, 2000.0)
-"""Where the fit begins, and what it may not leave: what is physically plausible. The result lies
-well inside."""
+REFERENCE_GHZ = 1.2
+"""Clock of the A53 that `Fit.pixel_ns` and `Fit.frame_us` are for."""
 
 DIGITS = 4
 """Of a parameter that are kept; more would change nothing."""
 
+THREADS = (1, None)
+"""What the model zoo publishes: one thread, and as many as help."""
+
 HEADER = """\
-# Written by `python -m tutelage.host.latency.fit` from host/latency/zcu104_published.csv (AMD's
-# published figures, Vitis AI 2.5); dpu/predict/latency.py tells what the parameters are. left_out:
-# networks whose family was left out of the fit; low and high: published time / predicted time;
-# percent: of the frames per second, mean and worst. Each for one thread and for many.
+# Written by `python -m tutelage.host.latency.fit` from host/latency/published.csv (AMD's published
+# figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/latency.py says what
+# the parameters are. left_out: networks whose family was left out of the fit; low and high:
+# published time / predicted time, the range that predictions state; percent: of the frames per
+# second, mean and worst. Each for one thread and for many.
 """
 
 
 @dataclass(frozen=True)
-class NetworkFit:
-    """A published network with what the model says of it.
+class Fit:
+    """What is fitted: `tutelage.dpu.predict.latency.Parameters` of all boards.
 
     Attributes
     ----------
-    speed : published frames per second with one thread and with many
-    fitted : by the parameters fitted to all rows
+    shared_zcu104, shared_zcu102 : `Parameters.shared` of these; the KV260 has one core
+    pixel_ns, frame_us : of an A53 at `REFERENCE_GHZ`
+    """
+
+    array_slack: float
+    load_bytes: float
+    load_cycles: float
+    stage_cycles: float
+    shared_zcu104: float
+    shared_zcu102: float
+    pixel_ns: float
+    frame_us: float
+
+    def parameters(self, board: str) -> Parameters:
+        """Return those of a board; the A53's part goes with its clock."""
+        shared = {"zcu104": self.shared_zcu104, "zcu102": self.shared_zcu102}.get(board, 0.0)
+        cpu = REFERENCE_GHZ / BOARDS[board].cpu_ghz
+        return Parameters(
+            self.array_slack, self.load_bytes, self.load_cycles, self.stage_cycles, shared,
+            _rounded(cpu * self.pixel_ns), _rounded(cpu * self.frame_us),
+        )  # fmt: skip
+
+    def rounded(self) -> Fit:
+        """Return it with `DIGITS` digits."""
+        return Fit(*map(_rounded, astuple(self)))
+
+
+START = Fit(1.05, 26.0, 30.0, 1000.0, 0.4, 0.6, 1.5, 200.0)
+LOW = Fit(1.0, 10.0, 1.0, 1.0, 0.01, 0.01, 0.2, 10.0)
+HIGH = Fit(1.3, 32.0, 100.0, 5000.0, 1.0, 1.0, 6.0, 800.0)
+"""Where the fit begins, and what it may not leave: what is physically plausible. The result is well
+inside."""
+
+
+@dataclass(frozen=True)
+class NetworkFit:
+    """A published network with what the model predicts of it.
+
+    Attributes
+    ----------
+    fitted : frames per second with one thread and with many, by the parameters fitted to all rows
     left_out : by those fitted without its family; None for rows that are never fitted
     """
 
@@ -68,51 +127,108 @@ class NetworkFit:
     left_out: tuple[float, float] | None
 
     @property
-    def speed(self) -> tuple[float, float]:
-        return self.published.one, self.published.many
+    def predicted(self) -> tuple[float, float]:
+        """Frames per second that its family's fit did not know."""
+        return self.left_out or self.fitted
+
+    def ratio(self, thread: int) -> float:
+        """Published time / predicted time."""
+        return self.predicted[thread] / self.published.speed[thread]
 
     def deviation(self, thread: int) -> float:
-        """Of the frames per second that its family's fit did not know, in percent."""
-        predicted = self.left_out or self.fitted
-        return 100 * (predicted[thread] / self.speed[thread] - 1)
+        """Of the predicted frames per second, in percent."""
+        return 100 * (self.ratio(thread) - 1)
 
 
-def fit(rows: Sequence[tuple[Prediction, tuple[float, float]]]) -> Parameters:
-    """The parameters with the least squared logarithmic error.
+@dataclass(frozen=True)
+class Evaluation:
+    """The fit, and every published row by it.
 
-    Parameters
+    Attributes
     ----------
-    rows : networks, and their frames per second with one thread and with many
+    whole : fitted to all rows
+    python : costs at `REFERENCE_GHZ`
+    rows : of the model zoo
+    python_rows : published speed through Python, and the predicted
     """
 
-    def errors(at: Array) -> Array:
-        given = _parameters(at)
-        return np.array(
-            [math.log(a / b) for row, speed in rows
-             for a, b in zip(_speed(row, given), speed, strict=True)]
-        )  # fmt: skip
+    whole: Fit
+    python: PythonCost
+    rows: list[NetworkFit]
+    python_rows: list[tuple[PublishedPython, float]]
 
-    return _parameters(_least_squares(errors, _position(START)))
+    @property
+    def left_out(self) -> list[NetworkFit]:
+        """The rows that were left out in turn."""
+        return [row for row in self.rows if row.left_out]
 
-
-def _speed(prediction: Prediction, given: Parameters) -> tuple[float, float]:
-    """Frames per second with one thread and with many."""
-    board = replace(prediction.board, parameters=given)
-    known = Prediction(board, prediction.operations, prediction.works)
-    known.__dict__["counts"] = prediction.counts  # they hold for all parameters
-    return known.fps(1), known.fps()
+    def board(self, name: str) -> Board:
+        """Return a board with what is fitted to it."""
+        return board_of(name, self.whole.parameters(name), self.python)
 
 
-def _position(given: Parameters) -> Array:
+def board_of(name: str, given: Parameters, python: PythonCost) -> Board:
+    """Return a published board with these parameters."""
+    at = BOARDS[name]
+    cpu = REFERENCE_GHZ / at.cpu_ghz
+    scaled = PythonCost(_rounded(cpu * python.frame_us), _rounded(cpu * python.lock_us))
+    profile = load_profile(name)
+    return Board(name, at.clock_mhz, at.cores, at.cpus, given, scaled, {}, profile.dpu_name)
+
+
+class Problem:
+    """The rows to fit to, and their networks as arrays."""
+
+    def __init__(self, table: Sequence[Published]) -> None:
+        self.table = table
+        networks = {row.name: row.build for row in table}
+        built = [build() for build in networks.values()]
+        self.counts = Counts(stages(network) for network in built)
+        self.values = np.array([input_values(network) for network in built], np.float64)
+        self.place = {name: place for place, name in enumerate(networks)}
+
+    @cached_property
+    def boards(self) -> list[str]:
+        """The boards that have rows."""
+        return list(dict.fromkeys(row.board for row in self.table))
+
+    def speeds(self, given: Fit, rows: Sequence[Published]) -> Array:
+        """Return the frames per second of rows, with one thread and with many, as (rows, 2)."""
+        found = {}
+        for name in self.boards:
+            board = board_of(name, given.parameters(name), _NO_PYTHON)
+            found[name] = [speeds(self.counts, self.values, board, n) for n in THREADS]
+        at = [(found[row.board], self.place[row.name]) for row in rows]
+        return np.array([[speed[place] for speed in both] for both, place in at])
+
+    def fit(self, rows: Sequence[Published], start: Fit = START) -> Fit:
+        """Return the parameters with the least loss over these rows."""
+        wanted = np.log([row.speed for row in rows])
+
+        def residuals(at: Array) -> Array:
+            errors = (np.log(self.speeds(_fit_at(at), rows)) - wanted).ravel()
+            huber = np.sqrt(2 * (np.sqrt(1 + (errors / HUBER) ** 2) - 1))  # squared: pseudo-Huber
+            return np.asarray(np.sign(errors) * HUBER * huber)
+
+        return _fit_at(_least_squares(residuals, _position(start)))
+
+
+_NO_PYTHON = PythonCost(1.0, 1.0)
+
+
+def _position(given: Fit) -> Array:
     """Parameters as numbers without bounds."""
     low, high, at = (np.array(astuple(p)) for p in (LOW, HIGH, given))
     return np.asarray(np.log((at - low) / (high - at)))
 
 
-def _parameters(position: Array) -> Parameters:
+def _fit_at(position: Array) -> Fit:
     low, high = (np.array(astuple(p)) for p in (LOW, HIGH))
-    values = (low + (high - low) / (1 + np.exp(-position))).tolist()
-    return Parameters(*(float(f"{value:.{DIGITS + 4}g}") for value in values))
+    return Fit(*(low + (high - low) / (1 + np.exp(-position))).tolist())
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def _least_squares(errors: Callable[[Array], Array], at: Array, rounds: int = 60) -> Array:
@@ -139,29 +255,64 @@ def _least_squares(errors: Callable[[Array], Array], at: Array, rounds: int = 60
     return at
 
 
-def evaluate(table: Sequence[Published], board: Board) -> tuple[Parameters, list[NetworkFit]]:
-    """Fit to all rows, and to all but each family; returns the parameters and every row."""
-    known = [(predict(row.build(), board), (row.one, row.many)) for row in table]
-    used = [place for place, row in enumerate(table) if not row.why_not]
-    families = dict.fromkeys(table[place].family for place in used)
-    whole = _rounded(fit([known[place] for place in used]))
-    without = {
-        family: fit([known[place] for place in used if table[place].family != family])
-        for family in families
-    }
-    rows = []
-    for row, (prediction, _) in zip(table, known, strict=True):
-        left_out = None if row.why_not else _speed(prediction, without[row.family])
-        rows.append(NetworkFit(row, _speed(prediction, whole), left_out))
+def evaluate(table: Sequence[Published]) -> tuple[Fit, list[NetworkFit]]:
+    """Fit to all rows, and to all but each family; return the parameters and every row."""
+    problem = Problem(table)
+    used = [row for row in table if not row.why_not]
+    whole = problem.fit(used).rounded()
+    fitted = problem.speeds(whole, table)
+    left_out: dict[Published, tuple[float, float]] = {}
+    for family in dict.fromkeys(row.family for row in used):
+        of = [row for row in used if row.family == family]
+        given = problem.fit([row for row in used if row.family != family], whole)
+        left_out |= zip(of, map(_pair, problem.speeds(given, of)), strict=True)
+    rows = [
+        NetworkFit(row, _pair(speed), left_out.get(row))
+        for row, speed in zip(table, fitted, strict=True)
+    ]
     return whole, rows
 
 
-def _rounded(given: Parameters) -> Parameters:
-    return Parameters(*(float(f"{value:.{DIGITS}g}") for value in astuple(given)))
+def _pair(speed: Array) -> tuple[float, float]:
+    one, many = speed.tolist()
+    return one, many
 
 
-def errors_of(rows: Sequence[NetworkFit]) -> dict[str, object]:
-    """Mean and worst deviation of the rows, in percent, for one thread and many."""
+def python_cost(whole: Fit, rows: Iterable[PublishedPython]) -> PythonCost:
+    """Return the costs of Python by MNIST's rows, whose releases differ by 10 %: their mean.
+
+    With one thread it is what a frame takes beside the job, with many the lock is what binds.
+    """
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    for row in rows:
+        if row.name != MNIST:
+            continue
+        board = board_of(row.board, whole.parameters(row.board), _NO_PYTHON)
+        one = row.threads == 1
+        job = predict(row.build(), board).job_seconds if one else 0.0
+        clock = BOARDS[row.board].cpu_ghz / REFERENCE_GHZ
+        costs[one].append(1e6 * (1 / row.fps - job) * clock)
+    means = [float(np.exp(np.mean(np.log(costs[one])))) for one in (True, False)]
+    return PythonCost(*map(_rounded, means))
+
+
+def evaluate_all() -> Evaluation:
+    """Evaluate all that is published; needs PyTorch for DenseNetX."""
+    whole, rows = evaluate(published())
+    table = published_python()
+    python = python_cost(whole, table)
+    found = Evaluation(whole, python, rows, [])
+    for row in table:
+        prediction = predict(row.build(), found.board(row.board))
+        found.python_rows.append((row, prediction.python_fps(row.threads)))
+    return found
+
+
+# -- how good it is ---------------------------------------------------------------------------
+
+
+def errors_of(rows: Sequence[NetworkFit]) -> dict[str, Any]:
+    """Return mean and worst deviation of the rows, in percent, for one thread and many."""
     columns = [np.array([row.deviation(thread) for row in rows]) for thread in (0, 1)]
     return {
         "networks": len(rows),
@@ -170,53 +321,117 @@ def errors_of(rows: Sequence[NetworkFit]) -> dict[str, object]:
     }
 
 
-def summary(rows: Sequence[NetworkFit]) -> dict[str, object]:
-    """The errors of what was left out, whole and by family, and of what is never fitted."""
-    left_out = [row for row in rows if row.left_out]
-    families = dict.fromkeys(row.published.family for row in left_out)
-    by_family = {
-        family: errors_of([row for row in left_out if row.published.family == family])
-        for family in families
+def percent_inside(
+    rows: Sequence[NetworkFit], others: Callable[[Published, Published], bool]
+) -> float:
+    """Return how many published values are in the range of other rows' errors, in percent.
+
+    It is the range that a board would state if it did not know the row itself.
+
+    Parameters
+    ----------
+    rows : left out in turn
+    others : whether the second one is among the other rows of the first
+    """
+    inside = 0
+    for row in rows:
+        for thread in (0, 1):
+            known = [o.ratio(thread) for o in rows if others(row.published, o.published)]
+            inside += min(known) <= row.ratio(thread) <= max(known)
+    return round(100 * inside / (2 * len(rows)), 1)
+
+
+def _other_network(row: Published, other: Published) -> bool:
+    return other.board == row.board and other.name != row.name
+
+
+def _other_family(row: Published, other: Published) -> bool:
+    return other.board == row.board and other.family != row.family
+
+
+def summary(found: Evaluation) -> dict[str, Any]:
+    """Return the errors of what was left out, by board and family, and of what is never fitted."""
+    left_out = found.left_out
+    boards = {
+        name: _board_summary([row for row in left_out if row.published.board == name])
+        for name in BOARDS
     }
-    reasons = dict.fromkeys(row.published.why_not for row in rows if row.published.why_not)
+    reasons = dict.fromkeys(row.published.why_not for row in found.rows if row.published.why_not)
     never = [
-        {"why": reason, **errors_of([row for row in rows if row.published.why_not == reason])}
-        for reason in reasons
+        {"why": why, **errors_of([row for row in found.rows if row.published.why_not == why])}
+        for why in reasons
     ]
-    return {"left_out": errors_of(left_out), "families": by_family, "never_fitted": never}
+    python = [
+        {
+            "network": row.name, "board": row.board, "release": row.release,
+            "threads": row.threads, "published_fps": row.fps, "predicted_fps": round(fps, 1),
+            "percent": round(100 * (fps / row.fps - 1), 1),
+        }
+        for row, fps in found.python_rows
+    ]  # fmt: skip
+    return {
+        "left_out": errors_of(left_out),
+        "inside_percent": _inside(left_out),
+        "boards": boards,
+        "never_fitted": never,
+        "python": python,
+    }
 
 
-def write_parameters(given: Parameters, rows: Sequence[NetworkFit], path: Path) -> None:
-    """The file that `tutelage.dpu.predict.latency.read_board` reads."""
-    left_out = [row for row in rows if row.left_out]
-    found = errors_of(left_out)
-    ratios = [
-        [row.left_out[thread] / row.speed[thread] for row in left_out if row.left_out]
-        for thread in (0, 1)
-    ]  # published time / predicted time
-    table = {
-        "parameters": {field.name: getattr(given, field.name) for field in fields(given)},
-        "left_out": {
-            "networks": found["networks"],
-            "low": [round(min(column), 3) for column in ratios],
-            "high": [round(max(column), 3) for column in ratios],
-            "mean_percent": found["mean"],
-            "worst_percent": found["worst"],
+def _board_summary(rows: Sequence[NetworkFit]) -> dict[str, Any]:
+    families = dict.fromkeys(row.published.family for row in rows)
+    return {
+        "left_out": errors_of(rows),
+        "inside_percent": _inside(rows),
+        "families": {
+            family: errors_of([row for row in rows if row.published.family == family])
+            for family in families
         },
     }
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(HEADER + to_toml(table), encoding="utf-8")
+
+
+def _inside(rows: Sequence[NetworkFit]) -> dict[str, float]:
+    """Published values inside the range of the other networks, and of the other families."""
+    return {
+        "other_networks": percent_inside(rows, _other_network),
+        "other_families": percent_inside(rows, _other_family),
+    }
+
+
+# -- what the repository keeps ----------------------------------------------------------------
+
+
+def write_parameters(found: Evaluation, name: str, folder: Path) -> None:
+    """Write the file of a board that `tutelage.dpu.predict.latency.read_board` reads."""
+    board, at = found.board(name), BOARDS[name]
+    rows = [row for row in found.left_out if row.published.board == name]
+    errors = errors_of(rows)
+    ratios = [[row.ratio(thread) for row in rows] for thread in (0, 1)]
+    table = {
+        "published": {"clock_mhz": at.clock_mhz, "cores": at.cores, "cpus": at.cpus},
+        "parameters": asdict(board.parameters),
+        "python": asdict(board.python),
+        "left_out": {
+            "networks": errors["networks"],
+            "low": [round(min(column), 3) for column in ratios],
+            "high": [round(max(column), 3) for column in ratios],
+            "mean_percent": errors["mean"],
+            "worst_percent": errors["worst"],
+        },
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.toml").write_text(HEADER + to_toml(table), encoding="utf-8")
 
 
 COLUMNS = (
-    "network", "release", "family", "work_GOP", "built_GOP", "one_published_fps", "one_fitted_fps",
-    "one_left_out_fps", "many_published_fps", "many_fitted_fps", "many_left_out_fps",
-    "not_fitted_because",
+    "board", "network", "release", "family", "work_GOP", "built_GOP", "one_published_fps",
+    "one_fitted_fps", "one_left_out_fps", "many_published_fps", "many_fitted_fps",
+    "many_left_out_fps", "not_fitted_because",
 )  # fmt: skip
 
 
 def write_table(rows: Sequence[NetworkFit], path: Path) -> None:
-    """Every network's frames per second: published, fitted, and with its family left out."""
+    """Write every network's frames per second: published, fitted, and with its family left out."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -226,13 +441,13 @@ def write_table(rows: Sequence[NetworkFit], path: Path) -> None:
                 text
                 for thread in (0, 1)
                 for text in (
-                    row.speed[thread],
+                    at.speed[thread],
                     round(row.fitted[thread], 2),
                     round(row.left_out[thread], 2) if row.left_out else "",
                 )
             ]
-            writer.writerow([at.name, at.release, at.family, at.gops, round(at.gops_built, 3),
-                             *speeds, at.why_not])  # fmt: skip
+            writer.writerow([at.board, at.name, at.release, at.family, at.gops,
+                             round(at.gops_built, 3), *speeds, at.why_not])  # fmt: skip
 
 
 def plot(rows: Sequence[NetworkFit], path: Path) -> None:
@@ -253,8 +468,8 @@ def plot(rows: Sequence[NetworkFit], path: Path) -> None:
         axis.fill_between(ends, ends * 0.9, ends * 1.1, color="0.9", label="± 10 %")
         axis.plot(ends, ends, color="0.6", linewidth=0.8)
         for name, group in groups.items():
-            published = [row.speed[thread] for row in group]
-            predicted = [(row.left_out or row.fitted)[thread] for row in group]
+            published = [row.published.speed[thread] for row in group]
+            predicted = [row.predicted[thread] for row in group]
             marker = "x" if name == "not fitted" else "o"
             axis.plot(published, predicted, marker, markersize=5, label=name)
         axis.set(title=title, xscale="log", yscale="log", xlim=ends, ylim=ends,
@@ -266,13 +481,13 @@ def plot(rows: Sequence[NetworkFit], path: Path) -> None:
 
 def main() -> None:
     """Fit, and write what the repository keeps."""
-    given, rows = evaluate(published(), read_board(BOARD, fitted=False))
-    found = summary(rows)
-    write_parameters(given, rows, FITTED)
-    write_table(rows, RESULTS / "latency.csv")
-    text = json.dumps(found, indent=1)
+    found = evaluate_all()
+    for board in BOARDS:
+        write_parameters(found, board, latency.FITTED)
+    write_table(found.rows, RESULTS / "latency.csv")
+    text = json.dumps(summary(found), indent=1)
     (RESULTS / "latency.json").write_text(text + "\n", encoding="utf-8")
-    plot(rows, RESULTS / "latency.svg")
+    plot(found.rows, RESULTS / "latency.svg")
     print(text)
 
 

@@ -1,9 +1,13 @@
-"""AMD's published speed of the ZCU104, for the networks that can be built.
+"""AMD's published speed of three boards, for the networks that can be built.
 
-AMD's model zoo, "Performance on ZCU104" in the READMEs of Vitis AI 2.0 and 2.5 (Apache-2.0):
-frames per second end to end, pre- and post-processing on the A53 included, of one thread and of as
-many as helped. Where both releases have a network, 2.5 counts: its compiler and library are those
-of the board's image. `unusable` tells why the other rows are not taken.
+Of AMD's model zoo, "Performance on ZCU104", "on ZCU102" and "on Kria KV260 SOM" in the READMEs of
+Vitis AI 2.0 (ZCU104 only) and 2.5 (Xilinx/Vitis-AI, model_zoo/README.md, commit 00cfb6f8d8,
+Apache-2.0): frames per second end to end, pre- and post-processing on the A53 included, of one
+thread and of as many as helped. Where both releases have a network, 2.5 counts: its compiler and
+library are those of the boards' images. `unusable` says why the other rows are not taken.
+
+Of AMD's tutorials: the speed of two networks through an application in Python, whose images are
+prepared before it is timed.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from tutelage.host.latency.published_networks import (
     inception_v1,
     inception_v2,
     inception_v3,
+    inception_v4,
+    mnist_cnn,
     mobilenet_edge,
     mobilenet_v1,
     mobilenet_v2,
@@ -32,25 +38,54 @@ from tutelage.host.latency.published_networks import (
     yolo_v3,
 )
 
-TABLE = Path(__file__).with_name("zcu104_published.csv")
-"""AMD's figures of the networks below: from Vitis AI 2.5, or from 2.0 where 2.5 has none."""
+TABLE = Path(__file__).with_name("published.csv")
+"""The model zoo's figures of the networks below."""
+
+PYTHON_TABLE = Path(__file__).with_name("published_python.csv")
+"""The tutorials' figures, each with its source."""
+
+
+@dataclass(frozen=True)
+class PublishedBoard:
+    """The DPU and the processor that the figures of a board are of.
+
+    Attributes
+    ----------
+    cores, clock_mhz : of the DPU, a B4096 on all three boards, as the tables say
+    cpus, cpu_ghz : of the A53s; from memory of the boards' data sheets, not looked up
+    """
+
+    cores: int
+    clock_mhz: float
+    cpus: int = 4
+    cpu_ghz: float = 1.2
+
+
+BOARDS = {
+    "zcu104": PublishedBoard(2, 300.0),
+    "zcu102": PublishedBoard(3, 281.0),
+    "kv260": PublishedBoard(1, 300.0, cpu_ghz=1.333),
+}
+"""By the names of their profiles."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the table.
+    """A network's row of a board's table.
 
     Attributes
     ----------
+    board : of `BOARDS`
     name : the table's `standard_name`
     release : of Vitis AI
-    family : which is left out of the fit as a whole
+    family : which is left out of the fit as a whole, on all boards
     build : gives the network
-    gops : operations in 1e9 as the table tells them, or multiply-accumulates where it counts those
+    gops : operations in 1e9 by the table, or multiply-accumulates where it counts those
     one, many : frames per second with one thread and with many
     why_not : why the row is not fitted; it is predicted all the same. "" for one that is
     """
 
+    board: str
     name: str
     release: str
     family: str
@@ -61,10 +96,35 @@ class Published:
     why_not: str = ""
 
     @property
+    def speed(self) -> tuple[float, float]:
+        """Frames per second with one thread and with many."""
+        return self.one, self.many
+
+    @property
     def gops_built(self) -> float:
         """Operations of the network in the table's own unit, in 1e9."""
         counted = 1 if self.name in COUNTED_AS_MACS else 2
         return counted * sum(operation.macs for operation in self.build()) / 1e9
+
+
+@dataclass(frozen=True)
+class PublishedPython:
+    """The speed of a network through an application in Python; never fitted.
+
+    Attributes
+    ----------
+    board, release : as of `Published`
+    name : of the network
+    build : gives it
+    threads, fps : of the application, and the frames per second with them
+    """
+
+    board: str
+    release: str
+    name: str
+    build: Callable[[], list[Operation]]
+    threads: int
+    fps: float
 
 
 COUNTED_AS_MACS = (
@@ -84,13 +144,32 @@ _POOL = (
     "2.0 takes twice as long for PyTorch's SqueezeNet as 2.5 (one thread, 3.28 and 1.67 ms): "
     "something in it was slow there"
 )
-_OTHER = "the table tells 17 % more operations than the network has"
+_OTHER = "the table has 17 % more operations than the network has"
 _DETECTOR = "a detector: its post-processing is not a classifier's"
 _R18 = (2, 2, 2, 2)
+
+MNIST, DENSENET = "mnist_cnn", "densenetx"
+
+
+def densenetx() -> list[Operation]:
+    """A DenseNet-BC with k = 12 and three blocks of 16, for images of 32x32; needs PyTorch."""
+    from tutelage.host.explore.network_operations import densenet_operations
+
+    return densenet_operations((3, 32, 32))
+
+
+_PYTHON = {MNIST: mnist_cnn, DENSENET: densenetx}
+"""The tutorials' networks."""
 
 _ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
     ("resnet", "pt_vehicle-make-classification_CompCars_224_224_3.63G",
      lambda: resnet(depths=_R18, bottleneck=False, classes=163), ""),
+    ("resnet", "pt_vehicle-color-classification_color_224_224_3.63G",
+     lambda: resnet(depths=_R18, bottleneck=False, classes=15), ""),
+    ("resnet", "pt_vehicle-type-classification_CompCars_224_224_3.63G",
+     lambda: resnet(depths=_R18, bottleneck=False, classes=7), ""),
+    ("resnet", "pt_personreid-res50_market1501_256_128_5.3G",
+     lambda: resnet(256, 128, classes=0), ""),
     ("resnet", "pt_personreid-res18_market1501_176_80_1.1G",
      lambda: resnet(176, 80, _R18, 0, bottleneck=False), ""),
     ("resnet", "tf_resnetv1_50_imagenet_224_224_6.97G", lambda: resnet(stride_at="last"), ""),
@@ -98,8 +177,12 @@ _ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
      lambda: resnet(depths=(3, 4, 23, 3), stride_at="last"), ""),
     ("resnet", "tf_resnetv1_152_imagenet_224_224_21.83G",
      lambda: resnet(depths=(3, 8, 36, 3), stride_at="last"), ""),
+    ("resnet", "tf_resnetv2_50_imagenet_299_299_13.1G",
+     lambda: resnet_v2(299, (3, 4, 6, 3)), ""),
     ("resnet", "tf_resnetv2_101_imagenet_299_299_26.78G",
      lambda: resnet_v2(299, (3, 4, 23, 3)), ""),
+    ("resnet", "tf_resnetv2_152_imagenet_299_299_40.47G",
+     lambda: resnet_v2(299, (3, 8, 36, 3)), ""),
     ("resnet", "tf_mlperf_resnet50_imagenet_224_224_8.19G", resnet, ""),
     ("resnet", "tf2_resnet50_imagenet_224_224_7.76G", lambda: resnet(stride_at="1x1"), ""),
     ("resnet", "pt_resnet50_imagenet_224_224_8.2G", resnet, ""),
@@ -111,11 +194,16 @@ _ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
     ("inception", "tf_inceptionv3_imagenet_299_299_11.45G", inception_v3, ""),
     ("inception", "tf2_inceptionv3_imagenet_299_299_11.5G", lambda: inception_v3(1000), ""),
     ("inception", "pt_inceptionv3_imagenet_299_299_11.4G", lambda: inception_v3(1000), ""),
+    ("inception", "tf_inceptionv4_imagenet_299_299_24.55G", inception_v4, ""),
     ("inception", "tf_inceptionresnetv2_imagenet_299_299_26.35G", inception_resnet_v2, ""),
     ("mobilenet", "tf_mobilenetv1_0.25_imagenet_128_128_27M", lambda: mobilenet_v1(0.25, 128), ""),
     ("mobilenet", "tf_mobilenetv1_0.5_imagenet_160_160_150M", lambda: mobilenet_v1(0.5, 160), ""),
     ("mobilenet", "tf_mobilenetv1_1.0_imagenet_224_224_1.14G", mobilenet_v1, ""),
+    ("mobilenet", "tf2_mobilenetv1_imagenet_224_224_1.15G",
+     lambda: mobilenet_v1(classes=1000), ""),
     ("mobilenet", "tf_mobilenetv2_1.0_imagenet_224_224_602M", mobilenet_v2, ""),
+    ("mobilenet", "tf_mobilenetv2_1.4_imagenet_224_224_1.16G",
+     lambda: mobilenet_v2(width=1.4), ""),
     ("mobilenet", "tf_mobilenetEdge0.75_imagenet_224_224_624M", lambda: mobilenet_edge(0.75), ""),
     ("mobilenet", "tf_mobilenetEdge1.0_imagenet_224_224_990M", mobilenet_edge, ""),
     ("mobilenet", "tf2_mobilenetv3_imagenet_224_224_132M", mobilenet_v3_small, _OTHER),
@@ -140,16 +228,30 @@ _ROWS: tuple[tuple[str, str, Callable[[], list[Operation]], str], ...] = (
 
 
 def published(table: Path = TABLE) -> list[Published]:
-    """The rows whose networks can be built, with AMD's figures."""
+    """Return the rows whose networks can be built, with AMD's figures, board by board."""
     with table.open(encoding="utf-8", newline="") as file:
-        figures = {row["standard_name"]: row for row in csv.DictReader(file)}
+        figures = {(row["board"], row["standard_name"]): row for row in csv.DictReader(file)}
     return [
         Published(
-            name, figures[name]["vitis_ai"], family, build, float(figures[name]["gops"]),
-            float(figures[name]["fps_1thread"]), float(figures[name]["fps_multithread"]), why_not,
+            board, name, row["vitis_ai"], family, build, float(row["gops"]),
+            float(row["fps_1thread"]), float(row["fps_multithread"]), why_not,
         )
+        for board in BOARDS
         for family, name, build, why_not in _ROWS
+        if (row := figures.get((board, name)))
     ]  # fmt: skip
+
+
+def published_python(table: Path = PYTHON_TABLE) -> list[PublishedPython]:
+    """Return the figures of applications in Python."""
+    with table.open(encoding="utf-8", newline="") as file:
+        return [
+            PublishedPython(
+                row["board"], row["vitis_ai"], row["network"], _PYTHON[row["network"]],
+                int(row["threads"]), float(row["fps"]),
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
 
 
 _UNUSABLE = (
@@ -167,5 +269,5 @@ _UNUSABLE = (
 
 
 def unusable(name: str) -> str:
-    """Why a network of the whole table, by its `standard_name`, is not built; "" if unknown."""
+    """Return why a network of the whole table, by its name, is not built; "" if unknown."""
     return next((why for pattern, why in _UNUSABLE if re.search(pattern, name)), "")

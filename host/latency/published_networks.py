@@ -205,6 +205,45 @@ def _inception_stem(net: Sketch) -> int:
     return net.pool(net.conv(x, 64, 3), 3, 2, "valid")
 
 
+def inception_v4(classes: int = 1001) -> list[Operation]:
+    """Inception v4 (Szegedy et al. 2016), 299x299, as in TF-Slim."""
+    net = Sketch(299, 299)
+    x = net.conv(net.conv(net.conv(0, 32, 3, 2, "valid"), 32, 3, pad="valid"), 64, 3)
+    x = net.concat(net.pool(x, 3, 2, "valid"), net.conv(x, 96, 3, 2, "valid"))
+    y = net.conv(net.conv(net.conv(x, 64), 64, (1, 7)), 64, (7, 1))
+    x = net.concat(net.conv(net.conv(x, 64), 96, 3, pad="valid"), net.conv(y, 96, 3, pad="valid"))
+    x = net.concat(net.conv(x, 192, 3, 2, "valid"), net.pool(x, 3, 2, "valid"))
+    for _ in range(4):
+        x = net.concat(
+            net.conv(x, 96),
+            net.conv(net.conv(x, 64), 96, 3),
+            net.conv(net.conv(net.conv(x, 64), 96, 3), 96, 3),
+            net.conv(net.pool(x, 3, 1, kind="avgpool2d"), 96),
+        )
+    y = net.conv(net.conv(net.conv(x, 192), 224, 3), 256, 3, 2, "valid")
+    x = net.concat(net.conv(x, 384, 3, 2, "valid"), y, net.pool(x, 3, 2, "valid"))
+    for _ in range(7):
+        y = net.conv(net.conv(net.conv(x, 192), 224, (1, 7)), 256, (7, 1))
+        z = net.conv(net.conv(net.conv(x, 192), 192, (7, 1)), 224, (1, 7))
+        z = net.conv(net.conv(z, 224, (7, 1)), 256, (1, 7))
+        p = net.conv(net.pool(x, 3, 1, kind="avgpool2d"), 128)
+        x = net.concat(net.conv(x, 384), y, z, p)
+    y = net.conv(net.conv(x, 192), 192, 3, 2, "valid")
+    z = net.conv(net.conv(net.conv(x, 256), 256, (1, 7)), 320, (7, 1))
+    x = net.concat(y, net.conv(z, 320, 3, 2, "valid"), net.pool(x, 3, 2, "valid"))
+    for _ in range(3):
+        y = net.conv(x, 384)
+        z = net.conv(net.conv(net.conv(x, 384), 448, (3, 1)), 512, (1, 3))
+        x = net.concat(
+            net.conv(x, 256),
+            net.concat(net.conv(y, 256, (1, 3)), net.conv(y, 256, (3, 1))),
+            net.concat(net.conv(z, 256, (1, 3)), net.conv(z, 256, (3, 1))),
+            net.conv(net.pool(x, 3, 1, kind="avgpool2d"), 256),
+        )
+    net.dense(net.global_pool(x), classes)
+    return net.operations
+
+
 def inception_resnet_v2(classes: int = 1001) -> list[Operation]:
     """Inception-ResNet v2 (Szegedy et al. 2016), 299x299, as in TF-Slim."""
     net = Sketch(299, 299)
@@ -270,17 +309,18 @@ def _fused(
     return net.add(x, y) if skip and net.shape(y) == net.shape(x) else y
 
 
-def mobilenet_v2(size: int = 224, classes: int = 1001) -> list[Operation]:
+def mobilenet_v2(size: int = 224, classes: int = 1001, width: float = 1.0) -> list[Operation]:
     """MobileNet v2 (Sandler et al. 2018)."""
     net = Sketch(size, size)
-    x = net.conv(0, 32, 3, 2)
+    x = net.conv(0, _rounded(32 * width), 3, 2)
     for expand, channels, depth, stride in (
         (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
         (6, 160, 3, 2), (6, 320, 1, 1),
     ):  # fmt: skip
         for block in range(depth):
-            x = _inverted(net, x, channels, expand, 3, stride if block == 0 else 1)
-    net.dense(net.global_pool(net.conv(x, 1280)), classes)
+            wide = _rounded(channels * width)
+            x = _inverted(net, x, wide, expand, 3, stride if block == 0 else 1)
+    net.dense(net.global_pool(net.conv(x, _rounded(1280 * max(width, 1.0)))), classes)
     return net.operations
 
 
@@ -356,6 +396,14 @@ def mobilenet_v3_small(classes: int = 1000) -> list[Operation]:
         x = net.add(x, y) if net.shape(x) == net.shape(y) else y
     x = net.global_pool(swish(net.conv(x, 576), True))
     net.dense(swish(net.conv(x, 1024), True), classes)
+    return net.operations
+
+
+def mnist_cnn() -> list[Operation]:
+    """The CNN of AMD's tutorial for MNIST: four convolutions, 28x28."""
+    net = Sketch(28, 28, 1)
+    x = net.conv(net.conv(0, 16, 5, 2, "valid"), 32, 5, 2, 2)
+    net.conv(net.conv(x, 64, 3, 2, 1), 10, 3, 1, "valid")
     return net.operations
 
 

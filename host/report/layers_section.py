@@ -46,14 +46,14 @@ def layers_section(model: Path, board: str) -> Section:
 
 
 def _row(number: int, layer: LayerTime, whole: float) -> list[Cell]:
-    work, operation = layer.work, layer.work.operation
+    stage, operation = layer.stage, layer.stage.operation
     kernel = "x".join(map(str, operation.kernel))
     stride = max(operation.stride, default=1)
     return [
         number, operation.kind, f"{kernel}/{stride}" if stride > 1 else kernel,
-        "x".join(map(str, operation.output)), operation.macs, round(1e6 * layer.seconds, 2),
-        round(100 * layer.seconds / whole, 2), layer.bound, work.parameter_bytes,
-        work.loaded_bytes, work.stored_bytes, operation.name,
+        "x".join(map(str, stage.output)), stage.macs, round(1e6 * layer.seconds, 2),
+        round(100 * layer.seconds / whole, 2), layer.bound, stage.parameter_bytes,
+        stage.loaded_bytes, stage.stored_bytes, stage.name,
     ]  # fmt: skip
 
 

@@ -408,7 +408,7 @@ def _shim(cwd: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:
-    """The demo takes 143 us on a board, which an emulation hardly keeps; it says so."""
+    """The demo takes 206 us on a board, which an emulation hardly keeps; it says so."""
     images = np.random.default_rng(4).uniform(-1, 1, (20, 28, 28, 1)).astype(np.float32)
     np.save(tmp_path / "in.npy", images)
     files = tmp_path / "in.npy", tmp_path / "out.npy"

@@ -13,84 +13,144 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch", reason="DenseNetX needs PyTorch, which is not installed")
+
 from tutelage.core.locations import RESULTS
+from tutelage.dpu.predict import latency
 from tutelage.dpu.predict.latency import read_board
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.latency import fit as fit_latency
 from tutelage.host.latency import published_networks
-from tutelage.host.latency.fit import DIGITS, NetworkFit, evaluate
-from tutelage.host.latency.published import COUNTED_AS_MACS, TABLE, Published, published, unusable
+from tutelage.host.latency.fit import DIGITS, Evaluation, evaluate_all
+from tutelage.host.latency.published import (
+    BOARDS,
+    COUNTED_AS_MACS,
+    PYTHON_TABLE,
+    TABLE,
+    Published,
+    published,
+    published_python,
+    unusable,
+)
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[Any, list[NetworkFit]]:
-    return evaluate(published(), read_board("zcu104", fitted=False))
+def found() -> Evaluation:
+    return evaluate_all()
 
 
-@pytest.mark.parametrize("row", published(), ids=lambda row: row.name)
-def test_a_network_has_the_operations_that_the_table_tells(row: Published) -> None:
-    """But for one row that is never fitted for that reason."""
+@pytest.fixture(scope="module")
+def kept() -> Any:
+    return json.loads((RESULTS / "latency.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("row", published(), ids=lambda row: f"{row.board}-{row.name}")
+def test_a_network_has_the_operations_of_the_table(row: Published) -> None:
+    """But for one network that is never fitted for that reason."""
     assert (abs(row.gops_built / row.gops - 1) < 0.03) != ("more operations" in row.why_not)
 
 
+@pytest.mark.parametrize("board", BOARDS)
 def test_the_kept_fit_is_what_the_script_gives(
-    fitted: tuple[Any, list[NetworkFit]], tmp_path: Path
+    found: Evaluation, tmp_path: Path, board: str
 ) -> None:
-    given, rows = fitted
-    kept = read_board("zcu104")
-    assert astuple(given) == pytest.approx(astuple(kept.parameters), rel=10 ** (1 - DIGITS))
-    fit_latency.write_parameters(given, rows, tmp_path / "fitted" / "zcu104.toml")
-    paths = tmp_path / "fitted" / "zcu104.toml", fit_latency.FITTED
+    given, stored = found.board(board), read_board(board)
+    for name in ("parameters", "python"):
+        ours, theirs = astuple(getattr(given, name)), astuple(getattr(stored, name))
+        assert ours == pytest.approx(theirs, rel=10 ** (1 - DIGITS))
+    assert (given.clock_mhz, given.cores, given.cpus, given.dpu_name) == (
+        stored.clock_mhz, stored.cores, stored.cpus, stored.dpu_name,
+    )  # fmt: skip
+    fit_latency.write_parameters(found, board, tmp_path)
+    paths = (folder / f"{board}.toml" for folder in (tmp_path, latency.FITTED))
     new, old = (re.sub(r"[\d.]+", "0", path.read_text(encoding="utf-8")) for path in paths)
     assert new == old
-    inside = zip(astuple(fit_latency.LOW), astuple(given), astuple(fit_latency.HIGH), strict=True)
-    assert all(low * 1.05 < value < high * 0.95 for low, value, high in inside)
 
 
-def test_the_kept_table_is_what_the_script_gives(
-    fitted: tuple[Any, list[NetworkFit]], tmp_path: Path
-) -> None:
-    fit_latency.write_table(fitted[1], tmp_path / "latency.csv")
-    new, kept = (
+def test_no_parameter_is_at_its_limit(found: Evaluation) -> None:
+    given = map(astuple, (fit_latency.LOW, found.whole, fit_latency.HIGH))
+    for low, value, high in zip(*given, strict=True):
+        assert low + 0.05 * abs(value - low) < value < high - 0.05 * (high - low)
+
+
+def test_the_kept_table_is_what_the_script_gives(found: Evaluation, tmp_path: Path) -> None:
+    fit_latency.write_table(found.rows, tmp_path / "latency.csv")
+    new, stored = (
         list(csv.reader((folder / "latency.csv").open(encoding="utf-8")))
         for folder in (tmp_path, RESULTS)
     )
-    assert [row[:3] for row in new] == [row[:3] for row in kept]
-    for ours, theirs in zip(new[1:], kept[1:], strict=True):
-        numbers = [[float(cell or 0) for cell in row[3:11]] for row in (ours, theirs)]
+    assert [row[:4] for row in new] == [row[:4] for row in stored]
+    for ours, theirs in zip(new[1:], stored[1:], strict=True):
+        numbers = [[float(cell or 0) for cell in row[4:12]] for row in (ours, theirs)]
         assert numbers[0] == pytest.approx(numbers[1], rel=2e-3)
 
 
-def test_what_was_left_out_is_predicted(fitted: tuple[Any, list[NetworkFit]]) -> None:
-    """The aim: below 10 % on average; none off by more than 30 % without an explanation."""
-    found: Any = fit_latency.summary(fitted[1])
-    kept = json.loads((RESULTS / "latency.json").read_text(encoding="utf-8"))
-    assert found["left_out"]["mean"] == pytest.approx(kept["left_out"]["mean"], abs=0.11)
-    assert found["families"].keys() == kept["families"].keys()
-    assert all(mean < 10 for mean in kept["left_out"]["mean"])
-    for row in fitted[1]:
-        assert abs(row.deviation(0)) < 30 or row.published.why_not
-        assert abs(row.deviation(1)) < 30 or row.published.why_not
-    board = read_board("zcu104")
-    for row in fitted[1]:
+def test_the_kept_errors_are_what_the_script_gives(found: Evaluation, kept: Any) -> None:
+    new = fit_latency.summary(found)
+    assert new["boards"].keys() == kept["boards"].keys() == BOARDS.keys()
+    for name, board in new["boards"].items():
+        stored = kept["boards"][name]
+        assert board["families"].keys() == stored["families"].keys()
+        assert board["left_out"]["mean"] == pytest.approx(stored["left_out"]["mean"], abs=0.11)
+    assert len(new["python"]) == len(kept["python"]) == len(published_python())
+
+
+def test_what_was_left_out_is_predicted(found: Evaluation, kept: Any) -> None:
+    """The aim: at most 3 % with one thread and 4 % with many on average.
+
+    The ZCU102's three cores miss the second one: a single factor for all of them is too coarse.
+    """
+    for name, board in kept["boards"].items():
+        one, many = board["left_out"]["mean"]
+        assert one <= 3 and many <= (5.5 if name == "zcu102" else 4)
+    for row in found.rows:
         for thread in (0, 1):
-            if row.left_out:
-                ratio = row.left_out[thread] / row.speed[thread]
-                low, high = (board.error[side][thread] for side in ("low", "high"))
-                assert low - 0.002 <= ratio <= high + 0.002
+            assert abs(row.deviation(thread)) < 14 or row.published.why_not
 
 
-def test_the_readme_tells_the_kept_errors(repo_root: Path) -> None:
-    kept = json.loads((RESULTS / "latency.json").read_text(encoding="utf-8"))
+def test_the_densenet_is_predicted_without_any_in_the_fit(kept: Any) -> None:
+    """Within 10 % with one thread and 15 % with many; nothing of it is in the fit."""
+    rows = [row for row in kept["python"] if row["network"] == "densenetx"]
+    assert len(rows) == 9
+    for row in rows:
+        assert abs(row["percent"]) < (10 if row["threads"] == 1 else 15)
+
+
+def test_nine_in_ten_values_are_in_the_range_of_other_families(
+    found: Evaluation, kept: Any
+) -> None:
+    """What a board's range would be without the row's own family; its own includes the row."""
+    for board in kept["boards"].values():
+        assert board["inside_percent"]["other_families"] >= 90
+        assert board["inside_percent"]["other_networks"] >= 90
+    for row in found.left_out:
+        board = read_board(row.published.board)
+        for thread in (0, 1):
+            low, high = (board.error[side][thread] for side in ("low", "high"))
+            assert low - 0.002 <= row.ratio(thread) <= high + 0.002
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", text.replace("−", "-"))]
+
+
+def test_the_readme_tells_the_kept_errors(repo_root: Path, kept: Any) -> None:
     text = (repo_root / "README.md").read_text(encoding="utf-8")
-    rows = {"all": kept["left_out"], **kept["families"]}
-    for name, errors in rows.items():
-        found = re.search(rf"^\| {name} \|(.*)\|$", text, re.MULTILINE)
-        assert found, name
-        numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", found[1].replace("−", "-"))]
-        pairs = zip(errors["mean"], errors["worst"], strict=True)
-        wanted = [errors["networks"], *(number for pair in pairs for number in pair)]
-        assert numbers == wanted, name
+    boards = {name.upper(): board for name, board in kept["boards"].items()}
+    for name, board in boards.items():
+        row = re.search(rf"^\| {name}, [^|]*\|(.*)\|$", text, re.MULTILINE)
+        assert row, name
+        errors, inside = board["left_out"], board["inside_percent"]["other_families"]
+        assert _numbers(row[1]) == [errors["networks"], *_both(errors), inside], name
+    for name, errors in boards["ZCU104"]["families"].items():
+        row = re.search(rf"^\| {name} \|(.*)\|$", text, re.MULTILINE)
+        assert row, name
+        assert _numbers(row[1]) == [errors["networks"], *_both(errors)], name
+
+
+def _both(errors: Any) -> list[float]:
+    pairs = zip(errors["mean"], errors["worst"], strict=True)
+    return [number for pair in pairs for number in pair]
 
 
 def test_the_kept_rows_are_those_of_the_whole_table(shared_dir: Path) -> None:
@@ -98,18 +158,31 @@ def test_the_kept_rows_are_those_of_the_whole_table(shared_dir: Path) -> None:
     with (shared_dir / "data" / "zcu104_published.csv").open(encoding="utf-8") as file:
         whole = list(csv.DictReader(file))
     with TABLE.open(encoding="utf-8") as file:
-        kept = list(csv.DictReader(file))
-    for row in kept:
-        (same,) = [
+        stored = [row for row in csv.DictReader(file) if row.pop("board") == "zcu104"]
+    kept, left = [], {row["standard_name"] for row in whole}
+    for row in stored:
+        same = [
             w for w in whole if all(w[key] == row[key] for key in ("vitis_ai", "standard_name"))
         ]
-        assert {key: same[key] for key in row} == row
+        if not same:  # of the README of 2.5; the table at hand does not have all its rows
+            assert row["vitis_ai"] == "2.5"
+            continue
+        kept.append(row)
+        assert {key: same[0][key] for key in row} == row
         newer = [w for w in whole if w["standard_name"] == row["standard_name"]]
         assert max(w["vitis_ai"] for w in newer) == row["vitis_ai"]
-    names = {row["standard_name"] for row in kept}
-    left = {row["standard_name"] for row in whole} - names
-    assert not [name for name in left if not unusable(name)]
-    assert set(COUNTED_AS_MACS) < names
+    left -= {row["standard_name"] for row in kept}
+    assert len(kept) == 37 and not [name for name in left if not unusable(name)]
+    assert {row["standard_name"] for row in stored} > set(COUNTED_AS_MACS)
+
+
+def test_the_speed_through_python_is_as_published(shared_dir: Path) -> None:
+    with (shared_dir / "data" / "published_points.csv").open(encoding="utf-8") as file:
+        whole = [row for row in csv.DictReader(file) if row["network"][:5] in ("Dense", "MNIST")]
+    with PYTHON_TABLE.open(encoding="utf-8") as file:
+        stored = list(csv.DictReader(file))
+    figures = [(row["board"].lower(), row["threads"], row["fps"]) for row in whole]
+    assert [(row["board"], row["threads"], row["fps"]) for row in stored] == figures
 
 
 def _convolutions(operations: list[Operation]) -> Counter[Any]:

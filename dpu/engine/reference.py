@@ -13,7 +13,7 @@ from tutelage.dpu.engine.program import Program, build_program, feed
 from tutelage.dpu.ops import cpu_ops
 from tutelage.dpu.xmodel.graph import Graph, Op, Tensor
 
-ENGINES = ("fast", "reference")
+ENGINES = ("fast", "reference", "instructions")
 
 
 class Engine(Protocol):
@@ -58,6 +58,10 @@ def make_engine(
         from tutelage.dpu.engine.fast import FastEngine
 
         return FastEngine(program, threads, trace)
+    if engine == "instructions":
+        from tutelage.dpu.engine.instructions import InstructionEngine
+
+        return InstructionEngine(program)
     raise DpuError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
 
 

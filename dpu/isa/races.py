@@ -52,7 +52,7 @@ class _Clocks:
 
     def __init__(self) -> None:
         zero = np.zeros(len(ENGINES), np.int64)
-        self._engines = {engine: zero for engine in ENGINES}
+        self._engines = dict.fromkeys(ENGINES, zero)
         self._tokens = {(a, b): deque[Array]() for a in ENGINES for b in ENGINES}
         for engine in ENGINES:
             self._tokens[engine, engine].append(zero)

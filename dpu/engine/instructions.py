@@ -236,15 +236,17 @@ def _stages(program: Program) -> list[tuple[CompiledPart | None, list[Op]]]:
     """Subgraph after subgraph: the part of a DPU's, None and the steps for the others."""
     if not program.steps:
         return []
-    graph = program.steps[0].get_graph()
-    steps: dict[str, list[Op]] = {}
+    root = program.steps[0].get_graph().get_root_subgraph()
+    if root.is_leaf:
+        raise UnsupportedError(f"{root.get_name()} is not compiled: it has no DPU code")
+    steps: dict[Subgraph, list[Op]] = {}
     for op in program.steps:
-        part = graph.get_root_subgraph().find_child_subgraph_by_op(op)
-        if part is None:
-            raise UnsupportedError(f"{graph.get_name()} is not compiled: it has no DPU code")
-        steps.setdefault(part.get_name(), []).append(op)
+        part = root.find_child_subgraph_by_op(op)
+        while part.get_parent() is not root:
+            part = part.get_parent()
+        steps.setdefault(part, []).append(op)
     return [
-        (CompiledPart(part) if device_of(part) == "DPU" else None, steps[part.get_name()])
-        for part in graph.get_root_subgraph().toposort_child_subgraph()
-        if part.get_name() in steps
+        (CompiledPart(part) if device_of(part) == "DPU" else None, steps[part])
+        for part in root.toposort_child_subgraph()
+        if part in steps
     ]

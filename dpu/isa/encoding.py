@@ -24,6 +24,8 @@ class Instruction:
     """
 
     form: Format
+    dpdon: int
+    dpdby: int
 
     def __init__(self, form: Format, **values: int) -> None:
         self.__dict__.update(dict.fromkeys(form.by_name, 0))

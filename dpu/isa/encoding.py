@@ -34,7 +34,7 @@ class Instruction:
         self.form = form
 
     def __getattr__(self, name: str) -> int:  # for the type checker: fields are in __dict__
-        raise AttributeError(f"{self.form.name} has no field {name}")
+        raise AttributeError(f"the instruction has no field {name}")
 
     @property
     def name(self) -> str:

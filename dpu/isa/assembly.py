@@ -92,7 +92,7 @@ def _instruction(text: str, isa: Isa) -> Instruction:
 def _integer(text: str) -> int:
     if not re.fullmatch(r"0x[0-9a-fA-F]{1,8}|\d{1,10}", text):
         raise IsaError(f"{text!r} is not a number")
-    return int(text, 0)
+    return int(text, 16 if text.startswith("0x") else 10)
 
 
 def _tokens(text: str) -> int:

@@ -1,11 +1,12 @@
 # make demo    set up what the demo needs and classify real images on the emulated DPU
-# make test    set up everything (PyTorch too) and run the tests
+# make test    set up everything (PyTorch too) and run the tests that are quick
+# make test-all   every test: the slow ones, those of the documentation and of the stand-in board
 # make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has, and
 #              test-board-full: deployments to an arm64 stand-in (root; its root is built once, 3 minutes)
 # make test-docs   every command of the documentation, in a fresh copy, and its longer claims
 # make fuzz    damaged files for every reader, with new seeds, for SECONDS=900
 # make load    100,000 jobs in 32 threads on the emulation, every output compared (JOBS=...)
-# make test-newest, test-oldest   the newest of all packages, the least that setup.py allows
+# make test-newest, test-oldest   the newest of all packages, the least that pyproject.toml allows
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
 # make bench   the benchmarks, as JSON on standard output
@@ -29,7 +30,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
+.PHONY: help setup demo test test-all test-slow test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
 .DELETE_ON_ERROR:
 
 help:
@@ -58,11 +59,19 @@ demo: $(VENV)/pc.stamp
 	@mkdir -p results
 	$(BIN)/python app/classify.py --source app/demo/images --quiet --output results/demo.csv --output results/demo.mp4
 
-# The stand-in board's full form and the documentation's commands have targets of their own.
-# WORKERS processes share the tests; 0 runs them in this one, as a debugger wants.
+# WORKERS processes share the tests; 0 runs them in this one, as a debugger needs.
 WORKERS ?= auto
+PYTEST = -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+ELSEWHERE = full_board or docs
 test: $(VENV)/all.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m 'not full_board and not docs'
+	$(BIN)/python $(PYTEST) -m 'not (slow or $(ELSEWHERE))'
+
+# One after the other, also with make -j.
+test-all:
+	@for part in slow docs board-full; do $(MAKE) test-$$part || exit 1; done
+
+test-slow: $(VENV)/all.stamp
+	$(BIN)/python $(PYTEST) -m 'not ($(ELSEWHERE))'
 
 # app/ and board/ on what a PYNQ 3.0.1 image has: Python 3.10, numpy 1.21, OpenCV 4.5.
 BOARD_VENV := .venv-board
@@ -82,8 +91,7 @@ test-newest test-oldest: test-%: | $(BIN)/python
 	$(VENV)/$*/bin/uv pip install --quiet --python $(VENV)/$*/bin/python \
 		--resolution $(if $(filter oldest,$*),lowest-direct,highest) $(PIP_FLAGS) -e '.[pc,host,peers,test]' $(TORCH) \
 		$(if $(filter oldest,$*),'numpy>=1.23.5')  # the least that Python 3.11 has
-	$(VENV)/$*/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal \
-		-m 'not full_board and not docs'
+	$(VENV)/$*/bin/python $(PYTEST) -m 'not ($(ELSEWHERE))'
 
 test-board: test-board-versions test-board-full
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -21,46 +20,32 @@ if not __package__:  # run as a script, where `import app` would look in app/ on
 
 from typing import Any
 
+from tutelage.app.messages import PROGRAM, say
 from tutelage.app.model import Classifier, load_classifier, override
-from tutelage.app.options import check, make_parser
-from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.options import Options, read_options
+from tutelage.app.outputs.output import OutputError
 from tutelage.app.pipeline.run_summary import summary_lines
 from tutelage.app.run import Run
-from tutelage.app.sources.frames import CameraError, SourceError
-from tutelage.board.power.sampler import PowerError
-from tutelage.board.runner import ModelError
-from tutelage.core.bounded_file import read_bounded
-from tutelage.core.errors import unsorted_in_one_line
-from tutelage.core.text import json_text, shown
-
-DONE, FAILED, WRONG_USE = 0, 1, 2
+from tutelage.board.model_parts import ModelError
+from tutelage.core.errors import DONE, FAILED
+from tutelage.core.files import read_bounded
+from tutelage.core.messages import run_command, run_program
+from tutelage.core.text import json_text
 
 _MAX_LABELS_BYTES = 1 << 20  # of --labels, as of a model.toml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the application; return its exit status."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    check(options, parser)
-    try:
-        with unsorted_in_one_line("classify"):
-            return classify(options)
-    except BrokenPipeError:  # an OSError, but the reader's own doing
-        raise
-    except (CameraError, OSError) as error:
-        return _complain(str(error), FAILED)
-    except (ModelError, SourceError, OutputError, PowerError) as error:
-        return _complain(str(error), WRONG_USE)
-    except KeyboardInterrupt:
-        return _complain("interrupted", FAILED)
+    options = read_options(arguments)
+    return run_command(PROGRAM, lambda: classify(options))
 
 
-def classify(options: argparse.Namespace) -> int:
+def classify(options: Options) -> int:
     """Open everything, run every frame through, report; return the exit status."""
     _check_writable(options.json)
     with ExitStack() as stack:
-        run = Run(options, _classifier(options), stack, _tell)
+        run = Run(options, open_classifier(options), stack, say)
         with _stopped_by_signals(run.stop):
             run.go()
     report = run.report()
@@ -84,7 +69,8 @@ def _check_writable(json_path: str | None) -> None:
         raise OutputError(f"{json_path}: {error.strerror or error}") from error
 
 
-def _classifier(options: argparse.Namespace) -> Classifier:
+def open_classifier(options: Options) -> Classifier:
+    """Return the model with the options' changes; print what is to be known of it."""
     classifier = override(
         load_classifier(options.model, options.plugin),
         labels=_read_labels(options.labels) if options.labels else None,
@@ -94,7 +80,7 @@ def _classifier(options: argparse.Namespace) -> Classifier:
         crop=options.crop,
     )
     for line in classifier.warnings:
-        _tell(line)
+        say(line)
     return classifier
 
 
@@ -171,30 +157,11 @@ def _status(report: dict[str, Any]) -> int:
     return DONE if report["frames"]["classified"] or nothing_asked_for else FAILED
 
 
-def _tell(text: str) -> None:
-    print(f"classify: {shown(text)}", file=sys.stderr, flush=True)
-
-
-def _complain(text: str, status: int) -> int:
-    _tell(text)
-    return status
-
-
 def run() -> int:
-    """Run as a program: a reader of the output that goes away (`| head`) is no error to tell."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="backslashreplace")  # file names may be any bytes
+    """Run as a program."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        status = main()
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    return run_program(main)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.board import runner as dpu
-from tutelage.board.runner import ModelError
-from tutelage.core.images.input_form import COLOURS, FormError, InputForm
+from tutelage.board.model_parts import ModelError
+from tutelage.core.images.input_form import COLOURS, FormError, InputForm, assumed_colour
 from tutelage.core.model_name import model_name
 from tutelage.core.model_package import (
     COMPILED,
@@ -55,7 +55,7 @@ class Classifier:
     """
 
     name: str
-    network: dpu.Model
+    network: dpu.LoadedModel
     form: InputForm
     labels: tuple[str, ...]
     activation: str
@@ -175,7 +175,7 @@ def _load_bare(path: Path, plugins: str | Path | None) -> Classifier:
     if channels not in COLOURS.values():
         raise ModelError(f"{path}: takes {channels} channels; an image has 1 or 3")
     try:
-        form = InputForm(width, height, colour="grey" if channels == 1 else "bgr")
+        form = InputForm(width, height, colour=assumed_colour(channels))
     except FormError as error:
         raise ModelError(f"{path}: {error}") from error
     own_confidence = "sigmoid" in network.last_op or "softmax" in network.last_op
@@ -216,7 +216,7 @@ def _shown(form: InputForm, name: str) -> str:
     return " ".join(f"{number:g}" for number in (value if len(set(value)) > 1 else value[:1]))
 
 
-def _input_shape(network: dpu.Model, path: Path) -> tuple[int, int, int]:
+def _input_shape(network: dpu.LoadedModel, path: Path) -> tuple[int, int, int]:
     """Return height, width, channels of the model's input."""
     dims = network.input.dims
     if len(dims) != 4:
@@ -226,5 +226,5 @@ def _input_shape(network: dpu.Model, path: Path) -> tuple[int, int, int]:
     return dims[1], dims[2], dims[3]
 
 
-def _output_count(network: dpu.Model) -> int:
+def _output_count(network: dpu.LoadedModel) -> int:
     return math.prod(network.output.dims[1:])

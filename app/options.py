@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from tutelage.app.outputs import by_uri as outputs
+from tutelage.app.messages import PROGRAM
+from tutelage.app.outputs.by_uri import outputs_help
 from tutelage.app.pipeline.pipeline import DEFAULT_TIME_LIMIT
-from tutelage.app.sources import by_uri as sources
-from tutelage.app.sources.load_patterns import SCENARIOS
+from tutelage.app.sources.camera import is_camera
+from tutelage.app.sources.load_patterns import LOAD_PATTERNS
+from tutelage.app.sources.registry import SOURCES
+from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import load_profile
+from tutelage.core.errors import WRONG_USE
 from tutelage.core.images.input_form import COLOURS, CROPS
+from tutelage.core.locations import DEMO_MODEL
 
 MOST_THREADS = 64
-DEMO_MODEL = Path(__file__).resolve().parent / "demo"
 SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
 """Variables of the environment for what a command line would show to all users of a machine."""
 
@@ -25,10 +31,10 @@ Without a board the DPU is emulated, bit for bit; the summary says which one it 
 
 EPILOG = f"""\
 sources (URI of --source):
-{sources.FORMS}
+{SOURCES.help_text()}
 
 outputs (URI of --output, several at once):
-{outputs.FORMS}
+{outputs_help()}
 
 examples:
   classify.py --camera --web                      the first camera, live page on localhost:8080
@@ -52,19 +58,77 @@ class _Parser(argparse.ArgumentParser):
     """Answers wrong use with what to type instead, without pages of usage in front of it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"classify: {message}{_advice(message)}\n")
+        exclusive = "not allowed with argument" in message  # argparse's own words
+        self.refuse(message, "; give one of them" if exclusive else "\ntry: classify.py --help")
+
+    def refuse(self, message: str, advice: str) -> NoReturn:
+        """End the program."""
+        self.exit(WRONG_USE, f"{PROGRAM}: {message}{advice}\n")
 
 
-def _advice(message: str) -> str:
-    if "says where frames come from" in message:
-        return "\ntry: classify.py --camera, or: classify.py --source photos/ (--help tells more)"
-    if "not allowed with argument" in message:
-        return "; give one of them"
-    return "\ntry: classify.py --help"
+@dataclass
+class Options:
+    """What was asked for, checked; None where an option was not given and has no default.
+
+    Each is the option of its name in `--help`, where its unit is. `source` is that of --camera as
+    well, `web_token` comes from the environment alone.
+    """
+
+    source: str
+    frames: int | None
+    live: bool
+    reconnect: float
+    model: Path
+    plugin: Path | None
+    labels: Path | None
+    colour: str | None
+    mean: list[float] | None
+    scale: list[float] | None
+    crop: str | None
+    web: str | None
+    web_token_file: Path | None
+    json: str | None
+    top: int | None
+    quiet: bool
+    threads: int
+    in_flight: int
+    workers: int | None
+    time_limit: float | None
+    realtime: str | None
+    power: str | None
+    idle: float
+    scenario: str | None
+    duration: float | None
+    qps: float | None
+    latency_bound: float | None
+    output: list[str] = field(default_factory=list)
+    web_token: str | None = None
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether the live page is asked for, by --web or as an output."""
+        return self.web is not None or any(uri.split(":")[0] == "web" for uri in self.output)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def read_options(arguments: Sequence[str] | None = None) -> Options:
+    """Return the options of a command line, completed from the environment.
+
+    Parameters
+    ----------
+    arguments : without the program's name; None for those of this program
+
+    Raises
+    ------
+    SystemExit
+        They are wrong, or --help was asked for; the text has been printed.
+    """
+    parser = _make_parser()
+    options = Options(**vars(parser.parse_args(arguments)))
+    _check(options, parser)
+    return options
+
+
+def _make_parser() -> _Parser:
     parser = _Parser(
         prog="classify.py",
         description=DESCRIPTION,
@@ -78,11 +142,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_outputs(parser.add_argument_group("results"))
     _add_running(parser.add_argument_group("running"))
     _add_measuring(parser.add_argument_group("measuring"))
-    parser.set_defaults(web_token=None)
     return parser
 
 
-def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def _check(options: Options, parser: _Parser) -> None:
     """Complete the options from the environment; end the program where they do not go together."""
     # Taken out of it: programs that this one starts do not inherit secrets.
     source = os.environ.pop(SOURCE_VARIABLE, None)
@@ -90,7 +153,10 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if options.source is None:
         options.source = source
     if options.source is None:
-        parser.error("--camera or --source says where frames come from")
+        parser.refuse(
+            "--camera or --source says where frames come from",
+            "\ntry: classify.py --camera, or: classify.py --source photos/ (--help has more)",
+        )
     if "" in (options.source, *options.output):
         parser.error("a source or output is empty; is a variable of the shell not set?")
     if options.scenario == "server" and options.qps is None:
@@ -99,21 +165,15 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error("--qps and --latency-bound belong to --scenario server")
     if options.duration and not options.scenario:
         parser.error("--duration belongs to --scenario; --frames N ends any run after N frames")
-    if options.web_token_file and not wants_page(options):
+    if options.web_token_file and not options.wants_page:
         parser.error("--web-token-file belongs to --web")
     if options.json == "-" and "-" in options.output:
         parser.error("--json - and --output - would share standard output; give one a file")
 
 
-def wants_page(options: argparse.Namespace) -> bool:
-    """Return whether the live page is asked for, by --web or as an output."""
-    return options.web is not None or any(uri.split(":")[0] == "web" for uri in options.output)
-
-
 def _add_source(group: argparse._ArgumentGroup) -> None:
-    one = (
-        group.add_mutually_exclusive_group()
-    )  # that one is given `check` sees: typing errors first
+    # That one of them is given is checked later: typing errors come first.
+    one = group.add_mutually_exclusive_group()
     one.add_argument(
         "--camera",
         dest="source",
@@ -248,7 +308,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
         "--power",
         nargs="?",
         const="auto",
-        choices=("auto", "pmbus", "hwmon", "rapl", "nvml"),
+        choices=("auto", *source_names()),
         help="measure power: the board's rails, or what a PC has",
     )
     group.add_argument(
@@ -260,7 +320,7 @@ def _add_measuring(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--scenario",
-        choices=SCENARIOS,
+        choices=LOAD_PATTERNS,
         help="issue the frames again and again from memory, in one of MLPerf's load patterns",
     )
     group.add_argument(
@@ -316,6 +376,6 @@ def _not_negative(text: str) -> float:
 
 
 def _camera(text: str) -> str:
-    if text.partition(",")[0].isdecimal() or text.startswith("/dev/video"):
+    if is_camera(text):
         return text
     raise argparse.ArgumentTypeError(f"{text} is not a camera number; files go to --source")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import os
 import time
@@ -12,18 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.app.model import Classifier
-from tutelage.app.options import wants_page
-from tutelage.app.outputs.by_uri import Output, OutputError, Outputs, open_output
-from tutelage.app.outputs.terminal import open_terminal
+from tutelage.app.options import Options
+from tutelage.app.outputs.by_uri import open_output
+from tutelage.app.outputs.fan_out import Outputs
+from tutelage.app.outputs.output import Output, OutputError
+from tutelage.app.outputs.registry import OutputContext
 from tutelage.app.pipeline.gauges import Gauges
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
 from tutelage.app.pipeline.result import Result
-from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import shown_path
-from tutelage.app.sources.load_patterns import Load, ScenarioSource, decoded_frames, verdict
-from tutelage.board.power.sampler import Power, open_power
+from tutelage.app.sources.load_patterns import (
+    LoadPattern,
+    LoadPatternSource,
+    decoded_frames,
+    verdict,
+)
+from tutelage.board.power import Power, open_power
 from tutelage.board.provider import find_provider
 from tutelage.board.realtime import Realtime, pace_facts
 from tutelage.board.system import board_facts
@@ -43,7 +49,7 @@ class Run:
 
     Parameters
     ----------
-    options : of `tutelage.app.options`
+    options : of the command line
     classifier : the model
     stack : closes what was opened
     tell : takes a line for the user
@@ -60,7 +66,7 @@ class Run:
 
     def __init__(
         self,
-        options: argparse.Namespace,
+        options: Options,
         classifier: Classifier,
         stack: ExitStack,
         tell: Callable[[str], None],
@@ -80,9 +86,9 @@ class Run:
         self._source, self._left_out = source, ""
         if self._load:
             samples, self._left_out = decoded_frames(source)
-            self._source = ScenarioSource(source.name, samples, self._load)
-        self._top = options.top or (_TOP_ON_PAGE if wants_page(options) else 1)
-        self._figures = Figures()
+            self._source = LoadPatternSource(source.name, samples, self._load)
+        self._top = options.top or (_TOP_ON_PAGE if options.wants_page else 1)
+        self._figures = RunFigures()
         self._cores = load_profile().dpu_cores
         self.pipeline = self._make_pipeline()
         if not find_provider().is_emulation:
@@ -151,16 +157,18 @@ class Run:
             written.add(path)
 
     def _open_output(self, uri: str) -> Output:
-        if uri == "terminal":
-            width = max(map(len, self._classifier.labels))
-            return open_terminal(width, self._length, self._gauges.read, self._options.top or 1)
-        if uri == "window":
-            from tutelage.app.outputs.pictures import Window
-
-            return Window(self.stop)
         if uri.partition(":")[0] == "web":
             return self._open_page(uri.partition(":")[2])
-        return open_output(uri, self._source.fps, self._tell)
+        context = OutputContext(
+            fps=self._source.fps,
+            length=self._length,
+            top=self._options.top or 1,
+            label_width=max(map(len, self._classifier.labels)),
+            gauges=self._gauges.read,
+            tell=self._tell,
+            stop=self.stop,
+        )
+        return open_output(uri, context=context)
 
     def _open_page(self, address: str) -> Output:
         from tutelage.app.web import WebOutput, find_token, parse_address
@@ -187,7 +195,7 @@ class Run:
     def _consume(self, result: Result) -> None:
         self._figures.add(result)
         self._outputs.add(result)
-        if isinstance(self._source, ScenarioSource):
+        if isinstance(self._source, LoadPatternSource):
             self._source.add(result)
 
     def _look(self) -> None:
@@ -213,7 +221,7 @@ class Run:
         # What start-up has made stays: the collector need not go through it again and again.
         gc.collect()
         gc.freeze()
-        self._figures = Figures()  # its clock starts here
+        self._figures = RunFigures()  # its clock starts here
         self.pipeline.run(self._look, self._outputs.look_seconds)
         gc.unfreeze()
         self._interrupted = self._stop_asked
@@ -301,10 +309,10 @@ class Run:
         }
 
 
-def _load(options: argparse.Namespace) -> Load | None:
+def _load(options: Options) -> LoadPattern | None:
     if not options.scenario:
         return None
-    return Load(
+    return LoadPattern(
         options.scenario,
         seconds=options.duration or _SCENARIO_SECONDS,
         qps=options.qps or 0.0,
@@ -312,8 +320,8 @@ def _load(options: argparse.Namespace) -> Load | None:
     )
 
 
-def _workers(options: argparse.Namespace) -> int:
+def _workers(options: Options) -> int:
     """Return how many threads decode: by default the CPUs that the lanes leave."""
     if options.workers is not None:
-        return int(options.workers)
-    return max(0, len(os.sched_getaffinity(0)) - int(options.threads))
+        return options.workers
+    return max(0, len(os.sched_getaffinity(0)) - options.threads)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.board.system import SystemMonitor
+from tutelage.core.results.run_json import Concern
 
 SYSFS, PROCFS = Path("/sys"), Path("/proc")
 
@@ -37,13 +38,6 @@ MOST_OTHER_CORES = 0.2
 _MOST_STOLEN_CORES = 0.02  # by the hypervisor, where this is a virtual machine
 _SLOW_CLOCK = 0.95  # of the highest, with a governor that promises the highest
 MOST_CLOCK_STEP_SECONDS = 0.5
-
-
-class Concern(NamedTuple):
-    """Something that speaks against figures: a short name and a line for the reader."""
-
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def _import_real() -> tuple[ModuleType, ModuleType]:
 
 def _emulation(reason: str) -> Provider:
     xir, vart = (
-        import_module("tutelage.dpu.xmodel.graph"),
+        import_module("tutelage.dpu.runtime.xir"),
         import_module("tutelage.dpu.runtime.vart"),
     )
     return Provider(xir, vart, True, f"emulation ({reason})")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from tutelage.board.model_parts import ModelError
 from tutelage.board.provider import find_provider
-from tutelage.board.runner import Model, ModelError
+from tutelage.board.runner import LoadedModel
 from tutelage.core.board_profile import load_profile
 
 
@@ -64,7 +65,7 @@ class Realtime:
             raise ModelError(str(error)) from error
         self._vart.set_pace(self._pace)
 
-    def report(self, model: Model) -> dict[str, Any]:
+    def report(self, model: LoadedModel) -> dict[str, Any]:
         """Return board, job_ms (predicted, of all DPU subgraphs), and jobs kept and late."""
         seconds = sum(self._pace(subgraph) for subgraph in model.dpu_subgraphs)
         return {"board": self._board, "job_ms": round(1e3 * seconds, 4), **self._vart.pace_report()}

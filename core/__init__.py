@@ -1,4 +1,4 @@
-"""What all packages share: number rules, images, model directories, board profiles, errors, files.
+"""What all packages share: number rules, images, models, board profiles, results, errors, files.
 
 It needs the standard library, numpy and OpenCV only, and goes to the board as a whole.
 """

@@ -1,23 +1,43 @@
-"""What can go wrong, each with a message that is one clear line."""
+"""What can go wrong: the project's errors, each a message of one clear line, and exit statuses."""
 
 from __future__ import annotations
 
 import re
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tutelage.core.text import shown
+DONE, FAILED, WRONG_USE = 0, 1, 2
+"""Exit statuses of every command. A bad file or a missing package is wrong use."""
+
+INTERRUPTED = 128 + 2
+"""What a shell reports of a program that SIGINT (2) ended: of `tutelage shim` alone."""
 
 
-class DpuError(RuntimeError):
-    """Base of every error that dpu/ raises on purpose."""
+class TutelageError(Exception):
+    """Base of every error that a command reports in one line.
+
+    Attributes
+    ----------
+    status : exit status of the command; WRONG_USE where what was given is at fault
+    """
+
+    status = WRONG_USE
+
+
+class DpuError(TutelageError, RuntimeError):
+    """Base of every error that dpu/ raises on purpose.
+
+    Attributes
+    ----------
+    subject : file or graph that the text begins with; "" for none
+    """
+
+    subject = ""
 
 
 class XmodelError(DpuError):
-    """The file is no usable .xmodel: truncated, corrupt, too large or of another kind."""
+    """The file is not a usable .xmodel: truncated, corrupt, too large or of another kind."""
 
 
 @contextmanager
@@ -32,7 +52,11 @@ def contradictions(name: str) -> Iterator[None]:
     try:
         yield
     except DpuError as error:
-        raise error if name in str(error) else type(error)(f"{name}: {error}") from error
+        if error.subject == name:
+            raise
+        named = type(error)(f"{name}: {error}")
+        named.subject = name
+        raise named from error
     except RecursionError:
         raise XmodelError(f"{name}: too many ops that wait for each other, refused") from None
     except MemoryError:
@@ -51,24 +75,6 @@ UNSORTED = (
     "sorted)"
 )
 """The text of an `UnsortedWarning`, behind the file's name."""
-
-
-@contextmanager
-def unsorted_in_one_line(program: str) -> Iterator[None]:
-    """Print each different `UnsortedWarning` on standard error as one line of `program`."""
-    usual, printed = warnings.showwarning, set[str]()
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, UnsortedWarning):
-            usual(message, category, *where, **more)
-        elif str(message) not in printed:
-            printed.add(str(message))
-            print(f"{program}: {shown(message)}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UnsortedWarning)
-        warnings.showwarning = show
-        yield
 
 
 class UnknownOpError(DpuError):

@@ -17,6 +17,9 @@ from tutelage.core.errors import DpuError, UnsupportedError
 OWN = "DPUCZDX8G"
 """The DPU of the Zynq UltraScale+ boards, the ZCU104 among them: the one that is emulated here."""
 
+EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
+"""`dpu_name` of files without instructions, which only the emulation runs."""
+
 FAMILIES = {
     0x01: OWN,
     0x02: "DPUCAHX8H",

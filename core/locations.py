@@ -8,8 +8,14 @@ CODE = Path(__file__).resolve().parent.parent
 """The folder of app/, board/, core/, dpu/ and host/: a checkout, a release or the installed
 package."""
 
+IS_CHECKOUT = (CODE / "setup.py").is_file()
+"""Whether the code runs from a checkout, whose folders may be written."""
+
 IMPORT_PATH = CODE if (CODE / "tutelage" / "__init__.py").is_file() else CODE.parent
 """The folder that Python's path needs for `import tutelage`."""
 
-RESULTS = CODE / "results" if (CODE / "setup.py").is_file() else Path("results")
+DEMO_MODEL = CODE / "app" / "demo"
+"""The model that is used where none is named: a directory, which has images/ too."""
+
+RESULTS = CODE / "results" if IS_CHECKOUT else Path("results")
 """Folder of results: the checkout's, else `results` in the working directory."""

@@ -35,10 +35,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tutelage.core.checksum import sha256_of
 from tutelage.core.errors import DpuError
+from tutelage.core.files import sha256_of, write_file
 from tutelage.core.images.input_form import FormError, InputForm, not_one_of
-from tutelage.core.toml_file import read_toml
+from tutelage.core.toml_file import read_toml, to_toml
 
 COMPILED, QUANTISED, ONNX = "model.xmodel", "quantised.xmodel", "model.onnx"
 DESCRIPTION = "model.toml"
@@ -100,6 +100,11 @@ class Description:
         }  # fmt: skip
 
 
+def compiled_file(model: Path) -> Path:
+    """Return the compiled .xmodel that is meant by a model directory or by the file itself."""
+    return model / COMPILED if model.is_dir() else model
+
+
 def read_description(path: Path) -> Description:
     """Read a model.toml.
 
@@ -128,6 +133,17 @@ def read_description(path: Path) -> Description:
     return Description(
         _form(table["input"], where), labels, activation, table.get("provenance", {}), checksums
     )
+
+
+def write_description(path: Path, description: Description) -> None:
+    """Write a model.toml, in one step.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written.
+    """
+    write_file(path, to_toml(description.tables()))
 
 
 def check_files(folder: Path, checksums: Mapping[str, str]) -> None:

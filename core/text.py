@@ -1,14 +1,14 @@
-"""Untrusted text as it may be shown: on a terminal, in CSV, in Markdown and in JSON.
+"""Untrusted text as it may be shown: on a terminal, in CSV, Markdown, HTML, SVG and JSON.
 
 Names, labels and messages that come from files, streams and boards may have any character and any
 length. These functions are used where such a text leaves the program. Data in memory keeps it.
-For HTML and SVG: ``html.escape(shown(text))``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST_NAME, LONGEST_LINE = 160, 1500
@@ -56,15 +56,46 @@ def from_csv(cell: str) -> str:
     return cell.removeprefix("'")
 
 
+def csv_cell(value: Any) -> Any:
+    """Return a cell of a table, a text as `csv_text` has it; numbers stay numbers."""
+    return csv_text(value) if isinstance(value, str) else value
+
+
 def csv_cells(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of a table with each text as `csv_text` has it; numbers stay numbers."""
-    return {key: csv_text(v) if isinstance(v, str) else v for key, v in values.items()}
+    """Return a row of a table, each value as `csv_cell` has it."""
+    return {key: csv_cell(value) for key, value in values.items()}
 
 
 def markdown_text(text: object, limit: int = LONGEST_LINE) -> str:
     """Return the text for one line or cell of Markdown, in which nothing of it is markup."""
     marked = _MARKUP.sub(r"\\\g<0>", shown(text, limit))
     return marked.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, its first column to the left, the others to the right.
+
+    Parameters
+    ----------
+    rows : cells that are escaped already (`markdown_text`), as many as `columns` in each
+    """
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return (
+            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
+        )
+
+    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
+    return [line(columns), rule, *map(line, rows)]
+
+
+def html_text(text: object, limit: int = LONGEST_LINE) -> str:
+    """Return the text for one line of HTML or SVG, also inside a quoted attribute."""
+    import html
+
+    return html.escape(shown(text, limit))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

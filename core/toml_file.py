@@ -1,12 +1,17 @@
-"""TOML files, read the same way everywhere, on Python 3.10 (tomli) and later (tomllib)."""
+"""TOML, read the same way everywhere, on Python 3.10 (tomli) and later (tomllib), and written."""
 
 from __future__ import annotations
 
+import datetime
+import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import DpuError
+from tutelage.core.files import read_bounded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,9 +35,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         The file is missing, larger than `MAX_TOML_BYTES`, not UTF-8 or not TOML.
     """
     try:
-        with path.open("rb") as file:
-            # One byte more tells what is too large, also where no size is known (/dev/zero).
-            data = file.read(MAX_TOML_BYTES + 1)
+        data = read_bounded(path, MAX_TOML_BYTES)
     except OSError as error:
         raise TomlError(f"{path}: {error.strerror or error}") from error
     if len(data) > MAX_TOML_BYTES:
@@ -49,8 +52,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        It is no TOML, nested too deeply, or holds a whole number of more than 64 bits (which TOML
-        1.0 tells readers to refuse; Python takes it, and float() then fails).
+        It is not TOML, nested too deeply, or has a whole number of more than 64 bits (which TOML
+        1.0 wants readers to refuse; Python takes it, and float() then fails).
     """
     try:
         table = tomllib.loads(text)
@@ -67,3 +70,45 @@ def _check_numbers(value: Any) -> None:
     elif isinstance(value, (dict, list)):
         for part in value.values() if isinstance(value, dict) else value:
             _check_numbers(part)
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Return a table as TOML: one [section] per table at its top, tables inside these inline.
+
+    Raises
+    ------
+    TypeError
+        A value is of a type that TOML does not have.
+    """
+    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    parts = [_pairs(plain)] if plain else []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            parts.append(f"[{_key(key)}]\n{_pairs(value)}")
+    return "\n".join(parts)
+
+
+def _pairs(table: Mapping[str, Any]) -> str:
+    return "".join(f"{_key(key)} = {_value(value)}\n" for key, value in table.items())
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but for DEL, which JSON lets stand.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    raise TypeError(f"TOML has no {type(value).__name__}")

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from tutelage.core.fixed_point import RELU6_FIX_POINT, sum_is_exact
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.quantised import QuantisedModel
-from tutelage.dpu.ops.limits import FUSED
-from tutelage.dpu.xmodel.graph import Graph, Op, Tensor
+from tutelage.dpu.ops.registry import op_type
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.tensor import Tensor
 
 INT8 = st.integers(-128, 127)
 
@@ -58,7 +60,7 @@ def _conv(draw: Callable[..., Any], model: CompiledModel, x: Op, name: str) -> O
 
 def _fused(kind: str, nonlinear: str, point: int, acc: int) -> tuple[str, int]:
     """An activation and an output's fix point that mean the same to AMD's quantiser and the DPU."""
-    if nonlinear not in FUSED[kind]:
+    if nonlinear not in op_type(kind).fuses:
         return "NONE", point
     if nonlinear == "RELU6" and 0 <= acc - RELU6_FIX_POINT <= 16:
         return nonlinear, RELU6_FIX_POINT

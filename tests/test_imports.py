@@ -1,10 +1,11 @@
-"""Imports go one way: app -> board -> dpu -> core, host -> dpu, core."""
+"""Imports go one way: app -> board -> dpu -> core, host -> dpu, core; and never in a circle."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,74 @@ def test_imports_run_one_way(repo_root: Path, package: str) -> None:
     assert not {path: names for path, names in wrong.items() if names}
 
 
+def at_module_level(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run when a module is loaded: not those in functions or for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif not typing_only and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from at_module_level(node)
+
+
+def module_graph(root: Path, packages: Iterable[str]) -> dict[str, set[str]]:
+    """The modules of the packages, each with those among them that it imports at module level."""
+    paths = {}
+    for package in packages:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            paths[".".join(("tutelage", *parts)).removesuffix(".__init__")] = path
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        wanted: set[str] = set()
+        for node in at_module_level(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+            elif node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                wanted |= inner & paths.keys() or {node.module}
+        graph[name] = wanted & paths.keys() - {name}
+    return graph
+
+
+def cycle_in(graph: dict[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle, [] where there is none."""
+    left = {name: set(wanted) for name, wanted in graph.items()}
+    while free := [name for name, wanted in left.items() if not wanted & left.keys()]:
+        for name in free:
+            del left[name]
+    if not left:
+        return []
+    way = [min(left)]
+    while (following := min(left[way[-1]] & left.keys())) not in way:
+        way.append(following)
+    return [*way[way.index(following) :], following]
+
+
+def test_no_modules_import_each_other_in_a_circle(repo_root: Path) -> None:
+    graph = module_graph(repo_root, sorted(FORBIDDEN))
+    assert len(graph) > 100 and graph["tutelage.app.sources.by_uri"]
+    assert cycle_in(graph) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    for name, text in {
+        "a": "from tutelage.core import b\n",
+        "b": "try:\n    from tutelage.core.c import x\nexcept ImportError:\n    pass\n",
+        "c": "import tutelage.core.a\n",
+        "d": "from tutelage.core.a import x\n",
+        "e": "def f():\n    from tutelage.core import f\n",
+        "f": "from tutelage.core import e\n",
+    }.items():
+        (tmp_path / "core").mkdir(exist_ok=True)
+        (tmp_path / "core" / f"{name}.py").write_text(text)
+    core = "tutelage.core"
+    graph = module_graph(tmp_path, ["core"])
+    assert cycle_in(graph) == [f"{core}.a", f"{core}.b", f"{core}.c", f"{core}.a"]
+    (tmp_path / "core/c.py").write_text("if TYPE_CHECKING:\n    import tutelage.core.a\n")
+    assert cycle_in(module_graph(tmp_path, ["core"])) == []
+
+
 # What only some runs need, and which files may import it: inside of a function, or where the
 # application imports the file itself only when it is asked for.
 OPTIONAL = {
@@ -53,8 +122,8 @@ OPTIONAL = {
     "rich": {"app/outputs/terminal.py"},
     "starlette": {"app/web"},
     "uvicorn": {"app/web"},
-    "pynq": {"board/overlay.py", "board/power/sources/rails.py"},
-    "pynvml": {"board/power/sources/rails.py"},
+    "pynq": {"board/overlay/commands.py", "board/power/sources/pmbus.py"},
+    "pynvml": {"board/power/sources/nvml.py"},
     "pandas": {"board/stand_ins/pynq.py"},
 }
 
@@ -75,7 +144,9 @@ def test_the_application_starts_without_what_only_some_runs_need(repo_root: Path
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
     )
     loaded = {name.split(".")[0] for name in done.stdout.split()}
-    assert not loaded & ({*OPTIONAL, "onnx", "onnxruntime", "openvino", "torch"} - {"psutil"})
+    # Though every source, output and power sensor has been imported, for the help.
+    heavy = {*OPTIONAL, "http", "ssl", "onnx", "onnxruntime", "openvino", "torch"}
+    assert not loaded & (heavy - {"psutil"})
 
 
 def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: Path) -> None:
@@ -91,3 +162,44 @@ def test_the_stand_ins_of_the_accelerator_take_nothing_of_the_board(repo_root: P
         [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
     )
     assert done.stdout == "\ntutelage.board tutelage.board.power\n"
+
+
+LEVELS = ({"xmodel"}, {"ops", "isa"}, {"engine"}, {"compiler", "runtime"}, {"inspect"}, {"predict"})
+"""The folders of dpu/ from the ground up: each may import those before it."""
+
+
+def folders_of_dpu(node: ast.AST) -> set[str]:
+    """The folders of dpu/ that an import statement names."""
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+    else:
+        return set()
+    return {name.split(".")[2] for name in names if name.startswith("tutelage.dpu.")}
+
+
+def test_the_folders_of_dpu_import_from_the_ground_up(repo_root: Path) -> None:
+    """Also inside functions, and where the import is for type checkers alone."""
+    level = {folder: number for number, folders in enumerate(LEVELS) for folder in folders}
+    for folder, number in level.items():
+        above = {other for other in level if level[other] > number}
+        for path in (repo_root / "dpu" / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                assert not folders_of_dpu(node) & above, f"{path}:{getattr(node, 'lineno', 0)}"
+
+
+def test_the_ops_of_the_board_need_nothing_else_of_dpu(repo_root: Path) -> None:
+    """A release has dpu/ops alone: no protobuf, no ONNX, nothing of the emulation."""
+    code = (
+        "import pkgutil, sys, tutelage.dpu.ops as ops\n"
+        "for module in pkgutil.iter_modules(ops.__path__):\n"
+        "    __import__(f'tutelage.dpu.ops.{module.name}')\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {m.split(".")[2] for m in loaded if m.startswith("tutelage.dpu.")} == {"ops"}
+    assert not {m.split(".")[0] for m in loaded} & {"onnx", "onnxruntime", "google", "cv2", "torch"}

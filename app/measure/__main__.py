@@ -9,22 +9,28 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from tutelage.app.measure.measurement import MeasureError, Measurement
-from tutelage.app.measure.plan import REFUSALS, Phases, Setting, Step, make_steps
-from tutelage.app.measure.store import SUMS, Store, StoreError, hold
+from tutelage.app.measure.measurement import Measurement
+from tutelage.app.measure.plan import (
+    REFUSALS,
+    MeasurementSettings,
+    Phases,
+    Step,
+    make_steps,
+)
+from tutelage.app.measure.store import SUMS, Store, hold
 from tutelage.app.model import load_classifier
-from tutelage.app.options import DEMO_MODEL, MOST_THREADS
+from tutelage.app.options import MOST_THREADS
 from tutelage.app.sources.by_uri import open_source
-from tutelage.app.sources.frames import SourceError
 from tutelage.app.sources.load_patterns import decoded_frames
-from tutelage.board.power.sampler import SOURCES, PowerError, open_power
-from tutelage.board.runner import ModelError
+from tutelage.board.power import open_power
+from tutelage.board.power.sources.registry import source_names
 from tutelage.core.board_profile import board_names, load_profile
-from tutelage.core.errors import unsorted_in_one_line
-from tutelage.core.locations import CODE
-from tutelage.core.text import shown, shown_lines
+from tutelage.core.errors import DONE
+from tutelage.core.locations import CODE, DEMO_MODEL
+from tutelage.core.messages import run_command, say
+from tutelage.core.text import shown_lines
 
-DONE, FAILED, WRONG_USE = 0, 1, 2
+PROGRAM = "measure"
 _SPARE_HISTORY_SECONDS = 120.0
 
 
@@ -37,28 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
                            options.repetitions)  # fmt: skip
     except ValueError as error:
         parser.error(str(error))
-    try:
-        with unsorted_in_one_line("measure"), ExitStack() as stack:
+
+    def measure() -> int:
+        with ExitStack() as stack:
             return _measure(options, steps, stack)
-    except (ModelError, SourceError, PowerError) as error:
-        return _complain(str(error), WRONG_USE)
-    except (MeasureError, StoreError, OSError) as error:
-        return _complain(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _complain("interrupted", FAILED)
+
+    return run_command(PROGRAM, measure)
 
 
 def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -> int:
     phases = Phases(options.idle, options.warm_up, options.seconds, options.cool_down)
     classifier = load_classifier(options.model, options.plugin)
     for line in classifier.warnings:
-        _tell(line)
+        _say_if_possible(line)
     source = open_source(options.source or _images(options.model))
-    setting = Setting(steps, phases, options.in_flight, tuple(options.accept), options.realtime,
-                      source.name, options.started, options.name)  # fmt: skip
+    settings = MeasurementSettings(steps, phases, options.in_flight, tuple(options.accept),
+                                   options.realtime, source.name, options.started,
+                                   options.name)  # fmt: skip
     samples, left_out = decoded_frames(source)
     for line in (*source.warnings(), *([left_out] if left_out else [])):
-        _tell(line)
+        _say_if_possible(line)
     longest = max(phases.idle, phases.warm_up + phases.seconds, 5 * phases.cool_down)
     power = open_power(options.power, options.board, rate_hz=options.power_rate,
                        history_seconds=2 * longest + _SPARE_HISTORY_SECONDS)  # fmt: skip
@@ -68,8 +72,8 @@ def _measure(options: argparse.Namespace, steps: list[Step], stack: ExitStack) -
     held = hold(CODE / SUMS)
     if held:
         stack.enter_context(held)
-    measurement = Measurement(setting, classifier, samples, power, load_profile(options.board),
-                              files, _tell)  # fmt: skip
+    measurement = Measurement(settings, classifier, samples, power, load_profile(options.board),
+                              files, _say_if_possible)  # fmt: skip
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda _number, _frame: measurement.stop())
     measurement.go()
@@ -137,7 +141,12 @@ def _parser() -> argparse.ArgumentParser:
             help=f"seconds {text}; default: %(default)g",
         )
     add("--in-flight", type=_count, default=1, metavar="N", help="jobs each runner has at once")
-    add("--power", choices=SOURCES, default="auto", help="where watts are read; default: auto")
+    add(
+        "--power",
+        choices=("auto", *source_names(), "none"),
+        default="auto",
+        help="where watts are read; default: auto",
+    )
     add("--power-rate", type=_rate, default=50.0, metavar="HZ", help="readings per second")
     add("--board", choices=board_names(), default=board_names()[0], help="profile of the board")
     add(
@@ -187,14 +196,9 @@ def _number(text: str, least: float, most: float) -> float:
     return number
 
 
-def _tell(text: str) -> None:
-    with suppress(OSError):  # the log may lie on the disk that is full
-        print(f"measure: {shown(text)}", file=sys.stderr, flush=True)
-
-
-def _complain(text: str, status: int) -> int:
-    _tell(text)
-    return status
+def _say_if_possible(text: str) -> None:
+    with suppress(OSError):  # the log may be on the disk that is full
+        say(PROGRAM, text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What figures are taken with: machine, versions, model, DPU, clocks; the head of run.json."""
+"""What a measurement is made with: machine, versions, model, DPU, clocks; the head of run.json."""
 
 from __future__ import annotations
 
@@ -8,75 +8,78 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tutelage.app.measure.plan import Setting
+from tutelage.app.measure.plan import MeasurementSettings
 from tutelage.app.measure.store import SUMS
 from tutelage.app.model import Classifier
 from tutelage.app.sources.frames import shown_path
 from tutelage.board.condition import ConditionWatch
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
 from tutelage.board.provider import find_provider
 from tutelage.board.realtime import pace_facts
 from tutelage.board.system import board_facts
 from tutelage.core.board_profile import OverlayProfile, Profile
-from tutelage.core.checksum import sha256_of
+from tutelage.core.files import sha256_of
 from tutelage.core.locations import CODE
+from tutelage.core.results.run_json import (
+    RUNNING,
+    Clocks,
+    ImageFacts,
+    MachineFacts,
+    ModelFacts,
+    Pace,
+    PowerSource,
+    RunResults,
+)
 
 _PACKAGES = ("pynq", "pynq-dpu", "psutil")
 
 
-def first_figures(
-    setting: Setting,
+def first_results(
+    settings: MeasurementSettings,
     classifier: Classifier,
     samples: int,
     power: Power,
     profile: Profile,
     watch: ConditionWatch,
-) -> dict[str, Any]:
-    """Return run.json of a measurement that has measured nothing yet."""
+) -> RunResults:
+    """Return the results of a measurement that has measured nothing yet."""
     network, now = classifier.network, datetime.now(timezone.utc).isoformat(timespec="seconds")
     emulation = find_provider().is_emulation
-    return {
-        "state": "running",
-        "error": None,
-        "started": setting.started or now,
-        "machine_clock": now,
-        "seconds": None,
-        "provider": network.provider,
-        "emulation": emulation,
-        "realtime": setting.realtime,
-        "pace": pace_facts(setting.realtime),
-        "machine": {**board_facts(), "packages": _versions(), "release": _release()},
-        "overlay": None if emulation or not profile.overlay else _overlay(profile.overlay),
-        "clocks": {
-            "governor": watch.governor(),
-            "highest_mhz": watch.highest_clock_mhz(),
-            "dpu_nominal_mhz": profile.dpu_clock_mhz,
-            "dpu_cores": profile.dpu_cores,
-        },
-        "model": {
-            "name": setting.name or classifier.name,
-            "path": shown_path(network.path),
-            "target": network.target,
-            "dpu": network.dpu_name,
-            "input": list(network.input.dims),
-            "sha256": _sha256(network.path),
-            "provenance": classifier.provenance,
-        },
-        "images": {"source": setting.images, "count": samples},
-        "in_flight": setting.in_flight,
-        "phases": asdict(setting.phases),
-        "accepted": list(setting.accepted),
-        "power": {
-            "source": power.source,
-            "reason": power.reason,
-            "rails": list(power.rails),
-            "total_rail": power.total_rail,
-            "doubts": [],
-        },
-        "idle": {"before": None, "after": None},
-        "steps": [],
-        "notes": [],
-    }
+    facts: dict[str, Any] = board_facts()
+    return RunResults(
+        state=RUNNING,
+        started=settings.started or now,
+        machine_clock=now,
+        provider=network.provider,
+        emulation=emulation,
+        realtime=settings.realtime,
+        pace=Pace(**pace_facts(settings.realtime)),
+        machine=MachineFacts(**facts, packages=_versions(), release=_release()),
+        overlay=None if emulation or not profile.overlay else _overlay(profile.overlay),
+        clocks=Clocks(watch.governor(), watch.highest_clock_mhz(), profile.dpu_clock_mhz,
+                      profile.dpu_cores),
+        model=_model(settings, classifier),
+        images=ImageFacts(settings.images, samples),
+        in_flight=settings.in_flight,
+        phases=asdict(settings.phases),
+        accepted=list(settings.accepted),
+        power=PowerSource(power.source, power.reason, list(power.rails), power.total_rail),
+        idle={"before": None, "after": None},
+        steps=[],
+    )  # fmt: skip
+
+
+def _model(settings: MeasurementSettings, classifier: Classifier) -> ModelFacts:
+    network = classifier.network
+    return ModelFacts(
+        name=settings.name or classifier.name,
+        target=network.target,
+        path=shown_path(network.path),
+        dpu=network.dpu_name,
+        input=list(network.input.dims),
+        sha256=_sha256(network.path),
+        provenance=classifier.provenance,
+    )
 
 
 def _overlay(overlay: OverlayProfile) -> dict[str, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tutelage.app.sources.load_patterns import SCENARIOS
+from tutelage.app.sources.load_patterns import LOAD_PATTERNS
 
 REFUSALS = ("hot", "throttled", "disturbed", "brown-out", "disk")
 """What holds up a measurement unless it is accepted; "brown-out" only leaves steps out."""
@@ -19,7 +19,7 @@ class Step:
 
     Attributes
     ----------
-    scenario : of `tutelage.app.sources.load_patterns.SCENARIOS`
+    scenario : of `tutelage.app.sources.load_patterns.LOAD_PATTERNS`
     threads : lanes, each with a runner
     qps, bound_ms : of "server", see `tutelage.app.sources.load_patterns.Load`
     repetition : 1, 2, ... where all steps are done several times
@@ -62,8 +62,8 @@ class Phases:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a measurement is taken with.
+class MeasurementSettings:
+    """How a measurement is made.
 
     Attributes
     ----------
@@ -86,36 +86,36 @@ class Setting:
     name: str | None = None
 
 
-def make_steps(scenarios: list[str], threads: list[int], repetitions: int) -> list[Step]:
-    """Return the steps: every scenario with every number of threads, again for each repetition.
+def make_steps(patterns: list[str], threads: list[int], repetitions: int) -> list[Step]:
+    """Return the steps: every load pattern with every number of threads, again for each repetition.
 
     Repetitions are interleaved, so that slow changes of the machine meet every step alike.
     single-stream has one frame under way at any time: it is measured with one thread only.
 
     Parameters
     ----------
-    scenarios : "single-stream", "offline", or "server:QPS" or "server:QPS:BOUND_MS"
+    patterns : "single-stream", "offline", or "server:QPS" or "server:QPS:BOUND_MS"
 
     Raises
     ------
     ValueError
-        A scenario is none; the text is one line.
+        A text is not a load pattern; the message is one line.
     """
     steps: list[Step] = []
     for repetition in range(1, repetitions + 1):
-        for text in scenarios:
-            name, qps, bound_ms = _scenario(text)
+        for text in patterns:
+            name, qps, bound_ms = _load_pattern(text)
             numbers = [1] if name == "single-stream" else threads
             steps += [Step(name, count, qps, bound_ms, repetition) for count in numbers]
     if len(set(steps)) != len(steps):
-        raise ValueError("a scenario or a number of threads is named twice")
+        raise ValueError("a load pattern or a number of threads is named twice")
     return steps
 
 
-def _scenario(text: str) -> tuple[str, float, float | None]:
+def _load_pattern(text: str) -> tuple[str, float, float | None]:
     name, *numbers = text.split(":")
-    if name not in SCENARIOS:
-        raise ValueError(f"{text}: no scenario; there are {', '.join(SCENARIOS)}")
+    if name not in LOAD_PATTERNS:
+        raise ValueError(f"{text}: not a load pattern; there are {', '.join(LOAD_PATTERNS)}")
     if (name == "server") != bool(numbers) or len(numbers) > 2:
         raise ValueError(f"{text}: server has a rate, as server:100 or, with a bound of 15 ms, "
                          "server:100:15; the others have none")  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -18,60 +18,52 @@ from typing import Any
 import numpy as np
 
 from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL
-from tutelage.app.measure.sections import drift, estimate, section_count, section_edges
 from tutelage.app.pipeline.result import STAGES
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
+from tutelage.core.results.figure import Figure
+from tutelage.core.results.intervals import (
+    drift,
+    section_count,
+    section_edges,
+    sectioned_figure,
+)
+from tutelage.core.results.percentiles import PERCENTS, percentile
+from tutelage.core.results.run_json import (
+    FrameCounts,
+    Latencies,
+    PowerResults,
+    SensorWarning,
+    WindowFigures,
+)
 
-PERCENTS = (50, 90, 99)
 _IDLE_SECTIONS = 10
 _NOISE = 1e-9  # of a power: a difference below is one of floating-point arithmetic
 
 
-@dataclass(frozen=True)
-class IdlePower:
-    """What the board takes at rest, W; None where it was not measured.
-
-    Attributes
-    ----------
-    watts : mean
-    ci95 : half the width of its interval
-    sensor_error : bound of what the readings are uncertain by
-    """
-
-    watts: float | None = None
-    ci95: float | None = None
-    sensor_error: float | None = None
-
-
-def idle_power(power: Power, start: float, end: float) -> IdlePower:
-    """Return the power of the whole board between two monotonic times (s) of rest."""
+def idle_power(power: Power, start: float, end: float) -> Figure:
+    """Return the power of the whole board between two monotonic times (s) of rest, W."""
     seconds = end - start
     if power.total_rail is None or not seconds > 0:
-        return IdlePower()
+        return Figure(unit="W")
     edges = section_edges(start, end, _IDLE_SECTIONS)
     watts = [_watts(power, a, b)[0] for a, b in pairwise(edges)]
     whole, error = _watts(power, start, end)
-    figure = estimate(whole, watts)
-    return IdlePower(whole, figure["ci95"], error)
+    return replace(sectioned_figure(whole, watts, "W"), sensor_error=error)
 
 
 def step_figures(
-    frames: np.ndarray, start: float, end: float, power: Power, idle: IdlePower
-) -> dict[str, Any]:
+    frames: np.ndarray, start: float, end: float, power: Power, idle: Figure
+) -> WindowFigures:
     """Return the figures of a window.
+
+    Percentiles have intervals from fewer sections than means where those have too few frames.
 
     Parameters
     ----------
     frames : of `FrameRecorder`
     start, end : the window, monotonic time, s
     power : the sampler that ran meanwhile
-    idle : the baseline
-
-    Returns
-    -------
-    frames (classified, failed); sections, fewer for percentiles where they hold too few frames;
-    fps; latency_ms (mean, p50, p90, p99 with intervals, max); stages_ms; drift, share by which the
-    window's second half was faster, None where that is chance; power
+    idle : the baseline, W
     """
     inside = frames[(frames[:, DONE] >= start) & (frames[:, DONE] < end)]
     good = inside[inside[:, OK] == 1]
@@ -80,55 +72,43 @@ def step_figures(
     parts = _cut(good, edges)
     lengths = [b - a for a, b in pairwise(edges)]
     rates = [len(part) / length for part, length in zip(parts, lengths, strict=True)]
-    return {
-        "frames": {"classified": len(good), "failed": len(inside) - len(good)},
-        "sections": count,
-        "fps": estimate(len(good) / (end - start), rates),
-        "latency_ms": _latencies(good, start, end),
-        "stages_ms": _stages(good),
-        "drift": drift(rates),
-        "power": _power(
-            power,
-            idle,
-            (start, end),
-            len(good),
-            _power_at(power, edges, [len(part) for part in parts]),
-        ),
-    }
+    sections = _power_at(power, edges, [len(part) for part in parts])
+    return WindowFigures(
+        frames=FrameCounts(len(good), len(inside) - len(good)),
+        sections=count,
+        fps=sectioned_figure(len(good) / (end - start), rates, "fps"),
+        latency_ms=_latencies(good, start, end),
+        stages_ms=_stages(good),
+        drift=drift(rates),
+        power=_power(power, idle, (start, end), len(good), sections),
+    )
 
 
 def _cut(frames: np.ndarray, edges: Sequence[float]) -> list[np.ndarray]:
     return [frames[(frames[:, DONE] >= a) & (frames[:, DONE] < b)] for a, b in pairwise(edges)]
 
 
-def percentile(values: np.ndarray, percent: float) -> float | None:
-    """Return the value that `percent` % of the values do not exceed (nearest rank)."""
-    if not len(values):
-        return None
-    rank = max(1, math.ceil(len(values) * percent / 100))
-    return float(np.partition(values, rank - 1)[rank - 1])
-
-
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _latencies(frames: np.ndarray, start: float, end: float) -> dict[str, Any]:
+def _latencies(frames: np.ndarray, start: float, end: float) -> Latencies:
     whole = frames[:, TOTAL]
 
-    def figure(of: Callable[[np.ndarray], float | None], count: int | None) -> dict[str, Any]:
+    def figure(of: Callable[[np.ndarray], float | None], count: int | None) -> Figure:
         parts = _cut(frames, section_edges(start, end, count)) if count else []
-        return estimate(of(whole), [of(part[:, TOTAL]) for part in parts])
+        return sectioned_figure(of(whole), [of(part[:, TOTAL]) for part in parts], "ms")
 
-    figures: dict[str, Any] = {"mean": figure(_mean, section_count(len(whole)))}
-    for percent in PERCENTS:
-        of = partial(percentile, percent=percent)
-        figures[f"p{percent}"] = figure(of, section_count(len(whole), percent))
-    figures["max"] = float(whole.max()) if len(whole) else None
-    return figures
+    p50, p90, p99 = (
+        figure(partial(percentile, percent=percent), section_count(len(whole), percent))
+        for percent in PERCENTS
+    )
+    mean = figure(_mean, section_count(len(whole)))
+    slowest = Figure.around(float(whole.max()) if len(whole) else None, unit="ms")
+    return Latencies(p50, p90, p99, mean, slowest)
 
 
-def _stages(frames: np.ndarray) -> dict[str, Any]:
+def _stages(frames: np.ndarray) -> dict[str, dict[str, float | None]]:
     """Return p50 and p99 of every stage that was timed, ms."""
     found = {}
     for stage in STAGES:
@@ -156,28 +136,28 @@ class _Load:
     watts: float | None
     sensor_error: float | None  # bound of what the readings are uncertain by, W
     sections: tuple[tuple[float | None, float, int], ...]  # watts, seconds, frames
-    further_ci95: float | None = 0.0  # of what was subtracted, independent of the sections, W
+    further_width: float | None = 0.0  # half interval of what was subtracted, independent, W
 
-    def above(self, idle: IdlePower) -> _Load:
-        """The same without the power at rest."""
-        if self.watts is None or self.sensor_error is None or idle.watts is None:
+    def above(self, idle: Figure) -> _Load:
+        """Return the same without the power at rest."""
+        if self.watts is None or self.sensor_error is None or idle.value is None:
             return _Load(self.seconds, self.frames, None, None, ())
-        parts = [(w if w is None else w - idle.watts, t, n) for w, t, n in self.sections]
+        parts = [(w if w is None else w - idle.value, t, n) for w, t, n in self.sections]
         error = self.sensor_error + (idle.sensor_error or 0.0)
-        rest = self.watts - idle.watts
-        if abs(rest) < _NOISE * idle.watts:
+        rest = self.watts - idle.value
+        if abs(rest) < _NOISE * idle.value:
             rest = 0.0
-        return _Load(self.seconds, self.frames, rest, error, tuple(parts), idle.ci95)
+        return _Load(self.seconds, self.frames, rest, error, tuple(parts), idle.half_width)
 
-    def figure(self, of: Callable[[float | None, float, int], float | None]) -> dict[str, Any]:
-        """A figure of (watts, seconds, frames) with its interval and the readings' error."""
-        figure = estimate(of(self.watts, self.seconds, self.frames),
-                          [of(*section) for section in self.sections])  # fmt: skip
-        if figure["ci95"] is not None:
-            further = self._change(of, self.further_ci95)
-            figure["ci95"] = None if further is None else math.hypot(figure["ci95"], further)
-        figure["sensor_error"] = self._change(of, self.sensor_error)
-        return figure
+    def figure(self, of: Callable[[float | None, float, int], float | None], unit: str) -> Figure:
+        """Return a figure of (watts, seconds, frames), its interval and the readings' error."""
+        found = sectioned_figure(of(self.watts, self.seconds, self.frames),
+                                 [of(*section) for section in self.sections], unit)  # fmt: skip
+        width, further = found.half_width, self._change(of, self.further_width)
+        if width is not None:
+            whole = None if further is None else math.hypot(width, further)
+            found = Figure.around(found.value, whole, unit, found.n)
+        return replace(found, sensor_error=self._change(of, self.sensor_error))
 
     def _change(
         self, of: Callable[[float | None, float, int], float | None], watts: float | None
@@ -197,20 +177,25 @@ def _power_at(power: Power, edges: Sequence[float], counts: Sequence[int]) -> An
 
 
 def _power(
-    power: Power, idle: IdlePower, window: tuple[float, float], frames: int, sections: Any
-) -> dict[str, Any]:
+    power: Power, idle: Figure, window: tuple[float, float], frames: int, sections: Any
+) -> PowerResults:
     """Return watts, energies and efficiencies, above idle and not; and every rail's figures."""
     start, end = window
     whole = _Load(end - start, frames, *_watts(power, start, end), sections)
-    figures: dict[str, Any] = {}
-    for suffix, load in (("", whole), ("_above_idle", whole.above(idle))):
-        figures[f"watts{suffix}"] = load.figure(lambda watts, _seconds, _frames: watts)
-        figures[f"joules_per_frame{suffix}"] = load.figure(_joules_per_frame)
-        figures[f"fps_per_watt{suffix}"] = load.figure(_fps_per_watt)
     report = power.report(start, end, frames)
-    kept = ("source", "reason", "total_rail", "doubts", "rails", "samples", "rate_hz", "jitter_ms",
-            "missed")  # fmt: skip
-    return {**figures, **{name: report[name] for name in kept}, "idle": asdict(idle)}
+    kept = ("source", "reason", "total_rail", "rails", "samples", "rate_hz", "jitter_ms", "missed")
+    facts: dict[str, Any] = {name: report[name] for name in kept}
+    return PowerResults(*_energies(whole), *_energies(whole.above(idle)), idle=idle,
+                        doubts=_warnings(report["doubts"]), **facts)  # fmt: skip
+
+
+def _energies(load: _Load) -> tuple[Figure, Figure, Figure]:
+    return (load.figure(lambda watts, _seconds, _frames: watts, "W"),
+            load.figure(_joules_per_frame, "J"), load.figure(_fps_per_watt, "fps/W"))  # fmt: skip
+
+
+def _warnings(found: Sequence[dict[str, str]] | None) -> list[SensorWarning] | None:
+    return [SensorWarning(**each) for each in found] if found else None
 
 
 def _joules_per_frame(watts: float | None, seconds: float, frames: int) -> float | None:

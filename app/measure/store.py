@@ -1,7 +1,7 @@
 """The files of a measurement. They are whole at any time, whatever ends the process; only where it
 is killed while it adds rows to a CSV file, the last ones may be missing or cut off.
 
-run.json        all figures; written anew, in one step, after every measured window
+run.json        all figures; replaced in one step after every measured window
 summary.md      the same as a table
 frames.csv      every frame of every window
 power.csv       every reading of the rails in W, idle phases included: time_s,12V_W,...
@@ -27,12 +27,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from tutelage.core.checksum import sha256_of
-from tutelage.core.text import csv_text, json_text
+from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.files import sha256_of, write_file
+from tutelage.core.results.run_json import RUN_FILE
+from tutelage.core.text import csv_text
 
-RUN, SUMMARY, PROGRESS, SUMS = "run.json", "summary.md", "progress.jsonl", "SHA256SUMS"
+SUMMARY, PROGRESS, SUMS = "summary.md", "progress.jsonl", "SHA256SUMS"
 FRAMES, POWER, CONDITION = "frames.csv", "power.csv", "condition.csv"
-_OWN = {RUN, SUMMARY, PROGRESS, SUMS, FRAMES, POWER, CONDITION}
+_OWN = {RUN_FILE, SUMMARY, PROGRESS, SUMS, FRAMES, POWER, CONDITION}
 _LOCK = ".lock"
 # Room that is given up at the end, so that the end can be told where the disk is full.
 _RESERVE, _RESERVE_BYTES = ".reserve", 1 << 20
@@ -41,8 +43,10 @@ _ROWS_AT_ONCE = 4096  # as text in memory
 _PLACES = {"s": 6, "ms": 4, "W": 4, "c": 2, "mhz": 1, "cores": 4}
 
 
-class StoreError(Exception):
+class StoreError(TutelageError):
     """A measurement cannot be stored there; the text is one line for the user."""
+
+    status = FAILED
 
 
 @contextmanager
@@ -94,17 +98,8 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """Put a file in place in one step: whoever reads it sees the old one or the new one."""
-        partial = self.folder / f".{name}.partial"
         with _told(self.folder):
-            try:
-                with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-                    _flush(file)
-                partial.replace(self.folder / name)
-            except OSError:
-                partial.unlink(missing_ok=True)  # it takes room where the disk is full
-                raise
-            _flush_folder(self.folder)
+            write_file(self.folder / name, text, durable=True)
 
     def append(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
         """Add rows to a CSV file, None and NaN empty.
@@ -141,21 +136,6 @@ class Store:
         """Let others measure."""
         self._progress.close()
         self._lock.close()
-
-
-def as_json(figures: dict[str, Any]) -> str:
-    """Return the text of run.json; what the model brings with it stays as it is."""
-    shown = {k: value if k == "model" else _rounded(value) for k, value in figures.items()}
-    return json_text(shown, indent=2) + "\n"
-
-
-def _rounded(value: Any) -> Any:
-    """Return figures with the digits that any of them can have meaning for; no zero has a sign."""
-    if isinstance(value, float):
-        return float(f"{value:.9g}") + 0.0
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def hold(path: Path) -> IO[str] | None:
@@ -218,12 +198,3 @@ def _csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[byte
 def _flush(file: IO[str]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a renaming last: it is an entry of the directory."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from tutelage.app.measure.plan import LEAST_SECONDS, Step
-from tutelage.board.condition import Concern
 from tutelage.core.digits import digits
+from tutelage.core.results.figure import Figure
+from tutelage.core.results.run_json import Concern, PowerResults, WindowFigures
 
 
-def doubts(
-    figures: Mapping[str, Any], step: Step, seconds: float, pace: Mapping[str, Any] | None
+def window_warnings(
+    figures: WindowFigures, step: Step, seconds: float, pace: Mapping[str, Any] | None
 ) -> list[Concern]:
-    """Return the doubts about a window.
+    """Return the warnings about a window.
 
     Parameters
     ----------
@@ -22,51 +23,62 @@ def doubts(
     seconds : length of the window
     pace : of `tutelage.board.realtime.Realtime.report`, where the emulation was paced
     """
-    found, frames, power = [], figures["frames"], figures["power"]
+    found = []
     if seconds < LEAST_SECONDS:
         found.append(Concern("short", f"{seconds:g} s; it should have {LEAST_SECONDS:g} s"))
-    if frames["failed"]:
-        found.append(Concern("failures", f"{frames['failed']} frames failed"))
-    if figures["sections"] is None:
-        few = f"{frames['classified']} frames are too few for intervals"
-        found.append(Concern("few frames", few))
-    if figures["drift"] is not None and step.scenario != "server":
-        way = "faster" if figures["drift"] > 0 else "slower"
-        found.append(Concern("drift", f"the second half was {abs(figures['drift']):.1%} {way}"))
-    missed = step.qps * seconds - frames["classified"] - frames["failed"]
-    # 2 % and four standard deviations of the arrivals, which come at random.
-    if step.qps and missed > 0.02 * step.qps * seconds + 4 * math.sqrt(step.qps * seconds):
-        fps = frames["classified"] / seconds
-        found.append(Concern("overload", f"{step.qps:g} frames per second arrived, {fps:.4g} were "
-                             "classified; latency grows with time"))  # fmt: skip
+    found += _frame_warnings(figures, step, seconds)
     if pace and pace["late"]:
         late = f"{pace['late']} of {pace['jobs']} jobs"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))
-    if power["source"] != "none" and power["watts"]["value"] is None:
-        found.append(Concern("power", _no_watts(power)))
-    elif power["watts"]["value"] is not None:
-        found += _within_error(power["watts_above_idle"])
-    found += [Concern("sensor", doubt["text"]) for doubt in power.get("doubts") or ()
-              if doubt["rail"] == power["total_rail"]]  # fmt: skip
-    p99, bound = figures["latency_ms"]["p99"]["value"], step.bound_ms
+    found += _power_warnings(figures.power)
+    p99, bound = figures.latency_ms.p99.value, step.bound_ms
     if bound is not None and p99 is not None and p99 > bound:
         text = f"p99 is {p99:.2f} ms; the bound of {bound:g} ms is not kept"
         found.append(Concern("bound", text))
     return found
 
 
-def _no_watts(power: Mapping[str, Any]) -> str:
-    if power.get("total_rail", "") is None:
-        return f"no rail that feeds the whole board: {power['reason']}"
+def _frame_warnings(figures: WindowFigures, step: Step, seconds: float) -> list[Concern]:
+    found, frames = [], figures.frames
+    if frames.failed:
+        found.append(Concern("failures", f"{frames.failed} frames failed"))
+    if figures.sections is None:
+        few = f"{frames.classified} frames are too few for intervals"
+        found.append(Concern("few frames", few))
+    if figures.drift is not None and step.scenario != "server":
+        way = "faster" if figures.drift > 0 else "slower"
+        found.append(Concern("drift", f"the second half was {abs(figures.drift):.1%} {way}"))
+    missed = step.qps * seconds - frames.classified - frames.failed
+    # 2 % and four standard deviations of the arrivals, which come at random.
+    if step.qps and missed > 0.02 * step.qps * seconds + 4 * math.sqrt(step.qps * seconds):
+        fps = frames.classified / seconds
+        found.append(Concern("overload", f"{step.qps:g} frames per second arrived, {fps:.4g} were "
+                             "classified; latency grows with time"))  # fmt: skip
+    return found
+
+
+def _power_warnings(power: PowerResults) -> list[Concern]:
+    found = []
+    if power.source != "none" and power.watts.value is None:
+        found.append(Concern("power", _no_watts(power)))
+    elif power.watts.value is not None:
+        found += _within_error(power.watts_above_idle)
+    return found + [Concern("sensor", warning.text) for warning in power.doubts or ()
+                    if warning.rail == power.total_rail]  # fmt: skip
+
+
+def _no_watts(power: PowerResults) -> str:
+    if power.total_rail is None:
+        return f"no rail that feeds the whole board: {power.reason}"
     return "too many of the rail's readings are missing or not believable"
 
 
-def _within_error(above: Mapping[str, Any]) -> list[Concern]:
-    """Tell where what is left above idle is no more than what it is uncertain by."""
-    if above["value"] is None:
+def _within_error(above: Figure) -> list[Concern]:
+    """Return a warning where the power above idle is no more than what it is uncertain by."""
+    if above.value is None:
         return [Concern("above idle", "the power at rest is not known")]
-    error = (above["ci95"] or 0.0) + (above["sensor_error"] or 0.0)
-    if above["value"] > error:
+    error = (above.half_width or 0.0) + (above.sensor_error or 0.0)
+    if above.value > error:
         return []
-    text = f"{digits(above['value'], 3)} W are within their error, {digits(error, 2)} W"
+    text = f"{digits(above.value, 3)} W are within their error, {digits(error, 2)} W"
     return [Concern("above idle", text)]

@@ -5,21 +5,49 @@ from __future__ import annotations
 import csv
 import sys
 import threading
+from pathlib import Path
 from typing import Any, TextIO
 
-from tutelage.app.outputs.by_uri import Output
+from tutelage.app.outputs.output import Output, OutputError
+from tutelage.app.outputs.registry import OutputContext, has_suffix, register_output
 from tutelage.app.pipeline.result import Result
 from tutelage.core.text import csv_cells, json_text
+
+_is_json_lines = has_suffix(".jsonl")
+
+
+@register_output(
+    lambda uri: uri == "-" or has_suffix(".jsonl", ".csv")(uri),
+    {"seen.jsonl, seen.csv": "a record per frame; - is JSONL on standard output"},
+    place=10,
+)
+def open_records(uri: str, _context: OutputContext) -> Output:
+    """Open a file of records, or standard output.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be made there.
+    """
+    if uri == "-":
+        return JsonLines(sys.stdout)
+    path = Path(uri)
+    try:
+        file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise OutputError(f"{uri}: {error.strerror or error}") from error
+    return JsonLines(file) if _is_json_lines(uri) else CsvTable(file)
 
 
 class _TextFile(Output):
     """Writes from the pipeline's threads, flushes from the main one.
 
-    Whoever follows the file sees results as they come, without a flush for each of them.
+    A reader that follows the file sees results as they come, without a flush for each of them.
     """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self.on_standard_output = file is sys.stdout
         self._lock = threading.Lock()  # text files are not safe to write and flush at once
 
     def look(self) -> None:
@@ -27,7 +55,7 @@ class _TextFile(Output):
             self._file.flush()
 
     def close(self) -> None:
-        if self._file is sys.stdout:
+        if self.on_standard_output:
             self._file.flush()
         else:
             self._file.close()

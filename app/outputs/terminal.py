@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from tutelage.app.outputs.by_uri import Output
+from tutelage.app.outputs.output import Output
+from tutelage.app.outputs.registry import OutputContext, register_output
 from tutelage.app.pipeline.result import Result
 from tutelage.core.text import LONGEST_NAME, shown
 
@@ -18,28 +19,25 @@ _OTHER_LINES = 7  # of the table's frame, the figures and the bar
 _RATE_SECONDS = 2.0  # over which the table's fps is taken
 
 
-def open_terminal(
-    label_width: int, length: int | None, gauges: Callable[[], dict[str, Any]], top: int = 1
-) -> Output:
-    """Return a live table if standard output is a terminal and Rich is installed, else lines.
-
-    Parameters
-    ----------
-    label_width : characters of the longest label
-    length : frames to come, None where that is not known
-    gauges : gives the values beside the table: dropped, queues, watts
-    top : classes of each result in the table, the best first
-    """
+@register_output(
+    lambda uri: uri == "terminal",
+    {"terminal": "a table on the terminal (the default, unless --quiet)"},
+    place=0,
+)
+def open_terminal(_uri: str, context: OutputContext) -> Output:
+    """Return a live table if standard output is a terminal and Rich is installed, else lines."""
     if sys.stdout.isatty():
         try:
-            return LiveTable(length, gauges, top)
+            return LiveTable(context.length, context.gauges, context.top)
         except ImportError:
             pass
-    return Lines(label_width)
+    return Lines(context.label_width)
 
 
 class Lines(Output):
     """One aligned line per frame: name, label, confidence; further classes behind."""
+
+    on_standard_output = True
 
     def __init__(self, label_width: int, file: TextIO | None = None) -> None:
         self._file = file or sys.stdout
@@ -81,6 +79,8 @@ def _truth(result: Result) -> str:
 
 class LiveTable(Output):
     """The newest results, a bar as far as the length is known, and the figures beside it."""
+
+    on_standard_output = True
 
     def __init__(
         self, length: int | None, gauges: Callable[[], dict[str, Any]], top: int = 1

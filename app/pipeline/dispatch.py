@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from queue import SimpleQueue
 
-from tutelage.app.pipeline.lane import Job
+from tutelage.app.pipeline.job import FrameJob
 
 
 class Taker:
@@ -25,7 +25,7 @@ class Taker:
 
     def __init__(self, group: int = 0) -> None:
         self.group = group
-        self.mail: SimpleQueue[Job | None] = SimpleQueue()
+        self.mail: SimpleQueue[FrameJob | None] = SimpleQueue()
 
 
 class Dispatch:
@@ -62,8 +62,8 @@ class Dispatch:
         self._pixels = 0
         self._newest = 0  # pixels of the newest job: the next one probably has as many
         self._lock = threading.Lock()
-        self._jobs: deque[Job] = deque()
-        self._again: list[Job] = []
+        self._jobs: deque[FrameJob] = deque()
+        self._again: list[FrameJob] = []
         self._idle: list[Taker] = []
         self._closed = False
         self._writer_waits = False
@@ -87,7 +87,7 @@ class Dispatch:
             self._room.get()
         return not self._closed
 
-    def put(self, job: Job) -> bool:
+    def put(self, job: FrameJob) -> bool:
         """Add a job; False if it is closed and does not take it."""
         with self._lock:
             if self._closed:
@@ -101,7 +101,7 @@ class Dispatch:
             self._serve()
             return True
 
-    def _make_room(self, job: Job) -> bool:
+    def _make_room(self, job: FrameJob) -> bool:
         """Drop the oldest jobs; False if all pixels are under way and leave none for this one."""
         while self._jobs and (len(self._jobs) >= self._capacity or not self._has_room(job.pixels)):
             self._pixels -= self._jobs.popleft().pixels
@@ -111,7 +111,7 @@ class Dispatch:
     def _has_room(self, pixels: int) -> bool:
         return not self._pixels or self._pixels + pixels <= self._most_pixels
 
-    def take(self, taker: Taker, block: bool) -> Job | None:
+    def take(self, taker: Taker, block: bool) -> FrameJob | None:
         """Take the oldest job; None if there is none now or, with `block`, any more."""
         with self._lock:
             if self._again or (self._jobs and self._permits):
@@ -123,7 +123,7 @@ class Dispatch:
             self._idle.append(taker)
         return taker.mail.get()
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, job: FrameJob) -> None:
         """Put back a job that was taken; it comes before new ones, and keeps its permit."""
         with self._lock:
             self._again.append(job)
@@ -163,7 +163,7 @@ class Dispatch:
                 taker.mail.put(None)
             self._idle.clear()
 
-    def _next(self) -> Job:
+    def _next(self) -> FrameJob:
         if self._again:
             return self._again.pop(0)
         job = self._jobs.popleft()

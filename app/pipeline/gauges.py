@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from tutelage.app.pipeline.pipeline import Pipeline, utilisation
-from tutelage.board.power.sampler import Power
+from tutelage.board.power import Power
 from tutelage.board.system import SystemMonitor
 
 _SYSTEM_SECONDS = 1.0  # between two readings of the machine, which cost system calls

@@ -5,46 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 
 from tutelage.app.model import Classifier
+from tutelage.app.pipeline.job import FrameJob
 from tutelage.app.pipeline.result import Result
+from tutelage.app.pipeline.scores import best_labels
 from tutelage.app.sources.frames import Frame, one_line
-from tutelage.app.sources.pixel_budget import NoRoom
-from tutelage.board.runner import ModelError, ModelRunner
+from tutelage.board.jobs import ModelRunner
+from tutelage.board.model_parts import ModelError
 from tutelage.core.images.files import label_of
 from tutelage.core.images.preprocessor import Preprocessor
-
-
-class Job:
-    """A frame on its way.
-
-    Attributes
-    ----------
-    frame : the frame
-    ticket : 0, 1, 2, ... in the order in which results are given out
-    began : monotonic time (s) from which its latency counts
-    read : when it had been read
-    pixels : of an image that the reader gave it; 0 where one is decoded later or is shared
-    attempts : how many runners have failed on it
-    milliseconds : per stage, as far as it has come
-    """
-
-    __slots__ = (
-        "attempts", "began", "frame", "milliseconds", "pixels", "read", "submitted", "ticket"
-    )  # fmt: skip
-
-    def __init__(self, frame: Frame, began: float, read: float, pixels: int = 0) -> None:
-        self.frame = frame
-        self.began = began
-        self.read = read
-        self.pixels = pixels
-        self.ticket = -1
-        self.attempts = 0
-        self.submitted = 0.0
-        self.milliseconds: dict[str, float] = {}
 
 
 class RunnerError(Exception):
@@ -77,7 +49,7 @@ class Lane:
         self.failures = 0
         self._runner: ModelRunner | None = None
         self._free: deque[int] = deque()
-        self._running: deque[tuple[Job, int]] = deque()
+        self._running: deque[tuple[FrameJob, int]] = deque()
         self._busy_since = 0.0
         self._busy_before = 0.0  # s
         self._lock = threading.Lock()
@@ -138,7 +110,7 @@ class Lane:
     def in_flight(self) -> int:
         return len(self._running)
 
-    def start(self, job: Job) -> None:
+    def start(self, job: FrameJob) -> None:
         """Prepare a frame in a free slot and start it on the DPU.
 
         Raises
@@ -171,7 +143,7 @@ class Lane:
             raise RunnerError(one_line(error)) from error
         self._in_runner_since = None
 
-    def finish_oldest(self) -> tuple[Job, Result | RunnerError] | None:
+    def finish_oldest(self) -> tuple[FrameJob, Result | RunnerError] | None:
         """Wait for the job that was started first and say what its frame shows.
 
         None if the lane was abandoned meanwhile: the job is another one's by now.
@@ -208,23 +180,16 @@ class Lane:
         return self._busy_before + now
 
     def _postprocess(self, frame: Frame, scores: np.ndarray) -> Result:
-        scores, labels = scores.reshape(-1), self._classifier.labels
-        if self._top == 1 and self._classifier.activation == "softmax":
-            best = int(scores.argmax())
-            top = [(labels[best], 1.0 / float(np.exp(scores - scores[best]).sum()))]
-        else:
-            confidences = activate(scores, self._classifier.activation)
-            order = np.argsort(-confidences, kind="stable")[: self._top]
-            top = [(labels[i], float(confidences[i])) for i in order]
-        true_label = label_of(frame.folders, self._labels)
-        return Result(frame, top, true_label)
+        classifier = self._classifier
+        top = best_labels(scores, classifier.labels, classifier.activation, self._top)
+        return Result(frame, top, label_of(frame.folders, self._labels))
 
     def overdue(self, limit: float) -> bool:
-        """Tell whether the runner has held the lane's thread for more than `limit` seconds."""
+        """Return whether the runner has held the lane's thread for more than `limit` seconds."""
         since = self._in_runner_since
         return since is not None and time.monotonic() - since > limit
 
-    def abandon(self) -> list[Job] | None:
+    def abandon(self) -> list[FrameJob] | None:
         """Take the jobs from a lane whose thread hangs; whatever it returns later is ignored.
 
         None where the thread came back in the last moment and goes on.
@@ -238,37 +203,3 @@ class Lane:
     @property
     def abandoned(self) -> bool:
         return self._abandoned
-
-
-def decode(job: Job, claim: Callable[[int], object]) -> None:
-    """Turn a job's frame into pixels; where that fails the frame has an error afterwards.
-
-    `claim` is called with their number before they take memory.
-
-    Raises
-    ------
-    NoRoom
-        By `claim`; the frame is as it was.
-    """
-    frame = job.frame
-    if frame.image is not None or frame.decode is None:
-        return
-    started = time.monotonic()
-    try:
-        frame.image = frame.decode(claim)
-    except NoRoom:
-        raise
-    except Exception as error:  # decoders meet everything in files from strangers
-        frame.error = one_line(error)
-    frame.decode = None  # lets go of the bytes
-    job.milliseconds["decode"] = 1e3 * (time.monotonic() - started)
-
-
-def activate(scores: np.ndarray, activation: str) -> np.ndarray:
-    """Return confidences 0..1 from a model's outputs: "softmax", "sigmoid" or "none"."""
-    if activation == "softmax":
-        powers = np.exp(scores - scores.max())  # the largest is taken off: exp cannot overflow
-        return np.asarray(powers / powers.sum())
-    if activation == "sigmoid":
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
-    return scores

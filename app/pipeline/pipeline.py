@@ -15,7 +15,7 @@ own would cost more than most outputs do. A frame needs a permit from then until
 given out, which bounds everything behind the reader: slow outputs, or one slow frame, stop the
 lanes. In front of that the reader waits, or, where the source is live, drops the oldest frame.
 
-A runner that fails or does not answer in time is made anew, and its frames are tried once
+A runner that fails or does not answer in time is made again, and its frames are tried once
 more. What fails again comes out as a result with an error, so that frames in = results out.
 """
 
@@ -30,10 +30,12 @@ from functools import partial
 import cv2
 
 from tutelage.app.pipeline.dispatch import Dispatch, Taker
-from tutelage.app.pipeline.lane import Job, Lane, RunnerError, decode
+from tutelage.app.pipeline.job import FrameJob, decode
+from tutelage.app.pipeline.lane import Lane, RunnerError
+from tutelage.app.pipeline.order import ResultOrder
+from tutelage.app.pipeline.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, Source, one_line
-from tutelage.app.sources.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
+from tutelage.app.sources.frames import Frame, FrameSource, one_line
 
 DEFAULT_TIME_LIMIT = 10.0
 """Seconds that a runner may take for a job before it counts as hanging."""
@@ -87,14 +89,14 @@ class Pipeline:
     Attributes
     ----------
     error : what broke the run off; None after a normal end
-    restarts : runners made anew after they failed or did not answer
+    restarts : runners made again after they failed or did not answer
     hangs : how many of them did not answer
     retried : frames that were tried once more
     """
 
     def __init__(
         self,
-        source: Source,
+        source: FrameSource,
         lanes: Sequence[Lane],
         consume: Callable[[Result], None],
         *,
@@ -117,7 +119,7 @@ class Pipeline:
         # What the workers have decoded; bounded by the permits that its frames hold.
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
-        self._order = _Order(self._pass_on)
+        self._order = ResultOrder(self._pass_on)
         self._pixels = PixelBudget()
         self._threads: list[threading.Thread] = []
         self._count_lock = threading.Lock()
@@ -203,7 +205,7 @@ class Pipeline:
                 image = None if self._source.shares_images else frame.image
                 pixels = 0 if image is None else image.shape[0] * image.shape[1]
                 started = frame.due or (read if self._source.live else began)
-                job = Job(frame, started, read, pixels)
+                job = FrameJob(frame, started, read, pixels)
                 if frame.due is None:  # else it was issued at its time, and read long before
                     job.milliseconds["read"] = 1e3 * (read - began)
                 if not self._inbox.put(job):
@@ -241,7 +243,7 @@ class Pipeline:
             self._decoded.close()
 
     @staticmethod
-    def _note_wait(job: Job) -> None:
+    def _note_wait(job: FrameJob) -> None:
         job.milliseconds["wait"] = 1e3 * (time.monotonic() - job.read)
 
     # The lanes
@@ -272,13 +274,13 @@ class Pipeline:
             else:
                 self._finish(lane)
 
-    def _take(self, taker: Taker, block: bool) -> Job | None:
+    def _take(self, taker: Taker, block: bool) -> FrameJob | None:
         job = self._for_lanes.take(taker, block)
         if job is not None and not self._workers and not job.attempts:
             self._note_wait(job)
         return job
 
-    def _start(self, lane: Lane, job: Job) -> None:
+    def _start(self, lane: Lane, job: FrameJob) -> None:
         """Start a frame, or give out why it cannot be."""
         frame = job.frame
         try:
@@ -299,7 +301,7 @@ class Pipeline:
         except Exception as error:  # of the preprocessing: it is the frame's fault
             self._order.give(job, Result(frame, error=one_line(error)))
 
-    def _claim(self, lane: Lane, job: Job, pixels: int) -> None:
+    def _claim(self, lane: Lane, job: FrameJob, pixels: int) -> None:
         """Claim a frame's pixels, waiting for room.
 
         Raises
@@ -311,7 +313,7 @@ class Pipeline:
         if not self._pixels.claim(job.ticket, pixels, lambda: bool(lane.in_flight) or first()):
             raise NoRoom
 
-    def _put_back(self, job: Job) -> None:
+    def _put_back(self, job: FrameJob) -> None:
         self._for_lanes.put_back(job)
         self._pixels.look_again()  # a lane that waits with a later one takes it
 
@@ -327,7 +329,7 @@ class Pipeline:
             lane.failures = 0
             self._order.give(job, result)
 
-    def _pass_on(self, job: Job, result: Result) -> None:
+    def _pass_on(self, job: FrameJob, result: Result) -> None:
         """Hand a result whose turn it is to the consumer."""
         try:
             self._consume(result)
@@ -339,8 +341,8 @@ class Pipeline:
 
     # Runners that fail
 
-    def _recover(self, lane: Lane, job: Job, error: RunnerError) -> None:
-        """Finish what the failed runner still has, and make it anew."""
+    def _recover(self, lane: Lane, job: FrameJob, error: RunnerError) -> None:
+        """Finish what the failed runner still has, and make another one."""
         self._try_again(job, error)
         while lane.in_flight:
             finished = lane.finish_oldest()
@@ -365,7 +367,7 @@ class Pipeline:
                 self._runner_error = error
                 lane.failures += 1
 
-    def _try_again(self, job: Job, error: RunnerError) -> None:
+    def _try_again(self, job: FrameJob, error: RunnerError) -> None:
         """Put a job back for another runner, or give out that a second one failed on it too."""
         self._runner_error = error
         job.attempts += 1
@@ -405,39 +407,6 @@ class Pipeline:
         while (job := self._take(me, True)) is not None:
             self._order.give(job, Result(job.frame, error=str(self._runner_error)))
         self._finished.set()
-
-
-class _Order:
-    """Gives results out in the order of their jobs' tickets, whoever comes with the next one."""
-
-    def __init__(self, pass_on: Callable[[Job, Result], None]) -> None:
-        self._pass_on = pass_on
-        self._lock = threading.Lock()
-        self._early: dict[int, tuple[Job, Result]] = {}
-        self._passing_on = False
-        self.given = 0
-
-    def __len__(self) -> int:
-        return len(self._early)
-
-    def give(self, job: Job, result: Result) -> None:
-        """Take a result; pass on what is next, unless another thread is at it and will do so."""
-        with self._lock:
-            self._early[job.ticket] = (job, result)
-            if self._passing_on:
-                return
-            self._passing_on = True
-        while True:
-            with self._lock:
-                item = self._early.pop(self.given, None)
-                if item is None:
-                    self._passing_on = False
-                    return
-                self.given += 1
-            job, result = item
-            job.milliseconds["total"] = 1e3 * (time.monotonic() - job.began)
-            result.milliseconds = job.milliseconds
-            self._pass_on(job, result)
 
 
 def _thread(target: Callable[..., None], name: str, *arguments: object) -> threading.Thread:

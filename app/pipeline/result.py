@@ -34,8 +34,18 @@ class Result:
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
+    def label(self) -> str | None:
+        """The best label; None after an error."""
+        return self.top[0][0] if self.top else None
+
+    @property
+    def confidence(self) -> float | None:
+        """The best label's confidence, 0..1; None after an error."""
+        return self.top[0][1] if self.top else None
+
+    @property
     def correct(self) -> bool | None:
         """Whether the best label is the true one; None where either is missing."""
         if self.true_label is None or not self.top:
             return None
-        return self.top[0][0] == self.true_label
+        return self.label == self.true_label

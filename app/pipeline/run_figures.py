@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.app.pipeline.result import STAGES, Result
+from tutelage.core.results.percentiles import PERCENTS, nearest_rank
 
 _FIRST_MS = 1e-4  # 0.1 microseconds; all below counts as this
 _STEPS_PER_FACTOR_E = 100  # bins grow by 1 %: a percentile is off by 0.5 % at most
@@ -40,23 +41,23 @@ class Histogram:
         self.maximum = max(self.maximum, float(values.max()))
 
     def percentile(self, percent: float) -> float:
-        """Return the value that `percent` % of the latencies do not exceed (nearest rank), ms."""
+        """Return a percentile as `tutelage.core.results.percentiles.percentile` does, ms."""
         if not self.count:
             return 0.0
-        rank = max(1, math.ceil(self.count * percent / 100))
+        rank = nearest_rank(self.count, percent)
         place = int(np.searchsorted(np.cumsum(self._bins), rank))
         middle = _FIRST_MS * math.exp((place + 0.5) / _STEPS_PER_FACTOR_E)
         return min(middle, self.maximum)
 
     def report(self) -> dict[str, float]:
         """Return p50, p90, p99, mean and max in ms."""
-        figures = {f"p{percent}": self.percentile(percent) for percent in (50, 90, 99)}
+        figures = {f"p{percent}": self.percentile(percent) for percent in PERCENTS}
         figures["mean"] = self.total / self.count if self.count else 0.0
         figures["max"] = self.maximum
         return {name: round(value, 4) for name, value in figures.items()}
 
 
-class Figures:
+class RunFigures:
     """Counts and times what comes out of a pipeline. The clock starts when this is made.
 
     Attributes

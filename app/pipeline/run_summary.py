@@ -94,8 +94,8 @@ def _power(report: Mapping[str, Any]) -> Iterator[str]:
     if power["joules_per_frame_above_idle"] is not None:
         text += f", {digits(1e3 * power['joules_per_frame_above_idle'])} mJ above idle"
     yield text
-    for doubt in power.get("doubts") or ():
-        yield f"sensor     {doubt['text']}"
+    for warning in power.get("doubts") or ():
+        yield f"sensor     {warning['text']}"
 
 
 def _end(report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import re
-import socket
 import struct
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -69,6 +68,8 @@ def rtsp_trouble(url: str) -> str:
     ----------
     url : rtsp:// or rtsps://, with user and password where it has them; they are not sent
     """
+    import socket  # every run imports this module, few ask a server
+
     parts = urlsplit(url)
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], *parts[2:4], ""))
     question = f"DESCRIBE {bare} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n"

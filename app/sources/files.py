@@ -1,29 +1,58 @@
-"""Sources that are files: images one by one, and videos."""
+"""Files as a source, by their path: an image, a directory of them, a pattern, a video."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+import glob
 from pathlib import Path
-from typing import Any
 
-import cv2
+from tutelage.app.sources.frames import FrameSource, SourceError
+from tutelage.app.sources.images import ImageSource
+from tutelage.app.sources.registry import has_scheme, register_source
+from tutelage.app.sources.video import VideoSource
+from tutelage.core.images.files import IMAGE_SUFFIXES, advice_for, find_images, images_among
 
-from tutelage.app.sources.capture import Capture
-from tutelage.app.sources.frames import Frame, Source, SourceError, shown_path
-from tutelage.core.images.decoder import read_image
-from tutelage.core.images.files import IMAGE_SUFFIXES, find_images, skipped_line
+_is_file_url = has_scheme("file")
 
 
-def folder_source(folder: Path) -> ImageSource:
-    """Return the images in a directory and below it, sorted, as a source.
+@register_source(
+    lambda uri: "://" not in uri or _is_file_url(uri),
+    {
+        "photos/": "every image in the directory and below it",
+        "'photos/*.jpg'": "the files that match (quoted: the shell would take it apart)",
+        "cat.png, walk.mp4": "an image, a video file",
+    },
+    place=0,
+)
+def open_files(uri: str, _reconnect: float) -> FrameSource:
+    """Open what is at a path, or matches a pattern.
 
     Raises
     ------
     SourceError
-        There is none.
+        There is nothing of that name, or nothing in it that can be read.
     """
+    if _is_file_url(uri):
+        uri = uri[len("file://") :]
+    path = Path(uri)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.exists():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return ImageSource(path.parent, [path])
+        return _open_video(path)
+    if not glob.has_magic(uri):
+        raise SourceError(f"{uri}: no such file or directory")
+    # Path.glob takes no absolute pattern.
+    found = sorted(Path(name) for name in glob.glob(uri, recursive=True))  # noqa: PTH207
+    among = images_among(found)
+    if not among.images:
+        skipped = f"; {line}" if (line := among.report()) else ""
+        raise SourceError(f"{uri}: matches {len(found)} files, no image among them{skipped}")
+    return ImageSource(_common_folder(among.images), among.images, among.skipped)
+
+
+def _open_folder(folder: Path) -> ImageSource:
+    """Return the images in a directory and below it, sorted, as a source."""
     try:
         found = find_images(folder)
     except OSError as error:
@@ -37,86 +66,18 @@ def folder_source(folder: Path) -> ImageSource:
     return ImageSource(folder, found.images, found.skipped)
 
 
-class ImageSource(Source):
-    """Image files, in the given order; read and decoded by whoever prepares the frame.
-
-    Parameters
-    ----------
-    root : the names of frames and their folders are relative to it
-    paths : of the images
-    skipped : how many other files were found, by reason
-    """
-
-    needs_decoding = True
-
-    def __init__(self, root: Path, paths: list[Path], skipped: Counter[str] | None = None) -> None:
-        self.name = shown_path(root if len(paths) != 1 else paths[0])
-        self._skipped = +(skipped or Counter())
-        self.length = len(paths)
-        self._root = root
-        self._paths = paths
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
-            inside = path.relative_to(self._root)
-            folders = tuple(map(shown_path, inside.parts[:-1]))
-            decode = partial(read_image, path)
-            yield Frame(index, shown_path(inside), folders=folders, decode=decode)
-
-    def reads(self, path: Path) -> bool:
-        # Most outputs are new files, for which a hundred thousand images need not be looked at.
-        return path.exists() and path.resolve() in {each.resolve() for each in self._paths}
-
-    def warnings(self) -> list[str]:
-        """Return a line about the files that were skipped."""
-        line = skipped_line(self._skipped)
-        return [f"{self.name}: {line}"] if line else []
-
-    def report(self) -> dict[str, Any]:
-        """Return how many files were skipped, by reason; empty for none."""
-        return {"skipped": dict(self._skipped)} if self._skipped else {}
+def _open_video(path: Path) -> FrameSource:
+    try:
+        return VideoSource(path)
+    except SourceError as error:
+        if advice := advice_for(path):
+            raise SourceError(f"{error}; {path.suffix} is {advice}") from None
+        raise
 
 
-class VideoSource(Source):
-    """A video file or the URL of one."""
-
-    def __init__(self, path: Path | str, name: str | None = None) -> None:
-        self.name = name or shown_path(path)
-        self._path = Path(path)
-        if "\ufffd" in shown_path(path):  # OpenCV crashes on those
-            raise SourceError(f"{self.name}: OpenCV opens no video by a name that is not UTF-8")
-        capture = cv2.VideoCapture(str(path))
-        if not capture.isOpened():
-            raise SourceError(f"{self.name}: neither an image nor a video that OpenCV can read")
-        self._capture = Capture(capture)
-        self._closed = False
-        self.fps = self._capture.fps
-        announced = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.length = announced if announced > 0 else None
-        self._read_to_end: int | None = None
-
-    def __iter__(self) -> Iterator[Frame]:
-        stem = Path(self.name).name
-        index = 0
-        while (image := self._capture.read()) is not None:
-            yield Frame(index, f"{stem}#{index:06d}", image)
-            index += 1
-        if self._closed:
-            return
-        if index == 0:
-            raise SourceError(f"{self.name}: has no frame that OpenCV can decode")
-        self._read_to_end = index
-
-    def reads(self, path: Path) -> bool:
-        return path.resolve() == self._path.resolve()
-
-    def warnings(self) -> list[str]:
-        """Return a line where the file holds fewer frames than it announces, as a cut-off one."""
-        read = self._read_to_end
-        if read is None or self.length is None or read >= self.length:
-            return []
-        return [f"{self.name}: announces {self.length} frames, only {read} could be decoded"]
-
-    def close(self) -> None:
-        self._closed = True
-        self._capture.close()
+def _common_folder(paths: list[Path]) -> Path:
+    """Return the deepest directory that has all paths below it."""
+    folder = paths[0].parent
+    while not all(folder in path.parents for path in paths):
+        folder = folder.parent
+    return folder

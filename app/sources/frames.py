@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.core.errors import FAILED, TutelageError
 
-class SourceError(Exception):
+
+class SourceError(TutelageError):
     """A source that cannot be used as it was named; the text is one line for the user."""
 
 
 class CameraError(SourceError):
     """A camera or stream that does not open, or gives no images any more."""
+
+    status = FAILED
 
 
 @dataclass(slots=True)
@@ -46,7 +50,7 @@ class Frame:
     due: float | None = None
 
 
-class Source:
+class FrameSource:
     """An iterable of frames.
 
     Attributes
@@ -70,7 +74,7 @@ class Source:
         raise NotImplementedError
 
     def reads(self, path: Path) -> bool:
-        """Tell whether a file is what this source reads, so that it must not be written."""
+        """Return whether a file is what this source reads, so that it must not be written."""
         return False
 
     def warnings(self) -> list[str]:
@@ -82,7 +86,13 @@ class Source:
         return {}
 
     def close(self) -> None:
-        """Give back what the source holds open; a reading that waits ends soon."""
+        """Release files and connections; a reading that waits ends soon."""
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def one_line(error: object) -> str:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import select
-import sys
 from collections.abc import Iterator
-from functools import partial
-
-from tutelage.app.sources.frames import Frame, Source, SourceError
-from tutelage.core.images.decoder import decode_image
 
 LARGEST_JPEG = 32 << 20  # bytes; what goes on longer without an end is not taken for a JPEG
-_CHUNK = 1 << 16
 _START, _END = b"\xff\xd8\xff", b"\xff\xd9"
 _SCAN = 0xDA
-_FREE = {*range(0xE0, 0xF0), 0xFE}  # application segments and comments: may hold anything
+_FREE = {*range(0xE0, 0xF0), 0xFE}  # application segments and comments: may have anything in them
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length behind them (ITU-T T.81, B.1)
 
 
@@ -101,42 +93,3 @@ class JpegSplitter:
         # The mark may lie across two reads.
         self._position = max(self._position, len(self._data) - len(_START) + 1)
         return None
-
-
-class StdinSource(Source):
-    """JPEGs one after the other on standard input; never dropped, the writer waits."""
-
-    needs_decoding = True
-
-    def __init__(self) -> None:
-        self.name = "standard input"
-        self._closed = False
-        if sys.stdin is None or sys.stdin.isatty():
-            raise SourceError(
-                "standard input is the keyboard; pipe JPEGs into it: "
-                "ffmpeg -i walk.mp4 -f mjpeg - | classify.py --source -"
-            )
-
-    def __iter__(self) -> Iterator[Frame]:
-        count = 0
-        splitter = JpegSplitter()
-        while data := self._read():
-            for jpeg in splitter.feed(data):
-                yield Frame(count, f"stdin#{count:06d}", decode=partial(decode_image, jpeg))
-                count += 1
-        if not self._closed and (cut_off := splitter.rest()):
-            yield Frame(count, f"stdin#{count:06d}", decode=partial(decode_image, cut_off))
-            count += 1
-        if count == 0 and not self._closed:
-            raise SourceError("standard input held no JPEG")
-
-    def _read(self) -> bytes:
-        """Return the next bytes, none at the end; looks up now and then whether to stop."""
-        descriptor = sys.stdin.fileno()
-        while not self._closed:
-            if select.select([descriptor], [], [], 0.2)[0]:
-                return os.read(descriptor, _CHUNK)
-        return b""
-
-    def close(self) -> None:
-        self._closed = True

@@ -1,4 +1,4 @@
-"""Load patterns of MLPerf Inference, by its names, on frames that lie in memory.
+"""Load patterns of MLPerf Inference, by its names, on frames in memory.
 
 single-stream: the next frame is issued when the result of the one before it is there; judged
 by the 90th percentile of latency. offline: all frames are there at once; judged by frames per
@@ -7,7 +7,7 @@ arrival, waiting included; judged by whether the 99th percentile keeps within a 
 
 The patterns and percentiles are MLPerf's (Reddi et al. 2020, "MLPerf Inference Benchmark",
 table 2); the rest of its rules (LoadGen, run lengths, data sets) is not followed, so a figure
-from here is comparable in kind and is no MLPerf result.
+from here is comparable in kind and is not an MLPerf result.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, Source, SourceError, one_line
+from tutelage.app.sources.frames import Frame, FrameSource, SourceError, one_line
 from tutelage.core.images.files import broken_line
 
-SCENARIOS = ("single-stream", "offline", "server")
-_SAMPLE_BYTES = 256 << 20  # of images that are held in memory at most
+LOAD_PATTERNS = ("single-stream", "offline", "server")
+_SAMPLE_BYTES = 256 << 20  # of images that are kept in memory at most
 _LOOK_SECONDS = 0.2
 _SPIN_SECONDS = 2e-3  # before a frame is due: sleeping longer than that wakes too late
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadPattern:
     """A load pattern.
 
     Attributes
     ----------
-    scenario : one of SCENARIOS
+    scenario : its name, one of LOAD_PATTERNS
     seconds : for which frames are issued
     frames : issue no more than this, None for as many as there is time for
     qps : mean arrivals per second, of "server"
@@ -52,7 +52,7 @@ class Load:
     seed: int = 0
 
 
-class ScenarioSource(Source):
+class LoadPatternSource(FrameSource):
     """Issues frames again and again, in a load pattern.
 
     `add` must be called with every result: single-stream waits for it.
@@ -66,7 +66,7 @@ class ScenarioSource(Source):
 
     shares_images = True
 
-    def __init__(self, name: str, samples: list[Frame], load: Load) -> None:
+    def __init__(self, name: str, samples: list[Frame], load: LoadPattern) -> None:
         self.name = name
         self._load = load
         self._samples = samples
@@ -126,7 +126,7 @@ class ScenarioSource(Source):
         self._stop.set()
 
 
-def decoded_frames(source: Source) -> tuple[list[Frame], str]:
+def decoded_frames(source: FrameSource) -> tuple[list[Frame], str]:
     """Return the source's frames with their images, as many as there is memory for.
 
     Returns
@@ -139,7 +139,9 @@ def decoded_frames(source: Source) -> tuple[list[Frame], str]:
         None of them is an image; the source is live.
     """
     if source.live:
-        raise SourceError(f"{source.name}: a scenario issues frames itself; give files, no camera")
+        raise SourceError(
+            f"{source.name}: a load pattern issues frames itself; give files, no camera"
+        )
     frames: list[Frame] = []
     broken, size = [], 0
     for frame in source:
@@ -164,13 +166,13 @@ def decoded_frames(source: Source) -> tuple[list[Frame], str]:
     return frames, f"{source.name}: {line}" if line else ""
 
 
-def verdict(load: Load, report: dict[str, Any]) -> dict[str, Any]:
-    """Return what a scenario is judged by, from the figures of its run.
+def verdict(load: LoadPattern, report: dict[str, Any]) -> dict[str, Any]:
+    """Return what a load pattern is judged by, from the figures of its run.
 
     Parameters
     ----------
     load : the pattern
-    report : of `tutelage.app.pipeline.run_figures.Figures`
+    report : of `tutelage.app.pipeline.run_figures.RunFigures`
 
     Returns
     -------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import sys
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tutelage.app.messages import say
 from tutelage.app.web.connections import MOST_READERS
 from tutelage.core.text import LONGEST_NAME, shown
 
@@ -70,7 +70,7 @@ class Headers:
             raise  # a reader who took nothing
         except Exception as error:
             page = shown(scope["path"], LONGEST_NAME)
-            print(f"classify: page {page}: {shown(repr(error))}", file=sys.stderr)
+            say(f"page {page}: {error!r}")
             raise
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tutelage.app.outputs.by_uri import Output, OutputError
+from tutelage.app.outputs.output import Output, OutputError
 from tutelage.app.pipeline.result import Result
 from tutelage.app.web.address import bind, needs_token, reachable_host
 from tutelage.app.web.monitor import Monitor
@@ -144,11 +144,11 @@ class _Server:
         host: str,
     ) -> None:
         from tutelage.app.web.access import guarded
-        from tutelage.app.web.site import Site
+        from tutelage.app.web.live_page import LivePage
 
-        self._site = Site(monitor, facts)
+        self._page = LivePage(monitor, facts)
         hosts = None if needs_token(host) else [*_LOOPBACK_NAMES, reachable_host(host).lower()]
-        app = guarded(self._site.app(), token, listener.getsockname()[1], hosts)
+        app = guarded(self._page.app(), token, listener.getsockname()[1], hosts)
         self._uvicorn = _uvicorn(app)
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,17 +167,17 @@ class _Server:
 
     @property
     def visits(self) -> int:
-        return self._site.visits
+        return self._page.visits
 
     @property
     def unseen_seconds(self) -> float:
-        return time.monotonic() - self._site.seen
+        return time.monotonic() - self._page.seen
 
     def close(self) -> None:
         if self._loop is None or not self._thread.is_alive():
             self._listener.close()
             return
-        self._loop.call_soon_threadsafe(self._site.closing.set)
+        self._loop.call_soon_threadsafe(self._page.closing.set)
         self._uvicorn.should_exit = True
         self._thread.join(_STREAMS_END_SECONDS)
         if self._thread.is_alive():  # someone does not read

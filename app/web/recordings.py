@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from tutelage.app.pipeline.result import Result
-from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.web.rows import Row, csv_header, csv_row
 from tutelage.core.text import json_text
 
@@ -39,7 +39,7 @@ class Recording:
         self.rows_left_out = 0
         self._began = time.monotonic()
         self._seconds: float | None = None
-        self._figures: Figures | None = Figures()
+        self._figures: RunFigures | None = RunFigures()
         self._report: dict[str, Any] = {}
         self._watts: dict[str, tuple[float, int]] = {}  # sum and count per rail
 
@@ -73,7 +73,7 @@ class Recording:
             self._figures = None
 
     def figures(self) -> dict[str, Any]:
-        """Return `Figures.report()`; of a running recording, as far as it is."""
+        """Return `RunFigures.report()`; of a running recording, as far as it is."""
         figures = self._figures
         return self._report if figures is None else figures.report()
 

@@ -8,7 +8,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tutelage.core.text import csv_text
+import numpy as np
+
+from tutelage.core.results.percentiles import PERCENTS, percentile
+from tutelage.core.text import csv_cell
 
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
 # clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
@@ -18,13 +21,12 @@ from tutelage.core.text import csv_text
 Row = dict[str, Any]
 
 QUEUES = ("waiting", "in_flight", "done")
-PERCENTILES = (50, 90, 99)
 
 _GAUGES = ("dropped", "dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c")
 _MOST_RAILS = 32
 _CSV_COLUMNS = (
     *("number", "time", "uptime_s", "frames", "failed", "dropped", "fps"),
-    *(f"p{percent}_ms" for percent in PERCENTILES),
+    *(f"p{percent}_ms" for percent in PERCENTS),
     *(f"queue_{queue}" for queue in QUEUES),
     *("dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c"),
 )
@@ -61,19 +63,19 @@ def _finite(value: Any) -> float | int | None:
 
 
 def latencies_of(milliseconds: Iterable[float]) -> Row:
-    """Return p50_ms, p90_ms and p99_ms (nearest rank); None of each where there is nothing."""
-    ordered = sorted(milliseconds)
+    """Return p50_ms, p90_ms and p99_ms; None of each where there is nothing."""
+    values = np.fromiter(milliseconds, np.float64)
     row: Row = {}
-    for percent in PERCENTILES:
-        rank = max(1, math.ceil(len(ordered) * percent / 100))
-        row[f"p{percent}_ms"] = round(ordered[rank - 1], 4) if ordered else None
+    for percent in PERCENTS:
+        found = percentile(values, percent)
+        row[f"p{percent}_ms"] = None if found is None else round(found, 4)
     return row
 
 
 def csv_line(cells: Sequence[Any]) -> str:
     """Return one line of CSV; None becomes an empty cell."""
     text = io.StringIO()
-    csv.writer(text).writerow(csv_text(c) if isinstance(c, str) else c for c in cells)
+    csv.writer(text).writerow(map(csv_cell, cells))
     return text.getvalue()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.app.options import TOKEN_VARIABLE
-from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.outputs.output import OutputError
 from tutelage.app.web.address import needs_token
 
 _RANDOM_BYTES = 18

@@ -13,14 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutelage.board.power.sampler import SOURCES, SYSFS, PowerError, open_power
+from tutelage.board.power import PowerError, open_power
+from tutelage.board.power.sampler import SYSFS
+from tutelage.board.power.sources.registry import source_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer until standard input ends; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tutelage.board.power", allow_abbrev=False)
-    parser.add_argument("source", choices=SOURCES)
-    parser.add_argument("--sysfs", type=Path, default=SYSFS, help="where /sys lies")
+    parser.add_argument("source", choices=("auto", *source_names(), "none"))
+    parser.add_argument("--sysfs", type=Path, default=SYSFS, help="where /sys is mounted")
     options = parser.parse_args(arguments)
     try:
         power = open_power(options.source, sysfs=options.sysfs)

@@ -3,7 +3,7 @@
 A power monitor can read 0 W beside a sound voltage and current, or any power at all: its power
 register needs a calibration that the driver may not have written. A reading is therefore compared
 with volts times amperes where these are plausible, and with what the board takes at least
-(board/profiles).
+(core/profiles).
 """
 
 from __future__ import annotations

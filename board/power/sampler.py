@@ -1,11 +1,13 @@
 """How much power the board takes, and how much energy a stretch of time cost.
 
-    power = open_power()                     # pmbus, hwmon, rapl, nvml, in this order
-    power.start()
-    idle = power.measure_idle(5)
-    start = time.monotonic(); ...; end = time.monotonic()
-    power.report(start, end, frames=300, idle=idle)["joules_per_frame"]
-    power.close()
+    with Power() as power:                   # the first source that is there, see `open_power`
+        work()
+    power.watts, power.joules                # of the block; None where nothing can be measured
+
+    with open_power("rapl", rate_hz=100) as power:
+        idle = power.measure_idle(5)
+        start = time.monotonic(); work(); end = time.monotonic()
+        power.report(start, end, frames=300, idle=idle)["joules_per_frame"]
 
 A thread reads at a fixed rate on the monotonic clock, on which frames are timed too. Energies are
 summed up as readings come in, so that a run of any length keeps its figures in memory that was
@@ -25,32 +27,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage.board.power.plausibility import FAR_ABOVE, Doubt
-from tutelage.board.power.record import Floats, Record, Span
-from tutelage.board.power.sources.rails import (
-    PowerError,
-    Rail,
-    Source,
-    open_hwmon,
-    open_nvml,
-    open_pmbus,
-)
-from tutelage.board.power.sources.rapl import open_rapl
-from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
-
-__all__ = ["Idle", "Power", "PowerError", "RailFigures", "SOURCES", "open_power"]
+from tutelage.board.power.figures import Idle, PowerWindow, RailFigures, figures_of, spread_of
+from tutelage.board.power.meter import RailMeter
+from tutelage.board.power.plausibility import Doubt
+from tutelage.board.power.record import Floats, Record
+from tutelage.board.power.sources.registry import open_source
+from tutelage.board.power.sources.source import PowerError, PowerSource
+from tutelage.core.board_profile import DEFAULT_BOARD
 
 DEFAULT_RATE_HZ = 50.0
 SYSFS = Path("/sys")
 # For how long every reading is kept; one per second is for a day.
 _FINE_SECONDS = 600.0
-# Between two readings that lie further apart nothing is known of the power: the process slept.
+# Between two readings further apart than this nothing is known of the power: the process slept.
 _LONGEST_STEP_SECONDS = 1.0
 _LONGEST_STEP_SAMPLES = 10
 # So many samples are recorded at once, if nobody asks before: code and data that are used together
@@ -66,45 +61,11 @@ _SAMPLE_SHARE = 0.5
 _SIDE_AT_LEAST_EVERY = 5
 # The sampler looks this often whether it should end.
 _SLICE_SECONDS = 0.1
-# How much of a window may be without readings before its energy counts as not measured.
-_MAX_DARK_SHARE = 0.05
-
-_OPENERS = {"pmbus": open_pmbus, "hwmon": open_hwmon, "rapl": open_rapl, "nvml": open_nvml}
-SOURCES = ("auto", *_OPENERS, "none")
 
 Clock = Callable[[], float]
 Timed = tuple[int, float, float]  # rail, reading (W or J), its time, s
 # Readings, how late the sample was (s), samples missed so far, the rail inspected (or -1), its A.
 _Sample = tuple[list[Timed], float, int, int, float]
-
-
-@dataclass(frozen=True)
-class RailFigures:
-    """What one rail did within a window of time; None where it was not measured.
-
-    Attributes
-    ----------
-    mean_w, max_w : mean power and highest reading, W
-    joules : energy, J
-    error_joules : what is known to be uncertain about it, J, see `Power.energy`
-    flagged : readings of power or current that were missing or nonsense
-    rate_hz : readings per second that all this rests on
-    """
-
-    mean_w: float | None
-    max_w: float | None
-    joules: float | None
-    error_joules: float | None
-    flagged: int
-    rate_hz: float | None = None
-
-
-@dataclass(frozen=True)
-class Idle:
-    """A rail at rest: mean power and the readings' standard deviation, W."""
-
-    mean_w: float
-    spread_w: float
 
 
 def open_power(
@@ -116,14 +77,16 @@ def open_power(
     clock: Clock = time.monotonic,
     history_seconds: float = _FINE_SECONDS,
 ) -> Power:
-    """Return a sampler, not yet started.
+    """Return a sampler of a source that is named, not yet started.
+
+        with open_power("hwmon", rate_hz=100) as power: ...
 
     Parameters
     ----------
-    source : one of `SOURCES`; "auto" takes the first that is there, or "none" with the reasons
+    source : one of `source_names`; "auto" takes the first that is there, or "none" with the reasons
     board : profile that names the board's rails
     rate_hz : samples per second
-    sysfs : where Linux's class directories lie
+    sysfs : where Linux's class directories are
     clock : monotonic time, s
     history_seconds : for how long every reading is kept
 
@@ -134,46 +97,36 @@ def open_power(
     TomlError
         There is no such board.
     """
-    if source not in SOURCES:
-        raise PowerError(f"no power source {source!r}, but {', '.join(SOURCES)}")
     if not (0 < rate_hz <= 1000):
         raise PowerError(f"{rate_hz} readings per second: must be above 0 and at most 1000")
-    found = _find_source(source, board, sysfs)
-    return Power(found, rate_hz, clock, history_seconds)
-
-
-def _find_source(name: str, board: str, sysfs: Path) -> Source:
-    if name == "none":
-        return Source("power is not measured: switched off")
-    profile = load_profile(board)
-    if name != "auto":
-        try:
-            return _OPENERS[name](profile, sysfs)
-        except PowerError as error:
-            raise PowerError(f"power source {name}: {error}") from error
-    absent = []
-    for candidate, opener in _OPENERS.items():
-        try:
-            source = opener(profile, sysfs)
-        except PowerError as error:
-            absent.append(f"{candidate}: {error}")
-            continue
-        if absent:
-            source.text += f" (not taken: {'; '.join(absent)})"
-        return source
-    return Source(f"power is not measured: {'; '.join(absent)}")
+    return Power(open_source(source, board, sysfs), rate_hz, clock, history_seconds)
 
 
 class Power:
-    """Samples a source and tells power and energy; the figures may be asked for by any thread."""
+    """Samples a power source in a thread and gives power and energy, to any thread.
+
+        with Power() as power:
+            work()
+        print(f"{power.watts} W, {power.joules} J")
+
+    A ``with`` block starts the sampling, and ends it and closes the source; the figures remain.
+
+    Parameters
+    ----------
+    source : what is read; None for the first that is there, see `open_power`
+    rate_hz : samples per second
+    clock : monotonic time, s
+    history_seconds : for how long every reading is kept
+    """
 
     def __init__(
         self,
-        source: Source,
+        source: PowerSource | None = None,
         rate_hz: float = DEFAULT_RATE_HZ,
         clock: Clock = time.monotonic,
         history_seconds: float = _FINE_SECONDS,
     ):
+        source = source or open_source("auto", DEFAULT_BOARD, SYSFS)
         self._source = source
         self._closed = False
         self._period = 1 / rate_hz
@@ -199,15 +152,16 @@ class Power:
         self._lock = threading.Lock()  # guards the record
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._block: tuple[float, float | None] | None = None  # begin and end of a with block, s
 
-    def _meter(self, index: int, history_seconds: float) -> _Meter:
+    def _meter(self, index: int, history_seconds: float) -> RailMeter:
         side = index in self._side
         step = self._period
         if side:
             step *= math.ceil(len(self._side) / self._side_per_sample)
         longest = max(_LONGEST_STEP_SECONDS, _LONGEST_STEP_SAMPLES * step)
         rows = 2 + math.ceil(history_seconds / step)
-        return _Meter(self._source.rails[index], self._source.counts_energy, side, longest, rows)
+        return RailMeter(self._source.rails[index], self._source.counts_energy, side, longest, rows)
 
     @property
     def source(self) -> str:
@@ -259,6 +213,41 @@ class Power:
             self._closed = True
             self._source.close()
 
+    def __enter__(self) -> Power:
+        self.start()
+        self._block = (self._clock(), None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._block is not None:
+            self._block = (self._block[0], self._clock())
+        self.close()
+
+    @property
+    def watts(self) -> float | None:
+        """Mean power of the total rail in the ``with`` block so far, W; None if not measured."""
+        total = self.block().get(self.total_rail or "")
+        return total.mean_w if total else None
+
+    @property
+    def joules(self) -> float | None:
+        """Energy of the total rail in the ``with`` block so far, J; None if not measured."""
+        total = self.block().get(self.total_rail or "")
+        return total.joules if total else None
+
+    @property
+    def seconds(self) -> float:
+        """Length of the ``with`` block so far, s; 0 before it."""
+        begin, end = self._block or (0.0, 0.0)
+        return (self._clock() if end is None else end) - begin
+
+    def block(self) -> dict[str, RailFigures]:
+        """Return the figures of each rail in the ``with`` block so far; empty if not measured."""
+        if self._block is None:
+            return {}
+        begin, end = self._block
+        return self.energy(begin, self._clock() if end is None else end)
+
     def _run(self, origin: float) -> None:
         """Sample at origin + n * period, so that no delay adds up; skip what is already past."""
         tick = 1
@@ -276,7 +265,7 @@ class Power:
             tick = following
 
     def sample(self) -> None:
-        """Read all rails now; for who passes a clock of his own. The thread reads by itself."""
+        """Read all rails now; for callers with a clock of their own. The thread reads by itself."""
         self._sample(None, everything=True)
 
     def _sample(self, due: float | None, everything: bool) -> None:
@@ -426,7 +415,7 @@ class Power:
         if started_here:
             self.stop()
         return {
-            name: Idle(rail.mean_w, _spread(window.rails[index]))
+            name: Idle(rail.mean_w, spread_of(window.rails[index]))
             for index, (name, rail) in enumerate(self._figures(window).items())
             if rail.mean_w is not None
         }
@@ -434,7 +423,7 @@ class Power:
     def flags(self) -> dict[str, dict[str, int]]:
         """Return for each rail how often it was unreadable, implausible, its current implausible.
 
-        The FMC rail of a ZCU104 tells an absurd current when nothing is plugged in.
+        The FMC rail of a ZCU104 reports an absurd current when nothing is plugged in.
         """
         with self._lock:
             self._settle()
@@ -469,20 +458,20 @@ class Power:
             table[known, column] = readings[found[known], 1]
         return names, table
 
-    def _window(self, start: float, end: float) -> _Window:
+    def _window(self, start: float, end: float) -> PowerWindow:
         """Look up a window, after readings of all rails that follow on its end, or soon would."""
-        # Polled, for a sampler that tells of each sample would cost more, with nobody listening.
+        # Polled: a sampler that notifies of each sample would cost more, with nobody listening.
         patience = self._clock() + max(0.5, 3 * self._period)  # an end may lie in the future
         while self._thread and self._known_until() < end and self._clock() < patience:
             self._read_all = True
             time.sleep(min(self._period / 4, _SLICE_SECONDS))
         if self._schedule is None:
-            return _Window(max(0.0, end - start), None, [])
+            return PowerWindow(max(0.0, end - start), None, [])
         with self._lock:
             self._settle()
             schedule = self._schedule.span(start, end)
             rails = [meter.record.span(start, end) for meter in self._meters]
-        return _Window(max(0.0, end - start), schedule, rails)
+        return PowerWindow(max(0.0, end - start), schedule, rails)
 
     def _known_until(self) -> float:
         """Return the time up to which every rail has been read."""
@@ -490,161 +479,6 @@ class Power:
             self._settle()
             return min(meter.time for meter in self._meters)
 
-    def _figures(self, window: _Window) -> dict[str, RailFigures]:
+    def _figures(self, window: PowerWindow) -> dict[str, RailFigures]:
         pairs = zip(self._source.rails, window.rails, strict=True)
-        return {rail.name: _figures(rail, span, window.seconds) for rail, span in pairs}
-
-
-# ---- one rail -----------------------------------------------------------------------------------
-
-
-class _Meter:
-    """Sums up one rail's energy, reading by reading.
-
-    Attributes
-    ----------
-    record : what is known of the past; its rows' value is the power, W, its sums see `add`
-    time : when the last reading was taken, s
-    watts : the last reading, NaN where it was not believable
-    flags : readings that were not believable, by kind
-    """
-
-    __slots__ = (
-        "_counts", "_dark", "_flagged", "_joules", "_last", "_least", "_limit", "_longest",
-        "_readings", "_side", "_unseen", "flags", "rail", "record", "time", "watts",
-    )  # fmt: skip
-
-    def __init__(self, rail: Rail, counts_energy: bool, side: bool, longest: float, rows: int):
-        """Allocate memory.
-
-        Parameters
-        ----------
-        counts_energy : readings are J since some time instead of W
-        side : it is read in turn with others
-        longest : between two readings that lie further apart nothing is known, s
-        rows : so many readings are kept
-        """
-        self.rail = rail
-        self.record = Record(rows, sums=5, smooth=not counts_energy)
-        self.flags = {"unreadable": 0, "implausible": 0, "current": 0}
-        self.time = self.watts = math.nan
-        self._counts = counts_energy
-        self._side = side
-        self._least, self._limit = rail.min_watts, FAR_ABOVE * rail.max_watts
-        self._longest = longest
-        self._last = math.nan  # the last reading, W or J
-        self._joules = self._dark = self._unseen = 0.0
-        self._flagged = self._readings = 0
-
-    def add(self, value: float, now: float) -> None:
-        """Take a reading, W or (of a counter) J, of a time that lies after the one before, s.
-
-        The sums that are recorded: energy over all steps between two believable readings, J; the
-        other steps' time, s; readings that were not believable; energy that may have gone unseen
-        between two readings in turn, J: the power is taken to stay between them; all readings.
-        """
-        seconds = now - self.time if self._readings else 0.0
-        self.time = now
-        self._readings += 1
-        last, self._last = self._last, value
-        if self._counts:
-            energy = value - last
-            watts = energy / seconds if seconds > 0 else math.nan
-        else:
-            energy = (last + value) / 2 * seconds
-            watts = value
-        if self._least <= watts <= self._limit:
-            self.watts = watts
-            # Counters know their energy however long nobody looked.
-            if math.isfinite(energy) and (self._counts or seconds <= self._longest):
-                self._joules += energy
-                if self._side:
-                    self._unseen += abs(value - last) / 2 * seconds
-            else:
-                self._dark += seconds
-        else:
-            self._reject(value, watts, seconds)
-        self.record.append(
-            (now, self.watts, self._joules, self._dark, self._flagged, self._unseen, self._readings)
-        )
-
-    def _reject(self, value: float, watts: float, seconds: float) -> None:
-        self.watts = math.nan
-        self._dark += seconds
-        if not math.isfinite(value):
-            self._flag("unreadable")
-        elif not math.isnan(watts):  # a counter's first reading has no power yet
-            self._flag("implausible")
-        if not self._counts:
-            self._last = math.nan
-
-    def check_amps(self, amps: float) -> None:
-        if not (math.isnan(amps) or 0 <= amps <= FAR_ABOVE * self.rail.max_amps):
-            self._flag("current")
-
-    def _flag(self, kind: str) -> None:
-        self._flagged += 1
-        self.flags[kind] += 1
-
-
-# ---- a window of time ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Window:
-    """What is known of so many seconds: of the schedule and of each rail, None where nothing is."""
-
-    seconds: float
-    sampling: Span | None
-    rails: list[Span | None]
-
-    def schedule(self) -> dict[str, Any]:
-        """Return how well the sampler kept its times, all None where it took no sample."""
-        span = self.sampling
-        grown, missed = span.sums[:2] if span else (0.0, 0.0)
-        samples = len(span.values) if span and span.complete else round(grown)
-        if span is None or not samples:
-            return {"samples": None, "rate_hz": None, "jitter_ms": None, "missed": None}
-        late = span.values if len(span.values) else np.array([span.highest])
-        p50, p99 = np.percentile(late, (50, 99)) * 1e3
-        return {
-            "samples": samples,
-            "rate_hz": _per_second(grown, span),
-            "jitter_ms": {"p50": float(p50), "p99": float(p99), "max": span.highest * 1e3},
-            "missed": round(missed),
-        }
-
-
-def _figures(rail: Rail, span: Span | None, seconds: float) -> RailFigures:
-    """Return a rail's figures in a window; the error bar is explained at `Power.energy`."""
-    if span is None:
-        return RailFigures(None, None, None, None, 0)
-    joules, dark, flagged, _, readings = span.sums
-    dark += seconds - (span.last - span.first)
-    flags, rate = round(flagged), _per_second(readings, span)
-    known = seconds - dark
-    max_w = span.highest if math.isfinite(span.highest) else None
-    if not known > 1e-9:  # not even one step between two readings
-        return RailFigures(None, max_w, None, None, flags, rate)
-    mean = joules / known
-    if dark > _MAX_DARK_SHARE * seconds:
-        return RailFigures(mean, max_w, None, None, flags, rate)
-    filled = mean * dark
-    error = (
-        rail.step_watts * known
-        + rail.relative_error * joules
-        + 2 * rail.lag_seconds * mean
-        + span.whole_steps[3]  # unseen between two readings in turn
-        + filled
-    )
-    return RailFigures(mean, max_w, joules + filled, error, flags, rate)
-
-
-def _per_second(count: float, span: Span) -> float:
-    return count / (span.last - span.first) if span.last > span.first else 0.0
-
-
-def _spread(span: Span | None) -> float:
-    """Return the standard deviation of the readings that there are."""
-    known = span.values[np.isfinite(span.values)] if span else ()
-    return float(np.std(known)) if len(known) else 0.0
+        return {rail.name: figures_of(rail, span, window.seconds) for rail, span in pairs}

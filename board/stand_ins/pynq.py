@@ -20,8 +20,8 @@ import warnings
 from functools import cache
 from typing import Any
 
+from tutelage.board.power import Power
 from tutelage.board.power import sampler as _power
-from tutelage.board.power.sampler import Power
 
 __all__ = ["DataRecorder", "Rail", "Sensor", "get_rails"]
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from tutelage.core import MAX_PIXELS
-from tutelage.core.bounded_file import read_bounded
+from tutelage.core.files import read_bounded
 from tutelage.core.images.jpeg_header import JpegHeader
 from tutelage.core.images.picture_header import PictureHeader, read_header
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tutelage.core.errors import TutelageError
+from tutelage.core.fixed_point import dequantise, round_half_up, saturate
+
 COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
 """Order of the channels and their number."""
 
@@ -28,7 +31,7 @@ SCALES = (1e-9, 1e6)
 _FIX_POINTS = range(-32, 33)
 
 
-class FormError(ValueError):
+class FormError(TutelageError, ValueError):
     """A size, mean or scale that no image can be brought to; the text names it."""
 
 
@@ -87,6 +90,11 @@ class InputForm:
         return COLOURS[self.colour]
 
 
+def assumed_colour(channels: int) -> str:
+    """Return the order of the channels where nothing says it: OpenCV's own."""
+    return "grey" if channels == 1 else "bgr"
+
+
 def not_one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     """Return the text of an error: what a name is, and what it may be."""
     return f"{name} is {value!r}; it must be one of {', '.join(allowed)}"
@@ -107,8 +115,8 @@ def float_table(form: InputForm) -> np.ndarray:
 def int8_table(form: InputForm, fix_point: int) -> np.ndarray:
     """Return the table from pixel values to the model's int8 input.
 
-    Value x of `float_table` becomes clip(floor(x * 2**fix_point + 1/2), -128, 127), the rounding of
-    the DPU's own float2fix, in float32 as the quantised student computes it.
+    Value x of `float_table` becomes what `quantise_int8` gives, in float32 as the quantised student
+    computes it; here a fix point may be of any size.
 
     Returns
     -------
@@ -116,7 +124,7 @@ def int8_table(form: InputForm, fix_point: int) -> np.ndarray:
     """
     with np.errstate(over="ignore"):  # infinite is out of range like other large values
         scaled = np.ldexp(float_table(form), fix_point)
-    return np.clip(np.floor(scaled + np.float32(0.5)), -128, 127).astype(np.int8)
+    return saturate(round_half_up(scaled))
 
 
 def best_fix_point(form: InputForm) -> int:
@@ -128,7 +136,7 @@ def best_fix_point(form: InputForm) -> int:
     exact = float_table(form).astype(np.float64)
 
     def error(fix_point: int) -> float:
-        restored = np.ldexp(int8_table(form, fix_point).astype(np.float64), -fix_point)
+        restored = dequantise(int8_table(form, fix_point), fix_point)
         return float(np.square(restored - exact).sum())
 
     return min(_FIX_POINTS, key=error)

@@ -12,10 +12,11 @@ import os
 from dataclasses import dataclass, field
 
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.engine.onnx_lowering import Grid, Lowering, analyse
+from tutelage.dpu.engine.onnx_lowering import Lowering, analyse
 from tutelage.dpu.engine.program import Program
 from tutelage.dpu.engine.runtimes import Runtime, make_runtime
-from tutelage.dpu.xmodel.graph import Op
+from tutelage.dpu.ops.lowering import Grid
+from tutelage.dpu.xmodel.op import Op
 
 
 @dataclass

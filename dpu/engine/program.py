@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tutelage.core.errors import DpuError, UnsupportedError, XmodelError, unknown_op
+from tutelage.core.errors import DpuError, XmodelError, unknown_op
 from tutelage.core.fingerprint import refuse_foreign
-from tutelage.core.fixed_point import Array
-from tutelage.dpu.ops import aten_ops, cpu_ops, fix_ops
-from tutelage.dpu.ops.shapes import infer_dims
-from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
-
-INPUTS = ("data", "data-fix", "placeholder")
-"""Op types whose values are fed."""
-
-CONSTANTS = ("const", "const-fix")
-"""Op types whose values lie in the file."""
+from tutelage.core.fixed_point import Array, quantise_int8
+from tutelage.dpu.ops.data import constant
+from tutelage.dpu.ops.reference import Plugin, plugin_for, run_op
+from tutelage.dpu.ops.registry import reference, type_of
+from tutelage.dpu.ops.xir import infer_dims
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
 
 
 @dataclass
@@ -39,7 +36,7 @@ class Program:
     inputs: list[Op]
     outputs: list[Op]
     constants: dict[str, Array]
-    plugins: dict[str, cpu_ops.Plugin] = field(default_factory=dict)
+    plugins: dict[str, Plugin] = field(default_factory=dict)
 
     def run_step(self, op: Op, values: dict[str, Array]) -> Array:
         """Compute one op by its reference function; plugins and ops that mix images one by one."""
@@ -72,7 +69,7 @@ class Program:
     def _call(self, op: Op, arguments: dict[str, list[Array]]) -> Array:
         kind = op.get_type()
         try:
-            result = cpu_ops.run_op(op, arguments, self.plugins)
+            result = run_op(op, arguments, self.plugins)
         except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
             what = f"op {op.get_name()!r} ({kind}) cannot be computed"
             raise XmodelError(f"{what}: {type(error).__name__}: {error}") from error
@@ -85,30 +82,12 @@ class Program:
 
     def keeps_batch(self, op: Op) -> bool:
         """Whether the op treats each image of a batch by itself."""
-        kind, rank = op.get_type().removesuffix("-fix"), len(op.get_output_tensor().dims)
-        if op.get_type() in self.plugins or rank == 0:
+        if op.get_type() in self.plugins or not op.get_output_tensor().dims:
             return False
         moving = self._moving_sources(op)
         if len({s.get_output_tensor().ndim for s in moving}) > 1:
             return False  # numpy aligns the last axes, so that batches would meet other axes
-        if kind in ("concat", "stack") and len(moving) != op.get_input_num("input"):
-            return False  # a constant has no batch
-        if kind == "transpose":
-            return bool(op.get_attr("order")[0] == 0)
-        if kind in ("concat", "stack", "softmax", "scale"):
-            axis = cpu_ops.attr(op, "axis", 0 if kind == "stack" else -1)
-            return bool(axis % rank != 0)
-        if kind == "matmul" and rank == 2:  # the batch is the rows of the left matrix alone
-            left = [op.get_input_op("input")] == moving
-            return left and not cpu_ops.attr(op, "transpose_a", False)
-        if kind == "nndct_normalize":
-            return 0 not in aten_ops.norm_axes(op)[0]
-        if kind.startswith("reduction_") or kind == "l2_normalize":
-            before = op.get_input_tensor("input", 0).ndim
-            return 0 not in (aten_ops.listed_axes(op, "axis") or range(before))
-        if kind == "pad":
-            return not any(op.get_attr("paddings")[:2])
-        return True
+        return type_of(op).keeps_batch(op, moving)
 
     def check_feeds(self, feeds: dict[str, Array]) -> int:
         """The batch size of `feeds` (op name -> array), after checking every shape.
@@ -141,7 +120,7 @@ class Program:
 def build_program(
     graph: Graph,
     subgraph: Subgraph | None = None,
-    plugins: dict[str, cpu_ops.Plugin] | None = None,
+    plugins: dict[str, Plugin] | None = None,
     outputs: list[Op] | None = None,
 ) -> Program:
     """The program of a whole graph, of one subgraph, or of what `outputs` need.
@@ -162,13 +141,13 @@ def build_program(
     else:
         ops = subgraph.toposort()
         outputs = [tensor.producer for tensor in subgraph.ordered_output_tensors()]
-    found = {op.get_type(): cpu_ops.plugin_for(op.get_type(), plugins or {}) for op in ops}
+    found = {op.get_type(): plugin_for(op.get_type(), plugins or {}) for op in ops}
     plugins = {kind: plugin for kind, plugin in found.items() if plugin is not None}
     needed = _needed(outputs, {op.get_name() for op in ops})
     program = Program([], [], outputs, {}, plugins)
     if subgraph is not None:
         program.inputs = [tensor.producer for tensor in subgraph.ordered_input_tensors()]
-        program.inputs = [op for op in program.inputs if not op.get_type().startswith("const")]
+        program.inputs = [op for op in program.inputs if type_of(op).source != "constant"]
     for op in (op for op in ops if op.get_name() in needed):
         _place(program, graph, op)
     return program
@@ -177,13 +156,14 @@ def build_program(
 def _place(program: Program, graph: Graph, op: Op) -> None:
     """Put one op among the inputs, the constants or the steps."""
     name, kind = op.get_name(), op.get_type()
-    if kind in INPUTS:
+    source = type_of(op).source
+    if source == "input":
         program.inputs.append(op)  # those from outside a subgraph are no ops of it
         return
-    if kind in CONSTANTS:
+    if source == "constant":
         program.constants[name] = constant(graph, op)
         return
-    if kind not in fix_ops.OPS and kind not in cpu_ops.OPS and kind not in program.plugins:
+    if reference(kind) is None and kind not in program.plugins:
         raise unknown_op(op)
     sources = [s.get_name() for ops in op.get_input_ops().values() for s in ops]
     if all(source in program.constants for source in sources):
@@ -244,54 +224,6 @@ def _needed(outputs: list[Op], allowed: set[str]) -> set[str]:
     return found
 
 
-def constant(graph: Graph, op: Op) -> Array:
-    """Values of a const or const-fix op.
-
-    A compiled file keeps the weights of its DPU part in the DPU subgraph's
-    ``reg_id_to_parameter_value``, at the tensor's ``ddr_addr``, in the
-    tensor's own order (measured on files of Vitis AI 2.0, 2.5 and 3.0).
-
-    Raises
-    ------
-    XmodelError
-        The bytes are missing or too few.
-    """
-    tensor = op.get_output_tensor()
-    if op.has_attr("data") and op.get_attr("data"):
-        return cpu_ops.const_array(op)
-    subgraph = graph.get_leaf_subgraph(op)
-    while not subgraph.has_attr("reg_id_to_parameter_value"):
-        if subgraph.is_root:
-            raise XmodelError(f"constant {op.get_name()!r} has no data")
-        subgraph = subgraph.get_parent()
-    try:
-        register = f"REG_{tensor.get_attr('reg_id')}"
-        data = subgraph.get_attr("reg_id_to_parameter_value")[register]
-        address = tensor.get_attr("ddr_addr")
-    except (KeyError, DpuError):
-        raise XmodelError(f"constant {op.get_name()!r} has no place in the parameters") from None
-    count = math.prod(tensor.dims)
-    if not 0 <= address <= len(data) - count:
-        raise XmodelError(f"constant {op.get_name()!r} lies beyond the end of {register}")
-    if not tensor.is_int8:
-        raise UnsupportedError(f"constant {op.get_name()!r} is {tensor.dtype}, not int8")
-    return np.frombuffer(data, np.int8, count, address).reshape(tensor.dims)
-
-
-def rounded_constant(graph: Graph, fix: Op) -> tuple[Array, int]:
-    """The int8 values, in the file's order, and the fix point of a `fix` of a constant.
-
-    Raises
-    ------
-    XmodelError
-        The constant's bytes are missing or too few.
-    """
-    values = constant(graph, fix.get_input_op("input"))
-    point = int(fix.get_attr("fix_point"))
-    rounded = np.asarray(cpu_ops.fix(fix, {"input": [values]}), np.float64)
-    return np.rint(rounded * 2.0**point).astype(np.int8), point
-
-
 def feed(op: Op, array: Any) -> Array:
     """An input array in the element type that the op wants; float32 is quantised on the way."""
     tensor, array = op.get_output_tensor(), np.asarray(array)
@@ -299,7 +231,5 @@ def feed(op: Op, array: Any) -> Array:
         if array.dtype == np.int8:
             return array
         with np.errstate(over="ignore"):  # infinity saturates like any other large value
-            scale = np.float32(2.0 ** tensor.get_attr("fix_point"))
-            scaled = np.asarray(array, np.float32) * scale
-        return np.clip(np.floor(np.nan_to_num(scaled) + np.float32(0.5)), -128, 127).astype(np.int8)
+            return quantise_int8(np.asarray(array, np.float32), tensor.get_attr("fix_point"))
     return np.asarray(array, np.float32)

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from tutelage.core.errors import DpuError, UnsupportedError, contradictions
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import Array, dequantise
 from tutelage.dpu.engine.program import Program, build_program, feed
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.xmodel.graph import Graph, Op, Tensor
+from tutelage.dpu.ops.reference import Plugin
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.tensor import Tensor
 
 ENGINES = ("fast", "reference", "instructions")
 
@@ -27,7 +29,7 @@ class Engine(Protocol):
 
 
 class ReferenceEngine:
-    """Op after op by the functions of dpu/ops/fix_ops.py and dpu/ops/cpu_ops.py."""
+    """Op after op by the reference functions of dpu/ops."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -137,14 +139,14 @@ def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> 
 def as_float(value: Array, tensor: Tensor) -> Array:
     """A tensor's value as float32: int8 by its fix point, the rest as it is."""
     if value.dtype == np.int8:
-        return value.astype(np.float32) * np.float32(2.0 ** -tensor.get_attr("fix_point"))
+        return dequantise(value, tensor.get_attr("fix_point"))
     return value.astype(np.float32)
 
 
 def load_engine(
     path: str | os.PathLike[str] | Graph,
     engine: str = "fast",
-    plugins: dict[str, cpu_ops.Plugin] | None = None,
+    plugins: dict[str, Plugin] | None = None,
     threads: int = 0,
     trace: bool = False,
     name: str = "",

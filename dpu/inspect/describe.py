@@ -5,52 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import UNSORTED, DpuError, UnsupportedError, contradictions
-from tutelage.core.fingerprint import (
-    OWN,
-    array_of,
-    dpu_name,
-    fingerprint_of,
-    fingerprints_of,
-    foreign,
-)
+from tutelage.core.errors import UNSORTED, DpuError, contradictions
+from tutelage.core.fingerprint import OWN, dpu_name, fingerprint_of, foreign
 from tutelage.dpu.compiler.emulation import on_cpu
-from tutelage.dpu.engine.program import CONSTANTS, INPUTS, graph_outputs
+from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.inspect.layers import Layer, fix_point_of, layers_of
-from tutelage.dpu.ops import cpu_ops, fix_ops
-from tutelage.dpu.predict.cycles import Bound, bounds
-from tutelage.dpu.predict.operations import operations_of
-from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph, Tensor
+from tutelage.dpu.ops.int8 import fix_point, input_fix_point
+from tutelage.dpu.ops.registry import is_int8, reference, type_of
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
+from tutelage.dpu.xmodel.tensor import Tensor
+
+CYCLES = ("work_on_array", "array_cycles", "memory_cycles", "cycles", "array_share")
+"""What the facts of a layer have of cycles, None where they are not known."""
 
 
 def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
     """Everything that `inspect` shows of the graph that was read from `path`, ready for JSON.
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
-    (a multiplication and an addition are two). Cycles are those of one core
-    and lower bounds (dpu/predict/cycles.py), MACs are per image. `notes` has what a reader should
-    know of the file beside that.
+    (a multiplication and an addition are two). MACs are per image. Cycles are left to
+    `tutelage.dpu.predict.cycles.add_cycles`. `notes` has what a reader should know of the file
+    beside that.
     """
     notes = _notes(graph)
     order = graph.toposort()
     root = graph.get_root_subgraph()
     children = root.toposort_child_subgraph()
-    kinds = {op.get_type() for op in order}
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "name": graph.get_name(),
         "notes": notes,
         "kind": "compiled" if children else "quantised",
-        "inputs": [_tensor(op.get_output_tensor()) for op in order if op.get_type() in INPUTS],
+        "inputs": [_tensor(op.get_output_tensor()) for op in order if _source(op) == "input"],
         "outputs": [_tensor(op.get_output_tensor()) for op in graph_outputs(graph)],
-        "parameters": sum(_elements(op) for op in order if op.get_type().startswith("const")),
+        "parameters": sum(_elements(op) for op in order if _source(op) == "constant"),
         "subgraphs": [_subgraph(child) for child in children],
         "left_to_cpu": {} if children else _left_to_cpu(graph),
-        "cycles_are": "lower bounds for one core by dpu/predict/cycles.py, not measured",
         "layers": _layers(graph, notes),
         "ops": [_op(op) for op in order],
-        "not_built_in": sorted(kinds - {*INPUTS, *CONSTANTS} - set(fix_ops.OPS) - set(cpu_ops.OPS)),
+        "not_built_in": sorted(
+            {op.get_type() for op in order if not _source(op) and reference(op.get_type()) is None}
+        ),
     }
 
 
@@ -74,37 +72,18 @@ def _notes(graph: Graph) -> list[str]:
 
 
 def _layers(graph: Graph, notes: list[str]) -> list[dict[str, Any]]:
-    """The layers; of another DPU's file none, with a note, where they cannot be made out.
-
-    They have no cycles where the DPU or the size of its array is not known.
-    """
+    """The layers; of another DPU's file none, with a note, where they cannot be made out."""
     if foreign(graph) is None:
-        layers = layers_of(graph)
-        try:
-            array = array_of(next(iter(fingerprints_of(graph)), None))
-        except UnsupportedError as error:
-            notes.append(f"{error}: no cycles")
-            return _layer_facts(layers, [None] * len(layers))
-        return _layer_facts(layers, bounds(operations_of(layers), array))
+        return [_layer(layer) for layer in layers_of(graph)]
     try:
         with contradictions("the layers are not shown"):
-            layers = layers_of(graph)
-            return _layer_facts(layers, [None] * len(layers))
+            return [_layer(layer) for layer in layers_of(graph)]
     except DpuError as error:
         notes.append(str(error))
         return []
 
 
-def _layer_facts(layers: list[Layer], found_bounds: list[Bound | None]) -> list[dict[str, Any]]:
-    found = [_layer(*pair) for pair in zip(layers, found_bounds, strict=True)]
-    total = sum(facts["cycles"] or 0 for facts in found)
-    for facts in found:
-        cycles = facts["cycles"]
-        facts["array_share"] = None if cycles is None else cycles / total if total else 0.0
-    return found
-
-
-def _layer(layer: Layer, bound: Bound | None) -> dict[str, Any]:
+def _layer(layer: Layer) -> dict[str, Any]:
     weights, bias = layer.weights, layer.bias
     return {
         "name": layer.name,
@@ -123,11 +102,12 @@ def _layer(layer: Layer, bound: Bound | None) -> dict[str, Any]:
         "bias_shift": layer.bias_shift,
         "macs": layer.macs,
         "parameters": layer.parameters,
-        "work_on_array": bound and bound.work,
-        "array_cycles": bound and bound.computing,
-        "memory_cycles": bound and bound.loading,
-        "cycles": bound and bound.cycles,
+        **dict.fromkeys(CYCLES),
     }
+
+
+def _source(op: Op) -> str:
+    return type_of(op).source
 
 
 def _elements(op: Op) -> int:
@@ -165,11 +145,10 @@ def _op(op: Op) -> dict[str, Any]:
 
 def _shift(op: Op) -> int | None:
     """The right shift from an int8 convolution's accumulator to its output."""
-    if not op.get_type().endswith("-fix") or "weights" not in op.get_input_ops():
+    if not is_int8(op.get_type()) or "weights" not in op.get_input_ops():
         return None
     try:
-        acc = fix_ops.input_fix_point(op) + fix_ops.input_fix_point(op, "weights")
-        return acc - fix_ops.fix_point(op)
+        return input_fix_point(op) + input_fix_point(op, "weights") - fix_point(op)
     except DpuError:
         return None
 

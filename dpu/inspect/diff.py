@@ -17,9 +17,9 @@ import numpy as np
 
 from tutelage.core.errors import contradictions
 from tutelage.core.fingerprint import describe, foreign
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
+from tutelage.core.fixed_point import Array, integers_of, saturate
 from tutelage.core.text import LONGEST_NAME, clipped, shown
-from tutelage.dpu.engine.program import CONSTANTS, constant, graph_outputs
+from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.inspect.layers import (
     Layer,
     dense_matrix,
@@ -30,9 +30,11 @@ from tutelage.dpu.inspect.layers import (
     layers_of,
     origin,
 )
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.ops.sliding_window import transposed_window_of, window_of
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.ops.data import constant
+from tutelage.dpu.ops.reference import run_op
+from tutelage.dpu.ops.registry import type_of
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 
 MAX_LINES = 500
 """Most differences that are printed; JSON has them all."""
@@ -42,18 +44,6 @@ _LONG, _PIECE, _CHAIN = 64, 1 << 22, 8
 
 _ELSEWHERE = ("data", "reg_id", "ddr_addr", "reg_id_to_parameter_value")
 """Attributes that say what constants are worth and where they lie; the values are compared."""
-
-_ALIKE = {
-    "inner-product": "conv2d",
-    "matmul": "conv2d",
-    "reduction_max": "maxpool2d",
-    "reduction_mean": "avgpool2d",
-    "add": "eltwise",
-    "mul": "eltwise",
-    "flatten": "reshape",
-    "squeeze": "reshape",
-}
-"""Kinds that a compiler turns into another: the second is what they become."""
 
 
 def diff(a: Path, b: Path, by_layers: bool = False) -> dict[str, Any]:
@@ -209,7 +199,7 @@ class _Ops(_Comparison):
         self._attributes(name, out_a.get_attrs(), out_b.get_attrs(), "of the tensor ")
         self._attributes(name, a.get_attrs(), b.get_attrs())
         readable = self.others == [None, None]  # else all parameters are compared as one attribute
-        if readable and a.get_type() in CONSTANTS and a.get_type() == b.get_type():
+        if readable and type_of(a).source == "constant" and a.get_type() == b.get_type():
             self.differ_in_values(name, constant(self.a, a), constant(self.b, b))
 
     def _attributes(self, name: str, a: dict[str, Any], b: dict[str, Any], whose: str = "") -> None:
@@ -351,7 +341,7 @@ def _likeness(layer: Layer) -> tuple[str, str]:
 
 
 def _alike(layer: Layer) -> str:
-    return _ALIKE.get(layer.kind, layer.kind)
+    return layer.type.becomes or layer.kind
 
 
 def _pad(layer: Layer) -> list[int] | None:
@@ -362,25 +352,25 @@ def _pad(layer: Layer) -> list[int] | None:
     """
     if not layer.op.has_attr("kernel") or not layer.sources:
         return None
-    place = transposed_window_of if layer.kind.startswith("transposed") else window_of
-    window = place(layer.op.get_attrs(), *layer.sources[0].dims[1:3])
+    window = layer.type.window(layer.op)
     return [window.pad_left, window.pad_top]
 
 
 def _integers(graph: Graph, op: Op) -> Array | None:
     """The integers of a constant that was quantised, its values where it was not."""
     chain: list[Op] = []
-    while op.get_type() not in CONSTANTS:
+    while type_of(op).source != "constant":
         sources = [s for ops in op.get_input_ops().values() for s in ops]
-        if op.get_type() not in cpu_ops.OPS or len(sources) != 1 or len(chain) == _CHAIN:
+        kind = type_of(op)
+        real = kind.real is not None and kind.name == op.get_type()
+        if not real or len(sources) != 1 or len(chain) == _CHAIN:
             return None  # computed from several constants: no file seen so far has that
         chain.append(op)
         op = sources[0]
     values = constant(graph, op)
     for step in reversed(chain):
-        values = cpu_ops.run_op(step, {"input": [values]})
+        values = run_op(step, {"input": [values]})
     point = fix_point_of(chain[0] if chain else op)
     if values.dtype == np.int8 or point is None:
         return values
-    q = np.rint(values.astype(np.float64) * 2.0**point)
-    return np.clip(np.nan_to_num(q), INT8_MIN, INT8_MAX).astype(np.int8)
+    return saturate(integers_of(values.astype(np.float64), point))

@@ -5,14 +5,15 @@ Names come from untrusted files: every text is bounded, printable and escaped.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.errors import DpuError
-from tutelage.core.text import shown
+from tutelage.core.text import html_text, shown
 from tutelage.dpu.inspect import listing
+from tutelage.dpu.inspect.layers import INPUT
 from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
+from tutelage.dpu.ops.registry import op_type
 
 MAX_NODES = 2000
 """Most layers that are drawn; a DenseNet-264 has about 400."""
@@ -44,13 +45,6 @@ STYLE = """
 """
 """Colours and letters, for the picture alone and in a page."""
 
-_FAMILIES = (
-    ("conv", ("conv2d", "inner-product", "matmul")),
-    ("pool", ("pool", "reduction")),
-    ("join", ("concat", "eltwise", "depthwise", "add", "mul", "sub", "div")),
-)
-"""Kinds that share a colour: a family and the words of which one is in their names."""
-
 
 def svg(facts: dict[str, Any]) -> str:
     """The graph of the layers in `facts` (see `describe`) as an SVG that stands alone.
@@ -64,8 +58,8 @@ def svg(facts: dict[str, Any]) -> str:
 
 
 def escaped(text: str, limit: int = 400) -> str:
-    """Text for SVG and HTML, also inside attributes."""
-    return html.escape(shown(text, limit))
+    """Text of a name or a line of a drawing, which is shorter than elsewhere."""
+    return html_text(text, limit)
 
 
 def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
@@ -125,12 +119,9 @@ def _xy(point: Point) -> str:
 
 
 def _family(layer: dict[str, Any]) -> str:
-    if layer["cycles"] is None and layer["type"] != "input" and layer["device"] != "DPU":
+    if layer["cycles"] is None and layer["type"] != INPUT and layer["device"] != "DPU":
         return "cpu"
-    for family, words in _FAMILIES:
-        if any(word in layer["type"] for word in words):
-            return family
-    return "other"
+    return op_type(layer["type"]).family
 
 
 def _node(number: int, layer: dict[str, Any], corner: Point) -> str:

@@ -15,46 +15,15 @@ from functools import cached_property
 import numpy as np
 
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.engine.program import CONSTANTS, INPUTS
-from tutelage.dpu.ops import fix_ops
+from tutelage.dpu.ops import int8
+from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.factors import scale_of
-from tutelage.dpu.ops.fix_ops import ACTIVATIONS
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.ops.registry import OpType, op_type, type_of
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 
-CONVOLUTIONS = (
-    "conv2d",
-    "depthwise-conv2d",
-    "transposed-conv2d",
-    "transposed-depthwise-conv2d",
-)
-"""Kinds with a kernel and weights."""
-
-DENSE = ("inner-product", "matmul")
-"""Kinds of fully connected layers, where the matrix is a constant."""
-
-MOVING = (
-    "maxpool2d",
-    "concat",
-    "reshape",
-    "flatten",
-    "squeeze",
-    "transpose",
-    "identity",
-    "pad",
-    "upsample",
-    "downsample",
-    "tile",
-    "gstiling",
-    "pixel-shuffle",
-    "strided_slice",
-)
-"""Kinds whose output holds values of their inputs and nothing new."""
-
-_RESHAPING = ("reshape", "flatten", "squeeze", "identity")
-"""Kinds that give the same values in the same order."""
-
-_TRANSPARENT = ("upload", "download", "fix2float")
-"""Op types that leave the value as it is."""
+INPUT = "input"
+"""The kind of a graph's input."""
 
 
 @dataclass(eq=False)
@@ -80,6 +49,11 @@ class Layer:
     sources: list[Layer] = field(default_factory=list)
     constants: dict[str, list[Op]] = field(default_factory=dict)
     readers: list[Layer] = field(default_factory=list)
+
+    @property
+    def type(self) -> OpType:
+        """What is known of its kind."""
+        return op_type(self.kind)
 
     @property
     def name(self) -> str:
@@ -121,9 +95,9 @@ class Layer:
         quantised file has one fix behind the concat and none before it).
         """
         own = fix_point_of(self.output)
-        if own is None and self.kind in MOVING:
+        if own is None and self.type.moves:
             own = _common(fix_point_of(source.output) for source in self.sources)
-        if own is None and all(reader.kind == "concat" for reader in self.readers):
+        if own is None and all(reader.type.joins for reader in self.readers):
             own = _common(fix_point_of(reader.output) for reader in self.readers)
         return own
 
@@ -167,29 +141,18 @@ class Layer:
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image; 0 for ops without weights."""
-        rows = math.prod(self.dims[1:-1])
-        if self.kind == "matmul" and self.sources:
-            first = self.op.get_input_tensor("input").dims
-            return math.prod(self.dims) * first[-2 if _flag(self.op, "transpose_a") else -1]
-        if self.weights is None:
+        if not self.sources:
             return 0
-        taps = self.weights.get_output_tensor().dims
-        if self.kind.startswith("transposed"):
-            rows = math.prod(self.sources[0].dims[1:-1])
-        if "depthwise" in self.kind:
-            return rows * self.dims[-1] * taps[1] * taps[2]
-        return rows * math.prod(taps) if self.kind in CONVOLUTIONS else math.prod(taps)
+        weights = self.weights
+        taps = None if weights is None else weights.get_output_tensor().dims
+        return self.type.macs(self.op, taps)
 
 
 def is_dense(layer: Layer) -> bool:
     """Whether each result sums over its whole input, as a convolution over the whole map does."""
     if layer.weights is None or len(layer.sources) != 1 or layer.dims[0] != 1:
         return False
-    if layer.kind == "matmul":
-        second = layer.op.get_input_op("input", 1)
-        if second is not layer.weights or _flag(layer.op, "transpose_a"):
-            return False
-    elif layer.kind not in (*DENSE, "conv2d"):
+    if not layer.type.is_dense(layer.op, layer.weights):
         return False
     outputs, values = layer.dims[-1], math.prod(layer.sources[0].dims)
     sizes = math.prod(layer.dims), math.prod(layer.weights.get_output_tensor().dims)
@@ -212,10 +175,7 @@ def dense_matrix(layer: Layer, weights: Array) -> Array:
     [outputs, inputs], the columns in the order of the map `origin(layer.sources[0])`
     """
     outputs = layer.dims[-1]
-    if layer.kind == "matmul" and not _flag(layer.op, "transpose_b"):
-        matrix = weights.reshape(-1, outputs).T
-    else:
-        matrix = weights.reshape(outputs, -1)
+    matrix = layer.type.matrix(layer.op, weights, outputs)
     found = np.empty_like(matrix)
     found[:, _columns(layer.sources[0])] = matrix
     return np.ascontiguousarray(found)
@@ -227,7 +187,7 @@ def _columns(layer: Layer) -> Array:
         return np.arange(math.prod(layer.dims))
     (source,) = layer.sources
     places = _columns(source)
-    if layer.kind == "transpose":
+    if layer.type.permutes:
         places = places.reshape(source.dims).transpose(layer.op.get_attr("order"))
     return places.reshape(-1)
 
@@ -239,12 +199,13 @@ def is_detour(layer: Layer) -> bool:
     """
     if len(layer.sources) != 1:
         return False
-    return layer.kind in _RESHAPING or (layer.kind == "transpose" and _ends_in_dense(layer))
+    return layer.type.same_order or (layer.type.permutes and _ends_in_dense(layer))
 
 
 def _ends_in_dense(layer: Layer) -> bool:
     return bool(layer.readers) and all(
-        is_dense(reader) or (reader.kind in (*_RESHAPING, "transpose") and _ends_in_dense(reader))
+        is_dense(reader)
+        or ((reader.type.same_order or reader.type.permutes) and _ends_in_dense(reader))
         for reader in layer.readers
     )
 
@@ -254,10 +215,6 @@ def origin(layer: Layer) -> Layer:
     while is_detour(layer):
         layer = layer.sources[0]
     return layer
-
-
-def _flag(op: Op, name: str) -> bool:
-    return bool(op.has_attr(name) and op.get_attr(name))
 
 
 def is_shifted_bias(layer: Layer, quantised: Array, compiled: Array) -> bool:
@@ -279,7 +236,7 @@ def is_shifted_bias(layer: Layer, quantised: Array, compiled: Array) -> bool:
 
 def fix_point_of(op: Op) -> int | None:
     """Fix point of an op's output: of its tensor, or of the `fix` that it is."""
-    if op.get_type() in ("fix", "float2fix") and op.has_attr("fix_point"):
+    if type_of(op).rounds and op.has_attr("fix_point"):
         return int(op.get_attr("fix_point"))
     tensor = op.get_output_tensor()
     return int(tensor.get_attr("fix_point")) if tensor.has_attr("fix_point") else None
@@ -308,7 +265,7 @@ class _Gathering:
         for op in order:
             sources = [s for ops in op.get_input_ops().values() for s in ops]
             moving = [s for s in sources if s.get_name() not in self.constant]
-            if op.get_type() in CONSTANTS or (sources and not moving):
+            if type_of(op).source == "constant" or (sources and not moving):
                 self.constant.add(op.get_name())
             elif len(moving) == 1 and self._joins(op, moving[0]):
                 self.home[op.get_name()] = self.home[moving[0].get_name()]
@@ -324,21 +281,22 @@ class _Gathering:
 
         Takes it in where it does.
         """
-        layer, kind = self.home[source.get_name()], op.get_type()
+        layer, kind = self.home[source.get_name()], type_of(op)
         scales = source is layer.op and scale_of(source) is op
         if op.get_input_num() > 1 and not scales:
             return False
-        if kind in _TRANSPARENT:
+        if kind.transparent:
             return True
         # What others read as well is a result of its own, and stays visible as one.
         if fix_point_of(layer.output) is not None or source.get_fanout_num() > 1:
             return False
-        takes = layer.kind not in MOVING or layer.kind == "maxpool2d"
-        if kind in ACTIVATIONS and layer.nonlinear == "NONE" and takes:
-            if layer.kind == "input":
+        takes = not layer.type.moves or layer.type.fuses
+        real = op.get_type() == kind.name
+        if real and kind.nonlinear and layer.nonlinear == "NONE" and takes:
+            if layer.kind == INPUT:
                 return False
-            layer.nonlinear = ACTIVATIONS[kind]
-        elif kind not in ("fix", "float2fix") and not scales:
+            layer.nonlinear = kind.nonlinear
+        elif not kind.rounds and not scales:
             return False
         layer.output = op
         return True
@@ -349,7 +307,7 @@ class _Gathering:
             for source in ops:
                 if source.get_name() in self.constant:
                     # A product's constant factor is its matrix; a shape is not a parameter.
-                    role = "weights" if layer.kind == "matmul" and arg == "input" else arg
+                    role = "weights" if layer.type.takes_constants and arg == "input" else arg
                     if arg != "shape":
                         layer.constants.setdefault(role, []).append(source)
                 else:
@@ -359,19 +317,14 @@ class _Gathering:
 
 
 def _kind(op: Op) -> str:
-    kind = op.get_type().removesuffix("-fix")
-    if op.get_type() in INPUTS:
-        return "input"
-    if kind == "pool":
-        return {"MAX": "maxpool2d", "AVG": "avgpool2d"}.get(op.get_attr("type"), kind)
-    return kind
+    return INPUT if type_of(op).source == "input" else type_of(op).kind(op)
 
 
 def _nonlinear(op: Op) -> str:
-    kind = op.get_type().removesuffix("-fix")
-    if kind in ACTIVATIONS:
-        return ACTIVATIONS[kind]
-    given = op.get_attr("nonlinear") if op.has_attr("nonlinear") else None
+    own = type_of(op).nonlinear
+    if own:
+        return own
+    given = attr(op, "nonlinear", None)
     if type(given) is int and given:  # in an old file for the U50; the numbers' meaning is unknown
         return f"NUMBER {given}"
-    return fix_ops.nonlinear(op)
+    return int8.nonlinear(op)

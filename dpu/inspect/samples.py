@@ -12,7 +12,13 @@ import numpy as np
 from tutelage.core.errors import DpuError
 from tutelage.core.fixed_point import Array
 from tutelage.core.images.files import FoundImages, broken_line, find_images
-from tutelage.core.images.input_form import COLOURS, FormError, InputForm, float_table
+from tutelage.core.images.input_form import (
+    COLOURS,
+    FormError,
+    InputForm,
+    assumed_colour,
+    float_table,
+)
 from tutelage.core.model_package import DESCRIPTION, read_description
 from tutelage.dpu.engine.program import Program
 
@@ -98,7 +104,7 @@ def image_form(
         if (description := xmodel.parent / DESCRIPTION).is_file():
             form = replace(read_description(description).form, **given)
         else:
-            form = InputForm(**{"colour": "grey" if channels == 1 else "bgr", **given})
+            form = InputForm(**{"colour": assumed_colour(channels), **given})
     except FormError as error:
         raise DpuError(str(error)) from error
     if form.channels != channels:

@@ -11,10 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, MAX_SHIFT, Array, relu6_highest
+from tutelage.core.fixed_point import (
+    INT8_MAX,
+    INT8_MIN,
+    MAX_SHIFT,
+    Array,
+    integers_of,
+    relu6_highest,
+    round_half_up,
+    saturate,
+    scaled,
+)
 from tutelage.dpu.engine.program import feed
 from tutelage.dpu.engine.reference import Model
-from tutelage.dpu.inspect.layers import MOVING, Layer, fix_point_of, layers_of
+from tutelage.dpu.inspect.layers import INPUT, Layer, fix_point_of, layers_of
 from tutelage.dpu.inspect.samples import Samples
 
 MAX_SATURATED = 0.01
@@ -28,9 +38,6 @@ CHUNK_ELEMENTS, CHUNK_IMAGES = 1 << 25, 32
 
 _PIECE = 1 << 22
 """Values that are counted at a time: `np.bincount` needs eight bytes for each."""
-
-_BOUNDED = ("sigmoid", "hard-sigmoid", "softmax", "tanh")
-"""Kinds whose range is known beforehand: their ends are no sign of a wrong fix point."""
 
 
 class Values:
@@ -52,8 +59,8 @@ class Values:
 
     def add_cut(self, values: Array, point: int) -> None:
         """Count which of the float32 values of an input int8 cannot hold."""
-        scaled = np.floor(values * np.float32(2.0**point) + np.float32(0.5))
-        beyond = np.count_nonzero((scaled < INT8_MIN) | (scaled > INT8_MAX))
+        q = round_half_up(scaled(values, point))
+        beyond = np.count_nonzero((q < INT8_MIN) | (q > INT8_MAX))
         self.cut = (self.cut or 0) + int(beyond)
 
     def share(self, *values: int) -> float:
@@ -124,7 +131,7 @@ def _collect(model: Model, samples: Samples, layers: list[Layer]) -> dict[str, V
         if layer.output in program.inputs or layer.output.get_name() in computed
         if (point := fix_point_of(layer.output)) is not None
     }
-    fed = {layer.name: layer.output.get_name() for layer in layers if layer.kind == "input"}
+    fed = {layer.name: layer.output.get_name() for layer in layers if layer.kind == INPUT}
     found = {name: Values() for name in points}
     for arrays in samples.batches(_images_at_a_time(model)):
         traced = model.trace(*arrays, keep=(points.keys() & computed) or None)
@@ -149,8 +156,7 @@ def _integers(values: Array, point: int) -> Array:
     """int8 q of values, which a quantised file carries as q * 2**-p in float32."""
     if values.dtype == np.int8:
         return values
-    scaled = np.nan_to_num(np.rint(values * np.float32(2.0**point)))
-    return np.clip(scaled, INT8_MIN, INT8_MAX).astype(np.int8)
+    return saturate(integers_of(values, point))
 
 
 def _weight_values(model: Model, layer: Layer) -> Values | None:
@@ -169,13 +175,13 @@ def _about_values(layer: Layer, told: dict[str, Any], cut: bool) -> list[str]:
     `cut` says whether the saturated values are known to have been cut off.
     """
     values, point = told["values"], layer.fix_point
-    if values is None or point is None or layer.kind in MOVING:
+    if values is None or point is None or layer.type.moves:
         return []
     if values["min"] == values["max"] == 0:
         return ["all values are zero"]
-    given = layer.kind == "input" and not cut  # as int8: the ends may be meant
-    bounded = layer.kind in _BOUNDED or _capped(layer, point)
-    if values["saturated"] > MAX_SATURATED and layer.kind not in _BOUNDED and not given:
+    given = layer.kind == INPUT and not cut  # as int8: the ends may be meant
+    bounded = layer.type.bounded or _capped(layer, point)
+    if values["saturated"] > MAX_SATURATED and not layer.type.bounded and not given:
         text = f"{values['saturated']:.1%} saturated: fix point {point} -> {point - 1}"
         return [text + _shared(layer) + _if_legal(layer, +1)]
     dead = values["dead_bits"]
@@ -192,7 +198,7 @@ def _capped(layer: Layer, point: int) -> bool:
 
 def _shared(layer: Layer) -> str:
     """A concat has one fix point for all that it joins."""
-    joins = next((reader for reader in layer.readers if reader.kind == "concat"), None)
+    joins = next((reader for reader in layer.readers if reader.type.joins), None)
     return f", as all inputs of {joins.name}" if joins else ""
 
 

@@ -6,169 +6,51 @@ Feature maps that go to memory and back, instructions and everything that is not
 array come on top, so a real run takes longer: `tutelage.dpu.predict.latency` predicts how long.
 Rules that were not seen in a compiled file are assumptions and say so.
 
-`work` has the rules of the attribute `workload_on_arch`, which AMD's compiler writes. Its unit
-depends on the kind of op: operations (two for a multiply-accumulate) of convolutions, values read
-by pools and sums. Cycles are counted from the shapes, not from the attribute, because the attribute
-of the convolution that begins two files for a B3136 is half of what their instructions compute (15
-channels, which take two groups of 14, are counted as one), and that of average pools is doubled in
-files of Vitis AI 3.0.
+The rules of each op type are in its file in dpu/ops, what they share in dpu/ops/work.py.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tutelage.core.fingerprint import B4096, DpuArray
-from tutelage.dpu.predict.operations import FREE, Operation, Shape
-
-ALU_PIXELS = 4
-"""Output rows that pools, sums and depthwise convolutions are padded to in the attribute, on every
-size of array."""
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fingerprint import B4096, DpuArray, array_of, fingerprints_of, foreign
+from tutelage.dpu.inspect.layers import INPUT, layers_of
+from tutelage.dpu.ops.registry import op_type
+from tutelage.dpu.ops.work import Shape
+from tutelage.dpu.predict.operations import Operation, operations_of
+from tutelage.dpu.xmodel.graph import Graph
 
 PORT_BYTES_PER_CYCLE = 32
 """Bytes that a core reads from memory per cycle at most: two data ports of 128 bits (PG338)."""
 
 
-def alu_bytes_per_cycle(array: DpuArray) -> int:
-    """int8 values that pools, sums and products take per cycle: `ALU_PIXELS` rows, assumed."""
-    return ALU_PIXELS * array.channels
-
-
-def depthwise_per_cycle(array: DpuArray) -> int:
-    """Multiplications of depthwise convolutions per cycle: as many rows as the array, assumed.
-
-    The published MobileNets and EfficientNets bear it out for a B4096: with half or twice as many,
-    those that are left out of `python -m tutelage.host.latency.fit` are predicted worse.
-    """
-    return array.rows * array.channels
-
-
-def conv_work(
-    out_h: int,
-    out_w: int,
-    out_c: int,
-    k_h: int,
-    k_w: int,
-    in_c: int,
-    augmented: bool = False,
-    array: DpuArray = B4096,
-) -> int:
-    """Operations of a convolution on the array, idle lanes included (`workload_on_arch`).
-
-    On a B4096 ``pad8(out_h) * out_w * pad16(out_c) * (2 * k_h * k_w * pad16(in_c) + 1)``; with
-    channel augmentation ``k_w`` and ``in_c`` are padded together:
-    ``2 * k_h * pad16(k_w * in_c) + 1``. Source: equal to the attribute of AMD's compiled files. It
-    is the height that is padded to 8, not the width: files with square outputs do not show which.
-    """
-    lanes = array.channels
-    depth = k_h * (_pad(k_w * in_c, lanes) if augmented else k_w * _pad(in_c, lanes))
-    return _pad(out_h, array.rows) * out_w * _pad(out_c, lanes) * (2 * depth + 1)
-
-
-def transposed_conv_work(
-    out_h: int,
-    out_w: int,
-    out_c: int,
-    k_h: int,
-    k_w: int,
-    in_c: int,
-    stride_h: int,
-    stride_w: int,
-    array: DpuArray = B4096,
-) -> int:
-    """Operations of a transposed convolution: one convolution for each of its phases.
-
-    Source: equal to the attribute of PointPillars' three, whose kernels are as large as their
-    strides; that other kernels are rounded up to whole strides is an assumption.
-    """
-    phase = conv_work(
-        math.ceil(out_h / stride_h),
-        math.ceil(out_w / stride_w),
-        out_c,
-        math.ceil(k_h / stride_h),
-        math.ceil(k_w / stride_w),
-        in_c,
-        array=array,
-    )
-    return stride_h * stride_w * phase
-
-
-def pool_work(
-    out_h: int, out_w: int, channels: int, k_h: int, k_w: int, array: DpuArray = B4096
-) -> int:
-    """Values that a pool reads: ``pad4(out_h) * out_w * pad16(channels) * k_h * k_w``.
-
-    Source: equal to the attribute of AMD's compiled files, but for average pools of Vitis AI 3.0,
-    which have twice as much.
-    """
-    return _pad(out_h, ALU_PIXELS) * out_w * _pad(channels, array.channels) * k_h * k_w
-
-
-def depthwise_work(
-    out_h: int, out_w: int, channels: int, k_h: int, k_w: int, array: DpuArray = B4096
-) -> int:
-    """Operations of a depthwise convolution: ``pad4(h) * w * pad16(channels) * (2 k_h k_w + 1)``.
-
-    Source: equal to the attribute of AMD's compiled files.
-    """
-    return pool_work(out_h, out_w, channels, 1, 1, array) * (2 * k_h * k_w + 1)
-
-
-def _pad(size: int, lanes: int) -> int:
-    return -(-size // lanes) * lanes
-
-
-def work(operation: Operation, inputs: Iterable[Shape], array: DpuArray = B4096) -> int | None:
+def work(operation: Operation, inputs: Sequence[Shape], array: DpuArray = B4096) -> int | None:
     """Work of an operation by the rules of `workload_on_arch`; None for what costs none.
 
     Parameters
     ----------
     inputs : shapes of what it reads, which sums and products take value by value
     """
-    (height, width, channels), (k_h, k_w), kind = operation.output, operation.kernel, operation.kind
-    if kind in FREE or kind == "input":
+    kind = op_type(operation.kind)
+    if kind.free or operation.kind == INPUT:
         return None
-    if kind == "conv2d":
-        narrow = operation.augmented
-        if narrow is None:
-            narrow = operation.depth <= augmented_channels(array)
-        return conv_work(height, width, channels, k_h, k_w, operation.depth, narrow, array)
-    if kind == "transposed-conv2d":
-        depth, stride = operation.depth, operation.stride
-        return transposed_conv_work(height, width, channels, k_h, k_w, depth, *stride, array)
-    if "depthwise" in kind:
-        return depthwise_work(height, width, channels, k_h, k_w, array)
-    if "pool" in kind:
-        return pool_work(height, width, channels, k_h, k_w, array)
-    return sum(pool_work(*shape, 1, 1, array) for shape in (*inputs, *operation.constants))
+    return kind.work(operation, inputs, array)
 
 
-def augmented_channels(array: DpuArray) -> int:
-    """Most input channels for which a compiler is assumed to use channel augmentation.
-
-    For files that do not say it: beyond them not even two columns of the kernel fit the lanes.
-    """
-    return array.channels // 2
-
-
-def compute_cycles(operation: Operation, inputs: Iterable[Shape], array: DpuArray = B4096) -> float:
+def compute_cycles(operation: Operation, inputs: Sequence[Shape], array: DpuArray = B4096) -> float:
     """Least cycles in which a core computes the operation, idle lanes included.
 
     Parameters
     ----------
     inputs : as of `work`
     """
-    kind, found = operation.kind, work(operation, inputs, array)
-    if found is None:
+    kind = op_type(operation.kind)
+    if kind.free or operation.kind == INPUT:
         return 0.0  # the same bytes under another shape, or written to their place
-    if "depthwise" in kind:
-        found = pool_work(*operation.output, *operation.kernel, array)
-        return found / depthwise_per_cycle(array)
-    if kind in ("conv2d", "transposed-conv2d"):
-        return found / array.operations
-    return found / alu_bytes_per_cycle(array)
+    return kind.cycles(operation, inputs, array)
 
 
 @dataclass(frozen=True)
@@ -204,3 +86,25 @@ def bounds(operations: list[Operation], array: DpuArray = B4096) -> list[Bound |
             else None
         )
     return found
+
+
+def add_cycles(facts: dict[str, Any], graph: Graph) -> None:
+    """Add the bounds of each layer to what `tutelage.dpu.inspect.describe` tells of a graph.
+
+    There are none where the DPU or the size of its array is not known.
+    """
+    facts["cycles_are"] = "lower bounds for one core by dpu/predict/cycles.py, not measured"
+    if foreign(graph) is not None:
+        return
+    try:
+        array = array_of(next(iter(fingerprints_of(graph)), None))
+    except UnsupportedError as error:
+        facts["notes"].append(f"{error}: no cycles")
+        return
+    found = bounds(operations_of(layers_of(graph)), array)
+    total = sum(bound.cycles for bound in found if bound)
+    for layer, bound in zip(facts["layers"], found, strict=True):
+        if bound is not None:
+            layer["work_on_array"], layer["cycles"] = bound.work, bound.cycles
+            layer["array_cycles"], layer["memory_cycles"] = bound.computing, bound.loading
+            layer["array_share"] = bound.cycles / total if total else 0.0

@@ -1,75 +1,74 @@
-"""What a frame costs in joules: from measured runs where there are any, else a range that is sure.
+"""Power of a board and energy per frame: from measured runs where there are any, else bounds.
 
 Runs are what `python -m tutelage.app.measure` writes on the board, `results/<board>/*/run.json`;
-those of the emulation tell nothing of a board. Where there are none, the board's power lies between
-what it takes at rest and what its supply gives (`board/profiles`), and nothing narrower is claimed.
+those of the emulation say nothing of a board. Where there are none, the board's power is between
+what it takes at rest and what its supply gives (its profile), and nothing narrower is claimed.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tutelage.core.board_profile import load_profile
 from tutelage.core.locations import RESULTS
-from tutelage.dpu.predict.latency import profile_of
+from tutelage.core.results.figure import MEASURED, PREDICTED, Figure
+from tutelage.core.results.run_json import RUN_FILE, read_run
+from tutelage.core.results.typed_json import ResultsError
 
 
 @dataclass(frozen=True)
-class Watts:
-    """What the whole board takes while its DPU works.
+class BoardPower:
+    """Power of the whole board while its DPU works.
 
     Attributes
     ----------
-    low, high : W
-    source : where they are from
-    measured : False: bounds that only tell the possible
+    watts : a range without a middle; MEASURED, or PREDICTED where it is no more than bounds
+    source : where it is from, for the reader
     """
 
-    low: float
-    high: float
+    watts: Figure
     source: str
-    measured: bool
 
-    def joules(self, slowest: float, fastest: float) -> tuple[float, float]:
-        """Least and most energy of a frame at so many frames per second."""
-        return self.low / fastest, self.high / slowest
+    @property
+    def measured(self) -> bool:
+        return self.watts.kind == MEASURED
+
+    def joules_per_frame(self, fps: Figure) -> Figure:
+        """Return least and most energy of a frame at predicted frames per second, J."""
+        if self.watts.low is None or self.watts.high is None or not fps.low or not fps.high:
+            return Figure(unit="J", kind=PREDICTED)
+        return Figure.predicted(None, self.watts.low / fps.high, self.watts.high / fps.low, "J")
 
 
-def board_watts(board: str, results: Path = RESULTS) -> Watts | None:
-    """The power of a board by its profile's file name; None where nothing tells it.
+def board_power(board: str, results: Path = RESULTS) -> BoardPower | None:
+    """Return the power of a board by its profile's file name; None where nothing is known of it.
 
     Raises
     ------
     DpuError
         There is no such board.
     """
-    found = [watts for path in sorted((results / board).glob("*/run.json")) for watts in _run(path)]
+    files = sorted((results / board).glob(f"*/{RUN_FILE}"))
+    found = [watts for path in files for watts in _step_watts(path)]
     if found:
-        runs = f"{len(found)} steps measured in results/{board}"
-        return Watts(min(found), max(found), runs, measured=True)
-    try:
-        power = profile_of(board)["power"]
-        total = next(rail for rail in power["rails"] if rail["name"] == power["total_rail"])
-        low, high = float(power["idle_watts"]), float(total["volts"]) * float(total["max_amps"])
-    except (LookupError, TypeError, ValueError, StopIteration):
+        watts = Figure(None, min(found), max(found), n=len(found), unit="W")
+        return BoardPower(watts, f"{len(found)} steps measured in results/{board}")
+    profile = load_profile(board)
+    if profile.total is None or profile.idle_watts is None:
         return None
-    return Watts(low, high, "the board at rest to the most that its supply gives", measured=False)
+    return BoardPower(Figure.predicted(None, profile.idle_watts, profile.total.max_watts, "W"),
+                      "the board at rest to the most that its supply gives")  # fmt: skip
 
 
-def _run(path: Path) -> Iterator[float]:
-    """Watts of the steps of a run on the board itself; none of what is no such file."""
+def _step_watts(path: Path) -> Iterator[float]:
+    """Yield the watts of the steps of a run on the board itself; none of an unusable file."""
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        no_dpu = run["emulation"] or not run.get("pace", {"measured": True})["measured"]
-        steps = [] if no_dpu else run["steps"]  # older runs have no pace
-        for step in steps:
-            watts: Any = step["power"]["watts"]["value"]
-            number = isinstance(watts, (int, float)) and not isinstance(watts, bool)
-            if number and 0 < watts < math.inf:
-                yield float(watts)
-    except (LookupError, OSError, TypeError, ValueError):
+        run = read_run(path)
+    except ResultsError:
         return
+    for step in run.steps if run.on_dpu else ():
+        watts = step.power.watts.value
+        if watts is not None and watts > 0:
+            yield watts

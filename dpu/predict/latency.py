@@ -28,15 +28,14 @@ The emulation's runners pace themselves by it (`board_pace`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tutelage.core.board_profile import PROFILES
+from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
 from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import (
     DpuArray,
@@ -54,7 +53,8 @@ from tutelage.dpu.inspect.layers import layers_of
 from tutelage.dpu.predict.cycles import PORT_BYTES_PER_CYCLE
 from tutelage.dpu.predict.operations import Operation, operations_of
 from tutelage.dpu.predict.traffic import Work, works
-from tutelage.dpu.xmodel.graph import Graph, Subgraph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.subgraph import Subgraph
 
 FITTED = Path(__file__).resolve().parent / "fitted"
 
@@ -310,7 +310,7 @@ class Prediction:
 
 
 def predict(
-    operations: list[Operation], board: str | Board = "zcu104", fingerprint: int | None = None
+    operations: list[Operation], board: str | Board = DEFAULT_BOARD, fingerprint: int | None = None
 ) -> Prediction:
     """Predict a network that is given as operations; a DenseNet-121 takes a few milliseconds.
 
@@ -329,7 +329,7 @@ def predict(
     return Prediction(known, operations, works(operations, array), fingerprint)
 
 
-def predict_graph(graph: Graph, board: str | Board = "zcu104") -> Prediction:
+def predict_graph(graph: Graph, board: str | Board = DEFAULT_BOARD) -> Prediction:
     """Predict an .xmodel; a compiled one with the array that it is compiled for.
 
     Raises
@@ -418,39 +418,22 @@ def read_board(board: str, fitted: bool = True) -> Board:
     Raises
     ------
     DpuError
-        There is none of that name, its profile lacks clock or cores, or nothing is fitted to it.
+        There is none of that name, its profile is broken or lacks the clock or the processor's
+        cores, or nothing is fitted to it.
     """
-    profile, path = profile_of(board), PROFILES / f"{board}.toml"
-    given = {key: _entry(profile, *key.split(".")) for key in _NEEDED}
-    missing = [key for key, value in given.items() if value is None]
-    if missing:
+    profile = load_profile(board)
+    needed = {"dpu.clock_mhz": profile.dpu_clock_mhz, "cpu.cores": profile.cpu_cores}
+    missing = [key for key, value in needed.items() if value is None]
+    clock, cpus = needed.values()
+    if clock is None or cpus is None:
         raise DpuError(
-            f"{path}: lacks {', '.join(missing)}, without which nothing can be predicted"
+            f"{profile.file}: lacks {', '.join(missing)}, without which nothing can be predicted"
         )
-    try:
-        clock, cores, cpus = (kind(given[key]) for key, kind in _NEEDED.items())
-        numbers = tuple(int(key, 16) for key in _entry(profile, "dpu", "fingerprints") or ())
-    except (TypeError, ValueError) as error:
-        raise DpuError(f"{path}: {', '.join(_NEEDED)}: {error}") from error
-    if not (0 < clock < math.inf and cores >= 1 and cpus >= 1):
-        raise DpuError(f"{path}: {cores} cores at {clock} MHz and {cpus} CPUs are no board")
     parameters, errors = _fitted(board) if fitted else (_NONE, {})
-    name = str(_entry(profile, "dpu", "name"))
-    return Board(board, clock, cores, cpus, parameters, errors, name, numbers)
-
-
-_NEEDED: dict[str, Callable[[Any], Any]] = {
-    "dpu.clock_mhz": float,
-    "dpu.cores": int,
-    "cpu.cores": int,
-}
-"""What of a profile a prediction needs; whether all that is given makes sense is checked later."""
-
-
-def _entry(profile: dict[str, Any], table: str, key: str) -> Any:
-    """An entry of one of a profile's tables; None where it lacks it."""
-    inner = profile.get(table)
-    return inner.get(key) if isinstance(inner, dict) else None
+    return Board(
+        board, float(clock), profile.dpu_cores, int(cpus), parameters, errors, profile.dpu_name,
+        tuple(profile.fingerprints),
+    )  # fmt: skip
 
 
 _NONE = Parameters(1.0, 0.0, 0.0, 0.0, 0.0)
@@ -468,17 +451,3 @@ def _fitted(board: str) -> tuple[Parameters, dict[str, list[float]]]:
     except (LookupError, OSError, TypeError, ValueError) as error:
         raise DpuError(f"{path}: {error!r}") from error
     return Parameters(**given), errors
-
-
-def profile_of(board: str) -> dict[str, Any]:
-    """What a board's profile tells, by its file name.
-
-    Raises
-    ------
-    DpuError
-        There is none of that name, or it cannot be read.
-    """
-    known = sorted(path.stem for path in PROFILES.glob("*.toml"))
-    if board not in known:
-        raise DpuError(f"no board {board!r}; there are {', '.join(known)}")
-    return read_toml(PROFILES / f"{board}.toml")

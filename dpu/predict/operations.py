@@ -11,18 +11,9 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tutelage.dpu.inspect.layers import CONVOLUTIONS, DENSE, Layer
-from tutelage.dpu.ops import fix_ops
-
-Shape = tuple[int, int, int]
-"""Height, width, channels."""
-
-FREE = ("concat", "reshape", "flatten", "squeeze", "identity", "tile")
-"""Kinds without an instruction of their own: the same bytes under another shape or, for a concat
-and a tile, written to their place by what computes them (so in AMD's compiled files)."""
-
-ON_CPU = ("softmax", "sigmoid", "tanh", "transpose")
-"""Kinds that a compiler is assumed to leave to the CPU; a compiled file names the device."""
+from tutelage.dpu.inspect.layers import INPUT, Layer
+from tutelage.dpu.ops.registry import op_type
+from tutelage.dpu.ops.work import Shape
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Operation:
         """Multiply-accumulates; 0 without weights."""
         products = math.prod(self.output) * math.prod(self.kernel) * self.depth
         # Each input value of a transposed convolution meets the kernel once.
-        steps = math.prod(self.stride) if self.kind.startswith("transposed") else 1
+        steps = math.prod(self.stride) if op_type(self.kind).spreads else 1
         return products // steps
 
 
@@ -74,7 +65,7 @@ class Sketch:
     """
 
     def __init__(self, height: int, width: int, channels: int = 3) -> None:
-        self.operations = [Operation("input", "input", (height, width, channels), on_dpu=False)]
+        self.operations = [Operation(INPUT, INPUT, (height, width, channels), on_dpu=False)]
 
     def shape(self, x: int) -> Shape:
         """Shape of an operation's result."""
@@ -209,8 +200,8 @@ def operations_of(layers: list[Layer], on_cpu: Collection[str] = ()) -> list[Ope
 
 def _operation(layer: Layer, places: dict[int, int], left: bool) -> Operation:
     kind, (kernel, depth) = layer.kind, _taps(layer)
-    if kind in DENSE and layer.weights is not None:
-        kind = "conv2d"
+    if layer.type.dense and layer.weights is not None:
+        kind = layer.type.becomes
     stride_w, stride_h = layer.stride
     return Operation(
         layer.name,
@@ -238,12 +229,11 @@ def _augmented(layer: Layer) -> bool | None:
 
 def runs_on_dpu(layer: Layer) -> bool:
     """Whether the DPU computes the layer: as the file says, else by kind."""
-    if layer.kind == "input":
+    if layer.kind == INPUT:
         return False
     if layer.device is not None:
         return layer.device == "DPU"
-    pool = layer.kind in ("maxpool2d", "avgpool2d")
-    return (pool or f"{layer.kind}-fix" in fix_ops.OPS) and layer.kind not in ON_CPU
+    return layer.type.predicted_on_dpu
 
 
 def _taps(layer: Layer) -> tuple[tuple[int, int], int]:
@@ -251,12 +241,7 @@ def _taps(layer: Layer) -> tuple[tuple[int, int], int]:
     width, height = layer.kernel or [1, 1]
     if layer.weights is None:
         return (height, width), 0
-    taps = layer.weights.get_output_tensor().dims
-    if layer.kind in DENSE:  # over the whole map where it has one
-        return (1, 1), math.prod(taps) // layer.dims[-1]
-    if layer.kind not in CONVOLUTIONS:
-        return (height, width), 0
-    return (height, width), 1 if "depthwise" in layer.kind else taps[3]
+    return (height, width), layer.type.depth(layer.op, layer.weights.get_output_tensor().dims)
 
 
 def _shape(dims: list[int]) -> Shape:

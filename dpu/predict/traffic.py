@@ -25,16 +25,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tutelage.core.fingerprint import B4096, DpuArray
+from tutelage.dpu.inspect.layers import INPUT
 from tutelage.dpu.ops.limits import BANK_DEPTH
+from tutelage.dpu.ops.registry import op_type
+from tutelage.dpu.ops.work import Shape
 from tutelage.dpu.predict.cycles import compute_cycles
-from tutelage.dpu.predict.operations import FREE, Operation, Shape
+from tutelage.dpu.predict.operations import Operation
 
 MAP_GROUPS = 2
 """Groups of banks for maps in one core; each has a bank for every row of the array."""
-
-IN_ROWS = ("maxpool2d", "reduction_max", "eltwise")
-"""Kinds that take the rows of what comes before them while it is computed; AMD's compiler makes a
-max pool of a maximum over rows or columns."""
 
 
 @dataclass
@@ -99,13 +98,13 @@ class _Walk:
         steps = [
             place
             for place, operation in enumerate(self.operations)
-            if operation.kind not in FREE and operation.kind != "input"
+            if not op_type(operation.kind).free and operation.kind != INPUT
         ]
         for place in steps:
             for source in self.sources(place):
                 self.readers.setdefault(source, []).append(place)
         for place, operation in enumerate(self.operations):
-            if operation.kind == "concat":
+            if op_type(operation.kind).joins:
                 self.joined.update(self.sources(place))
         return [
             self.work(place, after)
@@ -119,7 +118,7 @@ class _Walk:
 
     def _real(self, place: int) -> int:
         operation = self.operations[place]
-        while operation.kind in FREE and operation.kind != "concat" and operation.sources:
+        while _looks_through(operation) and operation.sources:
             place = operation.sources[0]
             operation = self.operations[place]
         return place
@@ -156,11 +155,17 @@ class _Walk:
         reader = self.operations[after]
         if not reader.on_dpu:
             return False
-        if reader.kind in IN_ROWS and self.readers[place] == [after]:
+        if op_type(reader.kind).takes_rows and self.readers[place] == [after]:
             return True
         maps = [*sources, place]
         footprints = (_footprint(self.operations[p].output, self.array) for p in maps)
         return sum(footprints) <= map_bytes(self.array)
+
+
+def _looks_through(operation: Operation) -> bool:
+    """Whether the operation gives the very bytes that it reads."""
+    kind = op_type(operation.kind)
+    return kind.free and not kind.joins
 
 
 def _footprint(shape: Shape, array: DpuArray) -> int:

@@ -14,6 +14,7 @@ moments need care, as a core may be inside native code then:
 from __future__ import annotations
 
 import atexit
+import ctypes
 import itertools
 import math
 import os
@@ -32,8 +33,8 @@ from tutelage.core.fingerprint import device_of
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.engine.reference import Engine, as_float, compute_batches, make_engine
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.ops.reference import Plugin
+from tutelage.dpu.runtime import xir
 
 DPU_CORES = 2
 """Cores of the DPU in AMD's ZCU104 image (PG338's B4096 twice; DPU-PYNQ's overlay too)."""
@@ -72,7 +73,8 @@ class Tally:
 class Settings:
     """What runners that are created from now on are made with."""
 
-    plugins: dict[str, cpu_ops.Plugin] = field(default_factory=dict)
+    engine: str | None = None  # None: what ENGINE_VARIABLE says
+    plugins: dict[str, Plugin] = field(default_factory=dict)
     pace: Pace | None = None
     cores: int = DPU_CORES
     tally: Tally = field(default_factory=Tally)
@@ -81,7 +83,7 @@ class Settings:
 settings = Settings()
 
 
-class Job:
+class DpuJob:
     """One execution: what to do, how long it takes on the board, and whether it is done."""
 
     __slots__ = ("_done", "_error", "_executable", "_inputs", "_outputs", "seconds", "submitted")
@@ -138,14 +140,14 @@ class Core:
     """A core of the device: a thread that runs jobs in the order in which they come."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Job, Tally]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[DpuJob, Tally]] = queue.SimpleQueue()
         self._free = 0.0  # when the board's core would have ended its last job
         self._computing = threading.Lock()
         self._ended = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job, tally: Tally) -> None:
+    def submit(self, job: DpuJob, tally: Tally) -> None:
         """Put a job behind those that wait; there is no bound on them."""
         self._jobs.put((job, tally))
 
@@ -159,7 +161,7 @@ class Core:
         while True:
             self._do(*self._jobs.get())  # a call, so that an idle core keeps no job alive
 
-    def _do(self, job: Job, tally: Tally) -> None:
+    def _do(self, job: DpuJob, tally: Tally) -> None:
         with self._computing:
             if self._ended:
                 return
@@ -215,7 +217,7 @@ class Device:
         It is kept in the subgraph: its ops lead to the subgraph, so that in a table of the
         device's, whatever the table, each would keep the other alive.
         """
-        engine = os.environ.get(ENGINE_VARIABLE) or "fast"
+        engine = settings.engine or os.environ.get(ENGINE_VARIABLE) or "fast"
         key = (self, engine, frozenset(settings.plugins.items()))
         with self._lock:
             built: dict[Any, Executable] = subgraph._executables
@@ -310,7 +312,6 @@ def job_seconds(subgraph: xir.Subgraph) -> float | None:
 
 
 _device = Device()
-_of_the_parent: list[Executable] = []
 
 
 def current() -> Device:
@@ -321,8 +322,10 @@ def current() -> Device:
 def _after_fork() -> None:
     """Start again in a child: locks may be held, for ever, by threads that it does not have."""
     global _device
-    # Kept: to destroy a native runtime is to join its threads, which are not there.
-    _of_the_parent.extend(_device.executables())
+    for executable in _device.executables():
+        # Never freed, not even when the interpreter ends and clears modules: to destroy a native
+        # runtime is to join its threads, which are not there.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(executable))
     _device = Device()
     settings.tally = Tally()
 

@@ -28,15 +28,22 @@ import numpy as np
 from tutelage.core.errors import DpuError, not_emulated
 from tutelage.core.fingerprint import device_of
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.runtime import device
-from tutelage.dpu.runtime.device import KINDS, Executable, Job, Pace, Tally, job_seconds, settings
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.ops.reference import Plugin
+from tutelage.dpu.runtime import device, xir
+from tutelage.dpu.runtime.device import (
+    KINDS,
+    DpuJob,
+    Executable,
+    Pace,
+    Tally,
+    job_seconds,
+    settings,
+)
 
 TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
 
 
-def set_plugins(plugins: dict[str, cpu_ops.Plugin]) -> None:
+def set_plugins(plugins: dict[str, Plugin]) -> None:
     """Implement op types of CPU subgraphs, for runners created from now on; the emulation's own."""
     settings.plugins = plugins
 
@@ -57,6 +64,14 @@ def set_pace(pace: Pace | None) -> None:
     """
     settings.pace, settings.tally = pace, Tally()
     settings.cores = getattr(pace, "cores", device.DPU_CORES)
+
+
+def set_engine(engine: str | None) -> None:
+    """Let runners created from now on use "fast" or "reference"; the emulation's own.
+
+    None: what the environment variable `tutelage.dpu.runtime.device.ENGINE_VARIABLE` says.
+    """
+    settings.engine = engine
 
 
 def pace_report() -> dict[str, float]:
@@ -106,7 +121,7 @@ class Runner:
     _done = (1, 0)  # returned for every job on edge boards (VART's dpu_runner_ddr.cpp)
     _subgraph: xir.Subgraph
     _asynchronous: bool
-    _jobs: dict[int, Job]  # of an asynchronous device
+    _jobs: dict[int, DpuJob]  # of an asynchronous device
     _next_job: int
 
     def __init__(self, *_: object) -> None:
@@ -215,7 +230,7 @@ class Runner:
             executable.has_warned = True
             text = "float32 values beyond int8 wrap around, as aarch64 casts them: clip them"
             warnings.warn(f"input {stray!r}: {text}", RuntimeWarning, stacklevel=2)
-        job = Job(executable, values, targets, seconds)
+        job = DpuJob(executable, values, targets, seconds)
         if self._asynchronous:
             with self._lock:
                 number = self._next_job
@@ -260,7 +275,7 @@ class Runner:
         pending.check()
         return 0
 
-    def _await(self, job: Job) -> None:
+    def _await(self, job: DpuJob) -> None:
         """Block until a job is done."""
         ends = self._device.ended and not job.is_done
         if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever

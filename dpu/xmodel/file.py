@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from tutelage.core.bounded_file import read_bounded
 from tutelage.core.errors import XmodelError
+from tutelage.core.files import read_bounded, write_file
 from tutelage.dpu.xmodel.schema import GraphProto
 
 MAX_FILE_BYTES = 1 << 30
@@ -64,13 +64,9 @@ def write_graph(graph: Message, path: str | os.PathLike[str]) -> None:
     XmodelError
         The place cannot be written.
     """
-    target = Path(path)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        scratch.write_bytes(graph.SerializeToString(deterministic=True))
-        scratch.replace(target)
+        write_file(Path(path), graph.SerializeToString(deterministic=True))
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise XmodelError(f"{path}: cannot write: {error.strerror}") from None
 
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -19,26 +19,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.host.bench.dpu_rows import predicted_row
-from tutelage.host.bench.environment import cpu_name, environment
-from tutelage.host.bench.medians import median_figure
-from tutelage.host.bench.meter import Meter
-from tutelage.host.bench.platform import CATALOGUE, CPU, GPU, REFERENCE_NAME
-from tutelage.host.bench.process import JsonProcess, ProcessError
-from tutelage.host.bench.rows import (
+from tutelage.core.results.bench_json import (
     ABSENT,
     DONE,
-    DPU,
     FAILED,
     INTERRUPTED,
-    MEASURED,
-    PERCENTILES,
-    Row,
-    give_watts,
+    BenchImages,
+    BenchModel,
+    BenchResults,
+    BenchRow,
+    BenchSettings,
+    MeterFacts,
 )
+from tutelage.core.results.figure import MEASURED
+from tutelage.core.results.intervals import median_figure
+from tutelage.core.results.percentiles import PERCENTS
+from tutelage.core.results.run_json import Percentiles
+from tutelage.host.bench.dpu_rows import predicted_row
+from tutelage.host.bench.environment import cpu_name, machine_facts
+from tutelage.host.bench.given_watts import give_watts
+from tutelage.host.bench.meter import Meter
+from tutelage.host.bench.platform import CATALOGUE, CPU, DPU, GPU, REFERENCE_NAME
+from tutelage.host.bench.process import JsonProcess, ProcessError
 from tutelage.host.bench.subject import Subject
 from tutelage.host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images
-from tutelage.host.bench.thesis import REFERENCE, compare, missing
+from tutelage.host.bench.thesis import thesis_table
 from tutelage.host.train.progress import Steps
 
 BATCHES = (8, 32, 128)
@@ -52,35 +57,12 @@ _LEAST_FRAMES = 100  # of SingleStream, for a 99th percentile that is not just t
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How the comparison is made.
-
-    Attributes
-    ----------
-    platforms : names of CATALOGUE, in the order of the table
-    repetitions : each goes through all platforms
-    seconds, warm_up : of each window, s
-    threads : of each framework
-    board : whose DPU is predicted where none was measured
-    watts : given by the user, by row
-    """
-
-    platforms: tuple[str, ...] = tuple(CATALOGUE)
-    repetitions: int = 6
-    seconds: float = 3.0
-    warm_up: float = 1.0
-    threads: int = 1
-    board: str = "zcu104"
-    watts: Mapping[str, float] = field(default_factory=dict)
-
-
 class Bench:
     """One comparison.
 
     Parameters
     ----------
-    setting, subject, images : what is compared and how
+    settings, subject, images : what is compared and how
     measured : rows of `tutelage.host.bench.dpu_rows.read_runs`
     tell : takes a line for the user
     meter_arguments : for `tutelage.board.power`
@@ -92,37 +74,37 @@ class Bench:
 
     def __init__(
         self,
-        setting: Setting,
+        settings: BenchSettings,
         subject: Subject,
         images: Images,
-        measured: Sequence[Row] = (),
+        measured: Sequence[BenchRow] = (),
         tell: Callable[[str], None] = print,
         meter_arguments: Sequence[str] = (),
     ) -> None:
-        self._setting, self._subject, self._images = setting, subject, images
+        self._settings, self._subject, self._images = settings, subject, images
         self._tell, self._meter_arguments = tell, meter_arguments
-        self._cpus = sorted(os.sched_getaffinity(0))[: setting.threads]
+        self._cpus = sorted(os.sched_getaffinity(0))[: settings.threads]
         self._began = _now()
-        self._environment = environment(self._cpus, setting.threads)
+        self._machine = machine_facts(self._cpus, settings.threads)
         self._processes: dict[str, JsonProcess] = {}
         self._meters: dict[str, Meter] = {}
         self._reference: NDArray[np.int64] | None = None
         self._reference_absent = ""
         self._state = "running"
-        self._platforms = {name: self._new_row(name) for name in setting.platforms}
+        self._platforms = {name: self._new_row(name) for name in settings.platforms}
         dpu = list(measured)
         if not any(row.family == DPU for row in dpu):
-            dpu.append(predicted_row(subject, setting.board))
+            dpu.append(predicted_row(subject, settings.board))
         self._dpu = dpu
 
     @property
-    def rows(self) -> list[Row]:
-        """Platforms first, then what tells of a DPU."""
+    def rows(self) -> list[BenchRow]:
+        """Return the platforms' rows, then those of DPUs."""
         return [*self._platforms.values(), *self._dpu]
 
-    def _new_row(self, name: str) -> Row:
+    def _new_row(self, name: str) -> BenchRow:
         entry = CATALOGUE[name]
-        return Row(name, entry.title, entry.family, MEASURED, "tutelage bench", self._began,
+        return BenchRow(name, entry.title, entry.family, MEASURED, "tutelage bench", self._began,
                    f"this machine, {cpu_name()}", INTERRUPTED, "not reached")  # fmt: skip
 
     def go(self) -> None:
@@ -138,7 +120,7 @@ class Bench:
             self._finish(folder)
 
     def _measure(self, folder: Path) -> None:
-        setting, rows = self._setting, self._platforms.values()
+        settings, rows = self._settings, self._platforms.values()
         self._subject.write(folder, self._images)
         families = {CATALOGUE[name].family for name in self._platforms}
         for family in (CPU, GPU):
@@ -151,9 +133,9 @@ class Bench:
                 self._tell(f"preparing {row.title}")
                 self._guarded(row, partial(self._prepare, row, folder))
         names = list(self._processes)
-        with Steps(setting.repetitions * len(names)) as steps:
-            for number in range(setting.repetitions):
-                self._tell(f"repetition {number + 1} of {setting.repetitions}")
+        with Steps(settings.repetitions * len(names)) as steps:
+            for number in range(settings.repetitions):
+                self._tell(f"repetition {number + 1} of {settings.repetitions}")
                 turn = number % len(names) if names else 0
                 for name in names[turn:] + names[:turn]:
                     steps.begin(name)
@@ -161,7 +143,7 @@ class Bench:
                         row = self._platforms[name]
                         self._guarded(row, partial(self._repeat, row))
 
-    def _guarded(self, row: Row, step: Callable[[], None]) -> None:
+    def _guarded(self, row: BenchRow, step: Callable[[], None]) -> None:
         """A platform that fails ends its own row and nothing else."""
         try:
             step()
@@ -175,7 +157,7 @@ class Bench:
     # ---- one platform
 
     def _start(self, name: str, folder: Path) -> dict[str, Any]:
-        threads = str(self._setting.threads)
+        threads = str(self._settings.threads)
         # One compiling thread: PyTorch would keep a pool of processes otherwise.
         variables = {
             **dict.fromkeys(_THREAD_VARIABLES, threads),
@@ -205,7 +187,7 @@ class Bench:
         self._processes[name].ask({"do": "logits", "output": str(path)}, _PREPARE_SECONDS)
         return np.asarray(np.load(path, allow_pickle=False).argmax(1), np.int64)
 
-    def _prepare(self, row: Row, folder: Path) -> None:
+    def _prepare(self, row: BenchRow, folder: Path) -> None:
         told = self._start(row.id, folder)
         if "absent" in told:
             row.state, row.reason = ABSENT, told["absent"]
@@ -218,18 +200,18 @@ class Bench:
         row.accuracy, row.accuracy_by = self._accuracy(classes), "this platform, on these images"
         if self._reference is not None:
             row.same_class = round(100 * float(np.mean(classes == self._reference)), 4)
-            self._doubt_classes(row, row.same_class)
+            self._compare_classes(row, row.same_class)
         for batch in BATCHES:
             request = {
                 "do": "try",
                 "batch": batch,
-                "seconds": min(_TRY_SECONDS, self._setting.seconds),
+                "seconds": min(_TRY_SECONDS, self._settings.seconds),
             }
             tried = self._processes[row.id].ask(request, _PREPARE_SECONDS)
             row.batch_trials[str(batch)] = round(tried["fps"], 2)
         row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
 
-    def _doubt_classes(self, row: Row, same_class: float) -> None:
+    def _compare_classes(self, row: BenchRow, same_class: float) -> None:
         if same_class < _LEAST_SAME_CLASS:
             row.concerns.append(f"it names another class than the quantised student for "
                                 f"{100 - same_class:.1f} % of the images")  # fmt: skip
@@ -240,11 +222,11 @@ class Bench:
             return None
         return round(100 * float(np.mean(classes[known] == self._images.labels[known])), 4)
 
-    def _repeat(self, row: Row) -> None:
-        setting = self._setting
-        request = {"do": "measure", "batch": row.batch, "seconds": setting.seconds,
-                   "warm_up": setting.warm_up}  # fmt: skip
-        timeout = 2 * (setting.seconds + setting.warm_up) + _SPARE_SECONDS
+    def _repeat(self, row: BenchRow) -> None:
+        settings = self._settings
+        request = {"do": "measure", "batch": row.batch, "seconds": settings.seconds,
+                   "warm_up": settings.warm_up}  # fmt: skip
+        timeout = 2 * (settings.seconds + settings.warm_up) + _SPARE_SECONDS
         found = self._processes[row.id].ask(request, timeout)
         meter = self._meters[row.family]
         for window in (found["single_stream"], found["offline"]):
@@ -258,7 +240,7 @@ class Bench:
         for row in self._platforms.values():
             if row.repetitions:
                 self._take_in(row)
-            if row.state == INTERRUPTED and len(row.repetitions) == self._setting.repetitions:
+            if row.state == INTERRUPTED and len(row.repetitions) == self._settings.repetitions:
                 row.state, row.reason = DONE, ""
             elif row.state == INTERRUPTED and row.repetitions:
                 row.reason = _after(len(row.repetitions))
@@ -266,30 +248,27 @@ class Bench:
         for row in self._dpu:
             self._take_emulated_accuracy(row, xmodel)
         for row in self.rows:
-            if row.id in self._setting.watts:
-                give_watts(row, self._setting.watts[row.id])
+            if row.id in self._settings.watts:
+                give_watts(row, self._settings.watts[row.id])
 
-    def _take_in(self, row: Row) -> None:
+    def _take_in(self, row: BenchRow) -> None:
         single = [r["single_stream"] for r in row.repetitions]
         offline = [r["offline"] for r in row.repetitions]
-        for name in PERCENTILES:
-            row.latency_ms[name] = median_figure([w["latency_ms"][name] for w in single])
-            row.network_latency_ms[name] = median_figure(
-                [w["network_latency_ms"][name] for w in single]
-            )
-        row.fps = median_figure([w["fps"] for w in offline])
-        row.network_fps = median_figure([w["network_fps"] for w in offline])
-        row.watts = median_figure([w["watts"] for w in offline])
-        row.joules_per_frame = median_figure([w["joules_per_frame"] for w in offline])
+        row.latency_ms = _percentiles([window["latency_ms"] for window in single])
+        row.network_latency_ms = _percentiles([window["network_latency_ms"] for window in single])
+        row.fps = median_figure([w["fps"] for w in offline], "fps")
+        row.network_fps = median_figure([w["network_fps"] for w in offline], "fps")
+        row.watts = median_figure([w["watts"] for w in offline], "W")
+        row.joules_per_frame = median_figure([w["joules_per_frame"] for w in offline], "J")
         row.memory_mib = max(r["memory_mib"] for r in row.repetitions)
         meter = self._meters[row.family]
-        if row.watts["value"] is None:
+        if row.watts.value is None:
             row.power_reason = meter.reason or "too many readings are missing"
         else:
             row.power_source, row.power_scope = meter.source, meter.scope
-        row.concerns += _doubts([*single, *offline], min(w["frames"] for w in single))
+        row.concerns += _window_warnings([*single, *offline], min(w["frames"] for w in single))
 
-    def _take_emulated_accuracy(self, row: Row, xmodel: Path) -> None:
+    def _take_emulated_accuracy(self, row: BenchRow, xmodel: Path) -> None:
         """The DPU's arithmetic is the emulation's, bit for bit."""
         if row.same_student is False or self._reference is None:
             row.accuracy_by = self._reference_absent or "another student"
@@ -306,33 +285,34 @@ class Bench:
             meter.close()
         self._processes.clear()
 
-    def report(self) -> dict[str, Any]:
-        """All figures, for bench.json."""
-        rows, subject = self.rows, self._subject
-        labelled = int((self._images.labels != UNKNOWN).sum())
-        return {
-            "state": self._state,
-            "started": self._began,
-            "ended": _now(),
-            "model": {"name": subject.name, "path": str(subject.path),
-                      "checkpoint_sha256": subject.checkpoint, "input": asdict(subject.form)},
-            "images": {"source": self._images.source, "count": len(self._images.labels),
-                       "labelled": labelled},
-            "setting": {**asdict(self._setting), "watts": dict(self._setting.watts)},
-            "environment": self._environment,
-            "power": {family: {"source": meter.source, "reason": meter.reason}
-                      for family, meter in self._meters.items()},
-            "rows": [row.as_dict() | {"provenance": row.provenance} for row in rows],
-            "thesis": {
-                "reference": REFERENCE,
-                "missing": missing(rows),
-                "comparisons": [comparison.as_dict() for comparison in compare(rows)],
-            },
-            "notes": subject.notes,
-        }  # fmt: skip
+    def results(self) -> BenchResults:
+        """Return all figures, bench.json."""
+        rows, subject, images = self.rows, self._subject, self._images
+        labelled = int((images.labels != UNKNOWN).sum())
+        return BenchResults(
+            state=self._state,
+            started=self._began,
+            ended=_now(),
+            model=BenchModel(subject.name, str(subject.path), subject.checkpoint,
+                             asdict(subject.form)),
+            images=BenchImages(images.source, len(images.labels), labelled),
+            setting=self._settings,
+            environment=self._machine,
+            power={family: MeterFacts(meter.source, meter.reason)
+                   for family, meter in self._meters.items()},
+            rows=rows,
+            thesis=thesis_table(rows),
+            notes=subject.notes,
+        )  # fmt: skip
 
 
-def _doubts(windows: Sequence[Mapping[str, Any]], least_frames: int) -> list[str]:
+def _percentiles(windows: Sequence[Mapping[str, float]]) -> Percentiles:
+    """Return the medians of the percentiles that each window of SingleStream had."""
+    names = [f"p{percent}" for percent in PERCENTS]
+    return Percentiles(*(median_figure([each[name] for each in windows], "ms") for name in names))
+
+
+def _window_warnings(windows: Sequence[Mapping[str, Any]], least_frames: int) -> list[str]:
     """What a platform's own windows say against its figures."""
     found = []
     others = sorted(w["other_cores"] + w["stolen_cores"] for w in windows)

@@ -8,6 +8,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.results.bench_json import BenchMachine
+
 psutil: Any = import_module("psutil")  # it comes without types
 
 _PACKAGES = (
@@ -18,8 +20,8 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def environment(cpus: list[int], threads: int) -> dict[str, Any]:
-    """Processor, clocks, memory, system, packages; what is not told is None.
+def machine_facts(cpus: list[int], threads: int) -> BenchMachine:
+    """Return processor, clocks, memory, system and packages; None is what is not known.
 
     Parameters
     ----------
@@ -27,20 +29,20 @@ def environment(cpus: list[int], threads: int) -> dict[str, Any]:
     threads : that every framework is told to use
     """
     info = _cpu_info()
-    return {
-        "cpu": cpu_name(),
-        "cores": psutil.cpu_count(logical=False),
-        "logical_cpus": psutil.cpu_count(),
-        "pinned_to": cpus,
-        "threads": threads,
-        "governor": _read(_GOVERNOR),
-        "virtual_machine": "hypervisor" in info.get("flags", "").split(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "load_before": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
+    return BenchMachine(
+        cpu=cpu_name(),
+        threads=threads,
+        cores=psutil.cpu_count(logical=False),
+        logical_cpus=psutil.cpu_count(),
+        pinned_to=cpus,
+        governor=_read(_GOVERNOR),
+        virtual_machine="hypervisor" in info.get("flags", "").split(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
+        load_before=round(os.getloadavg()[0], 2),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        packages={name: _version(name) for name in _PACKAGES},
+    )
 
 
 def has_vnni() -> bool:

@@ -17,7 +17,7 @@ from tutelage.host.bench.platform import Floats
 from tutelage.host.bench.subject_files import Image
 
 
-class Preprocessor:
+class FloatPreprocessor:
     """Owns its buffers: what it returns holds until its next call.
 
     Parameters

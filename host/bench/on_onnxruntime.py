@@ -21,7 +21,7 @@ def _import() -> Any:
     return onnxruntime
 
 
-class OnnxRuntime(Platform):
+class OnnxRuntimeCpu(Platform):
     """The CPU provider, float32 or int8 (QuantizeLinear and DequantizeLinear)."""
 
     def __init__(self, precision: str) -> None:
@@ -52,7 +52,7 @@ class OnnxRuntime(Platform):
         return self._facts
 
 
-class TensorRt(OnnxRuntime):
+class TensorRt(OnnxRuntimeCpu):
     """The TensorRT provider; not tried on hardware.
 
     int8 takes the scales in the file (explicit quantisation), no calibration. Source of the

@@ -20,7 +20,8 @@ from tutelage.host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
 
 Floats = NDArray[np.float32]
 
-CPU, GPU, EMULATION = "cpu", "gpu", "emulation"
+CPU, GPU, DPU, EMULATION = "cpu", "gpu", "dpu", "emulation"
+"""Families of rows; those of a DPU are measured by a board or predicted."""
 
 
 class Absent(Exception):
@@ -87,9 +88,11 @@ CATALOGUE = {
         "PyTorch compiled, float32", CPU, ("on_torch", "TorchCpu", "compiled")
     ),
     "onnxruntime-float32": Entry(
-        "ONNX Runtime, float32", CPU, ("on_onnxruntime", "OnnxRuntime", "float32")
+        "ONNX Runtime, float32", CPU, ("on_onnxruntime", "OnnxRuntimeCpu", "float32")
     ),
-    "onnxruntime-int8": Entry("ONNX Runtime, int8", CPU, ("on_onnxruntime", "OnnxRuntime", "int8")),
+    "onnxruntime-int8": Entry(
+        "ONNX Runtime, int8", CPU, ("on_onnxruntime", "OnnxRuntimeCpu", "int8")
+    ),
     "openvino-float32": Entry("OpenVINO, float32", CPU, ("on_openvino", "OpenVino", "float32")),
     "openvino-int8": Entry("OpenVINO, int8", CPU, ("on_openvino", "OpenVino", "int8")),
     "cuda-eager": Entry("PyTorch eager on CUDA, float32", GPU, ("on_torch", "TorchCuda", "eager")),

@@ -14,14 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.locations import IMPORT_PATH
 
 _CHUNK_BYTES = 1 << 16
 _END_SECONDS = 5.0  # for a process to end by itself
 
 
-class ProcessError(RuntimeError):
+class ProcessError(TutelageError):
     """The process died, did not answer in time, or could not do what it was asked."""
+
+    status = FAILED
 
 
 class JsonProcess:

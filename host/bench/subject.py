@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.core.checksum import sha256_of
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import DpuError, TutelageError
+from tutelage.core.files import sha256_of
 from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.model_package import (
@@ -40,7 +40,8 @@ from tutelage.host.bench.subject_files import (
     write_images,
 )
 from tutelage.host.export.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
-from tutelage.host.train.data import DataError, DataSet, read_bgr
+from tutelage.host.train.data import DataError, DataSet
+from tutelage.host.train.data.image_io import read_bgr
 
 OWN_DATA = "dataset"
 """`--images` of a run: the test set that it was trained for."""
@@ -52,7 +53,7 @@ _FORMS = {
 }  # fmt: skip
 
 
-class BenchUsageError(ValueError):
+class BenchUsageError(TutelageError):
     """The model, the images or an option cannot be used; one line."""
 
 

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.digits import digits, with_range
-from tutelage.core.text import csv_cells, json_text, markdown_text
-from tutelage.host.bench.rows import ABSENT, DONE, PERCENTILES, PREDICTED
+from tutelage.core.files import write_file
+from tutelage.core.results.bench_json import (
+    ABSENT,
+    BENCH_FILE,
+    DONE,
+    BenchResults,
+    BenchRow,
+    Gain,
+    ThesisTable,
+    bench_text,
+)
+from tutelage.core.results.figure import PREDICTED, Figure
+from tutelage.core.results.percentiles import PERCENTS
+from tutelage.core.text import csv_cells, markdown_table, markdown_text
 
-JSON_FILE, CSV_FILE, MD_FILE = "bench.json", "bench.csv", "bench.md"
+CSV_FILE, MD_FILE = "bench.csv", "bench.md"
 
 _PLAIN = ("id", "title", "family", "kind", "state", "reason", "by", "when", "where", "device",
           "threads", "batch", "accuracy_by", "model_file", "model_bytes", "memory_mib",
@@ -20,26 +32,22 @@ _PLAIN = ("id", "title", "family", "kind", "state", "reason", "by", "when", "whe
 _PERCENTAGES = ("accuracy", "same_class")
 _FIGURES = ("fps", "network_fps", "watts", "joules_per_frame")
 _LATENCIES = ("latency_ms", "network_latency_ms")
-_SIDES = ("value", "low", "high")
 
 
-def write(folder: Path, report: Mapping[str, Any]) -> str:
+def write(folder: Path, results: BenchResults) -> str:
     """Write the three files; returns the text of bench.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(report)
-    whole = json_text(report, indent=2) + "\n"
+    text = markdown(results)
     for name, content in (
-        (JSON_FILE, whole), (CSV_FILE, comma_separated(report)), (MD_FILE, text),
+        (BENCH_FILE, bench_text(results)), (CSV_FILE, comma_separated(results)), (MD_FILE, text),
     ):  # fmt: skip
-        partial = folder / f".{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(folder / name)
+        write_file(folder / name, content)
     return text
 
 
-def comma_separated(report: Mapping[str, Any]) -> str:
-    """A line per row, empty where nothing was measured; texts by `core.text.csv_text`."""
-    rows = [_flat(row) for row in report["rows"]]
+def comma_separated(results: BenchResults) -> str:
+    """Return a line per row, empty where nothing was measured; texts by `core.text.csv_text`."""
+    rows = [_flat(row) for row in results.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -47,49 +55,51 @@ def comma_separated(report: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {name: row[name] for name in _PLAIN}
-    flat |= {f"{name}_percent": row[name] for name in _PERCENTAGES}
-    figures = {name: row[name] for name in _FIGURES}
-    figures |= {f"{name}_{p}": row[name][p] for name in _LATENCIES for p in PERCENTILES}
+def _flat(row: BenchRow) -> dict[str, Any]:
+    flat = {name: getattr(row, name) for name in _PLAIN}
+    flat |= {f"{name}_percent": getattr(row, name) for name in _PERCENTAGES}
+    figures = {name: getattr(row, name) for name in _FIGURES}
+    figures |= {f"{name}_p{percent}": getattr(getattr(row, name), f"p{percent}")
+                for name in _LATENCIES for percent in PERCENTS}  # fmt: skip
     for name, figure in figures.items():
-        flat |= {name if side == "value" else f"{name}_{side}": figure[side] for side in _SIDES}
-    return flat | {"concerns": "; ".join(row["concerns"])}
+        columns = name, f"{name}_low", f"{name}_high"
+        flat |= dict(zip(columns, figure.ends, strict=True))
+    return flat | {"concerns": "; ".join(row.concerns)}
 
 
 # -- Markdown, which reads well in a terminal too ----------------------------------------------
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The tables."""
-    rows = [row for row in report["rows"] if row["state"] != ABSENT]
+def markdown(results: BenchResults) -> str:
+    """Return the tables."""
+    rows = [row for row in results.rows if row.state != ABSENT]
     parts = [
-        _head(report),
-        _table(_SPEED_COLUMNS, [_speed(row) for row in rows]),
-        _table(_COST_COLUMNS, [_cost(row) for row in rows]),
-        list(_reading(report)),
-        ["## The DPU against the others", "", *_thesis(report["thesis"])],
-        ["## Where each row comes from", "", *_origins(report["rows"])],
+        _head(results),
+        markdown_table(_SPEED_COLUMNS, [_speed(row) for row in rows]),
+        markdown_table(_COST_COLUMNS, [_cost(row) for row in rows]),
+        list(_reading(results)),
+        ["## The DPU against the others", "", *_thesis(results.thesis)],
+        ["## Where each row comes from", "", *_origins(results.rows)],
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _head(report: Mapping[str, Any]) -> list[str]:
-    machine, setting, images = report["environment"], report["setting"], report["images"]
-    packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items() if v)
-    virtual = " (virtual machine)" if machine["virtual_machine"] else ""
+def _head(results: BenchResults) -> list[str]:
+    machine, setting, images = results.environment, results.setting, results.images
+    packages = ", ".join(f"{k} {v}" for k, v in machine.packages.items() if v)
+    virtual = " (virtual machine)" if machine.virtual_machine else ""
     return [
-        f"# {markdown_text(report['model']['name'])} compared",
+        f"# {markdown_text(results.model.name)} compared",
         "",
-        f"{report['started']}, {report['state']}. {markdown_text(machine['cpu'])}{virtual}, "
-        f"{machine['logical_cpus']} CPUs, {machine['threads']} threads pinned to "
-        f"{machine['pinned_to']}; governor {machine['governor'] or 'not told'}; "
-        f"load before {machine['load_before']}.",
-        f"{machine['system']}, Python {machine['python']}, {packages}.",
-        f"{images['count']} images ({markdown_text(images['source'])}), "
-        f"{images['labelled']} labelled; "
-        f"{setting['repetitions']} repetitions in turn, windows of {setting['seconds']:g} s after "
-        f"{setting['warm_up']:g} s of warm-up.",
+        f"{results.started}, {results.state}. {markdown_text(machine.cpu)}{virtual}, "
+        f"{machine.logical_cpus} CPUs, {machine.threads} threads pinned to "
+        f"{machine.pinned_to}; governor {machine.governor or 'not known'}; "
+        f"load before {machine.load_before}.",
+        f"{machine.system}, Python {machine.python}, {packages}.",
+        f"{images.count} images ({markdown_text(images.source)}), "
+        f"{images.labelled} labelled; "
+        f"{setting.repetitions} repetitions in turn, windows of {setting.seconds:g} s after "
+        f"{setting.warm_up:g} s of warm-up.",
     ]
 
 
@@ -99,43 +109,27 @@ _COST_COLUMNS = ("row", "power [W]", "energy [mJ/frame]", "top-1 [%]", "same cla
                  "model [KiB]", "memory [MiB]")  # fmt: skip
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return markdown_text(row["id"]) + ("" if row["state"] == DONE else f" [{row['state']}]") + (
-        " [!]" if row["concerns"] else ""
-    )  # fmt: skip
+def _name(row: BenchRow) -> str:
+    state = "" if row.state == DONE else f" [{row.state}]"
+    return markdown_text(row.id) + state + (" [!]" if row.concerns else "")
 
 
-def _speed(row: Mapping[str, Any]) -> tuple[str, ...]:
-    latency = [_ranged(row["latency_ms"][name]) for name in PERCENTILES]
-    network = _ranged(row["network_latency_ms"]["p50"]), _ranged(row["network_fps"])
-    return (_name(row), row["kind"], *latency, network[0], _ranged(row["fps"]), network[1],
-            digits(row["batch"]))  # fmt: skip
+def _speed(row: BenchRow) -> tuple[str, ...]:
+    latency = row.latency_ms
+    return (_name(row), row.kind, *map(_ranged, (latency.p50, latency.p90, latency.p99)),
+            _ranged(row.network_latency_ms.p50), _ranged(row.fps), _ranged(row.network_fps),
+            digits(row.batch))  # fmt: skip
 
 
-def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
-    size = row["model_bytes"]
-    joules = row["joules_per_frame"]
-    millijoules = {s: None if joules[s] is None else 1e3 * joules[s] for s in _SIDES}
-    return (_name(row), _ranged(row["watts"]), _ranged(millijoules), digits(row["accuracy"]),
-            digits(row["same_class"]), digits(size and size / 1024),
-            digits(row["memory_mib"], 3))  # fmt: skip
+def _cost(row: BenchRow) -> tuple[str, ...]:
+    size = row.model_bytes
+    return (_name(row), _ranged(row.watts), _ranged(row.joules_per_frame.scaled(1000, "mJ")),
+            digits(row.accuracy), digits(row.same_class), digits(size and size / 1024),
+            digits(row.memory_mib, 3))  # fmt: skip
 
 
-def _ranged(figure: Mapping[str, Any]) -> str:
-    return with_range(*(figure[side] for side in _SIDES))
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return (
-            "| " + " | ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]) + " |"
-        )
-
-    rule = "|" + "|".join("-" * (w + 1) + (":" if k else "-") for k, w in enumerate(widths)) + "|"
-    return [line(columns), rule, *map(line, rows)]
+def _ranged(figure: Figure) -> str:
+    return with_range(*figure.ends)
 
 
 _HOW = """\
@@ -150,77 +144,77 @@ A predicted row is one computed number, without percentiles: in brackets is the 
 of the networks that were left out of the fit, which is no confidence interval."""
 
 
-def _reading(report: Mapping[str, Any]) -> Iterator[str]:
+def _reading(results: BenchResults) -> Iterator[str]:
     yield _HOW
-    found = [row["latency_ms"]["p50"]["coverage"] for row in report["rows"] if row["repetitions"]]
+    found = [row.latency_ms.p50.coverage for row in results.rows if row.repetitions]
     known = [coverage for coverage in found if coverage]
     if known:
         percent = f"{100 * min(known):.1f} %"
         yield f"In brackets: two of the repetitions that enclose the true median with {percent}"
         yield "(David and Nagaraja, Order Statistics, 7.1)."
-    if any(row["kind"] == PREDICTED and row["state"] == DONE for row in report["rows"]):
+    if any(row.kind == PREDICTED and row.state == DONE for row in results.rows):
         yield _PREDICTED
     yield ""
-    yield from _watts([row for row in report["rows"] if row["state"] != ABSENT])
-    for row in report["rows"]:
-        for concern in row["concerns"]:
-            yield f"- {markdown_text(row['id'])}: {markdown_text(concern)}"
-    for note in report["notes"]:
+    yield from _watts([row for row in results.rows if row.state != ABSENT])
+    for row in results.rows:
+        for concern in row.concerns:
+            yield f"- {markdown_text(row.id)}: {markdown_text(concern)}"
+    for note in results.notes:
         yield f"- {markdown_text(note)}"
 
 
-def _watts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What watts were read from, or why there are none, with the rows that it is true of."""
-    told: dict[str, list[str]] = {}
+def _watts(rows: Sequence[BenchRow]) -> Iterator[str]:
+    """Yield where watts come from, or why there are none, with the rows that it is true of."""
+    ids: dict[str, list[str]] = {}
     for row in rows:
-        if row["watts"]["value"] is None:
-            text = f"no watts: {row['power_reason'] or 'not measured'}"
+        if row.watts.value is None:
+            text = f"no watts: {row.power_reason or 'not measured'}"
         else:
-            text = f"watts: {row['power_source']}: {row['power_scope']}"
-        told.setdefault(text, []).append(row["id"])
-    for text, ids in told.items():
-        yield f"- {markdown_text(', '.join(ids))}: {markdown_text(text)}"
+            text = f"watts: {row.power_source}: {row.power_scope}"
+        ids.setdefault(text, []).append(row.id)
+    for text, names in ids.items():
+        yield f"- {markdown_text(', '.join(names))}: {markdown_text(text)}"
 
 
 _THESIS_COLUMNS = ("DPU over platform", "latency [×]", "from [ms]", "fps/W [×]", "from [fps/W]")
 
 
-def _thesis(thesis: Mapping[str, Any]) -> Iterator[str]:
-    reference, comparisons = thesis["reference"], thesis["comparisons"]
-    yield from (f"- Missing: {markdown_text(text)}." for text in thesis["missing"])
+def _thesis(thesis: ThesisTable) -> Iterator[str]:
+    reference, comparisons = thesis.reference, thesis.comparisons
+    yield from (f"- Missing: {markdown_text(text)}." for text in thesis.missing)
     yield ""
     rows: list[tuple[str, ...]] = []
     missing: dict[str, int] = {}
     for one in comparisons:
-        cells = [cell for name in ("speed_up", "efficiency") for cell in _gain(one[name], missing)]
-        name = markdown_text(f"{one['dpu']} ({one['kind']}) over {one['platform']}")
+        cells = [cell for gain in (one.speed_up, one.efficiency) for cell in _gain(gain, missing)]
+        name = markdown_text(f"{one.dpu} ({one.kind}) over {one.platform}")
         rows.append((name, *cells))
-    reported = [f"at least {reference[name]:g}" for name in ("speed_up", "efficiency")]
+    reported = [f"at least {gain:g}" for gain in (reference.speed_up, reference.efficiency)]
     rows.append(("reported, other platforms and models", reported[0], "", reported[1], ""))
-    yield from _table(_THESIS_COLUMNS, rows)
+    yield from markdown_table(_THESIS_COLUMNS, rows)
     yield ""
-    stages = sorted({one["stages"] for one in comparisons})
+    stages = sorted({one.stages for one in comparisons})
     yield ("Latency: the platform's p50 of SingleStream by the DPU's. fps/W: the DPU's frames per "
            f"second and watt by the platform's, Offline. Both of: {'; '.join(stages)}. bench.json "
            "names the rows and figures of each cell.")  # fmt: skip
-    yield f"Reported: {reference['text']} ({reference['source']})."
+    yield f"Reported: {reference.text} ({reference.source})."
     for number, text in enumerate(missing, start=1):
         yield f"- [{number}] missing: {markdown_text(text)}"
 
 
-def _gain(cell: Mapping[str, Any], missing: dict[str, int]) -> tuple[str, str]:
-    """The ratio, and the two values that it comes from, the DPU's last."""
-    if cell["missing"]:
-        return f"- [{missing.setdefault(cell['missing'], len(missing) + 1)}]", ""
-    values = [digits(cell["inputs"][name]["value"]) for name in ("platform", "dpu")]
-    return _ranged(cell["figure"]), " and ".join(values)
+def _gain(gain: Gain, missing: dict[str, int]) -> tuple[str, str]:
+    """Return the ratio, and the two values that it comes from, the DPU's last."""
+    if gain.missing:
+        return f"- [{missing.setdefault(gain.missing, len(missing) + 1)}]", ""
+    values = [digits(gain.inputs[name].value) for name in ("platform", "dpu")]
+    return _ranged(gain.figure), " and ".join(values)
 
 
-def _origins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _origins(rows: Sequence[BenchRow]) -> Iterator[str]:
     for row in rows:
-        if row["state"] == ABSENT:
-            yield f"- {markdown_text(row['id'])}: absent: {markdown_text(row['reason'])}"
+        if row.state == ABSENT:
+            yield f"- {markdown_text(row.id)}: absent: {markdown_text(row.reason)}"
             continue
-        text = markdown_text(f"{row['id']}: {row['title']}: {row['provenance']}")
-        state = "" if row["state"] == DONE else f"; {row['state']}: {markdown_text(row['reason'])}"
+        text = markdown_text(f"{row.id}: {row.title}: {row.provenance}")
+        state = "" if row.state == DONE else f"; {row.state}: {markdown_text(row.reason)}"
         yield f"- {text}{state}"

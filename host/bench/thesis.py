@@ -10,142 +10,114 @@ by the whole frame, a predicted one by the network alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
-from tutelage.host.bench.medians import Figure, ratio
-from tutelage.host.bench.platform import CPU, GPU
-from tutelage.host.bench.rows import (
+from tutelage.core.results.bench_json import (
     DONE,
-    DPU,
-    GIVEN,
-    MEASURED,
-    NETWORK_ALONE,
-    PREDICTED,
-    WHOLE_FRAME,
-    Row,
-    nothing,
+    BenchRow,
+    DpuComparison,
+    Gain,
+    GainInput,
+    ReportedGains,
+    ThesisTable,
 )
+from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
+from tutelage.core.results.intervals import ratio
+from tutelage.host.bench.platform import CPU, DPU, GPU
 
-REFERENCE: dict[str, Any] = {
-    "speed_up": 9.0,
-    "efficiency": 4.0,
-    "text": "at least 9x lower latency and 4x better power efficiency than CPU and GPU",
-    "source": "a thesis of 2022 on QKD of DenseNet with Vitis AI; its platforms, models and "
+WHOLE_FRAME = "image in memory, preprocessing, network, top-1"
+NETWORK_ALONE = "network alone"
+
+REFERENCE = ReportedGains(
+    speed_up=9.0,
+    efficiency=4.0,
+    text="at least 9x lower latency and 4x better power efficiency than CPU and GPU",
+    source="a thesis of 2022 on QKD of DenseNet with Vitis AI; its platforms, models and "
     "conditions are not these",
-}
+)
 """What the work that this one builds on reports. Source: ../shared/facts/zcu104.md."""
 
 NO_DPU = "no DPU was measured: give a run of tutelage measure with --dpu"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One ratio.
-
-    Attributes
-    ----------
-    figure : its value and interval
-    inputs : "dpu" and "platform": row, its kind, figure and value, and whose watts they are
-    missing : why there is no value
-    """
-
-    figure: Figure
-    inputs: dict[str, dict[str, Any]]
-    missing: str = ""
+def thesis_table(rows: Sequence[BenchRow]) -> ThesisTable:
+    """Return the whole table of a comparison's rows."""
+    return ThesisTable(REFERENCE, missing(rows), compare(rows))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A DPU row beside a platform's."""
-
-    dpu: str
-    platform: str
-    kind: str  # of the DPU's row: measured or predicted
-    stages: str
-    speed_up: Cell
-    efficiency: Cell
-
-    def as_dict(self) -> dict[str, Any]:
-        """For bench.json."""
-        return asdict(self)
-
-
-def compare(rows: Sequence[Row]) -> list[Comparison]:
-    """Every DPU row with every platform that has figures; the emulation is no DPU."""
+def compare(rows: Sequence[BenchRow]) -> list[DpuComparison]:
+    """Return every DPU's row beside every platform's; the emulation is not a DPU."""
     dpus = [row for row in rows if row.family == DPU]
     platforms = [row for row in rows if row.family in (CPU, GPU)]
     return [_comparison(dpu, other) for dpu in dpus for other in platforms]
 
 
-def missing(rows: Sequence[Row]) -> list[str]:
-    """What this machine cannot tell, one line each: a measured DPU, a GPU, watts."""
+def missing(rows: Sequence[BenchRow]) -> list[str]:
+    """Return what is missing, one line each: a measured DPU, a GPU, watts."""
     found = []
     if not any(row.family == DPU and row.kind == MEASURED for row in rows):
         found.append(NO_DPU)
     gpus = [row for row in rows if row.family == GPU]
-    if not any(row.latency_ms["p50"]["value"] for row in gpus):
+    if not any(row.latency_ms.p50.value for row in gpus):
         reason = gpus[0].reason if gpus else "none was asked for"
         found.append(f"no GPU was measured: {reason}")
     here = [row for row in rows if row.family in (CPU, GPU)]
-    if not any(row.watts["value"] and row.power_source != GIVEN for row in here):
+    if not any(row.watts.value and row.power_source != GIVEN for row in here):
         reason = next((row.power_reason for row in here if row.power_reason), "nothing was timed")
         found.append(f"no watts were measured here: {reason}")
     return found
 
 
-def _comparison(dpu: Row, other: Row) -> Comparison:
+def _comparison(dpu: BenchRow, other: BenchRow) -> DpuComparison:
     alone = dpu.kind == PREDICTED
     latency, fps = ("network_latency_ms", "network_fps") if alone else ("latency_ms", "fps")
     stages = NETWORK_ALONE if alone else WHOLE_FRAME
-    return Comparison(
+    return DpuComparison(
         dpu.id, other.id, dpu.kind, stages, _speed_up(dpu, other, latency),
         _efficiency(dpu, other, fps),
     )  # fmt: skip
 
 
-def _speed_up(dpu: Row, other: Row, name: str) -> Cell:
-    ours, theirs = getattr(dpu, name)["p50"], getattr(other, name)["p50"]
+def _speed_up(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
+    ours, theirs = getattr(dpu, name).p50, getattr(other, name).p50
     inputs = {
         "dpu": _input(dpu, f"{name}.p50", ours),
         "platform": _input(other, f"{name}.p50", theirs),
     }
     missing = _not_comparable(dpu) or _missing(dpu, ours) or _missing(other, theirs)
     if missing:
-        return Cell(nothing(), inputs, missing)
-    return Cell(ratio(theirs, ours), inputs)
+        return Gain(Figure(), inputs, missing)
+    return Gain(ratio(theirs, ours), inputs)
 
 
-def _efficiency(dpu: Row, other: Row, name: str) -> Cell:
-    ours, theirs = (ratio(getattr(row, name), row.watts) for row in (dpu, other))
+def _efficiency(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
+    ours, theirs = (ratio(getattr(row, name), row.watts, "fps/W") for row in (dpu, other))
     inputs = {"dpu": _input(dpu, f"{name} / watts", ours),
               "platform": _input(other, f"{name} / watts", theirs)}  # fmt: skip
     missing = _not_comparable(dpu)
     for row in (dpu, other):
         missing = missing or _missing(row, getattr(row, name)) or _no_watts(row)
     if missing:
-        return Cell(nothing(), inputs, missing)
-    return Cell(ratio(ours, theirs), inputs)
+        return Gain(Figure(), inputs, missing)
+    return Gain(ratio(ours, theirs), inputs)
 
 
-def _input(row: Row, figure: str, found: Figure) -> dict[str, Any]:
+def _input(row: BenchRow, figure: str, found: Figure) -> GainInput:
     meter = f"{row.power_source}: {row.power_scope}" if "watts" in figure else ""
-    return {"row": row.id, "kind": row.kind, "figure": figure, "value": found["value"],
-            "watts": meter}  # fmt: skip
+    return GainInput(row.id, figure, found.value, row.kind, meter)
 
 
-def _not_comparable(dpu: Row) -> str:
+def _not_comparable(dpu: BenchRow) -> str:
     return f"{dpu.id} was measured with another student" if dpu.same_student is False else ""
 
 
-def _missing(row: Row, figure: Figure) -> str:
-    if figure["value"] is not None:
+def _missing(row: BenchRow, figure: Figure) -> str:
+    if figure.value is not None:
         return ""
     reason = row.reason if row.state != DONE else "it has no such figure"
     return f"{row.id}: {row.state if row.state != DONE else 'missing'}: {reason}"
 
 
-def _no_watts(row: Row) -> str:
-    if row.watts["value"] is not None:
+def _no_watts(row: BenchRow) -> str:
+    if row.watts.value is not None:
         return ""
     return f"{row.id}: watts are not measured: {row.power_reason or 'no power source'}"

@@ -8,7 +8,6 @@ with the highest logit; within it the network alone.
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,22 +15,21 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.core.results.percentiles import PERCENTS, percentile
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Floats, Platform
 from tutelage.host.bench.subject_files import Image
 
 psutil: Any = import_module("psutil")  # it comes without types
 
-PERCENTS = (50, 90, 99)
 LOGITS_BATCH = 32
 
 Seconds = tuple[float, float]
 """Of the whole frame and of the network alone."""
 
 
-class Windows:
+class TimedWindows:
     """Runs a platform on the images, again and again in their order.
 
     Parameters
@@ -42,7 +40,7 @@ class Windows:
     """
 
     def __init__(
-        self, platform: Platform, preprocess: Preprocessor, pixels: Sequence[Image]
+        self, platform: Platform, preprocess: FloatPreprocessor, pixels: Sequence[Image]
     ) -> None:
         self._platform, self._preprocess, self._pixels = platform, preprocess, pixels
         self._next = 0
@@ -95,13 +93,7 @@ class Windows:
         return end - start, done - begun if device is None else device
 
 
-def percentile(values: NDArray[np.float64], percent: float) -> float:
-    """The value that `percent` % of the values do not exceed (nearest rank, as in app/measure)."""
-    rank = max(1, math.ceil(len(values) * percent / 100))
-    return float(np.partition(values, rank - 1)[rank - 1])
-
-
-def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
     values = np.array(seconds) * 1e3
     return {f"p{percent}": percentile(values, percent) for percent in PERCENTS}
 

@@ -21,10 +21,10 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import Absent, Platform, entry
 from tutelage.host.bench.subject_files import read_form, read_images
-from tutelage.host.bench.timed_windows import Windows
+from tutelage.host.bench.timed_windows import TimedWindows
 
 _MOST_WARM_UP_SECONDS = 0.5  # of what only tells the batch sizes apart
 
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, name: str, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
         self._platform: Platform = entry(name).make()
-        self._windows: Windows | None = None
+        self._windows: TimedWindows | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request."""
@@ -59,14 +59,14 @@ class Worker:
         except Absent as absent:
             return {"absent": str(absent)}
         form = read_form(self._folder)
-        preprocess = Preprocessor(form, self._platform.channels_last)
+        preprocess = FloatPreprocessor(form, self._platform.channels_last)
         pixels = read_images(self._folder).pixels
-        self._windows = Windows(self._platform, preprocess, pixels)
+        self._windows = TimedWindows(self._platform, preprocess, pixels)
         self._windows.offline(0.0, 1)  # what compiles at its first run does it here
         return {**self._platform.facts(), "threads": self._threads}
 
 
-def _measure(windows: Windows, seconds: float, warm_up: float, batch: int) -> dict[str, Any]:
+def _measure(windows: TimedWindows, seconds: float, warm_up: float, batch: int) -> dict[str, Any]:
     windows.single_stream(warm_up)
     single = windows.single_stream(seconds)
     windows.offline(warm_up, batch)

@@ -12,11 +12,20 @@ import numpy as np
 
 from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import dpu_name, dpu_parts, fingerprint_of
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import (
+    INT8_MAX,
+    INT8_MIN,
+    Array,
+    dequantise,
+    integers_of,
+    saturate,
+)
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.inspect.layers import Layer, dense_matrix, is_dense, is_shifted_bias, layers_of
-from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.host.compile.target import CompileError, Target
 
 IMAGES = 8  # that both files are run on
@@ -237,7 +246,7 @@ def _parameters(model: Model) -> list[_Parameter]:
         if values is None or point is None:
             continue
         if values.dtype != np.int8:  # a `fix` in a quantised file: real numbers on int8's grid
-            values = np.rint(np.ldexp(values.astype(np.float64), point)).astype(np.int8)
+            values = saturate(integers_of(values, point))
         if op in dense:
             values = dense_matrix(dense[op], values)
         found.append(_Parameter(op.get_name(), point, values, biased.get(op)))
@@ -263,8 +272,8 @@ def _random_inputs(model: Model) -> list[Array]:
     arrays = []
     for op in model.program.inputs:
         dims = (IMAGES, *op.get_output_tensor().dims[1:])
-        values = rng.integers(-128, 128, dims, dtype=np.int8)
+        values = rng.integers(INT8_MIN, INT8_MAX + 1, dims, dtype=np.int8)
         for index in range(IMAGES):
             values[index] >>= index % 4  # loud images saturate what quiet ones do not
-        arrays.append(np.ldexp(values.astype(np.float32), -(_input_point(op) or 0)))
+        arrays.append(dequantise(values, _input_point(op) or 0))
     return arrays

@@ -14,15 +14,15 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.checksum import sha256_of
+from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.core.errors import DpuError, XmodelError
+from tutelage.core.files import scratch_directory, sha256_of
 from tutelage.core.fingerprint import describe, dpu_parts, fingerprint_of, fingerprints_of
 from tutelage.core.model_package import (
     COMPILED,
@@ -31,8 +31,8 @@ from tutelage.core.model_package import (
     Description,
     check_files,
     read_description,
+    write_description,
 )
-from tutelage.core.toml_writer import to_toml
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile import vai_compiler as vai
 from tutelage.host.compile.check import check_compiled, check_source
@@ -45,13 +45,12 @@ from tutelage.host.compile.target import (
 )
 
 LOG = "compile.log"
-DEFAULT_BOARD = "zcu104"
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Choice:
+class CompileOptions:
     """What the caller asks for.
 
     Attributes
@@ -70,7 +69,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Source:
+class CompileSource:
     """The quantised file, and what its model directory says of it (None for a bare file)."""
 
     path: Path
@@ -78,15 +77,15 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CompilePlan:
     """What is going to happen. `compiler` is None for the emulator's own."""
 
-    source: Source
+    source: CompileSource
     graph: Graph
     output: Path
     target: Target
     compiler: vai.Compiler | None
-    choice: Choice
+    options: CompileOptions
 
     @property
     def log(self) -> Path:
@@ -94,10 +93,10 @@ class Plan:
         return self.output / LOG
 
     @property
-    def job(self) -> vai.Job:
+    def job(self) -> vai.CompilerJob:
         """The call of AMD's compiler."""
         scratch = self.output.absolute() / f".compile-{os.getpid()}"
-        return vai.Job(self.source.path, scratch, self.choice.arch)
+        return vai.CompilerJob(self.source.path, scratch, self.options.arch)
 
     @property
     def command(self) -> list[str] | None:
@@ -105,14 +104,16 @@ class Plan:
         return vai.command_line(self.compiler, self.target, self.job) if self.compiler else None
 
 
-def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> Plan:
+def plan_compile(
+    model: Path, output: Path | None, options: CompileOptions, say: Say
+) -> CompilePlan:
     """Look at everything that can be wrong before anything is written.
 
     Parameters
     ----------
     model : quantised .xmodel, or a directory with quantised.xmodel
     output : directory of the result; None for the model's own
-    choice : the rest of the options
+    options : the rest of the options
     say : takes what the user should know besides the result
 
     Raises
@@ -124,13 +125,13 @@ def plan_compile(model: Path, output: Path | None, choice: Choice, say: Say) -> 
     graph = _read_quantised(source.path)
     output = source.path.parent if output is None else output
     _check_output(source, output)
-    if choice.arch is not None and not choice.arch.is_file():
-        raise CompileUsageError(f"{choice.arch}: no such file")
-    target, compiler = _find_target(choice, say)
-    return Plan(source, graph, output, target, compiler, choice)
+    if options.arch is not None and not options.arch.is_file():
+        raise CompileUsageError(f"{options.arch}: no such file")
+    target, compiler = _find_target(options, say)
+    return CompilePlan(source, graph, output, target, compiler, options)
 
 
-def compile_model(plan: Plan, say: Say) -> dict[str, Any]:
+def compile_model(plan: CompilePlan, say: Say) -> dict[str, Any]:
     """Compile, check, put in place; returns the figures of the result.
 
     Raises
@@ -156,20 +157,20 @@ def compile_model(plan: Plan, say: Say) -> dict[str, Any]:
     return {**figures, "checks": checks + ([note] if note else []), **log, "next": _next(plan)}
 
 
-def _next(plan: Plan) -> str:
+def _next(plan: CompilePlan) -> str:
     """The command that takes the result: its directory where it is a model's, else its file."""
     place = plan.output if plan.source.description is not None else plan.output / COMPILED
     model = shlex.quote(str(place))
     if plan.target.is_emulator:
         return f"python3 app/classify.py --model {model} --source IMAGES"
-    board = plan.choice.target or DEFAULT_BOARD
+    board = plan.options.target or DEFAULT_BOARD
     return f"tutelage deploy USER@BOARD --board {board} --model {model}"
 
 
 # -- what goes in -----------------------------------------------------------------------------
 
 
-def find_source(model: Path) -> Source:
+def find_source(model: Path) -> CompileSource:
     """The quantised file that `model` means; quantised.xmodel beside a model.toml is its directory.
 
     Raises
@@ -186,11 +187,11 @@ def find_source(model: Path) -> Source:
         hint = "; `tutelage export` writes it" if model.is_dir() else ""
         raise CompileUsageError(what + hint)
     if path.name != QUANTISED or not (folder / DESCRIPTION).is_file():
-        return Source(path, None)
+        return CompileSource(path, None)
     description = read_description(folder / DESCRIPTION)
     if QUANTISED in description.checksums:
         check_files(folder, {QUANTISED: description.checksums[QUANTISED]})
-    return Source(path, description)
+    return CompileSource(path, description)
 
 
 def _read_quantised(path: Path) -> Graph:
@@ -205,7 +206,7 @@ def _read_quantised(path: Path) -> Graph:
     return graph
 
 
-def _check_output(source: Source, output: Path) -> None:
+def _check_output(source: CompileSource, output: Path) -> None:
     """Refuse to write over the source, or over another model than the source's."""
     if output.exists() and not output.is_dir():
         raise CompileUsageError(f"{output}: no directory; --output takes one")
@@ -220,18 +221,18 @@ def _check_output(source: Source, output: Path) -> None:
         )
 
 
-def _find_target(choice: Choice, say: Say) -> tuple[Target, vai.Compiler | None]:
-    target = load_target(choice.target or DEFAULT_BOARD)
-    given = {"--compiler": choice.compiler, "--image": choice.image, "--arch": choice.arch}
-    options = [name for name, value in given.items() if value is not None]
+def _find_target(options: CompileOptions, say: Say) -> tuple[Target, vai.Compiler | None]:
+    target = load_target(options.target or DEFAULT_BOARD)
+    given = {"--compiler": options.compiler, "--image": options.image, "--arch": options.arch}
+    named = [name for name, value in given.items() if value is not None]
     if target.is_emulator:
-        if options:
-            raise CompileUsageError(f"{options[0]} is for a board, not for the emulator")
+        if named:
+            raise CompileUsageError(f"{named[0]} is for a board, not for the emulator")
         return target, None
     try:
-        return target, vai.find_compiler(target, choice.compiler, choice.image)
+        return target, vai.find_compiler(target, options.compiler, options.image)
     except CompileUsageError as error:
-        if choice.target or options:
+        if options.target or named:
             raise
         say(f"compiling for the emulator: {error}")
         return load_target(EMULATOR), None
@@ -240,7 +241,7 @@ def _find_target(choice: Choice, say: Say) -> tuple[Target, vai.Compiler | None]
 # -- the compilers ----------------------------------------------------------------------------
 
 
-def _run_emulator(plan: Plan) -> None:
+def _run_emulator(plan: CompilePlan) -> None:
     from tutelage.dpu.compiler.emulation import compile_graph
 
     try:
@@ -249,13 +250,13 @@ def _run_emulator(plan: Plan) -> None:
         raise CompileError(f"{plan.source.path}: {error}") from error
 
 
-def _run_amd(plan: Plan, compiler: vai.Compiler, say: Say) -> None:
+def _run_amd(plan: CompilePlan, compiler: vai.Compiler, say: Say) -> None:
     vai.write_arch(compiler, plan.target, plan.job)
     command = vai.command_line(compiler, plan.target, plan.job)
     say(f"log: {plan.log}")
     say(f"running {shlex.join(command)}")
     try:
-        vai.run_compiler(compiler, command, plan.job, plan.log, plan.choice.limit)
+        vai.run_compiler(compiler, command, plan.job, plan.log, plan.options.limit)
     except CompileError:
         for line in vai.last_lines(plan.log):
             say(f"  {line}")
@@ -273,21 +274,10 @@ def _writing(output: Path) -> Iterator[None]:
         raise CompileError(f"{place}: {error.strerror or error}; give another --output") from error
 
 
-@contextmanager
-def scratch_directory(folder: Path) -> Iterator[Path]:
-    """A directory on the output's own disk, so that the result can be moved in one step."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had our number
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 # -- what comes out ---------------------------------------------------------------------------
 
 
-def _origin(plan: Plan, graph: Graph) -> dict[str, str]:
+def _origin(plan: CompilePlan, graph: Graph) -> dict[str, str]:
     """Which compiler made it, when, and for what."""
     number = fingerprint_of(dpu_parts(graph)[0])
     by = plan.compiler.text if plan.compiler else "Tutelage's own, dpu/compiler/emulation.py"
@@ -301,7 +291,7 @@ def _origin(plan: Plan, graph: Graph) -> dict[str, str]:
     return {key: value for key, value in origin.items() if value}
 
 
-def _install(plan: Plan, scratch: Path, origin: dict[str, str]) -> str:
+def _install(plan: CompilePlan, scratch: Path, origin: dict[str, str]) -> str:
     """Move the result and its description into place; returns the result's SHA-256.
 
     Between the two moves the description has the old checksum: who reads it then gets an error
@@ -318,7 +308,7 @@ def _install(plan: Plan, scratch: Path, origin: dict[str, str]) -> str:
 
 
 def _described(
-    plan: Plan, source: Description, checksum: str, origin: dict[str, str]
+    plan: CompilePlan, source: Description, checksum: str, origin: dict[str, str]
 ) -> Description:
     """The source's description with the result's checksum and `provenance.compile`.
 
@@ -330,8 +320,3 @@ def _described(
         provenance={**source.provenance, "compile": origin},
         checksums={**kept, COMPILED: checksum},
     )
-
-
-def write_description(path: Path, description: Description) -> None:
-    """Write a model.toml."""
-    path.write_text(to_toml(description.tables()), encoding="utf-8")

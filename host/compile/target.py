@@ -5,22 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tutelage.core.board_profile import PROFILES
-from tutelage.core.errors import DpuError
-from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
+from tutelage.core.board_profile import board_names, load_profile
+from tutelage.core.errors import FAILED, DpuError, TutelageError
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.train.config import read_toml
 
 EMULATOR = "emulator"
 
-# The boards' profiles are read as files: the workstation imports nothing of board/.
 
-
-class CompileError(RuntimeError):
+class CompileError(TutelageError):
     """Compiling failed, or gave what must not be used; one line that says what to do."""
 
+    status = FAILED
 
-class CompileUsageError(ValueError):
+
+class CompileUsageError(TutelageError):
     """Compiling was asked for in a way that cannot work; the text is one line."""
 
 
@@ -34,9 +33,7 @@ class Target:
     dpu_name : its architecture, as compiled models name it; the emulator has one of its own
     fingerprints : `dpu_fingerprint` of models that it runs -> release of Vitis AI, the one that
         goes with the board's usual image first
-    arch : the compiler's target file in AMD's container
-    command : program in AMD's container, with what stands before the compiler's own options
-    images : AMD's images that hold the compiler -> their release, in the order of trying
+    arch, command, images : of AMD's compiler, as in the board's profile; empty for the emulator
     """
 
     name: str
@@ -54,7 +51,7 @@ class Target:
 
 def target_names() -> list[str]:
     """What `load_target` takes."""
-    return [*sorted(path.stem for path in PROFILES.glob("*.toml")), EMULATOR]
+    return [*sorted(board_names()), EMULATOR]
 
 
 def load_target(name: str) -> Target:
@@ -69,17 +66,12 @@ def load_target(name: str) -> Target:
         return Target(EMULATOR, EMULATOR_DPU_NAME, {})
     if name not in target_names():
         raise CompileUsageError(f"no target {name!r}; there are {', '.join(target_names())}")
-    table = read_toml(PROFILES / f"{name}.toml")
-    if "compiler" not in table:
+    profile = load_profile(name)
+    if profile.compiler is None:
         raise CompileUsageError(f"{name}: its profile names no target of AMD's compiler")
-    compiler = table["compiler"]
+    how = profile.compiler
     return Target(
-        name=table["name"],
-        dpu_name=table["dpu"]["name"],
-        fingerprints={int(key, 16): text for key, text in table["dpu"]["fingerprints"].items()},
-        arch=compiler["arch"],
-        command=tuple(compiler["command"]),
-        images={image["name"]: image["release"] for image in compiler["images"]},
+        profile.name, profile.dpu_name, profile.fingerprints, how.arch, how.command, how.images
     )
 
 

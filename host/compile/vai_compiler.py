@@ -21,13 +21,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.core.model_package import COMPILED
 from tutelage.core.text import shown
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile.target import CompileError, CompileUsageError, Target
 
 PROGRAM = "vai_c_xir"
 ENGINES = ("docker", "podman")
-NET_NAME = "model"  # of the result: model.xmodel
+NET_NAME = COMPILED.removesuffix(".xmodel")  # the compiler adds the suffix
 ARCH_FILE = "arch.json"
 
 _PROBE_SECONDS = 60  # docker's daemon may have to wake up
@@ -50,7 +51,7 @@ class Compiler:
 
 
 @dataclass(frozen=True)
-class Job:
+class CompilerJob:
     """One call.
 
     Attributes
@@ -69,7 +70,7 @@ class Job:
     @property
     def result(self) -> Path:
         """What the compiler writes."""
-        return self.scratch / f"{NET_NAME}.xmodel"
+        return self.scratch / COMPILED
 
 
 def find_compiler(
@@ -137,7 +138,7 @@ def _trouble_with(engine: str, image: str) -> str | None:
 # -- the call ---------------------------------------------------------------------------------
 
 
-def command_line(compiler: Compiler, target: Target, job: Job) -> list[str]:
+def command_line(compiler: Compiler, target: Target, job: CompilerJob) -> list[str]:
     """The command as a list; every path in it is absolute, so that none looks like an option."""
     source, scratch = job.source.resolve(), job.scratch.absolute()
     if not compiler.image:
@@ -174,11 +175,11 @@ def _mount(source: Path, target: str, *more: str) -> str:
     return line.getvalue().strip()
 
 
-def _uses_installed_arch(compiler: Compiler, target: Target, job: Job) -> bool:
+def _uses_installed_arch(compiler: Compiler, target: Target, job: CompilerJob) -> bool:
     return job.arch is None and (bool(compiler.image) or Path(target.arch).is_file())
 
 
-def write_arch(compiler: Compiler, target: Target, job: Job) -> None:
+def write_arch(compiler: Compiler, target: Target, job: CompilerJob) -> None:
     """Put the target file into the scratch directory, unless the installation's own is used.
 
     Where there is neither that nor one of the caller's, the DPU's fingerprint stands for it, which
@@ -191,7 +192,9 @@ def write_arch(compiler: Compiler, target: Target, job: Job) -> None:
         (job.scratch / ARCH_FILE).write_text(json.dumps(arch) + "\n", encoding="utf-8")
 
 
-def run_compiler(compiler: Compiler, command: list[str], job: Job, log: Path, limit: float) -> None:
+def run_compiler(
+    compiler: Compiler, command: list[str], job: CompilerJob, log: Path, limit: float
+) -> None:
     """Run the command, with everything it says in `log`; `limit` in seconds, 0 for none.
 
     Whatever ends this function, the compiler and its children have ended before.

@@ -15,7 +15,8 @@ packages are never touched, and it needs no internet.
 SSH and rsync are the system's, with the user's own configuration; host keys are always checked.
 """
 
-from tutelage.host.deploy.deployment import deploy, deploy_one, dry_run, rollback
+from tutelage.host.deploy.deployment import deploy, deploy_one, rollback
+from tutelage.host.deploy.dry_run import dry_run
 from tutelage.host.deploy.findings import Finding, findings_of
 from tutelage.host.deploy.plan import ACCEPTABLE, DeployError, DeployUsageError, Plan, Report
 from tutelage.host.deploy.scripts import KEPT, RELEASES

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-import shlex
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tutelage.host.deploy import scripts, service
-from tutelage.host.deploy.findings import ask, check_command, judge
+from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
+from tutelage.host.deploy import scripts, service_scripts
+from tutelage.host.deploy.findings import ask, judge
+from tutelage.host.deploy.installation import install, tidy
+from tutelage.host.deploy.packages import Packages
 from tutelage.host.deploy.plan import (
     DeployError,
     Plan,
@@ -20,23 +21,16 @@ from tutelage.host.deploy.plan import (
     Say,
     check_board,
     check_plan,
-    read_profile,
 )
-from tutelage.host.deploy.release import (
-    SUMS,
-    Packages,
-    Parts,
-    ReleaseError,
-    gather,
-    model_path,
-    seal,
-)
-from tutelage.host.deploy.scripts import RELEASES, State, read_state
+from tutelage.host.deploy.release import Parts, ReleaseError, gather, seal
+from tutelage.host.deploy.scripts import RELEASES, read_state
+from tutelage.host.deploy.service_steps import prepare_unit, refresh_service, serve
 from tutelage.host.deploy.smoke import smoke
 from tutelage.host.ssh.bounded_process import Programs
-from tutelage.host.ssh.remote import ConnectionLost, Remote, RemoteError, check_hosts
-
-_MOST_LINKED = 20  # rsync's own limit of --link-dest
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.hosts import check_hosts
+from tutelage.host.ssh.lock import lock
+from tutelage.host.ssh.remote import Remote
 
 
 def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
@@ -45,7 +39,7 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
     Raises
     ------
     DeployUsageError
-        A host, the board, the model or an accepted finding is not one.
+        A host, the board, the model or an accepted finding is not valid.
     """
     check_plan(hosts, plan)
     packages = Packages(plan.wheels)
@@ -74,7 +68,7 @@ def rollback(
     hosts: list[str],
     ssh_config: Path | None,
     say: Say,
-    board: str = "zcu104",
+    board: str = DEFAULT_BOARD,
     force: bool = False,
 ) -> list[Report]:
     """Switch every host to the release before, when it has passed the smoke test; again goes back.
@@ -88,11 +82,11 @@ def rollback(
     Raises
     ------
     DeployUsageError, RemoteUsageError
-        The board or a host is not one.
+        There is no such board, or a host's name is not valid.
     """
     check_hosts(hosts)
     check_board(board)
-    profile = read_profile(board)
+    profile = load_profile(board)
 
     def back(remote: Remote, report: Report) -> None:
         with _locked(remote, say):
@@ -102,52 +96,10 @@ def rollback(
                 report.facts = ask(remote, profile)
                 report.smoke = smoke(remote, name, model, profile, report.facts, ("fingerprint",))
             report.previous, report.release = remote.sh(scripts.ROLLBACK).split()
-            remote.sh(service.RESTART)
+            remote.sh(service_scripts.RESTART)
             report.state = "rolled back"
 
     return _on_all(hosts, ssh_config, back)
-
-
-def dry_run(hosts: list[str], plan: Plan) -> list[str]:
-    """The commands that `deploy` would run, in order; nothing is run.
-
-    A line that begins with # says what the next command reads. Each host has one SSH connection,
-    which its commands share.
-
-    Raises
-    ------
-    DeployUsageError
-        As `deploy`.
-    """
-    check_plan(hosts, plan)
-    lines, place = [], ".HASH.TOKEN.partial"
-    options = _copy_options(["CURRENT"], plan.bandwidth)
-    for host in hosts:
-        remote = Remote(host, plan.ssh_config)
-        lines += [
-            shlex.join(remote.ssh(check_command(read_profile(plan.board)))) + " < board/check.py",
-            shlex.join(remote.lock_command(RELEASES, make=True)),
-            shlex.join(remote.ssh(scripts.MEASURING)),
-            shlex.join(remote.push_command(Path("STAGE"), f"{RELEASES}/{place}", *options)),
-            shlex.join(remote.ssh(scripts.venv_script(place, "PYTHON", None))),
-            shlex.join(remote.ssh(scripts.smoke_script(place, model_path(plan.model), True))),
-            shlex.join(remote.ssh(scripts.switch_script("HASH", place))),
-            *_service_lines(remote, plan),
-        ]
-    return lines
-
-
-def _service_lines(remote: Remote, plan: Plan) -> list[str]:
-    """The commands about the service, for `dry_run`."""
-    if not plan.service:
-        return [shlex.join(remote.ssh(service.RESTART))]
-    account = service.Account(plan.service_user or "USER", ("GROUPS",))
-    unit = service.unit_text("HOME", account, shlex.split(plan.service))
-    return [
-        shlex.join(remote.ssh(service.MAKE_TOKEN)),
-        *(f"# {line}".rstrip() for line in (f"{service.UNIT}:", *unit.splitlines())),
-        shlex.join(remote.ssh(service.INSTALL)) + " < UNIT",
-    ]
 
 
 def _on_all(
@@ -176,7 +128,7 @@ def _on_all(
 
 def _locked(remote: Remote, say: Say, make: bool = False) -> AbstractContextManager[None]:
     told = f"{remote.host}: waits for another deployment there"
-    return remote.lock(RELEASES, lambda: say(told), make)
+    return lock(remote, RELEASES, lambda: say(told), make)
 
 
 def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
@@ -190,7 +142,7 @@ def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
 
 
 def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
-    profile = read_profile(plan.board)
+    profile = load_profile(plan.board)
     with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
         report.facts = ask(remote, profile)
@@ -203,111 +155,13 @@ def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say:
             _warn_of_measurement(remote, report, say)
             state = read_state(remote, name)
             report.release, report.previous = name, state.current
-            unit = _unit(remote, plan, report)
+            unit = prepare_unit(remote, plan, report)
             if state.current == name:
-                _refresh_service(remote, unit, report)
+                refresh_service(remote, unit, report)
                 return
             say(f"{remote.host}: {name}, {size:,} bytes")
-            place = _install(remote, stage, state, plan, report)
+            place = install(remote, stage, state, plan, report)
             remote.sh(scripts.switch_script(name, place))
-            _serve(remote, unit, report)
+            serve(remote, unit, report)
             report.state = "deployed"
-            _tidy(remote, report, state.partial)
-
-
-def _install(remote: Remote, stage: Path, state: State, plan: Plan, report: Report) -> str:
-    """Copy a release, make its venv, try it; return its directory, "" where it was there."""
-    profile = read_profile(plan.board)
-    place = "" if state.complete else f".{report.release}.{secrets.token_hex(4)}.partial"
-    try:
-        if place:
-            linked = [name for name in (state.current, *state.partial) if name]
-            report.sent_bytes = _copy(remote, stage, place, linked, plan.bandwidth)
-            facts = report.facts
-            remote.sh(scripts.venv_script(place, facts["executable"], facts["extra_path"]))
-        model = model_path(plan.model)
-        report.smoke = smoke(remote, place or report.release, model, profile, report.facts,
-                             plan.accepted)  # fmt: skip
-    except ConnectionLost:
-        raise  # what is there already serves the next run
-    except RemoteError:
-        if place:
-            _discard(remote, place)
-        raise
-    return place
-
-
-def _unit(remote: Remote, plan: Plan, report: Report) -> str:
-    """Return the service's unit file, "" where none was asked for."""
-    if not plan.service:
-        return ""
-    arguments = shlex.split(plan.service)
-    try:
-        account = service.account_of(remote, RELEASES, plan.service_user)
-        remote.sh(service.MAKE_TOKEN)
-    except ConnectionLost:
-        raise
-    except RemoteError as error:
-        raise DeployError(f"service: {error}") from error
-    report.warnings += account.warnings
-    report.service = f"service: runs as {account.user}"
-    if service.has_page(arguments):
-        report.service += f"; the live page's token: ssh {remote.host} cat {service.TOKEN_FILE}"
-    return service.unit_text(report.facts["home"], account, arguments)
-
-
-def _serve(remote: Remote, unit: str, report: Report) -> None:
-    """Start or restart the service; where that fails, the old release runs again, or none."""
-    try:
-        if unit:
-            remote.sh(service.INSTALL, unit)
-        else:
-            remote.sh(service.RESTART)
-    except ConnectionLost:
-        raise
-    except RemoteError as error:
-        if report.previous and report.previous != report.release:
-            remote.sh(scripts.ROLLBACK)
-        if report.previous:
-            remote.sh(f"{service.UNIT_BACK}; ({service.RESTART}) || true")
-        else:
-            remote.sh(service.REMOVE)
-        raise DeployError(f"service: {error}") from error
-
-
-def _refresh_service(remote: Remote, unit: str, report: Report) -> None:
-    """Set the service right where the release is there already; a run may have broken off then."""
-    report.state = "unchanged"
-    if remote.sh(service.STATE, unit).strip() != "right":
-        _serve(remote, unit, report)
-        report.state = "service restarted"
-
-
-def _tidy(remote: Remote, report: Report, partial: list[str]) -> None:
-    try:
-        for place in partial:
-            remote.sh(f"rm -rf {RELEASES}/{place}")
-        remote.sh(scripts.PRUNE)
-    except RemoteError as error:
-        report.warnings.append(f"old releases were not removed: {error}")
-
-
-def _copy_options(linked: list[str], bandwidth: int) -> list[str]:
-    """Options of rsync for a release; what `linked` have already is linked there."""
-    options = ["--delete", "--exclude=/.venv"]
-    options += [f"--link-dest=../{name}" for name in linked[:_MOST_LINKED]]
-    return [*options, *([f"--bwlimit={bandwidth}"] if bandwidth else [])]
-
-
-def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth: int) -> int:
-    """Copy a release and verify it there; returns the bytes that were sent."""
-    target = f"{RELEASES}/{place}"
-    sent = remote.push(stage, target, *_copy_options(linked, bandwidth))
-    remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
-    return sent
-
-
-def _discard(remote: Remote, place: str) -> None:
-    """Remove what was copied, as far as that goes."""
-    with suppress(RemoteError):
-        remote.sh(f"rm -rf {RELEASES}/{place}")
+            tidy(remote, report, state.partial)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tutelage.core.board_profile import Profile
 from tutelage.core.locations import CODE
+from tutelage.host.deploy.packages import CARRIED
 from tutelage.host.deploy.plan import DeployError, Report
-from tutelage.host.deploy.release import CARRIED
 from tutelage.host.ssh.advice import NOISE
 from tutelage.host.ssh.remote import Remote
 
@@ -39,19 +40,18 @@ class Finding:
     fatal: bool
 
 
-def check_command(profile: dict[str, Any]) -> str:
+def check_command(profile: Profile) -> str:
     """Shell command that runs check.py, which comes on standard input, by the image's Python."""
-    overlay = profile.get("overlay", {})
     arguments = []
-    if overlay:
-        arguments += ["--config", overlay["config"], "--firmware", overlay["firmware"]]
-    for hazard in profile.get("hazards", ()):
-        arguments += ["--path", hazard["where"]] if hazard.get("where") else []
+    if profile.overlay:
+        arguments += ["--config", profile.overlay.config, "--firmware", profile.overlay.firmware]
+    for hazard in profile.hazards:
+        arguments += ["--path", hazard.where] if hazard.where else []
     return (f"p={_PYNQ_PYTHON}; [ -x $p ] || p=python3; "
             f"exec $p - {shlex.join(arguments)}")  # fmt: skip
 
 
-def ask(remote: Remote, profile: dict[str, Any]) -> dict[str, Any]:
+def ask(remote: Remote, profile: Profile) -> dict[str, Any]:
     """Return what board/check.py finds on a board, with `clock_off`, s, and `noise`.
 
     Raises
@@ -84,7 +84,7 @@ def _is_complete(facts: Any) -> bool:
     )
 
 
-def judge(report: Report, profile: dict[str, Any], size: int, accepted: tuple[str, ...]) -> None:
+def judge(report: Report, profile: Profile, size: int, accepted: tuple[str, ...]) -> None:
     """Add findings about a board to its report as warnings; raise DeployError for fatal ones."""
     findings = list(findings_of(report.facts, profile, size))
     fatal = [f for f in findings if f.fatal and f.name not in accepted]
@@ -93,11 +93,11 @@ def judge(report: Report, profile: dict[str, Any], size: int, accepted: tuple[st
         raise DeployError("; ".join(f"{f.name}: {f.text}" for f in fatal))
 
 
-def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> Iterator[Finding]:
+def findings_of(facts: dict[str, Any], profile: Profile, size: int) -> Iterator[Finding]:
     """What speaks against a release of `size` bytes on a board, and what its user should know."""
     modules, version = facts["modules"], tuple(map(int, facts["python"].split(".")[:2]))
-    if profile["name"].lower() not in (facts["model"] or "").lower():
-        yield Finding("model", f"is {facts['model'] or 'unknown'}, not a {profile['name']}", True)
+    if profile.name.lower() not in (facts["model"] or "").lower():
+        yield Finding("model", f"is {facts['model'] or 'unknown'}, not a {profile.name}", True)
     if version < (3, 10):
         yield Finding("python", f"is {facts['python']}; 3.10 is needed", True)
     if facts.get("noise"):
@@ -118,30 +118,30 @@ def findings_of(facts: dict[str, Any], profile: dict[str, Any], size: int) -> It
     yield from _dpu_findings(facts, profile)
 
 
-def _image_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
+def _image_findings(facts: dict[str, Any], profile: Profile) -> Iterator[Finding]:
     """Report an image that is not the one whose versions are known."""
-    known = profile.get("image")
+    known = profile.image
     if not known:
         return
     own = facts["modules"]["pynq"], facts["python"], facts["image"] or "no os-release"
-    right = own[0] == known["pynq"] and own[1].startswith(f"{known['python']}.")
-    if not right or known["system"] not in own[2]:
+    right = own[0] == known.pynq and own[1].startswith(f"{known.python}.")
+    if not right or known.system not in own[2]:
         told = f"{own[2]}, Python {own[1]}, pynq {own[0] or 'unknown'}"
-        yield Finding("image", f"{told}; what is known is {known['name']}", False)
+        yield Finding("image", f"{told}; what is known is {known.name}", False)
 
 
-def _dpu_findings(facts: dict[str, Any], profile: dict[str, Any]) -> Iterator[Finding]:
-    overlay = profile.get("overlay")
+def _dpu_findings(facts: dict[str, Any], profile: Profile) -> Iterator[Finding]:
+    overlay = profile.overlay
     if overlay:
-        wanted, expected = f"firmware: {overlay['firmware']}", overlay.get("fingerprint")
+        wanted, expected = overlay.config_line, overlay.fingerprint
         if facts["config"] != wanted:
-            yield Finding("config", f"{overlay['config']} is not the line {wanted!r}, which can "
-                          "crash the board; see board/overlay.py", True)  # fmt: skip
+            yield Finding("config", f"{overlay.config} is not the line {wanted!r}, which can "
+                          "crash the board; see board/overlay", True)  # fmt: skip
         if facts["fingerprint"] is None:
             yield Finding("dpu", "the DPU's fingerprint cannot be asked for there", False)
-        elif expected and facts["fingerprint"] != int(expected, 16):
+        elif expected and facts["fingerprint"] != expected:
             yield Finding("fingerprint", f"the DPU has {facts['fingerprint']:#x}, "
-                          f"{overlay['release']} {expected}", True)  # fmt: skip
-    for hazard in profile.get("hazards", ()):
-        if not hazard.get("where") or facts["paths"].get(hazard["where"]):
-            yield Finding(hazard["name"], f"{hazard['text']}; {hazard['remedy']}", False)
+                          f"{overlay.release} {expected:#x}", True)  # fmt: skip
+    for hazard in profile.hazards:
+        if not hazard.where or facts["paths"].get(hazard.where):
+            yield Finding(hazard.name, f"{hazard.text}; {hazard.remedy}", False)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.board_profile import PROFILES
-from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME
+from tutelage.core import board_profile
+from tutelage.core.errors import TutelageError
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
+from tutelage.core.model_package import COMPILED, compiled_file
 from tutelage.host.compile.target import compiled_for
 from tutelage.host.deploy.service import check_service
-from tutelage.host.ssh.remote import RemoteError, check_hosts
-from tutelage.host.train.config import read_toml
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.hosts import check_hosts
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
               "target")  # fmt: skip
@@ -26,37 +28,48 @@ class DeployError(RemoteError):
     """A board could not be deployed to; one line. What ran there still does."""
 
 
-class DeployUsageError(ValueError):
+class DeployUsageError(TutelageError):
     """What was asked for cannot be; the text is one line."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is deployed, and how.
+class BoardPlan:
+    """What deploying to a board and measuring on one have in common.
 
     Attributes
     ----------
     board : the board's profile, by name
-    model : model directory or .xmodel
+    model : model directory or .xmodel to deploy; None for what is deployed there
     wheels : directory of wheels for what boards lack; None for the package index
     ssh_config : file for ssh -F; None for the user's own
-    accepted : findings that do not hold up the deployment
+    accepted : findings that do not stop it
+    plugin : file of the model's operators for the CPU, deployed with it; None for none
+    """
+
+    board: str
+    model: Path | None = None
+    wheels: Path | None = None
+    ssh_config: Path | None = None
+    accepted: tuple[str, ...] = ()
+    plugin: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan(BoardPlan):
+    """What is deployed, and how; it has a model.
+
+    Attributes
+    ----------
     bandwidth : most KiB/s, 0 for no limit
     service : arguments of app/classify.py as a systemd service; "" leaves services alone, but
         one that is there is restarted
     service_user : user that the service runs as; "" for the user who deploys, unless that is root
-    plugin : file of the model's operators for the CPU; None for none
     """
 
-    board: str
     model: Path
-    wheels: Path | None = None
-    ssh_config: Path | None = None
-    accepted: tuple[str, ...] = ()
     bandwidth: int = 0
     service: str = ""
     service_user: str = ""
-    plugin: Path | None = None
 
 
 @dataclass
@@ -90,8 +103,8 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
     check_board(plan.board)
     if not plan.model.exists():
         raise DeployUsageError(f"{plan.model}: no such model")
-    if plan.model.is_dir() and not (plan.model / "model.xmodel").is_file():
-        raise DeployUsageError(f"{plan.model}: has no model.xmodel; first: tutelage compile "
+    if plan.model.is_dir() and not compiled_file(plan.model).is_file():
+        raise DeployUsageError(f"{plan.model}: has no {COMPILED}; first: tutelage compile "
                                f"{shlex.quote(str(plan.model))}")  # fmt: skip
     if plan.plugin is not None and not (plan.plugin.is_file() and plan.plugin.suffix == ".py"):
         raise DeployUsageError(f"{plan.plugin}: not a Python file; --plugin takes one")
@@ -107,19 +120,15 @@ def check_plan(hosts: Sequence[str], plan: Plan) -> None:
 
 def check_board(board: str) -> None:
     """Raise DeployUsageError where there is no profile of this board."""
-    known = sorted(path.stem for path in PROFILES.glob("*.toml"))
-    if board not in known:
-        raise DeployUsageError(f"no board {board!r}; there are {', '.join(known)}")
-
-
-def read_profile(board: str) -> dict[str, Any]:
-    """Return the tables of a board's profile."""
-    return read_toml(PROFILES / f"{board}.toml")
+    try:
+        board_profile.check_board(board)
+    except board_profile.UnknownBoardError as error:
+        raise DeployUsageError(str(error)) from error
 
 
 def _check_target(plan: Plan) -> None:
     """Refuse a model for the emulator before anything is copied; others are judged on the board."""
-    path = plan.model / "model.xmodel" if plan.model.is_dir() else plan.model
+    path = compiled_file(plan.model)
     if "target" not in plan.accepted and compiled_for(path) == EMULATOR_DPU_NAME:
         raise DeployUsageError(
             f"target: {path} is compiled for the emulator, which no board runs; AMD's compiler "

@@ -6,6 +6,8 @@ import json
 import shlex
 from typing import Any
 
+from tutelage.core.board_profile import Profile
+from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.plan import DeployError
 from tutelage.host.deploy.scripts import RELEASES, smoke_script
 from tutelage.host.ssh.remote import Remote
@@ -15,13 +17,13 @@ def smoke(
     remote: Remote,
     place: str,
     model: str,
-    profile: dict[str, Any],
+    profile: Profile,
     facts: dict[str, Any],
     accepted: tuple[str, ...],
 ) -> str:
     """Try the release where it lies; says what was seen."""
-    modules, config, overlay = facts["modules"], facts["config"], profile.get("overlay")
-    ready = overlay is None or config == f"firmware: {overlay['firmware']}"
+    modules, config, overlay = facts["modules"], facts["config"], profile.overlay
+    ready = overlay is None or config == overlay.config_line
     if modules["vart"] is None or modules["xir"] is None or not ready:
         remote.sh(smoke_script(place, model, False))
         return "imports only: without vart, xir and a right vart.conf no model is run"
@@ -39,18 +41,17 @@ def smoke(
 
 
 def _check_model(
-    remote: Remote, place: str, model: str, profile: dict[str, Any], facts: dict[str, Any]
+    remote: Remote, place: str, model: str, profile: Profile, facts: dict[str, Any]
 ) -> None:
     """See on the board that the model is compiled for its DPU."""
-    path = model if model.endswith(".xmodel") else f"{model}/model.xmodel"
+    path = model if model.endswith(".xmodel") else f"{model}/{COMPILED}"
     command = f".venv/bin/python -m tutelage.board.check --model {shlex.quote(path)}"
     try:
         told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
         number, name = told["fingerprint"], told["dpu_name"]
     except (ValueError, LookupError, TypeError) as error:
         raise DeployError("the check of the model gives no fingerprint") from error
-    expected = profile.get("overlay", {}).get("fingerprint")
-    own = facts["fingerprint"] or (int(expected, 16) if expected else None)
+    own = facts["fingerprint"] or (profile.overlay.fingerprint if profile.overlay else None)
     if own is not None and number != own:
         what = f"{number:#x}" if isinstance(number, int) else name
         raise DeployError(f"fingerprint: the model is compiled for {what}, the DPU is {own:#x}")

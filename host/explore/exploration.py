@@ -13,7 +13,6 @@ quantised method starts from a float run of the same network, so there is one mo
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 import textwrap
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.locations import RESULTS
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.results.figure import Figure, as_json
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.inspect.listing import columns
-from tutelage.dpu.predict.energy import Watts, board_watts
+from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import read_board
 from tutelage.dpu.predict.prediction import BASIS
 from tutelage.host.explore.space import (
@@ -40,7 +40,7 @@ from tutelage.host.explore.space import (
     forecast,
     pareto,
 )
-from tutelage.host.train.study import summary
+from tutelage.host.train.study_results import summary
 
 TABLE, PLOT = "explore.csv", "explore.svg"
 
@@ -60,7 +60,7 @@ class Found:
     spec: Spec
     budget: Budget
     board: str
-    watts: Watts | None
+    power: BoardPower | None
     capacity: str
     forecasts: list[Forecast]
     front: list[Forecast]
@@ -87,14 +87,14 @@ def explore(
     """
     if capacity not in CAPACITIES:
         raise ExploreError(f"capacity {capacity!r} is none of {', '.join(CAPACITIES)}")
-    known, watts = read_board(board), board_watts(board)
-    all_of_them = [forecast(spec, each, known, watts, budget) for each in spec.candidates()]
+    known, power = read_board(board), board_power(board)
+    all_of_them = [forecast(spec, each, known, power, budget) for each in spec.candidates()]
     forecasts = [each for each in all_of_them if each is not None]
     if not forecasts:
         raise ExploreError("[explore]: in every candidate maps vanish or exceed the DPU")
     points = [[*costs(each, budget), -getattr(each, capacity)] for each in forecasts]
     front = [forecasts[position] for position in pareto(points)]
-    front.sort(key=lambda each: each.latency_ms)
+    front.sort(key=lambda each: each.latency.value or 0.0)
     output.mkdir(parents=True, exist_ok=True)
     written = {
         each.candidate.name: _write_configurations(spec, each.candidate, output)
@@ -102,7 +102,7 @@ def explore(
         if each.fits in ("", "sure", "predicted")
     }
     skipped = len(all_of_them) - len(forecasts)
-    found = Found(spec, budget, board, watts, capacity, forecasts, front, skipped, written)
+    found = Found(spec, budget, board, power, capacity, forecasts, front, skipped, written)
     _write_table(found, output / TABLE)
     _plot(found, output / PLOT)
     return found
@@ -118,8 +118,8 @@ def _write_configurations(spec: Spec, candidate: Candidate, output: Path) -> lis
 
 
 def row(each: Forecast) -> dict[str, Any]:
-    """A forecast as plain data: times ms, energies mJ per frame, ranges apart."""
-    candidate, energy = each.candidate, each.energy_range or (None, None)
+    """Return a forecast as a row of a table: times ms, energies mJ per frame, ranges apart."""
+    candidate, energy = each.candidate, each.energy or Figure()
     return {
         "name": candidate.name,
         "growth_rate": candidate.growth_rate,
@@ -131,17 +131,21 @@ def row(each: Forecast) -> dict[str, Any]:
         "macs": each.macs,
         "parameters": each.parameters,
         "dpu_ms": round(each.dpu_ms, 6),
-        "latency_ms": round(each.latency_ms, 6),
-        "latency_least_ms": round(each.latency_range[0], 6),
-        "latency_most_ms": round(each.latency_range[1], 6),
-        "fps": round(each.fps, 3),
-        "fps_least": round(each.fps_range[0], 3),
-        "fps_most": round(each.fps_range[1], 3),
-        "energy_least_mj": energy[0] and round(energy[0], 6),
-        "energy_most_mj": energy[1] and round(energy[1], 6),
+        "latency_ms": _rounded(each.latency.value, 6),
+        "latency_least_ms": _rounded(each.latency.low, 6),
+        "latency_most_ms": _rounded(each.latency.high, 6),
+        "fps": _rounded(each.fps.value, 3),
+        "fps_least": _rounded(each.fps.low, 3),
+        "fps_most": _rounded(each.fps.high, 3),
+        "energy_least_mj": _rounded(energy.low, 6),
+        "energy_most_mj": _rounded(energy.high, 6),
         "fits": each.fits,
         "extrapolated": each.extrapolated,
     }
+
+
+def _rounded(value: float | None, places: int) -> float | None:
+    return None if value is None else round(value, places)
 
 
 def _write_table(found: Found, path: Path) -> None:
@@ -157,15 +161,14 @@ def _write_table(found: Found, path: Path) -> None:
 
 
 def facts(found: Found) -> dict[str, Any]:
-    """Everything that is told, ready for JSON."""
-    watts = found.watts
+    """Return all figures, ready for JSON."""
     return {
         "board": found.board,
         "budget": vars(found.budget),
         "capacity": found.capacity,
         "candidates": len(found.forecasts),
         "skipped": found.skipped,
-        "power": None if watts is None else vars(watts),
+        "power": found.power and as_json(found.power),
         "front": [row(each) for each in found.front],
         "written": {name: list(map(str, paths)) for name, paths in found.written.items()},
         "bits": bits_lines(found.spec),
@@ -212,7 +215,7 @@ def _front_table(found: Found) -> list[str]:
     rows = [head]
     for each in found.front:
         candidate = each.candidate
-        low, high = each.energy_range or (math.nan, math.nan)
+        energy = each.energy and f"{each.energy.low:.3g} to {each.energy.high:.3g}"
         rows.append(
             [
                 str(candidate.growth_rate),
@@ -222,9 +225,9 @@ def _front_table(found: Found) -> list[str]:
                 *(f"{getattr(candidate, key):g}" for key in varied),
                 f"{each.macs:,}",
                 f"{each.parameters:,}",
-                f"{each.latency_ms:.3f}" + ("*" if each.extrapolated else " "),
-                f"{each.fps:,.0f}",
-                f"{low:.3g} to {high:.3g}" if each.energy_range else "unknown",
+                f"{each.latency.value:.3f}" + ("*" if each.extrapolated else " "),
+                f"{each.fps.value:,.0f}",
+                energy or "unknown",
                 (each.fits or "-") + "*" * (bool(each.fits) and each.extrapolated),
             ]
         )
@@ -233,7 +236,7 @@ def _front_table(found: Found) -> list[str]:
 
 def notes(found: Found) -> list[str]:
     """What the figures are and are not."""
-    watts = found.watts
+    power = found.power
     said = [
         f"{_capacity_text(found)} are no accuracy: they only say how much a network computes or "
         "holds. Which one is best, training tells. By MACs wide and shallow networks win, since "
@@ -250,9 +253,10 @@ def notes(found: Found) -> list[str]:
             f"* less than {SHORTEST_MS} ms of the DPU: quicker than any network in the fit, so an "
             "extrapolation whose error nothing tells, not even where it says sure."
         )
-    if watts is not None:
-        kind = "measured" if watts.measured else "only bounds, not measured"
-        said.append(f"Energy: {watts.low:g} to {watts.high:g} W, {kind}: {watts.source}.")
+    if power is not None:
+        kind = "measured" if power.measured else "only bounds, not measured"
+        watts = f"{power.watts.low:g} to {power.watts.high:g} W"
+        said.append(f"Energy: {watts}, {kind}: {power.source}.")
     if found.skipped:
         said.append(
             f"{found.skipped:,} candidates were left out: maps vanish, or they exceed the DPU."

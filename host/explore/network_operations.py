@@ -7,21 +7,21 @@ within a millisecond, for searches over many.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
-from tutelage.dpu.predict.operations import Operation, Shape, Sketch
+from tutelage.dpu.predict.operations import Operation, Sketch
+from tutelage.dpu.predict.prediction import operations_in
 from tutelage.host.networks import PRESETS, create
 from tutelage.host.networks.densenet import STEMS
-from tutelage.host.quantise import layers as parts
 from tutelage.host.quantise.trace import trace
 
 
 def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Operation]:
-    """The operations of a network for one image of [C, H, W].
+    """Return the operations of a network for one image of [C, H, W].
 
     Raises
     ------
@@ -31,13 +31,15 @@ def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) ->
     traced = trace(network, input_shape)
     places = {name: place for place, name in enumerate(traced)}
     return [
-        _operation(name, layer, tuple(places[source] for source in layer.inputs))
-        for name, layer in traced.items()
+        layer.operation(tuple(places[source] for source in layer.inputs))
+        for layer in traced.values()
     ]
 
 
 def create_operations(name: str, shape: str) -> list[Operation]:
-    """The operations of a network by the name that `tutelage.host.networks.create` takes.
+    """Return the operations of a network by the name that `tutelage.host.networks.create` takes.
+
+    A function of that name may also return operations, or a `Sketch` of them.
 
     Parameters
     ----------
@@ -47,38 +49,15 @@ def create_operations(name: str, shape: str) -> list[Operation]:
     Raises
     ------
     ValueError
-        An unknown name, a shape that is none, or an operation that the DPU cannot take.
+        An unknown name, a shape that is not one, or an operation that the DPU cannot take.
     """
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", shape):
         raise ValueError(f"input {shape!r} is no CxHxW, such as 3x224x224")
     channels, height, width = map(int, shape.split("x"))
-    network = create(name, **({"in_channels": channels} if name in PRESETS else {}))
-    return network_operations(network, (channels, height, width))
-
-
-def _operation(name: str, layer: parts.Layer, sources: tuple[int, ...]) -> Operation:
-    output = _shape(layer.shape)
-    if isinstance(layer, parts.Conv):
-        kind = "depthwise-conv2d" if layer.depthwise else "conv2d"
-        outputs, depth, height, width = layer.weight.shape
-        return Operation(
-            name, kind, output, sources, (height, width), layer.stride, depth,
-            layer.weight.numel() + outputs,  # the norm's offset is a bias
-        )  # fmt: skip
-    if isinstance(layer, parts.MaxPool):
-        return Operation(name, "maxpool2d", output, sources, layer.kernel, layer.stride)
-    if isinstance(layer, parts.AvgPool):
-        return Operation(name, "avgpool2d", output, sources, layer.kernel, layer.stride)
-    kinds = {parts.Concat: "concat", parts.Add: "eltwise", parts.Reshape: "reshape"}
-    kind = kinds.get(type(layer), "input")
-    return Operation(name, kind, output, sources, on_dpu=kind != "input")
-
-
-def _shape(shape: Sequence[int]) -> Shape:
-    """(C, H, W) or (C,) as height, width, channels."""
-    if len(shape) == 3:
-        return shape[1], shape[2], shape[0]
-    return 1, 1, math.prod(shape)
+    made: Any = create(name, **({"in_channels": channels} if name in PRESETS else {}))
+    if isinstance(made, nn.Module):
+        return network_operations(made, (channels, height, width))
+    return operations_in(made, f"{name} gives")
 
 
 def densenet_operations(
@@ -91,9 +70,10 @@ def densenet_operations(
     num_classes: int = 10,
     init_features: int = 0,
 ) -> list[Operation]:
-    """The operations of `tutelage.host.networks.densenet.DenseNet` with its own hyper-parameters.
+    """Return the operations of a `tutelage.host.networks.densenet.DenseNet`.
 
-    The same as `network_operations` gives for it, up to names; the tests hold it.
+    The same as `network_operations` gives for it, up to names; the tests verify it. The other
+    parameters are its own hyper-parameters.
 
     Parameters
     ----------

@@ -23,22 +23,26 @@ import inspect
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.core.errors import TutelageError
+from tutelage.core.results.figure import Figure
 from tutelage.dpu.ops.limits import BANK_DEPTH, CHANNEL_PARALLEL, MAX_CHANNELS, MAX_POOL
-from tutelage.dpu.predict.energy import Watts
+from tutelage.dpu.predict.energy import BoardPower
 from tutelage.dpu.predict.latency import Board, predict
 from tutelage.dpu.predict.operations import Operation
+from tutelage.dpu.predict.prediction import fps_figure, latency_figure
 from tutelage.host.explore.network_operations import densenet_operations
 from tutelage.host.networks import PRESETS, create
 from tutelage.host.networks.densenet import STEMS, DenseNet
 from tutelage.host.train.config import Config, Data, Quantisation, make_config, read_toml
-from tutelage.host.train.data import CIFAR, CIFAR_SHAPE, DEFAULT_IDX, FASHION, load
+from tutelage.host.train.data import load
+from tutelage.host.train.data.formats.registry import data_format
 
 MAX_CANDIDATES = 20_000
 SHORTEST_MS = 0.4
@@ -71,7 +75,7 @@ _MOST = {"growth_rate": 256, "bottleneck": 16, "size": 4096}
 _MOST_LAYERS, _MOST_BLOCKS = 128, 8
 
 
-class ExploreError(ValueError):
+class ExploreError(TutelageError):
     """The specification or the budget is wrong; one line."""
 
 
@@ -292,7 +296,7 @@ def _share(value: Any) -> float:
 
 
 def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
-    if config.method == "float":
+    if not config.quantises:
         if "bits" in given:
             raise ExploreError("[explore] bits: method 'float' quantises nothing")
         return []
@@ -323,11 +327,9 @@ def _shapes(data: Data, sizes: list[int]) -> tuple[list[tuple[int, int, int]], i
 
 
 def _images(data: Data, resized: bool) -> tuple[tuple[int, int, int], int]:
-    if data.kind in CIFAR:
-        return CIFAR_SHAPE, CIFAR[data.kind].classes
-    if data.kind == "idx" and not data.path and not DEFAULT_IDX.is_dir():
-        return (1, 28, 28), len(FASHION)  # to search needs no data set yet
     path = Path(data.path).expanduser() if data.path else None
+    if known := data_format(data.kind).known_shape(path):  # to search needs no data set yet
+        return known
     test = load(data.kind, path, "test", 8 if resized else 0)  # channels and classes count
     return test.shape, len(test.classes)
 
@@ -367,15 +369,16 @@ def configurations(spec: Spec, candidate: Candidate, output: Path) -> dict[str, 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a candidate is predicted to take, ranges as [least, most].
+    """What a candidate is predicted to take, each figure with its range.
 
     Attributes
     ----------
     macs, parameters : of one image; weights and biases
     dpu_ms : of one core that works alone
-    latency_ms, latency_range : ms of one image, end to end, one thread
-    fps, fps_range : with the budget's threads
-    energy_range : mJ of the whole board per frame; None where nothing tells its power
+    latency : of one image, end to end, one thread, ms
+    fps : with the budget's threads
+    energy : of the whole board per frame, mJ, a range without a middle; None where nothing is
+        known of its power
     fits : one of FITS; "" without a budget
     """
 
@@ -383,11 +386,9 @@ class Forecast:
     macs: int
     parameters: int
     dpu_ms: float
-    latency_ms: float
-    latency_range: tuple[float, float]
-    fps: float
-    fps_range: tuple[float, float]
-    energy_range: tuple[float, float] | None
+    latency: Figure
+    fps: Figure
+    energy: Figure | None
     fits: str = ""
 
     @property
@@ -397,31 +398,24 @@ class Forecast:
 
 
 def forecast(
-    spec: Spec, candidate: Candidate, board: Board, watts: Watts | None, budget: Budget
+    spec: Spec, candidate: Candidate, board: Board, power: BoardPower | None, budget: Budget
 ) -> Forecast | None:
     """Predict a candidate; None: its maps vanish, or a layer is beyond what the DPU takes."""
     operations = spec.operations(candidate)
     if any(_beyond_dpu(operation) for operation in operations):
         return None
     found = predict(operations, board)
-    least_seconds, most_seconds = found.latency_range()
-    speeds = found.fps_range(budget.threads)
-    energy = None
-    if watts is not None:
-        least, most = watts.joules(*speeds)
-        energy = (1e3 * least, 1e3 * most)
+    fps = fps_figure(found, budget.threads)
     result = Forecast(
         candidate,
         sum(operation.macs for operation in operations),
         sum(operation.parameters for operation in operations),
         1e3 * found.job_seconds,
-        1e3 * found.latency_seconds,
-        (1e3 * least_seconds, 1e3 * most_seconds),
-        found.fps(budget.threads),
-        speeds,
-        energy,
+        latency_figure(found),
+        fps,
+        None if power is None else power.joules_per_frame(fps).scaled(1e3, "mJ"),
     )
-    return Forecast(**{**vars(result), "fits": _fits(result, budget)})
+    return replace(result, fits=_fits(result, budget))
 
 
 def _beyond_dpu(operation: Operation) -> bool:
@@ -435,21 +429,25 @@ def _beyond_dpu(operation: Operation) -> bool:
 
 
 def _fits(found: Forecast, budget: Budget) -> str:
-    """One of FITS: the worst over all limits; "" without any."""
+    """Return one of FITS: the worst over all limits; "" without any."""
     verdicts = []
     if budget.latency_ms is not None:
-        low, high = found.latency_range
-        verdicts.append(_verdict(budget.latency_ms, low, found.latency_ms, high))
+        verdicts.append(_verdict(budget.latency_ms, *_ends(found.latency)))
     if budget.fps is not None:
-        low, high = found.fps_range
-        verdicts.append(_verdict(-budget.fps, -high, -found.fps, -low))
+        low, fps, high = _ends(found.fps)
+        verdicts.append(_verdict(-budget.fps, -high, -fps, -low))
     if budget.energy_mj is not None:
-        if found.energy_range is None:
+        if found.energy is None:
             raise ExploreError("budget: nothing tells the board's power, so energy has no budget")
-        low, high = found.energy_range
-        # There is no best guess of the power, only its range.
-        verdicts.append(_verdict(budget.energy_mj, low, math.inf, high))
+        verdicts.append(_verdict(budget.energy_mj, *_ends(found.energy)))
     return max(verdicts, key=FITS.index, default="")
+
+
+def _ends(figure: Figure) -> tuple[float, float, float]:
+    """Return a prediction's low end, its value and its high end; infinite where there is none."""
+    low, value, high = figure.low, figure.value, figure.high
+    return (math.inf if low is None else low, math.inf if value is None else value,
+            math.inf if high is None else high)  # fmt: skip
 
 
 def _verdict(limit: float, optimistic: float, central: float, pessimistic: float) -> str:
@@ -460,14 +458,14 @@ def _verdict(limit: float, optimistic: float, central: float, pessimistic: float
 
 
 def costs(found: Forecast, budget: Budget) -> list[float]:
-    """What the front minimises: each thing that has a budget; latency where none has one."""
+    """Return what the front minimises: each cost that has a budget; latency where none has one."""
     values = []
     if budget.fps is not None:
-        values.append(1e3 / found.fps)
-    if budget.energy_mj is not None and found.energy_range is not None:
-        values.append(found.energy_range[1])
+        values.append(1e3 / _ends(found.fps)[1])
+    if budget.energy_mj is not None and found.energy is not None:
+        values.append(_ends(found.energy)[2])
     if budget.latency_ms is not None or not values:
-        values.insert(0, found.latency_ms)
+        values.insert(0, _ends(found.latency)[1])
     return values
 
 

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.core.checksum import sha256_of
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
+from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.files import scratch_directory, sha256_of
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array, dequantise
 from tutelage.core.images.preprocessor import Preprocessor
 from tutelage.core.model_package import (
     COMPILED,
@@ -35,11 +36,11 @@ from tutelage.core.model_package import (
     Description,
     check_files,
     read_description,
+    write_description,
 )
 from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.compile.model import scratch_directory, write_description
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.student import Student
@@ -47,12 +48,18 @@ from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
 from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, make_config
-from tutelage.host.train.data import DataSet, encode_png, read_bgr
-from tutelage.host.train.loop import EVALUATION_BATCH, STUDENT, load_data, make_network
+from tutelage.host.train.data import DataSet
+from tutelage.host.train.data.image_io import encode_png, read_bgr
+from tutelage.host.train.evaluation import EVALUATION_BATCH
+from tutelage.host.train.loop import STUDENT, load_data
+from tutelage.host.train.student_kinds import STUDENT_KINDS
+from tutelage.host.train.students import make_network
 
 
-class ExportError(RuntimeError):
+class ExportError(TutelageError):
     """The student cannot be exported; the text says why and what to do."""
+
+    status = FAILED
 
 
 @dataclass(frozen=True)
@@ -99,17 +106,11 @@ def export(
     config, state = read_state(path)
     _, test = data or load_data(config)
     loaded = load_student(path, config, state, test)
-    name = _graph_name(config)
     try:
-        graph = to_quantised(loaded.student, name, clip)
+        graph, outside = deployable_graph(loaded.student, _graph_name(config), clip, allow_cpu)
     except NotDeployable as error:
         raise ExportError(f"{path}: {error}") from error
-    outside = on_cpu(graph)
-    if outside and not allow_cpu:
-        op, reason = next(iter(outside.items()))
-        more = f", and {len(outside) - 1} more ops" if len(outside) > 1 else ""
-        raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
-    with _scratch(output) as scratch:
+    with scratch_inside(output) as scratch:
         graph.serialize(scratch / QUANTISED)
         (scratch / ONNX).write_bytes(to_onnx(graph))
         compared = test.take(images)
@@ -120,6 +121,31 @@ def export(
         for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
             (scratch / file).replace(output / file)
     return {"output": str(output), "accuracy": loaded.accuracy, **figures}
+
+
+def deployable_graph(
+    student: Student, name: str, clip: bool = False, allow_cpu: bool = False
+) -> tuple[Graph, dict[str, str]]:
+    """Return a student's quantised graph, and why which op of it is left to the CPU.
+
+    Parameters
+    ----------
+    clip, allow_cpu : see `export`
+
+    Raises
+    ------
+    NotDeployable
+        Activations have fewer than 8 bits and `clip` is off.
+    ExportError
+        The DPU leaves an op to the CPU and `allow_cpu` is off.
+    """
+    graph = to_quantised(student, name, clip)
+    outside = on_cpu(graph)
+    if outside and not allow_cpu:
+        op, reason = next(iter(outside.items()))
+        more = f", and {len(outside) - 1} more ops" if len(outside) > 1 else ""
+        raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
+    return graph, outside
 
 
 # -- what goes in -------------------------------------------------------------------------------
@@ -137,11 +163,11 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
     if not isinstance(state.get("config"), dict):
         raise CheckpointError(f"{path}: not a student's checkpoint (give a run's directory)")
     config = make_config(state["config"], str(path))
-    if config.method == "float":
+    if not config.quantises:
         raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
     if not isinstance(state.get("accuracy", 0.0), int | float):
         raise CheckpointError(f"{path}: its accuracy is no number")
-    if config.quantisation.quantiser != "tqt":
+    if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
     return config, state
 
@@ -238,7 +264,7 @@ class _Files:
             if not data.files:
                 path.write_bytes(encode_png(data.images[index]))
             self._preprocess(read_bgr(path), target)
-            if not np.array_equal(target * np.float32(2.0**-self._fix_point), wanted[index]):
+            if not np.array_equal(dequantise(target, self._fix_point), wanted[index]):
                 raise ExportError(
                     f"{path}: the application gets other pixels from it than training got; was it "
                     "changed meanwhile? Export again"
@@ -294,7 +320,7 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
 
 
 @contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
+def scratch_inside(output: Path) -> Iterator[Path]:
     """A directory inside `output`, so that files are put in place in one step each."""
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -23,37 +23,30 @@ nothing rounds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from tutelage.core.errors import UnsupportedError
-from tutelage.core.fixed_point import LEAKY_SLOPE, Array, pool_reciprocal
-from tutelage.dpu.engine.program import graph_outputs, rounded_constant
-from tutelage.dpu.ops.factors import pool_factor, scale_of
-from tutelage.dpu.ops.sliding_window import window_of
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.core.fixed_point import Array, dequantise
+from tutelage.dpu.engine.program import graph_outputs
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.host.quantise import layers  # noqa: F401 - registers the forms
+from tutelage.host.quantise.onnx_form import FORMS
 
 OPSET = 17
 INPUT, OUTPUT = "images", "logits"
 INT8, INT8_WEIGHTS, FLOAT_BIAS, FLOAT32 = "int8", "int8-weights", "int8-float-bias", "float32"
-
-_PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
-    "concat": ("Concat", {"axis": 1}),
-    "add": ("Add", {}),
-    "relu": ("Relu", {}),
-    "leaky-relu": ("LeakyRelu", {"alpha": LEAKY_SLOPE}),
-    "flatten": ("Flatten", {"axis": 1}),
-}
-"""ONNX's op and attributes by XIR's op type."""
 
 _ZERO = 128
 """Zero point of unsigned bytes: q + 128 is in 0 .. 255 for each int8 q."""
 
 
 def to_onnx(graph: Graph, form: str = INT8) -> bytes:
-    """The serialized ONNX model of a quantised graph with one input and one output.
+    """Return the serialized ONNX model of a quantised graph with one input and one output.
 
     Input "images" [N, C, H, W] float32, normalised; output "logits".
 
@@ -74,22 +67,24 @@ def to_onnx(graph: Graph, form: str = INT8) -> bytes:
 
 
 class _Converter:
-    """The ONNX graph under construction; values are NCHW."""
+    """The ONNX graph under construction (`OnnxGraph`); values are NCHW."""
 
     def __init__(self, graph: Graph, form: str) -> None:
         self.graph, self.form = graph, form
+        self.rounds = form != FLOAT32
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.values: dict[str, str] = {}
+        self.values: dict[str, str] = {}  # by the op's name
         self.points: dict[str, int] = {}  # of what is rounded, by the value's name
 
     def convert(self, source: Op, result: Op) -> bytes:
-        """The whole model."""
-        self.values[source.get_name()] = INPUT
+        """Return the whole model."""
+        self.set_value(source, INPUT)
         for op in self.graph.toposort():
-            if op.get_type() not in ("data", "const") and not _is_parameter(op):
-                self.values[op.get_name()] = self._emit(op)
-        self._node("Identity", [self.values[result.get_name()]], OUTPUT)
+            done = op.get_type() == "const" or op.get_name() in self.values
+            if not done and not _is_parameter(op):
+                self.set_value(op, self._form_of(op)(self, op))
+        self.node("Identity", [self.values[result.get_name()]], OUTPUT)
         _, height, width, channels = source.get_output_tensor().dims
         shape = result.get_output_tensor().dims[1:]
         onnx_graph = helper.make_graph(
@@ -104,112 +99,78 @@ class _Converter:
         checker.check_model(model)
         return bytes(model.SerializeToString())
 
-    def _emit(self, op: Op) -> str:
+    @staticmethod
+    def _form_of(op: Op) -> Callable[[_Converter, Op], str]:
         kind = op.get_type()
         if kind == "fix":
-            return self._fix(op)
-        if kind in ("conv2d", "depthwise-conv2d"):
-            return self._convolution(op)
-        if kind in ("maxpool2d", "avgpool2d"):
-            return self._pool(op)
-        if kind == "mul" and scale_of(op.get_input_op("input")) is op:
-            return self.values[op.get_input_op("input").get_name()]  # `_pool` has the factor
-        inputs = [self.values[s.get_name()] for s in op.get_input_ops_by_name("input")]
-        if kind == "relu6":
-            return self._node("Clip", [*inputs, *(self._scalar(v) for v in (0.0, 6.0))])
-        if kind not in _PLAIN:
+            return _Converter._fix
+        if kind not in FORMS:
             raise UnsupportedError(f"op {op.get_name()!r}: {kind} has no ONNX form here")
-        onnx_kind, attrs = _PLAIN[kind]
-        return self._node(onnx_kind, inputs, **attrs)
+        return FORMS[kind]
 
     def _fix(self, op: Op) -> str:
         """Round to int8 and back; a value that is rounded alike already passes."""
         point = int(op.get_attr("fix_point"))
-        x = self.values[op.get_input_op("input").get_name()]
-        if self.form == FLOAT32 or self.points.get(x) == point:
+        (x,) = self.inputs(op)
+        if not self.rounds or self.points.get(x) == point:
             return x
         signed = self.form == FLOAT_BIAS
-        zero = self._scalar(0, np.int8) if signed else self._scalar(_ZERO, np.uint8)
-        scale = self._scalar(2.0**-point)
-        rounded = self._node("QuantizeLinear", [x, scale, zero])
-        y = self._node("DequantizeLinear", [rounded, scale, zero])
+        zero = self.scalar(0, np.int8) if signed else self.scalar(_ZERO, np.uint8)
+        scale = self.scalar(2.0**-point)
+        rounded = self.node("QuantizeLinear", [x, scale, zero])
+        y = self.node("DequantizeLinear", [rounded, scale, zero])
         self.points[y] = point
         return y
 
-    def _convolution(self, op: Op) -> str:
-        x = self.values[op.get_input_op("input").get_name()]
-        _, height, width, channels = op.get_input_tensor("input").dims
-        window = window_of(op.get_attrs(), height, width)
-        weights, weights_point = rounded_constant(self.graph, op.get_input_op("weights"))
-        order = (3, 0, 1, 2) if op.get_type() == "depthwise-conv2d" else (0, 3, 1, 2)
-        weights = weights.transpose(order)
-        inputs = [x, self._parameter(weights, weights_point)]
-        if op.get_input_num("bias"):
-            inputs.append(self._bias(op, x, weights_point))
-        return self._node(
-            "Conv", inputs, group=channels // weights.shape[1],
-            kernel_shape=[window.kernel_h, window.kernel_w],
-            strides=[window.stride_h, window.stride_w],
-            dilations=[window.dilation_h, window.dilation_w],
-            pads=[window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
-        )  # fmt: skip
+    # -- for the forms of ops ------------------------------------------------------------
 
-    def _bias(self, op: Op, x: str, weights_point: int) -> str:
-        bias, point = rounded_constant(self.graph, op.get_input_op("bias"))
+    def inputs(self, op: Op) -> list[str]:
+        """See `OnnxGraph`."""
+        return [self.values[source.get_name()] for source in op.get_input_ops_by_name("input")]
+
+    def set_value(self, op: Op, value: str) -> None:
+        """See `OnnxGraph`."""
+        self.values[op.get_name()] = value
+
+    def keep_fix_point(self, x: str, y: str) -> None:
+        """See `OnnxGraph`."""
+        if x in self.points:
+            self.points[y] = self.points[x]
+
+    def node(self, kind: str, inputs: list[str], name: str = "", **attrs: Any) -> str:
+        """See `OnnxGraph`; the value is named `name`, or numbered."""
+        name = name or f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attrs))
+        return name
+
+    def bias(self, integers: Array, fix_point: int, x: str, weights_fix_point: int) -> str:
+        """See `OnnxGraph`: int32 in the accumulator's scale, or float32."""
         if self.form in (FLOAT_BIAS, FLOAT32):
-            return self._constant(bias.astype(np.float32) * np.float32(2.0**-point))
-        # Runtimes want a bias of int32 in the accumulator's scale.
-        accumulator = max(self.points[x] + weights_point, point)
-        integers = bias.astype(np.int64) << (accumulator - point)
-        return self._parameter(integers.astype(np.int32), accumulator)
+            return self.constant(integers.astype(np.float32) * np.float32(2.0**-fix_point))
+        accumulator = max(self.points[x] + weights_fix_point, fix_point)
+        integers = integers.astype(np.int64) << (accumulator - fix_point)
+        return self.parameter(integers.astype(np.int32), accumulator)
 
-    def _pool(self, op: Op) -> str:
-        _, height, width, channels = op.get_input_tensor("input").dims
-        window = window_of(op.get_attrs(), height, width)
-        attrs: dict[str, Any] = {
-            "kernel_shape": [window.kernel_h, window.kernel_w],
-            "strides": [window.stride_h, window.stride_w],
-            "pads": [window.pad_top, window.pad_left, window.pad_bottom, window.pad_right],
-        }
-        x = self.values[op.get_input_op("input").get_name()]
-        if op.get_type() == "maxpool2d":
-            y = self._node("MaxPool", [x], **attrs)
-            if x in self.points:
-                self.points[y] = self.points[x]
-            return y
-        if scale_of(op) is None:
-            raise UnsupportedError(f"op {op.get_name()!r}: an average without the DPU's factor")
-        numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
-        factor = pool_factor(window)
-        if factor != 1 and self.form != FLOAT32:
-            # A quotient such as sum / 9 has an error that moves halves; a convolution has none.
-            kernel = np.full((channels, 1, window.kernel_h, window.kernel_w), numerator, np.int8)
-            return self._node("Conv", [x, self._parameter(kernel, shift)], group=channels, **attrs)
-        y = self._node("AveragePool", [x], count_include_pad=1, **attrs)
-        return y if factor == 1 else self._node("Mul", [y, self._scalar(factor)])
-
-    def _parameter(self, integers: Array, point: int) -> str:
+    def parameter(self, integers: Array, fix_point: int) -> str:
+        """See `OnnxGraph`; int8 becomes unsigned where the form says so."""
         if self.form == FLOAT32:
-            return self._constant(integers.astype(np.float32) * np.float32(2.0**-point))
+            return self.constant(dequantise(integers, fix_point))
         unsigned = integers.dtype == np.int8 and self.form == INT8
         if unsigned:
             integers = (integers.astype(np.int16) + _ZERO).astype(np.uint8)
-        inputs = [self._constant(integers), self._scalar(2.0**-point)]
-        zero = self._scalar(_ZERO if unsigned else 0, integers.dtype)
-        return self._node("DequantizeLinear", [*inputs, zero])
+        inputs = [self.constant(integers), self.scalar(2.0**-fix_point)]
+        zero = self.scalar(_ZERO if unsigned else 0, integers.dtype)
+        return self.node("DequantizeLinear", [*inputs, zero])
 
-    def _scalar(self, value: float, dtype: Any = np.float32) -> str:
-        return self._constant(np.array(value, dtype))
+    def scalar(self, value: float, dtype: Any = np.float32) -> str:
+        """See `OnnxGraph`."""
+        return self.constant(np.array(value, dtype))
 
-    def _constant(self, array: Array) -> str:
+    def constant(self, array: Array) -> str:
+        """See `OnnxGraph`."""
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(
             array.shape), name))  # fmt: skip
-        return name
-
-    def _node(self, kind: str, inputs: list[str], name: str = "", **attrs: Any) -> str:
-        name = name or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], **attrs))
         return name
 
 

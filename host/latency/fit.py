@@ -24,12 +24,16 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.core.fixed_point import Array
-from tutelage.core.locations import CODE, RESULTS
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.locations import RESULTS
+from tutelage.core.toml_file import to_toml
+from tutelage.dpu.predict import latency
 from tutelage.dpu.predict.latency import Board, Parameters, Prediction, predict, read_board
 from tutelage.host.latency.published import Published, published
 
-FITTED = CODE / "dpu" / "predict" / "fitted" / "zcu104.toml"
+BOARD = "zcu104"
+"""The board that the published figures are of."""
+
+FITTED = latency.FITTED / f"{BOARD}.toml"
 
 START = Parameters(1.1, 20.0, 1000.0, 1.0, 200.0)
 LOW = Parameters(1.0, 1.0, 1.0, 0.1, 1.0)
@@ -49,7 +53,7 @@ HEADER = """\
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkFit:
     """A published network with what the model says of it.
 
     Attributes
@@ -135,7 +139,7 @@ def _least_squares(errors: Callable[[Array], Array], at: Array, rounds: int = 60
     return at
 
 
-def evaluate(table: Sequence[Published], board: Board) -> tuple[Parameters, list[Row]]:
+def evaluate(table: Sequence[Published], board: Board) -> tuple[Parameters, list[NetworkFit]]:
     """Fit to all rows, and to all but each family; returns the parameters and every row."""
     known = [(predict(row.build(), board), (row.one, row.many)) for row in table]
     used = [place for place, row in enumerate(table) if not row.why_not]
@@ -148,7 +152,7 @@ def evaluate(table: Sequence[Published], board: Board) -> tuple[Parameters, list
     rows = []
     for row, (prediction, _) in zip(table, known, strict=True):
         left_out = None if row.why_not else _speed(prediction, without[row.family])
-        rows.append(Row(row, _speed(prediction, whole), left_out))
+        rows.append(NetworkFit(row, _speed(prediction, whole), left_out))
     return whole, rows
 
 
@@ -156,7 +160,7 @@ def _rounded(given: Parameters) -> Parameters:
     return Parameters(*(float(f"{value:.{DIGITS}g}") for value in astuple(given)))
 
 
-def errors_of(rows: Sequence[Row]) -> dict[str, object]:
+def errors_of(rows: Sequence[NetworkFit]) -> dict[str, object]:
     """Mean and worst deviation of the rows, in percent, for one thread and many."""
     columns = [np.array([row.deviation(thread) for row in rows]) for thread in (0, 1)]
     return {
@@ -166,7 +170,7 @@ def errors_of(rows: Sequence[Row]) -> dict[str, object]:
     }
 
 
-def summary(rows: Sequence[Row]) -> dict[str, object]:
+def summary(rows: Sequence[NetworkFit]) -> dict[str, object]:
     """The errors of what was left out, whole and by family, and of what is never fitted."""
     left_out = [row for row in rows if row.left_out]
     families = dict.fromkeys(row.published.family for row in left_out)
@@ -182,7 +186,7 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     return {"left_out": errors_of(left_out), "families": by_family, "never_fitted": never}
 
 
-def write_parameters(given: Parameters, rows: Sequence[Row], path: Path) -> None:
+def write_parameters(given: Parameters, rows: Sequence[NetworkFit], path: Path) -> None:
     """The file that `tutelage.dpu.predict.latency.read_board` reads."""
     left_out = [row for row in rows if row.left_out]
     found = errors_of(left_out)
@@ -211,7 +215,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_table(rows: Sequence[Row], path: Path) -> None:
+def write_table(rows: Sequence[NetworkFit], path: Path) -> None:
     """Every network's frames per second: published, fitted, and with its family left out."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -231,7 +235,7 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
                              *speeds, at.why_not])  # fmt: skip
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[NetworkFit], path: Path) -> None:
     """Predicted over published frames per second, each family's as predicted without it."""
     import matplotlib
 
@@ -262,7 +266,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 def main() -> None:
     """Fit, and write what the repository keeps."""
-    given, rows = evaluate(published(), read_board("zcu104", fitted=False))
+    given, rows = evaluate(published(), read_board(BOARD, fitted=False))
     found = summary(rows)
     write_parameters(given, rows, FITTED)
     write_table(rows, RESULTS / "latency.csv")

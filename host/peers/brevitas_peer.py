@@ -29,8 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.host.quantise.layers import Concat, Conv, Input, MaxPool, Reshape, apply_nonlinear
-from tutelage.host.quantise.student import Bits, Quantiser, Student
+from tutelage.host.quantise.layers.convolution import Conv
+from tutelage.host.quantise.nonlinear import apply_nonlinear
+from tutelage.host.quantise.quantisers import Bits, Quantiser
+from tutelage.host.quantise.student import Student
 
 COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
 
@@ -87,46 +89,58 @@ class BrevitasStudent(nn.Module):
 
     def __init__(self, student: Student, collect_steps: int = COLLECT_STEPS) -> None:
         super().__init__()
-        layers = {name: student.layer(name) for name in student.layers}
         self.group_of = {name: q.name for name, q in student.activation_of.items()}
         self.convs, self.norms, self.plain = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.activations = nn.ModuleDict()
         self.steps: list[tuple[str, tuple[str, ...], str]] = []  # layer, inputs, nonlinear
         self.picking: set[str] = set()  # layers that make no new values, hence do not round
-        for name, layer in layers.items():
-            if isinstance(layer, Conv):
-                self.convs[name] = _quant_conv(layer, student.weight_of[name].bits)
-                if layer.norm is not None:
-                    self.norms[name] = layer.norm
-            elif not isinstance(layer, Input):
+        for name, conv in student.convs():
+            self.convs[name] = _quant_conv(conv, student.weight_of[name].bits)
+            if conv.norm is not None:
+                self.norms[name] = conv.norm
+        for name in student.layers:
+            layer = student.layer(name)
+            if not layer.has_weights:
                 self.plain[name] = layer
-            if isinstance(layer, MaxPool | Concat | Reshape):
+            if layer.ties_fix_points:
                 self.picking.add(name)
-            fused = layer.nonlinear == "RELU" and not student.activation_of[name].signed
-            self.steps.append((name, layer.inputs, "NONE" if fused else layer.nonlinear))
+            nonlinear = "NONE" if student.has_fused_relu(layer) else layer.nonlinear
+            self.steps.append((name, layer.inputs, nonlinear))
         for quantiser in dict.fromkeys(student.activation_of.values()):
             rounding = [name for name in quantiser.members if name not in self.picking]
-            images = any(isinstance(layers[name], Input) for name in rounding)
             # Brevitas counts calls, and a group is called once for each of its members.
             calls = collect_steps * len(rounding)
             self.activations[quantiser.name] = (
-                _image_quantiser(student) if images else _activation_quantiser(quantiser, calls)
+                _image_quantiser(student)
+                if quantiser is student.images
+                else _activation_quantiser(quantiser, calls)
             )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] -> logits [N, classes]."""
         values: dict[str, Tensor] = {}
         for name, inputs, nonlinear in self.steps:
-            args = [values[source] for source in inputs]
+            args = [values[source] for source in inputs] or [images]
             if name in self.convs:
                 y = self.convs[name](args[0])
                 y = self.norms[name](y) if name in self.norms else y
             else:
-                y = self.plain[name](*args) if args else images
+                y = self.plain[name](*args)
             if name not in self.picking:
                 y = self.activations[self.group_of[name]](apply_nonlinear(nonlinear, y))
             values[name] = y
         return y
+
+    # -- training -------------------------------------------------------------------------
+
+    def freeze_norms(self, frozen: bool) -> None:
+        """Let batch norms use (and keep) their running statistics until the next `train`."""
+        for norm in self.norms.values() if frozen else ():
+            norm.eval()
+
+    def thresholds(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are logarithms of thresholds, by name."""
+        return {n: p for n, p in self.named_parameters() if n.endswith("scaling_impl.value")}
 
     # -- state ----------------------------------------------------------------------------
 

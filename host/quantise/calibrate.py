@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from tutelage.host.quantise.student import Quantiser, Student
+from tutelage.host.quantise.quantisers import Quantiser
+from tutelage.host.quantise.student import Student
 
 METHODS = ("mse", "minmax")
 

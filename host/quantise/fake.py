@@ -27,7 +27,10 @@ _HALF = torch.tensor(0.5)
 
 
 def quantise(x: Tensor, fix_point: int, lowest: int, highest: int) -> Tensor:
-    """clip(floor(x * 2^fix_point + 1/2), lowest, highest) * 2^-fix_point, any shape."""
+    """clip(floor(x * 2^fix_point + 1/2), lowest, highest) * 2^-fix_point, any shape.
+
+    The rule of `tutelage.core.fixed_point.quantise_int8` for tensors, of any range.
+    """
     half = _HALF.to(x.device)
     # One pass for scale and half, then in place: memory traffic is what this costs.
     q = torch.add(half, x, alpha=2.0**fix_point).floor_().clamp_(lowest, highest)

@@ -22,27 +22,20 @@ import os
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_FIX_POINT, Array, relu6_highest
+from tutelage.core.errors import TutelageError
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_FIX_POINT
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
-from tutelage.dpu.xmodel.graph import Graph, Op
-from tutelage.host.quantise.layers import (
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Input,
-    Layer,
-    MaxPool,
-    Pair,
-    Reshape,
-)
-from tutelage.host.quantise.student import Deployed, Quantiser, Student
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.host.quantise import nonlinear
+from tutelage.host.quantise.layers.base import Layer
+from tutelage.host.quantise.quantisers import Quantiser
+from tutelage.host.quantise.student import Student
 
 
-class NotDeployable(ValueError):
+class NotDeployable(TutelageError):
     """The DPU cannot compute this student as it is; the text says why and what helps."""
 
 
@@ -91,9 +84,7 @@ def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> 
 
 def _highest(layer: Layer, quantiser: Quantiser, point: int) -> int:
     """The largest integer that the student lets pass behind a layer, where int8 lets more pass."""
-    if layer.nonlinear == "RELU6" and point < RELU6_FIX_POINT:
-        return min(quantiser.highest, relu6_highest(point))
-    return quantiser.highest
+    return min(quantiser.highest, nonlinear.highest(layer.nonlinear, point))
 
 
 def _check(student: Student) -> None:
@@ -127,59 +118,12 @@ class _Lowering:
         self.ops: dict[str, Op] = {}
 
     def add(self, name: str) -> None:
-        op = self._op(name)
-        quantiser = self.student.activation_of[name]
-        if not isinstance(self.student.layer(name), MaxPool | Concat | Reshape):
-            op = self._clipped(name, op, quantiser)
-        self.ops[name] = op
-
-    def _op(self, name: str) -> Op:
-        layer, point = self.student.layer(name), self.points[name]
+        layer = self.student.layer(name)
         inputs = [self.ops[source] for source in layer.inputs]
-        if isinstance(layer, Input):
-            channels, height, width = layer.shape
-            return self.model.input(name, (1, height, width, channels), point)
-        if isinstance(layer, Conv):
-            return self._conv(name, layer, inputs[0], point)
-        if isinstance(layer, MaxPool):
-            pad = _pad(layer.padding)
-            kernel, stride = _wh(layer.kernel), _wh(layer.stride)
-            return self.model.max_pool(name, inputs[0], kernel, stride, pad, layer.ceil)
-        if isinstance(layer, AvgPool):
-            kernel, stride = _wh(layer.kernel), _wh(layer.stride)
-            pad = _pad(layer.padding)
-            return self.model.avg_pool(name, inputs[0], kernel, stride, point, pad)
-        if isinstance(layer, Concat):
-            return self.model.concat(name, inputs)
-        if isinstance(layer, Add):
-            return self.model.add(name, inputs, point, layer.nonlinear)
-        if isinstance(layer, Reshape):
-            return self.model.reshape(name, inputs[0], (1, *layer.shape))
-        raise TypeError(f"{name} is a {type(layer).__name__}")
-
-    def _conv(self, name: str, layer: Conv, x: Op, point: int) -> Op:
-        integers = self.deployed[name]
-        convolution = self.model.depthwise_conv2d if layer.depthwise else self.model.conv2d
-        return convolution(
-            name,
-            x,
-            _weights(integers, layer.depthwise),
-            integers.weights_fix_point,
-            _numpy(integers.bias),
-            integers.bias_fix_point,
-            point,
-            stride=_wh(layer.stride),
-            pad=_pad(layer.padding),
-            nonlinear=self._nonlinear(layer, point),
-            dilation=_wh(layer.dilation),
-        )
-
-    @staticmethod
-    def _nonlinear(layer: Layer, point: int) -> str:
-        """The layer's activation as a DPU has it, whose ReLU6 clips at 6 for one fix point only."""
-        if layer.nonlinear == "RELU6" and point != RELU6_FIX_POINT:
-            return "RELU"  # above that fix point int8 ends below 6, below it `_clipped` clips
-        return layer.nonlinear
+        op = layer.to_xmodel(self.model, inputs, self.points[name], self.deployed.get(name))
+        if not layer.ties_fix_points:
+            op = self._clipped(name, op, self.student.activation_of[name])
+        self.ops[name] = op
 
     def _clipped(self, name: str, op: Op, quantiser: Quantiser) -> Op:
         """`op` with its values in the quantiser's range, and not above a ReLU6's 6."""
@@ -189,7 +133,7 @@ class _Lowering:
             return op
         up, down = INT8_MAX - highest, quantiser.lowest - INT8_MIN
         # What is not negative needs no lower clip: the first and the last move are enough.
-        signed = quantiser.signed and layer.nonlinear not in ("RELU", "RELU6")
+        signed = quantiser.signed and layer.nonlinear not in nonlinear.NON_NEGATIVE
         moves = [up, -up - down, down] if signed else [up, -up]
         for number, move in enumerate(moves, start=1):
             op = self._moved(f"{name}/clip{number}", op, move)
@@ -205,24 +149,3 @@ class _Lowering:
         ones = np.ones((1, 1, 1, channels), np.int8)
         bias = np.full(channels, move >> coarser, np.int8)
         return self.model.depthwise_conv2d(name, op, ones, 0, bias, point - coarser, point)
-
-
-def _weights(integers: Deployed, depthwise: bool) -> Array:
-    """OIHW as OHWI; of a depthwise convolution (channels, 1, H, W) as (1, H, W, channels)."""
-    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    return _numpy(integers.weights.permute(*order))
-
-
-def _numpy(values: Tensor) -> Array:
-    return np.ascontiguousarray(values.cpu().numpy())
-
-
-def _wh(pair: Pair) -> Pair:
-    height, width = pair
-    return width, height
-
-
-def _pad(padding: Pair) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom."""
-    height, width = padding
-    return width, width, height, height

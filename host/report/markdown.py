@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from tutelage.core.text import markdown_text
 from tutelage.host.report.content import Plot, Section, Table, cell_text
-from tutelage.host.report.html import relative
+from tutelage.host.report.html_page import relative
 
 
 def document(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:

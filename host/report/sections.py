@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tutelage.core.errors import DpuError
-from tutelage.host.report.comparison import comparison_sections
+from tutelage.core.board_profile import DEFAULT_BOARD
+from tutelage.core.errors import DpuError, TutelageError
+from tutelage.core.results.bench_json import BENCH_FILE
+from tutelage.core.results.run_json import DONE, RUN_FILE, read_outcome
+from tutelage.core.results.typed_json import ResultsError
+from tutelage.host.report.comparison_section import comparison_sections
 from tutelage.host.report.content import Plot, Section
-from tutelage.host.report.html import page
+from tutelage.host.report.html_page import html_page
 from tutelage.host.report.layers_section import layers_section
 from tutelage.host.report.markdown import document, plot_file
-from tutelage.host.report.prediction import prediction_section
-from tutelage.host.report.study import study_sections
-from tutelage.host.report.trace import trace_section
+from tutelage.host.report.prediction_section import prediction_section
+from tutelage.host.report.study_section import study_sections
+from tutelage.host.report.trace_section import trace_section
 
 TITLE = "Tutelage: a DenseNet in 8 bits, and what it costs"
 _UNREADABLE = (
@@ -30,12 +33,12 @@ _UNREADABLE = (
 )
 
 
-class ReportError(ValueError):
+class ReportError(TutelageError):
     """A file that was named is not what a report can use; one line."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class ReportOptions:
     """What a report is made from.
 
     Attributes
@@ -48,12 +51,12 @@ class Choice:
 
     results: Path
     model: Path
-    board: str = "zcu104"
+    board: str = DEFAULT_BOARD
     run: Path | None = None
     bench: Path | None = None
 
 
-def write_report(choice: Choice, output: Path) -> list[Path]:
+def write_report(options: ReportOptions, output: Path) -> list[Path]:
     """Write OUTPUT.html, OUTPUT.md and its plots; returns the files.
 
     Parameters
@@ -65,11 +68,11 @@ def write_report(choice: Choice, output: Path) -> list[Path]:
     ReportError
         A run, a comparison or a model that was named cannot be read.
     """
-    place, sections = output.parent, list(_sections(choice))
-    lead = f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC from {choice.results}."
+    place, sections = output.parent, list(_sections(options))
+    lead = f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC from {options.results}."
     place.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".html"), output.with_suffix(".md")]
-    written[0].write_text(page(TITLE, lead, sections, place), encoding="utf-8")
+    written[0].write_text(html_page(TITLE, lead, sections, place), encoding="utf-8")
     written[1].write_text(document(TITLE, lead, sections, place), encoding="utf-8")
     for plot in (part for section in sections for part in section.parts if isinstance(part, Plot)):
         path = place / plot_file(plot)
@@ -79,23 +82,24 @@ def write_report(choice: Choice, output: Path) -> list[Path]:
     return written
 
 
-def _sections(choice: Choice) -> Iterator[Section]:
-    results = choice.results
+def _sections(options: ReportOptions) -> Iterator[Section]:
+    results = options.results
     yield from study_sections(results)
-    bench = choice.bench or _newest(results / "bench", "*/bench.json")
+    bench = options.bench or _newest(results / "bench", f"*/{BENCH_FILE}")
     yield from _made(
-        bench, choice.bench is not None, comparison_sections, "comparison", "CPU, GPU and DPU",
+        bench, options.bench is not None, comparison_sections, "comparison", "CPU, GPU and DPU",
         "No comparison was made yet: `tutelage bench models/fashion-densenet`.",
     )  # fmt: skip
     yield from _made(
-        choice.model, True, lambda path: [layers_section(path, choice.board)], "layers",
+        options.model, True, lambda path: [layers_section(path, options.board)], "layers",
         "Where the DPU's time goes", "",
     )  # fmt: skip
-    run = choice.run or _newest(results, "*/*/run.json")
+    run = options.run or _newest(results, f"*/*/{RUN_FILE}")
     yield from _made(
-        run, choice.run is not None, lambda path: [trace_section(path)], "trace", "A measured run",
-        "No run was measured yet. On a board: `make measure BOARD=zcu104 HOST=user@board`; on this "
-        "machine, emulated: `python -m tutelage.app.measure --output results/here/first`.",
+        run, options.run is not None, lambda path: [trace_section(path)], "trace", "A measured run",
+        f"No run was measured yet. On a board: `make measure BOARD={DEFAULT_BOARD} "
+        "HOST=user@board`; on this machine, emulated: `python -m tutelage.app.measure --output "
+        "results/here/first`.",
     )  # fmt: skip
     yield from _made(
         results if (results / "latency.json").is_file() else None, False,
@@ -117,12 +121,13 @@ def _made(
         return [Section(name, title, [missing])]
     try:
         return make(path)
+    except ResultsError as error:  # which names the file
+        reason = f"cannot be used: {error}"
     except _UNREADABLE as error:
-        what = f"it lacks {error}" if isinstance(error, KeyError) else error or type(error).__name__
-        reason = f"{path}: cannot be used: {what}"
-        if named:
-            raise ReportError(reason) from error
-        return [Section(name, title, [reason])]
+        reason = f"{path}: cannot be used: {error or type(error).__name__}"
+    if named:
+        raise ReportError(reason)
+    return [Section(name, title, [reason])]
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
@@ -130,9 +135,9 @@ def _newest(folder: Path, pattern: str) -> Path | None:
     found: list[tuple[str, Path]] = []
     for path in folder.glob(pattern):
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["state"] == "done":
-                found.append((str(told["started"]), path.parent))
-        except _UNREADABLE:
+            outcome = read_outcome(path)
+        except ResultsError:
             continue  # not ours, or torn: the report is made of the others
+        if outcome.state == DONE:
+            found.append((outcome.started, path.parent))
     return max(found)[1] if found else None

@@ -13,10 +13,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutelage.host.deploy.plan import check_board, read_profile
-from tutelage.host.ssh.remote import RemoteUsageError, check_hosts
+from tutelage.core.board_profile import load_profile
+from tutelage.core.toml_file import read_toml
+from tutelage.host.deploy.plan import check_board
+from tutelage.host.ssh.errors import RemoteUsageError
+from tutelage.host.ssh.hosts import check_hosts
 from tutelage.host.ssh.settings import ssh_settings
-from tutelage.host.train.config import ConfigError, read_toml
 
 
 def boards_file() -> Path:
@@ -39,9 +41,10 @@ def hosts_of(board: str, named: Sequence[str] | None, ssh_config: Path | None) -
     DeployUsageError
         There is no such board.
     RemoteUsageError
-        None was named and none is configured: the text says how. Or ssh is not installed.
-    ConfigError
-        The file of the user's boards cannot be read, or its entry is not a host.
+        None was named and none is configured: the text says how. Or ssh is not installed, or the
+        entry in the file of the user's boards is not a host.
+    TomlError
+        The file of the user's boards cannot be read.
     """
     check_board(board)
     if named:
@@ -64,11 +67,11 @@ def _of_file(board: str) -> str | None:
         return None
     host = entry.get("host") if isinstance(entry, dict) else None
     if not isinstance(host, str):
-        raise ConfigError(f'{path}: [{board}] needs host = "user@address"')
+        raise RemoteUsageError(f'{path}: [{board}] needs host = "user@address"')
     try:
         check_hosts([host])
     except RemoteUsageError as error:
-        raise ConfigError(f"{path}: [{board}]: {error}") from error
+        raise RemoteUsageError(f"{path}: [{board}]: {error}") from error
     return host
 
 
@@ -78,7 +81,8 @@ def _is_alias(name: str, ssh_config: Path | None) -> bool:
 
 
 def _how_to_set(board: str, ssh_config: Path | None) -> str:
-    logins = read_profile(board).get("image", {}).get("logins", ["user@address"])
+    image = load_profile(board).image
+    logins = (image.logins if image else ()) or ("user@address",)
     others = f" (or {' or '.join(logins[1:])}: the defaults of its image)" if logins[1:] else ""
     config = ssh_config or "~/.ssh/config"
     return (

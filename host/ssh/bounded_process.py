@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
+from tutelage.core.errors import FAILED, TutelageError
+
 ERRORS_SECONDS = 2.0
 """How long to wait for the end of a program's error output when the program has ended: ssh may
 leave a connection in the background that keeps it open."""
@@ -46,12 +48,16 @@ class Reader(threading.Thread):
         return self._kept.decode(errors="replace")
 
 
-class TooMuchOutput(RuntimeError):
+class TooMuchOutput(TutelageError):
     """A program was ended because it wrote more than its reader takes."""
 
+    status = FAILED
 
-class Interrupted(RuntimeError):
+
+class Interrupted(TutelageError):
     """A program was not started, since `Programs.end` was called before."""
+
+    status = FAILED
 
 
 class Programs:

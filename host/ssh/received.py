@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -10,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-_CHUNK = 1 << 20
+from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.files import read_open_bounded, sha256_of_open
 
 
-class ReceivedError(RuntimeError):
+class ReceivedError(TutelageError):
     """A received file is not what it must be; one line that names it."""
+
+    status = FAILED
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def read_received(path: Path, most: int) -> str:
         It cannot be read.
     """
     with open_received(path) as file:
-        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
+        data = read_open_bounded(file, most)
     if len(data) > most:
         raise ReceivedError(f"{path}: more than {most:,} bytes, refused")
     try:
@@ -61,8 +63,5 @@ def read_received(path: Path, most: int) -> str:
 
 def sha256_of_received(path: Path) -> str:
     """Return a received file's SHA-256, in hexadecimal; raises as `open_received`."""
-    digest = hashlib.sha256()
     with open_received(path) as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of_open(file)

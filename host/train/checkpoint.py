@@ -7,7 +7,6 @@ No pickle: a checkpoint from a stranger can at worst be refused.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tutelage.core.errors import TutelageError
+from tutelage.core.files import replaced
 
-class CheckpointError(ValueError):
+
+class CheckpointError(TutelageError, ValueError):
     """A checkpoint that cannot be used; the text is one line that names the file."""
 
 
@@ -29,11 +31,8 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[s
         for part, named in parts.items()
         for name, tensor in named.items()
     }
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, scratch, {"state": json.dumps(state)})
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    with replaced(path, durable=True) as partial:
+        save_file(tensors, partial, {"state": json.dumps(state)})
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

@@ -47,9 +47,13 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tutelage.core import toml_file
-from tutelage.host.quantise.student import Bits
-from tutelage.host.train.data import KINDS, Augmentation
-from tutelage.host.train.methods import METHODS, Phase
+from tutelage.core.errors import TutelageError
+from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.train.data.augmentation import Augmentation
+from tutelage.host.train.data.formats.registry import data_format
+from tutelage.host.train.methods import METHODS, Phase, has_teacher
+from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 T = TypeVar("T")
 
@@ -57,7 +61,7 @@ LEAST_STD = 1e-3
 """With 1/255, pixels enter as they are, 0 to 255."""
 
 
-class ConfigError(ValueError):
+class ConfigError(TutelageError, ValueError):
     """The configuration is wrong; the text is one line that names the place."""
 
 
@@ -94,8 +98,7 @@ class Data:
     std: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
+        data_format(self.kind)  # ValueError where there is none of that name
         _not_negative(size=self.size, limit=self.limit)
         if bool(self.mean) != bool(self.std):
             raise ValueError("mean and std go together")
@@ -135,10 +138,11 @@ class Quantisation:
 
     def __post_init__(self) -> None:
         self.bits()
-        if self.quantiser not in ("tqt", "brevitas"):
-            raise ValueError(f"quantiser {self.quantiser!r} is neither 'tqt' nor 'brevitas'")
-        if self.calibration not in ("mse", "minmax"):
-            raise ValueError(f"calibration {self.calibration!r} is neither 'mse' nor 'minmax'")
+        if self.quantiser not in STUDENT_KINDS:
+            raise ValueError(f"quantiser {self.quantiser!r} is none of {', '.join(STUDENT_KINDS)}")
+        if self.calibration not in CALIBRATIONS:
+            known = ", ".join(CALIBRATIONS)
+            raise ValueError(f"calibration {self.calibration!r} is none of {known}")
         _positive(calibration_images=self.calibration_images)
 
     def bits(self) -> Bits:
@@ -217,7 +221,7 @@ class Config:
             raise ValueError(f"method {self.method!r} is none of {', '.join(METHODS)}")
         if not self.student.network:
             raise ValueError("[student] network is missing")
-        if self.method != "float" and not self.student.weights:
+        if self.quantises and not self.student.weights:
             raise ValueError(
                 f"[student] weights are missing: {self.method} starts from a float run"
             )
@@ -227,12 +231,17 @@ class Config:
     @property
     def plan(self) -> tuple[Phase, ...]:
         """The phases: the method's, or those given."""
-        return tuple(self.phases) or METHODS[self.method]
+        return tuple(self.phases) or METHODS[self.method].phases
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any phase has a teacher."""
-        return any(phase.teacher != "none" for phase in self.plan)
+        return has_teacher(self.plan)
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the student is quantised."""
+        return METHODS[self.method].quantises
 
 
 def read_config(path: Path, changes: list[str] | None = None) -> Config:

@@ -23,17 +23,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description
-from tutelage.core.text import shown
+from tutelage.core.errors import DONE
+from tutelage.core.messages import run_command
+from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description, write_description
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.compile.model import Choice, compile_model, plan_compile, write_description
-from tutelage.host.compile.target import EMULATOR, CompileError
-from tutelage.host.export.model import ExportError, export
+from tutelage.host.compile.model import (
+    CompileOptions,
+    compile_model,
+    plan_compile,
+)
+from tutelage.host.compile.target import EMULATOR
+from tutelage.host.export.model import export
 from tutelage.host.train import checkpoint
-from tutelage.host.train.checkpoint import CheckpointError
-from tutelage.host.train.config import Config, ConfigError, make_config
-from tutelage.host.train.data import DEFAULT_IDX, DataError, DataSet, encode_png, load
-from tutelage.host.train.loop import LOG, STUDENT, Interrupted, train
+from tutelage.host.train.config import Config, make_config
+from tutelage.host.train.data import DataSet, load
+from tutelage.host.train.data.formats.idx import DEFAULT_IDX
+from tutelage.host.train.data.image_io import encode_png
+from tutelage.host.train.loop import LOG, STUDENT, train
 from tutelage.host.train.progress import Terminal
 
 THREADS = 1  # fixed: the order of float sums, hence the trained weights, depends on it
@@ -185,7 +191,7 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     """Export, compile and measure; returns what the READMEs say of it."""
     test = data[1]
     export(runs / "qkd", output, images=0, data=data)
-    compile_model(plan_compile(output, None, Choice(EMULATOR), print), print)
+    compile_model(plan_compile(output, None, CompileOptions(EMULATOR), print), print)
     scores = run_xmodel(output / COMPILED, test)
     shipped = shipped_indices(test.labels, len(test.classes))
     write_images(test, shipped, output / "images")
@@ -233,16 +239,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    try:
+
+    def work() -> int:
         facts = _make(options)
-    except (ConfigError, DataError, CheckpointError) as error:
-        print(f"train_demo: {shown(error)}", file=sys.stderr)
-        return 2
-    except (ExportError, CompileError, Interrupted, OSError) as error:
-        print(f"train_demo: {shown(error)}", file=sys.stderr)
-        return 1
-    print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
-    return 0
+        print(f"float {facts['accuracy_float']:.2f} %  int8 {facts['accuracy_int8']:.2f} %")
+        return DONE
+
+    return run_command("train_demo", work)
 
 
 if __name__ == "__main__":

@@ -12,36 +12,37 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tutelage.core.images.input_form import best_fix_point
-from tutelage.host.networks import create
+from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.files import write_file
 from tutelage.host.networks.norm import synchronise
-from tutelage.host.quantise.calibrate import calibrate
-from tutelage.host.quantise.student import Student
 from tutelage.host.train import checkpoint
-from tutelage.host.train.config import Config, ConfigError, Network, make_config
-from tutelage.host.train.data import SPLITS, DataSet, batches, load, normalise
-from tutelage.host.train.methods import Phase, epochs_of
+from tutelage.host.train.config import Config, ConfigError, make_config
+from tutelage.host.train.data import SPLITS, DataSet, load
+from tutelage.host.train.data.data_set import normalise
+from tutelage.host.train.data.order import batches
+from tutelage.host.train.evaluation import accuracy
+from tutelage.host.train.methods import Phase, epochs_of, phase_losses
+from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.progress import Progress, Silent
+from tutelage.host.train.student_kinds import QuantisedStudent
+from tutelage.host.train.students import make_network, make_student
 
 CHECKPOINT, STUDENT, TEACHER, LOG = (
     "checkpoint.safetensors", "student.safetensors", "teacher.safetensors", "log.csv",
 )  # fmt: skip
-EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """What a run ended with; accuracies in percent of the test set, after the last epoch."""
 
     accuracy: float
@@ -50,8 +51,10 @@ class Result:
     seconds: float
 
 
-class Interrupted(Exception):
+class Interrupted(TutelageError):
     """Ctrl-C; the text says how to go on."""
+
+    status = FAILED
 
 
 def train(
@@ -60,7 +63,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     data: tuple[DataSet, DataSet] | None = None,
-) -> Result:
+) -> TrainingResult:
     """Train as `config` says; checkpoints, log and results go to `output`.
 
     Parameters
@@ -77,7 +80,7 @@ def train(
         Ctrl-C.
     """
     started = time.monotonic()
-    run = Run(config, output, data, progress or Silent())
+    run = TrainingRun(config, output, data, progress or Silent())
     if resume and (output / CHECKPOINT).exists():
         run.resume()
     try:
@@ -87,7 +90,7 @@ def train(
     return run.finish(time.monotonic() - started)
 
 
-class Run:
+class TrainingRun:
     """The state of a run between epochs."""
 
     def __init__(
@@ -105,7 +108,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.student = self._place(make_student(config, self.train_set))
         self.teacher = self._make_teacher()
-        self.optimisers = _optimisers(config, self.student, self.teacher)
+        self.optimisers = make_optimisers(config, self.student, self.teacher)
         self.student = self.accelerator.prepare(self.student)
         if self.teacher is not None and "teacher" in self.optimisers:
             self.teacher = self.accelerator.prepare(self.teacher)
@@ -190,20 +193,17 @@ class Run:
         self.student.train()
         if self.teacher is not None:
             self.teacher.train(phase.teacher == "learns")
-        if self.config.method != "float":
+        if self.config.quantises:
             progress = self.epoch / len(self.plan)
-            freeze_norms(self._bare_student, progress >= self.config.training.freeze_norms)
+            student = cast("QuantisedStudent", self._bare_student)
+            student.freeze_norms(progress >= self.config.training.freeze_norms)
 
     def _schedule(self, progress: float) -> None:
-        """Learning rates at `progress` (0..1) of the run: linear warm-up, then a cosine."""
-        training = self.config.training
-        factor = 0.5 * (1 + math.cos(math.pi * progress))
-        factor *= min(1.0, (progress + 1e-3) / training.warmup) if training.warmup else 1.0
-        peaks = {"student": training.lr, "teacher": training.teacher_lr}
-        peaks["thresholds"] = training.threshold_lr * (progress < training.freeze_thresholds)
+        """Set the learning rates of `progress` (0..1) of the run."""
+        rates = learning_rates(self.config.training, progress)
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = peaks[name] * factor
+                group["lr"] = rates[name]
 
     def _step(self, phase: Phase, images: Tensor, labels: Tensor) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
@@ -304,11 +304,13 @@ class Run:
             checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
         self.epoch, self.history = state["epoch"], state["history"]
 
-    def finish(self, seconds: float) -> Result:
+    def finish(self, seconds: float) -> TrainingResult:
         """Write the student (and a teacher that learnt) for use; returns the result."""
         last = self.history[-1] if self.history else self._evaluate()
         taught = [row["teacher_accuracy"] for row in self.history if "teacher_accuracy" in row]
-        result = Result(last["accuracy"], taught[-1] if taught else None, self.history, seconds)
+        result = TrainingResult(
+            last["accuracy"], taught[-1] if taught else None, self.history, seconds
+        )
         if self.accelerator.is_main_process:
             self.output.mkdir(parents=True, exist_ok=True)
             state = {"config": asdict(self.config), "accuracy": result.accuracy}
@@ -324,109 +326,6 @@ class Run:
 
 
 # -- pieces that the run is made of -----------------------------------------------------------
-
-
-def phase_losses(
-    phase: Phase,
-    student: Tensor,
-    teacher: Tensor | None,
-    labels: Tensor,
-    temperature: float,
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor | None]:
-    """The student's and, where it learns, the teacher's loss (see `Phase`), means over the batch.
-
-    Parameters
-    ----------
-    student, teacher : logits [N, classes]; each is a constant in the other's loss
-    labels : [N]
-    """
-    zero = student.new_zeros(())
-    loss = (
-        F.cross_entropy(student, labels, label_smoothing=label_smoothing) if phase.labels else zero
-    )
-    loss = phase.labels * loss
-    if teacher is None:
-        return loss, None
-    if phase.distil:
-        loss = loss + phase.distil * distillation(teacher.detach(), student, temperature)
-    if phase.teacher != "learns":
-        return loss, None
-    own = F.cross_entropy(teacher, labels, label_smoothing=label_smoothing)
-    return loss, own + phase.distil * distillation(student.detach(), teacher, temperature)
-
-
-def distillation(target: Tensor, learner: Tensor, temperature: float) -> Tensor:
-    """``tau^2 * KL(p_target || p_learner)``, p = softmax(logits / tau) (Hinton et al. 2015)."""
-    target, learner = target / temperature, learner / temperature
-    divergence = F.kl_div(
-        F.log_softmax(learner, 1), F.log_softmax(target, 1), reduction="batchmean", log_target=True
-    )
-    return temperature**2 * divergence
-
-
-def freeze_norms(student: nn.Module, frozen: bool) -> None:
-    """Let batch norms use (and keep) their running statistics, as they are deployed."""
-    if isinstance(student, Student):
-        student.norm_frozen = frozen
-        return
-    for module in student.modules():
-        if isinstance(module, nn.BatchNorm2d) and frozen:
-            module.eval()
-
-
-@torch.no_grad()
-def accuracy(network: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
-    """Top-1 in percent, in evaluation mode; of equal logits the first class counts."""
-    training = network.training
-    network.eval()
-    right = 0
-    for start in range(0, len(data), EVALUATION_BATCH):
-        images = data.inputs(slice(start, start + EVALUATION_BATCH)).to(device)
-        labels = data.labels[start : start + EVALUATION_BATCH].to(device)
-        right += int((network(images).argmax(1) == labels).sum())
-    network.train(training)
-    return round(100 * right / len(data), 4)
-
-
-def make_network(spec: Network, data: DataSet) -> nn.Module:
-    """A float network for the images and classes of `data`."""
-    options = {"in_channels": data.shape[0], "num_classes": len(data.classes), **spec.options}
-    try:
-        return create(spec.network, **options)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def make_student(config: Config, data: DataSet) -> nn.Module:
-    """What learns: the float network itself, or its calibrated quantised form.
-
-    Raises
-    ------
-    ConfigError, CheckpointError
-        The network is unknown, cannot be quantised, or its weights do not fit.
-    """
-    network = make_network(config.student, data)
-    if config.student.weights:
-        checkpoint.load_weights(network, Path(config.student.weights))
-    if config.method == "float":
-        return network
-    quantisation = config.quantisation
-    bits, point = quantisation.bits(), best_fix_point(data.form)
-    try:
-        if quantisation.quantiser == "brevitas":
-            from tutelage.host.peers.brevitas_peer import brevitas_student
-
-            return brevitas_student(
-                network, data.shape, bits.weights, bits.activations, bits.first, bits.last,
-                input_fix_point=point,
-            )  # fmt: skip
-        student = Student(network, data.shape, bits, point)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"{config.student.network}: {error}") from error
-    images = data.take(quantisation.calibration_images).inputs()
-    calibrate(student, images, quantisation.calibration)
-    return student
 
 
 def load_data(config: Config) -> tuple[DataSet, DataSet]:
@@ -452,36 +351,6 @@ def _plan(config: Config) -> list[Phase]:
         raise ConfigError(f"[training] {error}") from error
 
 
-def _optimisers(
-    config: Config, student: nn.Module, teacher: nn.Module | None
-) -> dict[str, torch.optim.Optimizer]:
-    """SGD for weights (decay on kernels), Adam for thresholds, SGD for a teacher that learns."""
-    training = config.training
-    thresholds = [p for name, p in student.named_parameters() if _is_threshold(name)]
-    found: dict[str, torch.optim.Optimizer] = {"student": _sgd(student, training.lr, config)}
-    if thresholds:
-        found["thresholds"] = torch.optim.Adam(thresholds, training.threshold_lr)
-    if teacher is not None and any(phase.teacher == "learns" for phase in config.plan):
-        found["teacher"] = _sgd(teacher, training.teacher_lr, config)
-    return found
-
-
-def _is_threshold(name: str) -> bool:
-    """Whether a parameter is the log2 of a threshold: our student's, or one of Brevitas'."""
-    return name == "log2_t" or name.endswith("scaling_impl.value")
-
-
-def _sgd(network: nn.Module, lr: float, config: Config) -> torch.optim.Optimizer:
-    named = [(n, p) for n, p in network.named_parameters() if not _is_threshold(n)]
-    decay: dict[str, Any] = {"params": [p for _, p in named if p.ndim > 1]}
-    rest: dict[str, Any] = {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0}
-    training = config.training
-    return torch.optim.SGD(
-        [decay, rest], lr, momentum=training.momentum, nesterov=training.momentum > 0,
-        weight_decay=training.weight_decay,
-    )  # fmt: skip
-
-
 def _seed(seed: int, epoch: int, purpose: str, process: int = 0) -> int:
     """A seed of its own for each epoch, purpose and process."""
     mixed = seed
@@ -498,6 +367,4 @@ def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(history)
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text.getvalue(), encoding="utf-8")
-    scratch.replace(path)
+    write_file(path, text.getvalue())

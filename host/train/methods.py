@@ -1,4 +1,4 @@
-"""The ways to teach a quantised student, as data: phases, and what is learnt from whom in each.
+"""The ways to teach a quantised student: phases as data, and the losses that they mean.
 
 QKD: Kim et al. 2019, arXiv:1911.12491. SQAKD: Zhao and Zhao, AISTATS 2024 (the float network
 alone teaches, no labels). PTQ trains nothing. "float" trains the network itself.
@@ -6,7 +6,11 @@ alone teaches, no labels). PTQ trains nothing. "float" trains the network itself
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
 
 TEACHERS = ("none", "frozen", "learns")
 
@@ -48,18 +52,42 @@ SELF_STUDYING = Phase("self-studying")
 CO_STUDYING = Phase("co-studying", teacher="learns", distil=1.0)
 TUTORING = Phase("tutoring", teacher="frozen", distil=1.0)
 
-METHODS: dict[str, tuple[Phase, ...]] = {
-    "float": (Phase("float"),),
-    "ptq": (),
-    "qat": (SELF_STUDYING,),
-    "qat+kd": (TUTORING,),
-    "sqakd": (Phase("distilling", teacher="frozen", labels=0.0, distil=1.0),),
-    "qkd": (SELF_STUDYING, CO_STUDYING, TUTORING),
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train.
+
+    Attributes
+    ----------
+    phases : in their order; none where nothing is trained
+    quantises : the student is quantised, from a network trained in float
+    teaches_itself : a study takes the student's own float network as the teacher
+    """
+
+    phases: tuple[Phase, ...]
+    quantises: bool = True
+    teaches_itself: bool = False
+
+
+def has_teacher(phases: Iterable[Phase]) -> bool:
+    """Return whether any phase has a teacher."""
+    return any(phase.teacher != "none" for phase in phases)
+
+
+METHODS = {
+    "float": Method((Phase("float"),), quantises=False),
+    "ptq": Method(()),
+    "qat": Method((SELF_STUDYING,)),
+    "qat+kd": Method((TUTORING,)),
+    "sqakd": Method(
+        (Phase("distilling", teacher="frozen", labels=0.0, distil=1.0),), teaches_itself=True
+    ),
+    "qkd": Method((SELF_STUDYING, CO_STUDYING, TUTORING)),
 }
 
 
 def epochs_of(phases: tuple[Phase, ...], epochs: int) -> list[Phase]:
-    """The phase of every epoch: the shares, rounded so that each phase has an epoch.
+    """Return the phase of every epoch: the shares, rounded so that each phase has an epoch.
 
     Raises
     ------
@@ -78,3 +106,42 @@ def epochs_of(phases: tuple[Phase, ...], epochs: int) -> list[Phase]:
         end = max(len(plan) + 1, min(round(epochs * share / total), epochs - left))
         plan += [phase] * (end - len(plan))
     return plan
+
+
+def phase_losses(
+    phase: Phase,
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    temperature: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the student's and, where it learns, the teacher's loss (see `Phase`), batch means.
+
+    Parameters
+    ----------
+    student, teacher : logits [N, classes]; each is a constant in the other's loss
+    labels : [N]
+    """
+    zero = student.new_zeros(())
+    loss = (
+        F.cross_entropy(student, labels, label_smoothing=label_smoothing) if phase.labels else zero
+    )
+    loss = phase.labels * loss
+    if teacher is None:
+        return loss, None
+    if phase.distil:
+        loss = loss + phase.distil * distillation(teacher.detach(), student, temperature)
+    if phase.teacher != "learns":
+        return loss, None
+    own = F.cross_entropy(teacher, labels, label_smoothing=label_smoothing)
+    return loss, own + phase.distil * distillation(student.detach(), teacher, temperature)
+
+
+def distillation(target: Tensor, learner: Tensor, temperature: float) -> Tensor:
+    """Return ``tau^2 * KL(p_target || p_learner)``, p = softmax(logits / tau) (Hinton 2015)."""
+    target, learner = target / temperature, learner / temperature
+    divergence = F.kl_div(
+        F.log_softmax(learner, 1), F.log_softmax(target, 1), reduction="batchmean", log_target=True
+    )
+    return temperature**2 * divergence

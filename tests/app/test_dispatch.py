@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tests.app.waiting import LONG, soon
 from tutelage.app.pipeline.dispatch import Dispatch, Taker
-from tutelage.app.pipeline.lane import Job
+from tutelage.app.pipeline.job import FrameJob
 from tutelage.app.sources.frames import Frame
 
 
-def _job(index: int) -> Job:
-    return Job(Frame(index, str(index)), 0.0, 0.0)
+def _job(index: int) -> FrameJob:
+    return FrameJob(Frame(index, str(index)), 0.0, 0.0)
 
 
 @given(
@@ -30,7 +30,7 @@ def test_every_job_is_taken_once_or_dropped_whatever_the_threads_do(
 ) -> None:
     count = 200
     dispatch = Dispatch(capacity, permits, drops)
-    taken: list[Job] = []
+    taken: list[FrameJob] = []
     lock = threading.Lock()
 
     def write() -> None:
@@ -95,7 +95,7 @@ def test_the_oldest_is_dropped() -> None:
 def test_a_job_goes_to_the_group_that_has_least_to_do() -> None:
     dispatch = Dispatch(capacity=3)
     takers = [Taker(0), Taker(1), Taker(1)]
-    found: dict[int, Job | None] = {}
+    found: dict[int, FrameJob | None] = {}
 
     def wait(number: int) -> None:
         found[number] = dispatch.take(takers[number], block=True)

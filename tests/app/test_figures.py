@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tutelage.app.pipeline.result import Result
-from tutelage.app.pipeline.run_figures import Figures, Histogram
+from tutelage.app.pipeline.run_figures import Histogram, RunFigures
 from tutelage.app.pipeline.run_summary import _power
 from tutelage.app.sources.frames import Frame
 
@@ -32,7 +32,7 @@ def test_extreme_latencies_have_a_place() -> None:
 
 
 def test_counts_and_accuracy() -> None:
-    figures = Figures()
+    figures = RunFigures()
     for number, (label, error) in enumerate(
         [("a", None), ("b", None), (None, None), (None, "cut off")]
     ):
@@ -43,7 +43,7 @@ def test_counts_and_accuracy() -> None:
     assert report["frames"] == {"in": 4, "classified": 3, "failed": 1}
     assert report["accuracy"] == {"top1": 0.5, "correct": 1, "labelled": 2}
     assert list(report["latency_ms"]) == ["infer"]
-    assert Figures().report()["accuracy"] is None
+    assert RunFigures().report()["accuracy"] is None
 
 
 def test_a_difference_that_is_nothing_has_no_sign() -> None:

@@ -26,7 +26,7 @@ from tests.app.waiting import LONG, soon
 from tutelage.app.sources import live
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import CameraError, Frame, SourceError
-from tutelage.app.sources.live import MjpegSource
+from tutelage.app.sources.mjpeg import MjpegSource
 
 
 def _jpeg(value: int) -> bytes:
@@ -140,7 +140,7 @@ def test_an_mjpeg_stream(server: Server) -> None:
 
 def test_corrupt_frames_are_told_and_the_rest_goes_on(server: Server) -> None:
     server.spoil = lambda number, jpeg: jpeg[:-40] if number % 3 == 1 else jpeg
-    frames = _take(live.MjpegSource(server.url(), 0.0), 12)
+    frames = _take(MjpegSource(server.url(), 0.0), 12)
     errors: list[str | None] = []
     for frame in frames:
         assert frame.decode is not None
@@ -155,7 +155,7 @@ def test_corrupt_frames_are_told_and_the_rest_goes_on(server: Server) -> None:
 def test_a_server_that_dies_and_comes_back(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = live.MjpegSource(server.url(), reconnect=LONG)
+    source = MjpegSource(server.url(), reconnect=LONG)
     frames = iter(source)
     for _ in range(5):
         next(frames)
@@ -181,7 +181,7 @@ def test_a_server_that_dies_and_comes_back(
 
 
 def test_a_server_that_stays_away(server: Server) -> None:
-    source = live.MjpegSource(server.url(), reconnect=0.5)
+    source = MjpegSource(server.url(), reconnect=0.5)
     frames = iter(source)
     next(frames)
     server.die()
@@ -194,7 +194,7 @@ def test_a_server_that_stays_away(server: Server) -> None:
 def test_without_time_to_come_back_it_ends_at_once(server: Server) -> None:
     server.frames_per_answer = 3
     with pytest.raises(CameraError, match="gives no more images after 3; the server ended"):
-        list(live.MjpegSource(server.url(), reconnect=0.0))
+        list(MjpegSource(server.url(), reconnect=0.0))
 
 
 def test_what_comes_back_must_be_a_stream_again(
@@ -202,7 +202,7 @@ def test_what_comes_back_must_be_a_stream_again(
 ) -> None:
     monkeypatch.setattr(live, "_PAUSES", (0.05,))
     server.frames_per_answer = 3
-    source = live.MjpegSource(server.url(), reconnect=0.6)
+    source = MjpegSource(server.url(), reconnect=0.6)
     frames = iter(source)
     for _ in range(3):
         next(frames)
@@ -231,7 +231,7 @@ def test_a_stream_that_falls_silent_is_lost(
 ) -> None:
     monkeypatch.setattr(live, "SILENCE_SECONDS", 0.3)
     server.stalls_after = 4
-    source = live.MjpegSource(server.url(), reconnect=10.0)
+    source = MjpegSource(server.url(), reconnect=10.0)
     frames = _take(source, 9)  # the second answer stalls again, behind four more
     assert [frame.index for frame in frames[:8]] == list(range(8))
     assert server.requests >= 3 and source.report()["lost"] >= 2
@@ -243,7 +243,7 @@ def test_bytes_without_an_image_are_no_stream(
     monkeypatch.setattr(live, "IMAGE_SECONDS", 0.2)
     server.spoil = lambda number, jpeg: jpeg if number < 3 else b"no image"
     with pytest.raises(CameraError, match=r"images after 3; the server sent no whole image for"):
-        list(live.MjpegSource(server.url(), reconnect=0.0))
+        list(MjpegSource(server.url(), reconnect=0.0))
 
 
 def test_an_answer_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,13 +261,13 @@ def test_an_answer_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.Mon
 
         threading.Thread(target=trickle, daemon=True).start()
         with pytest.raises(CameraError, match=r"cannot be reached: .*no whole answer in 0\.3 s"):
-            live.MjpegSource(f"http://127.0.0.1:{listener.getsockname()[1]}/", reconnect=0.0)
+            MjpegSource(f"http://127.0.0.1:{listener.getsockname()[1]}/", reconnect=0.0)
 
 
 def test_closing_ends_a_reading_that_waits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENCE_SECONDS", 10 * LONG)
     server.stalls_after = 1
-    source = live.MjpegSource(server.url(), reconnect=10 * LONG)
+    source = MjpegSource(server.url(), reconnect=10 * LONG)
     frames = iter(source)
     next(frames)
     rest: list[Frame] = []
@@ -360,11 +360,11 @@ def test_ffmpeg_streams_jpegs_over_http() -> None:
         process.kill()
 
 
-def _open_when_up(url: str) -> live.MjpegSource:
+def _open_when_up(url: str) -> MjpegSource:
     deadline = time.monotonic() + LONG
     while True:
         try:
-            return live.MjpegSource(url, 0.0)
+            return MjpegSource(url, 0.0)
         except CameraError:
             if time.monotonic() > deadline:
                 raise

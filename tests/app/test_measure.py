@@ -28,18 +28,19 @@ from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.sensors import INA226_FORMS, Sensors, write_sensors
 from tutelage.app.measure import measurement as measure_run
 from tutelage.app.measure.measurement import MeasureError, Measurement
-from tutelage.app.measure.plan import Phases, Setting, make_steps
+from tutelage.app.measure.plan import MeasurementSettings, Phases, make_steps
 from tutelage.app.measure.store import Store, StoreError
 from tutelage.app.model import load_classifier
-from tutelage.app.options import DEMO_MODEL
 from tutelage.app.sources.by_uri import open_source
 from tutelage.app.sources.frames import Frame
 from tutelage.app.sources.load_patterns import decoded_frames
 from tutelage.board import system
 from tutelage.board.condition import ConditionWatch
-from tutelage.board.power.sampler import Power, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, open_power
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import load_profile
+from tutelage.core.locations import DEMO_MODEL
+from tutelage.core.results.run_json import read_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_BOARD = ROOT / "tests/fake_board"
@@ -194,7 +195,7 @@ def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("--scenario", "burst"), 2, "no scenario"),
+        (("--scenario", "burst"), 2, "not a load pattern"),
         (("--threads", "0"), 2, "whole number"),
         (("--threads", "1,x"), 2, "whole number"),
         (("--seconds", "0"), 2, "not a number"),
@@ -257,7 +258,7 @@ def test_a_clock_that_is_set_changes_no_figure(tmp_path: Path) -> None:
     (step,) = run["steps"]
     assert "clock" in [concern["name"] for concern in step["concerns"]]
     assert step["end_s"] - step["start_s"] == pytest.approx(4.0)
-    assert run["seconds"] < 60 and step["latency_ms"]["max"] < 10_000
+    assert run["seconds"] < 60 and step["latency_ms"]["max"]["value"] < 10_000
     assert step["frames"]["classified"] / 4.0 == pytest.approx(step["fps"]["value"])
     assert any("+3600.0 s" in note for note in run["notes"])
     with (folder / "frames.csv").open() as file:
@@ -290,10 +291,11 @@ def _measurement(
     seconds: float = 1.0,
 ) -> Measurement:
     steps = make_steps(list(scenarios), list(threads), 1)
-    setting = Setting(steps, Phases(0.5, 0.3, seconds, 0.2), 1, tuple(accepted), None, "images")
+    settings = MeasurementSettings(steps, Phases(0.5, 0.3, seconds, 0.2), 1, tuple(accepted), None,
+                                   "images")  # fmt: skip
     if not isinstance(power, Power):
         power = open_power("hwmon", sysfs=power) if power else open_power("none")
-    return Measurement(setting, load_classifier(_model(folder.parent)), samples, power,
+    return Measurement(settings, load_classifier(_model(folder.parent)), samples, power,
                        load_profile(), files(folder), lambda _: None)  # fmt: skip
 
 
@@ -303,7 +305,7 @@ def sysfs(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "sys"
 
 
-class _Reacting(Source):
+class _Reacting(PowerSource):
     """A rail that carries 20 W while frames are issued, and 14 W else."""
 
     name = "reacting"
@@ -322,10 +324,11 @@ def test_watts_of_each_window_and_of_rest(tmp_path: Path, samples: list[Frame]) 
     source.measurement = measurement
     measurement.go()
     run = measurement.run
-    (step,) = run["steps"]
-    assert run["idle"]["before"]["watts"] == pytest.approx(14.0)
-    assert step["power"]["watts"]["value"] == pytest.approx(20.0)
-    assert step["power"]["watts_above_idle"]["value"] == pytest.approx(6.0)
+    (step,) = run.steps
+    assert run.idle["before"] and run.idle["before"].watts.value == pytest.approx(14.0)
+    assert step.power.watts.value == pytest.approx(20.0)
+    assert step.power.watts_above_idle.value == pytest.approx(6.0)
+    assert read_run(tmp_path / "a").steps[0].power.watts.value == pytest.approx(20.0)
     with (tmp_path / "a" / "power.csv").open() as file:
         table = csv.DictReader(file)
         rows = list(table)
@@ -342,13 +345,13 @@ def test_a_power_of_zero_is_no_joules(tmp_path: Path, samples: list[Frame], form
     Sensors(tmp_path / "sys").set_reading("12V", "power", 0)
     measurement = _measurement(tmp_path / "a", samples, tmp_path / "sys", "single-stream")
     measurement.go()
-    (step,) = measurement.run["steps"]
-    assert step["power"]["watts"]["value"] == pytest.approx(12.113 * 1.159)
-    assert "sensor" in [concern["name"] for concern in step["concerns"]]
-    (doubt,) = _run(tmp_path / "a")["power"]["doubts"]
+    (step,) = measurement.run.steps
+    assert step.power.watts.value == pytest.approx(12.113 * 1.159)
+    assert "sensor" in [concern.name for concern in step.concerns]
+    (warning,) = _run(tmp_path / "a")["power"]["doubts"]
     text = (tmp_path / "a/summary.md").read_text()
     assert text.count("reads 0 W beside 12.11 V x 1.159 A, which is 14.04 W") == 1
-    assert doubt["rail"] == "12V" and "[sensor]" in text
+    assert warning["rail"] == "12V" and "[sensor]" in text
     assert "- sensor: 12V: ina226 at 0x40 (" in text and "-0" not in _table(text)
 
 
@@ -359,10 +362,10 @@ def test_amperes_of_zero_are_no_measurement(
         Sensors(sysfs).set_reading("12V", kind, 0)
     measurement = _measurement(tmp_path / "a", samples, sysfs, "single-stream")
     measurement.go()
-    (step,) = measurement.run["steps"]
+    (step,) = measurement.run.steps
     for name in ("watts", "joules_per_frame", "fps_per_watt"):
-        assert step["power"][name]["value"] is None
-    assert {"sensor", "power"} <= {concern["name"] for concern in step["concerns"]}
+        assert getattr(step.power, name).value is None
+    assert {"sensor", "power"} <= {concern.name for concern in step.concerns}
     text = (tmp_path / "a/summary.md").read_text()
     assert "at least 8.4 W are expected (14.05 W at rest, as published)" in text
 
@@ -392,11 +395,11 @@ def test_sensors_that_vanish_end_the_watts_only(
     timer.start()
     measurement.go()
     timer.join()
-    first, second = measurement.run["steps"]
-    assert measurement.run["state"] == "done"
+    first, second = measurement.run.steps
+    assert measurement.run.state == "done"
     for step in (first, second):
-        assert step["power"]["watts"]["value"] is None and step["fps"]["value"] > 10
-        assert "power" in [concern["name"] for concern in step["concerns"]]
+        assert step.power.watts.value is None and (step.fps.value or 0) > 10
+        assert "power" in [concern.name for concern in step.concerns]
 
 
 def _when_measuring(measurement: Measurement, act: Any) -> None:
@@ -435,10 +438,10 @@ def test_a_rate_beyond_all_is_not_worked_off_behind_the_window(
     measurement = _measurement(tmp_path / "a", samples, None, "server:20000")
     start = time.monotonic()
     measurement.go()
-    (step,) = measurement.run["steps"]
+    (step,) = measurement.run.steps
     assert time.monotonic() - start < 120
-    assert "overload" in [concern["name"] for concern in step["concerns"]]
-    assert step["fps"]["value"] < 20_000
+    assert "overload" in [concern.name for concern in step.concerns]
+    assert step.fps.value is not None and step.fps.value < 20_000
 
 
 class _StopsAtAStep(Store):
@@ -459,7 +462,7 @@ def test_a_stop_between_two_phases_is_not_lost(tmp_path: Path, samples: list[Fra
     start = time.monotonic()
     with pytest.raises(MeasureError, match="stopped"):
         measurement.go()
-    assert measurement.run["state"] == "stopped" and measurement.run["steps"] == []
+    assert measurement.run.state == "stopped" and measurement.run.steps == []
     assert time.monotonic() - start < 300
     _sums_hold(tmp_path / "a")
 
@@ -470,25 +473,23 @@ def test_steps_that_may_reset_the_board_are_left_out(
 ) -> None:
     measurement = _measurement(tmp_path / "a", samples, None, "single-stream", "offline",
                                threads=(1, 2), accepted=accepted)  # fmt: skip
-    measurement.run["emulation"] = False
-    measurement.run["machine"]["board"] = "ZynqMP ZCU104 RevC"
+    measurement.run.emulation = False
+    measurement.run.machine.board = "ZynqMP ZCU104 RevC"
     measurement._leave_out_hazards()
     names = [step.name for step in measurement._steps]
     assert ("offline, 2 threads" in names) == bool(accepted) and "offline, 1 thread" in names
-    assert any("brown-out" in note for note in measurement.run["notes"]) != bool(accepted)
+    assert any("brown-out" in note for note in measurement.run.notes) != bool(accepted)
 
 
-@pytest.mark.parametrize(
-    ("changes", "state"), [({"emulation": True}, 3), ({"machine": {"board": "Ultra96"}}, 3)]
-)
+@pytest.mark.parametrize(("emulation", "board"), [(True, "ZCU104"), (False, "Ultra96")])
 def test_another_machine_has_no_such_hazard(
-    tmp_path: Path, samples: list[Frame], changes: dict[str, Any], state: int
+    tmp_path: Path, samples: list[Frame], emulation: bool, board: str
 ) -> None:
     measurement = _measurement(tmp_path / "a", samples, None, "single-stream", "offline",
                                threads=(1, 2))  # fmt: skip
-    measurement.run |= {"emulation": False, "machine": {"board": "ZCU104"}, **changes}
+    measurement.run.emulation, measurement.run.machine.board = emulation, board
     measurement._leave_out_hazards()
-    assert len(measurement._steps) == state
+    assert len(measurement._steps) == 3
 
 
 def test_a_machine_that_is_too_hot_is_refused(
@@ -500,8 +501,8 @@ def test_a_machine_that_is_too_hot_is_refused(
     (zone / "temp").write_text("95000\n")
     monkeypatch.setattr(system, "_psutil_temperatures", dict)
     measurement = _measurement(tmp_path / "a", samples, None, "offline", accepted=("disturbed",))
-    measurement._watch = ConditionWatch(tmp_path / "sys")
-    measurement.run["machine"]["board"] = "ZynqMP ZCU104 RevC"  # whose chip's limit is known
+    measurement._readings._watch = ConditionWatch(tmp_path / "sys")
+    measurement.run.machine.board = "ZynqMP ZCU104 RevC"  # whose chip's limit is known
     with pytest.raises(MeasureError, match="hot: up to 95 C"):
         measurement.go()
     run = _run(tmp_path / "a")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +23,28 @@ from tests.stand_in_board.sensors import write_sensors
 from tutelage.app.measure import summary as summary_module
 from tutelage.app.measure.plan import Phases, Step, make_steps
 from tutelage.app.measure.recorder import COLUMNS, DONE, OK, TOTAL, FrameRecorder
-from tutelage.app.measure.sections import drift, estimate, section_count
-from tutelage.app.measure.step_figures import IdlePower, idle_power, percentile, step_figures
-from tutelage.app.measure.store import Store, StoreError, as_json, hold
+from tutelage.app.measure.step_figures import idle_power, step_figures
+from tutelage.app.measure.store import Store, StoreError, hold
 from tutelage.app.measure.summary import summary
-from tutelage.app.measure.warnings import doubts
+from tutelage.app.measure.warnings import window_warnings
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
-from tutelage.board.power.sampler import Power, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, open_power
+from tutelage.board.power.sources.source import PowerSource, Rail
+from tutelage.core.results.figure import Figure
+from tutelage.core.results.run_json import (
+    FrameCounts,
+    IdleResults,
+    Latencies,
+    PowerResults,
+    RunResults,
+    WindowFigures,
+    rounded,
+)
+from tutelage.core.results.typed_json import decode
 from tutelage.core.text import csv_text
 
-FINITE = st.floats(-1e6, 1e6)
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@given(st.lists(FINITE, min_size=20, max_size=20), FINITE, st.floats(0.01, 100), FINITE)
-def test_an_interval_moves_and_stretches_with_its_figures(
-    sections: list[float], whole: float, scale: float, shift: float
-) -> None:
-    one = estimate(whole, sections)
-    other = estimate(scale * whole + shift, [scale * value + shift for value in sections])
-    assert other["ci95"] == pytest.approx(scale * one["ci95"], rel=1e-3, abs=1e-3)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean())
-
-
-def _p90(values: np.ndarray) -> float:
-    return float(np.percentile(values, 90))
-
-
-def test_intervals_cover_what_they_should() -> None:
-    """Of a process with memory (AR(1), 0.8), for its mean and a percentile: near 95 %."""
-    rng, hits = np.random.default_rng(1), np.zeros(2)
-    rounds, length, memory = 300, 4000, 0.8
-    noise = rng.normal(size=(rounds, length)) * np.sqrt(1 - memory**2)
-    values = np.empty_like(noise)
-    values[:, 0] = rng.normal(size=rounds)
-    for k in range(1, length):
-        values[:, k] = memory * values[:, k - 1] + noise[:, k]
-    for row in values:
-        parts = np.split(row, 20)
-        for k, (of, truth) in enumerate(((_mean, 0.0), (_p90, 1.2816))):
-            found = estimate(of(row), [of(part) for part in parts])
-            hits[k] += abs(found["value"] - truth) <= found["ci95"]
-    assert (hits / rounds > 0.89).all() and (hits / rounds < 0.99).all()
 
 
 @pytest.mark.parametrize("frames", [50, 100, 200, 500, 1000, 2000, 4000])
@@ -82,11 +58,12 @@ def test_intervals_of_percentiles_cover_what_they_should_with_few_frames_too(
     for _ in range(rounds):
         rows = _frames(np.linspace(0, 59.999, frames))
         rows[:, TOTAL] = rng.gamma(4, 1, frames)
-        latency = step_figures(rows, 0.0, 60.0, nowhere, IdlePower())["latency_ms"]
+        latency = step_figures(rows, 0.0, 60.0, nowhere, Figure()).latency_ms
         for name, value in truth.items():
-            if latency[name]["ci95"] is not None:
+            figure: Figure = getattr(latency, name)
+            if figure.low is not None and figure.high is not None:
                 told[name] += 1
-                hits[name] += abs(latency[name]["value"] - value) <= latency[name]["ci95"]
+                hits[name] += figure.low <= value <= figure.high
     assert told["mean"] == told["p50"] == told["p90"] == rounds
     assert told["p99"] == (rounds if frames >= 500 else 0)
     for name in truth:
@@ -94,41 +71,21 @@ def test_intervals_of_percentiles_cover_what_they_should_with_few_frames_too(
             assert 0.87 <= hits[name] / rounds <= 0.995, name
 
 
-def test_what_has_no_interval() -> None:
-    assert estimate(None, [1.0] * 20) == {"value": None, "ci95": None}
-    assert estimate(1.0, [1.0] * 19 + [None])["ci95"] is None
-    assert estimate(1.0, [])["ci95"] is None
-    assert [section_count(n) for n in (0, 49, 50, 100, 200)] == [None, None, 5, 10, 20]
-
-
-def test_drift_is_seen_and_noise_is_not() -> None:
-    rng = np.random.default_rng(2)
-    assert drift([100.0] * 10 + [105.0] * 10) == pytest.approx(0.05)
-    assert drift([100.0] * 10 + [90.0] * 10) == pytest.approx(-0.1)
-    for sections in (5, 10, 20):
-        alarms = sum(drift(list(rng.normal(100, 5, sections))) is not None for _ in range(1000))
-        assert alarms < 25, sections
-    for sections in (10, 20):
-        stepped = rng.normal(100, 1, (200, sections))
-        stepped[:, sections // 2 :] += 5
-        assert sum(drift(list(row)) is not None for row in stepped) > 190, sections
-    assert drift([100.0, None]) is None
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1), st.sampled_from([50, 90, 99, 100]))
-def test_a_percentile_is_a_value_that_enough_do_not_exceed(
-    values: list[float], percent: int
-) -> None:
-    found = percentile(np.array(values), percent)
-    assert found in values and sum(v <= found for v in values) >= len(values) * percent / 100
-    assert sum(v < found for v in values) < len(values) * percent / 100
-
-
 def _frames(times: np.ndarray, milliseconds: float = 5.0) -> np.ndarray:
     rows = np.full((len(times), len(COLUMNS)), np.nan)
     rows[:, 0], rows[:, DONE] = np.arange(len(times)), times
     rows[:, OK], rows[:, TOTAL] = 1, milliseconds
     return rows
+
+
+def _idle(watts: float, width: float | None, error: float | None) -> Figure:
+    """Return a baseline: mean, half of its interval and the readings' own error, W."""
+    return replace(Figure.around(watts, width, "W"), sensor_error=error)
+
+
+def _error(figure: Figure) -> float:
+    assert figure.sensor_error is not None
+    return figure.sensor_error
 
 
 @pytest.fixture
@@ -147,25 +104,25 @@ def test_energy_per_frame_by_hand(rail: tuple[Power, Path]) -> None:
     for _ in range(3000):
         power.sample()
     frames = _frames(np.arange(20.0, 40.0, 0.01) + 0.005)
-    idle = IdlePower(4.05, 0.1, 0.02)
+    idle = _idle(4.05, 0.1, 0.02)
     found = step_figures(frames, 20.0, 40.0, power, idle)
-    watts = found["power"]
-    assert found["fps"]["value"] == pytest.approx(100) and found["sections"] == 20
-    assert watts["watts"]["value"] == pytest.approx(14.05)
-    assert watts["watts_above_idle"]["value"] == pytest.approx(10.0)
-    assert watts["watts_above_idle"]["ci95"] == pytest.approx(0.1, rel=1e-6)
-    assert watts["joules_per_frame"]["value"] == pytest.approx(0.1405)
-    assert watts["joules_per_frame_above_idle"]["value"] == pytest.approx(0.1)
-    assert watts["joules_per_frame_above_idle"]["ci95"] == pytest.approx(0.001, rel=1e-3)
-    assert watts["fps_per_watt"]["value"] == pytest.approx(100 / 14.05)
-    assert watts["watts"]["sensor_error"] >= 0.025  # a step of the readings
-    assert watts["watts_above_idle"]["sensor_error"] > watts["watts"]["sensor_error"]
-    assert len(watts["rails"]) == 10
+    watts = found.power
+    assert found.fps.value == pytest.approx(100) and found.sections == 20
+    assert watts.watts.value == pytest.approx(14.05)
+    assert watts.watts_above_idle.value == pytest.approx(10.0)
+    assert watts.watts_above_idle.half_width == pytest.approx(0.1, rel=1e-6)
+    assert watts.joules_per_frame.value == pytest.approx(0.1405)
+    assert watts.joules_per_frame_above_idle.value == pytest.approx(0.1)
+    assert watts.joules_per_frame_above_idle.half_width == pytest.approx(0.001, rel=1e-3)
+    assert watts.fps_per_watt.value == pytest.approx(100 / 14.05)
+    assert _error(watts.watts) >= 0.025  # a step of the readings
+    assert _error(watts.watts_above_idle) > _error(watts.watts)
+    assert len(watts.rails) == 10
     rest = idle_power(power, 5.0, 15.0)
-    assert rest.watts == pytest.approx(14.05) and rest.ci95 == pytest.approx(0, abs=1e-9)
+    assert rest.value == pytest.approx(14.05) and rest.half_width == pytest.approx(0, abs=1e-9)
 
 
-class Scripted(Source):
+class Scripted(PowerSource):
     """One rail whose power is a function of the time that its clock shows."""
 
     name = "scripted"
@@ -190,19 +147,18 @@ def test_energy_of_a_load_that_changes_by_hand() -> None:
     """10 W and 100 fps, then 20 W and 300 fps: 300 J for 4000 frames, and 5 W at rest."""
     power = Scripted(lambda t: 10.0 if t <= 10.01 else 20.0).sampled(21.0)
     times = np.concatenate((np.arange(0, 10, 0.01), 10 + np.arange(3000) / 300)) + 1e-4
-    found = step_figures(_frames(times), 0.0, 20.0, power, IdlePower(5.0, 0.0, 0.1))
-    watts = found["power"]
-    assert found["fps"]["value"] == pytest.approx(200)
-    assert watts["watts"]["value"] == pytest.approx(15, rel=1e-3)
-    assert watts["joules_per_frame"]["value"] == pytest.approx(0.075, rel=1e-3)
-    assert watts["fps_per_watt"]["value"] == pytest.approx(200 / 15, rel=1e-3)
-    assert watts["joules_per_frame_above_idle"]["value"] == pytest.approx(0.05, rel=1e-3)
-    assert watts["fps_per_watt_above_idle"]["value"] == pytest.approx(20, rel=1e-3)
-    # Half of the sections lie 5 W below, half above: t(19) * 5 / sqrt(19).
-    assert watts["watts"]["ci95"] == pytest.approx(2.093 * 5 / 19**0.5, rel=0.02)
-    assert watts["watts_above_idle"]["sensor_error"] == pytest.approx(
-        watts["watts"]["sensor_error"] + 0.1)  # fmt: skip
-    assert found["drift"] == pytest.approx(2.0, rel=0.02)
+    found = step_figures(_frames(times), 0.0, 20.0, power, _idle(5.0, 0.0, 0.1))
+    watts = found.power
+    assert found.fps.value == pytest.approx(200)
+    assert watts.watts.value == pytest.approx(15, rel=1e-3)
+    assert watts.joules_per_frame.value == pytest.approx(0.075, rel=1e-3)
+    assert watts.fps_per_watt.value == pytest.approx(200 / 15, rel=1e-3)
+    assert watts.joules_per_frame_above_idle.value == pytest.approx(0.05, rel=1e-3)
+    assert watts.fps_per_watt_above_idle.value == pytest.approx(20, rel=1e-3)
+    # Half of the sections are 5 W below, half above: t(19) * 5 / sqrt(19).
+    assert watts.watts.half_width == pytest.approx(2.093 * 5 / 19**0.5, rel=0.02)
+    assert _error(watts.watts_above_idle) == pytest.approx(_error(watts.watts) + 0.1)
+    assert found.drift == pytest.approx(2.0, rel=0.02)
 
 
 @given(st.floats(1, 50), st.floats(0, 0.9), st.integers(200, 2000))
@@ -211,76 +167,74 @@ def test_the_figures_of_energy_agree_with_each_other(
 ) -> None:
     power = Scripted(lambda _: watts).sampled(10.5)
     rows = _frames(np.linspace(0, 9.999, frames))
-    found = step_figures(rows, 0.0, 10.0, power, IdlePower(idle * watts, 0.01, 0.02))
-    assert found["power"]["watts_above_idle"]["value"] == pytest.approx((1 - idle) * watts)
+    found = step_figures(rows, 0.0, 10.0, power, _idle(idle * watts, 0.01, 0.02))
+    assert found.power.watts_above_idle.value == pytest.approx((1 - idle) * watts)
     for suffix in ("", "_above_idle"):
         power_w, joules, ratio = (
-            found["power"][f"{name}{suffix}"]["value"]
+            getattr(found.power, f"{name}{suffix}").value
             for name in ("watts", "joules_per_frame", "fps_per_watt")
         )
-        assert joules * found["fps"]["value"] == pytest.approx(power_w)
-        assert ratio * power_w == pytest.approx(found["fps"]["value"])
+        assert joules * found.fps.value == pytest.approx(power_w)
+        assert ratio * power_w == pytest.approx(found.fps.value)
 
 
 def test_what_is_not_known_of_rest_is_not_known_above_it() -> None:
     power, frames = Scripted(lambda _: 10.0).sampled(21.0), _frames(np.arange(0, 20, 0.01))
 
-    def above(idle: IdlePower) -> dict[str, Any]:
-        whole: dict[str, Any] = step_figures(frames, 0.0, 20.0, power, idle)["power"]
-        assert whole["watts"]["ci95"] == pytest.approx(0, abs=1e-9)
-        return {name: whole[f"{name}_above_idle"] for name in ("watts", "fps_per_watt")}
+    def above(idle: Figure) -> tuple[Figure, Figure]:
+        whole = step_figures(frames, 0.0, 20.0, power, idle).power
+        assert whole.watts.half_width == pytest.approx(0, abs=1e-9)
+        return whole.watts_above_idle, whole.fps_per_watt_above_idle
 
-    unknown = above(IdlePower(4.0, None, 0.1))
-    assert unknown["watts"]["value"] == pytest.approx(6.0) and unknown["watts"]["ci95"] is None
-    assert above(IdlePower())["watts"]["value"] is None
+    watts, _ = above(_idle(4.0, None, 0.1))
+    assert watts.value == pytest.approx(6.0) and watts.half_width is None
+    assert above(Figure())[0].value is None
     # 0.1 W with an interval of 0.2 W: nobody knows how many frames a watt is.
-    small = above(IdlePower(9.9, 0.2, 0.1))
-    assert small["watts"]["ci95"] == pytest.approx(0.2)
-    assert small["fps_per_watt"]["ci95"] is None
-    negative = above(IdlePower(11.0, 0.2, 0.1))
-    assert negative["watts"]["value"] == pytest.approx(-1)
-    assert negative["fps_per_watt"] == {"value": None, "ci95": None, "sensor_error": None}
+    watts, ratio = above(_idle(9.9, 0.2, 0.1))
+    assert watts.half_width == pytest.approx(0.2) and ratio.half_width is None
+    watts, ratio = above(_idle(11.0, 0.2, 0.1))
+    assert watts.value == pytest.approx(-1) and ratio == Figure(unit="fps/W")
 
 
 def test_a_rail_that_is_lost_for_a_while() -> None:
     frames = _frames(np.arange(0, 20, 0.01))
 
-    def watts(seconds: float) -> dict[str, Any]:
+    def watts(seconds: float) -> Figure:
         source = Scripted(lambda t: float("nan") if 5 < t < 5 + seconds else 10.0)
-        figures = step_figures(frames, 0.0, 20.0, source.sampled(21.0), IdlePower(4.0, 0.0, 0.0))
-        found: dict[str, Any] = figures["power"]["watts"]
-        return found
+        idle = _idle(4.0, 0.0, 0.0)
+        return step_figures(frames, 0.0, 20.0, source.sampled(21.0), idle).power.watts
 
-    assert watts(2.0) == {"value": None, "ci95": None, "sensor_error": None}
+    assert watts(2.0) == Figure(unit="W")
     short = watts(0.5)  # filled with the mean, which counts as its error
-    assert short["value"] == pytest.approx(10) and short["sensor_error"] > 10 * 0.5 / 20
+    assert short.value == pytest.approx(10) and _error(short) > 10 * 0.5 / 20
 
 
 def test_frames_at_the_edges_failures_and_no_frames(rail: tuple[Power, Path]) -> None:
     power, _ = rail
     frames = _frames(np.array([0.9, 1.0, 1.5, 1.999, 2.0]))
     frames[2, OK] = 0
-    found = step_figures(frames, 1.0, 2.0, power, IdlePower())
-    assert found["frames"] == {"classified": 2, "failed": 1}
-    assert found["fps"] == {"value": 2.0, "ci95": None} and found["sections"] is None
-    assert found["power"]["watts"] == {"value": None, "ci95": None, "sensor_error": None}
-    nothing = step_figures(frames[:0], 1.0, 2.0, power, IdlePower())
-    assert nothing["fps"]["value"] == 0 and nothing["latency_ms"]["p99"]["value"] is None
-    assert nothing["power"]["fps_per_watt"]["value"] is None
+    found = step_figures(frames, 1.0, 2.0, power, Figure())
+    assert found.frames == FrameCounts(classified=2, failed=1)
+    assert found.fps == Figure(2.0, n=1, unit="fps") and found.sections is None
+    assert found.power.watts == Figure(unit="W")
+    nothing = step_figures(frames[:0], 1.0, 2.0, power, Figure())
+    assert nothing.fps.value == 0 and nothing.latency_ms.p99.value is None
+    assert nothing.power.fps_per_watt.value is None
 
 
 @pytest.fixture
 def nowhere() -> Power:
-    return Power(Source("nothing there"))
+    return Power(PowerSource("nothing there"))
 
 
 def test_without_a_source_no_figure_is_made_up(nowhere: Power) -> None:
     power = nowhere
     frames = _frames(np.linspace(0, 9.99, 500))
     found = step_figures(frames, 0.0, 10.0, power, idle_power(power, 0.0, 1.0))
-    for name, figure in found["power"].items():
-        if isinstance(figure, dict) and "value" in figure:
-            assert figure == {"value": None, "ci95": None, "sensor_error": None}, name
+    figures = [figure for figure in vars(found.power).values() if isinstance(figure, Figure)]
+    assert len(figures) == 7
+    for figure in figures:
+        assert figure == Figure(unit=figure.unit)
 
 
 def test_the_recorder_keeps_every_stage() -> None:
@@ -314,49 +268,41 @@ def test_scenarios_that_are_none(scenario: str) -> None:
         make_steps(["offline"], [2, 2], 1)
 
 
-def test_doubts() -> None:
-    def figures(**changes: Any) -> dict[str, Any]:
-        whole: dict[str, Any] = {
-            "frames": {"classified": 6000, "failed": 0}, "sections": 20, "drift": None,
-            "power": {"source": "none", "watts": {"value": None},
-                      "watts_above_idle": {"value": None}},
-            "latency_ms": {"p99": {"value": 20.0}},
-        }  # fmt: skip
-        return {**whole, **changes}
-
-    def names(
-        found: dict[str, Any], step: Step, seconds: float = 60, pace: Any = None
-    ) -> list[str]:
-        return [doubt.name for doubt in doubts(found, step, seconds, pace)]
-
-    step = Step("offline", 1)
-    assert names(figures(), step) == []
-    assert names(figures(), step, 59) == ["short"]
-    assert names(figures(drift=-0.1), step) == ["drift"]
-    assert names(figures(drift=-0.1), Step("server", 1, 100.0, 15.0)) == ["bound"]
-    assert names(figures(frames={"classified": 3, "failed": 2}, sections=None), step) == [
-        "failures", "few frames"]  # fmt: skip
-    assert names(figures(), step, pace={"late": 1, "jobs": 9}) == ["late"]
-    lost = {"source": "hwmon", "watts": {"value": None}, "watts_above_idle": {"value": None}}
-    assert names(figures(power=lost), step) == ["power"]
-    rail = {"source": "hwmon", "watts": {"value": 14.0}}
-    for above, ci95, error, doubt in ((2.0, 0.1, 0.5, []), (0.5, 0.1, 0.5, ["above idle"]),
-                                      (-1.0, None, None, ["above idle"]),
-                                      (None, None, None, ["above idle"])):  # fmt: skip
-        figure = {"value": above, "ci95": ci95, "sensor_error": error}
-        assert names(figures(power={**rail, "watts_above_idle": figure}), step) == doubt
-
-
-@pytest.mark.parametrize(("classified", "doubt"), [(6000, []), (5700, []), (5500, ["overload"])])
-def test_a_rate_that_is_not_kept_is_told(classified: int, doubt: list[str]) -> None:
-    """100 per second arrive for 60 s, at random: 77 more or less are nothing."""
-    figures = {
-        "frames": {"classified": classified, "failed": 0}, "sections": 20, "drift": None,
-        "power": {"source": "none", "watts": {"value": None}},
-        "latency_ms": {"p99": {"value": 20.0}},
+def _window(classified: int = 6000, failed: int = 0, **changes: Any) -> WindowFigures:
+    figures: dict[str, Any] = {
+        "frames": FrameCounts(classified, failed), "sections": 20, "fps": Figure(),
+        "power": PowerResults(), "latency_ms": Latencies(p99=Figure(20.0)),
     }  # fmt: skip
-    found = doubts(figures, Step("server", 2, 100.0), 60, None)
-    assert [concern.name for concern in found] == doubt
+    return WindowFigures(**figures | changes)
+
+
+def _names(
+    found: WindowFigures, step: Step, seconds: float = 60, pace: dict[str, Any] | None = None
+) -> list[str]:
+    return [warning.name for warning in window_warnings(found, step, seconds, pace)]
+
+
+def test_warnings() -> None:
+    step = Step("offline", 1)
+    assert _names(_window(), step) == []
+    assert _names(_window(), step, 59) == ["short"]
+    assert _names(_window(drift=-0.1), step) == ["drift"]
+    assert _names(_window(drift=-0.1), Step("server", 1, 100.0, 15.0)) == ["bound"]
+    assert _names(_window(3, 2, sections=None), step) == ["failures", "few frames"]
+    assert _names(_window(), step, pace={"late": 1, "jobs": 9}) == ["late"]
+    lost = PowerResults(source="hwmon", total_rail="12V")
+    assert _names(_window(power=lost), step) == ["power"]
+    for above, width, error, warnings in ((2.0, 0.1, 0.5, []), (0.5, 0.1, 0.5, ["above idle"]),
+                                          (-1.0, None, None, ["above idle"])):  # fmt: skip
+        power = replace(lost, watts=Figure(14.0), watts_above_idle=_idle(above, width, error))
+        assert _names(_window(power=power), step) == warnings
+    assert _names(_window(power=replace(lost, watts=Figure(14.0))), step) == ["above idle"]
+
+
+@pytest.mark.parametrize(("classified", "warnings"), [(6000, []), (5700, []), (5500, ["overload"])])
+def test_a_rate_that_is_not_kept_is_reported(classified: int, warnings: list[str]) -> None:
+    """100 per second arrive for 60 s, at random: 77 more or less are nothing."""
+    assert _names(_window(classified), Step("server", 2, 100.0)) == warnings
 
 
 # -- files ------------------------------------------------------------------------------------
@@ -376,7 +322,7 @@ def test_files_are_whole(tmp_path: Path) -> None:
     store = Store(tmp_path / "a")
     store.append("x.csv", ("a", "b"), [(1, None), (float("nan"), 0.123456789012)])
     store.append("x.csv", ("a", "b"), [(True, "text, quoted")])
-    store.write_text("run.json", as_json({"é": 1}))
+    store.write_text("run.json", json.dumps({"é": 1}))
     store.event("end", name="x")
     store.seal()
     store.close()
@@ -502,11 +448,9 @@ def test_columns_have_the_digits_of_their_units(tmp_path: Path) -> None:
 
 
 def test_figures_have_no_digits_without_meaning() -> None:
-    model = {"provenance": {"loss": 0.1 + 0.2}}
-    figures = {"a": {"b": [0.1 + 0.2, -0.0, 7, True, None, (1e-12,)]}, "model": model}
-    read = json.loads(as_json(figures))
-    assert read == {"a": {"b": [0.3, 0, 7, True, None, [1e-12]]}, "model": model}
-    assert "-0" not in as_json({"a": -0.0})
+    figures = {"a": {"b": [0.1 + 0.2, -0.0, 7, True, None, (1e-12,)]}}
+    assert rounded(figures) == {"a": {"b": [0.3, 0, 7, True, None, [1e-12]]}}
+    assert "-0" not in json.dumps(rounded({"a": -0.0}))
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
@@ -518,23 +462,25 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 # -- the table --------------------------------------------------------------------------------
 
 
-def _run(source: str = "none", **step: Any) -> dict[str, Any]:
-    figure = {"value": 14.123456, "ci95": 0.0321, "sensor_error": 0.025}
+def _run(source: str = "none", **step: Any) -> RunResults:
+    figure = {"value": 14.123456, "low": 14.091356, "high": 14.155556, "sensor_error": 0.025}
     names = [f"{name}{suffix}" for name in ("watts", "joules_per_frame", "fps_per_watt")
              for suffix in ("", "_above_idle")]  # fmt: skip
     one = {
-        "name": "offline, 1 thread", "concerns": [{"name": "hot", "text": "up to 95 C"}],
-        "latency_ms": dict.fromkeys(("mean", "p50", "p90", "p99"), figure), "fps": figure,
+        "name": "offline, 1 thread", "scenario": "offline", "threads": 1, "fps": figure,
+        "concerns": [{"name": "hot", "text": "up to 95 C"}],
+        "latency_ms": dict.fromkeys(("mean", "p50", "p90", "p99"), figure),
         "power": dict.fromkeys(names, figure), **step,
     }  # fmt: skip
-    machine = dict.fromkeys(("board", "machine", "image", "kernel", "python", "opencv"), "x")
     power = {"source": source, "reason": "nothing there", "total_rail": "12V"}
-    return {
-        "machine": machine, "model": {"name": "net", "target": "ZCU104"}, "started": "today",
-        "state": "done", "provider": "p", "emulation": True, "realtime": None, "error": None,
-        "clocks": {"governor": None}, "power": power, "idle": {"before": None, "after": None},
-        "steps": [one], "notes": ["a note"],
+    machine = dict.fromkeys(("board", "machine", "image", "kernel", "python", "opencv"), "x")
+    run = {
+        "machine": machine, "model": {"name": "net", "target": "ZCU104"}, "state": "done",
+        "started": "today", "provider": "p", "emulation": True, "power": power,
+        "idle": {"before": None, "after": None}, "steps": [one], "notes": ["a note"],
     }  # fmt: skip
+    found: RunResults = decode(RunResults, run)
+    return found
 
 
 def test_the_table_tells_marks_and_no_watts_that_were_not_measured() -> None:
@@ -551,11 +497,8 @@ def test_the_table_tells_marks_and_no_watts_that_were_not_measured() -> None:
 
 def test_every_mark_is_explained_and_nothing_unknown_has_a_number() -> None:
     marks = [{"name": name, "text": f"why {name}"} for name in ("short", "power", "above idle")]
-    nothing = {"value": None, "ci95": None, "sensor_error": None}
-    names = [f"{name}{suffix}" for name in ("watts", "joules_per_frame", "fps_per_watt")
-             for suffix in ("", "_above_idle")]  # fmt: skip
-    run = _run("hwmon", concerns=marks, power=dict.fromkeys(names, nothing))
-    run["idle"]["before"] = {"watts": 4.0, "ci95": None, "concerns": marks[:1]}
+    run = _run("hwmon", concerns=marks, power={})
+    run.idle["before"] = decode(IdleResults, {"watts": 4.0, "concerns": marks[:1]})
     text = summary(run)
     for mark in marks:
         assert f"[{mark['name']}]" in text and f"- offline, 1 thread: {mark['name']}: why" in text
@@ -567,6 +510,6 @@ def test_every_mark_is_explained_and_nothing_unknown_has_a_number() -> None:
 
 @given(st.floats(1e-5, 1e5), st.floats(1e-7, 1e4))
 def test_a_figure_has_the_digits_that_its_interval_has_meaning_for(value: float, ci: float) -> None:
-    shown, width = summary_module._measured(value, ci).split(" ±")
+    shown, width = summary_module._cell(Figure.around(value, ci)).split(" ±")
     assert float(width) == pytest.approx(ci, rel=0.06, abs=1e-6)
     assert float(shown) == pytest.approx(value, abs=max(0.06 * ci, 1e-6))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.app.model import load_classifier, override
-from tutelage.board.runner import ModelError
+from tutelage.board.model_parts import ModelError
 
 WHOLE = """
 [input]

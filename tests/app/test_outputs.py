@@ -13,9 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from tutelage.app.outputs import video_writer
-from tutelage.app.outputs.by_uri import Output, OutputError, Outputs, open_output
-from tutelage.app.outputs.pictures import fit
+from tutelage.app.outputs import _video_writer as video_writer
+from tutelage.app.outputs import video
+from tutelage.app.outputs.annotation import fit
+from tutelage.app.outputs.by_uri import open_output
+from tutelage.app.outputs.fan_out import Outputs
+from tutelage.app.outputs.output import Output, OutputError
+from tutelage.app.outputs.registry import OutputContext
 from tutelage.app.outputs.terminal import Lines, LiveTable
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
@@ -103,7 +107,7 @@ def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _video(path: Path, told: list[str]) -> None:
-    output = open_output(str(path), None, told.append)
+    output = open_output(str(path), context=OutputContext(tell=told.append))
     for index in range(12):
         image = np.full((48, 64, 3), 20 * index, np.uint8)
         output.add(Result(Frame(index, str(index), image), [("a", 0.5)]))
@@ -146,7 +150,7 @@ def test_a_video_that_no_browser_plays_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _without_ffmpeg(monkeypatch)
-    monkeypatch.setitem(video_writer.VIDEO_CODES, ".mp4", ("none", "mp4v"))
+    monkeypatch.setitem(video.CODECS, ".mp4", ("none", "mp4v"))
     told: list[str] = []
     _video(tmp_path / "r.mp4", told)
     (line,) = told
@@ -191,7 +195,7 @@ def test_a_codec_that_takes_long_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _without_ffmpeg(monkeypatch)
-    monkeypatch.setitem(video_writer.VIDEO_CODES, ".mp4", ("none", "vp09"))
+    monkeypatch.setitem(video.CODECS, ".mp4", ("none", "vp09"))
     told: list[str] = []
     try:
         _video(tmp_path / "r.mp4", told)

@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 
 from tests.app.waiting import LONG, soon
 from tutelage.app.model import Classifier, load_classifier
-from tutelage.app.pipeline.lane import Lane, activate
+from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import FAILURES_IN_A_ROW, Pipeline
+from tutelage.app.pipeline.pixel_budget import MOST_PIXELS
 from tutelage.app.pipeline.result import STAGES, Result
-from tutelage.app.sources.frames import Frame, Source, SourceError
-from tutelage.app.sources.pixel_budget import MOST_PIXELS
-from tutelage.board.runner import ModelError
+from tutelage.app.pipeline.scores import activate
+from tutelage.app.sources.frames import Frame, FrameSource, SourceError
+from tutelage.board.model_parts import ModelError
 
 vart: Any = None  # the stand-in, once the fixture has put it in place
 
 
-class Synthetic(Source):
+class Synthetic(FrameSource):
     """Uniform images whose class is index % 10; some broken, some that make the DPU fail."""
 
     def __init__(self, count: int, broken: int = 0, failing: int = 0) -> None:
@@ -63,7 +64,7 @@ def _lanes(classifier: Classifier, threads: int, slots: int = 2) -> list[Lane]:
     return lanes
 
 
-def _run(source: Source, lanes: list[Lane], **options: Any) -> tuple[list[Result], Pipeline]:
+def _run(source: FrameSource, lanes: list[Lane], **options: Any) -> tuple[list[Result], Pipeline]:
     results: list[Result] = []
     pipeline = Pipeline(source, lanes, results.append, **options)
     pipeline.run()
@@ -264,7 +265,7 @@ def test_large_pictures_wait_for_each_other(
     assert source.pipeline._pixels.claimed == 0
 
 
-class Video(Source):
+class Video(FrameSource):
     """Large images, decoded by the reader; counts what the results have not given back."""
 
     def __init__(self, count: int, live: bool) -> None:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.app.sources.by_uri import open_source
+from tutelage.app.sources.camera import CameraOptions, parse_camera
 from tutelage.app.sources.frames import CameraError, Frame, SourceError
 from tutelage.app.sources.jpeg_stream import JpegSplitter
-from tutelage.app.sources.live import CameraOptions, parse_camera, without_password
+from tutelage.app.sources.url import without_password
 from tutelage.core.images.decoder import decode_image, read_image
 
 

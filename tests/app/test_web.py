@@ -31,7 +31,7 @@ pytest.importorskip("uvicorn", reason="the live page needs Starlette and uvicorn
 
 from tests.app.waiting import LONG, soon
 from tests.app.web_results import FACTS, Feeder, ask, ask_json, gauges, image, result, served
-from tutelage.app.outputs.by_uri import OutputError
+from tutelage.app.outputs.output import OutputError
 from tutelage.app.web import WebOutput, connections, find_token, needs_token, parse_address
 from tutelage.app.web import recordings as recordings_module
 from tutelage.app.web import video as video_module
@@ -447,7 +447,7 @@ def test_the_video_shows_the_newest_images() -> None:
 def test_images_are_encoded_for_viewers_only_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_module, "FRAME_SECONDS", 10 * LONG)
     with served() as web:
-        video = web._server._site.video
+        video = web._server._page.video
         with Feeder(web) as feeder:
             assert soon(lambda: feeder.count > 20)
             assert video.encoded == 0

@@ -352,7 +352,7 @@ def test_nothing_of_an_earlier_picture_is_left(browser: Browser) -> None:
 
 def test_a_viewer_too_many_sees_the_labels(browser: Browser) -> None:
     with served() as web, Watched(browser) as watched:
-        web._server._site.video.viewers = 8
+        web._server._page.video.viewers = 8
         web.add(_plain(0, "red"))
         watched.page.goto(web.url)
         expect(watched.page.locator("#no-image")).to_contain_text("8 viewers are watching already")
@@ -482,7 +482,7 @@ def test_a_hidden_page_takes_nothing(browser: Browser) -> None:
         page = watched.page
         page.goto(web.url)
         _wait(page, "!document.getElementById('video').hidden")
-        video = web._server._site.video
+        video = web._server._page.video
         assert video.viewers == 1
         _set_hidden(page, True)
         tasks = web._server._uvicorn.server_state.tasks  # of the events, too

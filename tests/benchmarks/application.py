@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,15 +24,14 @@ import cv2
 import numpy as np
 
 from tutelage.app.model import Classifier, load_classifier
-from tutelage.app.options import make_parser
+from tutelage.app.options import read_options
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline
-from tutelage.app.pipeline.run_figures import Figures
+from tutelage.app.pipeline.run_figures import RunFigures
 from tutelage.app.run import Run
-from tutelage.app.sources.frames import Frame, Source
+from tutelage.app.sources.frames import Frame, FrameSource
 from tutelage.dpu.compiler.builder import CompiledModel
-from tutelage.dpu.runtime import vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import vart, xir
 from tutelage.host.train.progress import Steps, stepped
 
 JOB_SECONDS = 5e-3
@@ -76,14 +74,14 @@ def _read(folder: Path) -> list[np.ndarray]:
 def _app(model: Path, images: Path, seconds: float) -> dict[str, float]:
     """Run the application as `--scenario offline --quiet` would; return fps and CPU per frame."""
     arguments = ["--source", str(images), "--model", str(model), "--scenario", "offline"]
-    options: Namespace = make_parser().parse_args(
+    options = read_options(
         [*arguments, "--duration", str(seconds), "--quiet", "--mean", *map(str, MEAN),
          "--scale", *[str(SCALE)] * 3]
     )  # fmt: skip
-    from tutelage.app.classify import _classifier
+    from tutelage.app.classify import open_classifier
 
     with ExitStack() as stack:
-        run = Run(options, _classifier(options), stack, print)
+        run = Run(options, open_classifier(options), stack, print)
         before = time.process_time()
         run.go()
         used = time.process_time() - before
@@ -125,7 +123,7 @@ def _plain(model: Path, images: Path, seconds: float, threads: int) -> dict[str,
     return {"fps": sum(counts) / took, "cpu_us": 1e6 * used / sum(counts)}
 
 
-class SteadyCamera(Source):
+class SteadyCamera(FrameSource):
     """A live source with the same images at a fixed rate, on an absolute schedule."""
 
     live = True
@@ -151,7 +149,7 @@ def _camera_run(model: Path, images: Path, seconds: float, share: float) -> dict
         lane.warm_up()
     fps = share * BOUND_FPS
     samples = _read(images)
-    figures = Figures()
+    figures = RunFigures()
     pipeline = Pipeline(
         SteadyCamera(samples, fps, int(seconds * fps)), lanes, figures.add, cores=CORES
     )

@@ -13,7 +13,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tutelage.dpu.compiler.builder import CompiledModel
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 
 CLASSES, SIZE = 10, 32
 

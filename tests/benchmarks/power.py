@@ -32,7 +32,7 @@ import json, pathlib, sys, time
 source, sysfs, rate, seconds = sys.argv[1], pathlib.Path(sys.argv[2]), *map(float, sys.argv[3:])
 samples, power = None, None
 if source != "sleep":
-    from tutelage.board.power.sampler import open_power
+    from tutelage.board.power import open_power
     power = open_power(source, sysfs=sysfs, rate_hz=rate)
     power.start()
     time.sleep(0.5)

@@ -16,8 +16,8 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
-from tutelage.app.classify import _classifier
-from tutelage.app.options import make_parser
+from tutelage.app.classify import open_classifier
+from tutelage.app.options import read_options
 from tutelage.app.pipeline.result import Result
 from tutelage.app.run import Run
 
@@ -46,7 +46,7 @@ def main(folder: Path, frames: int) -> None:
         f"--duration 100000 --frames {frames} --quiet --web 127.0.0.1:0 --power "
         f"--output {folder / 'r.jsonl'} --output {folder / 'r.csv'}"
     )
-    options = make_parser().parse_args(arguments.split())
+    options = read_options(arguments.split())
     seen: list[tuple[int, int]] = []
 
     def tell(text: str) -> None:
@@ -55,7 +55,7 @@ def main(folder: Path, frames: int) -> None:
             threading.Thread(target=_view, args=(url + "results",), daemon=True).start()
 
     with ExitStack() as stack:
-        run = Run(options, _classifier(options), stack, tell)
+        run = Run(options, open_classifier(options), stack, tell)
         consume = run._outputs.add
 
         def count(result: Result) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from tutelage.host.networks import create
-from tutelage.host.quantise.student import Bits, Student
-from tutelage.host.train.loop import phase_losses
-from tutelage.host.train.methods import TUTORING
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
+from tutelage.host.train.methods import TUTORING, phase_losses
 from tutelage.host.train.progress import stepped
 
 STUDENT, TEACHER = "densenet-small", {"growth_rate": 16}

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.stand_in_board.sensors import Sensors, write_sensors
 from tutelage.board import system
 from tutelage.board.condition import Condition, ConditionWatch, concerns, wall_clock_step
+from tutelage.core.results.run_json import Concern
 
 TICKS = "cpu  {user} 0 {system} 1000 0 0 {softirq} {steal} 0 0\ncpu0 1 2 3\n"
 
@@ -223,7 +224,7 @@ def test_work_of_the_kernel_is_that_of_others_while_this_process_rests() -> None
     readings = [_reading(kernel_cores=0.3)] * 3
     assert concerns(readings, None, None, None, at_rest=False) == []
     (concern,) = concerns(readings, None, None, None, at_rest=True)
-    assert concern == ("disturbed", "other processes took 0.30 cores")
+    assert concern == Concern("disturbed", "other processes took 0.30 cores")
 
 
 def test_a_clock_that_was_set_and_set_back_was_set() -> None:

@@ -23,8 +23,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.board.power.sampler import Idle, Power, PowerError, open_power
-from tutelage.board.power.sources.rails import Rail, Source
+from tutelage.board.power import Power, PowerError, open_power
+from tutelage.board.power.figures import Idle
+from tutelage.board.power.sources.registry import source_names
+from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import RailProfile, load_profile
 
 MONITORS = {"irps5401", "ina226"}
@@ -54,7 +56,7 @@ class Clock:
         return self.now
 
 
-class Scripted(Source):
+class Scripted(PowerSource):
     """One rail (or counter) whose readings are a function of the clock."""
 
     name = "scripted"
@@ -85,7 +87,7 @@ def _sample_at(power: Power, clock: Clock, times: Iterator[float] | list[float])
         power.sample()
 
 
-class SlowBus(Source):
+class SlowBus(PowerSource):
     """A board's ten rails, each of which takes its time to read."""
 
     name = "slow"
@@ -606,7 +608,7 @@ def test_the_wall_clock_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 STOPPED = """
 import json, os, pathlib, subprocess, sys, time
-from tutelage.board.power.sampler import open_power
+from tutelage.board.power import open_power
 power = open_power("hwmon", sysfs=pathlib.Path(sys.argv[1]))
 power.start()
 time.sleep(0.3)
@@ -793,6 +795,55 @@ def test_wrong_use() -> None:
         open_power("none", rate_hz=0)
 
 
+# ---- a with block -------------------------------------------------------------------------------
+
+
+def test_a_with_block_measures_what_runs_in_it() -> None:
+    source = Scripted(Clock(), lambda _: 12.5, Rail("12V", 0.025, 60.0), counts=False)
+    closed: list[bool] = []
+    source.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    with Power(source, rate_hz=200) as power:
+        begin = time.monotonic()
+        time.sleep(0.2)
+        assert power.watts == pytest.approx(12.5) and not closed
+        seconds = time.monotonic() - begin
+    assert closed == [True]
+    assert power.joules == pytest.approx(12.5 * seconds, rel=0.1)
+    assert power.watts == pytest.approx(12.5)
+
+
+def test_a_with_block_where_nothing_is_measured(tmp_path: Path) -> None:
+    with open_power("none", sysfs=tmp_path) as power:
+        assert power.watts is None
+    assert (power.watts, power.joules, power.source) == (None, None, "none")
+
+
+def test_an_error_in_a_with_block_closes_the_source() -> None:
+    source = Scripted(Clock(), lambda _: 1.0, Rail("12V", 0.025, 60.0), counts=False)
+    closed: list[bool] = []
+    source.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    with pytest.raises(KeyError), Power(source):
+        raise KeyError
+    assert closed == [True]
+
+
+def test_sources_come_in_the_order_of_preference() -> None:
+    assert source_names() == ("pmbus", "hwmon", "rapl", "nvml")
+
+
+def test_the_package_gives_the_names_that_users_import(repo_root: Path) -> None:
+    """Without numpy until one of them is asked for."""
+    code = (
+        "import sys, tutelage.board.power as power; print('numpy' in sys.modules)\n"
+        "print(power.Power.__name__, power.PowerError.__name__, power.open_power.__name__)\n"
+        "print(hasattr(power, 'Rail'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\nPower PowerError open_power\nFalse\n"
+
+
 # ---- the profile --------------------------------------------------------------------------------
 
 
@@ -812,8 +863,8 @@ def test_the_profile_names_each_rail_once() -> None:
 IN_THE_SENSORS = """
 import json, shutil, sys, time
 from pathlib import Path
-from tutelage.board.power.sources import rails as power_sources
-from tutelage.board.power.sampler import open_power
+from tutelage.board.power.sources import pmbus as power_sources
+from tutelage.board.power import open_power
 
 HWMON = Path("/sys/class/hwmon")
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.board.test_power import Clock, _inspect_all, _python_with_pynq
 from tests.stand_in_board.sensors import INA226_FORMS, Sensors, labels, write_sensors
+from tutelage.board.power import Power, PowerError, open_power
 from tutelage.board.power.plausibility import NOTHING, POWER, PRODUCT, TIMES, Belief
-from tutelage.board.power.sampler import Power, PowerError, open_power
 from tutelage.core.board_profile import load_profile
 
 PROFILE = load_profile("zcu104")
@@ -361,7 +361,7 @@ def test_a_board_without_figures_of_its_own_doubts_no_idle() -> None:
 IN_THE_SENSORS = """
 import json, sys
 from pathlib import Path
-from tutelage.board.power.sampler import open_power
+from tutelage.board.power import open_power
 
 out = {}
 for name in ("pmbus", "auto"):

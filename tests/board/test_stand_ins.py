@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.stand_in_board.sensors import Sensors, write_sensors
-from tutelage.board.power.sampler import open_power
+from tutelage.board.power import open_power
 from tutelage.board.stand_ins import pynq
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 GATE = {
     "make setup": "make lint",
     "make lint": "make lint",
-    "make test": "make test",
-    "make test-board": "make test-board-full",
-    "make test-board-full": "make test-board-full",
+    "make test": "make test-all",
+    "make test-all": "make test-all",
+    "make test-board": "make test-board-versions",
+    "make test-board-full": "make test-all",
 }
 """Commands that the gate runs on a clean checkout, with the words by which .ci/run does."""
 

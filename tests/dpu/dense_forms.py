@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tutelage.dpu.xmodel.graph import Graph, Op
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 
 DENSE_FORMS = ("hwc", "chw", "turned", "conv2d")
 """A matrix behind a reshape; behind a transpose to PyTorch's order; turned; a convolution."""

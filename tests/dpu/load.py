@@ -24,8 +24,7 @@ import psutil
 
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.runtime import vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import vart, xir
 
 RUNNERS, THREADS, IN_FLIGHT, LARGEST_BATCH, IMAGES = 8, 32, 12, 9, 64
 STALLED_SECONDS = 60

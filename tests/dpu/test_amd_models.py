@@ -9,7 +9,7 @@ import pytest
 
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.engine.reference import Model, load_engine, make_engine
-from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.ops.reference import load_plugins
 from tutelage.dpu.xmodel.file import read_graph
 from tutelage.dpu.xmodel.graph import Graph
 

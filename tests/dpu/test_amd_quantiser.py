@@ -14,7 +14,7 @@ from tutelage.core.errors import UnknownOpError
 from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
 from tutelage.dpu.engine.fast import FastEngine
 from tutelage.dpu.engine.reference import Model, load_engine
-from tutelage.dpu.ops.cpu_ops import Plugin
+from tutelage.dpu.ops.reference import Plugin
 from tutelage.dpu.xmodel.graph import Graph
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "models" / "amd_quantiser"

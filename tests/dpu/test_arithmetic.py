@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from tests.random_networks import INT8, Twins
 from tutelage.core.errors import DpuError, UnsupportedError
 from tutelage.core.fixed_point import least_bias_shift, pool_reciprocal, sum_is_exact
-from tutelage.dpu.compiler.builder import CompiledModel, shifted_bias
+from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.ops import cpu_ops
-from tutelage.dpu.ops.factors import HARD_SIGMOID_FACTOR
+from tutelage.dpu.ops import eltwise
+from tutelage.dpu.ops.activation import HARD_SIGMOID_FACTOR
+from tutelage.dpu.ops.products import shifted_bias
 from tutelage.dpu.xmodel.graph import Graph
 
 torch = pytest.importorskip("torch", reason="needs PyTorch's pools to compare with")
@@ -493,7 +494,7 @@ def test_an_average_without_amds_factor_is_a_mean() -> None:
 
 def test_products_lose_nothing_that_a_factor_needs() -> None:
     values = np.array([1 / 3, -2 / 7, 5e-9, 1e30, 0.0])
-    found = cpu_ops._to_product_bits(values)
+    found = eltwise._to_product_bits(values)
     np.testing.assert_allclose(found, values, rtol=2.0**-40)
-    mantissas = np.ldexp(np.frexp(found)[0], cpu_ops.PRODUCT_BITS)
+    mantissas = np.ldexp(np.frexp(found)[0], eltwise.PRODUCT_BITS)
     np.testing.assert_array_equal(mantissas, np.rint(mantissas))

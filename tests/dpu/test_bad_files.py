@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.__main__ import main
 from tutelage.core.text import shown
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.xmodel.schema import GraphProto
 
 
@@ -19,7 +19,7 @@ def _complaint(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["inspect", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("dpu: ") and captured.err.count("\n") == 1
+    assert captured.err.startswith("tutelage: ") and captured.err.count("\n") == 1
     assert shown(path) in captured.err
     return captured.err
 
@@ -165,4 +165,6 @@ def test_refusals_of_data_types_and_ops_name_the_file(
     ):
         assert main(command) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"dpu: {path}: ") and "lstm" in error and error.count("\n") == 1
+        assert (
+            error.startswith(f"tutelage: {path}: ") and "lstm" in error and error.count("\n") == 1
+        )

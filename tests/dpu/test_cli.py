@@ -1,4 +1,4 @@
-"""The command line of dpu/ as a user types it."""
+"""The commands that look into and run models, as a user types them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.__main__ import main
 from tutelage.core.errors import UNSORTED, UnsortedWarning
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.xmodel.graph import Graph
 
@@ -155,9 +155,10 @@ def test_bad_plugins(
 
 @pytest.mark.parametrize("arguments", [[], ["inspect"], ["diff", "a"], ["run"], ["shim"], ["fly"]])
 def test_wrong_use(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2 and "usage" in capsys.readouterr().err
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("tutelage: ") and err.count("\n") == 1
+    assert " --help" in err
 
 
 def test_a_reader_that_goes_away(demo_model: Path, repo_root: Path) -> None:
@@ -207,7 +208,7 @@ def test_a_file_that_is_not_sorted_runs_and_is_reported(
     for arguments in ([*command, str(path)], ["predict", str(path)], ["diff", str(path), str(path)],
                       ["inspect", str(path), "--images", str(image)]):  # fmt: skip
         assert main(arguments) == 0
-        wanted = "" if arguments[0] == "inspect" else f"dpu: {words}\n"
+        wanted = "" if arguments[0] == "inspect" else f"tutelage: {words}\n"
         assert capsys.readouterr().err == wanted
     first = np.load(tmp_path / "out.npy")
     graph.serialize(tmp_path / "sorted.xmodel")

@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from tests.dpu.test_amd_models import PILLARS, PILLARS_QUANTISED, PLUGINS, _pillars
 from tests.random_networks import Twins, networks
 from tutelage.core.errors import UnsupportedError
-from tutelage.dpu.compiler.builder import EMULATOR_DPU_NAME, QUANTISED, CompiledModel
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME
+from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
 from tutelage.dpu.compiler.quantised import QuantisedModel
-from tutelage.dpu.engine.program import constant
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.ops.data import constant
+from tutelage.dpu.ops.fix import QUANTISED
+from tutelage.dpu.ops.reference import load_plugins
 from tutelage.dpu.xmodel.file import read_graph
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.dpu.xmodel.op_definitions import definitions
+from tutelage.dpu.xmodel.op_types import definitions
 
 # What AMD's compiler writes that only instructions, addresses and its figures need.
 COMPILERS_OWN = {
@@ -186,8 +188,7 @@ def _layer(kind: str, **options: Any) -> Graph:
     elif kind == "add":
         x = model.add("layer", [x, x], 4, **options)
     elif kind == "pool_relu":
-        pool = model._pool("layer", "maxpool2d", x, (3, 3), (2, 2), (0, 0, 0, 0), "FLOOR")
-        x = model._fixed(model._activated(pool, "RELU"), 4)
+        x = model.max_pool("layer", x, (3, 3), (2, 2), nonlinear="RELU")
     else:
         x = getattr(model, kind)("layer", x, **options)
     model.output(model.conv2d("last", x, matrix, 2, None, 0, 6))

@@ -12,7 +12,7 @@ import pytest
 from tutelage.core.errors import UnsortedWarning, XmodelError
 from tutelage.core.fingerprint import foreign
 from tutelage.dpu.engine.reference import Model, load_engine
-from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.ops.reference import load_plugins
 from tutelage.dpu.xmodel.graph import Graph
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "models" / "corpus"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.dpu.dense_forms import DENSE_FORMS, dense_network
 from tests.dpu.test_layers import small_network
-from tutelage.dpu.__main__ import main
+from tutelage.__main__ import main
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel

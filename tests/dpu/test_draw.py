@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.densenet_pair import int8_graph
+from tutelage.__main__ import main
 from tutelage.core.errors import DpuError
 from tutelage.core.text import shown
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.inspect import draw
 from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, place
@@ -169,7 +169,7 @@ def test_huge_graphs_are_not_drawn(
     assert main(["inspect", str(path), option, str(tmp_path / "picture")]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == (
-        f"dpu: {path}: 30,000 layers; a drawing holds 2,000, --json has them all\n"
+        f"tutelage: {path}: 30,000 layers; a drawing holds 2,000, --json has them all\n"
     )
     assert time.process_time() - began < 60  # minutes or hours where a step is not linear
     assert list(tmp_path.iterdir()) == [path]

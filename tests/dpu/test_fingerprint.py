@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tutelage.__main__ import main
 from tutelage.core.errors import DpuError, UnsupportedError
 from tutelage.core.fingerprint import (
     ARRAYS,
@@ -20,7 +21,6 @@ from tutelage.core.fingerprint import (
     dpu_name,
     fingerprints_of,
 )
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.engine.reference import ENGINES, load_engine
 from tutelage.dpu.runtime import vart
 from tutelage.dpu.xmodel.graph import Graph
@@ -128,7 +128,7 @@ def test_the_command_line_refuses_them_in_one_line(
         assert main(command) == 2
         captured = capsys.readouterr()
         assert captured.out == "" and captured.err.count("\n") == 1
-        assert captured.err.startswith(f"dpu: {path}: compiled for {OTHERS[name]} (")
+        assert captured.err.startswith(f"tutelage: {path}: compiled for {OTHERS[name]} (")
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -181,7 +181,7 @@ def test_an_array_of_unknown_size_has_no_cycles(
     assert main(["run", path, "--input", image, "--output", out_file]) == 0
     capsys.readouterr()
     assert main(["predict", path]) == 2
-    assert capsys.readouterr().err == f"dpu: {path}: {words}\n"
+    assert capsys.readouterr().err == f"tutelage: {path}: {words}\n"
 
 
 def test_work_that_the_file_does_not_say_is_not_shown(
@@ -200,9 +200,11 @@ def test_predict_reads_the_file_before_the_board(
     path = str(_path(shared_dir, name))
     for board in ("kv260", "none"):
         assert main(["predict", path, "--board", board]) == 2
-        assert capsys.readouterr().err.startswith(f"dpu: {path}: compiled for {OTHERS[name]} (")
+        assert capsys.readouterr().err.startswith(
+            f"tutelage: {path}: compiled for {OTHERS[name]} ("
+        )
         assert main(["predict", str(tmp_path / "none.xmodel"), "--board", board]) == 2
-        assert capsys.readouterr().err.startswith(f"dpu: {tmp_path}/none.xmodel: ")
+        assert capsys.readouterr().err.startswith(f"tutelage: {tmp_path}/none.xmodel: ")
     own = str(_path(shared_dir, "mnist_cnn_zcu104"))
     assert main(["predict", own, "--board", "kv260"]) == 2
     assert "kv260.toml: lacks dpu.clock_mhz" in capsys.readouterr().err
@@ -223,7 +225,7 @@ def test_layers_that_cannot_be_made_out_are_noted(
     assert "100.0%" not in out and "lower bounds" not in out
     assert main(["diff", str(path), str(_path(shared_dir, "mnist_cnn_quantised"))]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"dpu: {path}, for DPUCVDX8G (VCK190") and err.endswith(f"{why}\n")
+    assert err.startswith(f"tutelage: {path}, for DPUCVDX8G (VCK190") and err.endswith(f"{why}\n")
 
 
 @pytest.mark.parametrize(

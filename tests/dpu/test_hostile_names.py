@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.hostile import FILE_NAME, HOSTILE, check
+from tutelage.__main__ import main
 from tutelage.core.text import shown
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.compiler.builder import CompiledModel
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage.__main__ import main
 from tutelage.app.sources.by_uri import open_source
 from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.inspect.samples import Samples
 
 
@@ -126,7 +126,7 @@ def test_training_bench_inspect_and_the_application_see_the_same(
     assert facts["images"] == 5
     assert facts["notes"][-1] == f"{untidy}: {find_images(untidy).report()}"
 
-    data = pytest.importorskip("tutelage.host.train.data", reason="needs PyTorch")
+    data = pytest.importorskip("tutelage.host.train.data.formats.folder", reason="needs PyTorch")
     classes, files, skipped = data._folder_files(untidy, "train")
     assert classes == ("Bag", "Coat") and skipped == SKIPPED
     found = {

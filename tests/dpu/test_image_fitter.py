@@ -53,7 +53,7 @@ def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_
     sample = Samples(program, [str(path)], lambda shape: FORM)[0:1][0][0]
     np.testing.assert_array_equal(sample * 64, target)
 
-    data = pytest.importorskip("tutelage.host.train.data", reason="needs PyTorch")
+    data = pytest.importorskip("tutelage.host.train.data.formats.folder", reason="needs PyTorch")
     learnt = data._read_image(path, 28)
     np.testing.assert_array_equal((learnt - np.array(FORM.mean)), target)
 

@@ -9,14 +9,18 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tutelage.core.board_profile import PROFILES
+from tutelage.__main__ import main
+from tutelage.core.board_profile import board_names
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import ARRAYS, B4096
-from tutelage.dpu import __main__ as command
+from tutelage.core.results.figure import Figure
+from tutelage.dpu.compiler.emulation import compile_graph
+from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.predict import energy
 from tutelage.dpu.predict.cycles import bounds
 from tutelage.dpu.predict.latency import (
@@ -29,7 +33,7 @@ from tutelage.dpu.predict.latency import (
 )
 from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.predict.traffic import map_bytes, works
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import xir
 
 BOARD = read_board("zcu104")
 PILLARS = "pointpillars_zcu104_vai25.xmodel"
@@ -211,9 +215,22 @@ def test_the_quantised_and_the_compiled_pointpillars_take_the_same(shared_dir: P
 
 
 def _told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = command.main(["predict", *map(str, arguments)])
+    status = main(["predict", *map(str, arguments)])
     out, err = capsys.readouterr()
     return status, out, err
+
+
+def test_sums_and_products_take_the_same_in_both_forms() -> None:
+    """Those of quantised files were left out, as if the CPU computed them."""
+    model, rng = QuantisedModel("joins"), np.random.default_rng(0)
+    kernels = [rng.integers(-9, 9, (16, 3, 3, 16), dtype=np.int8) for _ in range(3)]
+    x = model.input("image", (1, 32, 32, 16), 5)
+    a, b, c = (model.conv2d(f"c{n}", x, w, 6, None, 0, 4) for n, w in enumerate(kernels))
+    model.output(model.multiply("product", [model.add("sum", [a, b], 4), c], 4))
+    quantised = model.finish()
+    found = [predict_graph(graph) for graph in (quantised, compile_graph(quantised))]
+    assert found[0].job_seconds == pytest.approx(found[1].job_seconds, rel=1e-9)
+    assert [prediction.left_to_cpu for prediction in found] == [[], []]
 
 
 def test_predict_tells_layers_and_totals(
@@ -223,9 +240,9 @@ def test_predict_tells_layers_and_totals(
     facts = json.loads(out)
     assert status == 0 and facts["board"] == "zcu104"
     assert sum(layer["us"] for layer in facts["layers"]) == pytest.approx(1e3 * facts["dpu_ms"])
-    assert facts["latency_ms"] == pytest.approx(facts["dpu_ms"] + facts["cpu_ms"])
+    assert facts["latency_ms"]["value"] == pytest.approx(facts["dpu_ms"] + facts["cpu_ms"])
     assert [speed["threads"] for speed in facts["threads"]] == [1, 2, None]
-    assert facts["threads"][0]["fps"] == pytest.approx(1e3 / facts["latency_ms"])
+    assert facts["threads"][0]["fps"]["value"] == pytest.approx(1e3 / facts["latency_ms"]["value"])
     assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
     status, out, _ = _told(capsys, demo_model)
     assert status == 0 and "e+" not in out
@@ -238,7 +255,7 @@ def test_predict_takes_functions(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0 and "349,151,936 MACs" in out
     for wrong in ("no.such:thing", "json:nothing", "time:time", "json:dumps"):
         status, out, err = _told(capsys, wrong)
-        assert (status, out) == (2, "") and err.startswith("dpu: ") and err.count("\n") == 1
+        assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
 def test_predict_refuses_what_it_cannot(
@@ -249,11 +266,11 @@ def test_predict_refuses_what_it_cannot(
     for arguments in ((broken,), (tmp_path / "none.xmodel",), (demo_model, "--board", "kv260")):
         status, out, err = _told(capsys, *arguments)
         assert (status, out) == (2, "") and err.count("\n") == 1
-    with pytest.raises(SystemExit):
-        command.main(["predict", str(demo_model), "--threads", "0"])
+    status, out, err = _told(capsys, demo_model, "--threads", "0")
+    assert (status, out) == (2, "") and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("board", sorted(path.stem for path in PROFILES.glob("*.toml")))
+@pytest.mark.parametrize("board", board_names())
 def test_every_board_is_predicted_or_lacks_something_by_name(
     demo_model: Path, capsys: pytest.CaptureFixture[str], board: str
 ) -> None:
@@ -291,31 +308,39 @@ def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
 
 
 def test_energy_is_a_range_until_it_is_measured(tmp_path: Path) -> None:
-    at_rest = energy.board_watts("zcu104", tmp_path)
+    at_rest = energy.board_power("zcu104", tmp_path)
     assert at_rest is not None and not at_rest.measured
-    assert (at_rest.low, at_rest.high) == (14.05, 60.0)
-    assert at_rest.joules(10, 20) == (14.05 / 20, 6.0)
-    assert energy.board_watts("kv260", tmp_path) is None
+    assert at_rest.watts.ends == (None, 14.05, 60.0)
+    fps = Figure.predicted(15, 10, 20, "fps")
+    assert at_rest.joules_per_frame(fps).ends == (None, 14.05 / 20, 6.0)
+    assert energy.board_power("kv260", tmp_path) is None
     with pytest.raises(DpuError):
-        energy.board_watts("zcu105", tmp_path)
+        energy.board_power("zcu105", tmp_path)
 
     def write(name: str, emulation: bool, *watts: object, **more: object) -> None:
         folder = tmp_path / "zcu104" / name
         folder.mkdir(parents=True)
-        steps = [{"power": {"watts": {"value": value}}} for value in watts]
-        text = json.dumps({"emulation": emulation, "steps": steps, **more})
+        none, run = {"value": None}, {"state": "done", "started": "x", "provider": "vart"}
+        steps = [
+            {"name": "offline", "scenario": "offline", "threads": 1, "fps": none, "latency_ms": {},
+             "power": {"watts": {"value": value}}}
+            for value in watts
+        ]  # fmt: skip
+        facts = {"machine": {}, "model": {"name": "net", "target": "DPUCZDX8G"}}
+        text = json.dumps({"emulation": emulation, "steps": steps, **run, **facts, **more})
         (folder / "run.json").write_text(text if watts else "{torn")
 
     write("emulation", True, 5.0)
     write("stand-in", False, 5.0, pace={"measured": False, "text": "predicted"})
     write("strange pace", False, 5.0, pace=[])
     write("torn", False)
-    write("odd", False, None, "x", -1.0, float("nan"), True)
-    assert energy.board_watts("zcu104", tmp_path) == at_rest
+    for number, odd in enumerate((None, "x", -1.0, float("nan"), float("inf"), True)):
+        write(f"odd {number}", False, odd)
+    assert energy.board_power("zcu104", tmp_path) == at_rest
     write("real", False, 21.5, 24.0)
-    measured = energy.board_watts("zcu104", tmp_path)
+    measured = energy.board_power("zcu104", tmp_path)
     assert measured is not None and measured.measured
-    assert (measured.low, measured.high) == (21.5, 24.0)
+    assert measured.watts.ends == (None, 21.5, 24.0)
 
 
 def test_nothing_to_do_takes_only_the_cpu() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.__main__ import main
 from tutelage.core.fingerprint import array_of, fingerprints_of, is_own
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.inspect.layers import Layer, layers_of
+from tutelage.dpu.ops.convolution import conv_work
 from tutelage.dpu.predict import cycles as rules
 from tutelage.dpu.predict.operations import operations_of
 from tutelage.dpu.xmodel.graph import Graph
@@ -176,8 +177,8 @@ def test_the_stem_that_counts_half_computes_all(shared_dir: Path) -> None:
 
 def test_the_height_is_padded_not_the_width() -> None:
     """A compiled PointPillars has 124 x 108 (height, width) -> 255,246,336 = 128 * 108 * ..."""
-    assert rules.conv_work(124, 108, 32, 3, 3, 32) == 255_246_336
-    assert rules.conv_work(108, 124, 32, 3, 3, 32) != 255_246_336
+    assert conv_work(124, 108, 32, 3, 3, 32) == 255_246_336
+    assert conv_work(108, 124, 32, 3, 3, 32) != 255_246_336
 
 
 def test_json_has_layers_and_shares(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

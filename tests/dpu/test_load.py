@@ -32,7 +32,7 @@ SETUP = """
 import os, signal, sys, threading, time
 import numpy as np
 from tutelage.dpu.runtime import vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import xir
 graph = xir.Graph.deserialize(sys.argv[1])
 part = [c for c in graph.get_root_subgraph().toposort_child_subgraph()
         if c.get_attr("device") == "DPU"][0]
@@ -329,7 +329,7 @@ POOL = """
 import multiprocessing, sys, warnings
 import numpy as np
 from tutelage.dpu.runtime import vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import xir
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, of a fork beside threads
 def classify(path):
     graph = xir.Graph.deserialize(path)

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import xir
 from tutelage.dpu.xmodel.file import read_graph, write_graph
 
 

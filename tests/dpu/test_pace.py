@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tutelage.core import board_profile
 from tutelage.core.errors import DpuError
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.predict import cycles, latency
-from tutelage.dpu.runtime import device, vart
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import device, vart, xir
 
 SCRIPT = Path(__file__).with_name("board_script.py")
 
@@ -383,7 +383,8 @@ def test_a_profile_that_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     (tmp_path / "mine.toml").write_text(text)
-    monkeypatch.setattr(latency, "PROFILES", tmp_path)
+    monkeypatch.setattr(board_profile, "PROFILES", tmp_path)
+    board_profile.load_profile.cache_clear()
     with pytest.raises(DpuError, match=r"mine\.toml: ") as caught:
         latency.board_pace("mine")
     assert "\n" not in str(caught.value)
@@ -413,7 +414,7 @@ def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path
     files = tmp_path / "in.npy", tmp_path / "out.npy"
     done = _shim(repo_root, "--realtime", "zcu104", SCRIPT, demo_model, *files)
     assert (done.returncode, done.stdout) == (0, "done 20\n"), done.stderr
-    assert done.stderr.startswith("dpu: the emulation could not keep pace in ")
+    assert done.stderr.startswith("tutelage: the emulation could not keep pace in ")
     assert " of 20 jobs, which ended up to " in done.stderr and done.stderr.count("\n") == 1
     np.testing.assert_array_equal(np.load(files[1]), load_engine(demo_model).run(images))
 
@@ -421,4 +422,6 @@ def test_a_script_in_real_time(repo_root: Path, demo_model: Path, tmp_path: Path
 def test_a_script_on_a_board_that_nobody_knows(repo_root: Path) -> None:
     done = _shim(repo_root, "--realtime", "zcu105", SCRIPT)
     assert done.returncode == 2
-    assert done.stderr == "dpu: no board 'zcu105'; there are kv260, ultra96v2, zcu102, zcu104\n"
+    assert (
+        done.stderr == "tutelage: no board 'zcu105'; there are kv260, ultra96v2, zcu102, zcu104\n"
+    )

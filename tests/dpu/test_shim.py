@@ -65,7 +65,7 @@ def test_exit_status_and_errors_are_the_scripts_own(repo_root: Path, tmp_path: P
     done = _shim(repo_root, script)
     assert done.returncode == 1 and "made from an xir.Subgraph" in done.stderr
     done = _shim(repo_root, tmp_path / "none.py")
-    assert done.returncode == 2 and done.stderr == f"dpu: {tmp_path}/none.py: no such script\n"
+    assert done.returncode == 2 and done.stderr == f"tutelage: {tmp_path}/none.py: no such script\n"
 
 
 def test_a_script_gets_its_arguments_and_its_neighbours(repo_root: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_file_that_is_not_sorted_is_reported_once(
     np.save(tmp_path / "in.npy", np.zeros((6, 28, 28, 1), np.float32))
     done = _shim(repo_root, SCRIPT, unsorted_model, tmp_path / "in.npy", tmp_path / "out.npy")
     assert (done.returncode, done.stdout) == (0, "done 6\n"), done.stderr
-    assert done.stderr == f"dpu: {unsorted_model}: {UNSORTED}\n"
+    assert done.stderr == f"tutelage: {unsorted_model}: {UNSORTED}\n"
 
 
 def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tutelage.dpu.__main__ import main
+from tutelage.__main__ import main
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.inspect.statistics import Values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 
@@ -13,7 +14,9 @@ from tutelage.core.text import (
     csv_cells,
     csv_text,
     from_csv,
+    html_text,
     json_text,
+    markdown_table,
     markdown_text,
     shown,
     shown_lines,
@@ -73,3 +76,19 @@ def test_markdown_has_no_markup(text: str) -> None:
     bare = marked.replace("\\\\", "")
     for mark in ("|", "`", "*", "](", "][", "]:"):
         assert bare.count(mark) == bare.count(f"\\{mark}")
+
+
+@given(TEXT)
+def test_html_has_no_markup_and_shows_the_text(text: str) -> None:
+    marked = html_text(text)
+    assert not set("<>\"'") & set(marked)
+    assert html.unescape(marked) == shown(text)
+
+
+def test_a_table_is_aligned_by_its_widest_cells() -> None:
+    assert markdown_table(["name", "fps"], [("a", "1,234.5"), ("longer", "2")]) == [
+        "| name   |     fps |",
+        "|--------|--------:|",
+        "| a      | 1,234.5 |",
+        "| longer |       2 |",
+    ]

@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.runtime import vart
+from tutelage.dpu.runtime import vart, xir
 from tutelage.dpu.runtime.device import EXECUTION_VARIABLE
-from tutelage.dpu.xmodel import graph as xir
 
 
 @pytest.fixture(scope="module")

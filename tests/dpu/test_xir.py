@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.xmodel import graph as xir
+from tutelage.dpu.runtime import xir
 
 GRAPH = "densenet_small"
 STEM = f"{GRAPH}__features_conv0"

@@ -11,8 +11,10 @@ import numpy as np
 
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.quantised import QuantisedModel
-from tutelage.dpu.ops import cpu_ops, fix_ops
-from tutelage.dpu.xmodel.graph import Graph, Op, Tensor
+from tutelage.dpu.ops.registry import computed_types, is_int8
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.tensor import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = ROOT / "app" / "demo"
@@ -74,7 +76,7 @@ _VECTORS = {"prelu": ("weight",), "scale": ("scale", "bias")}
 _TWO_INPUTS = ("concat", "eltwise", "depthwise", "add", "sub", "mul", "div", "min", "max", "stack",
                "priorbox")  # fmt: skip
 
-KINDS = sorted({*fix_ops.OPS, *cpu_ops.OPS})
+KINDS = sorted({kind for kinds in computed_types() for kind in kinds})
 """Every op type that something computes."""
 
 
@@ -98,7 +100,7 @@ def base(name: str) -> bytes:
 def one_op(kind: str) -> Graph:
     """A graph of one op of this type with what it reads."""
     graph, plain = Graph(kind), kind.removesuffix("-fix")
-    fixed = kind in fix_ops.OPS or kind == "fix2float"
+    fixed = is_int8(kind) or kind == "fix2float"
     values = "XINT8" if fixed else "FLOAT32"
     count = 2 if plain in _TWO_INPUTS or plain == "matmul" else 1
     data = "data-fix" if fixed else "data"

@@ -17,12 +17,11 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch, told, told_all
 from tests.fuzz.models import DEMO, ROOT
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
-from tutelage.board.runner import ModelError
+from tutelage.board.model_parts import ModelError
 from tutelage.core import board_profile as profiles
 from tutelage.core.toml_file import TomlError
-from tutelage.dpu.__main__ import main as dpu
-from tutelage.host.__main__ import main as host
 from tutelage.host.explore import space as explore_space
 from tutelage.host.train import checkpoint, study
 from tutelage.host.train.config import ConfigError, make_config, read_toml
@@ -134,7 +133,7 @@ def test_model_toml_of_samples(case: Any) -> None:
         for path in sorted((folder / "few").iterdir())[2:]:
             path.unlink()
     (folder / "model.toml").write_bytes(_toml(_MODEL, case))
-    told(dpu, "inspect", folder / "model.xmodel", "--images", folder / "few", "--json")
+    told(main, "inspect", folder / "model.xmodel", "--images", folder / "few", "--json")
 
 
 @fuzz(_CASES, 60)
@@ -191,7 +190,7 @@ def test_npy(case: Any) -> None:
     file = io.BytesIO()
     np.save(file, np.ones([2, 28, 28, 1], np.float32 if as_float else np.int8))
     (scratch() / "in.npy").write_bytes(edited(file.getvalue(), edits))
-    told(dpu, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
+    told(main, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
          scratch() / "out.npy")  # fmt: skip
 
 
@@ -227,7 +226,7 @@ def test_npy_header(case: Any) -> None:
     text = "{" + ", ".join(f"'{k}': {v}" for k, v in header.items()) + "}"
     data = b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text.encode() + b"\n"
     (scratch() / "in.npy").write_bytes(data + bytes(784))
-    told(dpu, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
+    told(main, "run", DEMO / "model.xmodel", "--input", scratch() / "in.npy", "--output",
          scratch() / "out.npy")  # fmt: skip
 
 
@@ -245,10 +244,12 @@ def test_checkpoint(edits: Any) -> None:
 
 _RUN = {
     "state": "done", "error": None, "started": "2026-01-01T00:00:00", "provider": "DPU",
-    "emulation": False, "realtime": None, "machine": {"board": "ZCU104", "machine": "aarch64"},
+    "emulation": False, "realtime": None, "machine": {"board": "ZCU104", "cpus": 4},
     "model": {"name": "demo", "dpu": "DPUCZDX8G", "target": "ZCU104", "sha256": "0" * 64},
-    "steps": [{"scenario": "offline", "threads": 1, "fps": {"value": 1.0, "ci95": 0.1},
-               "frames": {"classified": 1}}],
+    "steps": [{"name": "offline, 1 thread", "scenario": "offline", "threads": 1,
+               "fps": {"value": 1.0, "low": 0.9, "high": 1.1}, "frames": {"classified": 1},
+               "latency_ms": {"p50": {"value": 2.5}}, "power": {"watts": {"value": 14.5}},
+               "start_s": 1.5, "end_s": 2.5}],
 }  # fmt: skip
 
 
@@ -258,7 +259,7 @@ def test_run_json(edits: Any) -> None:
     folder = scratch() / "measured"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_bytes(edited(json.dumps(_RUN).encode(), edits))
-    told_all(host, "report", "--run", folder, "--output", scratch() / "report")
+    told_all(main, "report", "--run", folder, "--output", scratch() / "report")
 
 
 def test_a_run_that_is_nested_deeply() -> None:
@@ -266,7 +267,7 @@ def test_a_run_that_is_nested_deeply() -> None:
     folder = scratch() / "deep"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text("[" * 100_000)
-    status, _, text = told_all(host, "report", "--run", folder, "--output", scratch() / "report")
+    status, _, text = told_all(main, "report", "--run", folder, "--output", scratch() / "report")
     assert status in (0, 2) and len(text) < 2000
 
 
@@ -277,7 +278,7 @@ def test_a_run_of_numbers_that_no_float_holds() -> None:
         for place in re.finditer(r"(?<=: )[\d.]+", run := json.dumps(_RUN)):
             text = run[: place.start()] + number + run[place.end() :]
             (folder / "run.json").write_text(text)
-            told_all(host, "report", "--run", folder, "--output", scratch() / "report")
+            told_all(main, "report", "--run", folder, "--output", scratch() / "report")
 
 
 def test_the_long_run_tells_its_figures(capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tests.fuzz import models, xmodel_edits
 from tests.fuzz.byte_edits import EDITS, edited
 from tests.fuzz.harness import fuzz, one_line, scratch, told
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.board import runner as board_dpu
 from tutelage.core.errors import DpuError
-from tutelage.dpu.__main__ import main
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
 from tutelage.host.compile.target import CompileError, CompileUsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")
@@ -110,7 +110,9 @@ def _classify(path: Path) -> None:
 
 def _compile(path: Path) -> None:
     try:
-        plan = plan_compile(path, scratch() / "compiled", Choice("emulator"), lambda text: None)
+        plan = plan_compile(
+            path, scratch() / "compiled", CompileOptions("emulator"), lambda text: None
+        )
         compile_model(plan, lambda text: None)
     except (CompileError, CompileUsageError, DpuError) as error:
         one_line(error)

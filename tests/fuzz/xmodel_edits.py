@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz import models
 from tutelage.core.errors import DpuError
-from tutelage.dpu.xmodel.graph import _from_proto
+from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.schema import GraphProto
 
 _NUMBERS = st.sampled_from(
@@ -103,7 +103,7 @@ def _inferred(proto: Any) -> bytes:
     with contextlib.suppress(
         DpuError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError
     ):
-        graph = _from_proto(proto)
+        graph = Graph.from_proto(proto)
         graph.infer_shape()
         proto = graph.to_proto()
     return bytes(proto.SerializeToString())

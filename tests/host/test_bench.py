@@ -27,15 +27,16 @@ pytest.importorskip("openvino", reason="needs OpenVINO")
 import onnxruntime
 import torch
 
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.core.images.input_form import InputForm
-from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
+from tutelage.core.images.preprocessor import Preprocessor
 from tutelage.core.model_package import PackageError
+from tutelage.core.results.bench_json import BenchSettings, bench_text, read_bench
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.__main__ import main
-from tutelage.host.bench.bench import Bench, Setting
-from tutelage.host.bench.command import Choice, bench
-from tutelage.host.bench.float_preprocessor import Preprocessor
+from tutelage.host.bench.bench import Bench
+from tutelage.host.bench.command import BenchOptions, bench
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.platform import CATALOGUE, Absent, entry, int8_file, model_file
 from tutelage.host.bench.process import JsonProcess, ProcessError
 from tutelage.host.bench.subject import load_images, load_subject
@@ -52,7 +53,8 @@ from tutelage.host.bench.torch_graph import read_onnx
 from tutelage.host.export.onnx_qdq import FLOAT32, to_onnx
 from tutelage.host.networks import create
 from tutelage.host.quantise.calibrate import calibrate
-from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.train.config import make_config
 from tutelage.host.train.loop import train
@@ -107,7 +109,7 @@ def _session(path: Path) -> Callable[[Any], Any]:
 
 
 def test_all_forms_are_the_same_student(files: Path) -> None:
-    x = Preprocessor(read_form(files), channels_last=False)(read_images(files).pixels)
+    x = FloatPreprocessor(read_form(files), channels_last=False)(read_images(files).pixels)
     exact = load_engine(files / XMODEL_FILE).run(x.transpose(0, 2, 3, 1))
     int8 = _session(files / INT8_FILE)(x)
     for name in (INT8_WEIGHTS_FILE, TENSORRT_FILE):
@@ -155,8 +157,8 @@ def test_every_layer_has_a_pytorch_form(name: str, tmp_path: Path) -> None:
 
 def test_preprocessing_is_the_applications(demo: Path, files: Path) -> None:
     classifier = load_classifier(demo)
-    app = AppPreprocessor(classifier.form, 7)
-    ours = Preprocessor(read_form(files), channels_last=True)
+    app = Preprocessor(classifier.form, 7)
+    ours = FloatPreprocessor(read_form(files), channels_last=True)
     rng = np.random.default_rng(0)
     for size in ((28, 28), (480, 640), (61, 57), (20, 90)):
         image = np.asarray(cv2.blur(rng.integers(0, 256, (*size, 3), np.uint8), (3, 3)), np.uint8)
@@ -169,7 +171,9 @@ def test_preprocessing_is_the_applications(demo: Path, files: Path) -> None:
 def test_colours_and_layouts(colour: str, order: list[int]) -> None:
     form = InputForm(6, 4, colour, (1.0, 2.0, 3.0), (1.0, 0.5, 0.25), "center")
     images = list(np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8))
-    last, first = (Preprocessor(form, channels_last)(images) for channels_last in (True, False))
+    last, first = (
+        FloatPreprocessor(form, channels_last)(images) for channels_last in (True, False)
+    )
     wanted = (np.array(images)[..., order] - [1.0, 2.0, 3.0]) * [1.0, 0.5, 0.25]
     assert np.allclose(last, wanted) and np.array_equal(first, last.transpose(0, 3, 1, 2))
 
@@ -248,11 +252,11 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
 
 
 def test_windows_are_interleaved_and_turn(demo: Path) -> None:
-    report = _bench(demo, QUICK, repetitions=3).report()
+    results = _bench(demo, QUICK, repetitions=3).results()
     windows = [
-        (repetition["single_stream"]["start_s"], row["id"])
-        for row in report["rows"][:2]
-        for repetition in row["repetitions"]
+        (repetition["single_stream"]["start_s"], row.id)
+        for row in results.rows[:2]
+        for repetition in row.repetitions
     ]
     order = [name for _, name in sorted(windows)]
     assert order == [QUICK[0], QUICK[1], QUICK[1], QUICK[0], QUICK[0], QUICK[1]]
@@ -263,19 +267,21 @@ def _bench(
     tell: Callable[[str], None] = lambda _: None, meter: tuple[str, ...] = (),
 ) -> Bench:  # fmt: skip
     subject = load_subject(demo)
-    setting = Setting(names, repetitions, seconds=0.1, warm_up=0.0)
-    found = Bench(setting, subject, load_images(subject, "", 60), (), tell, meter)
+    settings = BenchSettings(names, repetitions, 0.1, warm_up=0.0, threads=1, board="zcu104")
+    found = Bench(settings, subject, load_images(subject, "", 60), (), tell, meter)
     found.go()
     return found
 
 
 def test_a_run_with_its_own_data(run: Path, tmp_path: Path) -> None:
-    choice = Choice(("onnxruntime-int8",), repetitions=1, threads=1, **SHORT)  # type: ignore[arg-type]
-    report, folder, _ = bench(run, choice, tmp_path / "out", lambda _: None)
+    options = BenchOptions(("onnxruntime-int8",), repetitions=1, threads=1, **SHORT)  # type: ignore[arg-type]
+    results, folder, _ = bench(run, options, tmp_path / "out", lambda _: None)
     assert (folder / "bench.json").exists()
-    assert report["images"]["source"].startswith("test set, 60 images")
-    assert report["model"]["checkpoint_sha256"]
-    assert report["rows"][0]["same_class"] > 90 and report["rows"][0]["fps"]["n"] == 1
+    assert results.images.source.startswith("test set, 60 images")
+    assert results.model.checkpoint_sha256
+    row = results.rows[0]
+    assert row.same_class and row.same_class > 90 and row.fps.n == 1
+    assert bench_text(read_bench(folder)) == bench_text(results)
     images = load_images(load_subject(run), "dataset", 0)
     assert len(images.labels) == 60 and images.pixels[0].shape == (28, 28, 3)
 
@@ -292,7 +298,7 @@ def test_compiled_pytorch(run: Path, tmp_path: Path) -> None:
     found = process.ask(request, 60)
     process.close()
     assert found["offline"]["fps"] > 0 and found["single_stream"]["latency_ms"]["p50"] > 0
-    x = Preprocessor(read_form(tmp_path), channels_last=False)(read_images(tmp_path).pixels)
+    x = FloatPreprocessor(read_form(tmp_path), channels_last=False)(read_images(tmp_path).pixels)
     assert np.allclose(np.load(path), _session(tmp_path / FLOAT32_FILE)(x), atol=1e-3)
 
 
@@ -331,8 +337,8 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
     found = _bench(demo, QUICK[:1], meter=("--sysfs", str(counting_rapl)))
     row = found.rows[0]
     assert row.power_source == "rapl" and "not the whole computer" in row.power_scope
-    assert row.watts["value"] == pytest.approx(10, rel=0.3)
-    assert row.joules_per_frame["value"] == pytest.approx(10 / row.fps["value"], rel=0.4)
+    assert row.fps.value and row.watts.value == pytest.approx(10, rel=0.3)
+    assert row.joules_per_frame.value == pytest.approx(10 / row.fps.value, rel=0.4)
 
 
 # -- what breaks ------------------------------------------------------------------------------
@@ -347,8 +353,8 @@ def test_a_process_that_is_killed_ends_its_own_row_only(demo: Path) -> None:
 
     broken, whole = _bench(demo, QUICK, repetitions=3, tell=kill_at).rows[:2]
     assert broken.state == "failed" and "ended by SIGKILL" in broken.reason
-    assert "1 repetition complete" in broken.reason and broken.latency_ms["p50"]["n"] == 1
-    assert whole.state == "done" and whole.latency_ms["p50"]["n"] == 3
+    assert "1 repetition complete" in broken.reason and broken.latency_ms.p50.n == 1
+    assert whole.state == "done" and whole.latency_ms.p50.n == 3
 
 
 def test_ctrl_c_keeps_what_is_complete(demo: Path, tmp_path: Path, repo_root: Path) -> None:
@@ -453,7 +459,7 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
         (["app/demo", "--images", "board"], "board: holds no images"),
         (["app/demo", "--images", "dataset"], "knows no data set"),
         (["app/demo", "--dpu", "none"], "none: No such file"),
-        (["app/demo", "--dpu", "app/demo/model.toml"], "no run of `tutelage measure`"),
+        (["app/demo", "--dpu", "app/demo/model.toml"], "not a measured run"),
     ],
 )
 def test_wrong_use(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,87 +13,29 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.app.measure.step_figures import percentile as app_percentile
+from tutelage.core.results.bench_json import EMULATED, BenchRow, GainInput
+from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
+from tutelage.core.results.intervals import median_figure, ratio
+from tutelage.core.results.run_json import Percentiles
 from tutelage.dpu.predict.latency import operations_of_graph, predict
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs
-from tutelage.host.bench.medians import (
-    COVERAGE,
-    Figure,
-    coverage,
-    known_figure,
-    median_figure,
-    ratio,
-)
-from tutelage.host.bench.platform import CPU, EMULATION
-from tutelage.host.bench.rows import DPU, EMULATED, GIVEN, MEASURED, PREDICTED, Row, give_watts
+from tutelage.host.bench.given_watts import give_watts
+from tutelage.host.bench.platform import CPU, DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject, load_subject
 from tutelage.host.bench.thesis import compare, missing
-from tutelage.host.bench.timed_windows import percentile
 
 positive = st.floats(1e-3, 1e6)
-
-
-# -- formulas ---------------------------------------------------------------------------------
-
-
-@given(st.lists(positive, min_size=2, max_size=40))
-def test_the_interval_encloses_the_median(values: list[float]) -> None:
-    figure = median_figure(values)
-    assert figure["low"] <= figure["value"] <= figure["high"]
-    assert {figure["low"], figure["high"]} <= set(values)
-    assert (figure["coverage"] >= COVERAGE) == (len(values) >= 6)
-
-
-@given(st.lists(positive, min_size=1, max_size=20), st.floats(0.01, 100))
-def test_a_change_of_units_changes_nothing_else(values: list[float], factor: float) -> None:
-    one, other = median_figure(values), median_figure([factor * value for value in values])
-    assert other["value"] == pytest.approx(factor * one["value"])
-    assert other["coverage"] == one["coverage"]
-
-
-@pytest.mark.parametrize("count", range(2, 12))
-def test_the_coverage_is_that_of_all_outcomes(count: int) -> None:
-    """Each value lies below or above the true median, both alike: count the outcomes."""
-    for rank in range(1, count // 2 + 1):
-        outcomes = itertools.product((0, 1), repeat=count)
-        good = sum(rank <= sum(below) <= count - rank for below in outcomes)
-        assert coverage(count, rank) == pytest.approx(good / 2**count)
-
-
-def test_what_was_not_measured_stays_so() -> None:
-    assert median_figure([])["value"] is median_figure([None, math.nan])["value"] is None
-    assert median_figure([None, 2.0]) == {**known_figure(2.0)}
-    assert ratio(median_figure([]), known_figure(1.0))["value"] is None
-    assert ratio(known_figure(1.0), known_figure(0.0))["value"] is None
-
-
-@given(st.lists(positive, min_size=6, max_size=9), st.lists(positive, min_size=6, max_size=9))
-def test_ratios(upper: list[float], lower: list[float]) -> None:
-    a, b = median_figure(upper), median_figure(lower)
-    there, back = ratio(a, b), ratio(b, a)
-    assert there["value"] * back["value"] == pytest.approx(1)
-    assert there["low"] * back["high"] == pytest.approx(1)
-    assert there["low"] <= there["value"] <= there["high"]
-    assert there["coverage"] <= min(a["coverage"], b["coverage"])
-
-
-@given(st.lists(positive, min_size=1, max_size=200), st.sampled_from((50, 90, 99)))
-def test_percentiles_are_those_of_measured_runs(values: list[float], percent: int) -> None:
-    array = np.array(values)
-    assert percentile(array, percent) == app_percentile(array, percent)
-    assert (array <= percentile(array, percent)).mean() * 100 >= percent - 1e-9
 
 
 # -- the thesis's table -----------------------------------------------------------------------
 
 
-def _row(name: str, family: str, latency: float, fps: float, watts: float | None) -> Row:
-    row = Row(name, name, family)
-    for figures in (row.latency_ms, row.network_latency_ms):
-        figures["p50"] = known_figure(latency)
-    row.fps = row.network_fps = known_figure(fps)
-    row.watts = known_figure(watts)
+def _row(name: str, family: str, latency: float, fps: float, watts: float | None) -> BenchRow:
+    row = BenchRow(name, name, family)
+    row.latency_ms = row.network_latency_ms = Percentiles(p50=Figure.around(latency))
+    row.fps = row.network_fps = Figure.around(fps)
+    row.watts = Figure.around(watts)
     row.power_reason = "" if watts else "no sensor"
     return row
 
@@ -105,20 +44,19 @@ def _row(name: str, family: str, latency: float, fps: float, watts: float | None
 def test_the_gains(l1: float, l2: float, f1: float, f2: float, w1: float, w2: float) -> None:
     (found,) = compare([_row("cpu", CPU, l1, f1, w1), _row("dpu-1", DPU, l2, f2, w2)])
     assert found.kind == MEASURED
-    assert found.speed_up.figure["value"] == pytest.approx(l1 / l2)
-    assert found.efficiency.figure["value"] == pytest.approx((f2 / w2) / (f1 / w1))
-    assert found.speed_up.inputs["dpu"]["figure"] == "latency_ms.p50"
-    assert found.efficiency.inputs["platform"] == {
-        "row": "cpu", "kind": MEASURED, "figure": "fps / watts", "value": pytest.approx(f1 / w1),
-        "watts": ": ",
-    }  # fmt: skip
+    assert found.speed_up.figure.value == pytest.approx(l1 / l2)
+    assert found.efficiency.figure.value == pytest.approx((f2 / w2) / (f1 / w1))
+    assert found.speed_up.inputs["dpu"].figure == "latency_ms.p50"
+    theirs = found.efficiency.inputs["platform"]
+    assert theirs.value == pytest.approx(f1 / w1)
+    assert theirs == GainInput("cpu", "fps / watts", theirs.value, MEASURED, ": ")
 
 
 def test_what_is_missing_is_named() -> None:
-    gone = Row("cuda", "CUDA", "gpu", state="absent", reason="no device")
+    gone = BenchRow("cuda", "CUDA", "gpu", state="absent", reason="no device")
     rows = [_row("cpu", CPU, 1, 1, None), gone, _row("dpu-1", DPU, 0.1, 10, 5)]
     by_cpu, by_gpu = compare(rows)
-    assert by_cpu.speed_up.figure["value"] == pytest.approx(10)
+    assert by_cpu.speed_up.figure.value == pytest.approx(10)
     assert by_cpu.efficiency.missing == "cpu: watts are not measured: no sensor"
     assert by_gpu.speed_up.missing == "cuda: absent: no device"
     rows[-1].same_student = False
@@ -143,7 +81,7 @@ def test_watts_that_the_user_gives_say_so() -> None:
     row = _row("cpu", CPU, 1, 100, None)
     give_watts(row, 20.0)
     assert row.power_source == GIVEN and not row.power_reason
-    assert row.joules_per_frame["value"] == pytest.approx(0.2)
+    assert row.joules_per_frame.value == pytest.approx(0.2)
 
 
 # -- rows of the DPU --------------------------------------------------------------------------
@@ -155,7 +93,9 @@ def subject(repo_root: Path) -> Subject:
 
 
 def _figure(value: float | None) -> dict[str, float | None]:
-    return {"value": value, "ci95": None if value is None else value / 100}
+    if value is None:
+        return {"value": None}
+    return {"value": value, "low": 0.99 * value, "high": 1.01 * value, "coverage": 0.95, "n": 1}
 
 
 def _step(scenario: str, threads: int, fps: float, watts: float | None = 14.0) -> dict[str, Any]:
@@ -182,7 +122,7 @@ def _run(subject: Subject, **changes: Any) -> dict[str, Any]:
     return run | changes
 
 
-def _read(tmp_path: Path, run: Any, subject: Subject) -> Row:
+def _read(tmp_path: Path, run: Any, subject: Subject) -> BenchRow:
     (tmp_path / "run.json").write_text(json.dumps(run))
     (row,) = read_runs([tmp_path], subject)
     return row
@@ -193,17 +133,17 @@ def test_a_measured_run(tmp_path: Path, subject: Subject) -> None:
     assert (row.id, row.family, row.kind, row.threads) == ("dpu-1", DPU, MEASURED, 2)
     assert row.provenance.startswith("measured, by tutelage.app.measure, the board's vart, ")
     assert row.provenance.endswith("2026-01-02T03:04:05+00:00, ZCU104")
-    assert row.latency_ms["p50"] == known_figure(2.0, 0.02)
-    assert row.fps["value"] == 1100 and row.watts["value"] == 14
-    assert row.joules_per_frame["value"] == pytest.approx(14 / 1100)
+    assert row.latency_ms.p50 == Figure.around(2.0, 0.02)
+    assert row.fps.value == 1100 and row.watts.value == 14
+    assert row.joules_per_frame.value == pytest.approx(14 / 1100)
     assert row.same_student is True and not row.concerns
 
 
 def test_repetitions_of_a_run_give_their_median(tmp_path: Path, subject: Subject) -> None:
     steps = [_step("offline", 1, fps) for fps in (100, 130, 110)]
     row = _read(tmp_path, _run(subject, steps=steps), subject)
-    assert (row.fps["low"], row.fps["value"], row.fps["high"]) == (100, 110, 130)
-    assert row.latency_ms["p50"]["value"] is None
+    assert row.fps.ends == (110, 100, 130)
+    assert row.latency_ms.p50.value is None
     assert row.concerns == ["the run has no window of single-stream"]
 
 
@@ -232,24 +172,24 @@ def test_a_run_of_another_student(tmp_path: Path, subject: Subject) -> None:
                   subject)  # fmt: skip
     assert other.same_student is False
     unknown = _read(tmp_path, _run(subject, model=model | {"provenance": {}}), subject)
-    assert unknown.same_student is None and "nothing tells" in unknown.concerns[0]
+    assert unknown.same_student is None and "not known whether" in unknown.concerns[0]
 
 
 def test_a_run_that_broke_off(tmp_path: Path, subject: Subject) -> None:
     row = _read(tmp_path, _run(subject, state="failed", error="too hot", steps=[]), subject)
     assert "the run was not completed: failed: too hot" in row.concerns
-    assert row.fps["value"] is None
+    assert row.fps.value is None
 
 
 @pytest.mark.parametrize("content", [{}, [], 3, {"emulation": "no"}, {"emulation": False}])
 def test_what_is_no_run(tmp_path: Path, subject: Subject, content: Any) -> None:
-    with pytest.raises(BenchUsageError, match="no run of `tutelage measure`"):
+    with pytest.raises(BenchUsageError, match="not a measured run"):
         _read(tmp_path, content, subject)
 
 
 def test_a_run_must_say_whether_it_is_the_emulation(tmp_path: Path, subject: Subject) -> None:
     for emulation in (None, "false", 0):
-        with pytest.raises(BenchUsageError, match="does not say whether it is the emulation"):
+        with pytest.raises(BenchUsageError, match="emulation is not true or false"):
             _read(tmp_path, _run(subject, emulation=emulation), subject)
     with pytest.raises(BenchUsageError, match="No such file"):
         read_runs([tmp_path / "none"], subject)
@@ -263,27 +203,21 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     assert row.provenance.startswith("predicted, by tutelage.dpu.predict.latency")
     for figures, seconds in ((row.latency_ms, found.latency_seconds),
                              (row.network_latency_ms, found.job_seconds)):  # fmt: skip
-        assert figures["p90"] == figures["p99"] == median_figure([])  # nobody predicts those
-        assert figures["p50"]["value"] == pytest.approx(1e3 * seconds)
-        assert figures["p50"]["low"] < figures["p50"]["value"] < figures["p50"]["high"]
-        assert figures["p50"]["coverage"] is None
-    assert (row.fps["low"], row.fps["high"]) == found.fps_range()
-    assert row.network_fps["value"] >= row.fps["value"] > 1 / found.latency_seconds
-    assert row.watts["value"] is None
+        assert figures.p90 == figures.p99 == Figure()  # nobody predicts those
+        value, low, high = figures.p50.ends
+        assert value is not None and low is not None and high is not None
+        assert value == pytest.approx(1e3 * seconds) and low < value < high
+        assert figures.p50.coverage is None and figures.p50.kind == PREDICTED
+    assert (row.fps.low, row.fps.high) == found.fps_range()
+    assert row.network_fps.value is not None and row.fps.value is not None
+    assert row.network_fps.value >= row.fps.value > 1 / found.latency_seconds
+    assert row.watts.value is None
     assert any("extrapolation" in concern for concern in row.concerns)
     compared = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
     assert compared.kind == PREDICTED and compared.stages == "network alone"
-    assert compared.speed_up.figure["value"] == pytest.approx(1e-3 / found.job_seconds)
+    assert compared.speed_up.figure.value == pytest.approx(1e-3 / found.job_seconds)
     measured = median_figure([1.0, 1.1, 0.9, 1.0, 1.2, 0.8])
-    gain = ratio(measured, row.network_latency_ms["p50"])
-    assert gain["low"] < gain["value"] < gain["high"] and gain["coverage"] is None
+    gain = ratio(measured, row.network_latency_ms.p50)
+    assert gain.value and gain.low and gain.high and gain.low < gain.value < gain.high
+    assert gain.coverage is None and gain.kind == PREDICTED
     assert "a prediction has no watts" in compared.efficiency.missing
-
-
-figures = st.builds(known_figure, st.none() | positive)
-
-
-@given(figures, figures)
-def test_ratios_of_anything(a: Figure, b: Figure) -> None:
-    found = ratio(a, b)["value"]
-    assert (found is None) == (a["value"] is None or b["value"] is None)

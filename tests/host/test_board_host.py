@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
+from tutelage.core.toml_file import TomlError
 from tutelage.host.deploy import DeployUsageError
 from tutelage.host.ssh.boards import hosts_of
-from tutelage.host.ssh.remote import RemoteUsageError
-from tutelage.host.train.config import ConfigError
+from tutelage.host.ssh.errors import RemoteUsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.skipif(
@@ -70,7 +70,7 @@ def test_where_a_host_is_looked_for(tmp_path: Path, ssh_config: Path) -> None:
 )  # fmt: skip
 def test_an_entry_that_is_not_a_host_is_named(tmp_path: Path, text: str) -> None:
     path = _boards(tmp_path, text)
-    with pytest.raises(ConfigError, match=str(path)):
+    with pytest.raises((TomlError, RemoteUsageError), match=str(path)):
         hosts_of("zcu104", None, None)
 
 
@@ -79,7 +79,7 @@ def test_each_command_takes_the_users_host(tmp_path: Path, ssh_config: Path, cap
     for command in (deploy, ["rollback"], ["measure"], ["measure", "--attach"]):
         assert main([*command, "--board", "zcu104"]) == 2
         err = capsys.readouterr().err
-        assert err.startswith("host: no host for the board zcu104") and err.count("\n") == 1
+        assert err.startswith("tutelage: no host for the board zcu104") and err.count("\n") == 1
     _boards(tmp_path, '[zcu104]\nhost = "xilinx@10.0.0.8"\n')
     assert main(deploy) == 0
     assert " xilinx@10.0.0.8 " in capsys.readouterr().out

@@ -19,7 +19,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.peers.brevitas_peer import brevitas_student  # noqa: E402
-from tutelage.host.quantise.student import Bits, Student  # noqa: E402
+from tutelage.host.quantise.quantisers import Bits  # noqa: E402
+from tutelage.host.quantise.student import Student  # noqa: E402
 
 SHAPE = (1, 28, 28)
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_run_and_its_files(
     [
         (["train"], "Missing argument"),
         (["train", "none.toml", "--output", "x"], "none.toml: No such file"),
-        (["fly"], "No such command"),
+        (["fly"], "no such command"),
         (["study", "none.toml"], "none.toml: No such file"),
     ],
 )

@@ -26,15 +26,15 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
 from tests.dpu.dense_forms import DENSE_FORMS, dense_network
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.core.fingerprint import dpu_parts
-from tutelage.core.toml_writer import to_toml
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.dpu.ops.cpu_ops import load_plugins
+from tutelage.dpu.ops.reference import load_plugins
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.__main__ import main
 from tutelage.host.compile import check as checks
 from tutelage.host.compile import vai_compiler
 from tutelage.host.compile.check import check_compiled, check_source
@@ -208,7 +208,10 @@ def test_a_bare_file_gets_no_description(model: Path, on_path: Path, run: Run) -
 def test_the_installed_arch_is_taken_where_there_is_one(tmp_path: Path) -> None:
     arch = tmp_path / "arch.json"
     target = dataclasses.replace(ZCU104, arch=str(arch))
-    compiler, job = vai_compiler.Compiler(program="/c"), vai_compiler.Job(tmp_path, tmp_path / "s")
+    compiler, job = (
+        vai_compiler.Compiler(program="/c"),
+        vai_compiler.CompilerJob(tmp_path, tmp_path / "s"),
+    )
     assert vai_compiler.command_line(compiler, target, job)[4] == str(job.scratch / "arch.json")
     arch.write_text("{}")
     assert vai_compiler.command_line(compiler, target, job)[4] == str(arch)
@@ -380,7 +383,7 @@ def test_failures_are_explained_and_leave_what_was_there(
     status, out, error = run("--", model)
     assert status == 1 and not out
     last = error.splitlines()[-1]
-    assert last.startswith("host: ") and words in last, error
+    assert last.startswith("tutelage: ") and words in last, error
     assert _names(model) == {"quantised.xmodel", "model.toml", "model.xmodel", "compile.log"}
     assert (model / "model.xmodel").read_bytes() == b"an older result"
     assert (model / "model.toml").read_bytes() == before
@@ -436,7 +439,7 @@ def test_ctrl_c_ends_the_compiler(
     time.sleep(0.2)
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 1 and error.endswith("host: interrupted\n")
+    assert process.returncode == 1 and error.endswith("tutelage: interrupted\n")
     assert "Traceback" not in error
     if engine:
         call, kill = (entry["argv"] for entry in _record(tmp_path)[-2:])

@@ -47,7 +47,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert (config.method, config.seed, config.data.limit) == ("qkd", 3, 1000)
     assert config.student.options == {"growth_rate": 6} and config.training.lr == 1.0
     assert config.quantisation.bits().weights == 4 and config.augmentation.flip
-    assert config.plan == METHODS["qkd"] and config.needs_teacher
+    assert config.plan == METHODS["qkd"].phases and config.needs_teacher
 
 
 def test_changes_from_the_command_line(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_phases_of_ones_own(tmp_path: Path) -> None:
         ("training.lr = -1", "lr is -1.0; it must be positive"),
         ("training.warmup = 2", "warmup is 2.0; it must lie between 0 and 1"),
         ("quantisation.weights = 9", "bits.weights is 9"),
-        ("quantisation.calibration = 'guess'", "calibration 'guess' is neither"),
+        ("quantisation.calibration = 'guess'", "calibration 'guess' is none of mse, minmax"),
         ("data.kind = 'pickle'", "kind 'pickle' is none of"),
         ("student.weights = ''", "[student] weights are missing"),
         ("teacher.weights = ''", "needs [teacher] network and weights"),
@@ -108,11 +108,11 @@ def test_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("epochs", [3, 4, 6, 7, 30])
 def test_every_phase_gets_its_share_of_the_epochs(epochs: int) -> None:
-    plan = epochs_of(METHODS["qkd"], epochs)
+    plan = epochs_of(METHODS["qkd"].phases, epochs)
     assert len(plan) == epochs
-    counts = [sum(p == phase for p in plan) for phase in METHODS["qkd"]]
+    counts = [sum(p == phase for p in plan) for phase in METHODS["qkd"].phases]
     assert max(counts) - min(counts) <= 1
-    assert plan == sorted(plan, key=METHODS["qkd"].index)
+    assert plan == sorted(plan, key=METHODS["qkd"].phases.index)
 
 
 def test_uneven_shares_and_too_few_epochs() -> None:

@@ -19,21 +19,20 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from tutelage.core.images.input_form import InputForm, float_table  # noqa: E402
-from tutelage.host.train import data  # noqa: E402
-from tutelage.host.train.data import (  # noqa: E402
-    Augmentation,
-    DataError,
-    DataSet,
-    batches,
-    load,
-    make_form,
-    normalise,
-)
+from tutelage.host.train.data import DataError, DataSet, load  # noqa: E402
+from tutelage.host.train.data.augmentation import Augmentation  # noqa: E402
+from tutelage.host.train.data.data_set import make_form, normalise  # noqa: E402
+from tutelage.host.train.data.formats import cifar, idx  # noqa: E402
+from tutelage.host.train.data.formats.registry import format_names  # noqa: E402
+from tutelage.host.train.data.order import batches  # noqa: E402
 
 # Every example of a law about files overwrites the same files.
 FILES = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+CIFAR = {version.name: version for version in (cifar.CIFAR10, cifar.CIFAR100)}
 
 
 def _images(count: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -89,7 +88,7 @@ def test_idx_round_trip(tmp_path: Path, count: int, height: int, width: int, gz:
 
 def test_idx_classes_of_fashion_mnist_go_by_the_directory(tmp_path: Path) -> None:
     _write_idx(tmp_path / "Fashion-MNIST", _images(3, 4, 4), _labels(3, 10))
-    assert load("idx", tmp_path / "Fashion-MNIST", "train").classes == data.FASHION
+    assert load("idx", tmp_path / "Fashion-MNIST", "train").classes == idx.FASHION
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -140,18 +139,18 @@ def test_broken_gzip(tmp_path: Path, damage: str) -> None:
 
 def test_idx_files_that_are_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _refused("holds neither", "idx", tmp_path / "nowhere")
-    monkeypatch.setattr(data, "DEFAULT_IDX", tmp_path / "fashion-mnist")
+    monkeypatch.setattr(idx, "DEFAULT_IDX", tmp_path / "fashion-mnist")
     with pytest.raises(DataError, match="apt install dataset-fashion-mnist, or give path"):
         load("idx", None, "train")
 
 
 def test_real_fashion_mnist() -> None:
-    if not data.DEFAULT_IDX.is_dir():
+    if not idx.DEFAULT_IDX.is_dir():
         pytest.skip("needs Debian's dataset-fashion-mnist")
     train, test = load("idx", None, "train"), load("idx", None, "test")
     assert (len(train), len(test), train.shape) == (60000, 10000, (1, 28, 28))
     assert torch.bincount(test.labels).tolist() == [1000] * 10
-    assert train.classes == data.FASHION and train.classes[train.labels[0]] == "Ankle boot"
+    assert train.classes == idx.FASHION and train.classes[train.labels[0]] == "Ankle boot"
 
 
 # --------------------------------------------------------------------------------- cifar
@@ -159,11 +158,11 @@ def test_real_fashion_mnist() -> None:
 
 def _cifar_files(kind: str, count: int) -> dict[str, bytes]:
     """The binary version's files with `count` records each; every batch has other images."""
-    version = data.CIFAR[kind]
+    version = CIFAR[kind]
     files = {
         version.names: "".join(f"class {i}\n" for i in range(version.classes)).encode() + b"\n"
     }
-    for seed, name in enumerate((*version.train, *version.test)):
+    for seed, name in enumerate((*version.files["train"], *version.files["test"])):
         records = np.zeros((count, version.label_bytes + 3072), np.uint8)
         records[:, 0] = 7  # CIFAR-100's coarse label, which does not count
         records[:, version.label_bytes - 1] = _labels(count, version.classes)
@@ -182,7 +181,7 @@ def _tar(path: Path, files: dict[str, bytes], directory: str) -> None:
 
 def _write_cifar(kind: str, form: str, tmp_path: Path, files: dict[str, bytes]) -> Path:
     """Write the files as an archive, a directory, or a directory in a directory."""
-    directory = data.CIFAR[kind].directory
+    directory = CIFAR[kind].directory
     if form == "archive":
         _tar(tmp_path / "cifar.tar.gz", files, directory)
         return tmp_path / "cifar.tar.gz"
@@ -196,9 +195,9 @@ def _write_cifar(kind: str, form: str, tmp_path: Path, files: dict[str, bytes]) 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_cifar(tmp_path: Path, kind: str, form: str) -> None:
     path = _write_cifar(kind, form, tmp_path, _cifar_files(kind, 4))
-    version = data.CIFAR[kind]
-    for split, batches_read in (("train", range(len(version.train))), ("test", [-1])):
-        seeds = [seed % (len(version.train) + 1) for seed in batches_read]
+    version = CIFAR[kind]
+    for split, batches_read in (("train", range(len(version.files["train"]))), ("test", [-1])):
+        seeds = [seed % (len(version.files["train"]) + 1) for seed in batches_read]
         read = load(kind, path, split)
         expected = np.concatenate([_images(4, 3072, seed=seed) for seed in seeds])
         assert np.array_equal(read.images.numpy().reshape(-1, 3072), expected)
@@ -242,7 +241,7 @@ def test_cifar_larger_than_it_can_be(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = _write_cifar("cifar10", form, tmp_path, _cifar_files("cifar10", 2))
-    monkeypatch.setattr(data, "CIFAR_MAX_FILE", 3073)
+    monkeypatch.setattr(cifar, "CIFAR_MAX_FILE", 3073)
     _refused("more than a CIFAR file has", "cifar10", path)
 
 
@@ -262,7 +261,7 @@ def test_cifar_archive_is_read_in_memory_and_only_what_is_a_file(tmp_path: Path)
 def test_cifar_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(gzip.compress(bytes(1 << 20)))
-    monkeypatch.setattr(data, "MAX_ARCHIVE", 1 << 19)
+    monkeypatch.setattr(cifar, "MAX_ARCHIVE", 1 << 19)
     _refused("unpacks to more than", "cifar10", path)
 
 
@@ -451,7 +450,7 @@ def test_folder_of_a_telephone_and_a_mac(tmp_path: Path, caplog: pytest.LogCaptu
 def test_folder_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         _write_image(tmp_path / f"train/x/{name}.png", _images(1, 4, 4, 3)[0])
-    monkeypatch.setattr(data, "MAX_BYTES", 2 * 4 * 4 * 3 - 1)
+    monkeypatch.setattr("tutelage.host.train.data.formats.folder.MAX_BYTES", 2 * 4 * 4 * 3 - 1)
     _refused("give a smaller size", "folder", tmp_path)
 
 
@@ -478,7 +477,7 @@ def test_folder_without_permission(tmp_path: Path) -> None:
 
 
 def test_arguments_that_are_not_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="kind 'imagenet' is none of idx"):
+    with pytest.raises(ValueError, match="kind 'imagenet' is none of cifar10"):
         load("imagenet", tmp_path, "train")
     with pytest.raises(ValueError, match="split 'val'"):
         load("idx", tmp_path, "val")
@@ -669,3 +668,7 @@ def test_batches_differ_between_seeds_and_epochs() -> None:
 def test_seeds_are_as_far_apart_as_the_docstring_says() -> None:
     apart = np.arange(1, 1 << 16, dtype=np.uint64) * np.uint64(0x9E3779B1) % np.uint64(1 << 32)
     assert np.minimum(apart, (1 << 32) - apart).min() == 11547
+
+
+def test_the_formats_are_found() -> None:
+    assert format_names() == ("cifar10", "cifar100", "folder", "idx")

@@ -24,10 +24,14 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
+from tutelage.core.board_profile import load_profile
 from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
-from tutelage.host.deploy.release import CARRIED, Packages, ReleaseError
+from tutelage.host.deploy.packages import CARRIED, Packages
+from tutelage.host.deploy.release import ReleaseError
 from tutelage.host.ssh import remote
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.lock import lock, lock_command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -329,7 +333,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
         "    return 'sleep 1000'\n"
         "if sys.argv[1] == 'gather': deployment.gather = gather\n"
         "else: smoke.smoke_script = smoke_script\n"
-        "from tutelage.host.__main__ import main\n"
+        "from tutelage.__main__ import main\n"
         "sys.exit(main(sys.argv[3:]))\n"
     )
     scratch = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
@@ -338,7 +342,7 @@ def test_an_interrupted_deployment_ends_at_once_and_leaves_nothing_here(
     done = subprocess.run([sys.executable, "-c", code, stage, str(int(number)), *arguments],
                           cwd=ROOT, capture_output=True, text=True, timeout=100,
                           env={**os.environ, "TMPDIR": str(scratch)})  # fmt: skip
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "host: interrupted"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "tutelage: interrupted"
     assert (board.tutelage / "current").readlink().name == first.release
     assert not list(scratch.iterdir())
     scratch.rmdir()
@@ -354,7 +358,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
     (model / "notes.txt").write_text("new")
     code = (
         "import os, signal, sys\n"
-        "from tutelage.host import deploy, remote\n"
+        "from tutelage.host.ssh import remote\n"
         "sh = remote.Remote.sh\n"
         "word = {'venv': ' -m venv ', 'smoke': 'classify.py', 'switch': '.current'}[sys.argv[1]]\n"
         "def killed(self, command, *rest, **more):\n"
@@ -366,7 +370,7 @@ def test_a_host_that_is_killed_leaves_nothing_half(
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return sh(self, command, *rest, **more)\n"
         "remote.Remote.sh = killed\n"
-        "from tutelage.host.__main__ import main\n"
+        "from tutelage.__main__ import main\n"
         "main(sys.argv[2:])\n"
     )
     arguments = ["deploy", board.host, "--ssh-config", str(board.ssh_config), "--model",
@@ -442,7 +446,7 @@ def test_a_deployment_waits_for_the_one_before(
     told: list[str] = []
     first = remote.Remote(board.host, board.ssh_config)
     with ThreadPoolExecutor() as pool:
-        with first.lock("tutelage/releases", lambda: told.append("the first waits")):
+        with lock(first, "tutelage/releases", lambda: told.append("the first waits")):
             second = pool.submit(go, say=told.append)
             end = time.monotonic() + 60
             while not told:
@@ -458,17 +462,17 @@ def test_a_deployment_waits_for_the_one_before(
 @needs_board
 def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the holder is killed at once, and where the network is cut after the lease."""
-    monkeypatch.setattr(remote, "_LEASE_SECONDS", 2.0)
+    monkeypatch.setattr("tutelage.host.ssh.lock._LEASE_SECONDS", 2.0)
     place = f"/tmp/{board.host}.lock"
     own = remote.Remote(board.host, board.ssh_config)
     own.sh(f"mkdir -p {place}")
 
     def seconds_to_get_it() -> float:
         start = time.monotonic()
-        with own.lock(place, lambda: None):
+        with lock(own, place, lambda: None):
             return time.monotonic() - start
 
-    killed = subprocess.Popen(own.lock_command(place), stdin=subprocess.PIPE,
+    killed = subprocess.Popen(lock_command(own, place), stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE)  # fmt: skip
     assert killed.stdin is not None and killed.stdout is not None
     assert killed.stdout.readline() == b"held\n"
@@ -476,13 +480,13 @@ def test_a_lock_ends_with_its_holder(board: StandInBoard, monkeypatch: pytest.Mo
     killed.communicate()
     assert seconds_to_get_it() < 2.0 + 15
 
-    nothing = pytest.raises(remote.RemoteError, match="nothing was deployed")
-    with nothing, own.lock("nowhere", lambda: None):
+    nothing = pytest.raises(RemoteError, match="nothing was deployed")
+    with nothing, lock(own, "nowhere", lambda: None):
         pass
-    with own.lock(place, lambda: None):
+    with lock(own, place, lambda: None):
         time.sleep(3)  # longer than the lease: it is heard of
         with pytest.raises(subprocess.TimeoutExpired):
-            subprocess.run(own.lock_command(place), timeout=1, capture_output=True)
+            subprocess.run(lock_command(own, place), timeout=1, capture_output=True)
         board.cut()
         time.sleep(4)
         board.mend()
@@ -584,9 +588,7 @@ FACTS: dict[str, Any] = {
     ],
 )
 def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None:
-    from tutelage.host.deploy.plan import read_profile
-
-    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, load_profile("zcu104"), 1000)
     assert [f.name for f in found if f.fatal] == ([name] if name else [])
 
 
@@ -600,9 +602,7 @@ def test_what_speaks_against_a_board(changes: dict[str, Any], name: str) -> None
     ],
 )
 def test_an_image_that_is_not_known_is_told(changes: dict[str, Any]) -> None:
-    from tutelage.host.deploy.plan import read_profile
-
-    found = findings_of({**FACTS, **changes}, read_profile("zcu104"), 1000)
+    found = findings_of({**FACTS, **changes}, load_profile("zcu104"), 1000)
     assert [f.text for f in found if f.name == "image" and not f.fatal]
 
 
@@ -616,8 +616,6 @@ def test_a_model_for_the_emulator_is_refused_before_anything_is_copied(capsys: A
 
 
 def test_the_power_limit_is_told_where_its_driver_is_bound() -> None:
-    from tutelage.host.deploy.plan import read_profile
-
     path = "/sys/bus/i2c/drivers/irps5401/4-0043"
-    found = findings_of({**FACTS, "paths": {path: True}}, read_profile("zcu104"), 1000)
+    found = findings_of({**FACTS, "paths": {path: True}}, load_profile("zcu104"), 1000)
     assert [f.name for f in found] == ["brown-out", "limit-busy"]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.toml_writer import to_toml
+from tutelage.__main__ import main
+from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import predict, read_board
-from tutelage.host.__main__ import main
 from tutelage.host.explore.exploration import bits_lines, explore
 from tutelage.host.explore.network_operations import network_operations
 from tutelage.host.explore.space import (
@@ -80,8 +80,8 @@ def test_a_forecast_is_the_prediction_of_the_network_in_torch() -> None:
         assert found is not None
         network = create("densenet", in_channels=1, **candidate.options)
         other = predict(network_operations(network, candidate.shape), board)
-        assert found.latency_ms == pytest.approx(1e3 * other.latency_seconds, rel=1e-12)
-        assert found.fps == pytest.approx(other.fps(4), rel=1e-12)
+        assert found.latency.value == pytest.approx(1e3 * other.latency_seconds, rel=1e-12)
+        assert found.fps.value == pytest.approx(other.fps(4), rel=1e-12)
         weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
         biases = sum(o.output[2] for o in other.operations if o.depth)
         assert found.parameters == weights + biases
@@ -96,13 +96,13 @@ def test_the_verdicts_follow_the_ranges(tmp_path: Path) -> None:
     ):
         found = explore(spec, budget, "zcu104", tmp_path / name)
         for each in found.forecasts:
-            energy = each.energy_range
-            assert energy is not None
-            worst, best = {
-                "latency": (each.latency_range[1] <= value, each.latency_range[0] <= value),
-                "fps": (each.fps_range[0] >= value, each.fps_range[1] >= value),
-                "energy": (energy[1] <= value, energy[0] <= value),
-            }[name]
+            assert each.energy is not None
+            figure = {"latency": each.latency, "fps": each.fps, "energy": each.energy}[name]
+            assert figure.low is not None and figure.high is not None
+            if name == "fps":
+                worst, best = figure.low >= value, figure.high >= value
+            else:
+                worst, best = figure.high <= value, figure.low <= value
             assert (each.fits == "sure") == worst and (each.fits == "no") == (not best)
             assert name != "energy" or each.fits != "predicted"
         within = [e for e in found.forecasts if e.fits in ("sure", "predicted")]
@@ -234,7 +234,7 @@ def test_a_wrong_specification_is_one_line(
 ) -> None:  # fmt: skip
     assert main(["explore", str(spec_file(**tables)), "-o", str(tmp_path / "out")]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("host: ") and err.count("\n") == 1 and said in err
+    assert not out and err.startswith("tutelage: ") and err.count("\n") == 1 and said in err
     assert not (tmp_path / "out").exists()
 
 
@@ -248,7 +248,7 @@ def test_a_wrong_command_is_one_line(
 ) -> None:
     assert main(["explore", *options, "-o", str(tmp_path / "out")]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("host: ") and err.count("\n") == 1
+    assert not out and err.startswith("tutelage: ") and err.count("\n") == 1
 
 
 def test_energy_needs_a_known_power() -> None:

@@ -15,19 +15,21 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 import torch
 
+from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.__main__ import main
-from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
 from tutelage.host.export.model import ExportError, export, load_student, read_state
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.networks import create
 from tutelage.host.quantise.calibrate import calibrate
-from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.train.config import Config, make_config
-from tutelage.host.train.data import DEFAULT_IDX, DataSet, load
+from tutelage.host.train.data import DataSet, load
+from tutelage.host.train.data.formats.idx import DEFAULT_IDX
 from tutelage.host.train.loop import train
 
 
@@ -65,7 +67,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_directory_is_what_the_compiler_and_the_app_take(exported: Path) -> None:
-    quiet = plan_compile(exported, None, Choice("emulator"), lambda text: None)
+    quiet = plan_compile(exported, None, CompileOptions("emulator"), lambda text: None)
     compile_model(quiet, lambda text: None)
     classifier = load_classifier(exported)
     assert len(classifier.labels) == 10 and classifier.provenance["method"] == "qat"
@@ -164,7 +166,7 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
     figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
     reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
     assert reasons == ["kernel 18x18, the DPU has 1 to 16", "the DPU has no relu"]
-    plan = plan_compile(tmp_path / "out", None, Choice("emulator"), print)
+    plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"), print)
     assert compile_model(plan, print)["checks"][0].startswith("2 DPU subgraphs; on the CPU: ")
 
 
@@ -219,7 +221,10 @@ def _chain(student: Student, test: DataSet, folder: Path) -> None:
     """Student = quantised file = compiled file in every logit, both engines."""
     to_quantised(student, "net").serialize(folder / "quantised.xmodel")
     compile_model(
-        plan_compile(folder / "quantised.xmodel", folder / "out", Choice("emulator"), print), print
+        plan_compile(
+            folder / "quantised.xmodel", folder / "out", CompileOptions("emulator"), print
+        ),
+        print,
     )
     models = [
         load_engine(path, engine)

@@ -18,12 +18,12 @@ from tutelage.dpu.predict.latency import read_board
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.latency import fit as fit_latency
 from tutelage.host.latency import published_networks
-from tutelage.host.latency.fit import DIGITS, Row, evaluate
+from tutelage.host.latency.fit import DIGITS, NetworkFit, evaluate
 from tutelage.host.latency.published import COUNTED_AS_MACS, TABLE, Published, published, unusable
 
 
 @pytest.fixture(scope="module")
-def fitted() -> tuple[Any, list[Row]]:
+def fitted() -> tuple[Any, list[NetworkFit]]:
     return evaluate(published(), read_board("zcu104", fitted=False))
 
 
@@ -34,7 +34,7 @@ def test_a_network_has_the_operations_that_the_table_tells(row: Published) -> No
 
 
 def test_the_kept_fit_is_what_the_script_gives(
-    fitted: tuple[Any, list[Row]], tmp_path: Path
+    fitted: tuple[Any, list[NetworkFit]], tmp_path: Path
 ) -> None:
     given, rows = fitted
     kept = read_board("zcu104")
@@ -48,7 +48,7 @@ def test_the_kept_fit_is_what_the_script_gives(
 
 
 def test_the_kept_table_is_what_the_script_gives(
-    fitted: tuple[Any, list[Row]], tmp_path: Path
+    fitted: tuple[Any, list[NetworkFit]], tmp_path: Path
 ) -> None:
     fit_latency.write_table(fitted[1], tmp_path / "latency.csv")
     new, kept = (
@@ -61,7 +61,7 @@ def test_the_kept_table_is_what_the_script_gives(
         assert numbers[0] == pytest.approx(numbers[1], rel=2e-3)
 
 
-def test_what_was_left_out_is_predicted(fitted: tuple[Any, list[Row]]) -> None:
+def test_what_was_left_out_is_predicted(fitted: tuple[Any, list[NetworkFit]]) -> None:
     """The aim: below 10 % on average; none off by more than 30 % without an explanation."""
     found: Any = fit_latency.summary(fitted[1])
     kept = json.loads((RESULTS / "latency.json").read_text(encoding="utf-8"))

@@ -209,7 +209,7 @@ def test_watts_follow_what_the_dpu_does(deployed: Deployed) -> None:
 _WATCH = """
 import json, sys
 from pathlib import Path
-from tutelage.board.power.sources.rails import open_hwmon
+from tutelage.board.power.sources.hwmon import open_hwmon
 from tutelage.core.board_profile import load_profile
 from tutelage.board.system import SystemMonitor
 source, monitor = open_hwmon(load_profile(), Path("/sys")), SystemMonitor()

@@ -15,11 +15,14 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.image import PYNQ_VENV
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import measurement as measuring
+from tutelage.host.deploy.measurement_progress import MeasurementProgress
 from tutelage.host.deploy.release import Parts, ReleaseError, gather, seal
+from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.received import ReceivedError, read_received, sha256_of_received
-from tutelage.host.ssh.remote import Remote, RemoteError
+from tutelage.host.ssh.remote import Remote
+from tutelage.host.ssh.transfer import fetch
 
 _REASON = why_not()
 needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
@@ -100,10 +103,10 @@ def test_only_a_measurements_files_are_fetched(
     remote = Remote(board.host, board.ssh_config)
     (measured / "log").mkdir()
     with pytest.raises(RemoteError, match="sent what was not asked for"):
-        remote.fetch(f"tutelage/measurements/{NAME}", tmp_path / "copy", ["log"], 1000)
+        fetch(remote, f"tutelage/measurements/{NAME}", tmp_path / "copy", ["log"], 1000)
     assert not (tmp_path / "copy").exists()
     (measured / "frames.csv").write_bytes(bytes(2000))
-    remote.fetch(f"tutelage/measurements/{NAME}", tmp_path / "copy", ["frames.csv"], 1000)
+    fetch(remote, f"tutelage/measurements/{NAME}", tmp_path / "copy", ["frames.csv"], 1000)
     assert not list((tmp_path / "copy").iterdir())  # larger than asked for
 
 
@@ -129,9 +132,9 @@ def test_an_rsync_that_sends_links_all_the_same(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[]", "not the figures of a measurement"),
-        ('{"state": 1}', "not the figures of a measurement"),
-        ("{" * 100000, "not the figures of a measurement"),
+        ("[]", "not a measured run"),
+        ('{"state": 1}', "not a measured run"),
+        ("{" * 100000, "not a measured run"),
         ('{"state": "refused"}', "the measurement was refused: None"),
     ],
     ids=["list", "number", "deep", "short"],
@@ -157,7 +160,7 @@ def test_checksums_of_other_files(
 def test_progress_that_is_none() -> None:
     """A line is shown or left out, whatever it is; none ends the watching."""
     told: list[str] = []
-    progress = measuring._Progress(told.append)
+    progress = MeasurementProgress(told.append)
     end = {"event": "end", "at": 1, "state": "done", "error": None}
     step = {"event": "step", "at": 1, "fps": 1, "watts": None, "latency_ms": None, "concerns": []}
     for line in (

@@ -26,8 +26,10 @@ from tests.hostile import ESCAPES, FILE_NAME, FORMULA, check, unprintable
 from tests.hostile import HOSTILE as NAME
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
-from tutelage.host.__main__ import main
-from tutelage.host.ssh.remote import Remote, RemoteUsageError, check_hosts
+from tutelage.__main__ import main
+from tutelage.host.ssh.errors import RemoteUsageError
+from tutelage.host.ssh.hosts import check_hosts
+from tutelage.host.ssh.remote import Remote
 
 HOSTILE = 'mo\'del "$(touch ~/pwned)" `touch ~/pwned`; touch ~/pwned & é %h $HOME *'
 PROBE = "import json, os, sys; print(json.dumps([os.fsencode(a).hex() for a in sys.argv[1:]]))"
@@ -151,7 +153,7 @@ def test_a_measurement_of_a_board(
 
 def _run_json(checkpoint: str) -> dict[str, Any]:
     """A run of `tutelage measure` with hostile texts."""
-    figure = {"value": 2.0, "ci95": 0.1, "sensor_error": None}
+    figure = {"value": 2.0, "low": 1.9, "high": 2.1, "coverage": 0.95, "n": 20}
     power = {"source": NAME, "reason": NAME, "total_rail": NAME, "watts": figure,
              "watts_above_idle": figure, "joules_per_frame": figure,
              "fps_per_watt": figure}  # fmt: skip

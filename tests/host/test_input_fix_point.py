@@ -18,10 +18,11 @@ from tutelage.dpu.engine.program import feed  # noqa: E402
 from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.host.export.onnx_qdq import to_onnx  # noqa: E402
 from tutelage.host.quantise.calibrate import METHODS, calibrate  # noqa: E402
-from tutelage.host.quantise.student import Bits, Student  # noqa: E402
+from tutelage.host.quantise.quantisers import Bits  # noqa: E402
+from tutelage.host.quantise.student import Student  # noqa: E402
 from tutelage.host.quantise.to_xmodel import to_graph, to_quantised  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
-from tutelage.host.train.data import make_form, normalise  # noqa: E402
+from tutelage.host.train.data.data_set import make_form, normalise  # noqa: E402
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)

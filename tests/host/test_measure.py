@@ -23,11 +23,12 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import measurement as measuring
-from tutelage.host.deploy.measurement import MeasureError
+from tutelage.host.deploy import measurement_results
+from tutelage.host.deploy.measurement_results import MeasureError
 from tutelage.host.ssh import remote as reaching
-from tutelage.host.ssh.remote import ConnectionLost
+from tutelage.host.ssh.errors import ConnectionLost
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _REASON = why_not()
@@ -126,7 +127,7 @@ def test_a_whole_measurement(board: StandInBoard, tmp_path: Path, capsys: Any) -
     assert len(step["power"]["rails"]) == 10
     joules = 1000 * step["power"]["joules_per_frame"]["value"]
     assert joules == pytest.approx(16e3 / step["fps"]["value"], rel=1e-3)
-    assert step["fps"]["ci95"] > 0 and step["power"]["watts"]["sensor_error"] > 0
+    assert step["fps"]["low"] < step["fps"]["high"] and step["power"]["watts"]["sensor_error"] > 0
     inside = [row for row in _rows(folder / "frames.csv") if row["step"] == "0"
               and step["start_s"] <= float(row["done_s"]) < step["end_s"]]  # fmt: skip
     assert len(inside) == step["frames"]["classified"]
@@ -146,7 +147,7 @@ def test_watts_rise_while_the_board_works(board: StandInBoard, tmp_path: Path) -
     finally:
         board.set_power("12V", 16.0)
     folder, run = _run_of(tmp_path)
-    assert run["idle"]["before"]["watts"] == pytest.approx(14.05, abs=0.01)
+    assert run["idle"]["before"]["watts"]["value"] == pytest.approx(14.05, abs=0.01)
     one, two = (step["power"] for step in run["steps"])
     assert one["joules_per_frame_above_idle"]["value"] > 0
     assert two["watts_above_idle"]["value"] > one["watts_above_idle"]["value"] > 0.1
@@ -161,7 +162,7 @@ def test_a_cut_network_loses_nothing(
     board: StandInBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("tutelage.host.__main__._tell", said.append)
+    monkeypatch.setattr("tutelage.host.cli.boards.note", said.append)
     name = _start(board, tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "tutelage", *_arguments(board, tmp_path, "--attach", "--id", name)],
@@ -259,7 +260,7 @@ def test_what_is_refused(board: StandInBoard, tmp_path: Path, capsys: Any) -> No
     assert main(_arguments(board, tmp_path, "--attach", "--id", "../..")) == 2
     assert main(_arguments(board, tmp_path, "--attach", "--id", "20200101T000000Z-abcd")) == 1
     assert main(_arguments(board, tmp_path, *SHORT, "--scenario", "x; reboot")) == 1
-    assert "no scenario" in capsys.readouterr().err
+    assert "not a load pattern" in capsys.readouterr().err
     known = board.known_hosts.read_text()
     key = (board.ssh_config.parent / "client_key.pub").read_text()
     board.known_hosts.write_text(f"{known.split()[0]} {key}")
@@ -283,7 +284,7 @@ def test_a_file_that_changed_on_its_way_is_told(board: StandInBoard, tmp_path: P
         measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
     path.write_bytes(whole)
     folder = measuring.collect(board.host, board.ssh_config, name, tmp_path, print)
-    run = measuring.outcome(folder)
+    run = measurement_results.outcome(folder)
     assert run["state"] == "done"
     # Two threads keep both cores busy, for which the board's supply was not made safe.
     assert [step["threads"] for step in run["steps"]] == [1]

@@ -18,7 +18,9 @@ from tutelage.host.networks.densenet import STEMS, DenseNet  # noqa: E402
 from tutelage.host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
 from tutelage.host.networks.pretrained import load_pretrained  # noqa: E402
 from tutelage.host.networks.resnet import ResNet  # noqa: E402
-from tutelage.host.quantise.layers import Concat, Conv, MaxPool  # noqa: E402
+from tutelage.host.quantise.layers.concat import Concat  # noqa: E402
+from tutelage.host.quantise.layers.convolution import Conv  # noqa: E402
+from tutelage.host.quantise.layers.pooling import MaxPool  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
 
 SMALL: dict[str, Any] = dict(growth_rate=4, block_config=(2, 2), in_channels=1)

@@ -26,7 +26,8 @@ from tutelage.host.bench.subject_files import INT8_FILE
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.networks import create
 from tutelage.host.quantise.calibrate import calibrate
-from tutelage.host.quantise.student import Bits, Student
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 
 RUNTIMES = ["onnxruntime-int8", "openvino-int8"]

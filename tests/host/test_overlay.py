@@ -23,16 +23,11 @@ import pytest
 
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import overlay_files as overlay
-from tutelage.host.deploy.overlay_files import (
-    Fetcher,
-    OverlayError,
-    OverlayUsageError,
-    place_overlay,
-    read_manifest,
-    sums_of,
-)
+from tutelage.host.deploy.overlay_fetch import Fetcher
+from tutelage.host.deploy.overlay_files import place_overlay, sums_of
+from tutelage.host.deploy.overlay_manifest import OverlayError, OverlayUsageError, read_manifest
 from tutelage.host.train.config import read_toml
 
 FILES = {"dpu.bit": b"bits" * 50_000, "dpu.hwh": b"<xml/>", "dpu.xclbin": b"xclbin2"}
@@ -104,7 +99,7 @@ def test_files_under_their_makers_names(overlays: Path, local: Path, tmp_path: P
 
 
 def test_the_board_takes_what_is_placed(overlays: Path, local: Path) -> None:
-    """board/overlay.py reads the copy of the pins; both sides agree about its form."""
+    """board/overlay reads the copy of the pins; both sides agree about its form."""
     assert main(["overlay", "mine", "--from", str(local)]) == 0
     pins = read_toml(overlays / "files" / "sha256.toml")["files"]
     assert {name: sums_of(overlays / "files" / name).sha256 for name in FILES} == pins

@@ -12,12 +12,12 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 
 from torch import nn
 
+from tutelage.__main__ import main
 from tutelage.dpu.predict.latency import predict
 from tutelage.dpu.predict.operations import Operation
-from tutelage.host.__main__ import main
 from tutelage.host.explore.network_operations import densenet_operations, network_operations
 from tutelage.host.networks import create
-from tutelage.host.quantise.trace import UnsupportedOp
+from tutelage.host.quantise.walker import UnsupportedOp
 
 
 def _essence(operations: list[Operation]) -> list[Any]:
@@ -81,4 +81,4 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in wrong:
         assert main(["predict", *arguments]) == 2
         out, err = capsys.readouterr()
-        assert not out and err.startswith("host: ") and err.count("\n") == 1
+        assert not out and err.startswith("tutelage: ") and err.count("\n") == 1

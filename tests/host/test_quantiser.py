@@ -27,8 +27,12 @@ from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.networks.densenet import DenseNet  # noqa: E402
 from tutelage.host.quantise.calibrate import calibrate  # noqa: E402
 from tutelage.host.quantise.fake import FakeQuantise, quantise  # noqa: E402
-from tutelage.host.quantise.layers import Add, AvgPool, Concat, Conv, MaxPool  # noqa: E402
-from tutelage.host.quantise.student import Bits, Student  # noqa: E402
+from tutelage.host.quantise.layers.concat import Concat  # noqa: E402
+from tutelage.host.quantise.layers.convolution import Conv  # noqa: E402
+from tutelage.host.quantise.layers.eltwise import Add  # noqa: E402
+from tutelage.host.quantise.layers.pooling import AvgPool, MaxPool  # noqa: E402
+from tutelage.host.quantise.quantisers import Bits  # noqa: E402
+from tutelage.host.quantise.student import Student  # noqa: E402
 from tutelage.host.quantise.to_xmodel import NotDeployable, save, to_graph  # noqa: E402
 
 TEST_IMAGES = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")

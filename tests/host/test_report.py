@@ -16,11 +16,11 @@ import pytest
 
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.report.content import Plot, Section, Table, cell_text
-from tutelage.host.report.html import page
+from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
-from tutelage.host.report.trace import trace_section
+from tutelage.host.report.trace_section import trace_section
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
@@ -103,7 +103,8 @@ def _bench(folder: Path) -> None:
     figure = {"value": 1.5, "low": 1.4, "high": 1.6}
     none = dict.fromkeys(figure)
     row: dict[str, Any] = {
-        "title": f"CPU {HOSTILE}", "id": "cpu", "kind": "measured", "state": "done", "reason": "",
+        "title": f"CPU {HOSTILE}", "id": "cpu", "family": "cpu", "kind": "measured",
+        "state": "done", "reason": "",
         "latency_ms": {"p50": figure, "p99": figure}, "network_latency_ms": {"p50": figure},
         "fps": figure, "network_fps": none, "watts": none, "joules_per_frame": none,
         "accuracy": 93.5, "model_bytes": 2048, "by": "a test", "concerns": ["disturbed"],
@@ -112,7 +113,10 @@ def _bench(folder: Path) -> None:
     cell = {"figure": none, "missing": "no power meter here", "inputs": inputs}
     report = {
         "state": "done", "started": "2026-01-01", "model": {"name": "net"},
-        "environment": {"cpu": "a CPU", "threads": 2}, "setting": {"repetitions": 3},
+        "environment": {"cpu": "a CPU", "threads": 2},
+        "images": {"source": "photos", "count": 10, "labelled": 0},
+        "setting": {"platforms": ["cpu"], "repetitions": 3, "seconds": 1, "warm_up": 0,
+                    "threads": 2, "board": "zcu104"},
         "rows": [row, {**row, "state": "absent", "reason": "no GPU"}],
         "thesis": {
             "reference": {"speed_up": 9.0, "efficiency": 4.0, "text": "much", "source": "it"},
@@ -147,7 +151,7 @@ def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys
         (results / place).write_text('{"state": "done", "started": "2026", "steps": [1]}')
     _, text = _report(tmp_path / "report", "--results", str(results))
     assert text.count("cannot be used") == 2
-    assert re.search(r"cannot be used: it lacks (&#x27;|&#39;|')\w+", text)
+    assert re.search(r"cannot be used: \S+: not a [^<]+: it lacks (&#x27;|&#39;|')\w+", text)
     for option, place in (("--run", "here/a"), ("--bench", "bench/b"), ("--model", "here/a")):
         arguments = ["report", "-o", str(tmp_path / "x"), "--results", str(results)]
         assert main([*arguments, option, str(results / place)]) == 2
@@ -157,7 +161,7 @@ def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys
 def test_plots_of_one_page_keep_their_names_apart(tmp_path: Path) -> None:
     svg = '<svg><path id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
     parts: list[str | Table | Plot] = [Plot("one", svg, "first"), Plot("two", svg, "second")]
-    text = page("t", "l", [Section("s", "S", parts)], tmp_path)
+    text = html_page("t", "l", [Section("s", "S", parts)], tmp_path)
     assert text.count('id="s0-a"') == text.count('"#s0-a"') == text.count("url(#s0-a)") == 1
     assert text.count('id="s1-a"') == 1
 
@@ -176,7 +180,7 @@ def test_tables_sort_in_a_browser(tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("no Chromium here")
     rows: list[list[Any]] = [["b", 10.0], ["a", 9.0], ["c", None], ["d", 100.0]]
-    text = page("t", "l", [Section("s", "S", [Table(["name", "value"], rows)])], tmp_path)
+    text = html_page("t", "l", [Section("s", "S", [Table(["name", "value"], rows)])], tmp_path)
     (tmp_path / "page.html").write_text(text)
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

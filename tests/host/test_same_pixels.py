@@ -20,11 +20,12 @@ import torch
 from tutelage.app.classify import main as classify
 from tutelage.app.model import load_classifier
 from tutelage.host.bench.subject import load_subject
-from tutelage.host.compile.model import Choice, compile_model, plan_compile
+from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
 from tutelage.host.export.model import export, load_student, read_state
 from tutelage.host.train.config import make_config
 from tutelage.host.train.data import DataSet
-from tutelage.host.train.loop import STUDENT, accuracy, load_data, train
+from tutelage.host.train.evaluation import accuracy
+from tutelage.host.train.loop import STUDENT, load_data, train
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CLASSES = ("front", "tilted")
@@ -134,7 +135,7 @@ def test_the_application_gives_each_file_the_class_that_training_gave_it(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = export(trained.run, tmp_path / "model", images=0)
-    compile_model(plan_compile(tmp_path / "model", None, Choice("emulator"), print), print)
+    compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator"), print), print)
     assert bool(trained.data.files) == (trained.kind == "folder")  # its own, not copies
     files = _files(trained, tmp_path)
     with torch.no_grad():
@@ -161,7 +162,7 @@ def test_the_application_gives_each_file_the_class_that_training_gave_it(
 
 def test_every_form_is_the_data_sets(trained: Trained, tmp_path: Path) -> None:
     export(trained.run, tmp_path / "model")
-    compile_model(plan_compile(tmp_path / "model", None, Choice("emulator"), print), print)
+    compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator"), print), print)
     forms = [
         load_classifier(tmp_path / "model").form,
         load_subject(trained.run).form,

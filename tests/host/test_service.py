@@ -26,10 +26,12 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
 from tutelage.host.deploy import Plan, Report, deploy, rollback
 from tutelage.host.deploy.plan import DeployUsageError, check_plan
-from tutelage.host.deploy.service import SOURCE_VARIABLE, TOKEN_VARIABLE, Account, unit_text
+from tutelage.host.deploy.service import unit_text
+from tutelage.host.deploy.service_account import Account
+from tutelage.host.deploy.service_scripts import SOURCE_VARIABLE, TOKEN_VARIABLE
 
 _REASON = why_not()
 needs_board = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")

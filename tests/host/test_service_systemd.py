@@ -21,7 +21,9 @@ import pytest
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tutelage.core.locations import CODE as ROOT
-from tutelage.host.deploy.service import MAKE_TOKEN, TOKEN_FILE, UNIT, Account, unit_text
+from tutelage.host.deploy.service import unit_text
+from tutelage.host.deploy.service_account import Account
+from tutelage.host.deploy.service_scripts import MAKE_TOKEN, TOKEN_FILE, UNIT
 
 SYSTEMD = Path("/lib/systemd/systemd")
 UID, VIDEO = 54321, 44

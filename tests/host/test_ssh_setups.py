@@ -21,13 +21,11 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from tests.stand_in_board import HOME, StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.host.deploy import Plan, Report, deploy
-from tutelage.host.ssh.remote import (
-    AccessRefused,
-    Remote,
-    RemoteError,
-    RemoteUsageError,
-    check_hosts,
-)
+from tutelage.host.ssh.errors import AccessRefused, RemoteError, RemoteUsageError
+from tutelage.host.ssh.hosts import check_hosts
+from tutelage.host.ssh.lock import lock
+from tutelage.host.ssh.remote import Remote
+from tutelage.host.ssh.transfer import fetch, push
 
 _REASON = why_not()
 pytestmark = pytest.mark.skipif(_REASON is not None, reason=_REASON or "")
@@ -96,7 +94,7 @@ def test_an_answer_is_found_behind_noise(
     remote = Remote(board.host, board.ssh_config)
     assert remote.sh("echo first; echo last") == "first\nlast\n"
     assert list(remote.stream("echo one; echo two")) == ["one\n", "two\n"]
-    with remote.lock("/tmp", lambda: pytest.fail("noise was taken for another's lock")):
+    with lock(remote, "/tmp", lambda: pytest.fail("noise was taken for another's lock")):
         assert remote.sh("cat", "given") == "given"
     with pytest.raises(RemoteError, match=r"^the reason$"):
         remote.sh("echo the reason >&2; exit 3")
@@ -111,7 +109,7 @@ def test_noise_is_explained_before_rsync_breaks_of_it(
     assert report.error.startswith("login: a login file there prints text where nobody reads it")
     assert "breaks rsync" in report.error and "Welcome to the lab" in report.error
     with pytest.raises(RemoteError, match="a login file there prints text"):
-        Remote(board.host, board.ssh_config).fetch("/etc", tmp_path / "copy", ["hostname"], 1000)
+        fetch(Remote(board.host, board.ssh_config), "/etc", tmp_path / "copy", ["hostname"], 1000)
     login_file("echo no logins today; exit 1")
     with pytest.raises(RemoteError, match=r"^no logins today$"):
         Remote(board.host, board.ssh_config).sh("echo never")
@@ -145,7 +143,7 @@ def test_settings_for_tunnels_and_for_looking_into_ssh(
         with pytest.raises(RemoteError, match=r"^the reason$"):
             remote.sh("echo the reason >&2; exit 3")
         (tmp_path / "stage").mkdir()
-        assert remote.push(tmp_path / "stage", "/tmp/stage") > 0
+        assert push(remote, tmp_path / "stage", "/tmp/stage") > 0
     assert not list(Path(scratch).iterdir())
     Path(scratch).rmdir()
     end = time.monotonic() + 60
@@ -177,8 +175,8 @@ def test_an_address_of_ipv6(board: StandInBoard, tmp_path: Path) -> None:
     check_hosts([host])
     with Remote(host, config) as remote:
         assert remote.sh("echo here") == "here\n"
-        remote.push(tmp_path / "stage", "/tmp/ipv6")
-        remote.fetch("/tmp/ipv6", tmp_path / "copy", ["file"], 4)
+        push(remote, tmp_path / "stage", "/tmp/ipv6")
+        fetch(remote, "/tmp/ipv6", tmp_path / "copy", ["file"], 4)
     assert (tmp_path / "copy/file").read_text() == "text"
 
 

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.toml_writer import to_toml
-from tutelage.host.__main__ import main
+from tutelage.__main__ import main
+from tutelage.core.toml_file import to_toml
 from tutelage.host.train import study as studies
 from tutelage.host.train.config import ConfigError, read_toml
 
@@ -109,7 +109,9 @@ def test_a_cell_that_fails_is_told_and_the_rest_goes_on(
     text = spec.read_text().replace('methods = ["ptq", ', 'methods = ["qkd", "ptq", ')
     spec.write_text(text)  # three phases in one epoch
     assert main(["study", str(spec), "--output", str(tmp_path / "results")]) == 1
-    assert "failed: qkd-w8a8-s0: host: [training] 1 epochs for 3 phases" in capsys.readouterr().out
+    assert (
+        "failed: qkd-w8a8-s0: tutelage: [training] 1 epochs for 3 phases" in capsys.readouterr().out
+    )
     assert len(_rows(tmp_path / "results")) == 5
 
 

@@ -13,9 +13,15 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from tutelage.host.networks.norm import synchronise  # noqa: E402
-from tutelage.host.quantise.layers import Add, Concat, Conv, MaxPool, Reshape  # noqa: E402
+from tutelage.host.quantise.layers.base import is_signed  # noqa: E402
+from tutelage.host.quantise.layers.concat import Concat  # noqa: E402
+from tutelage.host.quantise.layers.convolution import Conv  # noqa: E402
+from tutelage.host.quantise.layers.eltwise import Add  # noqa: E402
+from tutelage.host.quantise.layers.pooling import MaxPool  # noqa: E402
+from tutelage.host.quantise.layers.reshape import Reshape  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
-from tutelage.host.quantise.trace import UnsupportedOp, is_signed, trace  # noqa: E402
+from tutelage.host.quantise.trace import trace  # noqa: E402
+from tutelage.host.quantise.walker import UnsupportedOp  # noqa: E402
 
 SHAPE = (4, 8, 8)
 
@@ -94,6 +100,12 @@ def test_in_place_addition() -> None:
     assert isinstance(next(reversed(layers.values())), Add)
 
 
+def test_operands_by_their_names() -> None:
+    layers = trace(Calls(lambda x: torch.add(input=x, other=F.avg_pool2d(x, 1))), SHAPE)
+    *_, last = layers.values()
+    assert last.inputs == ("conv", "avg_pool2d")
+
+
 def test_what_can_be_negative() -> None:
     layers = trace(Own(), SHAPE)
     assert [name for name in layers if not is_signed(layers, name)] == ["values_2", "body/0"]
@@ -153,6 +165,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda x: x * F.relu(x), r"RELU behind Conv at relu.*nothing else reads"),
     (lambda x: x + 1, r"an operand that is no activation at add"),
     (lambda x: x + x.mean((2, 3), keepdim=True), r"an addition of \(4, 8, 8\) and \(4, 1, 1\)"),
+    (lambda x: F.max_pool2d(x, 8) + x.mean((2, 3)), r"an addition of \(4, 1, 1\) and \(4,\)"),
     (lambda x: torch.add(x, x, alpha=2), r"an addition with alpha at add"),
     (lambda x: torch.cat([x, x], 2), r"a concat along another axis at cat.*dim=1"),
     (lambda x: x.chunk(2, 1)[0], r"getitem at getitem.*convolutions of their own"),

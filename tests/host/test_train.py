@@ -22,8 +22,14 @@ import torch.nn.functional as F  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train.config import ConfigError, make_config  # noqa: E402
 from tutelage.host.train.data import DataSet, load  # noqa: E402
-from tutelage.host.train.loop import CHECKPOINT, STUDENT, Run, phase_losses, train  # noqa: E402
-from tutelage.host.train.methods import CO_STUDYING, METHODS, SELF_STUDYING, TUTORING  # noqa: E402
+from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, train  # noqa: E402
+from tutelage.host.train.methods import (  # noqa: E402
+    CO_STUDYING,
+    METHODS,
+    SELF_STUDYING,
+    TUTORING,
+    phase_losses,
+)
 from tutelage.host.train.progress import Silent  # noqa: E402
 
 
@@ -77,8 +83,8 @@ def test_every_method(
     assert "log2_t" in parts["student"] and state["accuracy"] == result.accuracy
 
 
-def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> Run:
-    return Run(config, output, data, Silent())
+def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> TrainingRun:
+    return TrainingRun(config, output, data, Silent())
 
 
 @pytest.mark.parametrize("phase", [SELF_STUDYING, CO_STUDYING, TUTORING], ids=lambda p: p.name)
@@ -127,7 +133,7 @@ def test_the_losses_are_qkds() -> None:
     wanted = F.cross_entropy(teacher, labels) + tau**2 * (q * (q / p).log()).sum(1).mean()
     assert own is not None
     torch.testing.assert_close(own, wanted)
-    loss, _ = phase_losses(METHODS["sqakd"][0], student, teacher, labels, tau)
+    loss, _ = phase_losses(METHODS["sqakd"].phases[0], student, teacher, labels, tau)
     torch.testing.assert_close(loss, tau**2 * (p * (p / q).log()).sum(1).mean())
 
 
@@ -138,14 +144,14 @@ def test_a_resumed_run_is_an_undisturbed_one(
     train(config, tmp_path / "whole", data=data)
     run = _run(config, tmp_path / "halves", data)
     run.plan = run.plan[:2]  # ends early, as a killed run does
-    whole_plan_length = len(METHODS["qkd"])
+    whole_plan_length = len(METHODS["qkd"].phases)
     run._schedule = _scheduled_for(run, whole_plan_length)  # type: ignore[method-assign]
     run.go()
     train(config, tmp_path / "halves", resume=True, data=data)
     _assert_equal_weights(tmp_path / "whole", tmp_path / "halves")
 
 
-def _scheduled_for(run: Run, epochs: int) -> Any:
+def _scheduled_for(run: TrainingRun, epochs: int) -> Any:
     schedule, left = run._schedule, len(run.plan)
     return lambda progress: schedule(progress * left / epochs)
 

@@ -18,7 +18,8 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 
 from tutelage.host.export.model import ExportError  # noqa: E402
 from tutelage.host.train import demo as train_demo  # noqa: E402
-from tutelage.host.train.data import FASHION, DataSet  # noqa: E402
+from tutelage.host.train.data import DataSet  # noqa: E402
+from tutelage.host.train.data.formats.idx import FASHION  # noqa: E402
 
 
 def _shipped(repo_root: Path) -> tuple[Any, Any]:

@@ -26,13 +26,13 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 from torch import Tensor, nn  # noqa: E402
 
+from tutelage.__main__ import main  # noqa: E402
 from tutelage.app.classify import main as classify  # noqa: E402
-from tutelage.dpu.__main__ import main as dpu  # noqa: E402
 from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE  # noqa: E402
 from tutelage.dpu.runtime import vart  # noqa: E402
 from tutelage.dpu.xmodel import graph as xir  # noqa: E402
-from tutelage.host.compile.model import Choice, compile_model, plan_compile  # noqa: E402
+from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile  # noqa: E402
 from tutelage.host.export.model import ExportError, export, load_student, read_state  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
@@ -122,7 +122,7 @@ def _outcome(case: Case) -> str:
         except ExportError as error:
             return str(error).split(":")[0]
         assert figures["logits_equal"] and figures["images_compared"] == IMAGES
-        plan = plan_compile(folder / "model", None, Choice("emulator"), lambda text: None)
+        plan = plan_compile(folder / "model", None, CompileOptions("emulator"), lambda text: None)
         compile_model(plan, lambda text: None)
         images = data.inputs()
         logits = _logits(folder / "run", images, data)
@@ -222,9 +222,9 @@ def _by_program(folder: Path, pixels: np.ndarray) -> np.ndarray:
     model, quantised = (str(folder / f"model/{name}.xmodel") for name in ("model", "quantised"))
     np.save(folder / "in.npy", pixels)
     files = ["--input", str(folder / "in.npy"), "--output", str(folder / "out.npy")]
-    assert dpu(["run", model, *files]) == 0
-    assert dpu(["diff", quantised, model]) == 0
-    assert dpu(["inspect", model]) == dpu(["predict", model]) == 0
+    assert main(["run", model, *files]) == 0
+    assert main(["diff", quantised, model]) == 0
+    assert main(["inspect", model]) == main(["predict", model]) == 0
     found: np.ndarray = np.load(folder / "out.npy")
     return found
 

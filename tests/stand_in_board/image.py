@@ -37,7 +37,7 @@ _NOT_OF_PYNQ = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "psutil
 # A package of its own name: a release on the board brings a part of dpu/, which must not be taken.
 _EMULATION_NAME = "emulated_tutelage"
 _EMULATION_HOME = "usr/lib/emulated-dpu"
-_MODULES = {"vart": "runtime import vart", "xir": "xmodel import graph as xir"}
+_MODULES = {"vart": "runtime import vart", "xir": "runtime import xir"}
 _EMULATED = '''\
 """This board is a stand-in: {name} is an emulation of AMD's, paced as a {board}, no hardware."""
 

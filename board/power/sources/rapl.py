@@ -8,7 +8,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tutelage.board.power.sources.attributes import Attribute, entries, text
-from tutelage.board.power.sources.rails import PC_MAX_WATTS, PowerError, Rail, Source, add_total
+from tutelage.board.power.sources.registry import register_source
+from tutelage.board.power.sources.source import (
+    PC_MAX_WATTS,
+    PowerError,
+    PowerSource,
+    Rail,
+    add_total,
+)
 from tutelage.core.board_profile import Profile
 
 # powercap counts microjoules: Documentation/power/powercap/powercap.rst.
@@ -47,7 +54,7 @@ class _Counter:
         self._file.close()
 
 
-class _RaplSource(Source):
+class RaplSource(PowerSource):
     name = "rapl"
     counts_energy = True
 
@@ -73,7 +80,8 @@ class _RaplSource(Source):
             counter.close()
 
 
-def open_rapl(profile: Profile, sysfs: Path) -> Source:
+@register_source("rapl", preference=30)
+def open_rapl(profile: Profile, sysfs: Path) -> PowerSource:
     """Return the processor's own energy counters below class/powercap; no board's profile is asked.
 
     The total is packages and memory. Cores and graphics are parts of a package, and psys holds the
@@ -104,7 +112,7 @@ def open_rapl(profile: Profile, sysfs: Path) -> Source:
         for counter in counters.values():
             counter.close()
         raise PowerError(f"no RAPL package in {folder}")
-    return _RaplSource(counters, parts)
+    return RaplSource(counters, parts)
 
 
 def _rapl_name(zone: Path, folder: Path) -> str | None:

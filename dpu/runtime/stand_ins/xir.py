@@ -1,10 +1,10 @@
-"""Stands in for the board's `xir`: `dpu.xmodel.graph`, with file names as str only, as pybind11."""
+"""Stands in for the board's `xir`: `dpu.runtime.xir`, with file names as str only, as pybind11."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tutelage.dpu.xmodel.graph import (
+from tutelage.dpu.runtime.xir import (
     DataType,
     GraphTemplate,
     Op,
@@ -13,7 +13,7 @@ from tutelage.dpu.xmodel.graph import (
     Tensor,
     __getattr__,
 )
-from tutelage.dpu.xmodel.graph import Graph as _Graph
+from tutelage.dpu.runtime.xir import Graph as _Graph
 
 __all__ = ["DataType", "Graph", "GraphTemplate", "Op", "OpTemplate", "Subgraph", "Tensor",
            "__getattr__"]  # fmt: skip

@@ -1,0 +1,43 @@
+"""Results in the order of their frames, whichever lane has them first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from tutelage.app.pipeline.job import FrameJob
+from tutelage.app.pipeline.result import Result
+
+
+class ResultOrder:
+    """Gives results out in the order of their jobs' tickets, whoever comes with the next one."""
+
+    def __init__(self, pass_on: Callable[[FrameJob, Result], None]) -> None:
+        self._pass_on = pass_on
+        self._lock = threading.Lock()
+        self._early: dict[int, tuple[FrameJob, Result]] = {}
+        self._passing_on = False
+        self.given = 0
+
+    def __len__(self) -> int:
+        return len(self._early)
+
+    def give(self, job: FrameJob, result: Result) -> None:
+        """Take a result; pass on what is next, unless another thread is at it and will do so."""
+        with self._lock:
+            self._early[job.ticket] = (job, result)
+            if self._passing_on:
+                return
+            self._passing_on = True
+        while True:
+            with self._lock:
+                item = self._early.pop(self.given, None)
+                if item is None:
+                    self._passing_on = False
+                    return
+                self.given += 1
+            job, result = item
+            job.milliseconds["total"] = 1e3 * (time.monotonic() - job.began)
+            result.milliseconds = job.milliseconds
+            self._pass_on(job, result)

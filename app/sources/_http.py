@@ -1,0 +1,182 @@
+"""HTTP for streams: answers that begin in time, and end from another thread."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
+from urllib.parse import unquote
+
+from tutelage.app.sources.frames import one_line
+
+_CHUNK = 1 << 16
+
+
+class HttpClient:
+    """Asks for one URL, as often as its stream is lost.
+
+    Parameters
+    ----------
+    url : http:// or https://, without user and password
+    user, password : percent-encoded as in a URL, for basic and digest authentication; None for none
+    silence_seconds : the server may send nothing for this long
+    head_seconds : within this time the head of its answer must end
+    """
+
+    def __init__(
+        self,
+        url: str,
+        user: str | None,
+        password: str | None,
+        silence_seconds: float,
+        head_seconds: float,
+    ) -> None:
+        self._url = url
+        self._silence_seconds = silence_seconds
+        self._opener = _opener(head_seconds, _credentials(url, user, password))
+
+    def open(self) -> HttpStream:
+        """Ask for the URL.
+
+        Raises
+        ------
+        OSError
+            One line: the server cannot be reached, or refuses.
+        """
+        try:
+            return HttpStream(self._opener.open(self._url, timeout=self._silence_seconds))
+        except urllib.error.HTTPError as error:
+            error.close()
+            text = f"the server answers {error.code} {one_line(error.reason)}"
+            raise OSError(text) from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = one_line(getattr(error, "reason", None) or error)
+            raise OSError(f"cannot be reached: {reason}") from None
+
+
+class HttpStream:
+    """The body of an answer, while it goes on.
+
+    Attributes
+    ----------
+    content_type : such as "multipart/x-mixed-replace"
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+        self.content_type: str = answer.headers.get_content_type()
+
+    def read(self) -> bytes:
+        """Return the next bytes, none at the end.
+
+        Raises
+        ------
+        TimeoutError
+            The server was silent.
+        OSError
+            The connection broke, or was interrupted.
+        """
+        try:
+            data: bytes = self._answer.read1(_CHUNK)
+        except (HTTPException, ValueError) as error:  # ValueError: by `interrupt`
+            raise OSError(one_line(error)) from error
+        return data
+
+    def interrupt(self) -> None:
+        """End the connection, and a reading that waits in another thread."""
+        # Closing the answer would wait for that reading.
+        # A stream that has ended by itself has no descriptor any more: AttributeError.
+        with suppress(OSError, ValueError, AttributeError):  # noqa: SIM117  (in this order)
+            with socket.socket(fileno=os.dup(self._answer.fileno())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the answer; not while another thread reads."""
+        self._answer.close()
+
+
+class _Connection(HTTPConnection):
+    """A connection whose answers begin in time: its timeout is for single bytes alone."""
+
+    def __init__(self, *arguments: Any, head_seconds: float, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._head_seconds = head_seconds
+
+    def getresponse(self) -> HTTPResponse:
+        late = threading.Event()
+
+        def end(connection: socket.socket) -> None:
+            late.set()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self._head_seconds, end, [self.sock])
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().getresponse()
+        finally:
+            timer.cancel()
+        if late.is_set():  # else the head would seem to end there
+            raise TimeoutError(f"no whole answer in {self._head_seconds:g} s")
+        return answer
+
+
+class _SecureConnection(HTTPSConnection, _Connection):
+    """The same over TLS."""
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def __init__(self, head_seconds: float) -> None:
+        super().__init__()
+        self._connection: Any = partial(_Connection, head_seconds=head_seconds)
+
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(self._connection, request)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def __init__(self, head_seconds: float) -> None:
+        super().__init__()
+        self._connection: Any = partial(_SecureConnection, head_seconds=head_seconds)
+
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(self._connection, request)
+
+
+def _credentials(
+    url: str, user: str | None, password: str | None
+) -> Sequence[urllib.request.BaseHandler]:
+    if user is None:
+        return []
+    known = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    known.add_password(None, url, unquote(user), unquote(password or ""))
+    return [
+        urllib.request.HTTPBasicAuthHandler(known),
+        urllib.request.HTTPDigestAuthHandler(known),
+    ]
+
+
+def _opener(
+    head_seconds: float, credentials: Sequence[urllib.request.BaseHandler]
+) -> urllib.request.OpenerDirector:
+    # The handlers for ftp:// and file:// are left out: a redirect must not lead there.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        _HTTPHandler(head_seconds),
+        _HTTPSHandler(head_seconds),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        *credentials,
+    ):
+        opener.add_handler(handler)
+    return opener

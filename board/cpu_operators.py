@@ -1,0 +1,78 @@
+"""The operators of a compiled model that run on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.board.model_parts import CpuStage, DpuStage, ModelError, with_path
+from tutelage.core.fixed_point import dequantise, quantise_int8
+
+_CONVERSIONS = {"fix2float", "float2fix", "const"}
+
+Environment = dict[str, np.ndarray]  # tensor name -> its present value
+CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
+
+
+class CpuOperators:
+    """What runs the CPU operators of one model; shared by its runners, read-only after loading."""
+
+    def __init__(
+        self,
+        path: Path,
+        stages: Sequence[DpuStage | CpuStage],
+        plugins: str | Path | None,
+    ) -> None:
+        ops = [op for stage in stages if isinstance(stage, CpuStage) for op in stage.ops]
+        self._constants = {op.get_name(): _constant(op) for op in ops if op.get_type() == "const"}
+        self._reference: Any = None
+        self._plugins: dict[str, CpuOperator] = {}
+        foreign = {op.get_type() for op in ops} - _CONVERSIONS
+        if foreign:
+            self._reference = _import_reference(path, foreign)
+            try:
+                self._plugins = self._reference.load_plugins(plugins) if plugins else {}
+            except Exception as error:
+                raise ModelError(with_path(Path(str(plugins)), error)) from error
+
+    def run(self, op: Any, values: Environment) -> np.ndarray:
+        kind = op.get_type()
+        if kind == "const":
+            return self._constants[op.get_name()]
+        inputs = {
+            argument: [values[source.get_output_tensor().name] for source in sources]
+            for argument, sources in op.get_input_ops().items()
+        }
+        if kind == "fix2float":
+            return dequantise(inputs["input"][0], int(op.get_attr("fix_point")))
+        if kind == "float2fix":
+            return quantise_int8(inputs["input"][0], int(op.get_attr("fix_point")))
+        return np.asarray(self._reference.run_op(op, inputs, self._plugins))
+
+
+def _import_reference(path: Path, kinds: set[str]) -> Any:
+    """Import tutelage.dpu.ops.reference, only now: a model without such ops does not need it."""
+    try:
+        return import_module("tutelage.dpu.ops.reference")
+    except ImportError as error:
+        needs = ", ".join(sorted(kinds))
+        raise ModelError(f"{path}: needs {needs} on the CPU, but: {error}") from error
+
+
+def _constant(op: Any) -> np.ndarray:
+    """Return the value of a `const` op, whose attributes are raw bytes, a type and a shape."""
+    data = op.get_attr("data")
+    raw = data if isinstance(data, bytes) else np.asarray(data).astype(np.int8).tobytes()
+    types = {"FLOAT32": np.float32, "INT32": np.int32, "INT8": np.int8, "XINT8": np.int8}
+    kind = str(op.get_attr("data_type")).upper()
+    dims = op.get_output_tensor().dims
+    try:
+        return np.asarray(np.frombuffer(raw, types[kind]).reshape(dims))
+    except (KeyError, ValueError) as error:
+        raise ModelError(
+            f"constant {op.get_name()}: {len(raw)} bytes of {kind} do not fill {list(dims)}"
+        ) from error

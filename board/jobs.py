@@ -1,0 +1,176 @@
+"""Running the jobs of a model: its buffers, and the way through all of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.board.cpu_operators import CpuOperators, Environment
+from tutelage.board.model_parts import CpuStage, DpuStage, ModelError, with_path
+from tutelage.core.fixed_point import dequantise, quantise_int8
+
+if TYPE_CHECKING:
+    from tutelage.board.runner import LoadedModel
+
+
+class ModelRunner:
+    """Runs one model in one thread, with several jobs in flight.
+
+    Each slot owns the buffers of one job. Fill `input(slot)`, `submit(slot)`, do other
+    work, `collect(slot)`. Slots are independent; a slot is free again after `collect`,
+    also when that raised.
+    """
+
+    def __init__(self, model: LoadedModel, slots: int) -> None:
+        self._model = model
+        runners = [
+            _create_runner(model, stage) if isinstance(stage, DpuStage) else None
+            for stage in model.stages
+        ]
+        self._slots = [_Slot(model, runners) for _ in range(slots)]
+
+    @property
+    def slots(self) -> int:
+        return len(self._slots)
+
+    def input(self, slot: int) -> np.ndarray:
+        """Return the slot's input, int8 of the input's dims without the batch, to be filled."""
+        return self._slots[slot].image
+
+    def submit(self, slot: int) -> None:
+        """Start the slot's job; its input must not be touched until `collect`.
+
+        VART on an edge board returns from here when the job is done.
+        """
+        self._slots[slot].start()
+
+    def collect(self, slot: int) -> np.ndarray:
+        """Wait for the slot's job; return its output, float32 without the batch, a new array."""
+        return self._slots[slot].finish()
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """Run one image to its end.
+
+        Parameters
+        ----------
+        image : int8, or float in the input's own units (quantised here); the input's dims
+            with or without the batch of one
+
+        Returns
+        -------
+        float32 output without the batch
+
+        Raises
+        ------
+        ValueError
+            The shape or type is not the input's.
+        """
+        target = self.input(0)
+        image = np.asarray(image)
+        if image.shape == (1, *target.shape):
+            image = image[0]
+        if image.shape != target.shape:
+            raise ValueError(f"image of shape {image.shape}, the model takes {target.shape}")
+        if image.dtype.kind == "f":
+            image = quantise_int8(image, self._model.input.fix_point or 0)
+        elif image.dtype != np.int8:
+            raise ValueError(f"image of {image.dtype}, the model takes int8 or float")
+        target[...] = image
+        self.submit(0)
+        return self.collect(0)
+
+
+def _create_runner(model: LoadedModel, stage: DpuStage) -> Any:
+    try:
+        return model.vart.Runner.create_runner(stage.subgraph, "run")
+    except Exception as error:
+        raise ModelError(
+            f"{with_path(model.path, error)} (the model is compiled for {model.target})"
+        ) from error
+
+
+class _Slot:
+    """The buffers of one job and the way through all stages."""
+
+    def __init__(self, model: LoadedModel, runners: list[Any]) -> None:
+        self._output = model.output
+        self._values: Environment = {}
+        self._steps: list[_DpuStep | _CpuStep] = []
+        for stage, runner in zip(model.stages, runners, strict=True):
+            if isinstance(stage, DpuStage):
+                self._steps.append(_DpuStep(stage, runner))
+            else:
+                self._steps.append(_CpuStep(stage, model.operators))
+        self._first_dpu = next(i for i, s in enumerate(self._steps) if isinstance(s, _DpuStep))
+        first = self._steps[self._first_dpu]
+        own = first.inputs.get(model.input.name) if isinstance(first, _DpuStep) else None
+        buffer = np.zeros(model.input.dims, np.int8) if own is None else own
+        self.image: np.ndarray = buffer[0]
+        self._values[model.input.name] = buffer
+
+    def start(self) -> None:
+        for step in self._steps[: self._first_dpu + 1]:
+            step.start(self._values)
+
+    def finish(self) -> np.ndarray:
+        self._steps[self._first_dpu].finish(self._values)
+        for step in self._steps[self._first_dpu + 1 :]:
+            step.start(self._values)
+            step.finish(self._values)
+        output = self._values[self._output.name][0]
+        if self._output.fix_point is not None:
+            return dequantise(output, self._output.fix_point)
+        return np.array(output, np.float32)  # a copy: the slot is used again
+
+
+class _DpuStep:
+    """One DPU subgraph in one slot: its job's buffers and their names in the graph."""
+
+    def __init__(self, stage: DpuStage, runner: Any) -> None:
+        self._runner = runner
+        self._job: Any = None
+        self.inputs = _buffers(runner.get_input_tensors(), stage.inputs)
+        self.outputs = _buffers(runner.get_output_tensors(), stage.outputs)
+        self._sources, self._targets = list(self.inputs.values()), list(self.outputs.values())
+
+    def start(self, values: Environment) -> None:
+        for name, buffer in self.inputs.items():
+            if values[name] is not buffer:
+                buffer[...] = values[name]
+        self._job = self._runner.execute_async(self._sources, self._targets)
+
+    def finish(self, values: Environment) -> None:
+        job, self._job = self._job, None
+        self._runner.wait(job)
+        values.update(self.outputs)
+
+
+def _buffers(tensors: Sequence[Any], names: dict[str, str]) -> dict[str, np.ndarray]:
+    """Return an int8 buffer per runner tensor, in the runner's order, by name in the graph."""
+    graph_names = set(names.values())
+    buffers: dict[str, np.ndarray] = {}
+    for tensor in tensors:
+        name = names.get(tensor.name)
+        if name is None and len(tensors) == len(graph_names) == 1:
+            (name,) = graph_names
+        if name is None:
+            raise ModelError(f"the runner's tensor {tensor.name} is not in the model")
+        buffers[name] = np.zeros(tuple(tensor.dims), np.int8)
+    return buffers
+
+
+class _CpuStep:
+    """The operators of one CPU subgraph; done when `start` returns."""
+
+    def __init__(self, stage: CpuStage, operators: CpuOperators) -> None:
+        self._ops = stage.ops
+        self._operators = operators
+
+    def start(self, values: Environment) -> None:
+        for op in self._ops:
+            values[op.get_output_tensor().name] = self._operators.run(op, values)
+
+    def finish(self, values: Environment) -> None:
+        pass

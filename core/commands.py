@@ -1,0 +1,109 @@
+"""The commands of `tutelage`: what each is for, where it is, and what must be installed for it.
+
+Standard library only: `tutelage --help` works in every installation, and on the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tutelage.core.errors import TutelageError
+
+PROGRAM = "tutelage"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes
+    ----------
+    summary : one line for --help
+    module : that has it
+    extra : of the package, without which it does not run: "pc" or "host", which includes "pc"
+    """
+
+    summary: str
+    module: str
+    extra: str
+
+
+def _pc(module: str, summary: str) -> Command:
+    return Command(summary, f"tutelage.host.cli.{module}", "pc")
+
+
+def _host(module: str, summary: str) -> Command:
+    return Command(summary, f"tutelage.host.cli.{module}", "host")
+
+
+COMMANDS = {
+    "classify": Command(
+        "Classify what a camera, a video, a stream or images show, on the DPU or its emulation.",
+        "tutelage.app.classify",
+        "pc",
+    ),
+    "inspect": _pc("models", "Show a model's layers, fix points, cycles and memory, and values."),
+    "diff": _pc("models", "Show what two .xmodel files differ in, by ops, layers and weights."),
+    "predict": _pc("models", "Predict a network's time and energy on a board, layer by layer."),
+    "run": _pc("emulation", "Run a model on .npy files, bit for bit, CPU ops included."),
+    "shim": _pc("emulation", "Run an unmodified VART or DPU-PYNQ script on the emulation."),
+    "train": _host("training", "Train a network in float or quantised, by any method."),
+    "study": _host("training", "Run every method at every bit width with every seed."),
+    "export": _host("building", "Write a trained student for the compiler."),
+    "compile": _pc("building", "Compile a quantised model for a board's DPU or the emulator."),
+    "overlay": _pc("boards", "Fetch a board's overlay, or take local files, and verify it."),
+    "deploy": _pc("boards", "Put a release onto one or several boards."),
+    "rollback": _pc("boards", "Go back to the release before; once more undoes it."),
+    "measure": _pc("boards", "Measure latency, speed, watts and energy on a board."),
+    "bench": _host("analysis", "Compare one student on CPU, GPU and DPU."),
+    "report": _host("analysis", "Write one page of everything that was found."),
+    "explore": _host("analysis", "Find the DenseNets that fit a budget on a board, by prediction."),
+}
+"""In the order of --help: a model, then the way of a network to a board."""
+
+
+class MissingPackage(TutelageError):
+    """A package that is not installed; the text says how to install it."""
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turn the import of a package that is not installed into MissingPackage.
+
+    Parameters
+    ----------
+    extra : of this package, which installs it: `pip install 'tutelage[EXTRA]'`
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "tutelage"):
+            raise
+        raise MissingPackage(
+            f"the Python package {missing!r} is not installed; "
+            f"pip install '{PROGRAM}[{extra}]' installs all that this needs"
+        ) from error
+
+
+def overview() -> str:
+    """Return the text of `tutelage --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    training = ", ".join(name for name, command in COMMANDS.items() if command.extra == "host")
+    return "\n".join([
+        f"Usage: {PROGRAM} COMMAND [OPTION ...]",
+        "",
+        "Teach neural networks to live in 8 bits, and run them on a ZCU104's DPU or its exact "
+        "emulation.",
+        "",
+        "Commands:",
+        *lines,
+        "",
+        f"{PROGRAM} COMMAND --help has its options, and examples.",
+        f"All need pip install '{PROGRAM}[pc]'; {training}, and predict of",
+        f"PyTorch networks, '{PROGRAM}[host]'.",
+        "Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use).",
+    ])  # fmt: skip

@@ -1,0 +1,78 @@
+"""A program's messages on standard error, one line each, and how errors end it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.errors import FAILED, TutelageError, UnsortedWarning
+from tutelage.core.text import shown
+
+
+def say(program: str, text: object) -> None:
+    """Print one line of `program` on standard error, without control characters."""
+    print(f"{program}: {shown(text)}", file=sys.stderr, flush=True)
+
+
+def run_command(program: str, command: Callable[[], int]) -> int:
+    """Run a command and return its exit status; print what ends it early as one line.
+
+    Errors of the project have their own status; those of the system, too little memory and Ctrl-C
+    are FAILED. BrokenPipeError passes: a reader that goes away (`| head`) needs no message.
+    """
+    try:
+        with unsorted_in_one_line(program):
+            return command()
+    except BrokenPipeError:
+        raise
+    except TutelageError as error:
+        return _failed(program, error, error.status)
+    except OSError as error:
+        return _failed(program, error)
+    except MemoryError:
+        return _failed(program, "not enough memory")
+    except KeyboardInterrupt:
+        return _failed(program, "interrupted")
+
+
+def run_program(main: Callable[[], int]) -> int:
+    """Run `main` as a program; a reader of its output that goes away (`| head`) ends it quietly."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # file names may be any bytes
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def _failed(program: str, error: object, status: int = FAILED) -> int:
+    say(program, str(error).strip() or type(error).__name__)
+    return status
+
+
+@contextmanager
+def unsorted_in_one_line(program: str) -> Iterator[None]:
+    """Print each different `UnsortedWarning` on standard error as one line of `program`."""
+    usual, printed = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, UnsortedWarning):
+            usual(message, category, *where, **more)
+        elif str(message) not in printed:
+            printed.add(str(message))
+            say(program, message)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnsortedWarning)
+        warnings.showwarning = show
+        yield

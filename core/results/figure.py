@@ -1,0 +1,97 @@
+"""A number with its interval: the one form that results have, in memory and in JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tutelage.core.results.typed_json import MismatchError, decode, decode_fields
+
+MEASURED, PREDICTED, GIVEN = "measured", "predicted", "given by the user"
+CONFIDENCE = 0.95
+"""Coverage that intervals are made for."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its interval; as JSON an object of these fields, all of them present.
+
+    Attributes
+    ----------
+    value : None where it was not measured, or where only the range is known
+    low, high : the interval's ends; None where there is none
+    coverage : probability with which the interval encloses the true value; None where it is not
+        known, as of a prediction's range
+    n : how many values (repetitions, sections of a window) the figure and its interval rest on
+    unit : such as "ms"
+    kind : MEASURED where it was timed or read from a sensor, PREDICTED or GIVEN
+    sensor_error : bound of what the readings themselves are uncertain by, on top of the interval,
+        in the same unit; None where there is no such bound
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
+    n: int = 0
+    unit: str = ""
+    kind: str = MEASURED
+    sensor_error: float | None = None
+
+    @classmethod
+    def around(
+        cls, value: float | None, half_width: float | None = None, unit: str = "", n: int = 1
+    ) -> Figure:
+        """Return a measured figure with a symmetric interval of 95 %, or with none."""
+        if value is None:
+            return cls(unit=unit)
+        if half_width is None:
+            return cls(value, n=1, unit=unit)
+        return cls(value, value - half_width, value + half_width, CONFIDENCE, n, unit)
+
+    @classmethod
+    def predicted(cls, value: float | None, low: float, high: float, unit: str) -> Figure:
+        """Return a prediction with the range of its known errors, whose coverage is not known."""
+        return cls(value, low, high, None, 1, unit, PREDICTED)
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval, None where there is none."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
+    def ends(self) -> tuple[float | None, float | None, float | None]:
+        """Value, low and high, as `tutelage.core.digits.with_range` takes them."""
+        return self.value, self.low, self.high
+
+    def scaled(self, factor: float, unit: str) -> Figure:
+        """Return the same figure in another unit, `factor` above 0 times as large."""
+        value, low, high, error = (
+            None if each is None else factor * each for each in (*self.ends, self.sensor_error)
+        )
+        return Figure(value, low, high, self.coverage, self.n, unit, self.kind, error)
+
+    @classmethod
+    def from_json(cls, value: object, place: str) -> Figure:
+        """Return a figure of a JSON file, see `tutelage.core.results.typed_json`.
+
+        Files of earlier versions have a plain number, or value, ci95 (half of the interval) and
+        sensor_error.
+        """
+        if not isinstance(value, dict):
+            return cls.around(decode(float | None, value, place))
+        if "value" not in value:
+            raise MismatchError(f"{place or 'it'} lacks 'value'")
+        found: Figure = decode_fields(cls, value, place)
+        if "ci95" in value:
+            half = decode(float | None, value["ci95"], f"{place}.ci95")
+            old = cls.around(found.value, half)
+            return cls(*old.ends, old.coverage, old.n, sensor_error=found.sensor_error)
+        if (found.low is None) != (found.high is None):
+            raise MismatchError(f"{place or 'it'} has one end of an interval")
+        return found
+
+
+def as_json(results: Any) -> dict[str, Any]:
+    """Return a dataclass of results as JSON has it: figures as objects."""
+    return asdict(results)

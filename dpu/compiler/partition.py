@@ -1,0 +1,63 @@
+"""Stretches of a graph's ops that run on one device."""
+
+from __future__ import annotations
+
+from tutelage.dpu.ops.registry import type_of
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+
+
+def partition(graph: Graph) -> list[tuple[str, list[Op]]]:
+    """The ops by device, in stretches that can run one after the other.
+
+    An op's stage is the number of changes of device on the way to it. What is of one stage and
+    one device and hangs together is one stretch; each input of the user's is its own, as in
+    AMD's files. What depends on no input goes with its first reader.
+    """
+    constants = constant_ops(graph)
+    stages: dict[Op, int] = {}
+    stretches: dict[Op, list[Op]] = {}  # by the op that opened them
+    home: dict[Op, Op] = {}
+    for op in graph.toposort():
+        if op in constants:
+            continue
+        moving = [source for source in _sources(op) if source not in constants]
+        stages[op] = max((stages[s] + (_device(s) != _device(op)) for s in moving), default=0)
+        here = [s for s in moving if (stages[s], _device(s)) == (stages[op], _device(op))]
+        near = list(dict.fromkeys(home[source] for source in here))
+        first = near[0] if near else op
+        for other in near[1:]:
+            home |= dict.fromkeys(stretches[other], first)
+            stretches[first] += stretches.pop(other)
+        needed = [*_needed(op, constants, home), op]
+        stretches.setdefault(first, []).extend(needed)
+        home |= dict.fromkeys(needed, first)
+    ordered = sorted(stretches.values(), key=lambda ops: stages[ops[-1]])
+    return [(_device(ops[-1]), ops) for ops in ordered]
+
+
+def constant_ops(graph: Graph) -> set[Op]:
+    """The ops that depend on no input of the graph."""
+    found: set[Op] = set()
+    for op in graph.toposort():
+        sources = _sources(op)
+        if type_of(op).source == "constant" or (sources and found.issuperset(sources)):
+            found.add(op)
+    return found
+
+
+def _needed(op: Op, constants: set[Op], home: dict[Op, Op]) -> list[Op]:
+    """The constants behind an op that lie in no stretch yet, producers first."""
+    found: list[Op] = []
+    for source in _sources(op):
+        if source in constants and source not in home and source not in found:
+            found += [*_needed(source, constants, home), source]
+    return found
+
+
+def _sources(op: Op) -> list[Op]:
+    return [source for sources in op.get_input_ops().values() for source in sources]
+
+
+def _device(op: Op) -> str:
+    return str(op.get_attr("device"))

@@ -1,0 +1,195 @@
+"""The DPU's activations: ReLUs, hard sigmoid and hard swish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.fixed_point import (
+    INT8_MAX,
+    LEAKY_SHIFT,
+    LEAKY_SLOPE,
+    SIXTH_NUMERATOR,
+    SIXTH_SHIFT,
+    Array,
+    Inputs,
+    is_leaky_slope,
+    relu6_highest,
+    saturate,
+    shift_round,
+)
+from tutelage.dpu.ops.attributes import attr
+from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.definition import ONE_INPUT, REQUIRED, Definition
+from tutelage.dpu.ops.int8 import (
+    HARD_SIGMOID_FIX_POINT,
+    fix_point,
+    hard_activation,
+    input_fix_point,
+    leaky,
+)
+from tutelage.dpu.ops.lowering import Grid, exact, is_map, one_fix_point
+from tutelage.dpu.ops.registry import OpType, register
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+
+class Relu(OpType):
+    """``max(x, 0)``."""
+
+    definition = Definition(ONE_INPUT)
+    nonlinear = "RELU"
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        return inputs[0] if op.get_output_tensor().ndim > 1 else None
+
+    def int8_is_exact(
+        self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]
+    ) -> bool:
+        return one_fix_point(op, inputs) and op.get_output_tensor().ndim > 1
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        return graph.node("Relu", [graph.x(op)]), is_map(op)
+
+
+class Relu6(Relu):
+    """``min(max(x, 0), 6)``."""
+
+    nonlinear = "RELU6"
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        on_grid = inputs[0].point >= 0  # 6 is
+        return super().grid(op, inputs, constants) if on_grid else None
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        real = op.get_type() == self.name
+        top = 6 if real else min(relu6_highest(fix_point(op)), INT8_MAX)
+        inputs = [graph.x(op), graph.constant(0), graph.constant(top)]
+        return graph.node("Clip", inputs), is_map(op)
+
+
+class LeakyRelu(Relu):
+    """``x if x > 0 else alpha * x``."""
+
+    definition = Definition(ONE_INPUT, (("alpha", REQUIRED, "float_value", 0.0, 1),))
+    nonlinear = "LEAKYRELU"
+
+    def activation(self, op: Any) -> str:
+        return self.nonlinear if is_leaky_slope(op.get_attr("alpha")) else ""
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        x = inputs[0]
+        known = is_leaky_slope(op.get_attr("alpha"))
+        return exact(x.point + LEAKY_SHIFT, x.bound << LEAKY_SHIFT) if known else None
+
+    def int8_is_exact(
+        self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]
+    ) -> bool:
+        return False
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        return graph.node("LeakyRelu", [graph.x(op)], alpha=LEAKY_SLOPE), is_map(op)
+
+
+HARD_SIGMOID_FACTOR = 6 * SIXTH_NUMERATOR * 2.0**-SIXTH_SHIFT
+"""By what the DPU's hard sigmoid differs from ``clip(x + 3, 0, 6) / 6``."""
+
+
+class HardSigmoid(OpType):
+    """``clip(x + 3, 0, 6) / 6``."""
+
+    scaled = bounded = on_dpu = True
+
+    def factor(self, op: Any) -> float | None:
+        return HARD_SIGMOID_FACTOR
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        source = op.get_input_op("input")
+        point = to.point(source) or 0
+        # The DPU does not stop at 1: int8 does at fix point 7, or the input does not get there.
+        if sink.fix_point < HARD_SIGMOID_FIX_POINT and 3 * 2.0**point < INT8_MAX:
+            raise Refusal(f"a hard sigmoid at fix point {sink.fix_point}, which passes 1")
+        return to.model.hard_sigmoid(op.get_name(), to.int8(source), sink.fix_point)
+
+
+def relu(op: Any, inputs: Inputs) -> Array:
+    """``max(x, 0)``."""
+    return np.maximum(inputs["input"][0], 0)
+
+
+def relu6(op: Any, inputs: Inputs) -> Array:
+    """``min(max(x, 0), 6)``."""
+    return np.clip(inputs["input"][0], 0, 6)
+
+
+def leaky_relu(op: Any, inputs: Inputs) -> Array:
+    """``x if x > 0 else alpha * x``; an alpha near 0.1 is the DPU's 26/256."""
+    x = inputs["input"][0].astype(np.float64)
+    alpha = attr(op, "alpha", LEAKY_SLOPE)
+    return np.where(x > 0, x, x * (LEAKY_SLOPE if is_leaky_slope(alpha) else alpha))
+
+
+def relu_fix(op: Any, inputs: Inputs) -> Array:
+    """``max(q, 0)``."""
+    return _clipped(op, inputs, INT8_MAX)
+
+
+def relu6_fix(op: Any, inputs: Inputs) -> Array:
+    """As an op of its own; it clips at 6, whatever the fix point."""
+    return _clipped(op, inputs, min(INT8_MAX, relu6_highest(fix_point(op))))
+
+
+def _clipped(op: Any, inputs: Inputs, high: int) -> Array:
+    acc = inputs["input"][0].astype(np.int64)
+    return saturate(shift_round(acc, input_fix_point(op) - fix_point(op)), 0, high)
+
+
+def leaky_relu_fix(op: Any, inputs: Inputs) -> Array:
+    """Negative values times 26/256."""
+    shift = input_fix_point(op) - fix_point(op)
+    return saturate(shift_round(*leaky(inputs["input"][0].astype(np.int64), shift)))
+
+
+def hard_sigmoid(op: Any, inputs: Inputs) -> Array:
+    """``clip(x + 3, 0, 6) / 6`` (XIR); AMD's exporter writes the DPU's factor as a `mul` behind."""
+    x = inputs["input"][0].astype(np.float64)
+    return np.asarray(np.clip(x + 3, 0, 6) / 6)
+
+
+def hard_swish(op: Any, inputs: Inputs) -> Array:
+    """``x * hard_sigmoid(x)``."""
+    return np.asarray(inputs["input"][0] * hard_sigmoid(op, inputs))
+
+
+def hard_sigmoid_fix(op: Any, inputs: Inputs) -> Array:
+    """``max(0, q + 3) * 2731 / 2**14`` in fixed point, rounded to the output's fix point.
+
+    Nothing caps it at 1: with an output fix point below 7 it runs on to 127, while
+    AMD's quantiser stops at 1. Sources: AMD's simulator (instruction) and CPU runner;
+    2731/16384 for 1/6 is vai_q_pytorch's, the shift is XIR's attribute
+    `shift_hsigmoid` = 14 + p_in - p_out, which AMD's file confirms.
+    """
+    q = inputs["input"][0].astype(np.int64)
+    return hard_activation(q, input_fix_point(op), False, fix_point(op))
+
+
+def hard_swish_fix(op: Any, inputs: Inputs) -> Array:
+    """``q * hard_sigmoid(q)``; the sigmoid keeps 8 bits with the fix point 7.
+
+    Source: vai_q_pytorch's Hardswish, a product of x and its 8-bit hard sigmoid.
+    """
+    q = inputs["input"][0].astype(np.int64)
+    return hard_activation(q, input_fix_point(op), True, fix_point(op))
+
+
+register(
+    Relu("relu", relu, relu_fix),
+    Relu6("relu6", relu6, relu6_fix),
+    LeakyRelu("leaky-relu", leaky_relu, leaky_relu_fix),
+    HardSigmoid("hard-sigmoid", hard_sigmoid, hard_sigmoid_fix),
+    OpType("hard-swish", hard_swish, hard_swish_fix),
+)

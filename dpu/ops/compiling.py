@@ -1,0 +1,68 @@
+"""What op types need to become int8 ops of a compiled graph: `OpType.compile`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tutelage.core.fixed_point import RELU6_FIX_POINT, RELU6_HIGHEST, Array
+from tutelage.dpu.ops.registry import type_of
+
+
+class Refusal(Exception):
+    """An op cannot run on the DPU; the text says why."""
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where an op's result is rounded: to which fix point, after which fused op.
+
+    That is an activation, or the `mul` that gives the op the DPU's factor.
+    """
+
+    fix_point: int
+    tensor: str  # the name of the rounded tensor
+    fused: Any = None
+
+    @property
+    def nonlinear(self) -> str:
+        """The activation's name in compiled files.
+
+        Raises
+        ------
+        Refusal
+            A ReLU6 that the DPU clips elsewhere than the file says.
+        """
+        kind = type_of(self.fused).nonlinear if self.fused else ""
+        if kind != "RELU6" or self.fix_point == RELU6_FIX_POINT:
+            return kind or "NONE"
+        if self.fix_point > RELU6_FIX_POINT:
+            return "RELU"  # int8 ends below 6 there
+        highest = RELU6_HIGHEST * 2.0**-self.fix_point
+        raise Refusal(f"a ReLU6 at fix point {self.fix_point}, which the DPU clips at {highest:g}")
+
+
+class Compilation(Protocol):
+    """One compilation: `tutelage.dpu.compiler.emulation`."""
+
+    @property
+    def model(self) -> Any:
+        """The graph under construction: `tutelage.dpu.compiler.builder.CompiledModel`."""
+
+    def computed(self, op: Any) -> list[Any]:
+        """Return the inputs of an op that are computed, not constant."""
+
+    def point(self, op: Any) -> int | None:
+        """Return the fix point of an op's value, where that is int8 times 2^-fix_point."""
+
+    def int8(self, op: Any) -> Any:
+        """Return the op that has a quantised op's value as int8 on the DPU."""
+
+    def integers(self, fix: Any, what: str) -> tuple[Array, int]:
+        """Return a parameter's int8 values and its fix point.
+
+        Raises
+        ------
+        Refusal
+            `what` is not a rounded constant.
+        """

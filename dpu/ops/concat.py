@@ -1,0 +1,114 @@
+"""Maps joined along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fixed_point import Array, Inputs
+from tutelage.dpu.ops.attributes import attr
+from tutelage.dpu.ops.definition import INPUTS, REQUIRED, Definition
+from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
+from tutelage.dpu.ops.lowering import Grid, exact, is_map, one_fix_point
+from tutelage.dpu.ops.registry import OpType, register
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+
+class Concat(OpType):
+    """The inputs one after the other along `axis`."""
+
+    definition = Definition(INPUTS, (("axis", REQUIRED, "int32_value", 0, 1),))
+    joins = moves = free = on_dpu = True
+    family = "join"
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        axis = op.get_attr("axis") % len(dims)
+        for tensor in op.get_input_tensors_by_name("input"):
+            if tensor.ndim != len(dims) or any(
+                a != b for i, (a, b) in enumerate(zip(tensor.dims, dims, strict=True)) if i != axis
+            ):
+                raise UnsupportedError(f"op {op.get_name()!r}: {tensor.dims} does not join {dims}")
+        total = sum(tensor.dims[axis] for tensor in op.get_input_tensors_by_name("input"))
+        return [*dims[:axis], total, *dims[axis + 1 :]]
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        return keeps_batch_of(op, moving, default_axis=-1)
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        point = max(g.point for g in inputs)
+        return exact(point, max(g.bound << (point - g.point) for g in inputs))
+
+    def int8_is_exact(
+        self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]
+    ) -> bool:
+        return one_fix_point(op, inputs) and op.get_output_tensor().ndim > 1
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        axis = op.get_attr("axis")
+        axis = {1: 2, 2: 3, 3: 1}[axis % 4] if is_map(op) else axis
+        parts = [graph.x(op, index) for index in range(op.get_input_num("input"))]
+        return graph.node("Concat", parts, axis=axis), is_map(op)
+
+    def keeps_integers(self, op: Any) -> bool:
+        return True
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        """An input with another fix point is requantised by a sum of one."""
+        sources = []
+        for number, source in enumerate(op.get_input_ops_by_name("input")):
+            value = to.int8(source)
+            if fix_point(value) != sink.fix_point:
+                name = f"{op.get_name()}_requantised_{number}"
+                value = to.model.add(name, [value], sink.fix_point)
+            sources.append(value)
+        return to.model.concat(op.get_name(), sources, int(op.get_attr("axis")))
+
+
+class Stack(OpType):
+    """The inputs joined along a new axis `axis`."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        if any(tensor.dims != dims for tensor in op.get_input_tensors_by_name("input")):
+            raise UnsupportedError(f"op {op.get_name()!r}: the inputs are not of one shape")
+        axis = attr(op, "axis", 0) % (len(dims) + 1)
+        return [*dims[:axis], op.get_input_num("input"), *dims[axis:]]
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        return keeps_batch_of(op, moving, default_axis=0)
+
+
+def keeps_batch_of(op: Any, moving: Sequence[Any], default_axis: int) -> bool:
+    """Whether an op that joins along `axis` joins no batches, and nothing without a batch."""
+    if len(moving) != op.get_input_num("input"):
+        return False  # a constant has no batch
+    rank = op.get_output_tensor().ndim
+    return bool(attr(op, "axis", default_axis) % rank != 0)
+
+
+def concat(op: Any, inputs: Inputs) -> Array:
+    """The inputs one after the other along `axis`."""
+    return np.concatenate(inputs["input"], op.get_attr("axis"))
+
+
+def concat_fix(op: Any, inputs: Inputs) -> Array:
+    """The inputs one after the other; one with another fix point is requantised first."""
+    axis = op.get_attr("axis")
+    parts = [
+        requantise(array, input_fix_point(op, "input", index), fix_point(op))
+        for index, array in enumerate(inputs["input"])
+    ]
+    return np.concatenate(parts, axis)
+
+
+def stack(op: Any, inputs: Inputs) -> Array:
+    """The inputs joined along a new axis `axis`."""
+    return np.stack(inputs["input"], attr(op, "axis", 0))
+
+
+register(Concat("concat", concat, concat_fix), Stack("stack", stack))

@@ -1,0 +1,443 @@
+"""Convolutions, plain and depthwise, transposed or not.
+
+Sums of real products are carried in float64: operands that are on power-of-two grids, as in a
+quantised .xmodel, give exact results up to 2**53. Weights are OHWI, of depthwise convolutions
+(multiplier, H, W, C). Definitions: XIR's built-in ops (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fingerprint import B4096, DpuArray
+from tutelage.core.fixed_point import Array, Inputs
+from tutelage.dpu.ops.attributes import attr
+from tutelage.dpu.ops.definition import FLOAT, KERNEL, OPTIONAL, PADS, REQUIRED, Definition
+from tutelage.dpu.ops.int8 import finish, input_fix_point, only_clips
+from tutelage.dpu.ops.limits import (
+    MAX_TRANSPOSED_STRIDE,
+    alu_limit,
+    array_limit,
+    bank_limit,
+    channels_limit,
+)
+from tutelage.dpu.ops.lowering import Grid, has_pixels, parameter, placed
+from tutelage.dpu.ops.products import compile_convolution, fixed_convolution, sum_grid
+from tutelage.dpu.ops.registry import OpType, register
+from tutelage.dpu.ops.sliding_window import (
+    Window,
+    convolve,
+    convolve_depthwise,
+    insert_zeros,
+    transposed_window_of,
+    window_of,
+)
+from tutelage.dpu.ops.work import (
+    Operation,
+    Shape,
+    depthwise_per_cycle,
+    padded,
+    pool_work,
+    value_work,
+)
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+_HEIGHT_WIDTH_FIRST = (0, 3, 1, 2)  # OHWI to OIHW
+
+
+class Convolution(OpType):
+    """``sum over taps and input channels of x * w``, plus a bias."""
+
+    definition: Definition | None = Definition(
+        (("input", REQUIRED, FLOAT), ("weights", REQUIRED, FLOAT), ("bias", OPTIONAL, FLOAT)),
+        (*KERNEL, ("dilation", OPTIONAL, "int32_vec_value", [1, 1], 2), *PADS),
+    )
+    on_dpu = True
+    fuses: tuple[str, ...] = ("RELU", "RELU6", "LEAKYRELU")
+    family = "conv"
+
+    sums = staticmethod(convolve)
+    place = staticmethod(window_of)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, self.compute, self.compute_int8)
+
+    # -- reference ---------------------------------------------------------------------------
+
+    def compute(self, op: Any, inputs: Inputs) -> Array:
+        """``sum(x * w) + bias``."""
+        x, weights = self._operands(op, inputs, np.float64)
+        out = np.empty((x.shape[0], *op.get_output_tensor().dims[1:]), np.float64)
+        for rows, acc in self._accumulated(op, inputs, x, weights):
+            out[:, rows] = acc
+        if inputs.get("bias"):
+            out += inputs["bias"][0]
+        return out
+
+    def compute_int8(self, op: Any, inputs: Inputs) -> Array:
+        """``acc = sum(q_in * q_w)``, then `int8.finish` (measured)."""
+        x, weights = self._operands(op, inputs, np.int64)
+        out = np.empty((x.shape[0], *op.get_output_tensor().dims[1:]), np.int8)
+        point = input_fix_point(op) + input_fix_point(op, "weights")
+        for rows, acc in self._accumulated(op, inputs, x, weights):
+            out[:, rows] = finish(acc, op, inputs, point)
+        return out
+
+    def _operands(self, op: Any, inputs: Inputs, dtype: Any) -> tuple[Array, Array]:
+        x = inputs["input"][0]
+        return self.spread(op, x), self.arranged(inputs["weights"][0].astype(dtype), x.shape[3])
+
+    def _accumulated(self, op: Any, inputs: Inputs, x: Array, weights: Array) -> Any:
+        """Yield the sums by blocks of rows."""
+        window = self.place(op.get_attrs(), *inputs["input"][0].shape[1:3])
+        padded_x, dims = window.pad(x), op.get_output_tensor().dims
+        for rows in window.row_blocks(x.shape[0] * dims[2] * dims[3]):
+            yield rows, self.sums(padded_x, weights, window, rows)
+
+    def spread(self, op: Any, x: Array) -> Array:
+        """Return what the window walks over."""
+        return x
+
+    def arranged(self, weights: Array, channels: int) -> Array:
+        """Return the weights as `sums` takes them."""
+        return weights
+
+    # -- XIR ---------------------------------------------------------------------------------
+
+    def window(self, op: Any) -> Window:
+        return self.place(op.get_attrs(), *op.get_input_tensor("input", 0).dims[1:3])
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        window = self.place(op.get_attrs(), dims[1], dims[2])
+        weights = op.get_input_tensor("weights", 0).dims
+        _, height, width, _ = weights
+        if (height, width) != (window.kernel_h, window.kernel_w):
+            raise UnsupportedError(
+                f"op {op.get_name()!r}: the weights are not of the kernel's size"
+            )
+        outputs = self.outputs(weights, dims[3])
+        if not outputs:
+            raise UnsupportedError(f"op {op.get_name()!r}: weights for another number of channels")
+        return [dims[0], window.out_h, window.out_w, outputs]
+
+    def outputs(self, weights: list[int], channels: int) -> int:
+        """Return the output channels for weights of these dims; 0 where they do not fit."""
+        outputs, _, _, inputs = weights
+        return 0 if channels % inputs or outputs % (channels // inputs) else outputs
+
+    def groups(self, weights: Array, channels: int) -> int:
+        """Return the number of groups of the input's channels."""
+        return channels // int(weights.shape[3])
+
+    # -- the fast engine ---------------------------------------------------------------------
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        weights = parameter(constants, op)
+        if weights is None or not self.one_kernel_each(op):
+            return None
+        steps = (op.get_input_op("weights"), self.outputs_first(weights, op))
+        return sum_grid(op, inputs[0], steps, constants)
+
+    def int8_is_exact(
+        self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]
+    ) -> bool:
+        known = only_clips(op) and self.one_kernel_each(op) and self.sees_pixels(op)
+        return known and parameter(constants, op) is not None
+
+    def sees_pixels(self, op: Any) -> bool:
+        """Whether ONNX's convolution takes the window."""
+        return has_pixels(self.window(op))
+
+    def one_kernel_each(self, op: Any) -> bool:
+        """Whether ONNX has a convolution with as many kernels for each channel."""
+        return True
+
+    def outputs_first(self, weights: Array, op: Any) -> Array:
+        """Return the weights with the output channels first."""
+        return weights
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        weights = parameter(graph.parameters, op)
+        assert weights is not None
+        x, attrs = self.onnx_window(op, graph, graph.x(op))
+        weights, order, group = self.onnx_weights(weights, op)
+        if group:
+            attrs["group"] = group
+        if op.get_type() != self.name:
+            return fixed_convolution(op, graph, x, weights, order, self.onnx_kind, attrs), True
+        inputs = [x, graph.constant(weights.transpose(order))]
+        bias = parameter(graph.parameters, op, "bias")
+        if bias is not None:
+            inputs.append(graph.constant(bias))
+        return graph.node(self.onnx_kind, inputs, **attrs), True
+
+    onnx_kind = "Conv"
+
+    def onnx_window(self, op: Any, graph: OnnxGraph, x: str) -> tuple[str, dict[str, Any]]:
+        """Return the input and ONNX's attributes of the window."""
+        window = self.window(op)
+        x, attrs = placed(graph, x, window, op.get_input_tensor("input", 0).dims)
+        return x, attrs | _onnx_kernel(window)
+
+    def onnx_weights(self, weights: Array, op: Any) -> tuple[Array, tuple[int, ...], int]:
+        """Return the weights, the order of axes that ONNX wants, and the number of groups."""
+        channels = op.get_input_tensor("input", 0).dims[3]
+        return weights, _HEIGHT_WIDTH_FIRST, self.groups(weights, channels)
+
+    # -- the DPU -----------------------------------------------------------------------------
+
+    def limit(self, op: Any) -> str:
+        return array_limit(op) or channels_limit(op) or bank_limit(op)
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        return compile_convolution(
+            op, sink, to, op.get_name(), [op.get_input_op("input"), op.get_input_op("weights")],
+            to.integers(op.get_input_op("weights"), "weights"),
+            stride=op.get_attr("stride"), pad=self.padding(op),
+            dilation=attr(op, "dilation", [1, 1]), kind=self.name,
+        )  # fmt: skip
+
+    # -- layers ------------------------------------------------------------------------------
+
+    def macs(self, op: Any, taps: Sequence[int] | None) -> int:
+        return 0 if taps is None else self.places(op) * math.prod(taps)
+
+    def places(self, op: Any) -> int:
+        """Return at how many pixels the kernel is."""
+        return math.prod(op.get_output_tensor().dims[1:-1])
+
+    def is_dense(self, op: Any, weights: Any) -> bool:
+        return True
+
+    def depth(self, op: Any, taps: Sequence[int]) -> int:
+        return taps[3]
+
+    def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
+        narrow = operation.augmented
+        if narrow is None:
+            narrow = operation.depth <= augmented_channels(array)
+        return conv_work(*operation.output, *operation.kernel, operation.depth, narrow, array)
+
+    def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
+        return self.work(operation, inputs, array) / array.operations
+
+
+def _onnx_kernel(window: Window) -> dict[str, Any]:
+    return {
+        "kernel_shape": [window.kernel_h, window.kernel_w],
+        "dilations": [window.dilation_h, window.dilation_w],
+    }
+
+
+class Depthwise(Convolution):
+    """One kernel per channel."""
+
+    fuses = ("RELU", "RELU6")
+    sums = staticmethod(convolve_depthwise)
+
+    def arranged(self, weights: Array, channels: int) -> Array:
+        """(multiplier, H, W, C), also where the file has (C, H, W, 1)."""
+        if weights.shape[3] != channels and weights.shape[0] == channels and weights.shape[3] == 1:
+            return np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
+        return weights
+
+    def outputs(self, weights: list[int], channels: int) -> int:
+        outputs, _, _, inputs = weights
+        if inputs == 1 != channels and outputs % channels == 0:
+            return outputs
+        return outputs * inputs if inputs == channels else 0
+
+    def groups(self, weights: Array, channels: int) -> int:
+        return channels
+
+    def sees_pixels(self, op: Any) -> bool:
+        return True
+
+    def outputs_first(self, weights: Array, op: Any) -> Array:
+        """(multiplier, H, W, C) as (C * multiplier, H, W, 1)."""
+        weights = self.arranged(weights, op.get_input_tensor("input", 0).dims[3])
+        multiplier, height, width, channels = weights.shape
+        ordered = weights.transpose(3, 0, 1, 2)
+        return ordered.reshape(channels * multiplier, height, width, 1)
+
+    def onnx_weights(self, weights: Array, op: Any) -> tuple[Array, tuple[int, ...], int]:
+        channels = op.get_input_tensor("input", 0).dims[3]
+        return self.outputs_first(weights, op), _HEIGHT_WIDTH_FIRST, channels
+
+    def limit(self, op: Any) -> str:
+        return alu_limit(op) or channels_limit(op)
+
+    def macs(self, op: Any, taps: Sequence[int] | None) -> int:
+        if taps is None:
+            return 0
+        return self.places(op) * int(op.get_output_tensor().dims[-1]) * taps[1] * taps[2]
+
+    def is_dense(self, op: Any, weights: Any) -> bool:
+        return False
+
+    def depth(self, op: Any, taps: Sequence[int]) -> int:
+        return 1
+
+    def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
+        return depthwise_work(*operation.output, *operation.kernel, array)
+
+    def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
+        found = pool_work(*operation.output, *operation.kernel, array)
+        return found / depthwise_per_cycle(array)
+
+
+class Transposed(Convolution):
+    """A convolution over the input with zeros between its pixels.
+
+    The file's weights are turned already: AMD's exporter reverses rows and columns of PyTorch's, so
+    that the taps are used as they are (vai_q_pytorch, xir exporter).
+    """
+
+    spreads = True
+    place = staticmethod(transposed_window_of)
+    onnx_kind = "ConvTranspose"
+
+    def spread(self, op: Any, x: Array) -> Array:
+        return insert_zeros(x, *reversed(op.get_attr("stride")))
+
+    def padding(self, op: Any) -> list[int]:
+        self.window(op)  # refuses pads beyond the kernel
+        return list(attr(op, "pad", None) or [0, 0, 0, 0])
+
+    def sees_pixels(self, op: Any) -> bool:
+        return True
+
+    def onnx_window(self, op: Any, graph: OnnxGraph, x: str) -> tuple[str, dict[str, Any]]:
+        left, right, top, bottom = attr(op, "pad", [0, 0, 0, 0])
+        strides = list(reversed(op.get_attr("stride")))
+        attrs = {"strides": strides, "pads": [top, left, bottom, right]}
+        return x, attrs | _onnx_kernel(self.window(op))
+
+    def onnx_weights(self, weights: Array, op: Any) -> tuple[Array, tuple[int, ...], int]:
+        return weights[:, ::-1, ::-1], (3, 0, 1, 2), 0
+
+    def limit(self, op: Any) -> str:
+        return array_limit(op, MAX_TRANSPOSED_STRIDE) or channels_limit(op)
+
+    def places(self, op: Any) -> int:
+        return math.prod(op.get_input_tensor("input", 0).dims[1:-1])
+
+    def is_dense(self, op: Any, weights: Any) -> bool:
+        return False
+
+    def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
+        depth, stride = operation.depth, operation.stride
+        return transposed_conv_work(*operation.output, *operation.kernel, depth, *stride, array)
+
+
+class TransposedDepthwise(Depthwise, Transposed):
+    """A transposed convolution with one kernel per channel."""
+
+    definition = None
+    limit = Transposed.limit
+
+    def one_kernel_each(self, op: Any) -> bool:
+        weights, channels = (op.get_input_tensor(name, 0).dims for name in ("weights", "input"))
+        return math.prod(weights) == weights[1] * weights[2] * channels[3]
+
+    def onnx_weights(self, weights: Array, op: Any) -> tuple[Array, tuple[int, ...], int]:
+        return super().onnx_weights(weights[:, ::-1, ::-1], op)
+
+
+_TYPES = (
+    Convolution("conv2d"),
+    Depthwise("depthwise-conv2d"),
+    Transposed("transposed-conv2d"),
+    TransposedDepthwise("transposed-depthwise-conv2d"),
+)
+register(*_TYPES)
+
+
+def exported_attributes(name: str, weights: Array, channels: int) -> dict[str, int]:
+    """Return the attributes that AMD's exporter gives a convolution beside its window's.
+
+    Parameters
+    ----------
+    name : the op type
+    weights : of the op
+    channels : of the input
+    """
+    kind = next(kind for kind in _TYPES if kind.name == name)
+    outputs = kind.outputs(list(weights.shape), channels)
+    return {"in_dim": channels, "out_dim": outputs, "group": kind.groups(weights, channels)}
+
+
+def conv_work(
+    out_h: int,
+    out_w: int,
+    out_c: int,
+    k_h: int,
+    k_w: int,
+    in_c: int,
+    augmented: bool = False,
+    array: DpuArray = B4096,
+) -> int:
+    """Operations of a convolution on the array, idle lanes included (`workload_on_arch`).
+
+    On a B4096 ``pad8(out_h) * out_w * pad16(out_c) * (2 * k_h * k_w * pad16(in_c) + 1)``; with
+    channel augmentation ``k_w`` and ``in_c`` are padded together:
+    ``2 * k_h * pad16(k_w * in_c) + 1``. Source: equal to the attribute of AMD's compiled files. It
+    is the height that is padded to 8, not the width: files with square outputs do not show which.
+    """
+    lanes = array.channels
+    depth = k_h * (padded(k_w * in_c, lanes) if augmented else k_w * padded(in_c, lanes))
+    return padded(out_h, array.rows) * out_w * padded(out_c, lanes) * (2 * depth + 1)
+
+
+def transposed_conv_work(
+    out_h: int,
+    out_w: int,
+    out_c: int,
+    k_h: int,
+    k_w: int,
+    in_c: int,
+    stride_h: int,
+    stride_w: int,
+    array: DpuArray = B4096,
+) -> int:
+    """Operations of a transposed convolution: one convolution for each of its phases.
+
+    Source: equal to the attribute of PointPillars' three, whose kernels are as large as their
+    strides; that other kernels are rounded up to whole strides is an assumption.
+    """
+    phase = conv_work(
+        math.ceil(out_h / stride_h),
+        math.ceil(out_w / stride_w),
+        out_c,
+        math.ceil(k_h / stride_h),
+        math.ceil(k_w / stride_w),
+        in_c,
+        array=array,
+    )
+    return stride_h * stride_w * phase
+
+
+def depthwise_work(
+    out_h: int, out_w: int, channels: int, k_h: int, k_w: int, array: DpuArray = B4096
+) -> int:
+    """Operations of a depthwise convolution: ``pad4(h) * w * pad16(channels) * (2 k_h k_w + 1)``.
+
+    Source: equal to the attribute of AMD's compiled files.
+    """
+    return value_work(out_h, out_w, channels, array) * (2 * k_h * k_w + 1)
+
+
+def augmented_channels(array: DpuArray) -> int:
+    """Most input channels for which a compiler is assumed to use channel augmentation.
+
+    For files that do not say it: beyond them not even two columns of the kernel fit the lanes.
+    """
+    return array.channels // 2

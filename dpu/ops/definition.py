@@ -1,0 +1,99 @@
+"""What XIR knows of an op type: arguments and attributes, as an .xmodel carries them in `op_defs`.
+
+The real library writes a definition for each op type it knows. A file of ours carries those of the
+types that it uses, without the prose. Facts read from the op_defs of files that AMD's exporter
+wrote (XIR 2.5, Apache-2.0); a test compares them with such a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.core.errors import DpuError
+
+REQUIRED, OPTIONAL, REPEATED, REQUIRED_AND_REPEATED = range(4)
+"""How often an argument or an attribute occurs, as the file has it."""
+
+INT, FLOAT = 0, 4
+"""Data types of arguments' tensors, as the file has them."""
+
+Argument = tuple[str, int, int]
+"""Name, occurrence, data type."""
+
+Attribute = tuple[str, int, str, Any, int]
+"""Name, occurrence, kind of the value (a field of AttrValue), default, length of a list (1 for
+scalars, 0 for any)."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The arguments and attributes of an op type."""
+
+    arguments: tuple[Argument, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+    def check_inputs(self, counts: Mapping[str, int], what: str) -> None:
+        """Check an op's numbers of inputs by argument.
+
+        Raises
+        ------
+        DpuError
+            `what` has no such argument, or the argument takes another number of inputs.
+        """
+        occurrences = {name: occurs for name, occurs, _ in self.arguments}
+        unknown = [name for name in counts if name not in occurrences]
+        if unknown:
+            raise DpuError(f"{what} has no argument {unknown[0]!r}")
+        for name, occurs in occurrences.items():
+            count = counts.get(name, 0)
+            least, most, text = _TAKES[occurs]
+            if not least <= count <= most:
+                raise DpuError(f"{what}: argument {name!r} takes {text}, not {count}")
+
+    def check_attributes(self, given: Iterable[str], what: str) -> None:
+        """Check that an op has the required attributes.
+
+        Raises
+        ------
+        DpuError
+            `what` lacks one.
+        """
+        names = set(given)
+        for name, occurs, *_ in self.attributes:
+            if occurs == REQUIRED and name not in names:
+                raise DpuError(f"{what} needs the attribute {name!r}")
+
+    def kinds(self) -> dict[str, str]:
+        """Return the kind of each attribute's value, by name."""
+        return {name: kind for name, _, kind, _, _ in self.attributes}
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the values of the optional attributes where an op does not set them."""
+        return {
+            name: list(default) if isinstance(default, list) else default
+            for name, occurs, _, default, _ in self.attributes
+            if occurs == OPTIONAL
+        }
+
+
+_TAKES = {
+    REQUIRED: (1, 1, "one input"),
+    OPTIONAL: (0, 1, "one input at most"),
+    REPEATED: (0, math.inf, "any number of inputs"),
+    REQUIRED_AND_REPEATED: (1, math.inf, "one input at least"),
+}
+
+ONE_INPUT: tuple[Argument, ...] = (("input", REQUIRED, FLOAT),)
+INPUTS: tuple[Argument, ...] = (("input", REQUIRED_AND_REPEATED, FLOAT),)
+
+KERNEL: tuple[Attribute, ...] = (
+    ("kernel", REQUIRED, "int32_vec_value", [], 2),
+    ("stride", REQUIRED, "int32_vec_value", [], 2),
+)
+PADS: tuple[Attribute, ...] = (
+    ("pad_mode", REQUIRED, "string_value", "", 1),
+    ("pad", OPTIONAL, "int32_vec_value", [0, 0, 0, 0], 4),
+)

@@ -1,0 +1,174 @@
+"""Dense layers: products with a matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.fixed_point import Array, Inputs
+from tutelage.dpu.ops.attributes import attr
+from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.int8 import finish, input_fix_point, only_clips
+from tutelage.dpu.ops.lowering import Grid, parameter
+from tutelage.dpu.ops.products import compile_convolution, fixed_convolution, sum_grid
+from tutelage.dpu.ops.registry import OpType, register
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+
+class Dense(OpType):
+    """A layer that a compiler makes a convolution of."""
+
+    dense = True
+    becomes = "conv2d"
+    family = "conv"
+
+    def depth(self, op: Any, taps: Sequence[int]) -> int:
+        """Over the whole map where it has one."""
+        return math.prod(taps) // int(op.get_output_tensor().dims[-1])
+
+
+class InnerProduct(Dense):
+    """``x . w + bias`` over the flattened input, weights (O, ...)."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        return [dims[0], op.get_input_tensor("weights", 0).dims[0]]
+
+    def int8_is_exact(
+        self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]
+    ) -> bool:
+        return only_clips(op) and parameter(constants, op) is not None
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        weights = parameter(graph.parameters, op)
+        assert weights is not None
+        flat = weights.reshape(len(weights), 1, 1, -1)
+        shape = graph.constant([-1, flat.shape[3], 1, 1], np.int64)
+        x = graph.node("Reshape", [graph.x(op, 0, False), shape])
+        attrs = {"kernel_shape": [1, 1]}
+        y = fixed_convolution(op, graph, x, flat, (0, 3, 1, 2), "Conv", attrs)
+        dims = [-1, *op.get_output_tensor().dims[1:]]
+        return graph.node("Reshape", [y, graph.constant(dims, np.int64)]), False
+
+
+class Matmul(Dense):
+    """``a @ b + bias`` on the last two axes, either transposed on demand.
+
+    Where b is a constant matrix and a has rows, it is a dense layer.
+    """
+
+    on_dpu = True
+    takes_constants = True
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        other = op.get_input_tensor("input", 1).dims
+        rows = dims[-1] if attr(op, "transpose_a", False) else dims[-2]
+        columns = other[-2] if attr(op, "transpose_b", False) else other[-1]
+        return [*dims[:-2], rows, columns]
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        """The batch of a product of two matrices is the rows of the left one alone."""
+        if op.get_output_tensor().ndim != 2:
+            return True
+        left = [op.get_input_op("input")] == list(moving)
+        return left and not attr(op, "transpose_a", False)
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        first, second = op.get_input_ops_by_name("input")
+        matrix = constants.get(second.get_name())
+        rows = first.get_name() not in constants and not attr(op, "transpose_a", False)
+        if not rows or matrix is None or matrix.ndim != 2:
+            return None
+        return sum_grid(op, inputs[0], (second, _outputs_first(op, matrix)), constants)
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        matrix = graph.parameters[op.get_input_op("input", 1).get_name()]
+        weights = graph.constant(_outputs_first(op, matrix).T)
+        y = graph.node("MatMul", [graph.x(op, 0, False), weights])
+        bias = parameter(graph.parameters, op, "bias")
+        return y if bias is None else graph.node("Add", [y, graph.constant(bias)]), False
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        """A matrix of constants is a convolution of 1x1, as AMD's compiler makes it."""
+        given = op.get_input_ops_by_name("input")
+        dims = given[0].get_output_tensor().dims
+        if to.computed(op) != [given[0]] or attr(op, "transpose_a", False):
+            raise Refusal("its second operand is not a constant")
+        if len(dims) != 2:
+            raise Refusal(f"a product of a tensor of {len(dims)} axes")
+        matrix, point = to.integers(given[1], "weights")
+        weights = np.ascontiguousarray(_outputs_first(op, matrix))[:, None, None], point
+        name = f"{op.get_name()}(TransferMatMulToConv2d)"
+        y = compile_convolution(op, sink, to, name, given, weights, stride=(1, 1))
+        return to.model.reshape(f"{sink.tensor}_reshaped", y, op.get_output_tensor().dims)
+
+    def macs(self, op: Any, taps: Sequence[int] | None) -> int:
+        first = op.get_input_tensor("input").dims
+        inner = first[-2 if attr(op, "transpose_a", False) else -1]
+        return math.prod(op.get_output_tensor().dims) * int(inner)
+
+    def is_dense(self, op: Any, weights: Any) -> bool:
+        second = op.get_input_op("input", 1)
+        return second is weights and not attr(op, "transpose_a", False)
+
+    def matrix(self, op: Any, weights: Array, outputs: int) -> Array:
+        if attr(op, "transpose_b", False):
+            return super().matrix(op, weights, outputs)
+        return weights.reshape(-1, outputs).T
+
+
+def _outputs_first(op: Any, matrix: Array) -> Array:
+    """The constant matrix of a dense layer as (outputs, inputs)."""
+    return matrix if attr(op, "transpose_b", False) else matrix.T
+
+
+def inner_product(op: Any, inputs: Inputs) -> Array:
+    """``x . w + bias`` over the flattened input, weights (O, ...)."""
+    x, weights = inputs["input"][0], inputs["weights"][0]
+    flat = x.reshape(x.shape[0], -1).astype(np.float64)
+    out = flat @ weights.reshape(weights.shape[0], -1).T.astype(np.float64)
+    return _plus_bias(out, inputs).reshape(x.shape[0], *op.get_output_tensor().dims[1:])
+
+
+def matmul(op: Any, inputs: Inputs) -> Array:
+    """``a @ b + bias``, either transposed on demand."""
+    a, b = (array.astype(np.float64) for array in inputs["input"])
+    return _plus_bias(_product(op, a, b), inputs)
+
+
+def _product(op: Any, a: Array, b: Array) -> Array:
+    a = a.swapaxes(-1, -2) if attr(op, "transpose_a", False) else a
+    b = b.swapaxes(-1, -2) if attr(op, "transpose_b", False) else b
+    return np.asarray(a @ b)
+
+
+def _plus_bias(out: Array, inputs: Inputs) -> Array:
+    return out + inputs["bias"][0] if inputs.get("bias") else out
+
+
+def inner_product_fix(op: Any, inputs: Inputs) -> Array:
+    """``acc = x . w`` over the flattened input, then `int8.finish`; weights (O, ...) (XIR)."""
+    x = inputs["input"][0]
+    weights = inputs["weights"][0].astype(np.int64)
+    flat = x.reshape(x.shape[0], -1).astype(np.int64)
+    acc = flat @ weights.reshape(weights.shape[0], -1).T
+    out = finish(acc, op, inputs, input_fix_point(op) + input_fix_point(op, "weights"))
+    return out.reshape(x.shape[0], *op.get_output_tensor().dims[1:])
+
+
+def matmul_fix(op: Any, inputs: Inputs) -> Array:
+    """``acc = a . b``, either transposed on demand, then `int8.finish` (XIR)."""
+    a, b = (array.astype(np.int64) for array in inputs["input"])
+    point = input_fix_point(op) + input_fix_point(op, "input", 1)
+    return finish(_product(op, a, b), op, inputs, point)
+
+
+register(
+    InnerProduct("inner-product", inner_product, inner_product_fix),
+    Matmul("matmul", matmul, matmul_fix),
+)

@@ -1,0 +1,277 @@
+"""Ops that resample a feature map or trade its channels for pixels.
+
+All but bilinear interpolation only pick values, so that the same functions serve real numbers and
+int8. Maps are NHWC.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fixed_point import Array, Inputs, quantise_int8
+from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.data import given_numbers
+from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
+from tutelage.dpu.ops.registry import register
+from tutelage.dpu.ops.shape import Lowered, check_one_fix_point
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+
+class Resize(Lowered):
+    """Nearest or bilinear interpolation."""
+
+    moves = False
+    on_dpu = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, resize)
+        self.int8 = resize_fix
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        size = given_numbers(op, "size")
+        if size is not None and len(size) in (2, 4):
+            return [dims[0], *size, dims[3]] if len(size) == 2 else size
+        if not op.has_attr("scale"):  # the file's own dims then say it
+            return list(op.get_output_tensor().dims)
+        # XIR multiplies in float32 and cuts off: 2.3 times 10 pixels are 23.
+        width, height = (np.float32(factor) for factor in op.get_attr("scale"))
+        rows, columns = np.float32(dims[1]) * height, np.float32(dims[2]) * width
+        return [dims[0], int(rows), int(columns), dims[3]]
+
+    def has_onnx(self, op: Any) -> bool:
+        return whole_factors(op) is not None
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        repeats = whole_factors(op)
+        assert repeats is not None
+        factors = [1.0, 1.0, *map(float, repeats)]
+        attrs = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        inputs = [graph.x(op), "", graph.constant(factors)]
+        return graph.node("Resize", inputs, mode="nearest", **attrs), True
+
+    def keeps_integers(self, op: Any) -> bool:
+        return _mode(op) == "NEAREST"
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        if whole_factors(op) is None:
+            raise Refusal("it does not repeat each pixel a whole number of times")
+        source = check_one_fix_point(op, sink, to)
+        return to.model.move(op.get_name(), "upsample-fix", to.int8(source), op.get_attrs())
+
+
+class Upsample(Resize):
+    """A resize that most files use to repeat pixels."""
+
+    moves = True
+
+
+class Downsample(Lowered):
+    """Every s-th pixel of every s-th row; an op of the DPU alone."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        width, height = steps_of(op)
+        return [dims[0], -(-dims[1] // height), -(-dims[2] // width), dims[3]]
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        width, height = steps_of(op)
+        dims = op.get_input_tensor("input", 0).dims
+        ranges = ([0, 0], dims[1:3], [2, 3], [height, width])  # starts, ends, axes, steps
+        inputs = [graph.x(op), *(graph.constant(r, np.int64) for r in ranges)]
+        return graph.node("Slice", inputs), True
+
+
+class Blocks(Lowered):
+    """Space to depth and back."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        side, to_space, _ = block_of(op)
+        n, height, width, channels = dims
+        if to_space:
+            rest, out = channels % side**2, [n, height * side, width * side, channels // side**2]
+        else:
+            rest = height % side or width % side
+            out = [n, height // side, width // side, channels * side**2]
+        if rest:
+            what = f"{dims} does not fall into blocks of {side}"
+            raise UnsupportedError(f"op {op.get_name()!r}: {what}")
+        return out
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        side, to_space, channels_last = block_of(op)
+        if not to_space:
+            return graph.node("SpaceToDepth", [graph.x(op)], blocksize=side), True
+        mode = "DCR" if channels_last else "CRD"
+        return graph.node("DepthToSpace", [graph.x(op)], blocksize=side, mode=mode), True
+
+
+class Tile(Blocks):
+    """The int8 form of gstiling; an op of the DPU alone."""
+
+    free = True
+
+
+class PixelShuffle(Blocks):
+    """With the channels in PyTorch's order, which ONNX has for one direction."""
+
+    def has_onnx(self, op: Any) -> bool:
+        return bool(op.get_attr("upscale"))
+
+
+def resize(op: Any, inputs: Inputs) -> Array:
+    """Nearest or bilinear interpolation to the size of the output tensor.
+
+    Output pixel i is sampled at ``s * i`` of the input, with `half_pixel_centers` at
+    ``s * (i + 1/2) - 1/2``; s is ``in / out``, with `align_corners` ``(in - 1) / (out - 1)``.
+    NEAREST takes the pixel below (with `align_corners` the nearest, halves upwards), BILINEAR
+    mixes the two around it, columns first. Everything is float32, in this order (XIR's
+    definition of `resize`; the order is that of VART's CPU runner, without fused products).
+
+    Raises
+    ------
+    UnsupportedError
+        The mode is neither NEAREST nor BILINEAR, or the input has other than four axes.
+    """
+    x, dims, mode = inputs["input"][0], op.get_output_tensor().dims, _mode(op)
+    if x.ndim != 4 or mode not in ("NEAREST", "BILINEAR"):
+        raise UnsupportedError(f"op {op.get_name()!r}: resizing {x.ndim} axes by {mode!r}")
+    if mode == "NEAREST":
+        rows, columns = (_nearest(op, x.shape[axis], dims[axis]) for axis in (1, 2))
+        return np.ascontiguousarray(x.take(rows, 1).take(columns, 2))
+    return _mixed(op, _mixed(op, x.astype(np.float32), 2, dims[2]), 1, dims[1])
+
+
+def _mode(op: Any) -> str:
+    return str(op.get_attrs().get("mode", "NEAREST")).upper()
+
+
+def _places(op: Any, size: int, out: int) -> Array:
+    """The positions of `out` output pixels on an axis of `size` input pixels, float32."""
+    attrs, places = op.get_attrs(), np.arange(out, dtype=np.float32)
+    if attrs.get("align_corners") and out > 1:
+        scale = np.float32(size - 1) / np.float32(out - 1)
+    else:
+        scale = np.float32(size) / np.float32(out)
+    if attrs.get("half_pixel_centers"):
+        half = np.float32(0.5)
+        return np.asarray((places + half) * scale - half)
+    return np.asarray(places * scale)
+
+
+def _nearest(op: Any, size: int, out: int) -> Array:
+    places = _places(op, size, out)
+    below = np.floor(places)
+    if op.get_attrs().get("align_corners"):
+        below += places - below >= 0.5
+    return np.clip(below, 0, size - 1).astype(np.intp)
+
+
+def _mixed(op: Any, x: Array, axis: int, out: int) -> Array:
+    """`x` interpolated along `axis` to `out` pixels: ``low + (high - low) * share``."""
+    size = x.shape[axis]
+    places = _places(op, size, out)
+    low = np.clip(np.floor(places), 0, size - 1).astype(np.intp)
+    high = np.clip(np.ceil(places), 0, size - 1).astype(np.intp)
+    share = (places - low.astype(np.float32)).reshape([-1 if a == axis else 1 for a in range(4)])
+    below = x.take(low, axis)
+    return np.asarray(below + (x.take(high, axis) - below) * share)
+
+
+def whole_factors(op: Any) -> tuple[int, int] | None:
+    """How often a nearest resize repeats each row and column; None where it does otherwise."""
+    attrs = op.get_attrs()
+    before, after = op.get_input_tensor("input", 0).dims, op.get_output_tensor().dims
+    if _mode(op) != "NEAREST" or attrs.get("align_corners") or attrs.get("half_pixel_centers"):
+        return None
+    if len(before) != 4 or after[1] % before[1] or after[2] % before[2]:
+        return None
+    return after[1] // before[1], after[2] // before[2]
+
+
+def downsample(op: Any, inputs: Inputs) -> Array:
+    """Every s-th pixel of every s-th row, whatever `mode` and `half_pixel_centers` say.
+
+    So a DPU computes it (AMD's compiled programs, executed): `scale` is [w, h], whole numbers.
+
+    Raises
+    ------
+    UnsupportedError
+        A scale is not a whole number.
+    """
+    width, height = steps_of(op)
+    return np.ascontiguousarray(inputs["input"][0][:, ::height, ::width])
+
+
+def steps_of(op: Any) -> tuple[int, int]:
+    """The attribute `scale` of a downsampling as whole steps (width, height)."""
+    scale = [float(value) for value in op.get_attr("scale")]
+    if len(scale) != 2 or not all(value >= 1 and value.is_integer() for value in scale):
+        raise UnsupportedError(f"op {op.get_name()!r}: downsampling by {scale} is not implemented")
+    return int(scale[0]), int(scale[1])
+
+
+def block_of(op: Any) -> tuple[int, bool, bool]:
+    """The side of the block of pixels that an op trades for channels, and how it does.
+
+    Returns
+    -------
+    side : pixels of a block's side
+    to_space : whether channels become pixels
+    channels_last : whether the order of the channels is (dy, dx, c), as in tiling, or
+        (c, dy, dx), as in PyTorch's PixelShuffle
+    """
+    if "shuffle" in op.get_type():
+        side, to_space, channels_last = op.get_attr("scale"), op.get_attr("upscale"), False
+    else:
+        side, to_space, channels_last = op.get_attr("stride"), op.get_attr("reverse"), True
+    if int(side) < 1:
+        raise UnsupportedError(f"op {op.get_name()!r}: blocks of {side} pixels")
+    return int(side), bool(to_space), channels_last
+
+
+def blocks(op: Any, inputs: Inputs) -> Array:
+    """Space to depth and back, in blocks of s x s pixels: gstiling, tile-fix and pixel-shuffle.
+
+    gstiling and tile-fix have the attributes `stride` and `reverse`, and the channel order
+    (dy, dx, c); pixel-shuffle has `scale` and `upscale`, and the order (c, dy, dx) (XIR, VART's
+    CPU runner; for the DPU's tile-fix also AMD's compiled programs, executed).
+    """
+    x = inputs["input"][0]
+    side, to_space, channels_last = block_of(op)
+    n, h, w, c = x.shape
+    if to_space:
+        c //= side * side
+        shape = (n, h, w, side, side, c) if channels_last else (n, h, w, c, side, side)
+        order = (0, 1, 3, 2, 4, 5) if channels_last else (0, 1, 4, 2, 5, 3)
+        return x.reshape(shape).transpose(order).reshape(n, h * side, w * side, c)
+    h, w = h // side, w // side
+    order = (0, 1, 3, 2, 4, 5) if channels_last else (0, 1, 3, 5, 2, 4)
+    return x.reshape(n, h, side, w, side, c).transpose(order).reshape(n, h, w, c * side * side)
+
+
+def resize_fix(op: Any, inputs: Inputs) -> Array:
+    """upsample-fix, resize-fix: `resize` of the integers, rounded once at the end.
+
+    Source: Vitis AI Library, cpu_task. Where a compiler leaves bilinear ones to the CPU, their
+    last bit is its float32's.
+    """
+    resized = resize(op, {"input": [inputs["input"][0]]})
+    shift = fix_point(op) - input_fix_point(op)
+    if resized.dtype == np.int8:
+        return requantise(resized, -shift, 0)
+    return quantise_int8(resized.astype(np.float64), shift)
+
+
+register(
+    Resize("resize"),
+    Upsample("upsample"),
+    Downsample("downsample", downsample, real=False),
+    Tile("tile", blocks, real=False),
+    Blocks("gstiling", blocks, int8=False),
+    PixelShuffle("pixel-shuffle", blocks),
+)

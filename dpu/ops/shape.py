@@ -1,0 +1,242 @@
+"""Ops that give the same values another shape or order, cut some out or put a border around."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fixed_point import Array, Inputs
+from tutelage.dpu.ops.attributes import attr
+from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.data import given_numbers
+from tutelage.dpu.ops.definition import (
+    FLOAT,
+    INT,
+    ONE_INPUT,
+    OPTIONAL,
+    REQUIRED,
+    Definition,
+)
+from tutelage.dpu.ops.fix import identity
+from tutelage.dpu.ops.int8 import moving
+from tutelage.dpu.ops.lowering import Grid, is_map, one_fix_point
+from tutelage.dpu.ops.registry import OpType, Reference, register
+
+if TYPE_CHECKING:
+    from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.lowering import OnnxGraph
+
+
+class Moving(OpType):
+    """An op that only moves values.
+
+    Parameters
+    ----------
+    move : reference function of the real form; the int8 form is the same, requantised
+    real, int8 : False where there is no such form
+    """
+
+    moves = True
+
+    def __init__(self, name: str, move: Reference, real: bool = True, int8: bool = True) -> None:
+        super().__init__(name, move if real else None, moving(move) if int8 else None)
+
+
+class Lowered(Moving):
+    """One that ONNX has an op for."""
+
+    def has_onnx(self, op: Any) -> bool:
+        """Whether ONNX's op is this one with these attributes."""
+        return True
+
+    def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
+        return inputs[0] if self.has_onnx(op) and op.get_output_tensor().ndim > 1 else None
+
+    def int8_is_exact(
+        self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]
+    ) -> bool:
+        known = self.has_onnx(op) and one_fix_point(op, inputs)
+        return known and op.get_output_tensor().ndim > 1
+
+
+def check_one_fix_point(op: Any, sink: Sink, to: Compilation) -> Any:
+    """Return what an op reads, after checking that it keeps the fix point.
+
+    Raises
+    ------
+    Refusal
+        It does not.
+    """
+    source = op.get_input_op("input")
+    if to.point(source) != sink.fix_point:
+        raise Refusal("it changes the fix point")
+    return source
+
+
+class Identity(Lowered):
+    """The input."""
+
+    same_order = free = True
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        return graph.x(op), is_map(op)
+
+
+class Reshape(Lowered):
+    """The same values in another shape."""
+
+    definition: Definition | None = Definition(
+        (("input", REQUIRED, FLOAT), ("shape", OPTIONAL, INT)),
+        (("shape", OPTIONAL, "int32_vec_value", [0], 0),),
+    )
+    same_order = free = on_dpu = True
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        shape = given_numbers(op, "shape")
+        if shape is None:  # computed elsewhere: the file's own dims then say it
+            shape = op.get_output_tensor().dims
+        if shape.count(-1) == 1:
+            shape[shape.index(-1)] = math.prod(dims) // -math.prod(shape)
+        if math.prod(shape) != math.prod(dims):
+            raise UnsupportedError(f"op {op.get_name()!r}: {dims} does not reshape to {shape}")
+        return shape
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        dims = graph.constant([-1, *op.get_output_tensor().dims[1:]], np.int64)
+        return graph.node("Reshape", [graph.x(op, 0, False), dims]), False
+
+    def keeps_integers(self, op: Any) -> bool:
+        return True
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        source = check_one_fix_point(op, sink, to)
+        return to.model.reshape(op.get_name(), to.int8(source), op.get_output_tensor().dims)
+
+
+class Flatten(Reshape):
+    """Some axes as one."""
+
+    definition = Definition(
+        ONE_INPUT,
+        (
+            ("start_axis", REQUIRED, "int32_value", 0, 1),
+            ("end_axis", REQUIRED, "int32_value", 0, 1),
+        ),
+    )
+    becomes = "reshape"
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        start = attr(op, "start_axis", 1) % len(dims)
+        end = attr(op, "end_axis", -1) % len(dims)
+        return [*dims[:start], math.prod(dims[start : end + 1]), *dims[end + 1 :]]
+
+
+class Squeeze(Reshape):
+    """Without axes of size 1."""
+
+    definition = None
+    becomes = "reshape"
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        axes = attr(op, "axis", None) or [i for i, d in enumerate(dims) if d == 1]
+        return [d for i, d in enumerate(dims) if i not in axes]
+
+
+class Transpose(Lowered):
+    """Axes in the order of the attribute `order`."""
+
+    left_to_cpu = permutes = True
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        return [dims[axis] for axis in op.get_attr("order")]
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        return bool(op.get_attr("order")[0] == 0)
+
+    def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
+        return graph.node("Transpose", [graph.x(op, 0, False)], perm=op.get_attr("order")), False
+
+    def keeps_integers(self, op: Any) -> bool:
+        return True
+
+
+class Pad(OpType):
+    """Border of constants, of the edge's values or mirrored."""
+
+    moves = True
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        flat = op.get_attr("paddings")
+        return [d + b + a for d, b, a in zip(dims, flat[::2], flat[1::2], strict=True)]
+
+    def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
+        return not any(op.get_attr("paddings")[:2])
+
+
+class StridedSlice(Moving):
+    """``x[begin:end:strides]`` on every axis."""
+
+    def shape(self, op: Any, dims: list[int]) -> list[int]:
+        ranges = (op.get_attr(name) for name in ("begin", "end", "strides"))
+        spans = zip(dims, *ranges, strict=True)
+        return [len(range(*slice(begin, end, step).indices(d))) for d, begin, end, step in spans]
+
+
+def reshape(op: Any, inputs: Inputs) -> Array:
+    """reshape, flatten, squeeze: the same values in the shape that the file says, any batch."""
+    x, dims = inputs["input"][0], op.get_output_tensor().dims
+    batch = x.size // max(1, math.prod(op.get_input_tensor("input", 0).dims))
+    return x.reshape([dims[0] * batch, *dims[1:]]) if dims else x.reshape(())
+
+
+def transpose(op: Any, inputs: Inputs) -> Array:
+    """Axes in the order of the attribute `order`."""
+    return np.ascontiguousarray(inputs["input"][0].transpose(op.get_attr("order")))
+
+
+def pad(op: Any, inputs: Inputs) -> Array:
+    """Border of constants, of the edge's values or mirrored."""
+    values = attr(op, "constant_values", None) or [0.0]
+    return _padded(op, inputs["input"][0], float(values[0]))
+
+
+def pad_fix(op: Any, inputs: Inputs) -> Array:
+    """Constant, edge-repeating or mirroring border; constant_values are int8 (XIR)."""
+    fill = np.frombuffer(bytes(attr(op, "constant_values", b"")), np.int8)
+    return _padded(op, inputs["input"][0], int(fill[0]) if fill.size else 0)
+
+
+def _padded(op: Any, x: Array, fill: float) -> Array:
+    """`x` with the border of the attributes paddings [before, after per axis] and mode."""
+    flat = op.get_attr("paddings")
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))
+    mode = str(attr(op, "mode", "CONSTANT")).upper()
+    if len(pairs) != x.ndim:
+        raise UnsupportedError(f"op {op.get_name()!r}: {len(pairs)} paddings for {x.ndim} axes")
+    if mode == "CONSTANT":
+        return np.pad(x, pairs, constant_values=fill)
+    if mode not in ("REFLECT", "SYMMETRIC", "EDGE"):
+        raise UnsupportedError(f"op {op.get_name()!r}: pad mode {mode!r} is not implemented")
+    return np.pad(x, pairs, mode=mode.lower())  # type: ignore[call-overload]
+
+
+def strided_slice(op: Any, inputs: Inputs) -> Array:
+    """``x[begin:end:strides]`` on every axis."""
+    x, begin, end = inputs["input"][0], list(op.get_attr("begin")), list(op.get_attr("end"))
+    begin[0], end[0] = 0, x.shape[0]
+    return x[tuple(map(slice, begin, end, op.get_attr("strides")))]
+
+
+register(
+    Identity("identity", identity),
+    Reshape("reshape", reshape),
+    Flatten("flatten", reshape),
+    Squeeze("squeeze", reshape),
+    Transpose("transpose", transpose),
+    Pad("pad", pad, pad_fix),
+    StridedSlice("strided_slice", strided_slice),
+)

@@ -1,0 +1,106 @@
+"""The figures of `tutelage predict` as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tutelage.core.digits import digits
+from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.dpu.inspect.listing import MAX_CELL, MAX_ROWS, columns, dims_text
+from tutelage.dpu.predict.prediction import BASIS
+
+_BOUNDS = {
+    "array": "computing",
+    "parameters": "loading parameters",
+    "maps": "loading and saving maps",
+    "start": "each layer's start",
+}
+
+HEAD = (
+    "#", "type", "kernel", "output", "MACs", "cycles", "parameters [B]", "loaded [B]", "stored [B]",
+    "time [us]", "share", "bound by", "name",
+)  # fmt: skip
+"""Columns of the table; cycles are the array's."""
+
+
+def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
+    """Return the facts of `prediction_facts` for a terminal; with `layers` the table of them."""
+    text = [
+        f"{facts['model']} on {facts['board']}: {facts['macs']:,} MACs, "
+        f"{facts['parameters']:,} parameters"
+    ]
+    if facts["misfit"]:
+        text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
+    text += ["", *_table(facts["layers"]), ""] if layers else []
+    text += [
+        f"DPU      {digits(facts['dpu_ms'])} ms on one core: " + _shares(facts),
+        f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
+        f"latency  {_ranged(facts['latency_ms'])}, one thread",
+        *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
+    ]
+    if facts["power"]:
+        watts = _range(facts["power"]["watts"])
+        text.append(f"power    {watts} W, the whole board: {facts['power']['source']}")
+    left = facts["left_to_cpu"]
+    if left:
+        names = ", ".join(shown(name, MAX_CELL) for name in left[:8]) + (
+            ", ..." if len(left) > 8 else ""
+        )
+        text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
+    return [shown(line) for line in [*text, *BASIS.split("\n")]]
+
+
+def _shares(facts: dict[str, Any]) -> str:
+    total = facts["dpu_ms"] or 1
+    found = sorted(facts["bound_ms"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{ms / total:.0%} {_BOUNDS[bound]}" for bound, ms in found if ms)
+
+
+def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
+    count = speed["threads"]
+    name = "threads  " + ("as many as help" if count is None else str(count))
+    line = f"{name}: {_ranged(speed['fps'])}"
+    if power:
+        line += f", {_range(speed['joules_per_frame'], 1e3, 3)} mJ a frame"
+    return line
+
+
+def _ranged(figure: dict[str, Any]) -> str:
+    return f"{digits(figure['value'])} {figure['unit']} ({_range(figure)})"
+
+
+def _range(figure: dict[str, Any], factor: float = 1.0, significant: int = 4) -> str:
+    low, high = (digits(factor * figure[end], significant) for end in ("low", "high"))
+    return f"{low} to {high}"
+
+
+_COUNTED = ("macs", "cycles", "parameter_bytes", "loaded_bytes", "stored_bytes")
+
+
+def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
+    total = sum(layer["us"] for layer in layers) or 1.0
+    rows = [
+        [
+            str(number),
+            shown(layer["type"], MAX_CELL),
+            _kernel(layer),
+            dims_text(layer["output"]),
+            *(f"{layer[key]:,.0f}" if layer[key] else "" for key in _COUNTED),
+            f"{layer['us']:.1f}",
+            f"{layer['us'] / total:.1%}",
+            layer["bound"],
+            shown(layer["name"], LONGEST_NAME),
+        ]
+        for number, layer in enumerate(layers[:MAX_ROWS])
+    ]
+    sums = [f"{sum(layer[key] for layer in layers):,.0f}" for key in (*_COUNTED, "us")]
+    rows.append(["", "total", "", "", *sums, "100.0%", "", ""])
+    return columns([list(HEAD), *rows], left={1, 2, 3, 11})
+
+
+def _kernel(layer: dict[str, Any]) -> str:
+    height, width = layer["kernel"]
+    stride = max(layer["stride"])
+    window = f"{width}x{height}" if height * width > 1 or layer["macs"] else ""
+    return window + (f"/{stride}" if stride > 1 else "")

@@ -1,0 +1,30 @@
+"""Classify what a camera shows: python examples/classify_camera.py /dev/video0 seen.mp4
+
+The source may also be a video, a directory of images, or an rtsp:// or http:// address; the output
+may also be a directory, seen.csv or seen.jsonl. Ctrl-C ends it.
+"""
+
+import argparse
+
+import tutelage
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("source", nargs="?", default="/dev/video0")
+parser.add_argument("output", nargs="?", default="seen.mp4")
+parser.add_argument("--frames", type=int, help="stop after so many")
+options = parser.parse_args()
+
+net = tutelage.load()  # the demo model; load("models/mine") takes yours
+with (
+    tutelage.open(options.source) as source,
+    tutelage.output(options.output, source.fps) as output,
+):
+    try:
+        for count, frame in enumerate(source, start=1):
+            result = net.classify(frame)
+            output.add(result)
+            print(frame.name, result.label or result.error)
+            if count == options.frames:
+                break
+    except KeyboardInterrupt:
+        print("stopped")

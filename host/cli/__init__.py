@@ -1,0 +1,1 @@
+"""The commands of `tutelage` but `classify`, by Typer: a module for each group of them."""

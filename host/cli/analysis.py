@@ -1,0 +1,159 @@
+"""Compare, report and search: `tutelage bench | report | explore`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tutelage.core.errors import DONE, FAILED
+from tutelage.core.locations import DEMO_MODEL
+from tutelage.core.model_package import COMPILED
+from tutelage.core.text import shown_lines
+from tutelage.host.cli.command import command
+from tutelage.host.cli.options import BoardOptions, JsonOptions
+from tutelage.host.cli.printing import note, print_json, print_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(BoardOptions, JsonOptions):
+    """Of `bench`; without --dpu the DPU of --board is predicted."""
+
+    model: Annotated[Path, typer.Argument(help="a quantised run's directory, or a model directory")]
+    platforms: Annotated[
+        list[str], typer.Option("--platform", help="only this one; repeatable")
+    ] = field(default_factory=list)
+    dpu: Annotated[
+        list[Path],
+        typer.Option(
+            help="a run of `tutelage measure`; repeatable; default: a prediction for --board"
+        ),
+    ] = field(default_factory=list)
+    images: Annotated[
+        str,
+        typer.Option(help="directory, CLASS/IMAGE in it is labelled; or: dataset, the run's own"),
+    ] = ""
+    limit: Annotated[int, typer.Option(min=0, help="most images; 0: all")] = 1000
+    repetitions: Annotated[int, typer.Option(min=1, help="each goes through all platforms")] = 6
+    seconds: Annotated[float, typer.Option(min=0.05, help="of each window")] = 3.0
+    warm_up: Annotated[float, typer.Option(min=0, help="seconds before each window")] = 1.0
+    threads: Annotated[int, typer.Option(min=0, help="of each framework; 0: every CPU")] = 0
+    watts: Annotated[
+        list[str], typer.Option(metavar="ROW=W", help="what your own meter says; repeatable")
+    ] = field(default_factory=list)
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory; default: results/bench/TIME")
+    ] = None
+
+
+@command(
+    "bench",
+    "models/mine --images photos",
+    "models/mine --images photos --dpu results/zcu104/TIME --watts openvino-int8=31.5",
+)
+def bench(options: BenchOptions) -> int:
+    """Compare latency, speed, watts and accuracy."""
+    from tutelage.core.results.bench_json import bench_text
+    from tutelage.host.bench import command as benching
+
+    settings = benching.BenchOptions(
+        tuple(options.platforms), tuple(options.dpu), options.board, options.images, options.limit,
+        options.repetitions, options.seconds, options.warm_up, options.threads,
+        tuple(options.watts),
+    )  # fmt: skip
+    results, folder, text = benching.bench(options.model, settings, options.output, note)
+    print(bench_text(results) if options.json else shown_lines(text))
+    note(f"written to {folder}")
+    failed = any(row.state == "failed" for row in results.rows)
+    return FAILED if failed or results.state != "done" else DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(BoardOptions):
+    """Of `report`."""
+
+    results: Annotated[Path, typer.Option(help="what it is made from")] = Path("results")
+    output: Annotated[Path, typer.Option("--output", "-o", help="OUTPUT.html and OUTPUT.md")] = (
+        Path("results/report")
+    )
+    model: Annotated[
+        Path, typer.Option(help="compiled or quantised .xmodel whose layers are shown")
+    ] = DEMO_MODEL / COMPILED
+    run: Annotated[
+        Path | None, typer.Option(help="a measured run's directory; default: the newest")
+    ] = None
+    bench: Annotated[
+        Path | None, typer.Option(help="a comparison's directory; default: the newest")
+    ] = None
+
+
+@command(
+    "report",
+    "",
+    "--run results/zcu104/TIME --bench results/bench/TIME --model net.xmodel",
+)
+def report(options: ReportOptions) -> int:
+    """Write a page.
+
+    It works offline, sorts and prints; --board is whose DPU is predicted.
+    """
+    from tutelage.host.report import sections
+
+    settings = sections.ReportOptions(
+        options.results, options.model, options.board, options.run, options.bench
+    )
+    print_lines(*sections.write_report(settings, options.output))
+    return DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions(BoardOptions, JsonOptions):
+    """Of `explore`."""
+
+    spec: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="EXPLORE.toml",
+            help="a run's TOML with [explore], see host/explore/space.py; default: the demo's",
+        ),
+    ] = None
+    latency: Annotated[float | None, typer.Option(help="most ms of an image, one thread")] = None
+    fps: Annotated[float | None, typer.Option(help="least frames per second")] = None
+    energy: Annotated[float | None, typer.Option(help="most mJ a frame, the whole board")] = None
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of --fps and --energy; default: as many as help")
+    ] = None
+    capacity: Annotated[
+        str, typer.Option(help="what the front has most of: macs or parameters")
+    ] = "macs"
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="directory of explore.csv, .svg and the runs")
+    ] = Path("results/explore")
+
+
+@command(
+    "explore",
+    "--latency 0.6 -o out",
+    "explore.toml --fps 4000 --threads 4 --energy 12 -o out",
+)
+def explore(options: ExploreOptions) -> int:
+    """Find networks.
+
+    What fits is written as configurations of `tutelage train`.
+    """
+    from tutelage.host.explore import exploration as exploring
+    from tutelage.host.explore import space
+
+    budget = space.Budget(options.latency, options.fps, options.energy, options.threads)
+    found = exploring.explore(
+        space.read_spec(options.spec), budget, options.board, options.output, options.capacity
+    )
+    if options.json:
+        print_json(exploring.facts(found))
+    else:
+        print_lines(*exploring.lines(found))
+    note(f"{options.output}: {exploring.TABLE}, {exploring.PLOT}, "
+         f"{len(found.written)} networks to train")  # fmt: skip
+    return DONE if found.written else FAILED

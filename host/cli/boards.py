@@ -1,0 +1,282 @@
+"""To the board and back: `tutelage overlay | deploy | rollback | measure`."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tutelage.core.errors import DONE, FAILED
+from tutelage.core.locations import DEMO_MODEL
+from tutelage.core.text import json_text, shown_lines
+from tutelage.host.cli.command import command
+from tutelage.host.cli.options import HostsOptions, JsonOptions, ReleaseOptions, RemoteOptions
+from tutelage.host.cli.printing import note, print_json, print_lines
+
+if TYPE_CHECKING:
+    from tutelage.host.deploy.plan import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlayOptions(JsonOptions):
+    """Of `overlay`."""
+
+    board: Annotated[str, typer.Argument(help="the board, such as zcu104")]
+    source: Annotated[
+        Path | None, typer.Option("--from", help="directory that has the files: download nothing")
+    ] = None
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="directory; default: overlays/BOARD/files")
+    ] = None
+    url: Annotated[
+        str, typer.Option(help="https address before each file's name, instead of the maker's")
+    ] = ""
+
+
+@command(
+    "overlay",
+    "zcu104",
+    "zcu104 --from ~/Downloads",
+    "zcu104 --output DIR --url https://mirror.example/",
+)
+def overlay(options: OverlayOptions) -> int:
+    """Put an overlay in place."""
+    from tutelage.host.deploy.overlay_files import place_overlay
+
+    figures = place_overlay(options.board, options.source, options.output, options.url, note)
+    if options.json:
+        print_json(figures)
+        return DONE
+    print_lines(
+        f"{figures['output']}: {figures['release']}, {', '.join(figures['files'])}",
+        f"  md5 as published; sha256 {figures['pins']}",
+        "  next, on the board and as root: python -m tutelage.board.overlay load DIR",
+    )
+    return DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions(ReleaseOptions, HostsOptions):
+    """Of `deploy`."""
+
+    model: Annotated[Path, typer.Option(help="model directory or .xmodel")] = DEMO_MODEL
+    bandwidth: Annotated[int, typer.Option(min=0, help="most KiB/s; 0: no limit")] = 0
+    service: Annotated[
+        str, typer.Option(help="arguments of classify.py, to be run as a systemd service")
+    ] = ""
+    service_user: Annotated[
+        str, typer.Option("--service-user", help="whom it runs as; default: you, but not root")
+    ] = ""
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands only")] = False
+
+
+@command(
+    "deploy",
+    "xilinx@board --model models/mine",
+    "--board zcu104 --dry-run",
+    "xilinx@board --model models/mine --service '--camera --web 0.0.0.0'",
+)
+def deploy(options: DeployOptions) -> int:
+    """Put a release onto boards.
+
+    What runs there stays if anything fails.
+    """
+    from tutelage.host import deploy as deploying
+    from tutelage.host.ssh.boards import hosts_of
+
+    plan = deploying.Plan(
+        options.board, options.model, options.wheels, options.ssh_config, tuple(options.accept),
+        options.plugin, options.bandwidth, options.service, options.service_user,
+    )  # fmt: skip
+    where = hosts_of(options.board, options.hosts, options.ssh_config)
+    if options.dry_run:
+        print_lines(*deploying.dry_run(where, plan))
+        return DONE
+    with _ended_like_ctrl_c():
+        reports = deploying.deploy(where, plan, note)
+    return _print_reports(reports, options.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackOptions(HostsOptions):
+    """Of `rollback`."""
+
+    force: Annotated[bool, typer.Option("--force", help="switch without a smoke test")] = False
+
+
+@command("rollback", "xilinx@board", "xilinx@board --force")
+def rollback(options: RollbackOptions) -> int:
+    """Go back."""
+    from tutelage.host import deploy as deploying
+    from tutelage.host.ssh.boards import hosts_of
+
+    where = hosts_of(options.board, options.hosts, options.ssh_config)
+    with _ended_like_ctrl_c():
+        reports = deploying.rollback(where, options.ssh_config, note, options.board, options.force)
+    return _print_reports(reports, options.json)
+
+
+def _print_reports(reports: list[Report], as_json: bool) -> int:
+    """Print what became of each host; return the exit status."""
+    if as_json:
+        print_json([vars(report) for report in reports])
+    for report in reports:
+        for warning in report.warnings:
+            note(f"{report.host}: warning: {warning}")
+        if report.error:
+            note(f"{report.host}: failed: {report.error}")
+        elif not as_json:
+            smoke = f"; {report.smoke}" if report.smoke else ""
+            print_lines(f"{report.host}: {report.state}: {report.release}, {report.sent_bytes:,} "
+                        f"bytes sent, {report.seconds:.1f} s{smoke}")  # fmt: skip
+            if report.service:
+                print_lines(f"{report.host}: {report.service}")
+    return FAILED if any(report.error for report in reports) else DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions:
+    """What is measured, for how long, and how watts are read."""
+
+    scenario: Annotated[
+        list[str],
+        typer.Option(help="single-stream, offline, server:QPS[:BOUND_MS]; default: the first two"),
+    ] = field(default_factory=list)
+    threads: Annotated[str, typer.Option(help="numbers of threads")] = "1,2,4"
+    repetitions: Annotated[int, typer.Option(min=1, help="of all windows, interleaved")] = 1
+    seconds: Annotated[float, typer.Option(min=0.1, help="of each window")] = 60.0
+    warm_up: Annotated[float, typer.Option(min=0.1, help="s before each window")] = 5.0
+    idle: Annotated[float, typer.Option(min=0.1, help="s of idle baseline")] = 30.0
+    cool_down: Annotated[float, typer.Option(min=0.1, help="s between windows")] = 20.0
+    power: Annotated[str, typer.Option(help="where the board reads watts")] = "auto"
+    source: Annotated[str, typer.Option(help="images on the board; default: the model's")] = ""
+    realtime: Annotated[str, typer.Option(help="pace of an emulated DPU, by its board")] = ""
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return them as arguments of `tutelage.app.measure`, which the board runs."""
+        given: list[tuple[str, object]] = [
+            ("--threads", self.threads),
+            ("--repetitions", self.repetitions),
+            ("--seconds", self.seconds),
+            ("--warm-up", self.warm_up),
+            ("--idle", self.idle),
+            ("--cool-down", self.cool_down),
+            ("--power", self.power),
+            *(("--scenario", scenario) for scenario in self.scenario),
+        ]
+        given += [("--source", self.source)] if self.source else []
+        given += [("--realtime", self.realtime)] if self.realtime else []
+        return tuple(str(word) for pair in given for word in pair)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(WindowOptions, ReleaseOptions, RemoteOptions):
+    """Of `measure`."""
+
+    host: Annotated[
+        str | None,
+        typer.Argument(
+            help="user@host, or a name of ~/.ssh/config; default: your host for --board"
+        ),
+    ] = None
+    model: Annotated[
+        Path | None, typer.Option(help="model to deploy first; default: what is deployed")
+    ] = None
+    attach: Annotated[
+        bool, typer.Option("--attach", help="go on with one that was started: follow, collect")
+    ] = False
+    detach: Annotated[bool, typer.Option("--detach", help="start it and leave")] = False
+    cancel: Annotated[bool, typer.Option("--cancel", help="end one now, and collect it")] = False
+    list_all: Annotated[bool, typer.Option("--list", help="what was measured there")] = False
+    name: Annotated[str, typer.Option("--id", help="with --attach: which; default: newest")] = ""
+    output: Annotated[Path, typer.Option(help="results go to OUTPUT/BOARD/ID")] = Path("results")
+
+
+@command(
+    "measure",
+    "xilinx@board --model models/mine",
+    "xilinx@board --threads 1,2 --scenario server:200:15 --seconds 30",
+    "xilinx@board --attach",
+)
+def measure(options: MeasureOptions) -> int:
+    """Measure on a board.
+
+    The board measures by itself. Where this program ends early, by Ctrl-C or because it was killed,
+    the board goes on; `measure --attach` follows and collects it.
+    """
+    from tutelage.host.deploy import measurement as measuring
+    from tutelage.host.ssh.boards import hosts_of
+
+    named = [options.host] if options.host else None
+    (host,) = hosts_of(options.board, named, options.ssh_config)
+    if options.list_all:
+        for each, state in measuring.listing(host, options.ssh_config):
+            print_lines(f"{each}  {state}")
+        return DONE
+    if options.attach or options.cancel:
+        name = options.name or measuring.newest(host, options.ssh_config)
+        if options.cancel:
+            measuring.cancel(host, options.ssh_config, name)
+    else:
+        what = measuring.Measuring(
+            options.board, options.model, options.wheels, options.ssh_config,
+            tuple(options.accept), options.plugin, options.arguments(),
+        )  # fmt: skip
+        with _ended_like_ctrl_c():
+            name = measuring.start(host, what, note)
+    return _finish_measurement(host, name, options)
+
+
+def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
+    """Follow a measurement, collect it and print its table; return the exit status."""
+    from tutelage.host.deploy import measurement as measuring
+    from tutelage.host.deploy import measurement_results
+
+    ssh_config = options.ssh_config
+    config = ["--ssh-config", str(ssh_config)] if ssh_config else []
+    again = shlex.join(["tutelage", "measure", host, "--attach", "--id", name, *config])
+    note(f"{host}: measurement {name}; if this ends before it does, go on with: {again}")
+    if options.detach:
+        return DONE
+    try:
+        with _ended_like_ctrl_c():
+            measuring.follow(host, ssh_config, name, note)
+            folder = measuring.collect(host, ssh_config, name, options.output / options.board, note)
+    except KeyboardInterrupt:
+        note("")  # behind the terminal's ^C
+        note(f"the board goes on by itself; to collect it: {again}")
+        return FAILED
+    run = measurement_results.outcome(folder)
+    if run["state"] == "refused":
+        shutil.rmtree(folder)
+        raise measurement_results.MeasureError(f"the measurement was refused: {run.get('error')}")
+    print(
+        json_text(run, indent=2)
+        if options.json
+        else shown_lines(measurement_results.summary(folder))
+    )
+    note(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
+    if run["state"] != "done":
+        raise measurement_results.MeasureError(
+            f"the measurement is {run['state']}: {run.get('error')}"
+        )
+    return DONE
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let a signal that ends this program, or its terminal's end, interrupt the block as Ctrl-C."""
+    kinds = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)

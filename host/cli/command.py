@@ -1,0 +1,181 @@
+"""Commands from functions whose options are a dataclass.
+
+    @dataclass(frozen=True, kw_only=True)
+    class DiffOptions(JsonOptions):
+        a: Annotated[Path, typer.Argument(metavar="A.xmodel")]
+        layers: Annotated[bool, typer.Option("--layers", help="compare layers, not ops")] = False
+
+    @command("diff", "a.xmodel b.xmodel")
+    def diff(options: DiffOptions) -> int: ...
+
+Typer makes the parameters of a command from a function's signature; here it gets one that has the
+dataclass's fields. A group of options that several commands share is a dataclass that theirs
+inherit from. The line of help is that of `tutelage.core.commands`; further paragraphs are the
+function's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from importlib import import_module
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+
+from tutelage.core.commands import COMMANDS, PROGRAM
+from tutelage.core.errors import TutelageError
+
+SEVERAL = object()
+"""Marks, within Annotated, a field `mean` of a list that may also be given as `--mean 1 2 3`."""
+
+Function = TypeVar("Function", bound=Callable[[Any], int])
+
+
+@dataclass(frozen=True)
+class _Entry:
+    function: Callable[[Any], int]
+    examples: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def command(name: str, *examples: str, **settings: Any) -> Callable[[Function], Function]:
+    """Make a function of one dataclass of options a command.
+
+    Parameters
+    ----------
+    name : in `tutelage.core.commands.COMMANDS`
+    examples : what may stand behind the command, for its --help
+    settings : of Click's context, such as allow_interspersed_args
+    """
+
+    def register(function: Function) -> Function:
+        _ENTRIES[name] = _Entry(function, examples, settings)
+        return function
+
+    return register
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Run a command of `tutelage.core.commands.COMMANDS` and return its exit status.
+
+    Raises
+    ------
+    TutelageError
+        The command was used wrongly, or failed.
+    """
+    import_module(COMMANDS[name].module)
+    entry = _ENTRIES[name]
+    options = get_type_hints(entry.function)["options"]
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(
+        name,
+        help="\n\n".join(_help(name, entry)),
+        epilog=_examples(name, entry),
+        context_settings={"help_option_names": ["-h", "--help"], **entry.settings},
+    )(_with_fields(entry.function, options))
+    parser = typer.main.get_command(app)
+    try:
+        with parser.make_context(
+            f"{PROGRAM} {name}", repeated(arguments, _several(options))
+        ) as context:
+            return int(parser.invoke(context))
+    except typer.Exit as stop:  # of --help
+        return stop.exit_code
+    except typer.TyperException as error:
+        text = " ".join(error.format_message().split()).rstrip(".")
+        raise TutelageError(f"{text}; see {PROGRAM} {name} --help") from error
+
+
+def _help(name: str, entry: _Entry) -> list[str]:
+    _, *more = (inspect.getdoc(entry.function) or "").split("\n\n")
+    return [COMMANDS[name].summary, *more]
+
+
+def _examples(name: str, entry: _Entry) -> str:
+    lines = [f"  {PROGRAM} {name} {example}" for example in entry.examples]
+    return "\n".join(["\b", f"Example{'s' * (len(lines) > 1)}:", *lines])
+
+
+def _with_fields(function: Callable[[Any], int], options: type[Any]) -> Callable[..., int]:
+    """Return a function with a keyword for each field, which calls `function` with all of them."""
+    hints = get_type_hints(options, include_extras=True)
+
+    def call(**values: Any) -> int:
+        return function(options(**values))
+
+    parameters = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field),
+            annotation=hints[field.name],
+        )
+        for field in _in_order(options)
+    ]  # fmt: skip
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+def _default(field: Field[Any]) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty
+
+
+def _in_order(options: type[Any]) -> list[Field[Any]]:
+    """Return the fields with a command's own in front of those of its groups."""
+    places = {name: place for place, kind in enumerate(reversed(options.__mro__))
+              for name in inspect.get_annotations(kind)}  # fmt: skip
+    return sorted(fields(options), key=lambda field: -places[field.name])
+
+
+def _several(options: type[Any]) -> dict[str, Callable[[str], Any]]:
+    """Return the options marked SEVERAL, each with the type of its values."""
+    found = {}
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        if get_origin(hint) is Annotated and SEVERAL in hint.__metadata__:
+            (kind,) = get_args(get_args(hint)[0])
+            found[f"--{name.replace('_', '-')}"] = kind
+    return found
+
+
+def repeated(arguments: Sequence[str], several: Mapping[str, Callable[[str], Any]]) -> list[str]:
+    """Write each `--mean 1 2 3` as `--mean 1 --mean 2 --mean 3`, which Click understands.
+
+    An option takes what is behind it up to the next option; one of numbers, as far as there are
+    numbers.
+
+    Parameters
+    ----------
+    several : option -> type of its values
+    """
+    words: list[str] = []
+    taking, given = "", 0
+    for place, word in enumerate(arguments):
+        if word == "--":
+            return [*words, *arguments[place:]]
+        if word in several:
+            taking, given = word, 0
+        elif taking and _is_value(word, several[taking]):
+            words += [taking] * (given > 0)
+            given += 1
+        else:
+            taking = ""
+        words.append(word)
+    return words
+
+
+def _is_value(word: str, kind: Callable[[str], Any]) -> bool:
+    if kind not in (int, float):
+        return not word.startswith("-") or word == "-"
+    try:
+        kind(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,203 @@
+"""Run on the emulation: `tutelage run | shim`."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from tutelage.core.commands import PROGRAM
+from tutelage.core.errors import DONE, FAILED, INTERRUPTED, TutelageError
+from tutelage.core.fixed_point import Array
+from tutelage.core.messages import say
+from tutelage.core.text import shown
+from tutelage.host.cli.command import command
+from tutelage.host.cli.options import JsonOptions, PluginOptions
+from tutelage.host.cli.output_file import write_file
+from tutelage.host.cli.printing import print_json, print_lines
+
+if TYPE_CHECKING:
+    from tutelage.dpu.engine.reference import Model
+
+CHUNK = 32
+"""Images that `run` computes at once, which bounds its memory however long the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PluginOptions, JsonOptions):
+    """Of `run`."""
+
+    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled")]
+    input: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]IN.npy",
+            help="float32 (rounded and saturated to int8 on the way in, where VART truncates) or "
+            "int8, NHWC, any batch; one per input",
+        ),
+    ]
+    output: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]OUT.npy",
+            help="where an output goes, as float32; without NAME in the graph's order",
+        ),
+    ]
+    engine: Annotated[str, typer.Option(help="fast or reference")] = "fast"
+
+
+@command("run", "net.xmodel --input in.npy --output out.npy")
+def run(options: RunOptions) -> int:
+    """Run the whole graph."""
+    from tutelage.dpu.engine.reference import ENGINES, load_engine
+    from tutelage.dpu.inspect.samples import load_arrays
+    from tutelage.dpu.ops.reference import load_plugins
+
+    if options.engine not in ENGINES:
+        raise TutelageError(f"--engine {options.engine}: can be {', '.join(ENGINES)}")
+    plugins = load_plugins(options.plugin) if options.plugin else {}
+    began = time.perf_counter()
+    model = load_engine(options.xmodel, options.engine, plugins)
+    loaded = time.perf_counter()
+    inputs = load_arrays(model.program, options.input)
+    targets = _targets(model, options.output)
+    started = time.perf_counter()
+    results, batch = _compute(model, inputs)
+    seconds = time.perf_counter() - started
+    for name, path in targets.items():
+        content = io.BytesIO()
+        np.save(content, results[name])
+        write_file(path, content.getbuffer())
+    shapes = {str(path): list(results[name].shape) for name, path in targets.items()}
+    left_out = [name for name in results if name not in targets]
+    if options.json:
+        print_json({
+            "model": str(options.xmodel),
+            "engine": options.engine,
+            "batch": batch,
+            "load_seconds": round(loaded - began, 4),
+            "run_seconds": round(seconds, 4),
+            "outputs": shapes,
+            "left_out": left_out,
+        })  # fmt: skip
+        return DONE
+    written = ", ".join(f"{path} {shape}" for path, shape in shapes.items())
+    print_lines(f"{batch} in {seconds:.3f} s with the {options.engine} engine: {written}")
+    if left_out:
+        names = ", ".join(_short(name) for name in left_out)
+        print_lines(f"left out: {names}; each takes an --output NAME=OUT.npy")
+    return DONE
+
+
+def _short(name: str) -> str:
+    from tutelage.dpu.inspect.listing import MAX_CELL
+
+    return shown(name, MAX_CELL)
+
+
+def _targets(model: Model, texts: list[str]) -> dict[str, Path]:
+    """Output name -> file."""
+    from tutelage.dpu.inspect.samples import split_name
+
+    names = [op.get_name() for op in model.program.outputs]
+    targets: dict[str, Path] = {}
+    for position, text in enumerate(texts):
+        name, path = split_name(text)
+        if name is None:
+            if position >= len(names):
+                raise TutelageError(f"{len(texts)} outputs asked for, the model has {len(names)}")
+            name = names[position]
+        if name not in names:
+            raise TutelageError(f"no output {name!r}; the model has {', '.join(names)}")
+        targets[name] = path
+    return targets
+
+
+def _compute(model: Model, inputs: list[Array]) -> tuple[dict[str, Array], int]:
+    """All outputs, computed in chunks, and the batch size."""
+    first = model.program.inputs[0].get_output_tensor().dims[0] if inputs else 1
+    batch = len(inputs[0]) // first if inputs and inputs[0].ndim else 1
+    whole = not inputs or batch <= CHUNK or not model.program.takes_batches
+    if whole or len({len(array) for array in inputs}) > 1:
+        return model.run_all(*inputs), batch
+    parts = [
+        model.run_all(*(array[start : start + CHUNK] for array in inputs))
+        for start in range(0, batch, CHUNK)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShimOptions(PluginOptions):
+    """Of `shim`."""
+
+    script: Annotated[str, typer.Argument(metavar="SCRIPT")]
+    arguments: Annotated[list[str], typer.Argument(metavar="ARG")] = field(default_factory=list)
+    realtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOARD",
+            help="let each job take what `predict` predicts for the board's core, such as zcu104",
+        ),
+    ] = None
+    asynchronous: Annotated[
+        bool,
+        typer.Option(
+            "--asynchronous",
+            help="let execute_async return at once; on an edge board it returns when the job is "
+            "done",
+        ),
+    ] = False
+
+
+@command(
+    "shim",
+    "your_board_script.py --its --own arguments",
+    "--realtime zcu104 your_board_script.py",
+    allow_interspersed_args=False,
+)
+def shim(options: ShimOptions) -> int:
+    """Run a script.
+
+    The exit status is the script's own, 130 after Ctrl-C.
+    """
+    from tutelage.dpu.ops.reference import load_plugins
+    from tutelage.dpu.predict import latency
+    from tutelage.dpu.runtime import device, shim, vart
+
+    if options.asynchronous:
+        os.environ[device.EXECUTION_VARIABLE] = "asynchronous"  # for child processes as well
+    if options.realtime:
+        vart.set_pace(latency.board_pace(options.realtime))
+    if options.plugin:
+        vart.set_plugins(load_plugins(options.plugin))
+    shim.prepare(options.script, options.arguments)
+    try:
+        shim.run(options.script)
+    except Exception:  # the script's own error, printed as `python script` would
+        sys.excepthook(*sys.exc_info())
+        return FAILED
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        return INTERRUPTED
+    finally:  # also behind a script that ends by sys.exit
+        _report_lateness(vart.pace_report())
+    return DONE
+
+
+def _report_lateness(report: dict[str, float]) -> None:
+    """Print where a paced run was slower than the board would have been."""
+    if report["late"]:
+        jobs, worst = f"{report['late']} of {report['jobs']} jobs", report["late_seconds_max"]
+        say(
+            PROGRAM,
+            f"the emulation could not keep pace in {jobs}, which ended up to "
+            f"{1000 * worst:.1f} ms later than on the board",
+        )

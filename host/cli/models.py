@@ -1,0 +1,241 @@
+"""Look into models: `tutelage inspect | diff | predict`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tutelage.core.commands import needs
+from tutelage.core.errors import DONE, FAILED, TutelageError, UnsortedWarning, contradictions
+from tutelage.core.images.input_form import COLOURS, InputForm
+from tutelage.host.cli.command import SEVERAL, command
+from tutelage.host.cli.options import BoardOptions, JsonOptions, PluginOptions
+from tutelage.host.cli.output_file import write_file
+from tutelage.host.cli.printing import print_json
+
+if TYPE_CHECKING:
+    from tutelage.dpu.predict.latency import Prediction
+    from tutelage.dpu.xmodel.graph import Graph
+
+DEFAULT_INPUT = "3x32x32"
+
+_BESIDE = "; default: as model.toml beside the file says, else"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(PluginOptions):
+    """Values on sample inputs."""
+
+    images: Annotated[
+        list[str],
+        SEVERAL,
+        typer.Option(
+            metavar="PATH...",
+            help="IN.npy (NAME=IN.npy for several inputs; as for `run`), or images and directories "
+            "of images: shows saturation, unused bits and dead channels of each layer",
+        ),
+    ] = field(default_factory=list)
+    colour: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(COLOURS), help=f"of images{_BESIDE} grey or bgr"),
+    ] = None
+    mean: Annotated[
+        list[float],
+        SEVERAL,
+        typer.Option(metavar="M...", help=f"taken off pixels 0..255{_BESIDE} 0"),
+    ] = field(default_factory=list)
+    scale: Annotated[
+        list[float],
+        SEVERAL,
+        typer.Option(metavar="S...", help=f"then multiplied with{_BESIDE} 1"),
+    ] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise TutelageError where the options do not go together, or --colour is unknown."""
+        if self.colour is not None and self.colour not in COLOURS:
+            raise TutelageError(f"--colour {self.colour}: can be {', '.join(COLOURS)}")
+        if not self.images and (self.colour or self.mean or self.scale or self.plugin):
+            raise TutelageError("--colour, --mean, --scale and --plugin go with --images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(ImageOptions, JsonOptions):
+    """Of `inspect`."""
+
+    xmodel: Annotated[Path, typer.Argument(metavar="X.xmodel", help="quantised or compiled")]
+    ops: Annotated[bool, typer.Option("--ops", help="list every op as well")] = False
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="draw the graph")] = None
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write the graph and the tables as one page"),
+    ] = None
+
+
+@command(
+    "inspect",
+    "net.xmodel",
+    "net.xmodel --images photos/ --html net.html",
+    "net.xmodel --images in.npy --json",
+)
+def inspect(options: InspectOptions) -> int:
+    """Show what an .xmodel is."""
+    from tutelage.dpu.inspect.describe import describe_graph
+    from tutelage.dpu.inspect.listing import lines
+    from tutelage.dpu.predict.cycles import add_cycles
+    from tutelage.dpu.xmodel.graph import Graph
+
+    options.check()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsortedWarning)  # it is one of the notes
+        graph = Graph.deserialize(options.xmodel)
+    with contradictions(str(options.xmodel)):
+        facts = describe_graph(options.xmodel, graph)
+        add_cycles(facts, graph)
+        if options.images:
+            _add_statistics(facts, graph, options)
+        drawings = _drawings(facts, options)
+        text = [] if options.json else lines(facts, options.ops)
+    for path, content in drawings.items():
+        write_file(path, content)
+    if options.json:
+        print_json(facts)
+    else:
+        print("\n".join(text))
+    return DONE
+
+
+def _add_statistics(facts: dict[str, Any], graph: Graph, options: InspectOptions) -> None:
+    from tutelage.dpu.engine.reference import load_engine
+    from tutelage.dpu.inspect.samples import Samples, image_form
+    from tutelage.dpu.inspect.statistics import add_statistics
+    from tutelage.dpu.ops.reference import load_plugins
+
+    def form(shape: Sequence[int]) -> InputForm:
+        return image_form(
+            options.xmodel, shape, options.colour, options.mean or None, options.scale or None
+        )
+
+    plugins = load_plugins(options.plugin) if options.plugin else {}
+    model = load_engine(graph, "fast", plugins, trace=True, name=str(options.xmodel))
+    add_statistics(facts, model, Samples(model.program, options.images, form))
+
+
+def _drawings(facts: dict[str, Any], options: InspectOptions) -> dict[Path, bytes]:
+    """Return the contents of the files of --svg and --html."""
+    drawings = {}
+    if options.svg:
+        from tutelage.dpu.inspect.draw import svg
+
+        drawings[options.svg] = svg(facts).encode()
+    if options.html:
+        from tutelage.dpu.inspect.html_page import page
+
+        drawings[options.html] = page(facts).encode()
+    return drawings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions(JsonOptions):
+    """Of `diff`."""
+
+    a: Annotated[Path, typer.Argument(metavar="A.xmodel")]
+    b: Annotated[Path, typer.Argument(metavar="B.xmodel")]
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="compare layers, not ops: what a quantised file against a compiled one always "
+            "does",
+        ),
+    ] = False
+
+
+@command("diff", "a.xmodel b.xmodel", "quantised.xmodel model.xmodel --json")
+def diff(options: DiffOptions) -> int:
+    """Show what two .xmodels differ in.
+
+    Exit status 0: equal, 1: different, or not all could be compared (weights of another DPU), 2: a
+    bad file.
+    """
+    from tutelage.dpu.inspect.diff import diff, lines
+
+    found = diff(options.a, options.b, options.layers)
+    if options.json:
+        print_json(found)
+    else:
+        print("\n".join(lines(found)))
+    return DONE if found["equal"] else FAILED
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(BoardOptions, JsonOptions):
+    """Of `predict`."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="X.xmodel | NETWORK",
+            help="quantised or compiled; or a PyTorch network: a preset, such as densenet-121, or "
+            "your own, MODULE:FUNCTION or FILE.py:FUNCTION; the function may also return "
+            "tutelage.dpu.predict.operations",
+        ),
+    ]
+    input: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CxHxW",
+            help=f"channels, height, width of a network; default: {DEFAULT_INPUT}",
+        ),
+    ] = None
+    threads: Annotated[
+        list[int],
+        SEVERAL,
+        typer.Option(
+            min=1,
+            metavar="N...",
+            help="print the speed of so many threads as well as of one and as many as help",
+        ),
+    ] = field(default_factory=list)
+
+
+@command(
+    "predict",
+    "net.xmodel --threads 2 4",
+    "densenet-121 --input 3x224x224",
+    "mine.py:network --input 1x28x28 --json",
+)
+def predict(options: PredictOptions) -> int:
+    """Predict a network; no weights are needed."""
+    from tutelage.dpu.predict.energy import board_power
+    from tutelage.dpu.predict.listing import prediction_lines
+    from tutelage.dpu.predict.prediction import prediction_facts
+
+    found = _prediction(options)
+    facts = prediction_facts(options.model, found, board_power(options.board), options.threads)
+    if options.json:
+        print_json(facts)
+    else:
+        print("\n".join(prediction_lines(facts)))
+    return DONE
+
+
+def _prediction(options: PredictOptions) -> Prediction:
+    from tutelage.dpu.predict.latency import predict
+    from tutelage.dpu.predict.prediction import predict_file
+
+    if options.model.endswith(".xmodel"):
+        if options.input is not None:
+            raise TutelageError("--input is for networks; an .xmodel has its own")
+        return predict_file(Path(options.model), options.board)
+    with needs("host"):
+        from tutelage.host.explore.network_operations import create_operations
+    try:
+        operations = create_operations(options.model, options.input or DEFAULT_INPUT)
+    except ValueError as error:
+        raise TutelageError(str(error)) from error
+    return predict(operations, options.board)

@@ -1,0 +1,24 @@
+"""What the commands print: results on standard output, notes on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from tutelage.core.text import shown
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def print_lines(*lines: object) -> None:
+    """Print lines for a reader; names in them may come from anywhere."""
+    print("\n".join(map(shown, lines)))
+
+
+def note(text: str) -> None:
+    """Print a line about what is going on."""
+    print(shown(text), file=sys.stderr, flush=True)

@@ -1,0 +1,129 @@
+"""Train: `tutelage train | study`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tutelage.core.errors import DONE, FAILED
+from tutelage.core.text import shown
+from tutelage.host.cli.command import command
+from tutelage.host.cli.options import JsonOptions
+from tutelage.host.cli.printing import print_json, print_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(JsonOptions):
+    """Of `train`."""
+
+    config: Annotated[
+        Path, typer.Argument(metavar="RUN.toml", help="what is trained, see host/train/config.py")
+    ]
+    output: Annotated[Path, typer.Option(help="directory of checkpoints, log and result")]
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="change the file; repeatable"),
+    ] = field(default_factory=list)
+
+
+@command(
+    "train",
+    "qkd.toml --output runs/qkd",
+    "qkd.toml --output runs/w4a4 --set quantisation.weights=4 --set quantisation.activations=4",
+    "qkd.toml --output runs/qkd --resume",
+)
+def train(options: TrainOptions) -> int:
+    """Train a network.
+
+    Over several processes or machines: accelerate launch -m tutelage train ...
+    """
+    from rich.console import Console
+
+    from tutelage.host.train.config import read_config
+    from tutelage.host.train.loop import train as run
+    from tutelage.host.train.progress import Progress, Silent, Terminal
+
+    settings = read_config(options.config, options.changes)
+    _refuse_to_overwrite(options.output, options.resume)
+    progress: Progress = Silent()
+    if _is_main_process():
+        progress = Terminal(Console(stderr=options.json), options.output / "tensorboard")
+    result = run(settings, options.output, options.resume, progress)
+    if not _is_main_process():
+        return DONE
+    if options.json:
+        print_json({
+            "accuracy": result.accuracy,
+            "teacher_accuracy": result.teacher_accuracy,
+            "seconds": round(result.seconds, 1),
+            "output": str(options.output),
+        })  # fmt: skip
+    else:
+        print_lines(
+            f"{settings.method}: {result.accuracy:.2f} % of the test set, in {options.output}"
+        )
+    return DONE
+
+
+def _is_main_process() -> bool:
+    """Whether this is the first of the processes that `accelerate launch` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _refuse_to_overwrite(output: Path, resume: bool) -> None:
+    from tutelage.host.train.checkpoint import CheckpointError
+
+    if not resume and (output / "checkpoint.safetensors").exists():
+        raise CheckpointError(f"{output}: holds a run; go on with --resume or take another place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(JsonOptions):
+    """Of `study`."""
+
+    spec: Annotated[
+        Path | None,
+        typer.Argument(metavar="STUDY.toml", help="default: host/train/study.toml"),
+    ] = None
+    output: Annotated[Path, typer.Option(help="directory of study.csv and the runs")] = Path(
+        "results"
+    )
+    jobs: Annotated[int, typer.Option(min=0, help="cells at a time; 0: one per core")] = 0
+    limit: Annotated[int, typer.Option(min=0, help="stop after so many cells; 0: all")] = 0
+
+
+@command("study", "", "study.toml --output results/mine --jobs 2 --limit 4")
+def study(options: StudyOptions) -> int:
+    """Run the cells of a study.
+
+    It goes on where it was stopped.
+    """
+    from rich.console import Console
+
+    from tutelage.host.train import study as studies
+    from tutelage.host.train import study_results
+
+    plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
+    console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{len(plan.done())} of {len(plan.cells)} cells are done, in {plan.table}")
+    failures = 0
+    for cell, result in plan.run(options.jobs or len(os.sched_getaffinity(0)), options.limit):
+        if isinstance(result, str):
+            failures += 1
+            console.print(f"failed: {shown(result)}")
+        else:
+            console.print(f"{cell.name}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+    rows = plan.done()
+    if rows:
+        (options.output / "study.md").write_text(study_results.markdown(rows), encoding="utf-8")
+        study_results.plot(rows, options.output / "study.svg")
+    if options.json:
+        print_json(list(rows.values()))
+    else:
+        print(study_results.markdown(rows))
+    return FAILED if failures else DONE

@@ -1,0 +1,42 @@
+"""How a measurement goes, line by line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+class MeasurementProgress:
+    """Turns the lines of progress.jsonl into lines for a reader."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._steps = 0
+
+    def take(self, line: str) -> None:
+        try:
+            event = json.loads(line)
+            text = self._text(event)
+            at = f"{event['at']:7.0f} s"
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            return  # a line that is not complete, or not a measurement's
+        if text:
+            self._say(f"{at}  {text}")
+
+    def _text(self, event: dict[str, Any]) -> str:
+        kind = event["event"]
+        if kind == "plan":
+            self._steps = len(event["steps"])
+            return f"{self._steps} windows, about {event['seconds'] / 60:.1f} minutes"
+        if kind == "phase":
+            number = f"{event['step'] + 1}/{self._steps} " if "step" in event else ""
+            return f"{number}{event['name']}, {event['seconds']:g} s"
+        if kind == "step":
+            watts = "" if event["watts"] is None else f", {event['watts']:.2f} W"
+            latency = "" if event["latency_ms"] is None else f", p50 {event['latency_ms']:.2f} ms"
+            marks = "".join(f" [{name}]" for name in event["concerns"])
+            return f"    {event['fps']:.1f} fps{latency}{watts}{marks}"
+        if kind == "end":
+            return f"{event['state']}{': ' + event['error'] if event['error'] else ''}"
+        return ""

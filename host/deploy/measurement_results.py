@@ -1,0 +1,91 @@
+"""The files of a collected measurement: verified, and read.
+
+They come from a board, and are not trusted: links are not followed, sizes are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.results.run_json import RUN_FILE, RUNNING, run_table
+from tutelage.core.results.typed_json import ResultsError
+from tutelage.host.ssh.received import read_received, sha256_of_received
+
+SUMMARY, SUMS, LOG = "summary.md", "SHA256SUMS", "log"
+FILES = (RUN_FILE, SUMMARY, SUMS, LOG, "frames.csv", "power.csv", "condition.csv", "progress.jsonl",
+          "pid")  # fmt: skip
+_MOST_TEXT = 16 << 20  # bytes of a file that is read as a whole
+
+
+class MeasureError(TutelageError):
+    """There is no measurement, or it did not come to its end; one line."""
+
+    status = FAILED
+
+
+def summary(folder: Path) -> str:
+    """Return the table of a collected measurement, summary.md; raises ReceivedError."""
+    return read_received(folder / SUMMARY, _MOST_TEXT).rstrip("\n")
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Return the figures of a collected measurement, run.json.
+
+    Raises
+    ------
+    MeasureError, ReceivedError
+        It ended before there were any: the text is what the board said. Or they are not figures.
+    """
+    if (folder / RUN_FILE).exists():
+        return _figures(folder)
+    try:
+        lines = read_received(folder / LOG, _MOST_TEXT).split("\n")
+    except FileNotFoundError:
+        lines = []
+    last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
+    raise MeasureError(last.removeprefix("measure: "))
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    path = folder / RUN_FILE
+    try:
+        return run_table(read_received(path, _MOST_TEXT), str(path))
+    except ResultsError as error:
+        raise MeasureError(str(error)) from error
+
+
+def verify(folder: Path) -> None:
+    """Check that every file is what the board's checksums say; mark what has none as broken off."""
+    sums = folder / SUMS
+    if not sums.exists():
+        _mark_broken_off(folder)
+        return
+    for line in read_received(sums, _MOST_TEXT).splitlines():
+        digest, _, name = line.partition("  ")
+        if name not in FILES:
+            raise MeasureError(f"{sums}: {name[:80]!r} is not a file of a measurement")
+        path = folder / name
+        try:
+            same = sha256_of_received(path) == digest
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise MeasureError(f"{path}: is not what the board stored; --attach fetches it again")
+
+
+def _mark_broken_off(folder: Path) -> None:
+    """Write into the figures that their process was killed, or the board lost power."""
+    if not (folder / RUN_FILE).exists():
+        return
+    run = _figures(folder)
+    if run["state"] != RUNNING:
+        return
+    run["state"] = "broken off"
+    run["error"] = "the process ended without a word: it was killed, or the board restarted"
+    text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
+    (folder / RUN_FILE).write_text(text, encoding="utf-8")
+    table = summary(folder).replace(", running. ", ", broken off. ", 1) + "\n"
+    (folder / SUMMARY).write_text(table, encoding="utf-8")

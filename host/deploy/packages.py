@@ -1,0 +1,105 @@
+"""The Python packages that a board lacks, which a release carries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from tutelage.host.deploy.release import ReleaseError
+from tutelage.host.ssh.errors import telling_line
+
+# A package that the board may lack -> what is carried then (the ranges of setup.py). Dependencies'
+# markers are pip's for this Python, hence those of Python 3.10 are asked for by name.
+CARRIED = {
+    "psutil": "psutil>=5.9",
+    "starlette": "starlette>=0.40",
+    "uvicorn": "uvicorn>=0.30",
+    "rich": "rich>=13.0",
+}
+_FOR_OLD = ("tomli>=2.0", "exceptiongroup", "typing_extensions")  # below Python 3.11
+
+
+class Packages:
+    """Python packages that boards lack, unpacked for their Python and machine, in a cache.
+
+    Parameters
+    ----------
+    wheels : directory of wheels; None for the package index
+    """
+
+    def __init__(self, wheels: Path | None) -> None:
+        self._wheels = wheels
+        self._lock = threading.Lock()
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self._cache = base / "tutelage" / "packages"
+
+    def for_board(self, facts: dict[str, Any]) -> Path | None:
+        """Directory of what the board of these facts lacks, None where it lacks nothing.
+
+        Raises
+        ------
+        ReleaseError
+            A package cannot be had for that board.
+        """
+        wanted = [text for name, text in CARRIED.items() if facts["modules"][name] is None]
+        version = ".".join(facts["python"].split(".")[:2])
+        if tuple(map(int, version.split("."))) < (3, 11) and facts["modules"]["tomli"] is None:
+            wanted += _FOR_OLD
+        if not wanted:
+            return None
+        key = json.dumps([wanted, version, facts["machine"], facts["glibc"], self._listing()])
+        folder = self._cache / hashlib.sha256(key.encode()).hexdigest()[:16]
+        with self._lock:
+            if not folder.is_dir():
+                self._install(folder, wanted, facts)
+        return folder
+
+    def _listing(self) -> list[str]:
+        return sorted(path.name for path in self._wheels.glob("*.whl")) if self._wheels else []
+
+    def _install(self, folder: Path, wanted: list[str], facts: dict[str, Any]) -> None:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".partial-"))
+        except OSError as error:
+            raise ReleaseError(f"packages for the board: {folder.parent}: {error.strerror}; set "
+                               "XDG_CACHE_HOME to a directory for them") from error  # fmt: skip
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile",
+                   "--disable-pip-version-check", "--target", str(partial / "all"),
+                   "--only-binary=:all:", "--implementation", "cp",
+                   "--python-version", ".".join(facts["python"].split(".")[:2])]  # fmt: skip
+        for platform in _platforms(facts["machine"], facts["glibc"]):
+            command += ["--platform", platform]
+        if self._wheels is not None:
+            command += ["--no-index", "--find-links", str(self._wheels)]
+        try:
+            done = subprocess.run([*command, *wanted], capture_output=True, text=True)
+            if done.returncode:
+                raise ReleaseError(f"packages for the board: {telling_line(done.stderr)}; give "
+                                   "their wheels with --wheels DIR")  # fmt: skip
+            shutil.rmtree(partial / "all" / "bin", ignore_errors=True)  # scripts for this machine
+            try:
+                (partial / "all").rename(folder)
+            except OSError:
+                # Where another process was faster, its packages are the same.
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _platforms(machine: str, glibc: str) -> list[str]:
+    """Platform tags of wheels that run on a machine with this glibc (PEP 600), the newest first."""
+    numbers = re.fullmatch(r"2\.(\d+)", glibc)
+    newest = int(numbers[1]) if numbers else 17
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)]
+    return [*tags, f"manylinux2014_{machine}"]

@@ -1,0 +1,49 @@
+"""Maps joined along the channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from tutelage.host.quantise.layers.base import Layer
+from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
+from tutelage.host.quantise.walker import Walker, shape_of, traces
+
+if TYPE_CHECKING:
+    from tutelage.dpu.compiler.quantised import QuantisedModel
+    from tutelage.dpu.xmodel.op import Op
+    from tutelage.host.quantise.layers.convolution import Deployed
+
+
+class Concat(Layer):
+    """Maps of one height and width, channels one after the other."""
+
+    op_type = "concat"
+    ties_fix_points = True
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.cat(xs, 1)
+
+    def to_xmodel(
+        self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
+    ) -> Op:
+        return model.concat(self.name, inputs)
+
+
+@traces(torch.cat, torch.concat)
+def concat(walk: Walker, node: fx.Node) -> None:
+    """Add the concat of channels."""
+    parts = node.args[0] if node.args else node.kwargs["tensors"]
+    if walk.value(node, 1, "dim", 0) % 4 != 1:
+        raise walk.error(node, "a concat along another axis", "concatenate channels (dim=1)")
+    assert isinstance(parts, list | tuple)
+    names = tuple(walk.origin[part] for part in parts if isinstance(part, fx.Node))
+    walk.add(node, Concat(names, shape_of(node)))
+
+
+@onnx_form("concat")
+def concat_form(graph: OnnxGraph, op: Op) -> str:
+    """Concat along ONNX's channels."""
+    return graph.node("Concat", graph.inputs(op), axis=1)

@@ -1,0 +1,75 @@
+"""Elementwise sums."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from tutelage.core.fixed_point import GUARD_BITS, MAX_ALIGNMENT, sum_is_exact
+from tutelage.dpu.predict.operations import Operation
+from tutelage.host.quantise.layers.base import Layer, LayerThresholds, Move
+from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
+from tutelage.host.quantise.walker import Walker, shape_of, traces
+
+if TYPE_CHECKING:
+    from tutelage.dpu.compiler.quantised import QuantisedModel
+    from tutelage.dpu.xmodel.op import Op
+    from tutelage.host.quantise.layers.convolution import Deployed
+
+
+class Add(Layer):
+    """Elementwise sum of equal shapes."""
+
+    op_type = "add"
+    takes_activation = True
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        total = xs[0]
+        for x in xs[1:]:
+            total = total + x
+        return total
+
+    def illegal_shift(self, around: LayerThresholds) -> Move | None:
+        """As `Layer.illegal_shift`.
+
+        The DPU drops bits of inputs that are much finer than the coarsest one (`sum_is_exact`).
+        Where that makes another sum than AMD's quantiser has, the bits are given up before it.
+        """
+        points = [around.at(source) for source in around.inputs]
+        finest, coarsest = max(around.inputs, key=around.at), min(points)
+        if not sum_is_exact(points, around.at(around.output)):
+            return Move(finest, coarsest + GUARD_BITS, "lose bits of a sum's input")
+        shift = around.at(finest) - coarsest
+        if shift > MAX_ALIGNMENT:
+            return Move(finest, coarsest + MAX_ALIGNMENT, f"shift an input by {shift}")
+        return around.shift(finest, most=MAX_ALIGNMENT)
+
+    def to_xmodel(
+        self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
+    ) -> Op:
+        return model.add(self.name, inputs, fix_point, self.nonlinear)
+
+    def operation(self, sources: tuple[int, ...]) -> Operation:
+        return replace(super().operation(sources), kind="eltwise")
+
+
+@traces("add_", in_place=True)
+@traces(torch.add, operator.add, "add")
+def add(walk: Walker, node: fx.Node) -> None:
+    """Add the sum of two maps."""
+    if walk.value(node, 2, "alpha", 1) != 1:
+        raise walk.error(node, "an addition with alpha", "scale before the convolution")
+    names, shapes = walk.operands(node)
+    if shapes[0] != shapes[1]:
+        raise walk.error(node, f"an addition of {shapes[0]} and {shapes[1]}", "equal shapes")
+    walk.add(node, Add(names, shape_of(node)))
+
+
+@onnx_form("add")
+def add_form(graph: OnnxGraph, op: Op) -> str:
+    """ONNX's sum."""
+    return graph.node("Add", graph.inputs(op))

@@ -1,0 +1,71 @@
+"""Elementwise products, such as a map times one factor for each channel."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from tutelage.core.fixed_point import MAX_SHIFT
+from tutelage.dpu.predict.operations import Operation
+from tutelage.host.quantise.layers.base import Layer, LayerThresholds, Move
+from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
+from tutelage.host.quantise.walker import Walker, shape_of, traces
+
+if TYPE_CHECKING:
+    from tutelage.dpu.compiler.quantised import QuantisedModel
+    from tutelage.dpu.xmodel.op import Op
+    from tutelage.host.quantise.layers.convolution import Deployed
+
+
+class Product(Layer):
+    """Two maps of one shape, or a map (C, H, W) and factors (C, 1, 1), in either order."""
+
+    op_type = "mul"
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b
+
+    def illegal_shift(self, around: LayerThresholds) -> Move | None:
+        """As `Layer.illegal_shift`: the product's fix point is the sum of its factors'."""
+        out = around.output
+        shift = sum(around.at(source) for source in around.inputs) - around.at(out)
+        if shift < 0 and out not in around.inputs:  # else lowering one lowers the other
+            return Move(out, around.at(out) + shift, f"shift by {shift}")
+        if shift > MAX_SHIFT:
+            finest = max(around.inputs, key=around.at)
+            return Move(finest, around.at(finest) - (shift - MAX_SHIFT), f"shift by {shift}")
+        return None
+
+    def to_xmodel(
+        self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
+    ) -> Op:
+        return model.multiply(self.name, inputs, fix_point)
+
+    def operation(self, sources: tuple[int, ...]) -> Operation:
+        return replace(super().operation(sources), kind="eltwise")
+
+
+@traces("mul_", "multiply_", operator.imul, in_place=True)
+@traces(torch.mul, torch.multiply, operator.mul, "mul", "multiply")
+def product(walk: Walker, node: fx.Node) -> None:
+    """Add the product of two maps."""
+    if not all(isinstance(factor, fx.Node) for factor in (*node.args, *node.kwargs.values())):
+        advice = "fold a constant factor into the convolution before it"
+        raise walk.error(node, "a constant's mul", advice)
+    names, shapes = walk.operands(node)
+    factors, full = sorted(shapes, key=math.prod)
+    if factors not in (full, (full[0], 1, 1)):
+        what = f"a product of {shapes[0]} and {shapes[1]}"
+        raise walk.error(node, what, "equal shapes, or one factor for each channel")
+    walk.add(node, Product(names, shape_of(node)))
+
+
+@onnx_form("mul")
+def product_form(graph: OnnxGraph, op: Op) -> str:
+    """ONNX's product, which broadcasts as the DPU does."""
+    return graph.node("Mul", graph.inputs(op))

@@ -1,0 +1,133 @@
+"""Where a student rounds: bit widths, ranges, and which values share a threshold.
+
+Every activation belongs to a group with one fix point: a layer that only picks or moves values ties
+its inputs and its output together, a concat all that it joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tutelage.host.quantise.fake import quantise
+from tutelage.host.quantise.layers.base import Layer, is_signed
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bit widths, 2 to 8. `first` and `last` are the first and last layer's, weights and
+    activations: the images, and what enters and leaves the last layer."""
+
+    weights: int = 8
+    activations: int = 8
+    first: int = 8
+    last: int = 8
+
+    def __post_init__(self) -> None:
+        for name, bits in vars(self).items():
+            if not 2 <= bits <= 8:
+                raise ValueError(f"bits.{name} is {bits}; the DPU's int8 holds 2 to 8 bits")
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """One threshold: its place in `log2_t` and the integers it allows."""
+
+    name: str
+    index: int
+    bits: int
+    signed: bool
+    members: tuple[str, ...]  # the layers whose outputs (or weights) it rounds
+
+    @property
+    def magnitude(self) -> int:
+        """Bits of the largest value: highest = 2^magnitude - 1."""
+        return self.bits - 1 if self.signed or self.bits == 8 else self.bits
+
+    @property
+    def highest(self) -> int:
+        return 2**self.magnitude - 1
+
+    @property
+    def lowest(self) -> int:
+        return -(2**self.magnitude) if self.signed else 0
+
+    def quantise(self, x: Tensor, fix_point: int) -> Tensor:
+        return quantise(x, fix_point, self.lowest, self.highest)
+
+
+Layers = Mapping[str, Layer]
+
+
+def place_quantisers(
+    layers: Layers, bits: Bits
+) -> tuple[dict[str, Quantiser], dict[str, Quantiser]]:
+    """Return the quantisers of activations and those of weights, by layer.
+
+    Those of activations come first in the order of indices, in the order of the layers.
+    """
+    groups = _groups(layers)
+    first, last = _first_with_weights(layers), _last_with_weights(layers)
+    activation_of: dict[str, Quantiser] = {}
+    for index, members in enumerate(groups):
+        signed = any(is_signed(layers, name) for name in members)
+        width = _activation_bits(layers, members, last, bits)
+        quantiser = Quantiser(members[0], index, width, signed, members)
+        activation_of.update(dict.fromkeys(members, quantiser))
+    weight_of: dict[str, Quantiser] = {}
+    weighted = [name for name, layer in layers.items() if layer.has_weights]
+    for index, name in enumerate(weighted, start=len(groups)):
+        width = bits.last if name in last else bits.first if name in first else bits.weights
+        weight_of[name] = Quantiser(f"{name}/weight", index, width, True, (name,))
+    return activation_of, weight_of
+
+
+def _activation_bits(layers: Layers, members: tuple[str, ...], last: set[str], bits: Bits) -> int:
+    readers = {
+        reader
+        for reader, layer in layers.items()
+        if reader not in members and any(name in members for name in layer.inputs)
+    }
+    if any(not layers[name].inputs for name in members):  # the images
+        return bits.first
+    if last & set(members) or (readers and readers <= last):
+        return bits.last
+    return bits.activations
+
+
+def _groups(layers: Layers) -> list[tuple[str, ...]]:
+    """Layers whose outputs share a fix point, each group in the order of the layers."""
+    root = {name: name for name in layers}
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            name = root[name]
+        return name
+
+    for name, layer in layers.items():
+        for source in layer.inputs if layer.ties_fix_points else ():
+            root[find(name)] = find(source)
+    groups: dict[str, list[str]] = {}
+    for name in layers:
+        groups.setdefault(find(name), []).append(name)
+    return [tuple(members) for members in groups.values()]
+
+
+def _first_with_weights(layers: Layers) -> set[str]:
+    """Layers with weights that read the images, directly or through pools."""
+    raw: set[str] = set()
+    for name, layer in layers.items():
+        if not layer.has_weights and set(layer.inputs) <= raw:
+            raw.add(name)
+    return {n for n, layer in layers.items() if layer.has_weights and set(layer.inputs) & raw}
+
+
+def _last_with_weights(layers: Layers) -> set[str]:
+    """Layers with weights whose result reaches the output without another one."""
+    reached = {next(reversed([*layers]))}
+    for name in reversed([*layers]):
+        if name in reached and not layers[name].has_weights:
+            reached |= set(layers[name].inputs)
+    return {name for name in reached if layers[name].has_weights}

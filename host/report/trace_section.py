@@ -1,0 +1,105 @@
+"""The power of a measured run over time, with its phases marked."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.results.run_json import RUN_FILE, RunResults, StepResults, read_run
+from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure
+
+_SAMPLES = 3000  # of the plot: more than the eye sees, less than makes the file heavy
+_STEP_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd")
+_MOST_MARKED = 12
+
+
+def trace_section(folder: Path) -> Section:
+    """Return the section of a run of `python -m tutelage.app.measure`.
+
+    Parameters
+    ----------
+    folder : its directory, with run.json
+
+    Raises
+    ------
+    ResultsError, ValueError
+        It is not one, or its table of readings has other texts than numbers.
+    """
+    run, readings = read_run(folder / RUN_FILE), folder / "power.csv"
+    section = Section("trace", f"A measured run: {run.model.name}", [_what(run)])
+    times, watts = _readings(readings, run.power.total_rail)
+    if times:
+        svg = as_svg(_draw(run, times, watts))
+        caption = f"Rail {run.power.total_rail}, W; measured windows are coloured."
+        section.parts.append(Plot("power", svg, caption, readings))
+    else:
+        section.parts.append(f"No watts: {run.power.reason}.")
+    section.parts.append(_steps(run, folder / RUN_FILE))
+    marks = [[step.name, concern.name, concern.text]
+             for step in run.steps for concern in step.concerns]  # fmt: skip
+    if marks:
+        caption = "What speaks against a window."
+        section.parts.append(Table(["step", "mark", "what it says"], marks, None, caption))
+    return section
+
+
+def _what(run: RunResults) -> str:
+    text = (f"{run.started}, {run.machine.place}, {run.machine.image}; runs on {run.provider}; "
+            f"{run.state}.")  # fmt: skip
+    if not run.on_dpu:
+        how = f", {run.pace.text}" if run.pace else ""
+        text += f" This is not a DPU{how}: nothing here was measured on a DPU."
+    return text
+
+
+def _readings(path: Path, rail: str | None) -> tuple[list[float], list[float]]:
+    """Return times (s) and means of the rail (W), thinned out evenly."""
+    if rail is None or not path.is_file():
+        return [], []
+    with path.open(encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        # Files of older versions name the rail without its unit.
+        column = f"{rail}_W" if f"{rail}_W" in (table.fieldnames or ()) else rail
+        rows = [(float(row["time_s"]), float(row[column])) for row in table if row.get(column)]
+    step = max(1, len(rows) // _SAMPLES)
+    groups = [rows[k : k + step] for k in range(0, len(rows), step)]
+    times = [sum(t for t, _ in group) / len(group) for group in groups]
+    return times, [sum(w for _, w in group) / len(group) for group in groups]
+
+
+def _draw(run: RunResults, times: list[float], watts: list[float]) -> Any:
+    figure, axes = new_figure()
+    axes.plot(times, watts, linewidth=0.8, color="black")
+    for number, step in enumerate(run.steps):
+        colour = _STEP_COLOURS[number % len(_STEP_COLOURS)]
+        name = label(step.name) if number < _MOST_MARKED else None
+        axes.axvspan(step.start_s, step.end_s, alpha=0.25, color=colour, label=name)
+    for number, (when, idle) in enumerate(run.idle.items()):
+        if idle:
+            name = None if number else "idle"
+            axes.axvspan(idle.start_s, idle.end_s, alpha=0.15, color="grey", label=name)
+            if idle.watts.value is not None and when == "before":
+                axes.axhline(idle.watts.value, linestyle="--", linewidth=0.8, color="grey")
+    axes.set_xlabel("time since the start [s]")
+    axes.set_ylabel("power [W]")
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure
+
+
+def _steps(run: RunResults, source: Path) -> Table:
+    columns = ["step", "latency p50 [ms]", "± [ms]", "p90 [ms]", "p99 [ms]", "speed [fps]",
+               "± [fps]", "power [W]", "above idle [W]", "energy [mJ/frame]", "efficiency [fps/W]",
+               "marks"]  # fmt: skip
+    rows = [_row(step) for step in run.steps]
+    return Table(columns, rows, source, "± is half of the 95 % interval.")
+
+
+def _row(step: StepResults) -> list[Cell]:
+    latency, power = step.latency_ms, step.power
+    return [
+        step.name, latency.p50.value, latency.p50.half_width, latency.p90.value, latency.p99.value,
+        step.fps.value, step.fps.half_width, power.watts.value, power.watts_above_idle.value,
+        power.joules_per_frame.scaled(1000, "mJ").value, power.fps_per_watt.value,
+        " ".join(concern.name for concern in step.concerns),
+    ]  # fmt: skip

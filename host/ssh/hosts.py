@@ -1,0 +1,37 @@
+"""Names of hosts, as users give them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shutil
+from collections.abc import Sequence
+
+from tutelage.host.ssh.errors import RemoteUsageError
+
+
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Check that the hosts can be given to ssh, and that it is there.
+
+    Raises
+    ------
+    RemoteUsageError
+        A name is not valid or occurs twice, or ssh or rsync is not installed.
+    """
+    for host in hosts:
+        if not re.fullmatch(r"[\w][\w.@-]*", host) and not _is_ipv6(host):
+            raise RemoteUsageError(f"{host!r}: not user@host or a name of ~/.ssh/config")
+    if len(set(hosts)) != len(hosts):
+        raise RemoteUsageError("a host is named twice")
+    for tool in ("ssh", "rsync"):
+        if shutil.which(tool) is None:
+            raise RemoteUsageError(f"{tool} is not installed on this machine")
+
+
+def _is_ipv6(host: str) -> bool:
+    """Return whether a host is an IPv6 address, as in xilinx@fe80::1%eth0."""
+    found = re.fullmatch(r"(?:\w[\w.-]*@)?([0-9A-Fa-f:.]+)(?:%\w[\w.-]*)?", host)
+    try:
+        return found is not None and ipaddress.ip_address(found[1]).version == 6
+    except ValueError:
+        return False

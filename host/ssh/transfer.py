@@ -1,0 +1,126 @@
+"""Copying files to and from a remote host, by rsync.
+
+    push(remote, Path("stage"), "tutelage/stage")       # paths start in the home directory there
+    fetch(remote, "tutelage/runs/7", Path("results"), ["run.json"], 1 << 20)
+
+No copy follows or makes links, in either direction.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutelage.host.ssh.bounded_process import limited_files
+from tutelage.host.ssh.errors import RemoteError
+from tutelage.host.ssh.remote import SSH_LOST, Remote
+
+# rsync's own statuses for a connection that broke, hung or could not be made.
+_RSYNC_LOST = (SSH_LOST, 12, 30, 35)
+# rsync gives up where nothing moves for so long; its whole run has no limit.
+_RSYNC_SECONDS = 60
+_PARTIAL = ".rsync-partial"
+
+
+def rsync(remote: Remote, *options: str) -> list[str]:
+    """Return the beginning of an rsync command line; options, source and target follow.
+
+    It copies regular files and directories: without --links, links are left out.
+    """
+    return [
+        "rsync", "-rt", "-s", f"--timeout={_RSYNC_SECONDS}", "--stats",
+        "-e", shlex.join(remote.transport), *options,
+    ]  # fmt: skip
+
+
+def push_command(remote: Remote, folder: Path, place: str, *options: str) -> list[str]:
+    """Return the command line of `push`."""
+    return [*rsync(remote, "-p", "--partial", *options), f"{folder}/", _place(remote, place)]
+
+
+def push(remote: Remote, folder: Path, place: str, *options: str) -> int:
+    """Copy a directory's content into one there; returns the bytes that were sent.
+
+    Parameters
+    ----------
+    folder, place : the directory here, and there (made where it is missing, not its parents)
+    options : further options of rsync, such as --delete
+
+    Raises
+    ------
+    ConnectionLost, RemoteError
+        As `Remote.sh`. Files that were not complete stay there under their own names, so that the
+        next push goes on with them.
+    """
+    told = _run(remote, push_command(remote, folder, place, *options))
+    return _figure("Total bytes sent", told)
+
+
+def fetch(remote: Remote, place: str, folder: Path, names: Sequence[str], most: int) -> int:
+    """Copy files of a directory there into one here; returns the bytes that were received.
+
+    Parameters
+    ----------
+    place : the directory there
+    folder : the directory here, made where it is missing; it belongs to this copy alone, and
+        what does not belong in it is removed
+    names : the files that are wanted; others, and directories, are left there
+    most : the largest file that is taken, bytes
+
+    Raises
+    ------
+    ConnectionLost, RemoteError
+        As `Remote.sh`; also where one of the names is a link or a device there, or where anything
+        else than these files arrived: then `folder` is removed. A file has its name only when it
+        is complete; the next fetch goes on with one that is not.
+    """
+    if not _has_only_files(folder, (*names, _PARTIAL)):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [f"--partial-dir={_PARTIAL}", f"--max-size={most}"]
+    options += [*(f"--include=/{name}" for name in names), "--exclude=*"]
+    command = [*rsync(remote, *options), _place(remote, place), f"{folder}/"]
+    told = _run(remote, limited_files(command, most))
+    if not _has_only_files(folder, names):
+        shutil.rmtree(folder)
+        raise RemoteError(f"{remote.host}: sent what was not asked for; all of it was removed")
+    skipped = re.search(r'^skipping non-regular file "(.*)"$', told, re.MULTILINE)
+    if skipped:
+        raise RemoteError(f"{remote.host}: {place}/{skipped[1]} is not a regular file; links and "
+                          "devices are not followed")  # fmt: skip
+    return _figure("Total bytes received", told)
+
+
+def _place(remote: Remote, place: str) -> str:
+    """Return a directory there as rsync takes it, which wants brackets around an IPv6 address."""
+    user, at, name = remote.host.rpartition("@")
+    return f"{user}{at}[{name}]:{place}/" if ":" in name else f"{remote.host}:{place}/"
+
+
+def _run(remote: Remote, command: list[str]) -> str:
+    return remote.run_program(command, "", _RSYNC_LOST, None)[0]
+
+
+def _has_only_files(folder: Path, names: Sequence[str]) -> bool:
+    """Return whether a directory has only regular files of these names, and rsync's own directory.
+
+    That is true of one that does not exist.
+    """
+    if not folder.exists():
+        return not folder.is_symlink()
+    with os.scandir(folder) as entries:
+        return all(
+            entry.name in names
+            and (entry.is_dir if entry.name == _PARTIAL else entry.is_file)(follow_symlinks=False)
+            for entry in entries
+        )
+
+
+def _figure(name: str, told: str) -> int:
+    """A number of rsync's --stats."""
+    found = re.search(rf"{name}: ([\d,.]+)", told)
+    return int(re.sub(r"\D", "", found[1])) if found else 0

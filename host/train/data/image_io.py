@@ -1,0 +1,33 @@
+"""Single images of a data set as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.core.images.decoder import read_image
+from tutelage.host.train.data.data_set import DataError
+
+
+def read_bgr(path: Path) -> NDArray[np.uint8]:
+    """One image of a file, BGR (H, W, 3), upright.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, is too large (`tutelage.core.images.decoder`), cut off or not an image.
+    """
+    try:
+        return np.asarray(read_image(path), np.uint8)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def encode_png(image: Tensor) -> bytes:
+    """A PNG file of one uint8 image (C, H, W), grey or in colours."""
+    pixels = image.permute(1, 2, 0).numpy()[..., ::-1]  # OpenCV's colours are BGR
+    return cv2.imencode(".png", np.ascontiguousarray(pixels))[1].tobytes()

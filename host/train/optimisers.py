@@ -1,0 +1,54 @@
+"""The optimisers of a run, and the learning rates on the way through it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from tutelage.host.train.config import Config, Training
+from tutelage.host.train.student_kinds import QuantisedStudent
+
+
+def make_optimisers(
+    config: Config, student: nn.Module, teacher: nn.Module | None
+) -> dict[str, torch.optim.Optimizer]:
+    """Return SGD for weights (decay on kernels), Adam for thresholds, SGD for a learning teacher.
+
+    They are named "student", "thresholds" (of a quantised student) and "teacher".
+    """
+    training = config.training
+    thresholds = cast("QuantisedStudent", student).thresholds() if config.quantises else {}
+    found: dict[str, torch.optim.Optimizer] = {
+        "student": _sgd(student, training.lr, config, thresholds)
+    }
+    if thresholds:
+        found["thresholds"] = torch.optim.Adam(thresholds.values(), training.threshold_lr)
+    if teacher is not None and any(phase.teacher == "learns" for phase in config.plan):
+        found["teacher"] = _sgd(teacher, training.teacher_lr, config)
+    return found
+
+
+def _sgd(
+    network: nn.Module, lr: float, config: Config, without: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    named = [(n, p) for n, p in network.named_parameters() if n not in without]
+    decay: dict[str, Any] = {"params": [p for _, p in named if p.ndim > 1]}
+    rest: dict[str, Any] = {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0}
+    training = config.training
+    return torch.optim.SGD(
+        [decay, rest], lr, momentum=training.momentum, nesterov=training.momentum > 0,
+        weight_decay=training.weight_decay,
+    )  # fmt: skip
+
+
+def learning_rates(training: Training, progress: float) -> dict[str, float]:
+    """Return the rate of each optimiser at `progress` (0..1): linear warm-up, then a cosine."""
+    factor = 0.5 * (1 + math.cos(math.pi * progress))
+    factor *= min(1.0, (progress + 1e-3) / training.warmup) if training.warmup else 1.0
+    peaks = {"student": training.lr, "teacher": training.teacher_lr}
+    peaks["thresholds"] = training.threshold_lr * (progress < training.freeze_thresholds)
+    return {name: peak * factor for name, peak in peaks.items()}

@@ -1,0 +1,58 @@
+"""The quantisers that a run can train with, by the name in its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.quantise.student import Student
+
+
+class QuantisedStudent(Protocol):
+    """What training asks of a quantised network beyond nn.Module."""
+
+    def freeze_norms(self, frozen: bool) -> None:
+        """Let batch norms use (and keep) their running statistics, as they are deployed."""
+
+    def thresholds(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are logarithms of thresholds, by name."""
+
+
+@dataclass(frozen=True)
+class StudentKind:
+    """A quantiser.
+
+    Attributes
+    ----------
+    make : from a network trained in float, the (C, H, W) of its images, bit widths and the images'
+        fix point; gives an nn.Module that is a QuantisedStudent. Raises ValueError or ImportError
+    calibrate : sets thresholds from images by one of `tutelage.host.quantise.calibrate.METHODS`;
+        None where training's first steps do
+    has_dpu_form : a DPU computes what it computes
+    """
+
+    make: Callable[[nn.Module, tuple[int, int, int], Bits, int], nn.Module]
+    calibrate: Callable[[Any, Any, str], None] | None = None
+    has_dpu_form: bool = False
+
+
+def _brevitas(
+    network: nn.Module, shape: tuple[int, int, int], bits: Bits, input_fix_point: int
+) -> nn.Module:
+    from tutelage.host.peers.brevitas_peer import brevitas_student
+
+    return brevitas_student(
+        network, shape, bits.weights, bits.activations, bits.first, bits.last,
+        input_fix_point=input_fix_point,
+    )  # fmt: skip
+
+
+STUDENT_KINDS = {
+    "tqt": StudentKind(Student, calibrate, has_dpu_form=True),
+    "brevitas": StudentKind(_brevitas),
+}

@@ -1,0 +1,95 @@
+"""What a study found: accuracies by method and bit width, as a table and as a figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tutelage.host.train.methods import METHODS
+
+
+def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list[float]]:
+    """Return accuracies by (method, "W4A4"), one per seed; float runs by their cell's name."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for name, row in rows.items():
+        bits = f"W{row['weights']}A{row['activations']}" if row["weights"] else "float"
+        method = name.rpartition("-s")[0] or name if bits == "float" else row["method"]
+        method = name if name.startswith("float-teacher") else method
+        found.setdefault((method, bits), []).append(float(row["accuracy"]))
+    return found
+
+
+def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a table of mean and deviation over the seeds, in percent of the test set."""
+    found = summary(rows)
+    columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
+    heads = " | ".join(f"{bits} [%]" for bits in columns)
+    lines = [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
+    for method in dict.fromkeys(method for method, _ in found):
+        cells = [_mean(found.get((method, bits), [])) for bits in columns]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread} ({len(values)})"
+
+
+def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Write the figure to a file."""
+    import matplotlib.pyplot as plt
+
+    drawn = figure(rows)
+    drawn.savefig(path)
+    plt.close(drawn)
+
+
+def figure(rows: Mapping[str, Mapping[str, str]]) -> Any:
+    """Draw accuracy over bit width, a line per method; the float networks' lines are dashed."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    found = summary(rows)
+    widths = sorted({b for _, b in found if b != "float"}, reverse=True)
+    drawn, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    methods = list(dict.fromkeys(method for method, bits in found if bits != "float"))
+    low, high = _axis(found)
+    axes.set_ylim(low, high)
+    for number, method in enumerate(methods):
+        points = [(i, found[method, w]) for i, w in enumerate(widths) if (method, w) in found]
+        means = [statistics.mean(values) for _, values in points]
+        spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in points]
+        at = [i + 0.05 * (number - len(methods) / 2) for i, _ in points]  # side by side
+        line = axes.errorbar(at, means, spreads, marker="o", capsize=3, linewidth=0.8, label=method)
+        for x, mean in zip(at, means, strict=True):
+            if mean < low:  # as text at the edge, so that the others keep their room
+                axes.annotate(f"{method} {mean:.1f} ↓", (x, low), color=line[0].get_color(),
+                              fontsize=8, va="bottom")  # fmt: skip
+    for (method, bits), values in found.items():
+        if bits == "float":
+            axes.axhline(statistics.mean(values), linestyle="--", linewidth=0.8, color="grey")
+            axes.annotate(method, (0.99, statistics.mean(values)), fontsize=7, color="grey",
+                          xycoords=("axes fraction", "data"), ha="right", va="bottom")  # fmt: skip
+    axes.set_xticks(range(len(widths)), widths)
+    axes.set_ylabel("top-1, % of the test set")
+    if methods:
+        drawn.legend(fontsize=8, loc="outside right upper")
+    return drawn
+
+
+def _axis(found: Mapping[tuple[str, str], list[float]]) -> tuple[float, float]:
+    """Limits that show what was trained; what was only rounded (ptq) can be far below."""
+    untrained = {name for name, method in METHODS.items() if not method.phases}
+    trained = [
+        value for (method, _), values in found.items() if method not in untrained
+        for value in values
+    ]  # fmt: skip
+    values = trained or [value for values in found.values() for value in values]
+    return min(values) - 0.5, max(values) + 0.5

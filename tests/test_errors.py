@@ -1,0 +1,85 @@
+"""Errors have one base with an exit status, and no class of them is chosen by its name or text."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tutelage.core.errors import (
+    FAILED,
+    WRONG_USE,
+    DpuError,
+    TutelageError,
+    XmodelError,
+    contradictions,
+)
+from tutelage.core.messages import run_command
+
+PACKAGES = ("app", "board", "core", "dpu", "host", "tutelage")
+
+INTERNAL = {
+    "Absent": "a platform of the comparison, which becomes a row",
+    "MismatchError": "becomes a ResultsError",
+    "NoRoom": "the pipeline tries again",
+    "RecordingError": "the page's answer",
+    "RunnerError": "the pipeline takes another runner",
+    "Refusal": "the compiler leaves the op to the CPU",
+    "_WireError": "becomes an XmodelError",
+}
+"""Errors that no command reports, and what becomes of them."""
+
+
+def test_every_error_that_is_reported_derives_from_the_one_base(repo_root: Path) -> None:
+    plain = set()
+    for package in PACKAGES:
+        for path in (repo_root / package).glob("**/*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef) and {ast.unparse(b) for b in node.bases} & {
+                    "Exception", "RuntimeError", "ValueError", "OSError",
+                }:  # fmt: skip
+                    bases = {ast.unparse(base) for base in node.bases}
+                    if "TutelageError" not in bases:
+                        plain.add(node.name)
+    assert plain - {"TutelageError"} == set(INTERNAL)
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+class _FailedError(TutelageError):
+    status = FAILED
+
+
+@pytest.mark.parametrize(
+    "error, status, words",
+    [
+        (TutelageError("no such file\x1b[2J"), WRONG_USE, "no such file\\x1b[2J"),
+        (_FailedError("the disk is full"), FAILED, "the disk is full"),
+        (_FailedError(""), FAILED, "_FailedError"),
+        (OSError(28, "No space left on device"), FAILED, "[Errno 28] No space left on device"),
+        (MemoryError(), FAILED, "not enough memory"),
+        (KeyboardInterrupt(), FAILED, "interrupted"),
+    ],
+)
+def test_what_ends_a_command(
+    error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("tutelage", lambda: _raise(error)) == status
+    assert capsys.readouterr().err == f"tutelage: {words}\n"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ZeroDivisionError(), SystemExit(3)])
+def test_what_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        run_command("tutelage", lambda: _raise(error))
+
+
+def test_a_model_is_named_once() -> None:
+    inner, outer = contradictions("net"), contradictions("net")
+    words = r"^net: conv needs a network\Z"
+    with pytest.raises(XmodelError, match=words) as found, outer, inner:
+        raise XmodelError("conv needs a network")
+    assert isinstance(found.value, DpuError) and found.value.subject == "net"

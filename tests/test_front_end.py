@@ -1,0 +1,131 @@
+"""The front end: what it lists, what it needs, and what it says where that is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tutelage.__main__ import main
+from tutelage.core.commands import COMMANDS
+
+_WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+names = sys.argv.pop(1).split(",")
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from tutelage.__main__ import main
+status = main(sys.argv[1:])
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def _without(root: Path, packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `tutelage` where packages are missing; the last line of its errors has those loaded."""
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT, packages, *arguments], cwd=root, capture_output=True,
+        text=True,
+    )  # fmt: skip
+
+
+def test_help_lists_all_commands_without_any_package(repo_root: Path) -> None:
+    done = _without(repo_root, "numpy,typer,torch,cv2,google,rich", "--help")
+    assert done.returncode == 0
+    for name, command in COMMANDS.items():
+        assert f"  {name}" in done.stdout and command.summary in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert not {"numpy", "argparse"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("typer")
+    if name == "classify":
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+    else:
+        assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "xample" in out
+    assert ("--json" in out) == (name not in ("shim", "report"))
+    if name != "classify":
+        assert COMMANDS[name].summary in " ".join(out.split()) and f"  tutelage {name}" in out
+
+
+@pytest.mark.parametrize(
+    "missing, extra, arguments",
+    [
+        ("typer", "pc", ["inspect", "app/demo/model.xmodel"]),
+        ("typer", "host", ["train", "run.toml", "--output", "x"]),
+        ("google", "pc", ["inspect", "app/demo/model.xmodel"]),
+        ("cv2", "pc", ["classify", "--source", "app/demo/images"]),
+        ("torch", "host", ["predict", "densenet-121"]),
+        ("torch", "host", ["explore"]),
+    ],
+)
+def test_what_is_missing_is_named(
+    repo_root: Path, missing: str, extra: str, arguments: list[str]
+) -> None:
+    pytest.importorskip("typer")
+    done = _without(repo_root, missing, *arguments)
+    message, _ = done.stderr.splitlines()
+    assert done.returncode == 2 and not done.stdout
+    assert message.startswith(f"tutelage: the Python package {missing!r} is not installed; ")
+    assert f"pip install 'tutelage[{extra}]'" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["inspect", "app/demo/model.xmodel"], ["predict", "app/demo/model.xmodel"],
+     ["deploy", "--help"]],
+)  # fmt: skip
+def test_plain_commands_load_nothing_heavy(repo_root: Path, arguments: list[str]) -> None:
+    pytest.importorskip("typer")
+    done = _without(repo_root, "none", *arguments)
+    assert done.returncode == 0
+    assert not {"torch", "rich", "onnx", "onnxruntime", "openvino", "matplotlib"} & set(
+        done.stderr.splitlines()[-1].split()
+    )
+
+
+@pytest.mark.parametrize("arguments, words", [([], "which command"), (["fly"], "command: fly")])
+def test_no_command(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out and words in err and err.count("\n") == 1
+    assert "inspect" in err and "tutelage --help" in err
+
+
+def test_a_board_has_classify_alone(repo_root: Path, tmp_path: Path) -> None:
+    for name in ("app", "board", "core", "dpu/ops"):
+        shutil.copytree(repo_root / name, tmp_path / name)
+    (tmp_path / "dpu/__init__.py").touch()
+    (tmp_path / "tutelage").mkdir()
+    for file in (repo_root / "tutelage").glob("*.py"):
+        shutil.copy(file, tmp_path / "tutelage")
+    for arguments, status, words in (
+        (["classify", "--help"], 0, "--camera"),
+        (["--help"], 0, "classify"),
+        (["inspect", "net.xmodel"], 2, "tutelage: a board has no tutelage inspect, only classify"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "tutelage", *arguments], cwd=tmp_path, text=True,
+            capture_output=True, env={"PYTHONPATH": _packages()},
+        )  # fmt: skip
+        assert done.returncode == status and words in done.stdout + done.stderr
+
+
+def _packages() -> str:
+    """The folder of installed packages, without what makes a checkout importable."""
+    import numpy
+
+    return str(Path(numpy.__file__).parents[1])

@@ -18,7 +18,9 @@ from tutelage.dpu.engine.program import Program
 from tutelage.dpu.isa.encoding import Instruction, decode
 from tutelage.dpu.isa.machine import REGISTERS, Machine, shape_of
 from tutelage.dpu.isa.program import run
-from tutelage.dpu.xmodel.graph import Op, Subgraph, Tensor
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
+from tutelage.dpu.xmodel.tensor import Tensor
 
 MAX_BYTES = 1 << 30
 """Memory of a subgraph's registers together; a file may claim what it does not have."""

@@ -19,8 +19,10 @@ from tutelage.dpu.isa.encoding import decode, encode
 from tutelage.dpu.isa.machine import Machine, shape_of
 from tutelage.dpu.isa.program import run
 from tutelage.dpu.isa.races import run_checked
-from tutelage.dpu.ops.cpu_ops import load_plugins
-from tutelage.dpu.xmodel.graph import Graph, Op, Subgraph
+from tutelage.dpu.ops.reference import load_plugins
+from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
 
 PLUGINS = Path(__file__).parents[1] / "plugins.py"
 SMALL = (

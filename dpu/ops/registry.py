@@ -275,6 +275,7 @@ class OpType:
 
 
 _KINDS: dict[str, OpType] = {}
+_BY_TYPE: dict[str, OpType] = {}  # with and without the suffix
 
 
 def register(*op_types: OpType) -> None:
@@ -289,11 +290,12 @@ def register(*op_types: OpType) -> None:
         if op_type.name in _KINDS:
             raise ValueError(f"op type {op_type.name!r} is registered twice")
         _KINDS[op_type.name] = op_type
+        _BY_TYPE[op_type.name] = _BY_TYPE[op_type.name + INT8_SUFFIX] = op_type
 
 
 def find(type_: str) -> OpType | None:
     """Return the op type of this name, real or int8, or None where it is not known."""
-    return _KINDS.get(type_.removesuffix(INT8_SUFFIX))
+    return _BY_TYPE.get(type_)
 
 
 def op_type(type_: str) -> OpType:

@@ -30,8 +30,10 @@ from tutelage.__main__ import main  # noqa: E402
 from tutelage.app.classify import main as classify  # noqa: E402
 from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE  # noqa: E402
-from tutelage.dpu.runtime import vart  # noqa: E402
-from tutelage.dpu.xmodel import graph as xir  # noqa: E402
+from tutelage.dpu.runtime import (
+    vart,
+    xir,
+)
 from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile  # noqa: E402
 from tutelage.host.export.model import ExportError, export, load_student, read_state  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402

@@ -38,7 +38,7 @@ class Layer(nn.Module):
     ties_fix_points : it only picks or moves values, so that its inputs and its output have one
         fix point and nothing is rounded behind it
     has_weights : it has weights that are rounded to a fix point of their own
-    takes_activation : an activation behind it can be a part of it (`tutelage.dpu.ops.limits.FUSED`
+    takes_activation : an activation behind it can be a part of it (`tutelage.dpu.ops.`fuses` of its op type`
         has which)
     """
 

@@ -3,7 +3,7 @@
     CONV on=LOAD+CONV by=SAVE+CONV bank_id_in=0 length=28 ...   ; conv1: 8 rows from row 0
 
 `on` and `by` are the engines whose tokens it takes and gives. Fields that are not written have
-their least value. What stands behind a semicolon is a comment.
+their least value. A semicolon begins a comment.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from itertools import zip_longest
 
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.formats import ENGINES, Isa, IsaError
+
+MAX_SOURCE = 1 << 27
+"""Most bytes of an assembly file; the largest network known here has 10 MB."""
 
 _TOKENS = {"on": "dpdon", "by": "dpdby"}
 _WORD = re.compile(r"(\w+)=(\S+)")

@@ -11,14 +11,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.encoding import Instruction
-from tutelage.dpu.isa.executor import Settings, execute
+from tutelage.dpu.isa.executor import Settings, execute_at
 from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 NOTHING = -1
-"""The tag of a place that holds no known tensor."""
+"""The tag of a place that has no known tensor's values."""
+
+_NO_TAG = np.array([NOTHING], np.int16)
+
+MAX_NODES = np.iinfo(np.int16).max
+"""Tags have 16 bits."""
 
 
 @dataclass
@@ -29,10 +35,12 @@ class Lifetime:
     ----------
     chip : in banks
     ddr : in a register
+    bytes : register and byte range that it was written to; None for never
     """
 
     chip: tuple[int, int] | None = None
     ddr: tuple[int, int] | None = None
+    bytes: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,12 @@ def attribute(code: Sequence[Instruction], machine: Machine, nodes: Sequence[Nod
     Raises
     ------
     IsaError
-        As `executor.execute`.
+        As `executor.execute_at`.
+    UnsupportedError
+        There are more nodes than can be told apart.
     """
+    if len(nodes) > MAX_NODES:
+        raise UnsupportedError(f"{len(nodes):,} layers and constants; at most {MAX_NODES:,}")
     follower = _Follower(machine, nodes)
     machine.watch = follower
     settings = Settings()
@@ -90,7 +102,7 @@ def attribute(code: Sequence[Instruction], machine: Machine, nodes: Sequence[Nod
     try:
         for place, instruction in enumerate(code):
             follower.begin(place, instruction)
-            execute(instruction, machine, settings)
+            execute_at(code, place, machine, settings)
             layers.append(follower.end(instruction))
             reads.append(tuple(sorted(follower.read)))
     finally:
@@ -116,16 +128,18 @@ class _Follower:
     def __init__(self, machine: Machine, nodes: Sequence[Node]) -> None:
         self._nodes, self._width = nodes, machine.shape.width
         self._weight_rows = machine.shape.map_banks * BANK_DEPTH
-        self._banks = np.full(machine.shape.banks * BANK_DEPTH, NOTHING, np.int32)
+        self._banks = np.full(machine.shape.banks * BANK_DEPTH, NOTHING, np.int16)
         self._ddr = {
-            register: np.full(len(memory), NOTHING, np.int32)
+            register: np.full(len(memory), NOTHING, np.int16)
             for register, memory in machine.registers.items()
         }
         self.lifetimes: dict[int, Lifetime] = {}
         for number, node in enumerate(nodes):
             if node.place is not None:
                 register, first, last = node.place
-                self._ddr[register][first:last] = number
+                if register not in self._ddr:
+                    continue
+                self._ddr[register][max(0, first) : max(0, last)] = number
         self._current = NOTHING  # MISC's layer, which has no constant to be known by
         self.begin(0, None)
 
@@ -134,7 +148,7 @@ class _Follower:
         self._place = place
         self.read: set[int] = set()
         self._written: list[tuple[int, Array]] = []  # register, or -1 for banks; places
-        self._moved = np.empty(0, np.int32)  # tags of what a LOAD or SAVE reads
+        self._moved = np.empty(0, np.int16)  # tags of what a LOAD or SAVE reads
 
     def bank(self, rows: Array, writes: bool) -> None:
         """An access to rows of banks."""
@@ -187,7 +201,7 @@ class _Follower:
                 tags = tags[:, :: self._width][:, : rows.shape[-1]]
             else:
                 values, counts = np.unique(tags, return_counts=True)
-                tags = values[counts.argmax()] if len(values) else NOTHING
+                tags = values[[counts.argmax()]] if len(values) else _NO_TAG
             self._banks[rows] = tags
             for tag in np.unique(tags).tolist():
                 if tag != NOTHING:
@@ -201,8 +215,16 @@ class _Follower:
             for tag in np.unique(tags).tolist():
                 if tag != NOTHING:
                     self._live(tag, "ddr")
+                    self._reach(tag, register, places)
                     layer = tag
         return layer
+
+    def _reach(self, tag: int, register: int, places: Array) -> None:
+        life = self.lifetimes[tag]
+        first, last = int(places.min()), int(places.max()) + 1
+        if life.bytes is not None and life.bytes[0] == register:
+            first, last = min(first, life.bytes[1]), max(last, life.bytes[2])
+        life.bytes = register, first, last
 
     def _layer(self, instruction: Instruction) -> int:
         """The layer of an instruction that computes: by its constants, or by what it reads."""

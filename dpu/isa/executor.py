@@ -5,7 +5,7 @@ Sums are exact in float64; results are halved up and saturated once, as the DPU 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,8 @@ from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_HIGHEST, Array
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.formats import IsaError
 from tutelage.dpu.isa.machine import Machine
-from tutelage.dpu.isa.windows import Rows, Window, group_of, patches
+from tutelage.dpu.isa.windows import Rows, Window, check_row, group_of, patches
+from tutelage.dpu.ops.limits import BANK_DEPTH
 
 LEAKY_SLOPE = 26 / 256
 """Of CONV's leaky ReLU."""
@@ -60,6 +61,22 @@ def execute(instruction: Instruction, machine: Machine, settings: Settings) -> N
         no DPU of this kind does.
     """
     EXECUTE[instruction.name](instruction, machine, settings)
+
+
+def execute_at(
+    code: Sequence[Instruction], place: int, machine: Machine, settings: Settings
+) -> None:
+    """Execute the instruction at a place in code.
+
+    Raises
+    ------
+    IsaError
+        As `execute`; the text names the instruction.
+    """
+    try:
+        execute(code[place], machine, settings)
+    except IsaError as error:
+        raise IsaError(f"instruction {place} ({code[place].name}): {error}") from error
 
 
 # -- DDR ---------------------------------------------------------------------------------------
@@ -143,6 +160,8 @@ def _conv(i: Instruction, machine: Machine, settings: Settings) -> None:
         i.channel_offset,
     )
     taps = init.kernel_h * init.kernel_w * i.channel_group
+    if taps > BANK_DEPTH:
+        raise IsaError(f"weights of {taps} rows; a bank has {BANK_DEPTH}")
     outputs = np.arange(shape.array.channels)
     weights = machine.read(
         shape.weight_bank + outputs[:, None], i.bank_addr_weights + np.arange(taps)
@@ -438,6 +457,7 @@ def _elew(i: Instruction, machine: Machine, settings: Settings) -> None:
 
 def _operand(operand: Instruction, i: Instruction, machine: Machine) -> Array:
     """floor(4 x / 2^shift_read), float64 [rows, columns, channels]."""
+    check_row(i.length, i.channel_group)
     shared = operand.values.get("share_pp", 0)
     step = 0 if shared else operand.values.get("jump_bank", 1)
     banks, starts = _elew_rows(

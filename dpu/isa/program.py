@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from tutelage.dpu.isa.encoding import Instruction
-from tutelage.dpu.isa.executor import Settings, execute
+from tutelage.dpu.isa.executor import Settings, execute_at
 from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError
 from tutelage.dpu.isa.machine import Machine
 
@@ -104,7 +104,4 @@ def run(code: Sequence[Instruction], machine: Machine, seed: int | None = None) 
     """
     settings = Settings()
     for place in legal_order(code, seed):
-        try:
-            execute(code[place], machine, settings)
-        except IsaError as error:
-            raise IsaError(f"instruction {place} ({code[place].name}): {error}") from error
+        execute_at(code, place, machine, settings)

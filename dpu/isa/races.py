@@ -10,7 +10,7 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.accesses import NUMBER, AccessLog
 from tutelage.dpu.isa.encoding import Instruction
-from tutelage.dpu.isa.executor import Settings, execute
+from tutelage.dpu.isa.executor import Settings, execute_at
 from tutelage.dpu.isa.formats import ENGINES, IsaError
 from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.isa.program import legal_order
@@ -37,10 +37,7 @@ def run_checked(code: Sequence[Instruction], machine: Machine) -> None:
     try:
         for place in legal_order(code):
             log.place, log.clock = place, clocks.begin(code[place])
-            try:
-                execute(code[place], machine, settings)
-            except IsaError as error:
-                raise IsaError(f"instruction {place} ({code[place].name}): {error}") from error
+            execute_at(code, place, machine, settings)
             clocks.end(code[place])
     finally:
         machine.watch = None

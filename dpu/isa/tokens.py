@@ -9,7 +9,7 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.accesses import AccessLog
 from tutelage.dpu.isa.encoding import Instruction
-from tutelage.dpu.isa.executor import Settings, execute
+from tutelage.dpu.isa.executor import Settings, execute_at
 from tutelage.dpu.isa.formats import ENGINES
 from tutelage.dpu.isa.machine import Machine
 
@@ -39,7 +39,7 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
             instruction.dpdon = instruction.dpdby = int(instruction.engine)
             log.place = place
             log.youngest = np.full(len(ENGINES), -1, np.int64)
-            execute(instruction, machine, settings)
+            execute_at(code, place, machine, settings)
             log.wait(code)
     finally:
         machine.watch = None

@@ -13,6 +13,11 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.formats import IsaError
 from tutelage.dpu.isa.machine import Machine
+from tutelage.dpu.ops.limits import BANK_DEPTH
+
+MOST_PRODUCTS = 1 << 31
+"""Values under kernels that an instruction may take. More take minutes here, and no file has as
+many: a pool of 64x64 pixels over a bank's row has a quarter."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +76,17 @@ class Window:
         Raises
         ------
         IsaError
-            A row that is not padding lies behind the fourth address, or the bank is no map's.
+            A row that is not padding is behind the fourth address, a row does not fit a bank, its
+            bank
+        is not for maps, or the window is larger than MOST_PRODUCTS.
         """
         height, width = self.inside
-        values = np.full(
-            (self.rows, self.columns, self.groups * machine.shape.width), padding, np.int8
-        )
+        check_row(width.stop - width.start, self.groups)
+        channels = self.groups * machine.shape.width
+        products = self.vpp * self.outputs * self.kernel[0] * self.kernel[1] * channels
+        if products > MOST_PRODUCTS:
+            raise IsaError(f"{products:,} products in one instruction; {MOST_PRODUCTS:,} at most")
+        values = np.full((self.rows, self.columns, channels), padding, np.int8)
         banks, starts = self._place(np.arange(height.start, height.stop), machine)
         columns = np.arange(width.start, width.stop) * self.jumps[1]
         pixels = columns[:, None] + np.arange(self.groups)
@@ -96,6 +106,12 @@ class Window:
                 f"{self.rows} rows from bank {self.bank} on need {int(passed[-1]) + 1} addresses"
             )
         return first + bank, np.array(self.addresses)[passed] + within * self.jumps[0]
+
+
+def check_row(pixels: int, groups: int) -> None:
+    """Raise IsaError where a map's row has more channel groups than a bank has rows."""
+    if pixels * groups > BANK_DEPTH:
+        raise IsaError(f"{pixels} pixels of {groups} channel groups; a bank has {BANK_DEPTH} rows")
 
 
 def group_of(bank: int, machine: Machine) -> tuple[int, int]:

@@ -80,20 +80,18 @@ def sums(draw: st.DrawFn) -> list[Instruction]:
 
 @st.composite
 def pools(draw: st.DrawFn) -> list[Instruction]:
-    kernel = draw(st.integers(1, 2))
+    mode = draw(st.sampled_from([2, 3, 7]))
+    kernel = 1 if mode == 7 else draw(st.integers(1, 2))
     init = _make(
         "ALUINIT",
-        exec_mode=draw(st.sampled_from([2, 3, 7])),
-        kernel_w=1,
-        kernel_h=1,
+        exec_mode=mode,
+        kernel_w=kernel,
+        kernel_h=kernel,
         length=draw(st.integers(1, 3)),
         multi_factor=1,
-        shift_cut=14,
+        shift_cut=14 if mode == 7 else 0,
         jump_read_endl=4,
     )
-    if init.exec_mode != 7:
-        init.kernel_h = init.kernel_w = kernel
-        init.shift_cut = 0
     alu = _make("ALU", bank_id_in=draw(st.sampled_from([0, 7, 8])), bank_addr_in=draw(_few),
                 bank_addr_in_1=9, bank_id_out=draw(st.sampled_from([1, 9, 15])), pad_bottom=9,
                 pad_right=9, bank_addr_out=draw(_few), vpp=draw(st.integers(1, 3)))  # fmt: skip

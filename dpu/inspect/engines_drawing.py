@@ -29,17 +29,20 @@ _PALE = 0.35
 
 def engines_svg(parts: Sequence[PartCode]) -> str:
     """Return the pictures of all subgraphs, below each other, as an SVG that stands alone."""
-    height = _height() * len(parts)
-    width = _LEFT + BINS + 20
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{engines_drawing(parts)}\n'
+
+
+def engines_drawing(parts: Sequence[PartCode]) -> str:
+    """Return the <svg> element."""
+    width, height = _LEFT + BINS + 20, _height() * len(parts)
     body = "".join(
         f'<g transform="translate(0 {number * _height()})">{_picture(part)}</g>'
         for number, part in enumerate(parts)
     )
     return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" role="img" style="{escaped(_STYLE)}">\n'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>\n{body}\n</svg>\n'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>\n{body}\n</svg>'
     )
 
 

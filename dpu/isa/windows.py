@@ -76,9 +76,8 @@ class Window:
         Raises
         ------
         IsaError
-            A row that is not padding is behind the fourth address, a row does not fit a bank, its
-            bank
-        is not for maps, or the window is larger than MOST_PRODUCTS.
+            A row that is not padding is behind the fourth address, a row does not fit a bank, the
+            bank is not for maps, or the window is larger than MOST_PRODUCTS.
         """
         height, width = self.inside
         check_row(width.stop - width.start, self.groups)
@@ -91,7 +90,7 @@ class Window:
         columns = np.arange(width.start, width.stop) * self.jumps[1]
         pixels = columns[:, None] + np.arange(self.groups)
         found = machine.read(banks[:, None, None], starts[:, None, None] + pixels)
-        values[height, width] = found.reshape(len(banks), len(columns), -1)
+        values[height, width] = found.reshape(len(banks), len(columns), channels)
         if self.missing:
             values[..., -self.missing :] = padding
         return values

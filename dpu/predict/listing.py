@@ -37,6 +37,7 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         f"DPU      {digits(facts['dpu_ms'])} ms on one core: " + _shares(facts),
         f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
         f"latency  {_ranged(facts['latency_ms'])}, one thread",
+        *_code_lines(facts.get("code")),
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
     ]
     if facts["power"]:
@@ -49,6 +50,16 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         )
         text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
     return [shown(line) for line in [*text, *BASIS.split("\n")]]
+
+
+def _code_lines(code: dict[str, Any] | None) -> list[str]:
+    """The times of a compiled file's own code."""
+    if code is None:
+        return []
+    return [
+        f"code     {digits(code['dpu_ms'])} ms on one core ({code['cycles']:,.0f} cycles), "
+        f"latency {digits(code['latency_ms'])} ms: {code['source']}"
+    ]
 
 
 def _shares(facts: dict[str, Any]) -> str:

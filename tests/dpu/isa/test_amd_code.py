@@ -74,6 +74,7 @@ def _load(path: Path, engine: str, **options: Any) -> Model:
 
 
 @pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")
+@pytest.mark.slow
 def test_all_code_is_read_and_written_byte_for_byte(shared_dir: Path) -> None:
     count = 0
     for path in sorted((shared_dir / "models").rglob("*.xmodel")):

@@ -154,3 +154,41 @@ def test_errors_are_one_line(
         error = capsys.readouterr().err
         assert text in error and error.count("\n") == 1
     assert not (tmp_path / "code.bin").exists()
+
+
+def test_inspect_shows_where_tensors_are(
+    shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "net.html"
+    command = ["inspect", str(shared_dir / CNN), "--places"]
+    assert main([*command, "--html", str(page)]) == 0
+    text = capsys.readouterr().out
+    assert "constant  REG_0 12288 to 25088    51 to 83    51 to 84" in text
+    html = page.read_text()
+    assert "Engines over time" in html and "REG_0 12288 to 25088" in html
+    assert main([*command, "--json"]) == 0
+    (part,) = json.loads(capsys.readouterr().out)["code"]
+    tensors = {tensor["name"]: tensor for tensor in part["tensors"]}
+    assert tensors["CNN__input_0_upload_0"]["bytes"] == [32, 816]
+    assert tensors[LAYERS[1]]["in_ddr"] is None and tensors[LAYERS[1]]["on_chip"] == [67, 154]
+
+
+def test_inspect_without_code_has_no_places(
+    demo_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(demo_model), "--places"]) == 2
+    assert "has no DPU code" in capsys.readouterr().err
+
+
+def test_predict_simulates_the_code(
+    shared_dir: Path, demo_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(shared_dir / CNN), "--json"]) == 0
+    code = json.loads(capsys.readouterr().out)["code"]
+    (part,) = analyse(Graph.deserialize(shared_dir / CNN))
+    assert code["cycles"] == pytest.approx(part.timeline.cycles, abs=0.1)
+    assert code["dpu_ms"] == pytest.approx(code["cycles"] / 300e3, rel=1e-4)
+    assert main(["predict", str(shared_dir / CNN)]) == 0
+    assert "simulated from the file's own instructions" in capsys.readouterr().out
+    assert main(["predict", str(demo_model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["code"] is None

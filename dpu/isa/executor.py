@@ -229,7 +229,7 @@ def _alu(i: Instruction, machine: Machine, settings: Settings) -> None:
         init.channel_group,
         init.channel_offset,
     )
-    mode = _MODES.get(init.exec_mode)
+    mode = MODES.get(init.exec_mode)
     if mode is None:
         raise IsaError(f"mode {init.exec_mode} of ALU is not known")
     result = mode(i, init, machine, window)
@@ -340,7 +340,7 @@ def _hard_sigmoid(_: Instruction, init: Instruction, machine: Machine, window: W
     return np.asarray(np.clip(line, 0, 2.0**32) * 2.0**-init.shift_cut)
 
 
-_MODES: dict[int, Callable[[Instruction, Instruction, Machine, Window], Array]] = {
+MODES: dict[int, Callable[[Instruction, Instruction, Machine, Window], Array]] = {
     0: _depthwise,
     1: _prelu,
     2: _average,
@@ -351,7 +351,10 @@ _MODES: dict[int, Callable[[Instruction, Instruction, Machine, Window], Array]] 
     7: _hard_sigmoid,
     8: _depthwise_wide,
 }
-"""By exec_mode. Modes 1, 4, 5 and 8 were read in AMD's sources and met in no file."""
+"""By exec_mode."""
+
+UNSEEN_MODES = {1, 4, 5, 8}
+"""Modes that were read in AMD's sources and met in no file."""
 
 
 # -- ISA0's MISC -----------------------------------------------------------------------------

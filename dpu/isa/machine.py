@@ -26,7 +26,7 @@ REGISTERS = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """What a DPU's fingerprint tells of its core.
+    """The core of a DPU, as its fingerprint describes it.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ def shape_of(fingerprint: int) -> Shape:
 
 
 class Watch(Protocol):
-    """Told of every access, by flat number of a bank's row or byte of a register."""
+    """Receives every access, by flat number of a bank's row or byte of a register."""
 
     def bank(self, rows: Array, writes: bool) -> None:
         """Rows of banks, as bank * BANK_DEPTH + row; any shape."""
@@ -119,7 +119,7 @@ class Machine:
     Attributes
     ----------
     banks : int8 [bank, row, channel]
-    watch : told of every access while it is set
+    watch : receives every access while it is set
     """
 
     def __init__(self, shape: Shape, registers: Mapping[int, Array]) -> None:
@@ -137,12 +137,13 @@ class Machine:
             There is no such bank.
         """
         rows = rows % BANK_DEPTH
-        if self.watch is not None:
-            self.watch.bank(np.asarray(banks) * BANK_DEPTH + rows, False)
         try:
-            return self.banks[banks, rows]
+            values = self.banks[banks, rows]
         except IndexError:
             raise self._no_bank(banks) from None
+        if self.watch is not None:
+            self.watch.bank(np.asarray(banks) * BANK_DEPTH + rows, False)
+        return values
 
     def write(self, banks: Array | int, rows: Array, values: Array) -> None:
         """Write rows of banks, int8 [..., width].
@@ -153,12 +154,12 @@ class Machine:
             There is no such bank.
         """
         rows = rows % BANK_DEPTH
-        if self.watch is not None:
-            self.watch.bank(np.asarray(banks) * BANK_DEPTH + rows, True)
         try:
             self.banks[banks, rows] = values
         except IndexError:
             raise self._no_bank(banks) from None
+        if self.watch is not None:
+            self.watch.bank(np.asarray(banks) * BANK_DEPTH + rows, True)
 
     def _no_bank(self, banks: Array | int) -> IsaError:
         return IsaError(f"bank {int(np.max(banks))}: this DPU has {self.shape.banks}")
@@ -194,7 +195,9 @@ class Machine:
         memory = self.registers.get(register)
         if memory is None:
             raise IsaError(f"register {register} has no memory")
-        first, last = int(offsets[0]), int(offsets[-1]) + count
+        if not len(offsets):  # all of a pixel may be padding
+            return memory
+        first, last = int(offsets.min()), int(offsets.max()) + count
         if first < 0 or last > len(memory):
             raise IsaError(
                 f"bytes {first} to {last} of register {register}, which has {len(memory)}"

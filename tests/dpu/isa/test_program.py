@@ -79,6 +79,40 @@ def test_a_token_that_is_missing_is_a_race(program: list[Instruction]) -> None:
         run_checked(conv_to_save, machine)
 
 
+def test_a_watched_machine_refuses_the_same(program: list[Instruction]) -> None:
+    program[0].__dict__.update(bank_id=34)
+    with pytest.raises(IsaError, match="bank 34: this DPU has 34"):
+        run_checked(program, Machine(shape_of(ZCU104), registers()))
+
+
+def test_a_pixel_of_padding_alone_reads_nothing(program: list[Instruction]) -> None:
+    program[0].__dict__.update(channel=1, jump_read=1, pad_start=2, ddr_addr=7)
+    run(program, Machine(shape_of(ZCU104), registers()))
+
+
+def test_a_window_of_padding_alone_reads_nothing(program: list[Instruction]) -> None:
+    program[4].__dict__.update(pad_left=15)
+    memory = registers()
+    run(program, Machine(shape_of(ZCU104), memory))
+    assert memory[3].tolist() == [5]  # the bias alone: 20 * 2^6 / 2^8
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "text"),
+    [
+        (2, {"kernel_h": 16, "kernel_w": 16}, "weights of 2560 rows; a bank has 2048"),
+        (4, {"length": 1024}, "1024 pixels of 10 channel groups; a bank has 2048 rows"),
+    ],
+)
+def test_what_no_bank_has_room_for(
+    program: list[Instruction], place: int, changes: dict[str, int], text: str
+) -> None:
+    program[place].__dict__.update(changes)
+    program[4].__dict__.update(channel_group=10, pad_right=15, pad_bottom=15)
+    with pytest.raises(IsaError, match=text):
+        run(program, Machine(shape_of(ZCU104), registers()))
+
+
 def test_engines_that_wait_for_ever(program: list[Instruction]) -> None:
     program[3].dpdby &= ~CONV
     for seed, text in ((None, "that only later code gives"), (0, "deadlock: ")):

@@ -1,7 +1,7 @@
 """The engine `instructions`: DPU subgraphs execute their own code (`mc_code`), the rest op by op.
 
-The other engines compute from the graph what a DPU subgraph gives. This one takes from the graph
-only where inputs and outputs are in the DDR, as VART does.
+The other engines compute a DPU subgraph from the graph's ops. This one takes from the graph only
+the places of inputs and outputs in the DDR, as VART does.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Place:
 
 
 def place_of(tensor: Tensor) -> Place:
-    """Where a tensor of a compiled file is.
+    """Return where a tensor of a compiled file is.
 
     Raises
     ------
@@ -97,7 +97,7 @@ class CompiledPart:
         if not subgraph.has_attr("mc_code") or not subgraph.get_attr("mc_code"):
             raise UnsupportedError(f"{name} has no DPU code: the file is not for a real DPU")
         if fingerprint is None:
-            raise UnsupportedError(f"{name} has no fingerprint, which tells whose code it has")
+            raise UnsupportedError(f"{name} has no fingerprint; without it the code cannot be read")
         self.subgraph, self.shape = subgraph, shape_of(fingerprint)
         ops = subgraph.toposort()
         self.inputs = {

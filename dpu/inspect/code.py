@@ -350,7 +350,7 @@ def analyse(graph: Graph) -> list[PartCode]:
     Raises
     ------
     DpuError
-        The file has no code, or code that no DPU runs.
+        The file has no code, or no DPU runs it.
     """
     return [analyse_part(part) for part in compiled_parts(graph)]
 
@@ -361,15 +361,15 @@ def analyse_part(part: CompiledPart) -> PartCode:
     Raises
     ------
     DpuError
-        Its code is none that a DPU runs, or its registers are too large.
+        No DPU runs its code, or its registers are too large.
     """
     timeline = simulate(part.code, part.shape)
     registers = part.registers()
     size = sum(map(len, registers.values()))
     if size > MAX_FOLLOWED:
         raise UnsupportedError(
-            f"{part.subgraph.get_name()}: registers of {size:,} bytes; what is in them is followed "
-            f"up to {MAX_FOLLOWED:,}"
+            f"{part.subgraph.get_name()}: registers of {size:,} bytes; their contents are "
+            f"followed up to {MAX_FOLLOWED:,}"
         )
     nodes = nodes_of(part.subgraph)
     return PartCode(

@@ -28,7 +28,7 @@ _PALE = 0.35
 
 
 def engines_svg(parts: Sequence[PartCode]) -> str:
-    """Return the pictures of all subgraphs, below each other, as an SVG that stands alone."""
+    """Return the pictures of all subgraphs, below each other, as the text of an SVG file."""
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{engines_drawing(parts)}\n'
 
 

@@ -12,18 +12,21 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
-from tutelage.dpu.isa.encoding import Instruction
+from tutelage.dpu.isa.encoding import MAX_CODE, Instruction
 from tutelage.dpu.isa.formats import ENGINES, Isa, IsaError
 
-MAX_SOURCE = 1 << 27
-"""Most bytes of an assembly file; the largest network known here has 10 MB."""
+MAX_SOURCE = 1 << 26
+"""Most bytes of an assembly file; the largest network known here has 17 MB."""
+
+MAX_LINES = MAX_CODE // 8
+"""Most instructions of an assembly file: as many as code can have."""
 
 _TOKENS = {"on": "dpdon", "by": "dpdby"}
 _WORD = re.compile(r"(\w+)=(\S+)")
 
 
 def disassemble(code: Iterable[Instruction], comments: Sequence[str] = ()) -> list[str]:
-    """A line for each instruction, without line ends.
+    """Return a line for each instruction, without line ends.
 
     Parameters
     ----------
@@ -53,7 +56,7 @@ def _engines(bits: int) -> str:
 
 
 def assemble(lines: Iterable[str], isa: Isa) -> list[Instruction]:
-    """Instructions from lines; empty ones and comments are passed over.
+    """Return the instructions of lines; empty ones and comments are skipped.
 
     Raises
     ------
@@ -61,10 +64,12 @@ def assemble(lines: Iterable[str], isa: Isa) -> list[Instruction]:
         A line has no instruction of this kind, or a field or value that it does not have; the text
         names the line.
     """
-    found = []
+    found: list[Instruction] = []
     for number, line in enumerate(lines, 1):
         text = line.partition(";")[0].strip()
         if text:
+            if len(found) >= MAX_LINES:
+                raise IsaError(f"line {number}: more than {MAX_LINES:,} instructions")
             try:
                 found.append(_instruction(text, isa))
             except IsaError as error:

@@ -1,7 +1,7 @@
-"""Which layer and tensors each instruction serves, and where each tensor is, and when.
+"""The layer and tensors that each instruction serves; where each tensor is, and when.
 
-Code names neither. Constants are recognised by their place in the DDR; from there and from the
-inputs on, what is in each bank row and DDR byte is followed through the program.
+Code names neither. Constants and inputs are known by their place in the DDR. From there the program
+is executed, with a tag beside each bank row and DDR byte that says whose values it has.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class Node:
-    """A layer or constant of the graph, for what is followed.
+    """A layer, input or constant of the graph.
 
     Attributes
     ----------
     name : of the op whose values are meant
     sources : numbers of the nodes that it reads, reshapes and concats looked through
     reader : of a constant: the number of the layer that it belongs to; else -1
-    place : register and byte range of what is in the DDR from the beginning on; None for others
+    place : register and byte range of an input or constant, which the DDR has from the beginning
+        on; None for others
     """
 
     name: str
@@ -63,7 +64,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Attribution:
-    """What instructions serve.
+    """The nodes that instructions serve.
 
     Attributes
     ----------
@@ -91,7 +92,7 @@ def attribute(code: Sequence[Instruction], machine: Machine, nodes: Sequence[Nod
     IsaError
         As `executor.execute_at`.
     UnsupportedError
-        There are more nodes than can be told apart.
+        There are more nodes than tags.
     """
     if len(nodes) > MAX_NODES:
         raise UnsupportedError(f"{len(nodes):,} layers and constants; at most {MAX_NODES:,}")
@@ -112,7 +113,7 @@ def attribute(code: Sequence[Instruction], machine: Machine, nodes: Sequence[Nod
 
 
 def _give_to_readers(code: Sequence[Instruction], layers: list[int]) -> None:
-    """A LOAD of a map and an INIT serve the next instruction of the array that has a layer."""
+    """Give LOADs of maps and INITs to the layer of the next instruction that computes."""
     after = NOTHING
     for place in reversed(range(len(code))):
         name = code[place].name
@@ -123,7 +124,7 @@ def _give_to_readers(code: Sequence[Instruction], layers: list[int]) -> None:
 
 
 class _Follower:
-    """A `machine.Watch` that knows whose values each place holds."""
+    """A `machine.Watch` that follows whose values each place has."""
 
     def __init__(self, machine: Machine, nodes: Sequence[Node]) -> None:
         self._nodes, self._width = nodes, machine.shape.width
@@ -144,7 +145,7 @@ class _Follower:
         self.begin(0, None)
 
     def begin(self, place: int, instruction: Instruction | None) -> None:
-        """The instruction that the next accesses belong to."""
+        """Set the instruction that the next accesses belong to."""
         self._place = place
         self.read: set[int] = set()
         self._written: list[tuple[int, Array]] = []  # register, or -1 for banks; places

@@ -10,12 +10,15 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.formats import OPCODE_BIT, WORD_BYTES, Engine, Format, Isa, IsaError
 
+MAX_CODE = 1 << 24
+"""Most bytes of code that is read, 16 times the most of a file known here; an instruction takes a
+hundred times its bytes in memory."""
+
 
 class Instruction:
     """One instruction: its format, and its fields as attributes.
 
-    Values are those that count, not those of the bits: a length of 28 is 28, though the word has
-    27.
+    Values are the ones meant, not the bits: a length of 28 is 28, though the word has 27.
 
     Attributes
     ----------
@@ -66,9 +69,11 @@ def decode(code: bytes, isa: Isa) -> list[Instruction]:
     Raises
     ------
     IsaError
-        An opcode is unknown, a bit is set that no field has, or the code breaks off, goes on after
-        its END or has none; the text names the byte.
+        An opcode is unknown, a bit is set that no field has, or the code breaks off, goes on behind
+        its END or has none; the text names the byte. Or there are more than MAX_CODE bytes.
     """
+    if len(code) > MAX_CODE:
+        raise IsaError(f"code of {len(code):,} bytes; at most {MAX_CODE:,} are read")
     if len(code) % WORD_BYTES:
         raise IsaError(f"code of {len(code)} bytes, which are not whole words")
     words = np.frombuffer(code, "<u4").astype(np.int64)

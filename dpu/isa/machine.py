@@ -43,7 +43,7 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Bytes of a bank's row: channels that lie side by side."""
+        """Bytes of a bank's row: channels that are next to each other."""
         return self.array.channels
 
     @property
@@ -72,7 +72,7 @@ class Shape:
         return self.bias_bank + 1
 
     def bank_name(self, bank: int) -> str:
-        """A bank for a reader: "VB0.3" is the fourth of the first map group."""
+        """Return a bank's name for a reader: "VB0.3" is the fourth of the first map group."""
         if bank < self.map_banks:
             return f"VB{bank // self.array.rows}.{bank % self.array.rows}"
         if bank < self.depthwise_bank:
@@ -129,7 +129,7 @@ class Machine:
         self.watch: Watch | None = None
 
     def read(self, banks: Array | int, rows: Array) -> Array:
-        """Rows of banks, int8 [..., width]; the arguments are broadcast, rows wrap.
+        """Return rows of banks, int8 [..., width]; the arguments are broadcast, rows wrap.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class Machine:
         return IsaError(f"bank {int(np.max(banks))}: this DPU has {self.shape.banks}")
 
     def load(self, register: int, offsets: Array, count: int) -> Array:
-        """Bytes of the DDR, int8 [len(offsets), count].
+        """Return bytes of the DDR, int8 [len(offsets), count].
 
         Raises
         ------

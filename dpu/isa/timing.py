@@ -2,7 +2,7 @@
 
     timeline = simulate(code, shape)
     timeline.cycles                      # of the whole program
-    timeline.busy[Engine.CONV]           # in which the array computes
+    timeline.busy[Engine.CONV]           # cycles in which the array computes
 
 The order is exact: it is that of the tokens. The array's cycles are those of the compiler's own
 `workload_on_arch`. What transfers cost is estimated: `Costs` names each number's source.
@@ -38,7 +38,7 @@ class Costs:
     transfer : of each LOAD and SAVE, besides its bytes
     stretch : least cycles of each separate stretch of bytes in the DDR; pixels that are not
         neighbours are one each. 4 to 6 fit DenseNets' times when nothing else explains them; 4 is
-        the low end, and the published times do not tell 0 to 4 apart
+        the low end, and the published times fit 0 to 4 equally well
     array_slack : cycles of a CONV by those of the compiler's `workload_on_arch`
     stage : latency of the first LOAD of a layer, that of its biases, for which the chip waits;
         twice where that LOAD waits for a SAVE, as the map then comes back from the DDR

@@ -1,4 +1,4 @@
-"""How instructions reach feature maps in banks: windows that are read, rows that are written.
+"""Feature maps in banks: the windows that instructions read and the rows that they write.
 
 A map is in one group of banks. Its rows are dealt out to the group's banks, `stride` neighbours to
 each, so that the rows that an array needs at once are in different banks.
@@ -63,7 +63,7 @@ class Window:
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """Rows and columns that are no padding."""
+        """Rows and columns that are not padding."""
         top, bottom, left, right = self.pads
         return (
             slice(top, max(top, min(self.rows, self.rows - self.kernel[0] + bottom + 1))),
@@ -71,7 +71,7 @@ class Window:
         )
 
     def read(self, machine: Machine, padding: int = 0) -> Array:
-        """The values, int8 [rows, columns, channels].
+        """Return the values, int8 [rows, columns, channels].
 
         Raises
         ------
@@ -119,7 +119,7 @@ def group_of(bank: int, machine: Machine) -> tuple[int, int]:
     Raises
     ------
     IsaError
-        The bank is no map's.
+        The bank is not for maps.
     """
     size = machine.shape.array.rows
     if not 0 <= bank < machine.shape.map_banks:
@@ -156,7 +156,7 @@ class Rows:
         Raises
         ------
         IsaError
-            The bank is no map's.
+            The bank is not for maps.
         """
         height, width, channels = values.shape
         steps, within = np.divmod(np.arange(height) + self.offset, self.stride)

@@ -1,7 +1,7 @@
 """The time of a compiled file by its own DPU code, beside that of the layer model.
 
 The layer model (`tutelage.dpu.predict.latency`) predicts what a compiler would make of a network;
-a file with DPU code has what a compiler did make of it, which is simulated instead.
+a file with DPU code has what a compiler made of it, which is simulated instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def code_facts(graph: Graph, prediction: Prediction) -> dict[str, Any] | None:
     Raises
     ------
     IsaError
-        The code is none that a DPU runs.
+        No DPU runs the code.
     """
     try:
         parts = compiled_parts(graph)

@@ -81,7 +81,7 @@ def _machine(shape: Shape) -> Machine:
     return Machine(shape, {number: np.ones(_SIZE, np.int8) for number in range(4)})
 
 
-@fuzz(st.tuples(_CASES, st.none() | st.integers(0, 9)), 120)
+@fuzz(st.tuples(_CASES, st.none() | st.integers(0, 9)), 50)
 def test_code_fields(case: Any) -> None:
     """Fields of real code changed: it runs in some order, is timed and followed, or is refused."""
     edits, seed = case

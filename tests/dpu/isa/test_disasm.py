@@ -1,4 +1,4 @@
-"""`tutelage disasm` and `asm`, and what is known of code layer by layer."""
+"""`tutelage disasm` and `asm`, and code layer by layer."""
 
 from __future__ import annotations
 

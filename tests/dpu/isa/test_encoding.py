@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.dpu.isa.encoding import Instruction, decode, encode
+from tutelage.dpu.isa.encoding import MAX_CODE, Instruction, decode, encode
 from tutelage.dpu.isa.formats import ISA0, ISA1, ISAS, Isa, IsaError
 
 END = Instruction(ISA1.by_name["END"])
@@ -57,6 +57,7 @@ def test_errors_name_the_place() -> None:
     cases = [
         (good[:-4], "does not end"),
         (b"", "does not end"),
+        (bytes(MAX_CODE + 4), "code of 16,777,220 bytes; at most 16,777,216 are read"),
         (good[:-3], "not whole words"),
         (good[:8] + good[-4:], "byte 0 (instruction 0): LOAD breaks off"),
         (good + good[-4:], "byte 24: there is code behind END"),

@@ -40,8 +40,8 @@ class ImageClassifier:
         by default
     top : number of classes in a result, the best first
     plugin : Python file with functions op_<type>(inputs, attrs) for operators that run on the CPU
-    engine : "fast" or "reference", of the emulation; None for the fast one, or the one that
-        $TUTELAGE_ENGINE names. Both compute the same numbers
+    engine : "fast", "reference" or, for a file with DPU code, "instructions", of the emulation;
+        None for the fast one, or the one that $TUTELAGE_ENGINE names. All compute the same numbers
 
     Attributes
     ----------

@@ -47,6 +47,8 @@ COMMANDS = {
     "inspect": _pc("models", "Show a model's layers, fix points, cycles and memory, and values."),
     "diff": _pc("models", "Show what two .xmodel files differ in, by ops, layers and weights."),
     "predict": _pc("models", "Predict a network's time and energy on a board, layer by layer."),
+    "disasm": _pc("code", "Show a compiled model's DPU code: assembly, layers, engines over time."),
+    "asm": _pc("code", "Make DPU code from assembly."),
     "run": _pc("emulation", "Run a model on .npy files, bit for bit, CPU ops included."),
     "shim": _pc("emulation", "Run an unmodified VART or DPU-PYNQ script on the emulation."),
     "train": _host("training", "Train a network in float or quantised, by any method."),

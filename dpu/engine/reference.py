@@ -1,4 +1,8 @@
-"""The two engines: `reference` (integer numpy) and `fast` (float32 graphs that carry integers)."""
+"""The engines by name, and whole models with one of them.
+
+`fast` computes float32 graphs that carry integers, `reference` integers in plain numpy, and
+`instructions` executes the DPU's own code.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.tensor import Tensor
 
-ENGINES = ("fast", "reference")
+ENGINES = ("fast", "reference", "instructions")
 
 
 class Engine(Protocol):
@@ -51,15 +55,35 @@ def _source_names(op: Op) -> list[str]:
 
 
 def make_engine(
-    program: Program, engine: str = "fast", threads: int = 0, trace: bool = False
+    program: Program,
+    engine: str = "fast",
+    threads: int = 0,
+    trace: bool = False,
+    order: int | None = None,
 ) -> Engine:
-    """An engine for `program`; `threads` 0 takes all cores, `trace` keeps every tensor."""
+    """Make an engine for `program`.
+
+    Parameters
+    ----------
+    threads : of the fast engine; 0 takes all cores
+    trace : keep every tensor
+    order : seed of the order of instructions; None for that of the code
+
+    Raises
+    ------
+    DpuError
+        There is none of that name, or it cannot compute the program.
+    """
     if engine == "reference":
         return ReferenceEngine(program)
     if engine == "fast":
         from tutelage.dpu.engine.fast import FastEngine
 
         return FastEngine(program, threads, trace)
+    if engine == "instructions":
+        from tutelage.dpu.engine.instructions import InstructionEngine
+
+        return InstructionEngine(program, order)
     raise DpuError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
 
 
@@ -146,12 +170,14 @@ def load_engine(
     threads: int = 0,
     trace: bool = False,
     name: str = "",
+    order: int | None = None,
 ) -> Model:
     """Read an .xmodel and make it ready to run, CPU ops included.
 
     Parameters
     ----------
     name : what errors call a graph that was read already; by default its own name
+    order : as of `make_engine`
 
     Raises
     ------
@@ -162,4 +188,4 @@ def load_engine(
     own_name = graph.get_name() if isinstance(path, Graph) else str(path)
     with contradictions(name or own_name):
         program = build_program(graph, plugins=plugins)
-        return Model(graph, program, make_engine(program, engine, threads, trace))
+        return Model(graph, program, make_engine(program, engine, threads, trace, order))

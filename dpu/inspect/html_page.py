@@ -15,11 +15,18 @@ from typing import Any
 
 from tutelage.core.text import shown
 from tutelage.dpu.inspect import listing
+from tutelage.dpu.inspect.code import PartCode
+from tutelage.dpu.inspect.code_listing import COSTS, place_lines
 from tutelage.dpu.inspect.draw import STYLE, drawing, escaped
+from tutelage.dpu.inspect.engines_drawing import engines_drawing
 
 
-def page(facts: dict[str, Any]) -> str:
+def page(facts: dict[str, Any], code: Sequence[PartCode] = ()) -> str:
     """The page for the facts of `describe`, values on sample inputs included where they are.
+
+    Parameters
+    ----------
+    code : of the DPU subgraphs; its engines over time and its tensors' places are sections
 
     Raises
     ------
@@ -46,6 +53,7 @@ def page(facts: dict[str, Any]) -> str:
 <span id="count"></span></p>
 {_layer_table(facts)}
 {_value_table(facts)}
+{_code(code)}
 <script type="application/json" id="data">{_json(_details(facts))}</script>
 <script>{_SCRIPT}</script>
 </body>
@@ -106,6 +114,17 @@ def _value_table(facts: dict[str, Any]) -> str:
     return (
         f"<h2>Values on {facts['images']:,} images</h2><ul>{advice}</ul>"
         f'<div class="wide"><table>{_header(listing.VALUE_HEAD)}<tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _code(code: Sequence[PartCode]) -> str:
+    """When the engines work and what they wait for, and where each tensor is."""
+    if not code:
+        return ""
+    tables = "".join(f"<pre>{escaped_lines(place_lines(part))}</pre>" for part in code)
+    return (
+        f'<h2>Engines over time</h2><div class="wide">{engines_drawing(code)}</div>'
+        f"<p>{escaped(' '.join(COSTS.split()))}</p><h2>Places of tensors</h2>{tables}"
     )
 
 

@@ -37,6 +37,7 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         f"DPU      {digits(facts['dpu_ms'])} ms on one core: " + _shares(facts),
         f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
         f"latency  {_ranged(facts['latency_ms'])}, one thread",
+        *_code_lines(facts.get("code")),
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
         f"Python   {digits(facts['python_fps'])} fps through an application in Python, its "
         "pre-processing not counted",
@@ -56,6 +57,16 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
 def _cores(dpu: dict[str, Any]) -> str:
     cores = "1 core" if dpu["cores"] == 1 else f"{dpu['cores']} cores"
     return f"{cores} at {dpu['clock_mhz']:g} MHz"
+
+
+def _code_lines(code: dict[str, Any] | None) -> list[str]:
+    """The times of a compiled file's own code."""
+    if code is None:
+        return []
+    return [
+        f"code     {digits(code['dpu_ms'])} ms on one core ({code['cycles']:,.0f} cycles), "
+        f"latency {digits(code['latency_ms'])} ms: {code['source']}"
+    ]
 
 
 def _shares(facts: dict[str, Any]) -> str:

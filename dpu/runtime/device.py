@@ -40,7 +40,7 @@ DPU_CORES = 2
 """Cores of the DPU in AMD's ZCU104 image (PG338's B4096 twice; DPU-PYNQ's overlay too)."""
 
 ENGINE_VARIABLE = "TUTELAGE_ENGINE"
-"""Environment variable with the engine that runners use: "fast" (default) or "reference"."""
+"""Environment variable with the engine that runners use, by its name in `reference.ENGINES`."""
 
 EXECUTION_VARIABLE = "TUTELAGE_EXECUTION"
 """Environment variable: "synchronous" (default) or "asynchronous", for runners created later."""

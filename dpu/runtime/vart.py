@@ -67,7 +67,7 @@ def set_pace(pace: Pace | None) -> None:
 
 
 def set_engine(engine: str | None) -> None:
-    """Let runners created from now on use "fast" or "reference"; the emulation's own.
+    """Let runners created from now on use an engine of `tutelage.dpu.engine.reference.ENGINES`.
 
     None: what the environment variable `tutelage.dpu.runtime.device.ENGINE_VARIABLE` says.
     """

@@ -50,10 +50,28 @@ class RunOptions(PluginOptions, JsonOptions):
             help="where an output goes, as float32; without NAME in the graph's order",
         ),
     ]
-    engine: Annotated[str, typer.Option(help="fast or reference")] = "fast"
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="fast, reference, or instructions, which executes the DPU code of a file that is "
+            "compiled for a board"
+        ),
+    ] = "fast"
+    order: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="SEED",
+            help="execute the instructions in a random order among those that the DPU may take",
+        ),
+    ] = None
 
 
-@command("run", "net.xmodel --input in.npy --output out.npy")
+@command(
+    "run",
+    "net.xmodel --input in.npy --output out.npy",
+    "board.xmodel --input in.npy --output out.npy --engine instructions --order 1",
+)
 def run(options: RunOptions) -> int:
     """Run the whole graph."""
     from tutelage.dpu.engine.reference import ENGINES, load_engine
@@ -62,9 +80,11 @@ def run(options: RunOptions) -> int:
 
     if options.engine not in ENGINES:
         raise TutelageError(f"--engine {options.engine}: can be {', '.join(ENGINES)}")
+    if options.order is not None and options.engine != "instructions":
+        raise TutelageError("--order goes with --engine instructions")
     plugins = load_plugins(options.plugin) if options.plugin else {}
     began = time.perf_counter()
-    model = load_engine(options.xmodel, options.engine, plugins)
+    model = load_engine(options.xmodel, options.engine, plugins, order=options.order)
     loaded = time.perf_counter()
     inputs = load_arrays(model.program, options.input)
     targets = _targets(model, options.output)

@@ -19,6 +19,7 @@ from tutelage.host.cli.output_file import write_file
 from tutelage.host.cli.printing import print_json
 
 if TYPE_CHECKING:
+    from tutelage.dpu.inspect.code import PartCode
     from tutelage.dpu.predict.latency import Prediction
     from tutelage.dpu.xmodel.graph import Graph
 
@@ -74,6 +75,14 @@ class InspectOptions(ImageOptions, JsonOptions):
         Path | None,
         typer.Option(metavar="FILE", help="write the graph and the tables as one page"),
     ] = None
+    places: Annotated[
+        bool,
+        typer.Option(
+            "--places",
+            help="show where each tensor is, in banks and in the DDR, and when; executes the DPU "
+            "code of a file that is compiled for a board, which takes some seconds",
+        ),
+    ] = False
 
 
 @command(
@@ -81,6 +90,7 @@ class InspectOptions(ImageOptions, JsonOptions):
     "net.xmodel",
     "net.xmodel --images photos/ --html net.html",
     "net.xmodel --images in.npy --json",
+    "board.xmodel --places",
 )
 def inspect(options: InspectOptions) -> int:
     """Show what an .xmodel is."""
@@ -98,8 +108,10 @@ def inspect(options: InspectOptions) -> int:
         add_cycles(facts, graph)
         if options.images:
             _add_statistics(facts, graph, options)
-        drawings = _drawings(facts, options)
+        code = _code(facts, graph) if options.places else []
+        drawings = _drawings(facts, options, code)
         text = [] if options.json else lines(facts, options.ops)
+        text += _place_lines(code)
     for path, content in drawings.items():
         write_file(path, content)
     if options.json:
@@ -125,7 +137,24 @@ def _add_statistics(facts: dict[str, Any], graph: Graph, options: InspectOptions
     add_statistics(facts, model, Samples(model.program, options.images, form))
 
 
-def _drawings(facts: dict[str, Any], options: InspectOptions) -> dict[Path, bytes]:
+def _code(facts: dict[str, Any], graph: Graph) -> list[PartCode]:
+    """Return the code of all DPU subgraphs, followed, and add its facts."""
+    from tutelage.dpu.inspect.code import analyse
+
+    code = analyse(graph)
+    facts["code"] = [part.facts() for part in code]
+    return code
+
+
+def _place_lines(code: list[PartCode]) -> list[str]:
+    from tutelage.dpu.inspect.code_listing import place_lines
+
+    return [line for part in code for line in ("", *place_lines(part))]
+
+
+def _drawings(
+    facts: dict[str, Any], options: InspectOptions, code: list[PartCode]
+) -> dict[Path, bytes]:
     """Return the contents of the files of --svg and --html."""
     drawings = {}
     if options.svg:
@@ -135,7 +164,7 @@ def _drawings(facts: dict[str, Any], options: InspectOptions) -> dict[Path, byte
     if options.html:
         from tutelage.dpu.inspect.html_page import page
 
-        drawings[options.html] = page(facts).encode()
+        drawings[options.html] = page(facts, code).encode()
     return drawings
 
 
@@ -217,11 +246,26 @@ def predict(options: PredictOptions) -> int:
 
     found = _prediction(options)
     facts = prediction_facts(options.model, found, board_power(options.board), options.threads)
+    facts["code"] = _code_times(options.model, found)
     if options.json:
         print_json(facts)
     else:
         print("\n".join(prediction_lines(facts)))
     return DONE
+
+
+def _code_times(model: str, found: Prediction) -> dict[str, Any] | None:
+    """Return the times of a compiled file's own code; None without."""
+    if found.fingerprint is None or not model.endswith(".xmodel"):
+        return None
+    from tutelage.dpu.predict.code import code_facts
+    from tutelage.dpu.xmodel.graph import Graph
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsortedWarning)  # given when it was read first
+        graph = Graph.deserialize(model)
+    with contradictions(model):
+        return code_facts(graph, found)
 
 
 def _prediction(options: PredictOptions) -> Prediction:

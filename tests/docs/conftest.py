@@ -17,6 +17,9 @@ import pytest
 from tests.docs import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
+BOARD_MODEL = "shared/models/corpus/mnist_cnn_zcu104.xmodel"
+"""The reader's `board.xmodel`, made by AMD's compiler; beside the repository and not part of it."""
+
 _FOLDERS = ("app", "board", "core", "dpu", "host", "overlays", "models")
 PAGES = sorted(
     page
@@ -93,6 +96,9 @@ def _write_material(folder: Path) -> None:
     shutil.copy(demo / "quantised.xmodel", folder / "a.xmodel")
     shutil.copy(demo / "model.xmodel", folder / "b.xmodel")
     shutil.copy(demo / "model.xmodel", folder / "net.xmodel")
+    compiled = ROOT.parent / BOARD_MODEL
+    if compiled.exists():
+        shutil.copy(compiled, folder / "board.xmodel")
     shutil.copy(ROOT / "tests/dpu/plugins.py", folder / "ops.py")
     shutil.copy(ROOT / "tests/dpu/board_script.py", folder / "your_board_script.py")
     rng = np.random.default_rng(7)

@@ -89,6 +89,10 @@ STEPS = {
         puts_in=(("rtsp://cam.local/live", "{rtsp}"),), more="--frames 20",
         shows="20 in, 20 classified"),
     "tutelage diff a.xmodel b.xmodel": Step(shows="equal: "),
+    "tutelage run board.xmodel --input in.npy --output out.npy --engine instructions": Step(
+        shows="8 in "),
+    "tutelage disasm board.xmodel --summary": Step(shows="CONV for LOAD"),
+    "tutelage asm code.s -o code.bin": Step(shows="170 instructions, 3,364 bytes"),
     "tutelage shim your_board_script.py --its --own arguments": Step(
         puts_in=(("--its --own arguments", "net.xmodel in.npy out.npy"),), shows="done 8"),
     "tensorboard --logdir runs": Step(until="http://localhost:6006/"),
@@ -160,5 +164,7 @@ NO_OUTPUT = (
     "tutelage/ the import name",
     "acc = sum(q_in * q_w)",
     "v = (sum of",
+    "acc = sum of x",
+    "sum v =",
 )
 """Blocks that are none: code, formulas, and the list of directories."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.dpu.one_op import RNG, fix_graph, int8, real_graph, real_values, run
 from tutelage.core.errors import DpuError, UnknownOpError, XmodelError
-from tutelage.dpu.engine.reference import ENGINES, load_engine
+from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.ops.reference import load_plugins
 from tutelage.dpu.ops.registry import computed_types, op_type
 
@@ -356,7 +356,7 @@ def test_an_axis_may_be_a_number(axis: int | list[int]) -> None:
             load_engine(graph, "reference")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["fast", "reference"])
 def test_a_scalar_has_no_batch(engine: str) -> None:
     """A norm over all of an image: the file has no axis for more than one."""
     x = real_values(3, 4, 4, 2)

@@ -34,6 +34,8 @@ _TOOLS = (
     "fast",
     "classify",
     "compile",
+    "disasm",
+    "instructions",
 )
 
 _SMALL = 1 << 20
@@ -77,7 +79,9 @@ def _use(data: bytes, name: str, tool: str) -> None:
         told(main, "diff", path, whole, *(["--layers"] if tool == "layers" else []))
     elif tool == "predict":
         told(main, "predict", path)
-    elif tool in ("reference", "fast"):
+    elif tool == "disasm":
+        told(main, "disasm", path, "--summary", "--svg", scratch() / "a.svg")
+    elif tool in ("reference", "fast", "instructions"):
         _run(path, tool)
     elif tool == "classify":
         _classify(path)

@@ -1,0 +1,1 @@
+"""The DPU's instructions: formats, encoding, machine, executor, order, disassembly, cycles."""

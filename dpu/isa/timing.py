@@ -1,0 +1,196 @@
+"""Simulate the time of code: four engines in parallel, with the cost of each instruction.
+
+    timeline = simulate(code, shape)
+    timeline.cycles                      # of the whole program
+    timeline.busy[Engine.CONV]           # cycles in which the array computes
+
+The order is exact: it is that of the tokens. The array's cycles are those of the compiler's own
+`workload_on_arch`. What transfers cost is estimated: `Costs` names each number's source.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutelage.core.fixed_point import Array
+from tutelage.dpu.isa.encoding import Instruction
+from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError
+from tutelage.dpu.isa.machine import Shape
+from tutelage.dpu.isa.program import legal_order
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Cycles that instructions cost beside those of the array's own rule.
+
+    Where not said otherwise a value is that of the fit to AMD's published frame rates on the
+    ZCU104, ZCU102 and KV260 (Vitis AI 2.5): an estimate, as good as that fit. None of them was
+    measured on a board.
+
+    Attributes
+    ----------
+    load_bytes : that LOADs move in a cycle; 32 are the width of the two ports (PG338)
+    save_bytes : that a SAVE moves in a cycle, on one port of 128 bits (PG338)
+    transfer : of each LOAD and SAVE, besides its bytes
+    stretch : least cycles of each separate stretch of bytes in the DDR; pixels that are not
+        neighbours are one each. 4 to 6 fit DenseNets' times when nothing else explains them; 4 is
+        the low end, and the published times fit 0 to 4 equally well
+    array_slack : cycles of a CONV by those of the compiler's `workload_on_arch`
+    stage : latency of the first LOAD of a layer, that of its biases, for which the chip waits;
+        twice where that LOAD waits for a SAVE, as the map then comes back from the DDR
+    word : of each instruction word fetched, for all engines together; not known, so 0
+    """
+
+    load_bytes: float = 26.2
+    save_bytes: float = 16.0
+    transfer: float = 30.3
+    stretch: float = 4.0
+    array_slack: float = 1.049
+    stage: float = 1003.0
+    word: float = 0.0
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each instruction begins and ends.
+
+    Attributes
+    ----------
+    code : what was simulated
+    begins, ends : cycles, float64 [instruction]
+    waits : cycles that its engine was idle before it, for tokens of others or for its fetch
+    waited_for : the instruction that it waited for last; -1 for none
+    """
+
+    code: Sequence[Instruction]
+    begins: Array
+    ends: Array
+    waits: Array
+    waited_for: Array
+
+    @property
+    def cycles(self) -> float:
+        """Of the whole program."""
+        return float(self.ends.max(initial=0))
+
+    @property
+    def busy(self) -> dict[Engine, float]:
+        """Cycles in which each engine works."""
+        engines = np.array([int(i.engine) for i in self.code])
+        lengths = self.ends - self.begins
+        return {engine: float(lengths[engines == engine].sum()) for engine in ENGINES}
+
+
+def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = None) -> Timeline:
+    """Simulate code, with one core and nobody else at the DDR.
+
+    Parameters
+    ----------
+    shape : of the DPU
+
+    Raises
+    ------
+    IsaError
+        The code's own order is not legal, or an INIT is missing.
+    """
+    deque(legal_order(code), maxlen=0)
+    given = costs or Costs()
+    lengths = _lengths(code, shape, given)
+    fetched = np.cumsum([i.form.words * given.word for i in code])
+    tokens = {(a, b): deque([(0.0, -1)] if a is b else []) for a in ENGINES for b in ENGINES}
+    free, last = dict.fromkeys(ENGINES, 0.0), dict.fromkeys(ENGINES, 0.0)
+    begins, ends, waits = (np.zeros(len(code)) for _ in range(3))
+    waited_for = np.full(len(code), -1)
+    for place, instruction in enumerate(code):
+        own = instruction.engine
+        ready, giver = float(fetched[place]), -1
+        for engine in ENGINES:
+            if instruction.dpdon & engine:
+                time, producer = tokens[engine, own].popleft()
+                if time > ready:
+                    ready, giver = time, producer
+        # The second of two paired SAVEs has no token of its own: it takes the other port.
+        begin = max(ready, free[own] if instruction.dpdon & own else last[own])
+        last[own] = begin
+        begins[place], ends[place] = begin, begin + lengths[place]
+        waits[place], waited_for[place] = max(0.0, begin - free[own]), giver
+        free[own] = max(free[own], ends[place])
+        for engine in ENGINES:
+            if instruction.dpdby & engine:
+                tokens[own, engine].append((free[own], place))
+    return Timeline(code, begins, ends, waits, waited_for)
+
+
+def _lengths(code: Sequence[Instruction], shape: Shape, costs: Costs) -> list[float]:
+    """Cycles of each instruction; an INIT has none."""
+    found = []
+    inits: dict[str, Instruction] = {}
+    for instruction in code:
+        if instruction.name.endswith("INIT"):
+            inits[instruction.name] = instruction
+        found.append(_length(instruction, inits, shape, costs))
+    return found
+
+
+def _length(i: Instruction, inits: dict[str, Instruction], shape: Shape, costs: Costs) -> float:
+    if i.name not in ("LOAD", "SAVE"):
+        slack = costs.array_slack if i.name == "CONV" else 1.0
+        return slack * array_cycles(i, inits)
+    rate = costs.load_bytes if i.name == "LOAD" else costs.save_bytes
+    count = stretches(i)
+    cycles = costs.transfer + max(bytes_moved(i) / rate, count * costs.stretch * (count > 1))
+    if i.name == "LOAD" and i.bank_id == shape.bias_bank:
+        cycles += costs.stage * (2 if i.dpdon & Engine.SAVE else 1)
+    return cycles
+
+
+def stretches(i: Instruction) -> int:
+    """Separate stretches of bytes in the DDR that a LOAD or SAVE reaches; 0 of others."""
+    if i.name not in ("LOAD", "SAVE"):
+        return 0
+    jump = i.jump_read if i.name == "LOAD" else i.jump_write
+    return 1 if jump <= i.channel else int(i.length)
+
+
+def bytes_moved(i: Instruction) -> int:
+    """Bytes between the DDR and a bank, of a LOAD or SAVE; 0 of others."""
+    return i.length * i.channel if i.name in ("LOAD", "SAVE") else 0
+
+
+def array_cycles(i: Instruction, inits: dict[str, Instruction]) -> int:
+    """Cycles in which CONV or MISC computes an instruction; 0 for one that does not compute.
+
+    CONV takes all of its rows and output channels at once: a cycle for each column, tap and group
+    of input channels. MISC is assumed to do the same for its rows.
+
+    Parameters
+    ----------
+    inits : those in force, by name
+    """
+    if i.name == "CONV":
+        init = _init(inits, "CONVINIT")
+        return i.length * init.kernel_h * init.kernel_w * i.channel_group
+    if i.name == "ALU":
+        init = _init(inits, "ALUINIT")
+        return init.length * init.kernel_h * init.kernel_w * init.channel_group
+    if i.name == "POOL":
+        init = _init(inits, "POOLINIT")
+        kernel = init.kernel_h * init.kernel_w
+        if init.pool_type == 2:
+            kernel = i.global_kernel_h * i.global_kernel_w
+        return i.length * kernel * i.channel_group
+    if i.name == "DPTWISE":
+        init = _init(inits, "DWINIT")
+        return i.length * init.kernel_h * init.kernel_w * i.channel_group
+    return i.length * i.channel_group * i.num if i.name == "ELEW" else 0
+
+
+def _init(inits: dict[str, Instruction], name: str) -> Instruction:
+    try:
+        return inits[name]
+    except KeyError:
+        raise IsaError(f"there is no {name} before it") from None

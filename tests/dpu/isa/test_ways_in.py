@@ -10,7 +10,7 @@ import pytest
 
 from tutelage.__main__ import main
 from tutelage.app.image_classifier import ImageClassifier
-from tutelage.board.runner import ModelError
+from tutelage.board.model_parts import ModelError
 from tutelage.core.errors import UnsupportedError
 from tutelage.dpu.runtime import device, vart, xir
 

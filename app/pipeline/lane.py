@@ -15,7 +15,7 @@ from tutelage.app.pipeline.scores import best_labels
 from tutelage.app.sources.frames import Frame, one_line
 from tutelage.board.jobs import ModelRunner
 from tutelage.board.model_parts import ModelError
-from tutelage.core.images.files import label_of
+from tutelage.core.images.image_files import label_of
 from tutelage.core.images.preprocessor import Preprocessor
 
 

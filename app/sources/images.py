@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.app.sources.frames import Frame, FrameSource, shown_path
 from tutelage.core.images.decoder import read_image
-from tutelage.core.images.files import skipped_line
+from tutelage.core.images.image_files import skipped_line
 
 
 class ImageSource(FrameSource):

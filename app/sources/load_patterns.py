@@ -22,7 +22,7 @@ from typing import Any
 
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame, FrameSource, SourceError, one_line
-from tutelage.core.images.files import broken_line
+from tutelage.core.images.image_files import broken_line
 
 LOAD_PATTERNS = ("single-stream", "offline", "server")
 _SAMPLE_BYTES = 256 << 20  # of images that are kept in memory at most

@@ -24,10 +24,10 @@ from starlette.responses import (
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from tutelage.app.web.live_video import BOUNDARY, MOST_VIEWERS, Video
 from tutelage.app.web.monitor import Monitor
 from tutelage.app.web.recordings import Recording, RecordingError
 from tutelage.app.web.streams import EndlessResponse, pause
-from tutelage.app.web.video import BOUNDARY, MOST_VIEWERS, Video
 
 STATIC = Path(__file__).resolve().parent / "static"
 

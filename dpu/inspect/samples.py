@@ -11,7 +11,7 @@ import numpy as np
 
 from tutelage.core.errors import DpuError
 from tutelage.core.fixed_point import Array
-from tutelage.core.images.files import FoundImages, broken_line, find_images
+from tutelage.core.images.image_files import FoundImages, broken_line, find_images
 from tutelage.core.images.input_form import (
     COLOURS,
     FormError,

@@ -30,10 +30,10 @@ from tutelage.dpu.xmodel.attributes import AttrHolder, AttrValue
 from tutelage.dpu.xmodel.dot import dot
 from tutelage.dpu.xmodel.message import load, store
 from tutelage.dpu.xmodel.op import Op
-from tutelage.dpu.xmodel.order import toposort
 from tutelage.dpu.xmodel.schema import GraphProto
 from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.dpu.xmodel.tensor import Tensor
+from tutelage.dpu.xmodel.toposort import toposort
 
 
 class Graph(AttrHolder):

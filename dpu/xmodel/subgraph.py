@@ -11,8 +11,8 @@ from tutelage.core.errors import DpuError
 from tutelage.dpu.xmodel.attributes import AttrHolder
 from tutelage.dpu.xmodel.dot import dot
 from tutelage.dpu.xmodel.op import Op
-from tutelage.dpu.xmodel.order import first_ready
 from tutelage.dpu.xmodel.tensor import Tensor
+from tutelage.dpu.xmodel.toposort import first_ready
 
 if TYPE_CHECKING:
     from tutelage.dpu.xmodel.graph import Graph

@@ -15,7 +15,7 @@ import numpy as np
 
 from tutelage.core.errors import DpuError, TutelageError
 from tutelage.core.files import sha256_of
-from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
+from tutelage.core.images.image_files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.model_package import (
     COMPILED,
@@ -126,7 +126,7 @@ def load_subject(model: Path) -> Subject:
 
 
 def _from_run(source: Path) -> Subject:
-    from tutelage.host.export.model import load_student, read_state
+    from tutelage.host.export.model_directory import load_student, read_state
     from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
     from tutelage.host.train.loop import STUDENT, load_data
 

@@ -43,7 +43,7 @@ def export(options: ExportOptions) -> int:
 
     It has quantised.xmodel, model.onnx and model.toml.
     """
-    from tutelage.host.export.model import export as run
+    from tutelage.host.export.model_directory import export as run
 
     output = options.output
     figures = run(options.checkpoint, output, options.images, options.clip, options.allow_cpu)
@@ -93,7 +93,7 @@ class CompileOptions(JsonOptions):
 )
 def compile_(options: CompileOptions) -> int:
     """Compile a quantised model by AMD's compiler, or for the emulator."""
-    from tutelage.host.compile import model as compiling
+    from tutelage.host.compile import compilation as compiling
 
     settings = compiling.CompileOptions(
         options.target, options.compiler, options.image, options.arch, options.timeout

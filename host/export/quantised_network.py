@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.files import sha256_of
-from tutelage.core.images.files import find_images
 from tutelage.core.images.fitter import ImageFitter
+from tutelage.core.images.image_files import find_images
 from tutelage.core.images.input_form import FormError, InputForm, best_fix_point
 from tutelage.core.model_package import (
     COMPILED,
@@ -33,9 +33,9 @@ from tutelage.core.model_package import (
     check_labels,
     write_description,
 )
-from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
+from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
 from tutelage.host.compile.target import EMULATOR
-from tutelage.host.export.model import deployable_graph, scratch_inside
+from tutelage.host.export.model_directory import deployable_graph, scratch_inside
 from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student

@@ -4,8 +4,8 @@
     models/fashion-densenet]
 
 Float training of a teacher and of the student, QKD at 8 bits (host/train/loop.py), export with
-every logit compared on the test set (host/export/model.py), the emulator's compiler
-(host/compile/model.py). The model directory is shipped with a few hundred test images; the
+every logit compared on the test set (host/export/model_directory.py), the emulator's compiler
+(host/compile/compilation.py). The model directory is shipped with a few hundred test images; the
 checkpoint and its log go to `models`. About an hour on one core; goes on where it was stopped. The
 same seed on the same machine gives the same file.
 """
@@ -27,13 +27,13 @@ from tutelage.core.errors import DONE
 from tutelage.core.messages import run_command
 from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description, write_description
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.compile.model import (
+from tutelage.host.compile.compilation import (
     CompileOptions,
     compile_model,
     plan_compile,
 )
 from tutelage.host.compile.target import EMULATOR
-from tutelage.host.export.model import export
+from tutelage.host.export.model_directory import export
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet, load

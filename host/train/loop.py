@@ -27,8 +27,8 @@ from tutelage.host.networks.norm import synchronise
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, ConfigError, make_config
 from tutelage.host.train.data import SPLITS, DataSet, load
+from tutelage.host.train.data.batching import batches
 from tutelage.host.train.data.data_set import normalise
-from tutelage.host.train.data.order import batches
 from tutelage.host.train.evaluation import accuracy
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers

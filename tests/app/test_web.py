@@ -33,14 +33,14 @@ from tests.app.waiting import LONG, soon
 from tests.app.web_results import FACTS, Feeder, ask, ask_json, gauges, image, result, served
 from tutelage.app.outputs.output import OutputError
 from tutelage.app.web import WebOutput, connections, find_token, needs_token, parse_address
+from tutelage.app.web import live_video as video_module
 from tutelage.app.web import recordings as recordings_module
-from tutelage.app.web import video as video_module
 from tutelage.app.web.address import reachable_host
 from tutelage.app.web.connections import MOST_UNKNOWN
+from tutelage.app.web.live_video import Video, encode
 from tutelage.app.web.monitor import Monitor
 from tutelage.app.web.recordings import MOST_RECORDINGS
 from tutelage.app.web.rows import read_gauges
-from tutelage.app.web.video import Video, encode
 
 POST = {"X-Tutelage": "1"}
 

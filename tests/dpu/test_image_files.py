@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tutelage.__main__ import main
 from tutelage.app.sources.by_uri import open_source
-from tutelage.core.images.files import IMAGE_SUFFIXES, broken_line, find_images, label_of
+from tutelage.core.images.image_files import IMAGE_SUFFIXES, broken_line, find_images, label_of
 from tutelage.core.images.input_form import InputForm
 from tutelage.dpu.inspect.samples import Samples
 

@@ -19,7 +19,7 @@ from tutelage.app.model import load_classifier
 from tutelage.board import runner as board_dpu
 from tutelage.core.errors import DpuError
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
+from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
 from tutelage.host.compile.target import CompileError, CompileUsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::tutelage.core.errors.UnsortedWarning")

@@ -21,10 +21,10 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 from tutelage.core.images.input_form import InputForm, float_table  # noqa: E402
 from tutelage.host.train.data import DataError, DataSet, load  # noqa: E402
 from tutelage.host.train.data.augmentation import Augmentation  # noqa: E402
+from tutelage.host.train.data.batching import batches  # noqa: E402
 from tutelage.host.train.data.data_set import make_form, normalise  # noqa: E402
 from tutelage.host.train.data.formats import cifar, idx  # noqa: E402
 from tutelage.host.train.data.formats.registry import format_names  # noqa: E402
-from tutelage.host.train.data.order import batches  # noqa: E402
 
 # Every example of a law about files overwrites the same files.
 FILES = settings(

@@ -19,8 +19,8 @@ from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.xmodel.graph import Graph
-from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
-from tutelage.host.export.model import ExportError, export, load_student, read_state
+from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
+from tutelage.host.export.model_directory import ExportError, export, load_student, read_state
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.networks import create
 from tutelage.host.quantise.calibrate import calibrate

@@ -15,7 +15,7 @@ from torch import nn
 from tutelage.core.images.input_form import FormError
 from tutelage.core.model_package import PackageError, read_description
 from tutelage.dpu.engine.reference import load_engine
-from tutelage.host.export.model import ExportError
+from tutelage.host.export.model_directory import ExportError
 from tutelage.host.export.quantised_network import QuantisedNetwork, quantise, read_pictures
 from tutelage.host.quantise.walker import UnsupportedOp
 from tutelage.host.train.data import DataError, DataSet

@@ -20,8 +20,8 @@ import torch
 from tutelage.app.classify import main as classify
 from tutelage.app.model import load_classifier
 from tutelage.host.bench.subject import load_subject
-from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile
-from tutelage.host.export.model import export, load_student, read_state
+from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
+from tutelage.host.export.model_directory import export, load_student, read_state
 from tutelage.host.train.config import make_config
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import accuracy

@@ -16,7 +16,7 @@ from tutelage.app.model import load_classifier
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from tutelage.host.export.model import ExportError  # noqa: E402
+from tutelage.host.export.model_directory import ExportError  # noqa: E402
 from tutelage.host.train import demo as train_demo  # noqa: E402
 from tutelage.host.train.data import DataSet  # noqa: E402
 from tutelage.host.train.data.formats.idx import FASHION  # noqa: E402

@@ -31,8 +31,8 @@ from tutelage.app.classify import main as classify  # noqa: E402
 from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE  # noqa: E402
 from tutelage.dpu.runtime import vart, xir  # noqa: E402
-from tutelage.host.compile.model import CompileOptions, compile_model, plan_compile  # noqa: E402
-from tutelage.host.export.model import ExportError, export, load_student, read_state  # noqa: E402
+from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile  # noqa: E402
+from tutelage.host.export.model_directory import ExportError, export, load_student, read_state  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train.config import Config, make_config  # noqa: E402

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.board.power.plausibility import NOTHING, PRODUCT, TIMES, Belief, Doubt
-from tutelage.board.power.sources.attributes import Attribute, Reader
 from tutelage.board.power.sources.chips import Chip, ChipKey, find_chips, why_absent
 from tutelage.board.power.sources.source import PowerSource, Rail
+from tutelage.board.power.sources.sysfs_attributes import Attribute, Reader
 from tutelage.core.board_profile import Profile, RailProfile
 
 # hwmon's units: Documentation/hwmon/sysfs-interface.rst of Linux.

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.board.power.sources.attributes import entries, text
+from tutelage.board.power.sources.sysfs_attributes import entries, text
 
 ChipKey = tuple[str, "int | None"]  # driver, and I2C address where it is known
 

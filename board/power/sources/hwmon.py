@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from tutelage.board.power.sources.attributes import Attribute
 from tutelage.board.power.sources.board_rails import (
     AMPS_PER_COUNT,
     VOLTS_PER_COUNT,
@@ -18,6 +17,7 @@ from tutelage.board.power.sources.board_rails import (
 from tutelage.board.power.sources.chips import Chip, ChipKey, find_chips
 from tutelage.board.power.sources.registry import register_source
 from tutelage.board.power.sources.source import PowerError, PowerSource
+from tutelage.board.power.sources.sysfs_attributes import Attribute
 from tutelage.core.board_profile import Profile, RailProfile
 
 

@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tutelage.board.power.sources.attributes import Attribute, Reader
 from tutelage.board.power.sources.board_rails import (
     AMPS_PER_COUNT,
     COMPARISONS,
@@ -22,6 +21,7 @@ from tutelage.board.power.sources.chips import chips_of
 from tutelage.board.power.sources.hwmon import hwmon_rails
 from tutelage.board.power.sources.registry import register_source
 from tutelage.board.power.sources.source import PowerError, PowerSource, one_line
+from tutelage.board.power.sources.sysfs_attributes import Attribute, Reader
 from tutelage.core.board_profile import Profile
 
 _PYNQ_KINDS = {"voltage": VOLTS_PER_COUNT, "current": AMPS_PER_COUNT, "power": WATTS_PER_COUNT}

@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from tutelage.board.power.sources.attributes import Attribute, entries, text
 from tutelage.board.power.sources.registry import register_source
 from tutelage.board.power.sources.source import (
     PC_MAX_WATTS,
@@ -16,6 +15,7 @@ from tutelage.board.power.sources.source import (
     Rail,
     add_total,
 )
+from tutelage.board.power.sources.sysfs_attributes import Attribute, entries, text
 from tutelage.core.board_profile import Profile
 
 # powercap counts microjoules: Documentation/power/powercap/powercap.rst.

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.core.images.files import (
+from tutelage.core.images.fitter import ImageFitter
+from tutelage.core.images.image_files import (
     IMAGE_SUFFIXES,
     broken_line,
     class_folders,
     find_images,
     skipped_line,
 )
-from tutelage.core.images.fitter import ImageFitter
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.text import shown
 from tutelage.host.train.data.data_set import DataError, DataSet

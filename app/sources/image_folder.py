@@ -9,7 +9,7 @@ from tutelage.app.sources.frames import FrameSource, SourceError
 from tutelage.app.sources.images import ImageSource
 from tutelage.app.sources.registry import has_scheme, register_source
 from tutelage.app.sources.video import VideoSource
-from tutelage.core.images.files import IMAGE_SUFFIXES, advice_for, find_images, images_among
+from tutelage.core.images.image_files import IMAGE_SUFFIXES, advice_for, find_images, images_among
 
 _is_file_url = has_scheme("file")
 

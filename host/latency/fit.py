@@ -9,10 +9,10 @@ writes `dpu/predict/fitted/<board>.toml` of each published board (the parameters
 Fitted is the logarithm of predicted / published frames per second, one thread and many, of all
 boards at once: a core is the same on each, only the slowing by other cores is each board's own.
 Errors beyond the typical one (`HUBER`) count by their size, not its square, so that one odd row
-does not bend the parameters. Each family (all ResNets, all Inceptions, ...) is then left out in turn, on
-all boards, and predicted by parameters that are fitted to the others. Networks through Python
-(DenseNetX among them) are never fitted; the two costs of Python are taken from MNIST's rows. The
-minimum is found by Levenberg-Marquardt in numpy: SciPy would be a dependency for this alone.
+does not bend the parameters. Each family (all ResNets, all Inceptions, ...) is then left out in
+turn, on all boards, and predicted by parameters that are fitted to the others. Networks through
+Python (DenseNetX among them) are never fitted; the two costs of Python are taken from MNIST's rows.
+The minimum is found by Levenberg-Marquardt in numpy: SciPy would be a dependency for this alone.
 """
 
 from __future__ import annotations

@@ -34,13 +34,12 @@ from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict import latency
 from tutelage.dpu.predict.latency import (
     Board,
-    Counts,
-    Parameters,
     PythonCost,
     input_values,
     predict,
     speeds,
 )
+from tutelage.dpu.predict.stage_times import Counts, Parameters
 from tutelage.dpu.predict.traffic import stages
 from tutelage.host.latency.published import (
     BOARDS,
@@ -65,8 +64,8 @@ THREADS = (1, None)
 
 HEADER = """\
 # Written by `python -m tutelage.host.latency.fit` from host/latency/published.csv (AMD's published
-# figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/latency.py says what
-# the parameters are. left_out: networks whose family was left out of the fit; low and high:
+# figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/stage_times.py and
+# latency.py say what the parameters are. left_out: networks whose family was left out of the fit; low and high:
 # published time / predicted time, the range that predictions state; percent: of the frames per
 # second, mean and worst. Each for one thread and for many.
 """
@@ -74,7 +73,7 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fitted: `tutelage.dpu.predict.latency.Parameters` of all boards.
+    """What is fitted: `tutelage.dpu.predict.stage_times.Parameters` of all boards.
 
     Attributes
     ----------

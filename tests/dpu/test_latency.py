@@ -24,8 +24,6 @@ from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.predict import energy
 from tutelage.dpu.predict.cycles import bounds
 from tutelage.dpu.predict.latency import (
-    SAVE_BYTES,
-    STRETCH_CYCLES,
     Board,
     Prediction,
     operations_of_graph,
@@ -34,6 +32,7 @@ from tutelage.dpu.predict.latency import (
     read_board,
 )
 from tutelage.dpu.predict.operations import Operation, Sketch
+from tutelage.dpu.predict.stage_times import SAVE_BYTES, STRETCH_CYCLES
 from tutelage.dpu.predict.traffic import group_bytes, map_bytes, stages
 from tutelage.dpu.runtime import xir
 

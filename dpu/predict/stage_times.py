@@ -1,0 +1,156 @@
+"""How many cycles a core takes for the stages of a network, by what was seen in AMD's code.
+
+A network is a sequence of stages (`tutelage.dpu.predict.traffic`): a convolution, or another
+operation, with the pools and sums that take its rows on the chip. In the DPU code of AMD's compiler
+stages follow one another without overlap, but for a few: the first LOAD of a stage, its bias, waits
+until everything before it has ended. Within a stage of n tiles of rows and g groups of output
+channels
+
+    start = LOADs of a tile and of a group's weights               nothing hides these
+    first = (g - 1) * max(compute, LOADs of a group's weights) + compute      of a tile and group
+    rest  = (n - 1) * max(compute, LOADs, fused operations)        of a tile
+    end   = fused operations of a tile, and what is left of the SAVEs
+    stage = start + first + rest + end + stage_cycles * (2 if a saved map comes back, else 1)
+
+where computing is `array_slack` times the cycles of a convolution (dpu/predict/cycles.py, idle
+lanes included), or the cycles of what else begins the stage. Weights of two groups that do not fit
+their banks together are loaded and used in turn. A transfer takes
+
+    LOAD of a weight   max(load_cycles, bytes / load_bytes)
+    LOAD of a row      load_cycles + bytes / load_bytes
+    SAVE of a row      load_cycles + bytes / SAVE_BYTES
+    a separate pixel   max(STRETCH_CYCLES, bytes / rate)
+
+With n cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared * (n - 1) times as long.
+SAVEs do not (nothing waits for them): the published speeds of one core (KV260), two (ZCU104) and
+three (ZCU102) show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutelage.core.fixed_point import Array
+from tutelage.dpu.predict.traffic import Pixels, Stage
+
+SAVE_BYTES = 16.0
+"""Bytes that a SAVE moves in a cycle: one port of 128 bits (PG338). A free fit finds 15 to 16.4."""
+
+STRETCH_CYCLES = 4.0
+"""Least cycles of a pixel that is apart from its neighbours in the DDR: assumed, the published
+classifiers do not show it. By it DenseNetX is predicted with one thread from +1 % (0 cycles) over
+-8 % (4) to -15 % (6) of its published speed: 0 to 4 are equally good."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What is fitted. All but `shared` and the A53's two are the core's, common to all boards.
+
+    Attributes
+    ----------
+    array_slack : how much longer convolutions take than by `tutelage.dpu.predict.cycles`
+    load_bytes : bytes in a cycle of a core's LOADs (two ports of 128 bits: 32 at most)
+    load_cycles : of each LOAD or SAVE: added to a map's row, the least of a weight's LOAD
+    stage_cycles : of each stage: the latency of its first LOAD and of what ends it; once more where
+        it loads a map that an earlier stage saved (from SAVE to LOAD through the DDR)
+    shared : by how much each other core at work slows LOADs and `stage_cycles` (1: by their own
+        time); no more than 1, with which another core would bring nothing to what waits for LOADs
+    pixel_ns : of the A53, for each value of the input (resizing, mean, scale, int8)
+    frame_us : of the A53, for each frame (starting the job, softmax and top 5)
+    """
+
+    array_slack: float
+    load_bytes: float
+    load_cycles: float
+    stage_cycles: float
+    shared: float
+    pixel_ns: float
+    frame_us: float
+
+
+_COLUMNS = (
+    "computing", "fused", "tiles", "groups", "on_array", "serial", "returned", "parameter_loads",
+    "parameter_bytes", "load_rows", "load_bytes", "save_rows", "save_bytes",
+)  # fmt: skip
+"""Numbers of a `Stage` that `Counts` has as arrays."""
+
+
+class Counts:
+    """The stages of one network or several as arrays, so that times are quick."""
+
+    def __init__(self, networks: Iterable[Sequence[Stage]]) -> None:
+        listed = list(networks)
+        flat = [stage for network in listed for stage in network]
+        self.networks = len(listed)
+        self.owner = np.repeat(np.arange(len(listed)), [len(network) for network in listed])
+        rows = [[getattr(stage, name) for name in _COLUMNS] for stage in flat]
+        table = np.array(rows, np.float64).reshape(-1, len(_COLUMNS)).T
+        self.of = dict(zip(_COLUMNS, table, strict=True))
+        self._loaded = _pixels([stage.load_pixels for stage in flat])
+        self._saved = _pixels([stage.save_pixels for stage in flat])
+
+    def computing_cycles(self, given: Parameters) -> Array:
+        """Cycles in which each stage's first operation computes."""
+        slack = np.where(self.of["on_array"] > 0, given.array_slack, 1.0)
+        return np.asarray(slack * self.of["computing"])
+
+    def parameter_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles in which each stage's parameters are loaded."""
+        loads = self.of["parameter_loads"]
+        moved = self.of["parameter_bytes"] * (_slower(given, cores) / given.load_bytes)
+        return np.maximum(given.load_cycles * loads, moved)
+
+    def load_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles in which each stage's maps are loaded."""
+        per_byte = _slower(given, cores) / given.load_bytes
+        rows, moved = self.of["load_rows"], self.of["load_bytes"]
+        return given.load_cycles * rows + moved * per_byte + self._apart(self._loaded, per_byte)
+
+    def save_cycles(self, given: Parameters) -> Array:
+        """Cycles in which each stage's result is saved."""
+        rows, moved = self.of["save_rows"], self.of["save_bytes"]
+        apart = self._apart(self._saved, 1 / SAVE_BYTES)
+        return given.load_cycles * rows + moved / SAVE_BYTES + apart
+
+    def start_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles of each stage that nothing hides."""
+        return given.stage_cycles * (1 + self.of["returned"]) * _slower(given, cores)
+
+    def stage_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles of each stage while so many cores are at work: the formula above."""
+        tiles, groups = self.of["tiles"], self.of["groups"]
+        tile = self.computing_cycles(given) / tiles
+        load, fused = self.load_cycles(given, cores) / tiles, self.of["fused"] / tiles
+        save = self.save_cycles(given)
+        weights = self.parameter_cycles(given, cores) / groups
+        group = tile / groups
+        in_turn = self.of["serial"] > 0
+        pair = np.where(in_turn, group + weights, np.maximum(group, weights))
+        first = (groups - 1) * pair + group
+        rest = (tiles - 1) * np.maximum(np.maximum(tile, load), fused)
+        end = fused + np.maximum(save, rest + save / tiles)  # SAVEs begin behind the first tile
+        return np.asarray(load + weights + first + end + self.start_cycles(given, cores))
+
+    def job_cycles(self, given: Parameters, cores: int = 1) -> Array:
+        """Cycles of one job of each network while so many cores are at work."""
+        return np.bincount(self.owner, self.stage_cycles(given, cores), self.networks)
+
+    def _apart(self, pixels: Array, per_byte: float) -> Array:
+        """Cycles of each stage's separate pixels."""
+        place, number, each = pixels
+        cycles = number * np.maximum(STRETCH_CYCLES, each * per_byte)
+        return np.bincount(place.astype(int), cycles, len(self.owner))
+
+
+def _slower(given: Parameters, cores: int) -> float:
+    """How many times as long LOADs take where so many cores are at work."""
+    return 1 + given.shared * (cores - 1)
+
+
+def _pixels(lists: Sequence[Sequence[Pixels]]) -> Array:
+    """Places of the stages, numbers of pixels and bytes of each, as three rows."""
+    rows = [(stage, *pair) for stage, pairs in enumerate(lists) for pair in pairs]
+    return np.array(rows, np.float64).reshape(-1, 3).T

@@ -65,9 +65,9 @@ THREADS = (1, None)
 HEADER = """\
 # Written by `python -m tutelage.host.latency.fit` from host/latency/published.csv (AMD's published
 # figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/stage_times.py and
-# latency.py say what the parameters are. left_out: networks whose family was left out of the fit; low and high:
-# published time / predicted time, the range that predictions state; percent: of the frames per
-# second, mean and worst. Each for one thread and for many.
+# latency.py say what the parameters are. left_out: networks whose family was left out of the fit;
+# low and high: published time / predicted time, the range that predictions state; percent: of the
+# frames per second, mean and worst. Each for one thread and for many.
 """
 
 

@@ -375,16 +375,21 @@ def board_pace(board: str) -> BoardPace:
     Raises
     ------
     DpuError
-        As `read_board`.
+        As `read_board`, or the profile lacks the clock or the processor's cores: the pace is that
+        of the board's own overlay.
     """
-    return BoardPace(read_board(board))
+    return BoardPace(read_board(board, published=False))
 
 
-def read_board(board: str) -> Board:
+def read_board(board: str, published: bool = True) -> Board:
     """Read a board by its profile's file name, such as "zcu104", with what is fitted to it.
 
     Its DPU and processor are those of the profile, or where it lacks the clock or the processor's
     cores, those that the published figures are of.
+
+    Parameters
+    ----------
+    published : False: where the profile lacks them, there is no such board
 
     Raises
     ------
@@ -395,7 +400,7 @@ def read_board(board: str) -> Board:
     profile, path = load_profile(board), FITTED / f"{board}.toml"
     needed = {"dpu.clock_mhz": profile.dpu_clock_mhz, "cpu.cores": profile.cpu_cores}
     missing = [key for key, value in needed.items() if value is None]
-    if missing and not path.exists():
+    if missing and not (published and path.exists()):
         raise DpuError(
             f"{profile.file}: lacks {', '.join(missing)}, without which nothing can be predicted"
         )

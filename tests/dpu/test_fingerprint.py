@@ -196,9 +196,9 @@ def test_work_that_the_file_does_not_say_is_not_shown(
 def test_predict_reads_the_file_before_the_board(
     shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """Nothing can be predicted for the KV260, but a file that cannot be used comes first."""
+    """Nothing can be predicted for an Ultra96, but a file that cannot be used comes first."""
     path = str(_path(shared_dir, name))
-    for board in ("kv260", "none"):
+    for board in ("ultra96v2", "none"):
         assert main(["predict", path, "--board", board]) == 2
         assert capsys.readouterr().err.startswith(
             f"tutelage: {path}: compiled for {OTHERS[name]} ("
@@ -206,8 +206,8 @@ def test_predict_reads_the_file_before_the_board(
         assert main(["predict", str(tmp_path / "none.xmodel"), "--board", board]) == 2
         assert capsys.readouterr().err.startswith(f"tutelage: {tmp_path}/none.xmodel: ")
     own = str(_path(shared_dir, "mnist_cnn_zcu104"))
-    assert main(["predict", own, "--board", "kv260"]) == 2
-    assert "kv260.toml: lacks dpu.clock_mhz" in capsys.readouterr().err
+    assert main(["predict", own, "--board", "ultra96v2"]) == 2
+    assert "ultra96v2.toml: lacks dpu.clock_mhz" in capsys.readouterr().err
 
 
 def test_layers_that_cannot_be_made_out_are_noted(

@@ -136,7 +136,7 @@ class ExploreOptions(BoardOptions, JsonOptions):
 @command(
     "explore",
     "--latency 0.6 -o out",
-    "explore.toml --fps 4000 --threads 4 --energy 12 -o out",
+    "explore.toml --fps 4000 --threads 4 --energy 15 -o out",
 )
 def explore(options: ExploreOptions) -> int:
     """Find networks.

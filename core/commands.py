@@ -96,7 +96,7 @@ def overview() -> str:
     lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
     training = ", ".join(name for name, command in COMMANDS.items() if command.extra == "host")
     return "\n".join([
-        f"Usage: {PROGRAM} COMMAND [OPTION ...]",
+        f"Usage: {PROGRAM} COMMAND [OPTION ...], or {PROGRAM} --version",
         "",
         "Teach neural networks to live in 8 bits, and run them on a ZCU104's DPU or its exact "
         "emulation.",

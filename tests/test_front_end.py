@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tutelage
 from tutelage.__main__ import main
 from tutelage.core.commands import COMMANDS
 
@@ -95,6 +96,11 @@ def test_plain_commands_load_nothing_heavy(repo_root: Path, arguments: list[str]
     assert not {"torch", "rich", "onnx", "onnxruntime", "openvino", "matplotlib"} & set(
         done.stderr.splitlines()[-1].split()
     )
+
+
+def test_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tutelage {tutelage.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments, words", [([], "which command"), (["fly"], "command: fly")])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
+import tutelage
 from tutelage.core.commands import COMMANDS, PROGRAM, needs, overview
 from tutelage.core.errors import DONE, TutelageError
 from tutelage.core.messages import run_command, run_program
@@ -22,6 +23,9 @@ def _run(given: list[str]) -> int:
     name = given[0] if given else ""
     if name in ("-h", "--help"):
         print(overview())
+        return DONE
+    if name == "--version":
+        print(f"{PROGRAM} {tutelage.__version__}")
         return DONE
     if name not in COMMANDS:
         what = f"no such command: {name}" if name else "which command?"

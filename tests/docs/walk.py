@@ -21,9 +21,13 @@ ELSEWHERE = {
     "make fuzz": "tests/fuzz",  # the tests run each target's first examples
     "make load": "tests/dpu/test_load.py",
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
+    # Of a file that a reader of the recipe has written.
+    "python -m pytest tests/dpu/test_ops.py tests/dpu/test_exponential.py": (
+        "tests/docs/test_recipes.py"
+    ),
     "python -m tutelage.host.train.demo": "tests/host/test_train_demo.py",  # an hour
 }
-"""Commands that take too long here, with the tests that run them in a small form."""
+"""Commands that take too long here, or need more, with the tests that run them in a small form."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -140,25 +141,44 @@ def _keep(i: Instruction, _: Machine, settings: Settings) -> None:
     settings.inits[i.name] = i
 
 
+def _both(i: Instruction, init: Instruction) -> SimpleNamespace:
+    """The fields of an instruction and its INIT: each stands in one of the two, by the ISA."""
+    return SimpleNamespace(**vars(init) | vars(i))
+
+
+def _window(i: Instruction, init: Instruction, kernel: tuple[int, int] | None = None) -> Window:
+    """What an instruction reads, with another `kernel` than its INIT's where one is given."""
+    f = _both(i, init)
+    return Window(
+        f.bank_id_in,
+        (f.bank_addr_in, f.bank_addr_in_1, f.bank_addr_in_2, f.bank_addr_in_3),
+        f.stride_offset_in,
+        (f.jump_read_endl, f.jump_read),
+        f.vpp,
+        f.length,
+        kernel or (f.kernel_h, f.kernel_w),
+        (f.stride_h, f.stride_w),
+        (f.pad_top, f.pad_bottom, f.pad_left, f.pad_right),
+        f.channel_group,
+        getattr(f, "channel_offset", 0),  # POOL has none
+    )
+
+
+def _write(machine: Machine, i: Instruction, init: Instruction, result: Array) -> None:
+    """Write int8 [vpp, outputs, channels] where an instruction and its INIT say."""
+    f = _both(i, init)
+    jumps = (f.jump_write_endl, f.jump_write)
+    rows = Rows(f.bank_id_out, f.bank_addr_out, f.stride_out, f.stride_offset_out, jumps)
+    rows.write(machine, result)
+
+
 # -- the array ---------------------------------------------------------------------------------
 
 
 def _conv(i: Instruction, machine: Machine, settings: Settings) -> None:
     """`vpp` rows of `length` columns of one group of output channels, over all input channels."""
     init, shape = settings.of("CONVINIT"), machine.shape
-    window = Window(
-        i.bank_id_in,
-        (i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3),
-        init.stride_offset_in,
-        (init.jump_read_endl, init.jump_read),
-        init.vpp,
-        i.length,
-        (init.kernel_h, init.kernel_w),
-        (init.stride_h, init.stride_w),
-        (i.pad_top, i.pad_bottom, i.pad_left, i.pad_right),
-        i.channel_group,
-        i.channel_offset,
-    )
+    window = _window(i, init)
     taps = init.kernel_h * init.kernel_w * i.channel_group
     if taps > BANK_DEPTH:
         raise IsaError(f"weights of {taps} rows; a bank has {BANK_DEPTH}")
@@ -171,14 +191,7 @@ def _conv(i: Instruction, machine: Machine, settings: Settings) -> None:
     matrix = values.reshape(init.vpp * i.length, -1).astype(np.float64)
     sums = matrix @ weights.reshape(len(outputs), -1).T.astype(np.float64)
     result = _activate(_scaled(sums, bias, init.shift_bias, init.shift_cut), init.act_type)
-    target = Rows(
-        i.bank_id_out,
-        i.bank_addr_out,
-        init.stride_out,
-        init.stride_offset_out,
-        (init.jump_write_endl, init.jump_write),
-    )
-    target.write(machine, _rounded(result).reshape(init.vpp, i.length, -1))
+    _write(machine, i, init, _rounded(result).reshape(init.vpp, i.length, -1))
 
 
 def _scaled(sums: Array, bias: Array, shift_bias: int, shift_cut: int) -> Array:
@@ -216,31 +229,12 @@ def _rounded(values: Array) -> Array:
 def _alu(i: Instruction, machine: Machine, settings: Settings) -> None:
     """One of the modes of ISA1's MISC on `vpp` rows, all channel groups at once."""
     init = settings.of("ALUINIT")
-    window = Window(
-        i.bank_id_in,
-        (i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3),
-        init.stride_offset_in,
-        (init.jump_read_endl, init.jump_read),
-        i.vpp,
-        init.length,
-        (init.kernel_h, init.kernel_w),
-        (init.stride_h, init.stride_w),
-        (i.pad_top, i.pad_bottom, i.pad_left, i.pad_right),
-        init.channel_group,
-        init.channel_offset,
-    )
+    window = _window(i, init)
     mode = MODES.get(init.exec_mode)
     if mode is None:
         raise IsaError(f"mode {init.exec_mode} of ALU is not known")
     result = mode(i, init, machine, window)
-    rows = Rows(
-        i.bank_id_out,
-        i.bank_addr_out,
-        init.stride_out,
-        init.stride_offset_out,
-        (init.jump_write_endl, init.jump_write),
-    )
-    rows.write(machine, _rounded(result))
+    _write(machine, i, init, _rounded(result))
 
 
 def _gain(shift_cut: int) -> float:
@@ -366,33 +360,14 @@ def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
     kernel = (init.kernel_h, init.kernel_w)
     if init.pool_type == 2:
         kernel = (i.global_kernel_h, i.global_kernel_w)
-    window = Window(
-        i.bank_id_in,
-        (i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3),
-        init.stride_offset_in,
-        (i.jump_read_endl, init.jump_read),
-        init.vpp,
-        i.length,
-        kernel,
-        (init.stride_h, init.stride_w),
-        (i.pad_top, i.pad_bottom, i.pad_left, i.pad_right),
-        i.channel_group,
-        0,
-    )
+    window = _window(i, init, kernel)
     if init.pool_type == 1:
         factor = _POOL_FACTORS.get(kernel[1], 1 / (kernel[0] * kernel[1]))
         result = patches(window.read(machine), window).sum((2, 3), dtype=np.float64) * factor
     else:
         highest = patches(window.read(machine, INT8_MIN), window).max((2, 3))
         result = highest.astype(np.float64)
-    rows = Rows(
-        i.bank_id_out,
-        i.bank_addr_out,
-        init.stride_out,
-        init.stride_offset_out,
-        (i.jump_write_endl, init.jump_write),
-    )
-    rows.write(machine, _rounded(result * _gain(init.shift_cut)))
+    _write(machine, i, init, _rounded(result * _gain(init.shift_cut)))
 
 
 _POOL_FACTORS = {3: 28 / 256, 5: 10 / 256, 6: 7 / 256, 7: 21 / 1024}
@@ -402,33 +377,14 @@ _POOL_FACTORS = {3: 28 / 256, 5: 10 / 256, 6: 7 / 256, 7: 21 / 1024}
 def _dptwise(i: Instruction, machine: Machine, settings: Settings) -> None:
     """ISA0: a depthwise convolution."""
     init = settings.of("DWINIT")
-    window = Window(
-        i.bank_id_in,
-        (i.bank_addr_in, i.bank_addr_in_1, i.bank_addr_in_2, i.bank_addr_in_3),
-        init.stride_offset_in,
-        (init.jump_read_endl, init.jump_read),
-        init.vpp,
-        i.length,
-        (init.kernel_h, init.kernel_w),
-        (init.stride_h, init.stride_w),
-        (i.pad_top, i.pad_bottom, i.pad_left, i.pad_right),
-        i.channel_group,
-        i.channel_offset,
-    )
+    window = _window(i, init)
     taps = _taps(machine, window, i.bank_addr_weights, window.groups)
     sums = _weighted(window, window.read(machine), taps)
     bias = machine.read(
         machine.shape.bias_bank, i.bank_addr_bias + np.arange(window.groups)
     ).reshape(-1)
     result = _activate(_scaled(sums, bias, init.shift_bias, init.shift_cut), i.act_type)
-    rows = Rows(
-        i.bank_id_out,
-        i.bank_addr_out,
-        init.stride_out,
-        init.stride_offset_out,
-        (init.jump_write_endl, init.jump_write),
-    )
-    rows.write(machine, _rounded(result))
+    _write(machine, i, init, _rounded(result))
 
 
 # -- sums and products -------------------------------------------------------------------------

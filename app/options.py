@@ -68,7 +68,7 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass
 class Options:
-    """What was asked for, checked; None where an option was not given and has no default.
+    """The checked options; None where an option was not given and has no default.
 
     Each is the option of its name in `--help`, where its unit is. `source` is that of --camera as
     well, `web_token` comes from the environment alone.

@@ -52,7 +52,7 @@ class Run:
     options : of the command line
     classifier : the model
     stack : closes what was opened
-    tell : takes a line for the user
+    tell : called with each line for the user
 
     Attributes
     ----------

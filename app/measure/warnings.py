@@ -74,7 +74,7 @@ def _no_watts(power: PowerResults) -> str:
 
 
 def _within_error(above: Figure) -> list[Concern]:
-    """Return a warning where the power above idle is no more than what it is uncertain by."""
+    """Return a warning where the power above idle is within its uncertainty."""
     if above.value is None:
         return [Concern("above idle", "the power at rest is not known")]
     error = (above.half_width or 0.0) + (above.sensor_error or 0.0)

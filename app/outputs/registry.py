@@ -29,7 +29,7 @@ class OutputContext:
     top : classes of each result, the best first
     label_width : characters of the longest label
     gauges : gives current values: dropped, queues, watts
-    tell : takes a line for the user
+    tell : called with each line for the user
     stop : ends the run
     """
 

@@ -56,7 +56,7 @@ class VideoOutput(Output):
     ----------
     path : its suffix is one of `CODECS`
     fps : frames per second, None for the usual
-    tell : takes a line for the user
+    tell : called with each line for the user
     """
 
     own_thread = True

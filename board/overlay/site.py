@@ -18,7 +18,7 @@ class OverlayError(TutelageError):
 
 
 class OverlayUsageError(TutelageError):
-    """What was asked for cannot be; the text is one line."""
+    """The request cannot be met as given; the text is one line."""
 
 
 @dataclass(frozen=True)

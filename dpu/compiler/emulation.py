@@ -20,7 +20,8 @@ from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.partition import constant_ops
 from tutelage.dpu.engine.program import graph_outputs
-from tutelage.dpu.ops.compiling import Refusal, Sink
+from tutelage.dpu.ops.compiling import Sink
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.factors import needs_factor, scale_of
 from tutelage.dpu.ops.fix import (
     QUANTISED,

@@ -21,8 +21,8 @@ from tutelage.core.fixed_point import (
     shift_round,
 )
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.compiling import Refusal
 from tutelage.dpu.ops.definition import ONE_INPUT, REQUIRED, Definition
+from tutelage.dpu.ops.engine_layers import HARD_SIGMOID, AluLayer, EngineLayer
 from tutelage.dpu.ops.int8 import (
     HARD_SIGMOID_FIX_POINT,
     fix_point,
@@ -31,6 +31,7 @@ from tutelage.dpu.ops.int8 import (
     leaky,
 )
 from tutelage.dpu.ops.lowering import Grid, exact, is_map, one_fix_point
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 
 if TYPE_CHECKING:
@@ -106,6 +107,18 @@ class HardSigmoid(OpType):
 
     def factor(self, op: Any) -> float | None:
         return HARD_SIGMOID_FACTOR
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        point, dims = input_fix_point(op), op.get_output_tensor().dims
+        shift = SIXTH_SHIFT + point - fix_point(op)
+        if point < 0 or shift < 0 or len(dims) != 4:
+            raise Refusal(f"a hard sigmoid of fix point {point} to {fix_point(op)}")
+        return [
+            AluLayer(
+                op.get_name(), (op.get_input_op("input").get_name(),), output=(dims[1], dims[2]),
+                mode=HARD_SIGMOID, shift_bias=point, shift_cut=shift,
+            )  # fmt: skip
+        ]
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
         source = op.get_input_op("input")

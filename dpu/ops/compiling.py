@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tutelage.core.fixed_point import RELU6_FIX_POINT, RELU6_HIGHEST, Array
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import type_of
-
-
-class Refusal(Exception):
-    """An op cannot run on the DPU; the text says why."""
 
 
 @dataclass(frozen=True)

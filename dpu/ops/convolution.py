@@ -18,7 +18,16 @@ from tutelage.core.fingerprint import B4096, DpuArray
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.definition import FLOAT, KERNEL, OPTIONAL, PADS, REQUIRED, Definition
-from tutelage.dpu.ops.int8 import finish, input_fix_point, only_clips
+from tutelage.dpu.ops.engine_layers import (
+    ACTIVATIONS,
+    DEPTHWISE,
+    AluLayer,
+    ConvLayer,
+    EngineLayer,
+    dilated,
+    phase_of,
+)
+from tutelage.dpu.ops.int8 import finish, fix_point, input_fix_point, nonlinear, only_clips
 from tutelage.dpu.ops.limits import (
     MAX_TRANSPOSED_STRIDE,
     alu_limit,
@@ -28,6 +37,7 @@ from tutelage.dpu.ops.limits import (
 )
 from tutelage.dpu.ops.lowering import Grid, has_pixels, parameter, placed
 from tutelage.dpu.ops.products import compile_convolution, fixed_convolution, sum_grid
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 from tutelage.dpu.ops.sliding_window import (
     Window,
@@ -205,6 +215,27 @@ class Convolution(OpType):
             dilation=attr(op, "dilation", [1, 1]), kind=self.name,
         )  # fmt: skip
 
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        window, channels = self.window(op), op.get_input_tensor("input", 0).dims[3]
+        weights = self.grouped(_weights(op, constants), channels)
+        layer = ConvLayer(
+            op.get_name(), (op.get_input_op("input").get_name(),),
+            (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
+            (window.pad_top, window.pad_left), (window.out_h, window.out_w),
+            weights=weights, **_ends(op, constants, len(weights)),
+        )  # fmt: skip
+        return [dilated(layer, (window.dilation_h, window.dilation_w))]
+
+    def grouped(self, weights: Array, channels: int) -> Array:
+        """Return weights for all input channels: with zeros for those of other groups."""
+        outputs, height, width, inputs = weights.shape
+        groups = channels // inputs
+        full = np.zeros((groups, outputs // groups, height, width, groups, inputs), np.int8)
+        parts = weights.reshape(groups, outputs // groups, height, width, inputs)
+        for group, part in enumerate(parts):
+            full[group, ..., group, :] = part
+        return full.reshape(outputs, height, width, channels)
+
     # -- layers ------------------------------------------------------------------------------
 
     def macs(self, op: Any, taps: Sequence[int] | None) -> int:
@@ -231,6 +262,30 @@ class Convolution(OpType):
         narrow = _narrow(operation, array)
         lanes = _input_lanes(*operation.kernel, operation.depth, narrow, array)
         return lanes // array.channels
+
+
+def _weights(op: Any, constants: Mapping[str, Array]) -> Array:
+    weights = parameter(constants, op)
+    if weights is None:
+        raise Refusal("its weights are not constant")
+    return weights
+
+
+def _ends(op: Any, constants: Mapping[str, Array], outputs: int) -> dict[str, Any]:
+    """Bias, shifts and activation of a convolution as the fields of CONV and ALU."""
+    activation = nonlinear(op)
+    if activation not in ACTIVATIONS:
+        raise Refusal(f"the DPU does not fuse {activation}")
+    point = input_fix_point(op) + input_fix_point(op, "weights")
+    bias, shift_bias = parameter(constants, op, "bias"), 0
+    if bias is None:
+        bias = np.zeros(outputs, np.int8)
+    else:
+        shift_bias = max(0, point - input_fix_point(op, "bias") + 1)
+    return {
+        "bias": bias, "shift_cut": point - fix_point(op), "shift_bias": shift_bias,
+        "act_type": ACTIVATIONS[activation],
+    }  # fmt: skip
 
 
 def _narrow(operation: Operation, array: DpuArray) -> bool:
@@ -292,6 +347,19 @@ class Depthwise(Convolution):
     def limit(self, op: Any) -> str:
         return alu_limit(op) or channels_limit(op)
 
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        window, channels = self.window(op), op.get_input_tensor("input", 0).dims[3]
+        weights = self.arranged(_weights(op, constants), channels)
+        if len(weights) != 1:
+            raise Refusal(f"{len(weights)} kernels for each channel")
+        layer = AluLayer(
+            op.get_name(), (op.get_input_op("input").get_name(),),
+            (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
+            (window.pad_top, window.pad_left), (window.out_h, window.out_w),
+            mode=DEPTHWISE, weights=weights[0], **_ends(op, constants, channels),
+        )  # fmt: skip
+        return [dilated(layer, (window.dilation_h, window.dilation_w))]
+
     def macs(self, op: Any, taps: Sequence[int] | None) -> int:
         if taps is None:
             return 0
@@ -343,6 +411,17 @@ class Transposed(Convolution):
 
     def limit(self, op: Any) -> str:
         return array_limit(op, MAX_TRANSPOSED_STRIDE) or channels_limit(op)
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        """A convolution for each phase of the stride, with every stride-th tap."""
+        (whole,) = super().engine_layers(op, constants)
+        assert isinstance(whole, ConvLayer | AluLayer)
+        width, height = op.get_attr("stride")
+        return [
+            phase_of(whole, (row, column), (height, width))
+            for row in range(height)
+            for column in range(width)
+        ]
 
     def places(self, op: Any) -> int:
         return math.prod(op.get_input_tensor("input", 0).dims[1:-1])

@@ -11,10 +11,24 @@ import numpy as np
 
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fingerprint import DpuArray
-from tutelage.core.fixed_point import GUARD_BITS, MAX_ALIGNMENT, Array, Inputs, sum_is_exact
+from tutelage.core.fixed_point import (
+    GUARD_BITS,
+    MAX_ALIGNMENT,
+    MAX_SHIFT,
+    Array,
+    Inputs,
+    sum_is_exact,
+)
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.definition import INPUTS, Definition
+from tutelage.dpu.ops.engine_layers import (
+    ACTIVATIONS,
+    SCALE,
+    AluLayer,
+    EltwiseLayer,
+    EngineLayer,
+)
 from tutelage.dpu.ops.int8 import (
     activate,
     clip_limits,
@@ -73,6 +87,18 @@ class Int8Eltwise(Eltwise):
     ) -> bool:
         return only_clips(op) and (eltwise_type(op) == "ADD" or len(inputs) == 2)
 
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        names, points, out = _operands_of(op)
+        if nonlinear(op) not in ("NONE", "RELU") or len(names) > MAX_OPERANDS:
+            raise Refusal(f"the DPU has no sum of {len(names)} with {nonlinear(op)}")
+        product = eltwise_type(op) == "MUL"
+        reads = [0 if product else point - min(points) for point in points]
+        write = out - (sum(points) if product else min(points))
+        if max(reads) > MAX_ALIGNMENT or abs(write) > MAX_ALIGNMENT:
+            raise Refusal(f"fix points {points} to {out}, too far from each other")
+        relu = nonlinear(op) == "RELU"
+        return [EltwiseLayer(op.get_name(), names, product, tuple(reads), write, relu)]
+
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
         count, out = op.get_input_num("input"), fix_point(op)
         points = [input_fix_point(op, "input", i) for i in range(count)]
@@ -103,6 +129,21 @@ def _aligned_sum(op: Any, graph: OnnxGraph, points: list[int], out: int) -> tupl
 class ByChannel(Eltwise):
     """The int8 form of a product with one factor for each channel: `depthwise-fix`."""
 
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        (first, second), points, out = _operands_of(op)
+        dims = [math.prod(t.dims) for t in op.get_input_tensors_by_name("input")]
+        full, factors = (first, second) if dims[0] >= dims[1] else (second, first)
+        shift = sum(points) - out
+        if eltwise_type(op) != "MUL" or not only_clips(op) or not 0 <= shift <= MAX_SHIFT:
+            raise Refusal(f"a product by channel that shifts by {shift}")
+        size = op.get_output_tensor().dims[1:3]
+        return [
+            AluLayer(
+                op.get_name(), (full,), output=(size[0], size[1]), mode=SCALE, scaled_by=factors,
+                shift_cut=shift, act_type=ACTIVATIONS[nonlinear(op)],
+            )  # fmt: skip
+        ]
+
     def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
         """As a depthwise convolution of 1x1."""
         return pool_work(*operation.output, *operation.kernel, array) * 3
@@ -110,6 +151,13 @@ class ByChannel(Eltwise):
     def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
         found = pool_work(*operation.output, *operation.kernel, array)
         return found / depthwise_per_cycle(array)
+
+
+def _operands_of(op: Any) -> tuple[tuple[str, ...], list[int], int]:
+    """Names and fix points of what an op reads, and its own fix point."""
+    names = tuple(source.get_name() for source in op.get_input_ops_by_name("input"))
+    points = [input_fix_point(op, "input", index) for index in range(len(names))]
+    return names, points, fix_point(op)
 
 
 class Join(Eltwise):

@@ -23,8 +23,17 @@ from tutelage.core.fixed_point import (
     pool_reciprocal,
 )
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.definition import KERNEL, ONE_INPUT, OPTIONAL, PADS, Attribute, Definition
+from tutelage.dpu.ops.engine_layers import (
+    AVERAGE,
+    MAXIMUM,
+    MAX_POOL_SHIFT,
+    POOL_SHIFT_SIGN,
+    AluLayer,
+    EltwiseLayer,
+    EngineLayer,
+)
 from tutelage.dpu.ops.int8 import (
     activate,
     clip_limits,
@@ -154,6 +163,29 @@ class Pool(Pooling):
 
     def kind(self, op: Any) -> str:
         return {"MAX": "maxpool2d", "AVG": "avgpool2d"}.get(op.get_attr("type"), self.name)
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        """ReLUs behind pools are sums of one: MISC's pools were not seen to have any."""
+        window, activation = self.window(op), nonlinear(op)
+        if activation not in ("NONE", "RELU") or (window.dilation_h, window.dilation_w) != (1, 1):
+            raise Refusal("the DPU has no such pool")
+        shift = fix_point(op) - input_fix_point(op)
+        mode, factor = MAXIMUM, 0
+        if pool_type(op) == "AVG":
+            mode = AVERAGE
+            factor, finer = pool_reciprocal(window.kernel_w, window.kernel_h)
+            shift -= finer
+        if not -MAX_POOL_SHIFT <= shift < POOL_SHIFT_SIGN:
+            raise Refusal(f"a pool that shifts by {shift}")
+        pool = AluLayer(
+            op.get_name(), (op.get_input_op("input").get_name(),),
+            (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
+            (window.pad_top, window.pad_left), (window.out_h, window.out_w), mode=mode,
+            factor=factor, shift_cut=shift if shift >= 0 else POOL_SHIFT_SIGN - shift,
+        )  # fmt: skip
+        if activation == "NONE":
+            return [pool]
+        return [pool, EltwiseLayer(op.get_name(), (op.get_name(),), relu=True)]
 
     def int8_is_exact(
         self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]

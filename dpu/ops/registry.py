@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 from tutelage.core.fingerprint import DpuArray
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.definition import Definition
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.sliding_window import Window, window_of
 from tutelage.dpu.ops.work import Operation, Shape, alu_bytes_per_cycle, value_work
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import Grid, OnnxGraph
 
 Op = Any
@@ -229,6 +231,20 @@ class OpType:
             The DPU cannot compute it so.
         """
         raise NotImplementedError(f"{self.name} is not compiled")
+
+    def engine_layers(self, op: Op, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        """Return what the DPU's engines compute for the int8 form, in order.
+
+        Parameters
+        ----------
+        constants : int8 values of parameters, by op name
+
+        Raises
+        ------
+        Refusal
+            No instruction does it.
+        """
+        raise Refusal(f"the DPU has no instructions for {op.get_type()}")
 
     # -- layers ------------------------------------------------------------------------------
 

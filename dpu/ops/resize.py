@@ -6,14 +6,23 @@ int8. Maps are NHWC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, Inputs, quantise_int8
-from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.data import given_numbers
+from tutelage.dpu.ops.engine_layers import (
+    MAXIMUM,
+    POOL_SHIFT_SIGN,
+    AluLayer,
+    BlocksLayer,
+    EngineLayer,
+    RepeatLayer,
+)
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
 from tutelage.dpu.ops.registry import register
 from tutelage.dpu.ops.shape import Lowered, check_one_fix_point
@@ -58,6 +67,13 @@ class Resize(Lowered):
     def keeps_integers(self, op: Any) -> bool:
         return _mode(op) == "NEAREST"
 
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        factors = whole_factors(op)
+        if factors is None:
+            raise Refusal("it does not repeat each pixel a whole number of times")
+        _check_kept(op)
+        return [RepeatLayer(op.get_name(), (op.get_input_op("input").get_name(),), *factors)]
+
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
         if whole_factors(op) is None:
             raise Refusal("it does not repeat each pixel a whole number of times")
@@ -77,6 +93,19 @@ class Downsample(Lowered):
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         width, height = steps_of(op)
         return [dims[0], -(-dims[1] // height), -(-dims[2] // width), dims[3]]
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        """A maximum of one pixel, which changes the fix point too."""
+        width, height = steps_of(op)
+        shift = fix_point(op) - input_fix_point(op)
+        _, rows, columns, _ = op.get_output_tensor().dims
+        return [
+            AluLayer(
+                op.get_name(), (op.get_input_op("input").get_name(),), stride=(height, width),
+                output=(rows, columns), mode=MAXIMUM,
+                shift_cut=shift if shift >= 0 else POOL_SHIFT_SIGN - shift,
+            )  # fmt: skip
+        ]
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
         width, height = steps_of(op)
@@ -115,12 +144,23 @@ class Tile(Blocks):
 
     free = True
 
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        _check_kept(op)
+        side, to_space, _ = block_of(op)
+        return [BlocksLayer(op.get_name(), (op.get_input_op("input").get_name(),), side, to_space)]
+
 
 class PixelShuffle(Blocks):
     """With the channels in PyTorch's order, which ONNX has for one direction."""
 
     def has_onnx(self, op: Any) -> bool:
         return bool(op.get_attr("upscale"))
+
+
+def _check_kept(op: Any) -> None:
+    """Refuse a copy that changes the fix point."""
+    if fix_point(op) != input_fix_point(op):
+        raise Refusal("it changes the fix point")
 
 
 def resize(op: Any, inputs: Inputs) -> Array:

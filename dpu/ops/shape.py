@@ -11,7 +11,7 @@ import numpy as np
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.compiling import Refusal
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.data import given_numbers
 from tutelage.dpu.ops.definition import (
     FLOAT,

@@ -1,0 +1,63 @@
+"""Places of stores in the DDR's registers."""
+
+from __future__ import annotations
+
+from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE
+from tutelage.dpu.compiler.board.network import Store
+from tutelage.dpu.compiler.board.parameters import Parameters
+from tutelage.dpu.compiler.board.plan import Plan
+
+MARGIN = 64
+"""Free bytes around an input: an augmented first layer's LOADs begin before and end behind it."""
+
+ALIGNMENT = 64
+"""Bytes at whose multiples a store begins."""
+
+
+def place_stores(plan: Plan, parameters: Parameters) -> dict[int, int]:
+    """Give every store that is in the DDR its register and offset; return the registers' sizes.
+
+    Inputs and outputs have registers of their own. The others share the workspace: a store may
+    take the place of one that no layer reads any more.
+    """
+    for store, values in plan.network.constants.items():
+        store.register, store.offset = CONSTANTS, parameters.add(values)
+    network, sizes = plan.network, dict.fromkeys((WORKSPACE, INPUTS, OUTPUTS), 0)
+    for register, stores in ((INPUTS, network.inputs), (OUTPUTS, network.outputs)):
+        end = 0
+        for store in dict.fromkeys(stores.values()):
+            margin = MARGIN if register == INPUTS else 0
+            store.register, store.offset = register, _aligned(end + margin)
+            end = store.offset + store.size + margin
+        sizes[register] = end
+    placed: list[tuple[Store, int, int]] = []
+    for store in network.stores:
+        if store.register in (CONSTANTS, INPUTS, OUTPUTS) or not plan.in_ddr(store):
+            continue
+        first, last = _lifetime(plan, store)
+        others = [s for s, f, t in placed if not (t < first or last < f)]
+        store.register, store.offset = WORKSPACE, _gap(others, store.size)
+        placed.append((store, first, last))
+        sizes[WORKSPACE] = max(sizes[WORKSPACE], store.offset + store.size)
+    return sizes
+
+
+def _lifetime(plan: Plan, store: Store) -> tuple[int, int]:
+    """The first node that writes a store and the last that reads it."""
+    writers = plan.network.writers[store]
+    readers = [place for place, _ in plan.network.readers[store]]
+    return min(writers), max([*readers, *writers])
+
+
+def _gap(others: list[Store], size: int) -> int:
+    """The first offset with room beside other stores."""
+    start = 0
+    for other in sorted(others, key=lambda store: store.offset):
+        if start + size <= other.offset:
+            break
+        start = max(start, _aligned(other.offset + other.size))
+    return start
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT

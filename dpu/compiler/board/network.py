@@ -1,0 +1,424 @@
+"""A DPU subgraph as layers and the memory that they share: the first pass.
+
+What has no instructions is looked through: a reshape is another view of the same bytes, and the
+maps that a concat joins are written to their places in one store by what computes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from tutelage.core.fixed_point import Array
+from tutelage.dpu.ops.engine_layers import EltwiseLayer, EngineLayer
+from tutelage.dpu.ops.int8 import fix_point
+from tutelage.dpu.ops.refusal import Refusal
+from tutelage.dpu.ops.registry import type_of
+from tutelage.dpu.xmodel.op import Op
+from tutelage.dpu.xmodel.subgraph import Subgraph
+
+
+@dataclass(eq=False)
+class Store:
+    """Memory for one map, or for maps that are joined.
+
+    Attributes
+    ----------
+    name : of the op whose value it is
+    height, width, channels : of all of it; of maps joined end to end 1, 1 and the bytes
+    parts : first channel of each map in it
+    register, offset : where it is in the DDR
+    """
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    parts: tuple[int, ...]
+    register: int = -1
+    offset: int = 0
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the DDR."""
+        return self.height * self.width * self.channels
+
+    def groups_before(self, channel: int, lanes: int) -> int:
+        """Return the channel groups of a pixel on the chip before a part, or before the end.
+
+        Each part begins with a group of its own.
+
+        Parameters
+        ----------
+        channel : the first one of a part, or `channels`
+        lanes : channels of a group
+        """
+        ends = [*self.parts[1:], self.channels]
+        pairs = zip(self.parts, ends, strict=True)
+        return sum(-(-(end - first) // lanes) for first, end in pairs if first < channel)
+
+
+@dataclass(frozen=True)
+class View:
+    """A map within a store.
+
+    Attributes
+    ----------
+    first : channel at which it begins; of maps joined end to end its first byte
+    height, width, channels : of the map
+    row_stride, pixel_stride : bytes from a row and a pixel to the next in the DDR
+    on_chip : whether its pixels are the store's, so that the map can be read on the chip
+    """
+
+    store: Store
+    first: int
+    height: int
+    width: int
+    channels: int
+    row_stride: int
+    pixel_stride: int
+    on_chip: bool = True
+
+    def lanes(self, width: int) -> list[tuple[int, int]]:
+        """Channels and places on the chip: (first channel, first lane) of each part of the view.
+
+        Parameters
+        ----------
+        width : lanes of a channel group
+        """
+        start = self.store.groups_before(self.first, width)
+        return [
+            (part - self.first, width * (self.store.groups_before(part, width) - start))
+            for part in self.store.parts
+            if self.first <= part < self.first + self.channels
+        ]
+
+    def groups(self, width: int) -> int:
+        """Return its channel groups on the chip."""
+        end, start = self.first + self.channels, self.first
+        return self.store.groups_before(end, width) - self.store.groups_before(start, width)
+
+
+@dataclass(eq=False)
+class Node:
+    """A layer with its places in memory.
+
+    Attributes
+    ----------
+    layer : what it computes
+    inputs : of each operand
+    outputs : every place where its result belongs; the first is the one that layers read
+    """
+
+    layer: EngineLayer
+    inputs: list[View]
+    outputs: list[View] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the op."""
+        return self.layer.op
+
+
+@dataclass(frozen=True)
+class Network:
+    """The layers of a DPU subgraph in order.
+
+    Attributes
+    ----------
+    inputs, outputs : stores by the name of the op that uploads or downloads them
+    constants : stores of operands that are constant, with their int8 values
+    """
+
+    nodes: list[Node]
+    stores: list[Store]
+    inputs: dict[str, Store]
+    outputs: dict[str, Store]
+    constants: dict[Store, Array]
+
+    @cached_property
+    def readers(self) -> dict[Store, list[tuple[int, int]]]:
+        """For each store the (node, operand) that read it."""
+        found: dict[Store, list[tuple[int, int]]] = {store: [] for store in self.stores}
+        for place, node in enumerate(self.nodes):
+            for operand, view in enumerate(node.inputs):
+                found[view.store].append((place, operand))
+        return found
+
+    @cached_property
+    def writers(self) -> dict[Store, list[int]]:
+        """For each store the nodes that write it."""
+        found: dict[Store, list[int]] = {store: [] for store in self.stores}
+        for place, node in enumerate(self.nodes):
+            for view in node.outputs:
+                found[view.store].append(place)
+        return found
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What an op's value is made of: names of computed values, joined by channels or end to end."""
+
+    dims: tuple[int, ...]
+    leaves: tuple[str, ...] = ()
+    joined: tuple[_Form, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.dims)
+
+
+def network_of(subgraph: Subgraph, constants: Mapping[str, Array]) -> Network:
+    """Return the layers of a DPU subgraph.
+
+    Parameters
+    ----------
+    constants : int8 values of its parameters, by op name
+
+    Raises
+    ------
+    Refusal
+        An op has no instructions; the text names it.
+    """
+    return _Builder(subgraph, constants).build()
+
+
+class _Builder:
+    def __init__(self, subgraph: Subgraph, constants: Mapping[str, Array]) -> None:
+        self._ops, self._constants = subgraph.toposort(), constants
+        self._forms: dict[str, _Form] = {}
+        self._dims: dict[str, tuple[int, ...]] = {}  # of leaves
+        self._values: dict[str, Array] = {}  # of constant operands
+        self._layers: list[EngineLayer] = []
+        self._uploads: list[str] = []
+        self._downloads: dict[str, _Form] = {}
+        self._stores: list[Store] = []
+        self._homes: dict[str, list[View]] = {}
+        self._by_leaves: dict[tuple[str, ...], View] = {}
+        self._flat: dict[tuple[str, ...], View] = {}  # joined end to end
+
+    def build(self) -> Network:
+        for op in self._ops:
+            self._add(op)
+        outputs = self._place()
+        nodes = [self._node(layer) for layer in self._layers]
+        inputs = {name: self._homes[name][0].store for name in self._uploads}
+        copies = [node for name in self._uploads for node in self._copies(name)]
+        operands = {
+            self._homes[name][0].store: self._values[name] for name in self._values
+        }
+        return Network([*copies, *nodes], self._stores, inputs, outputs, operands)
+
+    # -- ops ---------------------------------------------------------------------------------
+
+    def _add(self, op: Op) -> None:
+        name, kind = op.get_name(), type_of(op)
+        dims = tuple(op.get_output_tensor().dims)
+        if kind.source == "constant":
+            return
+        if op.get_type() == "upload":
+            self._uploads.append(name)
+            self._leaf(name, dims)
+        elif op.get_type() == "download":
+            self._downloads[name] = self._forms[op.get_input_op("input").get_name()]
+        elif kind.joins:
+            self._forms[name] = self._joined(op, dims)
+        elif kind.same_order and kind.free:
+            source = self._forms[op.get_input_op("input").get_name()]
+            self._forms[name] = _Form(dims, source.leaves, source.joined)
+        else:
+            self._add_layers(op, dims)
+
+    def _add_layers(self, op: Op, dims: tuple[int, ...]) -> None:
+        try:
+            layers = type_of(op).engine_layers(op, self._constants)
+        except Refusal as reason:
+            raise Refusal(f"{op.get_name()} ({op.get_type()}): {reason}") from None
+        for layer in layers:
+            for name in layer.inputs:
+                if name in self._constants and name not in self._values:
+                    self._values[name] = np.broadcast_to(self._constants[name], dims)
+                    self._leaf(name, dims)
+        self._layers += layers
+        self._leaf(op.get_name(), dims)
+
+    def _leaf(self, name: str, dims: tuple[int, ...]) -> None:
+        self._dims[name] = dims
+        self._forms[name] = _Form(dims, (name,))
+
+    def _joined(self, op: Op, dims: tuple[int, ...]) -> _Form:
+        axis, sources = op.get_attr("axis") % len(dims), op.get_input_ops_by_name("input")
+        parts = [self._requantised(op, source, n) for n, source in enumerate(sources)]
+        if axis == len(dims) - 1 == 3 and all(p.leaves and len(p.dims) == 4 for p in parts):
+            if all(self._dims[leaf][:3] == dims[:3] for p in parts for leaf in p.leaves):
+                return _Form(dims, tuple(leaf for part in parts for leaf in part.leaves))
+        if math.prod(dims[:axis]) != 1:
+            raise Refusal(f"{op.get_name()} (concat): along axis {axis} of {list(dims)}")
+        return _Form(dims, joined=tuple(parts))
+
+    def _requantised(self, op: Op, source: Op, number: int) -> _Form:
+        """A part with another fix point is copied for the concat."""
+        form = self._forms[source.get_name()]
+        before, after = fix_point(source), fix_point(op)
+        if before == after:
+            return form
+        if len(form.dims) != 4 or not form.leaves:
+            raise Refusal(f"{op.get_name()} (concat): parts with other fix points")
+        name = f"{op.get_name()}:{number}"
+        self._layers.append(
+            EltwiseLayer(name, (source.get_name(),), shift_write=after - before)
+        )
+        self._leaf(name, form.dims)
+        return self._forms[name]
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def _place(self) -> dict[str, Store]:
+        """Make the stores; return those of outputs, by download."""
+        for name in (*self._uploads, *self._values):  # they have stores of their own
+            self._own_store((name,))
+        read = [self._forms[name] for layer in self._layers for name in _reads(layer)]
+        lists = dict.fromkeys(form.leaves for form in (*read, *self._downloads.values()))
+        for leaves in sorted(filter(None, lists), key=len, reverse=True):
+            if len(leaves) > 1 and leaves not in self._by_leaves:
+                self._share(leaves)
+        for form in read:
+            self._end_to_end(form)
+        for leaves in lists:
+            if len(leaves) == 1 and leaves not in self._by_leaves:
+                self._own_store(leaves)
+        outputs = {name: self._output(name, form) for name, form in self._downloads.items()}
+        for layer in self._layers:
+            if layer.op not in self._homes:
+                self._own_store((layer.op,))
+        return outputs
+
+    def _share(self, leaves: tuple[str, ...]) -> None:
+        """Make a store of joined maps, or find them side by side in one that is there."""
+        for known, view in list(self._by_leaves.items()):
+            for start in range(len(known) - len(leaves) + 1):
+                if known[start : start + len(leaves)] == leaves:
+                    first = sum(self._dims[leaf][3] for leaf in known[:start])
+                    self._by_leaves[leaves] = self._view_of(view.store, leaves, first)
+                    return
+        self._own_store(leaves)
+
+    def _own_store(self, leaves: tuple[str, ...]) -> Store:
+        """Make a store for maps that are joined by channels, or for one value of any shape."""
+        dims = [self._dims[leaf] for leaf in leaves]
+        height, width, _ = map_dims(dims[0])
+        channels = [map_dims(d)[2] for d in dims]
+        firsts = tuple(sum(channels[:n]) for n in range(len(leaves)))
+        store = Store(leaves[-1], height, width, sum(channels), firsts)
+        self._stores.append(store)
+        self._by_leaves.setdefault(leaves, self._view_of(store, leaves, 0))
+        for leaf, first in zip(leaves, firsts, strict=True):
+            view = self._view_of(store, (leaf,), first)
+            self._homes.setdefault(leaf, []).append(view)
+            self._by_leaves.setdefault((leaf,), view)
+        return store
+
+    def _view_of(self, store: Store, leaves: tuple[str, ...], first: int) -> View:
+        channels = sum(map_dims(self._dims[leaf])[2] for leaf in leaves)
+        row = store.width * store.channels
+        return View(store, first, store.height, store.width, channels, row, store.channels)
+
+    def _end_to_end(self, form: _Form) -> Store | None:
+        """Make a store of values joined end to end."""
+        if not form.joined:
+            return None
+        key = tuple(leaf for part in form.joined for leaf in ("", *part.leaves))
+        if key in self._flat:
+            return self._flat[key].store
+        store = Store(f"{form.dims}", 1, 1, form.size, (0,))
+        self._stores.append(store)
+        self._flat[key] = View(store, 0, 1, 1, form.size, form.size, form.size, False)
+        first = 0
+        for part in form.joined:
+            if not part.leaves:
+                raise Refusal("a concat of a concat end to end")
+            self._lay(store, first, part)
+            first += part.size
+        return store
+
+    def _lay(self, store: Store, first: int, form: _Form) -> None:
+        """Give each map of a value a home at a byte of a store."""
+        dims = [map_dims(self._dims[leaf]) for leaf in form.leaves]
+        pixel = sum(d[2] for d in dims)
+        for leaf, (height, width, channels) in zip(form.leaves, dims, strict=True):
+            view = View(store, first, height, width, channels, width * pixel, pixel, False)
+            self._homes.setdefault(leaf, []).append(view)
+            first += channels
+
+    def _output(self, name: str, form: _Form) -> Store:
+        """The store of an output: compact, and its own."""
+        joined = self._end_to_end(form)
+        if joined is not None:
+            return joined
+        view = self._by_leaves.get(form.leaves)
+        if view is not None and view.store.size == form.size and not self._is_input(view.store):
+            return view.store
+        store = Store(name, 1, 1, form.size, (0,))
+        self._stores.append(store)
+        self._lay(store, 0, form)
+        return store
+
+    def _is_input(self, store: Store) -> bool:
+        given = (*self._uploads, *self._values)
+        return any(self._homes[name][0].store is store for name in given)
+
+    # -- layers ------------------------------------------------------------------------------
+
+    def _node(self, layer: EngineLayer) -> Node:
+        inputs = [self._read(name) for name in _reads(layer)]
+        return Node(layer, inputs, self._homes[layer.op])
+
+    def _read(self, name: str) -> View:
+        """What a reader of an op's value reads, in the shape that it sees."""
+        form = self._forms[name]
+        if form.joined:
+            self._end_to_end(form)
+            key = tuple(leaf for part in form.joined for leaf in ("", *part.leaves))
+            view = self._flat[key]
+        else:
+            view = self._by_leaves[form.leaves]
+        height, width, channels = map_dims(form.dims)
+        if (height, width, channels) == (view.height, view.width, view.channels):
+            return view
+        whole = view.store.channels == view.channels
+        if not whole:
+            raise Refusal(f"{name}: a part of a concat in another shape")
+        row, start = width * channels, view.first
+        return View(view.store, start, height, width, channels, row, channels, False)
+
+    def _copies(self, name: str) -> list[Node]:
+        """Copies of an input to the concats that it is part of."""
+        first, *others = self._homes[name]
+        if not others:
+            return []
+        return [Node(EltwiseLayer(f"{name}:copy", (name,)), [first], others)]
+
+
+def _reads(layer: EngineLayer) -> tuple[str, ...]:
+    scaled_by = getattr(layer, "scaled_by", "")
+    return (*layer.inputs, scaled_by) if scaled_by else layer.inputs
+
+
+def map_dims(dims: Sequence[int]) -> tuple[int, int, int]:
+    """Height, width and channels of a value; what is not a map is one pixel, or a row of pixels.
+
+    Raises
+    ------
+    Refusal
+        It has a batch.
+    """
+    if dims and dims[0] != 1:
+        raise Refusal(f"a batch of {dims[0]}")
+    shape = [1, 1, 1, *dims[1:]][-3:]
+    if len(dims) > 4:
+        raise Refusal(f"a value of {len(dims)} axes")
+    return shape[0], shape[1], shape[2]

@@ -1,0 +1,198 @@
+"""What the DPU's engines compute: one layer of a network as CONV, ALU, ELEW or copies do it.
+
+Op types describe their int8 form in these terms (`OpType.engine_layers`); the compiler
+(`tutelage.dpu.compiler.board`) knows nothing else of them. Shifts and factors are those of the
+instructions' fields, dpu/isa/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tutelage.core.fixed_point import Array
+
+NO_ACTIVATION, RELU, LEAKY_RELU, RELU6 = 0, 1, 3, 4
+"""`act_type` of CONV and ALU."""
+
+ACTIVATIONS = {"NONE": NO_ACTIVATION, "RELU": RELU, "LEAKYRELU": LEAKY_RELU, "RELU6": RELU6}
+"""By the attribute `nonlinear` of compiled ops."""
+
+DEPTHWISE, AVERAGE, MAXIMUM, SCALE, HARD_SIGMOID = 0, 2, 3, 6, 7
+"""`exec_mode` of ALU: depthwise convolution, pools, depthwise without bias, hard sigmoid."""
+
+
+POOL_SHIFT_SIGN, MAX_POOL_SHIFT = 8, 55
+"""`shift_cut` of pools: values from the first on shift to the right, by at most the second."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Which rows and columns of the output map a layer gives: ``first + step * number``.
+
+    A transposed convolution is one layer for each phase of its stride.
+    """
+
+    row: int = 0
+    row_step: int = 1
+    column: int = 0
+    column_step: int = 1
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """What one layer has, whatever computes it.
+
+    Attributes
+    ----------
+    op : name of the op whose value it gives, all of it or a phase
+    inputs : names of the ops whose values it reads, maps [1, H, W, C]
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WindowLayer(EngineLayer):
+    """A kernel that walks over one map.
+
+    Attributes
+    ----------
+    kernel, stride : height and width
+    pads : rows above the map and columns left of it; negative where the walk begins inside
+    output : height, width of the result, of its phase only
+    phase : of the output map
+    """
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+    output: tuple[int, int] = (1, 1)
+    phase: Phase = Phase()
+
+
+@dataclass(frozen=True)
+class ConvLayer(WindowLayer):
+    """A convolution on the array.
+
+    Attributes
+    ----------
+    weights : int8 [outputs, kernel_h, kernel_w, inputs]
+    bias : int8 [outputs]
+    """
+
+    weights: Array = field(default_factory=lambda: np.zeros((0, 1, 1, 0), np.int8))
+    bias: Array = field(default_factory=lambda: np.zeros(0, np.int8))
+    shift_cut: int = 0
+    shift_bias: int = 0
+    act_type: int = NO_ACTIVATION
+
+
+@dataclass(frozen=True)
+class AluLayer(WindowLayer):
+    """A pool, a depthwise convolution or a function of one value, by MISC.
+
+    Attributes
+    ----------
+    mode : `exec_mode`
+    weights : int8 [kernel_h, kernel_w, channels] of DEPTHWISE and of SCALE with constant factors
+    bias : int8 [channels] of DEPTHWISE
+    factor : `multi_factor`
+    scaled_by : of SCALE: the op whose vector [1, 1, 1, C] is the weights; "" for constant ones
+    """
+
+    mode: int = MAXIMUM
+    weights: Array | None = None
+    bias: Array | None = None
+    shift_cut: int = 0
+    shift_bias: int = 0
+    act_type: int = NO_ACTIVATION
+    factor: int = 0
+    scaled_by: str = ""
+
+
+@dataclass(frozen=True)
+class EltwiseLayer(EngineLayer):
+    """A sum or product of up to four maps of one shape; of one, a copy with another fix point.
+
+    Attributes
+    ----------
+    product : whether it multiplies
+    shift_reads : of each input
+    shift_write : power of two of the result, negative ones too
+    relu : whether it ends with a ReLU
+    """
+
+    product: bool = False
+    shift_reads: tuple[int, ...] = (0,)
+    shift_write: int = 0
+    relu: bool = False
+
+
+@dataclass(frozen=True)
+class RepeatLayer(EngineLayer):
+    """Each pixel repeated `rows` times down and `columns` times across, by copies."""
+
+    rows: int = 1
+    columns: int = 1
+
+
+@dataclass(frozen=True)
+class BlocksLayer(EngineLayer):
+    """Space to depth or back in blocks of `side` pixels, channels in the order (dy, dx, c)."""
+
+    side: int = 2
+    to_space: bool = True
+
+
+def dilated(layer: ConvLayer | AluLayer, dilation: tuple[int, int]) -> ConvLayer | AluLayer:
+    """Return a layer whose kernel has zeros between its taps: the DPU has no dilation.
+
+    Parameters
+    ----------
+    dilation : height and width; 1 for none
+    """
+    if dilation == (1, 1) or layer.weights is None:
+        return layer
+    height, width = ((k - 1) * d + 1 for k, d in zip(layer.kernel, dilation, strict=True))
+    axes = layer.weights.ndim - 3  # of the kernel's rows
+    shape = list(layer.weights.shape)
+    shape[axes : axes + 2] = height, width
+    weights = np.zeros(shape, np.int8)
+    weights[..., :: dilation[0], :: dilation[1], :] = layer.weights
+    return replace(layer, kernel=(height, width), weights=weights)
+
+
+def phase_of(
+    layer: ConvLayer | AluLayer, phase: tuple[int, int], stride: tuple[int, int]
+) -> ConvLayer | AluLayer:
+    """Return the convolution that gives one phase of a transposed convolution.
+
+    Parameters
+    ----------
+    layer : over the input with ``stride - 1`` zeros between its pixels: its pads, its whole output
+    phase : of the rows and columns of the output
+    stride : height and width
+    """
+    assert layer.weights is not None
+    kernel, pads, output, weights = [], [], [], layer.weights
+    for axis in (0, 1):
+        # Output a reads the places a - pad + tap of the spread input; every stride-th has a pixel.
+        first = (layer.pads[axis] - phase[axis]) % stride[axis]
+        taps = np.arange(first, layer.kernel[axis], stride[axis])
+        begin = (phase[axis] - layer.pads[axis] + first) // stride[axis]
+        at = weights.ndim - 3 + axis
+        weights = weights.take(taps, at)
+        before = max(0, begin) if len(taps) else 1  # so that the walk begins on the map
+        shape = [before if axis_ == at else n for axis_, n in enumerate(weights.shape)]
+        weights = np.concatenate([np.zeros(shape, np.int8), weights], at)
+        kernel.append(weights.shape[at])
+        pads.append(before - begin if len(taps) else 0)
+        output.append(-(-(layer.output[axis] - phase[axis]) // stride[axis]))
+    where = Phase(phase[0], stride[0], phase[1], stride[1])
+    return replace(
+        layer, kernel=(kernel[0], kernel[1]), stride=(1, 1), pads=(pads[0], pads[1]),
+        output=(output[0], output[1]), phase=where, weights=weights,
+    )  # fmt: skip

@@ -146,7 +146,7 @@ def _both(i: Instruction, init: Instruction) -> SimpleNamespace:
     return SimpleNamespace(**vars(init) | vars(i))
 
 
-def _window(i: Instruction, init: Instruction, kernel: tuple[int, int] | None = None) -> Window:
+def window_of(i: Instruction, init: Instruction, kernel: tuple[int, int] | None = None) -> Window:
     """What an instruction reads, with another `kernel` than its INIT's where one is given."""
     f = _both(i, init)
     return Window(
@@ -178,7 +178,7 @@ def _write(machine: Machine, i: Instruction, init: Instruction, result: Array) -
 def _conv(i: Instruction, machine: Machine, settings: Settings) -> None:
     """`vpp` rows of `length` columns of one group of output channels, over all input channels."""
     init, shape = settings.of("CONVINIT"), machine.shape
-    window = _window(i, init)
+    window = window_of(i, init)
     taps = init.kernel_h * init.kernel_w * i.channel_group
     if taps > BANK_DEPTH:
         raise IsaError(f"weights of {taps} rows; a bank has {BANK_DEPTH}")
@@ -229,7 +229,7 @@ def _rounded(values: Array) -> Array:
 def _alu(i: Instruction, machine: Machine, settings: Settings) -> None:
     """One of the modes of ISA1's MISC on `vpp` rows, all channel groups at once."""
     init = settings.of("ALUINIT")
-    window = _window(i, init)
+    window = window_of(i, init)
     mode = MODES.get(init.exec_mode)
     if mode is None:
         raise IsaError(f"mode {init.exec_mode} of ALU is not known")
@@ -360,7 +360,7 @@ def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
     kernel = (init.kernel_h, init.kernel_w)
     if init.pool_type == 2:
         kernel = (i.global_kernel_h, i.global_kernel_w)
-    window = _window(i, init, kernel)
+    window = window_of(i, init, kernel)
     if init.pool_type == 1:
         factor = _POOL_FACTORS.get(kernel[1], 1 / (kernel[0] * kernel[1]))
         result = patches(window.read(machine), window).sum((2, 3), dtype=np.float64) * factor
@@ -377,7 +377,7 @@ _POOL_FACTORS = {3: 28 / 256, 5: 10 / 256, 6: 7 / 256, 7: 21 / 1024}
 def _dptwise(i: Instruction, machine: Machine, settings: Settings) -> None:
     """ISA0: a depthwise convolution."""
     init = settings.of("DWINIT")
-    window = _window(i, init)
+    window = window_of(i, init)
     taps = _taps(machine, window, i.bank_addr_weights, window.groups)
     sums = _weighted(window, window.read(machine), taps)
     bias = machine.read(

@@ -2,67 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.isa.accesses import AccessLog
 from tutelage.dpu.isa.encoding import Instruction
-from tutelage.dpu.isa.executor import Settings, execute_at
-from tutelage.dpu.isa.formats import ENGINES
-from tutelage.dpu.isa.machine import Machine
+from tutelage.dpu.isa.executor import Settings
+from tutelage.dpu.isa.footprint import Footprint, Pixels, Rectangle, footprint
+from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError
+from tutelage.dpu.isa.machine import Machine, Shape
+from tutelage.dpu.ops.limits import BANK_DEPTH
+
+_BANK_WRITERS = (Engine.LOAD, Engine.CONV, Engine.MISC)
+_BANK_READERS = (Engine.SAVE, Engine.CONV, Engine.MISC)
 
 
 def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
-    """Set dpdon and dpdby of all instructions, in place.
+    """Set dpdon and dpdby of all instructions of ISA1, in place, and pair SAVEs.
 
     Each has its own engine's bit in both. A token serves all older instructions of the engine that
     gives it, as engines are in order. So an instruction takes one from another engine only where
     it depends on a younger instruction there than those that its own engine has waited for.
 
+    Two SAVEs that follow one another, of one size and from different banks, go through the two
+    ports at once: the first waits for both, the second gives the tokens of both.
+
     Parameters
     ----------
     code : in an order in which it is right
-    machine : on which it is executed to see what it reads and writes
+    machine : with the banks and registers that it is for
 
     Raises
     ------
     IsaError
-        As `executor.execute`.
+        An INIT is missing, or the code reaches outside a bank or a register.
     """
-    log = _Dependencies(code, machine)
-    machine.watch = log
+    log = _Log(machine, {i.reg_id for i in code if i.name == "SAVE"})
     settings = Settings()
-    try:
-        for place, instruction in enumerate(code):
-            instruction.dpdon = instruction.dpdby = int(instruction.engine)
-            log.place = place
-            log.youngest = np.full(len(ENGINES), -1, np.int64)
-            execute_at(code, place, machine, settings)
-            log.wait(code)
-    finally:
-        machine.watch = None
+    waited = {(a, b): -1 for a in ENGINES for b in ENGINES}  # by consumer and producer
+    for first, last in _units(code):
+        engine = code[first].engine
+        youngest = dict.fromkeys(ENGINES, -1)
+        for place in range(first, last + 1):
+            code[place].dpdon = code[place].dpdby = int(engine)
+            log.add(footprint(code[place], settings, machine.shape), engine, last, youngest)
+        for producer, place in youngest.items():
+            if producer is not engine and place > waited[engine, producer]:
+                waited[engine, producer] = place
+                code[first].dpdon |= producer
+                code[place].dpdby |= engine
+        if last > first:
+            code[first].hp_id, code[last].hp_id = 0, 1
+            code[first].dpdby, code[last].dpdon = 0, 0
 
 
-class _Dependencies(AccessLog):
-    """The youngest instruction of each engine that the current one depends on."""
+def _units(code: Sequence[Instruction]) -> Iterator[tuple[int, int]]:
+    """First and last place of what is done at once: one instruction, or two paired SAVEs."""
+    place = 0
+    while place < len(code):
+        pair = place + 1 < len(code) and _are_pair(code[place], code[place + 1])
+        yield place, place + pair
+        place += 1 + pair
 
-    def __init__(self, code: Sequence[Instruction], machine: Machine) -> None:
-        super().__init__(code, machine)
-        self.youngest = np.full(len(ENGINES), -1, np.int64)
-        self._waited = np.full((len(ENGINES), len(ENGINES)), -1, np.int64)  # by consumer, producer
 
-    def depends(self, earlier: Array, what: str, places: Array) -> None:
-        found = earlier[earlier >= 0]
-        np.maximum.at(self.youngest, self.engines[found], found)
+def _are_pair(one: Instruction, two: Instruction) -> bool:
+    if one.name != "SAVE" or two.name != "SAVE" or one.bank_id == two.bank_id:
+        return False
+    return one.length == two.length and one.channel == two.channel
 
-    def wait(self, code: Sequence[Instruction]) -> None:
-        """Take tokens from the engines that were not waited for yet."""
-        own = int(self.engines[self.place])
-        for number, engine in enumerate(ENGINES):
-            producer = int(self.youngest[number])
-            if number != own and producer > self._waited[own, number]:
-                self._waited[own, number] = producer
-                code[self.place].dpdon |= engine
-                code[producer].dpdby |= code[self.place].engine
+
+class _Log:
+    """The last instruction of each engine that wrote and read each place.
+
+    Parameters
+    ----------
+    saved : registers that are written at all; nothing depends on the others
+    """
+
+    def __init__(self, machine: Machine, saved: set[int]) -> None:
+        self._shape: Shape = machine.shape
+        rows = machine.shape.banks, BANK_DEPTH
+        self._writers = {engine: np.full(rows, -1, np.int32) for engine in _BANK_WRITERS}
+        self._readers = {engine: np.full(rows, -1, np.int32) for engine in _BANK_READERS}
+        self._sizes = {register: len(memory) for register, memory in machine.registers.items()}
+        self._loaded: dict[int, Array] = {}
+        self._saved: dict[int, Array] = {}
+        self._written = saved
+
+    def add(
+        self, what: Footprint, engine: Engine, place: int, youngest: dict[Engine, int]
+    ) -> None:
+        """Note accesses, and in `youngest` the last instructions that they depend on.
+
+        Parameters
+        ----------
+        place : at which the instruction, or its pair, gives its tokens
+        """
+        for area in what.reads:
+            self._depend(area, engine, self._writers, youngest)
+        for area in what.writes:
+            self._depend(area, engine, self._writers, youngest)
+            self._depend(area, engine, self._readers, youngest)
+        for area in what.reads:
+            self._readers[engine][area.banks[0] : area.banks[1], slice(*area.rows)] = place
+        for area in what.writes:
+            self._writers[engine][area.banks[0] : area.banks[1], slice(*area.rows)] = place
+        if what.ddr is not None:
+            self._ddr(what.ddr, engine, place, youngest)
+
+    def _depend(
+        self, area: Rectangle, engine: Engine, log: dict[Engine, Array],
+        youngest: dict[Engine, int],
+    ) -> None:  # fmt: skip
+        if not 0 <= area.banks[0] < area.banks[1] <= self._shape.banks:
+            raise IsaError(f"bank {area.banks[1] - 1}: this DPU has {self._shape.banks}")
+        for other, places in log.items():
+            if other is not engine:
+                found = places[area.banks[0] : area.banks[1], slice(*area.rows)].max()
+                youngest[other] = max(youngest[other], int(found))
+
+    def _ddr(
+        self, pixels: Pixels, engine: Engine, place: int, youngest: dict[Engine, int]
+    ) -> None:
+        """Only LOADs read the DDR and only SAVEs write it."""
+        register = pixels.register
+        if register not in self._sizes:
+            raise IsaError(f"register {register} has no memory")
+        if register not in self._written:
+            return
+        if engine is Engine.LOAD:
+            if register in self._saved:
+                found = self._view(self._saved, pixels).max(initial=-1)
+                youngest[Engine.SAVE] = max(youngest[Engine.SAVE], int(found))
+            self._view(self._loaded, pixels)[...] = place
+        else:
+            if register in self._loaded:
+                found = self._view(self._loaded, pixels).max(initial=-1)
+                youngest[Engine.LOAD] = max(youngest[Engine.LOAD], int(found))
+            self._view(self._saved, pixels)[...] = place
+
+    def _view(self, log: dict[int, Array], pixels: Pixels) -> Array:
+        """The places of a DDR access; what is outside the register belongs to nobody."""
+        if pixels.register not in log:
+            size = self._sizes[pixels.register] + _SLACK
+            log[pixels.register] = np.full(size, -1, np.int32)
+        places = log[pixels.register]
+        if pixels.count == 1:
+            return places[max(0, pixels.start) : pixels.start + pixels.size]
+        end = pixels.start + pixels.count * pixels.jump
+        return places[pixels.start : end].reshape(-1, pixels.jump)[:, : pixels.size]
+
+
+_SLACK = 1 << 16
+"""Behind a register's end, for the gap behind the last pixel."""

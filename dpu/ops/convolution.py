@@ -24,8 +24,8 @@ from tutelage.dpu.ops.engine_layers import (
     AluLayer,
     ConvLayer,
     EngineLayer,
-    dilated,
     phase_of,
+    spread_taps,
 )
 from tutelage.dpu.ops.int8 import finish, fix_point, input_fix_point, nonlinear, only_clips
 from tutelage.dpu.ops.limits import (
@@ -221,10 +221,10 @@ class Convolution(OpType):
         layer = ConvLayer(
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
-            (window.pad_top, window.pad_left), (window.out_h, window.out_w),
-            weights=weights, **_ends(op, constants, len(weights)),
+            (window.pad_top, window.pad_left), (window.dilation_h, window.dilation_w),
+            (window.out_h, window.out_w), weights=weights, **_ends(op, constants, len(weights)),
         )  # fmt: skip
-        return [dilated(layer, (window.dilation_h, window.dilation_w))]
+        return [layer]
 
     def grouped(self, weights: Array, channels: int) -> Array:
         """Return weights for all input channels: with zeros for those of other groups."""
@@ -355,10 +355,10 @@ class Depthwise(Convolution):
         layer = AluLayer(
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
-            (window.pad_top, window.pad_left), (window.out_h, window.out_w),
-            mode=DEPTHWISE, weights=weights[0], **_ends(op, constants, channels),
+            (window.pad_top, window.pad_left), (window.dilation_h, window.dilation_w),
+            (window.out_h, window.out_w), mode=DEPTHWISE, weights=weights[0], **_ends(op, constants, channels),
         )  # fmt: skip
-        return [dilated(layer, (window.dilation_h, window.dilation_w))]
+        return [layer]
 
     def macs(self, op: Any, taps: Sequence[int] | None) -> int:
         if taps is None:
@@ -416,6 +416,7 @@ class Transposed(Convolution):
         """A convolution for each phase of the stride, with every stride-th tap."""
         (whole,) = super().engine_layers(op, constants)
         assert isinstance(whole, ConvLayer | AluLayer)
+        whole = spread_taps(whole)
         width, height = op.get_attr("stride")
         return [
             phase_of(whole, (row, column), (height, width))

@@ -62,6 +62,7 @@ class WindowLayer(EngineLayer):
     ----------
     kernel, stride : height and width
     pads : rows above the map and columns left of it; negative where the walk begins inside
+    dilation : rows and columns between neighbouring taps
     output : height, width of the result, of its phase only
     phase : of the output map
     """
@@ -69,6 +70,7 @@ class WindowLayer(EngineLayer):
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     pads: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
     output: tuple[int, int] = (1, 1)
     phase: Phase = Phase()
 
@@ -147,13 +149,9 @@ class BlocksLayer(EngineLayer):
     to_space: bool = True
 
 
-def dilated(layer: ConvLayer | AluLayer, dilation: tuple[int, int]) -> ConvLayer | AluLayer:
-    """Return a layer whose kernel has zeros between its taps: the DPU has no dilation.
-
-    Parameters
-    ----------
-    dilation : height and width; 1 for none
-    """
+def spread_taps(layer: ConvLayer | AluLayer) -> ConvLayer | AluLayer:
+    """Return a layer without dilation, whose kernel has zeros between its taps instead."""
+    dilation = layer.dilation
     if dilation == (1, 1) or layer.weights is None:
         return layer
     height, width = ((k - 1) * d + 1 for k, d in zip(layer.kernel, dilation, strict=True))
@@ -162,7 +160,7 @@ def dilated(layer: ConvLayer | AluLayer, dilation: tuple[int, int]) -> ConvLayer
     shape[axes : axes + 2] = height, width
     weights = np.zeros(shape, np.int8)
     weights[..., :: dilation[0], :: dilation[1], :] = layer.weights
-    return replace(layer, kernel=(height, width), weights=weights)
+    return replace(layer, kernel=(height, width), dilation=(1, 1), weights=weights)
 
 
 def phase_of(

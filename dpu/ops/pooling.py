@@ -180,7 +180,7 @@ class Pool(Pooling):
         pool = AluLayer(
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
-            (window.pad_top, window.pad_left), (window.out_h, window.out_w), mode=mode,
+            (window.pad_top, window.pad_left), output=(window.out_h, window.out_w), mode=mode,
             factor=factor, shift_cut=shift if shift >= 0 else POOL_SHIFT_SIGN - shift,
         )  # fmt: skip
         if activation == "NONE":

@@ -1,7 +1,8 @@
 """Instructions from a plan, in an order in which they are right; tokens come later.
 
-For each strip of a layer, tile after tile of as many rows as an engine takes at once: what the
-tile needs and is not there yet is loaded, the tile is computed, its rows are saved.
+For each strip of a stage, tile after tile of as many rows as an engine takes at once: what the tile
+needs and is not there yet is loaded, or computed by the layer before; the tile is computed, its
+rows are saved.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from tutelage.dpu.compiler.board.layout import ChipMap, Ring
 from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.parameters import Parameters, spread
-from tutelage.dpu.compiler.board.plan import MAX_JUMP, Operand, Plan, Result, Step, Strip
+from tutelage.dpu.compiler.board.plan import MAX_JUMP, Operand, Plan, Result, Stage, Strip
 from tutelage.dpu.compiler.board.walk import Feed, Walk, first_missing
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.machine import Shape
@@ -23,6 +24,7 @@ from tutelage.dpu.ops.engine_layers import (
     BlocksLayer,
     ConvLayer,
     EltwiseLayer,
+    EngineLayer,
     RepeatLayer,
 )
 from tutelage.dpu.ops.limits import BANK_DEPTH
@@ -36,66 +38,117 @@ CONV_PAD, ALU_PAD = 15, 255
 
 
 @dataclass
+class Constants:
+    """A layer's constants, where they are in the DDR and on the chip.
+
+    Attributes
+    ----------
+    weights : offset of the weights in the register of constants
+    words : bank rows of one group of output channels
+    channels : bytes of a tap
+    places : bank row of each group's weights that is on the chip; of depthwise weights under 0
+    bias : bank row of the first biases
+    loads : of what all tiles share, before the first one
+    """
+
+    weights: int = 0
+    words: int = 0
+    channels: int = 0
+    places: dict[int, int] = field(default_factory=dict)
+    bias: int = 0
+    loads: list[dict[str, int]] = field(default_factory=list)
+
+
+@dataclass
 class Emitter:
     """Writes the code of a plan.
 
     Attributes
     ----------
     code : so far
-    layers : number of the plan's step, for each instruction
+    nodes : for each instruction the number of the node that it belongs to
     parameters : the constants that the code loads
     """
 
     plan: Plan
     parameters: Parameters = field(default_factory=Parameters)
     code: list[Instruction] = field(default_factory=list)
-    layers: list[int] = field(default_factory=list)
+    nodes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.shape: Shape = self.plan.shape
         self.width = self.shape.width
+        self.number = 0
         self.weight_ring, self.depthwise_ring, self.bias_ring = Ring(), Ring(), Ring()
+        self._inits: dict[str, Instruction] = {}
 
     def emit(self) -> list[Instruction]:
-        """Return the whole program, END included, without tokens."""
-        for number, step in enumerate(self.plan.steps):
-            self._number = number
-            self._init: Instruction | None = None  # INITs are by layer
-            self._step(step)
+        """Return the whole program, END included, without tokens.
+
+        Raises
+        ------
+        Refusal
+            A layer is beyond what instructions can say.
+        """
+        first = 0
+        for stage in self.plan.stages:
+            self._stage(stage, first)
+            first += len(stage.nodes)
         self.add("END")
         return self.code
 
     def add(self, name: str, **values: int) -> None:
         """Append an instruction."""
         self.code.append(Instruction(self.shape.isa.by_name[name], **values))
-        self.layers.append(self._number)
+        self.nodes.append(self.number)
 
-    def _step(self, step: Step) -> None:
-        layer = step.node.layer
-        if isinstance(layer, ConvLayer):
-            self._convolution(step, layer)
-        elif isinstance(layer, AluLayer):
-            self._alu_layer(step, layer)
-        elif isinstance(layer, EltwiseLayer):
-            for strip in step.strips:
-                self._eltwise(strip, layer)
-        elif isinstance(layer, RepeatLayer):
-            self._repeat(step.node, step.strips[0], layer)
+    def set_init(self, name: str, **values: int) -> None:
+        """Append an INIT where it differs from the one in force."""
+        init = Instruction(self.shape.isa.by_name[name], **values)
+        if init != self._inits.get(name):
+            self.add(name, **values)
+            self._inits[name] = init
+
+    def _stage(self, stage: Stage, first: int) -> None:
+        layer = stage.nodes[-1].layer
+        self.number = first
+        if isinstance(layer, RepeatLayer):
+            _repeat(self, stage.nodes[0], stage.strips[0][0], layer)
         elif isinstance(layer, BlocksLayer):
-            self._blocks(step.node, step.strips[0], layer)
+            _blocks(self, stage.nodes[0], stage.strips[0][0], layer)
         else:
-            raise Refusal(f"{step.node.name}: a layer of another kind")
+            self._rows(stage, first)
+
+    def _rows(self, stage: Stage, first: int) -> None:
+        """Layers that are computed row by row."""
+        kept = []
+        for number, (node, strip) in enumerate(zip(stage.nodes, stage.strips[0], strict=True)):
+            self.number = first + number
+            kept.append(_constants(self, node, strip))
+        for block in _blocks_of(self, stage, kept):
+            for constants in kept:
+                constants.places = {} if block is not None else constants.places
+            for strips in stage.strips:
+                source: Runner | None = None
+                for number, (node, strip) in enumerate(zip(stage.nodes, strips, strict=True)):
+                    kind = _RUNNERS[type(node.layer)]
+                    source = kind(self, first + number, node.layer, strip, kept[number], source)
+                    source.block = block
+                assert source is not None
+                while source.done < source.strip.height:
+                    source.advance()
 
     # -- transfers ---------------------------------------------------------------------------
 
-    def _load_rows(self, feed: Feed, chip: ChipMap, walk: Walk | None, rows: range) -> None:
+    def load_rows(self, feed: Feed, chip: ChipMap, walk: Walk | None, rows: range) -> None:
+        """Load rows of a map, but for those that no window needs."""
         view = feed.view
         start = view.store.offset + view.first
         for row in rows:
             if walk is not None and not walk.needs(row):
                 continue
-            at = start + row * feed.row_step * view.row_stride
-            at += (feed.column * feed.pixel_step - feed.left) * view.pixel_stride
+            at = start + (feed.row + row * feed.row_step) * view.row_stride
+            at += (feed.column - feed.left) * view.pixel_stride
             self.add(
                 "LOAD", bank_id=chip.bank_of(row), bank_addr=chip.address(row),
                 jump_write=chip.groups, jump_read=feed.pixel_step * view.pixel_stride,
@@ -113,138 +166,192 @@ class Emitter:
         end = -feed.channels % self.width + columns * channels
         return {"pad_start": feed.left * channels, "pad_idx": max(1, pixels), "pad_end": end}
 
-    def _save_rows(self, result: Result, strip: Strip, rows: range) -> None:
+    def save_rows(self, result: Result, strip: Strip, rows: range) -> None:
+        """Save rows of a result to all places where they belong."""
+        chip, phase = result.chip, result.phase
         for view in result.saves:
             for row in rows:
-                self._save_row(result, strip, view, row)
+                at = view.store.offset + view.first
+                at += (phase.row + row * phase.row_step) * view.row_stride
+                at += (phase.column + strip.column * phase.column_step) * view.pixel_stride
+                self.add(
+                    "SAVE", bank_id=chip.bank_of(row),
+                    bank_addr=(chip.address(row) + result.group) % BANK_DEPTH,
+                    jump_read=chip.groups, jump_write=phase.column_step * view.pixel_stride,
+                    length=strip.columns, channel=view.channels, reg_id=view.store.register,
+                    ddr_addr=at,
+                )  # fmt: skip
 
-    def _save_row(self, result: Result, strip: Strip, view: View, row: int) -> None:
-        chip, phase = result.chip, result.phase
-        at = view.store.offset + view.first
-        at += (phase.row + row * phase.row_step) * view.row_stride
-        at += (phase.column + strip.column * phase.column_step) * view.pixel_stride
-        self.add(
-            "SAVE", bank_id=chip.bank_of(row),
-            bank_addr=(chip.address(row) + result.group) % BANK_DEPTH,
-            jump_read=chip.groups, jump_write=phase.column_step * view.pixel_stride,
-            length=strip.columns, channel=view.channels, reg_id=view.store.register, ddr_addr=at,
-        )  # fmt: skip
+    def words(
+        self, bank: int, address: int, offset: int, length: int, channels: int
+    ) -> dict[str, int]:
+        """Return a LOAD of constants: `length` pixels of so many channels, without gaps."""
+        return {
+            "bank_id": bank, "bank_addr": address % BANK_DEPTH, "jump_read": channels,
+            "jump_write": -(-channels // self.width), "length": length, "channel": channels,
+            "reg_id": CONSTANTS, "ddr_addr": offset,
+        }  # fmt: skip
 
-    def _load_words(self, bank: int, address: int, offset: int, length: int, channels: int) -> None:
-        """Load constants: `length` rows of so many channels, one after the other."""
-        self.add(
-            "LOAD", bank_id=bank, bank_addr=address % BANK_DEPTH, jump_read=channels,
-            jump_write=-(-channels // self.width), length=length, channel=channels,
-            reg_id=CONSTANTS, ddr_addr=offset,
-        )  # fmt: skip
 
-    def _needed(self, operand: Operand, walk: Walk, done: int, tile: range) -> int:
-        """Load the rows that a tile needs and that are not there; return the new end."""
-        if operand.feed is None:
-            return done
-        begin, end = walk.rows(tile.start, tile.stop)
-        self._load_rows(operand.feed, operand.chip, walk, range(max(begin, done), end))
-        return max(done, end)
+# -- constants ---------------------------------------------------------------------------------
 
-    # -- convolutions ------------------------------------------------------------------------
 
-    def _convolution(self, step: Step, layer: ConvLayer) -> None:
-        operand, walk = step.strips[0].operands[0], step.strips[0].walk
-        assert walk is not None
-        weights = layer.weights
-        outputs = len(weights)
-        if operand.feed is not None and operand.feed.taps > 1:
-            weights = weights.reshape(outputs, walk.kernel[0], 1, -1)
-        weights = spread(weights, operand.lanes, operand.groups, self.width)
-        given = self.parameters.add(weights), self.parameters.add(layer.bias)
-        words = walk.kernel[0] * walk.kernel[1] * operand.groups
-        if words > BANK_DEPTH:
-            raise Refusal(f"{step.node.name}: a kernel of {words} bank rows")
-        bias = self.bias_ring.take(-(-outputs // self.width))
-        self._load_words(self.shape.bias_bank, bias, given[1], 1, outputs)
-        for strip in step.strips:
-            for block in self._blocks_of(strip, outputs, words):
-                self._convolve(layer, strip, block, words, given[0], bias)
+def _constants(to: Emitter, node: Node, strip: Strip) -> Constants:
+    """Lay out a layer's constants."""
+    layer = node.layer
+    if isinstance(layer, ConvLayer):
+        return _conv_constants(to, node, strip, layer)
+    found = Constants()
+    if not isinstance(layer, AluLayer):
+        return found
+    groups, depthwise = strip.operands[0].groups, to.shape.depthwise_bank
+    if layer.weights is not None:
+        height, width, channels = layer.weights.shape
+        found.places[0] = to.depthwise_ring.take(height * width * groups)
+        given = to.parameters.add(layer.weights)
+        found.loads.append(to.words(depthwise, found.places[0], given, height * width, channels))
+    if layer.scaled_by:
+        vector = node.inputs[-1]
+        found.places[0] = to.depthwise_ring.take(groups)
+        load = to.words(
+            depthwise, found.places[0], vector.store.offset + vector.first, 1, vector.channels
+        )
+        found.loads.append({**load, "reg_id": vector.store.register})
+    if layer.mode == DEPTHWISE and layer.bias is not None:
+        found.bias = to.bias_ring.take(groups)
+        given = to.parameters.add(layer.bias)
+        found.loads.append(to.words(to.shape.bias_bank, found.bias, given, 1, len(layer.bias)))
+    return found
 
-    def _blocks_of(self, strip: Strip, outputs: int, words: int) -> list[range]:
-        """Groups of output channels whose weights are on the chip together."""
-        groups = -(-outputs // self.width)
+
+def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> Constants:
+    (operand,), walk = strip.operands, strip.walk
+    assert walk is not None
+    outputs = len(layer.weights)
+    weights = layer.weights.reshape(outputs, *walk.kernel, -1)  # an augmented layer's are wide
+    weights = spread(weights, operand.lanes, operand.groups, to.width)
+    words = walk.kernel[0] * walk.kernel[1] * operand.groups
+    if words > BANK_DEPTH:
+        raise Refusal(f"{node.name}: a kernel of {words} bank rows")
+    bias = to.bias_ring.take(-(-outputs // to.width))
+    load = to.words(to.shape.bias_bank, bias, to.parameters.add(layer.bias), 1, outputs)
+    return Constants(to.parameters.add(weights), words, weights.shape[-1], {}, bias, [load])
+
+
+def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range | None]:
+    """Groups of output channels whose weights are on the chip together; None for all of a stage."""
+    layer = stage.nodes[-1].layer
+    if len(stage.nodes) > 1 or not isinstance(layer, ConvLayer):
+        return [None]
+    groups = -(-len(layer.weights) // to.width)
+    tiles = sum(-(-strips[0].height // to.shape.array.rows) for strips in stage.strips)
+    most = groups if tiles == 1 else BANK_DEPTH // kept[0].words
+    if most >= groups:
+        return [None]
+    return [range(g, min(g + most, groups)) for g in range(0, groups, most)]
+
+
+# -- rows --------------------------------------------------------------------------------------
+
+
+class Runner:
+    """Computes the rows of a layer's strip, some at a time.
+
+    Attributes
+    ----------
+    done : rows that are computed
+    loaded : the first row of each operand that is not loaded yet
+    block : groups of output channels, of a convolution whose weights do not fit together
+    """
+
+    def __init__(
+        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
+        source: Runner | None,
+    ) -> None:  # fmt: skip
+        self.to, self.number, self.strip, self.constants = to, number, strip, constants
+        self.source, self.done = source, 0
+        self.loaded = [0] * len(strip.operands)
+        self.block: range | None = None
+        assert strip.result is not None
+        self.result: Result = strip.result
+
+    @property
+    def rows(self) -> int:
+        """Rows of a tile."""
+        return self.to.shape.array.rows
+
+    def advance(self) -> None:
+        """Compute a tile, and before it what it needs."""
+        tile = range(self.done, min(self.done + self.rows, self.strip.height))
+        self.prepare()
+        for place, operand in enumerate(self.strip.operands):
+            self._bring(place, operand, *self.needed(tile))
+        self.to.number = self.number
+        self.compute(tile)
+        self.done = tile.stop
+
+    def prepare(self) -> None:
+        """Load what comes before the rows, before the first tile."""
+        self.to.number = self.number
+        while self.constants.loads:
+            self.to.add("LOAD", **self.constants.loads.pop(0))
+
+    def needed(self, tile: range) -> tuple[int, int]:
+        """Return the rows of the operands that a tile needs."""
+        return tile.start, tile.stop
+
+    def compute(self, tile: range) -> None:
+        """Append the instructions of a tile."""
+        raise NotImplementedError
+
+    def _bring(self, place: int, operand: Operand, begin: int, end: int) -> None:
+        """See to it that rows of an operand are on the chip."""
+        if operand.ring:
+            assert self.source is not None
+            while self.source.done < end:
+                self.source.advance()
+        elif operand.feed is not None:
+            self.to.number = self.number
+            rows = range(max(begin, self.loaded[place]), end)
+            self.to.load_rows(operand.feed, operand.chip, self.strip.walk, rows)
+            self.loaded[place] = max(end, self.loaded[place])
+
+
+class WindowRunner(Runner):
+    """A layer with a kernel."""
+
+    def __init__(
+        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
+        source: Runner | None,
+    ) -> None:  # fmt: skip
+        super().__init__(to, number, layer, strip, constants, source)
+        self.operand = strip.operands[0]
         assert strip.walk is not None
-        tiles = -(-strip.walk.output[0] // self.shape.array.rows)
-        most = groups if tiles == 1 else BANK_DEPTH // words
-        return [range(g, min(g + most, groups)) for g in range(0, groups, most)]
+        self.walk: Walk = strip.walk
 
-    def _convolve(
-        self, layer: ConvLayer, strip: Strip, block: range, words: int, given: int, bias: int
-    ) -> None:
-        """All rows of some groups of output channels."""
-        (operand,), walk, result = strip.operands, strip.walk, strip.result
-        assert walk is not None and result is not None
-        part = _part(result, block, len(layer.weights), self.width)
-        rows, done = self.shape.array.rows, 0
-        places: dict[int, int] = {}
-        for first in range(0, walk.output[0], rows):
-            tile = range(first, min(first + rows, walk.output[0]))
-            if first == 0:
-                self._load_weights(layer, block[0], words, given, places, operand)
-            done = self._needed(operand, walk, done, tile)
-            self._conv_init(layer, operand, walk, result, tile)
-            for group in block:
-                if group not in places:
-                    self._load_weights(layer, group, words, given, places, operand)
-                self._conv(strip, operand, walk, result, tile, group, places[group], bias)
-            self._save_rows(part, strip, range(tile.start, tile.stop))
+    def needed(self, tile: range) -> tuple[int, int]:
+        return self.walk.rows(tile.start, tile.stop)
 
-    def _load_weights(
-        self, layer: ConvLayer, group: int, words: int, given: int, places: dict[int, int],
-        operand: Operand,
-    ) -> None:  # fmt: skip
-        """One LOAD for each output channel of a group."""
-        outputs, taps = len(layer.weights), words // operand.groups
-        dense = all(channel == lane for channel, lane in operand.lanes)
-        channels = operand.channels if dense else operand.groups * self.width
-        places[group] = self.weight_ring.take(words)
-        for lane in range(min(self.width, outputs - group * self.width)):
-            offset = given + (group * self.width + lane) * taps * channels
-            bank = self.shape.weight_bank + lane
-            self._load_words(bank, places[group], offset, taps, channels)
-
-    def _conv_init(
-        self, layer: ConvLayer, operand: Operand, walk: Walk, result: Result, tile: range
-    ) -> None:
-        chip, out = operand.chip, result.chip
+    def offsets(self, tile: range) -> dict[str, int]:
+        """Return the fields of an INIT that say where a tile begins, and how rows follow."""
+        chip, out, walk = self.operand.chip, self.result.chip, self.walk
         first = tile.start * walk.stride[0] - walk.pads[0]
-        self._set_init(
-            "CONVINIT", jump_read=chip.groups, jump_read_endl=_row_jump(chip),
-            jump_write=out.groups, jump_write_endl=_row_jump(out), vpp=len(tile),
-            shift_cut=layer.shift_cut, shift_bias=layer.shift_bias, act_type=layer.act_type,
-            stride_out=out.stride, stride_offset_out=tile.start % out.stride,
-            stride_offset_in=first % chip.stride, kernel_h=walk.kernel[0],
-            kernel_w=walk.kernel[1], stride_h=walk.stride[0], stride_w=walk.stride[1],
-        )  # fmt: skip
+        return {
+            "jump_read": chip.groups, "jump_write": out.groups,
+            "jump_read_endl": _row_jump(chip), "jump_write_endl": _row_jump(out),
+            "stride_out": out.stride, "stride_offset_out": tile.start % out.stride,
+            "stride_offset_in": first % chip.stride, "kernel_h": walk.kernel[0],
+            "kernel_w": walk.kernel[1], "stride_h": walk.stride[0], "stride_w": walk.stride[1],
+        }  # fmt: skip
 
-    def _set_init(self, name: str, **values: int) -> None:
-        """Append an INIT where it differs from the one in force."""
-        init = Instruction(self.shape.isa.by_name[name], **values)
-        if init != self._init:
-            self.add(name, **values)
-            self._init = init
+    def window(self, tile: range, most: int) -> dict[str, int]:
+        """Return the fields that say where a tile's windows are.
 
-    def _conv(
-        self, strip: Strip, operand: Operand, walk: Walk, result: Result, tile: range, group: int,
-        weights: int, bias: int,
-    ) -> None:  # fmt: skip
-        out = result.chip
-        self.add(
-            "CONV", **self._window(operand, walk, tile, CONV_PAD),
-            bank_id_out=out.bank_of(tile.start),
-            bank_addr_out=(out.slot(tile.start) + result.group + group) % BANK_DEPTH,
-            bank_addr_weights=weights, bank_addr_bias=(bias + group) % BANK_DEPTH,
-            channel_group=operand.groups, length=walk.output[1],
-        )  # fmt: skip
-
-    def _window(self, operand: Operand, walk: Walk, tile: range, most: int) -> dict[str, int]:
-        """The fields that say where a tile's windows are."""
+        Parameters
+        ----------
+        most : of `pad_bottom` and `pad_right`
+        """
+        operand, walk, out = self.operand, self.walk, self.result.chip
         chip = operand.chip
         first = tile.start * walk.stride[0] - walk.pads[0]
         last = tile[-1] * walk.stride[0] - walk.pads[0]
@@ -252,128 +359,154 @@ class Emitter:
         below, right = walk.size[0] - 1 - last, walk.size[1] - 1 - last_column
         if min(below, right) < 0:
             raise Refusal("a window that begins behind the map")
-        span = chip.banks * chip.stride
         corner = operand.group - walk.pads[1] * chip.groups
-        addresses = [(chip.slot(first + n * span) + corner) % BANK_DEPTH for n in range(4)]
-        step = chip.banks * chip.stride
-        assert step == span
+        span = chip.banks * chip.stride
+        address = [(chip.slot(first + n * span) + corner) % BANK_DEPTH for n in range(4)]
         return {
-            "bank_id_in": chip.bank_of(first), "bank_addr_in": addresses[0],
-            "bank_addr_in_1": addresses[1], "bank_addr_in_2": addresses[2],
-            "bank_addr_in_3": addresses[3], "pad_top": max(0, -first),
+            "bank_id_in": chip.bank_of(first), "bank_addr_in": address[0],
+            "bank_addr_in_1": address[1], "bank_addr_in_2": address[2],
+            "bank_addr_in_3": address[3], "pad_top": max(0, -first),
             "pad_left": max(0, walk.pads[1]), "pad_bottom": min(below, most),
-            "pad_right": min(right, most),
-            **({"channel_offset": self._missing(operand)} if most == CONV_PAD else {}),
+            "pad_right": min(right, most), "bank_id_out": out.bank_of(tile.start),
         }  # fmt: skip
 
-    def _missing(self, operand: Operand) -> int:
+    @property
+    def missing(self) -> int:
         """Lanes at the end of a map's last group that no channel has."""
+        operand = self.operand
         channel, lane = operand.lanes[-1]
-        return operand.groups * self.width - lane - (operand.channels - channel)
+        return operand.groups * self.to.width - lane - (operand.channels - channel)
 
-    # -- MISC --------------------------------------------------------------------------------
 
-    def _alu_layer(self, step: Step, layer: AluLayer) -> None:
-        operand = step.strips[0].operands[0]
-        weights = bias = 0
-        if layer.weights is not None:
-            height, width, channels = layer.weights.shape
-            weights = self.depthwise_ring.take(height * width * operand.groups)
-            given = self.parameters.add(layer.weights)
-            bank = self.shape.depthwise_bank
-            self._load_words(bank, weights, given, height * width, channels)
-        if layer.scaled_by:
-            weights = self.depthwise_ring.take(operand.groups)
-            self._load_vector(step.node.inputs[-1], weights)
-        if layer.mode == DEPTHWISE and layer.bias is not None:
-            bias = self.bias_ring.take(operand.groups)
-            given = self.parameters.add(layer.bias)
-            self._load_words(self.shape.bias_bank, bias, given, 1, len(layer.bias))
-        for strip in step.strips:
-            self._alu_rows(layer, strip, weights, bias)
+class ConvRunner(WindowRunner):
+    """A convolution."""
 
-    def _load_vector(self, view: View, address: int) -> None:
-        """Load factors that a layer has computed."""
-        self.add(
-            "LOAD", bank_id=self.shape.depthwise_bank, bank_addr=address, jump_read=view.channels,
-            jump_write=-(-view.channels // self.width), length=1, channel=view.channels,
-            reg_id=view.store.register, ddr_addr=view.store.offset + view.first,
-        )  # fmt: skip
+    def __init__(
+        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
+        source: Runner | None,
+    ) -> None:  # fmt: skip
+        super().__init__(to, number, layer, strip, constants, source)
+        assert isinstance(layer, ConvLayer)
+        self.layer = layer
 
-    def _alu_rows(self, layer: AluLayer, strip: Strip, weights: int, bias: int) -> None:
-        operand, walk, result = strip.operands[0], strip.walk, strip.result
-        assert walk is not None and result is not None
-        done, rows = 0, self.shape.alu_rows
-        for first in range(0, walk.output[0], rows):
-            tile = range(first, min(first + rows, walk.output[0]))
-            done = self._needed(operand, walk, done, tile)
-            self._alu_init(layer, operand, walk, result, tile)
-            out = result.chip
-            self.add(
-                "ALU", **self._window(operand, walk, tile, ALU_PAD), vpp=len(tile),
-                bank_id_out=out.bank_of(tile.start),
-                bank_addr_out=(out.slot(tile.start) + result.group) % BANK_DEPTH,
-                bank_addr_weights=weights, bank_addr_bias=bias,
-            )  # fmt: skip
-            self._save_rows(result, strip, tile)
+    @property
+    def outputs(self) -> range:
+        """The groups of output channels."""
+        groups = range(-(-len(self.layer.weights) // self.to.width))
+        return groups if self.block is None else self.block
 
-    def _alu_init(
-        self, layer: AluLayer, operand: Operand, walk: Walk, result: Result, tile: range
-    ) -> None:
-        chip, out = operand.chip, result.chip
-        first = tile.start * walk.stride[0] - walk.pads[0]
-        self._set_init(
-            "ALUINIT", exec_mode=layer.mode, kernel_h=walk.kernel[0], kernel_w=walk.kernel[1],
-            stride_h=walk.stride[0], stride_w=walk.stride[1], stride_out=out.stride,
-            stride_offset_out=tile.start % out.stride, stride_offset_in=first % chip.stride,
-            length=walk.output[1], channel_offset=self._missing(operand),
-            channel_group=operand.groups, shift_cut=layer.shift_cut,
+    def prepare(self) -> None:
+        """The first weights come before the rows."""
+        super().prepare()
+        self._load_weights(self.outputs[0])
+
+    def compute(self, tile: range) -> None:
+        layer, to, out = self.layer, self.to, self.result.chip
+        to.set_init(
+            "CONVINIT", **self.offsets(tile), vpp=len(tile), shift_cut=layer.shift_cut,
             shift_bias=layer.shift_bias, act_type=layer.act_type,
-            jump_read=chip.groups, jump_read_endl=chip.row_words, multi_factor=layer.factor,
-            jump_write=out.groups, jump_write_endl=out.row_words,
-            jump_read_weights=operand.groups if layer.mode in (DEPTHWISE, SCALE) else 0,
         )  # fmt: skip
+        for group in self.outputs:
+            self._load_weights(group)
+            to.add(
+                "CONV", **self.window(tile, CONV_PAD), channel_offset=self.missing,
+                bank_addr_out=(out.slot(tile.start) + self.result.group + group) % BANK_DEPTH,
+                bank_addr_weights=self.constants.places[group],
+                bank_addr_bias=(self.constants.bias + group) % BANK_DEPTH,
+                channel_group=self.operand.groups, length=self.walk.output[1],
+            )  # fmt: skip
+        to.save_rows(self._part(), self.strip, tile)
 
-    def _eltwise(self, strip: Strip, layer: EltwiseLayer) -> None:
-        result = strip.result
-        assert result is not None
-        height = self._height(strip)
-        done = 0
-        for first in range(0, height, self.shape.array.rows):
-            tile = range(first, min(first + self.shape.array.rows, height))
-            for operand in strip.operands:
-                if operand.feed is not None:
-                    self._load_rows(operand.feed, operand.chip, None, tile)
-            for rows in self._runs(strip, tile):
-                self._elew(strip, layer, rows)
-            self._save_rows(result, strip, tile)
-            done = tile.stop
-        assert done == height
+    def _load_weights(self, group: int) -> None:
+        """One LOAD for each output channel of a group."""
+        to, constants = self.to, self.constants
+        if group in constants.places:
+            return
+        place = constants.places[group] = to.weight_ring.take(constants.words)
+        outputs, taps = len(self.layer.weights), self.walk.kernel[0] * self.walk.kernel[1]
+        for lane in range(min(to.width, outputs - group * to.width)):
+            output = group * to.width + lane
+            offset = constants.weights + output * taps * constants.channels
+            bank = to.shape.weight_bank + lane
+            to.add("LOAD", **to.words(bank, place, offset, taps, constants.channels))
 
-    def _height(self, strip: Strip) -> int:
-        assert strip.result is not None
-        node = self.plan.steps[self._number].node
-        return node.outputs[0].height
+    def _part(self) -> Result:
+        """The result of the block's groups only."""
+        if self.block is None:
+            return self.result
+        width, first = self.to.width, self.block.start
+        count = min(len(self.layer.weights), self.block.stop * width) - first * width
+        saves = tuple(
+            replace(view, first=view.first + first * width, channels=count)
+            for view in self.result.saves
+        )
+        return replace(self.result, group=self.result.group + first, saves=saves)
 
-    def _runs(self, strip: Strip, tile: range) -> Iterator[range]:
+
+class AluRunner(WindowRunner):
+    """A pool, a depthwise convolution or a function of one value."""
+
+    def __init__(
+        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
+        source: Runner | None,
+    ) -> None:  # fmt: skip
+        super().__init__(to, number, layer, strip, constants, source)
+        assert isinstance(layer, AluLayer)
+        self.layer = layer
+
+    @property
+    def rows(self) -> int:
+        return self.to.shape.alu_rows
+
+    def compute(self, tile: range) -> None:
+        layer, to, out = self.layer, self.to, self.result.chip
+        weighted = layer.mode in (DEPTHWISE, SCALE)
+        to.set_init(
+            "ALUINIT", **self.offsets(tile), exec_mode=layer.mode, length=self.walk.output[1],
+            channel_offset=self.missing, channel_group=self.operand.groups,
+            shift_cut=layer.shift_cut, shift_bias=layer.shift_bias, act_type=layer.act_type,
+            multi_factor=layer.factor, jump_read_weights=self.operand.groups if weighted else 0,
+        )  # fmt: skip
+        to.add(
+            "ALU", **self.window(tile, ALU_PAD), vpp=len(tile),
+            bank_addr_out=(out.slot(tile.start) + self.result.group) % BANK_DEPTH,
+            bank_addr_weights=self.constants.places.get(0, 0), bank_addr_bias=self.constants.bias,
+        )  # fmt: skip
+        to.save_rows(self.result, self.strip, tile)
+
+
+class EltwiseRunner(Runner):
+    """A sum or product."""
+
+    def __init__(
+        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
+        source: Runner | None,
+    ) -> None:  # fmt: skip
+        super().__init__(to, number, layer, strip, constants, source)
+        assert isinstance(layer, EltwiseLayer)
+        self.layer = layer
+
+    def compute(self, tile: range) -> None:
+        for rows in self._runs(tile):
+            self._elew(rows)
+        self.to.save_rows(self.result, self.strip, tile)
+
+    def _runs(self, tile: range) -> Iterator[range]:
         """Rows that one ELEW takes: in banks of the result one after the other."""
-        assert strip.result is not None
-        step = strip.result.chip.stride
-        strides = [operand.chip.stride for operand in strip.operands]
-        most = self.shape.alu_rows if all(step % stride == 0 for stride in strides) else 1
+        step = self.result.chip.stride
+        strides = [operand.chip.stride for operand in self.strip.operands]
+        most = self.to.shape.alu_rows if all(step % stride == 0 for stride in strides) else 1
         for residue in range(step):
             rows = [row for row in tile if row % step == residue]
             for first in range(0, len(rows), most):
                 run = rows[first : first + most]
                 yield range(run[0], run[-1] + 1, step)
 
-    def _elew(self, strip: Strip, layer: EltwiseLayer, rows: range) -> None:
-        result = strip.result
-        assert result is not None
-        out, first = result.chip, rows[0]
-        for number, operand in enumerate(strip.operands):
+    def _elew(self, rows: range) -> None:
+        out, first, layer = self.result.chip, rows[0], self.layer
+        for number, operand in enumerate(self.strip.operands):
             chip = operand.chip
-            self.add(
+            self.to.add(
                 "ELEWINIT", bank_id_in=chip.bank_of(first), id=number,
                 bank_addr_in=(chip.address(first) + operand.group) % BANK_DEPTH,
                 jump_read=chip.groups, jump_read_endl=_next_slot(chip, first),
@@ -381,72 +514,25 @@ class Emitter:
                 shift_read=layer.shift_reads[number],
             )  # fmt: skip
         write = layer.shift_write
-        self.add(
-            "ELEW", length=strip.columns, act_type=int(layer.relu), elew_type=int(layer.product),
-            bank_id_out=out.bank_of(first),
-            bank_addr_out=(out.address(first) + result.group) % BANK_DEPTH,
-            jump_write_endl=_next_slot(out, first), num=len(strip.operands), vpp=len(rows),
-            jump_write=out.groups, shift_write=write if write >= 0 else 16 - write,
-            channel_group=strip.operands[0].groups,
+        self.to.add(
+            "ELEW", length=self.strip.columns, act_type=int(layer.relu),
+            elew_type=int(layer.product), bank_id_out=out.bank_of(first),
+            bank_addr_out=(out.address(first) + self.result.group) % BANK_DEPTH,
+            jump_write_endl=_next_slot(out, first), num=len(self.strip.operands),
+            vpp=len(rows), jump_write=out.groups,
+            shift_write=write if write >= 0 else SHIFT_SIGN - write,
+            channel_group=self.strip.operands[0].groups,
         )  # fmt: skip
 
-    # -- copies within the DDR ---------------------------------------------------------------
 
-    def _repeat(self, node: Node, strip: Strip, layer: RepeatLayer) -> None:
-        """Each row is loaded once, and saved with gaps for each place that its pixels take."""
-        (operand,), view = strip.operands, node.inputs[0]
-        assert operand.feed is not None
-        for row in range(view.height):
-            self._load_rows(operand.feed, operand.chip, None, range(row, row + 1))
-            for out in node.outputs:
-                for down in range(layer.rows):
-                    for across in range(layer.columns):
-                        self._save_pixels(
-                            operand.chip, row, out, row * layer.rows + down, across,
-                            layer.columns, view.width, view.channels, 0,
-                        )  # fmt: skip
+SHIFT_SIGN = 16
+"""`shift_write` of ELEW: values from here on shift to the right."""
 
-    def _save_pixels(
-        self, chip: ChipMap, row: int, view: View, to: int, column: int, step: int, length: int,
-        channels: int, first: int,
-    ) -> None:  # fmt: skip
-        at = view.store.offset + view.first + to * view.row_stride
-        self.add(
-            "SAVE", bank_id=chip.bank_of(row), bank_addr=chip.address(row), jump_read=chip.groups,
-            jump_write=step * view.pixel_stride, length=length, channel=channels,
-            reg_id=view.store.register, ddr_addr=at + column * view.pixel_stride + first,
-        )  # fmt: skip
-
-    def _blocks(self, node: Node, strip: Strip, layer: BlocksLayer) -> None:
-        """Of each block the pixels at one place, or the channels of one, are a transfer."""
-        view, side = node.inputs[0], layer.side
-        (operand,) = strip.operands
-        small = view.channels // side**2 if layer.to_space else view.channels
-        groups = -(-small // self.width)
-        pixels = view.width if layer.to_space else view.width // side
-        chip = replace(operand.chip, groups=groups, width=pixels)
-        rows = view.height if layer.to_space else view.height // side
-        number = 0
-        for row in range(rows):
-            for place in range(side**2):
-                down, across = divmod(place, side)
-                source = row if layer.to_space else row * side + down
-                at = view.store.offset + view.first + source * view.row_stride
-                at += place * small if layer.to_space else across * view.pixel_stride
-                step = 1 if layer.to_space else side
-                self.add(
-                    "LOAD", bank_id=chip.bank_of(number), bank_addr=chip.address(number),
-                    jump_write=groups, jump_read=step * view.pixel_stride, length=pixels,
-                    channel=small, reg_id=view.store.register, ddr_addr=at,
-                )  # fmt: skip
-                for out in node.outputs:
-                    to = row * side + down if layer.to_space else row
-                    self._save_pixels(
-                        chip, number, out, to, across if layer.to_space else 0,
-                        side if layer.to_space else 1, pixels, small,
-                        0 if layer.to_space else place * small,
-                    )  # fmt: skip
-                number += 1
+_RUNNERS: dict[type[EngineLayer], type[Runner]] = {
+    ConvLayer: ConvRunner,
+    AluLayer: AluRunner,
+    EltwiseLayer: EltwiseRunner,
+}
 
 
 def _row_jump(chip: ChipMap) -> int:
@@ -455,20 +541,60 @@ def _row_jump(chip: ChipMap) -> int:
 
 
 def _next_slot(chip: ChipMap, row: int) -> int:
-    """Bank rows from a row's slot to the next one, where that is behind it; ELEW's jump."""
+    """Bank rows from a row's slot to the next one; 2048 where it is the same one."""
     jump = (chip.slot(row + chip.banks * chip.stride) - chip.slot(row)) % BANK_DEPTH
     return jump or BANK_DEPTH
 
 
-def _part(result: Result, block: range, outputs: int, width: int) -> Result:
-    """The result of some groups of output channels only."""
-    if block.start == 0 and block.stop * width >= outputs:
-        return result
-    saves = [
-        replace(
-            view, first=view.first + block.start * width,
-            channels=min(outputs, block.stop * width) - block.start * width,
-        )
-        for view in result.saves
-    ]  # fmt: skip
-    return replace(result, group=result.group + block.start, saves=tuple(saves))
+# -- copies within the DDR ---------------------------------------------------------------------
+
+
+def _repeat(to: Emitter, node: Node, strip: Strip, layer: RepeatLayer) -> None:
+    """Each row is loaded once, and saved with gaps for each place that its pixels take."""
+    (operand,), view = strip.operands, node.inputs[0]
+    assert operand.feed is not None
+    for row in range(view.height):
+        to.load_rows(operand.feed, operand.chip, None, range(row, row + 1))
+        for out in node.outputs:
+            for place in range(layer.rows * layer.columns):
+                down, across = divmod(place, layer.columns)
+                at = out.first + (row * layer.rows + down) * out.row_stride
+                at += across * out.pixel_stride
+                step = layer.columns * out.pixel_stride
+                _save_pixels(to, operand.chip, row, out, at, step, view.width, view.channels)
+
+
+def _save_pixels(
+    to: Emitter, chip: ChipMap, row: int, view: View, at: int, step: int, length: int, channels: int
+) -> None:
+    """Save a row of pixels to a byte of a view's store, `step` bytes from one to the next."""
+    to.add(
+        "SAVE", bank_id=chip.bank_of(row), bank_addr=chip.address(row), jump_read=chip.groups,
+        jump_write=step, length=length, channel=channels, reg_id=view.store.register,
+        ddr_addr=view.store.offset + at,
+    )  # fmt: skip
+
+
+def _blocks(to: Emitter, node: Node, strip: Strip, layer: BlocksLayer) -> None:
+    """The pixels at one place of all blocks of a row, or the channels of one, are a transfer."""
+    view, side, to_space = node.inputs[0], layer.side, layer.to_space
+    channels = view.channels // side**2 if to_space else view.channels
+    pixels = view.width if to_space else view.width // side
+    chip = replace(strip.operands[0].chip, groups=-(-channels // to.width), width=pixels)
+    for number in range(view.height * side if to_space else view.height):
+        for across in range(side):
+            row, down = divmod(number, side)
+            shallow = (number, across * view.pixel_stride, side)
+            source, first, step = (row, (down * side + across) * channels, 1) if to_space else shallow
+            to.add(
+                "LOAD", bank_id=chip.bank_of(number * side + across),
+                bank_addr=chip.address(number * side + across), jump_write=chip.groups,
+                jump_read=step * view.pixel_stride, length=pixels, channel=channels,
+                reg_id=view.store.register,
+                ddr_addr=view.store.offset + view.first + source * view.row_stride + first,
+            )  # fmt: skip
+            for out in node.outputs:
+                at = out.first + (number if to_space else row) * out.row_stride
+                at += across * out.pixel_stride if to_space else (down * side + across) * channels
+                step = (side if to_space else 1) * out.pixel_stride
+                _save_pixels(to, chip, number * side + across, out, at, step, pixels, channels)

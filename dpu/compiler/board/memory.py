@@ -30,11 +30,12 @@ def place_stores(plan: Plan, parameters: Parameters) -> dict[int, int]:
             store.register, store.offset = register, _aligned(end + margin)
             end = store.offset + store.size + margin
         sizes[register] = end
+    stage_of = [number for number, stage in enumerate(plan.stages) for _ in stage.nodes]
     placed: list[tuple[Store, int, int]] = []
     for store in network.stores:
         if store.register in (CONSTANTS, INPUTS, OUTPUTS) or not plan.in_ddr(store):
             continue
-        first, last = _lifetime(plan, store)
+        first, last = _lifetime(plan, store, stage_of)
         others = [s for s, f, t in placed if not (t < first or last < f)]
         store.register, store.offset = WORKSPACE, _gap(others, store.size)
         placed.append((store, first, last))
@@ -42,11 +43,11 @@ def place_stores(plan: Plan, parameters: Parameters) -> dict[int, int]:
     return sizes
 
 
-def _lifetime(plan: Plan, store: Store) -> tuple[int, int]:
-    """The first node that writes a store and the last that reads it."""
+def _lifetime(plan: Plan, store: Store, stage_of: list[int]) -> tuple[int, int]:
+    """The first stage that writes a store and the last that reads it."""
     writers = plan.network.writers[store]
     readers = [place for place, _ in plan.network.readers[store]]
-    return min(writers), max([*readers, *writers])
+    return stage_of[min(writers)], stage_of[max([*readers, *writers])]
 
 
 def _gap(others: list[Store], size: int) -> int:

@@ -14,7 +14,13 @@ from functools import cached_property
 import numpy as np
 
 from tutelage.core.fixed_point import Array
-from tutelage.dpu.ops.engine_layers import EltwiseLayer, EngineLayer
+from tutelage.dpu.ops.engine_layers import (
+    AluLayer,
+    ConvLayer,
+    EltwiseLayer,
+    EngineLayer,
+    spread_taps,
+)
 from tutelage.dpu.ops.int8 import fix_point
 from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import type_of
@@ -375,7 +381,7 @@ class _Builder:
 
     def _node(self, layer: EngineLayer) -> Node:
         inputs = [self._read(name) for name in _reads(layer)]
-        return Node(layer, inputs, self._homes[layer.op])
+        return Node(_without_rare_dilation(layer), inputs, self._homes[layer.op])
 
     def _read(self, name: str) -> View:
         """What a reader of an op's value reads, in the shape that it sees."""
@@ -401,6 +407,13 @@ class _Builder:
         if not others:
             return []
         return [Node(EltwiseLayer(f"{name}:copy", (name,)), [first], others)]
+
+
+def _without_rare_dilation(layer: EngineLayer) -> EngineLayer:
+    """A dilated layer has phases where its stride is 1; else its kernel gets zeros."""
+    if not isinstance(layer, ConvLayer | AluLayer) or layer.stride == (1, 1):
+        return layer
+    return spread_taps(layer)
 
 
 def _reads(layer: EngineLayer) -> tuple[str, ...]:

@@ -27,14 +27,14 @@ class Part:
     ----------
     plan : what is where
     code : its instructions
-    layers : the plan's step of each instruction
+    nodes : number of the node of each instruction
     parameters : bytes of the register of constants
     sizes : bytes of the other registers
     """
 
     plan: Plan
     code: list[Instruction]
-    layers: list[int]
+    nodes: list[int]
     parameters: bytes
     sizes: dict[int, int]
 
@@ -65,7 +65,7 @@ def compile_part(subgraph: Subgraph, fingerprint: int) -> Part:
     registers = {CONSTANTS: _zeros(len(data))}
     registers |= {register: _zeros(size) for register, size in sizes.items()}
     set_tokens(code, Machine(shape, registers))
-    return Part(plan, code, emitter.layers, data, sizes)
+    return Part(plan, code, emitter.nodes, data, sizes)
 
 
 def _zeros(size: int) -> Array:

@@ -1,10 +1,11 @@
 """What stays on the chip, and where: the pass between layers and instructions.
 
 A map stays on the chip from the layer that computes it to the last one that reads it, if the banks
-have room for it all that time; else the layer that computes it saves its rows to the DDR, through
-a ring of rows, and each one that reads it loads them again. Where a layer finds no room, the map
-that takes the most of it is given up for its last reader, and planning begins again. A layer whose
-rows are too long even for empty banks is computed in strips of columns.
+have room for it all that time. Else, where the next layer alone reads it, the two are one stage:
+they are computed in turn, tile by tile, and a ring of rows is enough. Else the layer that computes
+it saves its rows to the DDR, through a ring, and each one that reads it loads them again. Where a
+stage finds no room, the map that takes the most of it is given up for its last reader, and planning
+begins again. A stage whose rows are too long even for empty banks is computed in strips of columns.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tutelage.dpu.compiler.board.layout import Banks, ChipMap, slots_for
 from tutelage.dpu.compiler.board.network import Network, Node, Store, View
-from tutelage.dpu.compiler.board.walk import Feed, Walk, feed, strip, walk_of
+from tutelage.dpu.compiler.board.walk import Feed, Walk, columns, dilated, feed, walk_of
 from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.ops.engine_layers import (
+    AluLayer,
     ConvLayer,
     EltwiseLayer,
     Phase,
@@ -32,7 +34,6 @@ MAX_CHIP_STRIDE = 4
 
 MAX_LENGTH = 1024
 """Pixels of a row that one instruction takes."""
-
 
 MAX_JUMP = 1024
 """Bank rows from a row of a map to the next in the same bank: of CONV."""
@@ -49,6 +50,7 @@ class Operand:
     lanes : (first channel, first lane) of its parts
     channels : of it
     feed : how its rows are loaded; None where they are there
+    ring : whether the layer before in the same stage computes its rows
     """
 
     chip: ChipMap
@@ -57,6 +59,12 @@ class Operand:
     lanes: tuple[tuple[int, int], ...]
     channels: int
     feed: Feed | None = None
+    ring: bool = False
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its channels are next to each other on the chip."""
+        return all(channel == lane for channel, lane in self.lanes)
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Result:
     chip : where the rows are
     group : the first of its channel groups in a pixel
     saves : the views in the DDR that get it too
-    phase : of the rows and columns of the map
+    phase : of the rows and columns of the map in the DDR
     """
 
     chip: ChipMap
@@ -86,22 +94,30 @@ class Strip:
     operands : maps that it reads
     walk : of a layer with a kernel
     result : None of layers that only copy within the DDR
-    column, columns : of the result's phase
+    height : rows of the result
+    column, columns : of the result
     """
 
     operands: tuple[Operand, ...]
     walk: Walk | None
     result: Result | None
+    height: int
     column: int
     columns: int
 
 
 @dataclass(frozen=True)
-class Step:
-    """A layer with its places on the chip."""
+class Stage:
+    """Layers that are computed in turn, tile by tile.
 
-    node: Node
-    strips: tuple[Strip, ...]
+    Attributes
+    ----------
+    nodes : in order; all but the last give their rows to the next
+    strips : for each strip of columns, one after the other, the layers' parts of it
+    """
+
+    nodes: tuple[Node, ...]
+    strips: tuple[tuple[Strip, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -110,19 +126,21 @@ class Plan:
 
     Attributes
     ----------
-    steps : the layers in order
+    stages : in order
     resident : stores that are on the chip, each with the nodes that read it there
+    rings : stores of which only some rows are ever on the chip, and none in the DDR
     """
 
     network: Network
     shape: Shape
-    steps: tuple[Step, ...]
+    stages: tuple[Stage, ...]
     resident: dict[Store, list[int]]
+    rings: set[Store]
 
     def in_ddr(self, store: Store) -> bool:
         """Whether a store has a place in the DDR."""
         network = self.network
-        if store in network.constants:
+        if store in network.constants or store in self.rings:
             return False
         if store in network.inputs.values() or store in network.outputs.values():
             return True
@@ -169,20 +187,34 @@ def plan_network(network: Network, shape: Shape) -> Plan:
 
 @dataclass
 class _Planner:
+    """The decisions so far.
+
+    Attributes
+    ----------
+    stride : of stores that may stay on the chip
+    readers : of stores that stay: the nodes that read them there
+    rings : stores that are only rings
+    strips : of a stage, by its first node, where there are more than one
+    """
+
     network: Network
     shape: Shape
     stride: dict[Store, int] = field(default_factory=dict)
-    readers: dict[Store, list[int]] = field(default_factory=dict)  # on the chip
-    strips: Counter[int] = field(default_factory=Counter)  # of a node, where more than one
+    readers: dict[Store, list[int]] = field(default_factory=dict)
+    rings: set[Store] = field(default_factory=set)
+    strips: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self._never_rings: set[Store] = set()
         for store in self.network.stores:
             if self._may_stay(store):
                 self.stride[store] = self._stride_for(store)
                 readers = dict.fromkeys(place for place, _ in self.network.readers[store])
-                self.readers[store] = [p for p in readers if self._reads_there(store, p)]
-                if not self.readers[store]:
-                    del self.readers[store], self.stride[store]
+                found = [p for p in readers if self._reads_there(store, p)]
+                if found:
+                    self.readers[store] = found
+                else:
+                    self._end(store)
 
     # -- what may stay -----------------------------------------------------------------------
 
@@ -194,8 +226,7 @@ class _Planner:
             node.outputs[0].store is store
             and node.outputs[0].on_chip
             and sum(view.store is store for view in node.outputs) == 1
-            and isinstance(node.layer, WindowLayer | EltwiseLayer)
-            and getattr(node.layer, "phase", Phase()) == Phase()
+            and _is_plain(node)
             for node in writers
         )
 
@@ -210,13 +241,14 @@ class _Planner:
         """Whether a node can read a store on the chip: in all its operands."""
         node = self.network.nodes[place]
         views = [view for view in node.inputs if view.store is store]
-        if not all(view.on_chip for view in views):
+        if not all(view.on_chip for view in views) or not _is_plain(node):
             return False
         if isinstance(node.layer, EltwiseLayer):
             return all(self._is_dense(view) for view in views)
-        if not isinstance(node.layer, WindowLayer) or views[0] is not node.inputs[0]:
+        assert isinstance(node.layer, WindowLayer)
+        if views[0] is not node.inputs[0] or len(views) > 1:
             return False
-        if len(views) > 1 or node.layer.stride[0] != self.stride[store]:
+        if node.layer.stride[0] != self.stride[store]:
             return False
         return isinstance(node.layer, ConvLayer) or self._is_dense(views[0])
 
@@ -224,93 +256,157 @@ class _Planner:
         """Whether the channels of a view are next to each other on the chip."""
         return all(channel == lane for channel, lane in view.lanes(self.shape.width))
 
-    # -- places ------------------------------------------------------------------------------
+    # -- stages ------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
         """Give every map its place.
 
         Raises
         ------
-        _NoRoom
-            There is none for a map.
+        _NoRoom, _Again
+            There is none for a map, or a decision was changed.
         """
         self._banks = Banks(self.shape)
         self._chips: dict[Store, ChipMap] = {}
-        steps = []
-        for place, node in enumerate(self.network.nodes):
-            self._place = place
-            strips = tuple(self._strips(node))
-            steps.append(Step(node, strips))
-            self._free(place)
-        return Plan(self.network, self.shape, tuple(steps), dict(self.readers))
+        stages = []
+        for places in self._groups():
+            self._first, self._place = places[0], places[-1]
+            nodes = tuple(self.network.nodes[place] for place in places)
+            stages.append(Stage(nodes, tuple(self._strips(places))))
+            self._free_stores()
+        return Plan(self.network, self.shape, tuple(stages), dict(self.readers), set(self.rings))
 
-    def _free(self, place: int) -> None:
-        for owner in ("ring", "result"):
-            self._banks.free(owner)
-        for number in range(8):
-            self._banks.free(("ring", number))
+    def _groups(self) -> Iterator[list[int]]:
+        """The nodes of each stage."""
+        group: list[int] = []
+        for place, node in enumerate(self.network.nodes):
+            group.append(place)
+            if node.outputs[0].store not in self.rings:
+                yield group
+                group = []
+
+    def _free_stores(self) -> None:
         for store in list(self._chips):
-            last = max([*self.readers[store], *self.network.writers[store]])
-            if last <= place:
+            if max([*self.readers[store], *self.network.writers[store]]) <= self._place:
                 self._banks.free(store)
+
+    def _strips(self, places: list[int]) -> Iterator[tuple[Strip, ...]]:
+        nodes = [self.network.nodes[place] for place in places]
+        last = nodes[-1]
+        if not isinstance(last.layer, WindowLayer | EltwiseLayer):
+            yield (self._copy(last),)
+            return
+        if isinstance(last.layer, WindowLayer) and last.layer.dilation != (1, 1):
+            yield from self._dilated(places[-1], last, last.layer)
+            return
+        _, width = _result_size(last)
+        count = max(self.strips[self._first], -(-width // MAX_LENGTH))
+        if count > 1 and not self._all_in_ddr(places):
+            self._split(places)
+            self._to_ddr(places)
+            raise _Again
+        each = -(-width // count)
+        for first in range(0, width, each):
+            yield tuple(self._strip(places, first, min(each, width - first), count > 1))
+            self._free_rings()
+
+    def _free_rings(self) -> None:
+        for taken in self._banks.taken:
+            for owner in [owner for owner in taken if not isinstance(owner, Store)]:
+                del taken[owner]
+
+    def _all_in_ddr(self, places: list[int]) -> bool:
+        """Whether a stage reads and writes whole maps in the DDR only."""
+        nodes = [self.network.nodes[place] for place in places]
+        read = any(
+            place in self.readers.get(view.store, [])
+            for place, node in zip(places, nodes, strict=True)
+            for view in node.inputs
+        )
+        return not read and nodes[-1].outputs[0].store not in self.readers
+
+    def _to_ddr(self, places: list[int]) -> None:
+        for place in places:
+            for view in self.network.nodes[place].inputs:
+                self._drop(view.store, place)
+        self._drop(self.network.nodes[places[-1]].outputs[0].store, None)
+
+    def _strip(self, places: list[int], first: int, count: int, several: bool) -> Iterator[Strip]:
+        """A strip of columns of the last layer, with what the layers before have to give for it."""
+        wanted: list[tuple[int, int, int, Walk | None, Feed | None]] = []
+        for place in reversed(places):
+            wanted.append((place, first, count, *self._walk(place, first, count, several)))
+            walk, node = wanted[-1][3], self.network.nodes[place]
+            if several and walk is not None:
+                first, count = _whole_walk(node).columns(first, count)[1], walk.size[1]
+            elif not several:
+                count = node.inputs[0].width
+        before: Result | None = None
+        for place, first, count, walk, fed in reversed(wanted):
+            node = self.network.nodes[place]
+            height, _ = _result_size(node)
+            result = self._result(place, node, height, count)
+            operands = self._operands(place, node, walk, fed, first, count, before, result)
+            yield Strip(tuple(operands), walk, result, height, first, count)
+            before = result
+
+    def _walk(
+        self, place: int, first: int, count: int, several: bool
+    ) -> tuple[Walk | None, Feed | None]:
+        """How a node with a kernel walks over its map, and how that is loaded."""
+        node = self.network.nodes[place]
+        if not isinstance(node.layer, WindowLayer):
+            return None, None
+        view = node.inputs[0]
+        if view.store in self.rings or self._is_on_chip(view.store, place):
+            walk = walk_of(node.layer, view)
+            return (walk.columns(first, count)[0] if several else walk), None
+        from_input = view.store in self.network.inputs.values() and not several
+        walk, fed = feed(node.layer, view, self.shape.width, from_input)
+        return columns(walk, fed, first, count) if several else (walk, fed)
+
+    def _dilated(self, place: int, node: Node, layer: WindowLayer) -> Iterator[tuple[Strip, ...]]:
+        view = node.inputs[0]
+        for walk, fed, phase in dilated(layer, view):
+            height, width = walk.output
+            result = replace(self._result(place, node, height, width), phase=phase)
+            operands = self._operands(place, node, walk, fed, 0, width, None, result)
+            yield (Strip(tuple(operands), walk, result, height, 0, width),)
+            self._free_rings()
+
+    # -- places ------------------------------------------------------------------------------
 
     def _is_on_chip(self, store: Store, place: int) -> bool:
         return place in self.readers.get(store, [])
 
-    def _strips(self, node: Node) -> Iterator[Strip]:
-        if not isinstance(node.layer, WindowLayer | EltwiseLayer):
-            yield self._copy(node)
-            return
-        height, width = _result_size(node)
-        count = self.strips[self._place] or -(-width // MAX_LENGTH)
-        if count > 1 and not self._all_in_ddr(node):
-            self._to_ddr(node)
-            raise _Again
-        each = -(-width // count)
-        for first in range(0, width, each):
-            yield self._strip(node, height, first, min(each, width - first), count)
-
-    def _all_in_ddr(self, node: Node) -> bool:
-        read = any(self._is_on_chip(view.store, self._place) for view in node.inputs)
-        return not read and node.outputs[0].store not in self.readers
-
-    def _to_ddr(self, node: Node) -> None:
-        for view in node.inputs:
-            if self._is_on_chip(view.store, self._place):
-                self._drop(view.store, self._place)
-        self._drop(node.outputs[0].store, None)
-
-    def _strip(self, node: Node, height: int, first: int, columns: int, count: int) -> Strip:
-        result = self._result(node, height, columns)
-        walk, operands = None, []
-        if isinstance(node.layer, WindowLayer):
-            walk, operand = self._window(node, node.layer, first, columns, count, result)
-            operands.append(operand)
-        else:
-            for number, view in enumerate(node.inputs):
-                operands.append(self._map(number, view, first, columns, result))
-        for owner in ("result", *(("ring", n) for n in range(8))):
-            self._banks.free(owner)
-        return Strip(tuple(operands), walk, result, first, columns)
-
-    def _result(self, node: Node, height: int, columns: int) -> Result:
-        """The store on the chip, or a ring of rows that are saved."""
+    def _result(self, place: int, node: Node, height: int, count: int) -> Result:
+        """The store on the chip, or a ring of rows that are saved or given to the next layer."""
         view, lanes = node.outputs[0], self.shape.width
         store, banks = view.store, self.shape.array.rows
         phase = getattr(node.layer, "phase", Phase())
+        groups = -(-view.channels // lanes)
+        if store in self.rings:
+            reader = self.network.nodes[place + 1]
+            stride, least = 1, 1
+            if isinstance(reader.layer, WindowLayer):
+                walk = walk_of(reader.layer, view)
+                stride = walk.stride[0]
+                least = _slots(walk, self._tile_rows(reader), banks, self._tile_rows(node))
+            chip = self._ring(("result", place), height, least, stride, count, groups, None)
+            return Result(chip, 0, tuple(node.outputs[1:]), phase)
         if store in self.readers:
             if store not in self._chips:
                 stride = self.stride[store]
-                groups = store.groups_before(store.channels, lanes)
+                total = store.groups_before(store.channels, lanes)
                 slots = slots_for(store.height, stride, banks)
-                self._chips[store] = self._take(store, slots, stride, store.width, groups, None)
+                self._chips[store] = self._take(store, slots, stride, store.width, total, None)
             saved = [v for v in node.outputs[1:] if v.store is not store]
             if self._is_saved(store):
                 saved.insert(0, view)
             group = store.groups_before(view.first, lanes)
             return Result(self._chips[store], group, tuple(saved))
-        groups = -(-view.channels // lanes)
-        chip = self._ring("result", height, 1, 1, columns, groups, self._read_group(node))
+        away = self._read_group(place, node)
+        chip = self._ring(("result", place), height, 1, 1, count, groups, away)
         return Result(chip, 0, tuple(node.outputs), phase)
 
     def _is_saved(self, store: Store) -> bool:
@@ -319,43 +415,47 @@ class _Planner:
         readers = {place for place, _ in self.network.readers[store]}
         return not readers <= set(self.readers[store])
 
-    def _read_group(self, node: Node) -> int | None:
+    def _read_group(self, place: int, node: Node) -> int | None:
         """The bank group of what a node reads on the chip."""
         for view in node.inputs:
-            if self._is_on_chip(view.store, self._place):
+            if self._is_on_chip(view.store, place):
                 return self._chips[view.store].bank // self.shape.array.rows
         return None
 
-    def _window(
-        self, node: Node, layer: WindowLayer, first: int, columns: int, count: int, result: Result
-    ) -> tuple[Walk, Operand]:
-        view, lanes = node.inputs[0], self.shape.width
-        if self._is_on_chip(view.store, self._place):
-            walk = walk_of(layer, view)
-            return walk, self._resident(view)
-        from_input = view.store in self.network.inputs.values() and count == 1
-        walk, fed = feed(layer, view, lanes, from_input)
-        if count > 1:
-            walk, fed = strip(walk, fed, first, columns)
-        if max(fed.columns, columns) > MAX_LENGTH:
-            self._more_strips()
-        groups = -(-fed.channels // lanes)
-        least = _window_slots(walk, self.shape.array.rows)
-        group = result.chip.bank // self.shape.array.rows
-        chip = self._ring(
-            ("ring", 0), walk.size[0], least, walk.stride[0], walk.size[1], groups, group
-        )
-        return walk, Operand(chip, 0, groups, ((0, 0),), fed.channels, fed)
+    def _operands(
+        self, place: int, node: Node, walk: Walk | None, fed: Feed | None, first: int, count: int,
+        before: Result | None, result: Result,
+    ) -> Iterator[Operand]:  # fmt: skip
+        away = result.chip.bank // self.shape.array.rows
+        views = node.inputs[:1] if walk is not None else node.inputs
+        for number, view in enumerate(views):
+            groups, dense = -(-view.channels // self.shape.width), ((0, 0),)
+            if view.store in self.rings:
+                assert before is not None
+                yield Operand(before.chip, 0, groups, dense, view.channels, ring=True)
+                continue
+            if self._is_on_chip(view.store, place):
+                yield self._resident(view)
+                continue
+            source, rows, least, stride = fed, view.height, 1, 1
+            if walk is None:
+                source = Feed(view, count, column=first)
+            else:
+                rows, stride = walk.size[0], walk.stride[0]
+                least = _slots(walk, self._tile_rows(node), self.shape.array.rows, 1)
+            assert source is not None
+            if max(source.columns, count) > MAX_LENGTH:
+                self._more_strips()
+            groups = -(-source.channels // self.shape.width)
+            chip = self._ring(
+                ("operand", place, number), rows, least, stride, source.columns, groups, away
+            )
+            yield Operand(chip, 0, groups, dense, source.channels, source)
 
-    def _map(self, number: int, view: View, first: int, columns: int, result: Result) -> Operand:
-        """An operand of a sum or product."""
-        if self._is_on_chip(view.store, self._place):
-            return self._resident(view)
-        groups = -(-view.channels // self.shape.width)
-        group = result.chip.bank // self.shape.array.rows
-        chip = self._ring(("ring", number), view.height, 1, 1, columns, groups, group)
-        fed = Feed(view, first, columns)
-        return Operand(chip, 0, groups, ((0, 0),), view.channels, fed)
+    def _tile_rows(self, node: Node) -> int:
+        """Rows of a result that are computed at a time."""
+        alu = isinstance(node.layer, AluLayer)
+        return self.shape.alu_rows if alu else self.shape.array.rows
 
     def _copy(self, node: Node) -> Strip:
         """Copies load and save by themselves; they need a ring of rows of the smaller map."""
@@ -363,10 +463,11 @@ class _Planner:
         if view.width > MAX_LENGTH:
             raise Refusal(f"{node.name}: rows of {view.width} pixels")
         groups = -(-view.channels // self.shape.width)
-        chip = self._ring(("ring", 0), view.height, 1, 1, view.width, groups, None)
-        self._banks.free(("ring", 0))
-        operand = Operand(chip, 0, groups, ((0, 0),), view.channels, Feed(view, 0, view.width))
-        return Strip((operand,), None, None, 0, view.width)
+        chip = self._ring("copy", view.height, 1, 1, view.width, groups, None)
+        self._free_rings()
+        fed = Feed(view, view.width)
+        operand = Operand(chip, 0, groups, ((0, 0),), view.channels, fed)
+        return Strip((operand,), None, None, view.height, 0, view.width)
 
     def _resident(self, view: View) -> Operand:
         lanes = self.shape.width
@@ -393,18 +494,52 @@ class _Planner:
         raise _NoRoom(None)
 
     def _is_alone(self) -> bool:
-        """Whether only this node's own rings are on the chip."""
+        """Whether only the stage's own rings are on the chip."""
         taken = [owner for group in self._banks.taken for owner in group]
         return not any(isinstance(owner, Store) for owner in taken)
 
     def _more_strips(self) -> None:
-        node = self.network.nodes[self._place]
-        _, width = _result_size(node)
-        count = max(1, self.strips[self._place], -(-width // MAX_LENGTH))
-        if count >= width:
-            raise Refusal(f"{node.name}: a pixel does not fit the banks")
-        self.strips[self._place] = count + 1
+        places = list(range(self._first, self._place + 1))
+        _, width = _result_size(self.network.nodes[self._place])
+        count = max(1, self.strips[self._first], -(-width // MAX_LENGTH)) + 1
+        if count > width or self._repeated(places, count) > MOST_REPEATED:
+            self._split(places)
+            raise Refusal(f"{self.network.nodes[self._place].name}: a pixel does not fit the banks")
+        self.strips[self._first] = count
         raise _Again
+
+    def _repeated(self, places: list[int], count: int) -> float:
+        """The share of a stage's work that strips do twice: columns that two of them need."""
+        done = whole = 0.0
+        _, width = _result_size(self.network.nodes[places[-1]])
+        each = -(-width // count)
+        for begin in range(0, width, each):
+            first, columns_ = begin, min(each, width - begin)
+            for place in reversed(places):
+                node = self.network.nodes[place]
+                cost = _cost_of_column(node, self.shape.width)
+                done += cost * columns_
+                whole += cost * _result_size(node)[1] * (begin == 0)
+                if isinstance(node.layer, WindowLayer):
+                    part, first = _whole_walk(node).columns(first, columns_)
+                    columns_ = part.size[1]
+        return done / whole - 1
+
+    def _split(self, places: list[int]) -> None:
+        """Take the widest map between a stage's layers out of it: it is saved and loaded again.
+
+        Raises
+        ------
+        _Again
+            There was one.
+        """
+        inner = [self.network.nodes[place].outputs[0].store for place in places[:-1]]
+        if inner:
+            store = max(inner, key=lambda store: (store.width * store.channels, store.name))
+            self.rings.discard(store)
+            self._never_rings.add(store)
+            self.strips.clear()
+            raise _Again
 
     def _take(
         self, owner: object, slots: int, stride: int, width: int, groups: int,
@@ -455,6 +590,78 @@ class _Planner:
             self.readers[store] = left
         else:
             del self.readers[store]
+            self._end(store)
+
+    def _end(self, store: Store) -> None:
+        """A store that does not stay becomes a ring if it can."""
+        if store not in self._never_rings and self._may_be_ring(store):
+            self.rings.add(store)
+
+    def _may_be_ring(self, store: Store) -> bool:
+        """Whether only the next layer reads it, row by row, and weights have room for both."""
+        network = self.network
+        if store in network.outputs.values() or store in network.inputs.values():
+            return False
+        if len(store.parts) > 1 or len(network.writers[store]) != 1:
+            return False
+        (place,) = network.writers[store]
+        if [reader for reader, _ in network.readers[store]] != [place + 1]:
+            return False
+        writer, reader = network.nodes[place], network.nodes[place + 1]
+        if not (_is_plain(writer) and _is_plain(reader)):
+            return False
+        if not next(view for view in reader.inputs if view.store is store).on_chip:
+            return False
+        if isinstance(reader.layer, WindowLayer) and (
+            reader.inputs[0].store is not store or reader.layer.stride[0] > MAX_CHIP_STRIDE
+        ):
+            return False
+        return self._weight_words(place) <= BANK_DEPTH
+
+    def _weight_words(self, place: int) -> int:
+        """Bank rows of all weights of the stage that two nodes would be in."""
+        first, last = place, place + 1
+        nodes = self.network.nodes
+        while first and nodes[first - 1].outputs[0].store in self.rings:
+            first -= 1
+        while nodes[last].outputs[0].store in self.rings:
+            last += 1
+        return sum(_weights(node, self.shape.width) for node in nodes[first : last + 1])
+
+
+MOST_REPEATED = 0.05
+"""Share of a stage's work that may be done twice to save a map's way through the DDR."""
+
+
+def _cost_of_column(node: Node, width: int) -> int:
+    """Cycles of a column of a layer's result, by the array's rule."""
+    height, layer = _result_size(node)[0], node.layer
+    groups = -(-node.inputs[0].channels // width)
+    if isinstance(layer, ConvLayer):
+        return height * math.prod(layer.kernel) * groups * -(-len(layer.weights) // width)
+    kernel = math.prod(layer.kernel) if isinstance(layer, WindowLayer) else len(node.inputs)
+    return 2 * height * kernel * groups
+
+
+def _weights(node: Node, width: int) -> int:
+    """Bank rows of a layer's weights."""
+    layer = node.layer
+    if not isinstance(layer, ConvLayer):
+        return 0
+    outputs, height, across, channels = layer.weights.shape
+    return -(-outputs // width) * height * across * -(-channels // width)
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a layer computes all rows and columns of a map, row by row."""
+    if isinstance(node.layer, WindowLayer):
+        return node.layer.phase == Phase() and node.layer.dilation == (1, 1)
+    return isinstance(node.layer, EltwiseLayer)
+
+
+def _whole_walk(node: Node) -> Walk:
+    assert isinstance(node.layer, WindowLayer)
+    return walk_of(node.layer, node.inputs[0])
 
 
 def _result_size(node: Node) -> tuple[int, int]:
@@ -464,11 +671,12 @@ def _result_size(node: Node) -> tuple[int, int]:
     return node.outputs[0].height, node.outputs[0].width
 
 
-def _window_slots(walk: Walk, rows: int) -> int:
-    """The slots that the rows under one tile take."""
-    most, span = 1, walk.stride[0] * rows
-    for first in range(0, walk.output[0], rows):
-        begin, end = walk.rows(first, min(first + rows, walk.output[0]))
+def _slots(walk: Walk, tile: int, banks: int, produced: int) -> int:
+    """The slots that the rows under one tile take, where so many rows come at a time."""
+    most, span = 1, walk.stride[0] * banks
+    for first in range(0, walk.output[0], tile):
+        begin, end = walk.rows(first, min(first + tile, walk.output[0]))
+        end = min(walk.size[0], -(-end // produced) * produced)
         if end > begin:
             most = max(most, (end - 1) // span - begin // span + 1)
     return min(most, math.ceil(walk.size[0] / span))

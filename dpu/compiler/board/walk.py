@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tutelage.dpu.compiler.board.network import View
 from tutelage.dpu.isa.executor import AUGMENTED_CHANNEL
-from tutelage.dpu.ops.engine_layers import ConvLayer, WindowLayer
+from tutelage.dpu.ops.engine_layers import ConvLayer, Phase, WindowLayer
 
 PAD_FIELD = 31
 """Highest `pad_start` and `pad_end` of a LOAD."""
+
+SEPARATE_BYTES = 128
+"""Bytes of a pixel and those to skip from which on single pixels are loaded, not the whole row."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +23,17 @@ class Feed:
     Attributes
     ----------
     view : that is read
-    column, columns : the first pixel of a row, and how many come to the chip
-    row_step, pixel_step : rows of the view, and pixels, from one that is loaded to the next
+    columns : pixels of a row that come to the chip
+    row, column : the first ones that are loaded
+    row_step, pixel_step : from one that is loaded to the next
     taps : of an augmented layer: pixels that overlap in one; 1 for none
     left : of an augmented layer: columns of padding before the first pixel
     """
 
     view: View
-    column: int
     columns: int
+    row: int = 0
+    column: int = 0
     row_step: int = 1
     pixel_step: int = 1
     taps: int = 1
@@ -37,11 +43,6 @@ class Feed:
     def channels(self) -> int:
         """Bytes of a pixel on the chip."""
         return self.taps * self.view.channels
-
-    @property
-    def rows(self) -> int:
-        """Rows on the chip."""
-        return -(-self.view.height // self.row_step)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,22 @@ class Walk:
         """Return the rows of the map that rows first to last - 1 of the result need."""
         begin = first * self.stride[0] - self.pads[0]
         end = (last - 1) * self.stride[0] - self.pads[0] + self.kernel[0]
-        return max(0, begin), min(self.size[0], end)
+        return max(0, begin), max(0, min(self.size[0], end))
 
     def needs(self, row: int) -> bool:
         """Whether any row of the result needs this row."""
         return (row + self.pads[0]) % self.stride[0] < self.kernel[0]
+
+    def columns(self, first: int, count: int) -> tuple[Walk, int]:
+        """Return the walk for some columns of the result, and the first column that it reads."""
+        begin = first * self.stride[1] - self.pads[1]
+        end = begin + (count - 1) * self.stride[1] + self.kernel[1]
+        column, end = max(0, begin), min(self.size[1], end)
+        part = replace(
+            self, pads=(self.pads[0], column - begin), size=(self.size[0], end - column),
+            output=(self.output[0], count),
+        )  # fmt: skip
+        return part, column
 
 
 def walk_of(layer: WindowLayer, view: View) -> Walk:
@@ -92,29 +104,26 @@ def feed(layer: WindowLayer, view: View, lanes: int, from_input: bool) -> tuple[
     """
     walk = walk_of(layer, view)
     if from_input and isinstance(layer, ConvLayer) and _is_augmented(walk, view, lanes):
-        taps = walk.kernel[1]
-        feed = Feed(view, 0, walk.output[1], 1, walk.stride[1], taps, walk.pads[1])
-        kernel, stride = (walk.kernel[0], 1), (walk.stride[0], 1)
+        taps, (down, across) = walk.kernel[1], walk.stride
+        fed = Feed(view, walk.output[1], pixel_step=across, taps=taps, left=walk.pads[1])
         size = walk.size[0], walk.output[1]
-        return Walk(kernel, stride, (walk.pads[0], 0), size, walk.output), feed
-    down, across = walk.stride
+        return (
+            Walk((walk.kernel[0], 1), (down, 1), (walk.pads[0], 0), size, walk.output),
+            fed,
+        )
     if walk.kernel != (1, 1) or walk.pads != (0, 0):
-        return walk, Feed(view, 0, view.width)
+        return walk, Feed(view, view.width)
+    down, across = walk.stride
     if across > 1 and view.channels * across < SEPARATE_BYTES:
         across = 1
-    size = (walk.output[0], -(-view.width // across))
     columns = walk.output[1] if across > 1 else view.width
-    stride = (1, walk.stride[1] // across)
-    walk = replace(walk, stride=stride, size=(size[0], columns))
-    return walk, Feed(view, 0, columns, down, across)
-
-
-SEPARATE_BYTES = 128
-"""Bytes of pixels to skip from which on single pixels are loaded, not the whole row."""
+    stride, size = (1, walk.stride[1] // across), (walk.output[0], columns)
+    fed = Feed(view, columns, row_step=down, pixel_step=across)
+    return replace(walk, stride=stride, size=size), fed
 
 
 def _is_augmented(walk: Walk, view: View, lanes: int) -> bool:
-    height, width = walk.kernel
+    width = walk.kernel[1]
     channels, words = width * view.channels, -(-width * view.channels // lanes)
     if words >= width * -(-view.channels // lanes) or channels > min(2 * lanes, AUGMENTED_CHANNEL):
         return False
@@ -135,16 +144,33 @@ def first_missing(walk: Walk, view: View) -> tuple[int, int]:
     return len(over), over[0] if over else 0
 
 
-def strip(walk: Walk, feed: Feed, first: int, count: int) -> tuple[Walk, Feed]:
-    """Return walk and feed for some columns of the result.
+def columns(walk: Walk, fed: Feed, first: int, count: int) -> tuple[Walk, Feed]:
+    """Return walk and feed for some columns of the result."""
+    part, column = walk.columns(first, count)
+    at = fed.column + column * fed.pixel_step
+    return part, replace(fed, column=at, columns=part.size[1])
 
-    Parameters
-    ----------
-    first, count : columns of the result
+
+def dilated(layer: WindowLayer, view: View) -> Iterator[tuple[Walk, Feed, Phase]]:
+    """Return the walks of a dilated layer: one for each phase of rows and columns.
+
+    Rows and columns that are `dilation` apart see only others that are: for them the kernel's taps
+    are next to each other.
     """
-    begin = first * walk.stride[1] - walk.pads[1]
-    end = min(walk.size[1], begin + (count - 1) * walk.stride[1] + walk.kernel[1])
-    column = max(0, begin)
-    pads = walk.pads[0], column - begin
-    part = replace(walk, pads=pads, size=(walk.size[0], end - column), output=(walk.output[0], count))
-    return part, replace(feed, column=feed.column + column, columns=end - column)
+    for row in range(layer.dilation[0]):
+        for column in range(layer.dilation[1]):
+            phases = row, column
+            firsts, pads, size, output = [], [], [], []
+            for axis, length in enumerate((view.height, view.width)):
+                step = layer.dilation[axis]
+                before, first = divmod(phases[axis] - layer.pads[axis], step)
+                firsts.append(first)
+                pads.append(-before)
+                size.append(-(-(length - first) // step))
+                output.append(-(-(layer.output[axis] - phases[axis]) // step))
+            if min(*output, *size) < 1:
+                continue
+            walk = Walk(layer.kernel, (1, 1), (pads[0], pads[1]), (size[0], size[1]),
+                        (output[0], output[1]))  # fmt: skip
+            fed = Feed(view, size[1], *firsts, *layer.dilation)
+            yield walk, fed, Phase(row, layer.dilation[0], column, layer.dilation[1])

@@ -8,8 +8,9 @@ A53 prepares the image and takes the result:
 One thread does both in turn. Many threads keep all cores busy, or else the A53s are what binds.
 
 The parameters are fitted by `python -m tutelage.host.latency.fit` to the speed that AMD published
-for image classifiers (Vitis AI 2.5), end to end, and are in `dpu/predict/fitted/<board>.toml` with
-the error on families of networks that were left out. Nothing here was measured by this project: a
+for image classifiers (Vitis AI 2.5), end to end. A core's costs are in `dpu/isa/costs.toml`, for
+all boards; a board's own are in `dpu/predict/fitted/<board>.toml` with the error on families of
+networks that were left out. Nothing here was measured by this project: a
 prediction is as good as those errors. What the published figures cannot tell is left out: CPU ops
 within a network, and post-processing beyond a classifier's.
 
@@ -42,6 +43,7 @@ from tutelage.core.fingerprint import (
 from tutelage.core.fixed_point import Array
 from tutelage.core.toml_file import read_toml
 from tutelage.dpu.inspect.layers import INPUT, layers_of
+from tutelage.dpu.isa.costs import fitted_costs
 from tutelage.dpu.predict.operations import Operation, operations_of
 from tutelage.dpu.predict.stage_times import Counts, Parameters
 from tutelage.dpu.predict.traffic import Stage, stages
@@ -49,6 +51,9 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
 FITTED = Path(__file__).resolve().parent / "fitted"
+
+BOARD_PARAMETERS = tuple(field.name for field in fields(Parameters) if field.name != "costs")
+"""Those of a board's own file."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class PythonCost:
 
     frame_us: float
     lock_us: float
+
+
+PYTHON_COSTS = tuple(field.name for field in fields(PythonCost))
 
 
 @dataclass(frozen=True)
@@ -397,7 +405,7 @@ def read_board(board: str, published: bool = True) -> Board:
         There is none of that name, its profile is broken or lacks the clock or the processor's
         cores with nothing published either, or nothing is fitted to it.
     """
-    profile, path = load_profile(board), FITTED / f"{board}.toml"
+    profile, path, costs = load_profile(board), FITTED / f"{board}.toml", fitted_costs()
     needed = {"dpu.clock_mhz": profile.dpu_clock_mhz, "cpu.cores": profile.cpu_cores}
     missing = [key for key, value in needed.items() if value is None]
     if missing and not (published and path.exists()):
@@ -415,8 +423,8 @@ def read_board(board: str, published: bool = True) -> Board:
             hardware = found["published"]
         return Board(
             board, float(hardware["clock_mhz"]), int(hardware["cores"]), int(hardware["cpus"]),
-            Parameters(**_numbers(Parameters, found["parameters"])),
-            PythonCost(**_numbers(PythonCost, found["python"])),
+            Parameters(costs, **_numbers(BOARD_PARAMETERS, found["parameters"])),
+            PythonCost(**_numbers(PYTHON_COSTS, found["python"])),
             {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")},
             profile.dpu_name, tuple(profile.fingerprints),
         )  # fmt: skip
@@ -424,5 +432,5 @@ def read_board(board: str, published: bool = True) -> Board:
         raise DpuError(f"{path}: {error!r}") from error
 
 
-def _numbers(of: type[Parameters | PythonCost], table: dict[str, Any]) -> dict[str, float]:
-    return {field.name: float(table[field.name]) for field in fields(of)}
+def _numbers(names: Sequence[str], table: dict[str, Any]) -> dict[str, float]:
+    return {name: float(table[name]) for name in names}

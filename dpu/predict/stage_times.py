@@ -18,8 +18,10 @@ their banks together are loaded and used in turn. A transfer takes
 
     LOAD of a weight   max(load_cycles, bytes / load_bytes)
     LOAD of a row      load_cycles + bytes / load_bytes
-    SAVE of a row      load_cycles + bytes / SAVE_BYTES
-    a separate pixel   max(STRETCH_CYCLES, bytes / rate)
+    SAVE of a row      load_cycles + bytes / save_bytes
+    a separate pixel   max(stretch_cycles, bytes / rate)
+
+by the costs of `tutelage.dpu.isa.costs`, which the simulation of code has too.
 
 With n cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared * (n - 1) times as long.
 SAVEs do not (nothing waits for them): the published speeds of one core (KV260), two (ZCU104) and
@@ -34,38 +36,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.core.fixed_point import Array
+from tutelage.dpu.isa.costs import Costs
 from tutelage.dpu.predict.traffic import Pixels, Stage
-
-SAVE_BYTES = 16.0
-"""Bytes that a SAVE moves in a cycle: one port of 128 bits (PG338). A free fit finds 15 to 16.4."""
-
-STRETCH_CYCLES = 4.0
-"""Least cycles of a pixel that is apart from its neighbours in the DDR: assumed, the published
-classifiers do not show it. By it DenseNetX is predicted with one thread from +1 % (0 cycles) over
--8 % (4) to -15 % (6) of its published speed: 0 to 4 are equally good."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is fitted. All but `shared` and the A53's two are the core's, common to all boards.
+    """What is fitted to a board.
 
     Attributes
     ----------
-    array_slack : how much longer convolutions take than by `tutelage.dpu.predict.cycles`
-    load_bytes : bytes in a cycle of a core's LOADs (two ports of 128 bits: 32 at most)
-    load_cycles : of each LOAD or SAVE: added to a map's row, the least of a weight's LOAD
-    stage_cycles : of each stage: the latency of its first LOAD and of what ends it; once more where
-        it loads a map that an earlier stage saved (from SAVE to LOAD through the DDR)
+    costs : of a core's instructions, common to all boards. The layer model takes `load_cycles` as
+        added to a map's row and the least of a weight's LOAD; `stage_cycles` as of each stage, and
+        once more where it loads a map that an earlier stage saved
     shared : by how much each other core at work slows LOADs and `stage_cycles` (1: by their own
         time); no more than 1, with which another core would bring nothing to what waits for LOADs
     pixel_ns : of the A53, for each value of the input (resizing, mean, scale, int8)
     frame_us : of the A53, for each frame (starting the job, softmax and top 5)
     """
 
-    array_slack: float
-    load_bytes: float
-    load_cycles: float
-    stage_cycles: float
+    costs: Costs
     shared: float
     pixel_ns: float
     frame_us: float
@@ -94,30 +84,33 @@ class Counts:
 
     def computing_cycles(self, given: Parameters) -> Array:
         """Cycles in which each stage's first operation computes."""
-        slack = np.where(self.of["on_array"] > 0, given.array_slack, 1.0)
+        slack = np.where(self.of["on_array"] > 0, given.costs.array_slack, 1.0)
         return np.asarray(slack * self.of["computing"])
 
     def parameter_cycles(self, given: Parameters, cores: int = 1) -> Array:
         """Cycles in which each stage's parameters are loaded."""
         loads = self.of["parameter_loads"]
-        moved = self.of["parameter_bytes"] * (_slower(given, cores) / given.load_bytes)
-        return np.maximum(given.load_cycles * loads, moved)
+        moved = self.of["parameter_bytes"] * (_slower(given, cores) / given.costs.load_bytes)
+        return np.maximum(given.costs.load_cycles * loads, moved)
 
     def load_cycles(self, given: Parameters, cores: int = 1) -> Array:
         """Cycles in which each stage's maps are loaded."""
-        per_byte = _slower(given, cores) / given.load_bytes
+        costs = given.costs
+        per_byte = _slower(given, cores) / costs.load_bytes
         rows, moved = self.of["load_rows"], self.of["load_bytes"]
-        return given.load_cycles * rows + moved * per_byte + self._apart(self._loaded, per_byte)
+        apart = self._apart(self._loaded, per_byte, costs)
+        return costs.load_cycles * rows + moved * per_byte + apart
 
     def save_cycles(self, given: Parameters) -> Array:
         """Cycles in which each stage's result is saved."""
+        costs = given.costs
         rows, moved = self.of["save_rows"], self.of["save_bytes"]
-        apart = self._apart(self._saved, 1 / SAVE_BYTES)
-        return given.load_cycles * rows + moved / SAVE_BYTES + apart
+        apart = self._apart(self._saved, 1 / costs.save_bytes, costs)
+        return costs.load_cycles * rows + moved / costs.save_bytes + apart
 
     def start_cycles(self, given: Parameters, cores: int = 1) -> Array:
         """Cycles of each stage that nothing hides."""
-        return given.stage_cycles * (1 + self.of["returned"]) * _slower(given, cores)
+        return given.costs.stage_cycles * (1 + self.of["returned"]) * _slower(given, cores)
 
     def stage_cycles(self, given: Parameters, cores: int = 1) -> Array:
         """Cycles of each stage while so many cores are at work: the formula above."""
@@ -138,10 +131,10 @@ class Counts:
         """Cycles of one job of each network while so many cores are at work."""
         return np.bincount(self.owner, self.stage_cycles(given, cores), self.networks)
 
-    def _apart(self, pixels: Array, per_byte: float) -> Array:
+    def _apart(self, pixels: Array, per_byte: float, costs: Costs) -> Array:
         """Cycles of each stage's separate pixels."""
         place, number, each = pixels
-        cycles = number * np.maximum(STRETCH_CYCLES, each * per_byte)
+        cycles = number * np.maximum(costs.stretch_cycles, each * per_byte)
         return np.bincount(place.astype(int), cycles, len(self.owner))
 
 

@@ -2,9 +2,9 @@
 
     python -m tutelage.host.latency.fit        # some seconds; writes what the repository keeps
 
-writes `dpu/predict/fitted/<board>.toml` of each published board (the parameters and the error),
-`results/latency.csv` (every network), `results/latency.json` (the errors) and
-`results/latency.svg`. The same tables give the same files.
+writes `dpu/isa/costs.toml` (a core's costs), `dpu/predict/fitted/<board>.toml` of each published
+board (its parameters and the error), `results/latency.csv` (every network), `results/latency.json`
+(the errors) and `results/latency.svg`. The same tables give the same files.
 
 Fitted is the logarithm of predicted / published frames per second, one thread and many, of all
 boards at once: a core is the same on each, only the slowing by other cores is each board's own.
@@ -31,8 +31,10 @@ from tutelage.core.board_profile import load_profile
 from tutelage.core.fixed_point import Array
 from tutelage.core.locations import RESULTS
 from tutelage.core.toml_file import to_toml
+from tutelage.dpu.isa.costs import FITTED_COSTS, FITTED_FIELDS, Costs
 from tutelage.dpu.predict import latency
 from tutelage.dpu.predict.latency import (
+    BOARD_PARAMETERS,
     Board,
     PythonCost,
     input_values,
@@ -62,12 +64,22 @@ DIGITS = 4
 THREADS = (1, None)
 """What the model zoo publishes: one thread, and as many as help."""
 
-HEADER = """\
+_SOURCE = """\
 # Written by `python -m tutelage.host.latency.fit` from host/latency/published.csv (AMD's published
+"""
+
+COSTS_HEADER = f"""\
+{_SOURCE}\
+# figures, Vitis AI 2.5); dpu/isa/costs.py says what the costs are.
+"""
+
+HEADER = f"""\
+{_SOURCE}\
 # figures, Vitis AI 2.5, of the DPU and processor in `published`); dpu/predict/stage_times.py and
-# latency.py say what the parameters are. left_out: networks whose family was left out of the fit;
-# low and high: published time / predicted time, the range that predictions state; percent: of the
-# frames per second, mean and worst. Each for one thread and for many.
+# latency.py say what the parameters are, dpu/isa/costs.toml has those of a core. left_out: networks
+# whose family was left out of the fit; low and high: published time / predicted time, the range
+# that predictions state; percent: of the frames per second, mean and worst. Each for one thread and
+# for many.
 """
 
 
@@ -95,9 +107,13 @@ class Fit:
         shared = {"zcu104": self.shared_zcu104, "zcu102": self.shared_zcu102}.get(board, 0.0)
         cpu = REFERENCE_GHZ / BOARDS[board].cpu_ghz
         return Parameters(
-            self.array_slack, self.load_bytes, self.load_cycles, self.stage_cycles, shared,
-            _rounded(cpu * self.pixel_ns), _rounded(cpu * self.frame_us),
-        )  # fmt: skip
+            self.costs, shared, _rounded(cpu * self.pixel_ns), _rounded(cpu * self.frame_us)
+        )
+
+    @property
+    def costs(self) -> Costs:
+        """Those of a core, the same on each board."""
+        return Costs(self.array_slack, self.load_bytes, self.load_cycles, self.stage_cycles)
 
     def rounded(self) -> Fit:
         """Return it with `DIGITS` digits."""
@@ -400,6 +416,12 @@ def _inside(rows: Sequence[NetworkFit]) -> dict[str, float]:
 # -- what the repository keeps ----------------------------------------------------------------
 
 
+def write_costs(found: Evaluation, path: Path) -> None:
+    """Write the file that `tutelage.dpu.isa.costs.fitted_costs` reads."""
+    table = {name: getattr(found.whole.costs, name) for name in FITTED_FIELDS}
+    path.write_text(COSTS_HEADER + to_toml(table), encoding="utf-8")
+
+
 def write_parameters(found: Evaluation, name: str, folder: Path) -> None:
     """Write the file of a board that `tutelage.dpu.predict.latency.read_board` reads."""
     board, at = found.board(name), BOARDS[name]
@@ -408,7 +430,7 @@ def write_parameters(found: Evaluation, name: str, folder: Path) -> None:
     ratios = [[row.ratio(thread) for row in rows] for thread in (0, 1)]
     table = {
         "published": {"clock_mhz": at.clock_mhz, "cores": at.cores, "cpus": at.cpus},
-        "parameters": asdict(board.parameters),
+        "parameters": {name: getattr(board.parameters, name) for name in BOARD_PARAMETERS},
         "python": asdict(board.python),
         "left_out": {
             "networks": errors["networks"],
@@ -481,6 +503,7 @@ def plot(rows: Sequence[NetworkFit], path: Path) -> None:
 def main() -> None:
     """Fit, and write what the repository keeps."""
     found = evaluate_all()
+    write_costs(found, FITTED_COSTS)
     for board in BOARDS:
         write_parameters(found, board, latency.FITTED)
     write_table(found.rows, RESULTS / "latency.csv")

@@ -21,6 +21,7 @@ from tutelage.core.fingerprint import ARRAYS, B4096
 from tutelage.core.results.figure import Figure
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
+from tutelage.dpu.isa.costs import SAVE_BYTES, STRETCH_CYCLES
 from tutelage.dpu.predict import energy
 from tutelage.dpu.predict.cycles import bounds
 from tutelage.dpu.predict.latency import (
@@ -32,7 +33,6 @@ from tutelage.dpu.predict.latency import (
     read_board,
 )
 from tutelage.dpu.predict.operations import Operation, Sketch
-from tutelage.dpu.predict.stage_times import SAVE_BYTES, STRETCH_CYCLES
 from tutelage.dpu.predict.traffic import group_bytes, map_bytes, stages
 from tutelage.dpu.runtime import xir
 
@@ -131,7 +131,7 @@ def test_a_layer_by_hand() -> None:
     net = Sketch(64, 64, 256)
     net.conv(0, 256, 3)
     (layer,) = predict(net.operations, BOARD).layers()
-    given, stage = BOARD.parameters, layer.stage
+    given, stage = BOARD.parameters.costs, layer.stage
     assert stage.computing == 64 * 64 * 256 * (2 * 9 * 256 + 1) / 4096
     assert (stage.tiles, stage.groups, stage.serial, stage.returned) == (8, 16, False, False)
     assert (stage.parameter_loads, stage.parameter_bytes) == (257, 256 * 9 * 256 + 256)
@@ -155,7 +155,7 @@ def test_a_stage_that_waits_for_memory_by_hand() -> None:
     b = net.add(net.conv(a, 24), a)
     net.conv(net.concat(a, b), 8)
     first, second, third = predict(net.operations, BOARD).layers()
-    given = BOARD.parameters
+    given = BOARD.parameters.costs
     assert [o.kind for o in second.stage.operations] == ["conv2d", "eltwise"]
     assert (first.stage.save_pixels, third.stage.load_pixels) == ([(256, 24)], [])
     assert (second.stage.load_rows, second.stage.fused) == (0, 16 * 16 * 2 * 32 / 64)
@@ -174,7 +174,7 @@ def test_weights_that_do_not_fit_twice_are_loaded_in_turn_with_computing() -> No
     net.dense(net.global_pool(0), 64)
     first, _, last = predict(net.operations, BOARD).layers()
     assert (first.stage.serial, last.stage.serial) == (True, False)
-    given, s = BOARD.parameters, first.stage
+    given, s = BOARD.parameters.costs, first.stage
     weights, computing = s.parameter_bytes / given.load_bytes, given.array_slack * s.computing
     loads = 7 * given.load_cycles + 7 * 7 * 512 / given.load_bytes
     save = given.load_cycles + 64 / SAVE_BYTES

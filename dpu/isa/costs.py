@@ -25,8 +25,8 @@ SAVE_BYTES = 16.0
 
 STRETCH_CYCLES = 4.0
 """Least cycles of a pixel that is apart from its neighbours in the DDR: assumed, the published
-classifiers do not show it. By it DenseNetX is predicted with one thread from +1 % (0 cycles) over
--8 % (4) to -15 % (6) of its published speed: 0 to 4 are equally good."""
+classifiers do not show it. By it DenseNetX is predicted with one thread from +2 % (0 cycles) over
+-7 % (4) to -16 % (6) of its published speed: 0 to 4 are equally good."""
 
 
 @dataclass(frozen=True)

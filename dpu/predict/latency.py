@@ -8,10 +8,10 @@ prepares the image and takes the result:
 
 One thread does both in turn. Many threads keep all cores busy, or else the A53s are what binds.
 
-The parameters are fitted by `python -m tutelage.host.latency.fit` to the speed that AMD published
-for image classifiers (Vitis AI 2.5), end to end. A core's costs are in `dpu/isa/costs.toml`, for
-all boards; a board's own are in `dpu/predict/fitted/<board>.toml` with the error on families of
-networks that were left out. Nothing here was measured by this project: a
+The parameters but the A53's two are fitted by `python -m tutelage.host.latency.fit` to the speed
+that AMD published for image classifiers (Vitis AI 2.5), end to end. A core's costs are in
+`dpu/isa/costs.toml`, for all boards; the others are in `dpu/predict/fitted/<board>.toml` with the
+error on families of networks that were left out. Nothing here was measured by this project: a
 prediction is as good as those errors. What the published figures cannot tell is left out: CPU ops
 within a network, and post-processing beyond a classifier's.
 
@@ -172,14 +172,14 @@ def speeds(
     if threads == 1:
         return np.asarray(1 / (longer * counts.job_cycles(given) / hertz + cpu))
     busy = board.cores if threads is None else min(board.cores, threads)
-    job = longer * counts.job_cycles(given, busy) / hertz
     with np.errstate(divide="ignore"):  # without DPU work or an A53's part that does not bind
-        limits = [busy / job, board.cpus / cpu]
+        rate = counts.jobs_per_cycle(given, busy) * hertz / longer
+        limits = [rate, board.cpus / cpu]
     if python:
         limits.append(np.full(len(values), 1e6 / board.python.lock_us))
     if threads is not None:
         # So many never bind; a number without bound may be none that a float holds.
-        limits.append(min(threads, 1 << 20) / (job + cpu))
+        limits.append(min(threads, 1 << 20) / (busy / rate + cpu))
     return np.asarray(np.min(limits, 0))
 
 
@@ -229,13 +229,13 @@ class Prediction:
     @property
     def job_seconds(self) -> float:
         """Of the DPU for one image, on one core that works alone."""
-        return self._longer * self._layer_cycles() / self._hertz
+        return self._longer * self._layer_cycles / self._hertz
 
     @property
     def dpu_fps(self) -> float:
         """Images per second of all cores, which share the memory; the A53s' part not counted."""
-        cores = self.board.cores
-        return cores * self._hertz / (self._longer * self._layer_cycles(cores))
+        rate = self.counts.jobs_per_cycle(self.board.parameters, self.board.cores)
+        return float(rate[0]) * self._hertz / self._longer
 
     @property
     def cpu_seconds(self) -> float:
@@ -259,7 +259,7 @@ class Prediction:
         (`PythonCost`): beyond `1 / lock_us` no thread and no core helps. Its two costs are those of
         the published MNIST network, whose application prepares the images before it is timed. A
         range is not known: DenseNetX, the other network published so, is predicted within 8 %
-        (one thread) and 13 % (many).
+        (one thread) and 15 % (many).
         """
         return self._speed(threads, True)
 
@@ -308,12 +308,13 @@ class Prediction:
     @property
     def _longer(self) -> float:
         """How many times as long as by its stages a job takes by the file's code."""
-        stages = self._layer_cycles()
+        stages = self._layer_cycles
         return 1.0 if self.code_cycles is None or not stages else self.code_cycles / stages
 
-    def _layer_cycles(self, cores: int = 1) -> float:
-        """Cycles of a job's stages while so many cores are at work."""
-        return float(self.counts.job_cycles(self.board.parameters, cores)[0])
+    @property
+    def _layer_cycles(self) -> float:
+        """Cycles of a job's stages on a core that works alone."""
+        return float(self.counts.job_cycles(self.board.parameters)[0])
 
 
 def predict(

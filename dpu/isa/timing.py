@@ -5,7 +5,9 @@
     timeline.busy[Engine.CONV]           # cycles in which the array computes
 
 The order is exact: it is that of the tokens. The array's cycles are those of the compiler's own
-`workload_on_arch`. What transfers cost is estimated: `Costs` names each number's source.
+`workload_on_arch`. What transfers cost is estimated: `tutelage.dpu.isa.costs` names each number's
+source. What a SAVE wrote can be loaded only `stage_cycles` later: the token that it gives to a LOAD
+is there only then, which costs nothing where the LOAD engine is busy meanwhile.
 """
 
 from __future__ import annotations
@@ -17,41 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.core.fixed_point import Array
+from tutelage.dpu.isa.costs import Costs, fitted_costs
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.formats import ENGINES, Engine, IsaError
 from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.isa.program import legal_order
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Cycles that instructions cost beside those of the array's own rule.
-
-    Where not said otherwise a value is that of the fit to AMD's published frame rates on the
-    ZCU104, ZCU102 and KV260 (Vitis AI 2.5): an estimate, as good as that fit. None of them was
-    measured on a board.
-
-    Attributes
-    ----------
-    load_bytes : that LOADs move in a cycle; 32 are the width of the two ports (PG338)
-    save_bytes : that a SAVE moves in a cycle, on one port of 128 bits (PG338)
-    transfer : of each LOAD and SAVE, besides its bytes
-    stretch : least cycles of each separate stretch of bytes in the DDR; pixels that are not
-        neighbours are one each. 4 to 6 fit DenseNets' times when nothing else explains them; 4 is
-        the low end, and the published times fit 0 to 4 equally well
-    array_slack : cycles of a CONV by those of the compiler's `workload_on_arch`
-    stage : latency of the first LOAD of a layer, that of its biases, for which the chip waits;
-        twice where that LOAD waits for a SAVE, as the map then comes back from the DDR
-    word : of each instruction word fetched, for all engines together; not known, so 0
-    """
-
-    load_bytes: float = 26.2
-    save_bytes: float = 16.0
-    transfer: float = 30.3
-    stretch: float = 4.0
-    array_slack: float = 1.049
-    stage: float = 1003.0
-    word: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +63,7 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
     Parameters
     ----------
     shape : of the DPU
+    costs : None: the fitted ones
 
     Raises
     ------
@@ -98,9 +71,9 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
         The code's own order is not legal, or an INIT is missing.
     """
     deque(legal_order(code), maxlen=0)
-    given = costs or Costs()
+    given = costs or fitted_costs()
     lengths = _lengths(code, shape, given)
-    fetched = np.cumsum([i.form.words * given.word for i in code])
+    fetched = np.cumsum([i.form.words * given.word_cycles for i in code])
     tokens = {(a, b): deque([(0.0, -1)] if a is b else []) for a in ENGINES for b in ENGINES}
     free, last = dict.fromkeys(ENGINES, 0.0), dict.fromkeys(ENGINES, 0.0)
     begins, ends, waits = (np.zeros(len(code)) for _ in range(3))
@@ -121,7 +94,9 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
         free[own] = max(free[own], ends[place])
         for engine in ENGINES:
             if instruction.dpdby & engine:
-                tokens[own, engine].append((free[own], place))
+                through = own is Engine.SAVE and engine is Engine.LOAD
+                latency = given.stage_cycles if through else 0.0
+                tokens[own, engine].append((free[own] + latency, place))
     return Timeline(code, begins, ends, waits, waited_for)
 
 
@@ -142,10 +117,10 @@ def _length(i: Instruction, inits: dict[str, Instruction], shape: Shape, costs: 
         return slack * array_cycles(i, inits)
     rate = costs.load_bytes if i.name == "LOAD" else costs.save_bytes
     count = stretches(i)
-    cycles = costs.transfer + max(bytes_moved(i) / rate, count * costs.stretch * (count > 1))
-    if i.name == "LOAD" and i.bank_id == shape.bias_bank:
-        cycles += costs.stage * (2 if i.dpdon & Engine.SAVE else 1)
-    return cycles
+    apart = count * costs.stretch_cycles if count > 1 else 0.0
+    cycles = costs.load_cycles + max(bytes_moved(i) / rate, apart)
+    starts = i.name == "LOAD" and i.bank_id == shape.bias_bank
+    return cycles + costs.stage_cycles if starts else cycles
 
 
 def stretches(i: Instruction) -> int:

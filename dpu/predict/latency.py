@@ -1,15 +1,17 @@
 """How long a network takes on a board's DPU: a model of few physical parameters, fitted.
 
-A core takes for a job what its stages take (`tutelage.dpu.predict.stage_times`). Around a job the
-A53 prepares the image and takes the result:
+A core takes for a job what its stages take (`tutelage.dpu.predict.stage_times`), or where a file
+has DPU code, what that takes in simulation (`tutelage.dpu.predict.code`). Around a job the A53
+prepares the image and takes the result:
 
     cpu = frame_us + pixel_ns * values of the input
 
 One thread does both in turn. Many threads keep all cores busy, or else the A53s are what binds.
 
-The parameters are fitted by `python -m tutelage.host.latency.fit` to the speed that AMD published
-for image classifiers (Vitis AI 2.5), end to end, and are in `dpu/predict/fitted/<board>.toml` with
-the error on families of networks that were left out. Nothing here was measured by this project: a
+The parameters but the A53's two are fitted by `python -m tutelage.host.latency.fit` to the speed
+that AMD published for image classifiers (Vitis AI 2.5), end to end. A core's costs are in
+`dpu/isa/costs.toml`, for all boards; the others are in `dpu/predict/fitted/<board>.toml` with the
+error on families of networks that were left out. Nothing here was measured by this project: a
 prediction is as good as those errors. What the published figures cannot tell is left out: CPU ops
 within a network, and post-processing beyond a classifier's.
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ from tutelage.core.fingerprint import (
 from tutelage.core.fixed_point import Array
 from tutelage.core.toml_file import read_toml
 from tutelage.dpu.inspect.layers import INPUT, layers_of
+from tutelage.dpu.isa.costs import fitted_costs
+from tutelage.dpu.predict.code import code_cycles
 from tutelage.dpu.predict.operations import Operation, operations_of
 from tutelage.dpu.predict.stage_times import Counts, Parameters
 from tutelage.dpu.predict.traffic import Stage, stages
@@ -49,6 +53,9 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
 FITTED = Path(__file__).resolve().parent / "fitted"
+
+BOARD_PARAMETERS = tuple(field.name for field in fields(Parameters) if field.name != "costs")
+"""Those of a board's own file."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,9 @@ class PythonCost:
 
     frame_us: float
     lock_us: float
+
+
+PYTHON_COSTS = tuple(field.name for field in fields(PythonCost))
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,12 @@ def input_values(operations: Sequence[Operation]) -> int:
 
 
 def speeds(
-    counts: Counts, values: Array, board: Board, threads: int | None = None, python: bool = False
+    counts: Counts,
+    values: Array,
+    board: Board,
+    threads: int | None = None,
+    python: bool = False,
+    longer: float = 1.0,
 ) -> Array:
     """Return the frames per second of networks, end to end.
 
@@ -148,22 +163,23 @@ def speeds(
     counts, values : of the networks: their stages and the values of their inputs
     threads : None: as many as help
     python : through an application in Python, its pre-processing not counted
+    longer : how many times as long as its stages a job takes
     """
     given, hertz = board.parameters, board.clock_mhz * 1e6
     cpu = 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * values
     if python:
         cpu = np.full(len(values), 1e-6 * board.python.frame_us)
     if threads == 1:
-        return np.asarray(1 / (counts.job_cycles(given) / hertz + cpu))
+        return np.asarray(1 / (longer * counts.job_cycles(given) / hertz + cpu))
     busy = board.cores if threads is None else min(board.cores, threads)
-    job = counts.job_cycles(given, busy) / hertz
     with np.errstate(divide="ignore"):  # without DPU work or an A53's part that does not bind
-        limits = [busy / job, board.cpus / cpu]
+        rate = counts.jobs_per_cycle(given, busy) * hertz / longer
+        limits = [rate, board.cpus / cpu]
     if python:
         limits.append(np.full(len(values), 1e6 / board.python.lock_us))
     if threads is not None:
         # So many never bind; a number without bound may be none that a float holds.
-        limits.append(min(threads, 1 << 20) / (job + cpu))
+        limits.append(min(threads, 1 << 20) / (busy / rate + cpu))
     return np.asarray(np.min(limits, 0))
 
 
@@ -177,12 +193,21 @@ class Prediction:
     operations : the network's, those of the CPU included
     stages : what a core does for it, in order
     fingerprint : of the DPU that the network is compiled for, None for none
+    code_cycles : of one job by the file's own DPU code, simulated for a core that works alone; None
+        without code. All times but those of `layers` are then of the code. Other cores slow it as
+        they slow the stages
     """
 
     board: Board
     operations: list[Operation]
     stages: list[Stage]
     fingerprint: int | None = None
+    code_cycles: float | None = None
+
+    @property
+    def layer_model(self) -> Prediction:
+        """The prediction without the file's code, by its layers alone."""
+        return replace(self, code_cycles=None)
 
     @property
     def misfit(self) -> str:
@@ -204,14 +229,13 @@ class Prediction:
     @property
     def job_seconds(self) -> float:
         """Of the DPU for one image, on one core that works alone."""
-        return float(self.counts.job_cycles(self.board.parameters)[0]) / self._hertz
+        return self._longer * self._layer_cycles / self._hertz
 
     @property
     def dpu_fps(self) -> float:
         """Images per second of all cores, which share the memory; the A53s' part not counted."""
-        cores = self.board.cores
-        cycles = float(self.counts.job_cycles(self.board.parameters, cores)[0])
-        return cores * self._hertz / cycles
+        rate = self.counts.jobs_per_cycle(self.board.parameters, self.board.cores)
+        return float(rate[0]) * self._hertz / self._longer
 
     @property
     def cpu_seconds(self) -> float:
@@ -235,13 +259,13 @@ class Prediction:
         (`PythonCost`): beyond `1 / lock_us` no thread and no core helps. Its two costs are those of
         the published MNIST network, whose application prepares the images before it is timed. A
         range is not known: DenseNetX, the other network published so, is predicted within 8 %
-        (one thread) and 13 % (many).
+        (one thread) and 15 % (many).
         """
         return self._speed(threads, True)
 
     def _speed(self, threads: int | None, python: bool = False) -> float:
         values = np.array([float(input_values(self.operations))])
-        return float(speeds(self.counts, values, self.board, threads, python)[0])
+        return float(speeds(self.counts, values, self.board, threads, python, self._longer)[0])
 
     def fps_range(self, threads: int | None = None) -> tuple[float, float]:
         """Lowest and highest `fps` by the errors of the networks left out of the fit.
@@ -281,6 +305,17 @@ class Prediction:
     def _hertz(self) -> float:
         return self.board.clock_mhz * 1e6
 
+    @property
+    def _longer(self) -> float:
+        """How many times as long as by its stages a job takes by the file's code."""
+        stages = self._layer_cycles
+        return 1.0 if self.code_cycles is None or not stages else self.code_cycles / stages
+
+    @property
+    def _layer_cycles(self) -> float:
+        """Cycles of a job's stages on a core that works alone."""
+        return float(self.counts.job_cycles(self.board.parameters)[0])
+
 
 def predict(
     operations: list[Operation], board: str | Board = DEFAULT_BOARD, fingerprint: int | None = None
@@ -303,15 +338,18 @@ def predict(
 
 
 def predict_graph(graph: Graph, board: str | Board = DEFAULT_BOARD) -> Prediction:
-    """Predict an .xmodel; a compiled one with the array that it is compiled for.
+    """Predict an .xmodel; a compiled one with its array, and by its DPU code where it has any.
 
     Raises
     ------
     DpuError
-        As `operations_of_graph` and `predict`.
+        As `operations_of_graph`, `predict` and `code_cycles`.
     """
     fingerprint = next(iter(fingerprints_of(graph)), None)
-    return predict(operations_of_graph(graph), board, fingerprint)
+    found = predict(operations_of_graph(graph), board, fingerprint)
+    if fingerprint is None:
+        return found
+    return replace(found, code_cycles=code_cycles(graph, found.board.parameters.costs))
 
 
 def operations_of_graph(graph: Graph) -> list[Operation]:
@@ -332,7 +370,7 @@ def operations_of_graph(graph: Graph) -> list[Operation]:
 
 
 def job_seconds(subgraph: Subgraph, board: Board) -> float:
-    """Predicted seconds of one core, alone, for one job of a DPU subgraph.
+    """Return the layer model's seconds of one core, alone, for one job of a DPU subgraph.
 
     Parameters
     ----------
@@ -354,6 +392,7 @@ def job_seconds(subgraph: Subgraph, board: Board) -> float:
 class BoardPace:
     """The time of jobs on a board, for `tutelage.dpu.runtime.vart.set_pace`: `job_seconds`.
 
+    It is that of the layer model, also where a file has DPU code.
     It is the time of a core that works alone. Cores that share the memory are predicted to be
     slower (`Prediction.fps`), which the emulation does not show.
     """
@@ -397,7 +436,7 @@ def read_board(board: str, published: bool = True) -> Board:
         There is none of that name, its profile is broken or lacks the clock or the processor's
         cores with nothing published either, or nothing is fitted to it.
     """
-    profile, path = load_profile(board), FITTED / f"{board}.toml"
+    profile, path, costs = load_profile(board), FITTED / f"{board}.toml", fitted_costs()
     needed = {"dpu.clock_mhz": profile.dpu_clock_mhz, "cpu.cores": profile.cpu_cores}
     missing = [key for key, value in needed.items() if value is None]
     if missing and not (published and path.exists()):
@@ -415,8 +454,8 @@ def read_board(board: str, published: bool = True) -> Board:
             hardware = found["published"]
         return Board(
             board, float(hardware["clock_mhz"]), int(hardware["cores"]), int(hardware["cpus"]),
-            Parameters(**_numbers(Parameters, found["parameters"])),
-            PythonCost(**_numbers(PythonCost, found["python"])),
+            Parameters(costs, **_numbers(BOARD_PARAMETERS, found["parameters"])),
+            PythonCost(**_numbers(PYTHON_COSTS, found["python"])),
             {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")},
             profile.dpu_name, tuple(profile.fingerprints),
         )  # fmt: skip
@@ -424,5 +463,5 @@ def read_board(board: str, published: bool = True) -> Board:
         raise DpuError(f"{path}: {error!r}") from error
 
 
-def _numbers(of: type[Parameters | PythonCost], table: dict[str, Any]) -> dict[str, float]:
-    return {field.name: float(table[field.name]) for field in fields(of)}
+def _numbers(names: Sequence[str], table: dict[str, Any]) -> dict[str, float]:
+    return {name: float(table[name]) for name in names}

@@ -8,7 +8,7 @@ from typing import Any
 from tutelage.core.digits import digits
 from tutelage.core.text import LONGEST_NAME, shown
 from tutelage.dpu.inspect.listing import MAX_CELL, MAX_ROWS, columns, dims_text
-from tutelage.dpu.predict.prediction import BASIS
+from tutelage.dpu.predict.prediction import BASIS, CODE_BASIS
 
 _BOUNDS = {
     "array": "computing",
@@ -34,10 +34,9 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
     text += ["", *_table(facts["layers"]), ""] if layers else []
     text += [
-        f"DPU      {digits(facts['dpu_ms'])} ms on one core: " + _shares(facts),
+        *_dpu_lines(facts),
         f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
         f"latency  {_ranged(facts['latency_ms'])}, one thread",
-        *_code_lines(facts.get("code")),
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
         f"Python   {digits(facts['python_fps'])} fps through an application in Python, its "
         "pre-processing not counted",
@@ -51,7 +50,8 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
             ", ..." if len(left) > 8 else ""
         )
         text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
-    return [shown(line) for line in [*text, *BASIS.split("\n")]]
+    basis = [*BASIS.split("\n"), *(CODE_BASIS.split("\n") if facts["code"] else [])]
+    return [shown(line) for line in [*text, *basis]]
 
 
 def _cores(dpu: dict[str, Any]) -> str:
@@ -59,18 +59,22 @@ def _cores(dpu: dict[str, Any]) -> str:
     return f"{cores} at {dpu['clock_mhz']:g} MHz"
 
 
-def _code_lines(code: dict[str, Any] | None) -> list[str]:
-    """The times of a compiled file's own code."""
+def _dpu_lines(facts: dict[str, Any]) -> list[str]:
+    """The time on one core, and that of the layer model where the file's code gives the first."""
+    code, time = facts["code"], f"DPU      {digits(facts['dpu_ms'])} ms on one core"
     if code is None:
-        return []
+        return [f"{time}: {_shares(facts)}"]
+    layers = code["layer_model"]
     return [
-        f"code     {digits(code['dpu_ms'])} ms on one core ({code['cycles']:,.0f} cycles), "
-        f"latency {digits(code['latency_ms'])} ms: {code['source']}"
+        f"{time} ({code['cycles']:,.0f} cycles): {code['source']}",
+        f"layers   {digits(layers['dpu_ms'])} ms by the layer model, latency "
+        f"{digits(layers['latency_ms'])} ms, {digits(layers['fps'])} fps with as many threads as "
+        f"help: {_shares(facts)}",
     ]
 
 
 def _shares(facts: dict[str, Any]) -> str:
-    total = facts["dpu_ms"] or 1
+    total = sum(facts["bound_ms"].values()) or 1
     found = sorted(facts["bound_ms"].items(), key=lambda item: -item[1])
     return ", ".join(f"{ms / total:.0%} {_BOUNDS[bound]}" for bound, ms in found if ms)
 

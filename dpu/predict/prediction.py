@@ -9,6 +9,7 @@ from typing import Any
 from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import refuse_foreign
 from tutelage.core.results.figure import Figure, as_json
+from tutelage.dpu.predict.code import SOURCE
 from tutelage.dpu.predict.energy import BoardPower
 from tutelage.dpu.predict.latency import LayerTime, Prediction, predict_graph, read_board
 from tutelage.dpu.predict.operations import Operation, Sketch
@@ -21,6 +22,12 @@ BASIS = (
     "fitted to published figures, not measured here; the ranges are from the lowest to the\n"
     "highest error of networks whose family was left out of the fit (README, Predict)."
 )
+
+CODE_BASIS = (
+    "The file's own code is simulated for one core; the ranges, and how cores slow each other,\n"
+    "are those of the layer model."
+)
+"""What is added to `BASIS` for a file with DPU code."""
 
 
 def predict_file(path: Path, board: str) -> Prediction:
@@ -73,16 +80,19 @@ def prediction_facts(
     """Return all figures of `tutelage predict`, ready for JSON.
 
     Latency, speed, energy per frame and power of the whole board are figures with their ranges, see
-    `tutelage.core.results.figure.Figure`; other times are ms.
+    `tutelage.core.results.figure.Figure`; other times are ms. Where the file has DPU code these are
+    of the code; `bound_ms` and `layers` are the layer model's, and `code` has its totals beside.
     """
     board, layers = prediction.board, prediction.layers()
+    code = _code(prediction)
+    basis = f"{BASIS} {CODE_BASIS}" if code else BASIS
     asked: list[int | None] = [1, *(n for n in sorted(set(threads)) if n != 1), None]
     return {
         "model": model,
         "board": board.name,
         "dpu": {"cores": board.cores, "clock_mhz": board.clock_mhz},
         "misfit": prediction.misfit,
-        "basis": BASIS.replace("\n", " "),
+        "basis": basis.replace("\n", " "),
         "macs": sum(operation.macs for operation in prediction.operations),
         "parameters": sum(operation.parameters for operation in prediction.operations),
         "dpu_ms": 1e3 * prediction.job_seconds,
@@ -97,6 +107,25 @@ def prediction_facts(
         },
         "left_to_cpu": [operation.name for operation in prediction.left_to_cpu],
         "layers": [_layer(layer) for layer in layers],
+        "code": code,
+    }
+
+
+def _code(prediction: Prediction) -> dict[str, Any] | None:
+    """Return the simulated time of the file's code, and that of the layer model to compare."""
+    if prediction.code_cycles is None:
+        return None
+    by_layers = prediction.layer_model
+    return {
+        "cycles": round(prediction.code_cycles, 1),
+        "dpu_ms": 1e3 * prediction.job_seconds,
+        "latency_ms": 1e3 * prediction.latency_seconds,
+        "source": SOURCE,
+        "layer_model": {
+            "dpu_ms": 1e3 * by_layers.job_seconds,
+            "latency_ms": 1e3 * by_layers.latency_seconds,
+            "fps": by_layers.fps(),
+        },
     }
 
 

@@ -18,12 +18,17 @@ their banks together are loaded and used in turn. A transfer takes
 
     LOAD of a weight   max(load_cycles, bytes / load_bytes)
     LOAD of a row      load_cycles + bytes / load_bytes
-    SAVE of a row      load_cycles + bytes / SAVE_BYTES
-    a separate pixel   max(STRETCH_CYCLES, bytes / rate)
+    SAVE of a row      load_cycles + bytes / save_bytes
+    a separate pixel   max(stretch_cycles, bytes / rate)
 
-With n cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared * (n - 1) times as long.
-SAVEs do not (nothing waits for them): the published speeds of one core (KV260), two (ZCU104) and
-three (ZCU102) show it.
+by the costs of `tutelage.dpu.isa.costs`, which the simulation of code has too.
+
+With n cores at work, the bytes of LOADs and `stage_cycles` take 1 + shared * (n - 1) times as long,
+and those of a core beyond the second `third` times as long again: the processor has four HP ports,
+which the first two cores take (`NEAR_CORES`), so that a third has to go another way.
+SAVEs are not slowed (nothing waits for them). The published speeds of one core (KV260), two
+(ZCU104) and three (ZCU102) show it. How much the other cores use the memory does not explain it:
+README, "Predict", names what was tried.
 """
 
 from __future__ import annotations
@@ -34,39 +39,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.core.fixed_point import Array
+from tutelage.dpu.isa.costs import Costs
 from tutelage.dpu.predict.traffic import Pixels, Stage
 
-SAVE_BYTES = 16.0
-"""Bytes that a SAVE moves in a cycle: one port of 128 bits (PG338). A free fit finds 15 to 16.4."""
-
-STRETCH_CYCLES = 4.0
-"""Least cycles of a pixel that is apart from its neighbours in the DDR: assumed, the published
-classifiers do not show it. By it DenseNetX is predicted with one thread from +1 % (0 cycles) over
--8 % (4) to -15 % (6) of its published speed: 0 to 4 are equally good."""
+NEAR_CORES = 2
+"""Cores that the processor's four HP ports serve: AMD's reference design (DPUCZDX8G, prj_config)
+gives two cores HP0 to HP3. How AMD's image for the ZCU102 connects its third was not found."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is fitted. All but `shared` and the A53's two are the core's, common to all boards.
+    """What predictions need of a core and its board; the fit gives all but the A53's part.
 
     Attributes
     ----------
-    array_slack : how much longer convolutions take than by `tutelage.dpu.predict.cycles`
-    load_bytes : bytes in a cycle of a core's LOADs (two ports of 128 bits: 32 at most)
-    load_cycles : of each LOAD or SAVE: added to a map's row, the least of a weight's LOAD
-    stage_cycles : of each stage: the latency of its first LOAD and of what ends it; once more where
-        it loads a map that an earlier stage saved (from SAVE to LOAD through the DDR)
+    costs : of a core's instructions, common to all boards. The layer model takes `load_cycles` as
+        added to a map's row and the least of a weight's LOAD; `stage_cycles` as of each stage, and
+        once more where it loads a map that an earlier stage saved
     shared : by how much each other core at work slows LOADs and `stage_cycles` (1: by their own
         time); no more than 1, with which another core would bring nothing to what waits for LOADs
+    third : how many times as long those of a core beyond the second take
     pixel_ns : of the A53, for each value of the input (resizing, mean, scale, int8)
     frame_us : of the A53, for each frame (starting the job, softmax and top 5)
     """
 
-    array_slack: float
-    load_bytes: float
-    load_cycles: float
-    stage_cycles: float
+    costs: Costs
     shared: float
+    third: float
     pixel_ns: float
     frame_us: float
 
@@ -94,60 +93,79 @@ class Counts:
 
     def computing_cycles(self, given: Parameters) -> Array:
         """Cycles in which each stage's first operation computes."""
-        slack = np.where(self.of["on_array"] > 0, given.array_slack, 1.0)
+        slack = np.where(self.of["on_array"] > 0, given.costs.array_slack, 1.0)
         return np.asarray(slack * self.of["computing"])
 
-    def parameter_cycles(self, given: Parameters, cores: int = 1) -> Array:
+    def parameter_cycles(self, given: Parameters, cores: int = 1, core: int = 0) -> Array:
         """Cycles in which each stage's parameters are loaded."""
         loads = self.of["parameter_loads"]
-        moved = self.of["parameter_bytes"] * (_slower(given, cores) / given.load_bytes)
-        return np.maximum(given.load_cycles * loads, moved)
+        moved = self.of["parameter_bytes"] * (_slower(given, cores, core) / given.costs.load_bytes)
+        return np.maximum(given.costs.load_cycles * loads, moved)
 
-    def load_cycles(self, given: Parameters, cores: int = 1) -> Array:
+    def load_cycles(self, given: Parameters, cores: int = 1, core: int = 0) -> Array:
         """Cycles in which each stage's maps are loaded."""
-        per_byte = _slower(given, cores) / given.load_bytes
+        costs = given.costs
+        per_byte = _slower(given, cores, core) / costs.load_bytes
         rows, moved = self.of["load_rows"], self.of["load_bytes"]
-        return given.load_cycles * rows + moved * per_byte + self._apart(self._loaded, per_byte)
+        apart = self._apart(self._loaded, per_byte, costs)
+        return costs.load_cycles * rows + moved * per_byte + apart
 
     def save_cycles(self, given: Parameters) -> Array:
         """Cycles in which each stage's result is saved."""
+        costs = given.costs
         rows, moved = self.of["save_rows"], self.of["save_bytes"]
-        apart = self._apart(self._saved, 1 / SAVE_BYTES)
-        return given.load_cycles * rows + moved / SAVE_BYTES + apart
+        apart = self._apart(self._saved, 1 / costs.save_bytes, costs)
+        return costs.load_cycles * rows + moved / costs.save_bytes + apart
 
-    def start_cycles(self, given: Parameters, cores: int = 1) -> Array:
+    def start_cycles(self, given: Parameters, cores: int = 1, core: int = 0) -> Array:
         """Cycles of each stage that nothing hides."""
-        return given.stage_cycles * (1 + self.of["returned"]) * _slower(given, cores)
+        return given.costs.stage_cycles * (1 + self.of["returned"]) * _slower(given, cores, core)
 
-    def stage_cycles(self, given: Parameters, cores: int = 1) -> Array:
-        """Cycles of each stage while so many cores are at work: the formula above."""
+    def stage_cycles(self, given: Parameters, cores: int = 1, core: int = 0) -> Array:
+        """Cycles of each stage on a core while so many are at work: the formula above."""
         tiles, groups = self.of["tiles"], self.of["groups"]
         tile = self.computing_cycles(given) / tiles
-        load, fused = self.load_cycles(given, cores) / tiles, self.of["fused"] / tiles
+        load, fused = self.load_cycles(given, cores, core) / tiles, self.of["fused"] / tiles
         save = self.save_cycles(given)
-        weights = self.parameter_cycles(given, cores) / groups
+        weights = self.parameter_cycles(given, cores, core) / groups
         group = tile / groups
         in_turn = self.of["serial"] > 0
         pair = np.where(in_turn, group + weights, np.maximum(group, weights))
         first = (groups - 1) * pair + group
         rest = (tiles - 1) * np.maximum(np.maximum(tile, load), fused)
         end = fused + np.maximum(save, rest + save / tiles)  # SAVEs begin behind the first tile
-        return np.asarray(load + weights + first + end + self.start_cycles(given, cores))
+        return np.asarray(load + weights + first + end + self.start_cycles(given, cores, core))
 
-    def job_cycles(self, given: Parameters, cores: int = 1) -> Array:
-        """Cycles of one job of each network while so many cores are at work."""
-        return np.bincount(self.owner, self.stage_cycles(given, cores), self.networks)
+    def job_cycles(self, given: Parameters, cores: int = 1, core: int = 0) -> Array:
+        """Cycles of one job of each network on a core while so many are at work."""
+        return np.bincount(self.owner, self.stage_cycles(given, cores, core), self.networks)
 
-    def _apart(self, pixels: Array, per_byte: float) -> Array:
+    def jobs_per_cycle(self, given: Parameters, cores: int) -> Array:
+        """Jobs of each network that so many cores do in a cycle, or fewer where more do not help.
+
+        Networks without stages have inf.
+        """
+        with np.errstate(divide="ignore"):
+            return np.max([self._rate(given, busy) for busy in range(1, cores + 1)], 0)
+
+    def _rate(self, given: Parameters, busy: int) -> Array:
+        near = min(busy, NEAR_CORES)
+        rate = near / self.job_cycles(given, busy)
+        if busy > near:
+            rate = rate + (busy - near) / self.job_cycles(given, busy, near)
+        return np.asarray(rate)
+
+    def _apart(self, pixels: Array, per_byte: float, costs: Costs) -> Array:
         """Cycles of each stage's separate pixels."""
         place, number, each = pixels
-        cycles = number * np.maximum(STRETCH_CYCLES, each * per_byte)
+        cycles = number * np.maximum(costs.stretch_cycles, each * per_byte)
         return np.bincount(place.astype(int), cycles, len(self.owner))
 
 
-def _slower(given: Parameters, cores: int) -> float:
-    """How many times as long LOADs take where so many cores are at work."""
-    return 1 + given.shared * (cores - 1)
+def _slower(given: Parameters, cores: int, core: int) -> float:
+    """How many times as long LOADs of a core take where so many are at work."""
+    common = 1 + given.shared * (cores - 1)
+    return common if core < NEAR_CORES else common * given.third
 
 
 def _pixels(lists: Sequence[Sequence[Pixels]]) -> Array:

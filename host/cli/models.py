@@ -246,26 +246,11 @@ def predict(options: PredictOptions) -> int:
 
     found = _prediction(options)
     facts = prediction_facts(options.model, found, board_power(options.board), options.threads)
-    facts["code"] = _code_times(options.model, found)
     if options.json:
         print_json(facts)
     else:
         print("\n".join(prediction_lines(facts)))
     return DONE
-
-
-def _code_times(model: str, found: Prediction) -> dict[str, Any] | None:
-    """Return the times of a compiled file's own code; None without."""
-    if found.fingerprint is None or not model.endswith(".xmodel"):
-        return None
-    from tutelage.dpu.predict.code import code_facts
-    from tutelage.dpu.xmodel.graph import Graph
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsortedWarning)  # given when it was read first
-        graph = Graph.deserialize(model)
-    with contradictions(model):
-        return code_facts(graph, found)
 
 
 def _prediction(options: PredictOptions) -> Prediction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tutelage.core.digits import digits
-from tutelage.dpu.predict.latency import LayerTime, predict_graph
+from tutelage.dpu.predict.latency import LayerTime, Prediction, predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, new_figure
 
@@ -29,8 +29,9 @@ def layers_section(model: Path, board: str) -> Section:
     low, high = found.fps_range(1)
     text = (
         f"{model}, predicted for one core of the {board.upper()}'s DPU: "
-        f"{digits(1e3 * found.job_seconds)} ms on the DPU, {digits(1e3 * found.cpu_seconds)} ms on "
-        f"the A53 before and behind it; {digits(found.fps(1))} frames per second with one thread "
+        f"{digits(1e3 * found.job_seconds)} ms on the DPU{_beside(found)}, "
+        f"{digits(1e3 * found.cpu_seconds)} ms on the A53 before and behind it; "
+        f"{digits(found.fps(1))} frames per second with one thread "
         f"({digits(low)} to {digits(high)} by the errors of networks left out of the fit), "
         f"{digits(found.fps())} with many. "
         "Not measured."
@@ -40,9 +41,18 @@ def layers_section(model: Path, board: str) -> Section:
     section.parts.append(Plot("layers", as_svg(_draw(layers)), caption))
     columns = ["#", "type", "kernel", "output", "MACs", "time [us]", "share [%]", "bound by",
                "parameters [B]", "loaded [B]", "stored [B]", "name"]  # fmt: skip
-    rows = [_row(number, layer, found.job_seconds) for number, layer in enumerate(layers, start=1)]
+    whole = found.layer_model.job_seconds
+    rows = [_row(number, layer, whole) for number, layer in enumerate(layers, start=1)]
     section.parts.append(Table(columns, rows, model))
     return section
+
+
+def _beside(found: Prediction) -> str:
+    """The layer model's time, where the first is that of the file's own code; "" elsewhere."""
+    if found.code_cycles is None:
+        return ""
+    seconds = found.layer_model.job_seconds
+    return f" (simulated from its own code; the layers below add up to {digits(1e3 * seconds)} ms)"
 
 
 def _row(number: int, layer: LayerTime, whole: float) -> list[Cell]:

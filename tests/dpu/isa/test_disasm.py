@@ -14,6 +14,7 @@ from tutelage.dpu.inspect.code import PartCode, analyse, nodes_of
 from tutelage.dpu.isa.assembly import assemble, disassemble
 from tutelage.dpu.isa.encoding import decode, encode
 from tutelage.dpu.isa.machine import shape_of
+from tutelage.dpu.predict.latency import predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 
 CNN = "models/corpus/mnist_cnn_zcu104.xmodel"
@@ -183,12 +184,36 @@ def test_inspect_without_code_has_no_places(
 def test_predict_simulates_the_code(
     shared_dir: Path, demo_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The headline is that of the code, with the layer model's beside it."""
     assert main(["predict", str(shared_dir / CNN), "--json"]) == 0
-    code = json.loads(capsys.readouterr().out)["code"]
+    facts = json.loads(capsys.readouterr().out)
+    code, layers = facts["code"], facts["code"]["layer_model"]
     (part,) = analyse(Graph.deserialize(shared_dir / CNN))
     assert code["cycles"] == pytest.approx(part.timeline.cycles, abs=0.1)
-    assert code["dpu_ms"] == pytest.approx(code["cycles"] / 300e3, rel=1e-4)
+    assert code["dpu_ms"] == facts["dpu_ms"] == pytest.approx(code["cycles"] / 300e3, rel=1e-4)
+    latency = facts["latency_ms"]["value"]
+    assert latency == code["latency_ms"] == pytest.approx(facts["dpu_ms"] + facts["cpu_ms"])
+    assert facts["threads"][0]["fps"]["value"] == pytest.approx(1e3 / latency)
+    assert layers["latency_ms"] == pytest.approx(layers["dpu_ms"] + facts["cpu_ms"])
+    assert layers["dpu_ms"] == pytest.approx(sum(facts["bound_ms"].values()))
+    assert layers["dpu_ms"] == pytest.approx(1e-3 * sum(layer["us"] for layer in facts["layers"]))
     assert main(["predict", str(shared_dir / CNN)]) == 0
-    assert "simulated from the file's own instructions" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "simulated from the file's own instructions" in out and "ms by the layer model" in out
     assert main(["predict", str(demo_model), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["code"] is None
+    assert main(["predict", str(demo_model)]) == 0
+    assert "instructions" not in capsys.readouterr().out
+
+
+def test_other_cores_slow_code_as_they_slow_layers(shared_dir: Path) -> None:
+    path = shared_dir / "models/corpus/squeezenet_dpu_pynq.xmodel"
+    found = predict_graph(Graph.deserialize(path))
+    layers = found.layer_model
+    assert found.job_seconds != layers.job_seconds and layers.code_cycles is None
+    share = found.job_seconds / layers.job_seconds
+    assert found.dpu_fps == pytest.approx(layers.dpu_fps / share)
+    assert found.fps() == pytest.approx(layers.fps() / share)  # the cores bind
+    assert found.python_fps(1) != layers.python_fps(1)
+    for side, end in zip(("high", "low"), found.fps_range(), strict=True):
+        assert found.fps() / end == pytest.approx(found.board.error[side][1])

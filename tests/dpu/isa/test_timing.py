@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from tutelage.dpu.isa.costs import Costs, fitted_costs
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.formats import ISA1, Engine, IsaError
 from tutelage.dpu.isa.machine import shape_of
-from tutelage.dpu.isa.timing import Costs, simulate, stretches
+from tutelage.dpu.isa.timing import simulate, stretches
+from tutelage.dpu.predict.latency import read_board
 
 SHAPE = shape_of(0x101000016010407)
-COSTS = Costs(load_bytes=16, save_bytes=8, transfer=10, stretch=4, array_slack=1, stage=0)
+COSTS = Costs(
+    array_slack=1, load_bytes=16, load_cycles=10, stage_cycles=0, save_bytes=8, stretch_cycles=4
+)
 LOAD, SAVE, CONV = Engine.LOAD, Engine.SAVE, Engine.CONV
 
 
@@ -59,13 +65,32 @@ def test_separate_pixels_take_at_least_a_stretch_each() -> None:
     assert simulate([far, END], SHAPE, COSTS).cycles == 10 + 50 * 4
 
 
-def test_a_layer_begins_late_and_twice_as_late_behind_a_save() -> None:
-    costs = Costs(load_bytes=16, save_bytes=16, transfer=0, stage=1000)
+def test_a_layer_begins_late() -> None:
+    costs = replace(COSTS, load_cycles=0, stage_cycles=1000)
     bias = _load(bank_id=SHAPE.bias_bank)
     assert simulate([bias, END], SHAPE, costs).cycles == 1008
-    save = _make("SAVE", SAVE, SAVE | LOAD, channel=16)
-    behind = _load(on=SAVE | LOAD, bank_id=SHAPE.bias_bank)
-    assert simulate([save, behind, END], SHAPE, costs).cycles == 1 + 2008
+    assert simulate([_load(), END], SHAPE, costs).cycles == 8
+
+
+@pytest.mark.parametrize("bank", [0, SHAPE.bias_bank])
+def test_what_was_saved_comes_back_late(bank: int) -> None:
+    """Whatever LOAD waits for it, unless the engine is busy meanwhile."""
+    costs = replace(COSTS, load_cycles=0, stage_cycles=1000)
+    save = _make("SAVE", SAVE, SAVE | LOAD, channel=16)  # 2 cycles
+    behind = _load(on=SAVE | LOAD, bank_id=bank)
+    found = simulate([save, behind, END], SHAPE, costs)
+    assert (found.begins[1], found.waits[1], found.waited_for[1]) == (1002, 1002, 0)
+    busy = _load(length=300)  # 1,200 cycles
+    found = simulate([save, busy, behind, END], SHAPE, costs)
+    assert (found.begins[2], found.waits[2]) == (1200, 0)
+
+
+def test_the_layer_model_has_the_same_costs() -> None:
+    """Each is fitted once: the one that a board is read with is the one of the simulation."""
+    code = [_load(), _load(bank_id=SHAPE.bias_bank), END]
+    costs = read_board("zcu104").parameters.costs
+    assert costs == fitted_costs()
+    assert simulate(code, SHAPE).cycles == simulate(code, SHAPE, costs).cycles
 
 
 def test_what_cannot_run_is_an_error() -> None:

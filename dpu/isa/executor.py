@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_HIGHEST, Array
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, RELU6_HIGHEST, Array, pool_reciprocal
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.formats import IsaError
 from tutelage.dpu.isa.machine import Machine
@@ -362,7 +362,10 @@ def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
         kernel = (i.global_kernel_h, i.global_kernel_w)
     window = window_of(i, init, kernel)
     if init.pool_type == 1:
-        factor = _POOL_FACTORS.get(kernel[1], 1 / (kernel[0] * kernel[1]))
+        factor = 1 / (kernel[0] * kernel[1])
+        if kernel[1] in _POOL_WIDTHS:
+            numerator, shift = pool_reciprocal(kernel[1], kernel[1])
+            factor = numerator * 2.0**-shift
         result = patches(window.read(machine), window).sum((2, 3), dtype=np.float64) * factor
     else:
         highest = patches(window.read(machine, INT8_MIN), window).max((2, 3))
@@ -370,8 +373,8 @@ def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
     _write(machine, i, init, _rounded(result * _gain(init.shift_cut)))
 
 
-_POOL_FACTORS = {3: 28 / 256, 5: 10 / 256, 6: 7 / 256, 7: 21 / 1024}
-"""ISA0's reciprocals of a square window's area, by its width; other sizes are powers of two."""
+_POOL_WIDTHS = (3, 5, 6, 7)
+"""Of windows whose area ISA0 has a reciprocal for, by their width alone; others are 1 / area."""
 
 
 def _dptwise(i: Instruction, machine: Machine, settings: Settings) -> None:

@@ -83,10 +83,12 @@ class ConvLayer(WindowLayer):
     ----------
     weights : int8 [outputs, kernel_h, kernel_w, inputs]
     bias : int8 [outputs]
+    side : its channels are blocks of so many pixels' side, (dy, dx, c), and become pixels
     """
 
     weights: Array = field(default_factory=lambda: np.zeros((0, 1, 1, 0), np.int8))
     bias: Array = field(default_factory=lambda: np.zeros(0, np.int8))
+    side: int = 1
     shift_cut: int = 0
     shift_bias: int = 0
     act_type: int = NO_ACTIVATION

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from tutelage.dpu.compiler.board.layout import ChipMap, Ring
 from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.parameters import Parameters, spread
@@ -129,14 +131,18 @@ class Emitter:
             for constants in kept:
                 constants.places = {} if block is not None else constants.places
             for strips in stage.strips:
-                source: Runner | None = None
+                runners: list[Runner] = []
+                loaded: dict[ChipMap, int] = {}
                 for number, (node, strip) in enumerate(zip(stage.nodes, strips, strict=True)):
+                    source = runners[-1] if any(o.ring for o in strip.operands) else None
                     kind = _RUNNERS[type(node.layer)]
-                    source = kind(self, first + number, node.layer, strip, kept[number], source)
-                    source.block = block
-                assert source is not None
-                while source.done < source.strip.height:
-                    source.advance()
+                    runner = kind(self, first + number, node.layer, strip, kept[number], source)
+                    runner.block, runner.loaded = block, loaded
+                    runners.append(runner)
+                read = {runner.source for runner in runners}
+                ends = [runner for runner in runners if runner not in read]
+                while left := [end for end in ends if end.done < end.strip.height]:
+                    min(left, key=lambda end: end.done).advance()
 
     # -- transfers ---------------------------------------------------------------------------
 
@@ -168,17 +174,18 @@ class Emitter:
 
     def save_rows(self, result: Result, strip: Strip, rows: range) -> None:
         """Save rows of a result to all places where they belong."""
-        chip, phase = result.chip, result.phase
-        for view in result.saves:
+        chip = result.chip
+        for save in result.saves:
+            view, phase = save.view, save.phase
             for row in rows:
-                at = view.store.offset + view.first
+                at = view.store.offset + view.first + save.first
                 at += (phase.row + row * phase.row_step) * view.row_stride
                 at += (phase.column + strip.column * phase.column_step) * view.pixel_stride
                 self.add(
                     "SAVE", bank_id=chip.bank_of(row),
-                    bank_addr=(chip.address(row) + result.group) % BANK_DEPTH,
+                    bank_addr=(chip.address(row) + result.group + save.group) % BANK_DEPTH,
                     jump_read=chip.groups, jump_write=phase.column_step * view.pixel_stride,
-                    length=strip.columns, channel=view.channels, reg_id=view.store.register,
+                    length=strip.columns, channel=save.channels, reg_id=view.store.register,
                     ddr_addr=at,
                 )  # fmt: skip
 
@@ -233,9 +240,26 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
     words = walk.kernel[0] * walk.kernel[1] * operand.groups
     if words > BANK_DEPTH:
         raise Refusal(f"{node.name}: a kernel of {words} bank rows")
-    bias = to.bias_ring.take(-(-outputs // to.width))
-    load = to.words(to.shape.bias_bank, bias, to.parameters.add(layer.bias), 1, outputs)
+    groups = groups_of(layer, to.width)
+    biases = layer.bias
+    if layer.side > 1:
+        biases = np.zeros((len(groups), to.width), np.int8)
+        for number, group in enumerate(groups):
+            biases[number, : len(group)] = layer.bias[group.start : group.stop]
+    bias = to.bias_ring.take(len(groups))
+    load = to.words(to.shape.bias_bank, bias, to.parameters.add(biases), 1, biases.size)
     return Constants(to.parameters.add(weights), words, weights.shape[-1], {}, bias, [load])
+
+
+def groups_of(layer: ConvLayer, width: int) -> list[range]:
+    """Return the output channels of each group; blocks that become pixels do not share one."""
+    outputs = len(layer.weights)
+    block = outputs // layer.side**2
+    return [
+        range(first, min(first + width, start + block))
+        for start in range(0, outputs, block)
+        for first in range(start, start + block, width)
+    ]
 
 
 def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range | None]:
@@ -243,7 +267,7 @@ def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range |
     layer = stage.nodes[-1].layer
     if len(stage.nodes) > 1 or not isinstance(layer, ConvLayer):
         return [None]
-    groups = -(-len(layer.weights) // to.width)
+    groups = len(groups_of(layer, to.width))
     tiles = sum(-(-strips[0].height // to.shape.array.rows) for strips in stage.strips)
     most = groups if tiles == 1 else BANK_DEPTH // kept[0].words
     if most >= groups:
@@ -260,7 +284,7 @@ class Runner:
     Attributes
     ----------
     done : rows that are computed
-    loaded : the first row of each operand that is not loaded yet
+    loaded : the first row that is not loaded yet of each ring; shared by those that read it
     block : groups of output channels, of a convolution whose weights do not fit together
     """
 
@@ -270,7 +294,7 @@ class Runner:
     ) -> None:  # fmt: skip
         self.to, self.number, self.strip, self.constants = to, number, strip, constants
         self.source, self.done = source, 0
-        self.loaded = [0] * len(strip.operands)
+        self.loaded: dict[ChipMap, int] = {}
         self.block: range | None = None
         assert strip.result is not None
         self.result: Result = strip.result
@@ -284,8 +308,8 @@ class Runner:
         """Compute a tile, and before it what it needs."""
         tile = range(self.done, min(self.done + self.rows, self.strip.height))
         self.prepare()
-        for place, operand in enumerate(self.strip.operands):
-            self._bring(place, operand, *self.needed(tile))
+        for operand in self.strip.operands:
+            self._bring(operand, *self.needed(tile))
         self.to.number = self.number
         self.compute(tile)
         self.done = tile.stop
@@ -304,7 +328,7 @@ class Runner:
         """Append the instructions of a tile."""
         raise NotImplementedError
 
-    def _bring(self, place: int, operand: Operand, begin: int, end: int) -> None:
+    def _bring(self, operand: Operand, begin: int, end: int) -> None:
         """See to it that rows of an operand are on the chip."""
         if operand.ring:
             assert self.source is not None
@@ -312,9 +336,10 @@ class Runner:
                 self.source.advance()
         elif operand.feed is not None:
             self.to.number = self.number
-            rows = range(max(begin, self.loaded[place]), end)
+            done = self.loaded.get(operand.chip, 0)
+            rows = range(max(begin, done), end)
             self.to.load_rows(operand.feed, operand.chip, self.strip.walk, rows)
-            self.loaded[place] = max(end, self.loaded[place])
+            self.loaded[operand.chip] = max(end, done)
 
 
 class WindowRunner(Runner):
@@ -392,8 +417,9 @@ class ConvRunner(WindowRunner):
     @property
     def outputs(self) -> range:
         """The groups of output channels."""
-        groups = range(-(-len(self.layer.weights) // self.to.width))
-        return groups if self.block is None else self.block
+        if self.block is not None:
+            return self.block
+        return range(len(groups_of(self.layer, self.to.width)))
 
     def prepare(self) -> None:
         """The first weights come before the rows."""
@@ -423,9 +449,8 @@ class ConvRunner(WindowRunner):
         if group in constants.places:
             return
         place = constants.places[group] = to.weight_ring.take(constants.words)
-        outputs, taps = len(self.layer.weights), self.walk.kernel[0] * self.walk.kernel[1]
-        for lane in range(min(to.width, outputs - group * to.width)):
-            output = group * to.width + lane
+        taps = self.walk.kernel[0] * self.walk.kernel[1]
+        for lane, output in enumerate(groups_of(self.layer, to.width)[group]):
             offset = constants.weights + output * taps * constants.channels
             bank = to.shape.weight_bank + lane
             to.add("LOAD", **to.words(bank, place, offset, taps, constants.channels))
@@ -436,11 +461,14 @@ class ConvRunner(WindowRunner):
             return self.result
         width, first = self.to.width, self.block.start
         count = min(len(self.layer.weights), self.block.stop * width) - first * width
+        if self.layer.side > 1:
+            saves = tuple(save for save in self.result.saves if save.group in self.block)
+            return replace(self.result, saves=saves)
         saves = tuple(
-            replace(view, first=view.first + first * width, channels=count)
-            for view in self.result.saves
+            replace(save, group=first, first=first * width, channels=count)
+            for save in self.result.saves
         )
-        return replace(self.result, group=self.result.group + first, saves=saves)
+        return replace(self.result, saves=saves)
 
 
 class AluRunner(WindowRunner):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +16,11 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.ops.engine_layers import (
     AluLayer,
+    BlocksLayer,
     ConvLayer,
     EltwiseLayer,
     EngineLayer,
+    Phase,
     spread_taps,
 )
 from tutelage.dpu.ops.int8 import fix_point
@@ -210,6 +212,7 @@ class _Builder:
     def build(self) -> Network:
         for op in self._ops:
             self._add(op)
+        self._save_blocks_at_once()
         outputs = self._place()
         nodes = [self._node(layer) for layer in self._layers]
         inputs = {name: self._homes[name][0].store for name in self._uploads}
@@ -280,6 +283,23 @@ class _Builder:
         )
         self._leaf(name, form.dims)
         return self._forms[name]
+
+    def _save_blocks_at_once(self) -> None:
+        """A convolution whose channels only become pixels writes them to their places itself."""
+        by_op = {layer.op: layer for layer in self._layers}
+        for layer in list(self._layers):
+            if not isinstance(layer, BlocksLayer) or not layer.to_space:
+                continue
+            source = by_op.get(layer.inputs[0])
+            readers = [other for other in self._layers if layer.inputs[0] in _reads(other)]
+            forms = [*self._forms.values(), *self._downloads.values()]
+            used = sum(layer.inputs[0] in form.leaves for form in forms)
+            if not isinstance(source, ConvLayer) or len(readers) > 1 or used > 1:
+                continue
+            if source.phase == Phase() and source.side == 1:
+                fused = replace(source, op=layer.op, side=layer.side)
+                self._layers[self._layers.index(source)] = fused
+                self._layers.remove(layer)
 
     # -- memory ------------------------------------------------------------------------------
 

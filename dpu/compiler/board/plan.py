@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from tutelage.dpu.compiler.board.layout import Banks, ChipMap, slots_for
 from tutelage.dpu.compiler.board.network import Network, Node, Store, View
@@ -68,6 +68,26 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Save:
+    """Where channels of a result go in the DDR.
+
+    Attributes
+    ----------
+    view : that gets them
+    group : the first of their channel groups in the result
+    channels : of them
+    first : where they begin in the view
+    phase : which rows and columns of the view they are
+    """
+
+    view: View
+    group: int
+    channels: int
+    first: int = 0
+    phase: Phase = Phase()
+
+
+@dataclass(frozen=True)
 class Result:
     """Where a layer writes.
 
@@ -75,14 +95,12 @@ class Result:
     ----------
     chip : where the rows are
     group : the first of its channel groups in a pixel
-    saves : the views in the DDR that get it too
-    phase : of the rows and columns of the map in the DDR
+    saves : places in the DDR that get it too
     """
 
     chip: ChipMap
     group: int
-    saves: tuple[View, ...]
-    phase: Phase = Phase()
+    saves: tuple[Save, ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,7 @@ class Stage:
 
     Attributes
     ----------
-    nodes : in order; all but the last give their rows to the next
+    nodes : in order; each gives its rows to the next, or all read the same rows
     strips : for each strip of columns, one after the other, the layers' parts of it
     """
 
@@ -206,6 +224,7 @@ class _Planner:
 
     def __post_init__(self) -> None:
         self._never_rings: set[Store] = set()
+        self._apart: set[int] = set()  # nodes that begin a stage
         for store in self.network.stores:
             if self._may_stay(store):
                 self.stride[store] = self._stride_for(store)
@@ -281,9 +300,32 @@ class _Planner:
         group: list[int] = []
         for place, node in enumerate(self.network.nodes):
             group.append(place)
-            if node.outputs[0].store not in self.rings:
-                yield group
-                group = []
+            if node.outputs[0].store in self.rings or self._joins(group, place + 1):
+                continue
+            yield group
+            group = []
+
+    def _joins(self, group: list[int], place: int) -> bool:
+        """Whether a node reads the same map from the DDR as all of a group, in the same way."""
+        nodes = self.network.nodes
+        if place == len(nodes) or place in self._apart:
+            return False
+        return self._are_siblings([*group, place])
+
+    def _are_siblings(self, places: list[int]) -> bool:
+        nodes = [self.network.nodes[place] for place in places]
+        view = nodes[0].inputs[0]
+        words = sum(_weights(node, self.shape.width) for node in nodes)
+        return words <= BANK_DEPTH and all(
+            isinstance(node.layer, ConvLayer)
+            and node.layer.dilation == (1, 1)
+            and node.inputs[0] == view
+            and node.layer.stride == nodes[0].layer.stride  # type: ignore[attr-defined]
+            and not self._is_on_chip(view.store, place)
+            and view.store not in self.rings
+            and node.outputs[0].store not in self.rings
+            for place, node in zip(places, nodes, strict=True)
+        )
 
     def _free_stores(self) -> None:
         for store in list(self._chips):
@@ -306,8 +348,13 @@ class _Planner:
             self._to_ddr(places)
             raise _Again
         each = -(-width // count)
+        siblings = len(places) > 1 and self._are_siblings(places)
         for first in range(0, width, each):
-            yield tuple(self._strip(places, first, min(each, width - first), count > 1))
+            columns_ = min(each, width - first)
+            if siblings:
+                yield self._sibling_strip(places, first, columns_, count > 1)
+            else:
+                yield tuple(self._strip(places, first, columns_, count > 1))
             self._free_rings()
 
     def _free_rings(self) -> None:
@@ -350,6 +397,34 @@ class _Planner:
             yield Strip(tuple(operands), walk, result, height, first, count)
             before = result
 
+    def _sibling_strip(
+        self, places: list[int], first: int, count: int, several: bool
+    ) -> tuple[Strip, ...]:
+        """Columns of layers that read the same rows, which are loaded once.
+
+        Raises
+        ------
+        _Again
+            They cannot: the last one gets a stage of its own.
+        """
+        ways = [self._walk(place, first, count, several) for place in places]
+        walks = [walk for walk, _ in ways if walk is not None]
+        if any(way[1] != ways[0][1] for way in ways) or len(
+            {_result_size(self.network.nodes[place])[1] for place in places}
+        ) > 1 and several:
+            self._split(places)
+        strips, shared = [], None
+        for place, (walk, fed) in zip(places, ways, strict=True):
+            node = self.network.nodes[place]
+            height, width = _result_size(node)
+            columns_ = count if several else width
+            result = self._result(place, node, height, columns_)
+            if shared is None:
+                (shared,) = self._operands(place, node, walk, fed, first, columns_, None, result,
+                                           walks)  # fmt: skip
+            strips.append(Strip((shared,), walk, result, height, first, columns_))
+        return tuple(strips)
+
     def _walk(
         self, place: int, first: int, count: int, several: bool
     ) -> tuple[Walk | None, Feed | None]:
@@ -369,7 +444,7 @@ class _Planner:
         view = node.inputs[0]
         for walk, fed, phase in dilated(layer, view):
             height, width = walk.output
-            result = replace(self._result(place, node, height, width), phase=phase)
+            result = self._result(place, node, height, width, phase)
             operands = self._operands(place, node, walk, fed, 0, width, None, result)
             yield (Strip(tuple(operands), walk, result, height, 0, width),)
             self._free_rings()
@@ -379,21 +454,23 @@ class _Planner:
     def _is_on_chip(self, store: Store, place: int) -> bool:
         return place in self.readers.get(store, [])
 
-    def _result(self, place: int, node: Node, height: int, count: int) -> Result:
+    def _result(
+        self, place: int, node: Node, height: int, count: int, phase: Phase | None = None
+    ) -> Result:
         """The store on the chip, or a ring of rows that are saved or given to the next layer."""
         view, lanes = node.outputs[0], self.shape.width
         store, banks = view.store, self.shape.array.rows
-        phase = getattr(node.layer, "phase", Phase())
-        groups = -(-view.channels // lanes)
+        phase = phase or getattr(node.layer, "phase", Phase())
+        groups = output_groups(node, lanes)
         if store in self.rings:
             reader = self.network.nodes[place + 1]
             stride, least = 1, 1
             if isinstance(reader.layer, WindowLayer):
                 walk = walk_of(reader.layer, view)
                 stride = walk.stride[0]
-                least = _slots(walk, self._tile_rows(reader), banks, self._tile_rows(node))
+                least = _slots([walk], self._tile_rows(reader), banks, self._tile_rows(node))
             chip = self._ring(("result", place), height, least, stride, count, groups, None)
-            return Result(chip, 0, tuple(node.outputs[1:]), phase)
+            return Result(chip, 0, _saves(node, node.outputs[1:], phase, lanes))
         if store in self.readers:
             if store not in self._chips:
                 stride = self.stride[store]
@@ -404,10 +481,10 @@ class _Planner:
             if self._is_saved(store):
                 saved.insert(0, view)
             group = store.groups_before(view.first, lanes)
-            return Result(self._chips[store], group, tuple(saved))
+            return Result(self._chips[store], group, _saves(node, saved, Phase(), lanes))
         away = self._read_group(place, node)
         chip = self._ring(("result", place), height, 1, 1, count, groups, away)
-        return Result(chip, 0, tuple(node.outputs), phase)
+        return Result(chip, 0, _saves(node, node.outputs, phase, lanes))
 
     def _is_saved(self, store: Store) -> bool:
         if store in self.network.outputs.values():
@@ -424,7 +501,7 @@ class _Planner:
 
     def _operands(
         self, place: int, node: Node, walk: Walk | None, fed: Feed | None, first: int, count: int,
-        before: Result | None, result: Result,
+        before: Result | None, result: Result, walks: Sequence[Walk] = (),
     ) -> Iterator[Operand]:  # fmt: skip
         away = result.chip.bank // self.shape.array.rows
         views = node.inputs[:1] if walk is not None else node.inputs
@@ -442,7 +519,8 @@ class _Planner:
                 source = Feed(view, count, column=first)
             else:
                 rows, stride = walk.size[0], walk.stride[0]
-                least = _slots(walk, self._tile_rows(node), self.shape.array.rows, 1)
+                tile = self._tile_rows(node)
+                least = _slots(walks or [walk], tile, self.shape.array.rows, 1)
             assert source is not None
             if max(source.columns, count) > MAX_LENGTH:
                 self._more_strips()
@@ -510,6 +588,8 @@ class _Planner:
 
     def _repeated(self, places: list[int], count: int) -> float:
         """The share of a stage's work that strips do twice: columns that two of them need."""
+        if self._are_siblings(places):
+            return 0.0
         done = whole = 0.0
         _, width = _result_size(self.network.nodes[places[-1]])
         each = -(-width // count)
@@ -526,16 +606,19 @@ class _Planner:
         return done / whole - 1
 
     def _split(self, places: list[int]) -> None:
-        """Take the widest map between a stage's layers out of it: it is saved and loaded again.
+        """Take the smallest map between a stage's layers out: it is saved and loaded again.
 
         Raises
         ------
         _Again
             There was one.
         """
+        if len(places) > 1 and self._are_siblings(places):
+            self._apart.add(places[-1])
+            raise _Again
         inner = [self.network.nodes[place].outputs[0].store for place in places[:-1]]
         if inner:
-            store = max(inner, key=lambda store: (store.width * store.channels, store.name))
+            store = min(inner, key=lambda store: (store.size, store.name))
             self.rings.discard(store)
             self._never_rings.add(store)
             self.strips.clear()
@@ -655,8 +738,32 @@ def _weights(node: Node, width: int) -> int:
 def _is_plain(node: Node) -> bool:
     """Whether a layer computes all rows and columns of a map, row by row."""
     if isinstance(node.layer, WindowLayer):
-        return node.layer.phase == Phase() and node.layer.dilation == (1, 1)
+        blocks = getattr(node.layer, "side", 1) > 1
+        return node.layer.phase == Phase() and node.layer.dilation == (1, 1) and not blocks
     return isinstance(node.layer, EltwiseLayer)
+
+
+def output_groups(node: Node, width: int) -> int:
+    """Return the channel groups of a layer's result; each block that becomes pixels has its own."""
+    layer = node.layer
+    if isinstance(layer, ConvLayer):
+        blocks = layer.side**2
+        return blocks * -(-(len(layer.weights) // blocks) // width)
+    return -(-node.outputs[0].channels // width)
+
+
+def _saves(node: Node, views: list[View], phase: Phase, width: int) -> tuple[Save, ...]:
+    """Where a result is saved, with all its channels, or block by block."""
+    side = getattr(node.layer, "side", 1)
+    if side == 1:
+        return tuple(Save(view, 0, view.channels, phase=phase) for view in views)
+    groups = output_groups(node, width) // side**2
+    return tuple(
+        Save(view, place * groups, view.channels,
+             phase=Phase(place // side, side, place % side, side))
+        for view in views
+        for place in range(side**2)
+    )  # fmt: skip
 
 
 def _whole_walk(node: Node) -> Walk:
@@ -671,12 +778,22 @@ def _result_size(node: Node) -> tuple[int, int]:
     return node.outputs[0].height, node.outputs[0].width
 
 
-def _slots(walk: Walk, tile: int, banks: int, produced: int) -> int:
-    """The slots that the rows under one tile take, where so many rows come at a time."""
-    most, span = 1, walk.stride[0] * banks
-    for first in range(0, walk.output[0], tile):
-        begin, end = walk.rows(first, min(first + tile, walk.output[0]))
-        end = min(walk.size[0], -(-end // produced) * produced)
-        if end > begin:
-            most = max(most, (end - 1) // span - begin // span + 1)
-    return min(most, math.ceil(walk.size[0] / span))
+def _slots(walks: Sequence[Walk], tile: int, banks: int, produced: int) -> int:
+    """The slots of a ring for the rows under one tile of each walk.
+
+    Parameters
+    ----------
+    tile : rows of a tile
+    produced : rows of the ring that come at a time
+    """
+    most = 1
+    for first in range(0, max(walk.output[0] for walk in walks), tile):
+        spans = [
+            walk.rows(first, min(first + tile, walk.output[0]))
+            for walk in walks
+            if first < walk.output[0]
+        ]
+        begin = min(begin for begin, _ in spans)
+        end = -(-max(end for _, end in spans) // produced) * produced
+        most = max(most, min(walks[0].size[0], end) - begin)
+    return -(-most // (walks[0].stride[0] * banks))

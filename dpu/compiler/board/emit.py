@@ -166,11 +166,13 @@ class Emitter:
         """The fields of an augmented layer's LOAD."""
         if feed.taps == 1 or walk is None:
             return {}
-        channels = feed.view.channels
-        across = Walk((1, feed.taps), (1, feed.pixel_step), (0, feed.left), (1, 1), walk.output)
+        channels, left = feed.view.channels, feed.left - feed.column
+        output = walk.output[0], feed.columns
+        across = Walk((1, feed.taps), (1, feed.pixel_step), (0, left), (1, 1), output)
         pixels, columns = first_missing(across, feed.view)
         end = -feed.channels % self.width + columns * channels
-        return {"pad_start": feed.left * channels, "pad_idx": max(1, pixels), "pad_end": end}
+        start = max(0, left) * channels
+        return {"pad_start": start, "pad_idx": max(1, pixels), "pad_end": end}
 
     def save_rows(self, result: Result, strip: Strip, rows: range) -> None:
         """Save rows of a result to all places where they belong."""

@@ -230,7 +230,7 @@ class _Planner:
                 self.stride[store] = self._stride_for(store)
                 readers = dict.fromkeys(place for place, _ in self.network.readers[store])
                 found = [p for p in readers if self._reads_there(store, p)]
-                if found:
+                if found and self._words(store) <= BANK_DEPTH:
                     self.readers[store] = found
                 else:
                     self._end(store)
@@ -436,7 +436,7 @@ class _Planner:
         if view.store in self.rings or self._is_on_chip(view.store, place):
             walk = walk_of(node.layer, view)
             return (walk.columns(first, count)[0] if several else walk), None
-        from_input = view.store in self.network.inputs.values() and not several
+        from_input = view.store in self.network.inputs.values()
         walk, fed = feed(node.layer, view, self.shape.width, from_input)
         return columns(walk, fed, first, count) if several else (walk, fed)
 
@@ -712,7 +712,7 @@ class _Planner:
         return sum(_weights(node, self.shape.width) for node in nodes[first : last + 1])
 
 
-MOST_REPEATED = 0.05
+MOST_REPEATED = 0.01
 """Share of a stage's work that may be done twice to save a map's way through the DDR."""
 
 

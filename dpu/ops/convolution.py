@@ -420,8 +420,8 @@ class Transposed(Convolution):
         width, height = op.get_attr("stride")
         return [
             phase_of(whole, (row, column), (height, width))
-            for row in range(height)
-            for column in range(width)
+            for row in range(min(height, whole.output[0]))
+            for column in range(min(width, whole.output[1]))
         ]
 
     def places(self, op: Any) -> int:

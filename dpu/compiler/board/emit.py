@@ -35,6 +35,9 @@ from tutelage.dpu.ops.refusal import Refusal
 CONSTANTS, WORKSPACE, INPUTS, OUTPUTS = range(4)
 """Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""
 
+MAX_GROUPS = 256
+"""Channel groups that an instruction reads."""
+
 CONV_PAD, ALU_PAD = 15, 255
 """Highest `pad_bottom` and `pad_right` of CONV and ALU."""
 
@@ -240,8 +243,9 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
     weights = layer.weights.reshape(outputs, *walk.kernel, -1)  # an augmented layer's are wide
     weights = spread(weights, operand.lanes, operand.groups, to.width)
     words = walk.kernel[0] * walk.kernel[1] * operand.groups
-    if words > BANK_DEPTH:
-        raise Refusal(f"{node.name}: a kernel of {words} bank rows")
+    if words > BANK_DEPTH or operand.groups > MAX_GROUPS:
+        size = f"{walk.kernel[0]}x{walk.kernel[1]}x{operand.channels}"
+        raise Refusal(f"{node.name}: a kernel of {size}")
     groups = groups_of(layer, to.width)
     biases = layer.bias
     if layer.side > 1:
@@ -270,7 +274,7 @@ def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range |
     if len(stage.nodes) > 1 or not isinstance(layer, ConvLayer):
         return [None]
     groups = len(groups_of(layer, to.width))
-    tiles = sum(-(-strips[0].height // to.shape.array.rows) for strips in stage.strips)
+    tiles = sum(-(-strips[0].height // strips[0].tile) for strips in stage.strips)
     most = groups if tiles == 1 else BANK_DEPTH // kept[0].words
     if most >= groups:
         return [None]
@@ -301,14 +305,9 @@ class Runner:
         assert strip.result is not None
         self.result: Result = strip.result
 
-    @property
-    def rows(self) -> int:
-        """Rows of a tile."""
-        return self.to.shape.array.rows
-
     def advance(self) -> None:
         """Compute a tile, and before it what it needs."""
-        tile = range(self.done, min(self.done + self.rows, self.strip.height))
+        tile = range(self.done, min(self.done + self.strip.tile, self.strip.height))
         self.prepare()
         for operand in self.strip.operands:
             self._bring(operand, *self.needed(tile))
@@ -483,10 +482,6 @@ class AluRunner(WindowRunner):
         super().__init__(to, number, layer, strip, constants, source)
         assert isinstance(layer, AluLayer)
         self.layer = layer
-
-    @property
-    def rows(self) -> int:
-        return self.to.shape.alu_rows
 
     def compute(self, tile: range) -> None:
         layer, to, out = self.layer, self.to, self.result.chip

@@ -87,9 +87,16 @@ class Banks:
     """The map groups: which rows are given out, and to whom.
 
     Places are taken behind the last one, so that what was there has the longest time to be read.
+
+    Attributes
+    ----------
+    room : rows of a bank that are given out at all
+    taken : by group: place and rows of each owner
+    following : by group: the row behind the last place that was given out
     """
 
     shape: Shape
+    room: int = BANK_DEPTH
     taken: list[dict[object, tuple[int, int]]] = field(default_factory=list)
     following: list[int] = field(default_factory=list)
 
@@ -123,10 +130,12 @@ class Banks:
 
     def _free(self, group: int, words: int) -> int | None:
         """The first gap behind the last place given out."""
-        if words > BANK_DEPTH:
+        if words > self.room:
             return None
         start = self.following[group]
-        taken = self.taken[group].values()
+        taken = list(self.taken[group].values())
+        if self.room < BANK_DEPTH:
+            taken.append((self.room, BANK_DEPTH - self.room))
         places = [start, *((place + size) % BANK_DEPTH for place, size in taken)]
         places.sort(key=lambda place: (place - start) % BANK_DEPTH)
         for place in places:

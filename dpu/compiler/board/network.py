@@ -24,6 +24,7 @@ from tutelage.dpu.ops.engine_layers import (
     spread_taps,
 )
 from tutelage.dpu.ops.int8 import fix_point
+from tutelage.dpu.ops.limits import MAX_KERNEL
 from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import type_of
 from tutelage.dpu.xmodel.op import Op
@@ -213,6 +214,7 @@ class _Builder:
         for op in self._ops:
             self._add(op)
         self._save_blocks_at_once()
+        self._layers = [self._over_map(layer) for layer in self._layers]
         outputs = self._place()
         nodes = [self._node(layer) for layer in self._layers]
         inputs = {name: self._homes[name][0].store for name in self._uploads}
@@ -300,6 +302,29 @@ class _Builder:
                 fused = replace(source, op=layer.op, side=layer.side)
                 self._layers[self._layers.index(source)] = fused
                 self._layers.remove(layer)
+
+    def _over_map(self, layer: EngineLayer) -> EngineLayer:
+        """A dense layer of all values of a map is a convolution with a kernel of the map's size."""
+        if not isinstance(layer, ConvLayer) or layer.kernel != (1, 1) or layer.output != (1, 1):
+            return layer
+        form = self._forms[layer.inputs[0]]
+        shape = self._map_of(form)
+        if shape is None or not max(shape[:2]) <= MAX_KERNEL or shape[:2] == (1, 1):
+            return layer
+        height, width, channels = shape
+        name = f"{layer.inputs[0]}:map"
+        self._forms[name] = _Form((1, height, width, channels), form.leaves)
+        weights = layer.weights.reshape(len(layer.weights), height, width, channels)
+        return replace(layer, inputs=(name,), kernel=(height, width), weights=weights)
+
+    def _map_of(self, form: _Form) -> tuple[int, int, int] | None:
+        """Height, width and channels of the map that a value is, in another shape."""
+        if not form.leaves or map_dims(form.dims) != (1, 1, form.size):
+            return None
+        dims = [map_dims(self._dims[leaf]) for leaf in form.leaves]
+        height, width, _ = dims[0]
+        channels = sum(d[2] for d in dims)
+        return (height, width, channels) if height * width * channels == form.size else None
 
     # -- memory ------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tutelage.core.fingerprint import dpu_name
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE, Emitter
@@ -16,6 +18,7 @@ from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import Instruction, encode
 from tutelage.dpu.isa.machine import Machine, shape_of
 from tutelage.dpu.isa.tokens import set_tokens
+from tutelage.dpu.ops.limits import BANK_DEPTH
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
 
@@ -39,12 +42,13 @@ class Part:
     sizes: dict[int, int]
 
 
-def compile_part(subgraph: Subgraph, fingerprint: int) -> Part:
+def compile_part(subgraph: Subgraph, fingerprint: int, room: int = BANK_DEPTH) -> Part:
     """Compile a DPU subgraph.
 
     Parameters
     ----------
     fingerprint : of the DPU
+    room : as of `plan_network`
 
     Raises
     ------
@@ -56,22 +60,16 @@ def compile_part(subgraph: Subgraph, fingerprint: int) -> Part:
     shape = shape_of(fingerprint)
     constants = build_program(subgraph.get_graph(), subgraph).constants
     network = network_of(subgraph, constants)
-    plan = plan_network(network, shape)
+    plan = plan_network(network, shape, room)
     parameters = _parameters(subgraph, constants)
     sizes = place_stores(plan, parameters)
     emitter = Emitter(plan, parameters)
     code = emitter.emit()
     data = bytes(emitter.parameters.data)
-    registers = {CONSTANTS: _zeros(len(data))}
-    registers |= {register: _zeros(size) for register, size in sizes.items()}
+    lengths = {CONSTANTS: len(data), **sizes}
+    registers = {register: np.zeros(size, np.int8) for register, size in lengths.items()}
     set_tokens(code, Machine(shape, registers))
     return Part(plan, code, emitter.nodes, data, sizes)
-
-
-def _zeros(size: int) -> Array:
-    import numpy as np
-
-    return np.zeros(size, np.int8)
 
 
 def _parameters(subgraph: Subgraph, constants: dict[str, Array]) -> Parameters:

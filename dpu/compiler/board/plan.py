@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tutelage.dpu.compiler.board.layout import Banks, ChipMap, slots_for
 from tutelage.dpu.compiler.board.network import Network, Node, Store, View
@@ -23,6 +23,7 @@ from tutelage.dpu.ops.engine_layers import (
     AluLayer,
     ConvLayer,
     EltwiseLayer,
+    EngineLayer,
     Phase,
     WindowLayer,
 )
@@ -105,7 +106,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Strip:
-    """Columns of a layer's result, computed row by row.
+    """Columns of a layer's result, computed some rows at a time.
 
     Attributes
     ----------
@@ -114,6 +115,7 @@ class Strip:
     result : None of layers that only copy within the DDR
     height : rows of the result
     column, columns : of the result
+    tile : rows that are computed at a time
     """
 
     operands: tuple[Operand, ...]
@@ -122,6 +124,7 @@ class Strip:
     height: int
     column: int
     columns: int
+    tile: int = 1
 
 
 @dataclass(frozen=True)
@@ -185,15 +188,20 @@ class _NoRoom(Exception):
         self.store = store
 
 
-def plan_network(network: Network, shape: Shape) -> Plan:
+def plan_network(network: Network, shape: Shape, room: int = BANK_DEPTH) -> Plan:
     """Decide what stays on the chip, and give every map its place.
+
+    Parameters
+    ----------
+    room : rows of each bank for maps; with fewer than there are, small networks are planned as
+        large ones
 
     Raises
     ------
     Refusal
         A layer does not fit the banks in any way.
     """
-    planner = _Planner(network, shape)
+    planner = _Planner(network, shape, room)
     while True:
         try:
             return planner.plan()
@@ -217,6 +225,7 @@ class _Planner:
 
     network: Network
     shape: Shape
+    room: int
     stride: dict[Store, int] = field(default_factory=dict)
     readers: dict[Store, list[int]] = field(default_factory=dict)
     rings: set[Store] = field(default_factory=set)
@@ -225,15 +234,26 @@ class _Planner:
     def __post_init__(self) -> None:
         self._never_rings: set[Store] = set()
         self._apart: set[int] = set()  # nodes that begin a stage
+        for node in self.network.nodes:
+            node.layer = self._tall(node)
         for store in self.network.stores:
             if self._may_stay(store):
                 self.stride[store] = self._stride_for(store)
                 readers = dict.fromkeys(place for place, _ in self.network.readers[store])
                 found = [p for p in readers if self._reads_there(store, p)]
-                if found and self._words(store) <= BANK_DEPTH:
+                if found and self._words(store) <= self.room:
                     self.readers[store] = found
                 else:
                     self._end(store)
+
+    def _tall(self, node: Node) -> EngineLayer:
+        """Of one row of windows the stride is free: one by which all rows can be reached."""
+        layer, banks = node.layer, self.shape.array.rows
+        if not isinstance(layer, WindowLayer) or layer.output[0] != 1:
+            return layer
+        while not _reaches(walk_of(layer, node.inputs[0]), 1, banks):
+            layer = replace(layer, stride=(layer.stride[0] + 1, layer.stride[1]))
+        return layer
 
     # -- what may stay -----------------------------------------------------------------------
 
@@ -285,7 +305,7 @@ class _Planner:
         _NoRoom, _Again
             There is none for a map, or a decision was changed.
         """
-        self._banks = Banks(self.shape)
+        self._banks = Banks(self.shape, self.room)
         self._chips: dict[Store, ChipMap] = {}
         stages = []
         for places in self._groups():
@@ -394,7 +414,8 @@ class _Planner:
             height, _ = _result_size(node)
             result = self._result(place, node, height, count)
             operands = self._operands(place, node, walk, fed, first, count, before, result)
-            yield Strip(tuple(operands), walk, result, height, first, count)
+            tile = self._tile(node, walk)
+            yield Strip(tuple(operands), walk, result, height, first, count, tile)
             before = result
 
     def _sibling_strip(
@@ -422,7 +443,8 @@ class _Planner:
             if shared is None:
                 (shared,) = self._operands(place, node, walk, fed, first, columns_, None, result,
                                            walks)  # fmt: skip
-            strips.append(Strip((shared,), walk, result, height, first, columns_))
+            tile = self._tile(node, walk)
+            strips.append(Strip((shared,), walk, result, height, first, columns_, tile))
         return tuple(strips)
 
     def _walk(
@@ -446,7 +468,8 @@ class _Planner:
             height, width = walk.output
             result = self._result(place, node, height, width, phase)
             operands = self._operands(place, node, walk, fed, 0, width, None, result)
-            yield (Strip(tuple(operands), walk, result, height, 0, width),)
+            tile = self._tile(node, walk)
+            yield (Strip(tuple(operands), walk, result, height, 0, width, tile),)
             self._free_rings()
 
     # -- places ------------------------------------------------------------------------------
@@ -468,7 +491,8 @@ class _Planner:
             if isinstance(reader.layer, WindowLayer):
                 walk = walk_of(reader.layer, view)
                 stride = walk.stride[0]
-                least = _slots([walk], self._tile_rows(reader), banks, self._tile_rows(node))
+                produced = self._tile(node, self._whole_walk(node))
+                least = _slots([walk], self._tile(reader, walk), banks, produced)
             chip = self._ring(("result", place), height, least, stride, count, groups, None)
             return Result(chip, 0, _saves(node, node.outputs[1:], phase, lanes))
         if store in self.readers:
@@ -519,7 +543,7 @@ class _Planner:
                 source = Feed(view, count, column=first)
             else:
                 rows, stride = walk.size[0], walk.stride[0]
-                tile = self._tile_rows(node)
+                tile = self._tile(node, walk)
                 least = _slots(walks or [walk], tile, self.shape.array.rows, 1)
             assert source is not None
             if max(source.columns, count) > MAX_LENGTH:
@@ -530,10 +554,23 @@ class _Planner:
             )
             yield Operand(chip, 0, groups, dense, source.channels, source)
 
-    def _tile_rows(self, node: Node) -> int:
-        """Rows of a result that are computed at a time."""
-        alu = isinstance(node.layer, AluLayer)
-        return self.shape.alu_rows if alu else self.shape.array.rows
+    def _tile(self, node: Node, walk: Walk | None) -> int:
+        """Rows of a result that are computed at a time: those of the engine, if it reaches all.
+
+        Raises
+        ------
+        Refusal
+            A kernel has more rows than the addresses of an instruction reach.
+        """
+        rows = self.shape.alu_rows if isinstance(node.layer, AluLayer) else self.shape.array.rows
+        while walk is not None and rows and not _reaches(walk, rows, self.shape.array.rows):
+            rows //= 2
+        if not rows:
+            raise Refusal(f"{node.name}: a kernel of {walk.kernel[0] if walk else 0} rows")
+        return rows
+
+    def _whole_walk(self, node: Node) -> Walk | None:
+        return _whole_walk(node) if isinstance(node.layer, WindowLayer) else None
 
     def _copy(self, node: Node) -> Strip:
         """Copies load and save by themselves; they need a ring of rows of the smaller map."""
@@ -567,7 +604,7 @@ class _Planner:
                 return self._take(owner, slots, stride, width, groups, away_from)
             except _NoRoom:
                 pass
-        if least * stride * width * groups > BANK_DEPTH or self._is_alone():
+        if least * stride * width * groups > self.room or self._is_alone():
             self._more_strips()
         raise _NoRoom(None)
 
@@ -644,7 +681,7 @@ class _Planner:
         ----------
         wanted : a store for which there was no room; None for a ring of rows
         """
-        if wanted is not None and self._words(wanted) > BANK_DEPTH:
+        if wanted is not None and self._words(wanted) > self.room:
             self._drop(wanted, None)
             return
         taken = [owner for group in self._banks.taken for owner in group]
@@ -776,6 +813,22 @@ def _result_size(node: Node) -> tuple[int, int]:
     if isinstance(node.layer, WindowLayer):
         return node.layer.output
     return node.outputs[0].height, node.outputs[0].width
+
+
+def _reaches(walk: Walk, tile: int, banks: int) -> bool:
+    """Whether an instruction reaches all rows under a tile: by four addresses for all banks."""
+    stride = walk.stride[0]
+    for first in range(0, walk.output[0], tile):
+        begin = first * stride - walk.pads[0]
+        end = walk.rows(first, min(first + tile, walk.output[0]))[1]
+        bank = begin // stride % banks
+        if end - begin + begin % stride > (ADDRESSES * banks - bank) * stride:
+            return False
+    return True
+
+
+ADDRESSES = 4
+"""Of the rows that an instruction reads: each is for one row of every bank."""
 
 
 def _slots(walks: Sequence[Walk], tile: int, banks: int, produced: int) -> int:

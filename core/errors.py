@@ -40,6 +40,21 @@ class XmodelError(DpuError):
     """The file is not a usable .xmodel: truncated, corrupt, too large or of another kind."""
 
 
+def error_text(error: object) -> str:
+    """Return an error's text, or the name of its type where it has none."""
+    return str(error).strip() or type(error).__name__
+
+
+def first_line(error: object) -> str:
+    """Return the first line of `error_text`."""
+    return error_text(error).splitlines()[0]
+
+
+def one_line(error: object) -> str:
+    """Return all of `error_text` in one line, each white space as one blank."""
+    return " ".join(error_text(error).split())
+
+
 @contextmanager
 def contradictions(name: str) -> Iterator[None]:
     """Turn what broken attributes of the model `name` cause in numpy and Python into XmodelError.

@@ -14,6 +14,9 @@ from tutelage.core.errors import (
     TutelageError,
     XmodelError,
     contradictions,
+    error_text,
+    first_line,
+    one_line,
 )
 from tutelage.core.messages import run_command
 
@@ -75,6 +78,20 @@ def test_what_ends_a_command(
 def test_what_passes(error: BaseException) -> None:
     with pytest.raises(type(error)):
         run_command("tutelage", lambda: _raise(error))
+
+
+@pytest.mark.parametrize(
+    "error, text, first, one",
+    [
+        (ValueError("no such file"), "no such file", "no such file", "no such file"),
+        (ValueError("\n a\n\tb \n"), "a\n\tb", "a", "a b"),
+        (ValueError(), "ValueError", "ValueError", "ValueError"),
+        (ValueError(" \n"), "ValueError", "ValueError", "ValueError"),
+        ("a reason\nof two lines", "a reason\nof two lines", "a reason", "a reason of two lines"),
+    ],
+)
+def test_the_text_of_an_error(error: object, text: str, first: str, one: str) -> None:
+    assert (error_text(error), first_line(error), one_line(error)) == (text, first, one)
 
 
 def test_a_model_is_named_once() -> None:

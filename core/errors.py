@@ -36,6 +36,22 @@ class DpuError(TutelageError, RuntimeError):
     subject = ""
 
 
+class MeasureError(TutelageError):
+    """A measurement is refused, ends early or is damaged; the text is one line for the user."""
+
+    status = FAILED
+
+
+class OverlayError(TutelageError):
+    """An overlay cannot be fetched, verified or loaded; the text is one line with advice."""
+
+    status = FAILED
+
+
+class OverlayUsageError(TutelageError):
+    """What was asked of an overlay cannot be done as given; the text is one line."""
+
+
 class XmodelError(DpuError):
     """The file is not a usable .xmodel: truncated, corrupt, too large or of another kind."""
 

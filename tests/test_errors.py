@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,18 +36,30 @@ INTERNAL = {
 """Errors that no command reports, and what becomes of them."""
 
 
-def test_every_error_that_is_reported_derives_from_the_one_base(repo_root: Path) -> None:
-    plain = set()
+def _errors(repo_root: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the name and the bases of every class that is an error, by the names of its bases."""
     for package in PACKAGES:
         for path in (repo_root / package).glob("**/*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ClassDef) and {ast.unparse(b) for b in node.bases} & {
-                    "Exception", "RuntimeError", "ValueError", "OSError",
-                }:  # fmt: skip
+                if isinstance(node, ast.ClassDef):
                     bases = {ast.unparse(base) for base in node.bases}
-                    if "TutelageError" not in bases:
-                        plain.add(node.name)
+                    if any(base == "Exception" or base.endswith("Error") for base in bases):
+                        yield node.name, bases
+
+
+def test_every_error_that_is_reported_derives_from_the_one_base(repo_root: Path) -> None:
+    builtin = {"Exception", "RuntimeError", "ValueError", "OSError"}
+    plain = {
+        name
+        for name, bases in _errors(repo_root)
+        if bases & builtin and "TutelageError" not in bases
+    }
     assert plain - {"TutelageError"} == set(INTERNAL)
+
+
+def test_every_error_is_defined_once(repo_root: Path) -> None:
+    names = Counter(name for name, _ in _errors(repo_root))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def _raise(error: BaseException) -> int:

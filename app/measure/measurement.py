@@ -38,7 +38,7 @@ from tutelage.board.model_parts import ModelError
 from tutelage.board.power import Power
 from tutelage.board.realtime import Realtime
 from tutelage.core.board_profile import Profile, thread_hazards
-from tutelage.core.errors import FAILED, TutelageError, error_text, first_line
+from tutelage.core.errors import MeasureError, error_text, first_line
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import (
     DONE,
@@ -61,12 +61,6 @@ _LONGEST_REST = 5  # times the cool-down, where it does not get there
 _SPARE_BYTES = 16 << 20  # of the disk, for all other files
 _FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
-
-
-class MeasureError(TutelageError):
-    """Nothing is measured, or no further; the text is one line for the user."""
-
-    status = FAILED
 
 
 class Measurement:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.board.overlay.model_fit import QUERY, ModelFile, check_model, query_fingerprint
-from tutelage.board.overlay.site import OverlayError, OverlaySite
+from tutelage.board.overlay.site import OverlaySite
 from tutelage.board.overlay.system_files import check_files, check_firmware, install_firmware
 from tutelage.board.overlay.vart_config import check_config
 from tutelage.core.board_profile import Hazard, hazards_here
-from tutelage.core.errors import one_line
+from tutelage.core.errors import OverlayError, one_line
 from tutelage.core.text import shown
 
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from tutelage.core.errors import one_line
-from tutelage.host.deploy.overlay_manifest import OverlayError, OverlayUsageError
+from tutelage.core.errors import OverlayError, OverlayUsageError, one_line
 
 _SOCKET_SECONDS = 30
 _FILE_SECONDS = 1800

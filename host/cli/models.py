@@ -278,8 +278,4 @@ def _prediction(options: PredictOptions) -> Prediction:
         return predict_file(Path(options.model), options.board)
     with needs("host"):
         from tutelage.host.explore.network_operations import create_operations
-    try:
-        operations = create_operations(options.model, options.input or DEFAULT_INPUT)
-    except ValueError as error:
-        raise TutelageError(str(error)) from error
-    return predict(operations, options.board)
+    return predict(create_operations(options.model, options.input or DEFAULT_INPUT), options.board)

@@ -31,7 +31,9 @@ def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, La
     network.eval()
     try:
         module = _module(network, input_shape)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+    except UnsupportedOp:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:  # fx's TraceError is a ValueError
         raise UnsupportedOp(
             f"{type(network).__name__} cannot be traced ({first_line(error)}); "
             "its forward must not branch on values, only on constants"

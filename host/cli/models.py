@@ -111,7 +111,7 @@ def inspect(options: InspectOptions) -> int:
         code = _code(facts, graph) if options.places else []
         drawings = _drawings(facts, options, code)
         text = [] if options.json else lines(facts, options.ops)
-        text += _place_lines(code)
+        text += _place_lines(code) if options.places else []
     for path, content in drawings.items():
         write_file(path, content)
     if options.json:

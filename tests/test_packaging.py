@@ -99,6 +99,7 @@ class Environment:
         self.package = self.site / "tutelage"
         self.demo = self.package / "app" / "demo"
         self.home = folder / "home"
+        self.home.mkdir()
 
     def packages(self, *beginnings: str) -> Path:
         """Return a folder with links to this Python's packages whose names begin so."""

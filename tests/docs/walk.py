@@ -111,6 +111,7 @@ STEPS = {
         status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
     "make overlay BOARD=zcu104 FROM=~/Downloads": Step(
         status=2, absent="AMD's files", shows="Downloads"),
+    "tutelage export models/fashion-densenet -o DIR": Step(status=2, absent="Fashion-MNIST"),
     "make overlay BOARD=zcu104": Step(status=2, absent="AMD's address", shows="overlay"),
     "tutelage overlay zcu104 --output DIR --url https://mirror.example/": Step(
         status=1, absent="that mirror", shows="mirror.example"),

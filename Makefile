@@ -9,7 +9,7 @@
 # make test-newest, test-oldest   the newest of all packages, the least that pyproject.toml allows
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
-# make bench   the benchmarks, as JSON on standard output
+# make bench   the benchmarks, as JSON on standard output (ten minutes; ARGS=--short: each part once)
 # make study   every method, bit width and seed of host/train/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
@@ -134,7 +134,7 @@ study: $(VENV)/all.stamp
 	$(BIN)/tutelage study
 
 bench: $(VENV)/all.stamp
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 overlay: $(VENV)/all.stamp
 	$(BIN)/tutelage overlay $(BOARD) $(if $(FROM),--from '$(FROM)')

@@ -22,7 +22,7 @@ from typing import Any
 
 from tutelage.app.messages import PROGRAM, say
 from tutelage.app.model import Classifier, load_classifier, override
-from tutelage.app.options import Options, read_options
+from tutelage.app.options import SCRIPT, Options, read_options
 from tutelage.app.outputs.output import OutputError
 from tutelage.app.pipeline.run_summary import summary_lines
 from tutelage.app.run import Run
@@ -35,9 +35,9 @@ from tutelage.core.text import json_text
 _MAX_LABELS_BYTES = 1 << 20  # of --labels, as of a model.toml
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the application; return its exit status."""
-    options = read_options(arguments)
+def main(arguments: Sequence[str] | None = None, program: str = SCRIPT) -> int:
+    """Run the application, which the user called as `program`; return its exit status."""
+    options = read_options(arguments, program)
     return run_command(PROGRAM, lambda: classify(options))
 
 

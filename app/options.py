@@ -21,6 +21,7 @@ from tutelage.core.errors import WRONG_USE
 from tutelage.core.images.input_form import COLOURS, CROPS
 from tutelage.core.locations import DEMO_MODEL
 
+SCRIPT = "classify.py"
 MOST_THREADS = 64
 SOURCE_VARIABLE, TOKEN_VARIABLE = "TUTELAGE_SOURCE", "TUTELAGE_WEB_TOKEN"
 """Variables of the environment for what a command line would show to all users of a machine."""
@@ -29,37 +30,13 @@ DESCRIPTION = """\
 Classify what a camera, a video, a stream or a directory of images shows, on the DPU.
 Without a board the DPU is emulated, bit for bit; the summary says which one it was."""
 
-EPILOG = f"""\
-sources (URI of --source):
-{SOURCES.help_text()}
-
-outputs (URI of --output, several at once):
-{outputs_help()}
-
-examples:
-  classify.py --camera --web                      the first camera, live page on localhost:8080
-  classify.py --camera --web 0.0.0.0 --web-token-file token    for others, with a token that stays
-  classify.py --camera 1,size=1280x720,fps=30     the second one, in that form
-  classify.py --source photos/ --output out.csv   every image below photos/
-  classify.py --source walk.mp4 --output seen.mp4 --quiet      a video, annotated
-  classify.py --source digits/ --model net.xmodel --plugin ops.py --json figures.json
-  classify.py --source photos/ --scenario server --qps 200 --latency-bound 15
-  ffmpeg -i walk.mp4 -f mjpeg - | classify.py --source - --output - > seen.jsonl
-
-Images in sub-directories named like a label count as labelled: the accuracy is reported.
-A camera's frames are dropped, the oldest first, where they come too fast, and counted;
-files never are. One that is lost and does not come back ends the run with status 1.
-Ctrl-C ends the run with everything under way finished, a second one at once.
-Exit status: 0 done, 1 failed (an output that failed counts), 2 wrong use.
-"""
-
 
 class _Parser(argparse.ArgumentParser):
     """Answers wrong use with what to type instead, without pages of usage in front of it."""
 
     def error(self, message: str) -> NoReturn:
         exclusive = "not allowed with argument" in message  # argparse's own words
-        self.refuse(message, "; give one of them" if exclusive else "\ntry: classify.py --help")
+        self.refuse(message, "; give one of them" if exclusive else f"\ntry: {self.prog} --help")
 
     def refuse(self, message: str, advice: str) -> NoReturn:
         """End the program."""
@@ -110,32 +87,33 @@ class Options:
         return self.web is not None or any(uri.split(":")[0] == "web" for uri in self.output)
 
 
-def read_options(arguments: Sequence[str] | None = None) -> Options:
+def read_options(arguments: Sequence[str] | None = None, program: str = SCRIPT) -> Options:
     """Return the options of a command line, completed from the environment.
 
     Parameters
     ----------
     arguments : without the program's name; None for those of this program
+    program : what the user called, for the help and for advice
 
     Raises
     ------
     SystemExit
         They are wrong, or --help was asked for; the text has been printed.
     """
-    parser = _make_parser()
+    parser = _make_parser(program)
     options = Options(**vars(parser.parse_args(arguments)))
     _check(options, parser)
     return options
 
 
-def _make_parser() -> _Parser:
+def _make_parser(program: str) -> _Parser:
     parser = _Parser(
-        prog="classify.py",
+        prog=program,
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=_epilog(program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        usage="classify.py (--camera [N] | --source URI) [options]",
+        usage="%(prog)s (--camera [N] | --source URI) [options]",
     )
     _add_source(parser.add_argument_group("where frames come from (one of)"))
     _add_model(parser.add_argument_group("the model"))
@@ -143,6 +121,32 @@ def _make_parser() -> _Parser:
     _add_running(parser.add_argument_group("running"))
     _add_measuring(parser.add_argument_group("measuring"))
     return parser
+
+
+def _epilog(program: str) -> str:
+    return f"""\
+sources (URI of --source):
+{SOURCES.help_text()}
+
+outputs (URI of --output, several at once):
+{outputs_help()}
+
+examples:
+  {program} --camera --web                      the first camera, live page on localhost:8080
+  {program} --camera --web 0.0.0.0 --web-token-file token    for others, with a token that stays
+  {program} --camera 1,size=1280x720,fps=30     the second one, in that form
+  {program} --source photos/ --output out.csv   every image below photos/
+  {program} --source walk.mp4 --output seen.mp4 --quiet      a video, annotated
+  {program} --source digits/ --model net.xmodel --plugin ops.py --json figures.json
+  {program} --source photos/ --scenario server --qps 200 --latency-bound 15
+  ffmpeg -i walk.mp4 -f mjpeg - | {program} --source - --output - > seen.jsonl
+
+Images in sub-directories named like a label count as labelled: the accuracy is reported.
+A camera's frames are dropped, the oldest first, where they come too fast, and counted;
+files never are. One that is lost and does not come back ends the run with status 1.
+Ctrl-C ends the run with everything under way finished, a second one at once.
+Exit status: 0 done, 1 failed (an output that failed counts), 2 wrong use.
+"""
 
 
 def _check(options: Options, parser: _Parser) -> None:
@@ -155,7 +159,7 @@ def _check(options: Options, parser: _Parser) -> None:
     if options.source is None:
         parser.refuse(
             "--camera or --source says where frames come from",
-            "\ntry: classify.py --camera, or: classify.py --source photos/ (--help has more)",
+            f"\ntry: {parser.prog} --camera, or: {parser.prog} --source photos/ (--help has more)",
         )
     if "" in (options.source, *options.output):
         parser.error("a source or output is empty; is a variable of the shell not set?")

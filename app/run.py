@@ -34,6 +34,7 @@ from tutelage.board.provider import find_provider
 from tutelage.board.realtime import Realtime, pace_facts
 from tutelage.board.system import board_facts
 from tutelage.core.board_profile import load_profile, thread_advice
+from tutelage.core.errors import error_text
 
 if TYPE_CHECKING:
     from tutelage.app.web import WebOutput
@@ -255,7 +256,7 @@ class Run:
     def _error(self) -> str | None:
         """Return what broke the run off, None where nothing did."""
         error = self.pipeline.error
-        return (str(error).strip() or type(error).__name__) if error else None
+        return error_text(error) if error else None
 
     def report(self) -> dict[str, Any]:
         """Return all figures of the run; call it when the outputs are closed."""

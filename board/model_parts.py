@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import TutelageError
+from tutelage.core.errors import TutelageError, first_line
 
 
 class ModelError(TutelageError):
@@ -49,5 +49,5 @@ class CpuStage:
 
 def with_path(path: Path, error: Exception) -> str:
     """Return an error's first line, after the path unless it names it itself."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = first_line(error)
     return text if str(path) in text else f"{path}: {text}"

@@ -36,8 +36,39 @@ class DpuError(TutelageError, RuntimeError):
     subject = ""
 
 
+class MeasureError(TutelageError):
+    """A measurement is refused, ends early or is damaged; the text is one line for the user."""
+
+    status = FAILED
+
+
+class OverlayError(TutelageError):
+    """An overlay cannot be fetched, verified or loaded; the text is one line with advice."""
+
+    status = FAILED
+
+
+class OverlayUsageError(TutelageError):
+    """What was asked of an overlay cannot be done as given; the text is one line."""
+
+
 class XmodelError(DpuError):
     """The file is not a usable .xmodel: truncated, corrupt, too large or of another kind."""
+
+
+def error_text(error: object) -> str:
+    """Return an error's text, or the name of its type where it has none."""
+    return str(error).strip() or type(error).__name__
+
+
+def first_line(error: object) -> str:
+    """Return the first line of `error_text`."""
+    return error_text(error).splitlines()[0]
+
+
+def one_line(error: object) -> str:
+    """Return all of `error_text` in one line, each white space as one blank."""
+    return " ".join(error_text(error).split())
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -137,6 +136,8 @@ def sha256_of(path: Path) -> str:
 
 def sha256_of_open(file: IO[bytes]) -> str:
     """Return the SHA-256 of an open file's bytes from its position on, in hexadecimal."""
+    import hashlib  # with OpenSSL, which takes longer than the rest of this file
+
     digest = hashlib.sha256()
     while block := file.read(_BYTES_AT_ONCE):
         digest.update(block)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import FAILED, TutelageError, UnsortedWarning
+from tutelage.core.errors import FAILED, TutelageError, UnsortedWarning, error_text
 from tutelage.core.text import shown
 
 
@@ -56,7 +56,7 @@ def run_program(main: Callable[[], int]) -> int:
 
 
 def _failed(program: str, error: object, status: int = FAILED) -> int:
-    say(program, str(error).strip() or type(error).__name__)
+    say(program, error_text(error))
     return status
 
 

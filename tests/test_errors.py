@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ from tutelage.core.errors import (
     TutelageError,
     XmodelError,
     contradictions,
+    error_text,
+    first_line,
+    one_line,
 )
 from tutelage.core.messages import run_command
 
@@ -31,18 +36,30 @@ INTERNAL = {
 """Errors that no command reports, and what becomes of them."""
 
 
-def test_every_error_that_is_reported_derives_from_the_one_base(repo_root: Path) -> None:
-    plain = set()
+def _errors(repo_root: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the name and the bases of every class that is an error, by the names of its bases."""
     for package in PACKAGES:
         for path in (repo_root / package).glob("**/*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ClassDef) and {ast.unparse(b) for b in node.bases} & {
-                    "Exception", "RuntimeError", "ValueError", "OSError",
-                }:  # fmt: skip
+                if isinstance(node, ast.ClassDef):
                     bases = {ast.unparse(base) for base in node.bases}
-                    if "TutelageError" not in bases:
-                        plain.add(node.name)
+                    if any(base == "Exception" or base.endswith("Error") for base in bases):
+                        yield node.name, bases
+
+
+def test_every_error_that_is_reported_derives_from_the_one_base(repo_root: Path) -> None:
+    builtin = {"Exception", "RuntimeError", "ValueError", "OSError"}
+    plain = {
+        name
+        for name, bases in _errors(repo_root)
+        if bases & builtin and "TutelageError" not in bases
+    }
     assert plain - {"TutelageError"} == set(INTERNAL)
+
+
+def test_every_error_is_defined_once(repo_root: Path) -> None:
+    names = Counter(name for name, _ in _errors(repo_root))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def _raise(error: BaseException) -> int:
@@ -75,6 +92,20 @@ def test_what_ends_a_command(
 def test_what_passes(error: BaseException) -> None:
     with pytest.raises(type(error)):
         run_command("tutelage", lambda: _raise(error))
+
+
+@pytest.mark.parametrize(
+    "error, text, first, one",
+    [
+        (ValueError("no such file"), "no such file", "no such file", "no such file"),
+        (ValueError("\n a\n\tb \n"), "a\n\tb", "a", "a b"),
+        (ValueError(), "ValueError", "ValueError", "ValueError"),
+        (ValueError(" \n"), "ValueError", "ValueError", "ValueError"),
+        ("a reason\nof two lines", "a reason\nof two lines", "a reason", "a reason of two lines"),
+    ],
+)
+def test_the_text_of_an_error(error: object, text: str, first: str, one: str) -> None:
+    assert (error_text(error), first_line(error), one_line(error)) == (text, first, one)
 
 
 def test_a_model_is_named_once() -> None:

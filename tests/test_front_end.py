@@ -63,6 +63,23 @@ def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
+    "arguments, status, words",
+    [
+        ([], 2, "try: tutelage classify --camera, or: tutelage classify --source photos/"),
+        (["--sorce", "x"], 2, "try: tutelage classify --help"),
+        (["--help"], 0, "usage: tutelage classify (--camera [N] | --source URI) [options]"),
+    ],
+)
+def test_classify_names_itself_as_it_was_called(
+    arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["classify", *arguments])
+    printed = "".join(capsys.readouterr())
+    assert stop.value.code == status and words in printed and "classify.py" not in printed
+
+
+@pytest.mark.parametrize(
     "missing, extra, arguments",
     [
         ("typer", "pc", ["inspect", "app/demo/model.xmodel"]),

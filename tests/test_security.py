@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.test_imports import imported
+from tutelage.__main__ import main
 from tutelage.core.toml_file import read_toml
 
 PACKAGES = ("app", "board", "core", "dpu", "host")
@@ -69,7 +71,9 @@ def test_no_program_is_started_through_a_shell_here(repo_root: Path) -> None:
                 assert isinstance(node.value, ast.Constant) and not node.value.value, name
 
 
-def test_a_pickle_is_no_array_and_no_checkpoint(tmp_path: Path, repo_root: Path) -> None:
+def test_a_pickle_is_no_array_and_no_checkpoint(
+    tmp_path: Path, repo_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The files that people would like to be taken: one line, status 2, and nothing runs."""
     import pickle
 
@@ -91,11 +95,8 @@ def test_a_pickle_is_no_array_and_no_checkpoint(tmp_path: Path, repo_root: Path)
     except ImportError:
         pass
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "tutelage", *command], cwd=repo_root, capture_output=True,
-            text=True,
-        )  # fmt: skip
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "ran").exists()
 
 

@@ -33,7 +33,7 @@ def _run(given: list[str]) -> int:
     command = COMMANDS[name]
     with needs(command.extra):
         if name == "classify":  # argparse's, since boards have no Typer
-            return int(import_module(command.module).main(given[1:]))
+            return int(import_module(command.module).main(given[1:], f"{PROGRAM} {name}"))
         if find_spec("tutelage.host") is None:
             raise TutelageError(f"a board has no {PROGRAM} {name}, only classify")
         return int(import_module("tutelage.host.cli.command").run(name, given[1:]))

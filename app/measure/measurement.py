@@ -30,7 +30,7 @@ from tutelage.app.model import Classifier
 from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import Pipeline, time_limit_of
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, one_line
+from tutelage.app.sources.frames import Frame
 from tutelage.app.sources.load_patterns import LoadPattern, LoadPatternSource
 from tutelage.board import condition
 from tutelage.board.condition import Condition, ConditionWatch, concerns
@@ -38,7 +38,7 @@ from tutelage.board.model_parts import ModelError
 from tutelage.board.power import Power
 from tutelage.board.realtime import Realtime
 from tutelage.core.board_profile import Profile, thread_hazards
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import MeasureError, error_text, first_line
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import (
     DONE,
@@ -61,12 +61,6 @@ _LONGEST_REST = 5  # times the cool-down, where it does not get there
 _SPARE_BYTES = 16 << 20  # of the disk, for all other files
 _FRAME_BYTES = 90  # of a line in frames.csv
 _MOST_IDLE_CHANGE = 0.01  # from the baseline before to that at the end
-
-
-class MeasureError(TutelageError):
-    """Nothing is measured, or no further; the text is one line for the user."""
-
-    status = FAILED
 
 
 class Measurement:
@@ -136,7 +130,7 @@ class Measurement:
             self.run.error = f"what was measured cannot be stored: {error}"
             raise MeasureError(self.run.error) from error
         except Exception as error:
-            self.run.error = one_line(error)
+            self.run.error = first_line(error)
             raise
         finally:
             if self.run.state == RUNNING:
@@ -315,7 +309,7 @@ class Measurement:
         if self._stop_asked:
             raise MeasureError("stopped")
         if pipeline.error:
-            raise MeasureError(str(pipeline.error).strip() or type(pipeline.error).__name__)
+            raise MeasureError(error_text(pipeline.error))
         return use.share()
 
     def _take_in(

@@ -18,6 +18,7 @@ from typing import Any
 from tutelage.app.outputs.output import Output
 from tutelage.app.pipeline.pipeline import LOOK_SECONDS
 from tutelage.app.pipeline.result import Result
+from tutelage.core.errors import first_line
 
 _WAITING = 8  # results in front of an output with a thread of its own
 
@@ -88,8 +89,8 @@ class Outputs:
 
 
 def _text(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else None
-    return text or (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = error.strerror if isinstance(error, OSError) else None
+    return first_line(reason or error)
 
 
 class _Writer:

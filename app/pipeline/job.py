@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from tutelage.app.pipeline.pixel_budget import NoRoom
-from tutelage.app.sources.frames import Frame, one_line
+from tutelage.app.sources.frames import Frame
+from tutelage.core.errors import first_line
 
 
 class FrameJob:
@@ -57,6 +58,6 @@ def decode(job: FrameJob, claim: Callable[[int], object]) -> None:
     except NoRoom:
         raise
     except Exception as error:  # decoders meet everything in untrusted files
-        frame.error = one_line(error)
+        frame.error = first_line(error)
     frame.decode = None  # lets go of the bytes
     job.milliseconds["decode"] = 1e3 * (time.monotonic() - started)

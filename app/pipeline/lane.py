@@ -12,9 +12,10 @@ from tutelage.app.model import Classifier
 from tutelage.app.pipeline.job import FrameJob
 from tutelage.app.pipeline.result import Result
 from tutelage.app.pipeline.scores import best_labels
-from tutelage.app.sources.frames import Frame, one_line
+from tutelage.app.sources.frames import Frame
 from tutelage.board.jobs import ModelRunner
 from tutelage.board.model_parts import ModelError
+from tutelage.core.errors import first_line
 from tutelage.core.images.image_files import label_of
 from tutelage.core.images.preprocessor import Preprocessor
 
@@ -99,7 +100,7 @@ class Lane:
             started = time.monotonic()
             self._runner.run(image)
         except Exception as error:  # a runner's errors have no common base
-            raise ModelError(f"{self._classifier.name}: {one_line(error)}") from error
+            raise ModelError(f"{self._classifier.name}: {first_line(error)}") from error
         return time.monotonic() - started
 
     @property
@@ -140,7 +141,7 @@ class Lane:
                 if not self._abandoned:
                     self._running.pop()
                     self._free.append(slot)
-            raise RunnerError(one_line(error)) from error
+            raise RunnerError(first_line(error)) from error
         self._in_runner_since = None
 
     def finish_oldest(self) -> tuple[FrameJob, Result | RunnerError] | None:
@@ -156,7 +157,7 @@ class Lane:
         try:
             scores = self._runner.collect(slot)
         except Exception as error:  # a runner's errors have no common base
-            scores = RunnerError(one_line(error))
+            scores = RunnerError(first_line(error))
         with self._lock:
             if self._abandoned:
                 return None

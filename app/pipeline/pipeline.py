@@ -35,7 +35,8 @@ from tutelage.app.pipeline.lane import Lane, RunnerError
 from tutelage.app.pipeline.order import ResultOrder
 from tutelage.app.pipeline.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, FrameSource, one_line
+from tutelage.app.sources.frames import Frame, FrameSource
+from tutelage.core.errors import first_line
 
 DEFAULT_TIME_LIMIT = 10.0
 """Seconds that a runner may take for a job before it counts as hanging."""
@@ -252,7 +253,7 @@ class Pipeline:
         try:
             self._keep_filled(Taker(group=place % self._cores), lane)  # runners get cores in turn
         except BaseException as problem:  # a fault of this program; without its lane it would hang
-            self.error = self.error or RunnerError(one_line(problem))
+            self.error = self.error or RunnerError(first_line(problem))
             self._stopping = True
             lane.failures = FAILURES_IN_A_ROW
         if not lane.abandoned:
@@ -299,7 +300,7 @@ class Pipeline:
             if not lane.abandoned:
                 self._recover(lane, job, error)
         except Exception as error:  # of the preprocessing: it is the frame's fault
-            self._order.give(job, Result(frame, error=one_line(error)))
+            self._order.give(job, Result(frame, error=first_line(error)))
 
     def _claim(self, lane: Lane, job: FrameJob, pixels: int) -> None:
         """Claim a frame's pixels, waiting for room.

@@ -14,7 +14,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any
 from urllib.parse import unquote
 
-from tutelage.app.sources.frames import one_line
+from tutelage.core.errors import first_line
 
 _CHUNK = 1 << 16
 
@@ -54,10 +54,10 @@ class HttpClient:
             return HttpStream(self._opener.open(self._url, timeout=self._silence_seconds))
         except urllib.error.HTTPError as error:
             error.close()
-            text = f"the server answers {error.code} {one_line(error.reason)}"
+            text = f"the server answers {error.code} {first_line(error.reason)}"
             raise OSError(text) from None
         except (OSError, HTTPException, ValueError) as error:
-            reason = one_line(getattr(error, "reason", None) or error)
+            reason = first_line(getattr(error, "reason", None) or error)
             raise OSError(f"cannot be reached: {reason}") from None
 
 
@@ -86,7 +86,7 @@ class HttpStream:
         try:
             data: bytes = self._answer.read1(_CHUNK)
         except (HTTPException, ValueError) as error:  # ValueError: by `interrupt`
-            raise OSError(one_line(error)) from error
+            raise OSError(first_line(error)) from error
         return data
 
     def interrupt(self) -> None:

@@ -95,11 +95,6 @@ class FrameSource:
         self.close()
 
 
-def one_line(error: object) -> str:
-    """Return the first line of an error, or its type where it has no text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def shown_path(path: Path | str) -> str:
     """Return a path as text that can be written everywhere, whatever bytes are in it."""
     return os.fsencode(path).decode("utf-8", "replace")

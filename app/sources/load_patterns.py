@@ -21,7 +21,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, FrameSource, SourceError, one_line
+from tutelage.app.sources.frames import Frame, FrameSource, SourceError
+from tutelage.core.errors import first_line
 from tutelage.core.images.image_files import broken_line
 
 LOAD_PATTERNS = ("single-stream", "offline", "server")
@@ -149,7 +150,7 @@ def decoded_frames(source: FrameSource) -> tuple[list[Frame], str]:
             if frame.decode is not None:
                 frame.image = frame.decode()
         except ValueError as error:
-            frame.error = one_line(error)
+            frame.error = first_line(error)
         frame.decode = None
         if frame.image is None:
             broken.append(f"{frame.name}: {frame.error or 'no image'}")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from tutelage.app.sources import live
-from tutelage.app.sources.frames import FrameSource, SourceError, one_line
+from tutelage.app.sources.frames import FrameSource, SourceError
 from tutelage.app.sources.jpeg_stream import JpegSplitter
 from tutelage.app.sources.registry import has_scheme, register_source
 from tutelage.app.sources.url import check_url, without_password
 from tutelage.app.sources.video import VideoSource
+from tutelage.core.errors import first_line
 
 if TYPE_CHECKING:
     from tutelage.app.sources._http import HttpStream
@@ -86,7 +87,7 @@ class MjpegSource(live.LiveSource):
                     self._ended = f"the server was silent for {live.SILENCE_SECONDS:g} s"
                     return
                 except OSError as error:
-                    self._ended = f"the connection broke: {one_line(error)}"
+                    self._ended = f"the connection broke: {first_line(error)}"
                     return
                 if not data:
                     self._ended = "the server ended the stream"

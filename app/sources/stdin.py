@@ -34,8 +34,8 @@ class StdinSource(FrameSource):
         self._closed = False
         if sys.stdin is None or sys.stdin.isatty():
             raise SourceError(
-                "standard input is the keyboard; pipe JPEGs into it: "
-                "ffmpeg -i walk.mp4 -f mjpeg - | classify.py --source -"
+                "standard input is the keyboard; pipe JPEGs into it, such as those of "
+                "ffmpeg -i walk.mp4 -f mjpeg -"
             )
 
     def __iter__(self) -> Iterator[Frame]:

@@ -19,9 +19,7 @@ from tutelage.core.text import LONGEST_NAME, shown
 OWN_HEADER = "x-tutelage"
 """Pages of other origins cannot send it without asking, which is refused."""
 
-_ADVICE = (
-    "open the URL that classify.py prints, or add /?token=... with what its token file contains"
-)
+_ADVICE = "open the URL that classify prints, or add /?token=... with what its token file contains"
 _LONGEST_PATH = 1000  # characters
 _SAFE_METHODS = {"GET", "HEAD"}
 _HEADERS = {

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.board.overlay.model_fit import QUERY, ModelFile, check_model, query_fingerprint
-from tutelage.board.overlay.site import OverlayError, OverlaySite
+from tutelage.board.overlay.site import OverlaySite
 from tutelage.board.overlay.system_files import check_files, check_firmware, install_firmware
 from tutelage.board.overlay.vart_config import check_config
 from tutelage.core.board_profile import Hazard, hazards_here
+from tutelage.core.errors import OverlayError, one_line
 from tutelage.core.text import shown
 
 
@@ -68,8 +69,7 @@ def _load_bitstream(path: Path) -> None:
     try:
         pynq.Overlay(str(path.absolute()))
     except Exception as error:  # pynq's errors have no common base
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise OverlayError(f"{path}: pynq does not load it: {text}") from error
+        raise OverlayError(f"{path}: pynq does not load it: {one_line(error)}") from error
 
 
 def _check_loaded(site: OverlaySite, model: ModelFile | None) -> None:

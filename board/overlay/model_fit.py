@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.board import runner
-from tutelage.board.overlay.site import OverlayError, OverlaySite
+from tutelage.board.overlay.site import OverlaySite
+from tutelage.core.errors import OverlayError
 
 QUERY = ("xdputil", "query")
 """AMD's tool (UG1414) that prints the fingerprint of the DPU at work."""

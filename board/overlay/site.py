@@ -7,18 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.board_profile import OverlayProfile, Profile, UnknownBoardError, load_profile
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import OverlayError, OverlayUsageError
 from tutelage.core.files import replaced
-
-
-class OverlayError(TutelageError):
-    """The overlay cannot be loaded, or must not be; the text is one line that says what to do."""
-
-    status = FAILED
-
-
-class OverlayUsageError(TutelageError):
-    """The request cannot be met as given; the text is one line."""
 
 
 @dataclass(frozen=True)

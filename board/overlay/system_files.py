@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutelage.board.overlay.site import OverlayError, OverlaySite, in_one_line, write_durably
+from tutelage.board.overlay.site import OverlaySite, in_one_line, write_durably
+from tutelage.core.errors import OverlayError
 from tutelage.core.files import sha256_of
 from tutelage.core.overlay_pins import PINS, read_pins
 from tutelage.core.toml_file import TomlError

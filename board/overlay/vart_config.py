@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutelage.board.overlay.site import OverlayError, OverlaySite, in_one_line, write_durably
+from tutelage.board.overlay.site import OverlaySite, in_one_line, write_durably
+from tutelage.core.errors import OverlayError
 
 _BACKUP = ".before-tutelage"
 _MOST_CONFIG_BYTES = 64 * 1024

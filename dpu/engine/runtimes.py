@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tutelage.core.errors import DpuError
+from tutelage.core.errors import DpuError, first_line
 from tutelage.core.fixed_point import Array
 
 RUNTIME_VARIABLE = "TUTELAGE_RUNTIME"
@@ -44,8 +44,7 @@ def make_runtime(model: bytes, threads: int, wide: bool) -> Runtime:
             return OpenVinoRuntime(model, threads)
         return OnnxRuntime(model, threads)
     except Exception as error:  # the libraries' own errors have no common base
-        text = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DpuError(f"the graph cannot be built: {text}") from error
+        raise DpuError(f"the graph cannot be built: {first_line(error)}") from error
 
 
 class OnnxRuntime:

@@ -7,7 +7,6 @@ from typing import Any
 
 from tutelage.core.errors import UNSORTED, DpuError, contradictions
 from tutelage.core.fingerprint import OWN, dpu_name, fingerprint_of, foreign
-from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.inspect.layers import Layer, fix_point_of, layers_of
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point
@@ -54,6 +53,8 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
 
 def _left_to_cpu(graph: Graph) -> dict[str, str]:
     """Ops that the compiler leaves to the CPU, with the reason (dpu/compiler/emulation.py)."""
+    from tutelage.dpu.compiler.emulation import on_cpu  # of quantised files alone
+
     try:
         return on_cpu(graph)
     except DpuError as error:

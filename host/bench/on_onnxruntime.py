@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.core.errors import first_line
 from tutelage.host.bench.platform import Absent, Floats, Platform, file_facts, int8_file, model_file
 from tutelage.host.bench.subject_files import FLOAT32_FILE, TENSORRT_FILE
 
@@ -74,16 +75,12 @@ class TensorRt(OnnxRuntimeCpu):
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers)
         except Exception as error:  # the library's own errors have no common base
-            raise Absent(f"TensorRT cannot load the student: {_line(error)}") from error
+            raise Absent(f"TensorRT cannot load the student: {first_line(error)}") from error
         taken = self._session.get_providers()
         if taken[0] != "TensorrtExecutionProvider":  # it falls back in silence
             raise Absent(f"TensorRT cannot be loaded here; ONNX Runtime took {taken[0]} instead")
         version = f"onnxruntime {onnxruntime.__version__}, TensorRT {_tensorrt_version()}"
         self._facts = {"version": version, "device": _gpu_name(), **file_facts(path)}
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _tensorrt_version() -> str:
@@ -105,4 +102,4 @@ def _gpu_name() -> str:
         name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
         return name.decode() if isinstance(name, bytes) else str(name)
     except Exception as error:  # NVML is there for the name only
-        return f"GPU 0 (NVML: {_line(error)})"
+        return f"GPU 0 (NVML: {first_line(error)})"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.core.errors import first_line
 from tutelage.host.bench.platform import Absent, Floats, Platform, file_facts, model_file
 from tutelage.host.bench.subject_files import FLOAT32_FILE
 
@@ -122,10 +123,6 @@ def _find_compiler(device: str) -> None:
     try:
         compiler = get_cpp_compiler()
     except (InvalidCxxCompiler, OSError) as error:
-        raise Absent(f"torch.compile finds no C++ compiler: {_first_line(error)}") from error
+        raise Absent(f"torch.compile finds no C++ compiler: {first_line(error)}") from error
     if shutil.which(compiler) is None:
         raise Absent(f"torch.compile needs a C++ compiler; {compiler} is not there")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tutelage.core.errors import DONE, FAILED
+from tutelage.core.errors import DONE, FAILED, MeasureError
 from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.text import json_text, shown_lines
 from tutelage.host.cli.command import command
@@ -256,7 +256,7 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
     run = measurement_results.outcome(folder)
     if run["state"] == "refused":
         shutil.rmtree(folder)
-        raise measurement_results.MeasureError(f"the measurement was refused: {run.get('error')}")
+        raise MeasureError(f"the measurement was refused: {run.get('error')}")
     print(
         json_text(run, indent=2)
         if options.json
@@ -264,9 +264,7 @@ def _finish_measurement(host: str, name: str, options: MeasureOptions) -> int:
     )
     note(f"{folder}: run.json, frames.csv, power.csv, condition.csv")
     if run["state"] != "done":
-        raise measurement_results.MeasureError(
-            f"the measurement is {run['state']}: {run.get('error')}"
-        )
+        raise MeasureError(f"the measurement is {run['state']}: {run.get('error')}")
     return DONE
 
 

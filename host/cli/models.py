@@ -111,7 +111,7 @@ def inspect(options: InspectOptions) -> int:
         code = _code(facts, graph) if options.places else []
         drawings = _drawings(facts, options, code)
         text = [] if options.json else lines(facts, options.ops)
-        text += _place_lines(code)
+        text += _place_lines(code) if options.places else []
     for path, content in drawings.items():
         write_file(path, content)
     if options.json:
@@ -263,8 +263,4 @@ def _prediction(options: PredictOptions) -> Prediction:
         return predict_file(Path(options.model), options.board)
     with needs("host"):
         from tutelage.host.explore.network_operations import create_operations
-    try:
-        operations = create_operations(options.model, options.input or DEFAULT_INPUT)
-    except ValueError as error:
-        raise TutelageError(str(error)) from error
-    return predict(operations, options.board)
+    return predict(create_operations(options.model, options.input or DEFAULT_INPUT), options.board)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
+from tutelage.core.errors import first_line
 from tutelage.host.deploy import scripts, service_scripts
 from tutelage.host.deploy.findings import ask, judge
 from tutelage.host.deploy.installation import install, tidy
@@ -114,7 +115,7 @@ def _on_all(
             with Remote(host, ssh_config, programs) as remote:
                 work(remote, report)
         except (RemoteError, ReleaseError, OSError) as error:
-            report.error = str(error).splitlines()[0]
+            report.error = first_line(error)
         report.seconds = round(time.monotonic() - start, 2)
         return report
 

@@ -22,9 +22,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.errors import MeasureError
 from tutelage.host.deploy import ACCEPTABLE, Plan, deploy_one, measurement_scripts
 from tutelage.host.deploy.measurement_progress import MeasurementProgress
-from tutelage.host.deploy.measurement_results import FILES, MeasureError, verify
+from tutelage.host.deploy.measurement_results import FILES, verify
 from tutelage.host.deploy.plan import BoardPlan
 from tutelage.host.deploy.release import model_path
 from tutelage.host.deploy.scripts import MEASUREMENTS, MEASURING

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import MeasureError
 from tutelage.core.results.run_json import RUN_FILE, RUNNING, run_table
 from tutelage.core.results.typed_json import ResultsError
 from tutelage.host.ssh.received import read_received, sha256_of_received
@@ -18,12 +18,6 @@ SUMMARY, SUMS, LOG = "summary.md", "SHA256SUMS", "log"
 FILES = (RUN_FILE, SUMMARY, SUMS, LOG, "frames.csv", "power.csv", "condition.csv", "progress.jsonl",
           "pid")  # fmt: skip
 _MOST_TEXT = 16 << 20  # bytes of a file that is read as a whole
-
-
-class MeasureError(TutelageError):
-    """There is no measurement, or it did not come to its end; one line."""
-
-    status = FAILED
 
 
 def summary(folder: Path) -> str:

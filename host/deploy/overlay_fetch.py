@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from tutelage.host.deploy.overlay_manifest import OverlayError, OverlayUsageError
+from tutelage.core.errors import OverlayError, OverlayUsageError, one_line
 
 _SOCKET_SECONDS = 30
 _FILE_SECONDS = 1800
@@ -82,8 +82,7 @@ class Fetcher:
             raise OverlayError(f"{url}: the server answers {error.code} {reason}{_HINT}") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ssl.SSLError,
                 ConnectionError) as error:  # fmt: skip
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            text = " ".join(str(reason).split())
+            text = one_line(getattr(error, "reason", None) or error)
             raise OverlayError(f"{url}: cannot be fetched: {text}{_HINT}") from error
 
     def _check(self, url: str) -> None:

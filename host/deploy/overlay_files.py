@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.errors import OverlayError, OverlayUsageError
 from tutelage.core.files import scratch_directory
 from tutelage.core.overlay_pins import PINS
 from tutelage.host.deploy.overlay_fetch import Fetcher
 from tutelage.host.deploy.overlay_manifest import (
     Manifest,
-    OverlayError,
     OverlayFile,
-    OverlayUsageError,
     read_manifest,
     record_sums,
     verified_before,

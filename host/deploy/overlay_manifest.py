@@ -11,23 +11,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.errors import OverlayUsageError
 from tutelage.core.locations import CODE, IS_CHECKOUT
 from tutelage.core.overlay_pins import PINS, read_pins, write_pins
 from tutelage.core.toml_file import TomlError, read_toml
 
 OVERLAYS = CODE / "overlays"
 MANIFEST = "overlay.toml"
-
-
-class OverlayError(TutelageError):
-    """The overlay cannot be had, or is not what it should be; one line that says what to do."""
-
-    status = FAILED
-
-
-class OverlayUsageError(TutelageError):
-    """What was asked for cannot be; the text is one line."""
 
 
 @dataclass(frozen=True)

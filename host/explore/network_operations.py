@@ -15,7 +15,7 @@ from torch import nn
 
 from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.predict.prediction import operations_in
-from tutelage.host.networks import PRESETS, create
+from tutelage.host.networks import PRESETS, NetworkError, create
 from tutelage.host.networks.densenet import STEMS
 from tutelage.host.quantise.trace import trace
 
@@ -48,11 +48,12 @@ def create_operations(name: str, shape: str) -> list[Operation]:
 
     Raises
     ------
-    ValueError
-        An unknown name, a shape that is not one, or an operation that the DPU cannot take.
+    NetworkError, UnsupportedOp, DpuError
+        An unknown name, a shape that is not one, an operation that the DPU cannot take, or the
+        function returns something else.
     """
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", shape):
-        raise ValueError(f"input {shape!r} is no CxHxW, such as 3x224x224")
+        raise NetworkError(f"input {shape!r} is no CxHxW, such as 3x224x224")
     channels, height, width = map(int, shape.split("x"))
     made: Any = create(name, **({"in_channels": channels} if name in PRESETS else {}))
     if isinstance(made, nn.Module):

@@ -33,8 +33,9 @@ def predict_network(
     ------
     DpuError
         The file or the board cannot be used, or `network` is nothing of that.
-    ValueError
-        The DPU does not have an operation of a PyTorch network, or there is no such preset.
+    UnsupportedOp, NetworkError
+        The DPU does not have an operation of a PyTorch network, or there is no such preset. Both
+        are ValueErrors.
     """
     if input_shape is not None:
         from tutelage.host.explore.network_operations import create_operations, network_operations

@@ -38,7 +38,7 @@ from tutelage.dpu.predict.latency import Board, predict
 from tutelage.dpu.predict.operations import Operation
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
 from tutelage.host.explore.network_operations import densenet_operations
-from tutelage.host.networks import PRESETS, create
+from tutelage.host.networks import PRESETS, NetworkError, create
 from tutelage.host.networks.densenet import STEMS, DenseNet
 from tutelage.host.train.config import Config, Data, Quantisation, make_config, read_toml
 from tutelage.host.train.data import load
@@ -258,7 +258,7 @@ def _base(config: Config) -> dict[str, Any]:
         raise ExploreError("[student] in_channels is the data's; leave it out")
     try:
         create(name, **options)
-    except ValueError as error:
+    except NetworkError as error:
         raise ExploreError(f"[student] {error}") from error
     signature = inspect.signature(DenseNet).parameters.values()
     return {p.name: p.default for p in signature} | preset | options

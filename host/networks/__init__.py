@@ -1,5 +1,5 @@
 """Networks to teach, and where their presets live."""
 
-from tutelage.host.networks.catalogue import PRESETS, create
+from tutelage.host.networks.catalogue import PRESETS, NetworkError, create
 
-__all__ = ["PRESETS", "create"]
+__all__ = ["PRESETS", "NetworkError", "create"]

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.core.errors import TutelageError, one_line
 from tutelage.host.networks.densenet import DenseNet
 from tutelage.host.networks.mobilenet import MobileNetV2
 from tutelage.host.networks.resnet import ResNet
@@ -42,6 +43,10 @@ PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 }
 
 
+class NetworkError(TutelageError, ValueError):
+    """A network cannot be built as named; the text is one line."""
+
+
 def create(name: str, **options: Any) -> nn.Module:
     """Build the preset `name`, or call the user's function of that name, with `options`.
 
@@ -51,14 +56,14 @@ def create(name: str, **options: Any) -> nn.Module:
 
     Raises
     ------
-    ValueError : unknown name, a module or file that cannot be loaded or lacks the function, or
+    NetworkError : unknown name, a module or file that cannot be loaded or lacks the function, or
         options that the network does not take
     """
     maker, defaults = _maker(name)
     try:
         return maker(**(defaults | options))
-    except TypeError as error:
-        raise ValueError(f"network {name!r}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise NetworkError(f"network {name!r}: {one_line(error)}") from error
 
 
 def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
@@ -67,19 +72,20 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     if ":" not in name:
         near = difflib.get_close_matches(name, PRESETS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(PRESETS)}"
-        raise ValueError(f"no network {name!r}{hint} (your own: "
-                         "'module:function' or 'file.py:function')")  # fmt: skip
+        raise NetworkError(
+            f"no network {name!r}{hint} (your own: 'module:function' or 'file.py:function')"
+        )
     place, _, function = name.rpartition(":")
     try:
         is_file = place.endswith(".py")
         module = _load_file(Path(place)) if is_file else importlib.import_module(place)
     except Exception as error:  # whatever the user's code raises
         text = " ".join(str(error).split())
-        raise ValueError(
+        raise NetworkError(
             f"network {name!r} cannot be imported: {type(error).__name__}: {text}"
         ) from error
     if not callable(maker := getattr(module, function, None)):
-        raise ValueError(f"network {name!r}: {place} has no function {function!r}")
+        raise NetworkError(f"network {name!r}: {place} has no function {function!r}")
     return maker, {}
 
 

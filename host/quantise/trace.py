@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from tutelage.core.errors import first_line
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.walker import UnsupportedOp, Walker, is_leaf
 
@@ -30,9 +31,11 @@ def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, La
     network.eval()
     try:
         module = _module(network, input_shape)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+    except UnsupportedOp:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:  # fx's TraceError is a ValueError
         raise UnsupportedOp(
-            f"{type(network).__name__} cannot be traced ({_line(error)}); "
+            f"{type(network).__name__} cannot be traced ({first_line(error)}); "
             "its forward must not branch on values, only on constants"
         ) from error
     finally:
@@ -61,10 +64,6 @@ def _module(network: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphMo
             "it overwrites (+=) a value that is read again, or draws random numbers"
         )
     return module
-
-
-def _line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class _Tracer(fx.Tracer):

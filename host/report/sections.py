@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tutelage.core.board_profile import DEFAULT_BOARD
-from tutelage.core.errors import DpuError, TutelageError
+from tutelage.core.errors import DpuError, TutelageError, error_text
 from tutelage.core.results.bench_json import BENCH_FILE
 from tutelage.core.results.run_json import DONE, RUN_FILE, read_outcome
 from tutelage.core.results.typed_json import ResultsError
@@ -124,7 +124,7 @@ def _made(
     except ResultsError as error:  # which names the file
         reason = f"cannot be used: {error}"
     except _UNREADABLE as error:
-        reason = f"{path}: cannot be used: {error or type(error).__name__}"
+        reason = f"{path}: cannot be used: {error_text(error)}"
     if named:
         raise ReportError(reason)
     return [Section(name, title, [reason])]

@@ -54,7 +54,7 @@ class TooMuchOutput(TutelageError):
     status = FAILED
 
 
-class Interrupted(TutelageError):
+class ProgramsEnded(TutelageError):
     """A program was not started, since `Programs.end` was called before."""
 
     status = FAILED
@@ -69,10 +69,10 @@ class Programs:
         self._ended = False
 
     def start(self, command: list[str], **pipes: int) -> subprocess.Popen[bytes]:
-        """Start a program as `subprocess.Popen` does; raise Interrupted after `end`."""
+        """Start a program as `subprocess.Popen` does; raise ProgramsEnded after `end`."""
         with self._lock:
             if self._ended:
-                raise Interrupted("interrupted")
+                raise ProgramsEnded("interrupted")
             process = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]
             self._started.append(process)
         return process
@@ -104,7 +104,7 @@ def run_bounded(
 
     Raises
     ------
-    Interrupted
+    ProgramsEnded
         These were ended before.
     TooMuchOutput
         It wrote more to its standard output, and was killed.

@@ -24,8 +24,8 @@ from tutelage.host.ssh.advice import NOISE, is_noise, refusal
 from tutelage.host.ssh.answer_marker import Marker
 from tutelage.host.ssh.bounded_process import (
     ERRORS_SECONDS,
-    Interrupted,
     Programs,
+    ProgramsEnded,
     Reader,
     TooMuchOutput,
     run_bounded,
@@ -183,7 +183,7 @@ class Remote:
             process = self._programs.start(
                 self.ssh(command), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
-        except Interrupted as error:
+        except ProgramsEnded as error:
             raise RemoteError(f"{self.host}: {error}") from error
         assert process.stderr is not None and process.stdout is not None
         try:
@@ -215,7 +215,7 @@ class Remote:
             done = run_bounded(command, text, seconds, _MOST_OUTPUT, self._programs)
         except subprocess.TimeoutExpired as error:
             raise ConnectionLost(f"no answer within {seconds:g} s") from error
-        except (Interrupted, TooMuchOutput) as error:
+        except (ProgramsEnded, TooMuchOutput) as error:
             raise RemoteError(f"{self.host}: {error}") from error
         errors = marker.last(done.stderr) if marker else done.stderr
         if marker and not errors.strip() and marker.split(done.stdout)[1] is None:

@@ -15,12 +15,9 @@ from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 
 def make_network(spec: Network, data: DataSet) -> nn.Module:
-    """Return a float network for the images and classes of `data`."""
+    """Return a float network for the images and classes of `data`; raises NetworkError."""
     options = {"in_channels": data.shape[0], "num_classes": len(data.classes), **spec.options}
-    try:
-        return create(spec.network, **options)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return create(spec.network, **options)
 
 
 def make_student(config: Config, data: DataSet) -> nn.Module:
@@ -28,7 +25,7 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
 
     Raises
     ------
-    ConfigError, CheckpointError
+    NetworkError, ConfigError, CheckpointError
         The network is unknown, cannot be quantised, or its weights do not fit.
     """
     network = make_network(config.student, data)

@@ -27,7 +27,7 @@ import pytest
 from tests.stand_in_board.deployable import make_model
 from tests.stand_in_board.sensors import INA226_FORMS, Sensors, write_sensors
 from tutelage.app.measure import measurement as measure_run
-from tutelage.app.measure.measurement import MeasureError, Measurement
+from tutelage.app.measure.measurement import Measurement
 from tutelage.app.measure.plan import MeasurementSettings, Phases, make_steps
 from tutelage.app.measure.store import Store, StoreError
 from tutelage.app.model import load_classifier
@@ -39,6 +39,7 @@ from tutelage.board.condition import ConditionWatch
 from tutelage.board.power import Power, open_power
 from tutelage.board.power.sources.source import PowerSource, Rail
 from tutelage.core.board_profile import load_profile
+from tutelage.core.errors import MeasureError
 from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.results.run_json import read_run
 

@@ -1,12 +1,14 @@
-"""Run the benchmarks and print one JSON object: `make bench`."""
+"""Run the benchmarks and print one JSON object: `make bench`; with --short, each part once."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 
 from tests.benchmarks import application, emulation, power, training
+from tests.benchmarks.extent import FULL, SHORT
 
 
 def _machine() -> dict[str, object]:
@@ -22,12 +24,20 @@ def _machine() -> dict[str, object]:
     return {"cpu": model, "cpus": len(os.sched_getaffinity(0)), "flags": known}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run all and print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="each part once: figures mean nothing")
+    extent = SHORT if parser.parse_args().short else FULL
     figures = {
         "machine": _machine(),
-        "emulation": emulation.report(),
-        "training": training.report(),
-        "application": application.report(),
-        "power": power.report(),
+        "emulation": emulation.report(extent),
+        "training": training.report(extent),
+        "application": application.report(extent),
+        "power": power.report(extent),
     }
     print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

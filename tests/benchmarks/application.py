@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tests.benchmarks.extent import FULL, Extent
 from tutelage.app.model import Classifier, load_classifier
 from tutelage.app.options import read_options
 from tutelage.app.pipeline.lane import Lane
@@ -164,7 +165,7 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]}
 
 
-def compare() -> dict[str, Any]:
+def compare(extent: Extent) -> dict[str, Any]:
     """Return throughput, CPU per frame and latency over the pace, for both image sizes."""
     found: dict[str, Any] = {"bound_fps": BOUND_FPS}
     with tempfile.TemporaryDirectory() as name:
@@ -174,22 +175,23 @@ def compare() -> dict[str, Any]:
             images = Path(name) / f"{size[0]}x{size[1]}"
             images.mkdir()
             _images(images, 32, size)
-            found[images.name] = _compare(model, images)
+            found[images.name] = _compare(model, images, extent)
     return found
 
 
-def _compare(model: Path, images: Path) -> dict[str, Any]:
+def _compare(model: Path, images: Path, extent: Extent) -> dict[str, Any]:
+    rounds, seconds = min(ROUNDS, extent.repeats), min(SECONDS, extent.seconds)
     rows: dict[str, list[dict[str, float]]] = {}
     vart.set_pace(lambda subgraph: JOB_SECONDS)
     try:
-        for _ in stepped(f"application, {images.name}", range(ROUNDS)):
+        for _ in stepped(f"application, {images.name}", range(rounds)):
             for name, row in (
-                ("app", _app(model, images, SECONDS)),
-                ("plain_loop_1_thread", _plain(model, images, SECONDS, 1)),
-                ("plain_loop_2_threads", _plain(model, images, SECONDS, 2)),
-                ("plain_loop_4_threads", _plain(model, images, SECONDS, 4)),
+                ("app", _app(model, images, seconds)),
+                ("plain_loop_1_thread", _plain(model, images, seconds, 1)),
+                ("plain_loop_2_threads", _plain(model, images, seconds, 2)),
+                ("plain_loop_4_threads", _plain(model, images, seconds, 4)),
                 *(
-                    (f"camera_{share:.2f}", _camera_run(model, images, SECONDS, share))
+                    (f"camera_{share:.2f}", _camera_run(model, images, seconds, share))
                     for share in CAMERA_SHARES
                 ),
             ):
@@ -211,12 +213,12 @@ def _compare(model: Path, images: Path) -> dict[str, Any]:
     return {**medians, "share_of_bound": round(medians["app"]["fps"] / BOUND_FPS, 4), **ratios}
 
 
-def start_up() -> dict[str, float]:
+def start_up(extent: Extent) -> dict[str, float]:
     """Return seconds from the start of the program to its end with one image, files cached."""
     image = next((_ROOT / "app" / "demo" / "images").rglob("*.png"))
     command = [sys.executable, str(_ROOT / "app" / "classify.py"), "--source", str(image)]
     times = []
-    for _ in stepped("start-up", range(ROUNDS + 1)):
+    for _ in stepped("start-up", range(min(ROUNDS, extent.repeats) + 1)):
         started = time.monotonic()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.monotonic() - started)
@@ -239,9 +241,10 @@ def soak(frames: int = SOAK_FRAMES) -> dict[str, float]:
     return found
 
 
-def report() -> dict[str, Any]:
+def report(extent: Extent = FULL) -> dict[str, Any]:
     """Return all figures of the application."""
-    return {**compare(), **start_up(), "soak": soak()}
+    frames = min(SOAK_FRAMES, extent.frames)
+    return {**compare(extent), **start_up(extent), "soak": soak(frames)}
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.densenet_pair import SIZE, float32_model, int8_graph
+from tests.benchmarks.extent import FULL, Extent
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.engine.runtimes import PIECE, RUNTIME_VARIABLE
 from tutelage.dpu.xmodel.graph import Graph
@@ -44,14 +45,14 @@ def _timed(work: Callable[[], Any], runs: int) -> float:
 
 
 def in_turn(
-    what: str, contenders: dict[str, Callable[[], Any]], runs: int
+    what: str, contenders: dict[str, Callable[[], Any]], runs: int, extent: Extent
 ) -> dict[str, list[float]]:
     """Seconds per run of each contender, one figure per round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in stepped(what, range(ROUNDS)):
+    for number in stepped(what, range(min(ROUNDS, extent.repeats))):
         names = list(contenders)
         for name in names if number % 2 else names[::-1]:
-            seconds[name].append(_timed(contenders[name], runs))
+            seconds[name].append(_timed(contenders[name], min(runs, extent.repeats)))
     return seconds
 
 
@@ -79,13 +80,13 @@ def _runtimes() -> list[str]:
     return ["openvino", "onnxruntime"]
 
 
-def speed_against_float32(batch: int, runs: int) -> dict[str, Any]:
+def speed_against_float32(batch: int, runs: int, extent: Extent) -> dict[str, Any]:
     """Ratios of speed: above 1 the exact engine is the faster one.
 
     The float32 network runs once with the whole batch and once split into the engine's pieces,
     so that what the splitting gains is seen apart from what the engine gains.
     """
-    graph, session = int8_graph(), _session()
+    graph, session, batch = int8_graph(), _session(), min(batch, extent.images)
     rng = np.random.default_rng(1)
     images = rng.integers(-128, 128, (batch, SIZE, SIZE, 3), np.int8)
     floats = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 16
@@ -97,7 +98,7 @@ def speed_against_float32(batch: int, runs: int) -> dict[str, Any]:
         contenders[runtime] = partial(model.run, images)
     if batch > PIECE:
         contenders["float32_in_pieces"] = _in_pieces(floats)
-    seconds = in_turn(f"emulation, batch {batch}", contenders, runs)
+    seconds = in_turn(f"emulation, batch {batch}", contenders, runs, extent)
     report: dict[str, Any] = {
         f"{name}_ms": round(1e3 * statistics.median(times), 3) for name, times in seconds.items()
     }
@@ -116,7 +117,7 @@ def _in_pieces(floats: np.ndarray) -> Callable[[], Any]:
     return lambda: list(pool.map(lambda piece: session.run(None, {"image": piece}), pieces))
 
 
-def speed_against_reference() -> dict[str, Any]:
+def speed_against_reference(extent: Extent) -> dict[str, Any]:
     """The fast engine against the integer numpy one, batch 1, in turn."""
     graph = int8_graph()
     images = np.random.default_rng(1).integers(-128, 128, (1, SIZE, SIZE, 3), np.int8)
@@ -124,8 +125,8 @@ def speed_against_reference() -> dict[str, Any]:
     reference = load_engine(graph, "reference")
     assert np.array_equal(fast.run(images), reference.run(images))
     fast_seconds, reference_seconds = [], []
-    for _ in stepped("fast against reference", range(5)):
-        fast_seconds.append(_timed(lambda: fast.run(images), 20))
+    for _ in stepped("fast against reference", range(min(5, extent.repeats))):
+        fast_seconds.append(_timed(lambda: fast.run(images), min(20, extent.repeats)))
         reference_seconds.append(_timed(lambda: reference.run(images), 1))
     pairs = zip(reference_seconds, fast_seconds, strict=True)
     return {
@@ -170,14 +171,14 @@ def _peak_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def report() -> dict[str, Any]:
+def report(extent: Extent = FULL) -> dict[str, Any]:
     """All figures of this module."""
     return {
         "network": "DenseNet-BC k=12 3x16, 32x32x3",
         "threads": THREADS,
-        "batch_1": speed_against_float32(1, runs=20),
-        "batch_32": speed_against_float32(32, runs=2),
-        "against_reference": speed_against_reference(),
+        "batch_1": speed_against_float32(1, 20, extent),
+        "batch_32": speed_against_float32(32, 2, extent),
+        "against_reference": speed_against_reference(extent),
         "footprint": {
             what: footprint(what)
             for what in stepped("footprint", ("float32", *_runtimes(), "reference"))

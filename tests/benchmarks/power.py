@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.extent import FULL, Extent
 from tutelage.core.board_profile import load_profile
 from tutelage.host.train.progress import stepped
 
@@ -84,11 +85,15 @@ def _rapl_tree(root: Path) -> None:
 
 
 def _measured(
-    source: str, sysfs: Path, prefix: tuple[str, ...] = (), python: str = sys.executable
+    source: str,
+    sysfs: Path,
+    seconds: float,
+    prefix: tuple[str, ...] = (),
+    python: str = sys.executable,
 ) -> dict[str, Any]:
     command = [*prefix, python, "-c", MEASURE, source, str(sysfs)]
     done = subprocess.run(
-        [*command, str(RATE_HZ), str(SECONDS)],
+        [*command, str(RATE_HZ), str(seconds)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -99,14 +104,14 @@ def _measured(
     return figures
 
 
-def _pmbus() -> dict[str, Any]:
+def _pmbus(seconds: float) -> dict[str, Any]:
     """Return what the real pynq costs, and what only sleeping does in the same Python."""
     if os.geteuid() != 0 or not shutil.which("unshare") or not SENSORS.is_file():
         return {"pmbus": {"not_measured": f"needs root, unshare and {SENSORS.name}"}}
     python = os.environ.get("TUTELAGE_PYNQ_PYTHON", sys.executable)
     sources = {"sleep, pynq's Python": "sleep", "pmbus": "pmbus"}
     return {
-        name: _measured(source, Path("/sys"), (str(SENSORS),), python)
+        name: _measured(source, Path("/sys"), seconds, (str(SENSORS),), python)
         for name, source in sources.items()
     }
 
@@ -121,19 +126,22 @@ def _median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return {**ordered[len(ordered) // 2], "cpu_percent_of_all_rounds": shares}
 
 
-def report() -> dict[str, Any]:
+def report(extent: Extent = FULL) -> dict[str, Any]:
     """Return CPU percent of a core at 50 Hz per source, or why it was not measured.
 
     Sources take turns, for what else the machine does comes and goes; the middle round counts.
     """
+    seconds = min(SECONDS, extent.seconds)
     rounds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         sysfs = Path(folder)
         _hwmon_tree(sysfs)
         _rapl_tree(sysfs)
-        for _ in stepped("power sampling", range(ROUNDS)):
-            measured = {name: _measured(name, sysfs) for name in ("sleep", "hwmon", "rapl")}
-            rounds.append({**measured, **_pmbus()})
+        for _ in stepped("power sampling", range(min(ROUNDS, extent.repeats))):
+            measured = {
+                name: _measured(name, sysfs, seconds) for name in ("sleep", "hwmon", "rapl")
+            }
+            rounds.append({**measured, **_pmbus(seconds)})
     sources = {name: _median([figures[name] for figures in rounds]) for name in rounds[0]}
     return {"rate_hz": RATE_HZ, "sources": sources}
 

@@ -21,7 +21,7 @@ from tutelage.app.options import read_options
 from tutelage.app.pipeline.result import Result
 from tutelage.app.run import Run
 
-_WARM_FRAMES = 20_000  # until then buffers, histograms and the allocator find their size
+_WARM_SHARE = 0.1  # of the frames: until then buffers, histograms and the allocator grow
 
 
 def _memory() -> int:
@@ -59,7 +59,7 @@ def main(folder: Path, frames: int) -> None:
         consume = run._outputs.add
 
         def count(result: Result) -> None:
-            if result.frame.index in (_WARM_FRAMES, frames - 1):
+            if result.frame.index in (int(_WARM_SHARE * frames), frames - 1):
                 gc.collect()
                 seen.append((result.frame.index, _memory()))
             consume(result)

@@ -15,7 +15,8 @@ from tutelage.board import runner as dpu
 from tutelage.board.overlay import model_fit
 from tutelage.board.overlay.__main__ import main
 from tutelage.board.overlay.model_fit import ModelFile, check_model, query_fingerprint
-from tutelage.board.overlay.site import OverlayError, site_of
+from tutelage.board.overlay.site import site_of
+from tutelage.core.errors import OverlayError
 
 LINE = "firmware: /usr/lib/dpu.xclbin"
 FILES = {"dpu.bit": b"bits", "dpu.hwh": b"<xml/>", "dpu.xclbin": b"xclbin2 of this overlay"}

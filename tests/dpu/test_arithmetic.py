@@ -366,7 +366,14 @@ def test_averages_of_18_values_have_their_own_factor(size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize(
-    "kernel", [(3, 3), (5, 5), (6, 6), (7, 7), (3, 6), (14, 14), (4, 7), (13, 13)]
+    "kernel",
+    [
+        *((3, 3), (7, 7), (3, 6)),
+        *(
+            pytest.param(size, marks=pytest.mark.slow)
+            for size in ((5, 5), (6, 6), (14, 14), (4, 7), (13, 13))
+        ),
+    ],
 )
 @pytest.mark.parametrize("gain", [-1, 0, 2])
 def test_mean_and_factor_are_the_dpus_pool(kernel: tuple[int, int], gain: int) -> None:

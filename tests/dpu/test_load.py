@@ -348,7 +348,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method",
+    ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spawn", "forkserver"))],
+)
 def test_a_pool_of_processes(
     method: str, demo_model: Path, repo_root: Path, tmp_path: Path, runtime: str
 ) -> None:

@@ -66,6 +66,7 @@ _FORMS = st.builds(
 _TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5).filter(str.strip)
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.builds(

@@ -49,6 +49,7 @@ def test_a_first_use_from_several_threads_does_not_lock_up(
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_exit_status_and_errors_are_the_scripts_own(repo_root: Path, tmp_path: Path) -> None:
     script = tmp_path / "s.py"
     script.write_text("import sys; sys.exit(7)")
@@ -276,6 +277,7 @@ CELLS = [
 """A notebook in the manner of DPU-PYNQ's."""
 
 
+@pytest.mark.slow
 def test_a_notebook(
     repo_root: Path, demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_numbers_stay_numbers() -> None:
     st.recursive(
         TEXT | st.integers() | st.none(),
         lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+        max_leaves=20,
     )
 )
 def test_json_is_printable_and_the_same_value(value: object) -> None:

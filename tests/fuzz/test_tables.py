@@ -122,6 +122,7 @@ def test_model_toml(case: Any) -> None:
         one_line(error)
 
 
+@pytest.mark.slow
 @fuzz(_CASES, 15)
 def test_model_toml_of_samples(case: Any) -> None:
     """The same, as `inspect --images` reads it."""

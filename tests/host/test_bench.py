@@ -405,6 +405,7 @@ def test_what_a_process_says_at_its_end(tmp_path: Path) -> None:
     process.close()
 
 
+@pytest.mark.slow
 def test_compiling_needs_a_compiler(files: Path, tmp_path: Path) -> None:
     variables = {"PATH": str(tmp_path), "CXX": ""}
     process = _worker("torch-compiled", files, tmp_path / "log", variables)

@@ -87,6 +87,7 @@ def test_a_forecast_is_the_prediction_of_the_network_in_torch() -> None:
         assert found.parameters == weights + biases
 
 
+@pytest.mark.slow
 def test_the_verdicts_follow_the_ranges(tmp_path: Path) -> None:
     spec = read_spec(None)
     for name, value, budget in (
@@ -110,6 +111,7 @@ def test_the_verdicts_follow_the_ranges(tmp_path: Path) -> None:
         assert any(e.macs == best_one.macs for e in found.front)
 
 
+@pytest.mark.slow
 def test_two_budgets_are_both_kept(tmp_path: Path) -> None:
     found = explore(read_spec(None), Budget(latency_ms=0.6, fps=9000), "zcu104", tmp_path)
     alone = [explore(read_spec(None), budget, "zcu104", tmp_path / "one").forecasts

@@ -76,6 +76,8 @@ exec sh -c "$*"
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home directory of a hostile board named evil."""
+    if shutil.which("rsync") is None:
+        pytest.skip("needs rsync")
     home, programs = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     programs.mkdir()

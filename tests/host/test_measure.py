@@ -24,9 +24,9 @@ pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.__main__ import main
+from tutelage.core.errors import MeasureError
 from tutelage.host.deploy import measurement as measuring
 from tutelage.host.deploy import measurement_results
-from tutelage.host.deploy.measurement_results import MeasureError
 from tutelage.host.ssh import remote as reaching
 from tutelage.host.ssh.errors import ConnectionLost
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from tutelage.core.errors import WRONG_USE
+
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from torch import Tensor, nn  # noqa: E402
 
-from tutelage.host.networks import PRESETS, create  # noqa: E402
+from tutelage.host.networks import PRESETS, NetworkError, create  # noqa: E402
 from tutelage.host.networks.densenet import STEMS, DenseNet  # noqa: E402
 from tutelage.host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
 from tutelage.host.networks.pretrained import load_pretrained  # noqa: E402
@@ -254,8 +256,9 @@ def test_resnet_20_is_the_papers() -> None:
     ],
 )
 def test_names_and_options_that_are_wrong(name: str, options: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(NetworkError, match=text) as caught:
         create(name, **options)
+    assert caught.value.status == WRONG_USE and isinstance(caught.value, ValueError)
 
 
 def test_a_users_function_by_name() -> None:
@@ -294,9 +297,9 @@ def test_a_function_of_a_users_file(
     assert isinstance(network, nn.Sequential)
     assert network[0].weight.shape == (6, 1, 3, 3) and network[-1].out_features == 4
     assert type(create(f"{place}:Spec")) is type(create(f"{place}:Spec"))  # run once
-    with pytest.raises(ValueError, match=r"make.*unexpected keyword argument 'depth'"):
+    with pytest.raises(NetworkError, match=r"make.*unexpected keyword argument 'depth'"):
         create(f"{place}:make", depth=3)
-    with pytest.raises(ValueError, match=r"net.py has no function 'mak'"):
+    with pytest.raises(NetworkError, match=r"net.py has no function 'mak'"):
         create(f"{place}:mak")
 
 
@@ -311,7 +314,7 @@ def test_a_function_of_a_users_file(
 def test_a_users_file_that_fails(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text(text)
     for _ in range(2):
-        with pytest.raises(ValueError, match=rf"wrong.py:make' cannot be imported: .*{words}"):
+        with pytest.raises(NetworkError, match=rf"wrong.py:make' cannot be imported: .*{words}"):
             create(f"{tmp_path / 'wrong.py'}:make")
 
 
@@ -340,5 +343,5 @@ def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_transition_that_keeps_no_channel_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"compression 0\.4 of 2 channels keeps none"):
+    with pytest.raises(NetworkError, match=r"compression 0\.4 of 2 channels keeps none"):
         create("densenet", growth_rate=1, block_config=(1, 1), compression=0.4, init_features=1)

@@ -24,10 +24,11 @@ import pytest
 pytest.importorskip("typer", reason="host/ needs typer, which is not installed")
 
 from tutelage.__main__ import main
+from tutelage.core.errors import OverlayError, OverlayUsageError
 from tutelage.host.deploy import overlay_manifest as overlay
 from tutelage.host.deploy.overlay_fetch import Fetcher
 from tutelage.host.deploy.overlay_files import place_overlay, sums_of
-from tutelage.host.deploy.overlay_manifest import OverlayError, OverlayUsageError, read_manifest
+from tutelage.host.deploy.overlay_manifest import read_manifest
 from tutelage.host.train.config import read_toml
 
 FILES = {"dpu.bit": b"bits" * 50_000, "dpu.hwh": b"<xml/>", "dpu.xclbin": b"xclbin2"}

@@ -109,7 +109,14 @@ MAKERS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+SLOW = {"wide, ImageNet", "grey, 0..1"}
+"""Forms that differ from another in mean and std alone."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MAKERS],
+)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     make, table = MAKERS[request.param]
     folder = tmp_path_factory.mktemp("run")

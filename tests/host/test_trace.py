@@ -234,6 +234,12 @@ def test_refusals_of_whole_networks() -> None:
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return x + y
 
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("images of 16x16 only")
+
+    with pytest.raises(UnsupportedOp, match=r"Fails cannot be traced \(images of 16x16 only\)"):
+        trace(Fails(), SHAPE)
     with pytest.raises(UnsupportedOp, match=r"one image input|cannot be traced"):
         trace(Two(), SHAPE)
     with pytest.raises(UnsupportedOp, match="no layer"):

@@ -14,9 +14,9 @@ from tutelage.board.power.sources.source import (
     PowerSource,
     Rail,
     add_total,
-    one_line,
 )
 from tutelage.core.board_profile import Profile
+from tutelage.core.errors import one_line
 
 # NVML's nvmlDeviceGetPowerUsage: mW, "accurate to within +/- 5% of current power draw".
 _NVML_STEP_WATTS = 1e-3

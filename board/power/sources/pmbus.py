@@ -20,9 +20,10 @@ from tutelage.board.power.sources.board_rails import (
 from tutelage.board.power.sources.chips import chips_of
 from tutelage.board.power.sources.hwmon import hwmon_rails
 from tutelage.board.power.sources.registry import register_source
-from tutelage.board.power.sources.source import PowerError, PowerSource, one_line
+from tutelage.board.power.sources.source import PowerError, PowerSource
 from tutelage.board.power.sources.sysfs_attributes import Attribute, Reader
 from tutelage.core.board_profile import Profile
+from tutelage.core.errors import one_line
 
 _PYNQ_KINDS = {"voltage": VOLTS_PER_COUNT, "current": AMPS_PER_COUNT, "power": WATTS_PER_COUNT}
 

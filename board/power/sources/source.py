@@ -108,8 +108,3 @@ def add_total(rails: list[Rail], parts: list[str]) -> str:
         )
     )
     return "total"
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's text without line breaks, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__

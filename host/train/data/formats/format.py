@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tutelage.core.errors import one_line
 from tutelage.host.train.data.data_set import DataError, DataSet
 
 MAX_BYTES = 1 << 32  # of the images of one split
@@ -82,5 +83,4 @@ def check_labels(labels: Tensor, classes: int, path: Path | str) -> None:
 
 def reason_of(error: Exception) -> str:
     """Return what an exception says, in one line, without the file that the message names."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())
+    return one_line(getattr(error, "strerror", None) or error)

@@ -13,7 +13,8 @@ instructions: `dpu_name` is the emulator's, and a board refuses the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from tutelage.core.errors import UnsupportedError, contradictions
 from tutelage.core.fixed_point import Array
@@ -21,7 +22,6 @@ from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.compiler.partition import constant_ops
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.ops.compiling import Sink
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.factors import needs_factor, scale_of
 from tutelage.dpu.ops.fix import (
     QUANTISED,
@@ -32,6 +32,7 @@ from tutelage.dpu.ops.fix import (
     rounds_to,
 )
 from tutelage.dpu.ops.int8 import fix_point
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import activation_of, is_int8, type_of
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
@@ -47,10 +48,42 @@ def compile_graph(graph: Graph) -> Graph:
     XmodelError
         The graph contradicts itself.
     """
+    return fuse(graph).graph
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A graph in compiled form, without code.
+
+    Attributes
+    ----------
+    graph : of int8 ops in subgraphs by device
+    sources : the quantised op that each op of the DPU was made of, by name
+    reasons : why quantised ops are on the CPU, by name
+    """
+
+    graph: Graph
+    sources: dict[str, str]
+    reasons: dict[str, str]
+
+
+def fuse(graph: Graph, refused: Mapping[str, str] | None = None) -> Fused:
+    """Make int8 ops of a quantised graph's, and share them out to the DPU and the CPU.
+
+    Parameters
+    ----------
+    refused : quantised ops that the DPU does not get, by name, with the reason
+
+    Raises
+    ------
+    UnsupportedError, XmodelError
+        As `compile_graph`.
+    """
     if graph.get_root_subgraph().get_children_num():
         raise UnsupportedError(f"{graph.get_name()}: compiled already; give the quantised file")
     with contradictions(graph.get_name()):
-        return _Compiler(graph).compile()
+        compiler = _Compiler(graph, refused)
+        return Fused(compiler.compile(), compiler.sources, compiler.reasons)
 
 
 def on_cpu(graph: Graph) -> dict[str, str]:
@@ -70,10 +103,13 @@ class _Compiler:
     parameters : the ops that depend on no input
     ints : the int8 op that holds a quantised op's value, by the quantised op's name
     floats : the float32 op that does
+    sources : the quantised op that an int8 op was made of, by name
     reasons : why an op is on the CPU
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, refused: Mapping[str, str] | None = None) -> None:
+        self._refused = refused or {}
+        self.sources: dict[str, str] = {}
         self.graph = graph
         self.model = CompiledModel(graph.get_name())
         self.outputs = dict.fromkeys(graph_outputs(graph))
@@ -170,6 +206,8 @@ class _Compiler:
 
     def _add_on_dpu(self, op: Op) -> None:
         kind = type_of(op)
+        if op.get_name() in self._refused:
+            raise Refusal(self._refused[op.get_name()])
         if not kind.on_dpu or is_int8(op.get_type()):
             raise Refusal(f"the DPU has no {op.get_type()}")
         sink = self._sink(op)
@@ -184,6 +222,7 @@ class _Compiler:
             if self.point(source) is None:
                 raise Refusal(f"its input {source.get_name()!r} is not rounded by a fix")
         made = kind.compile(op, sink, self)
+        self.sources[made.get_name()] = op.get_name()
         self._rename(made, sink.tensor)
         ends = [op, *([sink.fused] if sink.fused else [])]
         self.ints |= {end.get_name(): made for end in ends}

@@ -206,5 +206,3 @@ def _rows(bank: int, banks: int, first: int, count: int) -> list[Rectangle]:
     if end > BANK_DEPTH:
         found.append(Rectangle((bank, bank + banks), (0, end - BANK_DEPTH)))
     return found
-
-

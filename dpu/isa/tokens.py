@@ -53,7 +53,7 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
                 code[first].dpdon |= producer
                 code[place].dpdby |= engine
         if last > first:
-            code[first].hp_id, code[last].hp_id = 0, 1
+            vars(code[first])["hp_id"], vars(code[last])["hp_id"] = 0, 1
             code[first].dpdby, code[last].dpdon = 0, 0
 
 
@@ -90,9 +90,7 @@ class _Log:
         self._saved: dict[int, Array] = {}
         self._written = saved
 
-    def add(
-        self, what: Footprint, engine: Engine, place: int, youngest: dict[Engine, int]
-    ) -> None:
+    def add(self, what: Footprint, engine: Engine, place: int, youngest: dict[Engine, int]) -> None:
         """Note accesses, and in `youngest` the last instructions that they depend on.
 
         Parameters
@@ -122,9 +120,7 @@ class _Log:
                 found = places[area.banks[0] : area.banks[1], slice(*area.rows)].max()
                 youngest[other] = max(youngest[other], int(found))
 
-    def _ddr(
-        self, pixels: Pixels, engine: Engine, place: int, youngest: dict[Engine, int]
-    ) -> None:
+    def _ddr(self, pixels: Pixels, engine: Engine, place: int, youngest: dict[Engine, int]) -> None:
         """Only LOADs read the DDR and only SAVEs write it."""
         register = pixels.register
         if register not in self._sizes:

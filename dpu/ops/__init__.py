@@ -3,8 +3,6 @@
 Importing the package registers all of them (registry.py).
 """
 
-from importlib import import_module
-from pkgutil import iter_modules
+from tutelage.core.discovery import import_modules
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+import_modules(__name__)

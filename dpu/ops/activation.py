@@ -22,7 +22,6 @@ from tutelage.core.fixed_point import (
 )
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.definition import ONE_INPUT, REQUIRED, Definition
-from tutelage.dpu.ops.engine_layers import HARD_SIGMOID, AluLayer, EngineLayer
 from tutelage.dpu.ops.int8 import (
     HARD_SIGMOID_FIX_POINT,
     fix_point,
@@ -36,6 +35,7 @@ from tutelage.dpu.ops.registry import OpType, register
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 
@@ -109,15 +109,21 @@ class HardSigmoid(OpType):
         return HARD_SIGMOID_FACTOR
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import HARD_SIGMOID, AluLayer
+
         point, dims = input_fix_point(op), op.get_output_tensor().dims
         shift = SIXTH_SHIFT + point - fix_point(op)
         if point < 0 or shift < 0 or len(dims) != 4:
             raise Refusal(f"a hard sigmoid of fix point {point} to {fix_point(op)}")
         return [
             AluLayer(
-                op.get_name(), (op.get_input_op("input").get_name(),), output=(dims[1], dims[2]),
-                mode=HARD_SIGMOID, shift_bias=point, shift_cut=shift,
-            )  # fmt: skip
+                op.get_name(),
+                (op.get_input_op("input").get_name(),),
+                output=(dims[1], dims[2]),
+                mode=HARD_SIGMOID,
+                shift_bias=point,
+                shift_cut=shift,
+            )
         ]
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:

@@ -18,15 +18,6 @@ from tutelage.core.fingerprint import B4096, DpuArray
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.definition import FLOAT, KERNEL, OPTIONAL, PADS, REQUIRED, Definition
-from tutelage.dpu.ops.engine_layers import (
-    ACTIVATIONS,
-    DEPTHWISE,
-    AluLayer,
-    ConvLayer,
-    EngineLayer,
-    phase_of,
-    spread_taps,
-)
 from tutelage.dpu.ops.int8 import finish, fix_point, input_fix_point, nonlinear, only_clips
 from tutelage.dpu.ops.limits import (
     MAX_TRANSPOSED_STRIDE,
@@ -58,6 +49,7 @@ from tutelage.dpu.ops.work import (
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 _HEIGHT_WIDTH_FIRST = (0, 3, 1, 2)  # OHWI to OIHW
@@ -216,6 +208,8 @@ class Convolution(OpType):
         )  # fmt: skip
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import ConvLayer
+
         window, channels = self.window(op), op.get_input_tensor("input", 0).dims[3]
         weights = self.grouped(_weights(op, constants), channels)
         layer = ConvLayer(
@@ -273,6 +267,8 @@ def _weights(op: Any, constants: Mapping[str, Array]) -> Array:
 
 def _ends(op: Any, constants: Mapping[str, Array], outputs: int) -> dict[str, Any]:
     """Bias, shifts and activation of a convolution as the fields of CONV and ALU."""
+    from tutelage.dpu.ops.engine_layers import ACTIVATIONS
+
     activation = nonlinear(op)
     if activation not in ACTIVATIONS:
         raise Refusal(f"the DPU does not fuse {activation}")
@@ -348,6 +344,8 @@ class Depthwise(Convolution):
         return alu_limit(op) or channels_limit(op)
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import DEPTHWISE, AluLayer
+
         window, channels = self.window(op), op.get_input_tensor("input", 0).dims[3]
         weights = self.arranged(_weights(op, constants), channels)
         if len(weights) != 1:
@@ -356,7 +354,8 @@ class Depthwise(Convolution):
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
             (window.pad_top, window.pad_left), (window.dilation_h, window.dilation_w),
-            (window.out_h, window.out_w), mode=DEPTHWISE, weights=weights[0], **_ends(op, constants, channels),
+            (window.out_h, window.out_w), mode=DEPTHWISE, weights=weights[0],
+            **_ends(op, constants, channels),
         )  # fmt: skip
         return [layer]
 
@@ -414,6 +413,8 @@ class Transposed(Convolution):
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
         """A convolution for each phase of the stride, with every stride-th tap."""
+        from tutelage.dpu.ops.engine_layers import AluLayer, ConvLayer, phase_of, spread_taps
+
         (whole,) = super().engine_layers(op, constants)
         assert isinstance(whole, ConvLayer | AluLayer)
         whole = spread_taps(whole)

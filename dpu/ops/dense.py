@@ -10,10 +10,10 @@ import numpy as np
 
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.int8 import finish, input_fix_point, only_clips
 from tutelage.dpu.ops.lowering import Grid, parameter
 from tutelage.dpu.ops.products import compile_convolution, fixed_convolution, sum_grid
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 
 if TYPE_CHECKING:

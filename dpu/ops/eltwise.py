@@ -20,15 +20,7 @@ from tutelage.core.fixed_point import (
     sum_is_exact,
 )
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.definition import INPUTS, Definition
-from tutelage.dpu.ops.engine_layers import (
-    ACTIVATIONS,
-    SCALE,
-    AluLayer,
-    EltwiseLayer,
-    EngineLayer,
-)
 from tutelage.dpu.ops.int8 import (
     activate,
     clip_limits,
@@ -40,11 +32,13 @@ from tutelage.dpu.ops.int8 import (
 )
 from tutelage.dpu.ops.limits import MAX_OPERANDS
 from tutelage.dpu.ops.lowering import Grid, exact, finish, half, is_map
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 from tutelage.dpu.ops.work import Operation, Shape, depthwise_per_cycle, pool_work
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 _FUNCTIONS = {
@@ -88,6 +82,8 @@ class Int8Eltwise(Eltwise):
         return only_clips(op) and (eltwise_type(op) == "ADD" or len(inputs) == 2)
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import EltwiseLayer
+
         names, points, out = _operands_of(op)
         if nonlinear(op) not in ("NONE", "RELU") or len(names) > MAX_OPERANDS:
             raise Refusal(f"the DPU has no sum of {len(names)} with {nonlinear(op)}")
@@ -130,6 +126,8 @@ class ByChannel(Eltwise):
     """The int8 form of a product with one factor for each channel: `depthwise-fix`."""
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import ACTIVATIONS, SCALE, AluLayer
+
         (first, second), points, out = _operands_of(op)
         dims = [math.prod(t.dims) for t in op.get_input_tensors_by_name("input")]
         full, factors = (first, second) if dims[0] >= dims[1] else (second, first)
@@ -139,9 +137,14 @@ class ByChannel(Eltwise):
         size = op.get_output_tensor().dims[1:3]
         return [
             AluLayer(
-                op.get_name(), (full,), output=(size[0], size[1]), mode=SCALE, scaled_by=factors,
-                shift_cut=shift, act_type=ACTIVATIONS[nonlinear(op)],
-            )  # fmt: skip
+                op.get_name(),
+                (full,),
+                output=(size[0], size[1]),
+                mode=SCALE,
+                scaled_by=factors,
+                shift_cut=shift,
+                act_type=ACTIVATIONS[nonlinear(op)],
+            )
         ]
 
     def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:

@@ -23,17 +23,7 @@ from tutelage.core.fixed_point import (
     pool_reciprocal,
 )
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.definition import KERNEL, ONE_INPUT, OPTIONAL, PADS, Attribute, Definition
-from tutelage.dpu.ops.engine_layers import (
-    AVERAGE,
-    MAXIMUM,
-    MAX_POOL_SHIFT,
-    POOL_SHIFT_SIGN,
-    AluLayer,
-    EltwiseLayer,
-    EngineLayer,
-)
 from tutelage.dpu.ops.int8 import (
     activate,
     clip_limits,
@@ -54,12 +44,14 @@ from tutelage.dpu.ops.lowering import (
     placed,
     precision,
 )
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 from tutelage.dpu.ops.sliding_window import Window, window_of
 from tutelage.dpu.ops.work import Operation, Shape, pool_work
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 _GLOBAL: Attribute = ("global", OPTIONAL, "bool_value", False, 1)
@@ -166,6 +158,15 @@ class Pool(Pooling):
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
         """ReLUs behind pools are sums of one: MISC's pools were not seen to have any."""
+        from tutelage.dpu.ops.engine_layers import (
+            AVERAGE,
+            MAX_POOL_SHIFT,
+            MAXIMUM,
+            POOL_SHIFT_SIGN,
+            AluLayer,
+            EltwiseLayer,
+        )
+
         window, activation = self.window(op), nonlinear(op)
         if activation not in ("NONE", "RELU") or (window.dilation_h, window.dilation_w) != (1, 1):
             raise Refusal("the DPU has no such pool")

@@ -16,7 +16,6 @@ from tutelage.core.fixed_point import (
     integers_of,
     least_bias_shift,
 )
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.int8 import clip_limits, doubled_bias, fix_point, input_fix_point, nonlinear
 from tutelage.dpu.ops.lowering import (
     Grid,
@@ -27,6 +26,7 @@ from tutelage.dpu.ops.lowering import (
     parameter,
     precision,
 )
+from tutelage.dpu.ops.refusal import Refusal
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink

@@ -10,10 +10,10 @@ import numpy as np
 
 from tutelage.core.fixed_point import Array, Inputs, pool_reciprocal, saturate, shift_round
 from tutelage.dpu.ops.attributes import attr, listed_axes, reduced
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point
 from tutelage.dpu.ops.limits import MAX_POOL
 from tutelage.dpu.ops.lowering import Grid, one_fix_point
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 from tutelage.dpu.ops.shape import check_one_fix_point
 

@@ -13,22 +13,15 @@ import numpy as np
 
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, Inputs, quantise_int8
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.data import given_numbers
-from tutelage.dpu.ops.engine_layers import (
-    MAXIMUM,
-    POOL_SHIFT_SIGN,
-    AluLayer,
-    BlocksLayer,
-    EngineLayer,
-    RepeatLayer,
-)
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import register
 from tutelage.dpu.ops.shape import Lowered, check_one_fix_point
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 
@@ -68,6 +61,8 @@ class Resize(Lowered):
         return _mode(op) == "NEAREST"
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import RepeatLayer
+
         factors = whole_factors(op)
         if factors is None:
             raise Refusal("it does not repeat each pixel a whole number of times")
@@ -96,15 +91,20 @@ class Downsample(Lowered):
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
         """A maximum of one pixel, which changes the fix point too."""
+        from tutelage.dpu.ops.engine_layers import MAXIMUM, POOL_SHIFT_SIGN, AluLayer
+
         width, height = steps_of(op)
         shift = fix_point(op) - input_fix_point(op)
         _, rows, columns, _ = op.get_output_tensor().dims
         return [
             AluLayer(
-                op.get_name(), (op.get_input_op("input").get_name(),), stride=(height, width),
-                output=(rows, columns), mode=MAXIMUM,
+                op.get_name(),
+                (op.get_input_op("input").get_name(),),
+                stride=(height, width),
+                output=(rows, columns),
+                mode=MAXIMUM,
                 shift_cut=shift if shift >= 0 else POOL_SHIFT_SIGN - shift,
-            )  # fmt: skip
+            )
         ]
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
@@ -145,6 +145,8 @@ class Tile(Blocks):
     free = True
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import BlocksLayer
+
         _check_kept(op)
         side, to_space, _ = block_of(op)
         return [BlocksLayer(op.get_name(), (op.get_input_op("input").get_name(),), side, to_space)]

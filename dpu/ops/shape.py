@@ -11,7 +11,6 @@ import numpy as np
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array, Inputs
 from tutelage.dpu.ops.attributes import attr
-from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.data import given_numbers
 from tutelage.dpu.ops.definition import (
     FLOAT,
@@ -24,6 +23,7 @@ from tutelage.dpu.ops.definition import (
 from tutelage.dpu.ops.fix import identity
 from tutelage.dpu.ops.int8 import moving
 from tutelage.dpu.ops.lowering import Grid, is_map, one_fix_point
+from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, Reference, register
 
 if TYPE_CHECKING:

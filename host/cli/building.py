@@ -5,14 +5,19 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tutelage.core.errors import DONE
+from tutelage.core.files import write_file
+from tutelage.core.text import shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions
 from tutelage.host.cli.printing import note, print_json, print_lines
+
+if TYPE_CHECKING:
+    from tutelage.dpu.compiler.board.graph import BoardModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +77,36 @@ class CompileOptions(JsonOptions):
         Path | None, typer.Option("--output", "-o", help="directory; default: beside the model")
     ] = None
     target: Annotated[
-        str, typer.Option(help="a board, or emulator; default: zcu104 where a compiler is found")
+        str,
+        typer.Option(
+            help="a board, emulator, or a DPU's fingerprint such as 0x101000016010407; default: "
+            "zcu104"
+        ),
     ] = ""
-    compiler: Annotated[Path | None, typer.Option(help="AMD's vai_c_xir, if not on PATH")] = None
+    compiler: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="own; or AMD's: vai_c_xir, which is looked for, or its path"
+        ),
+    ] = "own"
     image: Annotated[
-        str | None, typer.Option(help="container image with vai_c_xir, which docker or podman has")
+        str | None,
+        typer.Option(help="container image with AMD's compiler, which docker or podman has"),
     ] = None
     arch: Annotated[Path | None, typer.Option(help="arch.json of the board's DPU")] = None
-    timeout: Annotated[float, typer.Option(min=0, help="most seconds; 0: no limit")] = 3600
+    timeout: Annotated[
+        float, typer.Option(min=0, help="most seconds for AMD's compiler; 0: no limit")
+    ] = 3600
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="print what stays on the chip, tiles, bytes and cycles by layer"
+        ),
+    ] = False
+    banks: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="draw what the DPU's banks hold over time"),
+    ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the compiler's command line, do nothing")
     ] = False
@@ -88,36 +115,75 @@ class CompileOptions(JsonOptions):
 @command(
     "compile",
     "models/mine --target zcu104",
+    "models/mine --explain --banks banks.svg",
+    "models/mine --compiler vai_c_xir --dry-run",
     "models/mine -o out --target emulator",
-    "models/mine --dry-run",
 )
 def compile_(options: CompileOptions) -> int:
-    """Compile a quantised model by AMD's compiler, or for the emulator."""
+    """Compile a quantised model for a board's DPU, or for the emulator.
+
+    For a board the DPU's instructions are generated here, without AMD's tools; --compiler vai_c_xir
+    takes AMD's compiler instead. No file of this compiler has run on a real DPU yet.
+    """
     from tutelage.host.compile import compilation as compiling
 
     settings = compiling.CompileOptions(
-        options.target, options.compiler, options.image, options.arch, options.timeout
+        options.target,
+        "" if options.image and options.compiler == "own" else options.compiler,
+        options.image,
+        options.arch,
+        options.timeout,
     )
-    plan = compiling.plan_compile(options.model, options.output, settings, note)
+    plan = compiling.plan_compile(options.model, options.output, settings)
     if options.dry_run:
         _print_command(plan.command, options.json)
         return DONE
-    figures = compiling.compile_model(plan, note)
+    result = compiling.compile_model(plan, note)
+    figures, own = result.figures, result.own
+    if (options.explain or options.banks) and own is None:
+        note("--explain and --banks are of this project's compiler for boards")
+    if options.banks and own is not None:
+        from tutelage.dpu.inspect.banks_drawing import banks_svg
+
+        write_file(options.banks, banks_svg(own.parts).encode())
     if options.json:
-        print_json(figures)
+        print_json(_with_plan(figures, own, options.explain))
         return DONE
     print_lines(
         f"{figures['model']}: compiled for {figures['target']} by {figures['compiler']}",
         *(f"  {fact}" for fact in figures["checks"]),
+        *(_on_cpu_lines(own) if own else []),
+        *(_plan_lines(own) if own and options.explain else []),
         f"  next: {figures['next']}",
     )
     return DONE
+
+
+def _with_plan(figures: dict[str, Any], own: BoardModel | None, explain: bool) -> dict[str, Any]:
+    if own is None:
+        return figures
+    found = {**figures, "on_cpu": own.on_cpu}
+    if explain:
+        from tutelage.dpu.inspect.plan import plan_facts
+
+        found["subgraphs"] = [plan_facts(part) for part in own.parts]
+    return found
+
+
+def _on_cpu_lines(own: BoardModel) -> list[str]:
+    return [f"  on the CPU: {shown(op)}: {reason}" for op, reason in own.on_cpu.items()]
+
+
+def _plan_lines(own: BoardModel) -> list[str]:
+    from tutelage.dpu.inspect.plan import plan_lines
+
+    return [line for part in own.parts for line in ["", *plan_lines(part), ""]]
 
 
 def _print_command(command: list[str] | None, as_json: bool) -> None:
     if as_json:
         print_json({"command": command})
     elif command is None:
-        note("the emulator's compiler runs in this process, without a command")
+        note("this project's compiler runs in this process, without a command")
     else:
         print_lines(shlex.join(command))

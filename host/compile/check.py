@@ -38,12 +38,18 @@ _GLUE = {
 }  # fmt: skip
 
 
-def check_compiled(graph: Graph, quantised: Graph, target: Target) -> list[str]:
+def check_compiled(
+    graph: Graph, quantised: Graph, target: Target, several: bool = False
+) -> list[str]:
     """What is right with a compiled graph, each as a line for the reader.
 
-    It has one DPU subgraph (for the emulator at least one), is for the target's DPU, has the
-    quantised graph's fix points at its inputs and outputs, the same parameters byte for byte, and
-    on the emulation gives the same outputs for random int8 images.
+    It has one DPU subgraph, is for the target's DPU, has the quantised graph's fix points at its
+    inputs and outputs, the same parameters byte for byte, and on the emulation gives the same
+    outputs for random int8 images. Its code, where it has any, gives them for one image too.
+
+    Parameters
+    ----------
+    several : whether it may have more DPU subgraphs, with what the CPU does between them
 
     Raises
     ------
@@ -52,7 +58,7 @@ def check_compiled(graph: Graph, quantised: Graph, target: Target) -> list[str]:
     """
     try:
         with contradictions("the compiled file"):
-            part = _the_dpu_part(graph, quantised, target)
+            part = _the_dpu_part(graph, quantised, several)
             facts = [_parts(graph), _made_for(part, target)]
         compiled, original = load_engine(graph), load_engine(quantised)
         with contradictions("the compiled file"):
@@ -61,6 +67,7 @@ def check_compiled(graph: Graph, quantised: Graph, target: Target) -> list[str]:
                 _same_fix_points(graph, quantised),
                 _same_parameters(compiled, original),
                 _same_outputs(compiled, original),
+                *([_same_by_code(graph, compiled)] if _has_code(graph) else []),
             ]
     except DpuError as error:
         raise CompileError(f"the result cannot be checked: {error}") from error
@@ -93,10 +100,10 @@ def _attr(holder: Any, name: str) -> Any:
     return holder.get_attr(name) if holder.has_attr(name) else None
 
 
-def _the_dpu_part(graph: Graph, quantised: Graph, target: Target) -> Subgraph:
-    """The only DPU subgraph; the emulation runs several with what the CPU does between them."""
+def _the_dpu_part(graph: Graph, quantised: Graph, several: bool) -> Subgraph:
+    """The only DPU subgraph, or the first of several."""
     parts, fallen = dpu_parts(graph), _on_the_cpu(graph)
-    if len(parts) == 1 or (parts and target.is_emulator):
+    if len(parts) == 1 or (parts and several):
         return parts[0]
     start = f"the result has {len(parts)} DPU subgraphs instead of one"
     if not fallen:
@@ -264,6 +271,23 @@ def _same_outputs(compiled: Model, original: Model) -> str:
                 f"{wrong.sum()} of {IMAGES} random images: do not use it, and report the two files"
             )
     return f"the same outputs on the emulation for {IMAGES} random images"
+
+
+def _has_code(graph: Graph) -> bool:
+    return all(_attr(part, "mc_code") for part in dpu_parts(graph))
+
+
+def _same_by_code(graph: Graph, compiled: Model) -> str:
+    """Execute the DPU code for the first of the random images."""
+    by_code = load_engine(graph, engine="instructions")
+    inputs = [array[:1] for array in _random_inputs(compiled)]
+    found, wanted = (list(m.run_all(*inputs).values()) for m in (by_code, compiled))
+    if any(not np.array_equal(one, other) for one, other in zip(found, wanted, strict=True)):
+        raise CompileError(
+            "the result's instructions compute other outputs than its ops: do not use it, and "
+            "report the two files"
+        )
+    return "the same outputs from the DPU's instructions, executed for one of them"
 
 
 def _random_inputs(model: Model) -> list[Array]:

@@ -3,10 +3,11 @@
     tutelage compile runs/qkd/model       # model directory, see core/model_package.py
     tutelage compile net.xmodel -o out --target zcu104 --dry-run
 
-AMD's compiler writes into a scratch directory inside the output directory. Only a result that
-passes host/compile/check.py is moved to `model.xmodel`; then `model.toml`, where there is one, is
-written anew with its checksum and origin. Whatever fails, and at whatever moment, what lay there
-before stays; `compile.log` keeps what the compiler said.
+For a board the compiler of this project writes the DPU's instructions (dpu/compiler/board); AMD's
+vai_c_xir is taken where it is asked for. The result is written into a scratch directory inside the
+output directory. Only one that passes host/compile/check.py is moved to `model.xmodel`; then
+`model.toml`, where there is one, gets its checksum and origin. Whatever fails, and at whatever
+moment, the files that were there before stay; `compile.log` keeps what AMD's compiler said.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import tutelage
 from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.core.errors import DpuError, XmodelError
 from tutelage.core.files import scratch_directory, sha256_of
@@ -37,14 +39,21 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile import vai_compiler as vai
 from tutelage.host.compile.check import check_compiled, check_source
 from tutelage.host.compile.target import (
-    EMULATOR,
     CompileError,
     CompileUsageError,
     Target,
     load_target,
 )
 
+if TYPE_CHECKING:
+    from tutelage.dpu.compiler.board.graph import BoardModel
+
 LOG = "compile.log"
+
+OWN, AMD = "own", "vai_c_xir"
+"""What `CompileOptions.compiler` may be besides a program."""
+
+EMULATOR_COMPILER = "Tutelage's own, dpu/compiler/emulation.py"
 
 Say = Callable[[str], None]
 
@@ -55,14 +64,15 @@ class CompileOptions:
 
     Attributes
     ----------
-    target : a board or "emulator"; "" for the usual board where a compiler is found, else emulator
-    compiler, image : AMD's compiler as a program or a container image; None: look for it
-    arch : the compiler's target file instead of the board's usual one
+    target : a board, "emulator" or a fingerprint; "" for the usual board
+    compiler : "" or `OWN`, `AMD` (looked for), or AMD's compiler as a program
+    image : a container image with AMD's compiler, which is then taken
+    arch : the target's arch.json instead of the board's usual one
     limit : most seconds that AMD's compiler may take, 0 for no limit
     """
 
     target: str = ""
-    compiler: Path | None = None
+    compiler: str = ""
     image: str | None = None
     arch: Path | None = None
     limit: float = 0.0
@@ -78,7 +88,7 @@ class CompileSource:
 
 @dataclass(frozen=True)
 class CompilePlan:
-    """What is going to happen. `compiler` is None for the emulator's own."""
+    """What is going to happen. `compiler` is None where this project's own is taken."""
 
     source: CompileSource
     graph: Graph
@@ -100,13 +110,11 @@ class CompilePlan:
 
     @property
     def command(self) -> list[str] | None:
-        """The call as a list; None for the emulator's compiler, which runs in this process."""
+        """The call as a list; None for this project's compiler, which runs in this process."""
         return vai.command_line(self.compiler, self.target, self.job) if self.compiler else None
 
 
-def plan_compile(
-    model: Path, output: Path | None, options: CompileOptions, say: Say
-) -> CompilePlan:
+def plan_compile(model: Path, output: Path | None, options: CompileOptions) -> CompilePlan:
     """Look at everything that can be wrong before anything is written.
 
     Parameters
@@ -114,7 +122,6 @@ def plan_compile(
     model : quantised .xmodel, or a directory with quantised.xmodel
     output : directory of the result; None for the model's own
     options : the rest of the options
-    say : takes what the user should know besides the result
 
     Raises
     ------
@@ -127,11 +134,29 @@ def plan_compile(
     _check_output(source, output)
     if options.arch is not None and not options.arch.is_file():
         raise CompileUsageError(f"{options.arch}: no such file")
-    target, compiler = _find_target(options, say)
+    target, compiler = _find_target(options)
     return CompilePlan(source, graph, output, target, compiler, options)
 
 
-def compile_model(plan: CompilePlan, say: Say) -> dict[str, Any]:
+UNTRIED = "no file of this compiler has run on a real DPU yet: on the board, deploy compares it"
+"""What the user has to know of a result."""
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """What was written.
+
+    Attributes
+    ----------
+    figures : for the reader and for JSON
+    own : what this project's compiler decided; None for another compiler or the emulator
+    """
+
+    figures: dict[str, Any]
+    own: BoardModel | None
+
+
+def compile_model(plan: CompilePlan, say: Say) -> CompileResult:
     """Compile, check, put in place; returns the figures of the result.
 
     Raises
@@ -139,22 +164,27 @@ def compile_model(plan: CompilePlan, say: Say) -> dict[str, Any]:
     CompileError
         The compiler failed or its result is wrong; nothing is left but the log.
     """
+    own: BoardModel | None = None
     with _writing(plan.output), scratch_directory(plan.job.scratch) as scratch:
-        if plan.compiler is None:
-            _run_emulator(plan)
-        else:
+        if plan.compiler is not None:
             _run_amd(plan, plan.compiler, say)
+        else:
+            own = _run_own(plan)
         try:
             graph = Graph.deserialize(plan.job.result)
         except XmodelError as error:
             raise CompileError(f"the compiler wrote no usable file: {error}") from error
-        checks = check_compiled(graph, plan.graph, plan.target)
+        checks = check_compiled(graph, plan.graph, plan.target, several=plan.compiler is None)
         note = check_source(graph, plan.source.path)
         origin = _origin(plan, graph)
         checksum = _install(plan, scratch, origin)
     figures = {"model": str(plan.output / COMPILED), "sha256": checksum, **origin}
     log = {"log": str(plan.log)} if plan.compiler else {}
-    return {**figures, "checks": checks + ([note] if note else []), **log, "next": _next(plan)}
+    notes = [note] if note else []
+    if own is not None:
+        notes.append(UNTRIED)
+    checked = {**figures, "checks": checks + notes, **log, "next": _next(plan)}
+    return CompileResult(checked, own)
 
 
 def _next(plan: CompilePlan) -> str:
@@ -221,31 +251,42 @@ def _check_output(source: CompileSource, output: Path) -> None:
         )
 
 
-def _find_target(options: CompileOptions, say: Say) -> tuple[Target, vai.Compiler | None]:
+def _find_target(options: CompileOptions) -> tuple[Target, vai.Compiler | None]:
     target = load_target(options.target or DEFAULT_BOARD)
-    given = {"--compiler": options.compiler, "--image": options.image, "--arch": options.arch}
-    named = [name for name, value in given.items() if value is not None]
+    own = options.compiler in ("", OWN)
+    given = {"--compiler": not own, "--image": options.image, "--arch": options.arch}
+    named = [name for name, value in given.items() if value]
     if target.is_emulator:
         if named:
             raise CompileUsageError(f"{named[0]} is for a board, not for the emulator")
         return target, None
-    try:
-        return target, vai.find_compiler(target, options.compiler, options.image)
-    except CompileUsageError as error:
-        if options.target or named:
-            raise
-        say(f"compiling for the emulator: {error}")
-        return load_target(EMULATOR), None
+    if options.compiler == OWN and options.image:
+        raise CompileUsageError(f"--image has AMD's compiler, --compiler {OWN} is another")
+    if own and not options.image:
+        if options.arch is not None:
+            target = target.with_arch(options.arch)
+        target.fingerprint  # noqa: B018 - raises where it is not known
+        return target, None
+    if not target.arch:
+        raise CompileUsageError(f"the {target.name}'s profile names no target of AMD's compiler")
+    program = None if options.compiler in ("", AMD) else Path(options.compiler)
+    return target, vai.find_compiler(target, program, options.image)
 
 
 # -- the compilers ----------------------------------------------------------------------------
 
 
-def _run_emulator(plan: CompilePlan) -> None:
+def _run_own(plan: CompilePlan) -> BoardModel | None:
+    from tutelage.dpu.compiler.board.graph import compile_for_board
     from tutelage.dpu.compiler.emulation import compile_graph
 
     try:
-        compile_graph(plan.graph).serialize(plan.job.result)
+        if plan.target.is_emulator:
+            compile_graph(plan.graph).serialize(plan.job.result)
+            return None
+        found = compile_for_board(plan.graph, plan.target.fingerprint)
+        found.graph.serialize(plan.job.result)
+        return found
     except DpuError as error:
         raise CompileError(f"{plan.source.path}: {error}") from error
 
@@ -280,10 +321,12 @@ def _writing(output: Path) -> Iterator[None]:
 def _origin(plan: CompilePlan, graph: Graph) -> dict[str, str]:
     """Which compiler made it, when, and for what."""
     number = fingerprint_of(dpu_parts(graph)[0])
-    by = plan.compiler.text if plan.compiler else "Tutelage's own, dpu/compiler/emulation.py"
+    from tutelage.dpu.compiler.board.graph import COMPILER
+
+    own = EMULATOR_COMPILER if plan.target.is_emulator else COMPILER
     origin = {
-        "compiler": by,
-        "version": vai.version(plan.log, graph) if plan.compiler else "",
+        "compiler": plan.compiler.text if plan.compiler else own,
+        "version": vai.version(plan.log, graph) if plan.compiler else tutelage.__version__,
         "target": plan.target.name,
         "fingerprint": "" if number is None else f"{number:#x}",
         "date": datetime.date.today().isoformat(),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tutelage.core.board_profile import board_names, load_profile
 from tutelage.core.errors import FAILED, DpuError, TutelageError
-from tutelage.core.fingerprint import EMULATOR_DPU_NAME
+from tutelage.core.files import read_bounded
+from tutelage.core.fingerprint import EMULATOR_DPU_NAME, describe, dpu_name
 from tutelage.dpu.xmodel.graph import Graph
 
 EMULATOR = "emulator"
+
+MAX_ARCH = 1 << 16
+"""Most bytes of an arch.json."""
 
 
 class CompileError(TutelageError):
@@ -48,6 +53,37 @@ class Target:
         """Whether it is our own emulation, which AMD's compiler does not know."""
         return self.dpu_name == EMULATOR_DPU_NAME
 
+    @property
+    def fingerprint(self) -> int:
+        """The one that code is made for.
+
+        Raises
+        ------
+        CompileUsageError
+            None is known.
+        """
+        if not self.fingerprints:
+            raise CompileUsageError(
+                f"the fingerprint of the {self.name}'s DPU is not known: give the number with "
+                "--target, or the board's arch.json with --arch"
+            )
+        return next(iter(self.fingerprints))
+
+    def with_arch(self, path: Path) -> Target:
+        """Return the target with the fingerprint that an arch.json has.
+
+        Raises
+        ------
+        CompileUsageError
+            The file has none.
+        """
+        try:
+            number = json.loads(read_bounded(path, MAX_ARCH))["fingerprint"]
+            fingerprint = int(str(number), 0)
+        except (OSError, DpuError, ValueError, LookupError, TypeError) as error:
+            raise CompileUsageError(f"{path}: no arch.json with a fingerprint: {error}") from error
+        return replace(self, dpu_name=dpu_name(fingerprint), fingerprints={fingerprint: str(path)})
+
 
 def target_names() -> list[str]:
     """What `load_target` takes."""
@@ -55,24 +91,34 @@ def target_names() -> list[str]:
 
 
 def load_target(name: str) -> Target:
-    """The target called `name`: "emulator", or a board by its profile's file name.
+    """The target called `name`: "emulator", a board by its profile's file name, or a fingerprint.
 
     Raises
     ------
     CompileUsageError
-        There is none of that name, or its profile does not tell how to compile for it.
+        There is none of that name.
     """
     if name == EMULATOR:
         return Target(EMULATOR, EMULATOR_DPU_NAME, {})
+    if name.startswith("0x"):
+        return _by_fingerprint(name)
     if name not in target_names():
-        raise CompileUsageError(f"no target {name!r}; there are {', '.join(target_names())}")
+        known = ", ".join([*target_names(), "a fingerprint such as 0x101000016010407"])
+        raise CompileUsageError(f"no target {name!r}; there are {known}")
     profile = load_profile(name)
+    target = Target(profile.name, profile.dpu_name, profile.fingerprints)
     if profile.compiler is None:
-        raise CompileUsageError(f"{name}: its profile names no target of AMD's compiler")
+        return target
     how = profile.compiler
-    return Target(
-        profile.name, profile.dpu_name, profile.fingerprints, how.arch, how.command, how.images
-    )
+    return replace(target, arch=how.arch, command=how.command, images=how.images)
+
+
+def _by_fingerprint(text: str) -> Target:
+    try:
+        number = int(text, 16)
+    except ValueError:
+        raise CompileUsageError(f"--target {text}: not a hexadecimal number") from None
+    return Target(describe(number), dpu_name(number), {number: ""})
 
 
 def compiled_for(path: Path) -> str | None:

@@ -110,7 +110,7 @@ class QuantisedNetwork:
             (folder / COMPILED).unlink(missing_ok=True)  # of another network
             for name in (QUANTISED, DESCRIPTION):
                 (scratch / name).replace(folder / name)
-        plan = plan_compile(folder, None, CompileOptions(EMULATOR), say=_nothing)
+        plan = plan_compile(folder, None, CompileOptions(EMULATOR))
         compile_model(plan, say=_nothing)
 
 

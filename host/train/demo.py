@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.core.board_profile import DEFAULT_BOARD
 from tutelage.core.errors import DONE
 from tutelage.core.messages import run_command
 from tutelage.core.model_package import COMPILED, DESCRIPTION, read_description, write_description
@@ -32,7 +33,6 @@ from tutelage.host.compile.compilation import (
     compile_model,
     plan_compile,
 )
-from tutelage.host.compile.target import EMULATOR
 from tutelage.host.export.model_directory import export
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, make_config
@@ -191,7 +191,7 @@ def write_model(runs: Path, output: Path, data: tuple[DataSet, DataSet], command
     """Export, compile and measure; returns what the READMEs say of it."""
     test = data[1]
     export(runs / "qkd", output, images=0, data=data)
-    compile_model(plan_compile(output, None, CompileOptions(EMULATOR), print), print)
+    compile_model(plan_compile(output, None, CompileOptions(DEFAULT_BOARD)), print)
     scores = run_xmodel(output / COMPILED, test)
     shipped = shipped_indices(test.labels, len(test.classes))
     write_images(test, shipped, output / "images")

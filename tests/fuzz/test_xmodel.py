@@ -115,9 +115,8 @@ def _classify(path: Path) -> None:
 
 def _compile(path: Path) -> None:
     try:
-        plan = plan_compile(
-            path, scratch() / "compiled", CompileOptions("emulator"), lambda text: None
-        )
-        compile_model(plan, lambda text: None)
+        for target in ("emulator", "zcu104"):
+            plan = plan_compile(path, scratch() / target, CompileOptions(target))
+            compile_model(plan, lambda text: None)
     except (CompileError, CompileUsageError, DpuError) as error:
         one_line(error)

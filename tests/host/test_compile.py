@@ -46,6 +46,9 @@ ZCU104 = load_target("zcu104")
 IMAGE = next(iter(ZCU104.images))
 LABELS = [f"label {i}" for i in range(10)]
 
+AMD = ("--compiler", "vai_c_xir")
+"""Options that take AMD's compiler, or what stands in for it."""
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -158,7 +161,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def test_a_compiler_on_path(model: Path, on_path: Path, run: Run, tmp_path: Path) -> None:
-    status, out, error = run("--json", "--", model)
+    status, out, error = run(*AMD, "--json", "--", model)
     assert status == 0, error
     figures = json.loads(out)
     assert figures["target"] == "ZCU104" and figures["fingerprint"] == "0x101000016010407"
@@ -175,21 +178,21 @@ def test_a_compiler_on_path(model: Path, on_path: Path, run: Run, tmp_path: Path
 
 
 def test_the_result_is_a_model_directory(model: Path, on_path: Path, run: Run) -> None:
-    assert run("--", model)[0] == 0
+    assert run(*AMD, "--", model)[0] == 0
     classifier = load_classifier(model)  # checks the checksums
     assert classifier.labels == tuple(LABELS) and classifier.form.scale == (1e-05,) * 3
     assert classifier.provenance["dataset"] == 'a "test" ü'
     origin = classifier.provenance["compile"]
     assert origin["compiler"] == str(on_path) and origin["fingerprint"] == "0x101000016010407"
     assert set(read_toml(model / "model.toml")["checksums"]) == {"quantised.xmodel", "model.xmodel"}
-    assert run("--", model)[0] == 0  # once more, over the first result
+    assert run(*AMD, "--", model)[0] == 0  # once more, over the first result
 
 
 def test_another_output_has_no_checksums_of_what_is_not_there(
     model: Path, on_path: Path, run: Run, tmp_path: Path
 ) -> None:
     output = tmp_path / "a b" / "-out"
-    assert run("--output", output, "--", model)[0] == 0
+    assert run(*AMD, "--output", output, "--", model)[0] == 0
     assert _names(output) == {"model.toml", "model.xmodel", "compile.log"}
     assert load_classifier(output).labels == tuple(LABELS)
     assert _names(model) == {"quantised.xmodel", "model.toml"}
@@ -199,7 +202,7 @@ def test_a_bare_file_gets_no_description(model: Path, on_path: Path, run: Run) -
     bare = model.parent / "-bare file.xmodel"
     (model / "quantised.xmodel").rename(bare)
     output = model.parent / "out"
-    assert run("-o", output, "--", bare)[0] == 0
+    assert run(*AMD, "-o", output, "--", bare)[0] == 0
     assert _names(output) == {"model.xmodel", "compile.log"}
     status, _, error = run("-o", model, "--", bare)
     assert status == 2 and "model.toml describes another model" in error
@@ -232,7 +235,7 @@ def test_a_compiler_in_a_container(
     model: Path, engines: Callable[..., None], run: Run, tmp_path: Path, engine: str
 ) -> None:
     engines(engine)
-    status, out, error = run("--target", "zcu104", "--json", "--", model)
+    status, out, error = run(*AMD, "--target", "zcu104", "--json", "--", model)
     assert status == 0, error
     assert json.loads(out)["compiler"] == f"vai_c_xir in {IMAGE}"
     inspect, call, inside = _record(tmp_path)
@@ -274,28 +277,106 @@ def test_no_compiler(
     words: str,
 ) -> None:  # fmt: skip
     engines(*names, images=images)
-    status, out, error = run("--target", "zcu104", "--", model)
+    status, out, error = run(*AMD, "--target", "zcu104", "--", model)
     assert status == 2 and words in error and error.count("\n") == 1 and not out
     assert _names(model) == {"quantised.xmodel", "model.toml"}
 
 
-def test_without_a_compiler_the_emulator_is_the_target(
-    model: Path, path_dir: Path, run: Run
-) -> None:
-    status, out, error = run("--json", "--", model)
-    assert status == 0 and error.count("\n") == 1
-    assert error.startswith("compiling for the emulator: neither vai_c_xir nor docker")
-    assert json.loads(out)["target"] == "emulator"
+def test_a_board_needs_no_compiler_of_amds(model: Path, path_dir: Path, run: Run) -> None:
+    status, out, error = run("--json", "--explain", "--", model)
+    assert status == 0 and not error
+    figures = json.loads(out)
+    assert figures["target"] == "ZCU104" and figures["fingerprint"] == "0x101000016010407"
+    assert (
+        "the same outputs from the DPU's instructions, executed for one of them"
+        in (figures["checks"])
+    )
+    assert any("no file of this compiler has run on a real DPU" in c for c in figures["checks"])
+    (layers,) = figures["subgraphs"]
+    assert [layer["name"] for layer in layers][:2] == ["net__first", "net__second"]
+    assert sum(layer["array_cycles"] for layer in layers) > 0 and not figures["on_cpu"]
     classifier = load_classifier(model)
-    assert classifier.network.target == "TUTELAGE_EMULATOR"
-    assert classifier.provenance["compile"]["target"] == "emulator"
+    assert classifier.network.target == "ZCU104, Vitis AI 2.x"
+    assert classifier.provenance["compile"]["compiler"].startswith("Tutelage's own compiler")
+    (part,) = dpu_parts(Graph.deserialize(model / "model.xmodel"))
+    assert part.get_attr("dpu_fingerprint") == 0x101000016010407
+
+
+def test_own_code_gives_the_outputs_of_the_quantised_file(model: Path, run: Run) -> None:
+    assert run("--", model)[0] == 0
+    image = np.random.default_rng(3).integers(-128, 128, (1, 8, 8, 3), np.int8) / np.float32(32)
+    outputs = [
+        load_engine(model / name, engine).run(image)
+        for name, engine in (
+            ("quantised.xmodel", "reference"), ("model.xmodel", "fast"),
+            ("model.xmodel", "instructions"),
+        )
+    ]  # fmt: skip
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(
+    "target, fingerprint",
+    [("kv260", None), ("zcu102", None), ("0x101000056010407", 0x101000056010407),
+     ("0x101000016010400", 0x101000016010400)],
+)  # fmt: skip
+def test_targets(model: Path, run: Run, target: str, fingerprint: int | None) -> None:
+    status, _, error = run("--target", target, "--", model)
+    if fingerprint is None and not load_target(target).fingerprints:
+        assert status == 2 and "is not known: give the number with --target" in error
+        return
+    assert status == 0, error
+    (part,) = dpu_parts(Graph.deserialize(model / "model.xmodel"))
+    known = load_target(target).fingerprints
+    assert part.get_attr("dpu_fingerprint") in (known or [fingerprint])
+
+
+def test_a_dpu_of_another_kind_is_refused(model: Path, run: Run) -> None:
+    status, _, error = run("--target", "0x603000b56011861", "--", model)
+    assert status == 1 and "VCK190" in error and error.count("\n") == 1
+
+
+def test_an_arch_file_is_a_target(model: Path, run: Run, tmp_path: Path) -> None:
+    arch = tmp_path / "arch.json"
+    arch.write_text('{"fingerprint": "0x101000016010405"}')
+    assert run("--arch", arch, "--", model)[0] == 0
+    (part,) = dpu_parts(Graph.deserialize(model / "model.xmodel"))
+    assert part.get_attr("dpu_name") == "DPUCZDX8G_ISA1_B2304"
+    arch.write_text('{"target": "x"}')
+    status, _, error = run("--arch", arch, "--", model)
+    assert status == 2 and "no arch.json with a fingerprint" in error
+
+
+def test_what_the_dpu_has_no_code_for_goes_to_the_cpu(
+    path_dir: Path, run: Run, tmp_path: Path
+) -> None:
+    network = QuantisedModel("net")
+    image = network.input("image", (1, 40, 2, 3), 5)
+    wide = network.conv2d("wide", image, np.ones((600, 1, 1, 3), np.int8), 6, None, 0, 4)
+    tall = network.conv2d("tall", wide, np.ones((2, 16, 2, 600), np.int8), 6, None, 0, 4)
+    network.output(network.conv2d("last", tall, np.ones((3, 1, 1, 2), np.int8), 6, None, 0, 4))
+    network.save(tmp_path / "q.xmodel")
+    status, out, error = run("--target", "0x101000016010400", "-o", tmp_path / "out", "--",
+                             tmp_path / "q.xmodel")  # fmt: skip
+    assert status == 0, error
+    assert "  on the CPU: net__tall: a kernel of 16 rows" in out
+    assert len(dpu_parts(Graph.deserialize(tmp_path / "out" / "model.xmodel"))) == 2
+
+
+def test_the_banks_over_time_are_drawn(model: Path, run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "banks.svg"
+    status, out, _ = run("--explain", "--banks", picture, "--", model)
+    assert status == 0 and "results never reach the DDR" in out
+    text = picture.read_text()
+    assert text.startswith("<?xml") and "rows of net__dense" in text and text.count("<rect") > 4
 
 
 def test_a_dry_run_prints_the_command_and_does_nothing(
     model: Path, on_path: Path, run: Run, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    status, out, error = run("--dry-run", "-o", output, "--", model)
+    status, out, error = run(*AMD, "--dry-run", "-o", output, "--", model)
     assert status == 0 and not error
     command = shlex.split(out)
     assert command[:3] == [str(on_path), "-x", str(model / "quantised.xmodel")]
@@ -312,7 +393,12 @@ def test_a_dry_run_prints_the_command_and_does_nothing(
         (["none.xmodel"], "none.xmodel: no such file"),
         (["."], "quantised.xmodel: no such file; `tutelage export` writes it"),
         (["{model}", "--target", "kv999"], "no target 'kv999'; there are kv260, "),
-        (["{model}", "--target", "ultra96v2"], "names no target of AMD's compiler"),
+        (["{model}", "--target", "0xzz"], "not a hexadecimal number"),
+        (
+            ["{model}", "--target", "ultra96v2", "--compiler", "vai_c_xir"],
+            "names no target of AMD's compiler",
+        ),
+        (["{model}", "--target", "ultra96v2"], "is not known: give the number with --target"),
         (["{model}", "--compiler", "none"], "none: no program that can be run"),
         (["{model}", "--compiler", "a", "--image", "b"], "exclude each other"),
         (["{model}", "--arch", "none.json"], "none.json: no such file"),
@@ -380,7 +466,7 @@ def test_failures_are_explained_and_leave_what_was_there(
     (model / "model.xmodel").write_bytes(b"an older result")
     before = (model / "model.toml").read_bytes()
     monkeypatch.setenv("STAND_IN", mode)
-    status, out, error = run("--", model)
+    status, out, error = run(*AMD, "--", model)
     assert status == 1 and not out
     last = error.splitlines()[-1]
     assert last.startswith("tutelage: ") and words in last, error
@@ -414,7 +500,7 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(
     model: Path, on_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("STAND_IN", "hang")
-    status, _, error = run("--timeout", "5", "--", model)
+    status, _, error = run(*AMD, "--timeout", "5", "--", model)
     assert status == 1 and "vai_c_xir took more than 5 s; give it more with --timeout" in error
     _assert_ended(tmp_path / "pids")
     assert _names(model) == {"quantised.xmodel", "model.toml", "compile.log"}
@@ -432,7 +518,7 @@ def test_ctrl_c_ends_the_compiler(
     else:
         _install(path_dir, "vai_c_xir", repo_root)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tutelage", "compile", "--", str(model)],
+        [sys.executable, "-m", "tutelage", "compile", *AMD, "--", str(model)],
         cwd=repo_root, env={**os.environ, "STAND_IN": "hang"}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():

@@ -67,7 +67,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_directory_is_what_the_compiler_and_the_app_take(exported: Path) -> None:
-    quiet = plan_compile(exported, None, CompileOptions("emulator"), lambda text: None)
+    quiet = plan_compile(exported, None, CompileOptions("emulator"))
     compile_model(quiet, lambda text: None)
     classifier = load_classifier(exported)
     assert len(classifier.labels) == 10 and classifier.provenance["method"] == "qat"
@@ -166,8 +166,9 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
     figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
     reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
     assert reasons == ["kernel 18x18, the DPU has 1 to 16", "the DPU has no relu"]
-    plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"), print)
-    assert compile_model(plan, print)["checks"][0].startswith("2 DPU subgraphs; on the CPU: ")
+    plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"))
+    checks = compile_model(plan, print).figures["checks"]
+    assert checks[0].startswith("2 DPU subgraphs; on the CPU: ")
 
 
 def big_kernel(in_channels: int = 1, num_classes: int = 10) -> torch.nn.Module:
@@ -221,9 +222,7 @@ def _chain(student: Student, test: DataSet, folder: Path) -> None:
     """Student = quantised file = compiled file in every logit, both engines."""
     to_quantised(student, "net").serialize(folder / "quantised.xmodel")
     compile_model(
-        plan_compile(
-            folder / "quantised.xmodel", folder / "out", CompileOptions("emulator"), print
-        ),
+        plan_compile(folder / "quantised.xmodel", folder / "out", CompileOptions("emulator")),
         print,
     )
     models = [

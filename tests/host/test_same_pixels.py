@@ -142,7 +142,7 @@ def test_the_application_gives_each_file_the_class_that_training_gave_it(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = export(trained.run, tmp_path / "model", images=0)
-    compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator"), print), print)
+    compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator")), print)
     assert bool(trained.data.files) == (trained.kind == "folder")  # its own, not copies
     files = _files(trained, tmp_path)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_the_application_gives_each_file_the_class_that_training_gave_it(
 
 def test_every_form_is_the_data_sets(trained: Trained, tmp_path: Path) -> None:
     export(trained.run, tmp_path / "model")
-    compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator"), print), print)
+    compile_model(plan_compile(tmp_path / "model", None, CompileOptions("emulator")), print)
     forms = [
         load_classifier(tmp_path / "model").form,
         load_subject(trained.run).form,

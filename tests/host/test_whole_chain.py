@@ -122,7 +122,7 @@ def _outcome(case: Case) -> str:
         except ExportError as error:
             return str(error).split(":")[0]
         assert figures["logits_equal"] and figures["images_compared"] == IMAGES
-        plan = plan_compile(folder / "model", None, CompileOptions("emulator"), lambda text: None)
+        plan = plan_compile(folder / "model", None, CompileOptions("emulator"))
         compile_model(plan, lambda text: None)
         images = data.inputs()
         logits = _logits(folder / "run", images, data)

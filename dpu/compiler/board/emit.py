@@ -245,7 +245,7 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
     words = walk.kernel[0] * walk.kernel[1] * operand.groups
     if words > BANK_DEPTH or operand.groups > MAX_GROUPS:
         size = f"{walk.kernel[0]}x{walk.kernel[1]}x{operand.channels}"
-        raise Refusal(f"{node.name}: a kernel of {size}")
+        raise Refusal(f"a kernel of {size}, beyond the DPU's banks", node.name)
     groups = groups_of(layer, to.width)
     biases = layer.bias
     if layer.side > 1:
@@ -299,6 +299,7 @@ class Runner:
         source: Runner | None,
     ) -> None:  # fmt: skip
         self.to, self.number, self.strip, self.constants = to, number, strip, constants
+        self.layer_name = layer.op
         self.source, self.done = source, 0
         self.loaded: dict[ChipMap, int] = {}
         self.block: range | None = None
@@ -384,7 +385,7 @@ class WindowRunner(Runner):
         last_column = (walk.output[1] - 1) * walk.stride[1] - walk.pads[1]
         below, right = walk.size[0] - 1 - last, walk.size[1] - 1 - last_column
         if min(below, right) < 0:
-            raise Refusal("a window that begins behind the map")
+            raise Refusal("a window that begins behind the map", self.layer_name)
         corner = operand.group - walk.pads[1] * chip.groups
         span = chip.banks * chip.stride
         address = [(chip.slot(first + n * span) + corner) % BANK_DEPTH for n in range(4)]
@@ -610,7 +611,9 @@ def _blocks(to: Emitter, node: Node, strip: Strip, layer: BlocksLayer) -> None:
         for across in range(side):
             row, down = divmod(number, side)
             shallow = (number, across * view.pixel_stride, side)
-            source, first, step = (row, (down * side + across) * channels, 1) if to_space else shallow
+            source, first, step = (
+                (row, (down * side + across) * channels, 1) if to_space else shallow
+            )
             to.add(
                 "LOAD", bank_id=chip.bank_of(number * side + across),
                 bank_addr=chip.address(number * side + across), jump_write=chip.groups,

@@ -104,7 +104,9 @@ class Banks:
         self.taken = [{} for _ in range(self.shape.groups)]
         self.following = [0] * self.shape.groups
 
-    def take(self, owner: object, words: int, away_from: int | None = None) -> tuple[int, int] | None:
+    def take(
+        self, owner: object, words: int, away_from: int | None = None
+    ) -> tuple[int, int] | None:
         """Give rows to an owner: return group and first row, or None where no group has them.
 
         Parameters

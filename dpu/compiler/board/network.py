@@ -191,7 +191,7 @@ def network_of(subgraph: Subgraph, constants: Mapping[str, Array]) -> Network:
     Raises
     ------
     Refusal
-        An op has no instructions; the text names it.
+        An op has no instructions.
     """
     return _Builder(subgraph, constants).build()
 
@@ -219,9 +219,7 @@ class _Builder:
         nodes = [self._node(layer) for layer in self._layers]
         inputs = {name: self._homes[name][0].store for name in self._uploads}
         copies = [node for name in self._uploads for node in self._copies(name)]
-        operands = {
-            self._homes[name][0].store: self._values[name] for name in self._values
-        }
+        operands = {self._homes[name][0].store: self._values[name] for name in self._values}
         return Network([*copies, *nodes], self._stores, inputs, outputs, operands)
 
     # -- ops ---------------------------------------------------------------------------------
@@ -248,7 +246,7 @@ class _Builder:
         try:
             layers = type_of(op).engine_layers(op, self._constants)
         except Refusal as reason:
-            raise Refusal(f"{op.get_name()} ({op.get_type()}): {reason}") from None
+            raise Refusal(str(reason), op.get_name()) from None
         for layer in layers:
             for name in layer.inputs:
                 if name in self._constants and name not in self._values:
@@ -264,11 +262,13 @@ class _Builder:
     def _joined(self, op: Op, dims: tuple[int, ...]) -> _Form:
         axis, sources = op.get_attr("axis") % len(dims), op.get_input_ops_by_name("input")
         parts = [self._requantised(op, source, n) for n, source in enumerate(sources)]
-        if axis == len(dims) - 1 == 3 and all(p.leaves and len(p.dims) == 4 for p in parts):
-            if all(self._dims[leaf][:3] == dims[:3] for p in parts for leaf in p.leaves):
-                return _Form(dims, tuple(leaf for part in parts for leaf in part.leaves))
+        leaves = tuple(leaf for part in parts for leaf in part.leaves)
+        are_maps = all(part.leaves and len(part.dims) == 4 for part in parts)
+        of_one_size = all(self._dims[leaf][:3] == dims[:3] for leaf in leaves)
+        if axis == len(dims) - 1 == 3 and are_maps and of_one_size:
+            return _Form(dims, leaves)
         if math.prod(dims[:axis]) != 1:
-            raise Refusal(f"{op.get_name()} (concat): along axis {axis} of {list(dims)}")
+            raise Refusal(f"a concat along axis {axis} of {list(dims)}", op.get_name())
         return _Form(dims, joined=tuple(parts))
 
     def _requantised(self, op: Op, source: Op, number: int) -> _Form:
@@ -278,11 +278,9 @@ class _Builder:
         if before == after:
             return form
         if len(form.dims) != 4 or not form.leaves:
-            raise Refusal(f"{op.get_name()} (concat): parts with other fix points")
+            raise Refusal("a concat end to end of parts with other fix points", op.get_name())
         name = f"{op.get_name()}:{number}"
-        self._layers.append(
-            EltwiseLayer(name, (source.get_name(),), shift_write=after - before)
-        )
+        self._layers.append(EltwiseLayer(name, (source.get_name(),), shift_write=after - before))
         self._leaf(name, form.dims)
         return self._forms[name]
 
@@ -337,8 +335,9 @@ class _Builder:
         for leaves in sorted(filter(None, lists), key=len, reverse=True):
             if len(leaves) > 1 and leaves not in self._by_leaves:
                 self._share(leaves)
-        for form in read:
-            self._end_to_end(form)
+        for layer in self._layers:
+            for name in _reads(layer):
+                self._end_to_end(name, self._forms[name])
         for leaves in lists:
             if len(leaves) == 1 and leaves not in self._by_leaves:
                 self._own_store(leaves)
@@ -378,20 +377,20 @@ class _Builder:
         row = store.width * store.channels
         return View(store, first, store.height, store.width, channels, row, store.channels)
 
-    def _end_to_end(self, form: _Form) -> Store | None:
-        """Make a store of values joined end to end."""
+    def _end_to_end(self, name: str, form: _Form) -> Store | None:
+        """Make a store of values joined end to end, for the op of this name."""
         if not form.joined:
             return None
         key = tuple(leaf for part in form.joined for leaf in ("", *part.leaves))
         if key in self._flat:
             return self._flat[key].store
-        store = Store(f"{form.dims}", 1, 1, form.size, (0,))
+        store = Store(name, 1, 1, form.size, (0,))
         self._stores.append(store)
         self._flat[key] = View(store, 0, 1, 1, form.size, form.size, form.size, False)
         first = 0
         for part in form.joined:
             if not part.leaves:
-                raise Refusal("a concat of a concat end to end")
+                raise Refusal("a concat of a concat end to end", store.name)
             self._lay(store, first, part)
             first += part.size
         return store
@@ -407,7 +406,7 @@ class _Builder:
 
     def _output(self, name: str, form: _Form) -> Store:
         """The store of an output: compact, and its own."""
-        joined = self._end_to_end(form)
+        joined = self._end_to_end(name, form)
         if joined is not None:
             return joined
         view = self._by_leaves.get(form.leaves)
@@ -432,7 +431,7 @@ class _Builder:
         """What a reader of an op's value reads, in the shape that it sees."""
         form = self._forms[name]
         if form.joined:
-            self._end_to_end(form)
+            self._end_to_end(name, form)
             key = tuple(leaf for part in form.joined for leaf in ("", *part.leaves))
             view = self._flat[key]
         else:
@@ -442,7 +441,7 @@ class _Builder:
             return view
         whole = view.store.channels == view.channels
         if not whole:
-            raise Refusal(f"{name}: a part of a concat in another shape")
+            raise Refusal("it is read in another shape, as a part of a concat", name)
         row, start = width * channels, view.first
         return View(view.store, start, height, width, channels, row, channels, False)
 

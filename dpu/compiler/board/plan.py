@@ -40,6 +40,10 @@ MAX_JUMP = 1024
 """Bank rows from a row of a map to the next in the same bank: of CONV."""
 
 
+WHOLE = Phase()
+"""All rows and columns."""
+
+
 @dataclass(frozen=True)
 class Operand:
     """A map that a layer reads, on the chip.
@@ -85,7 +89,7 @@ class Save:
     group: int
     channels: int
     first: int = 0
-    phase: Phase = Phase()
+    phase: Phase = WHOLE
 
 
 @dataclass(frozen=True)
@@ -430,9 +434,9 @@ class _Planner:
         """
         ways = [self._walk(place, first, count, several) for place in places]
         walks = [walk for walk, _ in ways if walk is not None]
-        if any(way[1] != ways[0][1] for way in ways) or len(
-            {_result_size(self.network.nodes[place])[1] for place in places}
-        ) > 1 and several:
+        if any(way[1] != ways[0][1] for way in ways) or (
+            len({_result_size(self.network.nodes[place])[1] for place in places}) > 1 and several
+        ):
             self._split(places)
         strips, shared = [], None
         for place, (walk, fed) in zip(places, ways, strict=True):
@@ -483,7 +487,7 @@ class _Planner:
         """The store on the chip, or a ring of rows that are saved or given to the next layer."""
         view, lanes = node.outputs[0], self.shape.width
         store, banks = view.store, self.shape.array.rows
-        phase = phase or getattr(node.layer, "phase", Phase())
+        phase = phase or _phase(node)
         groups = output_groups(node, lanes)
         if store in self.rings:
             reader = self.network.nodes[place + 1]
@@ -505,7 +509,7 @@ class _Planner:
             if self._is_saved(store):
                 saved.insert(0, view)
             group = store.groups_before(view.first, lanes)
-            return Result(self._chips[store], group, _saves(node, saved, Phase(), lanes))
+            return Result(self._chips[store], group, _saves(node, saved, WHOLE, lanes))
         away = self._read_group(place, node)
         chip = self._ring(("result", place), height, 1, 1, count, groups, away)
         return Result(chip, 0, _saves(node, node.outputs, phase, lanes))
@@ -566,7 +570,7 @@ class _Planner:
         while walk is not None and rows and not _reaches(walk, rows, self.shape.array.rows):
             rows //= 2
         if not rows:
-            raise Refusal(f"{node.name}: a kernel of {walk.kernel[0] if walk else 0} rows")
+            raise Refusal(f"a kernel of {walk.kernel[0] if walk else 0} rows", node.name)
         return rows
 
     def _whole_walk(self, node: Node) -> Walk | None:
@@ -576,7 +580,7 @@ class _Planner:
         """Copies load and save by themselves; they need a ring of rows of the smaller map."""
         view = node.inputs[0]
         if view.width > MAX_LENGTH:
-            raise Refusal(f"{node.name}: rows of {view.width} pixels")
+            raise Refusal(f"rows of {view.width} pixels", node.name)
         groups = -(-view.channels // self.shape.width)
         chip = self._ring("copy", view.height, 1, 1, view.width, groups, None)
         self._free_rings()
@@ -619,7 +623,8 @@ class _Planner:
         count = max(1, self.strips[self._first], -(-width // MAX_LENGTH)) + 1
         if count > width or self._repeated(places, count) > MOST_REPEATED:
             self._split(places)
-            raise Refusal(f"{self.network.nodes[self._place].name}: a pixel does not fit the banks")
+            node = self.network.nodes[self._place]
+            raise Refusal("its rows do not fit the DPU's banks", node.name)
         self.strips[self._first] = count
         raise _Again
 
@@ -776,8 +781,12 @@ def _is_plain(node: Node) -> bool:
     """Whether a layer computes all rows and columns of a map, row by row."""
     if isinstance(node.layer, WindowLayer):
         blocks = getattr(node.layer, "side", 1) > 1
-        return node.layer.phase == Phase() and node.layer.dilation == (1, 1) and not blocks
+        return node.layer.phase == WHOLE and node.layer.dilation == (1, 1) and not blocks
     return isinstance(node.layer, EltwiseLayer)
+
+
+def _phase(node: Node) -> Phase:
+    return node.layer.phase if isinstance(node.layer, WindowLayer) else WHOLE
 
 
 def output_groups(node: Node, width: int) -> int:

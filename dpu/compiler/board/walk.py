@@ -172,5 +172,6 @@ def dilated(layer: WindowLayer, view: View) -> Iterator[tuple[Walk, Feed, Phase]
                 continue
             walk = Walk(layer.kernel, (1, 1), (pads[0], pads[1]), (size[0], size[1]),
                         (output[0], output[1]))  # fmt: skip
-            fed = Feed(view, size[1], *firsts, *layer.dilation)
+            down, across = layer.dilation
+            fed = Feed(view, size[1], firsts[0], firsts[1], down, across)
             yield walk, fed, Phase(row, layer.dilation[0], column, layer.dilation[1])

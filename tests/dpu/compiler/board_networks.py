@@ -46,8 +46,9 @@ def conv(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
     if stride == [1, 1] and draw(st.booleans()):
         across, down = ((size - 1) // max(1, k - 1) for size, k in zip((width, height), kernel,
                                                                        strict=True))  # fmt: skip
-        dilation = draw(st.integers(1, max(1, min(3, across)))), draw(
-            st.integers(1, max(1, min(3, down)))
+        dilation = (
+            draw(st.integers(1, max(1, min(3, across)))),
+            draw(st.integers(1, max(1, min(3, down)))),
         )
     weights = _values(draw, outputs, kernel[1], kernel[0], channels)
     bias = _values(draw, outputs) if draw(st.booleans()) else None

@@ -1,0 +1,93 @@
+"""The compiler for boards: from a quantised graph to one with DPU code.
+
+    found = compile_for_board(Graph.deserialize("quantised.xmodel"), 0x101000016010407)
+    found.graph.serialize("model.xmodel")
+    found.on_cpu                          # what the DPU does not compute, and why
+
+The passes are those of this folder, in order: `fuse` (dpu/compiler/emulation.py) makes int8 ops and
+shares them out to the devices, network.py finds the layers and their memory, plan.py decides what
+stays on the chip, memory.py gives the rest its place in the DDR, emit.py writes instructions, and
+dpu/isa/tokens.py orders them. What one of them refuses goes to the CPU, and they begin again.
+
+No file that was made by it has run on a real DPU so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tutelage
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fingerprint import dpu_parts
+from tutelage.dpu.compiler.board.part import Part, compile_part, seal
+from tutelage.dpu.compiler.emulation import Fused, fuse
+from tutelage.dpu.ops.refusal import Refusal
+from tutelage.dpu.xmodel.graph import Graph
+
+COMPILER = "Tutelage's own compiler, dpu/compiler/board"
+"""Its name for a reader."""
+
+NOTE = "tutelage_compiler"
+"""Attribute of a graph that says who compiled it."""
+
+
+@dataclass(frozen=True)
+class BoardModel:
+    """A graph that a board's DPU runs.
+
+    Attributes
+    ----------
+    graph : in compiled form, with code
+    parts : its DPU subgraphs, in order
+    on_cpu : names of quantised ops that are on the CPU, with the reasons
+    """
+
+    graph: Graph
+    parts: list[Part]
+    on_cpu: dict[str, str]
+
+
+def compile_for_board(graph: Graph, fingerprint: int) -> BoardModel:
+    """Compile a quantised graph for a DPU.
+
+    Parameters
+    ----------
+    fingerprint : of the DPU: a DPUCZDX8G of instruction set ISA1
+
+    Raises
+    ------
+    UnsupportedError
+        The DPU is of another kind, the graph is compiled already, or nothing of it is for a DPU.
+    XmodelError
+        The graph contradicts itself.
+    """
+    refused: dict[str, str] = {}
+    while True:
+        fused = fuse(graph, refused)
+        subgraphs = dpu_parts(fused.graph)
+        if not subgraphs:
+            reasons = "; ".join(f"{op}: {reason}" for op, reason in fused.reasons.items())
+            raise UnsupportedError(f"{graph.get_name()}: nothing is for the DPU: {reasons}")
+        try:
+            parts = [compile_part(subgraph, fingerprint) for subgraph in subgraphs]
+        except Refusal as refusal:
+            _refuse(refused, fused, refusal)
+            continue
+        for subgraph, part in zip(subgraphs, parts, strict=True):
+            seal(subgraph, part, fingerprint)
+        fused.graph.set_attr(NOTE, f"{COMPILER}, {tutelage.__version__}")
+        return BoardModel(fused.graph, parts, fused.reasons)
+
+
+def _refuse(refused: dict[str, str], fused: Fused, refusal: Refusal) -> None:
+    """Send the quantised op behind a refusal to the CPU.
+
+    Raises
+    ------
+    UnsupportedError
+        There is none, or it is there already.
+    """
+    source = fused.sources.get(refusal.op.split(":")[0], "")
+    if not source or source in refused:
+        raise UnsupportedError(f"{refusal.op or 'a layer'}: {refusal}")
+    refused[source] = str(refusal)

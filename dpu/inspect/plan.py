@@ -1,0 +1,207 @@
+"""What the boards' compiler decided, layer by layer: for `tutelage compile --explain`.
+
+A row is a layer: where its maps come from, where its result stays, how it is tiled, what goes
+through the DDR, and when it runs by the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.dpu.compiler.board.layout import ChipMap
+from tutelage.dpu.compiler.board.network import Node
+from tutelage.dpu.compiler.board.part import Part
+from tutelage.dpu.compiler.board.plan import Operand, Plan, Strip
+from tutelage.dpu.inspect.listing import columns
+from tutelage.dpu.isa.timing import Timeline, array_cycles, bytes_moved, simulate
+
+HEAD = (
+    "stage", "reads", "result", "tile", "strips", "parameters [B]", "maps [B]", "saved [B]",
+    "array", "misc", "begin", "end", "layer",
+)  # fmt: skip
+"""Columns; from `array` to `end` cycles."""
+
+CONSTANTS = 0
+"""The register of parameters."""
+
+
+@dataclass
+class PlannedLayer:
+    """A layer as it was compiled.
+
+    Attributes
+    ----------
+    stage : number of the layers that are computed in turn with it
+    reads : for each operand "chip", "ring" (rows of the layer before) or "DDR"
+    result : "chip", "ring" or "DDR", or "chip, DDR" where it is in both
+    tile, strips : rows that are computed at a time, strips of columns
+    parameter_bytes, map_bytes, saved_bytes : through the DDR
+    array_cycles, misc_cycles : in which the array, and MISC, compute
+    begin, end : simulated cycles
+    """
+
+    name: str
+    stage: int
+    reads: list[str]
+    result: str
+    tile: int
+    strips: int
+    parameter_bytes: int = 0
+    map_bytes: int = 0
+    saved_bytes: int = 0
+    array_cycles: int = 0
+    misc_cycles: int = 0
+    begin: float = 0.0
+    end: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bank rows that hold a map, or rows of one, for some time.
+
+    Attributes
+    ----------
+    name : of the layer whose values they are
+    ring : whether rows take the place of others
+    begin, end : simulated cycles
+    """
+
+    name: str
+    chip: ChipMap
+    ring: bool
+    begin: float
+    end: float
+
+
+def planned_layers(part: Part) -> list[PlannedLayer]:
+    """Return the layers of a compiled subgraph in order."""
+    timeline = simulate(part.code, part.plan.shape)
+    found: list[PlannedLayer] = []
+    for number, stage in enumerate(part.plan.stages):
+        for node, strip in zip(stage.nodes, stage.strips[0], strict=True):
+            reads = [_source(operand) for operand in strip.operands]
+            result = _result(part.plan, node, strip)
+            found.append(
+                PlannedLayer(node.name, number, reads, result, strip.tile, len(stage.strips))
+            )
+    _add_code(part, timeline, found)
+    return found
+
+
+def _source(operand: Operand) -> str:
+    if operand.ring:
+        return "ring"
+    return "chip" if operand.feed is None else "DDR"
+
+
+def _result(plan: Plan, node: Node, strip: Strip) -> str:
+    store = node.outputs[0].store
+    if store in plan.rings:
+        return "ring"
+    where = ["chip"] if store in plan.resident else []
+    if strip.result is None or strip.result.saves:
+        where.append("DDR")
+    return ", ".join(where)
+
+
+def _add_code(part: Part, timeline: Timeline, layers: list[PlannedLayer]) -> None:
+    """Add up what the instructions of each layer do."""
+    inits: dict[str, Any] = {}
+    seen: set[int] = set()
+    for place, (i, number) in enumerate(zip(part.code, part.nodes, strict=True)):
+        layer, begin, end = layers[number], timeline.begins[place], timeline.ends[place]
+        if i.name == "END":
+            continue
+        layer.begin = begin if number not in seen else min(layer.begin, begin)
+        layer.end = max(layer.end, end)
+        seen.add(number)
+        if i.name.endswith("INIT"):
+            inits[i.name] = i
+        elif i.name == "LOAD" and i.reg_id == CONSTANTS:
+            layer.parameter_bytes += bytes_moved(i)
+        elif i.name == "LOAD":
+            layer.map_bytes += bytes_moved(i)
+        elif i.name == "SAVE":
+            layer.saved_bytes += bytes_moved(i)
+        elif i.name == "CONV":
+            layer.array_cycles += array_cycles(i, inits)
+        else:
+            layer.misc_cycles += array_cycles(i, inits)
+
+
+def held_rows(part: Part) -> list[Held]:
+    """Return what the bank rows hold, and when."""
+    layers = planned_layers(part)
+    found: dict[tuple[str, ChipMap, bool], Held] = {}
+    number = 0
+    for stage in part.plan.stages:
+        for place, node in enumerate(stage.nodes):
+            layer = layers[number]
+            for strips in stage.strips:
+                _hold(part.plan, node, strips[place], layer, found)
+            number += 1
+    return list(found.values())
+
+
+def _hold(
+    plan: Plan, node: Node, strip: Strip, layer: PlannedLayer,
+    found: dict[tuple[str, ChipMap, bool], Held],
+) -> None:  # fmt: skip
+    """Note the maps on the chip that a layer reads and writes."""
+    chips = [
+        (operand.feed.view.store.name if operand.feed else view.store.name, operand.chip,
+         operand.feed is not None or operand.ring)
+        for operand, view in zip(strip.operands, node.inputs, strict=False)
+    ]  # fmt: skip
+    if strip.result is not None:
+        store = node.outputs[0].store
+        chips.append((store.name, strip.result.chip, store not in plan.resident))
+    for key in chips:
+        known = found.get(key)
+        begin, end = layer.begin, layer.end
+        if known is not None:
+            begin, end = min(begin, known.begin), max(end, known.end)
+        found[key] = Held(*key, begin, end)
+
+
+def plan_lines(part: Part) -> list[str]:
+    """Return a table with a row for each layer, and the totals."""
+    layers = planned_layers(part)
+    cycles = simulate(part.code, part.plan.shape).cycles
+    kept = sum("DDR" not in layer.result for layer in layers)
+    moved = sum(layer.map_bytes + layer.saved_bytes for layer in layers)
+    return [
+        *columns([list(HEAD), *map(_row, layers)], left={1, 2}),
+        f"{kept} of {len(layers)} results never reach the DDR; {moved:,} bytes of maps go through "
+        f"it; {cycles:,.0f} simulated cycles",
+    ]
+
+
+def _row(layer: PlannedLayer) -> list[str]:
+    numbers = (
+        layer.parameter_bytes, layer.map_bytes, layer.saved_bytes, layer.array_cycles,
+        layer.misc_cycles,
+    )  # fmt: skip
+    return [
+        str(layer.stage),
+        " ".join(layer.reads),
+        layer.result,
+        str(layer.tile),
+        str(layer.strips),
+        *(f"{number:,}" if number else "" for number in numbers),
+        f"{layer.begin:,.0f}",
+        f"{layer.end:,.0f}",
+        shown(layer.name, LONGEST_NAME),
+    ]
+
+
+def plan_facts(part: Part) -> Sequence[dict[str, Any]]:
+    """Return the layers for JSON."""
+    return [layer.facts() for layer in planned_layers(part)]

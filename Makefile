@@ -57,6 +57,7 @@ setup: $(VENV)/all.stamp
 
 demo: $(VENV)/pc.stamp
 	@mkdir -p results
+	$(BIN)/tutelage run app/demo/model.xmodel --random 20 --compare instructions
 	$(BIN)/python app/classify.py --source app/demo/images --quiet --output results/demo.csv --output results/demo.mp4
 
 # WORKERS processes share the tests; 0 runs them in this one, as a debugger needs.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.errors import DpuError
-from tutelage.core.fixed_point import Array
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array, dequantise
 from tutelage.core.images.image_files import FoundImages, broken_line, find_images
 from tutelage.core.images.input_form import (
     COLOURS,
@@ -21,6 +21,7 @@ from tutelage.core.images.input_form import (
 )
 from tutelage.core.model_package import DESCRIPTION, read_description
 from tutelage.dpu.engine.program import Program
+from tutelage.dpu.xmodel.op import Op
 
 
 def load_npy(path: Path) -> Array:
@@ -73,6 +74,36 @@ def load_arrays(program: Program, texts: Sequence[str], option: str = "--input")
     if missing:
         raise DpuError(f"no {option} for {', '.join(missing)} (write {option} NAME=FILE)")
     return [given[name] for name in names]
+
+
+def random_inputs(program: Program, count: int) -> list[Array]:
+    """Return seeded random int8 images of several contrasts for each input, as real numbers.
+
+    A quantised and a compiled file take the same; loud images saturate what quiet ones do not.
+    """
+    rng = np.random.default_rng(0)
+    arrays = []
+    for op in program.inputs:
+        dims = (count, *op.get_output_tensor().dims[1:])
+        values = rng.integers(INT8_MIN, INT8_MAX + 1, dims, dtype=np.int8)
+        for index in range(count):
+            values[index] >>= index % 4
+        arrays.append(dequantise(values, input_point(op) or 0))
+    return arrays
+
+
+def input_point(op: Op) -> int | None:
+    """Return the fix point of an input: its own, or that of the op which quantises it."""
+    points = map(declared_point, [op, *op.get_fanout_ops()])
+    return next((point for point in points if point is not None), None)
+
+
+def declared_point(op: Op) -> int | None:
+    """Return the fix point that an op or its tensor has; None for neither."""
+    for holder in (op, op.get_output_tensor()):
+        if holder.has_attr("fix_point"):
+            return int(holder.get_attr("fix_point"))
+    return None
 
 
 def image_form(

@@ -42,14 +42,24 @@ class RunOptions(PluginOptions, JsonOptions):
             help="float32 (rounded and saturated to int8 on the way in, where VART truncates) or "
             "int8, NHWC, any batch; one per input",
         ),
-    ]
+    ] = field(default_factory=list)
     output: Annotated[
         list[str],
         typer.Option(
             metavar="[NAME=]OUT.npy",
             help="where an output goes, as float32; without NAME in the graph's order",
         ),
-    ]
+    ] = field(default_factory=list)
+    random: Annotated[
+        int,
+        typer.Option(min=0, max=4096, metavar="N", help="N random images in place of --input"),
+    ] = 0
+    compare: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE", help="compute with this engine too: every output byte must be equal"
+        ),
+    ] = ""
     engine: Annotated[
         str,
         typer.Option(
@@ -71,26 +81,29 @@ class RunOptions(PluginOptions, JsonOptions):
     "run",
     "net.xmodel --input in.npy --output out.npy",
     "board.xmodel --input in.npy --output out.npy --engine instructions --order 1",
+    "board.xmodel --random 20 --compare instructions",
 )
 def run(options: RunOptions) -> int:
     """Run the whole graph."""
-    from tutelage.dpu.engine.reference import ENGINES, load_engine
-    from tutelage.dpu.inspect.samples import load_arrays
+    from tutelage.dpu.engine.reference import load_engine
+    from tutelage.dpu.inspect.samples import load_arrays, random_inputs
     from tutelage.dpu.ops.reference import load_plugins
 
-    if options.engine not in ENGINES:
-        raise TutelageError(f"--engine {options.engine}: can be {', '.join(ENGINES)}")
-    if options.order is not None and options.engine != "instructions":
-        raise TutelageError("--order goes with --engine instructions")
+    _check_run(options)
     plugins = load_plugins(options.plugin) if options.plugin else {}
     began = time.perf_counter()
     model = load_engine(options.xmodel, options.engine, plugins, order=options.order)
     loaded = time.perf_counter()
-    inputs = load_arrays(model.program, options.input)
+    inputs = random_inputs(model.program, options.random)
+    if options.input:
+        inputs = load_arrays(model.program, options.input)
     targets = _targets(model, options.output)
     started = time.perf_counter()
     results, batch = _compute(model, inputs)
     seconds = time.perf_counter() - started
+    if options.compare:
+        other = load_engine(options.xmodel, options.compare, plugins)
+        _check_equal(results, _compute(other, inputs)[0], options)
     for name, path in targets.items():
         content = io.BytesIO()
         np.save(content, results[name])
@@ -106,14 +119,54 @@ def run(options: RunOptions) -> int:
             "run_seconds": round(seconds, 4),
             "outputs": shapes,
             "left_out": left_out,
+            **({"equal_to": options.compare} if options.compare else {}),
         })  # fmt: skip
         return DONE
     written = ", ".join(f"{path} {shape}" for path, shape in shapes.items())
-    print_lines(f"{batch} in {seconds:.3f} s with the {options.engine} engine: {written}")
-    if left_out:
+    done = f"{batch} in {seconds:.3f} s with the {options.engine} engine"
+    print_lines(f"{done}: {written}" if written else done)
+    if options.compare:
+        print_lines(f"every output byte is equal with the {options.compare} engine")
+    if left_out and targets:
         names = ", ".join(_short(name) for name in left_out)
         print_lines(f"left out: {names}; each takes an --output NAME=OUT.npy")
     return DONE
+
+
+def _check_run(options: RunOptions) -> None:
+    """Refuse options that do not go together, and engines that there are not."""
+    from tutelage.dpu.engine.reference import ENGINES
+
+    for name, engine in (("--engine", options.engine), ("--compare", options.compare)):
+        if engine not in ENGINES and (engine or name == "--engine"):
+            raise TutelageError(f"{name} {engine}: can be {', '.join(ENGINES)}")
+    if options.order is not None and options.engine != "instructions":
+        raise TutelageError("--order goes with --engine instructions")
+    if bool(options.input) == bool(options.random):
+        raise TutelageError("give --input IN.npy, or --random N")
+
+
+def _check_equal(found: dict[str, Array], others: dict[str, Array], options: RunOptions) -> None:
+    """Compare the outputs of two engines.
+
+    Raises
+    ------
+    TutelageError
+        They differ: exit status 1.
+    """
+    for name, values in found.items():
+        wrong = int(np.count_nonzero(values != others[name]))
+        if wrong:
+            raise EnginesDiffer(
+                f"{options.xmodel}: {wrong:,} of {values.size:,} values of {_short(name)} differ "
+                f"between the {options.engine} and the {options.compare} engine: please report it"
+            )
+
+
+class EnginesDiffer(TutelageError):
+    """Two engines gave different outputs for one model."""
+
+    status = FAILED
 
 
 def _short(name: str) -> str:

@@ -13,23 +13,20 @@ import numpy as np
 from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import dpu_name, dpu_parts, fingerprint_of
 from tutelage.core.fixed_point import (
-    INT8_MAX,
-    INT8_MIN,
     Array,
-    dequantise,
     integers_of,
     saturate,
 )
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.inspect.layers import Layer, dense_matrix, is_dense, is_shifted_bias, layers_of
+from tutelage.dpu.inspect.samples import declared_point, input_point, random_inputs
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.host.compile.target import CompileError, Target
 
 IMAGES = 8  # that both files are run on
-_SEED = 0
 _SHOWN = 5  # ops in one message
 
 # Ops that hold or convert values: that they are not on the DPU is no loss.
@@ -176,27 +173,17 @@ def _same_fix_points(graph: Graph, quantised: Graph) -> str:
 def _input_points(graph: Graph) -> list[int | None]:
     """Fix point of each input: its own, or that of the op which quantises it."""
     heads = [op for op in graph.toposort() if op.get_type() in ("data", "data-fix")]
-    return [_input_point(op) for op in heads]
-
-
-def _input_point(op: Op) -> int | None:
-    return next((p for p in map(_point, [op, *op.get_fanout_ops()]) if p is not None), None)
+    return [input_point(op) for op in heads]
 
 
 def _output_points(graph: Graph) -> list[int | None]:
     """Fix point of each output, or of the last value before it that has one."""
     points = []
     for op in graph_outputs(graph):
-        while _point(op) is None and op.get_input_ops().get("input"):
+        while declared_point(op) is None and op.get_input_ops().get("input"):
             op = op.get_input_op("input")
-        points.append(_point(op))
+        points.append(declared_point(op))
     return points
-
-
-def _point(op: Op) -> int | None:
-    point = _attr(op, "fix_point")
-    point = _attr(op.get_output_tensor(), "fix_point") if point is None else point
-    return None if point is None else int(point)
 
 
 def _same_parameters(compiled: Model, original: Model) -> str:
@@ -249,7 +236,7 @@ def _parameters(model: Model) -> list[_Parameter]:
     biased = {layer.bias: layer for layer in layers if layer.bias is not None}
     found = []
     for op in model.graph.toposort():
-        values, point = model.program.constants.get(op.get_name()), _point(op)
+        values, point = model.program.constants.get(op.get_name()), declared_point(op)
         if values is None or point is None:
             continue
         if values.dtype != np.int8:  # a `fix` in a quantised file: real numbers on int8's grid
@@ -261,7 +248,7 @@ def _parameters(model: Model) -> list[_Parameter]:
 
 
 def _same_outputs(compiled: Model, original: Model) -> str:
-    inputs = _random_inputs(original)
+    inputs = random_inputs(original.program, IMAGES)
     found, wanted = (list(m.run_all(*inputs).values()) for m in (compiled, original))
     for one, other in zip(found, wanted, strict=True):
         wrong = np.any(one.reshape(IMAGES, -1) != other.reshape(IMAGES, -1), axis=1)
@@ -280,7 +267,7 @@ def _has_code(graph: Graph) -> bool:
 def _same_by_code(graph: Graph, compiled: Model) -> str:
     """Execute the DPU code for the first of the random images."""
     by_code = load_engine(graph, engine="instructions")
-    inputs = [array[:1] for array in _random_inputs(compiled)]
+    inputs = random_inputs(compiled.program, 1)
     found, wanted = (list(m.run_all(*inputs).values()) for m in (by_code, compiled))
     if any(not np.array_equal(one, other) for one, other in zip(found, wanted, strict=True)):
         raise CompileError(
@@ -288,16 +275,3 @@ def _same_by_code(graph: Graph, compiled: Model) -> str:
             "report the two files"
         )
     return "the same outputs from the DPU's instructions, executed for one of them"
-
-
-def _random_inputs(model: Model) -> list[Array]:
-    """Seeded random int8 images of several contrasts, as real numbers: both files take these."""
-    rng = np.random.default_rng(_SEED)
-    arrays = []
-    for op in model.program.inputs:
-        dims = (IMAGES, *op.get_output_tensor().dims[1:])
-        values = rng.integers(INT8_MIN, INT8_MAX + 1, dims, dtype=np.int8)
-        for index in range(IMAGES):
-            values[index] >>= index % 4  # loud images saturate what quiet ones do not
-        arrays.append(dequantise(values, _input_point(op) or 0))
-    return arrays

@@ -4,7 +4,7 @@
     models/fashion-densenet]
 
 Float training of a teacher and of the student, QKD at 8 bits (host/train/loop.py), export with
-every logit compared on the test set (host/export/model_directory.py), the emulator's compiler
+every logit compared on the test set (host/export/model_directory.py), this project's compiler
 (host/compile/compilation.py). The model directory is shipped with a few hundred test images; the
 checkpoint and its log go to `models`. About an hour on one core; goes on where it was stopped. The
 same seed on the same machine gives the same file.
@@ -122,9 +122,9 @@ README = """\
 `model.xmodel` sorts 28x28 grey images of clothes into ten classes. It is a small
 DenseNet-BC (growth rate 8, three blocks of three layers, {parameters:,} parameters) in the
 DPU's 8-bit arithmetic, taught by quantisation-aware knowledge distillation and compiled for the
-emulation, so that the app can be tried without training or compiling anything first. It holds no
-instructions for a real DPU; `quantised.xmodel` is what AMD's compiler takes
-(`tutelage compile app/demo -o out --target zcu104`).
+ZCU104's DPU by Tutelage's own compiler (`tutelage compile app/demo` makes it anew from
+`quantised.xmodel`). The emulation runs it as the board would; no file of this compiler has run on a
+real DPU yet.
 
 | network | images | top-1 |
 | --- | --- | --- |

@@ -16,6 +16,7 @@ from tutelage.dpu.compiler.board.layout import ChipMap, Ring
 from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.parameters import Parameters, spread
 from tutelage.dpu.compiler.board.plan import MAX_JUMP, Operand, Plan, Result, Stage, Strip
+from tutelage.dpu.compiler.board.split import MAX_GROUPS
 from tutelage.dpu.compiler.board.walk import Feed, Walk, first_missing
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.machine import Shape
@@ -34,9 +35,6 @@ from tutelage.dpu.ops.refusal import Refusal
 
 CONSTANTS, WORKSPACE, INPUTS, OUTPUTS = range(4)
 """Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""
-
-MAX_GROUPS = 256
-"""Channel groups that an instruction reads."""
 
 CONV_PAD, ALU_PAD = 15, 255
 """Highest `pad_bottom` and `pad_right` of CONV and ALU."""
@@ -103,8 +101,22 @@ class Emitter:
         return self.code
 
     def add(self, name: str, **values: int) -> None:
-        """Append an instruction."""
-        self.code.append(Instruction(self.shape.isa.by_name[name], **values))
+        """Append an instruction.
+
+        Raises
+        ------
+        Refusal
+            A value does not fit its field.
+        """
+        form = self.shape.isa.by_name[name]
+        for field_name, value in values.items():
+            limits = form.by_name[field_name]
+            if not limits.lowest <= value <= limits.highest:
+                node = self.plan.network.nodes[self.number].name
+                raise Refusal(
+                    f"{name} takes {field_name} up to {limits.highest}, not {value}", node
+                )
+        self.code.append(Instruction(form, **values))
         self.nodes.append(self.number)
 
     def set_init(self, name: str, **values: int) -> None:
@@ -219,6 +231,8 @@ def _constants(to: Emitter, node: Node, strip: Strip) -> Constants:
     groups, depthwise = strip.operands[0].groups, to.shape.depthwise_bank
     if layer.weights is not None:
         height, width, channels = layer.weights.shape
+        if height * width * groups > BANK_DEPTH:
+            raise Refusal(f"a kernel of {height}x{width}, beyond the DPU's banks", node.name)
         found.places[0] = to.depthwise_ring.take(height * width * groups)
         given = to.parameters.add(layer.weights)
         found.loads.append(to.words(depthwise, found.places[0], given, height * width, channels))

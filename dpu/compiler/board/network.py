@@ -57,18 +57,21 @@ class Store:
         return self.height * self.width * self.channels
 
     def groups_before(self, channel: int, lanes: int) -> int:
-        """Return the channel groups of a pixel on the chip before a part, or before the end.
+        """Return the channel groups of a pixel on the chip before a channel.
 
         Each part begins with a group of its own.
 
         Parameters
         ----------
-        channel : the first one of a part, or `channels`
+        channel : the first one of a group, or `channels`
         lanes : channels of a group
         """
         ends = [*self.parts[1:], self.channels]
-        pairs = zip(self.parts, ends, strict=True)
-        return sum(-(-(end - first) // lanes) for first, end in pairs if first < channel)
+        return sum(
+            -(-(min(end, channel) - first) // lanes)
+            for first, end in zip(self.parts, ends, strict=True)
+            if first < channel
+        )
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,10 @@ class View:
         width : lanes of a channel group
         """
         start = self.store.groups_before(self.first, width)
+        inside = [p for p in self.store.parts if self.first < p < self.first + self.channels]
         return [
-            (part - self.first, width * (self.store.groups_before(part, width) - start))
-            for part in self.store.parts
-            if self.first <= part < self.first + self.channels
+            (first - self.first, width * (self.store.groups_before(first, width) - start))
+            for first in (self.first, *inside)
         ]
 
     def groups(self, width: int) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from tutelage.dpu.compiler.board.layout import Banks, ChipMap, slots_for
 from tutelage.dpu.compiler.board.network import Network, Node, Store, View
+from tutelage.dpu.compiler.board.split import split_channels
 from tutelage.dpu.compiler.board.walk import Feed, Walk, columns, dilated, feed, walk_of
 from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.ops.engine_layers import (
@@ -205,7 +206,7 @@ def plan_network(network: Network, shape: Shape, room: int = BANK_DEPTH) -> Plan
     Refusal
         A layer does not fit the banks in any way.
     """
-    planner = _Planner(network, shape, room)
+    planner = _Planner(split_channels(network, shape, room), shape, room)
     while True:
         try:
             return planner.plan()
@@ -245,7 +246,8 @@ class _Planner:
                 self.stride[store] = self._stride_for(store)
                 readers = dict.fromkeys(place for place, _ in self.network.readers[store])
                 found = [p for p in readers if self._reads_there(store, p)]
-                if found and self._words(store) <= self.room:
+                groups = store.groups_before(store.channels, self.shape.width)
+                if found and self._words(store) <= self.room and groups <= MAX_JUMP:
                     self.readers[store] = found
                 else:
                     self._end(store)

@@ -48,6 +48,17 @@ def demo_model() -> Path:
 
 
 @pytest.fixture
+def emulator_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
+    """The demo compiled for the emulator: without DPU code, no board takes it."""
+    from tutelage.dpu.compiler.emulation import compile_graph
+    from tutelage.dpu.xmodel.graph import Graph
+
+    path = tmp_path / "emulator.xmodel"
+    compile_graph(Graph.deserialize(demo_model.with_name("quantised.xmodel"))).serialize(path)
+    return path
+
+
+@pytest.fixture
 def unsorted_model(demo_model: Path, tmp_path: Path, emulation: None) -> Path:
     """The demo's model with its ops in reverse order, which AMD's XIR crashes on."""
     from tutelage.dpu.xmodel.file import read_graph, write_graph

@@ -31,6 +31,8 @@ INTERNAL = {
     "RecordingError": "the page's answer",
     "RunnerError": "the pipeline takes another runner",
     "Refusal": "the compiler leaves the op to the CPU",
+    "_Again": "planning begins again",
+    "_NoRoom": "planning begins again without a map on the chip",
     "_WireError": "becomes an XmodelError",
 }
 """Errors that no command reports, and what becomes of them."""

@@ -488,7 +488,7 @@ def test_the_demo_is_as_good_as_it_says(
     assert accuracy["labelled"] == figures["model"]["provenance"]["images"] == 300
     stated = figures["model"]["provenance"]["accuracy_images"]
     assert round(100 * accuracy["top1"], 2) == stated
-    assert figures["model"]["target"] == "TUTELAGE_EMULATOR"
+    assert figures["model"]["target"] == "ZCU104, Vitis AI 2.x"
 
 
 @pytest.mark.usefixtures("emulation")

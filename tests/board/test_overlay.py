@@ -334,7 +334,9 @@ def test_a_dpu_that_nobody_knows_is_told(
 
 
 @pytest.mark.usefixtures("emulation")
-def test_real_models(shared_dir: Path, demo_model: Path, repo_root: Path, tmp_path: Path) -> None:
+def test_real_models(
+    shared_dir: Path, demo_model: Path, emulator_model: Path, repo_root: Path, tmp_path: Path
+) -> None:
     from tutelage.board.provider import find_provider
 
     find_provider.cache_clear()
@@ -342,8 +344,9 @@ def test_real_models(shared_dir: Path, demo_model: Path, repo_root: Path, tmp_pa
     amds = shared_dir / "models" / "mnist_prelu_zcu104_vai25.xmodel"
     plugin = repo_root / "tests" / "dpu" / "plugins.py"
     assert "compiled for this DPU" in check_model(site, ModelFile(amds, plugin))
+    assert "compiled for this DPU" in check_model(site, ModelFile(demo_model))
     with pytest.raises(OverlayError, match="TUTELAGE_EMULATOR"):
-        check_model(site, ModelFile(demo_model))
+        check_model(site, ModelFile(emulator_model))
 
 
 # -- the DPU's own word -----------------------------------------------------------------------

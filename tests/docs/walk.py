@@ -105,10 +105,13 @@ STEPS = {
     "-m tutelage train qkd.toml --output runs/four": Step(
         puts_in=(("192.168.1.10", "127.0.0.1"), ("accelerate launch", _SECOND_MACHINE)),
         shows="runs/four"),
-    "tutelage compile models/mine --target zcu104": Step(
+    "tutelage compile models/mine": Step(shows="compiled for ZCU104 by Tutelage's own"),
+    "tutelage compile models/mine --target zcu104": Step(shows="compiled for ZCU104"),
+    "tutelage compile models/mine --explain --banks banks.svg": Step(
+        shows="results never reach the DDR"),
+    "tutelage compile models/mine --compiler vai_c_xir --dry-run": Step(
         status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
-    "tutelage compile app/demo -o out --target zcu104": Step(
-        status=2, absent="AMD's compiler", shows="xilinx/vitis-ai"),
+    "tutelage compile app/demo": Step(shows="compiled for ZCU104"),
     "make overlay BOARD=zcu104 FROM=~/Downloads": Step(
         status=2, absent="AMD's files", shows="Downloads"),
     "tutelage export models/fashion-densenet -o DIR": Step(status=2, absent="Fashion-MNIST"),

@@ -355,9 +355,9 @@ def test_sums_and_products_take_the_same_in_both_forms() -> None:
 
 
 def test_predict_tells_layers_and_totals(
-    demo_model: Path, capsys: pytest.CaptureFixture[str]
+    emulator_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, _ = _told(capsys, demo_model, "--threads", 2, "--json")
+    status, out, _ = _told(capsys, emulator_model, "--threads", 2, "--json")
     facts = json.loads(out)
     assert status == 0 and facts["board"] == "zcu104"
     assert sum(layer["us"] for layer in facts["layers"]) == pytest.approx(1e3 * facts["dpu_ms"])
@@ -365,7 +365,7 @@ def test_predict_tells_layers_and_totals(
     assert [speed["threads"] for speed in facts["threads"]] == [1, 2, None]
     assert facts["threads"][0]["fps"]["value"] == pytest.approx(1e3 / facts["latency_ms"]["value"])
     assert sum(facts["bound_ms"].values()) == pytest.approx(facts["dpu_ms"])
-    status, out, _ = _told(capsys, demo_model)
+    status, out, _ = _told(capsys, emulator_model)
     assert status == 0 and "e+" not in out
     texts = "bound by", "threads  1: ", "Python   ", "not measured here", " mJ a frame", "60 W"
     assert all(text in out for text in texts)

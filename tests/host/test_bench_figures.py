@@ -17,7 +17,7 @@ from tutelage.core.results.bench_json import EMULATED, BenchRow, GainInput
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import median_figure, ratio
 from tutelage.core.results.run_json import Percentiles
-from tutelage.dpu.predict.latency import operations_of_graph, predict
+from tutelage.dpu.predict.latency import predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs
 from tutelage.host.bench.given_watts import give_watts
@@ -198,7 +198,7 @@ def test_a_run_must_say_whether_it_is_the_emulation(tmp_path: Path, subject: Sub
 def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> None:
     row = predicted_row(subject, "zcu104")
     graph = Graph.deserialize(repo_root / "app" / "demo" / "model.xmodel")
-    found = predict(operations_of_graph(graph))
+    found = predict_graph(graph)
     assert (row.family, row.kind) == (DPU, PREDICTED)
     assert row.provenance.startswith("predicted, by tutelage.dpu.predict.latency")
     for figures, seconds in ((row.latency_ms, found.latency_seconds),

@@ -423,7 +423,7 @@ def test_files_that_are_not_to_be_compiled(
 ) -> None:
     path = model / "quantised.xmodel"
     status, _, error = run("-o", model.parent / "out", demo_model)
-    assert status == 2 and "compiled already, for TUTELAGE_EMULATOR" in error
+    assert status == 2 and "compiled already, for DPUCZDX8G_ISA1_B4096" in error
     _network(1).save(path)
     status, _, error = run("--", model)
     assert status == 2 and "quantised.xmodel: SHA-256 is " in error and "model.toml says" in error

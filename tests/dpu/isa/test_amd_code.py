@@ -203,8 +203,8 @@ def test_values_within_a_subgraph_are_refused(shared_dir: Path) -> None:
         engine.compute(feeds, {inner.get_name()})
 
 
-def test_a_file_without_code_is_refused(demo_model: Path) -> None:
+def test_a_file_without_code_is_refused(demo_model: Path, emulator_model: Path) -> None:
     with pytest.raises(UnsupportedError, match="has no DPU code"):
-        load_engine(demo_model, "instructions")
+        load_engine(emulator_model, "instructions")
     with pytest.raises(UnsupportedError, match="is not compiled"):
         load_engine(demo_model.with_name("quantised.xmodel"), "instructions")

@@ -135,14 +135,15 @@ def test_disasm_for_a_program(shared_dir: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_errors_are_one_line(
-    shared_dir: Path, demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shared_dir: Path, demo_model: Path, emulator_model: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     source, bad = tmp_path / "code.s", tmp_path / "bad.s"
     source.write_text("END on=SAVE by=SAVE\nEND on=SAVE by=SAVE\n")
     bad.write_text("\n\nJUMP\n")
     out = ["-o", str(tmp_path / "code.bin")]
     for arguments, text in (
-        (["disasm", str(demo_model)], "has no DPU code"),
+        (["disasm", str(emulator_model)], "has no DPU code"),
         (["disasm", str(demo_model.with_name("quantised.xmodel"))], "has no DPU code"),
         (["disasm", str(shared_dir / CNN), "--layer", "pool"], "no layer has 'pool' in its name"),
         (["disasm", str(shared_dir / CNN), "--part", "1"], "--part 1: "),
@@ -175,14 +176,14 @@ def test_inspect_shows_where_tensors_are(
 
 
 def test_inspect_without_code_has_no_places(
-    demo_model: Path, capsys: pytest.CaptureFixture[str]
+    emulator_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["inspect", str(demo_model), "--places"]) == 2
+    assert main(["inspect", str(emulator_model), "--places"]) == 2
     assert "has no DPU code" in capsys.readouterr().err
 
 
 def test_predict_simulates_the_code(
-    shared_dir: Path, demo_model: Path, capsys: pytest.CaptureFixture[str]
+    shared_dir: Path, emulator_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The headline is that of the code, with the layer model's beside it."""
     assert main(["predict", str(shared_dir / CNN), "--json"]) == 0
@@ -200,9 +201,9 @@ def test_predict_simulates_the_code(
     assert main(["predict", str(shared_dir / CNN)]) == 0
     out = capsys.readouterr().out
     assert "simulated from the file's own instructions" in out and "ms by the layer model" in out
-    assert main(["predict", str(demo_model), "--json"]) == 0
+    assert main(["predict", str(emulator_model), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["code"] is None
-    assert main(["predict", str(demo_model)]) == 0
+    assert main(["predict", str(emulator_model)]) == 0
     assert "instructions" not in capsys.readouterr().out
 
 

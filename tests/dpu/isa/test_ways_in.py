@@ -40,13 +40,13 @@ def test_a_runner_executes_the_code(shared_dir: Path, monkeypatch: pytest.Monkey
     assert wanted.any()
 
 
-def test_a_runner_needs_code(demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runner_needs_code(emulator_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(device.ENGINE_VARIABLE, "instructions")
     with pytest.raises(UnsupportedError, match="has no DPU code"):
-        _run_part(xir.Graph.deserialize(str(demo_model)))
+        _run_part(xir.Graph.deserialize(str(emulator_model)))
 
 
-def test_the_classifier_executes_the_code(shared_dir: Path, demo_model: Path) -> None:
+def test_the_classifier_executes_the_code(shared_dir: Path, emulator_model: Path) -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (28, 28, 3)).astype(np.uint8)
     fast, own = (
@@ -54,7 +54,7 @@ def test_the_classifier_executes_the_code(shared_dir: Path, demo_model: Path) ->
     )
     assert own.classify(image).top == fast.classify(image).top
     with pytest.raises(ModelError, match="has no DPU code"):
-        ImageClassifier(demo_model, engine="instructions")
+        ImageClassifier(emulator_model, engine="instructions")
 
 
 def test_run_in_any_legal_order(shared_dir: Path, tmp_path: Path) -> None:

@@ -412,18 +412,8 @@ class Transposed(Convolution):
         return array_limit(op, MAX_TRANSPOSED_STRIDE) or channels_limit(op)
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
-        """A convolution for each phase of the stride, with every stride-th tap."""
-        from tutelage.dpu.ops.engine_layers import AluLayer, ConvLayer, phase_of, spread_taps
-
         (whole,) = super().engine_layers(op, constants)
-        assert isinstance(whole, ConvLayer | AluLayer)
-        whole = spread_taps(whole)
-        width, height = op.get_attr("stride")
-        return [
-            phase_of(whole, (row, column), (height, width))
-            for row in range(min(height, whole.output[0]))
-            for column in range(min(width, whole.output[1]))
-        ]
+        return _phases(op, whole)
 
     def places(self, op: Any) -> int:
         return math.prod(op.get_input_tensor("input", 0).dims[1:-1])
@@ -436,11 +426,28 @@ class Transposed(Convolution):
         return transposed_conv_work(*operation.output, *operation.kernel, depth, *stride, array)
 
 
+def _phases(op: Any, whole: EngineLayer) -> list[EngineLayer]:
+    """A convolution for each phase of a transposed one's stride, with every stride-th tap."""
+    from tutelage.dpu.ops.engine_layers import AluLayer, ConvLayer, phase_of, spread_taps
+
+    assert isinstance(whole, ConvLayer | AluLayer)
+    whole, (width, height) = spread_taps(whole), op.get_attr("stride")
+    return [
+        phase_of(whole, (row, column), (height, width))
+        for row in range(min(height, whole.output[0]))
+        for column in range(min(width, whole.output[1]))
+    ]
+
+
 class TransposedDepthwise(Depthwise, Transposed):
     """A transposed convolution with one kernel per channel."""
 
     definition = None
     limit = Transposed.limit
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        (whole,) = Depthwise.engine_layers(self, op, constants)
+        return _phases(op, whole)
 
     def one_kernel_each(self, op: Any) -> bool:
         weights, channels = (op.get_input_tensor(name, 0).dims for name in ("weights", "input"))

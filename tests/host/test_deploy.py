@@ -26,7 +26,6 @@ from tests.stand_in_board import StandInBoard, why_not
 from tests.stand_in_board.deployable import make_model, make_wheel
 from tutelage.__main__ import main
 from tutelage.core.board_profile import load_profile
-from tutelage.core.locations import DEMO_MODEL
 from tutelage.host.deploy import KEPT, Plan, Report, deploy, findings_of, rollback
 from tutelage.host.deploy.packages import CARRIED, Packages
 from tutelage.host.deploy.release import ReleaseError

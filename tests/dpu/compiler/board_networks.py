@@ -73,6 +73,10 @@ def transposed(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
     """A transposed convolution."""
     kernel, stride, pad = _window(draw, x, 4, 3)
     channels, outputs = _dims(x)[2], draw(st.sampled_from([1, 5, 16, 20]))
+    if draw(st.integers(0, 3)) == 0:
+        weights, bias = _values(draw, 1, kernel[1], kernel[0], channels), _values(draw, channels)
+        kind = "transposed-depthwise-conv2d"
+        return model.conv2d(name, x, weights, 6, bias, 3, POINT, stride, pad, kind=kind)
     weights, bias = _values(draw, outputs, kernel[1], kernel[0], channels), _values(draw, outputs)
     return model.transposed_conv2d(name, x, weights, 7, bias, 3, POINT, stride, pad)
 

@@ -50,6 +50,13 @@ class ModelRunner:
         """Wait for the slot's job; return its output, float32 without the batch, a new array."""
         return self._slots[slot].finish()
 
+    def dpu_outputs(self, slot: int) -> dict[str, np.ndarray]:
+        """Return what the DPU gave in the slot's last job: int8 with the batch, by tensor name.
+
+        These are the slot's own buffers: its next job overwrites them.
+        """
+        return self._slots[slot].dpu_outputs
+
     def run(self, image: np.ndarray) -> np.ndarray:
         """Run one image to its end.
 
@@ -109,6 +116,10 @@ class _Slot:
         buffer = np.zeros(model.input.dims, np.int8) if own is None else own
         self.image: np.ndarray = buffer[0]
         self._values[model.input.name] = buffer
+        self.dpu_outputs: dict[str, np.ndarray] = {}
+        for step in self._steps:
+            if isinstance(step, _DpuStep):
+                self.dpu_outputs.update(step.outputs)
 
     def start(self) -> None:
         for step in self._steps[: self._first_dpu + 1]:

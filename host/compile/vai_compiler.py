@@ -323,15 +323,20 @@ def last_lines(log: Path) -> list[str]:
 
 
 def version(log: Path, graph: Graph) -> str:
-    """The compiler's version as it printed it, else as its result's `libs_info` tells; or "".
-
-    `libs_info` (seen in files of Vitis AI 2.5) maps "xcompiler.2.5.0" to a commit, and the
-    libraries beneath it, written with a colon, to theirs.
-    """
+    """The compiler's version as it printed it, else as its result has it; or ""."""
     for line in read_log(log).splitlines():
         found = re.search(_VERSION, line, re.IGNORECASE)
         if found:
             return found[1]
+    return version_in(graph)
+
+
+def version_in(graph: Graph) -> str:
+    """The compiler's version as the attribute `libs_info` of its result has it; or "".
+
+    The attribute (seen in files of Vitis AI 2.5) maps "xcompiler.2.5.0" to a commit, and the
+    libraries beneath it, written with a colon, to theirs.
+    """
     known = graph.get_attr("libs_info") if graph.has_attr("libs_info") else {}
     names = [str(name) for name in known] if isinstance(known, dict) else []
     return next((shown(name) for name in sorted(names) if ":" not in name), "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from tutelage.core.board_profile import DEFAULT_BOARD, load_profile
 from tutelage.core.errors import first_line
 from tutelage.host.deploy import scripts, service_scripts
+from tutelage.host.deploy.emulated_outputs import EmulatedOutputs
 from tutelage.host.deploy.findings import ask, judge
 from tutelage.host.deploy.installation import install, tidy
 from tutelage.host.deploy.packages import Packages
@@ -43,10 +44,12 @@ def deploy(hosts: list[str], plan: Plan, say: Say) -> list[Report]:
         A host, the board, the model or an accepted finding is not valid.
     """
     check_plan(hosts, plan)
-    packages = Packages(plan.wheels)
-    return _on_all(
-        hosts, plan.ssh_config, lambda remote, report: _deploy(remote, plan, packages, report, say)
-    )
+    packages, emulated = Packages(plan.wheels), EmulatedOutputs(plan.model, plan.plugin is not None)
+
+    def one(remote: Remote, report: Report) -> None:
+        _deploy(remote, plan, packages, emulated, report, say)
+
+    return _on_all(hosts, plan.ssh_config, one)
 
 
 def deploy_one(host: str, plan: Plan, say: Say) -> Report:
@@ -142,7 +145,14 @@ def _warn_of_measurement(remote: Remote, report: Report, say: Say) -> None:
         report.measuring = running
 
 
-def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say: Say) -> None:
+def _deploy(
+    remote: Remote,
+    plan: Plan,
+    packages: Packages,
+    emulated: EmulatedOutputs,
+    report: Report,
+    say: Say,
+) -> None:
     profile = load_profile(plan.board)
     with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
         stage = Path(folder)
@@ -161,7 +171,7 @@ def _deploy(remote: Remote, plan: Plan, packages: Packages, report: Report, say:
                 refresh_service(remote, unit, report)
                 return
             say(f"{remote.host}: {name}, {size:,} bytes")
-            place = install(remote, stage, state, plan, report)
+            place = install(remote, stage, state, plan, emulated, report)
             remote.sh(scripts.switch_script(name, place))
             serve(remote, unit, report)
             report.state = "deployed"

@@ -30,7 +30,7 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
         As `deploy`.
     """
     check_plan(hosts, plan)
-    lines, place = [], ".HASH.TOKEN.partial"
+    lines, place, model = [], ".HASH.TOKEN.partial", model_path(plan.model)
     options = copy_options(["CURRENT"], plan.bandwidth)
     for host in hosts:
         remote = Remote(host, plan.ssh_config)
@@ -40,7 +40,8 @@ def dry_run(hosts: list[str], plan: Plan) -> list[str]:
             shlex.join(remote.ssh(scripts.MEASURING)),
             shlex.join(push_command(remote, Path("STAGE"), f"{RELEASES}/{place}", *options)),
             shlex.join(remote.ssh(scripts.venv_script(place, "PYTHON", None))),
-            shlex.join(remote.ssh(scripts.smoke_script(place, model_path(plan.model), True))),
+            shlex.join(remote.ssh(scripts.outputs_script(place, model))),
+            shlex.join(remote.ssh(scripts.smoke_script(place, model, True))),
             shlex.join(remote.ssh(scripts.switch_script("HASH", place))),
             *_service_lines(remote, plan),
         ]

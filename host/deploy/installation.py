@@ -7,7 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from tutelage.core.board_profile import load_profile
+from tutelage.core.errors import DpuError, first_line
+from tutelage.core.expected_outputs import EXPECTED, RESULT, write_expected
 from tutelage.host.deploy import scripts
+from tutelage.host.deploy.emulated_outputs import EmulatedOutputs
 from tutelage.host.deploy.plan import Plan, Report
 from tutelage.host.deploy.release import SUMS, model_path
 from tutelage.host.deploy.scripts import RELEASES, State
@@ -19,12 +22,23 @@ from tutelage.host.ssh.transfer import push
 _MOST_LINKED = 20  # rsync's own limit of --link-dest
 
 
-def install(remote: Remote, stage: Path, state: State, plan: Plan, report: Report) -> str:
-    """Copy a release, make its venv, try it; return its directory, "" where it was there."""
+def install(
+    remote: Remote, stage: Path, state: State, plan: Plan, emulated: EmulatedOutputs, report: Report
+) -> str:
+    """Copy a release, make its venv, try it; return its directory, "" where it was there.
+
+    Raises
+    ------
+    RemoteError
+        It does not pass the smoke test, and was removed, or the connection was lost.
+    OSError
+        The emulation's outputs cannot be written here.
+    """
     profile = load_profile(plan.board)
     place = "" if state.complete else f".{report.release}.{secrets.token_hex(4)}.partial"
     try:
         if place:
+            _write_expected(stage, emulated, report)
             linked = [name for name in (state.current, *state.partial) if name]
             report.sent_bytes = _copy(remote, stage, place, linked, plan.bandwidth)
             facts = report.facts
@@ -64,6 +78,19 @@ def _copy(remote: Remote, stage: Path, place: str, linked: list[str], bandwidth:
     sent = push(remote, stage, target, *copy_options(linked, bandwidth))
     remote.sh(f"cd {target} && sha256sum -c --quiet {SUMS}")
     return sent
+
+
+def _write_expected(stage: Path, emulated: EmulatedOutputs, report: Report) -> None:
+    """Put the emulation's outputs beside a sealed release; warn of what it lacks of the DPU's."""
+    lacks = "outputs: not compared with the emulation's"
+    try:
+        expected = emulated.get()
+    except DpuError as error:
+        report.warnings.append(f"{lacks}: {first_line(error)}")
+        return
+    write_expected(stage / EXPECTED, expected)
+    of_dpu = [text for text in expected.left_out if not text.startswith(RESULT)]
+    report.warnings += [f"{lacks}: {text}" for text in of_dpu]
 
 
 def _discard(remote: Remote, place: str) -> None:

@@ -18,7 +18,7 @@ from tutelage.host.ssh.errors import RemoteError
 from tutelage.host.ssh.hosts import check_hosts
 
 ACCEPTABLE = ("model", "packages", "vart", "pynq", "disk", "clock", "config", "fingerprint",
-              "target")  # fmt: skip
+              "target", "outputs")  # fmt: skip
 """Findings that --accept turns into warnings."""
 
 Say = Callable[[str], None]

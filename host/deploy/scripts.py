@@ -6,6 +6,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from tutelage.core.expected_outputs import EXPECTED
+from tutelage.core.model_package import COMPILED
 from tutelage.host.deploy.release import MODEL_SCRIPT, PLUGIN_SCRIPT, SUMS
 from tutelage.host.ssh.remote import Remote
 
@@ -18,6 +20,12 @@ MEASUREMENTS = "tutelage/measurements"
 """Where measurements are on a board, from the home directory."""
 
 _SMOKE_SECONDS = 120
+
+JOB_SECONDS, OUTPUTS_SECONDS = 60, 480
+"""Time limits of one job whose outputs are compared, and of all of them, s."""
+
+MOST_REPORT = 1 << 16
+"""Bytes of a report of `tutelage.board.outputs_check` that are read."""
 
 
 def venv_script(place: str, python: str, extra: str | None) -> str:
@@ -45,6 +53,26 @@ def smoke_script(place: str, model: str, on_dpu: bool) -> str:
         f"i={shlex.quote(images)}; "
         f"$run app/classify.py --model {shlex.quote(model)} $({PLUGIN_SCRIPT}) --source $i "
         "--frames 3 --quiet --json - 2>.smoke || { tail -n 1 .smoke >&2; exit 1; }; rm -f .smoke"
+    )
+
+
+def compiled_path(model: str) -> str:
+    """Return the compiled file of a model, by the model's place in a release."""
+    return model if model.endswith(".xmodel") else f"{model}/{COMPILED}"
+
+
+def outputs_script(place: str, model: str) -> str:
+    """Compare outputs with the release's expected ones; print the report, or nothing where a
+    release has none."""
+    ended = f"no outcome within {OUTPUTS_SECONDS} s"
+    return (
+        f"set -e; cd {RELEASES}/{place}; test -d {EXPECTED} || exit 0; rm -f .outputs.json; s=0; "
+        f"timeout -k 10 {OUTPUTS_SECONDS} .venv/bin/python -m tutelage.board.outputs_check "
+        f"--model {shlex.quote(compiled_path(model))} $({PLUGIN_SCRIPT}) --expected {EXPECTED} "
+        f"--seconds {JOB_SECONDS} --report .outputs.json >/dev/null 2>.smoke || s=$?; "
+        f"if [ -s .outputs.json ]; then head -c {MOST_REPORT} .outputs.json; "
+        f"elif [ $s = 124 ] || [ $s = 137 ]; then echo {shlex.quote(ended)} >&2; exit 1; "
+        "else tail -n 1 .smoke >&2; exit 1; fi; rm -f .outputs.json .smoke"
     )
 
 

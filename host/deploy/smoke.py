@@ -1,4 +1,5 @@
-"""The smoke test: a release classifies three frames on the board before it is switched to."""
+"""The smoke test: before a release is switched to, the board's outputs are compared with the
+emulation's, and it classifies three frames there."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ import shlex
 from typing import Any
 
 from tutelage.core.board_profile import Profile
-from tutelage.core.model_package import COMPILED
+from tutelage.host.deploy.outputs import OutputsDiffer, compare_outputs
 from tutelage.host.deploy.plan import DeployError
-from tutelage.host.deploy.scripts import RELEASES, smoke_script
+from tutelage.host.deploy.scripts import RELEASES, compiled_path, smoke_script
 from tutelage.host.ssh.remote import Remote
 
 
@@ -21,7 +22,13 @@ def smoke(
     facts: dict[str, Any],
     accepted: tuple[str, ...],
 ) -> str:
-    """Try the release where it lies; says what was seen."""
+    """Try a release in `place`; return what was seen.
+
+    Raises
+    ------
+    DeployError, RemoteError
+        It does not pass, or could not be tried.
+    """
     modules, config, overlay = facts["modules"], facts["config"], profile.overlay
     ready = overlay is None or config == overlay.config_line
     if modules["vart"] is None or modules["xir"] is None or not ready:
@@ -30,6 +37,12 @@ def smoke(
     if "fingerprint" not in accepted:
         _check_model(remote, place, model, profile, facts)
     try:
+        outputs = compare_outputs(remote, place, model, facts)
+    except OutputsDiffer as error:
+        if "outputs" not in accepted:
+            raise
+        outputs = f"accepted: {error}; "
+    try:
         figures = json.loads(remote.sh(smoke_script(place, model, True)))
         total, classified, failed = (figures["frames"][n] for n in ("in", "classified", "failed"))
         provider = figures["provider"]
@@ -37,15 +50,15 @@ def smoke(
         raise DeployError("the smoke test gives no figures") from error
     if failed or not classified:
         raise DeployError(f"smoke test: {failed} of {total} frames failed")
-    return f"{classified} frames classified on {provider}"
+    return f"{outputs}{classified} frames classified on {provider}"
 
 
 def _check_model(
     remote: Remote, place: str, model: str, profile: Profile, facts: dict[str, Any]
 ) -> None:
     """See on the board that the model is compiled for its DPU."""
-    path = model if model.endswith(".xmodel") else f"{model}/{COMPILED}"
-    command = f".venv/bin/python -m tutelage.board.check --model {shlex.quote(path)}"
+    path = shlex.quote(compiled_path(model))
+    command = f".venv/bin/python -m tutelage.board.check --model {path}"
     try:
         told = json.loads(remote.sh(f"cd {RELEASES}/{place} && {command}"))
         number, name = told["fingerprint"], told["dpu_name"]

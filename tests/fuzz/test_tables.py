@@ -21,6 +21,13 @@ from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
 from tutelage.board.model_parts import ModelError
 from tutelage.core import board_profile as profiles
+from tutelage.core.expected_outputs import (
+    RESULT,
+    ExpectedError,
+    ExpectedOutputs,
+    read_expected,
+    write_expected,
+)
 from tutelage.core.toml_file import TomlError
 from tutelage.host.explore import space as explore_space
 from tutelage.host.train import checkpoint, study
@@ -147,6 +154,25 @@ def test_profile(case: Any) -> None:
             profiles.load_profile.__wrapped__("mine")
         except TomlError as error:
             one_line(error)
+
+
+@fuzz(st.tuples(EDITS, st.sampled_from(["outputs.json", "1.bin"])), 60)
+def test_expected_outputs(case: Any) -> None:
+    """What the board compares its outputs with."""
+    edits, name = case
+    folder = scratch() / "expected"
+    shutil.rmtree(folder, ignore_errors=True)
+    outputs: dict[str, Any] = {
+        "logits": np.ones((2, 3), np.int8),
+        RESULT: np.ones((2, 3), np.float32),
+    }
+    inputs = np.ones((2, 4, 4, 1), np.int8)
+    write_expected(folder, ExpectedOutputs("ab", "", ("ramp", "zeros"), inputs, outputs))
+    (folder / name).write_bytes(edited((folder / name).read_bytes(), edits))
+    try:
+        read_expected(folder)
+    except ExpectedError as error:
+        one_line(error)
 
 
 @fuzz(_CASES, 60)

@@ -117,7 +117,8 @@ def _here(*arguments: str) -> None:
 
 
 def test_a_release_runs_a_model_for_the_zcu104(deployed: Deployed) -> None:
-    assert deployed.first.smoke == f"3 frames classified on {ON_DPU}"
+    outputs = "outputs of 8 inputs (40 jobs) equal to the emulation's"
+    assert deployed.first.smoke == f"{outputs}, 3 frames classified on {ON_DPU}"
     assert deployed.first.facts["machine"] == deployed.machine
     assert "no hardware" in deployed.first.facts["image"]
     names = [warning.split(":")[0] for warning in deployed.first.warnings]

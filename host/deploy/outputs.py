@@ -1,0 +1,99 @@
+"""Compare a release's outputs on the board with the emulation's, before it is switched to."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import tutelage
+from tutelage.core.errors import first_line
+from tutelage.core.files import write_file
+from tutelage.core.text import json_text, shown
+from tutelage.host.deploy.plan import DeployError
+from tutelage.host.deploy.scripts import MOST_REPORT, OUTPUTS_SECONDS, outputs_script
+from tutelage.host.ssh.errors import AccessRefused, ConnectionLost, RemoteError
+from tutelage.host.ssh.remote import Remote
+
+_SPARE_SECONDS = 60  # for ssh, and for Python's start on a busy board
+_FACTS = ("model", "image", "python", "machine", "glibc", "modules", "fingerprint")
+
+
+class OutputsDiffer(DeployError):
+    """A board's outputs are not the emulation's, or a job failed or hung; one line with advice."""
+
+
+def compare_outputs(remote: Remote, place: str, model: str, facts: dict[str, Any]) -> str:
+    """Run the comparison in `place`; return what was seen, "" where the release has no outputs.
+
+    Raises
+    ------
+    OutputsDiffer
+        An output differs, a job failed, or the time was over.
+    ConnectionLost, RemoteError
+        As `Remote.sh`.
+    """
+    try:
+        answer = remote.sh(outputs_script(place, model), seconds=OUTPUTS_SECONDS + _SPARE_SECONDS)
+        told = _told(answer)
+    except AccessRefused:
+        raise
+    except ConnectionLost as error:
+        raise ConnectionLost(f"outputs: while they were compared: {error}") from error
+    except RemoteError as error:
+        told = {"problem": first_line(error)}
+    if not told:
+        return ""
+    if told["problem"]:
+        raise OutputsDiffer(_advice(told, facts))
+    return f"outputs of {told['inputs']} inputs ({told['jobs']} jobs) equal to the emulation's, "
+
+
+def _told(answer: str) -> dict[str, Any]:
+    """Return a report of board/outputs_check.py; {} for none.
+
+    Raises
+    ------
+    RemoteError
+        It is not one: a board may send anything.
+    """
+    if not answer.strip():
+        return {}
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        told = None
+    wanted = {"problem": str, "inputs": int, "jobs": int}
+    if (
+        len(answer) > MOST_REPORT
+        or not isinstance(told, dict)
+        or not all(isinstance(told.get(name), kind) for name, kind in wanted.items())
+    ):
+        raise RemoteError("the comparison gives no report")
+    return told
+
+
+def _advice(told: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Keep a report here; return what is wrong and how to report it, in one line."""
+    problem, home = shown(told["problem"], 600), str(facts.get("home", ""))
+    if home.startswith("/") and home != "/":
+        problem = problem.replace(home, "~")
+    report = {
+        **told,
+        "problem": problem,
+        "tutelage": tutelage.__version__,
+        "board": {name: facts.get(name) for name in _FACTS},
+    }
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    now = datetime.now(timezone.utc)
+    path = base / "tutelage/reports" / f"outputs-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json_text(report, indent=1) + "\n")
+        where = f"open an issue with {path} and the .xmodel"
+    except (OSError, RecursionError) as error:  # a board may nest lists in lists
+        where = f"open an issue with this line and the .xmodel ({path}: {first_line(error)})"
+    return f"outputs: {problem}; to report it, {where} (README, Deploy)"

@@ -11,10 +11,7 @@ from tutelage.core.fingerprint import dpu_parts
 from tutelage.dpu.engine.fast import FastEngine
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
-QUICK = {"densenet_bc_pre", "unet"}
-
-ONCE: set[str] = set()
-"""Too large to execute more than once here: only in the code's order, and without the race check."""
+QUICK = {"densenet_bc_pre", "squeezenet"}
 
 
 @pytest.mark.parametrize(
@@ -22,7 +19,7 @@ ONCE: set[str] = set()
 )
 def test_it_is_its_emulation(name: str) -> None:
     (subgraph,) = dpu_parts(NETWORKS[name]())
-    again = name not in ONCE
-    outputs = check_part(subgraph, B4096, BANK_DEPTH, 1, FastEngine, again, again)
-    for values in outputs.values():  # they say something: neither vanished nor saturated
-        assert values.std() > 4 and np.mean(abs(values.astype(int)) >= 127) < 0.2
+    outputs = check_part(subgraph, B4096, BANK_DEPTH, 1, FastEngine)
+    for values in outputs.values():  # neither vanished nor saturated, else the test says little
+        assert values.std() > 4
+        assert np.mean(abs(values.astype(int)) >= 127) < 0.2

@@ -22,13 +22,13 @@ POINT = RELU6_FIX_POINT
 """Fix point of all maps but sums and hard sigmoids."""
 
 SPREAD, WEIGHTS, BIASES = 28.0, 24.0, 16
-"""Root mean square of results and of weights, largest bias in steps of the result."""
+"""Wanted root mean square of results, that of weights, largest bias; in integer steps."""
 
 LOUDEST = 48.0
-"""Root mean square from which on a sum gets the next lower fix point."""
+"""A sum whose root mean square is above it gets a lower fix point."""
 
 AFTER = {"NONE": 1.0, "RELU": 0.71, "RELU6": 0.71, "LEAKYRELU": 0.71}
-"""What an activation leaves of a root mean square, of values around 0."""
+"""Factor of the root mean square of values around 0 by an activation."""
 
 GATE = 75.0
 """Root mean square of a hard sigmoid with the fix point 7."""
@@ -45,9 +45,9 @@ class Net:
 
     Parameters
     ----------
-    size, channels : of the input, a square
-    activation : of convolutions: as `nonlinear` of compiled ops, or HSWISH
-    same : whether a stride pads as TensorFlow does, as little as it can; else as PyTorch
+    size, channels : side of the square input, and its channels
+    activation : of convolutions by default: a `nonlinear` of compiled ops, or HSWISH
+    same : whether to pad as TensorFlow's SAME, not by half the kernel on all sides
     """
 
     def __init__(
@@ -133,17 +133,17 @@ class Net:
         """An average pool, of the whole map by default."""
         sides = [kernel] * 2 if kernel else list(self.size(x)[1::-1])
         y = self.model.avg_pool(self._name("avg"), x, sides, [stride] * 2, POINT, [pad] * 4)
-        return self._keep(y, 0.6 * self._spread[x.get_name()])
+        return self._keep(y, 0.8 * self._spread[x.get_name()])
 
     def add(self, *maps: Op, nonlinear: str = "NONE", point: int | None = None) -> Op:
-        """A sum; where it is loud, it has a lower fix point unless one is given."""
-        scales = [2.0 ** (POINT - self.model.point(x)) for x in maps]
-        spread = math.hypot(*(s * self._spread[x.get_name()] for x, s in zip(maps, scales,
-                                                                             strict=True)))  # fmt: skip
+        """A sum, by default at a fix point at which few values saturate."""
+        spread = math.hypot(
+            *(self._spread[x.get_name()] * 2.0 ** (POINT - self.model.point(x)) for x in maps)
+        )
         lower = max(0, math.ceil(math.log2(spread / LOUDEST)))
         point = POINT - lower if point is None else point
         y = self.model.add(self._name("add"), maps, point, nonlinear)
-        return self._keep(y, spread * 2.0 ** (point - POINT) * AFTER[nonlinear])
+        return self._keep(y, spread * 2.0 ** (point - POINT))  # ReLU: one part is positive already
 
     def concat(self, *maps: Op) -> Op:
         """Channels one after the other."""
@@ -158,7 +158,7 @@ class Net:
         return self._keep(y, 0.6 * self._spread[x.get_name()])
 
     def excite(self, x: Op, squeezed: int) -> Op:
-        """Squeeze-and-excitation: each channel times what all their means say."""
+        """Squeeze-and-excitation: each channel times a factor computed from the means of all."""
         means = self.conv(self.avg_pool(x), squeezed, activation="RELU")
         factors = self.conv(means, self.size(x)[2], activation="NONE")
         gate = self.model.hard_sigmoid(self._name("sigmoid"), factors, 7)
@@ -353,9 +353,10 @@ def inception_v3() -> Graph:
 
 
 def unet(size: int = 128, width: int = 32, classes: int = 4) -> Graph:
-    """A U-Net (Ronneberger et al. 2015): up by a transposed convolution, or by repeated pixels."""
+    """A U-Net (Ronneberger et al. 2015), with transposed convolutions and one upsampling."""
     net = Net(size)
-    x, skips = net.image, []
+    x: Op = net.image
+    skips: list[Op] = []
     for level in range(5):
         x = net.max_pool(skips[-1], 2) if level else x
         x = net.conv(net.conv(x, width << level, 3), width << level, 3)
@@ -371,7 +372,7 @@ def unet(size: int = 128, width: int = 32, classes: int = 4) -> Graph:
 
 
 def _csp(net: Net, x: Op, channels: int, depth: int, shortcut: bool = True) -> Op:
-    """YOLOv5's C3: two branches, one of them through residual blocks, joined again."""
+    """YOLOv5's C3: a branch of residual blocks, and one without, joined by a concat."""
     y, side = net.conv(x, channels // 2), net.conv(x, channels // 2)
     for _ in range(depth):
         z = net.conv(net.conv(y, channels // 2), channels // 2, 3)
@@ -418,4 +419,4 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
     "yolo_leaky": partial(yolo, "LEAKYRELU"),
     "yolo_hswish": partial(yolo, "HSWISH"),
 }
-"""By name; each call builds one anew, with the same weights."""
+"""By name; each call builds the network again, with the same weights."""

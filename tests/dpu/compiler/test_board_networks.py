@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 from hypothesis import HealthCheck, assume, given, note, settings
@@ -12,8 +13,9 @@ from tests.dpu.compiler.board_networks import networks
 from tutelage.core.fingerprint import dpu_parts
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.board.part import compile_part, seal
+from tutelage.dpu.engine.fast import FastEngine
 from tutelage.dpu.engine.instructions import CompiledPart
-from tutelage.dpu.engine.program import build_program
+from tutelage.dpu.engine.program import Program, build_program
 from tutelage.dpu.engine.reference import ReferenceEngine
 from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.isa.races import run_checked
@@ -29,8 +31,16 @@ FINGERPRINTS = [B4096 & ~0xF | size for size in range(8)]
 """Of all sizes of array, with the features of the ZCU104's."""
 
 
-def check_part(subgraph: Subgraph, fingerprint: int, room: int, seed: int) -> None:
-    """Compile a DPU subgraph and compare every output byte with the reference engine's."""
+def check_part(
+    subgraph: Subgraph, fingerprint: int, room: int, seed: int,
+    engine: Callable[[Program], FastEngine | ReferenceEngine] = ReferenceEngine,
+) -> dict[str, Array]:  # fmt: skip
+    """Compile a DPU subgraph, compare every output byte with an engine's, and return them.
+
+    Parameters
+    ----------
+    seed : of the inputs, and of the second order of instructions
+    """
     program = build_program(subgraph.get_graph(), subgraph)
     rng = np.random.default_rng(seed)
     feeds: dict[str, Array] = {
@@ -38,7 +48,7 @@ def check_part(subgraph: Subgraph, fingerprint: int, room: int, seed: int) -> No
         for op in program.inputs
     }
     names = {op.get_name() for op in program.outputs}
-    wanted = ReferenceEngine(program).compute(feeds, names)
+    wanted = engine(program).compute(feeds, names)
     part = compile_part(subgraph, fingerprint, room)
     seal(subgraph, part, fingerprint)
     compiled = CompiledPart(subgraph)
@@ -50,6 +60,7 @@ def check_part(subgraph: Subgraph, fingerprint: int, room: int, seed: int) -> No
     for name, place in compiled.inputs.items():
         place.view(registers)[...] = feeds[name]
     run_checked(compiled.code, Machine(compiled.shape, registers))
+    return wanted
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,7 +11,7 @@ from tutelage.core.fingerprint import dpu_parts
 from tutelage.dpu.engine.fast import FastEngine
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
-QUICK = {"densenet_bc_pre", "squeezenet"}
+QUICK = {"densenet_bc", "densenet_bc_pre", "squeezenet"}
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,14 @@ from tutelage.dpu.ops.definition import (
     Definition,
 )
 from tutelage.dpu.ops.fix import identity
-from tutelage.dpu.ops.int8 import moving
+from tutelage.dpu.ops.int8 import fix_point, input_fix_point, moving
 from tutelage.dpu.ops.lowering import Grid, is_map, one_fix_point
 from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, Reference, register
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
+    from tutelage.dpu.ops.engine_layers import EngineLayer
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 
@@ -167,7 +168,7 @@ class Transpose(Lowered):
 class Pad(OpType):
     """Border of constants, of the edge's values or mirrored."""
 
-    moves = True
+    moves = on_dpu = True
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         flat = op.get_attr("paddings")
@@ -175,6 +176,48 @@ class Pad(OpType):
 
     def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
         return not any(op.get_attr("paddings")[:2])
+
+    def keeps_integers(self, op: Any) -> bool:
+        return self.limit(op) == ""
+
+    def limit(self, op: Any) -> str:
+        """The DPU has borders of zeros around maps, as the padding of a kernel with one tap."""
+        flat, rank = list(op.get_attr("paddings")), op.get_output_tensor().ndim
+        if str(attr(op, "mode", "CONSTANT")).upper() != "CONSTANT" or any(_fill(op)):
+            return "a border of other values than 0"
+        if rank != 4 or any((*flat[:2], *flat[6:])):
+            return "a border along other axes than those of a map"
+        if flat[2] + flat[3] > _MOST_PADDED or flat[4] + flat[5] > _MOST_PADDED:
+            return f"a border of {flat[2:6]} pixels, the DPU pads by up to {_MOST_PADDED}"
+        return ""
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        source = check_one_fix_point(op, sink, to)
+        attrs = {"paddings": op.get_attr("paddings"), "mode": "CONSTANT"}
+        return to.model.move(op.get_name(), "pad-fix", to.int8(source), attrs)
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import SCALE, AluLayer
+
+        if limit := self.limit(op):
+            raise Refusal(limit)
+        if fix_point(op) != input_fix_point(op):
+            raise Refusal("it changes the fix point")
+        top, bottom, left, right = op.get_attr("paddings")[2:6]
+        _, rows, columns, channels = op.get_output_tensor().dims
+        weights = np.zeros((bottom + 1, right + 1, channels), np.int8)
+        weights[bottom, right] = 1  # windows begin on the map, so that the last tap is the pixel
+        return [
+            AluLayer(
+                op.get_name(),
+                (op.get_input_op("input").get_name(),),
+                kernel=(bottom + 1, right + 1),
+                pads=(top + bottom, left + right),
+                output=(rows, columns),
+                mode=SCALE,
+                weights=weights,
+            )
+        ]
 
 
 class StridedSlice(Moving):
@@ -196,6 +239,16 @@ def reshape(op: Any, inputs: Inputs) -> Array:
 def transpose(op: Any, inputs: Inputs) -> Array:
     """Axes in the order of the attribute `order`."""
     return np.ascontiguousarray(inputs["input"][0].transpose(op.get_attr("order")))
+
+
+_MOST_PADDED = 15
+"""Rows above a map, and columns left of it, that ALU adds: `pad_top` and `pad_left`."""
+
+
+def _fill(op: Any) -> list[float]:
+    """The border's value, as the real form or the int8 form has it."""
+    values = attr(op, "constant_values", None) or []
+    return [float(value) for value in values]
 
 
 def pad(op: Any, inputs: Inputs) -> Array:

@@ -144,6 +144,7 @@ class Network:
     ----------
     inputs, outputs : stores by the name of the op that uploads or downloads them
     constants : stores of operands that are constant, with their int8 values
+    views : where each op's value is, by name
     """
 
     nodes: list[Node]
@@ -151,6 +152,7 @@ class Network:
     inputs: dict[str, Store]
     outputs: dict[str, Store]
     constants: dict[Store, Array]
+    views: dict[str, View]
 
     @cached_property
     def readers(self) -> dict[Store, list[tuple[int, int]]]:
@@ -223,7 +225,10 @@ class _Builder:
         inputs = {name: self._homes[name][0].store for name in self._uploads}
         copies = [node for name in self._uploads for node in self._copies(name)]
         operands = {self._homes[name][0].store: self._values[name] for name in self._values}
-        return Network([*copies, *nodes], self._stores, inputs, outputs, operands)
+        views = {name: homes[0] for name, homes in self._homes.items()}
+        joined = {n: self._by_leaves.get(form.leaves) for n, form in self._forms.items()}
+        views |= {n: view for n, view in joined.items() if view is not None and n not in views}
+        return Network([*copies, *nodes], self._stores, inputs, outputs, operands, views)
 
     # -- ops ---------------------------------------------------------------------------------
 
@@ -299,7 +304,8 @@ class _Builder:
             used = sum(layer.inputs[0] in form.leaves for form in forms)
             if not isinstance(source, ConvLayer) or len(readers) > 1 or used > 1:
                 continue
-            if source.phase == Phase() and source.side == 1:
+            plain = source.phase == Phase() and source.dilation == (1, 1)
+            if plain and source.side == 1:
                 fused = replace(source, op=layer.op, side=layer.side)
                 self._layers[self._layers.index(source)] = fused
                 self._layers.remove(layer)
@@ -458,9 +464,11 @@ class _Builder:
 
 def _without_rare_dilation(layer: EngineLayer) -> EngineLayer:
     """A dilated layer has phases where its stride is 1; else its kernel gets zeros."""
-    if not isinstance(layer, ConvLayer | AluLayer) or layer.stride == (1, 1):
+    if not isinstance(layer, ConvLayer | AluLayer):
         return layer
-    return spread_taps(layer)
+    if layer.stride != (1, 1) or layer.kernel == (1, 1):
+        return spread_taps(layer)
+    return layer
 
 
 def _reads(layer: EngineLayer) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,15 @@ from tutelage.core.fingerprint import dpu_name
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE, Emitter
 from tutelage.dpu.compiler.board.memory import place_stores
-from tutelage.dpu.compiler.board.network import Store, network_of
+from tutelage.dpu.compiler.board.network import View, network_of
 from tutelage.dpu.compiler.board.parameters import Parameters
 from tutelage.dpu.compiler.board.plan import Plan, plan_network
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import Instruction, encode
 from tutelage.dpu.isa.machine import Machine, shape_of
+from tutelage.dpu.isa.timing import array_cycles
 from tutelage.dpu.isa.tokens import set_tokens
+from tutelage.dpu.ops.engine_layers import ConvLayer
 from tutelage.dpu.ops.limits import BANK_DEPTH
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
@@ -86,20 +89,55 @@ def _parameters(subgraph: Subgraph, constants: dict[str, Array]) -> Parameters:
 def seal(subgraph: Subgraph, part: Part, fingerprint: int) -> None:
     """Write what VART reads of a DPU subgraph into it: code, registers, places of tensors."""
     sizes = {CONSTANTS: len(part.parameters), **part.sizes}
-    uses = {CONSTANTS: "CONST", WORKSPACE: "DATA", INPUTS: "DATA", OUTPUTS: "DATA"}
     kept = {register: size for register, size in sizes.items() if size}
     attrs: dict[str, Any] = {
         "dpu_name": dpu_name(fingerprint),
         "mc_code": encode(part.code),
+        "mc_code_preload": b"",
         "reg_id_to_parameter_value": {"REG_0": part.parameters},
         "reg_id_to_size": _by_register(kept),
-        "reg_id_to_context_type": _by_register({r: uses[r] for r in kept}),
+        "reg_id_to_context_type": _by_register({r: _USES[r][0] for r in kept}),
+        "reg_id_to_context_type_v2": _by_register({r: _USES[r][1] for r in kept}),
+        "reg_id_to_hw_segment": _by_register({r: _USES[r][2] for r in kept}),
         "runner": {"run": "libvart-dpu-runner.so"},
+        "debug_mode": "function",
+        "if_prefetch": False,
     }
     for name, value in attrs.items():
         subgraph.set_attr(name, value)
-    subgraph.set_attr("dpu_fingerprint", fingerprint, "uint64_value")
+    numbers = {"dpu_fingerprint": fingerprint, **_work(part)}
+    for name, number in numbers.items():
+        subgraph.set_attr(name, number, "uint64_value")
     _place_tensors(subgraph, part)
+
+
+_USES = {
+    CONSTANTS: ("CONST", "CONST", "W0"),
+    WORKSPACE: ("DATA", "WORKSPACE", "D0"),
+    INPUTS: ("DATA", "INTERFACE", "D0"),
+    OUTPUTS: ("DATA", "INTERFACE", "D0"),
+}
+"""Context types, the old and the new, and memory segment of each register, as AMD's files have
+them."""
+
+
+def _work(part: Part) -> dict[str, int]:
+    """Operations of the convolutions, and those in which the array's idle lanes are counted.
+
+    VART only shows them.
+    """
+    layers = [node.layer for node in part.plan.network.nodes]
+    convolutions = [layer for layer in layers if isinstance(layer, ConvLayer)]
+    inits: dict[str, Instruction] = {}
+    cycles = 0
+    for i in part.code:
+        if i.name.endswith("INIT"):
+            inits[i.name] = i
+        cycles += array_cycles(i, inits) if i.name == "CONV" else 0
+    return {
+        "workload": sum(2 * math.prod(c.output) * c.weights.size for c in convolutions),
+        "workload_on_arch": cycles * part.plan.shape.array.operations,
+    }
 
 
 def _by_register(values: dict[int, Any]) -> dict[str, Any]:
@@ -107,16 +145,32 @@ def _by_register(values: dict[int, Any]) -> dict[str, Any]:
 
 
 def _place_tensors(subgraph: Subgraph, part: Part) -> None:
+    """Write where each tensor is: in the DDR (location 1), or on the chip alone (0)."""
     network = part.plan.network
     for op in subgraph.get_ops():
-        name = op.get_name()
-        if name in network.inputs:
-            _place(op.get_output_tensor(), network.inputs[name])
-        if name in network.outputs:
-            _place(op.get_input_tensor("input"), network.outputs[name])
+        view = network.views.get(op.get_name())
+        if view is not None and part.plan.in_ddr(view.store):
+            _place(op.get_output_tensor(), view)
+        elif view is not None:
+            _set(op.get_output_tensor(), WORKSPACE, 0, 0)
+        elif op.get_output_tensor().has_attr("ddr_addr"):
+            op.get_output_tensor().set_attr("location", 1)
+    for op in subgraph.get_ops():
+        if op.get_name() in network.outputs:
+            store = network.outputs[op.get_name()]
+            _set(op.get_input_tensor("input"), store.register, store.offset, 1)
 
 
-def _place(tensor: Any, store: Store) -> None:
-    tensor.set_attr("reg_id", store.register)
-    tensor.set_attr("ddr_addr", store.offset)
-    tensor.set_attr("location", 1)
+def _place(tensor: Any, view: View) -> None:
+    """A map's place, with its strides in bytes where it is a part of a larger one."""
+    _set(tensor, view.store.register, view.store.offset + view.first, 1)
+    dims = list(tensor.dims)
+    if dims == [1, view.height, view.width, view.channels]:
+        size = view.height * view.row_stride
+        tensor.set_attr("stride", [size, view.row_stride, view.pixel_stride, 1])
+
+
+def _set(tensor: Any, register: int, offset: int, location: int) -> None:
+    tensor.set_attr("reg_id", register)
+    tensor.set_attr("ddr_addr", offset)
+    tensor.set_attr("location", location)

@@ -130,6 +130,13 @@ def downsample(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
     return model.move(name, "downsample-fix", x, {"scale": scale})
 
 
+def pad(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
+    """A border of zeros."""
+    border = [draw(st.integers(0, 4)) for _ in range(4)]
+    attrs = {"paddings": [0, 0, *border, 0, 0], "mode": "CONSTANT"}
+    return model.move(name, "pad-fix", x, attrs)
+
+
 def blocks(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
     """Space to depth or back."""
     height, width, channels = _dims(x)
@@ -157,7 +164,7 @@ def dense(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
 
 LAYERS: Sequence[Callable[..., Op]] = (
     conv, conv, conv, depthwise, transposed, pool, concat, concat, join, squeeze_and_excite,
-    upsample, downsample, blocks,
+    upsample, downsample, blocks, pad,
 )  # fmt: skip
 
 MOST_VALUES = 1 << 15

@@ -40,7 +40,7 @@ class PlannedLayer:
     tile, strips : rows that are computed at a time, strips of columns
     parameter_bytes, map_bytes, saved_bytes : through the DDR
     array_cycles, misc_cycles : in which the array, and MISC, compute
-    begin, end : simulated cycles
+    begin, end : simulated cycles, from the first map that is loaded, or computing, to the end
     """
 
     name: str
@@ -105,7 +105,7 @@ def _result(plan: Plan, node: Node, strip: Strip) -> str:
     store = node.outputs[0].store
     if store in plan.rings:
         return "ring"
-    where = ["chip"] if store in plan.resident else []
+    where = ["chip"] if strip.result is not None and strip.result.stays else []
     if strip.result is None or strip.result.saves:
         where.append("DDR")
     return ", ".join(where)
@@ -117,14 +117,16 @@ def _add_code(part: Part, timeline: Timeline, layers: list[PlannedLayer]) -> Non
     seen: set[int] = set()
     for place, (i, number) in enumerate(zip(part.code, part.nodes, strict=True)):
         layer, begin, end = layers[number], timeline.begins[place], timeline.ends[place]
-        if i.name == "END":
-            continue
-        layer.begin = begin if number not in seen else min(layer.begin, begin)
-        layer.end = max(layer.end, end)
-        seen.add(number)
         if i.name.endswith("INIT"):
             inits[i.name] = i
-        elif i.name == "LOAD" and i.reg_id == CONSTANTS:
+        is_constant = i.name == "LOAD" and i.reg_id == CONSTANTS
+        if not is_constant and not i.name.endswith("INIT") and i.name != "END":
+            layer.begin = begin if number not in seen else min(layer.begin, begin)
+            layer.end = max(layer.end, end)
+            seen.add(number)
+        if i.name == "END" or i.name.endswith("INIT"):
+            continue
+        if i.name == "LOAD" and i.reg_id == CONSTANTS:
             layer.parameter_bytes += bytes_moved(i)
         elif i.name == "LOAD":
             layer.map_bytes += bytes_moved(i)
@@ -162,7 +164,7 @@ def _hold(
     ]  # fmt: skip
     if strip.result is not None:
         store = node.outputs[0].store
-        chips.append((store.name, strip.result.chip, store not in plan.resident))
+        chips.append((store.name, strip.result.chip, not strip.result.stays))
     for key in chips:
         known = found.get(key)
         begin, end = layer.begin, layer.end

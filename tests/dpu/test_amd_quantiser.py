@@ -69,7 +69,6 @@ OFF_THE_DPU = {
     "silu": "the DPU has no aten::silu",
     "softmax": "the DPU has no softmax",
     "tanh": "the DPU has no tanh",
-    "zpad": "the DPU has no pad",
 }
 
 

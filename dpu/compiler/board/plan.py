@@ -102,11 +102,13 @@ class Result:
     chip : where the rows are
     group : the first of its channel groups in a pixel
     saves : places in the DDR that get it too
+    stays : whether other stages read it on the chip
     """
 
     chip: ChipMap
     group: int
     saves: tuple[Save, ...]
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,9 +248,9 @@ class _Planner:
                 self.stride[store] = self._stride_for(store)
                 readers = dict.fromkeys(place for place, _ in self.network.readers[store])
                 found = [p for p in readers if self._reads_there(store, p)]
-                groups = store.groups_before(store.channels, self.shape.width)
-                if found and self._words(store) <= self.room and groups <= MAX_JUMP:
+                if found:
                     self.readers[store] = found
+                    self._shrink(store)
                 else:
                     self._end(store)
 
@@ -274,6 +276,30 @@ class _Planner:
             and _is_plain(node)
             for node in writers
         )
+
+    def _shrink(self, store: Store) -> None:
+        """Let the last readers go until what the others read fits the banks: of a dense block the
+        layers that read the most of it."""
+        while store in self.readers and (
+            self._words(store) > self.room or self._groups_kept(store) > MAX_JUMP
+        ):
+            self._drop(store, max(self.readers[store]))
+
+    def _kept(self, store: Store) -> int:
+        """How many of a store's channels are on the chip: the first ones, that are read there."""
+        return max(
+            view.first + view.channels
+            for place in self.readers[store]
+            for view in self.network.nodes[place].inputs
+            if view.store is store
+        )
+
+    def _groups_kept(self, store: Store) -> int:
+        return store.groups_before(self._kept(store), self.shape.width)
+
+    def _keeps(self, view: View) -> bool:
+        """Whether a result is written to its store on the chip."""
+        return view.store in self.readers and view.first < self._kept(view.store)
 
     def _stride_for(self, store: Store) -> int:
         """That of most of those who read it."""
@@ -355,7 +381,12 @@ class _Planner:
 
     def _free_stores(self) -> None:
         for store in list(self._chips):
-            if max([*self.readers[store], *self.network.writers[store]]) <= self._place:
+            writers = [
+                place
+                for place in self.network.writers[store]
+                if self._keeps(self.network.nodes[place].outputs[0])
+            ]
+            if max([*self.readers[store], *writers]) <= self._place:
                 self._banks.free(store)
 
     def _strips(self, places: list[int]) -> Iterator[tuple[Strip, ...]]:
@@ -396,7 +427,7 @@ class _Planner:
             for place, node in zip(places, nodes, strict=True)
             for view in node.inputs
         )
-        return not read and nodes[-1].outputs[0].store not in self.readers
+        return not read and not self._keeps(nodes[-1].outputs[0])
 
     def _to_ddr(self, places: list[int]) -> None:
         for place in places:
@@ -501,17 +532,18 @@ class _Planner:
                 least = _slots([walk], self._tile(reader, walk), banks, produced)
             chip = self._ring(("result", place), height, least, stride, count, groups, None)
             return Result(chip, 0, _saves(node, node.outputs[1:], phase, lanes))
-        if store in self.readers:
+        if self._keeps(view):
             if store not in self._chips:
                 stride = self.stride[store]
-                total = store.groups_before(store.channels, lanes)
+                total = self._groups_kept(store)
                 slots = slots_for(store.height, stride, banks)
                 self._chips[store] = self._take(store, slots, stride, store.width, total, None)
             saved = [v for v in node.outputs[1:] if v.store is not store]
             if self._is_saved(store):
                 saved.insert(0, view)
             group = store.groups_before(view.first, lanes)
-            return Result(self._chips[store], group, _saves(node, saved, WHOLE, lanes))
+            places = _saves(node, saved, WHOLE, lanes)
+            return Result(self._chips[store], group, places, stays=True)
         away = self._read_group(place, node)
         chip = self._ring(("result", place), height, 1, 1, count, groups, away)
         return Result(chip, 0, _saves(node, node.outputs, phase, lanes))
@@ -688,9 +720,6 @@ class _Planner:
         ----------
         wanted : a store for which there was no room; None for a ring of rows
         """
-        if wanted is not None and self._words(wanted) > self.room:
-            self._drop(wanted, None)
-            return
         taken = [owner for group in self._banks.taken for owner in group]
         stores = [owner for owner in taken if isinstance(owner, Store)]
         if wanted is not None:
@@ -703,10 +732,9 @@ class _Planner:
         return self._words(store) * (max(self.readers[store]) - self._place + 1)
 
     def _words(self, store: Store) -> int:
-        groups = store.groups_before(store.channels, self.shape.width)
         stride = self.stride[store]
         slots = slots_for(store.height, stride, self.shape.array.rows)
-        return slots * stride * store.width * groups
+        return slots * stride * store.width * self._groups_kept(store)
 
     def _drop(self, store: Store, place: int | None) -> None:
         """Let readers of a store read it in the DDR: one, or all."""

@@ -111,7 +111,11 @@ def feed(layer: WindowLayer, view: View, lanes: int, from_input: bool) -> tuple[
             Walk((walk.kernel[0], 1), (down, 1), (walk.pads[0], 0), size, walk.output),
             fed,
         )
-    if walk.kernel != (1, 1) or walk.pads != (0, 0):
+    inside = all(
+        (count - 1) * step < size
+        for count, step, size in zip(walk.output, walk.stride, walk.size, strict=True)
+    )
+    if walk.kernel != (1, 1) or walk.pads != (0, 0) or not inside:
         return walk, Feed(view, view.width)
     down, across = walk.stride
     if across > 1 and view.channels * across < SEPARATE_BYTES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +28,9 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
     it depends on a younger instruction there than those that its own engine has waited for.
 
     Two SAVEs that follow one another, of one size and from different banks, go through the two
-    ports at once: the first waits for both, the second gives the tokens of both.
+    ports at once: the first waits for both, the second gives the tokens of both. An engine does
+    not run further ahead of another than `MOST_OUTSTANDING` tokens, unless the code's own order
+    needs it.
 
     Parameters
     ----------
@@ -38,23 +42,90 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
     IsaError
         An INIT is missing, or the code reaches outside a bank or a register.
     """
+    units = [_Unit(first, last, code[first].engine) for first, last in _units(code)]
+    _find_dependencies(code, units, machine)
+    while _bound(units, _tokens(units)):
+        pass
+    for i in code:
+        i.dpdon = i.dpdby = int(i.engine)
+    for (producer, consumer), tokens in _tokens(units).items():
+        for giver, taker in tokens:
+            code[units[giver].last].dpdby |= consumer
+            code[units[taker].first].dpdon |= producer
+    for unit in units:
+        if unit.last > unit.first:
+            vars(code[unit.first])["hp_id"], vars(code[unit.last])["hp_id"] = 0, 1
+            code[unit.first].dpdby, code[unit.last].dpdon = 0, 0
+
+
+@dataclass
+class _Unit:
+    """What is done at once: an instruction, or two paired SAVEs.
+
+    Attributes
+    ----------
+    first, last : places in the code
+    youngest : by engine, the number of the last unit there that it depends on
+    """
+
+    first: int
+    last: int
+    engine: Engine
+    youngest: dict[Engine, int] = field(default_factory=lambda: dict.fromkeys(ENGINES, -1))
+
+
+_Tokens = dict[tuple[Engine, Engine], list[tuple[int, int]]]
+"""By producer and consumer: numbers of the units that give and take each token, in order."""
+
+
+def _find_dependencies(
+    code: Sequence[Instruction], units: Sequence[_Unit], machine: Machine
+) -> None:
     log = _Log(machine, {i.reg_id for i in code if i.name == "SAVE"})
     settings = Settings()
-    waited = {(a, b): -1 for a in ENGINES for b in ENGINES}  # by consumer and producer
-    for first, last in _units(code):
-        engine = code[first].engine
-        youngest = dict.fromkeys(ENGINES, -1)
-        for place in range(first, last + 1):
-            code[place].dpdon = code[place].dpdby = int(engine)
-            log.add(footprint(code[place], settings, machine.shape), engine, last, youngest)
-        for producer, place in youngest.items():
-            if producer is not engine and place > waited[engine, producer]:
-                waited[engine, producer] = place
-                code[first].dpdon |= producer
-                code[place].dpdby |= engine
-        if last > first:
-            vars(code[first])["hp_id"], vars(code[last])["hp_id"] = 0, 1
-            code[first].dpdby, code[last].dpdon = 0, 0
+    for number, unit in enumerate(units):
+        for place in range(unit.first, unit.last + 1):
+            what = footprint(code[place], settings, machine.shape)
+            log.add(what, unit.engine, number, unit.youngest)
+
+
+def _tokens(units: Sequence[_Unit]) -> _Tokens:
+    """The tokens that the dependencies need: a unit takes one only for a younger producer than
+    those that its engine has waited for."""
+    found: _Tokens = {(a, b): [] for a in ENGINES for b in ENGINES if a is not b}
+    for number, unit in enumerate(units):
+        for producer, giver in unit.youngest.items():
+            if producer is unit.engine or giver < 0:
+                continue
+            tokens = found[producer, unit.engine]
+            if not tokens or giver > tokens[-1][0]:
+                tokens.append((giver, number))
+    return found
+
+
+def _bound(units: Sequence[_Unit], found: _Tokens) -> bool:
+    """Let who gives a token wait until the one `MOST_OUTSTANDING` before was taken; return whether
+    a wait was added."""
+    added = False
+    for (_, consumer), tokens in found.items():
+        for (giver, _), (_, taker) in zip(tokens[MOST_OUTSTANDING:], tokens, strict=False):
+            unit = units[giver]
+            waited = _waited(found[consumer, unit.engine], giver)
+            if max(waited, unit.youngest[consumer]) < taker < giver:
+                unit.youngest[consumer] = taker
+                added = True
+    return added
+
+
+def _waited(tokens: Sequence[tuple[int, int]], number: int) -> int:
+    """The youngest giver that an engine has waited for before, or with, a unit of it."""
+    place = bisect_right(tokens, number, key=lambda token: token[1])
+    return tokens[place - 1][0] if place else -1
+
+
+MOST_OUTSTANDING = 128
+"""Tokens between two engines that may be given and not taken. How many the hardware counts is not
+known; in AMD's code one engine that is let run ahead as far as it can gets to 204."""
 
 
 def _units(code: Sequence[Instruction]) -> Iterator[tuple[int, int]]:
@@ -95,7 +166,7 @@ class _Log:
 
         Parameters
         ----------
-        place : at which the instruction, or its pair, gives its tokens
+        place : number of the unit that the instruction belongs to
         """
         for area in what.reads:
             self._depend(area, engine, self._writers, youngest)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.core.errors import DONE
-from tutelage.core.files import write_file
 from tutelage.core.text import shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions
+from tutelage.host.cli.output_file import write_file
 from tutelage.host.cli.printing import note, print_json, print_lines
 
 if TYPE_CHECKING:

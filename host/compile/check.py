@@ -271,7 +271,7 @@ def _same_by_code(graph: Graph, compiled: Model) -> str:
     found, wanted = (list(m.run_all(*inputs).values()) for m in (by_code, compiled))
     if any(not np.array_equal(one, other) for one, other in zip(found, wanted, strict=True)):
         raise CompileError(
-            "the result's instructions compute other outputs than its ops: do not use it, and "
-            "report the two files"
+            "the result's instructions compute other outputs than its ops, so it is not written: "
+            "please report it with the quantised file"
         )
     return "the same outputs from the DPU's instructions, executed for one of them"

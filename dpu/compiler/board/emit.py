@@ -139,6 +139,7 @@ class Emitter:
     def _rows(self, stage: Stage, first: int) -> None:
         """Layers that are computed row by row."""
         kept = []
+        before = self.weight_ring.given, self.depthwise_ring.given
         for number, (node, strip) in enumerate(zip(stage.nodes, stage.strips[0], strict=True)):
             self.number = first + number
             kept.append(_constants(self, node, strip))
@@ -158,6 +159,9 @@ class Emitter:
                 ends = [runner for runner in runners if runner not in read]
                 while left := [end for end in ends if end.done < end.strip.height]:
                     min(left, key=lambda end: end.done).advance()
+        taken = self.weight_ring.given - before[0], self.depthwise_ring.given - before[1]
+        if len(stage.nodes) > 1 and max(taken) > BANK_DEPTH:
+            raise AssertionError(f"{stage.nodes[0].name}: weights of a stage pass their banks")
 
     # -- transfers ---------------------------------------------------------------------------
 

@@ -70,15 +70,19 @@ def slots_for(rows: int, stride: int, banks: int) -> int:
 class Ring:
     """Rows of a bank given out one after the other, from its end to its begin again.
 
-    Who gets a place waits for those who had it before; `order_tokens` sees to that.
+    Who gets a place waits for those who had it before; `set_tokens` sees to that.
+
+    Attributes
+    ----------
+    given : rows so far
     """
 
-    next: int = 0
+    given: int = 0
 
     def take(self, words: int) -> int:
         """Return where so many rows begin."""
-        place = self.next
-        self.next = (place + words) % BANK_DEPTH
+        place = self.given % BANK_DEPTH
+        self.given += words
         return place
 
 

@@ -241,7 +241,10 @@ class _Builder:
             self._uploads.append(name)
             self._leaf(name, dims)
         elif op.get_type() == "download":
-            self._downloads[name] = self._forms[op.get_input_op("input").get_name()]
+            copied = op.get_input_op("input")
+            if copied.get_type() == "upload":
+                raise Refusal("an input that is an output as it is", name)
+            self._downloads[name] = self._forms[copied.get_name()]
         elif kind.joins:
             self._forms[name] = self._joined(op, dims)
         elif kind.same_order and kind.free:
@@ -277,7 +280,7 @@ class _Builder:
             return _Form(dims, leaves)
         if math.prod(dims[:axis]) != 1:
             raise Refusal(f"a concat along axis {axis} of {list(dims)}", op.get_name())
-        return _Form(dims, joined=tuple(parts))
+        return _Form(dims, joined=tuple(p for part in parts for p in part.joined or (part,)))
 
     def _requantised(self, op: Op, source: Op, number: int) -> _Form:
         """A part with another fix point is copied for the concat."""
@@ -434,7 +437,7 @@ class _Builder:
 
     def _node(self, layer: EngineLayer) -> Node:
         inputs = [self._read(name) for name in _reads(layer)]
-        return Node(_without_rare_dilation(layer), inputs, self._homes[layer.op])
+        return Node(_without_rare_dilation(layer, inputs), inputs, self._homes[layer.op])
 
     def _read(self, name: str) -> View:
         """What a reader of an op's value reads, in the shape that it sees."""
@@ -462,11 +465,13 @@ class _Builder:
         return [Node(EltwiseLayer(f"{name}:copy", (name,)), [first], others)]
 
 
-def _without_rare_dilation(layer: EngineLayer) -> EngineLayer:
-    """A dilated layer has phases where its stride is 1; else its kernel gets zeros."""
+def _without_rare_dilation(layer: EngineLayer, inputs: Sequence[View]) -> EngineLayer:
+    """A dilated layer has phases where its stride is 1 and its map has rows and columns of every
+    phase; else its kernel gets zeros."""
     if not isinstance(layer, ConvLayer | AluLayer):
         return layer
-    if layer.stride != (1, 1) or layer.kernel == (1, 1):
+    small = inputs[0].height < layer.dilation[0] or inputs[0].width < layer.dilation[1]
+    if layer.stride != (1, 1) or layer.kernel == (1, 1) or small:
         return spread_taps(layer)
     return layer
 

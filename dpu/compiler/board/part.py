@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.core.fingerprint import dpu_name
+from tutelage.core.errors import UnsupportedError
+from tutelage.core.fingerprint import describe, dpu_name
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE, Emitter
 from tutelage.dpu.compiler.board.memory import place_stores
@@ -17,6 +18,7 @@ from tutelage.dpu.compiler.board.parameters import Parameters
 from tutelage.dpu.compiler.board.plan import Plan, plan_network
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import Instruction, encode
+from tutelage.dpu.isa.formats import ISA1
 from tutelage.dpu.isa.machine import Machine, shape_of
 from tutelage.dpu.isa.timing import array_cycles
 from tutelage.dpu.isa.tokens import set_tokens
@@ -61,6 +63,10 @@ def compile_part(subgraph: Subgraph, fingerprint: int, room: int = BANK_DEPTH) -
         The DPU is not known.
     """
     shape = shape_of(fingerprint)
+    if shape.isa is not ISA1:
+        raise UnsupportedError(
+            f"{describe(fingerprint)}: has {shape.isa.name}; code is made for ISA1"
+        )
     constants = build_program(subgraph.get_graph(), subgraph).constants
     network = network_of(subgraph, constants)
     plan = plan_network(network, shape, room)
@@ -157,8 +163,10 @@ def _place_tensors(subgraph: Subgraph, part: Part) -> None:
             op.get_output_tensor().set_attr("location", 1)
     for op in subgraph.get_ops():
         if op.get_name() in network.outputs:
-            store = network.outputs[op.get_name()]
-            _set(op.get_input_tensor("input"), store.register, store.offset, 1)
+            store, tensor = network.outputs[op.get_name()], op.get_input_tensor("input")
+            _set(tensor, store.register, store.offset, 1)
+            dims = list(tensor.dims)
+            tensor.set_attr("stride", [math.prod(dims[n + 1 :]) for n in range(len(dims))])
 
 
 def _place(tensor: Any, view: View) -> None:

@@ -286,13 +286,13 @@ class _Planner:
             self._drop(store, max(self.readers[store]))
 
     def _kept(self, store: Store) -> int:
-        """How many of a store's channels are on the chip: the first ones, that are read there."""
-        return max(
-            view.first + view.channels
-            for place in self.readers[store]
-            for view in self.network.nodes[place].inputs
-            if view.store is store
-        )
+        """How many of a store's channels are on the chip: the first results, all of those that are
+        read there."""
+        nodes = self.network.nodes
+        read = [v for p in self.readers[store] for v in nodes[p].inputs if v.store is store]
+        end = max(view.first + view.channels for view in read)
+        written = [nodes[place].outputs[0] for place in self.network.writers[store]]
+        return max(view.first + view.channels for view in written if view.first < end)
 
     def _groups_kept(self, store: Store) -> int:
         return store.groups_before(self._kept(store), self.shape.width)
@@ -367,12 +367,11 @@ class _Planner:
     def _are_siblings(self, places: list[int]) -> bool:
         nodes = [self.network.nodes[place] for place in places]
         view = nodes[0].inputs[0]
-        words = sum(_weights(node, self.shape.width) for node in nodes)
-        return words <= BANK_DEPTH and all(
+        return _fit_together(nodes, self.shape.width) and all(
             isinstance(node.layer, ConvLayer)
             and node.layer.dilation == (1, 1)
             and node.inputs[0] == view
-            and node.layer.stride == nodes[0].layer.stride  # type: ignore[attr-defined]
+            and _walk_alike(node.layer, nodes[0].layer)
             and not self._is_on_chip(view.store, place)
             and view.store not in self.rings
             and node.outputs[0].store not in self.rings
@@ -427,13 +426,13 @@ class _Planner:
             for place, node in zip(places, nodes, strict=True)
             for view in node.inputs
         )
-        return not read and not self._keeps(nodes[-1].outputs[0])
+        return not read and not any(self._keeps(node.outputs[0]) for node in nodes)
 
     def _to_ddr(self, places: list[int]) -> None:
         for place in places:
             for view in self.network.nodes[place].inputs:
                 self._drop(view.store, place)
-        self._drop(self.network.nodes[places[-1]].outputs[0].store, None)
+            self._drop(self.network.nodes[place].outputs[0].store, None)
 
     def _strip(self, places: list[int], first: int, count: int, several: bool) -> Iterator[Strip]:
         """A strip of columns of the last layer, with what the layers before have to give for it."""
@@ -725,7 +724,15 @@ class _Planner:
         if wanted is not None:
             stores.append(wanted)
         store = max(stores, key=lambda store: (self._cost(store), store.name))
+        before = self._words(store)
         self._drop(store, max(self.readers[store]))
+        # A dense block has many readers, each of some rows more than the one before.
+        while 0 < before - self._rest(store) < self.room // LEAST_FREED:
+            self._drop(store, max(self.readers[store]))
+
+    def _rest(self, store: Store) -> int:
+        """The bank rows that a store still takes; 0 of one that does not stay."""
+        return self._words(store) if store in self.readers else 0
 
     def _cost(self, store: Store) -> int:
         """Bank rows times the layers for which they are still taken: what giving it up frees."""
@@ -771,18 +778,21 @@ class _Planner:
             reader.inputs[0].store is not store or reader.layer.stride[0] > MAX_CHIP_STRIDE
         ):
             return False
-        return self._weight_words(place) <= BANK_DEPTH
+        return self._constants_fit(place)
 
-    def _weight_words(self, place: int) -> int:
-        """Bank rows of all weights of the stage that two nodes would be in."""
+    def _constants_fit(self, place: int) -> bool:
+        """Whether the constants fit of all nodes of the stage that a node and the next would be."""
         first, last = place, place + 1
         nodes = self.network.nodes
         while first and nodes[first - 1].outputs[0].store in self.rings:
             first -= 1
         while nodes[last].outputs[0].store in self.rings:
             last += 1
-        return sum(_weights(node, self.shape.width) for node in nodes[first : last + 1])
+        return _fit_together(nodes[first : last + 1], self.shape.width)
 
+
+LEAST_FREED = 16
+"""The least part of a bank that is freed where a store shrinks, so that planning ends soon."""
 
 MOST_REPEATED = 0.01
 """Share of a stage's work that may be done twice to save a map's way through the DDR."""
@@ -798,13 +808,31 @@ def _cost_of_column(node: Node, width: int) -> int:
     return 2 * height * kernel * groups
 
 
-def _weights(node: Node, width: int) -> int:
-    """Bank rows of a layer's weights."""
-    layer = node.layer
-    if not isinstance(layer, ConvLayer):
-        return 0
-    outputs, height, across, channels = layer.weights.shape
-    return -(-outputs // width) * height * across * -(-channels // width)
+def _walk_alike(layer: ConvLayer, other: EngineLayer) -> bool:
+    """Whether two convolutions need the same rows, or all of them, by the same stride."""
+    if not isinstance(other, ConvLayer) or layer.stride != other.stride:
+        return False
+    same = layer.kernel == other.kernel and layer.pads == other.pads
+    return same or min(layer.kernel[0], other.kernel[0]) >= layer.stride[0]
+
+
+def _fit_together(nodes: Sequence[Node], width: int) -> bool:
+    """Whether the constants of layers can be on the chip at the same time."""
+    rows = [_constant_rows(node, width) for node in nodes]
+    return all(sum(bank) <= BANK_DEPTH for bank in zip(*rows, strict=True))
+
+
+def _constant_rows(node: Node, width: int) -> tuple[int, int, int]:
+    """Bank rows of a layer's weights, of its depthwise weights, and of its biases."""
+    layer, view = node.layer, node.inputs[0]
+    groups = view.groups(width) if view.on_chip else -(-view.channels // width)
+    if isinstance(layer, ConvLayer):
+        outputs = output_groups(node, width)
+        return outputs * math.prod(layer.kernel) * groups, 0, outputs
+    if isinstance(layer, AluLayer):
+        taps = math.prod(layer.kernel) if layer.weights is not None else 1
+        return 0, taps * groups, groups
+    return 0, 0, 0
 
 
 def _is_plain(node: Node) -> bool:

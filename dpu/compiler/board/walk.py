@@ -172,7 +172,7 @@ def dilated(layer: WindowLayer, view: View) -> Iterator[tuple[Walk, Feed, Phase]
                 pads.append(-before)
                 size.append(-(-(length - first) // step))
                 output.append(-(-(layer.output[axis] - phases[axis]) // step))
-            if min(*output, *size) < 1:
+            if min(output) < 1:
                 continue
             walk = Walk(layer.kernel, (1, 1), (pads[0], pads[1]), (size[0], size[1]),
                         (output[0], output[1]))  # fmt: skip

@@ -27,8 +27,8 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
     gives it, as engines are in order. So an instruction takes one from another engine only where
     it depends on a younger instruction there than those that its own engine has waited for.
 
-    Two SAVEs that follow one another, of one size and from different banks, go through the two
-    ports at once: the first waits for both, the second gives the tokens of both. An engine does
+    Two SAVEs that follow one another, alike and from neighbouring banks, go through the two ports
+    at once: the first waits for both, the second gives the tokens of both. An engine does
     not run further ahead of another than `MOST_OUTSTANDING` tokens, unless the code's own order
     needs it.
 
@@ -42,7 +42,10 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
     IsaError
         An INIT is missing, or the code reaches outside a bank or a register.
     """
-    units = [_Unit(first, last, code[first].engine) for first, last in _units(code)]
+    units = [
+        _Unit(first, last, code[first].engine)
+        for first, last in _units(code, machine.shape.array.rows)
+    ]
     _find_dependencies(code, units, machine)
     while _bound(units, _tokens(units)):
         pass
@@ -128,19 +131,29 @@ MOST_OUTSTANDING = 128
 known; in AMD's code one engine that is let run ahead as far as it can gets to 204."""
 
 
-def _units(code: Sequence[Instruction]) -> Iterator[tuple[int, int]]:
-    """First and last place of what is done at once: one instruction, or two paired SAVEs."""
+def _units(code: Sequence[Instruction], rows: int) -> Iterator[tuple[int, int]]:
+    """First and last place of what is done at once: one instruction, or two paired SAVEs.
+
+    Parameters
+    ----------
+    rows : banks of a map group
+    """
     place = 0
     while place < len(code):
-        pair = place + 1 < len(code) and _are_pair(code[place], code[place + 1])
+        pair = place + 1 < len(code) and _are_pair(code[place], code[place + 1], rows)
         yield place, place + pair
         place += 1 + pair
 
 
-def _are_pair(one: Instruction, two: Instruction) -> bool:
-    if one.name != "SAVE" or two.name != "SAVE" or one.bank_id == two.bank_id:
+def _are_pair(one: Instruction, two: Instruction, rows: int) -> bool:
+    """Whether two instructions are SAVEs as AMD's code pairs them: alike, from neighbouring banks
+    of a group, to one register."""
+    if one.name != "SAVE" or two.name != "SAVE":
         return False
-    return one.length == two.length and one.channel == two.channel
+    neighbours = one.bank_id + 1 == two.bank_id and two.bank_id % rows != 0
+    fields = ("length", "channel", "jump_read", "jump_write", "reg_id")
+    alike = all(vars(one)[name] == vars(two)[name] for name in fields)
+    return neighbours and alike
 
 
 class _Log:

@@ -142,6 +142,8 @@ def _check_run(options: RunOptions) -> None:
             raise TutelageError(f"{name} {engine}: can be {', '.join(ENGINES)}")
     if options.order is not None and options.engine != "instructions":
         raise TutelageError("--order goes with --engine instructions")
+    if options.compare == options.engine and options.order is None:
+        raise TutelageError(f"--compare {options.compare}: that engine runs already")
     if bool(options.input) == bool(options.random):
         raise TutelageError("give --input IN.npy, or --random N")
 

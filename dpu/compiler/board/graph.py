@@ -87,7 +87,8 @@ def _refuse(refused: dict[str, str], fused: Fused, refusal: Refusal) -> None:
     UnsupportedError
         There is none, or it is there already.
     """
-    source = fused.sources.get(refusal.op.split(":")[0], "")
+    name = refusal.op
+    source = fused.sources.get(name) or fused.sources.get(name.rpartition(":")[0], "")
     if not source or source in refused:
         raise UnsupportedError(f"{refusal.op or 'a layer'}: {refusal}")
     refused[source] = str(refusal)

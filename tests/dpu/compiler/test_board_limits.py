@@ -77,3 +77,105 @@ def test_what_no_split_helps_is_refused_by_name() -> None:
     with pytest.raises(Refusal, match="a kernel of 1x1x8192") as stop:
         compile_part(dpu_parts(model.finish())[0], B4096)
     assert stop.value.op == "deep"
+
+
+# -- cases that were once wrong -----------------------------------------------------------------
+
+
+def _conv(
+    m: CompiledModel, name: str, x: Op, outputs: int, kernel: int = 1, wide: int = 0,
+    stride: tuple[int, int] = (1, 1), pad: tuple[int, int, int, int] = (0, 0, 0, 0),
+    dilation: tuple[int, int] = (1, 1),
+) -> Op:  # fmt: skip
+    """A convolution; `wide` is the kernel's width where it is not the height."""
+    channels = x.get_output_tensor().dims[3]
+    weights = _values(outputs, kernel, wide or kernel, channels)
+    point = 7 if channels < 64 else 9
+    return m.conv2d(name, x, weights, point, None, 0, 4, stride, pad, dilation=dilation)
+
+
+def _siblings_in_strips(m: CompiledModel) -> None:
+    x = _image(m, 1, 1500, 16)
+    first = _conv(m, "a", x, 16, 1, 3)
+    m.output(m.max_pool("pool", first, (2, 1), (2, 1)))
+    m.output(_conv(m, "b", x, 16, 1, 3))
+
+
+def _split_reader(m: CompiledModel) -> None:
+    wide = _conv(m, "wide", _image(m, 24, 16, 16), 1024)
+    weights = _values(1, 7, 7, 1024)
+    m.output(m.depthwise_conv2d("dw", wide, weights, 8, None, 0, 4, [1, 1], [3] * 4))
+
+
+def _phases_without_rows(m: CompiledModel) -> None:
+    m.output(_conv(m, "c", _image(m, 1, 9, 5), 4, 2, pad=(1, 1, 2, 2), dilation=(2, 2)))
+
+
+def _depthwise_chain(m: CompiledModel) -> None:
+    x = _image(m, 64, 16, 512)
+    for number in range(4):
+        weights = _values(1, 5, 5, 512)
+        x = m.depthwise_conv2d(f"dw{number}", x, weights, 8, None, 0, 4, [1, 1], [2] * 4)
+    m.output(x)
+
+
+def _sibling_blocks(m: CompiledModel) -> None:
+    x = _image(m, 64, 16, 512)
+    for name in "ab":
+        y = _conv(m, name, x, 12, 3, pad=(1, 1, 1, 1))
+        m.output(m.move(f"{name}_tile", "tile-fix", y, {"stride": 2, "reverse": True}))
+
+
+def _gapped_concat(m: CompiledModel) -> None:
+    x = _image(m, 32, 32, 16)
+    joined = m.concat("joined", [_conv(m, f"part{n}", x, 1) for n in range(8)])
+    m.output(_conv(m, "last", _conv(m, "deep", joined, 512, 3), 8))
+
+
+def _output_that_is_a_part(m: CompiledModel) -> None:
+    x = _image(m, 6, 6, 16)
+    first, second = _conv(m, "a", x, 16), _conv(m, "b", x, 8)
+    m.output(first)
+    m.output(m.concat("joined", [first, second, first]))
+
+
+def _siblings_that_skip_rows(m: CompiledModel) -> None:
+    x = _image(m, 20, 12, 16)
+    m.output(_conv(m, "low", x, 8, 1, 2, stride=(2, 2)))
+    m.output(_conv(m, "tall", x, 8, 4, 1, stride=(2, 2)))
+
+
+def _nested_flat_concats(m: CompiledModel) -> None:
+    x = _image(m, 6, 6, 16)
+    flat = [m.reshape(f"flat{n}", _conv(m, n, x, 8), [1, 288]) for n in "abc"]
+    m.output(m.concat("all", [m.concat("two", flat[:2], axis=1), flat[2]], axis=1))
+
+
+_ONCE_WRONG = {
+    "sibling strips": _siblings_in_strips,
+    "split reader": _split_reader,
+    "phases without rows": _phases_without_rows,
+    "depthwise chain": _depthwise_chain,
+    "sibling blocks": _sibling_blocks,
+    "gapped concat": _gapped_concat,
+    "output in a concat": _output_that_is_a_part,
+    "siblings that skip rows": _siblings_that_skip_rows,
+    "nested flat concats": _nested_flat_concats,
+}
+_LONG = {"depthwise chain", "sibling blocks", "gapped concat"}
+
+
+@pytest.mark.parametrize("fingerprint", [B4096, B512])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in _LONG else n for n in _ONCE_WRONG],
+)
+def test_networks_that_were_once_wrong(name: str, fingerprint: int) -> None:
+    for room in (BANK_DEPTH, 100):
+        model = CompiledModel("case")
+        _ONCE_WRONG[name](model)
+        for part in dpu_parts(model.finish()):
+            try:
+                check_part(part, fingerprint, room, 1)
+            except Refusal:
+                assert room < BANK_DEPTH or fingerprint == B512

@@ -103,6 +103,7 @@ class Lowering:
         self.constants: list[Any] = []
         self.wide_ops: list[str] = []
         self._values: dict[tuple[str, bool], str] = {}
+        self._given = {op.get_name() for op in reads}
         self._inputs = [self._input(op) for op in reads]
         for op in steps:
             result, channels_first = type_of(op).emit(op, self)
@@ -155,6 +156,10 @@ class Lowering:
     def x(self, op: Op, index: int = 0, channels_first: bool | None = None) -> str:
         """The name of an op's input."""
         return self.value(op.get_input_op("input", index), channels_first)
+
+    def is_given(self, op: Op) -> bool:
+        """Whether an op's value is an input of the graph."""
+        return op.get_name() in self._given
 
     def grid(self, op: Op) -> Grid:
         """What is known of an op's value."""

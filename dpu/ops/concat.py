@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.core.errors import UnsupportedError
-from tutelage.core.fixed_point import Array, Inputs
+from tutelage.core.fixed_point import EXACT_FLOAT32, Array, Inputs
 from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.definition import INPUTS, REQUIRED, Definition
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
 from tutelage.dpu.ops.lowering import Grid, exact, is_map, one_fix_point
-from tutelage.dpu.ops.registry import OpType, register
+from tutelage.dpu.ops.registry import OpType, register, type_of
 
 if TYPE_CHECKING:
     from tutelage.dpu.ops.compiling import Compilation, Sink
@@ -52,8 +52,22 @@ class Concat(OpType):
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
         axis = op.get_attr("axis")
         axis = {1: 2, 2: 3, 3: 1}[axis % 4] if is_map(op) else axis
-        parts = [graph.x(op, index) for index in range(op.get_input_num("input"))]
+        parts = [self._part(op, index, graph) for index in range(op.get_input_num("input"))]
         return graph.node("Concat", parts, axis=axis), is_map(op)
+
+    def _part(self, op: Any, index: int, graph: OnnxGraph) -> str:
+        """One of what is joined; of a graph's input in another shape a copy.
+
+        OpenVINO 2026.4 joins it in place, in the memory of the input that other ops read: their
+        results are wrong then. It has no such way for what a Clip gives.
+        """
+        source, name = op.get_input_op("input", index), graph.x(op, index)
+        while type_of(source).same_order and source.get_input_num("input"):
+            source = source.get_input_op("input")
+            if graph.is_given(source):
+                ends = [graph.constant(end) for end in (-EXACT_FLOAT32, EXACT_FLOAT32)]
+                return graph.node("Clip", [name, *ends])
+        return name
 
     def keeps_integers(self, op: Any) -> bool:
         return True

@@ -55,6 +55,9 @@ class OnnxGraph(Protocol):
     def x(self, op: Any, index: int = 0, channels_first: bool | None = None) -> str:
         """Return the name of an op's input, in NCHW or in the file's own order."""
 
+    def is_given(self, op: Any) -> bool:
+        """Whether an op's value is an input of the graph."""
+
     def grid(self, op: Any) -> Grid:
         """Return what is known of an op's value."""
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from tests.random_networks import int8, networks
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine.fast import FastEngine
-from tutelage.dpu.engine.reference import load_engine
+from tutelage.dpu.engine.program import build_program
+from tutelage.dpu.engine.reference import ReferenceEngine, load_engine
 from tutelage.dpu.engine.runtimes import RUNTIME_VARIABLE
 from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.op import Op
 
 RUNTIMES = ["openvino", "onnxruntime"]
 
@@ -144,3 +146,32 @@ def test_batches_are_the_same_as_single_images() -> None:
     together = model.run(images)
     alone = np.concatenate([model.run(images[i : i + 1]) for i in range(11)])
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_concat_of_an_input_in_another_shape_leaves_the_input_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    """OpenVINO joined such parts in the memory of the input that the convolutions read."""
+    monkeypatch.setenv(RUNTIME_VARIABLE, runtime)
+    rng = np.random.default_rng(6)
+    model = CompiledModel("joined")
+    paddings = {"paddings": [0, 0, 1, 2, 1, 1, 0, 0], "mode": "CONSTANT"}
+    image = model.move("pad", "pad-fix", model.input("image", (1, 4, 6, 16), 2), paddings)
+
+    def conv(name: str, channels: int) -> Op:
+        weights = rng.integers(-20, 20, (channels, 1, 1, 16), dtype=np.int8)
+        return model.conv2d(name, image, weights, 6, None, 5, 2, (1, 1), (0, 0, 0, 0))
+
+    model.output(conv("other_reader", 17))
+    rows = [
+        model.reshape(f"{op.get_name()}_rows", op, (1, 7, 128, 1))
+        for op in (image, conv("conv", 16))
+    ]
+    model.output(model.concat("joined", rows, axis=1))
+    program = build_program(model.finish())
+    images = {program.inputs[0].get_name(): rng.integers(-128, 128, (1, 4, 6, 16), dtype=np.int8)}
+    names = {op.get_name() for op in program.outputs}
+    found, wanted = (e(program).compute(images, names) for e in (FastEngine, ReferenceEngine))
+    for name in names:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)

@@ -14,7 +14,7 @@ from tutelage.core.text import LONGEST_NAME, shown
 from tutelage.dpu.compiler.board.layout import ChipMap
 from tutelage.dpu.compiler.board.network import Node
 from tutelage.dpu.compiler.board.part import Part
-from tutelage.dpu.compiler.board.plan import Operand, Plan, Strip
+from tutelage.dpu.compiler.board.stages import Operand, Plan, Strip
 from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.isa.timing import Timeline, array_cycles, bytes_moved, simulate
 

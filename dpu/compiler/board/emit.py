@@ -15,8 +15,8 @@ import numpy as np
 from tutelage.dpu.compiler.board.layout import ChipMap, Ring
 from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.parameters import Parameters, spread
-from tutelage.dpu.compiler.board.plan import MAX_JUMP, Operand, Plan, Result, Stage, Strip
 from tutelage.dpu.compiler.board.split import MAX_GROUPS
+from tutelage.dpu.compiler.board.stages import MAX_JUMP, Operand, Plan, Result, Stage, Strip
 from tutelage.dpu.compiler.board.walk import Feed, Walk, first_missing
 from tutelage.dpu.isa.encoding import Instruction
 from tutelage.dpu.isa.machine import Shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPACE
 from tutelage.dpu.compiler.board.network import Store
 from tutelage.dpu.compiler.board.parameters import Parameters
-from tutelage.dpu.compiler.board.plan import Plan
+from tutelage.dpu.compiler.board.stages import Plan
 
 MARGIN = 64
 """Free bytes around an input: an augmented first layer's LOADs begin before and end behind it."""

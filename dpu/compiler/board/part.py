@@ -15,7 +15,8 @@ from tutelage.dpu.compiler.board.emit import CONSTANTS, INPUTS, OUTPUTS, WORKSPA
 from tutelage.dpu.compiler.board.memory import place_stores
 from tutelage.dpu.compiler.board.network import View, network_of
 from tutelage.dpu.compiler.board.parameters import Parameters
-from tutelage.dpu.compiler.board.plan import Plan, plan_network
+from tutelage.dpu.compiler.board.plan import plan_network
+from tutelage.dpu.compiler.board.stages import Plan
 from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import Instruction, encode
 from tutelage.dpu.isa.formats import ISA1

@@ -10,14 +10,37 @@ begins again. A stage whose rows are too long even for empty banks is computed i
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from tutelage.dpu.compiler.board.extent import (
+    cost_of_column,
+    fit_together,
+    is_plain,
+    output_groups,
+    phase_of,
+    reaches_tiles,
+    result_size,
+    ring_slots,
+    saves_of,
+    walk_alike,
+    whole_walk,
+)
 from tutelage.dpu.compiler.board.layout import Banks, ChipMap, slots_for
 from tutelage.dpu.compiler.board.network import Network, Node, Store, View
 from tutelage.dpu.compiler.board.split import split_channels
+from tutelage.dpu.compiler.board.stages import (
+    MAX_CHIP_STRIDE,
+    MAX_JUMP,
+    MAX_LENGTH,
+    WHOLE,
+    Operand,
+    Plan,
+    Result,
+    Stage,
+    Strip,
+)
 from tutelage.dpu.compiler.board.walk import Feed, Walk, columns, dilated, feed, walk_of
 from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.ops.engine_layers import (
@@ -30,152 +53,6 @@ from tutelage.dpu.ops.engine_layers import (
 )
 from tutelage.dpu.ops.limits import BANK_DEPTH
 from tutelage.dpu.ops.refusal import Refusal
-
-MAX_CHIP_STRIDE = 4
-"""Rows that share a bank in a map on the chip: `stride_out` of CONV."""
-
-MAX_LENGTH = 1024
-"""Pixels of a row that one instruction takes."""
-
-MAX_JUMP = 1024
-"""Bank rows from a row of a map to the next in the same bank: of CONV."""
-
-
-WHOLE = Phase()
-"""All rows and columns."""
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A map that a layer reads, on the chip.
-
-    Attributes
-    ----------
-    chip : where its rows are
-    group, groups : the first of its channel groups in a pixel, and their number
-    lanes : (first channel, first lane) of its parts
-    channels : of it
-    feed : how its rows are loaded; None where they are there
-    ring : whether the layer before in the same stage computes its rows
-    """
-
-    chip: ChipMap
-    group: int
-    groups: int
-    lanes: tuple[tuple[int, int], ...]
-    channels: int
-    feed: Feed | None = None
-    ring: bool = False
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether its channels are next to each other on the chip."""
-        return all(channel == lane for channel, lane in self.lanes)
-
-
-@dataclass(frozen=True)
-class Save:
-    """Where channels of a result go in the DDR.
-
-    Attributes
-    ----------
-    view : that gets them
-    group : the first of their channel groups in the result
-    channels : of them
-    first : where they begin in the view
-    phase : which rows and columns of the view they are
-    """
-
-    view: View
-    group: int
-    channels: int
-    first: int = 0
-    phase: Phase = WHOLE
-
-
-@dataclass(frozen=True)
-class Result:
-    """Where a layer writes.
-
-    Attributes
-    ----------
-    chip : where the rows are
-    group : the first of its channel groups in a pixel
-    saves : places in the DDR that get it too
-    stays : whether other stages read it on the chip
-    """
-
-    chip: ChipMap
-    group: int
-    saves: tuple[Save, ...]
-    stays: bool = False
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Columns of a layer's result, computed some rows at a time.
-
-    Attributes
-    ----------
-    operands : maps that it reads
-    walk : of a layer with a kernel
-    result : None of layers that only copy within the DDR
-    height : rows of the result
-    column, columns : of the result
-    tile : rows that are computed at a time
-    """
-
-    operands: tuple[Operand, ...]
-    walk: Walk | None
-    result: Result | None
-    height: int
-    column: int
-    columns: int
-    tile: int = 1
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Layers that are computed in turn, tile by tile.
-
-    Attributes
-    ----------
-    nodes : in order; each gives its rows to the next, or all read the same rows
-    strips : for each strip of columns, one after the other, the layers' parts of it
-    """
-
-    nodes: tuple[Node, ...]
-    strips: tuple[tuple[Strip, ...], ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where everything is.
-
-    Attributes
-    ----------
-    stages : in order
-    resident : stores that are on the chip, each with the nodes that read it there
-    rings : stores of which only some rows are ever on the chip, and none in the DDR
-    """
-
-    network: Network
-    shape: Shape
-    stages: tuple[Stage, ...]
-    resident: dict[Store, list[int]]
-    rings: set[Store]
-
-    def in_ddr(self, store: Store) -> bool:
-        """Whether a store has a place in the DDR."""
-        network = self.network
-        if store in network.constants or store in self.rings:
-            return False
-        if store in network.inputs.values() or store in network.outputs.values():
-            return True
-        on_chip = set(self.resident.get(store, []))
-        return store not in self.resident or any(
-            place not in on_chip for place, _ in network.readers[store]
-        )
 
 
 class _Again(Exception):
@@ -259,7 +136,7 @@ class _Planner:
         layer, banks = node.layer, self.shape.array.rows
         if not isinstance(layer, WindowLayer) or layer.output[0] != 1:
             return layer
-        while not _reaches(walk_of(layer, node.inputs[0]), 1, banks):
+        while not reaches_tiles(walk_of(layer, node.inputs[0]), 1, banks):
             layer = replace(layer, stride=(layer.stride[0] + 1, layer.stride[1]))
         return layer
 
@@ -273,7 +150,7 @@ class _Planner:
             node.outputs[0].store is store
             and node.outputs[0].on_chip
             and sum(view.store is store for view in node.outputs) == 1
-            and _is_plain(node)
+            and is_plain(node)
             for node in writers
         )
 
@@ -312,7 +189,7 @@ class _Planner:
         """Whether a node can read a store on the chip: in all its operands."""
         node = self.network.nodes[place]
         views = [view for view in node.inputs if view.store is store]
-        if not all(view.on_chip for view in views) or not _is_plain(node):
+        if not all(view.on_chip for view in views) or not is_plain(node):
             return False
         if isinstance(node.layer, EltwiseLayer):
             return all(self._is_dense(view) for view in views)
@@ -367,11 +244,11 @@ class _Planner:
     def _are_siblings(self, places: list[int]) -> bool:
         nodes = [self.network.nodes[place] for place in places]
         view = nodes[0].inputs[0]
-        return _fit_together(nodes, self.shape.width) and all(
+        return fit_together(nodes, self.shape.width) and all(
             isinstance(node.layer, ConvLayer)
             and node.layer.dilation == (1, 1)
             and node.inputs[0] == view
-            and _walk_alike(node.layer, nodes[0].layer)
+            and walk_alike(node.layer, nodes[0].layer)
             and not self._is_on_chip(view.store, place)
             and view.store not in self.rings
             and node.outputs[0].store not in self.rings
@@ -397,7 +274,7 @@ class _Planner:
         if isinstance(last.layer, WindowLayer) and last.layer.dilation != (1, 1):
             yield from self._dilated(places[-1], last, last.layer)
             return
-        _, width = _result_size(last)
+        _, width = result_size(last)
         count = max(self.strips[self._first], -(-width // MAX_LENGTH))
         if count > 1 and not self._all_in_ddr(places):
             self._split(places)
@@ -441,13 +318,13 @@ class _Planner:
             wanted.append((place, first, count, *self._walk(place, first, count, several)))
             walk, node = wanted[-1][3], self.network.nodes[place]
             if several and walk is not None:
-                first, count = _whole_walk(node).columns(first, count)[1], walk.size[1]
+                first, count = whole_walk(node).columns(first, count)[1], walk.size[1]
             elif not several:
                 count = node.inputs[0].width
         before: Result | None = None
         for place, first, count, walk, fed in reversed(wanted):
             node = self.network.nodes[place]
-            height, _ = _result_size(node)
+            height, _ = result_size(node)
             result = self._result(place, node, height, count)
             operands = self._operands(place, node, walk, fed, first, count, before, result)
             tile = self._tile(node, walk)
@@ -467,13 +344,13 @@ class _Planner:
         ways = [self._walk(place, first, count, several) for place in places]
         walks = [walk for walk, _ in ways if walk is not None]
         if any(way[1] != ways[0][1] for way in ways) or (
-            len({_result_size(self.network.nodes[place])[1] for place in places}) > 1 and several
+            len({result_size(self.network.nodes[place])[1] for place in places}) > 1 and several
         ):
             self._split(places)
         strips, shared = [], None
         for place, (walk, fed) in zip(places, ways, strict=True):
             node = self.network.nodes[place]
-            height, width = _result_size(node)
+            height, width = result_size(node)
             columns_ = count if several else width
             result = self._result(place, node, height, columns_)
             if shared is None:
@@ -519,7 +396,7 @@ class _Planner:
         """The store on the chip, or a ring of rows that are saved or given to the next layer."""
         view, lanes = node.outputs[0], self.shape.width
         store, banks = view.store, self.shape.array.rows
-        phase = phase or _phase(node)
+        phase = phase or phase_of(node)
         groups = output_groups(node, lanes)
         if store in self.rings:
             reader = self.network.nodes[place + 1]
@@ -528,9 +405,9 @@ class _Planner:
                 walk = walk_of(reader.layer, view)
                 stride = walk.stride[0]
                 produced = self._tile(node, self._whole_walk(node))
-                least = _slots([walk], self._tile(reader, walk), banks, produced)
+                least = ring_slots([walk], self._tile(reader, walk), banks, produced)
             chip = self._ring(("result", place), height, least, stride, count, groups, None)
-            return Result(chip, 0, _saves(node, node.outputs[1:], phase, lanes))
+            return Result(chip, 0, saves_of(node, node.outputs[1:], phase, lanes))
         if self._keeps(view):
             if store not in self._chips:
                 stride = self.stride[store]
@@ -541,11 +418,11 @@ class _Planner:
             if self._is_saved(store):
                 saved.insert(0, view)
             group = store.groups_before(view.first, lanes)
-            places = _saves(node, saved, WHOLE, lanes)
+            places = saves_of(node, saved, WHOLE, lanes)
             return Result(self._chips[store], group, places, stays=True)
         away = self._read_group(place, node)
         chip = self._ring(("result", place), height, 1, 1, count, groups, away)
-        return Result(chip, 0, _saves(node, node.outputs, phase, lanes))
+        return Result(chip, 0, saves_of(node, node.outputs, phase, lanes))
 
     def _is_saved(self, store: Store) -> bool:
         if store in self.network.outputs.values():
@@ -581,7 +458,7 @@ class _Planner:
             else:
                 rows, stride = walk.size[0], walk.stride[0]
                 tile = self._tile(node, walk)
-                least = _slots(walks or [walk], tile, self.shape.array.rows, 1)
+                least = ring_slots(walks or [walk], tile, self.shape.array.rows, 1)
             assert source is not None
             if max(source.columns, count) > MAX_LENGTH:
                 self._more_strips()
@@ -600,14 +477,14 @@ class _Planner:
             A kernel has more rows than the addresses of an instruction reach.
         """
         rows = self.shape.alu_rows if isinstance(node.layer, AluLayer) else self.shape.array.rows
-        while walk is not None and rows and not _reaches(walk, rows, self.shape.array.rows):
+        while walk is not None and rows and not reaches_tiles(walk, rows, self.shape.array.rows):
             rows //= 2
         if not rows:
             raise Refusal(f"a kernel of {walk.kernel[0] if walk else 0} rows", node.name)
         return rows
 
     def _whole_walk(self, node: Node) -> Walk | None:
-        return _whole_walk(node) if isinstance(node.layer, WindowLayer) else None
+        return whole_walk(node) if isinstance(node.layer, WindowLayer) else None
 
     def _copy(self, node: Node) -> Strip:
         """Copies load and save by themselves; they need a ring of rows of the smaller map."""
@@ -652,7 +529,7 @@ class _Planner:
 
     def _more_strips(self) -> None:
         places = list(range(self._first, self._place + 1))
-        _, width = _result_size(self.network.nodes[self._place])
+        _, width = result_size(self.network.nodes[self._place])
         count = max(1, self.strips[self._first], -(-width // MAX_LENGTH)) + 1
         if count > width or self._repeated(places, count) > MOST_REPEATED:
             self._split(places)
@@ -666,17 +543,17 @@ class _Planner:
         if self._are_siblings(places):
             return 0.0
         done = whole = 0.0
-        _, width = _result_size(self.network.nodes[places[-1]])
+        _, width = result_size(self.network.nodes[places[-1]])
         each = -(-width // count)
         for begin in range(0, width, each):
             first, columns_ = begin, min(each, width - begin)
             for place in reversed(places):
                 node = self.network.nodes[place]
-                cost = _cost_of_column(node, self.shape.width)
+                cost = cost_of_column(node, self.shape.width)
                 done += cost * columns_
-                whole += cost * _result_size(node)[1] * (begin == 0)
+                whole += cost * result_size(node)[1] * (begin == 0)
                 if isinstance(node.layer, WindowLayer):
-                    part, first = _whole_walk(node).columns(first, columns_)
+                    part, first = whole_walk(node).columns(first, columns_)
                     columns_ = part.size[1]
         return done / whole - 1
 
@@ -770,7 +647,7 @@ class _Planner:
         if [reader for reader, _ in network.readers[store]] != [place + 1]:
             return False
         writer, reader = network.nodes[place], network.nodes[place + 1]
-        if not (_is_plain(writer) and _is_plain(reader)):
+        if not (is_plain(writer) and is_plain(reader)):
             return False
         if not next(view for view in reader.inputs if view.store is store).on_chip:
             return False
@@ -788,7 +665,7 @@ class _Planner:
             first -= 1
         while nodes[last].outputs[0].store in self.rings:
             last += 1
-        return _fit_together(nodes[first : last + 1], self.shape.width)
+        return fit_together(nodes[first : last + 1], self.shape.width)
 
 
 LEAST_FREED = 16
@@ -796,124 +673,3 @@ LEAST_FREED = 16
 
 MOST_REPEATED = 0.01
 """Share of a stage's work that may be done twice to save a map's way through the DDR."""
-
-
-def _cost_of_column(node: Node, width: int) -> int:
-    """Cycles of a column of a layer's result, by the array's rule."""
-    height, layer = _result_size(node)[0], node.layer
-    groups = -(-node.inputs[0].channels // width)
-    if isinstance(layer, ConvLayer):
-        return height * math.prod(layer.kernel) * groups * -(-len(layer.weights) // width)
-    kernel = math.prod(layer.kernel) if isinstance(layer, WindowLayer) else len(node.inputs)
-    return 2 * height * kernel * groups
-
-
-def _walk_alike(layer: ConvLayer, other: EngineLayer) -> bool:
-    """Whether two convolutions need the same rows, or all of them, by the same stride."""
-    if not isinstance(other, ConvLayer) or layer.stride != other.stride:
-        return False
-    same = layer.kernel == other.kernel and layer.pads == other.pads
-    return same or min(layer.kernel[0], other.kernel[0]) >= layer.stride[0]
-
-
-def _fit_together(nodes: Sequence[Node], width: int) -> bool:
-    """Whether the constants of layers can be on the chip at the same time."""
-    rows = [_constant_rows(node, width) for node in nodes]
-    return all(sum(bank) <= BANK_DEPTH for bank in zip(*rows, strict=True))
-
-
-def _constant_rows(node: Node, width: int) -> tuple[int, int, int]:
-    """Bank rows of a layer's weights, of its depthwise weights, and of its biases."""
-    layer, view = node.layer, node.inputs[0]
-    groups = view.groups(width) if view.on_chip else -(-view.channels // width)
-    if isinstance(layer, ConvLayer):
-        outputs = output_groups(node, width)
-        return outputs * math.prod(layer.kernel) * groups, 0, outputs
-    if isinstance(layer, AluLayer):
-        taps = math.prod(layer.kernel) if layer.weights is not None else 1
-        return 0, taps * groups, groups
-    return 0, 0, 0
-
-
-def _is_plain(node: Node) -> bool:
-    """Whether a layer computes all rows and columns of a map, row by row."""
-    if isinstance(node.layer, WindowLayer):
-        blocks = getattr(node.layer, "side", 1) > 1
-        return node.layer.phase == WHOLE and node.layer.dilation == (1, 1) and not blocks
-    return isinstance(node.layer, EltwiseLayer)
-
-
-def _phase(node: Node) -> Phase:
-    return node.layer.phase if isinstance(node.layer, WindowLayer) else WHOLE
-
-
-def output_groups(node: Node, width: int) -> int:
-    """Return the channel groups of a layer's result; each block that becomes pixels has its own."""
-    layer = node.layer
-    if isinstance(layer, ConvLayer):
-        blocks = layer.side**2
-        return blocks * -(-(len(layer.weights) // blocks) // width)
-    return -(-node.outputs[0].channels // width)
-
-
-def _saves(node: Node, views: list[View], phase: Phase, width: int) -> tuple[Save, ...]:
-    """Where a result is saved, with all its channels, or block by block."""
-    side = getattr(node.layer, "side", 1)
-    if side == 1:
-        return tuple(Save(view, 0, view.channels, phase=phase) for view in views)
-    groups = output_groups(node, width) // side**2
-    return tuple(
-        Save(view, place * groups, view.channels,
-             phase=Phase(place // side, side, place % side, side))
-        for view in views
-        for place in range(side**2)
-    )  # fmt: skip
-
-
-def _whole_walk(node: Node) -> Walk:
-    assert isinstance(node.layer, WindowLayer)
-    return walk_of(node.layer, node.inputs[0])
-
-
-def _result_size(node: Node) -> tuple[int, int]:
-    """Height and width of what a layer computes, of its phase only."""
-    if isinstance(node.layer, WindowLayer):
-        return node.layer.output
-    return node.outputs[0].height, node.outputs[0].width
-
-
-def _reaches(walk: Walk, tile: int, banks: int) -> bool:
-    """Whether an instruction reaches all rows under a tile: by four addresses for all banks."""
-    stride = walk.stride[0]
-    for first in range(0, walk.output[0], tile):
-        begin = first * stride - walk.pads[0]
-        end = walk.rows(first, min(first + tile, walk.output[0]))[1]
-        bank = begin // stride % banks
-        if end - begin + begin % stride > (ADDRESSES * banks - bank) * stride:
-            return False
-    return True
-
-
-ADDRESSES = 4
-"""Of the rows that an instruction reads: each is for one row of every bank."""
-
-
-def _slots(walks: Sequence[Walk], tile: int, banks: int, produced: int) -> int:
-    """The slots of a ring for the rows under one tile of each walk.
-
-    Parameters
-    ----------
-    tile : rows of a tile
-    produced : rows of the ring that come at a time
-    """
-    most = 1
-    for first in range(0, max(walk.output[0] for walk in walks), tile):
-        spans = [
-            walk.rows(first, min(first + tile, walk.output[0]))
-            for walk in walks
-            if first < walk.output[0]
-        ]
-        begin = min(begin for begin, _ in spans)
-        end = -(-max(end for _, end in spans) // produced) * produced
-        most = max(most, min(walks[0].size[0], end) - begin)
-    return -(-most // (walks[0].stride[0] * banks))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from tutelage.dpu.compiler.board.part import Part
 from tutelage.dpu.inspect.draw import escaped
 from tutelage.dpu.inspect.plan import Held, held_rows
-from tutelage.dpu.isa.timing import simulate
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 _LEFT, _TOP, _WIDTH, _HEIGHT, _GAP = 60, 40, 900, 240, 26
@@ -38,7 +37,7 @@ def _picture_height(part: Part) -> int:
 
 
 def _picture(part: Part) -> str:
-    cycles = simulate(part.code, part.plan.shape).cycles or 1.0
+    cycles = part.timeline.cycles or 1.0
     banks = part.plan.shape.array.rows
     title = f"rows of the banks over {cycles:,.0f} simulated cycles; pale: a ring of rows"
     boxes = "".join(_boxes(held_rows(part), banks, cycles))

@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.dpu.compiler.board.emit import CONSTANTS
 from tutelage.dpu.compiler.board.layout import ChipMap
 from tutelage.dpu.compiler.board.network import Node
 from tutelage.dpu.compiler.board.part import Part
 from tutelage.dpu.compiler.board.stages import Operand, Plan, Strip
 from tutelage.dpu.inspect.listing import columns
-from tutelage.dpu.isa.timing import Timeline, array_cycles, bytes_moved, simulate
+from tutelage.dpu.isa.timing import array_cycles, bytes_moved
 
 HEAD = (
     "stage", "reads", "result", "tile", "strips", "parameters [B]", "maps [B]", "saved [B]",
     "array", "misc", "begin", "end", "layer",
 )  # fmt: skip
 """Columns; from `array` to `end` cycles."""
-
-CONSTANTS = 0
-"""The register of parameters."""
 
 
 @dataclass
@@ -82,7 +80,6 @@ class Held:
 
 def planned_layers(part: Part) -> list[PlannedLayer]:
     """Return the layers of a compiled subgraph in order."""
-    timeline = simulate(part.code, part.plan.shape)
     found: list[PlannedLayer] = []
     for number, stage in enumerate(part.plan.stages):
         for node, strip in zip(stage.nodes, stage.strips[0], strict=True):
@@ -91,7 +88,7 @@ def planned_layers(part: Part) -> list[PlannedLayer]:
             found.append(
                 PlannedLayer(node.name, number, reads, result, strip.tile, len(stage.strips))
             )
-    _add_code(part, timeline, found)
+    _add_code(part, found)
     return found
 
 
@@ -111,24 +108,23 @@ def _result(plan: Plan, node: Node, strip: Strip) -> str:
     return ", ".join(where)
 
 
-def _add_code(part: Part, timeline: Timeline, layers: list[PlannedLayer]) -> None:
+def _add_code(part: Part, layers: list[PlannedLayer]) -> None:
     """Add up what the instructions of each layer do."""
     inits: dict[str, Any] = {}
     seen: set[int] = set()
     for place, (i, number) in enumerate(zip(part.code, part.nodes, strict=True)):
-        layer, begin, end = layers[number], timeline.begins[place], timeline.ends[place]
+        layer, begin, end = layers[number], part.timeline.begins[place], part.timeline.ends[place]
         if i.name.endswith("INIT"):
             inits[i.name] = i
-        is_constant = i.name == "LOAD" and i.reg_id == CONSTANTS
-        if not is_constant and not i.name.endswith("INIT") and i.name != "END":
-            layer.begin = begin if number not in seen else min(layer.begin, begin)
-            layer.end = max(layer.end, end)
-            seen.add(number)
         if i.name == "END" or i.name.endswith("INIT"):
             continue
         if i.name == "LOAD" and i.reg_id == CONSTANTS:
             layer.parameter_bytes += bytes_moved(i)
-        elif i.name == "LOAD":
+            continue
+        layer.begin = begin if number not in seen else min(layer.begin, begin)
+        layer.end = max(layer.end, end)
+        seen.add(number)
+        if i.name == "LOAD":
             layer.map_bytes += bytes_moved(i)
         elif i.name == "SAVE":
             layer.saved_bytes += bytes_moved(i)
@@ -176,13 +172,12 @@ def _hold(
 def plan_lines(part: Part) -> list[str]:
     """Return a table with a row for each layer, and the totals."""
     layers = planned_layers(part)
-    cycles = simulate(part.code, part.plan.shape).cycles
     kept = sum("DDR" not in layer.result for layer in layers)
     moved = sum(layer.map_bytes + layer.saved_bytes for layer in layers)
     return [
         *columns([list(HEAD), *map(_row, layers)], left={1, 2}),
         f"{kept} of {len(layers)} results never reach the DDR; {moved:,} bytes of maps go through "
-        f"it; {cycles:,.0f} simulated cycles",
+        f"it; {part.timeline.cycles:,.0f} simulated cycles",
     ]
 
 

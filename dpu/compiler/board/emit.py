@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -147,7 +148,7 @@ class Emitter:
             for constants in kept:
                 constants.places = {} if block is not None else constants.places
             for strips in stage.strips:
-                runners: list[Runner] = []
+                runners: list[Runner[Any]] = []
                 loaded: dict[ChipMap, int] = {}
                 for number, (node, strip) in enumerate(zip(stage.nodes, strips, strict=True)):
                     source = runners[-1] if any(o.ring for o in strip.operands) else None
@@ -302,7 +303,10 @@ def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range |
 # -- rows --------------------------------------------------------------------------------------
 
 
-class Runner:
+AnyLayer = TypeVar("AnyLayer", bound=EngineLayer)
+
+
+class Runner(Generic[AnyLayer]):
     """Computes the rows of a layer's strip, some at a time.
 
     Attributes
@@ -313,11 +317,11 @@ class Runner:
     """
 
     def __init__(
-        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
-        source: Runner | None,
+        self, to: Emitter, number: int, layer: AnyLayer, strip: Strip, constants: Constants,
+        source: Runner[Any] | None,
     ) -> None:  # fmt: skip
         self.to, self.number, self.strip, self.constants = to, number, strip, constants
-        self.layer_name = layer.op
+        self.layer = layer
         self.source, self.done = source, 0
         self.loaded: dict[ChipMap, int] = {}
         self.block: range | None = None
@@ -362,12 +366,12 @@ class Runner:
             self.loaded[operand.chip] = max(end, done)
 
 
-class WindowRunner(Runner):
+class WindowRunner(Runner[AnyLayer]):
     """A layer with a kernel."""
 
     def __init__(
-        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
-        source: Runner | None,
+        self, to: Emitter, number: int, layer: AnyLayer, strip: Strip, constants: Constants,
+        source: Runner[Any] | None,
     ) -> None:  # fmt: skip
         super().__init__(to, number, layer, strip, constants, source)
         self.operand = strip.operands[0]
@@ -403,7 +407,7 @@ class WindowRunner(Runner):
         last_column = (walk.output[1] - 1) * walk.stride[1] - walk.pads[1]
         below, right = walk.size[0] - 1 - last, walk.size[1] - 1 - last_column
         if min(below, right) < 0:
-            raise Refusal("a window that begins behind the map", self.layer_name)
+            raise Refusal("a window that begins behind the map", self.layer.op)
         corner = operand.group - walk.pads[1] * chip.groups
         span = chip.banks * chip.stride
         address = [(chip.slot(first + n * span) + corner) % BANK_DEPTH for n in range(4)]
@@ -423,16 +427,8 @@ class WindowRunner(Runner):
         return operand.groups * self.to.width - lane - (operand.channels - channel)
 
 
-class ConvRunner(WindowRunner):
+class ConvRunner(WindowRunner[ConvLayer]):
     """A convolution."""
-
-    def __init__(
-        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
-        source: Runner | None,
-    ) -> None:  # fmt: skip
-        super().__init__(to, number, layer, strip, constants, source)
-        assert isinstance(layer, ConvLayer)
-        self.layer = layer
 
     @property
     def outputs(self) -> range:
@@ -491,16 +487,8 @@ class ConvRunner(WindowRunner):
         return replace(self.result, saves=saves)
 
 
-class AluRunner(WindowRunner):
+class AluRunner(WindowRunner[AluLayer]):
     """A pool, a depthwise convolution or a function of one value."""
-
-    def __init__(
-        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
-        source: Runner | None,
-    ) -> None:  # fmt: skip
-        super().__init__(to, number, layer, strip, constants, source)
-        assert isinstance(layer, AluLayer)
-        self.layer = layer
 
     def compute(self, tile: range) -> None:
         layer, to, out = self.layer, self.to, self.result.chip
@@ -519,16 +507,8 @@ class AluRunner(WindowRunner):
         to.save_rows(self.result, self.strip, tile)
 
 
-class EltwiseRunner(Runner):
+class EltwiseRunner(Runner[EltwiseLayer]):
     """A sum or product."""
-
-    def __init__(
-        self, to: Emitter, number: int, layer: EngineLayer, strip: Strip, constants: Constants,
-        source: Runner | None,
-    ) -> None:  # fmt: skip
-        super().__init__(to, number, layer, strip, constants, source)
-        assert isinstance(layer, EltwiseLayer)
-        self.layer = layer
 
     def compute(self, tile: range) -> None:
         for rows in self._runs(tile):
@@ -572,7 +552,7 @@ class EltwiseRunner(Runner):
 SHIFT_SIGN = 16
 """`shift_write` of ELEW: values from here on shift to the right."""
 
-_RUNNERS: dict[type[EngineLayer], type[Runner]] = {
+_RUNNERS: dict[type[EngineLayer], type[Runner[Any]]] = {
     ConvLayer: ConvRunner,
     AluLayer: AluRunner,
     EltwiseLayer: EltwiseRunner,

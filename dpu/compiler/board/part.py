@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from tutelage.dpu.engine.program import build_program
 from tutelage.dpu.isa.encoding import Instruction, encode
 from tutelage.dpu.isa.formats import ISA1
 from tutelage.dpu.isa.machine import Machine, shape_of
-from tutelage.dpu.isa.timing import array_cycles
+from tutelage.dpu.isa.timing import Timeline, array_cycles, simulate
 from tutelage.dpu.isa.tokens import set_tokens
 from tutelage.dpu.ops.engine_layers import ConvLayer
 from tutelage.dpu.ops.limits import BANK_DEPTH
@@ -46,6 +47,11 @@ class Part:
     nodes: list[int]
     parameters: bytes
     sizes: dict[int, int]
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The simulated times of its instructions."""
+        return simulate(self.code, self.plan.shape)
 
 
 def compile_part(subgraph: Subgraph, fingerprint: int, room: int = BANK_DEPTH) -> Part:

@@ -299,7 +299,7 @@ class _Planner:
         """Whether a stage reads and writes whole maps in the DDR only."""
         nodes = [self.network.nodes[place] for place in places]
         read = any(
-            place in self.readers.get(view.store, [])
+            self._is_on_chip(view.store, place)
             for place, node in zip(places, nodes, strict=True)
             for view in node.inputs
         )

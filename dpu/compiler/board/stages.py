@@ -46,11 +46,6 @@ class Operand:
     feed: Feed | None = None
     ring: bool = False
 
-    @property
-    def is_dense(self) -> bool:
-        """Whether its channels are next to each other on the chip."""
-        return all(channel == lane for channel, lane in self.lanes)
-
 
 @dataclass(frozen=True)
 class Save:

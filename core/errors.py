@@ -49,7 +49,7 @@ class OverlayError(TutelageError):
 
 
 class OverlayUsageError(TutelageError):
-    """What was asked of an overlay cannot be done as given; the text is one line."""
+    """A request about an overlay cannot be carried out; the text is one line."""
 
 
 class XmodelError(DpuError):

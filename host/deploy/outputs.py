@@ -38,21 +38,22 @@ def compare_outputs(remote: Remote, place: str, model: str, facts: dict[str, Any
     """
     try:
         answer = remote.sh(outputs_script(place, model), seconds=OUTPUTS_SECONDS + _SPARE_SECONDS)
-        told = _told(answer)
+        report = _report(answer)
     except AccessRefused:
         raise
     except ConnectionLost as error:
         raise ConnectionLost(f"outputs: while they were compared: {error}") from error
     except RemoteError as error:
-        told = {"problem": first_line(error)}
-    if not told:
+        report = {"problem": first_line(error)}
+    if not report:
         return ""
-    if told["problem"]:
-        raise OutputsDiffer(_advice(told, facts))
-    return f"outputs of {told['inputs']} inputs ({told['jobs']} jobs) equal to the emulation's, "
+    if report["problem"]:
+        raise OutputsDiffer(_advice(report, facts))
+    counted = f"{report['inputs']} inputs ({report['jobs']} jobs)"
+    return f"outputs of {counted} equal to the emulation's, "
 
 
-def _told(answer: str) -> dict[str, Any]:
+def _report(answer: str) -> dict[str, Any]:
     """Return a report of board/outputs_check.py; {} for none.
 
     Raises
@@ -63,26 +64,26 @@ def _told(answer: str) -> dict[str, Any]:
     if not answer.strip():
         return {}
     try:
-        told = json.loads(answer)
+        report = json.loads(answer)
     except (ValueError, RecursionError):
-        told = None
+        report = None
     wanted = {"problem": str, "inputs": int, "jobs": int}
     if (
         len(answer) > MOST_REPORT
-        or not isinstance(told, dict)
-        or not all(isinstance(told.get(name), kind) for name, kind in wanted.items())
+        or not isinstance(report, dict)
+        or not all(isinstance(report.get(name), kind) for name, kind in wanted.items())
     ):
         raise RemoteError("the comparison gives no report")
-    return told
+    return report
 
 
-def _advice(told: dict[str, Any], facts: dict[str, Any]) -> str:
+def _advice(report: dict[str, Any], facts: dict[str, Any]) -> str:
     """Keep a report here; return what is wrong and how to report it, in one line."""
-    problem, home = shown(told["problem"], 600), str(facts.get("home", ""))
+    problem, home = shown(report["problem"], 600), str(facts.get("home", ""))
     if home.startswith("/") and home != "/":
         problem = problem.replace(home, "~")
     report = {
-        **told,
+        **report,
         "problem": problem,
         "tutelage": tutelage.__version__,
         "board": {name: facts.get(name) for name in _FACTS},

@@ -90,7 +90,7 @@ class Ring:
 class Banks:
     """The map groups: which rows are given out, and to whom.
 
-    Places are taken behind the last one, so that what was there has the longest time to be read.
+    Each place is taken after the last one, so that old rows can be read for as long as possible.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Layers of more channels than an instruction or a bank takes, as several of fewer channels each.
 
-What MISC computes, it computes channel by channel; of a convolution each output channel stands
-alone. So a layer may be done in parts that write to neighbouring channels of one map.
+MISC computes each channel by itself, and a convolution's output channels do not depend on each
+other. So a layer can be done in parts that write to neighbouring channels of one map.
 """
 
 from __future__ import annotations

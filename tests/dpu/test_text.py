@@ -7,7 +7,7 @@ import html
 import io
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tutelage.core.text import (
@@ -71,10 +71,11 @@ def test_json_is_printable_and_the_same_value(value: object) -> None:
 
 
 @given(TEXT)
+@example("]\\(")  # the backslash between them, escaped, keeps them apart
 def test_markdown_has_no_markup(text: str) -> None:
     marked = markdown_text(text)
     assert marked.isprintable() and "<" not in marked
-    bare = marked.replace("\\\\", "")
+    bare = marked.replace("\\\\", "_")
     for mark in ("|", "`", "*", "](", "][", "]:"):
         assert bare.count(mark) == bare.count(f"\\{mark}")
 

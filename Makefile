@@ -50,7 +50,7 @@ $(VENV)/pc.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/all.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing everything, PyTorch too, into $(VENV)"
-	@$(INSTALL) -e '.[pc,host,peers,test,lint]'
+	@$(INSTALL) -e '.[pc,host,search,peers,test,lint]'
 	@touch $@ $(VENV)/pc.stamp
 
 setup: $(VENV)/all.stamp
@@ -90,7 +90,7 @@ test-newest test-oldest: test-%: | $(BIN)/python
 	@rm -rf $(VENV)/$* && $(PYTHON) -m venv $(VENV)/$*
 	@$(VENV)/$*/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)/$*/bin/uv pip install --quiet --python $(VENV)/$*/bin/python \
-		--resolution $(if $(filter oldest,$*),lowest-direct,highest) $(PIP_FLAGS) -e '.[pc,host,peers,test]' $(TORCH) \
+		--resolution $(if $(filter oldest,$*),lowest-direct,highest) $(PIP_FLAGS) -e '.[pc,host,search,peers,test]' $(TORCH) \
 		$(if $(filter oldest,$*),'numpy>=1.23.5')  # the least that Python 3.11 has
 	$(VENV)/$*/bin/python $(PYTEST) -m 'not ($(ELSEWHERE))'
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tutelage.core.board_profile import DEFAULT_BOARD
+from tutelage.host.search.storage import DEFAULT_LEASE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +77,24 @@ class ReleaseOptions:
             "deployed with the model",
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageOptions:
+    """Where the workers of several machines meet."""
+
+    storage: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="share the work with other machines: journal:FILE, or a database that Optuna "
+            "takes, such as mysql://USER@HOST/NAME; run the same command on each",
+        ),
+    ] = ""
+    lease: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="a worker silent for so long counts as dead, and its work is done again",
+        ),
+    ] = DEFAULT_LEASE_SECONDS

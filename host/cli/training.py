@@ -12,7 +12,7 @@ import typer
 from tutelage.core.errors import DONE, FAILED
 from tutelage.core.text import shown
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import JsonOptions
+from tutelage.host.cli.options import JsonOptions, StorageOptions
 from tutelage.host.cli.printing import print_json, print_lines
 
 
@@ -83,7 +83,7 @@ def _refuse_to_overwrite(output: Path, resume: bool) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions(JsonOptions):
+class StudyOptions(StorageOptions, JsonOptions):
     """Of `study`."""
 
     spec: Annotated[
@@ -97,22 +97,32 @@ class StudyOptions(JsonOptions):
     limit: Annotated[int, typer.Option(min=0, help="stop after so many cells; 0: all")] = 0
 
 
-@command("study", "", "study.toml --output results/mine --jobs 2 --limit 4")
+@command(
+    "study",
+    "",
+    "study.toml --output results/mine --jobs 2 --limit 4",
+    "study.toml --output /nfs/study --storage journal:/nfs/study.journal",
+)
 def study(options: StudyOptions) -> int:
     """Run the cells of a study.
 
-    It goes on where it was stopped.
+    It goes on where it was stopped. With --storage several machines share the cells: run the same
+    command on each, with an --output that all of them see. A dead machine's cells are done again.
     """
     from rich.console import Console
 
+    from tutelage.host.search.storage import Shared
     from tutelage.host.train import study as studies
     from tutelage.host.train import study_results
+
+    shared = Shared(options.storage, options.lease) if options.storage else None
 
     plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(plan.done())} of {len(plan.cells)} cells are done, in {plan.table}")
     failures = 0
-    for cell, result in plan.run(options.jobs or len(os.sched_getaffinity(0)), options.limit):
+    jobs = options.jobs or len(os.sched_getaffinity(0))
+    for cell, result in plan.run(jobs, options.limit, shared):
         if isinstance(result, str):
             failures += 1
             console.print(f"failed: {shown(result)}")
@@ -126,4 +136,5 @@ def study(options: StudyOptions) -> int:
         print_json(list(rows.values()))
     else:
         print(study_results.markdown(rows))
-    return FAILED if failures else DONE
+    undone = 0 if options.limit else len(plan.cells) - len(rows)  # other workers' failures too
+    return FAILED if failures or undone else DONE

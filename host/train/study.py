@@ -3,26 +3,24 @@
 Each cell is a run of `tutelage train` in a process of its own, as many at a time as there
 are cores, each on one thread. What is done is in study.csv and is not done again; a cell that
 was killed goes on from its checkpoint. Cells come seed by seed, so that half a study is a study
-with fewer seeds.
+with fewer seeds. Workers on several machines share the cells through a storage of Optuna
+(host/train/study_queue.py).
 """
 
 from __future__ import annotations
 
 import csv
-import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.files import replaced
-from tutelage.core.toml_file import to_toml
+from tutelage.host.search.storage import Shared
+from tutelage.host.search.training_process import TrainingProcesses
+from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.study_cells import StudyCell, cells_of
+from tutelage.host.train.study_queue import own_cells, shared_cells
 
 DEFAULT = Path(__file__).with_name("study.toml")
 COLUMNS = (
@@ -69,13 +67,23 @@ class Study:
             name: row for name, row in rows.items() if current.get(name, "") == row.get("settings")
         }
 
-    def record(self, cell: StudyCell, result: Mapping[str, Any]) -> None:
-        """Add a cell's result to study.csv, atomically."""
+    def record(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add results to study.csv, atomically.
+
+        Parameters
+        ----------
+        results : accuracy, teacher_accuracy and seconds by cells' names
+        """
         rows = self.done()
-        base = rows.get(f"float-student-s{cell.config['seed']}", {}).get("accuracy", "")
-        row = {**cell.facts, "cell": cell.name, "seed": cell.config["seed"], "float_accuracy": base,
-               "settings": cell.settings, **result}  # fmt: skip
-        rows[cell.name] = {key: _text(row.get(key)) for key in COLUMNS}
+        for cell in self.cells:
+            if cell.name in results:
+                seed = cell.config["seed"]
+                base = f"float-student-s{seed}"
+                known: Mapping[str, Any] = results.get(base, rows.get(base, {}))
+                row = {**cell.facts, "cell": cell.name, "seed": seed, "settings": cell.settings,
+                       "float_accuracy": known.get("accuracy") if cell.needs else None,
+                       **results[cell.name]}  # fmt: skip
+                rows[cell.name] = {key: _text(row.get(key)) for key in COLUMNS}
         with (
             replaced(self.table) as partial,
             partial.open("w", newline="", encoding="utf-8") as file,
@@ -86,61 +94,32 @@ class Study:
 
     # -- running --------------------------------------------------------------------------
 
-    def run(self, jobs: int, limit: int = 0) -> Iterator[tuple[StudyCell, dict[str, Any] | str]]:
+    def run(
+        self, jobs: int, limit: int = 0, shared: Shared | None = None
+    ) -> Iterator[tuple[StudyCell, dict[str, Any] | str]]:
         """Run what is not done, `jobs` cells at a time; yields each cell with its result.
 
         A cell that fails gives its error's text; cells that need it are left out.
+
+        Parameters
+        ----------
+        shared : the storage where other workers take cells too; None where this is the only one
         """
         self.output.mkdir(parents=True, exist_ok=True)
-        done, failed = set(self.done()), set[str]()
+        done = set(self.done())
         # A float run that is in the table but not on this disk is run again for its weights.
-        done -= {
-            c.name for c in self.cells if not c.needs and not _weights(c, self.output).exists()
-        }
-        waiting = [cell for cell in self.cells if cell.name not in done]
-        waiting = waiting[:limit] if limit else waiting
-        with ThreadPoolExecutor(jobs) as pool:
-            running: dict[Future[dict[str, Any]], StudyCell] = {}
-            while waiting or running:
-                for cell in [c for c in waiting if set(c.needs) <= done][: jobs - len(running)]:
-                    waiting.remove(cell)
-                    running[pool.submit(self._train, cell)] = cell
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    cell = running.pop(future)
-                    try:
-                        result = future.result()
-                    except (RuntimeError, OSError) as error:
-                        failed.add(cell.name)
-                        waiting = [c for c in waiting if not set(c.needs) & failed]
-                        yield cell, str(error)
-                        continue
-                    done.add(cell.name)
-                    self.record(cell, result)
-                    yield cell, result
+        done -= {c.name for c in self.cells if not c.needs and not self.weights(c.name).exists()}
+        runs = TrainingProcesses()
 
-    def _train(self, cell: StudyCell) -> dict[str, Any]:
-        """Run one cell in a process of its own, on one thread."""
-        folder = self.output / "study" / cell.name
-        folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "config.toml"
-        config.write_text(to_toml(cell.config), encoding="utf-8")
-        command = [sys.executable, "-m", "tutelage", "train", str(config), "--output", str(folder)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        start = time.monotonic()
-        done = subprocess.run(
-            [*command, "--resume", "--json"], env=environment, capture_output=True, text=True
-        )
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            raise RuntimeError(f"{cell.name}: {lines[-1]}")
-        result: dict[str, Any] = json.loads(done.stdout)
-        return {
-            "accuracy": result["accuracy"],
-            "teacher_accuracy": result["teacher_accuracy"],
-            "seconds": round(time.monotonic() - start, 1),
-        }
+        def train(cell: StudyCell) -> dict[str, Any]:
+            return runs.run(cell.name, cell.config, self.output / "study" / cell.name)
+
+        with shared_cells(self, done, shared, runs) if shared else own_cells(self, done) as cells:
+            yield from work(cells, train, jobs, limit, runs.end_all)
+
+    def weights(self, cell: str) -> Path:
+        """Return where the weights of a cell's run are, by its name."""
+        return self.output / "study" / cell / "student.safetensors"
 
 
 def read_study(path: Path, output: Path) -> Study:
@@ -158,10 +137,6 @@ def read_study(path: Path, output: Path) -> Study:
         raise
     except (KeyError, TypeError, AttributeError, StopIteration, ValueError) as error:
         raise ConfigError(f"{path}: not a study: {type(error).__name__} {error}") from error
-
-
-def _weights(cell: StudyCell, output: Path) -> Path:
-    return output / "study" / cell.name / "student.safetensors"
 
 
 def _text(value: Any) -> str:

@@ -95,8 +95,7 @@ def test_a_study_stops_and_goes_on(
 def test_a_changed_study_does_its_cells_anew(repo_root: Path, tmp_path: Path) -> None:
     table = _spec(repo_root / "app" / "demo" / "images")
     study = studies.Study(table, tmp_path)
-    for cell in study.cells:
-        study.record(cell, {"accuracy": 50.0, "seconds": 1.0})
+    study.record({cell.name: {"accuracy": 50.0, "seconds": 1.0} for cell in study.cells})
     assert len(study.done()) == 8
     table["training"] = {"epochs": 2, "batch_size": 60}
     changed = studies.Study(table, tmp_path)

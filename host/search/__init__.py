@@ -1,0 +1,1 @@
+"""Work that several machines share through a storage of Optuna."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +14,11 @@ from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.model_package import COMPILED
 from tutelage.core.text import shown_lines
 from tutelage.host.cli.command import command
-from tutelage.host.cli.options import BoardOptions, JsonOptions
+from tutelage.host.cli.options import BoardOptions, JsonOptions, StorageOptions
 from tutelage.host.cli.printing import note, print_json, print_lines
+
+if TYPE_CHECKING:
+    from tutelage.host.explore.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,7 @@ def report(options: ReportOptions) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExploreOptions(BoardOptions, JsonOptions):
+class ExploreOptions(BoardOptions, StorageOptions, JsonOptions):
     """Of `explore`."""
 
     spec: Annotated[
@@ -126,8 +130,22 @@ class ExploreOptions(BoardOptions, JsonOptions):
         int | None, typer.Option(min=1, help="of --fps and --energy; default: as many as help")
     ] = None
     capacity: Annotated[
-        str, typer.Option(help="what the front has most of: macs or parameters")
+        str,
+        typer.Option(
+            help="what the front has most of: macs, parameters, or accuracy, for which candidates "
+            "that fit are trained in float"
+        ),
     ] = "macs"
+    trials: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Optuna chooses so many candidates; 0: every one is predicted, none trained"
+        ),
+    ] = 0
+    epochs: Annotated[
+        int, typer.Option(min=0, help="of each that is trained; 0: as many as the TOML file has")
+    ] = 0
+    jobs: Annotated[int, typer.Option(min=0, help="trained at a time; 0: one per core")] = 0
     output: Annotated[
         Path, typer.Option("--output", "-o", help="directory of explore.csv, .svg and the runs")
     ] = Path("results/explore")
@@ -137,19 +155,25 @@ class ExploreOptions(BoardOptions, JsonOptions):
     "explore",
     "--latency 0.6 -o out",
     "explore.toml --fps 4000 --threads 4 --energy 15 -o out",
+    "explore.toml --latency 1 --capacity accuracy --trials 40 --epochs 3 "
+    "--storage journal:/nfs/explore.journal -o out",
 )
 def explore(options: ExploreOptions) -> int:
     """Find networks.
 
-    What fits is written as configurations of `tutelage train`.
+    What fits is written as configurations of `tutelage train`. Without --trials every combination
+    is predicted; with it Optuna chooses. With --storage several machines share the trials: run the
+    same command on each. What a dead machine was training is trained again.
     """
     from tutelage.host.explore import exploration as exploring
     from tutelage.host.explore import space
+    from tutelage.host.explore.forecast import Budget
 
-    budget = space.Budget(options.latency, options.fps, options.energy, options.threads)
+    budget = Budget(options.latency, options.fps, options.energy, options.threads)
     found = exploring.explore(
-        space.read_spec(options.spec), budget, options.board, options.output, options.capacity
-    )
+        space.read_spec(options.spec), budget, options.board, options.output, options.capacity,
+        _sampling(options), note,
+    )  # fmt: skip
     if options.json:
         print_json(exploring.facts(found))
     else:
@@ -157,3 +181,16 @@ def explore(options: ExploreOptions) -> int:
     note(f"{options.output}: {exploring.TABLE}, {exploring.PLOT}, "
          f"{len(found.written)} networks to train")  # fmt: skip
     return DONE if found.written else FAILED
+
+
+def _sampling(options: ExploreOptions) -> Sampling | None:
+    from tutelage.host.explore.sampling import Sampling
+    from tutelage.host.search.storage import Shared, StorageUsageError
+
+    if not options.trials:
+        if options.storage:
+            raise StorageUsageError("--storage shares trials: give --trials, how many there are")
+        return None
+    shared = Shared(options.storage, options.lease) if options.storage else None
+    jobs = options.jobs or len(os.sched_getaffinity(0))
+    return Sampling(options.trials, shared, options.epochs, jobs)

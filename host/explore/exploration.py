@@ -26,23 +26,23 @@ from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import read_board
 from tutelage.dpu.predict.prediction import BASIS
-from tutelage.host.explore.space import (
+from tutelage.host.explore.drawing import CAPACITY_TEXTS, draw
+from tutelage.host.explore.forecast import (
     CAPACITIES,
-    FITS,
     SHORTEST_MS,
     Budget,
-    Candidate,
-    ExploreError,
     Forecast,
-    Spec,
-    configurations,
     costs,
     forecast,
     pareto,
 )
+from tutelage.host.explore.sampling import Report, Sampling, Search, sample
+from tutelage.host.explore.space import Candidate, ExploreError, Spec, configurations
 from tutelage.host.train.study_results import summary
 
 TABLE, PLOT = "explore.csv", "explore.svg"
+MAX_CANDIDATES = 20_000
+"""Predicted one by one, in half a minute; of more, Optuna samples some."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Found:
     ----------
     forecasts : of all candidates that the DPU takes
     front : those that no other one beats, by latency
-    skipped : candidates whose maps vanish or that exceed the DPU
+    skipped : candidates whose maps vanish or that exceed the DPU; 0 where some were sampled
+    sampling : how candidates were sampled; None where all were predicted
     written : training configurations by the front's candidates that fit
     """
 
@@ -65,33 +66,51 @@ class Found:
     forecasts: list[Forecast]
     front: list[Forecast]
     skipped: int
+    sampling: Sampling | None
     written: dict[str, list[Path]]
 
 
 def explore(
-    spec: Spec, budget: Budget, board: str, output: Path, capacity: str = "macs"
+    spec: Spec, budget: Budget, board: str, output: Path, capacity: str = "macs",
+    sampling: Sampling | None = None, report: Report = print,
 ) -> Found:  # fmt: skip
-    """Predict every candidate and write explore.csv, explore.svg and what fits to `output`.
+    """Predict candidates and write explore.csv, explore.svg and what fits to `output`.
 
     Parameters
     ----------
     board : by its profile's file name
-    capacity : "macs" or "parameters", what the front maximises
+    capacity : "macs", "parameters" or "accuracy", what the front maximises
+    sampling : of how many candidates Optuna chooses; None: every candidate
+    report : called with a line for each candidate that was trained, for its accuracy
 
     Raises
     ------
     ExploreError
-        Another capacity, a budget that cannot be judged, or no candidate that the DPU takes.
+        Another capacity, a budget that cannot be judged, or no candidate that the DPU takes; too
+        many candidates, or an accuracy, without `sampling`.
+    MissingPackage, StorageError
+        Of `sampling`: Optuna is not installed, or its storage cannot be used.
     DpuError
         The board is unknown, or nothing is fitted to it.
     """
     if capacity not in CAPACITIES:
         raise ExploreError(f"capacity {capacity!r} is none of {', '.join(CAPACITIES)}")
+    if sampling is None:
+        _check_size(spec, capacity)
     known, power = read_board(board), board_power(board)
-    all_of_them = [forecast(spec, each, known, power, budget) for each in spec.candidates()]
-    forecasts = [each for each in all_of_them if each is not None]
+
+    def predict(candidate: Candidate) -> Forecast | None:
+        return forecast(spec, candidate, known, power, budget)
+
+    if sampling is None:
+        all_of_them = [predict(each) for each in spec.candidates()]
+        forecasts = [each for each in all_of_them if each is not None]
+        skipped = len(all_of_them) - len(forecasts)
+    else:
+        search = Search(spec, budget, predict, capacity, board)
+        forecasts, skipped = sample(search, sampling, output, report), 0
     if not forecasts:
-        raise ExploreError("[explore]: in every candidate maps vanish or exceed the DPU")
+        raise ExploreError(_nothing(capacity, sampling))
     points = [[*costs(each, budget), -getattr(each, capacity)] for each in forecasts]
     front = [forecasts[position] for position in pareto(points)]
     front.sort(key=lambda each: each.latency.value or 0.0)
@@ -101,11 +120,30 @@ def explore(
         for each in front
         if each.fits in ("", "sure", "predicted")
     }
-    skipped = len(all_of_them) - len(forecasts)
-    found = Found(spec, budget, board, power, capacity, forecasts, front, skipped, written)
+    found = Found(
+        spec, budget, board, power, capacity, forecasts, front, skipped, sampling, written
+    )
     _write_table(found, output / TABLE)
-    _plot(found, output / PLOT)
+    draw(found, output / PLOT)
     return found
+
+
+def _check_size(spec: Spec, capacity: str) -> None:
+    """Raise ExploreError where candidates must be sampled."""
+    if capacity == "accuracy":
+        raise ExploreError("capacity 'accuracy' needs --trials: how many networks are trained")
+    if spec.size > MAX_CANDIDATES:
+        raise ExploreError(
+            f"[explore] makes {spec.size:,} candidates, of which at most {MAX_CANDIDATES:,} are "
+            "predicted one by one; --trials N lets Optuna choose N of them"
+        )
+
+
+def _nothing(capacity: str, sampling: Sampling | None) -> str:
+    if sampling is not None and capacity == "accuracy":
+        return "no candidate was trained: none that Optuna drew keeps the budget, or all failed"
+    which = "every candidate" if sampling is None else f"all {sampling.trials} that Optuna drew"
+    return f"[explore]: in {which} maps vanish or exceed the DPU"
 
 
 def _write_configurations(spec: Spec, candidate: Candidate, output: Path) -> list[Path]:
@@ -141,6 +179,7 @@ def row(each: Forecast) -> dict[str, Any]:
         "energy_most_mj": _rounded(energy.high, 6),
         "fits": each.fits,
         "extrapolated": each.extrapolated,
+        **({} if each.accuracy is None else {"accuracy": each.accuracy}),
     }
 
 
@@ -167,6 +206,7 @@ def facts(found: Found) -> dict[str, Any]:
         "budget": vars(found.budget),
         "capacity": found.capacity,
         "candidates": len(found.forecasts),
+        "trials": found.sampling and found.sampling.trials,
         "skipped": found.skipped,
         "power": found.power and as_json(found.power),
         "front": [row(each) for each in found.front],
@@ -178,9 +218,10 @@ def facts(found: Found) -> dict[str, Any]:
 
 def lines(found: Found) -> list[str]:
     """What was found for a terminal: the front as a table, what it means, what comes next."""
+    done = "predicted" if found.capacity != "accuracy" else "trained, their times predicted"
     text = [
-        f"{len(found.forecasts):,} DenseNets predicted on {found.board}; {len(found.front)} that no"
-        f" other one beats in both cost and {_capacity_text(found)}:",
+        f"{len(found.forecasts):,} DenseNets {done} on {found.board}; {len(found.front)} that no"
+        f" other one beats in both cost and {CAPACITY_TEXTS[found.capacity]}:",
         "",
         *_front_table(found),
         "",
@@ -199,19 +240,20 @@ def lines(found: Found) -> list[str]:
         f"  tutelage train {path} --output {path.parent / path.stem}"
         for path in found.written[best.candidate.name]
     ]
-    return [*text, f"next, for the one with most {_capacity_text(found)} that fits:", *commands]
-
-
-def _capacity_text(found: Found) -> str:
-    return "MACs" if found.capacity == "macs" else "parameters"
+    return [
+        *text,
+        f"next, for the one with most {CAPACITY_TEXTS[found.capacity]} that fits:",
+        *commands,
+    ]
 
 
 def _front_table(found: Found) -> list[str]:
     threads = found.budget.threads
     varied = [k for k in ("compression", "bottleneck") if len(found.spec.space[k]) > 1]
     speed = f"fps, {threads} thread{'s' * (threads > 1)}" if threads else "fps, many threads"
-    head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", "ms, 1 thread",
-            speed, "mJ a frame", "fits"]  # fmt: skip
+    trained = ["top-1 [%]"] * (found.capacity == "accuracy")
+    head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", *trained,
+            "ms, 1 thread", speed, "mJ a frame", "fits"]  # fmt: skip
     rows = [head]
     for each in found.front:
         candidate = each.candidate
@@ -225,6 +267,7 @@ def _front_table(found: Found) -> list[str]:
                 *(f"{getattr(candidate, key):g}" for key in varied),
                 f"{each.macs:,}",
                 f"{each.parameters:,}",
+                *([] if each.accuracy is None else [f"{each.accuracy:.2f}"]),
                 f"{each.latency.value:.3f}" + ("*" if each.extrapolated else " "),
                 f"{each.fps.value:,.0f}",
                 energy or "unknown",
@@ -238,11 +281,14 @@ def notes(found: Found) -> list[str]:
     """What the figures are and are not."""
     power = found.power
     said = [
-        f"{_capacity_text(found)} are no accuracy: they only say how much a network computes or "
-        "holds. Which one is best, training tells. By MACs wide and shallow networks win, since "
-        "they keep the array busy; `--capacity parameters` asks for another front.",
+        _capacity_note(found),
         f"Times are {BASIS.replace(chr(10), ' ')} No DenseNet was among them.",
     ]
+    if found.sampling is not None:
+        said.append(
+            f"Optuna chose {found.sampling.trials:,} times among {found.spec.size:,} combinations, "
+            "the same one more than once too: others may be better."
+        )
     if _budgeted(found.budget):
         said.append(
             "fits: sure with the pessimistic end of the range, predicted with the prediction, "
@@ -262,6 +308,19 @@ def notes(found: Found) -> list[str]:
             f"{found.skipped:,} candidates were left out: maps vanish, or they exceed the DPU."
         )
     return said
+
+
+def _capacity_note(found: Found) -> str:
+    if found.capacity == "accuracy":
+        return (
+            "top-1 is the float network's on the test set after a short training by which it was "
+            "chosen: a longer one may order the networks in another way."
+        )
+    return (
+        f"{CAPACITY_TEXTS[found.capacity]} are no accuracy: they only say how much a network "
+        "computes or holds. Which one is best, training tells. By MACs wide and shallow networks "
+        "win, since they keep the array busy; `--capacity parameters` asks for another front."
+    )
 
 
 def _budgeted(budget: Budget) -> bool:
@@ -299,50 +358,3 @@ def bits_lines(spec: Spec, table: Path = RESULTS / "study.csv") -> list[str]:
         else:
             said.append(f"  {name}, {method}: not in the study")
     return said
-
-
-def _plot(found: Found, path: Path) -> None:
-    """Cost against capacity of all candidates, with the front and the budget."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    budget, colours = found.budget, {"sure": "C2", "predicted": "C0", "maybe": "C1", "no": "0.7"}
-    drawn, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for fits in [each for each in (*FITS, "") if any(f.fits == each for f in found.forecasts)]:
-        these = [each for each in found.forecasts if each.fits == fits]
-        axes.scatter(
-            [costs(each, budget)[0] for each in these],
-            [getattr(each, found.capacity) for each in these],
-            s=9, color=colours.get(fits, "0.6"), linewidths=0, rasterized=len(these) > 2000,
-            label={"": "candidates", "no": "over the budget"}.get(fits, f"fits: {fits}"),
-        )  # fmt: skip
-    front = sorted((costs(each, budget)[0], getattr(each, found.capacity)) for each in found.front)
-    # Over two costs the front is a surface, of which this is the shadow.
-    line = "-" if len(costs(found.front[0], budget)) == 1 else ""
-    x, y = zip(*front, strict=True)
-    axes.plot(x, y, f"o{line}", color="black", linewidth=0.9, markersize=4,
-              markerfacecolor="none", label="front")  # fmt: skip
-    label, limit = _axis(found)
-    if limit is not None:
-        axes.axvline(limit, color="C3", linestyle="--", linewidth=1, label="budget")
-    axes.set(
-        xscale="log", yscale="log", xlabel=label, ylabel=f"{_capacity_text(found)} (no accuracy)"
-    )
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "1235" else "")  # plain numbers
-    axes.grid(which="both", linewidth=0.3)
-    axes.legend(fontsize=8, loc="lower right")
-    drawn.savefig(path)
-    plt.close(drawn)
-
-
-def _axis(found: Found) -> tuple[str, float | None]:
-    """Label of the cost that is drawn, the first of `costs`, and its limit."""
-    budget = found.budget
-    if budget.latency_ms is not None or (budget.fps is None and budget.energy_mj is None):
-        return f"predicted latency on {found.board}, one thread, ms", budget.latency_ms
-    if budget.fps is not None:
-        return f"predicted ms per frame on {found.board}, throughput", 1e3 / budget.fps
-    return "most energy of the whole board, mJ per frame", budget.energy_mj

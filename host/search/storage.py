@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.core.commands import needs
 from tutelage.core.errors import FAILED, TutelageError, one_line
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+Direction = Literal["minimize", "maximize"]
 JOURNAL = "journal:"
 FORMS = "journal:FILE, sqlite:///FILE, mysql://... or postgresql://..."
 MAX_JOURNAL_BYTES = 1 << 30
@@ -74,14 +75,14 @@ class StorageUsageError(StorageError):
 
 
 def open_study(
-    url: str, name: str, directions: Sequence[str], sampler: BaseSampler | None = None
+    url: str, name: str, directions: Sequence[Direction], sampler: BaseSampler | None = None
 ) -> Study:
     """Return the study `name` of a storage; it is created where it is not there yet.
 
     Parameters
     ----------
     url : as FORMS says; "" for one in memory
-    directions : "minimize" or "maximize" for each objective
+    directions : of each objective
 
     Raises
     ------
@@ -119,7 +120,7 @@ def _open_journal(path: Path) -> BaseStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    class Journal(JournalStorage):
+    class Journal(JournalStorage):  # type: ignore[misc, unused-ignore]
         """Optuna's journal, whose lines may be damaged by whoever can write the file."""
 
         def _sync_with_backend(self) -> None:
@@ -168,14 +169,14 @@ def _lock_whole_transactions(storage: Any) -> None:
     """
     from sqlalchemy import event
 
-    @event.listens_for(storage.engine, "connect")
     def without_own_begin(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
 
-    @event.listens_for(storage.engine, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    event.listen(storage.engine, "connect", without_own_begin)
+    event.listen(storage.engine, "begin", begin)
     storage.engine.dispose()  # connections that were made before
 
 
@@ -221,4 +222,4 @@ def trials_of(study: Study) -> list[FrozenTrial]:
 def number_in(attributes: Mapping[str, Any], key: str) -> float | None:
     """Return a number that a worker stored; None where it is absent or something else."""
     value = attributes.get(key)
-    return float(value) if type(value) in (int, float) else None
+    return float(value) if isinstance(value, (int, float)) else None

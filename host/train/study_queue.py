@@ -39,7 +39,7 @@ MOST_LOSSES = 3
 class _OwnCells:
     """The cells of the only worker."""
 
-    poll_seconds = None
+    poll_seconds: float | None = None
 
     def __init__(self, study: Study, done: set[str]) -> None:
         self._study, self._done = study, done
@@ -89,7 +89,7 @@ class _SharedCells:
     ) -> None:  # fmt: skip
         self._study, self._done, self._trials = study, done, trials
         self._leases, self._runs = leases, runs
-        self.poll_seconds = leases.poll_seconds
+        self.poll_seconds: float | None = leases.poll_seconds
         self._cells = {(cell.name, cell.settings): cell for cell in study.cells}
         # What failed before is tried again, as by a command of its own.
         self._old = {trial.number for trial in trials_of(trials) if "error" in trial.user_attrs}

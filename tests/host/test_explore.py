@@ -19,17 +19,9 @@ from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import predict, read_board
 from tutelage.host.explore.exploration import bits_lines, explore
+from tutelage.host.explore.forecast import FITS, Budget, costs, forecast, pareto
 from tutelage.host.explore.network_operations import network_operations
-from tutelage.host.explore.space import (
-    DEMO,
-    FITS,
-    Budget,
-    ExploreError,
-    costs,
-    forecast,
-    pareto,
-    read_spec,
-)
+from tutelage.host.explore.space import DEMO, ExploreError, read_spec
 from tutelage.host.networks import create
 from tutelage.host.train.config import read_config, read_toml
 from tutelage.host.train.data import DataSet, load

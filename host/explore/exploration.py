@@ -286,8 +286,7 @@ def notes(found: Found) -> list[str]:
     ]
     if found.sampling is not None:
         said.append(
-            f"Optuna chose {found.sampling.trials:,} times among {found.spec.size:,} combinations, "
-            "the same one more than once too: others may be better."
+            f"Optuna chose among {found.spec.size:,} combinations: what it left out may be better."
         )
     if _budgeted(found.budget):
         said.append(

@@ -111,7 +111,7 @@ def sample(search: Search, sampling: Sampling, output: Path, report: Report) -> 
     """
     url = sampling.shared.url if sampling.shared else ""
     with storage_errors(url):
-        study = open_study(url, _name(search, sampling), _directions(search),
+        study = open_study(url, study_name(search, sampling), _directions(search),
                            _sampler(search, sampling))  # fmt: skip
         if search.trains:
             _train(study, search, sampling, output, report)
@@ -127,7 +127,7 @@ def _directions(search: Search) -> list[Direction]:
     return [*costly, "maximize"]
 
 
-def _name(search: Search, sampling: Sampling) -> str:
+def study_name(search: Search, sampling: Sampling) -> str:
     """Name an Optuna study by all that its results depend on, apart from where the data is."""
     table = {**search.spec.table, "data": asdict(search.spec.config.data) | {"path": ""}}
     what = [table, search.spec.space, search.spec.float_training, asdict(search.budget),
@@ -162,19 +162,22 @@ def _text(value: Any) -> str:
 
 
 def _suggested(trial: Trial, spec: Spec) -> Candidate:
-    return Candidate(**{
-        _KEYS[key]: values[trial.suggest_categorical(key, list(values))]
-        for key, values in _choices(spec).items()
-    })  # fmt: skip
+    return _candidate(spec, trial.suggest_categorical)
 
 
 def _candidate_of(trial: FrozenTrial, spec: Spec) -> Candidate:
     try:
-        return Candidate(**{
-            _KEYS[key]: values[trial.params[key]] for key, values in _choices(spec).items()
-        })  # fmt: skip
+        return _candidate(spec, lambda key, _: trial.params[key])
     except (LookupError, TypeError) as error:
         raise StorageError(f"trial {trial.number}: it is not a candidate of this search") from error
+
+
+def _candidate(spec: Spec, choose: Callable[[str, list[str]], Any]) -> Candidate:
+    """Return a candidate of what `choose` says where there is a choice."""
+    return Candidate(**{
+        _KEYS[key]: values[choose(key, list(values)) if len(values) > 1 else next(iter(values))]
+        for key, values in _choices(spec).items()
+    })  # fmt: skip
 
 
 def _forecasts(study: Study, search: Search) -> list[Forecast]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,13 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import predict, read_board
-from tutelage.host.explore.exploration import bits_lines, explore
+from tutelage.host.explore.exploration import bits_lines, explore, notes
 from tutelage.host.explore.forecast import FITS, Budget, costs, forecast, pareto
 from tutelage.host.explore.network_operations import network_operations
+from tutelage.host.explore.sampling import Sampling, Search, study_name
 from tutelage.host.explore.space import DEMO, ExploreError, read_spec
 from tutelage.host.networks import create
+from tutelage.host.search.storage import Shared
 from tutelage.host.train.config import read_config, read_toml
 from tutelage.host.train.data import DataSet, load
 from tutelage.host.train.loop import train
@@ -249,3 +255,144 @@ def test_energy_needs_a_known_power() -> None:
     spec = read_spec(None)
     with pytest.raises(ExploreError, match="power"):
         forecast(spec, next(spec.candidates()), read_board("zcu104"), None, Budget(energy_mj=5))
+
+
+# -- candidates that Optuna samples ---------------------------------------------------------------
+
+
+def _optuna() -> Any:
+    return pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
+
+
+def test_more_than_can_be_predicted_one_by_one_is_sampled(
+    spec_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _optuna()
+    explored = {"growth_rate": [*range(1, 65)], "depth": [*range(1, 21)],
+                "compression": [0.25, 0.5, 0.75, 1.0], "bottleneck": [1, 2, 3, 4, 5]}  # fmt: skip
+    path = spec_file(explore=explored)
+    command = ["explore", str(path), "-o", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "makes 25,600 candidates" in capsys.readouterr().err
+    found = [
+        explore(read_spec(path), Budget(), "zcu104", tmp_path / name, sampling=Sampling(60))
+        for name in "ab"
+    ]
+    assert 30 < len(found[0].forecasts) <= 60
+    assert [e.candidate for e in found[0].front] == [e.candidate for e in found[1].front]  # by seed
+    assert "among 25,600 combinations" in " ".join(notes(found[0]))
+    rows = (tmp_path / "a" / "explore.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + len(found[0].forecasts) and "accuracy" not in rows[0]
+
+
+def test_samples_approach_the_front(tmp_path: Path) -> None:
+    """NSGA-II's front of a third of the space dominates most of what is drawn by chance."""
+    _optuna()
+    spec = read_spec(None)
+    whole = explore(spec, Budget(), "zcu104", tmp_path / "whole")
+    some = explore(spec, Budget(), "zcu104", tmp_path / "some", sampling=Sampling(150))
+    assert len(some.forecasts) < 100 < len(whole.forecasts)
+    exact = {each.candidate for each in whole.front}
+    assert {each.candidate for each in some.front} & exact
+    known = {each.candidate: each for each in whole.forecasts}
+    assert all(known[each.candidate] == each for each in some.forecasts)
+
+
+def _start(repo_root: Path, *words: object) -> subprocess.Popen[str]:
+    """Start a worker on its own, as on another machine."""
+    command = [sys.executable, "-m", "tutelage", "explore", *map(str, words)]
+    return subprocess.Popen(command, cwd=repo_root, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_trials_and_one_is_killed(
+    spec_file: Any, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _optuna()
+    journal = tmp_path / "journal"
+    command = [spec_file(), "--trials", "200", "--storage", f"journal:{journal}"]
+    first, second = (_start(repo_root, *command, "-o", tmp_path / name) for name in "ab")
+    end = time.monotonic() + 90
+    while not (journal.exists() and _workers(journal) >= 2):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    _, errors = second.communicate()
+    assert second.returncode == 0, errors
+    assert main(["explore", *map(str, command), "-o", str(tmp_path / "c"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["trials"] == 200 and facts["candidates"] == 8  # all of so small a space
+    tables = [(tmp_path / name / "explore.csv").read_text() for name in "bc"]
+    assert tables[0] == tables[1]
+
+
+def _workers(journal: Path) -> int:
+    """Count the workers that have ended a trial."""
+    lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
+    logs = [json.loads(line) for line in lines]
+    return len({log["worker_id"] for log in logs if log["op_code"] == 6})
+
+
+@pytest.mark.slow
+def test_what_a_dead_worker_was_training_is_trained_again(
+    spec_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _optuna()
+    from tutelage.host.search.storage import open_study
+
+    path, shared = spec_file(), Shared(f"journal:{tmp_path / 'journal'}", 0.5)
+    search = Search(read_spec(path), Budget(latency_ms=5.0), _none, "accuracy", "zcu104")
+    sampling = Sampling(1, shared, epochs=1)
+    dead = open_study(shared.url, study_name(search, sampling), ["minimize", "maximize"]).ask()
+    params = {
+        key: dead.suggest_categorical(key, choices)
+        for key, choices in (
+            ("growth_rate", ["4", "8"]),
+            ("depth", ["2x2x2", "1x2"]),
+            ("stem", ["stride2", "stride4"]),
+        )
+    }  # fmt: skip
+    command = ["explore", str(path), "--latency", "5", "--capacity", "accuracy", "--trials", "1",
+               "--epochs", "1", "--jobs", "1", "--lease", "0.5"]  # fmt: skip
+    assert main([*command, "--storage", shared.url, "-o", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert "1 DenseNets trained" in out and "top-1 [%]" in out
+    name = f"k{params['growth_rate']}-d{params['depth']}-{params['stem']}"
+    assert name in err and [p.name for p in (tmp_path / "out" / "trained").glob(f"{name}-*")]
+    with (tmp_path / "out" / "explore.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["name"].startswith(name) and 0 <= float(row["accuracy"]) <= 100
+    assert read_config(tmp_path / "out" / "trained" / row["name"] / "config.toml").method == "float"
+
+
+def _none(_candidate: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--capacity", "accuracy"], "needs --trials"),
+        (["--storage", "journal:x"], "give --trials"),
+        (["--trials", "5", "--storage", "redis://x"], "unpickles"),
+        (["--trials", "5", "--storage", "journal:x", "--lease", "0"], "must be positive"),
+    ],
+)
+def test_what_sampling_needs_is_one_line(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _optuna()
+    assert main(["explore", *options, "-o", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("tutelage: ") and err.count("\n") == 1 and words in err
+
+
+def test_a_budget_that_no_network_keeps_trains_nothing(
+    spec_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _optuna()
+    command = ["explore", str(spec_file()), "--fps", "1e6", "--capacity", "accuracy", "--trials"]
+    assert main([*command, "1", "-o", str(tmp_path / "out")]) == 2
+    assert "no candidate was trained" in capsys.readouterr().err

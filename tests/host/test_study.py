@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.host.train import study as studies
+from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, read_toml
 
 
@@ -90,6 +96,117 @@ def test_a_study_stops_and_goes_on(
     text = (out / "study.md").read_text()
     assert "| qat |" in text and "W3A3" in text and "float" in text
     assert (out / "study.svg").read_text().startswith("<?xml")
+
+
+def _start(repo_root: Path, *words: object) -> subprocess.Popen[str]:
+    """Start a worker on its own, as on another machine."""
+    command = [sys.executable, "-m", "tutelage", *map(str, words)]
+    return subprocess.Popen(command, cwd=repo_root, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def _wait(condition: Any) -> None:
+    end = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _small(repo_root: Path, path: Path, method: str = "ptq") -> None:
+    table = {**_spec(repo_root / "app" / "demo" / "images"), "methods": [method], "bits": [[8, 8]]}
+    path.write_text(to_toml(table))
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_study_and_one_is_killed(
+    repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
+    from tutelage.host.search.storage import open_study
+
+    _small(repo_root, tmp_path / "study.toml")
+    url, out = f"journal:{tmp_path / 'journal'}", tmp_path / "results"
+    command = ["study", str(tmp_path / "study.toml"), "--output", str(out), "--jobs", "1",
+               "--storage", url, "--lease", "3"]  # fmt: skip
+    first, second = (_start(repo_root, *command) for _ in range(2))
+    trials = open_study(url, study_queue.NAME, ["maximize"])
+    _wait(lambda: sum(trial.state.name == "RUNNING" for trial in trials.trials) == 2)
+    first.kill()
+    first.communicate()
+    said, errors = second.communicate()
+    assert second.returncode == 0, errors
+    done = [trial.user_attrs["cell"] for trial in trials.trials if trial.state.name == "COMPLETE"]
+    assert sorted(done) == ["float-student-s0", "float-teacher-same", "ptq-w8a8-s0"]
+    (lost,) = [trial for trial in trials.trials if trial.state.name == "FAIL"]
+    assert not {"error", "released"} & lost.user_attrs.keys()
+    rows = _rows(out)
+    assert [row["cell"] for row in rows] == [
+        "float-teacher-same", "float-student-s0", "ptq-w8a8-s0"
+    ]  # fmt: skip
+    assert rows[2]["float_accuracy"] == rows[1]["accuracy"] and "ptq-w8a8-s0: " in said
+    # Any machine collects, though nothing is left to do.
+    (out / "study.csv").unlink()
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == rows == _rows(out)
+
+
+@pytest.mark.slow
+def test_ctrl_c_gives_back_what_a_worker_was_at(repo_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
+    from tutelage.host.search.storage import open_study
+
+    _small(repo_root, tmp_path / "study.toml")
+    url, out = f"journal:{tmp_path / 'journal'}", tmp_path / "results"
+    worker = _start(repo_root, "study", tmp_path / "study.toml", "--output", out, "--jobs", 2,
+                    "--storage", url)  # fmt: skip
+    trials = open_study(url, study_queue.NAME, ["maximize"])
+    _wait(lambda: sum(trial.state.name == "RUNNING" for trial in trials.trials) == 2)
+    worker.send_signal(signal.SIGINT)
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 1 and errors == "tutelage: interrupted\n"
+    given_back = [trial for trial in trials.trials if trial.state.name == "FAIL"]
+    assert len(given_back) == 2 and all(trial.user_attrs["released"] for trial in given_back)
+
+
+def test_weights_that_another_machine_has_for_itself_are_told(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
+    from tutelage.host.search.storage import Shared, StorageError, open_study
+
+    _small(repo_root, tmp_path / "study.toml")
+    study = studies.read_study(tmp_path / "study.toml", tmp_path / "here")
+    url = f"journal:{tmp_path / 'journal'}"
+    trials = open_study(url, study_queue.NAME, ["maximize"])
+    for cell in study.cells[:2]:
+        trials.enqueue_trial({}, {"cell": cell.name, "settings": cell.settings, "seconds": 1.0})
+        trials.tell(trials.ask(), 50.0)
+    with pytest.raises(StorageError, match="one directory that all machines share"):
+        list(study.run(1, shared=Shared(url, 0.1)))
+
+
+@pytest.mark.parametrize("losses", [2, 3])
+def test_a_cell_of_which_workers_die_is_given_up(
+    losses: int, repo_root: Path, tmp_path: Path
+) -> None:
+    optuna = pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
+    from tutelage.host.search.storage import Shared, open_study
+    from tutelage.host.search.training_process import TrainingProcesses
+
+    _small(repo_root, tmp_path / "study.toml", "qat+kd")
+    study = studies.read_study(tmp_path / "study.toml", tmp_path)
+    url = f"journal:{tmp_path / 'journal'}"
+    trials = open_study(url, study_queue.NAME, ["maximize"])
+    teacher, student, _ = study.cells
+    for _ in range(losses):
+        trials.enqueue_trial({}, {"cell": teacher.name, "settings": teacher.settings})
+        trials.tell(trials.ask(), state=optuna.trial.TrialState.FAIL)
+    with study_queue.shared_cells(study, set(), Shared(url), TrainingProcesses()) as cells:
+        if losses == 2:
+            assert cells.take() == teacher and cells.is_open()
+        assert cells.take() == student
+        assert cells.finish(student, {"accuracy": 1.0, "teacher_accuracy": None, "seconds": 2.0})
+        assert cells.take() is None and cells.is_open() == (losses == 2)
 
 
 def test_a_changed_study_does_its_cells_anew(repo_root: Path, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_classify_names_itself_as_it_was_called(
         ("cv2", "pc", ["classify", "--source", "app/demo/images"]),
         ("torch", "host", ["predict", "densenet-121"]),
         ("torch", "host", ["explore"]),
+        ("optuna", "search", ["explore", "--trials", "5"]),
     ],
 )
 def test_what_is_missing_is_named(

@@ -71,6 +71,11 @@ _SECOND_MACHINE = (
     "127.0.0.1 --main_process_port 29500 -m tutelage train qkd.toml --output runs/four "
     "> second.log 2>&1 &); accelerate launch"
 )
+_NFS = (("/nfs/", "./nfs-"),)  # one machine's own disk
+_OTHER_WORKER = (
+    "tutelage study study.toml --output ./nfs-mine --storage journal:./nfs-mine.journal "
+    "--lease 20 > worker.log 2>&1"
+)
 _WINDOWS = "--seconds 1.2 --warm-up 0.3 --idle 0.5 --cool-down 0.2 --threads 1,2 --accept disturbed"
 
 _DEPLOY = "make deploy BOARD=zcu104 HOST=user@board MODEL=models/mine"
@@ -105,6 +110,16 @@ STEPS = {
     "-m tutelage train qkd.toml --output runs/four": Step(
         puts_in=(("192.168.1.10", "127.0.0.1"), ("accelerate launch", _SECOND_MACHINE)),
         shows="runs/four"),
+    "tutelage explore explore.toml --trials 500 -o out": Step(
+        puts_in=(("500", "60"),), shows="Optuna chose among 36 combinations"),
+    "tutelage explore explore.toml --latency 2 --capacity accuracy --trials 40 --epochs 3 "
+    "-o out": Step(puts_in=(("40", "2"), ("epochs 3", "epochs 1")), shows="DenseNets trained"),
+    "tutelage study study.toml --output /nfs/mine --storage journal:/nfs/mine.journal": Step(
+        puts_in=(*_NFS, ("tutelage study", f"({_OTHER_WORKER} &); tutelage study")),
+        more="--lease 20", shows="| qkd |"),
+    "tutelage explore explore.toml --latency 2 --capacity accuracy --trials 40 --epochs 3 "
+    "--storage journal:/nfs/explore.journal -o found": Step(
+        puts_in=(*_NFS, ("40", "2"), ("epochs 3", "epochs 1")), shows="DenseNets trained"),
     "tutelage compile models/mine": Step(shows="compiled for ZCU104 by Tutelage's own"),
     "tutelage compile models/mine --target zcu104": Step(shows="compiled for ZCU104"),
     "tutelage compile models/mine --explain --banks banks.svg": Step(

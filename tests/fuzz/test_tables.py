@@ -1,7 +1,9 @@
-"""Damaged tables: model.toml, boards' profiles, training, study and exploring, runs, arrays."""
+"""Damaged tables: model.toml, boards' profiles, training, study and exploring, runs, arrays,
+journals."""
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -30,7 +32,9 @@ from tutelage.core.expected_outputs import (
 )
 from tutelage.core.toml_file import TomlError
 from tutelage.host.explore import space as explore_space
-from tutelage.host.train import checkpoint, study
+from tutelage.host.search.storage import Shared, StorageError, open_study
+from tutelage.host.search.training_process import TrainingProcesses
+from tutelage.host.train import checkpoint, study, study_queue
 from tutelage.host.train.config import ConfigError, make_config, read_toml
 from tutelage.host.train.data import DataError
 
@@ -208,6 +212,40 @@ def test_study(case: Any) -> None:
         study.read_study(path, scratch() / "study")
     except ConfigError as error:
         one_line(error)
+
+
+@fuzz(EDITS, 60)
+def test_journal(edits: Any) -> None:
+    """A journal that workers on several machines share: read, and its trials sorted."""
+    pytest.importorskip("optuna", reason="needs Optuna, which is not installed")
+    cells, journal = _shared_study()
+    path = scratch() / "journal"
+    path.write_bytes(edited(journal, edits))
+    try:
+        with study_queue.shared_cells(
+            cells, set(), Shared(f"journal:{path}"), TrainingProcesses()
+        ) as found:
+            found.is_open()
+    except StorageError as error:
+        one_line(error)
+
+
+@functools.cache
+def _shared_study() -> tuple[study.Study, bytes]:
+    """Return a study, and a journal with a cell done, one given back and one that waits."""
+    from optuna.trial import TrialState
+
+    table = {**read_toml(ROOT / "host/train/study.toml"), "methods": ["ptq"], "bits": [[8, 8]]}
+    cells = study.Study({**table, "ablation": {}}, scratch())
+    path = scratch() / "whole"
+    trials = open_study(f"journal:{path}", study_queue.NAME, ["maximize"])
+    for cell, values, state in (
+        (cells.cells[0], [50.0], TrialState.COMPLETE), (cells.cells[1], None, TrialState.FAIL),
+    ):  # fmt: skip
+        facts = {"cell": cell.name, "settings": cell.settings, "beat": 3, "seconds": 5.0}
+        trials.enqueue_trial({}, facts)
+        trials.tell(trials.ask(), values, state)
+    return cells, path.read_bytes()
 
 
 @pytest.mark.slow

@@ -10,14 +10,16 @@ Optuna unpickles what it finds there.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from tutelage.core.commands import needs
 from tutelage.core.errors import FAILED, TutelageError, one_line
@@ -36,6 +38,7 @@ MAX_JOURNAL_BYTES = 1 << 30
 
 _LOCK_SECONDS = 60
 _ATTEMPTS = 3
+_LONGEST_LINE = 1 << 16
 _CONTRADICTIONS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError,
                    TypeError, ValueError)  # fmt: skip
 
@@ -118,7 +121,23 @@ def open_storage(url: str) -> BaseStorage:
 
 def _open_journal(path: Path) -> BaseStorage:
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+    lock = JournalFileSymlinkLock(str(path))
+
+    class File(JournalFileBackend):  # type: ignore[misc, unused-ignore]
+        """Optuna's file, of which a writer that died may have left the last line incomplete."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lock.acquire()
+            try:
+                with path.open("r+b") as file:
+                    _to_last_line(file)
+                    file.writelines(json.dumps(log).encode() + b"\n" for log in logs)
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                lock.release()
 
     class Journal(JournalStorage):  # type: ignore[misc, unused-ignore]
         """Optuna's journal, whose lines may be damaged by whoever can write the file."""
@@ -136,7 +155,37 @@ def _open_journal(path: Path) -> BaseStorage:
 
     if not path.parent.is_dir():
         raise StorageUsageError(f"{path.parent}: no such directory; make it for the journal")
-    return Journal(JournalFileBackend(str(path)))
+    _check_beginning(path)
+    return Journal(File(str(path), lock_obj=lock))
+
+
+def _check_beginning(path: Path) -> None:
+    """Raise StorageError for a file that is something else: it would be written to."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+    try:
+        begins = not line or (line.endswith(b"\n") and "op_code" in json.loads(line))
+    except (RecursionError, TypeError, ValueError):
+        begins = False
+    if not begins:
+        raise StorageError(f"{path}: not a journal of Optuna; take another file")
+
+
+def _to_last_line(file: BinaryIO) -> None:
+    """Go to the end of a file, without what is behind its last newline: nobody has read that."""
+    end = file.seek(0, os.SEEK_END)
+    start = max(end - _LONGEST_LINE, 0)
+    file.seek(start)
+    rest = file.read()
+    if rest and not rest.endswith(b"\n"):
+        kept = rest.rfind(b"\n") + 1
+        if not kept and start:
+            raise StorageError(f"{file.name}: not a journal of Optuna: its last line has no end")
+        end = start + kept
+        file.truncate(end)
+    file.seek(end)
 
 
 def _open_database(url: str) -> BaseStorage:

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.__main__ import main as tutelage_main
+from tutelage.core.commands import PROGRAM
 from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.messages import run_command, run_program
 from tutelage.core.toml_file import to_toml
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -95,9 +96,11 @@ class TrainingProcesses:
 
 def main(arguments: Sequence[str]) -> int:
     """Train; `arguments` are the parent's process and those of `tutelage train`."""
+    from tutelage.host.cli.command import run
+
     parent, *options = arguments
     _end_with(int(parent))
-    return tutelage_main(["train", *options])
+    return run_program(lambda: run_command(PROGRAM, lambda: run("train", options)))
 
 
 def _end_with(parent: int) -> None:

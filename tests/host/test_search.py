@@ -164,6 +164,26 @@ def test_a_damaged_journal_is_one_line(line: bytes, tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
+def test_a_line_that_a_dead_writer_left_incomplete_is_dropped(tmp_path: Path) -> None:
+    running = _study(_journal(tmp_path), 2)
+    path = tmp_path / "journal"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert len(_study(_journal(tmp_path), 0).trials) == 1  # who starts
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 4, "stu')
+    running.enqueue_trial({})  # and who runs already
+    assert [json.loads(line)["op_code"] for line in path.read_bytes().splitlines()][-1] == 4
+    assert len(open_study(_journal(tmp_path), "x", ["maximize"]).trials) == 2
+
+
+@pytest.mark.parametrize("content", [b"notes", b"notes\n", b"3\n", b"x" * 100_000])
+def test_a_file_without_lines_is_kept(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(content)
+    with pytest.raises(StorageError, match="not a journal"):
+        open_study(_journal(tmp_path), "x", ["maximize"])
+    assert (tmp_path / "journal").read_bytes() == content
+
+
 def test_attributes_that_are_none(tmp_path: Path) -> None:
     study = _study(_journal(tmp_path))
     line = {"op_code": 4, "study_id": 0, "worker_id": "", "datetime_start": None, "user_attrs": 5}

@@ -34,8 +34,9 @@ from tutelage.host.train.data.formats.format import (
     numbered_classes,
     reason_of,
 )
-from tutelage.host.train.data.formats.pictures import data_set_of, is_in_split
+from tutelage.host.train.data.formats.pictures import data_set_of
 from tutelage.host.train.data.formats.registry import register_format
+from tutelage.host.train.data.splits import is_in_split
 from tutelage.host.train.data.stored_images import Chosen, PictureError
 
 CLASS_FILES = ("classnames.txt", "classes.txt")

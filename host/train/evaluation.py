@@ -12,7 +12,7 @@ from tutelage.host.train.data import DataSet
 from tutelage.host.train.data.data_set import normalise
 from tutelage.host.train.data.reading import Reader, Request
 
-EVALUATION_BATCH = 500
+_MOST_AT_ONCE = 500
 _VALUES_AT_ONCE = 1 << 23  # of a batch's images: 500 of 64x64 pixels, 55 of 224x224
 _BEST = 5
 _MANY_CLASSES = 10  # of which the best five say more than the best one
@@ -84,7 +84,7 @@ def evaluate(
 
 def batch_size(data: DataSet) -> int:
     """Return how many images are classified at once: fewer where they are large."""
-    return max(1, min(EVALUATION_BATCH, _VALUES_AT_ONCE // math.prod(data.shape)))
+    return max(1, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // math.prod(data.shape)))
 
 
 def _percent(part: int, whole: int) -> float:

@@ -87,7 +87,7 @@ def test_no_pixel_is_clipped_and_each_is_rounded_once(run: Path) -> None:
 
     point = table["provenance"]["input_fix_point"]
     expected, ties = _expected(point)
-    assert -128 <= expected.min() and expected.max() <= 127
+    assert expected.min() >= -128 and expected.max() <= 127
     assert _expected(point + 1)[0].max() > 127  # no finer step has room for all
 
     config, state = read_state(run / "ptq" / STUDENT)

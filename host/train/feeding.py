@@ -88,6 +88,14 @@ class Feed:
         start = share * self._accelerator.process_index
         return torch.arange(start - with_neighbour, start + share) % count
 
+    def explain(self, error: RuntimeError) -> None:
+        """Raise DataError where it comes from the death of a process that reads."""
+        self._reader.explain(error)
+
+    def close(self) -> None:
+        """End the processes that read."""
+        self._reader.close()
+
     def evaluate(self, network: nn.Module) -> Evaluation:
         """Return how good a network is on the test set."""
         return self._evaluate(network, _TEST)

@@ -94,9 +94,14 @@ def train(
         run.resume()
     try:
         run.go()
+        return run.finish(time.monotonic() - started)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after {run.epoch} epochs; go on with --resume") from None
-    return run.finish(time.monotonic() - started)
+    except RuntimeError as error:
+        run.feed.explain(error)
+        raise
+    finally:
+        run.feed.close()
 
 
 class TrainingRun:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +29,7 @@ from tutelage.host.train.data.batching import SHARDS_AT_ONCE, batches  # noqa: E
 from tutelage.host.train.data.path_table import PathTable  # noqa: E402
 from tutelage.host.train.data.reading import Reader, Request, worker_count  # noqa: E402
 from tutelage.host.train.evaluation import evaluate  # noqa: E402
-from tutelage.host.train.loop import STUDENT, train  # noqa: E402
+from tutelage.host.train.loop import CHECKPOINT, STUDENT, train  # noqa: E402
 
 NAMES = st.text("ab.\udcff ", min_size=1, max_size=5).filter(lambda name: set(name) != {"."})
 
@@ -227,16 +230,25 @@ def test_an_evaluation_counts_what_can_be_read(photos: Path) -> None:
     assert len(found) == len(data) - 1 and torch.equal(found.labels, data.labels[1:])
 
 
-def test_a_worker_that_is_killed_is_one_line(photos: Path) -> None:
-    data = load("folder", photos, "train", 8, memory=0)
-    with Reader((data,), workers=1) as reader:
-        batches_read = reader([Request(0, torch.arange(2))] * 500)
-        next(batches_read)
-        (worker,) = multiprocessing.active_children()
-        worker.kill()
-        with pytest.raises(DataError, match=r"in 1 worker processes: .*workers = 0") as caught:
-            list(batches_read)
-        assert "\n" not in str(caught.value)
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line(photos: Path, tmp_path: Path, repo_root: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'method = "float"\n[data]\nkind = "folder"\npath = "{photos}"\nsize = 12\n'
+        'in_memory_mib = 0\nworkers = 2\n[student]\nnetwork = "densenet-tiny"\n'
+        "[training]\nepochs = 5000\nbatch_size = 8\n"
+    )
+    command = [sys.executable, "-m", "tutelage", "train", str(config), "--output"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "run")], cwd=repo_root, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not (tmp_path / "run" / CHECKPOINT).exists():
+        time.sleep(0.05)
+    psutil.Process(process.pid).children()[-1].kill()
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2 and error.count("\n") == 1
+    assert "one of 2 processes that read images died" in error and "[data] workers" in error
 
 
 # -- order and workers -------------------------------------------------------------------------

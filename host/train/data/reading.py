@@ -10,6 +10,8 @@ What is random comes with the request, so that a batch does not depend on who re
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import multiprocessing.process
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,14 +94,20 @@ class Reader:
         self._source = _Source(tuple(sets), augmentation or Augmentation())
         self._workers = workers
         self._known_broken: set[str] = set()
-        self._requests: Iterable[Request] = ()
+        self._asked = _Asked()
+        self._processes: set[multiprocessing.process.BaseProcess] = set()
         self._loader: DataLoader[Batch] | None = None
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loader = None  # which ends the workers
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; another request would start new ones."""
+        self._loader = None
+        self._processes.clear()
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """Yield the batches of the requests in their order.
@@ -122,40 +130,49 @@ class Reader:
             yield batch
 
     def _by_workers(self, requests: Iterable[Request]) -> Iterator[Batch]:
-        self._requests = requests
+        self._asked.requests = requests
         if self._loader is None:
             self._loader = DataLoader(
                 self._source,
                 batch_size=None,
-                sampler=_Asked(self),
+                sampler=self._asked,
                 num_workers=self._workers,
                 collate_fn=_as_it_is,
                 worker_init_fn=_begin_worker,
                 persistent_workers=True,
                 generator=torch.Generator(),  # PyTorch's own would be at another place behind it
             )
+        others = set(multiprocessing.active_children())
         batches = iter(self._loader)
+        self._processes |= set(multiprocessing.active_children()) - others
         while True:
             try:
                 batch = next(batches, None)
-            except RuntimeError as error:  # a worker was killed, or had no room to pass a batch
-                raise DataError(
-                    f"reading images in {self._workers} worker processes: {one_line(error)} "
-                    "([data] workers = 0 reads them in the training's own)"
-                ) from error
+            except RuntimeError as error:
+                self.explain(error)
+                raise
             if batch is None:
                 return
             yield batch
 
+    def explain(self, error: RuntimeError) -> None:
+        """Raise DataError where a worker process died: PyTorch then raises RuntimeError wherever
+        this process is at that moment."""
+        if any(process.exitcode for process in self._processes):
+            raise DataError(
+                f"one of {self._workers} processes that read images died, perhaps for want of "
+                f"memory or of room in /dev/shm: {one_line(error)} (fewer by [data] workers; 0 "
+                "reads in the training's own)"
+            ) from error
+
 
 class _Asked:
-    """The reader's requests under way, as a DataLoader's sampler."""
+    """The requests under way, as a DataLoader's sampler."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    requests: Iterable[Request] = ()
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self._reader._requests)
+        return iter(self.requests)
 
 
 class _Source(Dataset[Batch]):

@@ -59,11 +59,16 @@ seed = 0
 [data]
 kind = "folder"
 path = "none"
-size = 32
+size = [32, 48]
 limit = 10
+validation = 0.1
+in_memory_mib = 8
+workers = 0
 [augmentation]
 flip = true
 shift = 2
+random_resized_crop = 0.3
+mixup = 0.2
 [student]
 network = "densenet-tiny"
 weights = "none.safetensors"
@@ -79,6 +84,8 @@ calibration = "mse"
 epochs = 6
 lr = 0.02
 batch_size = 8
+class_weights = [1.0, 2.0]
+keep = "best"
 [[phases]]
 name = "a"
 share = 1.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,21 @@ def wide_photos(folder: Path) -> Path:
             # JPEG and PNG: each by its own decoder.
             cv2.imwrite(str(folder / name / f"{number:03d}{('.png', '.jpg')[number % 2]}"), image)
     return folder
+
+
+def wide_shards(folder: Path) -> Path:
+    """The same pictures as members of .tar files."""
+    photos, shards = wide_photos(folder / "photos"), folder / "shards"
+    shards.mkdir()
+    (shards / "classnames.txt").write_text("\n".join(CLASSES))
+    for label, name in enumerate(CLASSES):
+        with tarfile.open(shards / f"{label}.tar", "w") as archive:
+            for path in sorted((photos / name).iterdir()):
+                archive.add(path, f"{label}{path.stem}{path.suffix}")
+                member = tarfile.TarInfo(f"{label}{path.stem}.cls")
+                member.size = 1
+                archive.addfile(member, io.BytesIO(b"%d" % label))
+    return shards
 
 
 def small_photos(folder: Path) -> Path:
@@ -103,14 +120,19 @@ def _trained(folder: Path, data: dict[str, Any]) -> Trained:
 MAKERS: dict[str, Any] = {
     "wide": (wide_photos, {"kind": "folder", "size": 24}),
     "wide, ImageNet": (wide_photos, {"kind": "folder", "size": 24, **IMAGENET}),
+    "oblong, streamed": (
+        wide_photos,
+        {"kind": "folder", "size": [20, 36], "in_memory_mib": 0, "workers": 0},
+    ),
+    "shards": (wide_shards, {"kind": "webdataset", "size": [20, 36]}),
     "own size": (small_photos, {"kind": "folder", "mean": [0.1], "std": [0.9]}),
     "grey": (grey_idx, {"kind": "idx"}),
     "grey, 0..1": (grey_idx, {"kind": "idx", "mean": [0.0], "std": [1.0]}),
 }
 
 
-SLOW = {"wide, ImageNet", "grey, 0..1"}
-"""Forms that differ from another in mean and std alone."""
+SLOW = {"wide, ImageNet", "grey, 0..1", "oblong, streamed", "shards"}
+"""Forms that differ from another in mean and std or size alone, or in where the pictures are."""
 
 
 @pytest.fixture(

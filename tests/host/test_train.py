@@ -98,8 +98,7 @@ def test_who_learns_in_which_phase(
     before = {k: v.clone() for k, v in run.teacher.state_dict().items()}
     student = {k: v.clone() for k, v in run.student.state_dict().items()}
     run._schedule(0.3)
-    order = torch.arange(60)
-    run._step(phase, *run._batch(order, torch.Generator().manual_seed(0)))
+    run._step(phase, *next(run.feed.batches(0)))
     changed = [k for k, v in run.teacher.state_dict().items() if not torch.equal(v, before[k])]
     if phase.teacher == "learns":
         assert any(k.endswith("running_mean") for k in changed)
@@ -165,7 +164,13 @@ def _assert_equal_weights(one: Path, other: Path) -> None:
         assert torch.equal(tensor, second["student"][name]), name
 
 
-def _write_config(path: Path, folder: Path, float_run: Path | None = None, epochs: int = 6) -> Path:
+STREAMED = "size = 28\nin_memory_mib = 0\nworkers = 2\nvalidation = 0.1\n"
+"""Lines of [data] by which images stay on the disk and are read in processes of their own."""
+
+
+def _write_config(
+    path: Path, folder: Path, float_run: Path | None = None, epochs: int = 6, data: str = ""
+) -> Path:
     student = f'weights = "{float_run / STUDENT}"' if float_run else ""
     path.write_text(
         f"""
@@ -173,6 +178,7 @@ method = "{"qkd" if float_run else "float"}"
 [data]
 kind = "folder"
 path = "{folder}"
+{data}
 [student]
 network = "densenet-tiny"
 {student}
@@ -184,6 +190,8 @@ weights = 4
 activations = 4
 [augmentation]
 flip = true
+{"random_resized_crop = 0.5" if data else ""}
+{"mixup = 0.2" if data else ""}
 [training]
 epochs = {epochs}
 batch_size = 40
@@ -197,11 +205,12 @@ def _command(config: Path, output: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", ["", STREAMED], ids=["in memory", "streamed"])
 def test_killed_and_resumed_until_it_is_done(
-    repo_root: Path, folder: Path, float_run: Path, tmp_path: Path
+    repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, more: str
 ) -> None:
     """kill -9 at several moments; in the end the weights are those of an undisturbed run."""
-    config = _write_config(tmp_path / "run.toml", folder, float_run, epochs=30)
+    config = _write_config(tmp_path / "run.toml", folder, float_run, 30, more)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole = subprocess.run(
         _command(config, tmp_path / "whole"), cwd=repo_root, env=environment,
@@ -236,13 +245,12 @@ def _kill_after_next_checkpoint(process: subprocess.Popen[bytes], path: Path, wa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("quantised, more", [(False, ""), (True, ""), (False, STREAMED)])
 def test_two_processes_do_what_one_does(
-    repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, quantised: bool
+    repo_root: Path, folder: Path, float_run: Path, tmp_path: Path, quantised: bool, more: str
 ) -> None:
-    config = _write_config(
-        tmp_path / "run.toml", folder, float_run if quantised else None, epochs=3
-    )
+    start = float_run if quantised else None
+    config = _write_config(tmp_path / "run.toml", folder, start, 3, more)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -211,13 +210,12 @@ def plain_copy(module: nn.Module, cls: type[nn.Module] | None = None) -> Any:
     ----------
     cls : its class, where that is not the module's
     """
-    new = copy.copy(module)
+    new = object.__new__(cls or module.__class__)
+    new.__dict__.update(module.__dict__)
     for name in ("_parameters", "_buffers", "_modules"):
         new.__dict__[name] = dict(module.__dict__[name])
     for name in ("_forward_hooks", "_forward_pre_hooks"):
         new.__dict__[name] = type(module.__dict__[name])()
-    if cls is not None:
-        new.__class__ = cls
     return new
 
 

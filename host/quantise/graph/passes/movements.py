@@ -46,9 +46,7 @@ def _standard_form(graph: Graph, node: fx.Node, found: Moved) -> fx.Node | None:
     if len(shape) == 4:
         pixels = found.positions.view(shape[1], -1)
     elif len(shape) == 2:
-        pixels = found.positions.view(shape[1] // found.pixels if _whole(shape, found) else -1, 1)
-        if _whole(shape, found):
-            pixels = found.positions.view(-1, found.pixels)
+        pixels = found.positions.view(-1, found.pixels if _whole(shape, found) else 1)
     else:
         return None
     channels, within = pixels[:, 0] // found.pixels, pixels % found.pixels

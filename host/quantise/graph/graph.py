@@ -27,6 +27,7 @@ class Graph:
     module : the graph with the modules and tensors it refers to
     activation : what follows the network's last layer and runs on the CPU: "softmax", "sigmoid",
         "" where there is nothing
+    stripped : the module that computes it, by the place of the output
     replacements : what to exchange for what, by name
     replaced : the place, the name and the new name of each that was exchanged
     notes : what the user should know, in the order found
@@ -35,6 +36,7 @@ class Graph:
     def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
         self.module = module
         self.activation = ""
+        self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []

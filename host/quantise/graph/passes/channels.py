@@ -19,9 +19,6 @@ from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 log = logging.getLogger(__name__)
 
-_GROUP = 16
-"""Channels that the DPU reads at once: a slice that begins and ends there costs nothing."""
-
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _NORM = nn.modules.batchnorm._BatchNorm
 
@@ -231,18 +228,12 @@ def _is_cheaper(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSel
     if select.is_permutation() and picked == whole and getattr(graph.module_of(reader), "groups", 1) == 1:
         return True
     pixels = torch.Size(graph.shape(node)[2:]).numel()
-    as_layer = 0 if is_free(select) else whole * picked * pixels
+    as_layer = whole * picked * pixels
     module: Any = graph.module_of(reader)
     outputs = torch.Size(graph.shape(reader)[1:]).numel()
     kernel = torch.Size(module.weight.shape[2:]).numel()
     more = (whole - module.weight.shape[1]) * kernel * outputs
     return more <= as_layer
-
-
-def is_free(select: ChannelSelect) -> bool:
-    """Return whether a selection is a slice that the DPU reads as it is."""
-    first, last = select.channels[0], select.channels[-1] + 1
-    return select.channels == tuple(range(first, last)) and not (first % _GROUP or last % _GROUP)
 
 
 @torch.no_grad()

@@ -27,19 +27,21 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
         node.args = (tuple(returned.values()),)
         return True
     changed = False
-    for given in list(node.all_input_nodes):
-        changed |= _strip(graph, given)
+    outputs = returned if isinstance(returned, list | tuple) else (returned,)
+    for place, given in enumerate(outputs):
+        changed |= isinstance(given, fx.Node) and _strip(graph, given, place)
     return changed
 
 
-def _strip(graph: Graph, node: fx.Node) -> bool:
+def _strip(graph: Graph, node: fx.Node, place: int) -> bool:
     while is_movement(node) and graph.has_one_reader(node):
         node = graph.source(node)
     module = graph.module_of(node)
     activation = _ACTIVATIONS.get(type(module)) if module is not None else None
     if activation is None or not graph.has_one_reader(node) or not _is_over_classes(graph, node, module):
         return False
-    graph.activation = graph.activation or activation
+    assert module is not None
+    graph.activation, graph.stripped[place] = activation, module
     graph.note(f"{node.name}: the {activation} at the end runs on the CPU")
     graph.substitute(node, graph.source(node))
     return True

@@ -342,7 +342,7 @@ def _dropout(
     return None if (train if training is None else training) and p else nn.Identity()
 
 
-@_stands_for("clone", "detach", "to", "float", "contiguous", "requires_grad_")
+@_stands_for("clone", "detach", "to", "float", "requires_grad_")
 def _same(input: Any, *_args: Any, **_kwargs: Any) -> nn.Module:
     return nn.Identity()
 

@@ -1,4 +1,3 @@
-# host/quantise/layers/upsample.py
 """Maps whose pixels are repeated a whole number of times."""
 
 from __future__ import annotations

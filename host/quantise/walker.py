@@ -254,8 +254,9 @@ def traces(*targets: Any, in_place: bool = False) -> Callable[[Handler], Handler
 def handled_class(module: nn.Module) -> type[nn.Module]:
     """Return the class whose handler takes a module: its own, or a base with the same forward."""
     own = type(module)
-    bases = (base for base in own.__mro__ if base in _HANDLERS and base.forward is own.forward)
-    return next(bases, own)
+    computes = getattr(own, "forward", None)
+    bases = (base for base in own.__mro__ if base in _HANDLERS)
+    return next((base for base in bases if getattr(base, "forward", None) is computes), own)
 
 
 def advise(advice: str, *targets: Any) -> None:

@@ -148,9 +148,8 @@ def maximum(walk: Walker, node: fx.Node) -> None:
     axes = walk.value(node, 1, "dim", ())
     axes = {axis % 4 for axis in (axes if isinstance(axes, list | tuple) else (axes,))}
     kept = bool(walk.value(node, 2, "keepdim", False))
-    if len(meta_shape(node.all_input_nodes[0])) != 4 or not (
-        axes == {2, 3} or axes < {2, 3} and kept
-    ):
+    is_map = len(meta_shape(node.all_input_nodes[0])) == 4
+    if not is_map or not axes or not axes <= {2, 3} or (len(axes) == 1 and not kept):
         raise walk.error(node, f"a maximum over {sorted(axes)}", "take it over rows and columns")
     source = walk.layers[walk.source(node)]
     channels, *size = source.shape

@@ -9,7 +9,9 @@ What remains out of reach is control flow on the values of activations.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,9 @@ from tutelage.host.networks.norm import SyncedBatchNorm2d
 from tutelage.host.quantise.graph.values import VALUE, compute, without_data
 
 _TENSOR_FACTS = frozenset(("shape", "ndim", "dtype", "requires_grad", "layout", "is_quantized"))
+
+NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+"""Folders of this tracer and of PyTorch."""
 
 _LIBRARIES = ("torch", "_operator", "operator", "builtins", "math")
 
@@ -33,7 +38,6 @@ class ShapedTracer(fx.Tracer):
     """
 
     proxy_buffer_attributes = True
-    record_stack_traces = True
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
@@ -67,6 +71,7 @@ class ShapedTracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the value of a node as the traced program sees it."""
+        node.stack_trace = _users_line()
         return _ShapedProxy(node, self)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -165,6 +170,20 @@ class _ShapedProxy(fx.Proxy):
 
     def __itruediv__(self, other: Any) -> Any:
         return _in_place(self, operator.itruediv, other)
+
+
+def _users_line() -> str | None:
+    """The line of the user's that computes something, as Python's tracebacks have it.
+
+    fx's own record of it (`record_stack_traces`) is slower by far.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((*NOT_THE_USERS, "<")):
+            return f'File "{name}", line {frame.f_lineno}, in {frame.f_code.co_name}'
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 def _in_place(proxy: fx.Proxy, function: Any, other: Any) -> Any:

@@ -91,7 +91,9 @@ class Graph:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def before(self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any) -> fx.Node:
+    def before(
+        self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
+    ) -> fx.Node:
         """Insert an operation in front of a node and return it.
 
         Parameters
@@ -125,7 +127,9 @@ class Graph:
             new.meta["nn_module_stack"] = node.meta.get("nn_module_stack", stack)
         return new
 
-    def replace(self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any) -> fx.Node:
+    def replace(
+        self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
+    ) -> fx.Node:
         """Put an operation in a node's place; a module keeps the name of the one that it replaces.
 
         Parameters

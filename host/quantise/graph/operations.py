@@ -21,14 +21,12 @@ _ARITHMETIC = (
     "mean sum amax max matmul addmm exp abs square sqrt"
 ).split()
 
-_NAMES = (
-    """relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh
+_NAMES = """relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh
     hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax conv2d conv_transpose2d
     linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate
     upsample upsample_nearest upsample_bilinear pad dropout dropout1d dropout2d dropout3d
     alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float
     requires_grad_ layer_norm group_norm instance_norm normalize logsigmoid glu""".split()
-)
 
 _SYNONYMS = {
     "truediv": "div", "subtract": "sub", "multiply": "mul", "divide": "div", "concat": "cat",

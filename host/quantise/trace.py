@@ -90,15 +90,18 @@ def normalised_graph(
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        return _normalised(network, _images(network, input_shape), dict(replace or {}))
-    except UnsupportedOp:
-        raise
-    # TraceError is a ValueError, but a network's own code may raise anything.
-    except Exception as error:
-        raise UnsupportedOp(
-            f"{type(network).__name__} cannot be traced ({first_line(error)}{_place(error)}); "
-            "its forward must not branch on values, only on constants and sizes"
-        ) from error
+        images = _images(network, input_shape)
+        computed, graph = _captured(network, images)
+        graph.replacements = dict(replace or {})
+        normalise(graph)
+        with torch.no_grad():
+            found = ShapeProp(graph.module).propagate(*(image.clone() for image in images))
+        if not graph.replaced:
+            _check(network, found, computed, graph.stripped)
+        report_replacements(graph.replaced)
+        for note in graph.notes:
+            log.info("%s", note)
+        return graph
     finally:
         for part, mode in training.items():
             part.training = mode
@@ -113,20 +116,22 @@ def _images(network: nn.Module, input_shape: InputShape) -> list[Tensor]:
     ]
 
 
-def _normalised(network: nn.Module, images: list[Tensor], replace: dict[str, str]) -> Graph:
-    with torch.no_grad():
-        computed = network(*(image.clone() for image in images))
-    graph = capture(network, images)
-    graph.replacements = replace
-    normalise(graph)
-    report_replacements(graph.replaced)
-    for note in graph.notes:
-        log.info("%s", note)
-    with torch.no_grad():
-        found = ShapeProp(graph.module).propagate(*(image.clone() for image in images))
-    if not graph.replaced:
-        _check(network, found, computed, graph.stripped)
-    return graph
+def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:
+    """What a network returns, and its graph.
+
+    Raises
+    ------
+    UnsupportedOp
+    """
+    try:
+        with torch.no_grad():
+            computed = network(*(image.clone() for image in images))
+        return computed, capture(network, images)
+    except Exception as error:  # whatever the network's own code raises
+        raise UnsupportedOp(
+            f"{type(network).__name__} cannot be traced ({first_line(error)}){_place(error)}; "
+            "its forward must not branch on values, only on constants and sizes"
+        ) from error
 
 
 def _check(
@@ -170,4 +175,4 @@ def _place(error: BaseException) -> str:
     theirs = [frame for frame in frames if not frame.filename.startswith(_OUR_FRAMES)]
     if not theirs or theirs[-1].filename.startswith("<"):
         return ""
-    return f', File "{theirs[-1].filename}", line {theirs[-1].lineno}'
+    return f' (File "{theirs[-1].filename}", line {theirs[-1].lineno})'

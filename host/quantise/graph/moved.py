@@ -73,7 +73,7 @@ def moved(graph: Graph, node: fx.Node) -> Moved | None:
     if not torch.equal(second, first + whole) or first.max() >= whole:
         return None
     size = (*shape[1:], 1, 1)[:3]
-    return Moved(root, cast("tuple[int, int, int]", size), first)
+    return Moved(root, cast("tuple[int, int, int]", size), first.contiguous())
 
 
 def _run(graph: Graph, node: fx.Node, positions: Any) -> Any:

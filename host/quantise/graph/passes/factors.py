@@ -45,6 +45,8 @@ def _fold_back(graph: Graph, node: fx.Node) -> bool:
     module = graph.module_of(target)
     if not isinstance(module, (*_WEIGHTED, _NORM)) or not graph.has_one_reader(target):
         return False
+    if isinstance(module, nn.Linear) and len(graph.shape(target)) != 2:
+        return False
     channels = graph.shape(target)[1]
     if channels != len(affine.scale):  # flattened: one factor for all
         affine = Affine(affine.scale[:1].repeat(channels), affine.shift[:1].repeat(channels))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from tutelage.host.quantise.graph.operations import is_in_place
 from tutelage.host.quantise.graph.values import VALUE, compute
 
 BATCH = 2
@@ -163,11 +164,20 @@ class Graph:
         new.meta[VALUE] = value
         return new
 
+    def overwrites(self, node: fx.Node) -> bool:
+        """Return whether a node computes in place."""
+        module = self.module_of(node)
+        return is_in_place(node) if module is None else bool(getattr(module, "inplace", False))
+
     def drop_dead(self) -> bool:
-        """Remove what no output needs; return whether there was any."""
+        """Remove what no output needs; return whether there was any.
+
+        What overwrites its operand stays: later readers of that need it.
+        """
         dead = False
         for node in reversed(self.nodes):
-            if not node.users and node.op not in ("placeholder", "output"):
+            given = node.op in ("placeholder", "output")
+            if not node.users and not given and not self.overwrites(node):
                 self.module.graph.erase_node(node)
                 dead = True
         return dead

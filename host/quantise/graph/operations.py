@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 
 import torch
@@ -86,9 +87,18 @@ def is_in_place(node: fx.Node) -> bool:
         return False
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.is_mutable
-    if node.target in _IN_PLACE or node.kwargs.get("inplace"):
+    if node.target in _IN_PLACE or _argument_inplace(node):
         return True
     return any(node.target is getattr(place, f"{operation(node)}_", None) for place in (torch, F))
+
+
+def _argument_inplace(node: fx.Node) -> bool:
+    """Whether the argument `inplace` of a function of torch.nn.functional is set."""
+    if "inplace" in node.kwargs or not inspect.isfunction(node.target):
+        return bool(node.kwargs.get("inplace"))
+    names = list(inspect.signature(node.target).parameters)
+    place = names.index("inplace") if "inplace" in names else len(node.args)
+    return place < len(node.args) and node.args[place] is True
 
 
 def out_of_place(node: fx.Node) -> object:

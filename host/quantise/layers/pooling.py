@@ -167,7 +167,7 @@ def _add_adaptive(walk: Walker, node: fx.Node, kind: type[Pool]) -> None:
     source = walk.layers[walk.source(node)]
     before, after = source.shape[1:], shape_of(node)[1:]
     if before == after:
-        walk.alias(node, fresh=True)
+        walk.alias(node)
         return
     height, width = (b // a for b, a in zip(before, after, strict=True))
     if (height * after[0], width * after[1]) != before:

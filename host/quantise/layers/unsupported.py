@@ -14,9 +14,7 @@ _SMOOTH = (
 )
 _NORM = "use BatchNorm2d behind a convolution"
 
-advise(
-    _SMOOTH, nn.SiLU, F.silu, nn.GELU, F.gelu, nn.Mish, nn.ELU, nn.SELU, nn.CELU, nn.Softplus
-)
+advise(_SMOOTH, nn.SiLU, F.silu, nn.GELU, F.gelu, nn.Mish, nn.ELU, nn.SELU, nn.CELU, nn.Softplus)
 advise("use Hardsigmoid, or have it exchanged (replace: tanh=hardsigmoid)", nn.Tanh)
 advise(
     "use Hardsigmoid, or have it exchanged (replace: sigmoid=hardsigmoid); a sigmoid or softmax at the end belongs on the CPU",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,10 @@ from tutelage.host.quantise.walker import InputShape, input_shapes
 
 
 def normalise_by_steps(
-    network: nn.Module, shape: InputShape, replace: Mapping[str, str] | None = None
+    network: nn.Module,
+    shape: InputShape,
+    replace: Mapping[str, str] | None = None,
+    way: Callable[..., Graph] = capture,
 ) -> tuple[Graph, Counter[str]]:
     """Return the normalised graph and how often each pass changed it.
 
@@ -27,7 +30,7 @@ def normalise_by_steps(
     before = _state(network)
     images = [torch.randn(BATCH, *size) for size in input_shapes(shape)]
     wanted = _tensors(network(*(image.clone() for image in images)))
-    graph = capture(network, images)
+    graph = way(network, images)
     graph.replacements = dict(replace or {})
     changes: Counter[str] = Counter()
     for stage in STAGES:

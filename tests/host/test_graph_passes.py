@@ -17,6 +17,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from tests.host.graph_steps import kinds, normalise_by_steps  # noqa: E402
 from tutelage.host.networks.norm import SyncedBatchNorm2d  # noqa: E402
+from tutelage.host.quantise.graph.capture import by_export  # noqa: E402
 from tutelage.host.quantise.graph.normalise import STAGES  # noqa: E402
 
 SHAPE = (4, 8, 8)
@@ -248,6 +249,11 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     "every second pixel": (
         Net(lambda net, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)), 8), "movements", [],
     ),
+    "channels of zeros": (
+        Net(lambda net, x: F.relu6(torch.cat([x, torch.zeros(2, 3, 8, 8)], 1)) + net.c(x), 7,
+            c=nn.Conv2d(4, 7, 1)),
+        "channels of zeros", ["Conv2d", "Conv2d", "ReLU6", "Conv2d", "add", "Conv2d"],
+    ),
     "crop": (Net(lambda net, x: x[:, :, 1:, 1:]), "movements", ["Conv2d"] * 3),
     "mean over channels": (
         Net(lambda net, x: x * F.hardsigmoid(x.mean(1, keepdim=True))), "means over channels",
@@ -320,6 +326,15 @@ def test_every_pass_leaves_the_networks_results(case: str) -> None:
     assert not expected or changes[expected], changes
     if left:
         assert kinds(graph) == left
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_export_is_as_good_a_way_in() -> None:
+    for name, (network, _, left) in CASES.items():
+        graph, _ = normalise_by_steps(network, SHAPE, way=by_export)
+        if left and name != "synced norm":  # a norm of another class
+            assert kinds(graph) == left, name
 
 
 def test_each_pass_has_a_case() -> None:

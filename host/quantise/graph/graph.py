@@ -33,13 +33,17 @@ class Graph:
     notes : what the user should know, in the order found
     """
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, network: nn.Module) -> None:
         self.module = module
+        self._network = network
         self.activation = ""
         self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
+        for node in self.nodes:
+            if node.op == "get_attr":
+                node.meta[VALUE] = self.constant(node)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -65,6 +69,16 @@ class Graph:
             found = operator.attrgetter(str(given.target))(self.module)
             return found if isinstance(found, Tensor) else None
         return None
+
+    def owner(self, given: Any) -> tuple[str, nn.Module] | None:
+        """Return the module of the user's that has a parameter or buffer, with its name."""
+        if not isinstance(given, fx.Node) or given.op != "get_attr":
+            return None
+        path = str(given.target).rpartition(".")[0]
+        try:
+            return path, self._network.get_submodule(path)
+        except AttributeError:  # a constant of the graph's
+            return None
 
     @staticmethod
     def value(node: fx.Node) -> Any:

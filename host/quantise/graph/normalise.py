@@ -45,6 +45,7 @@ from tutelage.host.quantise.graph.passes.written_activations import (
     SCALED_PRODUCT,
     WRITTEN_ACTIVATIONS,
 )
+from tutelage.host.quantise.graph.passes.zero_channels import ZERO_CHANNELS
 
 STAGES: tuple[tuple[GraphPass, ...], ...] = (
     # One spelling of everything.
@@ -57,7 +58,7 @@ STAGES: tuple[tuple[GraphPass, ...], ...] = (
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
     (REPLACEMENTS,),
     # Shapes.
-    (STANDARD_PADDING, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, MOVEMENTS, ARITHMETIC,
+    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, MOVEMENTS, ARITHMETIC,
      ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS, IDENTITIES),
     # Places.
     (COMMON, RELU_FIRST, JOIN_PADDING, PADDED_MAX_POOL, MERGE_FACTORS, FOLD_BACK, FOLD_FORWARD,

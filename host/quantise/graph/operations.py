@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx
 
 MOVEMENTS = frozenset(
-    """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index_select moveaxis
+    """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index index_select moveaxis
     movedim narrow permute repeat reshape
     reshape_as roll select slice split split_with_sizes squeeze swapaxes
     swapdims t tensor_split transpose unbind unflatten unsafe_chunk unsafe_split unsqueeze view

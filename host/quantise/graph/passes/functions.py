@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 Builder = Callable[..., nn.Module | None]
 _BUILDERS: dict[str, Builder] = {}
 
+_OF_TORCH = ("add", "sub", "mul", "div", "cat", "flatten")
+"""aten's operations that torch's functions of the same name are."""
+
 
 def _stands_for(*names: str) -> Callable[[Builder], Builder]:
     """Register the function that makes the module; its parameters are those of torch's function."""
@@ -30,7 +34,13 @@ def _stands_for(*names: str) -> Callable[[Builder], Builder]:
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
     builder = _BUILDERS.get(operation(node))
-    if builder is None or not graph.shape(node) or is_in_place(node):
+    if operation(node) in _OF_TORCH and isinstance(node.target, torch._ops.OpOverload):
+        node.target = getattr(torch, operation(node))
+        return True
+    if builder is None or is_in_place(node):
+        return False
+    result = node if graph.shape(node) else _values_alone(node)
+    if result is None:
         return False
     if isinstance(node.target, torch._ops.OpOverload):
         builder = _ATEN.get(operation(node), builder)
@@ -47,8 +57,18 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
         return False
     if isinstance(module, nn.BatchNorm2d) and not _is_norm(graph, node):
         module = _frozen_norm(module)
-    graph.replace(node, module, given, name=_name(graph, node, module))
+    new = graph.before(node, module, given, name=_name(graph, node))
+    graph.substitute(result, new)
+    if result is not node:
+        graph.module.graph.erase_node(node)
     return True
+
+
+def _values_alone(node: fx.Node) -> fx.Node | None:
+    """The first of an operation's results, where the others (positions of maxima) are not read."""
+    readers = list(node.users)
+    first = len(readers) == 1 and readers[0].target is operator.getitem and readers[0].args[1] == 0
+    return readers[0] if first else None
 
 
 def _tensor(graph: Graph, given: Any) -> Any:
@@ -57,26 +77,19 @@ def _tensor(graph: Graph, given: Any) -> Any:
     return given if constant is None else constant
 
 
-def _name(graph: Graph, node: fx.Node, module: nn.Module) -> str:
-    """The user's module that calls the function, where it is of the kind (a layer's subclass)."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if stack and isinstance(stack[-1], tuple) and isinstance(stack[-1][1], type):
-        path, cls = stack[-1]
-        if path and issubclass(cls, (type(module), nn.modules.batchnorm._NormBase)):
-            return str(path) if _is_of(cls, module) else f"{path}.{node.name}".replace(".", "_")
+def _name(graph: Graph, node: fx.Node) -> str:
+    """A name below the user's module that has the parameters."""
+    for given in node.all_input_nodes:
+        owner = graph.owner(given)
+        if owner is not None and owner[0]:
+            return f"{owner[0]}.{operation(node)}"
     return node.name
 
 
-def _is_of(cls: type, module: nn.Module) -> bool:
-    norms = nn.modules.batchnorm._NormBase
-    return issubclass(cls, type(module)) or (issubclass(cls, norms) and isinstance(module, norms))
-
-
 def _is_norm(graph: Graph, node: fx.Node) -> bool:
-    """Whether a norm's function is called by a norm's module, which training updates."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    classes = [cls for _, cls in stack if isinstance(cls, type)]
-    return bool(classes) and issubclass(classes[-1], nn.modules.batchnorm._NormBase)
+    """Whether a norm's function has the statistics of a norm's module, which training updates."""
+    owners = [graph.owner(given) for given in node.all_input_nodes]
+    return any(owner and isinstance(owner[1], nn.modules.batchnorm._NormBase) for owner in owners)
 
 
 @torch.no_grad()
@@ -394,7 +407,7 @@ _stands_for("upsample_bilinear2d")(_aten_bilinear)
 
 _ATEN: dict[str, Builder] = {
     "batch_norm": _aten_batch_norm, "elu": _aten_elu, "softmax": _aten_softmax,
-    "log_softmax": _aten_log_softmax, "dropout": _aten_dropout,
+    "log_softmax": _aten_log_softmax, "adaptive_max_pool2d": _adaptive_max_pool2d, "dropout": _aten_dropout,
     "feature_dropout": _aten_dropout, "alpha_dropout": _aten_dropout,
 }  # fmt: skip
 

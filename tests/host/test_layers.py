@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -410,6 +411,16 @@ def test_the_shape_of_a_dense_layer(height: int, width: int, channels: int) -> N
     assert rows * columns * depth == height * width * channels
     assert max(rows, columns) <= 16 and depth <= 4096
     assert rows * columns * -(-depth // 16) <= BANK_DEPTH
+
+
+def test_a_kernel_beyond_the_array_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 17, groups=1), nn.Conv2d(4, 4, 3, 9, groups=4))
+    with caplog.at_level(logging.WARNING):
+        Student(network, (3, 32, 32))
+    (record,) = caplog.records  # a depthwise one may have a stride of 9
+    assert record.getMessage().startswith("0 (File ")
+    assert "kernel 17x17, the DPU has 1 to 16: the CPU would" in record.getMessage()
+    assert "use smaller ones" in record.getMessage()
 
 
 # -- random networks -----------------------------------------------------------------------------

@@ -15,9 +15,12 @@
 
     [student]
     network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
-    weights = "runs/student/student.safetensors"   # a float run's, where it starts; method float
-                                                   # may have them too
-    options = { growth_rate = 8 }
+    weights = "runs/student/student.safetensors"   # a float run's, where it starts, or a file of
+                                                   # your own: .safetensors, .pth, .pt, .bin;
+                                                   # method float may have them too
+    options = { growth_rate = 8 }                  # of the function or class
+    # part = "model_ema"           # of the file, where it has several; else the first that fits
+    # skip = ["fc."]               # beginnings of names: tensors that start with random values
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
@@ -32,7 +35,8 @@
     lr = 0.02
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
-host/train/methods.py. Paths are relative to the working directory, a network's file too. A run
+host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
+ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's file too. A run
 writes ``student.safetensors``, the weights after its last epoch, and where a teacher learnt
 ``teacher.safetensors``: other runs start from either.
 """
@@ -114,11 +118,18 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """A network by its name in `tutelage.host.networks.create`, its options and initial weights."""
+    """A network by its name in `tutelage.host.networks.create`, its options and initial weights.
+
+    Attributes
+    ----------
+    weights, part, skip : see `tutelage.host.train.weights.load`
+    """
 
     network: str = ""
     weights: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    part: str = ""
+    skip: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,8 @@ class Training:
 
     Attributes
     ----------
-    epochs, batch_size : batch_size counts the images of all processes together
+    epochs : 0 trains nothing, whatever the method
+    batch_size : counts the images of all processes together
     lr, teacher_lr : peak learning rates of SGD, after `warmup` (share of the run) and before
         a cosine down to zero
     threshold_lr : of Adam on log2 of the thresholds
@@ -187,10 +199,11 @@ class Training:
 
     def __post_init__(self) -> None:
         _positive(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
-            temperature=self.temperature, evaluate_every=self.evaluate_every,
+            batch_size=self.batch_size, lr=self.lr, temperature=self.temperature,
+            evaluate_every=self.evaluate_every,
         )  # fmt: skip
         _not_negative(
+            epochs=self.epochs,
             teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
             weight_decay=self.weight_decay, warmup=self.warmup,
             label_smoothing=self.label_smoothing, gradient_clip=self.gradient_clip,
@@ -223,14 +236,18 @@ class Config:
             raise ValueError("[student] network is missing")
         if self.quantises and not self.student.weights:
             raise ValueError(
-                f"[student] weights are missing: {self.method} starts from a float run"
+                f"[student] weights are missing: {self.method} starts from a trained network's"
             )
+        if not self.training.epochs and not self.student.weights:
+            raise ValueError("[student] weights are missing: with epochs = 0 nothing is trained")
         if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
             raise ValueError(f"method {self.method!r} needs [teacher] network and weights")
 
     @property
     def plan(self) -> tuple[Phase, ...]:
-        """The phases: the method's, or those given."""
+        """The phases: the method's, or those given; none without epochs."""
+        if not self.training.epochs:
+            return ()
         return tuple(self.phases) or METHODS[self.method].phases
 
     @property

@@ -34,7 +34,7 @@ from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.progress import Progress, Silent
 from tutelage.host.train.student_kinds import QuantisedStudent
-from tutelage.host.train.students import make_network, make_student
+from tutelage.host.train.students import make_student, trained_network
 
 CHECKPOINT, STUDENT, TEACHER, LOG = (
     "checkpoint.safetensors", "student.safetensors", "teacher.safetensors", "log.csv",
@@ -132,9 +132,7 @@ class TrainingRun:
     def _make_teacher(self) -> nn.Module | None:
         if not self.config.needs_teacher:
             return None
-        teacher = self._place(make_network(self.config.teacher, self.train_set))
-        checkpoint.load_weights(teacher, Path(self.config.teacher.weights))
-        return teacher
+        return self._place(trained_network(self.config.teacher, self.train_set))
 
     # -- the loop --------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,10 +96,9 @@ def _choices(
     maker: Callable[..., nn.Module], offered: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield what of `offered` a function may take, the most first."""
-    try:
+    parameters: Mapping[str, inspect.Parameter] = {}
+    with suppress(TypeError, ValueError):  # of no signature that Python knows
         parameters = inspect.signature(maker).parameters
-    except (TypeError, ValueError):  # of no signature that Python knows
-        parameters = {}
     named = {key: value for key, value in offered.items() if key in parameters}
     others = [key for key in offered if key not in parameters]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tutelage.core.errors import TutelageError
 from tutelage.core.files import replaced
 
-
 STATE = "state"
 """In a file's metadata: what else than tensors a checkpoint has."""
 

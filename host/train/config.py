@@ -36,9 +36,9 @@
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
 host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
-ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's file too. A run
-writes ``student.safetensors``, the weights after its last epoch, and where a teacher learnt
-``teacher.safetensors``: other runs start from either.
+ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's
+file too. A run writes ``student.safetensors``, the weights after its last epoch, and where a
+teacher learnt ``teacher.safetensors``: other runs start from either.
 """
 
 from __future__ import annotations

@@ -85,13 +85,8 @@ def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = (
     """
     state = network.state_dict()
     wanted = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    idle = [start for start in skip if not any(name.startswith(start) for name in wanted)]
-    if idle:
-        raise CheckpointError(
-            f"skip {idle[0]!r}: no tensor of the network begins so; it has "
-            f"{_some(list(wanted))}"
-        )
     tables = read_tables(path)
+    _check_skip(skip, wanted, tables)
     fits = [fit for table in tables for fit in _fits(table, wanted, skip)]
     chosen = [fit for fit in fits if part in ("", fit.name) or fit.name.startswith(f"{part}.")]
     if not chosen:
@@ -105,6 +100,16 @@ def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = (
     _mention_others(path, best, chosen)
     _check_finite(path, best.tensors)
     network.load_state_dict(dict(best.tensors), strict=False)
+
+
+def _check_skip(skip: Iterable[str], wanted: Iterable[str], tables: Iterable[Table]) -> None:
+    names = [f".{name}" for table in tables for name in table.tensors]
+    for start in skip:
+        of_file = any(f".{start}" in name for name in names)
+        if not of_file and not any(name.startswith(start) for name in wanted):
+            raise CheckpointError(
+                f"skip {start!r}: no tensor begins so; the network has {_some(list(wanted))}"
+            )
 
 
 def _mention_others(path: Path, best: Fit, fits: Iterable[Fit]) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import pickle
 import pickletools
+import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -102,19 +104,28 @@ def _read_torch(path: Path) -> Any:
     try:
         foreign = sorted(_foreign_names(path, is_zip))
         if not foreign:
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals([argparse.Namespace]), _no_warnings():
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, MemoryError, OSError,
             ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip  # whatever damaged files cause in the reader
-        raise CheckpointError(f"{path}: damaged, or not of torch.save: {one_line(error)[:160]}") \
-            from error
+        raise CheckpointError(
+            f"{path}: damaged, or not of torch.save: {one_line(error)[:160]}"
+        ) from error
     more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
     raise CheckpointError(
         f"{path}: has Python objects ({shown(', '.join(foreign[:3]))}{more}), whose loading could "
         "run any code: where you trust it, load it yourself and save the tensors alone, "
         "torch.save(model.state_dict(), FILE)"
     )
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep quiet about the ways in which older files differ."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _foreign_names(path: Path, is_zip: bool) -> set[str]:
@@ -127,17 +138,36 @@ def _foreign_names(path: Path, is_zip: bool) -> set[str]:
     """
     if not is_zip:
         with path.open("rb") as file:
-            return {name for _ in range(_LEGACY_PICKLES) for name in _foreign_in(file)}
+            return _foreign_in_all([file] * _LEGACY_PICKLES)
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("it is a compressed zip file")
         pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
         if any(entry.filename.endswith("/constants.pkl") for entry in entries) or not pickles:
             raise ValueError("it has a program (TorchScript) and no table of tensors")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is a compressed zip file")
         if any(entry.file_size > MAX_PICKLE for entry in pickles):
             raise ValueError(f"its pickle has more than {MAX_PICKLE:,} bytes")
-        return {name for entry in pickles for name in _foreign_in(archive.open(entry))}
+        return _foreign_in_all([archive.open(entry) for entry in pickles])
+
+
+def _foreign_in_all(pickles: Iterable[IO[bytes]]) -> set[str]:
+    """Return the foreign names of pickles; of damaged ones what stands before the damage.
+
+    Raises
+    ------
+    ValueError
+        They are damaged and nothing foreign was found.
+    """
+    found: set[str] = set()
+    try:
+        for file in pickles:
+            for name in _foreign_in(file):
+                found.add(name)  # one by one: the next may fail
+    except ValueError:
+        if not found:
+            raise
+    return found
 
 
 def _foreign_in(file: IO[bytes]) -> Iterator[str]:
@@ -172,4 +202,3 @@ def _is_plain(value: Any) -> bool:
         and not value.is_quantized
         and value.device.type == "cpu"
     )
-

@@ -4,7 +4,8 @@
     seed = 0
 
     [data]
-    kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder
+    kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder;
+                                   # images: without labels, to quantise a trained network with
     path = "/usr/share/datasets/fashion-mnist"
     mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
     std = [0.5]                    # input is (v - 128) / 128

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.host.train.data import DataSet
 
@@ -11,14 +11,19 @@ EVALUATION_BATCH = 500
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
-    """Return top-1 in percent, in evaluation mode; of equal logits the first class counts."""
+def predictions(network: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> Tensor:
+    """Return the class of each image, int64 (N,), in evaluation mode; of equal logits the first."""
     training = network.training
     network.eval()
-    right = 0
-    for start in range(0, len(data), EVALUATION_BATCH):
-        images = data.inputs(slice(start, start + EVALUATION_BATCH)).to(device)
-        labels = data.labels[start : start + EVALUATION_BATCH].to(device)
-        right += int((network(images).argmax(1) == labels).sum())
+    found = [
+        network(data.inputs(slice(start, start + EVALUATION_BATCH)).to(device)).argmax(1).cpu()
+        for start in range(0, len(data), EVALUATION_BATCH)
+    ]
     network.train(training)
+    return torch.cat(found)
+
+
+def accuracy(network: nn.Module, data: DataSet, device: torch.device | str = "cpu") -> float:
+    """Return top-1 in percent, as `predictions`."""
+    right = int((predictions(network, data, device) == data.labels).sum())
     return round(100 * right / len(data), 4)

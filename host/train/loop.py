@@ -30,6 +30,7 @@ from tutelage.host.train.data import SPLITS, DataSet, load
 from tutelage.host.train.data.batching import batches
 from tutelage.host.train.data.data_set import normalise
 from tutelage.host.train.evaluation import accuracy
+from tutelage.host.train.labelling import labelled
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.progress import Progress, Silent
@@ -327,11 +328,11 @@ class TrainingRun:
 
 
 def load_data(config: Config) -> tuple[DataSet, DataSet]:
-    """Training and test set."""
+    """Training and test set; images without labels get those of the student's float network."""
     data = config.data
     path = Path(data.path).expanduser() if data.path else None
     first, test = (load(data.kind, path, split, data.size, data.mean, data.std) for split in SPLITS)
-    return first.take(data.limit), test
+    return labelled(config, first.take(data.limit), test)
 
 
 def _accelerator(config: Config) -> Accelerator:

@@ -9,19 +9,31 @@ What becomes which layer is written with the layers (host/quantise/layers).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from tutelage.core.errors import first_line
 from tutelage.host.quantise.layers.base import Layer
-from tutelage.host.quantise.walker import UnsupportedOp, Walker, is_leaf
+from tutelage.host.quantise.walker import (
+    InputShape,
+    UnsupportedOp,
+    Walker,
+    input_shapes,
+    is_leaf,
+)
 
 
-def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Layer]:
+def trace(network: nn.Module, input_shape: InputShape) -> dict[str, Layer]:
     """Return the layers of `network` for images [N, *input_shape], in an order they can run in.
 
     Weights and norms are copies; the network stays as it is.
+
+    Parameters
+    ----------
+    input_shape : (C, H, W), or one for each input of a network with several
 
     Raises
     ------
@@ -44,26 +56,34 @@ def trace(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, La
     return Walker(module).walk()
 
 
-def _module(network: nn.Module, input_shape: tuple[int, int, int]) -> fx.GraphModule:
+def _module(network: nn.Module, input_shape: InputShape) -> fx.GraphModule:
     """The fx graph with shapes, checked on one image against the network itself."""
     tracer = _Tracer()
     tracer.record_stack_traces = True
     module = fx.GraphModule(network, tracer.trace(network))
     parameter = next(network.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, *input_shape, generator=generator).to(parameter)
+    shapes = input_shapes(input_shape)
+    images = [torch.randn(1, *s, generator=generator).to(parameter) for s in shapes]
     with torch.no_grad():
-        traced = ShapeProp(module).propagate(image.clone())
-        computed = network(image)
+        traced = ShapeProp(module).propagate(*(image.clone() for image in images))
+        computed = network(*images)
     # fx takes `x += y` for `x = x + y`, which is another value where x has a second name.
-    if isinstance(computed, Tensor) and not torch.allclose(
-        traced, computed, 1e-3, 1e-4, equal_nan=True
+    if not all(
+        torch.allclose(found, wanted, 1e-3, 1e-4, equal_nan=True)
+        for found, wanted in zip(_tensors(traced), _tensors(computed), strict=True)
     ):
         raise UnsupportedOp(
             f"the trace of {type(network).__name__} computes something else than the network: "
             "it overwrites (+=) a value that is read again, or draws random numbers"
         )
     return module
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """The tensors that a network returns."""
+    several = values if isinstance(values, tuple | list) else [values]
+    return [value for value in several if isinstance(value, Tensor)]
 
 
 class _Tracer(fx.Tracer):

@@ -55,13 +55,19 @@ def create_operations(name: str, shape: str) -> list[Operation]:
         An unknown name, a shape that is not one, an operation that the DPU cannot take, or the
         function returns something else.
     """
-    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", shape):
-        raise NetworkError(f"input {shape!r} is no CxHxW, such as 3x224x224")
-    channels, height, width = map(int, shape.split("x"))
-    made: Any = create_with(name, {}, {"in_channels": channels})
+    size = read_shape(shape)
+    made: Any = create_with(name, {}, {"in_channels": size[0]})
     if isinstance(made, nn.Module):
-        return network_operations(made, (channels, height, width))
+        return network_operations(made, size)
     return operations_in(made, f"{name} gives")
+
+
+def read_shape(text: str) -> tuple[int, int, int]:
+    """Return (C, H, W) of a text such as "3x224x224"; raises NetworkError for another."""
+    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", text):
+        raise NetworkError(f"input {text!r} is no CxHxW, such as 3x224x224")
+    channels, height, width = map(int, text.split("x"))
+    return channels, height, width
 
 
 def densenet_operations(

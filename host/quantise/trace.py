@@ -26,7 +26,9 @@ from tutelage.host.quantise.walker import (
 )
 
 
-def trace(network: nn.Module, input_shape: InputShape) -> dict[str, Layer]:
+def trace(
+    network: nn.Module, input_shape: InputShape, walker: type[Walker] = Walker
+) -> dict[str, Layer]:
     """Return the layers of `network` for images [N, *input_shape], in an order they can run in.
 
     Weights and norms are copies; the network stays as it is.
@@ -34,6 +36,7 @@ def trace(network: nn.Module, input_shape: InputShape) -> dict[str, Layer]:
     Parameters
     ----------
     input_shape : (C, H, W), or one for each input of a network with several
+    walker : what makes the layers
 
     Raises
     ------
@@ -53,7 +56,7 @@ def trace(network: nn.Module, input_shape: InputShape) -> dict[str, Layer]:
     finally:
         for part, mode in training.items():
             part.training = mode
-    return Walker(module).walk()
+    return walker(module).walk()
 
 
 def _module(network: nn.Module, input_shape: InputShape) -> fx.GraphModule:

@@ -10,6 +10,7 @@ A file of `host/quantise/layers` says what it takes:
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,22 @@ _OUR_FRAMES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _RESERVED = set(dir(nn.ModuleDict()))  # no keys of the student's ModuleDict
 
 
+_FRAME = re.compile(r'File "(.+)", line (\d+)')
+"""A frame as fx writes it into a node's stack trace."""
+
+
 class UnsupportedOp(TutelageError, ValueError):
-    """The network has an operation the DPU cannot take; the text names it and its place."""
+    """The network has an operation the DPU cannot take; the text names it and its place.
+
+    Attributes
+    ----------
+    file, line : of the user's code that calls it; "" and 0 where they are not known
+    remedy : what to use instead; "" where the text has no such part
+    """
+
+    def __init__(self, text: str, file: str = "", line: int = 0, remedy: str = "") -> None:
+        super().__init__(text)
+        self.file, self.line, self.remedy = file, line, remedy
 
 
 class Walker:
@@ -216,7 +231,10 @@ class Walker:
         frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
         theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
         source = f" ({theirs[-1].strip()})" if theirs else ""
-        return self.refusal(f"the DPU cannot take {what} {place}{source}: {advice}")
+        found = _FRAME.search(source)
+        file, line = (found[1], int(found[2])) if found else ("", 0)
+        text = f"the DPU cannot take {what} {place}{source}: {advice}"
+        return UnsupportedOp(text, file, line, advice)
 
     @staticmethod
     def refusal(text: str) -> UnsupportedOp:

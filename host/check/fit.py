@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from tutelage.core.errors import DpuError, TutelageError
-from tutelage.dpu.compiler.board.emit import INPUTS, OUTPUTS, WORKSPACE
-from tutelage.dpu.compiler.board.graph import BoardModel, compile_for_board
+from tutelage.core.fingerprint import dpu_parts
+from tutelage.dpu.compiler.board.graph import compile_for_board
 from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.predict.latency import Prediction, predict_graph
 from tutelage.dpu.xmodel.graph import Graph
+from tutelage.dpu.xmodel.subgraph import Subgraph
+from tutelage.host.compile.check import ops_on_cpu
 from tutelage.host.compile.target import load_target
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.quantise.walker import InputShape
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Fit:
-    """A quantised graph on a board.
+    """A graph on a board.
 
     Attributes
     ----------
     on_cpu : names of ops that the DPU does not compute, with the reasons
     prediction : by the DPU's code, or by layers where there is none
-    parts : DPU subgraphs
+    parts : number of DPU subgraphs
     memory : bytes of the DPU's memory by use: parameters, workspace, inputs and outputs
-    refusal : why nothing of it runs on the DPU; "" where something does
+    refusal : why the board's DPU runs nothing of it; "" where it runs something
     """
 
     on_cpu: dict[str, str]
@@ -44,29 +45,46 @@ class Fit:
 
 
 def fit_board(graph: Graph, board: str) -> Fit:
-    """Compile a quantised graph for a board, without writing anything.
+    """Compile a quantised graph for a board, without writing anything; take a compiled one as it is.
 
     Raises
     ------
     CompileUsageError, DpuError
         The board is not known, or the graph contradicts itself.
     """
+    if dpu_parts(graph):
+        outside = {op.get_name(): "compiled so" for op in ops_on_cpu(graph)}
+        return _fit(graph, outside, board)
     target = load_target(board)
     try:
         found = compile_for_board(graph, target.fingerprint)
     except DpuError as error:
         return Fit(on_cpu(graph), predict_graph(graph, board), 0, {}, str(error))
-    return Fit(found.on_cpu, predict_graph(found.graph, board), len(found.parts), _memory(found))
+    return _fit(found.graph, found.on_cpu, board)
 
 
-def _memory(model: BoardModel) -> dict[str, int]:
-    """Parts share their workspace only in time, so each has its own."""
-    sizes = [part.sizes for part in model.parts]
-    return {
-        "parameters": sum(len(part.parameters) for part in model.parts),
-        "workspace": sum(size.get(WORKSPACE, 0) for size in sizes),
-        "inputs_and_outputs": sum(size.get(INPUTS, 0) + size.get(OUTPUTS, 0) for size in sizes),
-    }
+def _fit(compiled: Graph, outside: dict[str, str], board: str) -> Fit:
+    prediction, parts = predict_graph(compiled, board), dpu_parts(compiled)
+    return Fit(outside, prediction, len(parts), _memory(parts), prediction.misfit)
+
+
+def _memory(parts: Sequence[Subgraph]) -> dict[str, int]:
+    """Sum the registers of DPU subgraphs by what they are for, as the file says it."""
+    memory = dict.fromkeys(_USES.values(), 0)
+    for part in parts:
+        uses = _attribute(part, "reg_id_to_context_type_v2")
+        uses = uses or _attribute(part, "reg_id_to_context_type")
+        for register, size in _attribute(part, "reg_id_to_size").items():
+            memory[_USES.get(str(uses.get(register)), "workspace")] += int(size)
+    return memory
+
+
+_USES = {"CONST": "parameters", "WORKSPACE": "workspace", "INTERFACE": "inputs_and_outputs"}
+
+
+def _attribute(part: Subgraph, name: str) -> dict[str, Any]:
+    found = part.get_attr(name) if part.has_attr(name) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def obstacle(network: nn.Module, input_shape: InputShape) -> str:

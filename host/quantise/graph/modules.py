@@ -58,6 +58,10 @@ class ChannelSelect(nn.Module):
         super().__init__()
         self.channels = tuple(int(channel) for channel in channels)
 
+    def is_permutation(self) -> bool:
+        """Return whether each channel from 0 on is there once."""
+        return sorted(self.channels) == list(range(len(self.channels)))
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, ...] -> [N, len(channels), ...]."""
         channels = torch.tensor(self.channels, device=x.device)

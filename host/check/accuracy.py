@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -19,28 +19,29 @@ class Accuracy:
     ----------
     images : how many
     agreement : how often both see the same class
-    float, quantised : how often each sees the right one; None without labels
+    float_accuracy, quantised_accuracy : how often each sees the right one; None without labels
     """
 
     images: int
     agreement: float
-    float: float | None
-    quantised: float | None
-
-    def facts(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
+    float_accuracy: float | None
+    quantised_accuracy: float | None
 
 
-def compare(network: nn.Module, student: nn.Module, data: DataSet) -> Accuracy:
-    """Compare a float network and a calibrated student on images, labelled or not."""
+def compare(network: nn.Module, student: nn.Module, data: DataSet, is_labelled: bool) -> Accuracy:
+    """Compare a float network and a calibrated student on images.
+
+    Parameters
+    ----------
+    is_labelled : the labels of `data` are not the float network's own
+    """
     floating, quantised = predictions(network, data), predictions(student, data)
 
     def percent(right: Any) -> float:
         return round(100 * int(right.sum()) / len(data), 2)
 
     agreement = percent(floating == quantised)
-    if not data.is_labelled:
+    if not is_labelled:
         return Accuracy(len(data), agreement, None, None)
     right = percent(floating == data.labels), percent(quantised == data.labels)
     return Accuracy(len(data), agreement, *right)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from tutelage.dpu.ops.limits import MAX_KERNEL
 from tutelage.dpu.ops.registry import type_of
@@ -17,10 +17,12 @@ TOLERABLE_LOSS = 1.0
 def remedies(graph: Graph, on_cpu: Mapping[str, str]) -> dict[str, str]:
     """Return what to do about each op of a quantised graph that is left to the CPU."""
     ops = {op.get_name(): op for op in graph.get_ops()}
-    return {name: _remedy(ops[name]) for name in on_cpu if name in ops}
+    return {name: _remedy(ops[name], on_cpu) for name in on_cpu if name in ops}
 
 
-def _remedy(op: Op) -> str:
+def _remedy(op: Op, on_cpu: Collection[str]) -> str:
+    if type_of(op).nonlinear and op.get_input_op("input").get_name() in on_cpu:
+        return ""  # the DPU has it at the end of what comes before, which is to be changed
     if _is_dense(op):
         size = f"{MAX_KERNEL}x{MAX_KERNEL}"
         return f"pool the map before this dense layer, to at most {size} (AdaptiveAvgPool2d)"
@@ -39,11 +41,12 @@ def _is_dense(op: Op) -> bool:
 
 def about_accuracy(found: Accuracy) -> Iterator[str]:
     """Yield what to do where quantisation costs too much."""
-    loss, of_what = 100 - found.agreement, "classes differ from the float network's"
-    if found.float is not None and found.quantised is not None:
-        loss, of_what = found.float - found.quantised, "points of accuracy are lost"
+    if found.float_accuracy is None or found.quantised_accuracy is None:
+        loss, what = 100 - found.agreement, "% of the images change their class"
+    else:
+        loss, what = found.float_accuracy - found.quantised_accuracy, "points of accuracy are lost"
     if loss > TOLERABLE_LOSS:
         yield (
-            f"{loss:.1f} {'%' if found.float is None else ''} {of_what} by quantisation alone: "
-            "fine-tune from these weights with method qat, or qkd with a teacher"
-        ).replace("  ", " ")
+            f"{loss:.1f} {what} by quantisation alone: fine-tune from these weights with method "
+            "qat, or qkd with a teacher"
+        )

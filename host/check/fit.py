@@ -45,7 +45,7 @@ class Fit:
 
 
 def fit_board(graph: Graph, board: str) -> Fit:
-    """Compile a quantised graph for a board, without writing anything; take a compiled one as it is.
+    """Compile a quantised graph for a board, without writing it; take a compiled one as it is.
 
     Raises
     ------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import fx, nn
 
 from tutelage.host.quantise.layers.base import Layer
-from tutelage.host.quantise.trace import trace
+from tutelage.host.quantise.trace import normalised_graph
 from tutelage.host.quantise.walker import InputShape, UnsupportedOp, Walker, shape_of
 
 
@@ -18,7 +19,7 @@ class Refused:
 
     Attributes
     ----------
-    text : all of it, in one line
+    text : what it is, in one line
     file, line : of the user's code; "" and 0 where they are not known
     remedy : what to use instead; "" where the text alone says it
     """
@@ -29,32 +30,34 @@ class Refused:
     remedy: str = ""
 
 
-def refusals(network: nn.Module, input_shape: InputShape) -> list[Refused]:
+def refusals(
+    network: nn.Module, input_shape: InputShape, replace: Mapping[str, str] | None = None
+) -> list[Refused]:
     """Return what of a network is refused, in the order of its forward; [] where nothing is.
 
     What comes behind something refused is looked at as far as its shapes are known.
+
+    Parameters
+    ----------
+    replace : see `trace`
     """
-
-    class Collector(_Collector):
-        """One that adds to this call's list."""
-
-        found: list[UnsupportedOp] = []
-
-    first: list[UnsupportedOp] = []
+    errors: list[UnsupportedOp] = []
     try:
-        trace(network, input_shape, walker=Collector)
+        walker = _Collector(normalised_graph(network, input_shape, replace).module, errors)
+        walker.walk()
     except UnsupportedOp as error:
         # Behind a refused part whatever the walk still says may be its consequence.
-        first = [] if Collector.found else [error]
-    errors = [*Collector.found, *first]
-    found = [Refused(str(error), error.file, error.line, error.remedy) for error in errors]
+        errors = errors or [error]
+    found = [Refused(error.what, error.file, error.line, error.remedy) for error in errors]
     return list(dict.fromkeys(found))
 
 
 class _Collector(Walker):
     """A walk that goes on behind what is refused."""
 
-    found: list[UnsupportedOp]
+    def __init__(self, module: fx.GraphModule, found: list[UnsupportedOp]) -> None:
+        super().__init__(module)
+        self.found = found
 
     def walk(self) -> dict[str, Layer]:
         try:

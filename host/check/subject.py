@@ -41,6 +41,7 @@ class Request:
     limit : most images for each of calibration and comparison
     board : the board
     allow_cpu : a network is accepted also where the CPU computes a part of it
+    replace : activations to exchange, see `tutelage.host.quantise.trace.trace`
     """
 
     model: str
@@ -55,6 +56,7 @@ class Request:
     limit: int = 200
     board: str = "zcu104"
     allow_cpu: bool = False
+    replace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,14 @@ def load_subject(request: Request) -> Subject:
                "part": spec.part, "skip": spec.skip}  # fmt: skip
     path = request.images.expanduser()
     data = {"kind": "folder" if path.is_dir() and class_folders(path) else "images",
-            "path": str(path), "size": list(shape[1:]), "mean": list(request.mean),
+            "path": str(path), "size": _size(*shape[1:]), "mean": list(request.mean),
             "std": list(request.std)}  # fmt: skip
     config = make_config({"method": "ptq", "student": student, "data": data}, "the options")
     return _with_data(config, request.limit)
+
+
+def _size(height: int, width: int) -> int | list[int]:
+    return height if height == width else [height, width]
 
 
 def _of_run(request: Request) -> Subject:
@@ -110,7 +116,8 @@ def _of_run(request: Request) -> Subject:
     if wrong := [name for name, value in given.items() if value]:
         raise CheckError(f"{wrong[0]} is for networks; {request.model} has its own")
     config = read_config(Path(request.model))
-    spec, notes = config.student, ()
+    spec = config.student
+    notes: tuple[str, ...] = ()
     if spec.weights and not Path(spec.weights).expanduser().exists():
         notes = (f"{spec.weights} is not there yet: checked without weights",)
         spec = replace(spec, weights="")

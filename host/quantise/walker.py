@@ -41,12 +41,16 @@ class UnsupportedOp(TutelageError, ValueError):
 
     Attributes
     ----------
+    what : the text without place and remedy
     file, line : of the user's code that calls it; "" and 0 where they are not known
     remedy : what to use instead; "" where the text has no such part
     """
 
-    def __init__(self, text: str, file: str = "", line: int = 0, remedy: str = "") -> None:
+    def __init__(
+        self, text: str, what: str = "", file: str = "", line: int = 0, remedy: str = ""
+    ) -> None:
         super().__init__(text)
+        self.what = what or text
         self.file, self.line, self.remedy = file, line, remedy
 
 
@@ -233,8 +237,8 @@ class Walker:
         source = f" ({theirs[-1].strip()})" if theirs else ""
         found = _FRAME.search(source)
         file, line = (found[1], int(found[2])) if found else ("", 0)
-        text = f"the DPU cannot take {what} {place}{source}: {advice}"
-        return UnsupportedOp(text, file, line, advice)
+        reason = f"the DPU cannot take {what} {place}"
+        return UnsupportedOp(f"{reason}{source}: {advice}", reason, file, line, advice)
 
     @staticmethod
     def refusal(text: str) -> UnsupportedOp:

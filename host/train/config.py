@@ -303,10 +303,6 @@ def make_config(table: Mapping[str, Any], where: str = "configuration") -> Confi
 
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    try:
-        value = toml_file.parse_toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text  # a bare word is a string
     *tables, last = key.strip().split(".")
     if not equals or not last:
         raise ConfigError(f"--set {change}: write table.key=value")
@@ -314,7 +310,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {change}: {name} is no table")
-    table[last] = value
+    table[last] = toml_file.parse_value(text)
 
 
 def _build(cls: type[T], table: Any, where: str) -> T:

@@ -30,6 +30,7 @@ from tutelage.host.train.data import SPLITS, DataSet, load
 from tutelage.host.train.data.batching import batches
 from tutelage.host.train.data.data_set import normalise
 from tutelage.host.train.evaluation import accuracy
+from tutelage.host.train.forewarning import warn_of_obstacle
 from tutelage.host.train.labelling import labelled
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
@@ -107,7 +108,10 @@ class TrainingRun:
         self.train_set, self.test_set = data or load_data(config)
         self._check_batch()
         torch.manual_seed(config.seed)
-        self.student = self._place(make_student(config, self.train_set))
+        student = make_student(config, self.train_set)
+        if self.plan and self.accelerator.is_main_process:
+            warn_of_obstacle(student, self.train_set.shape)
+        self.student = self._place(student)
         self.teacher = self._make_teacher()
         self.optimisers = make_optimisers(config, self.student, self.teacher)
         self.student = self.accelerator.prepare(self.student)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,10 @@ def make():
     return nn.Sequential(*layers)
 
 def few(): return nn.Sequential(nn.Flatten(), nn.Linear(2352, 3))
+def smooth(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Mish(), nn.AdaptiveAvgPool2d(1),
+                                   nn.Flatten(), nn.Linear(8, 10))
+def large(): return nn.Sequential(nn.Conv2d(3, 8, 17), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                                  nn.Flatten(), nn.Linear(8, 10))
 def grey(): return nn.Conv2d(1, 8, 3)
 def pair():
     class Pair(nn.Module):
@@ -137,6 +142,31 @@ def test_networks_that_do_not_fit_the_data(
     student = {"network": f"{tmp_path / 'own.py'}:{function}"}
     with pytest.raises(NetworkError, match=words):
         train(_config("float", student=student), tmp_path, data=data)
+
+
+@pytest.mark.parametrize(
+    ("function", "method", "words"),
+    [
+        ("make", "float", ""),
+        ("smooth", "float", r"the DPU cannot take Mish at 1: use .*\(`tutelage check` has all"),
+        ("large", "float", "kernel 17x17, the DPU has 1 to 16"),
+        ("large", "qat", "kernel 17x17, the DPU has 1 to 16"),
+    ],
+)
+def test_a_run_warns_before_the_time_is_spent(
+    function: str, method: str, words: str, data: tuple[DataSet, DataSet], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    (tmp_path / "own.py").write_text(OWN)
+    name = f"{tmp_path / 'own.py'}:{function}"
+    torch.save(create(name).state_dict(), tmp_path / "w.pth")
+    student = {"network": name, "weights": str(tmp_path / "w.pth")}
+    with caplog.at_level("WARNING"):
+        _run(_config(method, student=student), tmp_path, data)
+    warnings = [r.getMessage() for r in caplog.records if r.name.endswith("forewarning")]
+    assert len(warnings) == bool(words)
+    if words:
+        assert re.search(words, warnings[0])
 
 
 def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> TrainingRun:

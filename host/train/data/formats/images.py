@@ -31,6 +31,7 @@ class ImagesFormat(DataFormat):
 
     name = "images"
     crop = "center"
+    is_labelled = False
 
     def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
         if not path.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from tutelage.host.train.data import DataSet
-from tutelage.host.train.evaluation import predictions
+from tutelage.host.train.evaluation import evaluate
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def compare(network: nn.Module, student: nn.Module, data: DataSet, is_labelled: 
     ----------
     is_labelled : the labels of `data` are not the float network's own
     """
-    floating, quantised = predictions(network, data), predictions(student, data)
+    floating, quantised = evaluate(network, data).predicted, evaluate(student, data).predicted
 
     def percent(right: Any) -> float:
         return round(100 * int(right.sum()) / len(data), 2)

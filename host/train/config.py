@@ -4,15 +4,20 @@
     seed = 0
 
     [data]
-    kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder;
-                                   # images: without labels, to quantise a trained network with
-    path = "/usr/share/datasets/fashion-mnist"
+    kind = "folder"                # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder,
+    path = "photos"                # webdataset; images: without labels, for trained networks
+    size = 32                      # pixels, or [height, width]; of a folder's and shards' pictures
     mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
     std = [0.5]                    # input is (v - 128) / 128
+    validation = 0.1               # share of the training images, or a directory, that the run is
+                                   # judged by before its end
+    # limit, in_memory_mib, workers: host/train/data/settings.py
 
-    [augmentation]
+    [augmentation]                 # all of it: host/train/data/augmentation.py
     flip = true
     shift = 2
+    random_resized_crop = 0.3
+    mixup = 0.2
 
     [student]
     network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
@@ -38,13 +43,16 @@
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
 host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
 ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's
-file too. A run writes ``student.safetensors``, the weights after its last epoch, and where a
-teacher learnt ``teacher.safetensors``: other runs start from either.
+file too. A run writes ``student.safetensors``, the weights after its last epoch (or its best, see
+`Training`), and where a teacher learnt ``teacher.safetensors``: other runs start from either.
+``results.json`` has the accuracy by class and what was taken for what, ``log.csv`` a line for each
+epoch.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -56,14 +64,11 @@ from tutelage.core.errors import TutelageError
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data.augmentation import Augmentation
-from tutelage.host.train.data.formats.registry import data_format
+from tutelage.host.train.data.settings import Data
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 T = TypeVar("T")
-
-LEAST_STD = 1e-3
-"""With 1/255, pixels enter as they are, 0 to 255."""
 
 
 class ConfigError(TutelageError, ValueError):
@@ -80,41 +85,6 @@ def _not_negative(**values: float) -> None:
     for name, value in values.items():
         if value < 0:
             raise ValueError(f"{name} is {value}; it must not be negative")
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is learnt from.
-
-    Attributes
-    ----------
-    kind, path, size : see tutelage.host.train.data.load
-    limit : take the first images of the training set only, 0 all
-    mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
-        all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained on ImageNet.
-        Without them the input is (v - 128) / 128, which int8 holds exactly
-    """
-
-    kind: str = "idx"
-    path: str = ""
-    size: int = 0
-    limit: int = 0
-    mean: list[float] = field(default_factory=list)
-    std: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        data_format(self.kind)  # ValueError where there is none of that name
-        _not_negative(size=self.size, limit=self.limit)
-        if bool(self.mean) != bool(self.std):
-            raise ValueError("mean and std go together")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            least = LEAST_STD if name == "std" else 0
-            for value in values:
-                if not least <= value <= 1:
-                    raise ValueError(
-                        f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
-                        f"{least:g} to 1 (values for pixels 0 to 255 are divided by 255)"
-                    )
 
 
 @dataclass(frozen=True)
@@ -178,7 +148,13 @@ class Training:
     label_smoothing : of the cross entropy with the labels
     gradient_clip : largest norm of the weights' gradient, of student and teacher each; 0 none.
         When batch norms freeze, the loss of a distilled low-bit student can jump otherwise.
-    evaluate_every : epochs between evaluations on the test set; the end of a phase has one always
+    class_weights : weights of the classes in the cross entropy, in the classes' order: a list, or
+        "balanced" for one over the number of a class's training images. They are scaled so that
+        the mean over the training images is 1. "": all count the same
+    evaluate_every : epochs between evaluations on the validation images, or where there are none
+        on the test set; the end of a phase has one always
+    keep : "last", or "best": the weights of the epoch with the best accuracy on the validation
+        images, the first of equals
     mixed_precision : "no", "fp16" or "bf16"; the latter two only on a GPU
     """
 
@@ -195,7 +171,9 @@ class Training:
     freeze_norms: float = 0.6
     label_smoothing: float = 0.0
     gradient_clip: float = 1.0
+    class_weights: str | list[float] = ""
     evaluate_every: int = 1
+    keep: str = "last"
     mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
@@ -212,6 +190,13 @@ class Training:
         for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if isinstance(self.class_weights, str):
+            if self.class_weights not in ("", "balanced"):
+                raise ValueError(f"class_weights {self.class_weights!r} is not balanced or a list")
+        elif not all(0 < weight < math.inf for weight in self.class_weights):
+            raise ValueError(f"class_weights are {self.class_weights}; they must be positive")
+        if self.keep not in ("last", "best"):
+            raise ValueError(f"keep {self.keep!r} is not last or best")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
             raise ValueError(f"mixed_precision {self.mixed_precision!r} is not no, fp16 or bf16")
 
@@ -241,6 +226,8 @@ class Config:
             )
         if not self.training.epochs and not self.student.weights:
             raise ValueError("[student] weights are missing: with epochs = 0 nothing is trained")
+        if self.training.keep == "best" and not self.data.validates:
+            raise ValueError('keep = "best" needs [data] validation, which says what is best')
         if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
             raise ValueError(f"method {self.method!r} needs [teacher] network and weights")
 
@@ -338,6 +325,10 @@ def _build(cls: type[T], table: Any, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return _build(hint, value, where)
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    lists = [kind for kind in kinds if get_origin(kind) is list]
+    if len(kinds) > 1 and isinstance(value, list) and lists:
+        return _value(lists[0], value, where)
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{where} must be a list")
@@ -346,11 +337,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be a table")
         return value
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    plain = tuple(kind for kind in kinds if kind not in lists)
+    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in kinds):
         names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        names |= dict.fromkeys(lists, "a list")
         wanted = " or ".join(names.get(kind, str(kind)) for kind in kinds)
         raise ConfigError(f"{where} must be {wanted}, not {value!r}")
     return value

@@ -41,6 +41,14 @@ def test_every_fifth_is_for_the_test(photos: Path, tmp_path: Path) -> None:
     assert len(load("images", tmp_path, "train")) == len(load("images", tmp_path, "test")) == 3
 
 
+def test_folders_of_the_splits(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "train")
+    shutil.copytree(photos / "more", tmp_path / "val")
+    first, test = (load("images", tmp_path, split) for split in ("train", "test"))
+    assert len(first) == len(list(photos.rglob("*.png")))
+    assert len(test) == len(list((photos / "more").iterdir()))
+
+
 def _run(photos: Path, tmp_path: Path, **tables: Any) -> Any:
     torch.manual_seed(3)
     weights = tmp_path / "w.pth"

@@ -22,10 +22,11 @@ from tutelage.core.images.image_files import (
 from tutelage.core.text import shown
 from tutelage.host.train.data.data_set import DataError, DataSet
 from tutelage.host.train.data.formats.format import TEST_NAMES, DataFormat, Wanted
-from tutelage.host.train.data.formats.pictures import data_set_of, is_in_split
+from tutelage.host.train.data.formats.pictures import data_set_of
 from tutelage.host.train.data.formats.registry import register_format
 from tutelage.host.train.data.image_io import read_bgr
 from tutelage.host.train.data.path_table import PathTable
+from tutelage.host.train.data.splits import is_in_split
 from tutelage.host.train.data.stored_images import Chosen
 
 _LOG = logging.getLogger(__name__)  # without a handler warnings go to standard error

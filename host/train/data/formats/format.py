@@ -20,9 +20,7 @@ DEFAULT_MEMORY = 1 << 30
 """Bytes of the images of one split that are read into memory; of more they are streamed."""
 
 TEST_NAMES = ("test", "val", "valid", "validation")
-TEST_EVERY = 5
-"""Without a test split every fifth image of a class is the test's."""
-
+"""Of directories and shards of a test split; the first that is there counts."""
 TAR_ERRORS = (tarfile.TarError, OSError, ValueError, ArithmeticError, RuntimeError)
 """Beside its own errors tarfile lets through what malformed numbers, names and chains of headers
 cause in it."""

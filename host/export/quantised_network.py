@@ -105,7 +105,10 @@ class QuantisedNetwork:
             sums = {QUANTISED: sha256_of(scratch / QUANTISED)}
             bits = self.student.bits
             provenance = {"method": "ptq", "bits": f"W{bits.weights}A{bits.activations}"}
-            description = Description(self.form, labels, provenance=provenance, checksums=sums)
+            activation = self.student.activation
+            description = Description(
+                self.form, labels, activation, provenance=provenance, checksums=sums
+            )
             write_description(scratch / DESCRIPTION, description)
             (folder / COMPILED).unlink(missing_ok=True)  # of another network
             for name in (QUANTISED, DESCRIPTION):

@@ -58,7 +58,7 @@ def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
     lowering = _Lowering(student, name)
     for layer in student.layers:
         lowering.add(layer)
-    for name in student.outputs:
+    for name in dict.fromkeys(student.outputs):
         lowering.model.output(lowering.ops[name])
     return lowering.model.finish()
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from tutelage.host.quantise.graph.passes.replacements import (
     check_replacements,
     report_replacements,
 )
+from tutelage.host.quantise.graph.tracer import NOT_THE_USERS
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.walker import InputShape, UnsupportedOp, Walker, input_shapes
 
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 _LARGEST_ERROR = 1e-3
 """Of the normalised network in float32, relative to the largest output."""
-
-_OUR_FRAMES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 class Traced(dict[str, Layer]):
@@ -90,15 +88,18 @@ def normalised_graph(
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        return _normalised(network, _images(network, input_shape), dict(replace or {}))
-    except UnsupportedOp:
-        raise
-    # TraceError is a ValueError, but a network's own code may raise anything.
-    except Exception as error:
-        raise UnsupportedOp(
-            f"{type(network).__name__} cannot be traced ({first_line(error)}{_place(error)}); "
-            "its forward must not branch on values, only on constants and sizes"
-        ) from error
+        images = _images(network, input_shape)
+        computed, graph = _captured(network, images)
+        graph.replacements = dict(replace or {})
+        normalise(graph)
+        with torch.no_grad():
+            found = ShapeProp(graph.module).propagate(*(image.clone() for image in images))
+        if not graph.replaced:
+            _check(network, found, computed, graph.stripped)
+        report_replacements(graph.replaced)
+        for note in graph.notes:
+            log.info("%s", note)
+        return graph
     finally:
         for part, mode in training.items():
             part.training = mode
@@ -107,23 +108,28 @@ def normalised_graph(
 def _images(network: nn.Module, input_shape: InputShape) -> list[Tensor]:
     parameter = next(network.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(BATCH, *shape, generator=generator).to(parameter) for shape in input_shapes(input_shape)]
+    return [
+        torch.randn(BATCH, *shape, generator=generator).to(parameter)
+        for shape in input_shapes(input_shape)
+    ]
 
 
-def _normalised(network: nn.Module, images: list[Tensor], replace: dict[str, str]) -> Graph:
-    with torch.no_grad():
-        computed = network(*(image.clone() for image in images))
-    graph = capture(network, images)
-    graph.replacements = replace
-    normalise(graph)
-    report_replacements(graph.replaced)
-    for note in graph.notes:
-        log.info("%s", note)
-    with torch.no_grad():
-        found = ShapeProp(graph.module).propagate(*(image.clone() for image in images))
-    if not graph.replaced:
-        _check(network, found, computed, graph.stripped)
-    return graph
+def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:
+    """What a network returns, and its graph.
+
+    Raises
+    ------
+    UnsupportedOp
+    """
+    try:
+        with torch.no_grad():
+            computed = network(*(image.clone() for image in images))
+        return computed, capture(network, images)
+    except Exception as error:  # whatever the network's own code raises
+        raise UnsupportedOp(
+            f"{type(network).__name__} cannot be traced ({first_line(error)}){_place(error)}; "
+            "its forward must not branch on values, only on constants and sizes"
+        ) from error
 
 
 def _check(
@@ -164,7 +170,7 @@ def _tensors(given: Any) -> list[Tensor]:
 def _place(error: BaseException) -> str:
     """The user's line that an error comes from, as Python shows it."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_OUR_FRAMES)]
+    theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
     if not theirs or theirs[-1].filename.startswith("<"):
         return ""
-    return f', File "{theirs[-1].filename}", line {theirs[-1].lineno}'
+    return f' (File "{theirs[-1].filename}", line {theirs[-1].lineno})'

@@ -27,6 +27,8 @@
     options = { growth_rate = 8 }                  # of the function or class
     # part = "model_ema"           # of the file, where it has several; else the first that fits
     # skip = ["fc."]               # beginnings of names: tensors that start with random values
+    # replace = { silu = "hardswish" }   # activations that the DPU lacks, for those that it has:
+    #                              # in the quantised student, which fine-tunes them
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
@@ -62,6 +64,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from tutelage.core import toml_file
 from tutelage.core.errors import TutelageError
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
+from tutelage.host.quantise.graph.passes.replacements import check_replacements
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data.augmentation import Augmentation
 from tutelage.host.train.data.settings import Data
@@ -94,6 +97,8 @@ class Network:
     Attributes
     ----------
     weights, part, skip : see `tutelage.host.train.weights.load`
+    replace : activations to exchange when the network is quantised
+        (`tutelage.host.quantise.trace.trace`); a float run trains the network as it is
     """
 
     network: str = ""
@@ -101,6 +106,10 @@ class Network:
     options: dict[str, Any] = field(default_factory=dict)
     part: str = ""
     skip: list[str] = field(default_factory=list)
+    replace: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_replacements(self.replace)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_in_place_addition() -> None:
 
 
 def test_operands_by_their_names() -> None:
-    layers = trace(Calls(lambda x: torch.add(input=x, other=F.avg_pool2d(x, 1))), SHAPE)
+    layers = trace(Calls(lambda x: torch.add(input=x, other=F.avg_pool2d(x, 3, 1, 1))), SHAPE)
     *_, last = layers.values()
     assert last.inputs == ("conv", "avg_pool2d")
 
@@ -121,26 +121,18 @@ def test_layers_are_copies() -> None:
     assert network.values.weight.abs().min() > 0 and network.norm.weight.min() == 1
 
 
-def _overwritten(x: Tensor) -> Tensor:
-    y = F.relu(x)
-    z = y
-    z += y
-    return F.avg_pool2d(y, 2) + F.avg_pool2d(z, 2)
-
-
 def _branch(x: Tensor) -> Tensor:
     return x if x.sum() > 0 else -x
 
 
 REFUSED: list[tuple[Any, str]] = [
     (nn.SiLU(), r"SiLU at function.*use ReLU, ReLU6, LeakyReLU.* or Hardswish"),
-    (F.silu, r"silu at silu.*use ReLU, ReLU6, LeakyReLU.* or Hardswish"),
-    (F.gelu, r"gelu at gelu.*use ReLU, ReLU6, LeakyReLU.* or Hardswish"),
-    (torch.sigmoid, r"sigmoid at sigmoid.*belongs on the CPU"),
-    (nn.Softmax(1), r"Softmax at function.*return logits"),
+    (F.silu, r"SiLU at silu.*use ReLU, ReLU6, LeakyReLU.* or Hardswish"),
+    (F.gelu, r"GELU at gelu.*use ReLU, ReLU6, LeakyReLU.* or Hardswish"),
+    (lambda x: x * torch.sigmoid(-x), r"Sigmoid at sigmoid.*belongs on the CPU"),
+    (lambda x: x * torch.softmax(x, 1), r"Softmax at softmax.*return logits"),
     (nn.GroupNorm(2, 4), r"GroupNorm at function.*use BatchNorm2d"),
     (nn.BatchNorm2d(4, track_running_stats=False), r"BatchNorm2d without statistics at function"),
-    (nn.Conv2d(4, 4, 3, padding="same"), r"padding 'same'.*number of pixels"),
     (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), r"mode 'reflect'.*pad with zeros"),
     (nn.ConvTranspose2d(4, 4, 2, 2, 0, 1), r"output_padding \(1, 1\).*no larger than the padding"),
     (nn.ConvTranspose2d(4, 4, 2, padding=2), r"ConvTranspose2d with padding.*less than the kernel"),
@@ -148,20 +140,12 @@ REFUSED: list[tuple[Any, str]] = [
     (nn.AvgPool2d(3, ceil_mode=True), r"passes the border at function.*use ceil_mode=False"),
     (nn.AvgPool2d(3, padding=1, count_include_pad=False), r"count_include_pad=False at function"),
     (nn.MaxPool2d(2, dilation=2), r"a dilated MaxPool2d at function.*use dilation=1"),
-    (lambda x: F.avg_pool2d(x, 2, divisor_override=3), r"divisor_override at avg_pool2d"),
     (nn.AdaptiveAvgPool2d(3), r"AvgPool of \(8, 8\) to \(3, 3\) at function.*pool to 1x1"),
     (lambda x: x.amax(1), r"a maximum over \[1\] at amax.*rows and columns"),
     (lambda x: x.mean(1), r"mean over 1 at mean.*whole map"),
-    (lambda x: x * 2, r"mul at mul.*fold a constant factor into the convolution"),
-    (lambda x: x + 1, r"an operand that is no activation at add"),
-    (lambda x: x + x.mean(2, keepdim=True), r"mean over 2 at mean.*whole map"),
     (lambda x: F.max_pool2d(x, 4) + x, r"cannot be traced"),
     (lambda x: F.max_pool2d(x, 8) + x.mean((2, 3)), r"an addition of \(4, 1, 1\) and \(4,\)"),
-    (lambda x: torch.add(x, x, alpha=2), r"an addition with alpha at add"),
-    (lambda x: torch.sub(x, x, alpha=2), r"a subtraction with alpha at sub"),
     (lambda x: torch.cat([x, x], 2), r"a concat along another axis at cat.*dim=1"),
-    (lambda x: x[:, :, 2:], r"the index .* at getitem.*index channels only"),
-    (lambda x: x[:, ::2], r"every 2th channel at getitem.*neighbouring channels"),
     (nn.PReLU(init=1.5), r"a slope of 1.5 at function.*up to 1"),
     (nn.Hardtanh(-1, 1), r"a clip to \(-1.*clip to \(0, 6\)"),
     (lambda x: F.pad(x, (1, 1), value=1.0), r"padding by constant 1.0 at pad.*zeros"),
@@ -170,9 +154,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda x: x.flatten(), r"a reshape to"),
     (lambda x: x.flatten(1), r"ends? with a linear layer"),
     (lambda x: (x, x.sum()), r"sum at sum.*use convolutions"),
-    (_overwritten, r"computes something else than the network: it overwrites"),
     (lambda x: F.dropout(x, 0.5), r"computes something else.*or draws random numbers"),
-    (lambda x: (F.relu(x), x)[1], r"relu whose result nothing reads at relu.*leave it out"),
     (_branch, r"cannot be traced.*must not branch on values"),
 ]
 
@@ -219,7 +201,7 @@ def test_fused_activations_need_no_warning(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_refusal_names_the_line_of_a_function() -> None:
     with pytest.raises(UnsupportedOp, match=rf"File .*{__file__}.*, line \d+"):
-        trace(Calls(lambda x: x * 2), SHAPE)
+        trace(Calls(lambda x: x.exp()), SHAPE)
 
 
 def test_refusals_of_whole_networks() -> None:
@@ -235,7 +217,8 @@ def test_refusals_of_whole_networks() -> None:
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("images of 16x16 only")
 
-    with pytest.raises(UnsupportedOp, match=r"Fails cannot be traced \(images of 16x16 only\)"):
+    line = r"Fails cannot be traced \(images of 16x16 only\) \(File .*test_trace.py\", line \d+\)"
+    with pytest.raises(UnsupportedOp, match=line):
         trace(Fails(), SHAPE)
     with pytest.raises(UnsupportedOp, match=r"cannot be traced"):
         trace(Unused(), SHAPE)
@@ -247,5 +230,3 @@ def test_refusals_of_whole_networks() -> None:
         trace(nn.MaxPool2d(2), SHAPE)
     with pytest.raises(UnsupportedOp, match="cannot be traced"):
         trace(nn.Conv2d(3, 4, 1), SHAPE)  # the images have four channels
-    with pytest.raises(UnsupportedOp, match="something that no output needs"):
-        trace(Calls(lambda x: (F.avg_pool2d(x, 2), F.relu_(x))[0]), SHAPE)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 
-from tutelage.host.quantise.graph.tracer import VALUE
+from tutelage.host.quantise.graph.operations import is_in_place
+from tutelage.host.quantise.graph.values import VALUE, compute
 
 BATCH = 2
 """Images that a network is traced with: with one, `x.squeeze()` would drop the batch."""
@@ -33,14 +33,13 @@ class Graph:
     notes : what the user should know, in the order found
     """
 
-    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
+    def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
         self.activation = ""
         self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
-        self._mode = mode
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -91,7 +90,9 @@ class Graph:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def before(self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any) -> fx.Node:
+    def before(
+        self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
+    ) -> fx.Node:
         """Insert an operation in front of a node and return it.
 
         Parameters
@@ -125,7 +126,9 @@ class Graph:
             new.meta["nn_module_stack"] = node.meta.get("nn_module_stack", stack)
         return new
 
-    def replace(self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any) -> fx.Node:
+    def replace(
+        self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
+    ) -> fx.Node:
         """Put an operation in a node's place; a module keeps the name of the one that it replaces.
 
         Parameters
@@ -161,11 +164,20 @@ class Graph:
         new.meta[VALUE] = value
         return new
 
+    def overwrites(self, node: fx.Node) -> bool:
+        """Return whether a node computes in place."""
+        module = self.module_of(node)
+        return is_in_place(node) if module is None else bool(getattr(module, "inplace", False))
+
     def drop_dead(self) -> bool:
-        """Remove what no output needs; return whether there was any."""
+        """Remove what no output needs; return whether there was any.
+
+        What overwrites its operand stays: later readers of that need it.
+        """
         dead = False
         for node in reversed(self.nodes):
-            if not node.users and node.op not in ("placeholder", "output"):
+            given = node.op in ("placeholder", "output")
+            if not node.users and not given and not self.overwrites(node):
                 self.module.graph.erase_node(node)
                 dead = True
         return dead
@@ -173,14 +185,8 @@ class Graph:
     def evaluate(self, node: fx.Node) -> None:
         """Compute a node's value without data."""
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta[VALUE])
-        with torch.no_grad(), self._mode:
-            if node.op == "call_module":
-                value = self.module.get_submodule(str(node.target)).forward(*args, **kwargs)
-            elif node.op == "call_method":
-                value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            else:
-                value = cast("Callable[..., Any]", node.target)(*args, **kwargs)
-        node.meta[VALUE] = value
+        target = self.module_of(node) or node.target
+        node.meta[VALUE] = compute(node.op, target, args, kwargs)
 
     def note(self, text: str) -> None:
         """Add a note, once."""

@@ -85,18 +85,23 @@ def item(walk: Walker, node: fx.Node) -> None:
         return
     whole = (slice(None), Ellipsis)
     channels = index[1] if len(index) > 1 else None
-    ends = (channels.start, channels.stop) if isinstance(channels, slice) else (None, None)
-    known = all(end is None or isinstance(end, int) for end in ends)
     others = [part for place, part in enumerate(index) if place != 1]
-    if not isinstance(channels, slice) or not known or any(part not in whole for part in others):
+    if not _is_known(channels) or any(part not in whole for part in others):
         advice = (
             "index channels only (x[:, a:b]), or compute the parts by convolutions of their own"
         )
         raise walk.error(node, f"the index {index}", advice)
-    start, stop, step = slice(*ends, channels.step).indices(source.shape[0])
+    assert isinstance(channels, slice)
+    start, stop, step = channels.indices(source.shape[0])
     if step != 1:
         raise walk.error(node, f"every {step}th channel", "index neighbouring channels")
     _add_slice(walk, node, start, stop)
+
+
+def _is_known(index: object) -> bool:
+    """Whether an index is a range of numbers, not of values that the network computes."""
+    ends = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
+    return isinstance(index, slice) and all(end is None or isinstance(end, int) for end in ends)
 
 
 def _add_slice(walk: Walker, node: fx.Node, start: int, stop: int) -> None:
@@ -116,7 +121,6 @@ def _add_slice(walk: Walker, node: fx.Node, start: int, stop: int) -> None:
     with torch.no_grad():
         conv.weight.copy_(torch.eye(source.shape[0])[start:stop, :, None, None])
     layer = Conv(conv, (source.name,), shape_of(node))
-    layer.is_view = True
     walk.add(node, layer)
 
 

@@ -45,6 +45,8 @@ def _fold_back(graph: Graph, node: fx.Node) -> bool:
     module = graph.module_of(target)
     if not isinstance(module, (*_WEIGHTED, _NORM)) or not graph.has_one_reader(target):
         return False
+    if isinstance(module, nn.Linear) and len(graph.shape(target)) != 2:
+        return False
     channels = graph.shape(target)[1]
     if channels != len(affine.scale):  # flattened: one factor for all
         affine = Affine(affine.scale[:1].repeat(channels), affine.shift[:1].repeat(channels))
@@ -95,8 +97,9 @@ def scaled_outputs(module: nn.Module, affine: Affine) -> nn.Module | None:
         weight = torch.ones_like(scale) if module.weight is None else module.weight
         bias = torch.zeros_like(shift) if module.bias is None else module.bias
         new.affine = True
-        new._parameters["weight"], new._parameters["bias"] = frozen(weight * scale), frozen(
-            bias * scale + shift
+        new._parameters["weight"], new._parameters["bias"] = (
+            frozen(weight * scale),
+            frozen(bias * scale + shift),
         )
         return new  # type: ignore[no-any-return]
     weight, bias = module.weight, module.bias

@@ -27,7 +27,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 def _does_nothing(graph: Graph, node: fx.Node) -> bool:
     module = graph.module_of(node)
     if module is None:
-        return _is_concat_of_one(node) or operation(node) in ("contiguous", "requires_grad_")
+        return _is_concat_of_one(node)
     if isinstance(module, _PICKING):
         return all(size in (1, (1, 1)) for size in (module.kernel_size, module.stride))
     if isinstance(module, ChannelSelect):

@@ -80,7 +80,9 @@ def _check_network(facts: dict[str, Any], subject: Subject, request: Request) ->
     facts["input"] = list(subject.shape)
     facts["parameters"] = sum(parameter.numel() for parameter in network.parameters())
     facts["notes"] += subject.notes
-    facts["refusals"] = [_shown(found) for found in refusals(network, subject.shape)]
+    facts["refusals"] = [
+        _shown(found) for found in refusals(network, subject.shape, subject.replace)
+    ]
     if facts["refusals"]:
         return
     student = _student(subject)
@@ -88,14 +90,14 @@ def _check_network(facts: dict[str, Any], subject: Subject, request: Request) ->
     _add_fit(facts, graph, fit_board(graph, request.board))
     if subject.data is not None and subject.config is not None:
         is_labelled = data_format(subject.config.data.kind).is_labelled
-        found = compare(network, student, subject.data[1], is_labelled)
-        facts["accuracy"] = asdict(found)
-        facts["advice"] += about_accuracy(found)
+        accuracy = compare(network, student, subject.data[1], is_labelled)
+        facts["accuracy"] = asdict(accuracy)
+        facts["advice"] += about_accuracy(accuracy)
 
 
 def _student(subject: Subject) -> nn.Module:
     if subject.config is None or subject.data is None:
-        return Student(subject.network, subject.shape)
+        return Student(subject.network, subject.shape, replace=subject.replace)
     return make_student(subject.config, subject.data[0])
 
 
@@ -108,12 +110,13 @@ def _quantised(facts: dict[str, Any], student: nn.Module) -> Graph:
         return to_quantised(student, "network", clip=True)
 
 
-def _shown(found: Refused) -> dict[str, Any]:
-    file = found.file
+def _shown(refused: Refused) -> dict[str, Any]:
+    """The refusal with its file as seen from the working directory."""
+    file = refused.file
     with suppress(ValueError):  # on another drive
         inside = os.path.relpath(file) if file else ""
         file = file if inside.startswith("..") else inside
-    return {**asdict(found), "file": file}
+    return {**asdict(refused), "file": file}
 
 
 def _add_fit(facts: dict[str, Any], graph: Graph, fit: Fit) -> None:

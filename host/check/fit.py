@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,14 +87,18 @@ def _attribute(part: Subgraph, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def obstacle(network: nn.Module, input_shape: InputShape) -> str:
+def obstacle(network: nn.Module, input_shape: InputShape, replace: Mapping[str, str]) -> str:
     """Return the first reason why a float network will not run on the DPU; "" where it will.
 
     Nothing is calibrated and no weights are needed; thresholds do not change where a layer runs.
+
+    Parameters
+    ----------
+    replace : see `tutelage.host.quantise.trace.trace`
     """
     try:
         with silenced():
-            return obstacle_of(Student(network, input_shape))
+            return obstacle_of(Student(network, input_shape, replace=replace))
     except TutelageError as error:
         return str(error)
 

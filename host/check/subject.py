@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class Subject:
     network : with its weights, where these are there
     config : of a run that quantises it; None where it has no weights
     data : for calibration and comparison; None without images
+    replace : activations to exchange
     notes : for the reader
     """
 
@@ -76,6 +77,7 @@ class Subject:
     network: nn.Module
     config: Config | None
     data: tuple[DataSet, DataSet] | None
+    replace: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
 
@@ -91,23 +93,26 @@ def load_subject(request: Request) -> Subject:
         raise CheckError("--images compares a trained network: give its --weights too")
     if request.model.endswith(".toml"):
         return _of_run(request)
-    spec = Network(request.model, request.weights, dict(request.options), request.part,
-                   list(request.skip))  # fmt: skip
+    spec = _network(request)
     shape = read_shape(request.input or DEFAULT_INPUT)
     if request.images is None:
         return _without_data(spec, shape)
-    student = {"network": spec.network, "weights": spec.weights, "options": spec.options,
-               "part": spec.part, "skip": spec.skip}  # fmt: skip
     path = request.images.expanduser()
     data = {"kind": "folder" if path.is_dir() and class_folders(path) else "images",
-            "path": str(path), "size": _size(*shape[1:]), "mean": list(request.mean),
+            "path": str(path), "size": list(shape[1:]), "mean": list(request.mean),
             "std": list(request.std)}  # fmt: skip
-    config = make_config({"method": "ptq", "student": student, "data": data}, "the options")
+    config = make_config({"method": "ptq", "student": asdict(spec), "data": data}, "the options")
     return _with_data(config, request.limit)
 
 
-def _size(height: int, width: int) -> int | list[int]:
-    return height if height == width else [height, width]
+def _network(request: Request) -> Network:
+    try:
+        return Network(
+            request.model, request.weights, dict(request.options), request.part,
+            list(request.skip), dict(request.replace),
+        )  # fmt: skip
+    except ValueError as error:
+        raise CheckError(str(error)) from error
 
 
 def _of_run(request: Request) -> Subject:
@@ -115,7 +120,8 @@ def _of_run(request: Request) -> Subject:
              "--images": request.images}  # fmt: skip
     if wrong := [name for name, value in given.items() if value]:
         raise CheckError(f"{wrong[0]} is for networks; {request.model} has its own")
-    config = read_config(Path(request.model))
+    changes = [f"student.replace.{old}={new}" for old, new in request.replace.items()]
+    config = read_config(Path(request.model), changes)
     spec = config.student
     notes: tuple[str, ...] = ()
     if spec.weights and not Path(spec.weights).expanduser().exists():
@@ -132,7 +138,7 @@ def _planned(config: Config, spec: Network, shape: tuple[int, int, int] | None) 
     if shape is not None:
         return _without_data(spec, shape)
     first, _ = load_data(config)
-    return Subject(first.shape, make_network(spec, first), None, None)
+    return Subject(first.shape, make_network(spec, first), None, None, spec.replace)
 
 
 def _without_data(spec: Network, shape: tuple[int, int, int]) -> Subject:
@@ -141,10 +147,11 @@ def _without_data(spec: Network, shape: tuple[int, int, int]) -> Subject:
         raise CheckError(f"{spec.network} gives {type(network).__name__}, not a torch.nn.Module")
     if spec.weights:
         weights.load(network, Path(spec.weights).expanduser(), spec.part, spec.skip)
-    return Subject(shape, network, None, None)
+    return Subject(shape, network, None, None, spec.replace)
 
 
 def _with_data(config: Config, limit: int) -> Subject:
     first, test = load_data(config)
     data = first.take(limit), test.take(limit)
-    return Subject(first.shape, trained_network(config.student, first), config, data)
+    network = trained_network(config.student, first)
+    return Subject(first.shape, network, config, data, config.student.replace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -13,18 +14,21 @@ from tutelage.host.quantise.student import Student
 log = logging.getLogger(__name__)
 
 
-def warn_of_obstacle(network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+def warn_of_obstacle(
+    network: nn.Module, input_shape: tuple[int, int, int], replace: Mapping[str, str]
+) -> None:
     """Warn where `tutelage export` will refuse a network, before the time is spent on training it.
 
     Parameters
     ----------
-    network : a float network, or a student; another quantiser's is not looked at
+    network : a float network, or a student
+    replace : activations that will be exchanged, see `tutelage.host.quantise.trace.trace`
     """
     try:
         if isinstance(network, Student):
             found = obstacle_of(network)
         else:
-            found = obstacle(network, input_shape)
+            found = obstacle(network, input_shape, replace)
     except Exception:  # of no matter for the training
         log.debug("the network could not be checked", exc_info=True)
         return

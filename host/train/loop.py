@@ -119,7 +119,7 @@ class TrainingRun:
         torch.manual_seed(config.seed)
         student = make_student(config, self.train_set)
         if self.plan and self.accelerator.is_main_process:
-            warn_of_obstacle(student, self.train_set.shape)
+            warn_of_obstacle(student, self.train_set.shape, config.student.replace)
         self.student = self._place(student)
         self.teacher = self._make_teacher()
         self.optimisers = make_optimisers(config, self.student, self.teacher)

@@ -55,6 +55,11 @@ def wide():
     return body(nn.Flatten(), nn.Linear(8 * 24 * 24, 10))
 
 
+def smooth():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, 10))
+
+
 def large():
     return body(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10), kernel=17)
 
@@ -133,6 +138,16 @@ def test_a_dense_layer_over_a_wide_map(nets: str, capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert found["accepted"] == (not found["on_cpu"])
     assert all("pool the map" in op["remedy"] for op in found["on_cpu"].values())
+
+
+def test_activations_that_are_exchanged(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = (f"{nets}:smooth", "--input", "3x24x24")
+    refused = _check(capsys, *given, status=1)["refusals"]
+    assert [refusal["text"] for refusal in refused] == ["the DPU cannot take GELU at 1"]
+    found = _check(capsys, *given, "--replace", "gelu=relu,silu=hardswish")
+    assert not found["refusals"] and "replaced gelu by relu in 1 places" in found["notes"][0]
+    assert main(["check", *given, "--replace", "gelu=swoosh"]) == 2
+    assert "gelu=swoosh is not known" in capsys.readouterr().err
 
 
 def test_options_of_a_function(nets: str, capsys: pytest.CaptureFixture[str]) -> None:

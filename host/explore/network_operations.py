@@ -22,10 +22,11 @@ from tutelage.host.networks import NetworkError, create_with
 from tutelage.host.networks.densenet import STEMS
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
+from tutelage.host.quantise.walker import InputShape
 
 
-def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Operation]:
-    """Return the operations of a network for one image of [C, H, W].
+def network_operations(network: nn.Module, input_shape: InputShape) -> list[Operation]:
+    """Return the operations of a network for one image of [C, H, W], or one for each input.
 
     They are those of its quantised file: what is beyond the DPU's limits is the CPU's.
 

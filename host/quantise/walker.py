@@ -9,6 +9,7 @@ A file of `host/quantise/layers` says what it takes:
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from tutelage.core.errors import TutelageError
 
 if TYPE_CHECKING:
     from tutelage.host.quantise.layers.base import Layer
+
+log = logging.getLogger(__name__)
 
 PLACEHOLDER, OUTPUT = object(), object()
 """What a handler of the graph's inputs and one of its output are registered for."""
@@ -191,19 +194,39 @@ class Walker:
 
     def error(self, node: fx.Node, what: str, advice: str) -> UnsupportedOp:
         """Return the refusal of a node, with the user's line that calls it."""
-        place = f"at {node.target}" if node.op == "call_module" else f"at {node.name}"
-        frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
-        theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
-        source = f" ({theirs[-1].strip()})" if theirs else ""
-        found = _FRAME.search(source)
+        found = _FRAME.search(_users_line(node))
         file, line = (found[1], int(found[2])) if found else ("", 0)
-        reason = f"the DPU cannot take {what} {place}"
-        return UnsupportedOp(f"{reason}{source}: {advice}", reason, file, line, advice)
+        text = f"the DPU cannot take {what} at {self._place(node)}: {advice}"
+        return UnsupportedOp(
+            text, f"the DPU cannot take {what} at {_name(node)}", file, line, advice
+        )
+
+    @staticmethod
+    def _place(node: fx.Node) -> str:
+        """The module or the function of a node, and the user's line that calls it."""
+        frame = _users_line(node)
+        return _name(node) + (f" ({frame})" if frame else "")
+
+    def warn(self, node: fx.Node, what: str, advice: str) -> None:
+        """Log what the DPU makes of a node, with the user's line that calls it."""
+        log.warning("%s: %s; %s", self._place(node), what, advice)
 
     @staticmethod
     def refusal(text: str) -> UnsupportedOp:
         """Return the refusal of the whole network."""
         return UnsupportedOp(text)
+
+
+def _name(node: fx.Node) -> str:
+    """The module or the function of a node."""
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _users_line(node: fx.Node) -> str:
+    """The frame of the user's that computes a node; "" where it is not known."""
+    frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
+    theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
+    return theirs[-1].strip() if theirs else ""
 
 
 # -- the registry ---------------------------------------------------------------------------

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from tutelage.core.fixed_point import INT8_MAX, LEAKY_SLOPE, RELU6_FIX_POINT, relu6_highest
 
-NON_NEGATIVE = ("RELU", "RELU6")
+NON_NEGATIVE = ("RELU", "RELU6", "RELU8")
+
+RELU8_LIMIT = INT8_MAX / 2**RELU6_FIX_POINT
+"""The largest value of a RELU8: where int8 saturates at the fix point of a ReLU6."""
 
 
 def apply_nonlinear(nonlinear: str, x: Tensor) -> Tensor:
@@ -16,6 +19,8 @@ def apply_nonlinear(nonlinear: str, x: Tensor) -> Tensor:
         return F.relu(x)
     if nonlinear == "RELU6":
         return F.hardtanh(x, 0.0, 6.0)
+    if nonlinear == "RELU8":
+        return F.hardtanh(x, 0.0, RELU8_LIMIT)
     if nonlinear == "LEAKYRELU":
         return F.leaky_relu(x, LEAKY_SLOPE)
     return x
@@ -31,7 +36,7 @@ def least_fix_point(nonlinear: str) -> int | None:
 
     The DPU clips a ReLU6 at 96, whatever the fix point: below 4 that is not 6.
     """
-    return RELU6_FIX_POINT if nonlinear == "RELU6" else None
+    return RELU6_FIX_POINT if nonlinear in ("RELU6", "RELU8") else None
 
 
 def on_dpu(nonlinear: str, fix_point: int) -> str:

@@ -26,41 +26,54 @@ import torch
 from torch import Tensor
 
 from tutelage.host.quantise.nonlinear import RELU8_LIMIT
+from tutelage.host.quantise.ptq.alignment import aligned_scale
 from tutelage.host.quantise.ptq.channels import FIXED, ChannelGroups, channel_groups, scale_channels
-from tutelage.host.quantise.ptq.importance import Importance, importance
+from tutelage.host.quantise.ptq.importance import Importance, channel_samples, importance, largest_magnitudes
 from tutelage.host.quantise.student import Student
 
 _P = 16
 """Of the norm that stands for the largest value."""
 
-_STEPS = 400
-_RATE = 0.1
-"""Of Adam on the logarithms of the scales."""
+_STEPS = 60
+_RATE = 1 / (2 * _P)
+_TINY = 1e-300
 
 _FARTHEST = 24.0
 """Scales are 2^-24 to 2^24 of what makes a channel's largest value 1."""
 
-HEADROOM = 1.2
+HEADROOM = 3.0
 """By how much other images may pass the largest value of a channel that does not reach a 6."""
 
 
-def equalise(student: Student, images: Tensor) -> None:
+def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
     """Scale channels in place; thresholds are to be set afterwards (`calibrate`).
 
     Parameters
     ----------
     images : [N, C, H, W], some tens; one backward pass each
+    weights : what an error of weights counts; less than 1 where they are not rounded to the nearest
     """
-    found = importance(student, images)
+    found = importance(student, spread(images, _MOST_GRADIENTS))
+    largest = largest_magnitudes(student, images)
     widened = _widened(student)
     groups = channel_groups(student, tuple(widened))
-    limits = _limits(student, groups, found, widened)
-    noise = _Noise(student, groups, found)
-    scale = noise.least(*limits)
+    limits = _limits(groups, largest, widened)
+    scale = _Noise(student, groups, found, largest, weights).least(*limits)
+    pinned = limits[0] == limits[1]
+    samples = channel_samples(student, spread(images, _MOST_GRADIENTS), _SAMPLES)
+    scale = aligned_scale(student, groups, scale, pinned, found, samples, weights)
     scale_channels(student, groups, scale)
-    for name in widened:
-        student.layer(name).nonlinear = "RELU8"
-    student._settlement._least = student._settlement._least_of_activations()
+    if widened:
+        student.widen(widened)
+
+
+_MOST_GRADIENTS = 16
+_SAMPLES = 256
+
+
+def spread(images: Tensor, most: int) -> Tensor:
+    """Return at most so many of the images, evenly spread."""
+    return images[torch.linspace(0, len(images) - 1, min(most, len(images))).long()]
 
 
 def _widened(student: Student) -> list[str]:
@@ -77,16 +90,16 @@ def _widened(student: Student) -> list[str]:
 
 
 def _limits(
-    student: Student, groups: ChannelGroups, found: Importance, widened: list[str]
+    groups: ChannelGroups, peaks: dict[str, Tensor], widened: list[str]
 ) -> tuple[Tensor, Tensor]:
     """The least and the largest log2 of the scale of each group."""
     low = torch.full((groups.count,), -math.inf, dtype=torch.float64)
     high = torch.full((groups.count,), math.inf, dtype=torch.float64)
     low[FIXED] = high[FIXED] = 0
     for name in widened:
-        of, largest = groups.of[name], found.largest[name].double()
+        of, largest = groups.of[name], HEADROOM * peaks[name].double()
         reaches = largest >= 6
-        most = torch.log2(RELU8_LIMIT / (HEADROOM * largest).clamp(1e-6, 6))
+        most = torch.log2(RELU8_LIMIT / largest.clamp(1e-6, 6))
         high.scatter_reduce_(0, of, most, "amin")
         low.scatter_reduce_(0, of[reaches], most[reaches], "amax")
     return low, high
@@ -95,7 +108,7 @@ def _limits(
 class _Noise:
     """The expected squared error of the output by rounding, as a function of the scales."""
 
-    def __init__(self, student: Student, groups: ChannelGroups, found: Importance) -> None:
+    def __init__(self, student: Student, groups: ChannelGroups, found: Importance, peaks: dict[str, Tensor], weights: float) -> None:  # fmt: skip
         self.count = groups.count
         self.tensors: list[_Rounded] = []
         start = torch.zeros(groups.count, dtype=torch.float64)
@@ -104,16 +117,16 @@ class _Noise:
             largest = weight.abs().amax((2, 3))
             self.tensors += [
                 _Rounded(
-                    largest, found.weights[name].double(), groups.of[name], groups.inputs(conv),
+                    largest, weights * found.weights[name].double(), groups.of[name], groups.inputs(conv),
                     conv.groups, student.weight_of[name].magnitude,
                 ),
                 _Rounded(bias.abs()[:, None], found.biases[name].double()[:, None],
                          groups.of[name], None, 1, 7),
             ]  # fmt: skip
         for quantiser in dict.fromkeys(student.activation_of.values()):
-            members = [name for name in quantiser.members if name in found.largest]
+            members = [name for name in quantiser.members if name in peaks]
             of = torch.cat([groups.of[name] for name in members])
-            largest = torch.cat([found.largest[name].double() for name in members])
+            largest = torch.cat([peaks[name].double() for name in members])
             weight = torch.cat([found.activations[name].double() for name in members])
             self.tensors.append(
                 _Rounded(largest[:, None], weight[:, None], of, None, 1, quantiser.magnitude)
@@ -121,29 +134,34 @@ class _Noise:
             start.scatter_reduce_(0, of, largest, "amax")
         self.start = -torch.log2(torch.where(start > 0, start, 1.0))
 
-    def __call__(self, log2_scale: Tensor) -> Tensor:
-        """log2 of the sum over all tensors."""
-        parts = torch.stack([tensor.log2_error(log2_scale) for tensor in self.tensors])
-        return torch.logsumexp(parts * math.log(2), 0) / math.log(2)
-
     def least(self, low: Tensor, high: Tensor) -> Tensor:
-        """The scales with the least error between limits of their logarithms."""
+        """The scales with the least error between limits of their logarithms.
+
+        At the minimum the part of the error that grows with a scale has the slope of the part that
+        falls with it. So each scale moves by the logarithm of their ratio, all at once.
+        """
         low = torch.maximum(low, self.start - _FARTHEST)
         high = torch.minimum(high, self.start + _FARTHEST)
-        log2_scale = torch.minimum(torch.maximum(self.start, low), high).requires_grad_()
-        optimiser = torch.optim.Adam([log2_scale], _RATE, betas=(0.9, 0.95))
-        with torch.enable_grad():
-            for step in range(_STEPS):
-                optimiser.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
-                optimiser.zero_grad()
-                loss = self(log2_scale)
-                if step % 50 == 0: print(step, float(loss))
-                loss.backward()
-                optimiser.step()
-                with torch.no_grad():
-                    log2_scale.copy_(torch.minimum(torch.maximum(log2_scale, low), high))
-        print(float(self(log2_scale)))
-        return torch.exp2(log2_scale.detach())
+        log2_scale = torch.minimum(torch.maximum(self.start, low), high)
+        for _ in range(_STEPS):
+            grows, falls = self.slopes(log2_scale)
+            move = _RATE * torch.log2((falls + _TINY) / (grows + _TINY))
+            log2_scale = torch.minimum(torch.maximum(log2_scale + move, low), high)
+        return torch.exp2(log2_scale)
+
+    def slopes(self, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """What grows and what falls of log2 of the error with the log2 of each scale, by group."""
+        errors = torch.stack([tensor.rescale(log2_scale) for tensor in self.tensors])
+        self.error = float(torch.logsumexp(errors * math.log(2), 0)) / math.log(2)
+        grows, falls = torch.zeros_like(log2_scale), torch.zeros_like(log2_scale)
+        for tensor, share in zip(self.tensors, errors.sub(self.error).exp2().tolist(), strict=True):
+            grows.index_add_(0, tensor.rows.flatten(), tensor.peak_rows.flatten(), alpha=share)
+            falls.index_add_(0, tensor.rows.flatten(), tensor.error_rows.flatten(), alpha=share)
+            if tensor.columns is not None:
+                columns = tensor.columns.flatten()
+                falls.index_add_(0, columns, tensor.peak_columns.flatten(), alpha=share)
+                grows.index_add_(0, columns, tensor.error_columns.flatten(), alpha=share)
+        return grows, falls
 
 
 class _Rounded:
@@ -170,13 +188,32 @@ class _Rounded:
         self.columns = None if columns is None else columns.view(shape)[:, 0, :, None]
         self.magnitude = magnitude
 
-    def log2_error(self, log2_scale: Tensor) -> Tensor:
+    def rescale(self, log2_scale: Tensor) -> Tensor:
+        """Return log2 of the error with these scales, and keep what share each scale has of it.
+
+        `peak_rows` and `peak_columns` are shares of the p-norm, `error_rows` and `error_columns` of
+        the sum of errors; each adds up to 1.
+        """
         rows = log2_scale[self.rows]
-        columns = torch.zeros(()) if self.columns is None else log2_scale[self.columns]
-        columns = columns.to(rows).expand(len(self.rows), self.powers.shape[2], 1)
-        middle, centre = rows.detach().mean(), columns.detach().mean()
-        rows, columns = rows - middle, columns - centre
-        power = (torch.exp2(_P * rows) @ self.powers @ torch.exp2(-_P * columns)).sum()
-        shares = (torch.exp2(-2 * rows) @ self.importance @ torch.exp2(2 * columns)).sum()
-        step = torch.log2(power + 1e-300) / _P + math.log2(self.peak) - self.magnitude
-        return 2 * step + torch.log2(shares + 1e-300)
+        zero = rows.new_zeros(len(self.powers), self.powers.shape[2], 1)
+        columns = zero if self.columns is None else log2_scale[self.columns]
+        middle = rows.mean() - columns.mean()
+        rows, columns = rows - rows.mean(), columns - columns.mean()
+        power, peak_rows, peak_columns = _product(
+            torch.exp2(_P * rows), self.powers, torch.exp2(-_P * columns)
+        )
+        error, error_rows, error_columns = _product(
+            torch.exp2(-2 * rows), self.importance, torch.exp2(2 * columns)
+        )
+        self.peak_rows, self.peak_columns = peak_rows, peak_columns
+        self.error_rows, self.error_columns = error_rows, error_columns
+        step = torch.log2(power) / _P + math.log2(self.peak) + middle - self.magnitude
+        return 2 * (step - middle) + torch.log2(error)
+
+
+def _product(rows: Tensor, matrix: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of rows x matrix x columns, and the shares of each row and column."""
+    by_column = rows @ matrix
+    by_row = matrix @ columns
+    total = (by_column @ columns).sum() + _TINY
+    return total, by_row.transpose(1, 2) * rows / total, by_column.transpose(1, 2) * columns / total

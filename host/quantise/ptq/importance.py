@@ -26,13 +26,11 @@ class Importance:
     weights : by layer with weights, [O, I / groups], summed over the kernel
     biases : by layer with weights, [O]
     activations : by layer whose result is rounded, [C], summed over the map
-    largest : by layer whose result is rounded, the largest magnitude of each channel, [C]
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     biases: dict[str, Tensor] = field(default_factory=dict)
     activations: dict[str, Tensor] = field(default_factory=dict)
-    largest: dict[str, Tensor] = field(default_factory=dict)
 
 
 def importance(student: Student, images: Tensor) -> Importance:
@@ -77,10 +75,41 @@ def _add(found: Importance, student: Student, image: Tensor, generator: torch.Ge
         _sum(found.biases, name, squares[2 * index + 1])
     for name, square in zip(layers, squares[2 * len(names) :], strict=True):
         _sum(found.activations, name, square.flatten(2).sum((0, 2)))
-        largest = rounded[name].detach().abs().flatten(2).amax((0, 2))
-        before = found.largest.get(name)
-        found.largest[name] = largest if before is None else torch.maximum(before, largest)
 
 
 def _sum(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
     totals[name] = totals[name] + value if name in totals else value
+
+
+@torch.no_grad()
+def channel_samples(student: Student, images: Tensor, values_of_each: int) -> dict[str, Tensor]:
+    """Return some float values of each channel, [C, n], by layer whose result is rounded."""
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, Tensor] = {}
+    for name, value in values(FloatPass(student), images):
+        if not student.layer(name).ties_fix_points:
+            flat = value.flatten(2).transpose(0, 1).flatten(1)
+            size = (min(values_of_each, flat.shape[1]),)
+            chosen = torch.randint(flat.shape[1], size, generator=generator)
+            found[name] = flat[:, chosen.to(flat.device)]
+    return found
+
+
+@torch.no_grad()
+def largest_magnitudes(student: Student, images: Tensor, batch: int = 16) -> dict[str, Tensor]:
+    """Return the largest magnitude of each channel in float, [C], by layer whose result is rounded.
+
+    Parameters
+    ----------
+    student : in evaluation mode
+    images : [N, C, H, W]
+    batch : images that are computed together
+    """
+    found: dict[str, Tensor] = {}
+    one = FloatPass(student)
+    for part in images.split(batch):
+        for name, value in values(one, part):
+            if not student.layer(name).ties_fix_points:
+                peak = value.abs().flatten(2).amax((0, 2))
+                found[name] = torch.maximum(found[name], peak) if name in found else peak
+    return found

@@ -64,7 +64,9 @@ def aligned_scale(
                 if one not in (tensor.grows, tensor.shrinks) or tensor.grows == tensor.shrinks:
                     continue
                 at = torch.arange(_FACTORS)
-                now = at - shift[tensor.shrinks] if tensor.grows == one else shift[tensor.grows] - at
+                now = (
+                    at - shift[tensor.shrinks] if tensor.grows == one else shift[tensor.grows] - at
+                )
                 total += tensor.errors[now % _FACTORS]
             shift[one] = total.argmin()
     return scale * torch.exp2(shift[component] / _FACTORS)
@@ -98,7 +100,9 @@ def _tensors(
         grows = int(component[groups.of[name][0]])
         shrinks = int(component[groups.inputs(conv)[0, 0]])
         values = weight * (given[:, None] / read)[:, :, None, None]
-        each = found.weights[name].double() / weight[0, 0].numel() * (read / given[:, None]).square()
+        each = (
+            found.weights[name].double() / weight[0, 0].numel() * (read / given[:, None]).square()
+        )
         magnitude = student.weight_of[name].magnitude
         errors = _errors(values.flatten(2), each[:, :, None], magnitude, True)
         tensors.append(_Tensor(weights * errors, grows, shrinks))

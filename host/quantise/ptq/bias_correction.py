@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
 from tutelage.host.quantise.student import Student
 
@@ -45,4 +44,4 @@ def correct_bias(student: Student, step: Step) -> None:
         for x, wanted in zip(step.inputs, step.wanted, strict=True)
     )
     places = sum(y.shape[0] * y.shape[2:].numel() for y in step.wanted)
-    bias += (lost / places).to(bias.dtype)
+    bias.add_((lost / places).to(bias.dtype))

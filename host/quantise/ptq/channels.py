@@ -12,7 +12,6 @@ A ReLU6 is not homogeneous. `host/quantise/ptq/equalise.py` says what becomes of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -91,15 +90,15 @@ def scale_channels(student: Student, groups: ChannelGroups, scale: Tensor) -> No
     for name, conv in student.convs():
         dtype = conv.weight.dtype
         read = scale[groups.inputs(conv)].to(dtype)
-        conv.weight /= read.view(*read.shape, 1, 1)
+        conv.weight.div_(read.view(*read.shape, 1, 1))
         given = scale[groups.of[name]].to(dtype)
         if conv.norm is not None:
-            conv.norm.weight *= given
-            conv.norm.bias *= given
+            conv.norm.weight.mul_(given)
+            conv.norm.bias.mul_(given)
             continue
-        conv.weight *= given.view(-1, 1, 1, 1)
+        conv.weight.mul_(given.view(-1, 1, 1, 1))
         if conv.bias is not None:
-            conv.bias *= given
+            conv.bias.mul_(given)
 
 
 class _Joined:

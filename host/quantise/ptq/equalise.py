@@ -28,7 +28,12 @@ from torch import Tensor
 from tutelage.host.quantise.nonlinear import RELU8_LIMIT
 from tutelage.host.quantise.ptq.alignment import aligned_scale
 from tutelage.host.quantise.ptq.channels import FIXED, ChannelGroups, channel_groups, scale_channels
-from tutelage.host.quantise.ptq.importance import Importance, channel_samples, importance, largest_magnitudes
+from tutelage.host.quantise.ptq.importance import (
+    Importance,
+    channel_samples,
+    importance,
+    largest_magnitudes,
+)
 from tutelage.host.quantise.student import Student
 
 _P = 16
@@ -108,7 +113,10 @@ def _limits(
 class _Noise:
     """The expected squared error of the output by rounding, as a function of the scales."""
 
-    def __init__(self, student: Student, groups: ChannelGroups, found: Importance, peaks: dict[str, Tensor], weights: float) -> None:  # fmt: skip
+    def __init__(
+        self, student: Student, groups: ChannelGroups, found: Importance,
+        peaks: dict[str, Tensor], weights: float,
+    ) -> None:  # fmt: skip
         self.count = groups.count
         self.tensors: list[_Rounded] = []
         start = torch.zeros(groups.count, dtype=torch.float64)
@@ -117,8 +125,8 @@ class _Noise:
             largest = weight.abs().amax((2, 3))
             self.tensors += [
                 _Rounded(
-                    largest, weights * found.weights[name].double(), groups.of[name], groups.inputs(conv),
-                    conv.groups, student.weight_of[name].magnitude,
+                    largest, weights * found.weights[name].double(), groups.of[name],
+                    groups.inputs(conv), conv.groups, student.weight_of[name].magnitude,
                 ),
                 _Rounded(bias.abs()[:, None], found.biases[name].double()[:, None],
                          groups.of[name], None, 1, 7),

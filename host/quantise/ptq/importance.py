@@ -50,10 +50,10 @@ def importance(student: Student, images: Tensor) -> Importance:
 
 def _add(found: Importance, student: Student, image: Tensor, generator: torch.Generator) -> None:
     one = FloatPass(student)
-    parameters = {
-        name: tuple(value.detach().requires_grad_() for value in folded)
-        for name, folded in one.folded.items()
-    }
+    parameters: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, conv in student.convs():
+        weight, bias = conv.folded()
+        parameters[name] = weight.detach().requires_grad_(), bias.detach().requires_grad_()
     one.folded = parameters
     rounded: dict[str, Tensor] = {}
     for name, value in values(one, image):

@@ -54,9 +54,7 @@ def lockstep(student: Student, images: Tensor, batch: int = 16) -> Iterator[Step
     found: dict[str, list[Tensor]] = {}
     for name in student.layers:
         layer = student.layer(name)
-        wanted = [
-            layer.compute(exact, *args) for args in _arguments(real, layer.inputs, parts)
-        ]
+        wanted = [layer.compute(exact, *args) for args in _arguments(real, layer.inputs, parts)]
         if isinstance(layer, Conv):
             yield Step(layer, found[layer.inputs[0]], wanted)
             _fold_again(rounded, layer)

@@ -82,12 +82,9 @@ def values(forward: Forward, images: Tensor) -> Iterator[tuple[str, Tensor]]:
 @torch.no_grad()
 def outputs(forward: Forward, images: Tensor, batch: int) -> Tensor:
     """Return the network's outputs for all images, `batch` at a time."""
-    found = []
-    for part in images.split(batch):
-        for _, value in values(forward, part):
-            pass
-        found.append(value)
-    return torch.cat(found)
+    last = forward.student.output
+    parts = images.split(batch)
+    return torch.cat([y for part in parts for name, y in values(forward, part) if name == last])
 
 
 def _ignore(name: str, values: Tensor) -> None:

@@ -116,10 +116,7 @@ def sensitivity(student: Student, images: Tensor, batch: int = 32) -> Sensitivit
 
 
 class _Trials:
-    """Passes with some quantisers only.
-
-    A bias has no threshold of its own; its quantiser here is the number behind all others'.
-    """
+    """Passes with some quantisers only."""
 
     def __init__(self, student: Student, images: Tensor, batch: int) -> None:
         self.student, self.images, self.batch = student, images, batch
@@ -127,6 +124,7 @@ class _Trials:
         self.all = {quantiser.index for quantiser in student.quantisers}
         self.biases = {name for name, _ in student.convs()}
         self.peaks = largest_magnitudes(student, images, batch)
+        self.folded = {name: conv.folded() for name, conv in student.convs()}
 
     def report(self) -> SensitivityReport:
         rows = [self._row(quantiser) for quantiser in self.student.quantisers]
@@ -145,7 +143,7 @@ class _Trials:
         points, name = self.student.fix_points(), quantiser.members[0]
         if self.student.weight_of.get(name) == quantiser:
             kind, point = "weights", points.weights[name]
-            peaks = self.student.layer(name).folded()[0].abs().amax((1, 2, 3))
+            peaks = self.folded[name][0].abs().amax((1, 2, 3))
         else:
             kind, point = "activations", points.activations[name]
             members = [self.peaks[m] for m in quantiser.members if m in self.peaks]
@@ -156,9 +154,8 @@ class _Trials:
     def _bias(self, name: str) -> Sensitivity:
         alone = self._try(set(), {name})
         without = self._try(self.all, self.biases - {name})
-        layer = self.student.layer(name)
-        peaks = layer.folded()[1].abs()
-        point = self.student.fix_points().bias(layer, float(peaks.max()))
+        peaks = self.folded[name][1].abs()
+        point = self.student.fix_points().bias(self.student.layer(name), float(peaks.max()))
         return Sensitivity(
             name, "bias", 8, point, alone, without, _advice("bias", alone, 8, peaks, 0.0)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -121,7 +122,9 @@ def test_scales_leave_the_network_as_it_is(power: float, joined: bool) -> None:
 
 
 @pytest.mark.parametrize("make", [_mobilenet, _joined])
-def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(make) -> None:
+def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(
+    make: Callable[[], nn.Module],
+) -> None:
     images = _images()
     balanced, other = Student(make(), SHAPE).eval(), Student(make(), SHAPE).eval()
     wanted = _float(balanced, images)
@@ -185,7 +188,7 @@ def test_a_relu6_becomes_the_limit_of_int8() -> None:
     np.testing.assert_array_equal(found, student(images).detach().numpy())
 
 
-def test_a_state_says_where_int8_clips(tmp_path) -> None:
+def test_a_state_says_where_int8_clips() -> None:
     network, images = _mobilenet(relu6=True), _images()
     student, again = Student(network, SHAPE), Student(network, SHAPE)
     before = copy.deepcopy(student.state_dict())
@@ -210,7 +213,9 @@ def test_narrow_activations_keep_their_relu6() -> None:
 
 
 @pytest.mark.parametrize(("make", "bits"), [(_mobilenet, 4), (_joined, 4), (_joined, 8)])
-def test_rounding_by_results_is_better_and_is_deployed(make, bits: int) -> None:
+def test_rounding_by_results_is_better_and_is_deployed(
+    make: Callable[[], nn.Module], bits: int
+) -> None:
     images = _images()
     student = Student(make(), SHAPE, Bits(weights=bits, first=bits, last=bits)).eval()
     wanted = _float(student, images)

@@ -10,7 +10,6 @@ importance (host/quantise/ptq/importance.py), with the best threshold for that f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,9 +107,10 @@ def _tensors(
         tensors.append(_Tensor(weights * errors, grows, shrinks))
         each = found.biases[name].double() / given.square()
         tensors.append(_Tensor(_errors(bias * given, each, BIAS_BITS - 1, True), grows))
-    for quantiser in dict.fromkeys(student.activation_of.values()):
-        tensors.append(_activations(quantiser, groups, scale, component, found, samples))
-    return tensors
+    return tensors + [
+        _activations(quantiser, groups, scale, component, found, samples)
+        for quantiser in dict.fromkeys(student.activation_of.values())
+    ]
 
 
 def _activations(
@@ -118,18 +118,16 @@ def _activations(
     found: Importance, samples: dict[str, Tensor],
 ) -> _Tensor:  # fmt: skip
     members = [name for name in quantiser.members if name in samples]
-    of = [scale[groups.of[name]][:, None] for name in members]
-    values = [samples[name].double() * by for name, by in zip(members, of, strict=True)]
-    each = [
-        (found.activations[name].double()[:, None] / (by.square() * value.shape[1])).expand_as(value)
-        for name, by, value in zip(members, of, values, strict=True)
-    ]  # fmt: skip
-    errors = _errors(_flat(values), _flat(each), quantiser.magnitude, quantiser.signed)
+    values, importance = [], []
+    for name in members:
+        by, sample = scale[groups.of[name]][:, None], samples[name].double()
+        each = found.activations[name].double()[:, None] / (by.square() * sample.shape[1])
+        values.append((sample * by).flatten())
+        importance.append(each.expand_as(sample).flatten())
+    errors = _errors(
+        torch.cat(values), torch.cat(importance), quantiser.magnitude, quantiser.signed
+    )
     return _Tensor(errors, int(component[groups.of[members[0]][0]]))
-
-
-def _flat(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat([part.flatten() for part in parts])
 
 
 def _errors(values: Tensor, importance: Tensor, magnitude: int, signed: bool) -> Tensor:

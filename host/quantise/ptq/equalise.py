@@ -41,13 +41,26 @@ _P = 16
 
 _STEPS = 60
 _RATE = 1 / (2 * _P)
+"""Of the steps by the logarithm of a ratio: a p-norm follows two scales with their p-th power."""
+
 _TINY = 1e-300
 
 _FARTHEST = 24.0
 """Scales are 2^-24 to 2^24 of what makes a channel's largest value 1."""
 
+_QUIET, _UNUSED = 2.0**-16, 1e-3
+"""Least magnitude of a channel, as a share of the largest, and least importance of its values, as a
+share of the mean: what is silent in these images may speak in others."""
+
 HEADROOM = 3.0
 """By how much other images may pass the largest value of a channel that does not reach a 6."""
+
+
+_MOST_GRADIENTS = 16
+"""Images of which gradients are taken."""
+
+_SAMPLES = 256
+"""Values of each channel that ranges are aligned by."""
 
 
 def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
@@ -70,10 +83,6 @@ def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
     scale_channels(student, groups, scale)
     if widened:
         student.widen(widened)
-
-
-_MOST_GRADIENTS = 16
-_SAMPLES = 256
 
 
 def spread(images: Tensor, most: int) -> Tensor:
@@ -117,7 +126,6 @@ class _Noise:
         self, student: Student, groups: ChannelGroups, found: Importance,
         peaks: dict[str, Tensor], weights: float,
     ) -> None:  # fmt: skip
-        self.count = groups.count
         self.tensors: list[_Rounded] = []
         start = torch.zeros(groups.count, dtype=torch.float64)
         for name, conv in student.convs():
@@ -135,7 +143,10 @@ class _Noise:
             members = [name for name in quantiser.members if name in peaks]
             of = torch.cat([groups.of[name] for name in members])
             largest = torch.cat([peaks[name].double() for name in members])
+            largest = largest.clamp(min=_QUIET * float(largest.max()))
             weight = torch.cat([found.activations[name].double() for name in members])
+            energy = weight * largest.square()
+            weight = energy.clamp(min=_UNUSED * float(energy.mean())) / largest.square()
             self.tensors.append(
                 _Rounded(largest[:, None], weight[:, None], of, None, 1, quantiser.magnitude)
             )

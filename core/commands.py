@@ -54,6 +54,7 @@ COMMANDS = {
     "check": _host("checking", "Say whether the DPU takes a network, and what it will cost."),
     "train": _host("training", "Train a network in float or quantised, by any method."),
     "study": _host("training", "Run every method at every bit width with every seed."),
+    "sensitivity": _host("sensitivity", "Show which layers' rounding costs accuracy, and advice."),
     "export": _host("building", "Write a trained student for the compiler."),
     "compile": _pc("building", "Compile a quantised model for a board's DPU or the emulator."),
     "overlay": _pc("boards", "Fetch a board's overlay, or take local files, and verify it."),

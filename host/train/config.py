@@ -37,6 +37,8 @@
     [quantisation]
     weights = 4
     activations = 4
+    # equalise = true, rounding = "adaround", bias_correction = true: before training, see
+    # host/quantise/ptq
 
     [training]
     epochs = 6
@@ -63,8 +65,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tutelage.core import toml_file
 from tutelage.core.errors import TutelageError
-from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.graph.passes.replacements import check_replacements
+from tutelage.host.quantise.ptq.post_training import PostTraining
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data.augmentation import Augmentation
 from tutelage.host.train.data.settings import Data
@@ -114,9 +116,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Bit widths, and how thresholds start: "mse" or "minmax" over some training images.
+    """Bit widths, and what is done with some training images before anything is trained.
 
-    `quantiser` "brevitas" trains the same network with Brevitas instead, for comparison.
+    Attributes
+    ----------
+    weights, activations, first, last : see tutelage.host.quantise.quantisers.Bits
+    quantiser : "brevitas" trains the same network with Brevitas instead, for comparison
+    calibration_images : how many training images are used
+    calibration, equalise, rounding, bias_correction : see
+        tutelage.host.quantise.ptq.post_training.PostTraining; what is not given is on for method
+        ptq, while a method that trains rounds to the nearest and corrects no bias
     """
 
     weights: int = 8
@@ -126,19 +135,28 @@ class Quantisation:
     quantiser: str = "tqt"
     calibration: str = "mse"
     calibration_images: int = 1000
+    equalise: bool = True
+    rounding: str = ""
+    bias_correction: bool | None = None
 
     def __post_init__(self) -> None:
         self.bits()
         if self.quantiser not in STUDENT_KINDS:
             raise ValueError(f"quantiser {self.quantiser!r} is none of {', '.join(STUDENT_KINDS)}")
-        if self.calibration not in CALIBRATIONS:
-            known = ", ".join(CALIBRATIONS)
-            raise ValueError(f"calibration {self.calibration!r} is none of {known}")
+        self.post_training(trains=False)
         _positive(calibration_images=self.calibration_images)
 
     def bits(self) -> Bits:
         """The bit widths as the student takes them."""
         return Bits(self.weights, self.activations, self.first, self.last)
+
+    def post_training(self, trains: bool) -> PostTraining:
+        """What is done before training, or without any."""
+        rounding = self.rounding or ("nearest" if trains else "adaround")
+        corrects = self.bias_correction
+        return PostTraining(
+            self.calibration, self.equalise, rounding, not trains if corrects is None else corrects
+        )
 
 
 @dataclass(frozen=True)

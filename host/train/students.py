@@ -112,7 +112,7 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
             student.check_classifier()
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
-    if kind.calibrate is not None:
+    if kind.prepare is not None:
         images = data.take(quantisation.calibration_images).inputs()
-        kind.calibrate(student, images, quantisation.calibration)
+        kind.prepare(student, images, quantisation.post_training(bool(config.plan)))
     return student

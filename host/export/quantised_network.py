@@ -6,7 +6,7 @@
     quantised.save("models/resnet18", labels)
     tutelage.load("models/resnet18").classify("cat.png")
 
-Thresholds come from some images (host/quantise/calibrate.py); nothing is trained. Where that costs
+Some images are enough (host/quantise/ptq); nothing is trained. Where that costs
 too much accuracy, `tutelage.train` goes on with a teacher.
 """
 
@@ -36,7 +36,7 @@ from tutelage.core.model_package import (
 from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
 from tutelage.host.compile.target import EMULATOR
 from tutelage.host.export.model_directory import deployable_graph, scratch_inside
-from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.ptq.post_training import PostTraining, post_training
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student
 from tutelage.host.train.data import DataError, DataSet
@@ -130,6 +130,7 @@ def quantise(
     std: Sequence[float] = (),
     bits: Bits | None = None,
     method: str = "mse",
+    options: PostTraining | None = None,
 ) -> QuantisedNetwork:
     """Quantise a trained network; the network itself stays as it is.
 
@@ -143,6 +144,7 @@ def quantise(
         input is (v - 128) / 128
     bits : bit widths, 8 by default
     method : where thresholds start, "mse" or "minmax"
+    options : what else is done without training, all of it by default; has a method of its own
 
     Raises
     ------
@@ -162,7 +164,7 @@ def quantise(
         raise DataError(f"calibration images are {shape}, not uint8 (N, {input_shape})")
     student = Student(network.eval(), input_shape, bits, best_fix_point(form))
     student.check_classifier()
-    calibrate(student, normalise(pixels, form), method)
+    post_training(student, normalise(pixels, form), options or PostTraining(method))
     return QuantisedNetwork(student.eval(), form)
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -66,6 +66,7 @@ class Student(nn.Module):
 
     Attributes
     ----------
+    widened : of the layers that came with a ReLU6, those that int8's limit clips instead
     log2_t : the logarithms of all thresholds, groups of activations first, then weights
     activation_of, weight_of : quantisers by layer
     norm_frozen : batch norms are folded by their running statistics in training too
@@ -78,6 +79,8 @@ class Student(nn.Module):
     ------
     UnsupportedOp, ValueError : see trace()
     """
+
+    widened: Tensor
 
     def __init__(
         self,
@@ -102,6 +105,9 @@ class Student(nn.Module):
         self.activation_of, self.weight_of = place_quantisers(layers, self.bits)
         self._settlement = Settlement(layers, self.activation_of, self.weight_of)
         self._last_use = _last_use(layers)
+        self._clipped = [name for name, layer in layers.items() if layer.nonlinear == "RELU6"]
+        if self._clipped:
+            self.register_buffer("widened", torch.zeros(len(self._clipped), dtype=torch.bool))
         # A threshold of 1 everywhere until calibrate().
         self.log2_t = nn.Parameter(torch.zeros(len(self.quantisers)))
         self.set_input_fix_point(7 if input_fix_point is None else input_fix_point)
@@ -187,6 +193,22 @@ class Student(nn.Module):
         for given in self.input_quantisers if quantiser is None else (quantiser,):
             lost = 8 - given.bits
             self.log2_t[given.index] = given.magnitude - (fix_point - lost)
+
+    def widen(self, names: Collection[str]) -> None:
+        """Let int8's limit clip these layers instead of a ReLU6 (RELU8, see nonlinear.py)."""
+        self.widened.copy_(torch.tensor([name in names for name in self._clipped]))
+        self._name_clips()
+
+    def _name_clips(self) -> None:
+        for name, widened in zip(self._clipped, self.widened.tolist(), strict=True):
+            self.layer(name).nonlinear = "RELU8" if widened else "RELU6"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self._clipped:  # earlier versions had ReLU6 only
+            state_dict.setdefault(f"{prefix}widened", torch.zeros_like(self.widened))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self._clipped:
+            self._name_clips()
 
     def freeze_norms(self, frozen: bool) -> None:
         """Let batch norms use (and keep) their running statistics, as they are deployed."""

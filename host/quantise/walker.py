@@ -10,6 +10,7 @@ A file of `host/quantise/layers` says what it takes:
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,26 @@ _OUR_FRAMES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _RESERVED = set(dir(nn.ModuleDict()))  # no keys of the student's ModuleDict
 
 
+_FRAME = re.compile(r'File "(.+)", line (\d+)')
+"""A frame as fx writes it into a node's stack trace."""
+
+
 class UnsupportedOp(TutelageError, ValueError):
-    """The network has an operation the DPU cannot take; the text names it and its place."""
+    """The network has an operation the DPU cannot take; the text names it and its place.
+
+    Attributes
+    ----------
+    what : the text without place and remedy
+    file, line : of the user's code that calls it; "" and 0 where they are not known
+    remedy : what to use instead; "" where the text has no such part
+    """
+
+    def __init__(
+        self, text: str, what: str = "", file: str = "", line: int = 0, remedy: str = ""
+    ) -> None:
+        super().__init__(text)
+        self.what = what or text
+        self.file, self.line, self.remedy = file, line, remedy
 
 
 class Walker:
@@ -175,15 +194,18 @@ class Walker:
 
     def error(self, node: fx.Node, what: str, advice: str) -> UnsupportedOp:
         """Return the refusal of a node, with the user's line that calls it."""
-        return self.refusal(f"the DPU cannot take {what} at {self._place(node)}: {advice}")
+        found = _FRAME.search(_users_line(node))
+        file, line = (found[1], int(found[2])) if found else ("", 0)
+        text = f"the DPU cannot take {what} at {self._place(node)}: {advice}"
+        return UnsupportedOp(
+            text, f"the DPU cannot take {what} at {_name(node)}", file, line, advice
+        )
 
     @staticmethod
     def _place(node: fx.Node) -> str:
         """The module or the function of a node, and the user's line that calls it."""
-        place = str(node.target) if node.op == "call_module" else node.name
-        frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
-        theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
-        return place + (f" ({theirs[-1].strip()})" if theirs else "")
+        frame = _users_line(node)
+        return _name(node) + (f" ({frame})" if frame else "")
 
     def warn(self, node: fx.Node, what: str, advice: str) -> None:
         """Log what the DPU makes of a node, with the user's line that calls it."""
@@ -193,6 +215,18 @@ class Walker:
     def refusal(text: str) -> UnsupportedOp:
         """Return the refusal of the whole network."""
         return UnsupportedOp(text)
+
+
+def _name(node: fx.Node) -> str:
+    """The module or the function of a node."""
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _users_line(node: fx.Node) -> str:
+    """The frame of the user's that computes a node; "" where it is not known."""
+    frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
+    theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
+    return theirs[-1].strip() if theirs else ""
 
 
 # -- the registry ---------------------------------------------------------------------------

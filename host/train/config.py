@@ -5,7 +5,7 @@
 
     [data]
     kind = "folder"                # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder,
-    path = "photos"                # webdataset
+    path = "photos"                # webdataset; images: without labels, for trained networks
     size = 32                      # pixels, or [height, width]; of a folder's and shards' pictures
     mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
     std = [0.5]                    # input is (v - 128) / 128
@@ -21,11 +21,14 @@
 
     [student]
     network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
-    weights = "runs/student/student.safetensors"   # a float run's, where it starts; method float
-                                                   # may have them too
-    options = { growth_rate = 8 }
-    replace = { silu = "hardswish" }   # activations that the DPU lacks, for those that it has: in
-                                       # the quantised student, which fine-tunes them
+    weights = "runs/student/student.safetensors"   # a float run's, where it starts, or a file of
+                                                   # your own: .safetensors, .pth, .pt, .bin;
+                                                   # method float may have them too
+    options = { growth_rate = 8 }                  # of the function or class
+    # part = "model_ema"           # of the file, where it has several; else the first that fits
+    # skip = ["fc."]               # beginnings of names: tensors that start with random values
+    # replace = { silu = "hardswish" }   # activations that the DPU lacks, for those that it has:
+    #                              # in the quantised student, which fine-tunes them
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
@@ -34,16 +37,20 @@
     [quantisation]
     weights = 4
     activations = 4
+    # equalise = true, rounding = "adaround", bias_correction = true: before training, see
+    # host/quantise/ptq
 
     [training]
     epochs = 6
     lr = 0.02
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
-host/train/methods.py. Paths are relative to the working directory, a network's file too. A run
-writes ``student.safetensors``, the weights after its last epoch (or its best, see `Training`), and
-where a teacher learnt ``teacher.safetensors``: other runs start from either. ``results.json`` has
-the accuracy by class and what was taken for what, ``log.csv`` a line for each epoch.
+host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
+ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's
+file too. A run writes ``student.safetensors``, the weights after its last epoch (or its best, see
+`Training`), and where a teacher learnt ``teacher.safetensors``: other runs start from either.
+``results.json`` has the accuracy by class and what was taken for what, ``log.csv`` a line for each
+epoch.
 """
 
 from __future__ import annotations
@@ -58,8 +65,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tutelage.core import toml_file
 from tutelage.core.errors import TutelageError
-from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.graph.passes.replacements import check_replacements
+from tutelage.host.quantise.ptq.post_training import PostTraining
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data.augmentation import Augmentation
 from tutelage.host.train.data.settings import Data
@@ -89,13 +96,18 @@ def _not_negative(**values: float) -> None:
 class Network:
     """A network by its name in `tutelage.host.networks.create`, its options and initial weights.
 
-    `replace` has activations to exchange when the network is quantised
-    (`tutelage.host.quantise.trace.trace`); a float run trains the network as it is.
+    Attributes
+    ----------
+    weights, part, skip : see `tutelage.host.train.weights.load`
+    replace : activations to exchange when the network is quantised
+        (`tutelage.host.quantise.trace.trace`); a float run trains the network as it is
     """
 
     network: str = ""
     weights: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    part: str = ""
+    skip: list[str] = field(default_factory=list)
     replace: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,9 +116,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Bit widths, and how thresholds start: "mse" or "minmax" over some training images.
+    """Bit widths, and what is done with some training images before anything is trained.
 
-    `quantiser` "brevitas" trains the same network with Brevitas instead, for comparison.
+    Attributes
+    ----------
+    weights, activations, first, last : see tutelage.host.quantise.quantisers.Bits
+    quantiser : "brevitas" trains the same network with Brevitas instead, for comparison
+    calibration_images : how many training images are used
+    calibration, equalise, rounding, bias_correction : see
+        tutelage.host.quantise.ptq.post_training.PostTraining; what is not given is on for method
+        ptq, while a method that trains rounds to the nearest and corrects no bias
     """
 
     weights: int = 8
@@ -116,19 +135,28 @@ class Quantisation:
     quantiser: str = "tqt"
     calibration: str = "mse"
     calibration_images: int = 1000
+    equalise: bool = True
+    rounding: str = ""
+    bias_correction: bool | None = None
 
     def __post_init__(self) -> None:
         self.bits()
         if self.quantiser not in STUDENT_KINDS:
             raise ValueError(f"quantiser {self.quantiser!r} is none of {', '.join(STUDENT_KINDS)}")
-        if self.calibration not in CALIBRATIONS:
-            known = ", ".join(CALIBRATIONS)
-            raise ValueError(f"calibration {self.calibration!r} is none of {known}")
+        self.post_training(trains=False)
         _positive(calibration_images=self.calibration_images)
 
     def bits(self) -> Bits:
         """The bit widths as the student takes them."""
         return Bits(self.weights, self.activations, self.first, self.last)
+
+    def post_training(self, trains: bool) -> PostTraining:
+        """What is done before training, or without any."""
+        rounding = self.rounding or ("nearest" if trains else "adaround")
+        corrects = self.bias_correction
+        return PostTraining(
+            self.calibration, self.equalise, rounding, not trains if corrects is None else corrects
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +165,8 @@ class Training:
 
     Attributes
     ----------
-    epochs, batch_size : batch_size counts the images of all processes together
+    epochs : 0 trains nothing, whatever the method
+    batch_size : counts the images of all processes together
     lr, teacher_lr : peak learning rates of SGD, after `warmup` (share of the run) and before
         a cosine down to zero
     threshold_lr : of Adam on log2 of the thresholds
@@ -176,10 +205,11 @@ class Training:
 
     def __post_init__(self) -> None:
         _positive(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
-            temperature=self.temperature, evaluate_every=self.evaluate_every,
+            batch_size=self.batch_size, lr=self.lr, temperature=self.temperature,
+            evaluate_every=self.evaluate_every,
         )  # fmt: skip
         _not_negative(
+            epochs=self.epochs,
             teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
             weight_decay=self.weight_decay, warmup=self.warmup,
             label_smoothing=self.label_smoothing, gradient_clip=self.gradient_clip,
@@ -219,8 +249,10 @@ class Config:
             raise ValueError("[student] network is missing")
         if self.quantises and not self.student.weights:
             raise ValueError(
-                f"[student] weights are missing: {self.method} starts from a float run"
+                f"[student] weights are missing: {self.method} starts from a trained network's"
             )
+        if not self.training.epochs and not self.student.weights:
+            raise ValueError("[student] weights are missing: with epochs = 0 nothing is trained")
         if self.training.keep == "best" and not self.data.validates:
             raise ValueError('keep = "best" needs [data] validation, which says what is best')
         if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
@@ -228,7 +260,9 @@ class Config:
 
     @property
     def plan(self) -> tuple[Phase, ...]:
-        """The phases: the method's, or those given."""
+        """The phases: the method's, or those given; none without epochs."""
+        if not self.training.epochs:
+            return ()
         return tuple(self.phases) or METHODS[self.method].phases
 
     @property
@@ -283,10 +317,6 @@ def make_config(table: Mapping[str, Any], where: str = "configuration") -> Confi
 
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    try:
-        value = toml_file.parse_toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text  # a bare word is a string
     *tables, last = key.strip().split(".")
     if not equals or not last:
         raise ConfigError(f"--set {change}: write table.key=value")
@@ -294,7 +324,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {change}: {name} is no table")
-    table[last] = value
+    table[last] = toml_file.parse_value(text)
 
 
 def _build(cls: type[T], table: Any, where: str) -> T:

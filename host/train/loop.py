@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
 from tutelage.host.networks.norm import synchronise
-from tutelage.host.train import checkpoint
 from tutelage.host.train.class_weights import class_weights
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import Evaluation
 from tutelage.host.train.feeding import Feed
+from tutelage.host.train.forewarning import warn_of_obstacle
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.progress import Progress, Silent
@@ -35,7 +35,7 @@ from tutelage.host.train.run_data import load_data, run_data
 from tutelage.host.train.run_files import CHECKPOINT, LOG, STUDENT, TEACHER, RunFiles
 from tutelage.host.train.seeds import seed_of
 from tutelage.host.train.student_kinds import QuantisedStudent
-from tutelage.host.train.students import make_network, make_student
+from tutelage.host.train.students import make_student, trained_network
 
 __all__ = [
     "CHECKPOINT", "LOG", "STUDENT", "TEACHER",
@@ -122,7 +122,10 @@ class TrainingRun:
         self._check_batch()
         self.feed = Feed(config, self.sets, self.accelerator)
         torch.manual_seed(config.seed)
-        self.student = self._place(make_student(config, self.train_set))
+        student = make_student(config, self.train_set)
+        if self.plan and self.accelerator.is_main_process:
+            warn_of_obstacle(student, self.train_set.shape, config.student.replace)
+        self.student = self._place(student)
         self.teacher = self._make_teacher()
         self.optimisers = make_optimisers(config, self.student, self.teacher)
         self.student = self.accelerator.prepare(self.student)
@@ -161,9 +164,7 @@ class TrainingRun:
     def _make_teacher(self) -> nn.Module | None:
         if not self.config.needs_teacher:
             return None
-        teacher = self._place(make_network(self.config.teacher, self.train_set))
-        checkpoint.load_weights(teacher, Path(self.config.teacher.weights))
-        return teacher
+        return self._place(trained_network(self.config.teacher, self.train_set))
 
     # -- the loop --------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from tutelage.host.train.config import Config
 from tutelage.host.train.data import SPLITS, DataError, DataSet, load
 from tutelage.host.train.data.loading import load_held_out
 from tutelage.host.train.data.splits import is_held_out
+from tutelage.host.train.labelling import labelled
 
 
 class RunData(NamedTuple):
@@ -34,12 +35,16 @@ def load_data(config: Config) -> tuple[DataSet, DataSet]:
 
 
 def load_split(config: Config, split: str) -> DataSet:
-    """Return all images of "train" or "test"; raises DataError."""
+    """Return all images of "train" or "test"; raises DataError.
+
+    Images without labels get those of the student's float network.
+    """
     data = config.data
     path = Path(data.path).expanduser() if data.path else None
     whole_pictures = split == "train" and config.augmentation.random_resized_crop > 0
     memory = 0 if whole_pictures else data.in_memory_mib << 20
-    return load(data.kind, path, split, data.size, data.mean, data.std, memory)
+    found = load(data.kind, path, split, data.size, data.mean, data.std, memory)
+    return labelled(config, found, is_learnt=split == "train")
 
 
 def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> RunData:

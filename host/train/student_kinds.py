@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.ptq.post_training import PostTraining, post_training
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student
 
@@ -30,14 +30,15 @@ class StudentKind:
     Attributes
     ----------
     make : from a network trained in float, the (C, H, W) of its images, bit widths, the images' fix
-        point and what to replace (`tutelage.host.quantise.trace.trace`); gives an nn.Module that is a QuantisedStudent. Raises ValueError or ImportError
-    calibrate : sets thresholds from images by one of `tutelage.host.quantise.calibrate.METHODS`;
-        None where training's first steps do
+        point and what to replace (`tutelage.host.quantise.trace.trace`); gives an nn.Module that
+        is a QuantisedStudent. Raises ValueError or ImportError
+    prepare : quantises it from images (N, C, H, W), without training; None where training's first
+        steps do
     has_dpu_form : a DPU computes what it computes
     """
 
     make: Callable[[nn.Module, tuple[int, int, int], Bits, int, Mapping[str, str]], nn.Module]
-    calibrate: Callable[[Any, Any, str], None] | None = None
+    prepare: Callable[[Any, Tensor, PostTraining], None] | None = None
     has_dpu_form: bool = False
 
 
@@ -54,6 +55,6 @@ def _brevitas(
 
 
 STUDENT_KINDS = {
-    "tqt": StudentKind(Student, calibrate, has_dpu_form=True),
+    "tqt": StudentKind(Student, post_training, has_dpu_form=True),
     "brevitas": StudentKind(_brevitas),
 }

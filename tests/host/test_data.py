@@ -672,4 +672,4 @@ def test_seeds_are_as_far_apart_as_the_docstring_says() -> None:
 
 
 def test_the_formats_are_found() -> None:
-    assert format_names() == ("cifar10", "cifar100", "folder", "idx", "webdataset")
+    assert format_names() == ("cifar10", "cifar100", "folder", "idx", "images", "webdataset")

@@ -26,6 +26,9 @@ _TENSOR_FACTS = frozenset(("shape", "ndim", "dtype", "requires_grad", "layout", 
 NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 """Folders of this tracer and of PyTorch."""
 
+_ENTRY = str(Path(__file__).with_name("capture.py"))
+"""The file that starts the tracing: above it in a stack are our callers."""
+
 _LIBRARIES = ("torch", "_operator", "operator", "builtins", "math")
 
 
@@ -181,6 +184,8 @@ def _users_line() -> str | None:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
+        if name == _ENTRY:  # who called us is not the network's user
+            return None
         if not name.startswith((*NOT_THE_USERS, "<")):
             return f'File "{name}", line {frame.f_lineno}, in {frame.f_code.co_name}'
         frame = frame.f_back  # type: ignore[assignment]

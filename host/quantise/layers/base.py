@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from tutelage.core.fixed_point import MAX_SHIFT
 from tutelage.dpu.ops.work import Shape
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.nonlinear import NON_NEGATIVE, least_fix_point
 
 if TYPE_CHECKING:
@@ -98,15 +97,6 @@ class Layer(nn.Module):
         integers : the parameters, for a layer with weights
         """
         raise NotImplementedError(f"{type(self).__name__}.to_xmodel")
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        """Return the layer for the prediction of latency.
-
-        Parameters
-        ----------
-        sources : positions of its inputs among the network's operations
-        """
-        return Operation(self.name, self.op_type, self.output_shape, sources)
 
     @property
     def output_shape(self) -> Shape:

@@ -15,7 +15,6 @@ from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, MAX_SHIFT, Arra
 from tutelage.dpu.ops.fix import rounded_constant
 from tutelage.dpu.ops.limits import array_size_limit
 from tutelage.dpu.ops.sliding_window import window_of
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.networks.norm import batch_norm
 from tutelage.host.quantise import nonlinear
 from tutelage.host.quantise.graph.modules import PaddedConv2d
@@ -179,14 +178,6 @@ class Conv(Layer):
     def arranged(self, weights: Tensor) -> Array:
         """Return OIHW as OHWI; of a depthwise one (channels, 1, H, W) as (1, H, W, channels)."""
         return numpy_of(weights.permute(*((1, 2, 3, 0) if self.depthwise else (0, 2, 3, 1))))
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        outputs, depth = self.weight.shape[:2]
-        parameters = self.weight.numel() + outputs  # the norm's offset is a bias
-        return Operation(
-            self.name, self.op_type, self.output_shape, sources, self.kernel, self.stride, depth,
-            parameters, augmented=False if self.groups > 1 else None,
-        )  # fmt: skip
 
 
 AnyConv = nn.Conv2d | nn.ConvTranspose2d

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
 
 from tutelage.core.fixed_point import GUARD_BITS, MAX_ALIGNMENT, sum_is_exact
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import Layer, LayerThresholds, Move
 from tutelage.host.quantise.layers.broadcast import spread_operands
 from tutelage.host.quantise.layers.convolution import scaling
@@ -54,9 +52,6 @@ class Add(Layer):
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
         return model.add(self.name, inputs, fix_point, self.nonlinear)
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), kind="eltwise")
 
 
 @traces(torch.add, operator.add, "add")

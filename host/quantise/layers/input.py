@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor, fx
 
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.walker import PLACEHOLDER, Walker, meta_shape, shape_of, traces
 
@@ -33,9 +31,6 @@ class Input(Layer):
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
         return model.input(self.name, (1, *self.output_shape), fix_point)
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), on_dpu=False)
 
 
 @traces(PLACEHOLDER)

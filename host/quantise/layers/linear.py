@@ -10,7 +10,6 @@ from torch import Tensor, fx, nn
 
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.ops.limits import dense_shape
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.convolution import Conv, numpy_of, share_parameters
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import Walker, traces
@@ -44,14 +43,6 @@ class Dense(Conv):
 
     def arranged(self, weights: Tensor) -> Array:
         return numpy_of(weights.permute(0, 2, 3, 1)).reshape(len(weights), *self.view)
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        height, width, depth = self.view
-        parameters = self.weight.numel() + len(self.weight)
-        return Operation(
-            self.name, self.op_type, self.output_shape, sources, (height, width), (1, 1), depth,
-            parameters,
-        )  # fmt: skip
 
 
 @traces(nn.Linear)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from tutelage.core.fixed_point import EXACT_FLOAT32, average_bound, pool_recipro
 from tutelage.dpu.ops.factors import scale_of
 from tutelage.dpu.ops.pooling import pool_factor
 from tutelage.dpu.ops.sliding_window import Window, window_of
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import (
     Layer,
     LayerThresholds,
@@ -42,9 +40,6 @@ class Pool(Layer):
     ) -> None:  # fmt: skip
         super().__init__(inputs, shape)
         self.kernel, self.stride, self.padding = kernel, stride, padding
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), kernel=self.kernel, stride=self.stride)
 
 
 class MaxPool(Pool):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
 
 from tutelage.core.fixed_point import MAX_SHIFT
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import Layer, LayerThresholds, Move
 from tutelage.host.quantise.layers.broadcast import PRODUCTS, spread_operands
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
@@ -48,9 +46,6 @@ class Product(Layer):
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
         return model.multiply(self.name, inputs, fix_point)
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), kind="eltwise")
 
 
 _PRODUCTS = (torch.mul, torch.multiply, operator.mul, "mul", "multiply")

@@ -30,8 +30,8 @@ class DataSet:
     ----------
     store : uint8 (N, C, H, W) in memory, or images that are read when they are asked for; three
         channels are RGB
-    labels : int64 (N,), each an index into `classes`
-    classes : the classes' names
+    labels : int64 (N,), each an index into `classes`; all of them -1 where there are none
+    classes : the classes' names; without labels they may be unknown
     form : how a picture becomes one of the images, and that the network's input; when it is None
         pictures are not cropped, and the input is (v - 128) / 128
     files : where each image was read from; empty where it was not a file of its own
@@ -49,6 +49,11 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are labels."""
+        return bool(self.labels[0] >= 0)
 
     @property
     def is_streamed(self) -> bool:

@@ -31,6 +31,7 @@ def load(
         idx, a directory with MNIST's four files, each plain or .gz; cifar10 and cifar100, the
         *binary* version as a directory or as the .tar.gz; folder, train/<class>/<image> and
         test/<class>/<image> (or val, valid), or <class>/<image>, of which every fifth is test;
+        images, all images below the path, which have no labels;
         webdataset, train/*.tar and test/*.tar, or *.tar in the same ways
     path : where it is; None is Debian's Fashion-MNIST for idx, an error for the others
     split : "train" or "test"

@@ -49,10 +49,12 @@ class DataFormat:
     ----------
     name : as `kind` of a training configuration takes it
     crop : of images that a size is given for; "none" where images have their own size only
+    is_labelled : its images have labels
     """
 
     name: str
     crop = "none"
+    is_labelled = True
 
     def default_path(self) -> Path:
         """Return where the data set is when no path is given.

@@ -1,0 +1,47 @@
+"""Biases that take back the mean error of their layers.
+
+Rounded weights and inputs move the mean of each channel of a layer's result. The mean over images
+and places of the float result less the rounded one is added to the bias, layer by layer, each
+behind layers that are corrected already (Nagel et al. 2019, arXiv:1906.04721, section 4.2, with
+images in place of assumptions on distributions).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tutelage.host.quantise.ptq.lockstep import Step, lockstep
+from tutelage.host.quantise.student import Student
+
+
+def correct_biases(student: Student, images: Tensor) -> None:
+    """Correct the biases of a calibrated student, in place.
+
+    A layer with neither a bias nor a norm has nothing to correct.
+
+    Parameters
+    ----------
+    images : [N, C, H, W]
+    """
+    for step in lockstep(student, images):
+        correct_bias(student, step)
+
+
+@torch.no_grad()
+def correct_bias(student: Student, step: Step) -> None:
+    """Correct the bias of one layer."""
+    conv = step.conv
+    bias = conv.bias if conv.norm is None else conv.norm.bias
+    if bias is None:
+        return
+    weight = student.weight_of[conv.name].quantise(
+        conv.folded()[0], student.fix_points().weights[conv.name]
+    )
+    now = conv.folded()[1]
+    lost = sum(
+        (wanted - conv(x, weight, now)).flatten(2).sum((0, 2), dtype=torch.float64)
+        for x, wanted in zip(step.inputs, step.wanted, strict=True)
+    )
+    places = sum(y.shape[0] * y.shape[2:].numel() for y in step.wanted)
+    bias.add_((lost / places).to(bias.dtype))

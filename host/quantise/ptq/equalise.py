@@ -1,0 +1,238 @@
+"""Cross-layer equalisation: channel scales with which rounding costs least.
+
+Nagel et al. 2019 (arXiv:1906.04721) scale each channel so that the ranges of its weights in two
+layers are equal. Here scales minimise what rounding is expected to add to the squared error of the
+output: with steps that follow from the largest value of each tensor, and with the importance w of
+each value (host/quantise/ptq/importance.py), a rounded tensor adds
+
+    step^2 / 12 * sum over channels of w / s^2
+
+and the same of weights, each scaled by s_out / s_in, and of biases. The step is the largest
+magnitude over 2^m; the maximum is taken as a p-norm. All terms are sums of products of powers of
+the scales, so that the logarithm of the sum is convex in their logarithms (a geometric program):
+there is one minimum, whatever scales the network comes with.
+
+A ReLU6 is not homogeneous, and the DPU has no clip of its own for each channel. It has int8's
+saturation: at fix point 4 a ReLU never gives more than 127/16. So a ReLU6 becomes a ReLU with that
+limit (RELU8), a channel that reaches 6 is scaled by 127/96, which moves its 6 to the limit, and the
+others by any factor that keeps their values below the limit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tutelage.host.quantise.nonlinear import RELU8_LIMIT
+from tutelage.host.quantise.ptq.alignment import aligned_scale
+from tutelage.host.quantise.ptq.channels import FIXED, ChannelGroups, channel_groups, scale_channels
+from tutelage.host.quantise.ptq.importance import (
+    Importance,
+    channel_samples,
+    importance,
+    largest_magnitudes,
+)
+from tutelage.host.quantise.student import Student
+
+_P = 16
+"""Of the norm that stands for the largest value."""
+
+_STEPS = 60
+_RATE = 1 / (2 * _P)
+"""Of the steps by the logarithm of a ratio: a p-norm follows two scales with their p-th power."""
+
+_TINY = 1e-300
+
+_FARTHEST = 24.0
+"""Scales are 2^-24 to 2^24 of what makes a channel's largest value 1."""
+
+_QUIET, _UNUSED = 2.0**-16, 1e-3
+"""Least magnitude of a channel, as a share of the largest, and least importance of its values, as a
+share of the mean: what is silent in these images may speak in others."""
+
+HEADROOM = 3.0
+"""By how much other images may pass the largest value of a channel that does not reach a 6."""
+
+
+_MOST_GRADIENTS = 16
+"""Images of which gradients are taken."""
+
+_SAMPLES = 256
+"""Values of each channel that ranges are aligned by."""
+
+
+def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
+    """Scale channels in place; thresholds are to be set afterwards (`calibrate`).
+
+    Parameters
+    ----------
+    images : [N, C, H, W], some tens; one backward pass each
+    weights : what an error of weights counts; less than 1 where they are not rounded to the nearest
+    """
+    found = importance(student, spread(images, _MOST_GRADIENTS))
+    largest = largest_magnitudes(student, images)
+    widened = _widened(student)
+    groups = channel_groups(student, tuple(widened))
+    limits = _limits(groups, largest, widened)
+    scale = _Noise(student, groups, found, largest, weights).least(*limits)
+    pinned = limits[0] == limits[1]
+    samples = channel_samples(student, spread(images, _MOST_GRADIENTS), _SAMPLES)
+    scale = aligned_scale(student, groups, scale, pinned, found, samples, weights)
+    scale_channels(student, groups, scale)
+    if widened:
+        student.widen(widened)
+
+
+def spread(images: Tensor, most: int) -> Tensor:
+    """Return at most so many of the images, evenly spread."""
+    return images[torch.linspace(0, len(images) - 1, min(most, len(images))).long()]
+
+
+def _widened(student: Student) -> list[str]:
+    """The layers whose ReLU6 becomes a ReLU that int8 limits."""
+    layers = [student.layer(name) for name in student.layers]
+    clipped = [layer.name for layer in layers if layer.nonlinear == "RELU6"]
+    clipped = [name for name in clipped if student.activation_of[name].bits == 8]
+    while True:
+        groups = channel_groups(student, tuple(clipped))
+        free = [name for name in clipped if bool((groups.of[name] != FIXED).all())]
+        if free == clipped:
+            return free
+        clipped = free
+
+
+def _limits(
+    groups: ChannelGroups, peaks: dict[str, Tensor], widened: list[str]
+) -> tuple[Tensor, Tensor]:
+    """The least and the largest log2 of the scale of each group."""
+    low = torch.full((groups.count,), -math.inf, dtype=torch.float64)
+    high = torch.full((groups.count,), math.inf, dtype=torch.float64)
+    low[FIXED] = high[FIXED] = 0
+    for name in widened:
+        of, largest = groups.of[name], HEADROOM * peaks[name].double()
+        reaches = largest >= 6
+        most = torch.log2(RELU8_LIMIT / largest.clamp(1e-6, 6))
+        high.scatter_reduce_(0, of, most, "amin")
+        low.scatter_reduce_(0, of[reaches], most[reaches], "amax")
+    return low, high
+
+
+class _Noise:
+    """The expected squared error of the output by rounding, as a function of the scales."""
+
+    def __init__(
+        self, student: Student, groups: ChannelGroups, found: Importance,
+        peaks: dict[str, Tensor], weights: float,
+    ) -> None:  # fmt: skip
+        self.tensors: list[_Rounded] = []
+        start = torch.zeros(groups.count, dtype=torch.float64)
+        for name, conv in student.convs():
+            weight, bias = (value.detach().double() for value in conv.folded())
+            largest = weight.abs().amax((2, 3))
+            self.tensors += [
+                _Rounded(
+                    largest, weights * found.weights[name].double(), groups.of[name],
+                    groups.inputs(conv), conv.groups, student.weight_of[name].magnitude,
+                ),
+                _Rounded(bias.abs()[:, None], found.biases[name].double()[:, None],
+                         groups.of[name], None, 1, 7),
+            ]  # fmt: skip
+        for quantiser in dict.fromkeys(student.activation_of.values()):
+            members = [name for name in quantiser.members if name in peaks]
+            of = torch.cat([groups.of[name] for name in members])
+            largest = torch.cat([peaks[name].double() for name in members])
+            largest = largest.clamp(min=_QUIET * float(largest.max()))
+            weight = torch.cat([found.activations[name].double() for name in members])
+            energy = weight * largest.square()
+            weight = energy.clamp(min=_UNUSED * float(energy.mean())) / largest.square()
+            self.tensors.append(
+                _Rounded(largest[:, None], weight[:, None], of, None, 1, quantiser.magnitude)
+            )
+            start.scatter_reduce_(0, of, largest, "amax")
+        self.start = -torch.log2(torch.where(start > 0, start, 1.0))
+
+    def least(self, low: Tensor, high: Tensor) -> Tensor:
+        """The scales with the least error between limits of their logarithms.
+
+        At the minimum the part of the error that grows with a scale has the slope of the part that
+        falls with it. So each scale moves by the logarithm of their ratio, all at once.
+        """
+        low = torch.maximum(low, self.start - _FARTHEST)
+        high = torch.minimum(high, self.start + _FARTHEST)
+        log2_scale = torch.minimum(torch.maximum(self.start, low), high)
+        for _ in range(_STEPS):
+            grows, falls = self.slopes(log2_scale)
+            move = _RATE * torch.log2((falls + _TINY) / (grows + _TINY))
+            log2_scale = torch.minimum(torch.maximum(log2_scale + move, low), high)
+        return torch.exp2(log2_scale)
+
+    def slopes(self, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """What grows and what falls of log2 of the error with the log2 of each scale, by group."""
+        errors = torch.stack([tensor.rescale(log2_scale) for tensor in self.tensors])
+        self.error = float(torch.logsumexp(errors * math.log(2), 0)) / math.log(2)
+        grows, falls = torch.zeros_like(log2_scale), torch.zeros_like(log2_scale)
+        for tensor, share in zip(self.tensors, errors.sub(self.error).exp2().tolist(), strict=True):
+            grows.index_add_(0, tensor.rows.flatten(), tensor.peak_rows.flatten(), alpha=share)
+            falls.index_add_(0, tensor.rows.flatten(), tensor.error_rows.flatten(), alpha=share)
+            if tensor.columns is not None:
+                columns = tensor.columns.flatten()
+                falls.index_add_(0, columns, tensor.peak_columns.flatten(), alpha=share)
+                grows.index_add_(0, columns, tensor.error_columns.flatten(), alpha=share)
+        return grows, falls
+
+
+class _Rounded:
+    """One tensor with one step: values [O, K], whose rows and columns are scaled.
+
+    Parameters
+    ----------
+    largest, importance : [O, K]
+    rows : group by which a row is multiplied, [O]
+    columns : group by which a value is divided, [O, K]
+    groups : of a convolution: rows of one group read the same columns
+    """
+
+    def __init__(
+        self, largest: Tensor, importance: Tensor, rows: Tensor, columns: Tensor | None,
+        groups: int, magnitude: int,
+    ) -> None:  # fmt: skip
+        outputs, depth = largest.shape
+        self.peak = max(float(largest.max()), 1e-30)
+        shape = (groups, outputs // groups, depth)
+        self.powers = (largest / self.peak).pow(_P).view(shape)
+        self.importance = importance.view(shape)
+        self.rows = rows.view(groups, 1, -1)
+        self.columns = None if columns is None else columns.view(shape)[:, 0, :, None]
+        self.magnitude = magnitude
+
+    def rescale(self, log2_scale: Tensor) -> Tensor:
+        """Return log2 of the error with these scales, and keep what share each scale has of it.
+
+        `peak_rows` and `peak_columns` are shares of the p-norm, `error_rows` and `error_columns` of
+        the sum of errors; each adds up to 1.
+        """
+        rows = log2_scale[self.rows]
+        zero = rows.new_zeros(len(self.powers), self.powers.shape[2], 1)
+        columns = zero if self.columns is None else log2_scale[self.columns]
+        middle = rows.mean() - columns.mean()
+        rows, columns = rows - rows.mean(), columns - columns.mean()
+        power, peak_rows, peak_columns = _product(
+            torch.exp2(_P * rows), self.powers, torch.exp2(-_P * columns)
+        )
+        error, error_rows, error_columns = _product(
+            torch.exp2(-2 * rows), self.importance, torch.exp2(2 * columns)
+        )
+        self.peak_rows, self.peak_columns = peak_rows, peak_columns
+        self.error_rows, self.error_columns = error_rows, error_columns
+        step = torch.log2(power) / _P + math.log2(self.peak) + middle - self.magnitude
+        return 2 * (step - middle) + torch.log2(error)
+
+
+def _product(rows: Tensor, matrix: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of rows x matrix x columns, and the shares of each row and column."""
+    by_column = rows @ matrix
+    by_row = matrix @ columns
+    total = (by_column @ columns).sum() + _TINY
+    return total, by_row.transpose(1, 2) * rows / total, by_column.transpose(1, 2) * columns / total

@@ -1,0 +1,115 @@
+"""How much the output of a network changes with each of its weights, biases and activations.
+
+For an error e in a value v the output y changes by about (dy/dv) e. With r drawn from N(0, 1) for
+each output, the expectation of (d(r.y)/dv)^2 is the squared norm of dy/dv (Hutchinson's estimator),
+so that one backward pass for each image says what an independent error of variance 1 adds to the
+squared error of the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tutelage.host.quantise.ptq.passes import FloatPass, values
+from tutelage.host.quantise.student import Student
+
+
+@dataclass
+class Importance:
+    """Sums over images of squared gradients.
+
+    Attributes
+    ----------
+    weights : by layer with weights, [O, I / groups], summed over the kernel
+    biases : by layer with weights, [O]
+    activations : by layer whose result is rounded, [C], summed over the map
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    biases: dict[str, Tensor] = field(default_factory=dict)
+    activations: dict[str, Tensor] = field(default_factory=dict)
+
+
+def importance(student: Student, images: Tensor) -> Importance:
+    """Return the importance of a student's values in float arithmetic, for images [N, C, H, W]."""
+    generator = torch.Generator().manual_seed(0)
+    found = Importance()
+    training = student.training
+    student.eval()
+    try:
+        with torch.enable_grad():
+            for image in images.split(1):
+                _add(found, student, image, generator)
+    finally:
+        student.train(training)
+    return found
+
+
+def _add(found: Importance, student: Student, image: Tensor, generator: torch.Generator) -> None:
+    one = FloatPass(student)
+    parameters: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, conv in student.convs():
+        weight, bias = conv.folded()
+        parameters[name] = weight.detach().requires_grad_(), bias.detach().requires_grad_()
+    one.folded = parameters
+    rounded: dict[str, Tensor] = {}
+    for name, value in values(one, image):
+        if not student.layer(name).ties_fix_points:
+            rounded[name] = value if value.requires_grad else value.requires_grad_()
+    output = value
+    chosen = torch.randn(output.shape, generator=generator).to(output)
+    names, layers = list(parameters), list(rounded)
+    leaves = [v for name in names for v in parameters[name]] + [rounded[name] for name in layers]
+    squares = [
+        torch.zeros_like(leaf) if grad is None else grad.square()
+        for leaf, grad in zip(
+            leaves, torch.autograd.grad((chosen * output).sum(), leaves, allow_unused=True),
+            strict=True,
+        )
+    ]  # fmt: skip
+    for index, name in enumerate(names):
+        _sum(found.weights, name, squares[2 * index].sum((2, 3)))
+        _sum(found.biases, name, squares[2 * index + 1])
+    for name, square in zip(layers, squares[2 * len(names) :], strict=True):
+        _sum(found.activations, name, square.flatten(2).sum((0, 2)))
+
+
+def _sum(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
+    totals[name] = totals[name] + value if name in totals else value
+
+
+@torch.no_grad()
+def channel_samples(student: Student, images: Tensor, values_of_each: int) -> dict[str, Tensor]:
+    """Return some float values of each channel, [C, n], by layer whose result is rounded."""
+    generator = torch.Generator().manual_seed(0)
+    found: dict[str, Tensor] = {}
+    for name, value in values(FloatPass(student), images):
+        if not student.layer(name).ties_fix_points:
+            flat = value.flatten(2).transpose(0, 1).flatten(1)
+            size = (min(values_of_each, flat.shape[1]),)
+            chosen = torch.randint(flat.shape[1], size, generator=generator)
+            found[name] = flat[:, chosen.to(flat.device)]
+    return found
+
+
+@torch.no_grad()
+def largest_magnitudes(student: Student, images: Tensor, batch: int = 16) -> dict[str, Tensor]:
+    """Return the largest magnitude of each channel in float, [C], by layer whose result is rounded.
+
+    Parameters
+    ----------
+    student : in evaluation mode
+    images : [N, C, H, W]
+    batch : images that are computed together
+    """
+    found: dict[str, Tensor] = {}
+    one = FloatPass(student)
+    for part in images.split(batch):
+        for name, value in values(one, part):
+            if not student.layer(name).ties_fix_points:
+                peak = value.abs().flatten(2).amax((0, 2))
+                found[name] = torch.maximum(found[name], peak) if name in found else peak
+    return found

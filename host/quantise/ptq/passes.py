@@ -1,0 +1,91 @@
+"""Passes through a student in evaluation mode, layer by layer: in float, or partly rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+import torch
+from torch import Tensor
+
+from tutelage.host.quantise import nonlinear
+from tutelage.host.quantise.forward import Forward
+from tutelage.host.quantise.layers.base import Layer
+from tutelage.host.quantise.student import Student
+
+
+class FloatPass(Forward):
+    """Nothing is rounded; norms are folded."""
+
+    def __init__(self, student: Student) -> None:
+        assert not student.training
+        before, student.observer = student.observer, _ignore
+        try:
+            super().__init__(student)
+        finally:
+            student.observer = before
+
+
+class PartlyRounded(Forward):
+    """Rounded by some of the quantisers only.
+
+    Parameters
+    ----------
+    thresholds : indices of the quantisers that round
+    biases : layers with weights whose biases are rounded
+    """
+
+    def __init__(
+        self, student: Student, thresholds: Container[int], biases: Container[str]
+    ) -> None:
+        assert not student.training
+        super().__init__(student)
+        self.exact = False  # float values are no integers whose sums could be exact
+        self.rounding = thresholds
+        assert self.folded is not None
+        for name, conv in student.convs():
+            if name not in biases:
+                self.folded[name] = conv.folded()
+
+    def rounded_weights(self, name: str, weight: Tensor) -> Tensor:
+        if self.student.weight_of[name].index not in self.rounding:
+            return weight
+        return super().rounded_weights(name, weight)
+
+    def rounded_result(self, layer: Layer, y: Tensor) -> Tensor:
+        if layer.ties_fix_points:
+            return y
+        if self.student.activation_of[layer.name].index not in self.rounding:
+            return nonlinear.apply_nonlinear(layer.nonlinear, y)
+        return super().rounded_result(layer, y)
+
+
+def values(forward: Forward, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the value of each layer, in their order; one that nothing reads any more goes.
+
+    Parameters
+    ----------
+    images : [N, C, H, W]
+    """
+    student = forward.student
+    last = {source: name for name in student.layers for source in student.layer(name).inputs}
+    kept: dict[str, Tensor] = {}
+    for name in student.layers:
+        layer = student.layer(name)
+        args = [kept[source] for source in layer.inputs] or [images]
+        kept[name] = forward.rounded_result(layer, layer.compute(forward, *args))
+        yield name, kept[name]
+        for source in layer.inputs:
+            if last[source] == name:
+                kept.pop(source, None)
+
+
+@torch.no_grad()
+def outputs(forward: Forward, images: Tensor, batch: int) -> Tensor:
+    """Return the network's outputs for all images, `batch` at a time."""
+    last = forward.student.output
+    parts = images.split(batch)
+    return torch.cat([y for part in parts for name, y in values(forward, part) if name == last])
+
+
+def _ignore(name: str, values: Tensor) -> None:
+    """Observe nothing."""

@@ -1,0 +1,109 @@
+"""Everything that is done to a student from some images, without labels.
+
+    post_training(student, images)                                    # the defaults
+    post_training(student, images, PostTraining(rounding="nearest"))
+
+Scales of channels come first, since all that follows depends on them; then thresholds; then the
+layers in their order: each one's weights, then its bias.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
+from tutelage.host.quantise.calibrate import calibrate
+from tutelage.host.quantise.ptq.bias_correction import correct_bias
+from tutelage.host.quantise.ptq.equalise import equalise
+from tutelage.host.quantise.ptq.lockstep import lockstep
+from tutelage.host.quantise.ptq.rounding import round_layer
+from tutelage.host.quantise.student import Student
+
+ROUNDINGS = ("nearest", "adaround")
+
+_WEIGHTS = {"nearest": 1.0, "adaround": 0.05}
+"""What an error of weights counts for the scales: adaround leaves about a twentieth of it."""
+
+_BATCH = 16
+"""Images that pass through the network together."""
+
+_MOST_BYTES = 1 << 30
+"""Of layers' values while layers are corrected in their order, which bounds the images used."""
+
+
+@dataclass(frozen=True)
+class PostTraining:
+    """What is done to a student.
+
+    Attributes
+    ----------
+    calibration : how thresholds start, one of `tutelage.host.quantise.calibrate.METHODS`
+    equalise : scale channels (host/quantise/ptq/equalise.py)
+    rounding : of weights: "nearest", or "adaround" (host/quantise/ptq/rounding.py)
+    bias_correction : see host/quantise/ptq/bias_correction.py
+
+    Raises
+    ------
+    ValueError
+        The calibration or the rounding is unknown.
+    """
+
+    calibration: str = "mse"
+    equalise: bool = True
+    rounding: str = "adaround"
+    bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("calibration", CALIBRATIONS), ("rounding", ROUNDINGS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+
+
+def post_training(student: Student, images: Tensor, options: PostTraining | None = None) -> None:
+    """Quantise a student as well as is possible without training, in place.
+
+    Parameters
+    ----------
+    student : of a trained network; what calibrate() set before is set again
+    images : [N, C, H, W], normalised; the same images give the same student
+
+    Raises
+    ------
+    ValueError
+        There is no image, or a value is infinite or not a number.
+    """
+    options = options or PostTraining()
+    calibrate(student, images, options.calibration)
+    training = student.training
+    student.eval()
+    try:
+        if options.equalise:
+            equalise(student, few(student, images), _WEIGHTS[options.rounding])
+            calibrate(student, images, options.calibration)
+        _correct(student, few(student, images), options)
+    finally:
+        student.train(training)
+
+
+def _correct(student: Student, images: Tensor, options: PostTraining) -> None:
+    """Round weights and correct biases, layer by layer."""
+    if options.rounding == "nearest" and not options.bias_correction:
+        return
+    for step in lockstep(student, images, _BATCH):
+        if options.rounding == "adaround":
+            round_layer(student, step)
+        if options.bias_correction:
+            correct_bias(student, step)
+
+
+def few(student: Student, images: Tensor) -> Tensor:
+    """Return as many of the images as memory has place for, evenly spread."""
+    largest = max(math.prod(student.layer(name).shape) for name in student.layers)
+    most = max(1, _MOST_BYTES // (6 * 4 * largest))
+    count = min(len(images), most)
+    return images[torch.linspace(0, len(images) - 1, count).long()]

@@ -1,0 +1,146 @@
+"""Weights rounded so that each layer's result stays, not so that each weight does.
+
+AdaRound (Nagel et al. 2020, arXiv:2004.10568) chooses for each weight whether it is rounded up or
+down, with the least squared error of the layer's result before its activation (eq. 13):
+
+    sum over images and places of || W x - V x' - (b' - b) ||^2
+
+where x is the layer's float input, x' the rounded one and b' the rounded bias, so that errors of
+the layers before it and of the bias are made up for as well. This is a quadratic form in V: one
+pass over the images collects x' x'^T and W x x'^T, after which no image is needed. The
+paper minimises it by gradients of a relaxation; here one weight of each output after the other
+takes its best value, all others being held, until none moves (coordinate descent). The error falls
+with every step, starting from the nearest integers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tutelage.host.quantise.fake import quantise
+from tutelage.host.quantise.fix_points import BIAS_RANGE
+from tutelage.host.quantise.layers.convolution import Conv
+from tutelage.host.quantise.ptq.lockstep import Step, lockstep
+from tutelage.host.quantise.quantisers import Quantiser
+from tutelage.host.quantise.student import Student
+
+_SWEEPS = 6
+"""Times that each weight is looked at; the error hardly falls after that."""
+
+_BLOCK = 64
+"""Weights after which what they change for all others is brought up to date."""
+
+_MOST_COLUMNS = 5000
+"""Weights of one output above which a layer keeps the nearest integers: their products, squared,
+take 4 bytes each."""
+
+_MOST_ROWS = 40_000
+"""Places of the map, over all images, that are looked at; of more, a random sample."""
+
+_DAMPING = 0.01
+"""Pull to the float weights, as a share of the mean square of an input."""
+
+_FINER = (-1, 0, 1, 2)
+"""Fix points that are tried, from the one that is set."""
+
+
+def round_weights(student: Student, images: Tensor) -> None:
+    """Put the weights of a calibrated student on the best points of their grids, in place.
+
+    The fix points of weights are chosen by the same error.
+    """
+    for step in lockstep(student, images):
+        round_layer(student, step)
+
+
+@torch.no_grad()
+def round_layer(student: Student, step: Step) -> None:
+    """Round the weights of one layer."""
+    conv = step.conv
+    weight, bias = conv.folded()
+    if weight[0].numel() > _MOST_COLUMNS:
+        return
+    points = student.fix_points()
+    point = points.bias(conv, float(bias.abs().max()))
+    lost = quantise(bias, point, *BIAS_RANGE)
+    problem = _Problem(conv, step, weight, lost)
+    quantiser, now = student.weight_of[conv.name], points.weights[conv.name]
+    best: tuple[float, int, Tensor] | None = None
+    for candidate in (now + finer for finer in _FINER):
+        error, found = problem.solve(quantiser, candidate, 1)
+        if best is None or error < best[0]:
+            best = error, candidate, found
+    assert best is not None
+    chosen = best[1]
+    _, found = problem.solve(quantiser, chosen, _SWEEPS)
+    student.log2_t[quantiser.index] = quantiser.magnitude - chosen - 0.5
+    set_folded(conv, found.view_as(weight))
+
+
+def set_folded(conv: Conv, weight: Tensor) -> None:
+    """Set a layer's weights so that they are `weight` with the norm in them."""
+    scale = torch.ones_like(weight) if conv.norm is None else conv.folded()[0] / conv.weight
+    conv.weight.copy_(torch.where(conv.weight == 0, 0, weight / scale))
+
+
+class _Problem:
+    """The quadratic form of one layer: rows of weights [groups, O / groups, K]."""
+
+    def __init__(self, conv: Conv, step: Step, weight: Tensor, bias: Tensor) -> None:
+        shape = (conv.groups, len(weight) // conv.groups, -1)
+        self.weight = weight.reshape(shape)
+        generator = torch.Generator().manual_seed(0)
+        places = sum(y.shape[0] * y.shape[2] * y.shape[3] for y in step.wanted)
+        share = min(1.0, _MOST_ROWS / places)
+        columns = self.weight.shape[2]
+        self.squares = weight.new_zeros(conv.groups, columns, columns, dtype=torch.float32)
+        self.products = torch.zeros_like(self.weight)
+        self.energy = 0.0
+        for x, y in zip(step.inputs, step.wanted, strict=True):
+            wanted = (y - bias.view(-1, 1, 1)).flatten(2)  # [n, O, places]
+            unfolded = F.unfold(x, conv.kernel, conv.dilation, conv.padding, conv.stride)
+            if share < 1:
+                count = max(1, int(share * wanted.shape[2]))
+                chosen = torch.randperm(wanted.shape[2], generator=generator)[:count]
+                wanted, unfolded = wanted[:, :, chosen], unfolded[:, :, chosen]
+            rows = unfolded.unflatten(1, (conv.groups, columns)).permute(1, 2, 0, 3).flatten(2)
+            results = wanted.unflatten(1, shape[:2]).permute(1, 2, 0, 3).flatten(2)
+            self.squares += rows @ rows.transpose(1, 2)
+            self.products += results @ rows.transpose(1, 2)
+            self.energy += float(results.square().sum())
+        diagonal = self.squares.diagonal(dim1=1, dim2=2)
+        damping = _DAMPING * diagonal.mean(1).clamp(min=1e-12)
+        self.squares.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+        self.products += damping[:, None, None] * self.weight
+
+    def error(self, weight: Tensor) -> float:
+        quadratic = ((weight @ self.squares) * weight).sum()
+        return float(quadratic - 2 * (self.products * weight).sum()) + self.energy
+
+    def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> tuple[float, Tensor]:
+        """The error and the weights on the grid of a fix point."""
+        found = quantiser.quantise(self.weight, point)
+        rest = self.products - found @ self.squares  # minus half the gradient
+        for _ in range(sweeps):
+            before = found.clone()
+            for start in range(0, found.shape[2], _BLOCK):
+                self._sweep(found, rest, slice(start, start + _BLOCK), quantiser, point)
+            if torch.equal(before, found):
+                break
+        return self.error(found), found
+
+    def _sweep(
+        self, found: Tensor, rest: Tensor, block: slice, quantiser: Quantiser, point: int
+    ) -> None:
+        """Give each weight of some columns its best value; `rest` follows."""
+        squares = self.squares[:, block, block]
+        part, near = found[:, :, block], rest[:, :, block].clone()
+        before = part.clone()
+        for k in range(part.shape[2]):
+            best = part[:, :, k] + near[:, :, k] / squares[:, k, k, None]
+            best = quantiser.quantise(best, point)
+            near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
+            part[:, :, k] = best
+        rest -= (part - before) @ self.squares[:, block]

@@ -1,0 +1,339 @@
+"""Quantisation without training: what it keeps, what it gains, and that it is deployed as it is."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from tutelage.dpu.compiler.emulation import on_cpu  # noqa: E402
+from tutelage.dpu.engine.reference import load_engine  # noqa: E402
+from tutelage.host.networks.mobilenet import MobileNetV2  # noqa: E402
+from tutelage.host.quantise.calibrate import calibrate  # noqa: E402
+from tutelage.host.quantise.ptq.bias_correction import correct_biases  # noqa: E402
+from tutelage.host.quantise.ptq.channels import FIXED, channel_groups  # noqa: E402
+from tutelage.host.quantise.ptq.equalise import equalise  # noqa: E402
+from tutelage.host.quantise.ptq.lockstep import lockstep  # noqa: E402
+from tutelage.host.quantise.ptq.passes import FloatPass, PartlyRounded, outputs  # noqa: E402
+from tutelage.host.quantise.ptq.post_training import PostTraining, post_training  # noqa: E402
+from tutelage.host.quantise.ptq.rounding import round_weights  # noqa: E402
+from tutelage.host.quantise.ptq.sensitivity import agreement, sensitivity  # noqa: E402
+from tutelage.host.quantise.quantisers import Bits  # noqa: E402
+from tutelage.host.quantise.student import Student  # noqa: E402
+from tutelage.host.quantise.to_xmodel import to_graph, to_quantised  # noqa: E402
+
+SHAPE = (3, 16, 16)
+
+
+def _images(count: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    small = torch.rand(count, 3, 4, 4, generator=generator)
+    return F.interpolate(small, SHAPE[1:], mode="bilinear") * 2 - 1
+
+
+def _with_statistics(network: nn.Module) -> nn.Module:
+    """Norms with scales of their own and the running statistics of some images."""
+    generator = torch.Generator().manual_seed(2)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = None
+        norm.weight.data = torch.exp2(torch.rand(norm.weight.shape, generator=generator) * 2 - 1)
+        norm.bias.data.normal_(0, 0.3, generator=generator)
+    with torch.no_grad():
+        network.train()(_images())
+    return network.eval()
+
+
+@functools.cache
+def _mobilenet(relu6: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    network = MobileNetV2(((1, 8, 1, 1), (4, 8, 1, 1), (4, 12, 1, 2)), stem_stride=2, head=24)
+    for parent in [] if relu6 else list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(parent, name, nn.ReLU())
+    return _with_statistics(network)
+
+
+class Joined(nn.Module):
+    """Concat, addition, pools, leaky ReLU, depthwise, a convolution without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.wise, self.mix = nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.Conv2d(16, 16, 1)
+        self.out = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.leaky_relu(self.a(x), 26 / 256)
+        y = torch.cat([F.max_pool2d(a, 2), F.avg_pool2d(F.relu(self.norm(self.b(x))), 2)], 1)
+        y = F.relu(y + self.mix(F.relu(self.wise(y))))
+        return self.out(F.adaptive_avg_pool2d(y, 1).flatten(1))
+
+
+@functools.cache
+def _joined() -> nn.Module:
+    torch.manual_seed(3)
+    return _with_statistics(Joined())
+
+
+def _float(student: Student, images: Tensor) -> Tensor:
+    return outputs(FloatPass(student.eval()), images, 16)
+
+
+def _db(student: Student, images: Tensor, wanted: Tensor) -> float:
+    with torch.no_grad():
+        return agreement(student.eval()(images), wanted).sqnr
+
+
+def _unbalance(student: Student, power: float) -> None:
+    """The same function with other scales, as a network may come: 2^uniform(-power, power)."""
+    from tutelage.host.quantise.ptq.channels import scale_channels
+
+    groups = channel_groups(student)
+    generator = torch.Generator().manual_seed(4)
+    scale = torch.exp2((torch.rand(groups.count, generator=generator) * 2 - 1) * power)
+    scale[FIXED] = 1
+    scale_channels(student, groups, scale)
+
+
+# -- equalisation -----------------------------------------------------------------------------
+
+
+@given(power=st.floats(0, 6), joined=st.booleans())
+@settings(deadline=None, max_examples=4)
+def test_scales_leave_the_network_as_it_is(power: float, joined: bool) -> None:
+    student = Student(_joined() if joined else _mobilenet(), SHAPE).eval()
+    images = _images(8)
+    wanted = _float(student, images)
+    _unbalance(student, power)
+    torch.testing.assert_close(_float(student, images), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [_mobilenet, _joined])
+def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(
+    make: Callable[[], nn.Module],
+) -> None:
+    images = _images()
+    balanced, other = Student(make(), SHAPE).eval(), Student(make(), SHAPE).eval()
+    wanted = _float(balanced, images)
+    _unbalance(other, 4)
+    calibrate(balanced, images)
+    calibrate(other, images)
+    plain, spoilt = _db(balanced, images, wanted), _db(other, images, wanted)
+    assert spoilt < plain - 6
+    found = []
+    for student in (balanced, other):
+        equalise(student, images)
+        calibrate(student, images)
+        torch.testing.assert_close(_float(student, images), wanted, rtol=1e-4, atol=1e-4)
+        found.append(_db(student, images, wanted))
+    assert found[1] == pytest.approx(found[0], abs=1.5)
+    assert min(found) > plain - 0.5
+
+
+def test_training_afterwards_sees_the_same_network() -> None:
+    """With the batch's statistics too: norms are scaled with the layers that they belong to."""
+    images, student = _images(), Student(_joined(), SHAPE)
+    student.observer = lambda name, values: None  # nothing is rounded
+    with torch.no_grad():
+        wanted = student.train()(images)
+        equalise(student, images)
+        assert student.training
+        torch.testing.assert_close(student(images), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_not_known_to_be_homogeneous_is_not_scaled() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+            self.shared, self.out = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(F.relu(self.shared(F.relu6(self.shared(self.a(x) * self.b(x))))))
+
+    student = Student(Gated().eval(), SHAPE)
+    groups = channel_groups(student)
+    assert all((of == FIXED).all() for of in groups.of.values())
+    assert groups.count > 1  # those of the weights, which nothing can be scaled with
+
+
+# -- ReLU6 ------------------------------------------------------------------------------------
+
+
+def test_a_relu6_becomes_the_limit_of_int8() -> None:
+    network, images = _mobilenet(relu6=True), _images() * 3
+    student = Student(network, SHAPE).eval()
+    wanted = _float(student, images)
+    assert any((layer.nonlinear == "RELU6") for layer in student.layers.values())
+    post_training(student, images)
+    assert not any(layer.nonlinear == "RELU6" for layer in student.layers.values())
+    torch.testing.assert_close(_float(Student(network, SHAPE).eval(), images), wanted)
+    assert _db(student, images, wanted) > 20
+    assert not on_cpu(to_quantised(student, "mobile"))
+    model = load_engine(to_graph(student, "mobile"), "fast")
+    found = model.run(images.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(found, student(images).detach().numpy())
+
+
+def test_a_state_says_where_int8_clips() -> None:
+    network, images = _mobilenet(relu6=True), _images()
+    student, again = Student(network, SHAPE), Student(network, SHAPE)
+    before = copy.deepcopy(student.state_dict())
+    equalise(student, images)
+    again.load_state_dict(student.state_dict())
+    kinds = [layer.nonlinear for layer in student.layers.values()]
+    assert "RELU8" in kinds and kinds == [layer.nonlinear for layer in again.layers.values()]
+    del before["widened"]  # as earlier versions wrote it
+    again.load_state_dict(before)
+    assert "RELU8" not in [layer.nonlinear for layer in again.layers.values()]
+
+
+def test_narrow_activations_keep_their_relu6() -> None:
+    student = Student(_mobilenet(relu6=True), SHAPE, Bits(4, 4))
+    equalise(student, _images())
+    kinds = {q: student.layer(q).nonlinear for q in student.activation_of}
+    narrow = [kinds[name] for name, q in student.activation_of.items() if q.bits < 8]
+    assert "RELU6" in narrow and "RELU8" not in narrow
+
+
+# -- rounding and biases ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "bits"), [(_mobilenet, 4), (_joined, 4), (_joined, 8)])
+def test_rounding_by_results_is_better_and_is_deployed(
+    make: Callable[[], nn.Module], bits: int
+) -> None:
+    images = _images()
+    student = Student(make(), SHAPE, Bits(weights=bits, first=bits, last=bits)).eval()
+    wanted = _float(student, images)
+    calibrate(student, images)
+    nearest = _db(student, images, wanted)
+    round_weights(student, images)
+    assert _db(student, images, wanted) > nearest + (3 if bits == 4 else 0)
+    points, deployed = student.fix_points(), student.integers()
+    for name, conv in student.convs():
+        weight = conv.folded()[0].detach()
+        exact = deployed[name].weights * 2.0 ** -points.weights[name]
+        torch.testing.assert_close(weight, exact, rtol=1e-5, atol=1e-7)
+
+
+def test_each_layer_gets_no_worse_by_rounding() -> None:
+    """The error of a layer's own result, its inputs being what they are."""
+    images = _images()
+    student = Student(_mobilenet(), SHAPE, Bits(weights=3, first=3, last=3)).eval()
+    calibrate(student, images)
+    from tutelage.host.quantise.ptq.rounding import round_layer
+
+    for step in lockstep(student, images):
+        errors = []
+        for change in (False, True):
+            if change:
+                round_layer(student, step)
+            weight, bias = step.conv.folded()
+            weight = student.weight_of[step.conv.name].quantise(
+                weight, student.fix_points().weights[step.conv.name]
+            )
+            gaps = [step.conv(x, weight, bias) - y for x, y in zip(step.inputs, step.wanted)]  # noqa: B905
+            errors.append(float(torch.cat(gaps).square().sum()))
+        assert errors[1] <= 1.1 * errors[0], step.conv.name
+
+
+def test_corrected_biases_leave_no_mean_error() -> None:
+    images = _images()
+    student = Student(_mobilenet(), SHAPE, Bits(weights=4)).eval()
+    wanted = _float(student, images)
+    calibrate(student, images)
+    before = _db(student, images, wanted)
+    correct_biases(student, images)
+    assert _db(student, images, wanted) > before
+    for step in lockstep(student, images):
+        weight, bias = step.conv.folded()
+        point = student.fix_points().weights[step.conv.name]
+        weight = student.weight_of[step.conv.name].quantise(weight, point)
+        found = torch.cat([step.conv(x, weight, bias) for x in step.inputs])
+        gap = (found - torch.cat(step.wanted)).mean((0, 2, 3)).abs().max()
+        assert gap < 0.02 * torch.cat(step.wanted).std()
+
+
+# -- all of it -----------------------------------------------------------------------------------
+
+
+def test_everything_together_gains_and_repeats() -> None:
+    images, tried = _images(64)[:32], _images(64)[32:]
+    plain = Student(_mobilenet(), SHAPE).eval()
+    wanted = _float(plain, tried)
+    _unbalance(plain, 4)
+    calibrate(plain, images)
+    results = []
+    for _ in range(2):
+        student = Student(_mobilenet(), SHAPE)
+        _unbalance(student, 4)
+        post_training(student, images)
+        assert student.training
+        results.append(student.eval()(tried))
+    assert torch.equal(*results)
+    assert agreement(results[0].detach(), wanted).sqnr > _db(plain, tried, wanted) + 6
+
+
+def test_options_and_images_that_are_wrong() -> None:
+    with pytest.raises(ValueError, match="rounding 'up' is none of nearest, adaround"):
+        PostTraining(rounding="up")
+    with pytest.raises(ValueError, match="calibration"):
+        PostTraining(calibration="entropy")
+    student = Student(_mobilenet(), SHAPE)
+    with pytest.raises(ValueError, match="no calibration images"):
+        post_training(student, _images()[:0])
+    with pytest.raises(ValueError, match="not finite"):
+        post_training(student, _images() * math.nan)
+
+
+def test_only_a_calibration() -> None:
+    images = _images()
+    one, other = Student(_mobilenet(), SHAPE), Student(_mobilenet(), SHAPE)
+    calibrate(one, images)
+    post_training(other, images, PostTraining("mse", False, "nearest", False))
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key])
+
+
+# -- sensitivity -------------------------------------------------------------------------------
+
+
+def test_the_layer_that_is_rounded_worst_comes_first() -> None:
+    images, student = _images(16), Student(_mobilenet(), SHAPE).train()
+    calibrate(student, images)
+    name = "features/4/body/3"  # a depthwise convolution
+    student.log2_t.data[student.weight_of[name].index] += 4
+    before = copy.deepcopy(student.state_dict())
+    report = sensitivity(student, images)
+    worst = report.rows[0]
+    assert (worst.name, worst.kind) == (name, "weights")
+    assert worst.alone.sqnr < report.rows[1].alone.sqnr - 3
+    assert worst.without.sqnr > report.whole.sqnr + 3
+    assert student.training and report.images == 16
+    assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+    assert {row.kind for row in report.rows} == {"weights", "activations", "bias"}
+
+
+def test_all_quantisers_together_are_the_student() -> None:
+    images, student = _images(8), Student(_mobilenet(relu6=True), SHAPE).eval()
+    post_training(student, images)
+    every = {q.index for q in student.quantisers}
+    names = {name for name, _ in student.convs()}
+    found = outputs(PartlyRounded(student, every, names), images, 8)
+    torch.testing.assert_close(found, student(images).detach(), rtol=0, atol=2.0**-6)
+    nothing = outputs(PartlyRounded(student, set(), set()), images, 8)
+    torch.testing.assert_close(nothing, _float(student, images))

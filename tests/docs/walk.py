@@ -121,7 +121,7 @@ STEPS = {
     "-o out": Step(puts_in=(("40", "2"), ("epochs 3", "epochs 1")), shows="DenseNets trained"),
     "tutelage study study.toml --output /nfs/mine --storage journal:/nfs/mine.journal": Step(
         puts_in=(*_NFS, ("tutelage study", f"({_OTHER_WORKER} &); tutelage study")),
-        more="--lease 20", shows="| qkd |"),
+        more="--lease 20", shows="| qkd |", seconds=600),
     "tutelage explore explore.toml --latency 2 --capacity accuracy --trials 40 --epochs 3 "
     "--storage journal:/nfs/explore.journal -o found": Step(
         puts_in=(*_NFS, ("40", "2"), ("epochs 3", "epochs 1")), shows="DenseNets trained"),

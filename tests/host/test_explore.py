@@ -23,12 +23,13 @@ from tutelage.__main__ import main
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.predict.latency import predict, read_board
 from tutelage.host.explore.exploration import bits_lines, explore, notes
-from tutelage.host.explore.forecast import FITS, Budget, costs, forecast, pareto
+from tutelage.host.explore.forecast import FITS, Budget, Forecast, costs, forecast, pareto
 from tutelage.host.explore.network_operations import network_operations
-from tutelage.host.explore.sampling import Sampling, Search, study_name
-from tutelage.host.explore.space import DEMO, ExploreError, read_spec
+from tutelage.host.explore.sampling import Sampling, Search, study_name, trained_trials
+from tutelage.host.explore.space import DEMO, Candidate, ExploreError, read_spec
 from tutelage.host.networks import create
 from tutelage.host.search.storage import Shared
+from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.train.config import read_config, read_toml
 from tutelage.host.train.data import DataSet, load
 from tutelage.host.train.loop import train
@@ -333,6 +334,33 @@ def _workers(journal: Path) -> int:
     lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
     logs = [json.loads(line) for line in lines]
     return len({log["worker_id"] for log in logs if log["op_code"] == 6})
+
+
+def test_each_candidate_is_trained_once_however_many_there_are(
+    spec_file: Any, tmp_path: Path
+) -> None:
+    """Without the training itself: a worker takes all of a small space, and not one twice."""
+    _optuna()
+    from tutelage.host.search.storage import open_study
+
+    spec, budget, board = read_spec(spec_file()), Budget(latency_ms=0.3), read_board("zcu104")
+
+    def predict(candidate: Candidate) -> Forecast | None:
+        return forecast(spec, candidate, board, None, budget)
+
+    fitting = {
+        c.name for c in spec.candidates() if (f := predict(c)) and f.fits in ("sure", "predicted")
+    }
+    assert 2 < len(fitting) < spec.size
+    search, sampling = Search(spec, budget, predict, "accuracy", "zcu104"), Sampling(spec.size)
+    study = open_study("", study_name(search, sampling), ["minimize", "maximize"])
+    taken = []
+    with trained_trials(study, search, sampling, TrainingProcesses()) as trials:
+        while (item := trials.take()) is not None:
+            taken.append(item.candidate.name)
+            assert trials.finish(item, {"accuracy": 50.0 + len(taken), "seconds": 1.0})
+        assert not trials.is_open()  # though fewer than asked for keep the budget
+    assert sorted(taken) == sorted(fitting)
 
 
 @pytest.mark.slow

@@ -53,3 +53,15 @@ def test_every_section_has_figures(repo_root: Path) -> None:
         assert math.isfinite(figure), path
         if not ANY_SIGN & set(path):
             assert figure >= 0 if MAY_BE_ZERO & set(path) else figure > 0, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+def test_streaming_has_its_figures(repo_root: Path, tmp_path: Path, kind: str) -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.streaming", "--images", "4000", "--kind",
+               kind, "--folder", str(tmp_path)]  # fmt: skip
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["images"], report["images_tested"], report["processes"]) == (4000, 200, 3)
+    assert 0 < report["most_pss_mib"] < report["most_rss_mib"]

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "make fuzz": "tests/fuzz",  # the tests run each target's first examples
     "make load": "tests/dpu/test_load.py",
     "make bench": "tests/benchmarks/test_short.py",  # ten minutes; the test runs its short form
+    "python -m tests.benchmarks.streaming": "tests/benchmarks/test_short.py",  # ten minutes
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
     # Of a file that a reader of the recipe has written.
     "python -m pytest tests/dpu/test_ops.py tests/dpu/test_exponential.py": (

@@ -1,8 +1,9 @@
-"""Image classification data sets for training: read without torchvision, kept in memory as uint8.
+"""Image classification data sets for training: uint8 in memory, or read from the disk as needed.
 
     train = load("idx", None, "train")                           # Fashion-MNIST as Debian ships it
     test = load("cifar10", Path("cifar-10-binary.tar.gz"), "test")
-    mine = load("folder", Path("photos"), "train", size=96)
+    mine = load("folder", Path("photos"), "train", size=[96, 128])
+    large = load("webdataset", Path("imagenet"), "train", size=224)    # streamed
 
 Every file is untrusted: nothing is unpickled or extracted, sizes are checked before memory is
 taken, and whatever is wrong raises DataError, one line that names the file. A format of data sets

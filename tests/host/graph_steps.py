@@ -68,8 +68,8 @@ def _state(network: nn.Module) -> list[Any]:
     found: list[Any] = []
     for name, module in network.named_modules():
         found.append((name, type(module), sorted(vars(module)), module.training))
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            found.append(None if tensor is None else (tensor, tensor.detach().clone()))
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        found.extend(None if t is None else (t, t.detach().clone()) for t in tensors)
     return found
 
 

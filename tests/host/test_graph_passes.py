@@ -56,7 +56,6 @@ class Head(nn.Module):
         return self.last(self.function(self.first(x)))
 
 
-@torch.no_grad()
 def _spread(network: nn.Module) -> None:
     """Statistics and weights of norms that are no identity."""
     torch.manual_seed(0)
@@ -66,8 +65,8 @@ def _spread(network: nn.Module) -> None:
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
             if module.affine:
-                module.weight.uniform_(-2, 2)
-                module.bias.normal_()
+                module.weight.data.uniform_(-2, 2)
+                module.bias.data.normal_()
 
 
 class Scaled(nn.Conv2d):
@@ -299,7 +298,8 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         "selections of concats", ["Conv2d"] * 2,
     ),
     "parts with factors": (
-        Net(lambda net, x: torch.cat([F.relu6(x)[:, i : i + 1] * (i + 0.5) + i for i in range(4)], 1)),
+        Net(lambda net, x: torch.cat([F.relu6(x)[:, i : i + 1] * (i + 1) + i for i in range(4)],
+                                     1)),
         "concats of one map's parts", ["Conv2d", "ReLU6", "Conv2d"],
     ),
     "constant permutation": (
@@ -385,7 +385,7 @@ def test_adaptive_pools(size: tuple[int, int], wanted: tuple[int, int], kind: An
     kind=st.sampled_from(["conv", "max", "average"]),
 )  # fmt: skip
 def test_padding(
-    pads: tuple[int, ...], value: float, kernel: int, stride: int, relu: bool, kind: str
+    pads: tuple[int, int, int, int], value: float, kernel: int, stride: int, relu: bool, kind: str
 ) -> None:
     last = {"conv": nn.Conv2d(4, 3, kernel, stride), "max": nn.MaxPool2d(kernel, stride),
             "average": nn.AvgPool2d(kernel, stride)}[kind]  # fmt: skip

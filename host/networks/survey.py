@@ -3,10 +3,10 @@
     python -m tutelage.host.networks.survey [--results FILE] [NAME ...]
 
 Every network has random weights and its own input size. It is accepted where its trace computes
-what it does (in float), a student is made of it and that becomes a quantised graph. A network that
-is refused is tried again with the activations exchanged that the DPU lacks. Results are kept by
-name in a file of JSON lines, so that a run that was interrupted goes on; networks of hundreds of
-millions of parameters take minutes and gigabytes. The packages come with `pip install .[zoo]`.
+what it does (in float), a student is made of it and that becomes a quantised graph; activations
+that the DPU lacks are exchanged. Results are kept by name in a file of JSON lines, so that a run
+that was interrupted goes on; networks of hundreds of millions of parameters take minutes and
+gigabytes. The packages come with `pip install .[zoo]`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ from tutelage.host.networks.plain_cnns import TIMM_NETWORKS
 from tutelage.host.networks.torchvision_import import import_torchvision
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import to_quantised
-from tutelage.host.quantise.trace import normalised_graph
 
 REPLACE = {
     "silu": "hardswish", "gelu": "relu", "mish": "hardswish", "elu": "relu",
     "sigmoid": "hardsigmoid", "avgpool_exclude_pad": "avgpool", "reflectionpad": "zeropad",
 }  # fmt: skip
-"""What a refused network is tried again with."""
+"""What the DPU lacks, and what is taken for it."""
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit")
 """Beginnings of the names of torchvision's classifiers that are no convolutional networks."""
@@ -104,35 +103,21 @@ def _of_timm(timm: object, name: str) -> tuple[nn.Module, tuple[int, int, int]]:
 
 
 def survey(candidate: Candidate) -> Outcome:
-    """Try one network, first as it is."""
+    """Try one network."""
     torch.manual_seed(0)
     network, size = candidate.make()
     begin = time.perf_counter()
     try:
-        layers = _quantised(network, size, {})
-        return Outcome(candidate.package, candidate.name, size, AS_IT_IS, layers=layers,
-                       seconds=time.perf_counter() - begin)  # fmt: skip
+        student = Student(network, size, replace=REPLACE)
+        to_quantised(student, "survey")
     except TutelageError as error:
-        reason = str(error)
-    try:
-        exchanged = _exchanged(network, size)
-        layers = _quantised(network, size, REPLACE)
-        return Outcome(candidate.package, candidate.name, size, REPLACED, exchanged, layers=layers,
-                       seconds=time.perf_counter() - begin)  # fmt: skip
-    except TutelageError as error:
-        reason = str(error)
-    return Outcome(candidate.package, candidate.name, size, REFUSED, reason=reason)
-
-
-def _quantised(network: nn.Module, size: tuple[int, int, int], replace: dict[str, str]) -> int:
-    student = Student(network, size, replace=replace)
-    to_quantised(student, "survey")
-    return len(student.layers)
-
-
-def _exchanged(network: nn.Module, size: tuple[int, int, int]) -> tuple[str, ...]:
-    graph = normalised_graph(network, size, REPLACE)
-    return tuple(dict.fromkeys(f"{old}={new}" for _, old, new in graph.replaced))
+        return Outcome(candidate.package, candidate.name, size, REFUSED, reason=str(error))
+    outcome = REPLACED if student.replaced else AS_IT_IS
+    seconds = round(time.perf_counter() - begin, 1)
+    return Outcome(
+        candidate.package, candidate.name, size, outcome, student.replaced,
+        layers=len(student.layers), seconds=seconds,
+    )  # fmt: skip
 
 
 # -- the table ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import Tensor, nn  # noqa: E402
 from tests.host.graph_steps import kinds, normalise_by_steps  # noqa: E402
 from tutelage.host.networks.norm import SyncedBatchNorm2d  # noqa: E402
 from tutelage.host.quantise.graph.capture import by_export  # noqa: E402
-from tutelage.host.quantise.graph.normalise import STAGES  # noqa: E402
+from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING  # noqa: E402
 
 SHAPE = (4, 8, 8)
 Function = Callable[[Tensor], Tensor]
@@ -258,6 +258,12 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         Net(lambda net, x: x * F.hardsigmoid(x.mean(1, keepdim=True))), "means over channels",
         ["Conv2d", "Conv2d", "Hardsigmoid", "mul", "Conv2d"],
     ),
+    "attention over neighbours": (
+        Net(lambda net, x: x * F.hardsigmoid(net.e(x.mean((2, 3)).view(2, 1, 4))).view(2, 4, 1, 1),
+            e=nn.Conv1d(1, 1, 3, padding=1)),
+        "convolutions along channels",
+        ["Conv2d", "AdaptiveAvgPool2d", "Conv2d", "Hardsigmoid", "mul", "Conv2d"],
+    ),
     "dense over pixels": (
         Net(lambda net, x: net.d(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), d=nn.Linear(4, 4)),
         "dense layers over channels", ["Conv2d"] * 3,
@@ -341,7 +347,9 @@ def test_each_pass_has_a_case() -> None:
     expected = {name for _, name, _ in CASES.values()}
     tested_below = {"replacements", "merge selections", "arithmetic with constants",
                     "merge factors", "scaled product"}  # fmt: skip
-    assert {step.name for stage in STAGES for step in stage} - tested_below <= expected
+    assert {
+        step.name for stage in (*SPELLING, *EXCHANGE, *PLACES) for step in stage
+    } - tested_below <= expected
 
 
 @pytest.mark.parametrize(

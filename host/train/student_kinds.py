@@ -30,7 +30,8 @@ class StudentKind:
     Attributes
     ----------
     make : from a network trained in float, the (C, H, W) of its images, bit widths, the images' fix
-        point and what to replace (`tutelage.host.quantise.trace.trace`); gives an nn.Module that is a QuantisedStudent. Raises ValueError or ImportError
+        point and what to replace (`tutelage.host.quantise.trace.trace`); gives an nn.Module that is
+        a QuantisedStudent. Raises ValueError or ImportError
     calibrate : sets thresholds from images by one of `tutelage.host.quantise.calibrate.METHODS`;
         None where training's first steps do
     has_dpu_form : a DPU computes what it computes

@@ -27,34 +27,34 @@ def capture(network: nn.Module, images: Sequence[Tensor]) -> Graph:
         Whatever the network's code raises, or fx where that branches on values.
     """
     try:
-        return _by_tracing(network, images)
+        return by_tracing(network, images)
     except Exception as error:  # whatever the user's code raises on values without data
         try:
-            return _by_export(network, images)
+            return by_export(network, images)
         except Exception:
             raise error from None  # the first names the user's line
 
 
-def _by_tracing(network: nn.Module, images: Sequence[Tensor]) -> Graph:
+def by_tracing(network: nn.Module, images: Sequence[Tensor]) -> Graph:
+    """Return the graph that torch.fx records."""
     # fx adds constants to the network that it traces.
     root = copy.copy(network)
     for name in ("_parameters", "_buffers", "_modules"):
         root.__dict__[name] = dict(network.__dict__[name])
-    return Graph(fx.GraphModule(root, ShapedTracer(images).trace(root)))
+    return Graph(fx.GraphModule(root, ShapedTracer(images).trace(root)), network)
 
 
-def _by_export(network: nn.Module, images: Sequence[Tensor]) -> Graph:
-    exported = torch.export.export(network, tuple(images))
+def by_export(network: nn.Module, images: Sequence[Tensor]) -> Graph:
+    """Return the graph that torch.export records with its operations as they are."""
+    exported = torch.export.export(network, tuple(images), strict=False)
     module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
-    graph = Graph(module)
+    graph = Graph(module, network)
     inputs = iter(images)
     for node in graph.nodes:
         if node.op == "placeholder":
             node.meta[VALUE] = without_data(next(inputs))
-        elif node.op == "get_attr":
-            node.meta[VALUE] = graph.constant(node)
-        elif node.op != "output":
+        elif node.op not in ("get_attr", "output"):
             graph.evaluate(node)
     module.graph.set_codegen(fx.graph.CodeGen())
     _use_tuple(graph.output)

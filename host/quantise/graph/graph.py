@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
@@ -33,13 +32,17 @@ class Graph:
     notes : what the user should know, in the order found
     """
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, network: nn.Module) -> None:
         self.module = module
+        self._network = network
         self.activation = ""
         self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
+        for node in self.nodes:
+            if node.op == "get_attr":
+                node.meta[VALUE] = self.constant(node)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -66,6 +69,16 @@ class Graph:
             return found if isinstance(found, Tensor) else None
         return None
 
+    def owner(self, given: Any) -> tuple[str, nn.Module] | None:
+        """Return the module of the user's that has a parameter or buffer, with its name."""
+        if not isinstance(given, fx.Node) or given.op != "get_attr":
+            return None
+        path = str(given.target).rpartition(".")[0]
+        try:
+            return path, self._network.get_submodule(path)
+        except AttributeError:  # a constant of the graph's
+            return None
+
     @staticmethod
     def value(node: fx.Node) -> Any:
         """Return a node's value without data."""
@@ -80,7 +93,7 @@ class Graph:
     @staticmethod
     def source(node: fx.Node) -> fx.Node:
         """Return a node's first operand."""
-        return cast("fx.Node", node.all_input_nodes[0])
+        return node.all_input_nodes[0]
 
     @staticmethod
     def has_one_reader(node: fx.Node) -> bool:

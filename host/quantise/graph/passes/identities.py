@@ -8,6 +8,7 @@ from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine, ChannelSelect
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+from tutelage.host.quantise.graph.passes.padding import pair
 
 _DROPOUTS = nn.modules.dropout._DropoutNd
 _PICKING = (nn.MaxPool2d, nn.AvgPool2d)
@@ -29,7 +30,7 @@ def _does_nothing(graph: Graph, node: fx.Node) -> bool:
     if module is None:
         return _is_concat_of_one(node)
     if isinstance(module, _PICKING):
-        return all(size in (1, (1, 1)) for size in (module.kernel_size, module.stride))
+        return pair(module.kernel_size) == pair(module.stride) == (1, 1)
     if isinstance(module, ChannelSelect):
         return module.channels == tuple(range(graph.shape(graph.source(node))[1]))
     if isinstance(module, Affine):

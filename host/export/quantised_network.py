@@ -161,6 +161,7 @@ def quantise(
         shape = f"{pixels.dtype} {list(pixels.shape)}"
         raise DataError(f"calibration images are {shape}, not uint8 (N, {input_shape})")
     student = Student(network.eval(), input_shape, bits, best_fix_point(form))
+    student.check_classifier()
     calibrate(student, normalise(pixels, form), method)
     return QuantisedNetwork(student.eval(), form)
 

@@ -73,6 +73,7 @@ class Student(nn.Module):
     observer : called with what would be rounded; while it is set, nothing is rounded
     activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
         the network ends with one
+    replaced : what was exchanged for what: "silu=hardswish"
     inputs, outputs : names of the layers that are the network's, in its order
 
     Raises
@@ -96,6 +97,7 @@ class Student(nn.Module):
         self.input_is_given = input_fix_point is not None
         layers = trace(network, input_shape, replace)
         self.activation = layers.activation or "softmax"
+        self.replaced = layers.replaced
         self.layers = nn.ModuleDict(layers)
         self.inputs = tuple(name for name, layer in layers.items() if not layer.inputs)
         places = {place: name for name, layer in layers.items() for place in layer.output_places}

@@ -22,7 +22,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from tutelage.core.errors import first_line
 from tutelage.host.quantise.graph.capture import capture
 from tutelage.host.quantise.graph.graph import BATCH, Graph
-from tutelage.host.quantise.graph.normalise import normalise
+from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING, normalise
 from tutelage.host.quantise.graph.passes.replacements import (
     check_replacements,
     report_replacements,
@@ -44,9 +44,11 @@ class Traced(dict[str, Layer]):
     ----------
     activation : what the network computes behind its last layer, "softmax" or "sigmoid", which the
         CPU does; "" where the network returns what its last layer computes
+    replaced : what was exchanged, "silu=hardswish" and its like
     """
 
     activation: str = ""
+    replaced: tuple[str, ...] = ()
 
 
 def trace(
@@ -73,6 +75,7 @@ def trace(
     graph = normalised_graph(network, input_shape, replace)
     traced = Traced(Walker(graph.module).walk())
     traced.activation = graph.activation
+    traced.replaced = tuple(dict.fromkeys(f"{old}={new}" for _, old, new in graph.replaced))
     return traced
 
 
@@ -90,12 +93,15 @@ def normalised_graph(
     try:
         images = _images(network, input_shape)
         computed, graph = _captured(network, images)
-        graph.replacements = dict(replace or {})
-        normalise(graph)
-        with torch.no_grad():
-            found = ShapeProp(graph.module).propagate(*(image.clone() for image in images))
-        if not graph.replaced:
-            _check(network, found, computed, graph.stripped)
+        normalise(graph, SPELLING)
+        if replace:
+            _check(network, _run(graph, images), computed, graph.stripped)
+            graph.replacements = dict(replace)
+            normalise(graph, EXCHANGE)
+            computed = _run(graph, images)
+        normalise(graph, PLACES)
+        stripped = {} if replace else graph.stripped
+        _check(network, _run(graph, images), computed, stripped)
         report_replacements(graph.replaced)
         for note in graph.notes:
             log.info("%s", note)
@@ -130,6 +136,12 @@ def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:
             f"{type(network).__name__} cannot be traced ({first_line(error)}){_place(error)}; "
             "its forward must not branch on values, only on constants and sizes"
         ) from error
+
+
+@torch.no_grad()
+def _run(graph: Graph, images: list[Tensor]) -> Any:
+    """The results of a graph, whose nodes get their shapes."""
+    return ShapeProp(graph.module).propagate(*(image.clone() for image in images))
 
 
 def _check(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.host.quantise.graph.capture import capture
 from tutelage.host.quantise.graph.graph import BATCH, Graph
-from tutelage.host.quantise.graph.normalise import STAGES
+from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING
 from tutelage.host.quantise.walker import InputShape, input_shapes
 
 
@@ -33,7 +33,7 @@ def normalise_by_steps(
     graph = way(network, images)
     graph.replacements = dict(replace or {})
     changes: Counter[str] = Counter()
-    for stage in STAGES:
+    for stage in (*SPELLING, *EXCHANGE, *PLACES):
         while True:
             fired = [step.name for step in stage if _run(graph, step, images, wanted)]
             changes.update(fired)
@@ -68,8 +68,8 @@ def _state(network: nn.Module) -> list[Any]:
     found: list[Any] = []
     for name, module in network.named_modules():
         found.append((name, type(module), sorted(vars(module)), module.training))
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            found.append(None if tensor is None else (tensor, tensor.detach().clone()))
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        found.extend(None if t is None else (t, t.detach().clone()) for t in tensors)
     return found
 
 

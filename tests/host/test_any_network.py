@@ -56,6 +56,9 @@ class ShuffleUnits(nn.Module):
 class OptionA(nn.Module):
     """The residual network whose shortcut drops pixels and pads channels."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.body = _cbr(3, 6), nn.Sequential(_cbr(6, 12, 2), nn.Conv2d(12, 12, 3, 1, 1))
@@ -148,7 +151,7 @@ def test_the_student_of_exchanged_activations(caplog: pytest.LogCaptureFixture) 
             return self.classify(self.body(x).mean((2, 3)))
 
     network, (images,) = Smooth(), make_images([SHAPE])
-    with pytest.raises(UnsupportedOp, match="SiLU at body.1.*replace"):
+    with pytest.raises(UnsupportedOp, match=r"SiLU at body\.1.*replace"):
         Student(network, SHAPE)
     with caplog.at_level(logging.WARNING):
         student = Student(network, SHAPE, replace={"silu": "hardswish", "gelu": "relu"}).eval()

@@ -18,7 +18,7 @@ from torch import Tensor, nn  # noqa: E402
 from tests.host.graph_steps import kinds, normalise_by_steps  # noqa: E402
 from tutelage.host.networks.norm import SyncedBatchNorm2d  # noqa: E402
 from tutelage.host.quantise.graph.capture import by_export  # noqa: E402
-from tutelage.host.quantise.graph.normalise import STAGES  # noqa: E402
+from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING  # noqa: E402
 
 SHAPE = (4, 8, 8)
 Function = Callable[[Tensor], Tensor]
@@ -56,7 +56,6 @@ class Head(nn.Module):
         return self.last(self.function(self.first(x)))
 
 
-@torch.no_grad()
 def _spread(network: nn.Module) -> None:
     """Statistics and weights of norms that are no identity."""
     torch.manual_seed(0)
@@ -66,8 +65,8 @@ def _spread(network: nn.Module) -> None:
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
             if module.affine:
-                module.weight.uniform_(-2, 2)
-                module.bias.normal_()
+                module.weight.data.uniform_(-2, 2)
+                module.bias.data.normal_()
 
 
 class Scaled(nn.Conv2d):
@@ -259,6 +258,12 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         Net(lambda net, x: x * F.hardsigmoid(x.mean(1, keepdim=True))), "means over channels",
         ["Conv2d", "Conv2d", "Hardsigmoid", "mul", "Conv2d"],
     ),
+    "attention over neighbours": (
+        Net(lambda net, x: x * F.hardsigmoid(net.e(x.mean((2, 3)).view(2, 1, 4))).view(2, 4, 1, 1),
+            e=nn.Conv1d(1, 1, 3, padding=1)),
+        "convolutions along channels",
+        ["Conv2d", "AdaptiveAvgPool2d", "Conv2d", "Hardsigmoid", "mul", "Conv2d"],
+    ),
     "dense over pixels": (
         Net(lambda net, x: net.d(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), d=nn.Linear(4, 4)),
         "dense layers over channels", ["Conv2d"] * 3,
@@ -299,7 +304,8 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         "selections of concats", ["Conv2d"] * 2,
     ),
     "parts with factors": (
-        Net(lambda net, x: torch.cat([F.relu6(x)[:, i : i + 1] * (i + 0.5) + i for i in range(4)], 1)),
+        Net(lambda net, x: torch.cat([F.relu6(x)[:, i : i + 1] * (i + 1) + i for i in range(4)],
+                                     1)),
         "concats of one map's parts", ["Conv2d", "ReLU6", "Conv2d"],
     ),
     "constant permutation": (
@@ -341,7 +347,9 @@ def test_each_pass_has_a_case() -> None:
     expected = {name for _, name, _ in CASES.values()}
     tested_below = {"replacements", "merge selections", "arithmetic with constants",
                     "merge factors", "scaled product"}  # fmt: skip
-    assert {step.name for stage in STAGES for step in stage} - tested_below <= expected
+    assert {
+        step.name for stage in (*SPELLING, *EXCHANGE, *PLACES) for step in stage
+    } - tested_below <= expected
 
 
 @pytest.mark.parametrize(
@@ -385,7 +393,7 @@ def test_adaptive_pools(size: tuple[int, int], wanted: tuple[int, int], kind: An
     kind=st.sampled_from(["conv", "max", "average"]),
 )  # fmt: skip
 def test_padding(
-    pads: tuple[int, ...], value: float, kernel: int, stride: int, relu: bool, kind: str
+    pads: tuple[int, int, int, int], value: float, kernel: int, stride: int, relu: bool, kind: str
 ) -> None:
     last = {"conv": nn.Conv2d(4, 3, kernel, stride), "max": nn.MaxPool2d(kernel, stride),
             "average": nn.AvgPool2d(kernel, stride)}[kind]  # fmt: skip

@@ -413,6 +413,14 @@ def test_the_shape_of_a_dense_layer(height: int, width: int, channels: int) -> N
     assert rows * columns * -(-depth // 16) <= BANK_DEPTH
 
 
+def test_the_bank_of_a_grouped_kernel_is_that_of_its_groups() -> None:
+    """All 1,024 channels of a kernel of 7x7 would take 3,136 words, a group of outputs takes 49."""
+    network = nn.Sequential(nn.Conv2d(3, 1024, 1), nn.Conv2d(1024, 1024, 7, groups=64))
+    student = Student(network, (3, 8, 7))
+    calibrate(student, make_images([(3, 8, 7)], 2))
+    assert not on_cpu(to_quantised(student, "grouped"))
+
+
 def test_a_kernel_beyond_the_array_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 17, groups=1), nn.Conv2d(4, 4, 3, 9, groups=4))
     with caplog.at_level(logging.WARNING):

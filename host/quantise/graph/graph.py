@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
@@ -94,7 +93,7 @@ class Graph:
     @staticmethod
     def source(node: fx.Node) -> fx.Node:
         """Return a node's first operand."""
-        return cast("fx.Node", node.all_input_nodes[0])
+        return node.all_input_nodes[0]
 
     @staticmethod
     def has_one_reader(node: fx.Node) -> bool:

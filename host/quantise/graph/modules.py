@@ -26,10 +26,10 @@ class PaddedConv2d(nn.Conv2d):
     """
 
     def __init__(self, *args: Any, pads: Pads, **kwargs: Any) -> None:
-        super().__init__(*args, padding=0, **kwargs)
+        super().__init__(*args, **kwargs)  # without `padding`
         self.pads = pads
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Conv2d has it
         """Images [N, C, H, W] -> [N, O, H', W']."""
         return super().forward(F.pad(input, self.pads))
 

@@ -26,6 +26,7 @@ from tutelage.host.quantise.graph.passes.identities import IDENTITIES
 from tutelage.host.quantise.graph.passes.in_place import IN_PLACE
 from tutelage.host.quantise.graph.passes.movements import DENSE_OF_PIXELS, MOVEMENTS
 from tutelage.host.quantise.graph.passes.output import OUTPUT_ACTIVATION
+from tutelage.host.quantise.graph.passes.over_neighbours import OVER_NEIGHBOURS
 from tutelage.host.quantise.graph.passes.padding import (
     JOIN_PADDING,
     PADDED_MAX_POOL,
@@ -47,8 +48,9 @@ from tutelage.host.quantise.graph.passes.written_activations import (
 )
 from tutelage.host.quantise.graph.passes.zero_channels import ZERO_CHANNELS
 
-STAGES: tuple[tuple[GraphPass, ...], ...] = (
-    # One spelling of everything.
+Stages = tuple[tuple[GraphPass, ...], ...]
+
+SPELLING: Stages = (
     (PLAIN_MODULES,),
     (CONSTANTS,),
     (IDENTITIES,),  # other names of what may be overwritten
@@ -56,26 +58,39 @@ STAGES: tuple[tuple[GraphPass, ...], ...] = (
     (FUNCTIONS, IDENTITIES),
     (OUTPUT_ACTIVATION,),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
-    (REPLACEMENTS,),
+)
+"""One spelling of everything."""
+
+EXCHANGE: Stages = ((REPLACEMENTS,),)
+"""What the user wants exchanged: the network is another one afterwards."""
+
+PLACES: Stages = (
     # Shapes.
-    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, MOVEMENTS, ARITHMETIC,
-     ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS, IDENTITIES),
+    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, OVER_NEIGHBOURS,
+     MOVEMENTS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
+     IDENTITIES),
     # Places.
-    (COMMON, RELU_FIRST, JOIN_PADDING, PADDED_MAX_POOL, MERGE_FACTORS, FOLD_BACK, FOLD_FORWARD,
+    (COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL, MERGE_FACTORS, FOLD_BACK,
+     FOLD_FORWARD,
      MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
      SELECTIONS_FORWARD, IDENTITIES),
     # What found no place.
     (SELECTIONS_AS_LAYERS, FACTORS_AS_LAYERS),
 )  # fmt: skip
-"""Each row is repeated until none of its passes changes anything."""
+"""Everything where the DPU has it."""
 
 _MOST_ROUNDS = 1000
 
 
-def normalise(graph: Graph) -> None:
-    """Rewrite a captured network, in place, to the forms that layers are made of."""
+def normalise(graph: Graph, stages: Stages) -> None:
+    """Rewrite a captured network, in place.
+
+    Parameters
+    ----------
+    stages : each is repeated until none of its passes changes anything
+    """
     graph.drop_dead()
-    for stage in STAGES:
+    for stage in stages:
         for _ in range(_MOST_ROUNDS):
             changed = False
             for graph_pass in stage:

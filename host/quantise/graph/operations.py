@@ -10,25 +10,25 @@ import torch.nn.functional as F
 from torch import fx
 
 MOVEMENTS = frozenset(
-    """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index index_select moveaxis
-    movedim narrow permute repeat reshape
-    reshape_as roll select slice split split_with_sizes squeeze swapaxes
-    swapdims t tensor_split transpose unbind unflatten unsafe_chunk unsafe_split unsqueeze view
-    view_as""".split()
+    """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index index_select
+    moveaxis movedim narrow permute repeat reshape reshape_as roll select slice split
+    split_with_sizes squeeze swapaxes swapdims t tensor_split transpose unbind unflatten
+    unsafe_chunk unsafe_split unsqueeze view view_as""".split()
 )
 """Operations that give values of their first operand in another order or shape."""
 
 _ARITHMETIC = (
-    "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate stack "
-    "mean sum amax max matmul addmm exp abs square sqrt"
+    "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate mean sum "
+    "amax max matmul"
 ).split()
 
-_NAMES = """relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh
-    hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax conv2d conv_transpose2d
-    linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate
-    upsample upsample_nearest upsample_bilinear pad dropout dropout1d dropout2d dropout3d
-    alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float
-    requires_grad_ layer_norm group_norm instance_norm normalize logsigmoid glu""".split()
+_NAMES = (
+    "relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh "
+    "hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax logsigmoid conv2d "
+    "conv_transpose2d linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d "
+    "adaptive_max_pool2d interpolate upsample pad dropout dropout1d dropout2d dropout3d "
+    "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float"
+).split()
 
 _SYNONYMS = {
     "truediv": "div", "subtract": "sub", "multiply": "mul", "divide": "div", "concat": "cat",

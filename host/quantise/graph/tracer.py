@@ -1,7 +1,7 @@
 """torch.fx's symbolic tracing with shapes: sizes are numbers, not symbols.
 
-Each operation is also computed on a tensor without data (PyTorch's device "meta"), so that `x.shape`,
-`x.size(1)`, `len(x)` and what a program computes from them are plain numbers while it is traced:
+Each operation is also computed on a tensor without data (PyTorch's device "meta"), so that
+`x.shape`, `x.size(1)`, `len(x)` and what follows from them are numbers while it is traced:
 `if x.shape[2] < 7`, `F.pad(x, same(x.shape))` and `x.view(x.size(0), -1)` need no special care.
 What remains out of reach is control flow on the values of activations.
 """
@@ -12,7 +12,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -161,7 +161,7 @@ class _ShapedProxy(fx.Proxy):
         return len(self.node.meta[VALUE])
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+        return (operator.getitem(cast("Any", self), index) for index in range(len(self)))
 
     def __iadd__(self, other: Any) -> Any:
         return _in_place(self, operator.iadd, other)
@@ -212,9 +212,9 @@ def torch_class(module: nn.Module) -> type[nn.Module] | None:
             return nn.BatchNorm2d
         if _is_torchs(cls) and "forward" in vars(cls) | _inherited(cls):
             return cls
-        if not _is_torchs(cls) and not cls.__module__.startswith("torch.nn.utils"):
-            if {"forward", "__call__", "_conv_forward"} & set(vars(cls)):
-                return None
+        computes = {"forward", "__call__", "_conv_forward"} & set(vars(cls))
+        if computes and not cls.__module__.startswith("torch.nn."):
+            return None
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +18,6 @@ from tutelage.host.quantise.walker import Walker, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.xmodel.op import Op
-
-log = logging.getLogger(__name__)
 
 
 @traces(nn.ReLU, F.relu, torch.relu, "relu")
@@ -42,8 +39,7 @@ def relu6(walk: Walker, node: fx.Node) -> None:
 @traces(nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clip", torch.clip)
 def hardtanh(walk: Walker, node: fx.Node) -> None:
     """Add a ReLU or a ReLU6 under its other names."""
-    hardtanh = node.target in (F.hardtanh, F.hardtanh_)
-    if node.op == "call_module" or hardtanh:
+    if node.op == "call_module" or node.target is F.hardtanh:
         limits = walk.attribute(node, 1, "min_val", -1), walk.attribute(node, 2, "max_val", 1)
     else:
         limits = walk.value(node, 1, "min"), walk.value(node, 2, "max")
@@ -60,10 +56,8 @@ def leaky_relu(walk: Walker, node: fx.Node) -> None:
     if is_leaky_slope(slope):
         _add_activation(walk, node, "LEAKYRELU")
     else:
-        log.warning(
-            "%s: the DPU's leaky ReLU has the slope %s, not %g; %s",
-            node.name, LEAKY_SLOPE, slope, _AS_A_SUM,
-        )  # fmt: skip
+        what = f"the DPU's leaky ReLU has the slope {LEAKY_SLOPE}, not {slope:g}"
+        walk.warn(node, what, _AS_A_SUM)
         _add_slopes(walk, node, torch.tensor([slope]))
 
 
@@ -72,8 +66,7 @@ def prelu(walk: Walker, node: fx.Node) -> None:
     """Add a PReLU, as the sum of two."""
     given = walk.module_of(node)
     assert isinstance(given, nn.PReLU)
-    log.warning("%s: the DPU's instruction for PReLU is in no file of AMD's compiler; %s",
-                node.name, _AS_A_SUM)  # fmt: skip
+    walk.warn(node, "the DPU's instruction for PReLU is in no file of AMD's compiler", _AS_A_SUM)
     _add_slopes(walk, node, given.weight.detach().float())
 
 
@@ -111,11 +104,10 @@ def _add_activation(walk: Walker, node: fx.Node, kind: str) -> None:
         before.nonlinear = kind
         walk.alias(node)
         return
-    log.warning(
-        "%s: the DPU has no %s at the end of this %s, or its result has other readers; it is given "
-        "to a 1x1 convolution behind it, which costs time",
-        node.name, kind, before.op_type,
-    )  # fmt: skip
+    what = f"the DPU has no {kind} at the end of this {before.op_type}"
+    if not walk.is_only_reader(node):
+        what = f"the operand of this {kind} has other readers"
+    walk.warn(node, what, "it is given to a 1x1 convolution behind it, which costs time")
     groups = before.shape[0] if kind in op_type("depthwise-conv2d").fuses else 1
     add_identity(walk, node, groups).nonlinear = kind
 

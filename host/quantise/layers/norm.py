@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tutelage.host.networks.norm import SyncedBatchNorm2d
 from tutelage.host.quantise.layers.convolution import AnyNorm, Conv, add_identity
 from tutelage.host.quantise.walker import Walker, meta_shape, traces
-
-log = logging.getLogger(__name__)
 
 
 @traces(nn.BatchNorm2d, nn.BatchNorm1d, nn.SyncBatchNorm, SyncedBatchNorm2d)
@@ -30,11 +26,11 @@ def norm(walk: Walker, node: fx.Node) -> None:
     if foldable and walk.is_only_reader(node):
         walk.alias(node)
     else:
-        log.warning(
-            "%s: no convolution before this batch norm to fold it into; it becomes a 1x1 "
-            "depthwise convolution, which costs time (conv-BN-ReLU order avoids it)",
-            node.target,
+        what = "no convolution before this batch norm to fold it into"
+        advice = (
+            "it becomes a 1x1 depthwise convolution, which costs time (conv-BN-ReLU order avoids it)"
         )
+        walk.warn(node, what, advice)
         before = add_identity(walk, node, given.num_features)
     assert isinstance(before, Conv)
     before.norm = walk.made.setdefault((given, "norm"), _copy(given))

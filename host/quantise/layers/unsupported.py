@@ -17,7 +17,8 @@ _NORM = "use BatchNorm2d behind a convolution"
 advise(_SMOOTH, nn.SiLU, F.silu, nn.GELU, F.gelu, nn.Mish, nn.ELU, nn.SELU, nn.CELU, nn.Softplus)
 advise("use Hardsigmoid, or have it exchanged (replace: tanh=hardsigmoid)", nn.Tanh)
 advise(
-    "use Hardsigmoid, or have it exchanged (replace: sigmoid=hardsigmoid); a sigmoid or softmax at the end belongs on the CPU",
+    "use Hardsigmoid, or have it exchanged (replace: sigmoid=hardsigmoid); a sigmoid or softmax at "
+    "the end belongs on the CPU",
     nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_",
 )  # fmt: skip
 advise(

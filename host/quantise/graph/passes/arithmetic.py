@@ -88,10 +88,10 @@ def _affine(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any)
 
 def _node(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any) -> fx.Node | None:
     shape = graph.shape(value)
-    vectors = _by_channel(scale, shape), _by_channel(shift, shape)
-    if vectors[0] is None or vectors[1] is None:
+    factors, summands = _by_channel(scale, shape), _by_channel(shift, shape)
+    if factors is None or summands is None:
         return None
-    return graph.before(node, Affine(*vectors), value, name=node.name)
+    return graph.before(node, Affine(factors, summands), value, name=node.name)
 
 
 def _by_channel(given: Any, shape: tuple[int, ...]) -> Tensor | None:

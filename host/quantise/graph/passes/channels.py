@@ -168,7 +168,7 @@ def _is_depthwise(module: nn.Module | None) -> bool:
 
 @torch.no_grad()
 def _of_channels(module: Any, channels: Tensor) -> nn.Module:
-    """A layer that computes some of its channels, from the same of its inputs' where it has both."""
+    """A layer that computes some of its channels, from the same inputs if depthwise."""
     new = plain_copy(module)
     if isinstance(module, nn.Conv2d | nn.Linear):
         new._parameters["weight"] = frozen(module.weight[channels])
@@ -186,7 +186,7 @@ def _of_channels(module: Any, channels: Tensor) -> nn.Module:
             if value is not None and value.dim():
                 kept = frozen(value[channels]) if name in module._parameters else value[channels]
                 (new._parameters if name in module._parameters else new._buffers)[name] = kept
-    return new  # type: ignore[no-any-return]
+    return new
 
 
 # -- into the layers behind -----------------------------------------------------------------
@@ -257,7 +257,7 @@ def _scattered(module: Any, select: ChannelSelect, whole: int) -> nn.Module:
     new._parameters["weight"] = frozen(full)
     name = "in_features" if isinstance(module, nn.Linear) else "in_channels"
     setattr(new, name, whole)
-    return new  # type: ignore[no-any-return]
+    return new
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:

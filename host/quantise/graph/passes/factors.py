@@ -87,7 +87,7 @@ def _is_vector_of(vector: tuple[int, ...], given: tuple[int, ...]) -> bool:
 
 
 @torch.no_grad()
-def scaled_outputs(module: nn.Module, affine: Affine) -> nn.Module | None:
+def scaled_outputs(module: Any, affine: Affine) -> nn.Module | None:
     """Return a layer with weights, or a norm, whose results are scaled and shifted."""
     new = plain_copy(module)
     scale, shift = affine.scale, affine.shift
@@ -97,11 +97,9 @@ def scaled_outputs(module: nn.Module, affine: Affine) -> nn.Module | None:
         weight = torch.ones_like(scale) if module.weight is None else module.weight
         bias = torch.zeros_like(shift) if module.bias is None else module.bias
         new.affine = True
-        new._parameters["weight"], new._parameters["bias"] = (
-            frozen(weight * scale),
-            frozen(bias * scale + shift),
-        )
-        return new  # type: ignore[no-any-return]
+        new._parameters["weight"] = frozen(weight * scale)
+        new._parameters["bias"] = frozen(bias * scale + shift)
+        return new
     weight, bias = module.weight, module.bias
     assert isinstance(weight, torch.Tensor)
     if isinstance(module, nn.ConvTranspose2d):
@@ -113,7 +111,7 @@ def scaled_outputs(module: nn.Module, affine: Affine) -> nn.Module | None:
     if bias is not None or (shift != 0).any():
         summand = shift if bias is None else bias * scale + shift
         new._parameters["bias"] = frozen(summand)
-    return new  # type: ignore[no-any-return]
+    return new
 
 
 def _fold_forward(graph: Graph, node: fx.Node) -> bool:
@@ -155,7 +153,7 @@ def _scaled_inputs(module: Any, affine: Affine) -> nn.Module:
         summand = (module.weight * shift).flatten(1).sum(1)
         bias = 0 if module.bias is None else module.bias
         new._parameters["bias"] = frozen(bias + summand)
-    return new  # type: ignore[no-any-return]
+    return new
 
 
 def _as_layer(graph: Graph, node: fx.Node) -> bool:

@@ -53,7 +53,7 @@ def padded(conv: nn.Conv2d, pads: Pads) -> nn.Conv2d:
         new.padding, new.pads = (0, 0), pads
     # What nn.Conv2d pads with by itself where padding_mode is not "zeros".
     new._reversed_padding_repeated_twice = [left, right, top, bottom]
-    return new  # type: ignore[no-any-return]
+    return new
 
 
 def _join(graph: Graph, node: fx.Node) -> bool:
@@ -119,7 +119,7 @@ def _padding_pool(
     pool: nn.MaxPool2d, pads: Pads, size: tuple[int, ...], wanted: tuple[int, ...]
 ) -> nn.MaxPool2d | None:
     """A pool that pads by itself as much as the padding in front of it has effect."""
-    left, right, top, bottom = pads
+    left, _, top, _ = pads
     kernel, stride = pair(pool.kernel_size), pair(pool.stride)
     if min(pads) < 0 or 2 * top > kernel[0] or 2 * left > kernel[1]:
         return None

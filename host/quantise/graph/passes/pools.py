@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def _windows(size: int, wanted: int) -> Size | None:
     """
     starts = [i * size // wanted for i in range(wanted)]
     lengths = {-(-(i + 1) * size // wanted) - start for i, start in enumerate(starts)}
-    steps = {b - a for a, b in zip(starts, starts[1:], strict=False)} or {size}
+    steps = {b - a for a, b in pairwise(starts)} or {size}
     if len(lengths) != 1 or len(steps) != 1:
         return None
     return lengths.pop(), steps.pop()

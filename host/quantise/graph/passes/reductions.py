@@ -19,7 +19,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     name = operation(node)
     if name not in ("mean", "sum", "amax", "max"):
         return False
-    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    axes: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     keeps = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
     source = graph.source(node)
     rank = len(graph.shape(source))

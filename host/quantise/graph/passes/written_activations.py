@@ -30,7 +30,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 def _gate(graph: Graph, gate: Any) -> nn.Module | None:
     """The activation x * gate(x), if it has a name."""
-    cls = _GATED.get(type(graph.module_of(gate)))  # type: ignore[arg-type]
+    cls = _GATED.get(type(graph.module_of(gate)))
     return None if cls is None else cls()
 
 

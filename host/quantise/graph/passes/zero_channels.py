@@ -38,10 +38,10 @@ def _is_zero(graph: Graph, part: Any) -> bool:
 
 
 def _pad(graph: Graph, node: fx.Node) -> bool:
-    def bound(input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
-        return input, pad, mode, value
-
-    source, pads, mode, value = bound(*node.args, **node.kwargs)
+    defaults = {"mode": "constant", "value": None}
+    names = ("input", "pad", "mode", "value")
+    given: dict[str, Any] = {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+    source, pads, mode, value = (given[name] for name in names)
     if len(pads) != 6 or len(graph.shape(source)) != 4 or mode != "constant" or value:
         return False
     left, right, top, bottom, before, after = (int(pad) for pad in pads)

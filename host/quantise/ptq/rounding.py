@@ -23,6 +23,7 @@ from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE
 from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
+from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
@@ -51,8 +52,9 @@ def round_weights(student: Student, images: Tensor) -> None:
 
     The fix points of weights are chosen by the same error.
     """
-    for step in lockstep(student, images):
-        round_layer(student, step)
+    with evaluating(student):
+        for step in lockstep(student, images):
+            round_layer(student, step)
 
 
 @torch.no_grad()

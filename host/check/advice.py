@@ -47,6 +47,6 @@ def about_accuracy(found: Accuracy) -> Iterator[str]:
         loss, what = found.float_accuracy - found.quantised_accuracy, "points of accuracy are lost"
     if loss > TOLERABLE_LOSS:
         yield (
-            f"{loss:.1f} {what} by quantisation alone: fine-tune from these weights with method "
-            "qat, or qkd with a teacher"
+            f"{loss:.1f} {what} by quantisation alone: `tutelage sensitivity` shows where; "
+            "fine-tune from these weights with method qat, or qkd with a teacher"
         )

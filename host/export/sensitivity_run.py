@@ -28,7 +28,9 @@ def student_and_images(run: Path, changes: list[str], count: int) -> tuple[Stude
         The run is not quantised by a quantiser with a DPU form, or cannot be used.
     """
     if run.suffix == ".toml":
-        config = read_config(run, changes)
+        # Rounded for good, weights would show no error of their own.
+        plain = ["quantisation.rounding=nearest", "quantisation.bias_correction=false"]
+        config = read_config(run, [*plain, *changes])
         train, test = load_data(config)
         student = make_student(config, train)
         if not isinstance(student, Student):

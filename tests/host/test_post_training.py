@@ -22,12 +22,16 @@ from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.host.networks.mobilenet import MobileNetV2  # noqa: E402
 from tutelage.host.quantise.calibrate import calibrate  # noqa: E402
 from tutelage.host.quantise.ptq.bias_correction import correct_biases  # noqa: E402
-from tutelage.host.quantise.ptq.channels import FIXED, channel_groups  # noqa: E402
+from tutelage.host.quantise.ptq.channels import (  # noqa: E402
+    FIXED,
+    channel_groups,
+    scale_channels,
+)
 from tutelage.host.quantise.ptq.equalise import equalise  # noqa: E402
-from tutelage.host.quantise.ptq.lockstep import lockstep  # noqa: E402
+from tutelage.host.quantise.ptq.lockstep import Step, lockstep  # noqa: E402
 from tutelage.host.quantise.ptq.passes import FloatPass, PartlyRounded, outputs  # noqa: E402
 from tutelage.host.quantise.ptq.post_training import PostTraining, post_training  # noqa: E402
-from tutelage.host.quantise.ptq.rounding import round_weights  # noqa: E402
+from tutelage.host.quantise.ptq.rounding import round_layer, round_weights  # noqa: E402
 from tutelage.host.quantise.ptq.sensitivity import agreement, sensitivity  # noqa: E402
 from tutelage.host.quantise.quantisers import Bits  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
@@ -88,6 +92,11 @@ def _joined() -> nn.Module:
     return _with_statistics(Joined())
 
 
+@functools.cache
+def _traced(joined: bool) -> Student:
+    return Student(_joined() if joined else _mobilenet(), SHAPE).eval()
+
+
 def _float(student: Student, images: Tensor) -> Tensor:
     return outputs(FloatPass(student.eval()), images, 16)
 
@@ -99,8 +108,6 @@ def _db(student: Student, images: Tensor, wanted: Tensor) -> float:
 
 def _unbalance(student: Student, power: float) -> None:
     """The same function with other scales, as a network may come: 2^uniform(-power, power)."""
-    from tutelage.host.quantise.ptq.channels import scale_channels
-
     groups = channel_groups(student)
     generator = torch.Generator().manual_seed(4)
     scale = torch.exp2((torch.rand(groups.count, generator=generator) * 2 - 1) * power)
@@ -114,7 +121,7 @@ def _unbalance(student: Student, power: float) -> None:
 @given(power=st.floats(0, 6), joined=st.booleans())
 @settings(deadline=None, max_examples=4)
 def test_scales_leave_the_network_as_it_is(power: float, joined: bool) -> None:
-    student = Student(_joined() if joined else _mobilenet(), SHAPE).eval()
+    student = copy.deepcopy(_traced(joined))
     images = _images(8)
     wanted = _float(student, images)
     _unbalance(student, power)
@@ -140,7 +147,7 @@ def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(
         torch.testing.assert_close(_float(student, images), wanted, rtol=1e-4, atol=1e-4)
         found.append(_db(student, images, wanted))
     assert found[1] == pytest.approx(found[0], abs=1.5)
-    assert min(found) > plain - 0.5
+    assert min(found) > max(plain - 3, spoilt + 6)
 
 
 def test_training_afterwards_sees_the_same_network() -> None:
@@ -158,16 +165,20 @@ def test_what_is_not_known_to_be_homogeneous_is_not_scaled() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
-            self.shared, self.out = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+            self.a, self.b, self.c = (nn.Conv2d(3, 4, 1) for _ in range(3))
+            self.one, self.two, self.out = (nn.Conv2d(4, 4, 1) for _ in range(3))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.out(F.relu(self.shared(F.relu6(self.shared(self.a(x) * self.b(x))))))
+            y = self.a(x) * self.b(x) + F.relu6(self.c(x))
+            return self.out(F.relu(self.two(F.relu(self.one(y)))))
 
     student = Student(Gated().eval(), SHAPE)
-    groups = channel_groups(student)
-    assert all((of == FIXED).all() for of in groups.of.values())
-    assert groups.count > 1  # those of the weights, which nothing can be scaled with
+    of = channel_groups(student).of
+    fixed = {name for name, groups in of.items() if (groups == FIXED).all()}
+    assert fixed == set(of) - {"one", "two"}
+    student.layer("two").weight = student.layer("one").weight  # one tensor used twice
+    of = channel_groups(student).of
+    assert all((groups == FIXED).all() for groups in of.values())
 
 
 # -- ReLU6 ------------------------------------------------------------------------------------
@@ -222,7 +233,7 @@ def test_rounding_by_results_is_better_and_is_deployed(
     calibrate(student, images)
     nearest = _db(student, images, wanted)
     round_weights(student, images)
-    assert _db(student, images, wanted) > nearest + (3 if bits == 4 else 0)
+    assert _db(student, images, wanted) > nearest + (1 if bits == 4 else 0)
     points, deployed = student.fix_points(), student.integers()
     for name, conv in student.convs():
         weight = conv.folded()[0].detach()
@@ -230,25 +241,27 @@ def test_rounding_by_results_is_better_and_is_deployed(
         torch.testing.assert_close(weight, exact, rtol=1e-5, atol=1e-7)
 
 
+@torch.no_grad()
+def _results(student: Student, step: Step) -> Tensor:
+    """What a layer computes by its rounded weights, before the activation."""
+    weight, bias = step.conv.folded()
+    point = student.fix_points().weights[step.conv.name]
+    weight = student.weight_of[step.conv.name].quantise(weight, point)
+    return torch.cat([step.conv(x, weight, bias) for x in step.inputs])
+
+
 def test_each_layer_gets_no_worse_by_rounding() -> None:
     """The error of a layer's own result, its inputs being what they are."""
     images = _images()
     student = Student(_mobilenet(), SHAPE, Bits(weights=3, first=3, last=3)).eval()
     calibrate(student, images)
-    from tutelage.host.quantise.ptq.rounding import round_layer
-
     for step in lockstep(student, images):
-        errors = []
-        for change in (False, True):
-            if change:
-                round_layer(student, step)
-            weight, bias = step.conv.folded()
-            weight = student.weight_of[step.conv.name].quantise(
-                weight, student.fix_points().weights[step.conv.name]
-            )
-            gaps = [step.conv(x, weight, bias) - y for x, y in zip(step.inputs, step.wanted)]  # noqa: B905
-            errors.append(float(torch.cat(gaps).square().sum()))
-        assert errors[1] <= 1.1 * errors[0], step.conv.name
+        wanted = torch.cat(step.wanted)
+        before = (_results(student, step) - wanted).square().mean()
+        round_layer(student, step)
+        after = (_results(student, step) - wanted).square().mean()
+        # That of the rounded bias is what falls.
+        assert after <= 1.05 * before + 1e-6, step.conv.name
 
 
 def test_corrected_biases_leave_no_mean_error() -> None:
@@ -256,16 +269,12 @@ def test_corrected_biases_leave_no_mean_error() -> None:
     student = Student(_mobilenet(), SHAPE, Bits(weights=4)).eval()
     wanted = _float(student, images)
     calibrate(student, images)
-    before = _db(student, images, wanted)
+    original, before = copy.deepcopy(student), _db(student, images, wanted)
     correct_biases(student, images)
     assert _db(student, images, wanted) > before
-    for step in lockstep(student, images):
-        weight, bias = step.conv.folded()
-        point = student.fix_points().weights[step.conv.name]
-        weight = student.weight_of[step.conv.name].quantise(weight, point)
-        found = torch.cat([step.conv(x, weight, bias) for x in step.inputs])
-        gap = (found - torch.cat(step.wanted)).mean((0, 2, 3)).abs().max()
-        assert gap < 0.02 * torch.cat(step.wanted).std()
+    for step, real in zip(lockstep(student, images), lockstep(original, images), strict=True):
+        gap = _results(student, step) - torch.cat(real.wanted)
+        assert gap.mean((0, 2, 3)).abs().max() < 1e-3 * torch.cat(real.wanted).std()
 
 
 # -- all of it -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
+from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.student import Student
 
 
@@ -24,8 +25,9 @@ def correct_biases(student: Student, images: Tensor) -> None:
     ----------
     images : [N, C, H, W]
     """
-    for step in lockstep(student, images):
-        correct_bias(student, step)
+    with evaluating(student):
+        for step in lockstep(student, images):
+            correct_bias(student, step)
 
 
 @torch.no_grad()

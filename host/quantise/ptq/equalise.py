@@ -34,6 +34,7 @@ from tutelage.host.quantise.ptq.importance import (
     importance,
     largest_magnitudes,
 )
+from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.student import Student
 
 _P = 16
@@ -71,15 +72,16 @@ def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
     images : [N, C, H, W], some tens; one backward pass each
     weights : what an error of weights counts; less than 1 where they are not rounded to the nearest
     """
-    found = importance(student, spread(images, _MOST_GRADIENTS))
-    largest = largest_magnitudes(student, images)
+    some = spread(images, _MOST_GRADIENTS)
+    with evaluating(student):
+        found, largest = importance(student, some), largest_magnitudes(student, images)
+        samples = channel_samples(student, some, _SAMPLES)
     widened = _widened(student)
     groups = channel_groups(student, tuple(widened))
-    limits = _limits(groups, largest, widened)
-    scale = _Noise(student, groups, found, largest, weights).least(*limits)
-    pinned = limits[0] == limits[1]
-    samples = channel_samples(student, spread(images, _MOST_GRADIENTS), _SAMPLES)
-    scale = aligned_scale(student, groups, scale, pinned, found, samples, weights)
+    low, high = _limits(groups, largest, widened)
+    scale = _Noise(student, groups, found, largest, weights).least(low, high)
+    # A factor for a whole layer would pass the limits.
+    scale = aligned_scale(student, groups, scale, high.isfinite(), found, samples, weights)
     scale_channels(student, groups, scale)
     if widened:
         student.widen(widened)

@@ -34,17 +34,18 @@ class Importance:
 
 
 def importance(student: Student, images: Tensor) -> Importance:
-    """Return the importance of a student's values in float arithmetic, for images [N, C, H, W]."""
+    """Return the importance of a student's values in float arithmetic.
+
+    Parameters
+    ----------
+    student : in evaluation mode
+    images : [N, C, H, W]
+    """
     generator = torch.Generator().manual_seed(0)
     found = Importance()
-    training = student.training
-    student.eval()
-    try:
-        with torch.enable_grad():
-            for image in images.split(1):
-                _add(found, student, image, generator)
-    finally:
-        student.train(training)
+    with torch.enable_grad():
+        for image in images.split(1):
+            _add(found, student, image, generator)
     return found
 
 
@@ -83,7 +84,13 @@ def _sum(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
 
 @torch.no_grad()
 def channel_samples(student: Student, images: Tensor, values_of_each: int) -> dict[str, Tensor]:
-    """Return some float values of each channel, [C, n], by layer whose result is rounded."""
+    """Return some float values of each channel, [C, n], by layer whose result is rounded.
+
+    Parameters
+    ----------
+    student : in evaluation mode
+    images : [N, C, H, W]
+    """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Tensor] = {}
     for name, value in values(FloatPass(student), images):

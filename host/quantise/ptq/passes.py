@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,6 +12,17 @@ from tutelage.host.quantise import nonlinear
 from tutelage.host.quantise.forward import Forward
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.student import Student
+
+
+@contextmanager
+def evaluating(student: Student) -> Iterator[None]:
+    """Evaluation mode for a while."""
+    training = student.training
+    student.eval()
+    try:
+        yield
+    finally:
+        student.train(training)
 
 
 class FloatPass(Forward):

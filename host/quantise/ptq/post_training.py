@@ -20,6 +20,7 @@ from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.ptq.bias_correction import correct_bias
 from tutelage.host.quantise.ptq.equalise import equalise
 from tutelage.host.quantise.ptq.lockstep import lockstep
+from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
 
@@ -79,15 +80,11 @@ def post_training(student: Student, images: Tensor, options: PostTraining | None
     """
     options = options or PostTraining()
     calibrate(student, images, options.calibration)
-    training = student.training
-    student.eval()
-    try:
-        if options.equalise:
-            equalise(student, few(student, images), _WEIGHTS[options.rounding])
-            calibrate(student, images, options.calibration)
+    if options.equalise:
+        equalise(student, few(student, images), _WEIGHTS[options.rounding])
+        calibrate(student, images, options.calibration)
+    with evaluating(student):
         _correct(student, few(student, images), options)
-    finally:
-        student.train(training)
 
 
 def _correct(student: Student, images: Tensor, options: PostTraining) -> None:

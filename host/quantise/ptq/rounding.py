@@ -22,7 +22,9 @@ from torch import Tensor
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE
 from tutelage.host.quantise.layers.convolution import Conv
+from tutelage.host.quantise.layers.transposed import TransposedConv
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
+from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
@@ -51,8 +53,9 @@ def round_weights(student: Student, images: Tensor) -> None:
 
     The fix points of weights are chosen by the same error.
     """
-    for step in lockstep(student, images):
-        round_layer(student, step)
+    with evaluating(student):
+        for step in lockstep(student, images):
+            round_layer(student, step)
 
 
 @torch.no_grad()
@@ -60,7 +63,7 @@ def round_layer(student: Student, step: Step) -> None:
     """Round the weights of one layer."""
     conv = step.conv
     weight, bias = conv.folded()
-    if weight[0].numel() > _MOST_COLUMNS:
+    if weight[0].numel() > _MOST_COLUMNS or isinstance(conv, TransposedConv):
         return
     points = student.fix_points()
     point = points.bias(conv, float(bias.abs().max()))
@@ -100,7 +103,8 @@ class _Problem:
         self.energy = 0.0
         for x, y in zip(step.inputs, step.wanted, strict=True):
             wanted = (y - bias.view(-1, 1, 1)).flatten(2)  # [n, O, places]
-            unfolded = F.unfold(x, conv.kernel, conv.dilation, conv.padding, conv.stride)
+            padded = F.pad(x, conv.pads)
+            unfolded = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
             if share < 1:
                 count = max(1, int(share * wanted.shape[2]))
                 chosen = torch.randperm(wanted.shape[2], generator=generator)[:count]

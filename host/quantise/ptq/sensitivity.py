@@ -1,7 +1,8 @@
 """Which layers cost accuracy when they are rounded, and what helps.
 
 Every quantiser is tried twice: alone, all others being float, and off, all others rounding. The
-network in float is the measure, so that no labels are needed.
+network in float is the measure, so that no labels are needed. Weights that were rounded for good
+(rounding = "adaround") are their own float: their rounding is not seen here.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.host.quantise.ptq.importance import largest_magnitudes
-from tutelage.host.quantise.ptq.passes import FloatPass, PartlyRounded, outputs
+from tutelage.host.quantise.ptq.passes import FloatPass, PartlyRounded, evaluating, outputs
 from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
+
+_MOST_DB = 200.0
 
 _ALIKE = 99.0
 """Percent of classes above which a quantiser needs no advice, when only it rounds."""
@@ -34,7 +37,7 @@ class Agreement:
 
     Attributes
     ----------
-    sqnr : signal to quantisation noise of the outputs, in dB; infinite where they are equal
+    sqnr : signal to quantisation noise of the outputs, in dB; 200 where they are equal
     same_class : images with the same largest output, in percent
     divergence : mean of KL(float || rounded) of the outputs' softmax, in nats
     """
@@ -89,7 +92,7 @@ def agreement(found: Tensor, wanted: Tensor) -> Agreement:
         found, wanted = (y.permute(0, 2, 3, 1).flatten(0, 2) for y in (found, wanted))
     found, wanted = found.double(), wanted.double()
     noise = (found - wanted).square().sum()
-    sqnr = 10 * torch.log10(wanted.square().sum() / noise)
+    sqnr = 10 * torch.log10(wanted.square().sum() / noise).clamp(max=_MOST_DB / 10)
     same = (found.argmax(1) == wanted.argmax(1)).double().mean()
     divergence = F.kl_div(
         found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
@@ -107,12 +110,8 @@ def sensitivity(student: Student, images: Tensor, batch: int = 32) -> Sensitivit
     images : [N, C, H, W], normalised; each passes through the network twice for each quantiser
     batch : images that pass through the network together
     """
-    training = student.training
-    student.eval()
-    try:
+    with evaluating(student):
         return _Trials(student, images, batch).report()
-    finally:
-        student.train(training)
 
 
 class _Trials:

@@ -241,13 +241,17 @@ def test_rounding_by_results_is_better_and_is_deployed(
         torch.testing.assert_close(weight, exact, rtol=1e-5, atol=1e-7)
 
 
-@torch.no_grad()
 def _results(student: Student, step: Step) -> Tensor:
     """What a layer computes by its rounded weights, before the activation."""
-    weight, bias = step.conv.folded()
-    point = student.fix_points().weights[step.conv.name]
-    weight = student.weight_of[step.conv.name].quantise(weight, point)
-    return torch.cat([step.conv(x, weight, bias) for x in step.inputs])
+    with torch.no_grad():
+        weight, bias = step.conv.folded()
+        point = student.fix_points().weights[step.conv.name]
+        weight = student.weight_of[step.conv.name].quantise(weight, point)
+        return torch.cat([step.conv(x, weight, bias) for x, _ in step.parts()])
+
+
+def _wanted(step: Step) -> Tensor:
+    return torch.cat([wanted for _, wanted in step.parts()])
 
 
 def test_each_layer_gets_no_worse_by_rounding() -> None:
@@ -256,7 +260,7 @@ def test_each_layer_gets_no_worse_by_rounding() -> None:
     student = Student(_mobilenet(), SHAPE, Bits(weights=3, first=3, last=3)).eval()
     calibrate(student, images)
     for step in lockstep(student, images):
-        wanted = torch.cat(step.wanted)
+        wanted = _wanted(step)
         before = (_results(student, step) - wanted).square().mean()
         round_layer(student, step)
         after = (_results(student, step) - wanted).square().mean()
@@ -273,8 +277,8 @@ def test_corrected_biases_leave_no_mean_error() -> None:
     correct_biases(student, images)
     assert _db(student, images, wanted) > before
     for step, real in zip(lockstep(student, images), lockstep(original, images), strict=True):
-        gap = _results(student, step) - torch.cat(real.wanted)
-        assert gap.mean((0, 2, 3)).abs().max() < 1e-3 * torch.cat(real.wanted).std()
+        gap = _results(student, step) - _wanted(real)
+        assert gap.mean((0, 2, 3)).abs().max() < 1e-3 * _wanted(real).std()
 
 
 # -- all of it -----------------------------------------------------------------------------------

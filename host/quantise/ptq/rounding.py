@@ -71,15 +71,35 @@ def round_layer(student: Student, step: Step) -> None:
     problem = _Problem(conv, step, weight, lost)
     quantiser, now = student.weight_of[conv.name], points.weights[conv.name]
     best: tuple[float, int, Tensor] | None = None
-    for candidate in (now + finer for finer in _FINER):
+    for candidate in _legal(student, quantiser, [now + finer for finer in _FINER]):
         error, found = problem.solve(quantiser, candidate, 1)
         if best is None or error < best[0]:
             best = error, candidate, found
     assert best is not None
     chosen = best[1]
     _, found = problem.solve(quantiser, chosen, _SWEEPS)
-    student.log2_t[quantiser.index] = quantiser.magnitude - chosen - 0.5
+    if chosen != now:
+        _set_point(student, quantiser, chosen)
     set_folded(conv, found.view_as(weight))
+
+
+def _legal(student: Student, quantiser: Quantiser, points: list[int]) -> list[int]:
+    """The fix points of weights that move no other one."""
+    before, threshold = student.fix_points(), float(student.log2_t[quantiser.index])
+    name = quantiser.members[0]
+    found = []
+    for point in points:
+        _set_point(student, quantiser, point)
+        after = student.fix_points()
+        weights = before.weights | {name: point}
+        if after.activations == before.activations and after.weights == weights:
+            found.append(point)
+    student.log2_t[quantiser.index] = threshold
+    return found or [before.weights[name]]
+
+
+def _set_point(student: Student, quantiser: Quantiser, point: int) -> None:
+    student.log2_t[quantiser.index] = quantiser.magnitude - point - 0.5
 
 
 def set_folded(conv: Conv, weight: Tensor) -> None:
@@ -95,22 +115,22 @@ class _Problem:
         shape = (conv.groups, len(weight) // conv.groups, -1)
         self.weight = weight.reshape(shape)
         generator = torch.Generator().manual_seed(0)
-        places = sum(y.shape[0] * y.shape[2] * y.shape[3] for y in step.wanted)
-        share = min(1.0, _MOST_ROWS / places)
+        share = min(1.0, _MOST_ROWS / step.places)
         columns = self.weight.shape[2]
         self.squares = weight.new_zeros(conv.groups, columns, columns, dtype=torch.float32)
         self.products = torch.zeros_like(self.weight)
         self.energy = 0.0
-        for x, y in zip(step.inputs, step.wanted, strict=True):
-            wanted = (y - bias.view(-1, 1, 1)).flatten(2)  # [n, O, places]
-            padded = F.pad(x, conv.pads)
-            unfolded = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
+        images = (pair for part in step.parts() for pair in zip(*part, strict=True))
+        for x, y in images:
+            results = (y - bias.view(-1, 1, 1)).view(*shape[:2], -1)
+            rows = F.unfold(
+                F.pad(x[None], conv.pads), conv.kernel, conv.dilation, 0, conv.stride
+            )
+            rows = rows.view(conv.groups, columns, -1)
             if share < 1:
-                count = max(1, int(share * wanted.shape[2]))
-                chosen = torch.randperm(wanted.shape[2], generator=generator)[:count]
-                wanted, unfolded = wanted[:, :, chosen], unfolded[:, :, chosen]
-            rows = unfolded.unflatten(1, (conv.groups, columns)).permute(1, 2, 0, 3).flatten(2)
-            results = wanted.unflatten(1, shape[:2]).permute(1, 2, 0, 3).flatten(2)
+                count = max(1, int(share * rows.shape[2]))
+                chosen = torch.randperm(rows.shape[2], generator=generator)[:count]
+                rows, results = rows[:, :, chosen], results[:, :, chosen]
             self.squares += rows @ rows.transpose(1, 2)
             self.products += results @ rows.transpose(1, 2)
             self.energy += float(results.square().sum())

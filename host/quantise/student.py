@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.images.input_form import InputForm
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE, FixPoints, Settlement
 from tutelage.host.quantise.forward import Forward
@@ -66,6 +67,7 @@ class Student(nn.Module):
     log2_t : the logarithms of all thresholds, groups of activations first, then weights
     activation_of, weight_of : quantisers by layer
     norm_frozen : batch norms are folded by their running statistics in training too
+    form : how pictures become its images, None where that is not known; no part of its state
     observer : called with what would be rounded; while it is set, nothing is rounded
 
     Raises
@@ -88,6 +90,7 @@ class Student(nn.Module):
         self.layers = nn.ModuleDict(layers)
         self.output = list(layers)[-1]
         self.norm_frozen = False
+        self.form: InputForm | None = None
         self.observer: Observer | None = None
         self.activation_of, self.weight_of = place_quantisers(layers, self.bits)
         self._settlement = Settlement(layers, self.activation_of, self.weight_of)

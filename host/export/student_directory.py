@@ -99,7 +99,7 @@ def export_student(
     with scratch_inside(folder) as scratch:
         graph.serialize(scratch / QUANTISED)
         (scratch / ONNX).write_bytes(to_onnx(graph))
-        _check_values(student, scratch / QUANTISED)
+        check_values(student, scratch / QUANTISED)
         for name in (QUANTISED, ONNX):
             description.checksums[name] = sha256_of(scratch / name)
         write_description(scratch / DESCRIPTION, description)
@@ -160,7 +160,7 @@ def _check_finite(student: Student) -> None:
 
 
 @torch.no_grad()
-def _check_values(student: Student, path: Path) -> None:
+def check_values(student: Student, path: Path) -> None:
     """Refuse a file that computes something else than the student."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(CHECKED_IMAGES, *student.input_shape, generator=generator)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def pytorch_nndct(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The stand-in, as a script imports it."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     shim.install()
-    import pytorch_nndct
-
-    yield pytorch_nndct
+    yield import_module("pytorch_nndct")
     for name in [name for name in sys.modules if name.split(".")[0] == "pytorch_nndct"]:
         del sys.modules[name]
 
@@ -494,7 +493,8 @@ def test_wrong_use() -> None:
     network = Network()
     with pytest.raises(QuantizerError, match="quant_mode 'float': it is 'calib' or 'test'"):
         quantizer("float", network)
-    for wrong in (None, torch.zeros(1, 3), [], {"x": images(1)}, images(0)):
+    inputs: list[Any] = [None, torch.zeros(1, 3), [], {"x": images(1)}, images(0)]
+    for wrong in inputs:
         with pytest.raises(QuantizerError, match=r"the DPU takes tensors \(N, C, H, W\)"):
             TorchQuantizer("calib", network, wrong)
     with pytest.raises(UnsupportedOp, match="2 inputs"):
@@ -559,8 +559,7 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
 
 
 def test_the_names(pytorch_nndct: Any) -> None:
-    from pytorch_nndct import apis
-
+    apis = import_module("pytorch_nndct.apis")
     for name in ("Inspector", "QatProcessor", "dump_xmodel", "torch_quantizer"):
         assert getattr(apis, name) is getattr(pytorch_nndct, name)
     assert apis.torch_quantizer is TorchQuantizer

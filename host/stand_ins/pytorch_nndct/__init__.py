@@ -14,7 +14,9 @@ except ModuleNotFoundError as error:
 from tutelage.core.errors import not_emulated
 
 from . import apis, nn, utils
-from .apis import Inspector, QatProcessor, dump_xmodel, torch_quantizer
+
+Inspector, QatProcessor = apis.Inspector, apis.QatProcessor
+dump_xmodel, torch_quantizer = apis.dump_xmodel, apis.torch_quantizer
 
 __all__ = [
     "Inspector", "QatProcessor", "apis", "dump_xmodel", "nn", "torch_quantizer", "utils",

@@ -7,7 +7,8 @@ from typing import Any
 from tutelage.core.errors import not_emulated
 
 from . import modules
-from .modules import DeQuantStub, QuantStub
+
+DeQuantStub, QuantStub = modules.DeQuantStub, modules.QuantStub
 
 __all__ = ["DeQuantStub", "QuantStub", "modules"]
 

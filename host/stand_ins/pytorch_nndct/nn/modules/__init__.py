@@ -6,10 +6,11 @@ from typing import Any
 
 from tutelage.core.errors import not_emulated
 
-from . import functional
-from .quant_stubs import DeQuantStub, QuantStub
+from . import functional, quant_stubs
 
-__all__ = ["DeQuantStub", "QuantStub", "functional"]
+DeQuantStub, QuantStub = quant_stubs.DeQuantStub, quant_stubs.QuantStub
+
+__all__ = ["DeQuantStub", "QuantStub", "functional", "quant_stubs"]
 
 
 def __getattr__(name: str) -> Any:

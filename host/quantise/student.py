@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.layers.convolution import Conv, Deployed
 from tutelage.host.quantise.quantisers import Bits, Quantiser, place_quantisers
 from tutelage.host.quantise.trace import trace
+from tutelage.host.quantise.walker import InputShape, UnsupportedOp
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Student(nn.Module):
     Parameters
     ----------
     network : any nn.Module that trace() takes, trained in float
-    input_shape : (C, H, W) of one image
+    input_shape : (C, H, W) of one image; a sequence of them for a network of several inputs
     bits : bit widths
     input_fix_point : fix point of 8-bit images, never trained: 7 for (v - 128) / 128,
         `tutelage.core.images.input_form.best_fix_point` for other forms. Images of b bits cover the
@@ -69,6 +71,7 @@ class Student(nn.Module):
     norm_frozen : batch norms are folded by their running statistics in training too
     form : how pictures become its images, None where that is not known; no part of its state
     observer : called with what would be rounded; while it is set, nothing is rounded
+    inputs, outputs : names of the layers that are the network's, in its order
 
     Raises
     ------
@@ -78,7 +81,7 @@ class Student(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        input_shape: tuple[int, int, int],
+        input_shape: InputShape,
         bits: Bits | None = None,
         input_fix_point: int | None = None,
     ) -> None:
@@ -88,7 +91,9 @@ class Student(nn.Module):
         self.input_is_given = input_fix_point is not None
         layers = trace(network, input_shape)
         self.layers = nn.ModuleDict(layers)
-        self.output = list(layers)[-1]
+        self.inputs = tuple(name for name, layer in layers.items() if not layer.inputs)
+        places = {place: name for name, layer in layers.items() for place in layer.output_places}
+        self.outputs = tuple(places[place] for place in sorted(places))
         self.norm_frozen = False
         self.form: InputForm | None = None
         self.observer: Observer | None = None
@@ -121,8 +126,28 @@ class Student(nn.Module):
 
     @property
     def images(self) -> Quantiser:
-        """The images' quantiser, whose fix point is given or measured and not trained."""
-        return self.activation_of[next(iter(self.layers))]
+        """The first input's quantiser, whose fix point is given or measured and not trained."""
+        return self.activation_of[self.inputs[0]]
+
+    @property
+    def input_quantisers(self) -> tuple[Quantiser, ...]:
+        """Those of all inputs, without repetition where some are joined."""
+        return tuple(dict.fromkeys(self.activation_of[name] for name in self.inputs))
+
+    @property
+    def output(self) -> str:
+        """The layer with the network's one output.
+
+        Raises
+        ------
+        UnsupportedOp : the network has several
+        """
+        if len(self.outputs) != 1:
+            raise UnsupportedOp(
+                f"the network has {len(self.outputs)} outputs ({', '.join(self.outputs)}): "
+                "only one that returns the logits alone can be used here"
+            )
+        return self.outputs[0]
 
     def has_fused_relu(self, layer: Layer) -> bool:
         """Return whether the clip at 0 of a layer's quantiser is its ReLU."""
@@ -131,10 +156,16 @@ class Student(nn.Module):
     # -- what training sets -----------------------------------------------------------
 
     @torch.no_grad()
-    def set_input_fix_point(self, fix_point: int) -> None:
-        """Set the fix point of 8-bit images, and with it that of images of fewer bits."""
-        lost = 8 - self.images.bits
-        self.log2_t[self.images.index] = self.images.magnitude - (fix_point - lost)
+    def set_input_fix_point(self, fix_point: int, quantiser: Quantiser | None = None) -> None:
+        """Set the fix point of 8-bit images, and with it that of images of fewer bits.
+
+        Parameters
+        ----------
+        quantiser : of one input; without it those of all inputs are set
+        """
+        for given in self.input_quantisers if quantiser is None else (quantiser,):
+            lost = 8 - given.bits
+            self.log2_t[given.index] = given.magnitude - (fix_point - lost)
 
     def freeze_norms(self, frozen: bool) -> None:
         """Let batch norms use (and keep) their running statistics, as they are deployed."""
@@ -159,17 +190,24 @@ class Student(nn.Module):
             self._fix_points = ceilings, points
         return self._fix_points[1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W])."""
+    def forward(self, *images: Tensor) -> Any:
+        """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W]).
+
+        A network of several inputs takes as many; one of several outputs returns a tuple.
+        """
+        if len(images) != len(self.inputs):
+            raise TypeError(f"the network takes {len(self.inputs)} inputs, not {len(images)}")
         forward = Forward(self)
+        given = dict(zip(self.inputs, images, strict=True))
         values: dict[str, Tensor] = {}
         for name in self.layers:
             layer = self.layer(name)
-            args = [values[source] for source in layer.inputs] or [images]
+            args = [values[source] for source in layer.inputs] or [given[name]]
             values[name] = forward.rounded_result(layer, layer.compute(forward, *args))
             for source in self._last_use.get(name, ()):
                 del values[source]
-        return values[self.output]
+        found = tuple(values[name] for name in self.outputs)
+        return found[0] if len(found) == 1 else found
 
     # -- what is deployed ------------------------------------------------------------------
 
@@ -197,7 +235,8 @@ def _int8(values: Tensor, fix_point: int) -> Tensor:
 
 def _last_use(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
     """By layer: the values that nothing reads after it, so that they can go."""
-    last = {source: name for name, layer in layers.items() for source in layer.inputs}
+    last = {source: name for name, layer in layers.items() for source in layer.inputs
+            if not layers[source].output_places}  # fmt: skip
     freed: dict[str, list[str]] = {}
     for source, name in last.items():
         freed.setdefault(name, []).append(source)

@@ -134,7 +134,10 @@ def test_its_operations_are_those_of_the_file() -> None:
     [
         (lambda x: 0.5 * x, "mul at mul.*fold a constant factor"),
         (lambda x: x.mul(torch.ones(1)), "fold a constant factor|no activation"),
-        (lambda x: x * F.max_pool2d(x, (12, 1)), r"of \(3, 12, 12\) and \(3, 1, 12\) at mul"),
+        (
+            lambda x: x.mean((2, 3), True) * F.max_pool2d(x[:, :1], 4),
+            r"of \(3, 1, 1\) and \(1, 3, 3\)",
+        ),
         # Along the columns, not a factor for each channel.
         (lambda x: F.max_pool2d(x, 4) * x.mean((2, 3)), r"of \(3, 3, 3\) and \(3,\) at mul"),
     ],

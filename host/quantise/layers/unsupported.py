@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from tutelage.host.quantise.walker import advise
 
-_SMOOTH = "use ReLU, ReLU6 or LeakyReLU(26/256)"
+_SMOOTH = "use ReLU, ReLU6, LeakyReLU(26/256) or Hardswish"
 _NORM = "use BatchNorm2d behind a convolution"
 
 advise(_SMOOTH, nn.SiLU, F.silu, nn.GELU, F.gelu)
 advise(
-    "use ReLU; a sigmoid or softmax at the end belongs on the CPU",
+    "use Hardsigmoid; a sigmoid or softmax at the end belongs on the CPU",
     nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_",
 )  # fmt: skip
 advise(
@@ -23,4 +21,3 @@ advise(
     nn.Softmax, F.softmax, torch.softmax, "softmax",
 )  # fmt: skip
 advise(_NORM, nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm)
-advise("compute the parts separately, by convolutions of their own", operator.getitem)

@@ -33,6 +33,7 @@ from tutelage.host.export.calibration_images import (
 from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.walker import InputShape, input_shapes
 from tutelage.host.train.data import DataError
 from tutelage.host.train.data.data_set import make_form, normalise
 from tutelage.host.train.data.formats.folder import FolderFormat
@@ -44,7 +45,7 @@ Calibration = str | os.PathLike[str] | Tensor | Iterable[Batch]
 def quantise(
     network: nn.Module,
     calibration: Calibration | None,
-    input_shape: tuple[int, int, int] | None = None,
+    input_shape: InputShape | None = None,
     *,
     bits: Bits | int = 8,
     method: str = "mse",
@@ -57,15 +58,15 @@ def quantise(
 
     Parameters
     ----------
-    network : (N, C, H, W) -> (N, classes), that torch.fx can trace; its parameters' device is that
-        of the result
+    network : (N, C, H, W) -> (N, classes), or of several inputs and outputs; its parameters' device
+        is that of the result
     calibration : a directory with pictures in it or below it; images as one tensor; or any iterable
         of batches, such as a DataLoader, each a tensor, (images, labels), or a dict with
         "pixel_values". Float tensors are inputs of the network as they are, uint8 are pixels, grey
         or RGB, which `mean` and `std` (or `form`) normalise. None: nothing is calibrated, since
         `load_state_dict` follows
-    input_shape : (C, H, W); only a directory, whose pictures are cropped to their middle part of
-        that shape and resized, and None need it
+    input_shape : (C, H, W), of each input where there are several; only a directory, whose pictures
+        are cropped to their middle part of that shape and resized, and None need it
     bits : widths of weights and activations; a number is that of the weights between the first and
         the last layer, with 8 bits for all else
     method : where thresholds start, "mse" or "minmax"
@@ -99,7 +100,7 @@ def quantise(
     shape = _shape(inputs, input_shape)
     if form is None and (mean or std or any(x.dtype == torch.uint8 for x in inputs)):
         form = _form(shape, mean, std)
-    if form and (form.channels, form.height, form.width) != tuple(shape):
+    if form and [(form.channels, form.height, form.width)] != input_shapes(shape):
         found = form.channels, form.height, form.width
         raise FormError(f"form is one of {found} (C, H, W), the network's images are {shape}")
     widths = bits if isinstance(bits, Bits) else Bits(weights=bits)
@@ -120,27 +121,28 @@ def set_up(student: Student, inputs: tuple[Tensor, ...], method: str = "mse") ->
 
     Parameters
     ----------
-    inputs : normalised (N, C, H, W), on any device
+    inputs : normalised (N, C, H, W) of each input, on any device
     method : see `quantise`
     """
-    (images,) = inputs
-    calibrate(student, images.to(student.log2_t.device), method)
+    calibrate(student, [images.to(student.log2_t.device) for images in inputs], method)
 
 
-def _given(input_shape: tuple[int, int, int] | None, what: str) -> tuple[int, int, int]:
+def _given(input_shape: InputShape | None, what: str) -> InputShape:
     if input_shape is None:
         raise DataError(f"input_shape=(C, H, W) is missing: {what} does not say it")
     return input_shape
 
 
-def _form(shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]) -> InputForm:
-    if shape[0] not in (1, 3):
+def _form(shape: InputShape, mean: Sequence[float], std: Sequence[float]) -> InputForm:
+    shapes = input_shapes(shape)
+    if len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][0] not in (1, 3):
         raise FormError(f"images of shape {tuple(shape)}: (C, H, W), with 1 or 3 channels")
-    return make_form(shape, mean, std, crop=FolderFormat.crop)
+    channels, height, width = shapes[0]
+    return make_form((channels, height, width), mean, std, crop=FolderFormat.crop)
 
 
-def _shape(inputs: tuple[Tensor, ...], given: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """(C, H, W) of the images, which is `given` where that is said.
+def _shape(inputs: tuple[Tensor, ...], given: InputShape | None) -> InputShape:
+    """(C, H, W) of the images of each input, which is `given` where that is said.
 
     Raises
     ------
@@ -149,16 +151,17 @@ def _shape(inputs: tuple[Tensor, ...], given: tuple[int, int, int] | None) -> tu
     """
     if not inputs:
         return _given(given, "calibration=None")
-    if len(inputs) > 1:
-        raise DataError(f"the network has {len(inputs)} inputs; a student takes one")
-    (images,) = inputs
-    known = images.dtype == torch.uint8 or images.is_floating_point()
-    if images.ndim != 4 or not known or (given and tuple(images.shape[1:]) != tuple(given)):
-        shape = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
-        wanted = f"(N, {', '.join(map(str, given))})" if given else "(N, C, H, W)"
-        raise DataError(f"calibration images are {shape}, not float or uint8 {wanted}")
-    channels, height, width = images.shape[1:]
-    return channels, height, width
+    shapes = [tuple(images.shape[1:]) for images in inputs]
+    fit = given is None or shapes == input_shapes(given)
+    for images in inputs:
+        known = images.dtype == torch.uint8 or images.is_floating_point()
+        if images.ndim != 4 or not known or not fit:
+            shape = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            wanted = f" of {tuple(given)}" if given else ""
+            raise DataError(
+                f"calibration images are {shape}, not float or uint8 (N, C, H, W){wanted}"
+            )
+    return shapes[0] if len(shapes) == 1 else shapes
 
 
 def _normalised(images: Tensor, form: InputForm | None) -> Tensor:

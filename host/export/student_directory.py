@@ -37,6 +37,7 @@ from tutelage.host.compile.target import load_target
 from tutelage.host.export.model_directory import ExportError, deployable_graph, scratch_inside
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.walker import input_shapes
 from tutelage.host.train.data.data_set import make_form
 from tutelage.host.train.data.formats.folder import FolderFormat
 
@@ -91,6 +92,7 @@ def export_student(
     """
     if target is not None:
         load_target(target)  # a wrong name is found before anything is written
+    _check_ends(student)
     student = copy.deepcopy(student).cpu().eval()
     _check_finite(student)
     description = _describe(student, labels, _form(student, mean, std, form), activation)
@@ -114,12 +116,23 @@ def _nothing(text: str) -> None:
     """Take what a command line would print."""
 
 
+def _check_ends(student: Student) -> None:
+    """Refuse what model.toml cannot describe."""
+    shapes = input_shapes(student.input_shape)
+    if len(shapes) > 1 or len(student.outputs) > 1 or shapes[0][0] not in (1, 3):
+        raise ExportError(
+            "a model directory is for one image of 1 or 3 channels and one output; "
+            'to_quantised(student, "name").serialize("net.xmodel") of '
+            "tutelage.host.quantise.to_xmodel writes the .xmodel alone"
+        )
+
+
 def _form(
     student: Student, mean: Sequence[float], std: Sequence[float], form: InputForm | None
 ) -> InputForm:
-    channels, height, width = student.input_shape
+    channels, height, width = input_shapes(student.input_shape)[0]
     if mean or std:
-        return make_form(student.input_shape, mean, std, crop=FolderFormat.crop)
+        return make_form((channels, height, width), mean, std, crop=FolderFormat.crop)
     form = form or student.form
     if form is None:
         raise ExportError(
@@ -163,10 +176,13 @@ def _check_finite(student: Student) -> None:
 def check_values(student: Student, path: Path) -> None:
     """Refuse a file that computes something else than the student."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(CHECKED_IMAGES, *student.input_shape, generator=generator)
-    wanted = student(images)
-    if wanted.ndim == 4:
-        wanted = wanted.permute(0, 2, 3, 1)
-    found = load_engine(path).run(images.permute(0, 2, 3, 1).numpy())
-    if not np.array_equal(found.reshape(wanted.shape), wanted.numpy()):
-        raise ExportError("the file's values differ from the student's; this is a bug")
+    shapes = input_shapes(student.input_shape)
+    inputs = [torch.randn(CHECKED_IMAGES, *shape, generator=generator) for shape in shapes]
+    outputs = student(*inputs)
+    named = zip(student.outputs, [outputs] if len(student.outputs) == 1 else outputs, strict=True)
+    wanted = dict(named).values()  # a value that is returned twice is one output of the file
+    found = load_engine(path).run_all(*(x.permute(0, 2, 3, 1).numpy() for x in inputs)).values()
+    for ours, values in zip(wanted, found, strict=True):
+        last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 else ours
+        if not np.array_equal(values.reshape(last.shape), last.numpy()):
+            raise ExportError("the file's values differ from the student's; this is a bug")

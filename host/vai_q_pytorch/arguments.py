@@ -15,7 +15,6 @@ from tutelage.core.errors import DpuError, TutelageError
 from tutelage.core.files import read_bounded
 from tutelage.core.messages import say
 from tutelage.host.quantise.student import Student
-from tutelage.host.quantise.walker import UnsupportedOp
 
 MAX_JSON = 1 << 24
 """Most bytes of quant_info.json, or of a file of settings."""
@@ -165,12 +164,10 @@ def make_student(module: nn.Module, inputs: tuple[Tensor, ...], device: torch.de
     Raises
     ------
     UnsupportedOp
-        The network has an operation that the DPU does not have, or several inputs.
+        The network has an operation that the DPU does not have.
     """
-    if len(inputs) > 1:
-        raise UnsupportedOp(f"the network has {len(inputs)} inputs: give it one image input")
-    channels, height, width = inputs[0].shape[1:]
-    return Student(module, (channels, height, width)).to(device).eval()
+    shapes = [tuple(x.shape[1:]) for x in inputs]
+    return Student(module, shapes[0] if len(shapes) == 1 else shapes).to(device).eval()
 
 
 def name_of(module: nn.Module) -> str:

@@ -24,20 +24,22 @@ LR = 2e-5
 """Adam's; weights move by about this in a step, a small part of the step of 8-bit weights."""
 
 
-def fast_finetune(student: Student, network: nn.Module, images: Tensor) -> tuple[float, float]:
+def fast_finetune(
+    student: Student, network: nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[float, float]:
     """Tune the weights of a calibrated student; return its error before and after.
 
     Parameters
     ----------
     student : in evaluation mode, in which it stays
     network : the float network, in evaluation mode
-    images : (N, C, H, W), normalised
+    inputs : (N, C, H, W) of each input, normalised
 
     Returns
     -------
-    mean squared difference of the outputs from the float network's, relative to their variance
+    squared difference of the outputs from the float network's, relative to the latter's squares
     """
-    before = _error(student, network, images)
+    before = _error(student, network, inputs)
     state = copy.deepcopy(student.state_dict())
     weights = [p for n, p in student.named_parameters() if n not in student.thresholds()]
     optimiser = torch.optim.Adam(weights, LR)
@@ -46,39 +48,48 @@ def fast_finetune(student: Student, network: nn.Module, images: Tensor) -> tuple
     student.freeze_norms(True)
     try:
         with torch.enable_grad():
-            for batch in _batches(images.to(student.log2_t.device)):
-                with torch.no_grad():
-                    wanted = network(batch)
-                loss = F.mse_loss(student(batch).reshape(wanted.shape), wanted)
+            for batch in _batches(inputs, student.log2_t.device):
+                pairs = _outputs(student, network, batch)
+                loss = torch.stack([F.mse_loss(ours, wanted) for ours, wanted in pairs]).sum()
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
     finally:
         student.freeze_norms(frozen)
         student.eval()
-    after = _error(student, network, images)
+    after = _error(student, network, inputs)
     if not after < before:
         student.load_state_dict(state)
         after = before
     return before, after
 
 
-def _batches(images: Tensor) -> Iterator[Tensor]:
-    steps = max(LEAST_STEPS, min(MOST_STEPS, -(-len(images) // BATCH)))
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(images), generator=generator)
-    for step in range(steps):
-        start = step * BATCH % len(images)
-        yield images[order[start : start + BATCH].to(images.device)]
+def _batches(inputs: tuple[Tensor, ...], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    count = len(inputs[0])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    for step in range(max(LEAST_STEPS, min(MOST_STEPS, -(-count // BATCH)))):
+        start = step * BATCH % count
+        chosen = order[start : start + BATCH]
+        yield tuple(images[chosen].to(device) for images in inputs)
+
+
+def _outputs(
+    student: Student, network: nn.Module, batch: tuple[Tensor, ...]
+) -> list[tuple[Tensor, Tensor]]:
+    """The student's and the network's value of each output."""
+    with torch.no_grad():
+        wanted = network(*batch)
+    found = student(*batch)
+    if isinstance(found, Tensor):
+        found, wanted = [found], [wanted]
+    return [(x.reshape(y.shape), y) for x, y in zip(found, wanted, strict=True)]
 
 
 @torch.no_grad()
-def _error(student: Student, network: nn.Module, images: Tensor) -> float:
-    squares, values = 0.0, []
-    for batch in images.split(BATCH):
-        batch = batch.to(student.log2_t.device)
-        wanted = network(batch)
-        squares += float((student(batch).reshape(wanted.shape) - wanted).square().sum())
-        values.append(wanted)
-    outputs = torch.cat(values)
-    return squares / max(float((outputs - outputs.mean()).square().sum()), 1e-30)
+def _error(student: Student, network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    device, squares, power = student.log2_t.device, 0.0, 0.0
+    for batch in zip(*(images.split(BATCH) for images in inputs), strict=True):
+        for ours, wanted in _outputs(student, network, tuple(x.to(device) for x in batch)):
+            squares += float((ours - wanted).square().sum())
+            power += float(wanted.square().sum())
+    return squares / max(power, 1e-30)

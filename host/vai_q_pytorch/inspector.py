@@ -110,7 +110,7 @@ class Inspector:
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], device: torch.device
     ) -> Findings:
         student = make_student(module, inputs, device)
-        calibrate(student, inputs[0])
+        calibrate(student, inputs)
         graph = to_quantised(student.cpu(), name_of(module))
         try:
             on_cpu = compile_for_board(graph, self._fingerprint).on_cpu

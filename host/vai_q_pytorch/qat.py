@@ -29,13 +29,13 @@ from tutelage.host.vai_q_pytorch.arguments import (
     unwrapped,
 )
 from tutelage.host.vai_q_pytorch.quant_info import read_quant_info, write_quant_info
-from tutelage.host.vai_q_pytorch.quant_model import QuantModel, output_shape_of
+from tutelage.host.vai_q_pytorch.quant_model import Outputs, QuantModel
 
 
 class TrainableModel(nn.Module):
     """A student whose thresholds are parameters of one value each, as in AMD's networks.
 
-    The first images that pass calibrate it. The images' own threshold is none of the parameters.
+    The first images that pass calibrate it. Thresholds of inputs are none of the parameters.
 
     Parameters
     ----------
@@ -45,26 +45,24 @@ class TrainableModel(nn.Module):
 
     calibrated: Tensor
 
-    def __init__(self, student: Student, output_shape: tuple[int, ...], calibrated: bool) -> None:
+    def __init__(self, student: Student, outputs: Outputs, calibrated: bool) -> None:
         super().__init__()
-        self.student = student
-        self.output_shape = output_shape
+        self.student, self.outputs = student, outputs
         student.log2_t.requires_grad_(False)
         self.register_buffer("calibrated", torch.tensor(calibrated))
-        images = student.images.index
-        self._trained = [i for i in range(len(student.log2_t)) if i != images]
+        given = {quantiser.index for quantiser in student.input_quantisers}
+        self._trained = [i for i in range(len(student.log2_t)) if i not in given]
         first = student.log2_t.detach()
         self.log_threshold = nn.ParameterList(
             nn.Parameter(first[i : i + 1].clone()) for i in self._trained
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the result of images (N, C, H, W), in the network's own shape."""
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return the result of images (N, C, H, W), in the network's own form."""
         if not self.calibrated:
-            self._calibrate(images.detach())
+            self._calibrate(tuple(x.detach() for x in inputs))
         thresholds = {"log2_t": self._thresholds()}
-        found: Tensor = torch.func.functional_call(self.student, thresholds, (images,))
-        return found.reshape(len(found), *self.output_shape)
+        return self.outputs.shaped(torch.func.functional_call(self.student, thresholds, inputs))
 
     def _thresholds(self) -> Tensor:
         parts: list[Tensor] = [*self.student.log2_t.split(1)]
@@ -73,8 +71,8 @@ class TrainableModel(nn.Module):
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _calibrate(self, images: Tensor) -> None:
-        set_up(self.student, (images,))
+    def _calibrate(self, inputs: tuple[Tensor, ...]) -> None:
+        set_up(self.student, inputs)
         for index, threshold in zip(self._trained, self.log_threshold, strict=True):
             threshold.copy_(self.student.log2_t[index : index + 1])
         self.calibrated.fill_(True)
@@ -157,7 +155,7 @@ class QatProcessor:
         self._device = next(self._model.parameters()).device
         self._inputs = as_inputs(inputs, self._device)
         self._float_state = {n: v.clone() for n, v in self._student().state_dict().items()}
-        self._output_shape = output_shape_of(self._model, self._inputs)
+        self._outputs = Outputs.of(self._model, self._inputs)
         self._trainable: TrainableModel | None = None
         self.latest: QuantModel | None = None
 
@@ -178,7 +176,7 @@ class QatProcessor:
             student = self._student()
             if calib_dir:
                 read_quant_info(Path(calib_dir), student)
-            self._trainable = TrainableModel(student, self._output_shape, bool(calib_dir))
+            self._trainable = TrainableModel(student, self._outputs, bool(calib_dir))
         return self._trainable
 
     quant_model = trainable_model
@@ -198,7 +196,7 @@ class QatProcessor:
             raise QuantizerError("the network has seen no image: train it, or load_state_dict")
         student = trained.deployed()
         write_quant_info(Path(output_dir), student, name_of(self._model), self._float_state, True)
-        self.latest = QuantModel(student, self._output_shape)
+        self.latest = QuantModel(student, self._outputs)
         return self.latest
 
     convert_to_deployable = to_deployable
@@ -212,7 +210,7 @@ class QatProcessor:
         """
         student = self._student()
         read_quant_info(Path(src_dir), student)
-        self.latest = QuantModel(student.cpu() if used_for_xmodel else student, self._output_shape)
+        self.latest = QuantModel(student.cpu() if used_for_xmodel else student, self._outputs)
         return self.latest
 
     def export_xmodel(

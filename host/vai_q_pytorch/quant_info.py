@@ -67,11 +67,11 @@ def write_quant_info(
         checkpoint.save(folder / PARAMETERS, {"student": state}, {})
         sha256 = sha256_of(folder / PARAMETERS)
     points = student.fix_points()
-    images = next(iter(student.layers))
+    given = {n: p for n, p in points.activations.items() if n in student.inputs}
     info = {
         "param": {f"{name}.weight": [[_BITS, p]] for name, p in points.weights.items()},
-        "input": {images: [[_BITS, points.activations[images]]]},
-        "output": {n: [[_BITS, p]] for n, p in points.activations.items() if n != images},
+        "input": {n: [[_BITS, p]] for n, p in given.items()},
+        "output": {n: [[_BITS, p]] for n, p in points.activations.items() if n not in given},
         "fast_finetuned": tuned,
         "network": network,
         "version": f"Tutelage {tutelage.__version__}",
@@ -111,8 +111,8 @@ def read_quant_info(folder: Path, student: Student) -> bool:
     if info.get("parameters"):
         _load_parameters(folder, student, info["parameters"])
     for quantiser in dict.fromkeys(student.activation_of.values()):
-        table = "input" if quantiser == student.images else "output"
-        found = {_point(path, info, table, name) for name in quantiser.members}
+        tables = {n: "input" if n in student.inputs else "output" for n in quantiser.members}
+        found = {_point(path, info, table, name) for name, table in tables.items()}
         if len(found) > 1:
             names = ", ".join(quantiser.members[:4])
             raise QuantizerError(f"{path}: {names} are one value: give them one fix point")

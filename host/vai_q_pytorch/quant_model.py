@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +12,47 @@ from tutelage.host.quantise.student import Student
 from tutelage.host.vai_q_pytorch.calibration_images import KeptImages
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a network returns.
+
+    Attributes
+    ----------
+    shapes : of each output for one image, without the batch
+    kind : Tensor, tuple or list
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    kind: type
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, module: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:
+        """Run a network in evaluation mode, which it is not left in."""
+        training = {part: part.training for part in module.modules()}
+        module.eval()
+        try:
+            found: Any = module(*inputs)
+        finally:
+            for part, mode in training.items():
+                part.training = mode
+        values = (found,) if isinstance(found, Tensor) else tuple(found)
+        return cls(tuple(tuple(x.shape[1:]) for x in values), type(found))
+
+    def shaped(self, found: Any) -> Any:
+        """Return a student's result as the network returns it."""
+        values = (found,) if isinstance(found, Tensor) else found
+        own = [x.reshape(len(x), *shape) for x, shape in zip(values, self.shapes, strict=True)]
+        return own[0] if issubclass(self.kind, Tensor) else own if self.kind is list else tuple(own)
+
+
 class QuantModel(nn.Module):
     """A quantised network that always is in evaluation mode, on batches of any size.
 
     Parameters
     ----------
     student : what it computes
-    output_shape : of one image's result in the script's own network, without the batch
+    outputs : of the script's own network
 
     Attributes
     ----------
@@ -25,10 +60,9 @@ class QuantModel(nn.Module):
     rounds : what the DPU computes, bit for bit; the float network while this is False
     """
 
-    def __init__(self, student: Student, output_shape: tuple[int, ...]) -> None:
+    def __init__(self, student: Student, outputs: Outputs) -> None:
         super().__init__()
-        self.student = student
-        self.output_shape = output_shape
+        self.student, self.outputs = student, outputs
         self.kept: KeptImages | None = None
         self.rounds = True
 
@@ -37,7 +71,7 @@ class QuantModel(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Any:
         """Return the network's result, in its own shape."""
         device = self.student.log2_t.device
         inputs = tuple(x.to(device, torch.float32) for x in inputs)
@@ -45,24 +79,11 @@ class QuantModel(nn.Module):
             self.kept.add(inputs)
         self.student.observer = None if self.rounds else _ignore
         try:
-            found: Tensor = self.student(*inputs)
+            found = self.student(*inputs)
         finally:
             self.student.observer = None
-        return found.reshape(len(found), *self.output_shape)
+        return self.outputs.shaped(found)
 
 
 def _ignore(name: str, values: Tensor) -> None:
     """Observe nothing: while a student has an observer it rounds nothing."""
-
-
-@torch.no_grad()
-def output_shape_of(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """Return the shape of one image's result."""
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        found: Any = module(*inputs)
-    finally:
-        for part, mode in training.items():
-            part.training = mode
-    return tuple(found.shape[1:])

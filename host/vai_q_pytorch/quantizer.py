@@ -38,7 +38,7 @@ from tutelage.host.vai_q_pytorch.calibration_images import KeptImages
 from tutelage.host.vai_q_pytorch.fast_finetune import fast_finetune
 from tutelage.host.vai_q_pytorch.qat import QatProcessor
 from tutelage.host.vai_q_pytorch.quant_info import QUANT_INFO, read_quant_info, write_quant_info
-from tutelage.host.vai_q_pytorch.quant_model import QuantModel, output_shape_of
+from tutelage.host.vai_q_pytorch.quant_model import Outputs, QuantModel
 
 CALIB, TEST = "calib", "test"
 MODES = {CALIB: CALIB, TEST: TEST, 1: CALIB, 2: TEST}
@@ -106,7 +106,7 @@ class TorchQuantizer:
         self._network, self._name = module.to(place), name_of(module)
         self._student = make_student(module, inputs, place)
         self._float_state = {n: v.clone() for n, v in self._student.state_dict().items()}
-        self._model = QuantModel(self._student, output_shape_of(module, inputs))
+        self._model = QuantModel(self._student, Outputs.of(module, inputs))
         self._tuned, self._ready = False, self._mode == TEST
         if self._mode == TEST:
             self._tuned = read_quant_info(self._folder, self._student)
@@ -148,12 +148,12 @@ class TorchQuantizer:
             self._model.kept = usual
         set_up(self._student, images, self._method)
         training = self._network.training
-        before, after = fast_finetune(self._student, self._network.eval(), images[0])
+        before, after = fast_finetune(self._student, self._network.eval(), images)
         self._network.train(training)
         self._tuned = True
         note(
             f"fast_finetune: {len(images[0])} images; the outputs' squared error is {after:.3g} of "
-            f"their variance, {before:.3g} before"
+            f"their squares, {before:.3g} before"
         )
 
     def load_ft_param(self) -> None:

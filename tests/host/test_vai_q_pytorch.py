@@ -264,6 +264,44 @@ def test_networks_in_other_clothes() -> None:
         quantizer("calib", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign()))
 
 
+class Pair(nn.Module):
+    """A network of two inputs that returns two values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.out = nn.Conv2d(4, 2, 1)
+
+    def forward(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(self.left(rgb) + self.right(depth))
+        return self.out(y), y
+
+
+def test_several_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "LEAST_STEPS", 3)
+    network, inputs = Pair(), (images(6), images(6)[:, :1] * 3)
+    found = TorchQuantizer("calib", network, inputs, output_dir="out", device="cpu")
+    found.fast_finetune(lambda model: model(*inputs), (found.quant_model,))
+    found.quant_model(*inputs)
+    found.export_quant_config()
+    test = TorchQuantizer("test", network, inputs, output_dir="out", device="cpu")
+    outputs = test.quant_model(*inputs)
+    assert isinstance(outputs, tuple) and [x.shape[1] for x in outputs] == [2, 4]
+    test.export_xmodel("out")
+    rows = (x.permute(0, 2, 3, 1).numpy() for x in inputs)
+    file = load_engine(Path("out/Pair_int.xmodel")).run_all(*rows)
+    for wanted, values in zip(outputs, file.values(), strict=True):
+        np.testing.assert_array_equal(values, wanted.permute(0, 2, 3, 1).numpy())
+    trained = QatProcessor(network, inputs)
+    model = trained.trainable_model()
+    torch.stack([x.square().mean() for x in model(*inputs)]).sum().backward()
+    assert all(p.grad is not None for p in model.quantizer_parameters())
+    deployed = trained.to_deployable(model, "qat")(*inputs)
+    for ours, values in zip(model.eval()(*inputs), deployed, strict=True):
+        assert torch.equal(ours, values)
+    Inspector("zcu104").inspect(network, inputs, "cpu", "found")
+
+
 # -- a sample of what passes --------------------------------------------------------------------
 
 
@@ -332,7 +370,7 @@ def test_fine_tuning_that_helps_nothing_is_not_kept(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tuning, "LEAST_STEPS", 3)
     found = calibrated(Network().eval())
     state = {name: value.clone() for name, value in found._student.state_dict().items()}
-    before, after = tuning.fast_finetune(found._student, found._network.eval(), images())
+    before, after = tuning.fast_finetune(found._student, found._network.eval(), (images(),))
     assert before == after and not found._student.training
     for name, value in found._student.state_dict().items():
         assert torch.equal(value, state[name]), name
@@ -441,13 +479,12 @@ def test_inspection(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_inspection_of_what_is_not_for_the_dpu(capsys: pytest.CaptureFixture[str]) -> None:
-    class Wide(nn.Sequential):
-        """A dense layer over a map that is too wide for the DPU."""
-
-    wide = Wide(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8 * 40 * 40, 4))
+    wide = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 17))
     Inspector("zcu104").inspect(wide, torch.zeros(1, 3, 40, 40), "cpu", "found")
-    out = capsys.readouterr().out
-    assert "On the CPU:\n  Wide__2: " in out
+    assert "Sequential__1: kernel 17x17, the DPU has 1 to 16" in capsys.readouterr().out
+    Inspector("zcu104").inspect(wide[1:], torch.zeros(1, 8, 40, 40), "cpu", "found")
+    out = capsys.readouterr().out  # nothing of it is for the DPU
+    assert out.startswith("On the CPU:\n") and "kernel 17x17" in out
     refused = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign())
     Inspector("zcu104").inspect(refused, images(1), "cpu", "found")
     assert "Sequential cannot be quantised: the DPU cannot take Softsign" in capsys.readouterr().err
@@ -497,8 +534,6 @@ def test_wrong_use() -> None:
     for wrong in inputs:
         with pytest.raises(QuantizerError, match=r"the DPU takes tensors \(N, C, H, W\)"):
             TorchQuantizer("calib", network, wrong)
-    with pytest.raises(UnsupportedOp, match="2 inputs"):
-        TorchQuantizer("calib", network, (images(1), images(1)))
     with pytest.raises(QuantizerError, match="run the script with quant_mode 'calib' first"):
         quantizer("test", network)
     found = quantizer("calib", network)

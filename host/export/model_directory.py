@@ -180,7 +180,10 @@ def load_student(path: Path, config: Config, state: dict[str, Any], data: DataSe
     CheckpointError, ConfigError
         Its weights are another network's, or have no finite values.
     """
-    student = Student(make_network(config.student, data), data.shape, config.quantisation.bits())
+    student = Student(
+        make_network(config.student, data), data.shape, config.quantisation.bits(),
+        replace=config.student.replace,
+    )  # fmt: skip
     checkpoint.load_weights(student, path)
     deployed = [value for _, conv in student.convs() for value in conv.folded()]
     if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
@@ -315,7 +318,9 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
         "date": datetime.date.today(),
     }
     sums = {name: sha256_of(folder / name) for name in (QUANTISED, ONNX)}
-    description = Description(data.form, data.classes, provenance=provenance, checksums=sums)
+    description = Description(
+        data.form, data.classes, loaded.student.activation, provenance, checksums=sums
+    )
     write_description(folder / DESCRIPTION, description)
 
 

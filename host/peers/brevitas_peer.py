@@ -46,6 +46,7 @@ def brevitas_student(
     last_bits: int = 8,
     collect_steps: int = COLLECT_STEPS,
     input_fix_point: int = 7,
+    replace: Mapping[str, str] | None = None,
 ) -> nn.Module:
     """The Brevitas model of a network trained in float, for images [N, *input_shape].
 
@@ -59,6 +60,7 @@ def brevitas_student(
     collect_steps : training passes after which the activations' scales become parameters;
         before that each pass uses its own statistics, not rounded to powers of two
     input_fix_point : of 8-bit images: 7 for images in [-1, 1)
+    replace : see tutelage.host.quantise.trace.trace
 
     Raises
     ------
@@ -67,7 +69,7 @@ def brevitas_student(
     ValueError : bits that are not 2 to 8
     """
     bits = Bits(weight_bits, activation_bits, first_bits, last_bits)
-    student = Student(network, input_shape, bits, input_fix_point)
+    student = Student(network, input_shape, bits, input_fix_point, replace)
     return BrevitasStudent(student, collect_steps)
 
 

@@ -63,6 +63,7 @@ class Student(nn.Module):
         `tutelage.core.images.input_form.best_fix_point` for other forms. Images of b bits cover the
         same range with input_fix_point - (8 - b). None: calibrate() takes it from its images; 7
         until then
+    replace : activations to exchange for what the DPU has, see trace()
 
     Attributes
     ----------
@@ -71,11 +72,13 @@ class Student(nn.Module):
     norm_frozen : batch norms are folded by their running statistics in training too
     form : how pictures become its images, None where that is not known; no part of its state
     observer : called with what would be rounded; while it is set, nothing is rounded
+    activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
+        the network ends with one
     inputs, outputs : names of the layers that are the network's, in its order
 
     Raises
     ------
-    UnsupportedOp : see trace()
+    UnsupportedOp, ValueError : see trace()
     """
 
     def __init__(
@@ -84,12 +87,14 @@ class Student(nn.Module):
         input_shape: InputShape,
         bits: Bits | None = None,
         input_fix_point: int | None = None,
+        replace: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.bits = bits or Bits()
         self.input_shape = input_shape
         self.input_is_given = input_fix_point is not None
-        layers = trace(network, input_shape)
+        layers = trace(network, input_shape, replace)
+        self.activation = layers.activation or "softmax"
         self.layers = nn.ModuleDict(layers)
         self.inputs = tuple(name for name, layer in layers.items() if not layer.inputs)
         places = {place: name for name, layer in layers.items() for place in layer.output_places}

@@ -110,7 +110,10 @@ def normalised_graph(
 def _images(network: nn.Module, input_shape: InputShape) -> list[Tensor]:
     parameter = next(network.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(BATCH, *shape, generator=generator).to(parameter) for shape in input_shapes(input_shape)]
+    return [
+        torch.randn(BATCH, *shape, generator=generator).to(parameter)
+        for shape in input_shapes(input_shape)
+    ]
 
 
 def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:

@@ -9,7 +9,6 @@ A file of `host/quantise/layers` says what it takes:
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +51,6 @@ class Walker:
         self.layers: dict[str, Layer] = {}
         self.origin: dict[fx.Node, str] = {}
         self.made: dict[Any, Any] = {}
-        self._memory: dict[fx.Node, fx.Node] = {}  # by value: the first one in the same memory
-        self._fresh: set[fx.Node] = set()
 
     def walk(self) -> dict[str, Layer]:
         """Return the layers of the whole graph."""
@@ -76,43 +73,13 @@ class Walker:
         name = key.__name__ if hasattr(key, "__name__") else str(key)
         if handler is None:
             raise self.error(node, name, _ADVICE.get(key, _DEFAULT_ADVICE))
-        in_place = key in _IN_PLACE or self._asks_for_in_place(node)
-        if not node.users and not in_place:
+        if not node.users:
             raise self.error(node, f"{name} whose result nothing reads", "leave it out, or use it")
-        if in_place:
-            self._check_in_place(node, name)
         handler(self, node)
-        given = node.all_input_nodes[0]
-        if in_place or (self.origin[node] == self.origin.get(given) and node not in self._fresh):
-            self._memory[node] = self._memory.get(given, given)
-        if in_place:  # who reads an overwritten value from here on reads the new one
-            for value in self._names_of(node):
-                self.origin[value] = self.origin[node]
 
     def _key(self, node: fx.Node) -> Any:
         """What handlers are registered for: a module's class, a function, a method's name."""
         return handled_class(self.module_of(node)) if node.op == "call_module" else node.target
-
-    def _asks_for_in_place(self, node: fx.Node) -> bool:
-        """Whether a module's attribute or a function's argument `inplace` is set."""
-        if not callable(node.target):
-            return self.attribute(node, len(node.args), "inplace", False) is True
-        try:
-            names = list(inspect.signature(node.target).parameters)
-        except ValueError:  # a built-in one, which has none
-            return False
-        return "inplace" in names and self.value(node, names.index("inplace"), "inplace") is True
-
-    def _check_in_place(self, node: fx.Node, name: str) -> None:
-        """Refuse to overwrite a part of a value that has other readers."""
-        if self.layers[self.source(node)].is_view and not self.is_only_reader(node):
-            advice = "write it out of place: it overwrites a part of a value that is read elsewhere"
-            raise self.error(node, f"{name} in place", advice)
-
-    def _names_of(self, node: fx.Node) -> list[fx.Node]:
-        """The values in the memory of one."""
-        first = self._memory[node]
-        return [first, *(n for n, memory in self._memory.items() if memory is first)]
 
     def _check_outputs(self, node: fx.Node) -> None:
         """Note which layers have the network's outputs, and refuse what no output needs."""
@@ -152,16 +119,9 @@ class Walker:
         layer.name = name
         return name
 
-    def alias(self, node: fx.Node, fresh: bool = False) -> None:
-        """Let the node's value be the one that it takes.
-
-        Parameters
-        ----------
-        fresh : PyTorch makes a copy, which does not change where its operand is overwritten
-        """
+    def alias(self, node: fx.Node) -> None:
+        """Let the node's value be the one that it takes."""
         self.origin[node] = self.source(node)
-        if fresh:
-            self._fresh.add(node)
 
     def source(self, node: fx.Node) -> str:
         """Return the layer whose value an operation takes."""
@@ -228,24 +188,18 @@ class Walker:
 
 Handler = Callable[[Walker, fx.Node], None]
 _HANDLERS: dict[Any, Handler] = {}
-_IN_PLACE: set[Any] = set()
 _ADVICE: dict[Any, str] = {}
 _DEFAULT_ADVICE = "use convolutions, batch norm, ReLU, pools, concats, additions and linear layers"
 
 
-def traces(*targets: Any, in_place: bool = False) -> Callable[[Handler], Handler]:
+def traces(*targets: Any) -> Callable[[Handler], Handler]:
     """Register the handler of PyTorch modules (by class), functions, and methods (by name).
 
     A class stands for those derived from it that compute the same (`handled_class`).
-
-    Parameters
-    ----------
-    in_place : the operation overwrites its operand
     """
 
     def register(handler: Handler) -> Handler:
         _HANDLERS.update(dict.fromkeys(targets, handler))
-        _IN_PLACE.update(targets if in_place else ())
         return handler
 
     return register

@@ -18,6 +18,8 @@
     weights = "runs/student/student.safetensors"   # a float run's, where it starts; method float
                                                    # may have them too
     options = { growth_rate = 8 }
+    replace = { silu = "hardswish" }   # activations that the DPU lacks, for those that it has: in
+                                       # the quantised student, which fine-tunes them
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
@@ -49,6 +51,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from tutelage.core import toml_file
 from tutelage.core.errors import TutelageError
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
+from tutelage.host.quantise.graph.passes.replacements import check_replacements
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data.augmentation import Augmentation
 from tutelage.host.train.data.formats.registry import data_format
@@ -114,11 +117,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """A network by its name in `tutelage.host.networks.create`, its options and initial weights."""
+    """A network by its name in `tutelage.host.networks.create`, its options and initial weights.
+
+    `replace` has activations to exchange when the network is quantised
+    (`tutelage.host.quantise.trace.trace`); a float run trains the network as it is.
+    """
 
     network: str = ""
     weights: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    replace: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_replacements(self.replace)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,10 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
     quantisation = config.quantisation
     kind = STUDENT_KINDS[quantisation.quantiser]
     try:
-        student = kind.make(network, data.shape, quantisation.bits(), best_fix_point(data.form))
+        student = kind.make(
+            network, data.shape, quantisation.bits(), best_fix_point(data.form),
+            config.student.replace,
+        )  # fmt: skip
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
     if kind.calibrate is not None:

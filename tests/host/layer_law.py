@@ -45,8 +45,9 @@ def seasoned(network: nn.Module, images: Sequence[Tensor]) -> nn.Module:
 
 
 def outputs_of(found: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    """The outputs of a network or a student, one or several."""
-    return [found] if isinstance(found, Tensor) else list(found)
+    """The outputs of a network or a student, one or several; each once, as a file has them."""
+    given = [found] if isinstance(found, Tensor) else list(found)
+    return [y for n, y in enumerate(given) if not any(y is other for other in given[:n])]
 
 
 def run_graph(graph: Graph, engine: str, images: Sequence[Tensor]) -> list[Array]:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 
+from tutelage.host.quantise.graph.operations import is_in_place
 from tutelage.host.quantise.graph.tracer import VALUE
 
 BATCH = 2
@@ -91,7 +92,9 @@ class Graph:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def before(self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any) -> fx.Node:
+    def before(
+        self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
+    ) -> fx.Node:
         """Insert an operation in front of a node and return it.
 
         Parameters
@@ -125,7 +128,9 @@ class Graph:
             new.meta["nn_module_stack"] = node.meta.get("nn_module_stack", stack)
         return new
 
-    def replace(self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any) -> fx.Node:
+    def replace(
+        self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
+    ) -> fx.Node:
         """Put an operation in a node's place; a module keeps the name of the one that it replaces.
 
         Parameters
@@ -161,11 +166,20 @@ class Graph:
         new.meta[VALUE] = value
         return new
 
+    def overwrites(self, node: fx.Node) -> bool:
+        """Return whether a node computes in place."""
+        module = self.module_of(node)
+        return is_in_place(node) if module is None else bool(getattr(module, "inplace", False))
+
     def drop_dead(self) -> bool:
-        """Remove what no output needs; return whether there was any."""
+        """Remove what no output needs; return whether there was any.
+
+        What overwrites its operand stays: later readers of that need it.
+        """
         dead = False
         for node in reversed(self.nodes):
-            if not node.users and node.op not in ("placeholder", "output"):
+            given = node.op in ("placeholder", "output")
+            if not node.users and not given and not self.overwrites(node):
                 self.module.graph.erase_node(node)
                 dead = True
         return dead

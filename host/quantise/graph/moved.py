@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from tutelage.host.quantise.graph.graph import BATCH, Graph
-from tutelage.host.quantise.graph.operations import is_movement
+from tutelage.host.quantise.graph.operations import is_movement, operation
 
 _MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelUnshuffle)
+_LIKE = ("expand_as", "view_as", "reshape_as")  # a second operand of which the shape counts
 _MAX_ELEMENTS = 1 << 26
 
 
@@ -63,7 +64,8 @@ def moved(graph: Graph, node: fx.Node) -> Moved | None:
         return None
     positions: Any = torch.arange(torch.Size(shape).numel()).view(shape)
     for step in reversed(chain[:-1]):
-        if any(graph.constant(given) is None for given in step.all_input_nodes[1:]):
+        others = step.all_input_nodes[1:]
+        if operation(step) not in _LIKE and any(graph.constant(g) is None for g in others):
             return None
         positions = _run(graph, step, positions)
     if not isinstance(positions, Tensor) or positions.shape[0] != BATCH or positions.dim() < 2:
@@ -80,6 +82,8 @@ def _run(graph: Graph, node: fx.Node, positions: Any) -> Any:
     source = graph.source(node)
 
     def value(given: fx.Node) -> Any:
+        if operation(node) in _LIKE and given is not source:
+            return torch.empty(graph.shape(given), device="meta")
         return positions if given is source else graph.constant(given)
 
     args, kwargs = map_arg((node.args, node.kwargs), value)

@@ -50,8 +50,9 @@ STAGES: tuple[tuple[GraphPass, ...], ...] = (
     # One spelling of everything.
     (PLAIN_MODULES,),
     (CONSTANTS,),
+    (IDENTITIES,),  # other names of what may be overwritten
+    (IN_PLACE,),
     (FUNCTIONS, IDENTITIES),
-    (IN_PLACE, FUNCTIONS, IDENTITIES),
     (OUTPUT_ACTIVATION,),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
     (REPLACEMENTS,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 
 import torch
@@ -10,7 +11,8 @@ from torch import fx
 
 MOVEMENTS = frozenset(
     """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index_select moveaxis
-    movedim narrow permute repeat reshape roll select slice split split_with_sizes squeeze swapaxes
+    movedim narrow permute repeat reshape
+    reshape_as roll select slice split split_with_sizes squeeze swapaxes
     swapdims t tensor_split transpose unbind unflatten unsafe_chunk unsafe_split unsqueeze view
     view_as""".split()
 )
@@ -21,14 +23,12 @@ _ARITHMETIC = (
     "mean sum amax max matmul addmm exp abs square sqrt"
 ).split()
 
-_NAMES = (
-    """relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh
+_NAMES = """relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh
     hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax conv2d conv_transpose2d
     linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate
     upsample upsample_nearest upsample_bilinear pad dropout dropout1d dropout2d dropout3d
     alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float
     requires_grad_ layer_norm group_norm instance_norm normalize logsigmoid glu""".split()
-)
 
 _SYNONYMS = {
     "truediv": "div", "subtract": "sub", "multiply": "mul", "divide": "div", "concat": "cat",
@@ -87,9 +87,18 @@ def is_in_place(node: fx.Node) -> bool:
         return False
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.is_mutable
-    if node.target in _IN_PLACE or node.kwargs.get("inplace"):
+    if node.target in _IN_PLACE or _argument_inplace(node):
         return True
     return any(node.target is getattr(place, f"{operation(node)}_", None) for place in (torch, F))
+
+
+def _argument_inplace(node: fx.Node) -> bool:
+    """Whether the argument `inplace` of a function of torch.nn.functional is set."""
+    if "inplace" in node.kwargs or not inspect.isfunction(node.target):
+        return bool(node.kwargs.get("inplace"))
+    names = list(inspect.signature(node.target).parameters)
+    place = names.index("inplace") if "inplace" in names else len(node.args)
+    return place < len(node.args) and node.args[place] is True
 
 
 def out_of_place(node: fx.Node) -> object:

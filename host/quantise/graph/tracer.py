@@ -63,8 +63,9 @@ class ShapedTracer(fx.Tracer):
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Give the network its images; what else its forward takes keeps its default."""
         args: list[Any] = [self.root]
-        for value in self._inputs:
-            proxy = super().create_proxy("placeholder", "images", (), {})
+        for number, value in enumerate(self._inputs, start=1):
+            name = "images" if number == 1 else f"images_{number}"
+            proxy = super().create_proxy("placeholder", name, (), {})
             proxy.node.meta[VALUE] = value
             args.append(proxy)
         return root_fn, args

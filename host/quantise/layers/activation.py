@@ -24,14 +24,13 @@ log = logging.getLogger(__name__)
 
 
 @traces(nn.ReLU, F.relu, torch.relu, "relu")
-@traces(torch.relu_, "relu_", in_place=True)
 def relu(walk: Walker, node: fx.Node) -> None:
     """Add a ReLU; none behind what is not negative."""
     source = walk.source(node)
     if is_signed(walk.layers, source):
         _add_activation(walk, node, "RELU")
     else:
-        walk.alias(node, fresh=True)
+        walk.alias(node)
 
 
 @traces(nn.ReLU6, F.relu6)
@@ -41,7 +40,6 @@ def relu6(walk: Walker, node: fx.Node) -> None:
 
 
 @traces(nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clip", torch.clip)
-@traces(F.hardtanh_, "clamp_", "clip_", in_place=True)
 def hardtanh(walk: Walker, node: fx.Node) -> None:
     """Add a ReLU or a ReLU6 under its other names."""
     hardtanh = node.target in (F.hardtanh, F.hardtanh_)
@@ -56,7 +54,6 @@ def hardtanh(walk: Walker, node: fx.Node) -> None:
 
 
 @traces(nn.LeakyReLU, F.leaky_relu)
-@traces(F.leaky_relu_, in_place=True)
 def leaky_relu(walk: Walker, node: fx.Node) -> None:
     """Add a leaky ReLU: the DPU's own for its slope, else the sum of two."""
     slope = float(walk.attribute(node, 1, "negative_slope", 0.01))

@@ -40,7 +40,6 @@ class Layer(nn.Module):
         fix point and nothing is rounded behind it
     has_weights : it has weights that are rounded to a fix point of their own
     takes_activation : an activation behind it can be a part of it (its op type's `fuses` has which)
-    is_view : its value is a part of its input's memory in PyTorch
     needs_int8 : its result has 8 bits, whatever other activations have
     output_places : which of the network's outputs it gives
     """
@@ -49,7 +48,6 @@ class Layer(nn.Module):
     ties_fix_points = False
     has_weights = False
     takes_activation = False
-    is_view = False
     needs_int8 = False
 
     def __init__(self, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:

@@ -121,7 +121,6 @@ def _add_slice(walk: Walker, node: fx.Node, start: int, stop: int) -> None:
     with torch.no_grad():
         conv.weight.copy_(torch.eye(source.shape[0])[start:stop, :, None, None])
     layer = Conv(conv, (source.name,), shape_of(node))
-    layer.is_view = True
     walk.add(node, layer)
 
 

@@ -59,7 +59,6 @@ class Add(Layer):
         return replace(super().operation(sources), kind="eltwise")
 
 
-@traces("add_", operator.iadd, in_place=True)
 @traces(torch.add, operator.add, "add")
 def add(walk: Walker, node: fx.Node) -> None:
     """Add the sum of two maps, or of a map and what is spread over it."""
@@ -68,7 +67,6 @@ def add(walk: Walker, node: fx.Node) -> None:
     walk.add(node, Add(*spread_operands(walk, node, "an addition")))
 
 
-@traces("sub_", operator.isub, in_place=True)
 @traces(torch.sub, torch.subtract, operator.sub, "sub", "subtract")
 def subtract(walk: Walker, node: fx.Node) -> None:
     """Add the sum of a map and of another one times -1, by a 1x1 depthwise convolution."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -11,6 +12,7 @@ from tutelage.core.fixed_point import Array
 from tutelage.dpu.ops.limits import dense_shape
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.convolution import Conv, numpy_of, share_parameters
+from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import Walker, traces
 
 if TYPE_CHECKING:
@@ -74,3 +76,15 @@ def linear(walk: Walker, node: fx.Node) -> None:
         layer = Dense(conv, (source,), shape, view)
     share_parameters(walk, given, layer)
     walk.add(node, layer)
+
+
+@onnx_form("reshape")
+def reshape_form(graph: OnnxGraph, op: Op) -> str:
+    """The same values as a map of other rows, in the order of channels last."""
+    (x,) = graph.inputs(op)
+    _, height, width, channels = op.get_output_tensor().dims
+    shape = graph.constant(np.array([-1, height, width, channels], np.int64))
+    rows = graph.node("Reshape", [graph.node("Transpose", [x], perm=[0, 2, 3, 1]), shape])
+    y = graph.node("Transpose", [rows], perm=[0, 3, 1, 2])
+    graph.keep_fix_point(x, y)
+    return y

@@ -57,7 +57,7 @@ def zero_pad(walk: Walker, node: fx.Node) -> None:
     if any(sides[4:]) or min(pixels) < 0:
         raise walk.error(node, f"padding {given}", "pad rows and columns, by 0 or more pixels")
     if not any(pixels):
-        walk.alias(node, fresh=True)
+        walk.alias(node)
         return
     left, right, top, bottom = pixels
     walk.add(node, ZeroPad((walk.source(node),), shape_of(node), (left, right, top, bottom)))

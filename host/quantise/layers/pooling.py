@@ -119,7 +119,11 @@ def avg_pool(walk: Walker, node: fx.Node) -> None:
     source = walk.source(node)
     if window[2] != (0, 0) and not walk.attribute(node, 5, "count_include_pad", True):
         what = "AvgPool2d with padding and count_include_pad=False"
-        raise walk.error(node, what, "use count_include_pad=True: the DPU's divisor is fixed")
+        advice = (
+            "use count_include_pad=True, as the DPU's divisor is fixed, or have it exchanged "
+            "(replace: avgpool_exclude_pad=avgpool)"
+        )
+        raise walk.error(node, what, advice)
     if walk.attribute(node, 6, "divisor_override"):
         raise walk.error(node, "AvgPool2d with divisor_override", "leave the divisor alone")
     if _windows(walk.layers[source].shape, *window) != shape_of(node)[1:]:
@@ -163,7 +167,7 @@ def _add_adaptive(walk: Walker, node: fx.Node, kind: type[Pool]) -> None:
     source = walk.layers[walk.source(node)]
     before, after = source.shape[1:], shape_of(node)[1:]
     if before == after:
-        walk.alias(node, fresh=True)
+        walk.alias(node)
         return
     height, width = (b // a for b, a in zip(before, after, strict=True))
     if (height * after[0], width * after[1]) != before:

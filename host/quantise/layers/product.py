@@ -53,13 +53,11 @@ class Product(Layer):
         return replace(super().operation(sources), kind="eltwise")
 
 
-_IN_PLACE = ("mul_", "multiply_", operator.imul)
-_OUT_OF_PLACE = (torch.mul, torch.multiply, operator.mul, "mul", "multiply")
-PRODUCTS.update(_IN_PLACE, _OUT_OF_PLACE)
+_PRODUCTS = (torch.mul, torch.multiply, operator.mul, "mul", "multiply")
+PRODUCTS.update(_PRODUCTS)
 
 
-@traces(*_IN_PLACE, in_place=True)
-@traces(*_OUT_OF_PLACE)
+@traces(*_PRODUCTS)
 def product(walk: Walker, node: fx.Node) -> None:
     """Add the product of two maps."""
     if not all(isinstance(factor, fx.Node) for factor in (*node.args, *node.kwargs.values())):

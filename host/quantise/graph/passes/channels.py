@@ -143,7 +143,9 @@ def _chain(graph: Graph, node: fx.Node) -> list[fx.Node] | None:
         module = graph.module_of(chain[-1])
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
             return chain
-        passes = isinstance(module, (*_POOLS, _NORM)) or is_pointwise(module) or _is_depthwise(module)
+        passes = (
+            isinstance(module, (*_POOLS, _NORM)) or is_pointwise(module) or _is_depthwise(module)
+        )
         if not passes:
             return None
         chain.append(graph.source(chain[-1]))
@@ -225,7 +227,11 @@ def _is_padded(module: nn.Module | None) -> bool:
 def _is_cheaper(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
     """Whether zeros in the weights cost less than the selection as a layer, in products."""
     whole, picked = graph.shape(graph.source(node))[1], len(select.channels)
-    if select.is_permutation() and picked == whole and getattr(graph.module_of(reader), "groups", 1) == 1:
+    if (
+        select.is_permutation()
+        and picked == whole
+        and getattr(graph.module_of(reader), "groups", 1) == 1
+    ):
         return True
     pixels = torch.Size(graph.shape(node)[2:]).numel()
     as_layer = whole * picked * pixels

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import fx
+from typing import Any
+
+from torch import fx, nn
 
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
@@ -16,10 +18,14 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
         if not other < node or other.op != "call_module" or other.args != node.args:
             continue
         twin = graph.module_of(other)
-        if type(twin) is type(module) and str(twin) == str(module):
+        if type(twin) is type(module) and _arguments(twin) == _arguments(module):
             graph.substitute(node, other)
             return True
     return False
+
+
+def _arguments(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
 COMMON = GraphPass("what is computed twice", _rewrite)

@@ -97,8 +97,9 @@ def scaled_outputs(module: nn.Module, affine: Affine) -> nn.Module | None:
         weight = torch.ones_like(scale) if module.weight is None else module.weight
         bias = torch.zeros_like(shift) if module.bias is None else module.bias
         new.affine = True
-        new._parameters["weight"], new._parameters["bias"] = frozen(weight * scale), frozen(
-            bias * scale + shift
+        new._parameters["weight"], new._parameters["bias"] = (
+            frozen(weight * scale),
+            frozen(bias * scale + shift),
         )
         return new  # type: ignore[no-any-return]
     weight, bias = module.weight, module.bias

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from tutelage.host.quantise.graph.graph import Graph, frozen
 from tutelage.host.quantise.graph.modules import Affine
-from tutelage.host.quantise.graph.operations import operation
+from tutelage.host.quantise.graph.operations import is_in_place, operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 Builder = Callable[..., nn.Module | None]
@@ -30,7 +30,7 @@ def _stands_for(*names: str) -> Callable[[Builder], Builder]:
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
     builder = _BUILDERS.get(operation(node))
-    if builder is None or not graph.shape(node):
+    if builder is None or not graph.shape(node) or is_in_place(node):
         return False
     if isinstance(node.target, torch._ops.OpOverload):
         builder = _ATEN.get(operation(node), builder)

@@ -26,6 +26,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     node.target = out_of_place(node)  # type: ignore[assignment]
     if "inplace" in node.kwargs:
         node.kwargs = {**node.kwargs, "inplace": False}
+    node.args = tuple(False if arg is True else arg for arg in node.args)
     _read_later(graph, node)
     return True
 

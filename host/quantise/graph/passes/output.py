@@ -38,7 +38,11 @@ def _strip(graph: Graph, node: fx.Node, place: int) -> bool:
         node = graph.source(node)
     module = graph.module_of(node)
     activation = _ACTIVATIONS.get(type(module)) if module is not None else None
-    if activation is None or not graph.has_one_reader(node) or not _is_over_classes(graph, node, module):
+    if (
+        activation is None
+        or not graph.has_one_reader(node)
+        or not _is_over_classes(graph, node, module)
+    ):
         return False
     assert module is not None
     graph.activation, graph.stripped[place] = activation, module

@@ -30,7 +30,9 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
         new._parameters[name] = frozen(weight)
     if computed:
         new._modules.pop("parametrizations", None)
-        graph.note(f"{node.target}: weights that are computed (weight norm, say) are used as values")
+        graph.note(
+            f"{node.target}: weights that are computed (weight norm, say) are used as values"
+        )
     graph.module.set_submodule(str(node.target), new)
     return True
 

@@ -70,7 +70,9 @@ def _replace(
 ) -> None:  # fmt: skip
     new = graph.before(node, pool, root, name=node.name)
     if name == "sum":
-        pixels = torch.Size(graph.shape(root)[2:]).numel() / torch.Size(graph.shape(new)[2:]).numel()
+        pixels = (
+            torch.Size(graph.shape(root)[2:]).numel() / torch.Size(graph.shape(new)[2:]).numel()
+        )
         factor = torch.full((graph.shape(new)[1],), pixels)
         new = graph.before(node, Affine(factor, torch.zeros_like(factor)), new)
     if graph.shape(new) != shape:

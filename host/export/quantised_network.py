@@ -17,7 +17,7 @@ again by `tutelage.quantise(network, None, (3, 224, 224))` and `load_state_dict`
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,6 +53,7 @@ def quantise(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     form: InputForm | None = None,
+    replace: Mapping[str, str] | None = None,
 ) -> Student:
     """Quantise a trained network; the network itself stays as it is.
 
@@ -74,6 +75,8 @@ def quantise(
     mean, std : of the network's input, of pixels in 0..1 as torchvision has them. Without them
         pixels become (v - 128) / 128, and of float tensors the input's fix point is measured
     form : instead of `mean` and `std`
+    replace : activations that the DPU does not have, by what it has, such as {"silu": "hardswish"};
+        train the student then
 
     Returns
     -------
@@ -104,7 +107,8 @@ def quantise(
         found = form.channels, form.height, form.width
         raise FormError(f"form is one of {found} (C, H, W), the network's images are {shape}")
     widths = bits if isinstance(bits, Bits) else Bits(weights=bits)
-    student = Student(network, shape, widths, None if form is None else best_fix_point(form))
+    fix_point = None if form is None else best_fix_point(form)
+    student = Student(network, shape, widths, fix_point, replace)
     student.form = form
     parameter = next(network.parameters(), None)
     if parameter is not None:

@@ -53,7 +53,7 @@ def export_student(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     form: InputForm | None = None,
-    activation: str = "softmax",
+    activation: str | None = None,
     target: str | None = DEFAULT_BOARD,
     clip: bool = False,
     allow_cpu: bool = False,
@@ -70,7 +70,8 @@ def export_student(
     mean, std : of the network's input, of pixels in 0..1 as torchvision has them: the input is
         (v / 255 - mean) / std. Pictures are cropped to their middle part
     form : instead of `mean` and `std`; without any of them what `quantise` was given
-    activation : what makes confidences of the outputs: "softmax", "sigmoid" or "none"
+    activation : what makes confidences of the outputs: "softmax", "sigmoid" or "none"; by default
+        what the network ends with, else softmax
     target : what model.xmodel is compiled for: a board, "emulator", or a DPU's fingerprint; None
         compiles nothing
     clip : add ops that clip activations of fewer than 8 bits
@@ -148,7 +149,7 @@ def _form(
 
 
 def _describe(
-    student: Student, labels: Sequence[str], form: InputForm, activation: str
+    student: Student, labels: Sequence[str], form: InputForm, activation: str | None
 ) -> Description:
     outputs = math.prod(student.layer(student.output).shape)
     labels = tuple(labels) or tuple(map(str, range(outputs)))
@@ -163,7 +164,7 @@ def _describe(
         "torch": torch.__version__,
         "date": datetime.date.today(),
     }
-    return Description(form, labels, activation, provenance)
+    return Description(form, labels, activation or student.activation, provenance)
 
 
 def _check_finite(student: Student) -> None:

@@ -146,6 +146,19 @@ def test_bit_widths(network: nn.Module, images: Tensor) -> None:
         tutelage.quantise(network, images, bits=9)
 
 
+def test_activations_to_replace_and_at_the_end(images: Tensor, tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid()
+    ).eval()
+    with pytest.raises(UnsupportedOp, match="SiLU"):
+        tutelage.quantise(network, images)
+    student = tutelage.quantise(
+        network, images, replace={"silu": "hardswish"}, mean=[0.5], std=[0.5]
+    )
+    tutelage.export(student, tmp_path, target=None)
+    assert read_description(tmp_path / "model.toml").activation == "sigmoid"
+
+
 class Two(nn.Module):
     """A network of two inputs and two outputs."""
 

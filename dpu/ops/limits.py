@@ -8,6 +8,7 @@ channels and the stride of transposed convolutions the Vitis AI user guide's tab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tutelage.dpu.ops.attributes import attr
@@ -41,11 +42,15 @@ MAX_CHANNELS = 256 * CHANNEL_PARALLEL
 def array_limit(op: Any, max_stride: int = MAX_STRIDE) -> str:
     """Why the DPU's array of multipliers cannot take a window; "" where it can."""
     kernel = list(op.get_attr("kernel"))
-    return (
-        _beyond("kernel", kernel, MAX_KERNEL)
-        or _beyond("stride", list(op.get_attr("stride")), max_stride)
-        or _padding_limit(op, kernel)
-    )
+    stride = list(op.get_attr("stride"))
+    return array_size_limit(kernel, stride, max_stride) or _padding_limit(op, kernel)
+
+
+def array_size_limit(
+    kernel: Sequence[int], stride: Sequence[int], max_stride: int = MAX_STRIDE
+) -> str:
+    """As `array_limit`, for kernel and stride [width, height] alone."""
+    return _beyond("kernel", kernel, MAX_KERNEL) or _beyond("stride", stride, max_stride)
 
 
 def alu_limit(op: Any) -> str:
@@ -125,7 +130,7 @@ def _kernel_words(shape: tuple[int, int, int]) -> int:
     return shape[0] * shape[1] * -(-shape[2] // CHANNEL_PARALLEL)
 
 
-def _beyond(what: str, values: list[int], most: int) -> str:
+def _beyond(what: str, values: Sequence[int], most: int) -> str:
     inside = all(1 <= value <= most for value in values)
     return "" if inside else f"{what} {'x'.join(map(str, values))}, the DPU has 1 to {most}"
 

@@ -18,10 +18,11 @@ from tutelage.dpu.predict.prediction import operations_in
 from tutelage.host.networks import PRESETS, NetworkError, create
 from tutelage.host.networks.densenet import STEMS
 from tutelage.host.quantise.trace import trace
+from tutelage.host.quantise.walker import InputShape
 
 
-def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Operation]:
-    """Return the operations of a network for one image of [C, H, W].
+def network_operations(network: nn.Module, input_shape: InputShape) -> list[Operation]:
+    """Return the operations of a network for one image of [C, H, W], or one for each input.
 
     Raises
     ------

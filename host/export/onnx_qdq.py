@@ -179,7 +179,7 @@ def _names(first: str, count: int) -> list[str]:
 
 def _info(name: str, op: Op) -> Any:
     """What a model says of an input or output."""
-    shape = ["N", *_first(op.get_output_tensor().dims[1:])]
+    shape: list[str | int | None] = ["N", *_first(op.get_output_tensor().dims[1:])]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 

@@ -33,6 +33,7 @@ from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.nonlinear import apply_nonlinear
 from tutelage.host.quantise.quantisers import Bits, Quantiser
 from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.walker import UnsupportedOp
 
 COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
 
@@ -70,6 +71,7 @@ def brevitas_student(
     """
     bits = Bits(weight_bits, activation_bits, first_bits, last_bits)
     student = Student(network, input_shape, bits, input_fix_point, replace)
+    student.check_classifier()
     return BrevitasStudent(student, collect_steps)
 
 
@@ -194,6 +196,11 @@ class BrevitasStudent(nn.Module):
 
 def _quant_conv(layer: Conv, bits: int) -> nn.Module:
     fixed_point = _brevitas("quant.fixed_point")
+    if type(layer) is not Conv or layer.padding is None:
+        raise UnsupportedOp(
+            f"{layer.name}: the Brevitas peer has convolutions with equal padding on opposite sides "
+            "and dense layers over small maps only: use the quantiser `tqt`"
+        )
     outputs, inputs = layer.weight.shape[:2]
     conv: nn.Module = _brevitas("nn").QuantConv2d(
         inputs * layer.groups,

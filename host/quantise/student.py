@@ -149,14 +149,33 @@ class Student(nn.Module):
         """
         if len(self.outputs) != 1:
             raise UnsupportedOp(
-                f"the network has {len(self.outputs)} outputs ({', '.join(self.outputs)}): "
-                "only one that returns the logits alone can be used here"
+                f"the network has {len(self.outputs)} outputs ({', '.join(self.outputs)}): return "
+                "the logits alone, or train it in a loop of your own"
             )
         return self.outputs[0]
 
     def has_fused_relu(self, layer: Layer) -> bool:
         """Return whether the clip at 0 of a layer's quantiser is its ReLU."""
         return layer.nonlinear == "RELU" and not self.activation_of[layer.name].signed
+
+    def check_classifier(self) -> None:
+        """Refuse a network that training and export have no use for.
+
+        Raises
+        ------
+        UnsupportedOp : it has several inputs or outputs, or returns no logits
+        """
+        if len(self.inputs) != 1:
+            raise UnsupportedOp(
+                f"the network has {len(self.inputs)} inputs: give it one image, or train it in a "
+                "loop of your own"
+            )
+        shape = self.layer(self.output).shape
+        if len(shape) != 1 and shape[1:] != (1, 1):
+            raise UnsupportedOp(
+                f"the network returns a map {shape}: return logits (N, classes), or train it in a "
+                "loop of your own"
+            )
 
     # -- what training sets -----------------------------------------------------------
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from tutelage.host.quantise.graph.passes.replacements import (
     check_replacements,
     report_replacements,
 )
+from tutelage.host.quantise.graph.tracer import NOT_THE_USERS
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.walker import InputShape, UnsupportedOp, Walker, input_shapes
 
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 
 _LARGEST_ERROR = 1e-3
 """Of the normalised network in float32, relative to the largest output."""
-
-_OUR_FRAMES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 class Traced(dict[str, Layer]):
@@ -172,7 +170,7 @@ def _tensors(given: Any) -> list[Tensor]:
 def _place(error: BaseException) -> str:
     """The user's line that an error comes from, as Python shows it."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_OUR_FRAMES)]
+    theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
     if not theirs or theirs[-1].filename.startswith("<"):
         return ""
     return f' (File "{theirs[-1].filename}", line {theirs[-1].lineno})'

@@ -9,6 +9,7 @@ A file of `host/quantise/layers` says what it takes:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from tutelage.core.errors import TutelageError
 
 if TYPE_CHECKING:
     from tutelage.host.quantise.layers.base import Layer
+
+log = logging.getLogger(__name__)
 
 PLACEHOLDER, OUTPUT = object(), object()
 """What a handler of the graph's inputs and one of its output are registered for."""
@@ -172,11 +175,19 @@ class Walker:
 
     def error(self, node: fx.Node, what: str, advice: str) -> UnsupportedOp:
         """Return the refusal of a node, with the user's line that calls it."""
-        place = f"at {node.target}" if node.op == "call_module" else f"at {node.name}"
+        return self.refusal(f"the DPU cannot take {what} at {self._place(node)}: {advice}")
+
+    @staticmethod
+    def _place(node: fx.Node) -> str:
+        """The module or the function of a node, and the user's line that calls it."""
+        place = str(node.target) if node.op == "call_module" else node.name
         frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
         theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
-        source = f" ({theirs[-1].strip()})" if theirs else ""
-        return self.refusal(f"the DPU cannot take {what} {place}{source}: {advice}")
+        return place + (f" ({theirs[-1].strip()})" if theirs else "")
+
+    def warn(self, node: fx.Node, what: str, advice: str) -> None:
+        """Log what the DPU makes of a node, with the user's line that calls it."""
+        log.warning("%s: %s; %s", self._place(node), what, advice)
 
     @staticmethod
     def refusal(text: str) -> UnsupportedOp:

@@ -8,6 +8,7 @@ from torch import nn
 
 from tutelage.core.images.input_form import best_fix_point
 from tutelage.host.networks import create
+from tutelage.host.quantise.student import Student
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, ConfigError, Network
 from tutelage.host.train.data import DataSet
@@ -40,6 +41,8 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
             network, data.shape, quantisation.bits(), best_fix_point(data.form),
             config.student.replace,
         )  # fmt: skip
+        if isinstance(student, Student):
+            student.check_classifier()
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
     if kind.calibrate is not None:

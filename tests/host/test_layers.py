@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -194,7 +195,7 @@ def test_narrow_activations_are_clipped(name: str) -> None:
     torch.manual_seed(0)
     images = make_images([shape])
     student = Student(seasoned(make(), images), shape, Bits(4, 4)).eval()
-    calibrate(student, *images)
+    calibrate(student, images)
     with torch.no_grad():
         wanted = student(*images).numpy()
     graph = to_graph(student, "narrow", clip=True)
@@ -212,7 +213,7 @@ def test_onnx_has_them_too(name: str) -> None:
     torch.manual_seed(0)
     images = make_images([shape])
     student = Student(seasoned(make(), images), shape).eval()
-    calibrate(student, *images)
+    calibrate(student, images)
     with torch.no_grad():
         wanted = student(*images).numpy()
     options = onnxruntime.SessionOptions()
@@ -230,7 +231,7 @@ def test_the_prediction_sees_what_the_file_has(name: str) -> None:
     torch.manual_seed(0)
     network = make().eval()
     student = Student(network, shape).eval()
-    calibrate(student, *make_images([shape]))
+    calibrate(student, make_images([shape]))
 
     def essence(operations: list[Any]) -> list[Any]:
         kinds = ("conv2d", "depthwise-conv2d", "transposed-conv2d", "transposed-depthwise-conv2d")
@@ -296,7 +297,9 @@ def test_several_inputs_and_outputs() -> None:
     assert student.inputs == ("input", "input_2") and len(student.outputs) == 3
     found = student(*make_images(shapes))
     assert [tuple(y.shape) for y in found] == [(12, 6, 8, 4), (12, 4), (12, 4)]
-    with pytest.raises(UnsupportedOp, match=r"3 outputs .*only one that returns the logits"):
+    with pytest.raises(UnsupportedOp, match=r"2 inputs: give it one image"):
+        student.check_classifier()
+    with pytest.raises(UnsupportedOp, match=r"3 outputs .*return the logits alone"):
         student.output  # noqa: B018
     with pytest.raises(TypeError, match="takes 2 inputs, not 1"):
         student(torch.zeros(1, 3, 16, 8))
@@ -408,6 +411,16 @@ def test_the_shape_of_a_dense_layer(height: int, width: int, channels: int) -> N
     assert rows * columns * depth == height * width * channels
     assert max(rows, columns) <= 16 and depth <= 4096
     assert rows * columns * -(-depth // 16) <= BANK_DEPTH
+
+
+def test_a_kernel_beyond_the_array_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 17, groups=1), nn.Conv2d(4, 4, 3, 9, groups=4))
+    with caplog.at_level(logging.WARNING):
+        Student(network, (3, 32, 32))
+    (record,) = caplog.records  # a depthwise one may have a stride of 9
+    assert record.getMessage().startswith("0 (File ")
+    assert "kernel 17x17, the DPU has 1 to 16: the CPU would" in record.getMessage()
+    assert "use smaller ones" in record.getMessage()
 
 
 # -- random networks -----------------------------------------------------------------------------

@@ -282,7 +282,8 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
         spans = [Span(0, operand.groups)] * len(spans)
     weights = spread(weights, operand.lanes, operand.groups, to.width)
     given = _group_weights(to, layer, weights, spans)
-    if max(group.words for group in given) > BANK_DEPTH or max(span.count for span in spans) > MAX_GROUPS:
+    words, read = max(g.words for g in given), max(span.count for span in spans)
+    if words > BANK_DEPTH or read > MAX_GROUPS:
         size = f"{walk.kernel[0]}x{walk.kernel[1]}x{operand.channels}"
         raise Refusal(f"a kernel of {size}, beyond the DPU's banks", node.name)
     groups = groups_of(layer, to.width)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tutelage.host.quantise.graph.graph import Graph
-from tutelage.host.quantise.graph.tracer import VALUE, ShapedTracer
+from tutelage.host.quantise.graph.tracer import ShapedTracer
+from tutelage.host.quantise.graph.values import VALUE, without_data
 
 
 def capture(network: nn.Module, images: Sequence[Tensor]) -> Graph:
@@ -26,34 +26,32 @@ def capture(network: nn.Module, images: Sequence[Tensor]) -> Graph:
     Exception
         Whatever the network's code raises, or fx where that branches on values.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        return _by_tracing(network, images, mode)
+        return _by_tracing(network, images)
     except Exception as error:  # whatever the user's code raises on values without data
         try:
-            return _by_export(network, images, mode)
+            return _by_export(network, images)
         except Exception:
             raise error from None  # the first names the user's line
 
 
-def _by_tracing(network: nn.Module, images: Sequence[Tensor], mode: FakeTensorMode) -> Graph:
+def _by_tracing(network: nn.Module, images: Sequence[Tensor]) -> Graph:
     # fx adds constants to the network that it traces.
     root = copy.copy(network)
     for name in ("_parameters", "_buffers", "_modules"):
         root.__dict__[name] = dict(network.__dict__[name])
-    tracer = ShapedTracer(mode, [mode.from_tensor(image) for image in images])
-    return Graph(fx.GraphModule(root, tracer.trace(root)), mode)
+    return Graph(fx.GraphModule(root, ShapedTracer(images).trace(root)))
 
 
-def _by_export(network: nn.Module, images: Sequence[Tensor], mode: FakeTensorMode) -> Graph:
+def _by_export(network: nn.Module, images: Sequence[Tensor]) -> Graph:
     exported = torch.export.export(network, tuple(images))
     module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
-    graph = Graph(module, mode)
+    graph = Graph(module)
     inputs = iter(images)
     for node in graph.nodes:
         if node.op == "placeholder":
-            node.meta[VALUE] = mode.from_tensor(next(inputs))
+            node.meta[VALUE] = without_data(next(inputs))
         elif node.op == "get_attr":
             node.meta[VALUE] = graph.constant(node)
         elif node.op != "output":

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 
 from tutelage.host.quantise.graph.operations import is_in_place
-from tutelage.host.quantise.graph.tracer import VALUE
+from tutelage.host.quantise.graph.values import VALUE, compute
 
 BATCH = 2
 """Images that a network is traced with: with one, `x.squeeze()` would drop the batch."""
@@ -34,14 +33,13 @@ class Graph:
     notes : what the user should know, in the order found
     """
 
-    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
+    def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
         self.activation = ""
         self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
-        self._mode = mode
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -187,14 +185,8 @@ class Graph:
     def evaluate(self, node: fx.Node) -> None:
         """Compute a node's value without data."""
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta[VALUE])
-        with torch.no_grad(), self._mode:
-            if node.op == "call_module":
-                value = self.module.get_submodule(str(node.target)).forward(*args, **kwargs)
-            elif node.op == "call_method":
-                value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            else:
-                value = cast("Callable[..., Any]", node.target)(*args, **kwargs)
-        node.meta[VALUE] = value
+        target = self.module_of(node) or node.target
+        node.meta[VALUE] = compute(node.op, target, args, kwargs)
 
     def note(self, text: str) -> None:
         """Add a note, once."""

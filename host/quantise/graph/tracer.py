@@ -1,6 +1,6 @@
 """torch.fx's symbolic tracing with shapes: sizes are numbers, not symbols.
 
-Each operation is also computed on a tensor without data (FakeTensorMode), so that `x.shape`,
+Each operation is also computed on a tensor without data (PyTorch's device "meta"), so that `x.shape`,
 `x.size(1)`, `len(x)` and what a program computes from them are plain numbers while it is traced:
 `if x.shape[2] < 7`, `F.pad(x, same(x.shape))` and `x.view(x.size(0), -1)` need no special care.
 What remains out of reach is control flow on the values of activations.
@@ -9,22 +9,22 @@ What remains out of reach is control flow on the values of activations.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_aggregate
 
 from tutelage.host.networks.norm import SyncedBatchNorm2d
+from tutelage.host.quantise.graph.values import VALUE, compute, without_data
 
-VALUE = "val"
-"""Key of a node's meta: its value without data, as torch.export has it."""
+_TENSOR_FACTS = frozenset(("shape", "ndim", "dtype", "requires_grad", "layout", "is_quantized"))
 
-_TENSOR_FACTS = frozenset(
-    ("shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "layout", "is_quantized")
-)
+NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+"""Folders of this tracer and of PyTorch."""
 
 _LIBRARIES = ("torch", "_operator", "operator", "builtins", "math")
 
@@ -34,15 +34,15 @@ class ShapedTracer(fx.Tracer):
 
     Parameters
     ----------
-    inputs : the network's inputs, without data
+    inputs : the network's inputs
     """
 
     proxy_buffer_attributes = True
-    record_stack_traces = True
 
-    def __init__(self, mode: FakeTensorMode, inputs: list[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self._mode, self._inputs = mode, inputs
+        self._inputs = inputs
+        self.device = inputs[0].device
         self._evaluating = False
         self._names: dict[int, str] = {}
 
@@ -66,12 +66,13 @@ class ShapedTracer(fx.Tracer):
         for number, value in enumerate(self._inputs, start=1):
             name = "images" if number == 1 else f"images_{number}"
             proxy = super().create_proxy("placeholder", name, (), {})
-            proxy.node.meta[VALUE] = value
+            proxy.node.meta[VALUE] = without_data(value)
             args.append(proxy)
         return root_fn, args
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the value of a node as the traced program sees it."""
+        node.stack_trace = _users_line()
         return _ShapedProxy(node, self)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -114,14 +115,11 @@ class ShapedTracer(fx.Tracer):
         args, kwargs = map_aggregate((args, kwargs), _value_of)
         self._evaluating = True
         try:
-            with torch.no_grad(), self._mode:
-                if kind == "get_attr":
-                    return operator.attrgetter(target)(self.root)
-                if kind == "call_function":
-                    return target(*args, **kwargs)
-                if kind == "call_method":
-                    return getattr(args[0], target)(*args[1:], **kwargs)
-                return self.root.get_submodule(target).forward(*args, **kwargs)
+            if kind == "get_attr":
+                return operator.attrgetter(target)(self.root)
+            if kind == "call_module":
+                target = self.root.get_submodule(target)
+            return compute(kind, target, args, kwargs)
         finally:
             self._evaluating = False
 
@@ -146,7 +144,12 @@ def _is_library(function: Any) -> bool:
 class _ShapedProxy(fx.Proxy):
     """A value of the traced program; its sizes are numbers."""
 
+    tracer: ShapedTracer
+
     def __getattr__(self, k: str) -> Any:
+        if k in ("device", "is_cuda"):  # of the value that there will be
+            device = self.tracer.device
+            return device if k == "device" else device.type == "cuda"
         if k in _TENSOR_FACTS and isinstance(value := self.node.meta.get(VALUE), Tensor):
             return getattr(value, k)
         return super().__getattr__(k)
@@ -168,6 +171,20 @@ class _ShapedProxy(fx.Proxy):
 
     def __itruediv__(self, other: Any) -> Any:
         return _in_place(self, operator.itruediv, other)
+
+
+def _users_line() -> str | None:
+    """The line of the user's that computes something, as Python's tracebacks have it.
+
+    fx's own record of it (`record_stack_traces`) is slower by far.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((*NOT_THE_USERS, "<")):
+            return f'File "{name}", line {frame.f_lineno}, in {frame.f_code.co_name}'
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 def _in_place(proxy: fx.Proxy, function: Any, other: Any) -> Any:

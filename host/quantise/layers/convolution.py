@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, MAX_SHIFT, Array, accumulator_bound
 from tutelage.dpu.ops.fix import rounded_constant
+from tutelage.dpu.ops.limits import array_size_limit
 from tutelage.dpu.ops.sliding_window import window_of
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.networks.norm import batch_norm
@@ -240,6 +241,10 @@ def convolution(walk: Walker, node: fx.Node) -> None:
         padded = (channels, height + top + bottom, width + left + right)
         border = ZeroPad((source,), padded, layer.pads)
         layer.inputs, layer.pads = (walk.insert(f"{node.name}/pad", border),), (0, 0, 0, 0)
+    limit = array_size_limit(width_height(layer.kernel), width_height(layer.stride))
+    if limit and not layer.depthwise:
+        advice = "use smaller ones, one after the other, or a depthwise convolution"
+        walk.warn(node, f"{limit}: the CPU would compute this convolution", advice)
     share_parameters(walk, conv, layer)
     walk.add(node, layer)
 

@@ -11,7 +11,7 @@ from torch.fx.node import map_arg
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
-from tutelage.host.quantise.graph.tracer import VALUE
+from tutelage.host.quantise.graph.values import VALUE
 
 _MAX_ELEMENTS = 1 << 28
 """Of one constant: as float32 a gigabyte."""

@@ -1,4 +1,4 @@
-"""Quantise a PyTorch network of your own, save it, run it: python examples/quantise_network.py
+"""Quantise a PyTorch network of your own, export it, run it: python examples/quantise_network.py
 
 Its weights are random here: what is compared is the network in float with what the DPU computes.
 """
@@ -24,13 +24,14 @@ network = nn.Sequential(
 ).eval()  # fmt: skip
 
 quantised = tutelage.quantise(network, options.images, (3, 28, 28), mean=[0.5], std=[0.5])
-quantised.save(options.output, labels=[f"class {number}" for number in range(10)])
+tutelage.export(quantised, options.output, labels=[f"class {number}" for number in range(10)])
 
 images = torch.rand(8, 3, 28, 28) * 2 - 1
 with torch.no_grad():
-    error = (network(images) - quantised(images)).abs().max()
+    wanted = quantised(images)
+    error = (network(images) - wanted).abs().max()
 print(f"largest difference of a logit from the float network: {error:.4f}")
 
-net = tutelage.load(options.output)
+net = tutelage.load(options.output)  # compiled for the ZCU104, run by its emulation here
 outputs = torch.from_numpy(net.run(images.permute(0, 2, 3, 1).numpy()))
-print("the saved file computes the same:", torch.equal(outputs, quantised(images)))
+print("the exported file computes the same:", torch.equal(outputs, wanted))

@@ -83,8 +83,32 @@ def test_predict_latency(example: Example) -> None:
 def test_quantise_network(example: Example) -> None:
     pytest.importorskip("torch", reason="needs PyTorch")
     out = example("quantise_network", "--output", "mine")
-    assert "the saved file computes the same: True" in out
+    assert "the exported file computes the same: True" in out
     assert Path("mine/model.xmodel").is_file()
+
+
+@pytest.mark.slow
+def test_train_own_loop(example: Example) -> None:
+    pytest.importorskip("accelerate", reason="needs PyTorch and accelerate")
+    losses = [float(line.split()[-1]) for line in example("train_own_loop").splitlines()]
+    assert len(losses) == 10 and losses[-1] < losses[0]
+    assert Path("student.pt").is_file() and Path("models/own-loop/model.xmodel").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_train_lightning(example: Example) -> None:
+    pytest.importorskip("lightning", reason="needs lightning, which is no requirement")
+    example("train_lightning")
+    assert Path("models/lightning/model.xmodel").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_train_hugging_face(example: Example) -> None:
+    pytest.importorskip("transformers", reason="needs transformers, which is no requirement")
+    assert "train_loss" in example("train_hugging_face")
+    assert Path("models/hugging-face/model.xmodel").is_file()
 
 
 @pytest.mark.slow

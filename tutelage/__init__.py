@@ -8,7 +8,8 @@
             output.add(net.classify(frame))
 
 `load`, `open`, `output` and `Power` run on the board too; `predict` needs the `pc` packages,
-`quantise` and `train` the `host` ones. Each is imported when it is first used.
+`quantise`, `parameter_groups`, `export` and `train` the `host` ones. Each is imported when it is
+first used.
 
 The packages `core`, `dpu`, `board`, `app` and `host` are imported as `tutelage.<package>`. In a
 checkout they are links in this folder, in a wheel ordinary folders. A release on a board has no
@@ -31,10 +32,14 @@ if TYPE_CHECKING:
     from tutelage.board.power import Power
     from tutelage.host.explore.predict_network import predict_network as predict
     from tutelage.host.export.quantised_network import quantise
+    from tutelage.host.export.student_directory import export_student as export
+    from tutelage.host.quantise.parameter_groups import parameter_groups
     from tutelage.host.train.run_config import run_config as train
 
 __version__ = "0.2.0"
-__all__ = ["Power", "load", "open", "output", "predict", "quantise", "train"]
+__all__ = [
+    "Power", "export", "load", "open", "output", "parameter_groups", "predict", "quantise", "train",
+]  # fmt: skip
 
 _HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
 if not os.path.isdir(f"{_HERE}/core"):  # noqa: PTH112
@@ -42,10 +47,12 @@ if not os.path.isdir(f"{_HERE}/core"):  # noqa: PTH112
 
 # Name -> the module that has it, its name there, and the extra that installs what it needs.
 _PLACES = {
+    "export": ("host.export.student_directory", "export_student", "host"),
     "load": ("app.image_classifier", "ImageClassifier", "pc"),
     "open": ("app.sources.by_uri", "open_source", "pc"),
     "output": ("app.outputs.by_uri", "open_output", "pc"),
     "Power": ("board.power", "Power", "pc"),
+    "parameter_groups": ("host.quantise.parameter_groups", "parameter_groups", "host"),
     "predict": ("host.explore.predict_network", "predict_network", "pc"),
     "quantise": ("host.export.quantised_network", "quantise", "host"),
     "train": ("host.train.run_config", "run_config", "host"),

@@ -1,8 +1,9 @@
-"""Runs a script written for the board, unmodified, on the emulation.
+"""Runs a script written for the board, or for AMD's quantiser, unmodified, on the emulation.
 
 Stand-ins under the names of the board's modules are in folders that go onto Python's path: those of
 `vart`, `xir`, `runner`, `vitis_ai_library` and `pynq_dpu` in dpu/runtime/stand_ins, that of `pynq`
-beside the sensors that it reads, in board/stand_ins. Nothing of dpu/ imports the latter.
+beside the sensors that it reads, in board/stand_ins, and that of AMD's quantiser, `pytorch_nndct`,
+in host/stand_ins. Nothing of dpu/ imports the latter two.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 from tutelage.core.errors import DpuError
 
 _HERE = Path(__file__).resolve().parent
-STAND_INS = (_HERE / "stand_ins", _HERE.parent.parent / "board" / "stand_ins")
-"""Folders of modules with the names of the board's."""
+_TOP = _HERE.parent.parent
+STAND_INS = (_HERE / "stand_ins", _TOP / "board" / "stand_ins", _TOP / "host" / "stand_ins")
+"""Folders of modules with the names of AMD's."""
 
 _INSTALLED = ("site-packages", "dist-packages")
 """Names of the folders that package managers install into."""

@@ -236,10 +236,11 @@ class ShimOptions(PluginOptions):
     "shim",
     "your_board_script.py --its --own arguments",
     "--realtime zcu104 your_board_script.py",
+    "resnet18_quant.py --quant_mode calib",
     allow_interspersed_args=False,
 )
 def shim(options: ShimOptions) -> int:
-    """Run a script.
+    """Run a script for the board, or for AMD's quantiser (pytorch_nndct).
 
     The exit status is the script's own, 130 after Ctrl-C.
     """

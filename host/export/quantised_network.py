@@ -1,194 +1,177 @@
 """Post-training quantisation of a network that is trained already, behind `tutelage.quantise`.
 
     network = torchvision.models.resnet18(weights="DEFAULT")
-    quantised = tutelage.quantise(network, "photos/", (3, 224, 224),
-                                  mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
-    quantised.save("models/resnet18", labels)
+    student = tutelage.quantise(network, loader)        # a DataLoader, a list of tensors, ...
+    student.train()                                     # where accuracy is to be won back:
+    optimiser = torch.optim.Adam(tutelage.parameter_groups(student, lr=1e-5))
+    ...                                                 # any loop over student(images)
+    torch.save(student.state_dict(), "student.pt")
+    tutelage.export(student, "models/resnet18", labels=labels,
+                    mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     tutelage.load("models/resnet18").classify("cat.png")
 
-Some images are enough (host/quantise/ptq); nothing is trained. Where that costs
-too much accuracy, `tutelage.train` goes on with a teacher.
+The student is an nn.Module like any other (host/quantise/student.py). A later process makes it
+again by `tutelage.quantise(network, None, (3, 224, 224))` and `load_state_dict`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.files import sha256_of
-from tutelage.core.images.fitter import ImageFitter
-from tutelage.core.images.image_files import find_images
 from tutelage.core.images.input_form import FormError, InputForm, best_fix_point
-from tutelage.core.model_package import (
-    COMPILED,
-    DESCRIPTION,
-    QUANTISED,
-    Description,
-    check_labels,
-    write_description,
+from tutelage.host.export.calibration_images import (
+    CALIBRATION_IMAGES,
+    Batch,
+    read_pictures,
+    take_images,
 )
-from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
-from tutelage.host.compile.target import EMULATOR
-from tutelage.host.export.model_directory import deployable_graph, scratch_inside
 from tutelage.host.quantise.ptq.post_training import PostTraining, post_training
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student
-from tutelage.host.train.data import DataError, DataSet
+from tutelage.host.quantise.walker import InputShape, input_shapes
+from tutelage.host.train.data import DataError
 from tutelage.host.train.data.data_set import make_form, normalise
 from tutelage.host.train.data.formats.folder import FolderFormat
-from tutelage.host.train.data.image_io import read_bgr
-from tutelage.host.train.evaluation import accuracy
 
-CALIBRATION_IMAGES = 1000
-
-
-@dataclass(frozen=True)
-class QuantisedNetwork:
-    """A network whose weights and activations are integers times powers of two.
-
-    Attributes
-    ----------
-    student : the network itself, in evaluation mode: images (N, C, H, W) to the logits that the
-        DPU computes, bit for bit
-    form : how a picture becomes its input
-    """
-
-    student: Student
-    form: InputForm
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of normalised images (N, C, H, W)."""
-        with torch.no_grad():
-            logits: Tensor = self.student(images)
-        return logits
-
-    def accuracy(self, data: DataSet) -> float:
-        """Return the top-1 accuracy on labelled images, in percent."""
-        return accuracy(self.student, data)
-
-    def save(
-        self, folder: str | os.PathLike[str], labels: Sequence[str] = (), allow_cpu: bool = False
-    ) -> None:
-        """Write a model directory, for `tutelage.load`, `classify`, and `compile` for a board.
-
-        Parameters
-        ----------
-        folder : gets quantised.xmodel, model.toml, and model.xmodel, which is compiled for the
-            emulator
-        labels : one for each output; numbers by default
-        allow_cpu : also take ops that the DPU leaves to the CPU
-
-        Raises
-        ------
-        NotDeployable, ExportError
-            The DPU does not compute this network, or the folder cannot be written.
-        PackageError
-            A label is empty.
-        ValueError
-            There are more or fewer labels than outputs.
-        """
-        outputs = int(np.prod(self.student.layer(self.student.output).shape))
-        labels = tuple(labels) or tuple(map(str, range(outputs)))
-        if len(labels) != outputs:
-            raise ValueError(f"{len(labels)} labels, the network has {outputs} outputs")
-        check_labels(labels, "labels")
-        folder = Path(folder)
-        graph, _ = deployable_graph(self.student, "network", allow_cpu=allow_cpu)
-        with scratch_inside(folder) as scratch:
-            graph.serialize(scratch / QUANTISED)
-            sums = {QUANTISED: sha256_of(scratch / QUANTISED)}
-            bits = self.student.bits
-            provenance = {"method": "ptq", "bits": f"W{bits.weights}A{bits.activations}"}
-            activation = self.student.activation
-            description = Description(
-                self.form, labels, activation, provenance=provenance, checksums=sums
-            )
-            write_description(scratch / DESCRIPTION, description)
-            (folder / COMPILED).unlink(missing_ok=True)  # of another network
-            for name in (QUANTISED, DESCRIPTION):
-                (scratch / name).replace(folder / name)
-        plan = plan_compile(folder, None, CompileOptions(EMULATOR))
-        compile_model(plan, say=_nothing)
-
-
-def _nothing(text: str) -> None:
-    """Take what a command line would print."""
+Calibration = str | os.PathLike[str] | Tensor | Iterable[Batch]
+"""A directory of pictures, images as a tensor, or batches of them."""
 
 
 def quantise(
     network: nn.Module,
-    images: str | os.PathLike[str] | Tensor,
-    input_shape: tuple[int, int, int],
+    calibration: Calibration | None,
+    input_shape: InputShape | None = None,
     *,
+    bits: Bits | int = 8,
+    options: PostTraining | None = None,
+    images: int = CALIBRATION_IMAGES,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
-    bits: Bits | None = None,
-    method: str = "mse",
-    options: PostTraining | None = None,
-) -> QuantisedNetwork:
+    form: InputForm | None = None,
+    replace: Mapping[str, str] | None = None,
+) -> Student:
     """Quantise a trained network; the network itself stays as it is.
 
     Parameters
     ----------
-    network : a classifier (N, C, H, W) -> (N, classes) that torch.fx can trace
-    images : directory with calibration pictures in it or below it, of which CALIBRATION_IMAGES are
-        taken; or uint8 (N, C, H, W), RGB or grey
-    input_shape : (C, H, W); pictures are cropped to their middle part of that shape and resized
-    mean, std : of the network's input, of pixels in 0..1 as torchvision has them; without them the
-        input is (v - 128) / 128
-    bits : bit widths, 8 by default
-    method : where thresholds start, "mse" or "minmax"
-    options : what else is done without training, all of it by default; has a method of its own
+    network : (N, C, H, W) -> (N, classes), or of several inputs and outputs; its parameters' device
+        is that of the result
+    calibration : a directory with pictures in it or below it; images as one tensor; or any iterable
+        of batches, such as a DataLoader, each a tensor, (images, labels), or a dict with
+        "pixel_values". Float tensors are inputs of the network as they are, uint8 are pixels, grey
+        or RGB, which `mean` and `std` (or `form`) normalise. None: nothing is calibrated, since
+        `load_state_dict` follows
+    input_shape : (C, H, W), of each input where there are several; only a directory, whose pictures
+        are cropped to their middle part of that shape and resized, and None need it
+    bits : widths of weights and activations; a number is that of the weights between the first and
+        the last layer, with 8 bits for all else
+    options : what is done without training, all of it by default
+    images : most images that are looked at; an iterable is left when it has given so many
+    mean, std : of the network's input, of pixels in 0..1 as torchvision has them. Without them
+        pixels become (v - 128) / 128, and of float tensors the input's fix point is measured
+    form : instead of `mean` and `std`
+    replace : activations that the DPU does not have, by what it has, such as {"silu": "hardswish"};
+        train the student then
+
+    Returns
+    -------
+    the quantised network in evaluation mode, in which it computes what the DPU does, bit for bit
 
     Raises
     ------
     UnsupportedOp
         The network has an operation that the DPU does not have.
     DataError
-        There are no pictures, or one of them cannot be read.
+        There are no images, one of them cannot be read, or they are not inputs of this network.
     FormError
         Shape, mean and std do not go together.
     """
-    if input_shape[0] not in (1, 3):
-        raise FormError(f"input_shape {tuple(input_shape)}: (C, H, W), with 1 or 3 channels")
-    form = make_form(input_shape, mean, std, crop=FolderFormat.crop)
-    pixels = images if isinstance(images, Tensor) else read_pictures(Path(images), form)
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != tuple(input_shape):
-        shape = f"{pixels.dtype} {list(pixels.shape)}"
-        raise DataError(f"calibration images are {shape}, not uint8 (N, {input_shape})")
-    student = Student(network.eval(), input_shape, bits, best_fix_point(form))
-    student.check_classifier()
-    post_training(student, normalise(pixels, form), options or PostTraining(method))
-    return QuantisedNetwork(student.eval(), form)
+    if form and (mean or std):
+        raise FormError("give mean and std, or form, not both")
+    inputs: tuple[Tensor, ...] = ()
+    if isinstance(calibration, (str, os.PathLike)):
+        form = form or _form(_given(input_shape, "a directory"), mean, std)
+        inputs = (read_pictures(Path(calibration), form, images),)
+    elif calibration is not None:
+        batches = [calibration] if isinstance(calibration, Tensor) else calibration
+        inputs = take_images(network, batches, images)
+    shape = _shape(inputs, input_shape)
+    if form is None and (mean or std or any(x.dtype == torch.uint8 for x in inputs)):
+        form = _form(shape, mean, std)
+    if form and [(form.channels, form.height, form.width)] != input_shapes(shape):
+        found = form.channels, form.height, form.width
+        raise FormError(f"form is one of {found} (C, H, W), the network's images are {shape}")
+    widths = bits if isinstance(bits, Bits) else Bits(weights=bits)
+    fix_point = None if form is None else best_fix_point(form)
+    student = Student(network, shape, widths, fix_point, replace)
+    student.form = form
+    parameter = next(network.parameters(), None)
+    if parameter is not None:
+        student.to(parameter.device)
+    if inputs:
+        set_up(student, tuple(_normalised(x, form) for x in inputs), options)
+    return student.eval()
 
 
-def read_pictures(folder: Path, form: InputForm, most: int = CALIBRATION_IMAGES) -> Tensor:
-    """Read pictures of a directory and those below it, evenly spread where there are more.
+def set_up(
+    student: Student, inputs: tuple[Tensor, ...], options: PostTraining | None = None
+) -> None:
+    """Give a new student what it needs before it is used or trained; no labels are needed.
 
-    Returns
-    -------
-    uint8 (N, C, H, W) with N <= `most`
+    This is all of post-training quantisation, also of the scripts of AMD's quantiser.
+
+    Parameters
+    ----------
+    inputs : normalised (N, C, H, W) of each input, on any device
+    options : see `quantise`
+    """
+    post_training(student, [images.to(student.log2_t.device) for images in inputs], options)
+
+
+def _given(input_shape: InputShape | None, what: str) -> InputShape:
+    if input_shape is None:
+        raise DataError(f"input_shape=(C, H, W) is missing: {what} does not say it")
+    return input_shape
+
+
+def _form(shape: InputShape, mean: Sequence[float], std: Sequence[float]) -> InputForm:
+    shapes = input_shapes(shape)
+    if len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][0] not in (1, 3):
+        raise FormError(f"images of shape {tuple(shape)}: (C, H, W), with 1 or 3 channels")
+    channels, height, width = shapes[0]
+    return make_form((channels, height, width), mean, std, crop=FolderFormat.crop)
+
+
+def _shape(inputs: tuple[Tensor, ...], given: InputShape | None) -> InputShape:
+    """(C, H, W) of the images of each input, which is `given` where that is said.
 
     Raises
     ------
     DataError
-        There are none, or one of them cannot be read.
+        The images have another shape, or are neither float nor uint8.
     """
-    try:
-        paths = find_images(folder).images
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}") from error
-    if not paths:
-        raise DataError(f"{folder}: no images in this directory or below it")
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int))
-    fit = ImageFitter(form)
-    pixels = np.empty((len(chosen), form.height, form.width, form.channels), np.uint8)
-    for target, index in zip(pixels, chosen, strict=True):
-        target[...] = fit(read_bgr(paths[index]))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    if not inputs:
+        return _given(given, "calibration=None")
+    shapes = [tuple(images.shape[1:]) for images in inputs]
+    fit = given is None or shapes == input_shapes(given)
+    for images in inputs:
+        known = images.dtype == torch.uint8 or images.is_floating_point()
+        if images.ndim != 4 or not known or not fit:
+            shape = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            wanted = f" of {tuple(given)}" if given else ""
+            raise DataError(
+                f"calibration images are {shape}, not float or uint8 (N, C, H, W){wanted}"
+            )
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _normalised(images: Tensor, form: InputForm | None) -> Tensor:
+    if images.dtype != torch.uint8:
+        return images.float()
+    assert form is not None
+    return normalise(images, form)

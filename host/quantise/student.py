@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.images.input_form import InputForm
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE, FixPoints, Settlement
 from tutelage.host.quantise.forward import Forward
@@ -70,6 +71,7 @@ class Student(nn.Module):
     log2_t : the logarithms of all thresholds, groups of activations first, then weights
     activation_of, weight_of : quantisers by layer
     norm_frozen : batch norms are folded by their running statistics in training too
+    form : how pictures become its images, None where that is not known; no part of its state
     observer : called with what would be rounded; while it is set, nothing is rounded
     activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
         the network ends with one
@@ -103,6 +105,7 @@ class Student(nn.Module):
         places = {place: name for name, layer in layers.items() for place in layer.output_places}
         self.outputs = tuple(places[place] for place in sorted(places))
         self.norm_frozen = False
+        self.form: InputForm | None = None
         self.observer: Observer | None = None
         self.activation_of, self.weight_of = place_quantisers(layers, self.bits)
         self._settlement = Settlement(layers, self.activation_of, self.weight_of)

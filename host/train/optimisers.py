@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
+from tutelage.host.quantise.parameter_groups import weight_groups
 from tutelage.host.train.config import Config, Training
 from tutelage.host.train.student_kinds import QuantisedStudent
 
@@ -35,14 +36,9 @@ def make_optimisers(
 def _sgd(
     network: nn.Module, lr: float, config: Config, without: Collection[str] = ()
 ) -> torch.optim.Optimizer:
-    named = [(n, p) for n, p in network.named_parameters() if n not in without]
-    decay: dict[str, Any] = {"params": [p for _, p in named if p.ndim > 1]}
-    rest: dict[str, Any] = {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0}
     training = config.training
-    return torch.optim.SGD(
-        [decay, rest], lr, momentum=training.momentum, nesterov=training.momentum > 0,
-        weight_decay=training.weight_decay,
-    )  # fmt: skip
+    groups = weight_groups(network, training.weight_decay, without)
+    return torch.optim.SGD(groups, lr, training.momentum, nesterov=training.momentum > 0)
 
 
 def learning_rates(training: Training, progress: float) -> dict[str, float]:

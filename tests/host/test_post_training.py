@@ -142,7 +142,7 @@ def test_equalisation_does_not_depend_on_the_scales_that_a_network_comes_with(
     assert spoilt < plain - 6
     found = []
     for student in (balanced, other):
-        equalise(student, images)
+        equalise(student, [images])
         calibrate(student, images)
         torch.testing.assert_close(_float(student, images), wanted, rtol=1e-4, atol=1e-4)
         found.append(_db(student, images, wanted))
@@ -156,7 +156,7 @@ def test_training_afterwards_sees_the_same_network() -> None:
     student.observer = lambda name, values: None  # nothing is rounded
     with torch.no_grad():
         wanted = student.train()(images)
-        equalise(student, images)
+        equalise(student, [images])
         assert student.training
         torch.testing.assert_close(student(images), wanted, rtol=1e-3, atol=1e-3)
 
@@ -203,7 +203,7 @@ def test_a_state_says_where_int8_clips() -> None:
     network, images = _mobilenet(relu6=True), _images()
     student, again = Student(network, SHAPE), Student(network, SHAPE)
     before = copy.deepcopy(student.state_dict())
-    equalise(student, images)
+    equalise(student, [images])
     again.load_state_dict(student.state_dict())
     kinds = [layer.nonlinear for layer in student.layers.values()]
     assert "RELU8" in kinds and kinds == [layer.nonlinear for layer in again.layers.values()]
@@ -214,7 +214,7 @@ def test_a_state_says_where_int8_clips() -> None:
 
 def test_narrow_activations_keep_their_relu6() -> None:
     student = Student(_mobilenet(relu6=True), SHAPE, Bits(4, 4))
-    equalise(student, _images())
+    equalise(student, [_images()])
     kinds = {q: student.layer(q).nonlinear for q in student.activation_of}
     narrow = [kinds[name] for name, q in student.activation_of.items() if q.bits < 8]
     assert "RELU6" in narrow and "RELU8" not in narrow
@@ -232,7 +232,7 @@ def test_rounding_by_results_is_better_and_is_deployed(
     wanted = _float(student, images)
     calibrate(student, images)
     nearest = _db(student, images, wanted)
-    round_weights(student, images)
+    round_weights(student, [images])
     assert _db(student, images, wanted) > nearest + (1 if bits == 4 else 0)
     points, deployed = student.fix_points(), student.integers()
     for name, conv in student.convs():
@@ -259,7 +259,7 @@ def test_each_layer_gets_no_worse_by_rounding() -> None:
     images = _images()
     student = Student(_mobilenet(), SHAPE, Bits(weights=3, first=3, last=3)).eval()
     calibrate(student, images)
-    for step in lockstep(student, images):
+    for step in lockstep(student, [images]):
         wanted = _wanted(step)
         before = (_results(student, step) - wanted).square().mean()
         round_layer(student, step)
@@ -274,9 +274,9 @@ def test_corrected_biases_leave_no_mean_error() -> None:
     wanted = _float(student, images)
     calibrate(student, images)
     original, before = copy.deepcopy(student), _db(student, images, wanted)
-    correct_biases(student, images)
+    correct_biases(student, [images])
     assert _db(student, images, wanted) > before
-    for step, real in zip(lockstep(student, images), lockstep(original, images), strict=True):
+    for step, real in zip(lockstep(student, [images]), lockstep(original, [images]), strict=True):
         gap = _results(student, step) - _wanted(real)
         assert gap.mean((0, 2, 3)).abs().max() < 1e-3 * _wanted(real).std()
 

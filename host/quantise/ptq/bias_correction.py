@@ -8,6 +8,8 @@ images in place of assumptions on distributions).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.student import Student
 
 
-def correct_biases(student: Student, images: Tensor) -> None:
+def correct_biases(student: Student, images: Sequence[Tensor]) -> None:
     """Correct the biases of a calibrated student, in place.
 
     A layer with neither a bias nor a norm has nothing to correct.

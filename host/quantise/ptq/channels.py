@@ -63,18 +63,24 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
     clipped : layers with an activation that is not homogeneous, whose channels count as free
     """
     joined = _Joined()
-    shared = Counter(id(layer.weight) for _, layer in student.convs())
+    shared = shared_layers(student)
     for name in student.layers:
         layer = student.layer(name)
         inputs = [joined.of[source] for source in layer.inputs]
         joined.of[name] = given = _outputs(layer, inputs, joined)
         homogeneous = layer.nonlinear in HOMOGENEOUS or name in clipped
-        if isinstance(layer, Conv) and shared[id(layer.weight)] > 1:
+        if name in shared:
             joined.fix(inputs[0])  # one tensor of weights in two places
             homogeneous = False
-        if not homogeneous or name == student.output:
+        if not homogeneous or name in student.outputs:
             joined.fix(given)
     return joined.groups()
+
+
+def shared_layers(student: Student) -> set[str]:
+    """Return the layers whose weights are another layer's too."""
+    count = Counter(id(layer.weight) for _, layer in student.convs())
+    return {name for name, layer in student.convs() if count[id(layer.weight)] > 1}
 
 
 @torch.no_grad()

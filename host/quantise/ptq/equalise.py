@@ -21,6 +21,7 @@ others by any factor that keeps their values below the limit.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from tutelage.host.quantise.ptq.importance import (
     importance,
     largest_magnitudes,
 )
-from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.passes import evaluating, spread
 from tutelage.host.quantise.student import Student
 
 _P = 16
@@ -64,12 +65,12 @@ _SAMPLES = 256
 """Values of each channel that ranges are aligned by."""
 
 
-def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
+def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -> None:
     """Scale channels in place; thresholds are to be set afterwards (`calibrate`).
 
     Parameters
     ----------
-    images : [N, C, H, W], some tens; one backward pass each
+    images : [N, C, H, W] of each input, some tens; one backward pass each
     weights : what an error of weights counts; less than 1 where they are not rounded to the nearest
     """
     some = spread(images, _MOST_GRADIENTS)
@@ -85,11 +86,6 @@ def equalise(student: Student, images: Tensor, weights: float = 1.0) -> None:
     scale_channels(student, groups, scale)
     if widened:
         student.widen(widened)
-
-
-def spread(images: Tensor, most: int) -> Tensor:
-    """Return at most so many of the images, evenly spread."""
-    return images[torch.linspace(0, len(images) - 1, min(most, len(images))).long()]
 
 
 def _widened(student: Student) -> list[str]:

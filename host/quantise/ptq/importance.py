@@ -8,12 +8,13 @@ squared error of the output.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from tutelage.host.quantise.ptq.passes import FloatPass, values
+from tutelage.host.quantise.ptq.passes import FloatPass, split, values
 from tutelage.host.quantise.student import Student
 
 
@@ -33,23 +34,25 @@ class Importance:
     activations: dict[str, Tensor] = field(default_factory=dict)
 
 
-def importance(student: Student, images: Tensor) -> Importance:
+def importance(student: Student, images: Sequence[Tensor]) -> Importance:
     """Return the importance of a student's values in float arithmetic.
 
     Parameters
     ----------
     student : in evaluation mode
-    images : [N, C, H, W]
+    images : [N, C, H, W] of each input
     """
     generator = torch.Generator().manual_seed(0)
     found = Importance()
     with torch.enable_grad():
-        for image in images.split(1):
+        for image in split(images, 1):
             _add(found, student, image, generator)
     return found
 
 
-def _add(found: Importance, student: Student, image: Tensor, generator: torch.Generator) -> None:
+def _add(
+    found: Importance, student: Student, image: Sequence[Tensor], generator: torch.Generator
+) -> None:
     one = FloatPass(student)
     parameters: dict[str, tuple[Tensor, Tensor]] = {}
     for name, conv in student.convs():
@@ -57,17 +60,19 @@ def _add(found: Importance, student: Student, image: Tensor, generator: torch.Ge
         parameters[name] = weight.detach().requires_grad_(), bias.detach().requires_grad_()
     one.folded = parameters
     rounded: dict[str, Tensor] = {}
+    total = torch.zeros(())
     for name, value in values(one, image):
         if not student.layer(name).ties_fix_points:
             rounded[name] = value if value.requires_grad else value.requires_grad_()
-    output = value
-    chosen = torch.randn(output.shape, generator=generator).to(output)
+        if name in student.outputs:
+            chosen = torch.randn(value.shape, generator=generator).to(value)
+            total = total.to(value) + (chosen * value).sum()
     names, layers = list(parameters), list(rounded)
     leaves = [v for name in names for v in parameters[name]] + [rounded[name] for name in layers]
     squares = [
         torch.zeros_like(leaf) if grad is None else grad.square()
         for leaf, grad in zip(
-            leaves, torch.autograd.grad((chosen * output).sum(), leaves, allow_unused=True),
+            leaves, torch.autograd.grad(total, leaves, allow_unused=True),
             strict=True,
         )
     ]  # fmt: skip
@@ -83,13 +88,15 @@ def _sum(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
 
 
 @torch.no_grad()
-def channel_samples(student: Student, images: Tensor, values_of_each: int) -> dict[str, Tensor]:
+def channel_samples(
+    student: Student, images: Sequence[Tensor], values_of_each: int
+) -> dict[str, Tensor]:
     """Return some float values of each channel, [C, n], by layer whose result is rounded.
 
     Parameters
     ----------
     student : in evaluation mode
-    images : [N, C, H, W]
+    images : [N, C, H, W] of each input
     """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Tensor] = {}
@@ -103,18 +110,20 @@ def channel_samples(student: Student, images: Tensor, values_of_each: int) -> di
 
 
 @torch.no_grad()
-def largest_magnitudes(student: Student, images: Tensor, batch: int = 16) -> dict[str, Tensor]:
+def largest_magnitudes(
+    student: Student, images: Sequence[Tensor], batch: int = 16
+) -> dict[str, Tensor]:
     """Return the largest magnitude of each channel in float, [C], by layer whose result is rounded.
 
     Parameters
     ----------
     student : in evaluation mode
-    images : [N, C, H, W]
+    images : [N, C, H, W] of each input
     batch : images that are computed together
     """
     found: dict[str, Tensor] = {}
     one = FloatPass(student)
-    for part in images.split(batch):
+    for part in split(images, batch):
         for name, value in values(one, part):
             if not student.layer(name).ties_fix_points:
                 peak = value.abs().flatten(2).amax((0, 2))

@@ -7,7 +7,7 @@ leaves to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,24 +53,26 @@ class Step:
 
 
 @torch.no_grad()
-def lockstep(student: Student, images: Tensor, batch: int = 16) -> Iterator[Step]:
+def lockstep(student: Student, images: Sequence[Tensor], batch: int = 16) -> Iterator[Step]:
     """Yield each layer with weights, which may be changed then.
 
     Parameters
     ----------
     student : calibrated, in evaluation mode
-    images : [N, C, H, W]; two values of every layer that is still to be read are kept of each
+    images : [N, C, H, W] of each input; two values of every layer that is
+        still to be read are kept of each
     batch : images that are computed together
     """
     exact, rounded = FloatPass(student), Forward(student)
     last = {source: name for name in student.layers for source in student.layer(name).inputs}
-    parts = list(images.split(batch))
+    given = dict(zip(student.inputs, (part.split(batch) for part in images), strict=True))
     real: dict[str, list[Tensor]] = {}
     found: dict[str, list[Tensor]] = {}
     for name in student.layers:
         layer = student.layer(name)
         wanted = [
-            _small(layer.compute(exact, *args)) for args in _arguments(real, layer.inputs, parts)
+            _small(layer.compute(exact, *args))
+            for args in _arguments(real, layer.inputs, given.get(name, ()))
         ]
         if isinstance(layer, Conv):
             yield Step(layer, found[layer.inputs[0]], wanted)
@@ -78,7 +80,7 @@ def lockstep(student: Student, images: Tensor, batch: int = 16) -> Iterator[Step
         real[name] = [_small(exact.rounded_result(layer, y.float())) for y in wanted]
         found[name] = [
             rounded.rounded_result(layer, layer.compute(rounded, *args)).bfloat16()
-            for args in _arguments(found, layer.inputs, parts)
+            for args in _arguments(found, layer.inputs, given.get(name, ()))
         ]
         for source in layer.inputs:
             if last[source] == name:
@@ -92,7 +94,7 @@ def _small(values: Tensor) -> Tensor:
 
 
 def _arguments(
-    values: dict[str, list[Tensor]], inputs: tuple[str, ...], images: list[Tensor]
+    values: dict[str, list[Tensor]], inputs: tuple[str, ...], images: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, ...]]:
     if not inputs:
         return ((part,) for part in images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -71,19 +71,20 @@ class PartlyRounded(Forward):
         return super().rounded_result(layer, y)
 
 
-def values(forward: Forward, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+def values(forward: Forward, images: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yield the value of each layer, in their order; one that nothing reads any more goes.
 
     Parameters
     ----------
-    images : [N, C, H, W]
+    images : [N, C, H, W] of each input
     """
     student = forward.student
+    given = dict(zip(student.inputs, images, strict=True))
     last = {source: name for name in student.layers for source in student.layer(name).inputs}
     kept: dict[str, Tensor] = {}
     for name in student.layers:
         layer = student.layer(name)
-        args = [kept[source] for source in layer.inputs] or [images]
+        args = [kept[source] for source in layer.inputs] or [given[name]]
         kept[name] = forward.rounded_result(layer, layer.compute(forward, *args))
         yield name, kept[name]
         for source in layer.inputs:
@@ -93,10 +94,22 @@ def values(forward: Forward, images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def outputs(forward: Forward, images: Tensor, batch: int) -> Tensor:
-    """Return the network's outputs for all images, `batch` at a time."""
-    last = forward.student.output
-    parts = images.split(batch)
+    """Return what a network of one input and one output gives, `batch` images at a time."""
+    (last,) = forward.student.outputs
+    parts = [(part,) for part in images.split(batch)]
     return torch.cat([y for part in parts for name, y in values(forward, part) if name == last])
+
+
+def split(images: Sequence[Tensor], batch: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield parts of at most `batch` images of each input."""
+    return zip(*(part.split(batch) for part in images), strict=True)
+
+
+def spread(images: Sequence[Tensor], most: int) -> tuple[Tensor, ...]:
+    """Return at most so many of the images of each input, evenly spread."""
+    count = len(images[0])
+    chosen = torch.linspace(0, count - 1, min(most, count)).long()
+    return tuple(given[chosen.to(given.device)] for given in images)
 
 
 def _ignore(name: str, values: Tensor) -> None:

@@ -10,17 +10,18 @@ layers in their order: each one's weights, then its bias.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.ptq.bias_correction import correct_bias
+from tutelage.host.quantise.ptq.channels import shared_layers
 from tutelage.host.quantise.ptq.equalise import equalise
 from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
-from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.passes import evaluating, spread
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
 
@@ -65,13 +66,16 @@ class PostTraining:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
 
 
-def post_training(student: Student, images: Tensor, options: PostTraining | None = None) -> None:
+def post_training(
+    student: Student, images: Tensor | Sequence[Tensor], options: PostTraining | None = None
+) -> None:
     """Quantise a student as well as is possible without training, in place.
 
     Parameters
     ----------
     student : of a trained network; what calibrate() set before is set again
-    images : [N, C, H, W], normalised; the same images give the same student
+    images : [N, C, H, W], normalised; of a network of several inputs a sequence of them. The same
+        images give the same student
 
     Raises
     ------
@@ -79,6 +83,7 @@ def post_training(student: Student, images: Tensor, options: PostTraining | None
         There is no image, or a value is infinite or not a number.
     """
     options = options or PostTraining()
+    images = (images,) if isinstance(images, Tensor) else tuple(images)
     calibrate(student, images, options.calibration)
     if options.equalise:
         equalise(student, few(student, images), _WEIGHTS[options.rounding])
@@ -87,20 +92,22 @@ def post_training(student: Student, images: Tensor, options: PostTraining | None
         _correct(student, few(student, images), options)
 
 
-def _correct(student: Student, images: Tensor, options: PostTraining) -> None:
+def _correct(student: Student, images: Sequence[Tensor], options: PostTraining) -> None:
     """Round weights and correct biases, layer by layer."""
     if options.rounding == "nearest" and not options.bias_correction:
         return
+    shared = shared_layers(student)
     for step in lockstep(student, images, _BATCH):
+        if step.conv.name in shared:
+            continue  # what suits one place need not suit the other
         if options.rounding == "adaround":
             round_layer(student, step)
         if options.bias_correction:
             correct_bias(student, step)
 
 
-def few(student: Student, images: Tensor) -> Tensor:
+def few(student: Student, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return as many of the images as memory has place for, evenly spread."""
     largest = max(math.prod(student.layer(name).shape) for name in student.layers)
     most = max(1, _MOST_BYTES // (BYTES_OF_A_VALUE * largest))
-    count = min(len(images), most)
-    return images[torch.linspace(0, len(images) - 1, count).long()]
+    return spread(images, most)

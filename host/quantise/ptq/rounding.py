@@ -15,6 +15,8 @@ with every step, starting from the nearest integers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,7 +50,7 @@ _FINER = (-1, 0, 1, 2)
 """Fix points that are tried, from the one that is set."""
 
 
-def round_weights(student: Student, images: Tensor) -> None:
+def round_weights(student: Student, images: Sequence[Tensor]) -> None:
     """Put the weights of a calibrated student on the best points of their grids, in place.
 
     The fix points of weights are chosen by the same error.
@@ -123,9 +125,7 @@ class _Problem:
         images = (pair for part in step.parts() for pair in zip(*part, strict=True))
         for x, y in images:
             results = (y - bias.view(-1, 1, 1)).view(*shape[:2], -1)
-            rows = F.unfold(
-                F.pad(x[None], conv.pads), conv.kernel, conv.dilation, 0, conv.stride
-            )
+            rows = F.unfold(F.pad(x[None], conv.pads), conv.kernel, conv.dilation, 0, conv.stride)
             rows = rows.view(conv.groups, columns, -1)
             if share < 1:
                 count = max(1, int(share * rows.shape[2]))

@@ -122,7 +122,7 @@ class _Trials:
         self.wanted = outputs(FloatPass(student), images, batch)
         self.all = {quantiser.index for quantiser in student.quantisers}
         self.biases = {name for name, _ in student.convs()}
-        self.peaks = largest_magnitudes(student, images, batch)
+        self.peaks = largest_magnitudes(student, [images], batch)
         self.folded = {name: conv.folded() for name, conv in student.convs()}
 
     def report(self) -> SensitivityReport:

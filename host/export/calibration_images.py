@@ -1,0 +1,148 @@
+"""What a network is calibrated with: a directory's pictures, tensors, or batches of a loader."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.images.fitter import ImageFitter
+from tutelage.core.images.image_files import find_images
+from tutelage.core.images.input_form import InputForm
+from tutelage.host.train.data import DataError
+from tutelage.host.train.data.image_io import read_bgr
+
+CALIBRATION_IMAGES = 1000
+
+HUGGING_FACE = "pixel_values"
+"""The images' key in a batch of Hugging Face's image processors."""
+
+Batch = Tensor | Sequence[Any] | Mapping[str, Any]
+"""What a loader yields: images, (images, labels), or a dict."""
+
+
+def read_pictures(folder: Path, form: InputForm, most: int = CALIBRATION_IMAGES) -> Tensor:
+    """Read pictures of a directory and those below it, evenly spread where there are more.
+
+    Returns
+    -------
+    uint8 (N, C, H, W) with N <= `most`
+
+    Raises
+    ------
+    DataError
+        There are none, or one of them cannot be read.
+    """
+    try:
+        paths = find_images(folder).images
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}") from error
+    if not paths:
+        raise DataError(f"{folder}: no images in this directory or below it")
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int))
+    fit = ImageFitter(form)
+    pixels = np.empty((len(chosen), form.height, form.width, form.channels), np.uint8)
+    for target, index in zip(pixels, chosen, strict=True):
+        target[...] = fit(read_bgr(paths[index]))
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def take_images(
+    network: nn.Module, batches: Iterable[Batch], most: int = CALIBRATION_IMAGES
+) -> tuple[Tensor, ...]:
+    """Return the first images of a loader, on the CPU.
+
+    Parameters
+    ----------
+    network : says how many inputs there are, and their names
+    batches : as `inputs_of` takes them
+    most : images at most; the loader is asked for no batch beyond them
+
+    Returns
+    -------
+    (N, ...) for each input of the network, N <= `most`
+
+    Raises
+    ------
+    DataError
+        There is no batch, or one that has no inputs of this network or others than the first.
+    """
+    parts: list[tuple[Tensor, ...]] = []
+    count = 0
+    for batch in batches:
+        found = tuple(x.detach().cpu()[: most - count] for x in inputs_of(network, batch))
+        if parts and _kinds(found) != _kinds(parts[0]):
+            raise DataError(f"a calibration batch is {_shown(found)}, the first {_shown(parts[0])}")
+        parts.append(found)
+        count += len(found[0])
+        if count >= most:
+            break
+    if not count:
+        raise DataError("no calibration images: the loader has no batch")
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+
+def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """Return the tensors of a batch that are the network's inputs, batch axis first.
+
+    Of a sequence they are its first members, so that labels may follow; of a dict those under the
+    names of the arguments of `network.forward`, or for a network of one input "pixel_values", or
+    the only tensor of four axes.
+
+    Raises
+    ------
+    DataError
+        There are none.
+    """
+    names = input_names(network)
+    if isinstance(batch, Tensor):
+        found: tuple[Any, ...] = (batch,)
+    elif isinstance(batch, Mapping):
+        found = _of_dict(names, batch)
+    elif isinstance(batch, Sequence) and batch:
+        several = isinstance(batch[0], (list, tuple))
+        found = tuple(batch[0] if several else batch)[: len(names)]
+    else:
+        found = ()
+    if len(found) != len(names) or not all(isinstance(x, Tensor) and x.ndim for x in found):
+        raise DataError(
+            f"a calibration batch is {_shown(batch)}; it must be the network's {len(names)} input "
+            f"tensors ({', '.join(names)}), alone or before the labels, or a dict with them"
+        )
+    return found
+
+
+def input_names(network: nn.Module) -> list[str]:
+    """Return the names of the arguments that `network.forward` must be given; one at least."""
+    arguments = inspect.signature(network.forward).parameters.values()
+    wanted = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [a.name for a in arguments if a.kind in wanted and a.default is a.empty]
+    return names or ["images"]
+
+
+def _of_dict(names: list[str], batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    if all(name in batch for name in names):
+        return tuple(batch[name] for name in names)
+    if HUGGING_FACE in batch:
+        return (batch[HUGGING_FACE],)
+    return tuple(x for x in batch.values() if isinstance(x, Tensor) and x.ndim == 4)
+
+
+def _kinds(tensors: Iterable[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
+    return [(x.dtype, x.shape[1:]) for x in tensors]
+
+
+def _shown(batch: object) -> str:
+    """What a batch is, for a message of one line."""
+    if isinstance(batch, Tensor):
+        return f"{str(batch.dtype).removeprefix('torch.')} {list(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{key}: {_shown(x)}" for key, x in batch.items()) + "}"
+    if isinstance(batch, (list, tuple)):
+        return "(" + ", ".join(map(_shown, batch)) + ")"
+    return type(batch).__name__

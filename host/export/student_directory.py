@@ -1,0 +1,189 @@
+"""From a quantised network in Python to a model directory, behind `tutelage.export`.
+
+    student = tutelage.quantise(network, loader)
+    tutelage.export(student, "models/mine", labels=["cat", "dog"], mean=[0.5], std=[0.5])
+
+writes `quantised.xmodel`, `model.onnx`, `model.toml` and, compiled for a board, `model.xmodel`: the
+files that `tutelage export` and `tutelage compile` write of a run.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tutelage.core.board_profile import DEFAULT_BOARD
+from tutelage.core.files import sha256_of
+from tutelage.core.images.input_form import InputForm
+from tutelage.core.model_package import (
+    COMPILED,
+    DESCRIPTION,
+    ONNX,
+    QUANTISED,
+    Description,
+    check_labels,
+    write_description,
+)
+from tutelage.dpu.engine.reference import load_engine
+from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
+from tutelage.host.compile.target import load_target
+from tutelage.host.export.model_directory import ExportError, deployable_graph, scratch_inside
+from tutelage.host.export.onnx_qdq import to_onnx
+from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.walker import input_shapes
+from tutelage.host.train.data.data_set import make_form
+from tutelage.host.train.data.formats.folder import FolderFormat
+
+CHECKED_IMAGES = 4
+"""Random images whose values the file must give as the student does."""
+
+
+def export_student(
+    student: Student,
+    folder: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] = (),
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    form: InputForm | None = None,
+    activation: str | None = None,
+    target: str | None = DEFAULT_BOARD,
+    clip: bool = False,
+    allow_cpu: bool = False,
+) -> None:
+    """Write a model directory, for `tutelage.load`, `classify` and `deploy`.
+
+    The student stays as it is, on its device and in its mode.
+
+    Parameters
+    ----------
+    student : of `tutelage.quantise`, trained or not
+    folder : gets quantised.xmodel, model.onnx, model.toml and, with a target, model.xmodel
+    labels : one for each output; numbers by default
+    mean, std : of the network's input, of pixels in 0..1 as torchvision has them: the input is
+        (v / 255 - mean) / std. Pictures are cropped to their middle part
+    form : instead of `mean` and `std`; without any of them what `quantise` was given
+    activation : what makes confidences of the outputs: "softmax", "sigmoid" or "none"; by default
+        what the network ends with, else softmax
+    target : what model.xmodel is compiled for: a board, "emulator", or a DPU's fingerprint; None
+        compiles nothing
+    clip : add ops that clip activations of fewer than 8 bits
+    allow_cpu : also take ops that the DPU leaves to the CPU
+
+    Raises
+    ------
+    NotDeployable, ExportError
+        The DPU does not compute this network, a value of the file differs, a parameter is not
+        finite, nothing says how pictures become inputs, or the folder cannot be written.
+    CompileError, CompileUsageError
+        There is no such target, or it cannot run the network.
+    PackageError
+        A label is empty.
+    FormError
+        Shape, mean and std do not go together.
+    ValueError
+        There are more or fewer labels than outputs.
+    """
+    if target is not None:
+        load_target(target)  # a wrong name is found before anything is written
+    _check_ends(student)
+    student = copy.deepcopy(student).cpu().eval()
+    _check_finite(student)
+    description = _describe(student, labels, _form(student, mean, std, form), activation)
+    graph, _ = deployable_graph(student, "network", clip, allow_cpu)
+    folder = Path(folder)
+    with scratch_inside(folder) as scratch:
+        graph.serialize(scratch / QUANTISED)
+        (scratch / ONNX).write_bytes(to_onnx(graph))
+        check_values(student, scratch / QUANTISED)
+        for name in (QUANTISED, ONNX):
+            description.checksums[name] = sha256_of(scratch / name)
+        write_description(scratch / DESCRIPTION, description)
+        (folder / COMPILED).unlink(missing_ok=True)  # of another network
+        for name in (QUANTISED, ONNX, DESCRIPTION):
+            (scratch / name).replace(folder / name)
+    if target is not None:
+        compile_model(plan_compile(folder, None, CompileOptions(target)), say=_nothing)
+
+
+def _nothing(text: str) -> None:
+    """Take what a command line would print."""
+
+
+def _check_ends(student: Student) -> None:
+    """Refuse what model.toml cannot describe."""
+    shapes = input_shapes(student.input_shape)
+    if len(shapes) > 1 or len(student.outputs) > 1 or shapes[0][0] not in (1, 3):
+        raise ExportError(
+            "a model directory is for one image of 1 or 3 channels and one output; "
+            'to_quantised(student, "name").serialize("net.xmodel") of '
+            "tutelage.host.quantise.to_xmodel writes the .xmodel alone"
+        )
+
+
+def _form(
+    student: Student, mean: Sequence[float], std: Sequence[float], form: InputForm | None
+) -> InputForm:
+    channels, height, width = input_shapes(student.input_shape)[0]
+    if mean or std:
+        return make_form((channels, height, width), mean, std, crop=FolderFormat.crop)
+    form = form or student.form
+    if form is None:
+        raise ExportError(
+            "nothing says how a picture becomes the network's input: give mean=[...] and "
+            "std=[...], of pixels in 0..1, or form=InputForm(...)"
+        )
+    if (form.channels, form.height, form.width) != (channels, height, width):
+        raise ExportError(
+            f"form is one of {form.channels}x{form.height}x{form.width}, the network's images are "
+            f"{channels}x{height}x{width}"
+        )
+    return form
+
+
+def _describe(
+    student: Student, labels: Sequence[str], form: InputForm, activation: str | None
+) -> Description:
+    outputs = math.prod(student.layer(student.output).shape)
+    labels = tuple(labels) or tuple(map(str, range(outputs)))
+    if len(labels) != outputs:
+        raise ValueError(f"{len(labels)} labels, the network has {outputs} outputs")
+    check_labels(labels, "labels")
+    points = student.fix_points().activations
+    provenance = {
+        "bits": f"W{student.bits.weights}A{student.bits.activations}",
+        "input_fix_point": points[next(iter(student.layers))],
+        "output_fix_point": points[student.output],
+        "torch": torch.__version__,
+        "date": datetime.date.today(),
+    }
+    return Description(form, labels, activation or student.activation, provenance)
+
+
+def _check_finite(student: Student) -> None:
+    deployed = [value for _, conv in student.convs() for value in conv.folded()]
+    if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
+        raise ExportError("weights or thresholds are not finite; train with a lower rate")
+
+
+@torch.no_grad()
+def check_values(student: Student, path: Path) -> None:
+    """Refuse a file that computes something else than the student."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = input_shapes(student.input_shape)
+    inputs = [torch.randn(CHECKED_IMAGES, *shape, generator=generator) for shape in shapes]
+    outputs = student(*inputs)
+    named = zip(student.outputs, [outputs] if len(student.outputs) == 1 else outputs, strict=True)
+    wanted = dict(named).values()  # a value that is returned twice is one output of the file
+    found = load_engine(path).run_all(*(x.permute(0, 2, 3, 1).numpy() for x in inputs)).values()
+    for ours, values in zip(wanted, found, strict=True):
+        last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 else ours
+        if not np.array_equal(values.reshape(last.shape), last.numpy()):
+            raise ExportError("the file's values differ from the student's; this is a bug")

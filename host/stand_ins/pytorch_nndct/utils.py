@@ -1,0 +1,16 @@
+"""Stands in for `pytorch_nndct.utils`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tutelage.core.errors import not_emulated
+
+
+def register_custom_op(op_type: str, attrs_list: list[str] | None = None) -> Any:
+    """Refuse: an op that XIR does not have is not quantised here."""
+    raise not_emulated("pytorch_nndct.utils", "register_custom_op")
+
+
+def __getattr__(name: str) -> Any:
+    raise not_emulated("pytorch_nndct.utils", name)

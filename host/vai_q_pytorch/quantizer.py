@@ -1,0 +1,308 @@
+"""`torch_quantizer`: calibration and test runs of a script for AMD's quantiser.
+
+    quantizer = torch_quantizer("calib", model, (images,), output_dir="quantize_result")
+    for images, _ in loader:
+        quantizer.quant_model(images)
+    quantizer.export_quant_config()            # quantize_result/quant_info.json
+
+    quantizer = torch_quantizer("test", model, (images,), output_dir="quantize_result")
+    accuracy(quantizer.quant_model)            # what the DPU computes, bit for bit
+    quantizer.export_xmodel("quantize_result") # quantize_result/<class>_int.xmodel
+
+The names of classes, methods and arguments are AMD's (vai_q_pytorch 3.5, apis.py and README).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.host.export.quantised_network import set_up
+from tutelage.host.quantise.ptq.post_training import PostTraining
+from tutelage.host.quantise.student import Student
+from tutelage.host.vai_q_pytorch import deployed_files
+from tutelage.host.vai_q_pytorch.arguments import (
+    QuantizerError,
+    as_inputs,
+    calibration_method,
+    check_settings,
+    make_student,
+    name_of,
+    note,
+    unwrapped,
+    usable,
+)
+from tutelage.host.vai_q_pytorch.calibration_images import KeptImages
+from tutelage.host.vai_q_pytorch.fast_finetune import fast_finetune
+from tutelage.host.vai_q_pytorch.qat import QatProcessor
+from tutelage.host.vai_q_pytorch.quant_info import QUANT_INFO, read_quant_info, write_quant_info
+from tutelage.host.vai_q_pytorch.quant_model import Outputs, QuantModel
+
+CALIB, TEST = "calib", "test"
+MODES = {CALIB: CALIB, TEST: TEST, 1: CALIB, 2: TEST}
+"""What `quant_mode` may be; the numbers are of vai_q_pytorch 1.x."""
+
+Run = Callable[..., Any]
+
+
+class TorchQuantizer:
+    """AMD's `torch_quantizer`.
+
+    Parameters
+    ----------
+    quant_mode : "calib" or "test"; the latter reads what the former's run wrote
+    module : the network, trained in float; it stays as it is, but on `device`
+    input_args : an input of the network (N, C, H, W), of any values
+    state_dict_file : a .pth with the network's parameters
+    output_dir : of quant_info.json
+    bitwidth : 8
+    device : where PyTorch has no such one, the CPU is taken
+    quant_config_file : JSON as vai_q_pytorch's; what the DPU does not have is refused
+    target : any DPUCZDX8G; quantisation is the same for all of them
+
+    Raises
+    ------
+    QuantizerError
+        An argument is not emulated, or in test mode the files of calibration cannot be used.
+    UnsupportedOp
+        The network has an operation that the DPU does not have.
+    """
+
+    def __init__(
+        self,
+        quant_mode: str,
+        module: torch.nn.Module,
+        input_args: Any = None,
+        state_dict_file: str | None = None,
+        output_dir: str = "quantize_result",
+        bitwidth: int | None = None,
+        mix_bit: bool = False,
+        device: torch.device | str = "cuda",
+        lstm: bool = False,
+        app_deploy: str = "CV",
+        qat_proc: bool = False,
+        custom_quant_ops: list[str] | None = None,
+        quant_config_file: str | None = None,
+        target: str | None = None,
+    ) -> None:
+        if quant_mode not in MODES:
+            raise QuantizerError(f"quant_mode {quant_mode!r}: it is 'calib' or 'test'")
+        other = app_deploy if app_deploy != "CV" else None
+        check_settings(bitwidth, dict(
+            mix_bit=mix_bit, lstm=lstm, app_deploy=other, custom_quant_ops=custom_quant_ops
+        ))  # fmt: skip
+        self._method = calibration_method(quant_config_file)
+        self._mode, self._folder = MODES[quant_mode], Path(output_dir)
+        module = unwrapped(module)
+        if state_dict_file:
+            _load(module, Path(state_dict_file))
+        self._qat = QatProcessor(module, input_args) if qat_proc else None
+        if self._qat is not None:
+            return
+        place = usable(device)
+        inputs = as_inputs(input_args, place)
+        self._network, self._name = module.to(place), name_of(module)
+        self._student = make_student(module, inputs, place)
+        self._float_state = {n: v.clone() for n, v in self._student.state_dict().items()}
+        self._model = QuantModel(self._student, Outputs.of(module, inputs))
+        self._tuned, self._ready = False, self._mode == TEST
+        if self._mode == TEST:
+            self._tuned = read_quant_info(self._folder, self._student)
+        else:
+            self._model.kept, self._model.rounds = KeptImages(), False
+        _LATEST[:] = [self]
+
+    @property
+    def quant_model(self) -> torch.nn.Module:
+        """The network to run: in calibration it keeps images that pass, in test it is the DPU."""
+        return self._qat.trainable_model() if self._qat else self._model
+
+    @property
+    def deploy_model(self) -> torch.nn.Module | None:
+        """The network that is deployed, of a quantiser for training (`qat_proc`)."""
+        return self._qat.latest if self._qat else None
+
+    # -- calibration ------------------------------------------------------------------------
+
+    def fast_finetune(self, run_fn: Run, run_args: Any) -> None:
+        """Tune weights without labels (fast_finetune.py).
+
+        Parameters
+        ----------
+        run_fn, run_args : a function, and its arguments, that passes images through `quant_model`
+
+        Raises
+        ------
+        QuantizerError
+            It passes none, or this is a test run.
+        """
+        if self._mode != CALIB:
+            raise QuantizerError("fast_finetune is for quant_mode 'calib'; then load_ft_param()")
+        usual, self._model.kept = self._model.kept, KeptImages()
+        try:
+            run_fn(*run_args)
+            images = self._images()
+        finally:
+            self._model.kept = usual
+        set_up(self._student, images, PostTraining(self._method))
+        training = self._network.training
+        before, after = fast_finetune(self._student, self._network.eval(), images)
+        self._network.train(training)
+        self._tuned = True
+        note(
+            f"fast_finetune: {len(images[0])} images; the outputs' squared error is {after:.3g} of "
+            f"their squares, {before:.3g} before"
+        )
+
+    def load_ft_param(self) -> None:
+        """Take the weights that the calibration run fine-tuned.
+
+        They come with quant_info.json already: this refuses one without.
+
+        Raises
+        ------
+        QuantizerError
+            Nothing was fine-tuned.
+        """
+        if not self._tuned:
+            raise QuantizerError(
+                f"{self._folder / QUANT_INFO}: nothing was fine-tuned; call fast_finetune() in the "
+                "run with quant_mode 'calib'"
+            )
+
+    def export_quant_config(self) -> None:
+        """Calibrate by the images that passed and write quant_info.json.
+
+        Raises
+        ------
+        QuantizerError
+            No image has passed.
+        """
+        if self._mode == CALIB:
+            set_up(self._student, self._images(), PostTraining(self._method))
+            self._model.rounds = self._ready = True
+        write_quant_info(self._folder, self._student, self._name, self._float_state, self._tuned)
+
+    def _images(self) -> tuple[torch.Tensor, ...]:
+        kept = self._model.kept
+        if not kept:
+            raise QuantizerError("no image has passed through quant_model; run it on some first")
+        return kept.tensors()
+
+    # -- the whole way, by functions of the script --------------------------------------------
+
+    def quantize(self, run_fn: Run, run_args: Any, ft_run_args: Any = None) -> None:
+        """Calibrate by a function of the script, after fine-tuning where it has arguments."""
+        self._mode = CALIB
+        self._model.kept, self._model.rounds = KeptImages(), False
+        if ft_run_args is not None:
+            self.fast_finetune(run_fn, ft_run_args)
+        run_fn(*run_args)
+        self.export_quant_config()
+
+    def test(self, run_fn: Run, run_args: Any) -> None:
+        """Run a function of the script on what is deployed, and print what it returns."""
+        self._start_test()
+        note(f"the quantised network: {run_fn(*run_args)}")
+
+    def deploy(
+        self, run_fn: Run, run_args: Any, fmt: str = "xmodel", dynamic_batch: bool = False
+    ) -> None:
+        """Write the network as "xmodel", "onnx" or "torch_script" into the output directory."""
+        self._start_test()
+        run_fn(*run_args)
+        writers: dict[str, Callable[[str], None]] = {
+            "xmodel": self.export_xmodel,
+            "onnx": self.export_onnx_model,
+            "torch_script": self.export_torch_script,
+        }
+        if fmt not in writers:
+            raise QuantizerError(f"fmt {fmt!r}: it is one of {', '.join(writers)}")
+        writers[fmt](str(self._folder))
+
+    def _start_test(self) -> None:
+        self._mode, self._model.kept = TEST, None
+        if not self._ready:
+            read_quant_info(self._folder, self._student)
+        self._model.rounds = self._ready = True
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def export_xmodel(
+        self,
+        output_dir: str = "quantize_result",
+        deploy_check: bool = False,
+        dynamic_batch: bool = False,
+    ) -> None:
+        """Write `<class>_int.xmodel`, which `tutelage compile` takes; any batch runs on it.
+
+        Raises
+        ------
+        QuantizerError
+            Nothing is calibrated yet.
+        NotDeployable
+            The DPU does not compute this network.
+        """
+        deployed_files.write_xmodel(self._deployable(), self._name, Path(output_dir), deploy_check)
+
+    def export_onnx_model(
+        self,
+        output_dir: str = "quantize_result",
+        verbose: bool = False,
+        dynamic_batch: bool = False,
+        opset_version: int | None = None,
+        native_onnx: bool = True,
+        dump_layers: bool = False,
+        check_model: bool = False,
+        opt_graph: bool = False,
+    ) -> None:
+        """Write `<class>_int.onnx` with ONNX's own quantisation, of any batch."""
+        if not native_onnx:
+            note("native_onnx=False: AMD's own ONNX ops are not emulated; ONNX's are written")
+        deployed_files.write_onnx(self._deployable(), self._name, Path(output_dir))
+
+    def export_torch_script(
+        self, output_dir: str = "quantize_result", verbose: bool = False
+    ) -> None:
+        """Write nothing and say so."""
+        deployed_files.no_torch_script()
+
+    export_traced_torch_script = export_torch_script
+
+    def _deployable(self) -> Student:
+        if not self._ready:
+            raise QuantizerError(
+                "nothing is calibrated yet: call export_quant_config(), or use quant_mode 'test'"
+            )
+        return self._student
+
+
+_LATEST: list[TorchQuantizer] = []
+
+
+def dump_xmodel(
+    output_dir: str = "quantize_result", deploy_check: bool = False, app_deploy: str = "CV"
+) -> None:
+    """Write the .xmodel of the quantiser that was made last, as in vai_q_pytorch 1.2.
+
+    Raises
+    ------
+    QuantizerError
+        There is none.
+    """
+    if not _LATEST:
+        raise QuantizerError("dump_xmodel: there is no torch_quantizer yet")
+    _LATEST[0].export_xmodel(output_dir, deploy_check)
+
+
+def _load(module: torch.nn.Module, path: Path) -> None:
+    """Give a network the parameters of a .pth, of which nothing is executed."""
+    if not path.is_file():
+        raise QuantizerError(f"{path}: no such file")
+    try:
+        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # PyTorch has no one class for what such a file can cause
+        raise QuantizerError(f"{path}: no state dict of this network: {error}") from error

@@ -11,6 +11,7 @@ from tutelage.host.networks import create
 from tutelage.host.train import checkpoint
 from tutelage.host.train.config import Config, ConfigError, Network
 from tutelage.host.train.data import DataSet
+from tutelage.host.train.data.reading import readable_inputs
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 
@@ -40,6 +41,6 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
     if kind.calibrate is not None:
-        images = data.take(quantisation.calibration_images).inputs()
+        images = readable_inputs(data.take(quantisation.calibration_images))
         kind.calibrate(student, images, quantisation.calibration)
     return student

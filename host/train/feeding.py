@@ -6,6 +6,7 @@ for all of it and takes its slice of what was drawn.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import torch
@@ -38,7 +39,8 @@ class Feed:
         self._config, self._sets, self._accelerator = config, sets, accelerator
         config.augmentation.transforms()  # a package that is missing is named before anything runs
         there = [data for data in sets if data is not None]
-        workers = worker_count(config.data.workers, there, accelerator.num_processes)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # by launchers
+        workers = worker_count(config.data.workers, there, here)
         self._reader = Reader(there, config.augmentation, workers)
 
     @property

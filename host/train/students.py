@@ -14,6 +14,7 @@ from tutelage.host.quantise.student import Student
 from tutelage.host.train import weights
 from tutelage.host.train.config import Config, ConfigError, Network
 from tutelage.host.train.data import DataSet
+from tutelage.host.train.data.reading import readable_inputs
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 
@@ -113,6 +114,6 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
     if kind.prepare is not None:
-        images = data.take(quantisation.calibration_images).inputs()
+        images = readable_inputs(data.take(quantisation.calibration_images))
         kind.prepare(student, images, quantisation.post_training(bool(config.plan)))
     return student

@@ -27,7 +27,7 @@ from tutelage.host.train.data import DataError, DataSet, load  # noqa: E402
 from tutelage.host.train.data.augmentation import Augmentation  # noqa: E402
 from tutelage.host.train.data.batching import SHARDS_AT_ONCE, batches  # noqa: E402
 from tutelage.host.train.data.path_table import PathTable  # noqa: E402
-from tutelage.host.train.data.reading import Reader, Request, worker_count  # noqa: E402
+from tutelage.host.train.data.reading import Reader, Request, readable_inputs, worker_count  # noqa: E402
 from tutelage.host.train.evaluation import evaluate  # noqa: E402
 from tutelage.host.train.loop import CHECKPOINT, STUDENT, train  # noqa: E402
 
@@ -220,6 +220,13 @@ def test_pictures_of_other_sizes_ask_for_size(photos: Path) -> None:
     assert data.form.crop == "none"
     with pytest.raises(DataError, match=r"and the first picture is .*give size"):
         list(Reader((data,))([Request(0, torch.arange(4))]))
+
+
+def test_a_broken_picture_does_not_hinder_calibration(photos: Path) -> None:
+    data = load("folder", photos, "train", 8, memory=0)
+    data.files[4].write_bytes(b"")
+    rows = [row for row in range(len(data)) if row != 4]
+    assert torch.equal(readable_inputs(data), data.inputs(torch.tensor(rows)))
 
 
 def test_an_evaluation_counts_what_can_be_read(photos: Path) -> None:

@@ -27,7 +27,7 @@ from tutelage.core.errors import one_line
 from tutelage.core.images.image_files import broken_line
 from tutelage.core.text import shown
 from tutelage.host.train.data.augmentation import Augmentation
-from tutelage.host.train.data.data_set import DataSet
+from tutelage.host.train.data.data_set import DataSet, normalise
 from tutelage.host.train.data.stored_images import (
     DataError,
     PictureError,
@@ -230,6 +230,12 @@ def _one(data: DataSet, row: int, window: Window | None) -> np.ndarray:
     # As OpenCV has pictures: BGR, grey ones with three equal channels.
     bgr = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., ::-1]
     return fit_part(np.ascontiguousarray(bgr), data.form, window)
+
+
+def readable_inputs(data: DataSet) -> Tensor:
+    """Return the network's inputs (N, C, H, W) of the images that can be read; raises DataError."""
+    (batch,) = Reader((data,))([Request(0, torch.arange(len(data)))])
+    return normalise(batch.images, data.form)
 
 
 def worker_count(wanted: int, sets: Sequence[DataSet], processes: int) -> int:

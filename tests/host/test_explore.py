@@ -312,7 +312,7 @@ def test_two_workers_share_the_trials_and_one_is_killed(
 ) -> None:
     _optuna()
     journal = tmp_path / "journal"
-    command = [spec_file(), "--trials", "200", "--storage", f"journal:{journal}"]
+    command = [spec_file(), "--trials", "100", "--storage", f"journal:{journal}"]
     first, second = (_start(repo_root, *command, "-o", tmp_path / name) for name in "ab")
     end = time.monotonic() + 90
     while not (journal.exists() and _workers(journal) >= 2):
@@ -324,7 +324,7 @@ def test_two_workers_share_the_trials_and_one_is_killed(
     assert second.returncode == 0, errors
     assert main(["explore", *map(str, command), "-o", str(tmp_path / "c"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["trials"] == 200 and facts["candidates"] == 8  # all of so small a space
+    assert facts["trials"] == 100 and facts["candidates"] == 8  # all of so small a space
     tables = [(tmp_path / name / "explore.csv").read_text() for name in "bc"]
     assert tables[0] == tables[1]
 

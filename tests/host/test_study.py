@@ -127,7 +127,7 @@ def test_two_workers_share_a_study_and_one_is_killed(
     _small(repo_root, tmp_path / "study.toml")
     url, out = f"journal:{tmp_path / 'journal'}", tmp_path / "results"
     command = ["study", str(tmp_path / "study.toml"), "--output", str(out), "--jobs", "1",
-               "--storage", url, "--lease", "3"]  # fmt: skip
+               "--storage", url, "--lease", "6"]  # fmt: skip
     first, second = (_start(repo_root, *command) for _ in range(2))
     trials = open_study(url, study_queue.NAME, ["maximize"])
     _wait(lambda: sum(trial.state.name == "RUNNING" for trial in trials.trials) == 2)

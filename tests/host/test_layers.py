@@ -422,11 +422,19 @@ def test_the_bank_of_a_grouped_kernel_is_that_of_its_groups() -> None:
 
 
 def test_a_kernel_beyond_the_array_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 17, groups=1), nn.Conv2d(4, 4, 3, 9, groups=4))
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large = nn.Conv2d(3, 4, 17)
+            self.apart = nn.Conv2d(4, 4, 3, 9, groups=4)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.apart(self.large(x))
+
     with caplog.at_level(logging.WARNING):
-        Student(network, (3, 32, 32))
+        Student(Large(), (3, 32, 32))
     (record,) = caplog.records  # a depthwise one may have a stride of 9
-    assert record.getMessage().startswith("0 (File ")
+    assert record.getMessage().startswith("large (File ")
     assert "kernel 17x17, the DPU has 1 to 16: the CPU would" in record.getMessage()
     assert "use smaller ones" in record.getMessage()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,12 @@ class FrozenNorm(nn.Module):
         return x * scale + (b - m * scale)
 
 
+def _old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(nn.Conv2d(4, 4, 1))
+
+
 def _shuffle(x: Tensor, groups: int) -> Tensor:
     n, c, h, w = x.shape
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
@@ -134,6 +141,24 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     "weight norm": (
         Net(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))), "plain modules",
         ["Conv2d"] * 3,
+    ),
+    "weight norm by a hook": (
+        Net(_old_weight_norm()), "plain modules", ["Conv2d"] * 3,
+    ),
+    "norm of a flattened map": (
+        Head(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256)), 256), "norms of flattened maps",
+        ["Conv2d", "flatten", "Linear"],
+    ),
+    "dense layer over two maps": (
+        Head(lambda x: torch.cat([F.max_pool2d(x, 4).flatten(1), x.mean((2, 3)), x.flatten(1)], 1),
+             276),
+        "dense layers over several maps", [],
+    ),
+    "square": (Net(lambda net, x: x**2), "arithmetic with constants", ["Conv2d", "mul", "Conv2d"]),
+    "space to depth": (
+        Net(lambda net, x: x.view(2, 4, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4).reshape(2, 16, 4, 4),
+            16),
+        "movements", ["Conv2d"] * 3,
     ),
     "norm with activation": (
         Net(NormAct(4)), "modules for functions", ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d"],

@@ -20,6 +20,7 @@ from tutelage.host.quantise.graph.passes.factors import (
     FOLD_FORWARD,
     MERGE_FACTORS,
 )
+from tutelage.host.quantise.graph.passes.flat_norms import FLAT_NORMS
 from tutelage.host.quantise.graph.passes.functions import FUNCTIONS
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.passes.identities import IDENTITIES
@@ -42,6 +43,7 @@ from tutelage.host.quantise.graph.passes.pools import (
 from tutelage.host.quantise.graph.passes.reductions import OVER_CHANNELS, REDUCTIONS
 from tutelage.host.quantise.graph.passes.relu_first import RELU_FIRST
 from tutelage.host.quantise.graph.passes.replacements import REPLACEMENTS
+from tutelage.host.quantise.graph.passes.split_dense import SPLIT_DENSE
 from tutelage.host.quantise.graph.passes.written_activations import (
     SCALED_PRODUCT,
     WRITTEN_ACTIVATIONS,
@@ -70,7 +72,8 @@ PLACES: Stages = (
      MOVEMENTS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
      IDENTITIES),
     # Places.
-    (COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL, MERGE_FACTORS, FOLD_BACK,
+    (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
+     MERGE_FACTORS, FOLD_BACK,
      FOLD_FORWARD,
      MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
      SELECTIONS_FORWARD, IDENTITIES),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, frozen
+from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.moved import is_moving, moved
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 

@@ -85,6 +85,19 @@ class Initialised(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight)
 
 
+class Chosen(nn.Module):
+    """A module that chooses its forward when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.forward = self.on_slices  # type: ignore[method-assign]
+
+    def on_slices(self, x: Tensor) -> Tensor:
+        worked, kept = torch.split(x, [2, 2], dim=1)
+        return torch.cat((self.conv(worked), kept), 1)
+
+
 class NormAct(nn.BatchNorm2d):
     """A norm with an activation, as timm has it."""
 
@@ -160,6 +173,7 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
             16),
         "movements", ["Conv2d"] * 3,
     ),
+    "forward of an instance": (Net(Chosen()), "selections into the layer before", []),
     "norm with activation": (
         Net(NormAct(4)), "modules for functions", ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d"],
     ),

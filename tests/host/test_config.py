@@ -80,6 +80,8 @@ def test_phases_of_ones_own(tmp_path: Path) -> None:
         ("quantisation.calibration = 'guess'", "calibration 'guess' is none of mse, minmax"),
         ("data.kind = 'pickle'", "kind 'pickle' is none of"),
         ("student.weights = ''", "[student] weights are missing"),
+        ("student.replace = {silu = 'swoosh'}", "replace silu=swoosh is not known: one of"),
+        ("student.replace = {silu = ['relu']}", "replace silu=['relu'] is not known: one of"),
         ("teacher.weights = ''", "needs [teacher] network and weights"),
         ("training.mixed_precision = 'int4'", "mixed_precision 'int4' is not"),
         ("augmentation.flip = 'yes'", "augmentation: flip must be true or false"),

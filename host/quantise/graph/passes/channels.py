@@ -70,7 +70,8 @@ def _parts(node: fx.Node) -> list[Any]:
 def _piece(graph: Graph, part: fx.Node) -> tuple[fx.Node, tuple[int, ...], Tensor, Tensor]:
     count = graph.shape(part)[1]
     affine = graph.module_of(part)
-    scale, shift = torch.ones(count), torch.zeros(count)
+    scale = torch.ones(count, device=graph.device)
+    shift = torch.zeros_like(scale)
     if isinstance(affine, Affine):
         scale, shift, part = affine.scale, affine.shift, graph.source(part)
     select = _select(graph, part)

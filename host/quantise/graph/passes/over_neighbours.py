@@ -37,7 +37,7 @@ def _band(conv: nn.Conv1d, channels: int) -> Tensor:
     """Weights [channels, channels] with those of the convolution around the diagonal."""
     assert isinstance(conv.padding, tuple)
     band = torch.zeros(channels, channels)
-    for place, weight in enumerate(conv.weight.detach().flatten()):
+    for place, weight in enumerate(conv.weight.flatten().tolist()):
         offset = place * conv.dilation[0] - conv.padding[0]
         band += weight * torch.diag(torch.ones(max(channels - abs(offset), 0)), offset)
     return band

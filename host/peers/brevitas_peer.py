@@ -198,8 +198,8 @@ def _quant_conv(layer: Conv, bits: int) -> nn.Module:
     fixed_point = _brevitas("quant.fixed_point")
     if type(layer) is not Conv or layer.padding is None:
         raise UnsupportedOp(
-            f"{layer.name}: the Brevitas peer has convolutions with equal padding on opposite sides "
-            "and dense layers over small maps only: use the quantiser `tqt`"
+            f"{layer.name}: the Brevitas peer has convolutions with equal padding on opposite "
+            "sides and dense layers over small maps only: use the quantiser `tqt`"
         )
     outputs, inputs = layer.weight.shape[:2]
     conv: nn.Module = _brevitas("nn").QuantConv2d(

@@ -27,7 +27,7 @@ def norm(walk: Walker, node: fx.Node) -> None:
         walk.alias(node)
     else:
         what = "no convolution before this batch norm to fold it into"
-        advice = "it becomes a 1x1 depthwise convolution, which costs time (conv-BN-ReLU order avoids it)"
+        advice = "it becomes a 1x1 depthwise convolution, which costs time (write conv-BN-ReLU)"
         walk.warn(node, what, advice)
         before = add_identity(walk, node, given.num_features)
     assert isinstance(before, Conv)

@@ -91,7 +91,7 @@ class Chosen(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 2, 3, padding=1)
-        self.forward = self.on_slices  # type: ignore[method-assign]
+        self.forward = self.on_slices
 
     def on_slices(self, x: Tensor) -> Tensor:
         worked, kept = torch.split(x, [2, 2], dim=1)
@@ -260,6 +260,11 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     ),
     "average of one pixel": (
         Net(nn.AvgPool2d(1, 2)), "averages of one pixel", ["Conv2d", "MaxPool2d", "Conv2d"],
+    ),
+    "average over a large map": (
+        Head(lambda x: F.adaptive_avg_pool2d(F.interpolate(x, size=(8, 264)), 1).flatten(1)),
+        "averages over large maps",
+        ["Conv2d", "Upsample", "AvgPool2d", "AdaptiveAvgPool2d", "flatten", "Linear"],
     ),
     "mean pair": (Head(lambda x: x.mean((2, 3))), "means over maps", []),
     "mean of mean": (Head(lambda x: x.mean(3).mean(2)), "averages of averages", []),

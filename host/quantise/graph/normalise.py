@@ -36,6 +36,7 @@ from tutelage.host.quantise.graph.passes.padding import (
 from tutelage.host.quantise.graph.passes.plain_modules import PLAIN_MODULES
 from tutelage.host.quantise.graph.passes.pools import (
     ADAPTIVE_POOLS,
+    LARGE_AVERAGES,
     ONE_PIXEL_POOLS,
     ROW_THEN_COLUMN,
     STANDARD_POOLS,
@@ -70,7 +71,7 @@ PLACES: Stages = (
     # Shapes.
     (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, OVER_NEIGHBOURS,
      MOVEMENTS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
-     IDENTITIES),
+     LARGE_AVERAGES, IDENTITIES),
     # Places.
     (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
      MERGE_FACTORS, FOLD_BACK,

@@ -200,7 +200,7 @@ def torch_class(module: nn.Module) -> type[nn.Module] | None:
     A class derived from torch's that leaves `forward` alone is its parent: a convolution with
     initial values of its own, or with a parametrised weight.
     """
-    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict | nn.DataParallel
+    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict | nn.DataParallel  # type: ignore[type-arg]
     if isinstance(module, containers) or "forward" in vars(module):
         return None
     for cls in type(module).__mro__:

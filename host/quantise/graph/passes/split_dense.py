@@ -24,7 +24,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     columns = [graph.shape(part)[1] for part in parts]
     total: Any = None
     for part, weight in zip(parts, dense.weight.split(columns, 1), strict=True):
-        layer = nn.Linear(weight.shape[1], dense.out_features, bias=False, device="meta")
+        layer: Any = nn.Linear(weight.shape[1], dense.out_features, bias=False, device="meta")
         layer.weight = frozen(weight)
         layer.bias = dense.bias if total is None else None
         value = graph.before(node, layer, part, name=f"{graph.name_of(node)}_part")

@@ -114,7 +114,7 @@ def _large(graph: Graph, node: fx.Node) -> bool:
     size = graph.shape(graph.source(node))[2:]
     if graph.shape(node)[2:] != (1, 1) or max(size) <= MAX_POOL:
         return False
-    parts = tuple(_part(length) for length in size)
+    parts = _part(size[0]), _part(size[1])
     if 0 in parts:
         return False
     first = graph.before(node, nn.AvgPool2d(parts), graph.source(node), name=node.name)

@@ -88,6 +88,11 @@ def normalised_graph(
 
     Its nodes have shapes (`tensor_meta`, as torch.fx's ShapeProp writes them).
     """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UnsupportedOp(
+            "the network is a TorchScript module, which cannot be traced: give the Python module "
+            "that it was made of"
+        )
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:

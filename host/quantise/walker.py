@@ -83,8 +83,8 @@ class Walker:
             elif node.op == "output":
                 self._check_outputs(node)
                 _HANDLERS[OUTPUT](self, node)
-            elif not _is_tensor(node) or node.op == "get_attr":
-                continue  # sizes for a view; a bare parameter is refused where it is used
+            elif node.op == "get_attr" or "tensor_meta" not in node.meta:
+                continue  # a bare parameter is refused where it is used
             else:
                 self._operation(node)
         return self.layers

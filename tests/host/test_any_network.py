@@ -164,6 +164,20 @@ def test_the_student_of_exchanged_activations(caplog: pytest.LogCaptureFixture) 
         trace(network, SHAPE, {"swoosh": "relu"})
 
 
+def test_a_convolution_that_is_called_twice_has_one_weight() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pad = nn.Conv2d(3, 3, 3), nn.ZeroPad2d((1, 1, 2, 0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.pad(F.relu(self.conv(self.pad(x)))))
+
+    first, second = (layer for _, layer in Student(Twice(), SHAPE).convs())
+    assert first.weight is second.weight and first.bias is second.bias
+    check_law(Twice(), [SHAPE])
+
+
 # -- the networks of the shared cases ---------------------------------------------------------
 
 NETS = Path(__file__).parents[3] / "shared/cases/nets/nets.py"

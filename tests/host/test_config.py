@@ -88,6 +88,8 @@ def test_without_epochs_nothing_is_trained_and_nobody_teaches() -> None:
         ("quantisation.calibration = 'guess'", "calibration 'guess' is none of mse, minmax"),
         ("data.kind = 'pickle'", "kind 'pickle' is none of"),
         ("student.weights = ''", "[student] weights are missing"),
+        ("student.replace = {silu = 'swoosh'}", "replace silu=swoosh is not known: one of"),
+        ("student.replace = {silu = ['relu']}", "replace silu=['relu'] is not known: one of"),
         ("teacher.weights = ''", "needs [teacher] network and weights"),
         ("training.mixed_precision = 'int4'", "mixed_precision 'int4' is not"),
         ("data.size = -1", "size is -1; it must be a number of pixels up to 8192"),

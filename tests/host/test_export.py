@@ -17,6 +17,7 @@ import torch
 
 from tutelage.__main__ import main
 from tutelage.app.model import load_classifier
+from tutelage.core.model_package import read_description
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
@@ -178,6 +179,32 @@ def big_kernel(in_channels: int = 1, num_classes: int = 10) -> torch.nn.Module:
         nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 18), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes),
     )  # fmt: skip
+
+
+def smooth(in_channels: int = 1, num_classes: int = 10) -> torch.nn.Module:
+    """A network with an activation that the DPU lacks, and a sigmoid at its end."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(in_channels, 8, 3, 2), torch.nn.SiLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, num_classes), torch.nn.Sigmoid(),
+    )  # fmt: skip
+
+
+def test_what_was_exchanged_and_the_end_survive(tmp_path: Path, repo_root: Path) -> None:
+    """The run's `replace` makes the exported network; its sigmoid is the application's."""
+    from tutelage.host.train import checkpoint
+
+    torch.manual_seed(0)
+    weights = smooth(3).state_dict()
+    checkpoint.save(tmp_path / "float.safetensors", {"student": weights}, {"config": {}})
+    student = {
+        "network": f"{__name__}:smooth", "weights": str(tmp_path / "float.safetensors"),
+        "replace": {"silu": "hardswish"},
+    }  # fmt: skip
+    config = _config(tmp_path, repo_root, method="ptq", student=student)
+    train(config, tmp_path / "run")
+    figures = export(tmp_path / "run", tmp_path / "model")
+    assert figures["logits_equal"] and figures["on_cpu"] == {}
+    assert read_description(tmp_path / "model/model.toml").activation == "sigmoid"
 
 
 @pytest.mark.parametrize(

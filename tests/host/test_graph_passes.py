@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,19 @@ class Initialised(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight)
 
 
+class Chosen(nn.Module):
+    """A module that chooses its forward when it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+        self.forward = self.on_slices
+
+    def on_slices(self, x: Tensor) -> Tensor:
+        worked, kept = torch.split(x, [2, 2], dim=1)
+        return torch.cat((self.conv(worked), kept), 1)
+
+
 class NormAct(nn.BatchNorm2d):
     """A norm with an activation, as timm has it."""
 
@@ -104,6 +118,12 @@ class FrozenNorm(nn.Module):
                       ("weight", "bias", "mean", "var"))  # fmt: skip
         scale = w * (v + 1e-5).rsqrt()
         return x * scale + (b - m * scale)
+
+
+def _old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(nn.Conv2d(4, 4, 1))
 
 
 def _shuffle(x: Tensor, groups: int) -> Tensor:
@@ -135,6 +155,25 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         Net(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))), "plain modules",
         ["Conv2d"] * 3,
     ),
+    "weight norm by a hook": (
+        Net(_old_weight_norm()), "plain modules", ["Conv2d"] * 3,
+    ),
+    "norm of a flattened map": (
+        Head(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(256)), 256), "norms of flattened maps",
+        ["Conv2d", "flatten", "Linear"],
+    ),
+    "dense layer over two maps": (
+        Head(lambda x: torch.cat([F.max_pool2d(x, 4).flatten(1), x.mean((2, 3)), x.flatten(1)], 1),
+             276),
+        "dense layers over several maps", [],
+    ),
+    "square": (Net(lambda net, x: x**2), "arithmetic with constants", ["Conv2d", "mul", "Conv2d"]),
+    "space to depth": (
+        Net(lambda net, x: x.view(2, 4, 4, 2, 4, 2).permute(0, 3, 5, 1, 2, 4).reshape(2, 16, 4, 4),
+            16),
+        "movements", ["Conv2d"] * 3,
+    ),
+    "forward of an instance": (Net(Chosen()), "selections into the layer before", []),
     "norm with activation": (
         Net(NormAct(4)), "modules for functions", ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d"],
     ),
@@ -221,6 +260,11 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     ),
     "average of one pixel": (
         Net(nn.AvgPool2d(1, 2)), "averages of one pixel", ["Conv2d", "MaxPool2d", "Conv2d"],
+    ),
+    "average over a large map": (
+        Head(lambda x: F.adaptive_avg_pool2d(F.interpolate(x, size=(8, 264)), 1).flatten(1)),
+        "averages over large maps",
+        ["Conv2d", "Upsample", "AvgPool2d", "AdaptiveAvgPool2d", "flatten", "Linear"],
     ),
     "mean pair": (Head(lambda x: x.mean((2, 3))), "means over maps", []),
     "mean of mean": (Head(lambda x: x.mean(3).mean(2)), "averages of averages", []),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.graph import frozen
+from tutelage.host.quantise.graph.copies import frozen
 
 Builder = Callable[..., nn.Module | None]
 BUILDERS: dict[str, Builder] = {}

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Iterable
 from typing import Any, cast
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
@@ -43,6 +44,11 @@ class Graph:
         for node in self.nodes:
             if node.op == "get_attr":
                 node.meta[VALUE] = self.constant(node)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next((p.device for p in self._network.parameters()), torch.device("cpu"))
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -116,7 +122,7 @@ class Graph:
         graph = self.module.graph
         with graph.inserting_before(node):
             if isinstance(what, nn.Module):
-                what.eval()
+                what.eval().to(self.device)
                 target = self._free(name or f"{self.name_of(node)}_{type(what).__name__.lower()}")
                 self.module.add_submodule(target, what)
                 new = graph.call_module(target, args, kwargs)
@@ -154,7 +160,7 @@ class Graph:
         module = self.module_of(node)
         only = module is not None and len(self._callers(str(node.target))) == 1
         if only and isinstance(what, nn.Module):
-            what.eval()
+            what.eval().to(self.device)
             self.module.set_submodule(str(node.target), what)
             node.args, node.kwargs = args, kwargs
             self.evaluate(node)
@@ -222,27 +228,6 @@ class Graph:
     def _callers(self, target: str) -> list[fx.Node]:
         nodes: Iterable[fx.Node] = self.module.graph.nodes
         return [n for n in nodes if n.op == "call_module" and n.target == target]
-
-
-def plain_copy(module: nn.Module, cls: type[nn.Module] | None = None) -> Any:
-    """Return a module with the same parameters that may be changed without changing the first.
-
-    Parameters
-    ----------
-    cls : its class, where that is not the module's
-    """
-    new = object.__new__(cls or module.__class__)
-    new.__dict__.update(module.__dict__)
-    for name in ("_parameters", "_buffers", "_modules"):
-        new.__dict__[name] = dict(module.__dict__[name])
-    for name in ("_forward_hooks", "_forward_pre_hooks"):
-        new.__dict__[name] = type(module.__dict__[name])()
-    return new
-
-
-def frozen(value: Tensor) -> nn.Parameter:
-    """Return a value that was computed from parameters as one."""
-    return nn.Parameter(value.detach().clone())
 
 
 def _has(module: nn.Module, name: str) -> bool:

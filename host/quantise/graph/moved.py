@@ -84,7 +84,8 @@ def _run(graph: Graph, node: fx.Node, positions: Any) -> Any:
     def value(given: fx.Node) -> Any:
         if operation(node) in _LIKE and given is not source:
             return torch.empty(graph.shape(given), device="meta")
-        return positions if given is source else graph.constant(given)
+        constant = graph.constant(given)
+        return positions if constant is None else constant.cpu()
 
     args, kwargs = map_arg((node.args, node.kwargs), value)
     module = graph.module_of(node)

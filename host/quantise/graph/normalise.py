@@ -20,6 +20,7 @@ from tutelage.host.quantise.graph.passes.factors import (
     FOLD_FORWARD,
     MERGE_FACTORS,
 )
+from tutelage.host.quantise.graph.passes.flat_norms import FLAT_NORMS
 from tutelage.host.quantise.graph.passes.functions import FUNCTIONS
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.passes.identities import IDENTITIES
@@ -35,6 +36,7 @@ from tutelage.host.quantise.graph.passes.padding import (
 from tutelage.host.quantise.graph.passes.plain_modules import PLAIN_MODULES
 from tutelage.host.quantise.graph.passes.pools import (
     ADAPTIVE_POOLS,
+    LARGE_AVERAGES,
     ONE_PIXEL_POOLS,
     ROW_THEN_COLUMN,
     STANDARD_POOLS,
@@ -42,6 +44,7 @@ from tutelage.host.quantise.graph.passes.pools import (
 from tutelage.host.quantise.graph.passes.reductions import OVER_CHANNELS, REDUCTIONS
 from tutelage.host.quantise.graph.passes.relu_first import RELU_FIRST
 from tutelage.host.quantise.graph.passes.replacements import REPLACEMENTS
+from tutelage.host.quantise.graph.passes.split_dense import SPLIT_DENSE
 from tutelage.host.quantise.graph.passes.written_activations import (
     SCALED_PRODUCT,
     WRITTEN_ACTIVATIONS,
@@ -68,9 +71,10 @@ PLACES: Stages = (
     # Shapes.
     (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, OVER_NEIGHBOURS,
      MOVEMENTS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
-     IDENTITIES),
+     LARGE_AVERAGES, IDENTITIES),
     # Places.
-    (COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL, MERGE_FACTORS, FOLD_BACK,
+    (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
+     MERGE_FACTORS, FOLD_BACK,
      FOLD_FORWARD,
      MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
      SELECTIONS_FORWARD, IDENTITIES),

@@ -19,7 +19,7 @@ MOVEMENTS = frozenset(
 
 _ARITHMETIC = (
     "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate mean sum "
-    "amax max matmul"
+    "amax max matmul square pow"
 ).split()
 
 _NAMES = (

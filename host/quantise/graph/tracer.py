@@ -205,11 +205,14 @@ def torch_class(module: nn.Module) -> type[nn.Module] | None:
     A class derived from torch's that leaves `forward` alone is its parent: a convolution with
     initial values of its own, or with a parametrised weight.
     """
-    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict | nn.DataParallel  # type: ignore[type-arg]
+    if isinstance(module, containers) or "forward" in vars(module):
         return None
     for cls in type(module).__mro__:
         if cls is SyncedBatchNorm2d:
             return nn.BatchNorm2d
+        if cls is nn.Module:
+            return None
         if _is_torchs(cls) and "forward" in vars(cls) | _inherited(cls):
             return cls
         computes = {"forward", "__call__", "_conv_forward"} & set(vars(cls))

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
+from tutelage.host.quantise.graph.copies import plain_copy
+
 VALUE = "val"
 """Key of a node's meta: its value, a tensor on PyTorch's device "meta" or one of the network's."""
 
@@ -33,6 +35,10 @@ def compute(kind: str, target: Any, args: Any, kwargs: Any) -> Any:
         assert isinstance(target, nn.Module)
         if isinstance(target, nn.modules.batchnorm._NormBase):
             return args[0]  # its shape; PyTorch would decompose it, which takes long
+        if target._forward_pre_hooks or target._forward_hooks:  # that keep what they compute
+            target = plain_copy(target)
+            kept = {name: v for name, v in vars(target).items() if isinstance(v, Tensor)}
+            target.__dict__.update({name: v.to("meta") for name, v in kept.items()})
         tensors = chain(target.named_parameters(), target.named_buffers())
         own = {name: tensor.detach().to("meta") for name, tensor in tensors}
         return torch.func.functional_call(target, own, tuple(args), kwargs)

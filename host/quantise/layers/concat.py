@@ -39,6 +39,9 @@ def concat(walk: Walker, node: fx.Node) -> None:
     if walk.value(node, 1, "dim", 0) % 4 != 1:
         raise walk.error(node, "a concat along another axis", "concatenate channels (dim=1)")
     assert isinstance(parts, list | tuple)
+    sizes = {walk.layers[walk.origin[p]].shape[1:] for p in parts if p in walk.origin}
+    if len(sizes) > 1:
+        raise walk.error(node, f"a concat of maps of {sorted(sizes)}", "equal rows and columns")
     names = tuple(walk.origin[part] for part in parts if isinstance(part, fx.Node))
     walk.add(node, Concat(names, shape_of(node)))
 

@@ -241,8 +241,12 @@ def convolution(walk: Walker, node: fx.Node) -> None:
 
 
 def share_parameters(walk: Walker, module: nn.Module, layer: Conv) -> None:
-    """Give a layer the parameters of the one that was made of the same module before."""
-    first = walk.made.setdefault((module, layer.weight.shape), layer)
+    """Give a layer the parameters of the one that was made of the same before.
+
+    Graph passes copy modules (padding joins one call of a convolution), not parameters.
+    """
+    same = id(module.weight), id(module.bias)
+    first = walk.made.setdefault((same, layer.weight.shape), layer)
     layer.weight, layer.bias = first.weight, first.bias
 
 

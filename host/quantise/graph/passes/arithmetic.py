@@ -16,6 +16,9 @@ from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
     name = operation(node)
     shape = graph.shape(node)
+    if name == "square" or (name == "pow" and node.args[1] == 2):
+        graph.replace(node, torch.mul, graph.source(node), graph.source(node))
+        return True
     if name not in ("add", "sub", "rsub", "mul", "div", "neg") or len(shape) < 2:
         return False
     if name == "neg":

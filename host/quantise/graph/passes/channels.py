@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, frozen, plain_copy
+from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine, ChannelSelect, ChannelSlice
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
@@ -69,7 +70,8 @@ def _parts(node: fx.Node) -> list[Any]:
 def _piece(graph: Graph, part: fx.Node) -> tuple[fx.Node, tuple[int, ...], Tensor, Tensor]:
     count = graph.shape(part)[1]
     affine = graph.module_of(part)
-    scale, shift = torch.ones(count), torch.zeros(count)
+    scale = torch.ones(count, device=graph.device)
+    shift = torch.zeros_like(scale)
     if isinstance(affine, Affine):
         scale, shift, part = affine.scale, affine.shift, graph.source(part)
     select = _select(graph, part)

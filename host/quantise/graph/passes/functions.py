@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from tutelage.host.quantise.graph.copies import plain_copy
 from tutelage.host.quantise.graph.function_modules import ATEN, BUILDERS, Builder
-from tutelage.host.quantise.graph.graph import Graph, plain_copy
-from tutelage.host.quantise.graph.modules import Affine
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.operations import is_in_place, operation
+from tutelage.host.quantise.graph.passes.flat_norms import frozen_norm
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 _OF_TORCH = ("add", "sub", "mul", "div", "cat", "flatten")
@@ -48,7 +49,7 @@ def _made(graph: Graph, node: fx.Node, builder: Builder) -> tuple[Any, nn.Module
     module = builder(*args, **kwargs) if isinstance(given, fx.Node) else None
     if isinstance(module, nn.BatchNorm2d):
         if not _is_norm(graph, node):
-            return given, _frozen_norm(module)
+            return given, frozen_norm(module)
         if len(graph.shape(given)) != 4:
             return given, plain_copy(module, nn.BatchNorm1d)
     return given, module
@@ -90,16 +91,6 @@ def _is_norm(graph: Graph, node: fx.Node) -> bool:
     """Whether a norm's function has the statistics of a norm's module, which training updates."""
     owners = [graph.owner(given) for given in node.all_input_nodes]
     return any(owner and isinstance(owner[1], nn.modules.batchnorm._NormBase) for owner in owners)
-
-
-@torch.no_grad()
-def _frozen_norm(norm: nn.BatchNorm2d) -> Affine:
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = (norm.running_var + norm.eps).rsqrt()
-    shift = -norm.running_mean * scale
-    if norm.affine:
-        scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
-    return Affine(scale, shift)
 
 
 FUNCTIONS = GraphPass("modules for functions", _rewrite)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from tutelage.host.quantise.graph.graph import Graph, plain_copy
+from tutelage.host.quantise.graph.copies import plain_copy
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.operations import is_in_place, out_of_place
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 

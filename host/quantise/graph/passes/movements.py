@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, frozen, plain_copy
+from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import ChannelSelect
 from tutelage.host.quantise.graph.moved import Moved, is_moving, moved
 from tutelage.host.quantise.graph.operations import operation
@@ -53,7 +54,7 @@ def _standard_form(graph: Graph, node: fx.Node, found: Moved) -> fx.Node | None:
     if not torch.equal(pixels // found.pixels, channels[:, None].expand_as(pixels)):
         return None
     if not torch.equal(within, within[:1].expand_as(within)):
-        return None
+        return _blocks(graph, node, found, channels, within) if len(shape) == 4 else None
     size = shape[2:] if len(shape) == 4 else (found.size[1:] if _whole(shape, found) else (1, 1))
     new = _picked_pixels(graph, node, found, within[0].view(tuple(size)))
     if new is None:
@@ -113,6 +114,30 @@ def _steps(picked: Tensor, size: int) -> tuple[int, int, int] | None:
     if step < 1 or not torch.equal(picked, first + step * torch.arange(len(picked))):
         return None
     return first, step, size - 1 - (len(picked) - 1) * step
+
+
+def _blocks(
+    graph: Graph, node: fx.Node, found: Moved, channels: Tensor, within: Tensor
+) -> fx.Node | None:
+    """Pixels of blocks as channels, in any order: a convolution of the block's size picks them."""
+    _, height, width = found.size
+    within = within.view(len(channels), *graph.shape(node)[2:])
+    down, right = height // within.shape[1], width // within.shape[2]
+    rows = torch.arange(within.shape[1])[:, None] * down
+    columns = torch.arange(within.shape[2])[None] * right
+    offsets = within - (rows * width + columns)
+    first = offsets[:, 0, 0]
+    top, left = first // width, first % width
+    alike = torch.equal(offsets, first[:, None, None].expand_as(offsets))
+    if not alike or int(first.min()) < 0 or int(top.max()) >= down or int(left.max()) >= right:
+        return None
+    if max(down, right) > _MAX_KERNEL or len(graph.shape(found.root)) != 4:
+        return None
+    conv = nn.Conv2d(found.size[0], len(channels), (down, right), (down, right), bias=False)
+    weight = torch.zeros_like(conv.weight)
+    weight[torch.arange(len(channels)), channels, top, left] = 1
+    conv.weight = frozen(weight)
+    return graph.before(node, conv, found.root, name=node.name)
 
 
 def _repeated(

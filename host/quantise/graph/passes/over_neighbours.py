@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, frozen
+from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.moved import is_moving, moved
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
@@ -36,7 +37,7 @@ def _band(conv: nn.Conv1d, channels: int) -> Tensor:
     """Weights [channels, channels] with those of the convolution around the diagonal."""
     assert isinstance(conv.padding, tuple)
     band = torch.zeros(channels, channels)
-    for place, weight in enumerate(conv.weight.detach().flatten()):
+    for place, weight in enumerate(conv.weight.flatten().tolist()):
         offset = place * conv.dilation[0] - conv.padding[0]
         band += weight * torch.diag(torch.ones(max(channels - abs(offset), 0)), offset)
     return band

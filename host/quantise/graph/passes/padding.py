@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, plain_copy
+from tutelage.host.quantise.graph.copies import plain_copy
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import PaddedConv2d, Pads
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 

@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from tutelage.host.networks.norm import SyncedBatchNorm2d
-from tutelage.host.quantise.graph.graph import Graph, frozen, plain_copy
+from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.tracer import torch_class
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from tutelage.dpu.ops.limits import MAX_POOL
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
@@ -106,6 +107,27 @@ def _row_then_column(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
+def _large(graph: Graph, node: fx.Node) -> bool:
+    """The average over a map larger than the DPU's windows is one of averages over its parts."""
+    if not isinstance(graph.module_of(node), nn.AdaptiveAvgPool2d):
+        return False
+    size = graph.shape(graph.source(node))[2:]
+    if graph.shape(node)[2:] != (1, 1) or max(size) <= MAX_POOL:
+        return False
+    parts = _part(size[0]), _part(size[1])
+    if 0 in parts:
+        return False
+    first = graph.before(node, nn.AvgPool2d(parts), graph.source(node), name=node.name)
+    node.replace_input_with(graph.source(node), first)
+    return True
+
+
+def _part(length: int) -> int:
+    """The least part of an axis of which there are not too many; 0 for none."""
+    parts = (part for part in range(1, MAX_POOL + 1) if length % part == 0)
+    return next((part for part in parts if length // part <= MAX_POOL), 0)
+
+
 def _one_pixel(graph: Graph, node: fx.Node) -> bool:
     """An average of one pixel only picks: a max pool does that without rounding."""
     module = graph.module_of(node)
@@ -118,4 +140,5 @@ def _one_pixel(graph: Graph, node: fx.Node) -> bool:
 ADAPTIVE_POOLS = GraphPass("adaptive pools", _adaptive)
 STANDARD_POOLS = GraphPass("modes of pools", _standard)
 ROW_THEN_COLUMN = GraphPass("averages of averages", _row_then_column)
+LARGE_AVERAGES = GraphPass("averages over large maps", _large)
 ONE_PIXEL_POOLS = GraphPass("averages of one pixel", _one_pixel)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, frozen
+from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
 from tutelage.host.quantise.graph.moved import moved
 from tutelage.host.quantise.graph.operations import operation

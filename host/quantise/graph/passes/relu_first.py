@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx, nn
 
-from tutelage.host.quantise.graph.graph import Graph, plain_copy
+from tutelage.host.quantise.graph.copies import plain_copy
+from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import ChannelSelect
 from tutelage.host.quantise.graph.operations import is_movement, operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass

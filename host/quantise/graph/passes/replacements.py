@@ -57,7 +57,7 @@ def check_replacements(replace: Mapping[str, str]) -> None:
     ------
     ValueError
     """
-    for old, new in replace.items():
+    for old, new in ((old, str(new)) for old, new in replace.items()):
         if (old, new) in _OTHERS or (old in _ACTIVATIONS and new in _FOR_ACTIVATIONS):
             continue
         others = ", ".join(f"{a}={b}" for a, b in _OTHERS)

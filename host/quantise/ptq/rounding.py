@@ -9,8 +9,9 @@ where x is the layer's float input, x' the rounded one and b' the rounded bias, 
 the layers before it and of the bias are made up for as well. This is a quadratic form in V: one
 pass over the images collects x' x'^T and W x x'^T, after which no image is needed. The
 paper minimises it by gradients of a relaxation; here one weight of each output after the other
-takes its best value, all others being held, until none moves (coordinate descent). The error falls
-with every step, starting from the nearest integers.
+takes the better of its two values, all others being held, until none moves (coordinate descent).
+The error falls with every step, starting from the nearest integers. Weights that could go farther
+than to the next integers would learn the errors of these very images.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ class _Problem:
         damping = _DAMPING * diagonal.mean(1).clamp(min=1e-12)
         self.squares.diagonal(dim1=1, dim2=2).add_(damping[:, None])
         self.products += damping[:, None, None] * self.weight
+        self.energy += float((damping[:, None, None] * self.weight.square()).sum())
 
     def error(self, weight: Tensor) -> float:
         quadratic = ((weight @ self.squares) * weight).sum()
@@ -142,26 +144,28 @@ class _Problem:
 
     def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> tuple[float, Tensor]:
         """The error and the weights on the grid of a fix point."""
+        step = 2.0**-point
+        down = (self.weight / step).floor() * step
+        down, up = (quantiser.quantise(value, point) for value in (down, down + step))
         found = quantiser.quantise(self.weight, point)
         rest = self.products - found @ self.squares  # minus half the gradient
         for _ in range(sweeps):
             before = found.clone()
             for start in range(0, found.shape[2], _BLOCK):
-                self._sweep(found, rest, slice(start, start + _BLOCK), quantiser, point)
+                self._sweep(found, rest, down, up, slice(start, start + _BLOCK))
             if torch.equal(before, found):
                 break
         return self.error(found), found
 
-    def _sweep(
-        self, found: Tensor, rest: Tensor, block: slice, quantiser: Quantiser, point: int
-    ) -> None:
-        """Give each weight of some columns its best value; `rest` follows."""
+    def _sweep(self, found: Tensor, rest: Tensor, down: Tensor, up: Tensor, block: slice) -> None:
+        """Give each weight of some columns the better of its two values; `rest` follows."""
         squares = self.squares[:, block, block]
         part, near = found[:, :, block], rest[:, :, block].clone()
-        before = part.clone()
+        before, down, up = part.clone(), down[:, :, block], up[:, :, block]
+        middle = (down + up) / 2
         for k in range(part.shape[2]):
             best = part[:, :, k] + near[:, :, k] / squares[:, k, k, None]
-            best = quantiser.quantise(best, point)
+            best = torch.where(best < middle[:, :, k], down[:, :, k], up[:, :, k])
             near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
             part[:, :, k] = best
         rest -= (part - before) @ self.squares[:, block]

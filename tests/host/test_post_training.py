@@ -7,6 +7,7 @@ import functools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -412,7 +413,7 @@ def test_what_a_run_does_before_training() -> None:
     without, before = options({})
     assert without == PostTraining()
     assert before == PostTraining(rounding="nearest", bias_correction=False)
-    chosen = {"equalise": False, "rounding": "adaround", "bias_correction": False}
-    assert options(chosen) == (PostTraining(**chosen),) * 2
+    chosen = PostTraining("minmax", False, "adaround", False)
+    assert options(asdict(chosen)) == (chosen, chosen)
     with pytest.raises(ConfigError, match="rounding 'up' is none of"):
         options({"rounding": "up"})

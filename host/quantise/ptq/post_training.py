@@ -92,9 +92,8 @@ def _correct(student: Student, images: Tensor, options: PostTraining) -> None:
     if options.rounding == "nearest" and not options.bias_correction:
         return
     for step in lockstep(student, images, _BATCH):
-        if options.rounding == "adaround":
-            round_layer(student, step)
-        if options.bias_correction:
+        chosen = options.rounding == "adaround" and round_layer(student, step)
+        if options.bias_correction and not chosen:
             correct_bias(student, step)
 
 

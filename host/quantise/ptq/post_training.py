@@ -100,9 +100,8 @@ def _correct(student: Student, images: Sequence[Tensor], options: PostTraining) 
     for step in lockstep(student, images, _BATCH):
         if step.conv.name in shared:
             continue  # what suits one place need not suit the other
-        if options.rounding == "adaround":
-            round_layer(student, step)
-        if options.bias_correction:
+        chosen = options.rounding == "adaround" and round_layer(student, step)
+        if options.bias_correction and not chosen:
             correct_bias(student, step)
 
 

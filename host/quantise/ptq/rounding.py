@@ -9,8 +9,9 @@ where x is the layer's float input, x' the rounded one and b' the rounded bias, 
 the layers before it and of the bias are made up for as well. This is a quadratic form in V: one
 pass over the images collects x' x'^T and W x x'^T, after which no image is needed. The
 paper minimises it by gradients of a relaxation; here one weight of each output after the other
-takes its best value, all others being held, until none moves (coordinate descent). The error falls
-with every step, starting from the nearest integers.
+takes the better of its two values, all others being held, until none moves (coordinate descent).
+The error falls with every step, starting from the nearest integers. Weights that could go farther
+than to the next integers would learn the errors of these very images.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.layers.transposed import TransposedConv
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
 from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.polishing import MOST_WEIGHTS, PLACES, Samples
 from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
@@ -61,28 +63,30 @@ def round_weights(student: Student, images: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def round_layer(student: Student, step: Step) -> None:
-    """Round the weights of one layer."""
+def round_layer(student: Student, step: Step) -> bool:
+    """Round the weights of one layer; returns whether its bias was chosen with them."""
     conv = step.conv
     weight, bias = conv.folded()
     if weight[0].numel() > _MOST_COLUMNS or isinstance(conv, TransposedConv):
-        return
+        return False
     points = student.fix_points()
     point = points.bias(conv, float(bias.abs().max()))
     lost = quantise(bias, point, *BIAS_RANGE)
     problem = _Problem(conv, step, weight, lost)
     quantiser, now = student.weight_of[conv.name], points.weights[conv.name]
-    best: tuple[float, int, Tensor] | None = None
-    for candidate in _legal(student, quantiser, [now + finer for finer in _FINER]):
-        error, found = problem.solve(quantiser, candidate, 1)
-        if best is None or error < best[0]:
-            best = error, candidate, found
-    assert best is not None
-    chosen = best[1]
-    _, found = problem.solve(quantiser, chosen, _SWEEPS)
+    candidates = _legal(student, quantiser, [now + finer for finer in _FINER])
+    tried = [problem.solve(quantiser, candidate, 1) for candidate in candidates]
+    errors = [problem.error(found) for found in tried]
+    chosen = candidates[errors.index(min(errors))]
+    found = problem.solve(quantiser, chosen, _SWEEPS)
     if chosen != now:
         _set_point(student, quantiser, chosen)
-    set_folded(conv, found.view_as(weight))
+    if problem.samples is not None:
+        down, up = problem.limits(quantiser, chosen)
+        found, lost = problem.samples.polish(found, problem.bias, down, up, point)
+        bias = lost.flatten()
+    conv.set_folded(found.view_as(weight), bias)
+    return problem.samples is not None
 
 
 def _legal(student: Student, quantiser: Quantiser, points: list[int]) -> list[int]:
@@ -104,18 +108,14 @@ def _set_point(student: Student, quantiser: Quantiser, point: int) -> None:
     student.log2_t[quantiser.index] = quantiser.magnitude - point - 0.5
 
 
-def set_folded(conv: Conv, weight: Tensor) -> None:
-    """Set a layer's weights so that they are `weight` with the norm in them."""
-    scale = torch.ones_like(weight) if conv.norm is None else conv.folded()[0] / conv.weight
-    conv.weight.copy_(torch.where(conv.weight == 0, 0, weight / scale))
-
-
 class _Problem:
     """The quadratic form of one layer: rows of weights [groups, O / groups, K]."""
 
     def __init__(self, conv: Conv, step: Step, weight: Tensor, bias: Tensor) -> None:
         shape = (conv.groups, len(weight) // conv.groups, -1)
-        self.weight = weight.reshape(shape)
+        self.weight, self.bias = weight.reshape(shape), bias.view(shape[:2])
+        polished = conv.nonlinear != "NONE" and weight.numel() <= MOST_WEIGHTS
+        kept: list[tuple[Tensor, Tensor]] = []
         generator = torch.Generator().manual_seed(0)
         share = min(1.0, _MOST_ROWS / step.places)
         columns = self.weight.shape[2]
@@ -131,6 +131,9 @@ class _Problem:
                 count = max(1, int(share * rows.shape[2]))
                 chosen = torch.randperm(rows.shape[2], generator=generator)[:count]
                 rows, results = rows[:, :, chosen], results[:, :, chosen]
+            if polished:
+                some = slice(None, None, max(1, step.places // PLACES))
+                kept.append((rows[:, :, some], results[:, :, some]))
             self.squares += rows @ rows.transpose(1, 2)
             self.products += results @ rows.transpose(1, 2)
             self.energy += float(results.square().sum())
@@ -138,33 +141,47 @@ class _Problem:
         damping = _DAMPING * diagonal.mean(1).clamp(min=1e-12)
         self.squares.diagonal(dim1=1, dim2=2).add_(damping[:, None])
         self.products += damping[:, None, None] * self.weight
+        self.energy += float((damping[:, None, None] * self.weight.square()).sum())
+        self.samples: Samples | None = None
+        if polished:
+            inputs, wanted = (torch.cat(parts, 2) for parts in zip(*kept, strict=True))
+            self.samples = Samples(inputs, wanted + self.bias[:, :, None], conv.nonlinear)
 
     def error(self, weight: Tensor) -> float:
+        """The squared error of the result, behind the activation where samples are kept."""
+        if self.samples is not None:
+            return self.samples.error(weight, self.bias)
         quadratic = ((weight @ self.squares) * weight).sum()
         return float(quadratic - 2 * (self.products * weight).sum()) + self.energy
 
-    def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> tuple[float, Tensor]:
-        """The error and the weights on the grid of a fix point."""
+    def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
+        """The weights on the grid of a fix point."""
+        down, up = self.limits(quantiser, point)
         found = quantiser.quantise(self.weight, point)
         rest = self.products - found @ self.squares  # minus half the gradient
         for _ in range(sweeps):
             before = found.clone()
             for start in range(0, found.shape[2], _BLOCK):
-                self._sweep(found, rest, slice(start, start + _BLOCK), quantiser, point)
+                self._sweep(found, rest, down, up, slice(start, start + _BLOCK))
             if torch.equal(before, found):
                 break
-        return self.error(found), found
+        return found
 
-    def _sweep(
-        self, found: Tensor, rest: Tensor, block: slice, quantiser: Quantiser, point: int
-    ) -> None:
-        """Give each weight of some columns its best value; `rest` follows."""
+    def limits(self, quantiser: Quantiser, point: int) -> tuple[Tensor, Tensor]:
+        """The next values below and above each weight, where the quantiser has them."""
+        step = 2.0**-point
+        down = (self.weight / step).floor() * step
+        return quantiser.quantise(down, point), quantiser.quantise(down + step, point)
+
+    def _sweep(self, found: Tensor, rest: Tensor, down: Tensor, up: Tensor, block: slice) -> None:
+        """Give each weight of some columns the better of its two values; `rest` follows."""
         squares = self.squares[:, block, block]
         part, near = found[:, :, block], rest[:, :, block].clone()
-        before = part.clone()
+        before, down, up = part.clone(), down[:, :, block], up[:, :, block]
+        middle = (down + up) / 2
         for k in range(part.shape[2]):
             best = part[:, :, k] + near[:, :, k] / squares[:, k, k, None]
-            best = quantiser.quantise(best, point)
+            best = torch.where(best < middle[:, :, k], down[:, :, k], up[:, :, k])
             near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
             part[:, :, k] = best
         rest -= (part - before) @ self.squares[:, block]

@@ -41,9 +41,7 @@ def correct_bias(student: Student, step: Step) -> None:
         conv.folded()[0], student.fix_points().weights[conv.name]
     )
     now = conv.folded()[1]
-    lost = sum(
-        (wanted - conv(x, weight, now)).flatten(2).sum((0, 2), dtype=torch.float64)
-        for x, wanted in zip(step.inputs, step.wanted, strict=True)
-    )
-    places = sum(y.shape[0] * y.shape[2:].numel() for y in step.wanted)
-    bias.add_((lost / places).to(bias.dtype))
+    lost = torch.zeros(len(now), dtype=torch.float64)
+    for x, wanted in step.parts():
+        lost += (wanted - conv(x, weight, now)).flatten(2).sum((0, 2), dtype=torch.float64)
+    bias.add_((lost / step.places).to(bias.dtype))

@@ -20,6 +20,11 @@ from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.ptq.passes import FloatPass
 from tutelage.host.quantise.student import Student
 
+BYTES_OF_A_VALUE = 6
+"""What is kept of a layer's values: those wanted, real and rounded."""
+
+_MOST_HALF = 60_000.0
+
 
 @dataclass(frozen=True)
 class Step:
@@ -28,13 +33,23 @@ class Step:
     Attributes
     ----------
     conv : it
-    inputs : rounded, in parts [n, C, H, W]
-    wanted : its results before the activation in float arithmetic, by float inputs, in such parts
+    kept_inputs : rounded inputs, in parts [n, C, H, W] as they are kept
+    kept_wanted : its results before the activation in float arithmetic, by float inputs
     """
 
     conv: Conv
-    inputs: list[Tensor]
-    wanted: list[Tensor]
+    kept_inputs: list[Tensor]
+    kept_wanted: list[Tensor]
+
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs [n, C, H, W] and the results that are wanted [n, O, h, w], float32."""
+        for x, y in zip(self.kept_inputs, self.kept_wanted, strict=True):
+            yield x.float(), y.float()
+
+    @property
+    def places(self) -> int:
+        """Places of the result's map, over all images."""
+        return sum(y.shape[0] * y.shape[2:].numel() for y in self.kept_wanted)
 
 
 @torch.no_grad()
@@ -54,13 +69,15 @@ def lockstep(student: Student, images: Tensor, batch: int = 16) -> Iterator[Step
     found: dict[str, list[Tensor]] = {}
     for name in student.layers:
         layer = student.layer(name)
-        wanted = [layer.compute(exact, *args) for args in _arguments(real, layer.inputs, parts)]
+        wanted = [
+            _small(layer.compute(exact, *args)) for args in _arguments(real, layer.inputs, parts)
+        ]
         if isinstance(layer, Conv):
             yield Step(layer, found[layer.inputs[0]], wanted)
             _fold_again(rounded, layer)
-        real[name] = [exact.rounded_result(layer, y) for y in wanted]
+        real[name] = [_small(exact.rounded_result(layer, y.float())) for y in wanted]
         found[name] = [
-            rounded.rounded_result(layer, layer.compute(rounded, *args))
+            rounded.rounded_result(layer, layer.compute(rounded, *args)).bfloat16()
             for args in _arguments(found, layer.inputs, parts)
         ]
         for source in layer.inputs:
@@ -69,12 +86,18 @@ def lockstep(student: Student, images: Tensor, batch: int = 16) -> Iterator[Step
                 found.pop(source, None)
 
 
+def _small(values: Tensor) -> Tensor:
+    """float16 where that holds the values. (int8's have 8 bits, which bfloat16 has exactly.)"""
+    return values.half() if float(values.abs().max()) < _MOST_HALF else values
+
+
 def _arguments(
     values: dict[str, list[Tensor]], inputs: tuple[str, ...], images: list[Tensor]
-) -> list[tuple[Tensor, ...]]:
+) -> Iterator[tuple[Tensor, ...]]:
     if not inputs:
-        return [(part,) for part in images]
-    return list(zip(*(values[source] for source in inputs), strict=True))
+        return ((part,) for part in images)
+    kept = zip(*(values[source] for source in inputs), strict=True)
+    return (tuple(value.float() for value in args) for args in kept)
 
 
 def _fold_again(forward: Forward, conv: Conv) -> None:

@@ -19,7 +19,7 @@ from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.ptq.bias_correction import correct_bias
 from tutelage.host.quantise.ptq.equalise import equalise
-from tutelage.host.quantise.ptq.lockstep import lockstep
+from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
 from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
@@ -101,6 +101,6 @@ def _correct(student: Student, images: Tensor, options: PostTraining) -> None:
 def few(student: Student, images: Tensor) -> Tensor:
     """Return as many of the images as memory has place for, evenly spread."""
     largest = max(math.prod(student.layer(name).shape) for name in student.layers)
-    most = max(1, _MOST_BYTES // (6 * 4 * largest))
+    most = max(1, _MOST_BYTES // (BYTES_OF_A_VALUE * largest))
     count = min(len(images), most)
     return images[torch.linspace(0, len(images) - 1, count).long()]

@@ -9,8 +9,9 @@ where x is the layer's float input, x' the rounded one and b' the rounded bias, 
 the layers before it and of the bias are made up for as well. This is a quadratic form in V: one
 pass over the images collects x' x'^T and W x x'^T, after which no image is needed. The
 paper minimises it by gradients of a relaxation; here one weight of each output after the other
-takes its best value, all others being held, until none moves (coordinate descent). The error falls
-with every step, starting from the nearest integers.
+takes the better of its two values, all others being held, until none moves (coordinate descent).
+The error falls with every step, starting from the nearest integers. Weights that could go farther
+than to the next integers would learn the errors of these very images.
 """
 
 from __future__ import annotations
@@ -71,15 +72,35 @@ def round_layer(student: Student, step: Step) -> None:
     problem = _Problem(conv, step, weight, lost)
     quantiser, now = student.weight_of[conv.name], points.weights[conv.name]
     best: tuple[float, int, Tensor] | None = None
-    for candidate in (now + finer for finer in _FINER):
+    for candidate in _legal(student, quantiser, [now + finer for finer in _FINER]):
         error, found = problem.solve(quantiser, candidate, 1)
         if best is None or error < best[0]:
             best = error, candidate, found
     assert best is not None
     chosen = best[1]
     _, found = problem.solve(quantiser, chosen, _SWEEPS)
-    student.log2_t[quantiser.index] = quantiser.magnitude - chosen - 0.5
+    if chosen != now:
+        _set_point(student, quantiser, chosen)
     set_folded(conv, found.view_as(weight))
+
+
+def _legal(student: Student, quantiser: Quantiser, points: list[int]) -> list[int]:
+    """The fix points of weights that move no other one."""
+    before, threshold = student.fix_points(), float(student.log2_t[quantiser.index])
+    name = quantiser.members[0]
+    found = []
+    for point in points:
+        _set_point(student, quantiser, point)
+        after = student.fix_points()
+        weights = before.weights | {name: point}
+        if after.activations == before.activations and after.weights == weights:
+            found.append(point)
+    student.log2_t[quantiser.index] = threshold
+    return found or [before.weights[name]]
+
+
+def _set_point(student: Student, quantiser: Quantiser, point: int) -> None:
+    student.log2_t[quantiser.index] = quantiser.magnitude - point - 0.5
 
 
 def set_folded(conv: Conv, weight: Tensor) -> None:
@@ -95,22 +116,21 @@ class _Problem:
         shape = (conv.groups, len(weight) // conv.groups, -1)
         self.weight = weight.reshape(shape)
         generator = torch.Generator().manual_seed(0)
-        places = sum(y.shape[0] * y.shape[2] * y.shape[3] for y in step.wanted)
-        share = min(1.0, _MOST_ROWS / places)
+        share = min(1.0, _MOST_ROWS / step.places)
         columns = self.weight.shape[2]
         self.squares = weight.new_zeros(conv.groups, columns, columns, dtype=torch.float32)
         self.products = torch.zeros_like(self.weight)
         self.energy = 0.0
-        for x, y in zip(step.inputs, step.wanted, strict=True):
-            wanted = (y - bias.view(-1, 1, 1)).flatten(2)  # [n, O, places]
-            padded = F.pad(x, conv.pads)
-            unfolded = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
+        images = (pair for part in step.parts() for pair in zip(*part, strict=True))
+        for x, y in images:
+            results = (y - bias.view(-1, 1, 1)).view(*shape[:2], -1)
+            padded = F.pad(x[None], conv.pads)
+            rows = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
+            rows = rows.view(conv.groups, columns, -1)
             if share < 1:
-                count = max(1, int(share * wanted.shape[2]))
-                chosen = torch.randperm(wanted.shape[2], generator=generator)[:count]
-                wanted, unfolded = wanted[:, :, chosen], unfolded[:, :, chosen]
-            rows = unfolded.unflatten(1, (conv.groups, columns)).permute(1, 2, 0, 3).flatten(2)
-            results = wanted.unflatten(1, shape[:2]).permute(1, 2, 0, 3).flatten(2)
+                count = max(1, int(share * rows.shape[2]))
+                chosen = torch.randperm(rows.shape[2], generator=generator)[:count]
+                rows, results = rows[:, :, chosen], results[:, :, chosen]
             self.squares += rows @ rows.transpose(1, 2)
             self.products += results @ rows.transpose(1, 2)
             self.energy += float(results.square().sum())
@@ -118,6 +138,7 @@ class _Problem:
         damping = _DAMPING * diagonal.mean(1).clamp(min=1e-12)
         self.squares.diagonal(dim1=1, dim2=2).add_(damping[:, None])
         self.products += damping[:, None, None] * self.weight
+        self.energy += float((damping[:, None, None] * self.weight.square()).sum())
 
     def error(self, weight: Tensor) -> float:
         quadratic = ((weight @ self.squares) * weight).sum()
@@ -125,26 +146,28 @@ class _Problem:
 
     def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> tuple[float, Tensor]:
         """The error and the weights on the grid of a fix point."""
+        step = 2.0**-point
+        down = (self.weight / step).floor() * step
+        down, up = (quantiser.quantise(value, point) for value in (down, down + step))
         found = quantiser.quantise(self.weight, point)
         rest = self.products - found @ self.squares  # minus half the gradient
         for _ in range(sweeps):
             before = found.clone()
             for start in range(0, found.shape[2], _BLOCK):
-                self._sweep(found, rest, slice(start, start + _BLOCK), quantiser, point)
+                self._sweep(found, rest, down, up, slice(start, start + _BLOCK))
             if torch.equal(before, found):
                 break
         return self.error(found), found
 
-    def _sweep(
-        self, found: Tensor, rest: Tensor, block: slice, quantiser: Quantiser, point: int
-    ) -> None:
-        """Give each weight of some columns its best value; `rest` follows."""
+    def _sweep(self, found: Tensor, rest: Tensor, down: Tensor, up: Tensor, block: slice) -> None:
+        """Give each weight of some columns the better of its two values; `rest` follows."""
         squares = self.squares[:, block, block]
         part, near = found[:, :, block], rest[:, :, block].clone()
-        before = part.clone()
+        before, down, up = part.clone(), down[:, :, block], up[:, :, block]
+        middle = (down + up) / 2
         for k in range(part.shape[2]):
             best = part[:, :, k] + near[:, :, k] / squares[:, k, k, None]
-            best = quantiser.quantise(best, point)
+            best = torch.where(best < middle[:, :, k], down[:, :, k], up[:, :, k])
             near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
             part[:, :, k] = best
         rest -= (part - before) @ self.squares[:, block]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.core.errors import contradictions
+from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import dpu_parts, refuse_foreign
 from tutelage.core.results.figure import as_json
 from tutelage.dpu.predict.prediction import BASIS, fps_figure, latency_figure
@@ -33,7 +33,7 @@ def check(request: Request) -> dict[str, Any]:
     -------
     model, board, kind : what was checked: a "network", or a "quantised" or "compiled" file
     accepted : whether `tutelage export` and `tutelage compile` take it as it is
-    refusals : what is in the way: text, file, line, remedy
+    refusals : what is in the way: text, at, file, line, remedy
     input : [C, H, W]; None for a file
     parameters, macs : numbers, of one image
     on_cpu : op -> {reason, remedy}: what the DPU does not compute
@@ -60,7 +60,7 @@ def check(request: Request) -> dict[str, Any]:
     else:
         with silenced() as notes:
             _check_network(facts, load_subject(request), request)
-        facts["notes"] += list(dict.fromkeys(notes))
+        facts["notes"] += notes.lines()
     blocked = facts["on_cpu"] and facts["kind"] == "network" and not request.allow_cpu
     facts["accepted"] = not (facts["refusals"] or blocked)
     return facts
@@ -86,7 +86,11 @@ def _check_network(facts: dict[str, Any], subject: Subject, request: Request) ->
     if facts["refusals"]:
         return
     student = _student(subject)
-    graph = _quantised(facts, student)
+    try:
+        graph = _quantised(facts, student)
+    except DpuError as error:  # of a kernel that no file can have
+        facts["refusals"] = [asdict(Refused(str(error)))]
+        return
     _add_fit(facts, graph, fit_board(graph, request.board))
     if subject.data is not None and subject.config is not None:
         is_labelled = data_format(subject.config.data.kind).is_labelled

@@ -116,20 +116,36 @@ def obstacle_of(student: Student) -> str:
 
 
 @contextmanager
-def silenced() -> Iterator[list[str]]:
+def silenced() -> Iterator[Warnings]:
     """Collect what the quantiser would log as warnings, such as a norm that costs time."""
-    notes: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            notes.append(record.getMessage())
-
+    found = Warnings(logging.WARNING)
     logger = logging.getLogger("tutelage.host.quantise")
-    handler, passes_on = Keep(logging.WARNING), logger.propagate
-    logger.addHandler(handler)
+    passes_on = logger.propagate
+    logger.addHandler(found)
     logger.propagate = False
     try:
-        yield notes
+        yield found
     finally:
-        logger.removeHandler(handler)
+        logger.removeHandler(found)
         logger.propagate = passes_on
+
+
+class Warnings(logging.Handler):
+    """Warnings of a block; those that differ in their first argument alone, the place, are one."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._texts: dict[tuple[object, ...], list[str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        key = (record.msg, *map(str, arguments[1:]))
+        texts = self._texts.setdefault(key, [])
+        if record.getMessage() not in texts:
+            texts.append(record.getMessage())
+
+    def lines(self) -> list[str]:
+        """Return a line for each kind."""
+        more = [f" ({len(texts) - 1} more of these)" if len(texts) > 1 else ""
+                for texts in self._texts.values()]  # fmt: skip
+        return [texts[0] + end for texts, end in zip(self._texts.values(), more, strict=True)]

@@ -8,13 +8,14 @@ from typing import Any
 from tutelage.core.digits import digits
 from tutelage.dpu.predict.prediction import BASIS
 
+_SHOWN = 3
+"""Modules that a line names."""
+
 
 def check_lines(facts: dict[str, Any]) -> Iterator[str]:
     """Yield the facts of `tutelage.host.check.check.check`."""
     yield f"{facts['model']} on {facts['board']}: {_verdict(facts)}"
-    for refused in facts["refusals"]:
-        remedy = f": {refused['remedy']}" if refused["remedy"] else ""
-        yield f"  refused     {_place(refused)}{refused['text']}{remedy}"
+    yield from _refusal_lines(facts["refusals"])
     for op, found in facts["on_cpu"].items():
         remedy = f"; {found['remedy']}" if found["remedy"] else ""
         yield f"  on the CPU  {op}: {found['reason']}{remedy}"
@@ -40,8 +41,17 @@ def _verdict(facts: dict[str, Any]) -> str:
     return f"accepted, {outside} op{'s' * (outside > 1)} on the CPU" if outside else "accepted"
 
 
-def _place(refused: dict[str, Any]) -> str:
-    return f"{refused['file']}:{refused['line']}: " if refused["file"] else ""
+def _refusal_lines(refusals: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each reason and line of code, however many modules are refused there."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for refused in refusals:
+        line = f"{refused['file']}:{refused['line']}: " if refused["file"] else ""
+        remedy = f": {refused['remedy']}" if refused["remedy"] else ""
+        places.setdefault((line, refused["text"], remedy), []).append(refused["at"])
+    for (line, text, remedy), names in places.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        at = f" at {', '.join(names[:_SHOWN])}{more}" if names[0] else ""
+        yield f"  refused     {line}{text}{at}{remedy}"
 
 
 def _cost_lines(facts: dict[str, Any]) -> Iterator[str]:

@@ -20,11 +20,13 @@ class Refused:
     Attributes
     ----------
     text : what it is, in one line
+    at : the module or function that has it; "" for the whole network
     file, line : of the user's code; "" and 0 where they are not known
     remedy : what to use instead; "" where the text alone says it
     """
 
     text: str
+    at: str = ""
     file: str = ""
     line: int = 0
     remedy: str = ""
@@ -48,7 +50,9 @@ def refusals(
     except UnsupportedOp as error:
         # Behind a refused part whatever the walk still says may be its consequence.
         errors = errors or [error]
-    found = [Refused(error.what, error.file, error.line, error.remedy) for error in errors]
+    found = [
+        Refused(error.what, error.at, error.file, error.line, error.remedy) for error in errors
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -24,6 +24,7 @@ from tutelage.core.errors import TutelageError, one_line
 from tutelage.host.networks.densenet import DenseNet
 from tutelage.host.networks.mobilenet import MobileNetV2
 from tutelage.host.networks.resnet import ResNet
+from tutelage.host.networks.torchvision_import import import_torchvision
 
 # One preset a line: the constructor and what differs from its signature.
 PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
@@ -118,8 +119,7 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
         )
     place, _, function = name.rpartition(":")
     try:
-        is_file = place.endswith(".py")
-        module = _load_file(Path(place)) if is_file else importlib.import_module(place)
+        module = _imported(place)
     except Exception as error:  # whatever the user's code raises
         text = " ".join(str(error).split())
         raise NetworkError(
@@ -128,6 +128,21 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     if not callable(maker := getattr(module, function, None)):
         raise NetworkError(f"network {name!r}: {place} has no function {function!r}")
     return maker, {}
+
+
+def _imported(place: str) -> ModuleType:
+    """Import a module, or a file that ends in .py."""
+
+    def load() -> ModuleType:
+        return _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+
+    try:
+        return load()
+    except RuntimeError:  # of torchvision where its compiled operations do not fit PyTorch
+        if importlib.util.find_spec("torchvision") is None:
+            raise
+        import_torchvision()
+        return load()
 
 
 def _load_file(path: Path) -> ModuleType:

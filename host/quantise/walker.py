@@ -43,16 +43,17 @@ class UnsupportedOp(TutelageError, ValueError):
 
     Attributes
     ----------
-    what : the text without place and remedy
+    what, at : what cannot be taken, and the module or function that has it
     file, line : of the user's code that calls it; "" and 0 where they are not known
     remedy : what to use instead; "" where the text has no such part
     """
 
     def __init__(
-        self, text: str, what: str = "", file: str = "", line: int = 0, remedy: str = ""
-    ) -> None:
+        self, text: str, what: str = "", at: str = "", file: str = "", line: int = 0,
+        remedy: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(text)
-        self.what = what or text
+        self.what, self.at = what or text, at
         self.file, self.line, self.remedy = file, line, remedy
 
 
@@ -196,10 +197,9 @@ class Walker:
         """Return the refusal of a node, with the user's line that calls it."""
         found = _FRAME.search(_users_line(node))
         file, line = (found[1], int(found[2])) if found else ("", 0)
-        text = f"the DPU cannot take {what} at {self._place(node)}: {advice}"
-        return UnsupportedOp(
-            text, f"the DPU cannot take {what} at {_name(node)}", file, line, advice
-        )
+        reason = f"the DPU cannot take {what}"
+        text = f"{reason} at {self._place(node)}: {advice}"
+        return UnsupportedOp(text, reason, _name(node), file, line, advice)
 
     @staticmethod
     def _place(node: fx.Node) -> str:

@@ -55,6 +55,16 @@ def wide():
     return body(nn.Flatten(), nn.Linear(8 * 24 * 24, 10))
 
 
+def deep():
+    return nn.Sequential(*[m for _ in range(5) for m in (nn.Conv2d(3, 3, 3), nn.Mish())])
+
+
+def before():
+    body = [m for _ in range(3) for m in (nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(),
+                                          nn.Conv2d(3, 3, 3))]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+
+
 def smooth():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(8, 10))
@@ -92,8 +102,8 @@ def _lines(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0)
 def test_all_refusals_with_their_places(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = _check(capsys, f"{nets}:Bad", "--input", "3x16x16", status=1)["refusals"]
     lines = NETS.splitlines()
-    assert [refused["text"].split("take ")[1].split(" at")[0] for refused in found] == [
-        "Mish", "GroupNorm", "cumsum",
+    assert [(refused["text"].split()[-1], refused["at"]) for refused in found] == [
+        ("Mish", "act"), ("GroupNorm", "norm"), ("cumsum", "cumsum"),
     ]  # fmt: skip
     for refused, code in zip(found, ("self.act(", "self.norm(", "cumsum("), strict=True):
         assert refused["file"] == "nets.py" and code in lines[refused["line"] - 1]
@@ -101,6 +111,19 @@ def test_all_refusals_with_their_places(nets: str, capsys: pytest.CaptureFixture
     text = _lines(capsys, f"{nets}:Bad", status=1)
     assert "not accepted" in text and "nets.py:14: the DPU cannot take Mish at act: use" in text
     assert refusals(create(f"{nets}:make"), (3, 8, 8)) == []
+
+
+def test_many_of_a_kind_are_one_line(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _lines(capsys, f"{nets}:deep", status=1)
+    assert "the DPU cannot take Mish at 1, 3, 5 and 2 more: use" in text
+    text = _lines(capsys, f"{nets}:before")
+    notes = [line for line in text.splitlines() if "no convolution before this batch norm" in line]
+    assert len(notes) == 1 and notes[0].endswith("(2 more of these)")
+
+
+def test_windows_that_no_file_can_have(capsys: pytest.CaptureFixture[str], nets: str) -> None:
+    found = _check(capsys, f"{nets}:make", "--input", "3x300x300", status=1)["refusals"]
+    assert "300x300 is too large" in found[0]["text"]
 
 
 def test_control_flow_on_values(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +166,7 @@ def test_a_dense_layer_over_a_wide_map(nets: str, capsys: pytest.CaptureFixture[
 def test_activations_that_are_exchanged(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = (f"{nets}:smooth", "--input", "3x24x24")
     refused = _check(capsys, *given, status=1)["refusals"]
-    assert [refusal["text"] for refusal in refused] == ["the DPU cannot take GELU at 1"]
+    assert [refusal["text"] for refusal in refused] == ["the DPU cannot take GELU"]
     found = _check(capsys, *given, "--replace", "gelu=relu,silu=hardswish")
     assert not found["refusals"] and "replaced gelu by relu in 1 places" in found["notes"][0]
     assert main(["check", *given, "--replace", "gelu=swoosh"]) == 2

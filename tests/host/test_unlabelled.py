@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
+from tutelage.__main__ import main  # noqa: E402
 from tutelage.core.model_package import read_description  # noqa: E402
 from tutelage.host.export.model_directory import export  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402
@@ -72,6 +73,31 @@ def test_the_network_gives_the_labels(photos: Path, tmp_path: Path) -> None:
     figures = export(tmp_path / "run", tmp_path / "model")
     assert figures["logits_equal"] and figures["accuracy_compared"] == result.accuracy
     assert read_description(tmp_path / "model/model.toml").labels == test.classes
+
+
+def test_three_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a .pth of a network in a file, with a few pictures, to a model for the board."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef Net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), "
+        "nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))\n"
+    )
+    torch.manual_seed(5)
+    torch.save(create(f"{tmp_path / 'net.py'}:Net"), tmp_path / "whole.pth")
+    torch.save(create(f"{tmp_path / 'net.py'}:Net").state_dict(), tmp_path / "net.pth")
+    run = tmp_path / "ptq.toml"
+    run.write_text(
+        f'method = "ptq"\n[data]\nkind = "images"\npath = "{photos}"\nsize = 32\n[student]\n'
+        f'network = "{tmp_path / "net.py"}:Net"\nweights = "{tmp_path / "net.pth"}"\n'
+    )
+    assert main(["train", str(run), "--output", str(tmp_path / "r")]) == 0
+    assert "% of the test images have the float network's class, in" in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "r"), "-o", str(tmp_path / "m")]) == 0
+    assert main(["compile", str(tmp_path / "m")]) == 0
+    assert "one DPU subgraph" in capsys.readouterr().out
+    changed = ["--set", f"student.weights={tmp_path / 'whole.pth'}"]
+    assert main(["train", str(run), "--output", str(tmp_path / "s"), *changed]) == 2
+    error = capsys.readouterr().err
+    assert "has Python objects (torch.nn" in error and error.count("\n") == 1
 
 
 def test_training_without_labels(photos: Path, tmp_path: Path) -> None:

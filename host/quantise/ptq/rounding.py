@@ -125,7 +125,8 @@ class _Problem:
         images = (pair for part in step.parts() for pair in zip(*part, strict=True))
         for x, y in images:
             results = (y - bias.view(-1, 1, 1)).view(*shape[:2], -1)
-            rows = F.unfold(F.pad(x[None], conv.pads), conv.kernel, conv.dilation, 0, conv.stride)
+            padded = F.pad(x[None], conv.pads)
+            rows = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
             rows = rows.view(conv.groups, columns, -1)
             if share < 1:
                 count = max(1, int(share * rows.shape[2]))

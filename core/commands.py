@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 
 from tutelage.core.errors import TutelageError
 
@@ -40,7 +41,7 @@ def _host(module: str, summary: str) -> Command:
 
 COMMANDS = {
     "classify": Command(
-        "Classify what a camera, a video, a stream or images show, on the DPU or its emulation.",
+        "Classify what a camera, a video, a stream or images show, on the DPU or in emulation.",
         "tutelage.app.classify",
         "pc",
     ),
@@ -107,7 +108,10 @@ def overview() -> str:
         *lines,
         "",
         f"{PROGRAM} COMMAND --help has its options, and examples.",
-        f"All need pip install '{PROGRAM}[pc]'; {training}, and predict of",
-        f"PyTorch networks, '{PROGRAM}[host]'.",
+        *wrap(
+            f"All need pip install '{PROGRAM}[pc]'; {training}, and predict of PyTorch networks, "
+            f"'{PROGRAM}[host]'.",
+            99, break_long_words=False, break_on_hyphens=False,
+        ),
         "Exit status: 0 done, 1 failed, 2 wrong use (a bad file is wrong use).",
     ])  # fmt: skip

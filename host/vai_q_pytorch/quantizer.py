@@ -23,6 +23,8 @@ import torch
 from tutelage.host.export.quantised_network import set_up
 from tutelage.host.quantise.ptq.post_training import PostTraining
 from tutelage.host.quantise.student import Student
+from tutelage.host.train import weights
+from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.vai_q_pytorch import deployed_files
 from tutelage.host.vai_q_pytorch.arguments import (
     QuantizerError,
@@ -182,7 +184,8 @@ class TorchQuantizer:
             No image has passed.
         """
         if self._mode == CALIB:
-            set_up(self._student, self._images(), PostTraining(self._method))
+            if not self._tuned:  # its thresholds and weights belong together
+                set_up(self._student, self._images(), PostTraining(self._method))
             self._model.rounds = self._ready = True
         write_quant_info(self._folder, self._student, self._name, self._float_state, self._tuned)
 
@@ -299,10 +302,8 @@ def dump_xmodel(
 
 
 def _load(module: torch.nn.Module, path: Path) -> None:
-    """Give a network the parameters of a .pth, of which nothing is executed."""
-    if not path.is_file():
-        raise QuantizerError(f"{path}: no such file")
+    """Give a network the parameters in a file, of which nothing is executed."""
     try:
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # PyTorch has no one class for what such a file can cause
-        raise QuantizerError(f"{path}: no state dict of this network: {error}") from error
+        weights.load(module, path)
+    except CheckpointError as error:
+        raise QuantizerError(str(error)) from error

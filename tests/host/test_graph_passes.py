@@ -232,6 +232,9 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
              ["Conv2d", "PaddedConv2d", "Conv2d"]),
     "zero pad": (Net(nn.ZeroPad2d((0, 1, 2, 3))), "padding into layers",
                  ["Conv2d", "PaddedConv2d"]),
+    "negative pad": (Net(lambda net, x: F.pad(x, (-1, 1, 0, -2))), "padding in pixels", []),
+    "pad of columns": (Net(lambda net, x: F.pad(x, (1, 2))), "padding into layers",
+                       ["Conv2d", "PaddedConv2d"]),
     "symmetric pad": (Net(lambda net, x: F.pad(x, (2, 2, 1, 1))), "padding into layers",
                       ["Conv2d"] * 2),
     "pad and average": (

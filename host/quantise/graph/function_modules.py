@@ -243,6 +243,7 @@ def _adaptive_max_pool2d(output_size: Any, return_indices: bool = False) -> nn.M
 @stands_for("pad")
 def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> Any:
     pads = tuple(int(side) for side in pad)
+    pads = pads if len(pads) != 2 else (*pads, 0, 0)
     if mode == "constant":
         return nn.ConstantPad2d(pads, value or 0.0) if len(pads) == 4 else None
     modes = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d}

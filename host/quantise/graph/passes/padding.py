@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from torch import fx, nn
@@ -18,6 +19,8 @@ _LOWEST = -1e30
 def _standard(graph: Graph, node: fx.Node) -> bool:
     """A convolution with padding="same" gets its number of pixels, ConstantPad2d(0) its name."""
     module = graph.module_of(node)
+    if isinstance(module, nn.ConstantPad2d | nn.ZeroPad2d) and min(module.padding) < 0:
+        return _crop(graph, node, module)
     if type(module) is nn.ConstantPad2d and module.value == 0:
         graph.replace(node, nn.ZeroPad2d(module.padding))
         return True
@@ -31,6 +34,18 @@ def _standard(graph: Graph, node: fx.Node) -> bool:
         totals = [dilation * (kernel - 1) for kernel, dilation in steps]
     (top, left), (height, width) = [total // 2 for total in totals], totals
     graph.replace(node, padded(module, (left, width - left, top, height - top)))
+    return True
+
+
+def _crop(graph: Graph, node: fx.Node, pad: nn.ConstantPad2d) -> bool:
+    """Negative padding is a slice of the map; the rest is padded."""
+    source = graph.source(node)
+    height, width = graph.shape(source)[2:]
+    left, right, top, bottom = (max(-side, 0) for side in pad.padding)
+    inside = slice(top, height - bottom), slice(left, width - right)
+    cropped = graph.before(node, operator.getitem, source, (slice(None), slice(None), *inside))
+    left, right, top, bottom = (max(side, 0) for side in pad.padding)
+    graph.replace(node, nn.ConstantPad2d((left, right, top, bottom), pad.value), cropped)
     return True
 
 

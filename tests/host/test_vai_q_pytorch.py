@@ -158,7 +158,7 @@ def test_a_tutorial_s_script_ends_in_a_file_for_the_board(tmp_path: Path, repo_r
     assert "no .pt is written" in said and "deploy_check: no data is written" in said
     assert "next: tutelage compile build/quant_model/CNN_int.xmodel" in said
     assert {path.name for path in folder.iterdir()} == {
-        "CNN_int.onnx", "CNN_int.xmodel", *calibrated,
+        "CNN_int.onnx", "CNN_int.xmodel", *files,
     }  # fmt: skip
     wanted, rows = np.load("outputs.npy"), images().permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(load_engine(folder / "CNN_int.xmodel").run(rows), wanted)

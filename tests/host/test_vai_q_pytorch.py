@@ -150,10 +150,8 @@ def test_a_tutorial_s_script_ends_in_a_file_for_the_board(tmp_path: Path, repo_r
 
     run("-q", "calib")
     folder = tmp_path / "build" / "quant_model"
-    assert {path.name for path in folder.iterdir()} == {
-        "quant_info.json",
-        "quant_parameters.safetensors",
-    }
+    files = {"quant_info.json", "quant_parameters.safetensors"}
+    assert {path.name for path in folder.iterdir()} == files
     said = run("-q", "test", "--deploy")
     assert "no .pt is written" in said and "deploy_check: no data is written" in said
     assert "next: tutelage compile build/quant_model/CNN_int.xmodel" in said

@@ -157,6 +157,22 @@ def _conv2d(
     return _weighted(module, weight, bias)
 
 
+@stands_for("conv1d")
+def _conv1d(
+    weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> nn.Module | None:  # fmt: skip
+    if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
+        return None
+    out, channels, kernel = weight.shape
+    padding = padding if isinstance(padding, str) else _pair(padding)[0]
+    module = nn.Conv1d(
+        channels * groups, out, kernel, _pair(stride)[0], padding, _pair(dilation)[0], groups,
+        bias=False, device="meta",
+    )  # fmt: skip
+    return _weighted(module, weight, bias)
+
+
 @stands_for("conv_transpose2d")
 def _conv_transpose2d(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,

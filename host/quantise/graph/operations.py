@@ -24,8 +24,8 @@ _ARITHMETIC = (
 
 _NAMES = (
     "relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh "
-    "hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax logsigmoid conv2d "
-    "conv_transpose2d linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d "
+    "hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax logsigmoid conv1d "
+    "conv2d conv_transpose2d linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d "
     "adaptive_max_pool2d interpolate upsample pad dropout dropout1d dropout2d dropout3d "
     "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float"
 ).split()

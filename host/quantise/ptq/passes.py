@@ -93,11 +93,14 @@ def values(forward: Forward, images: Sequence[Tensor]) -> Iterator[tuple[str, Te
 
 
 @torch.no_grad()
-def outputs(forward: Forward, images: Tensor, batch: int) -> Tensor:
-    """Return what a network of one input and one output gives, `batch` images at a time."""
-    (last,) = forward.student.outputs
-    parts = [(part,) for part in images.split(batch)]
-    return torch.cat([y for part in parts for name, y in values(forward, part) if name == last])
+def outputs(forward: Forward, images: Sequence[Tensor], batch: int) -> tuple[Tensor, ...]:
+    """Return each output of the network for all images, `batch` at a time."""
+    found: dict[str, list[Tensor]] = {name: [] for name in forward.student.outputs}
+    for part in split(images, batch):
+        for name, value in values(forward, part):
+            if name in found:
+                found[name].append(value)
+    return tuple(torch.cat(parts) for parts in found.values())
 
 
 def split(images: Sequence[Tensor], batch: int) -> Iterator[tuple[Tensor, ...]]:

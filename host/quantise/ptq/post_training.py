@@ -9,10 +9,12 @@ layers in their order: each one's weights, then its bias.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
@@ -21,17 +23,20 @@ from tutelage.host.quantise.ptq.bias_correction import correct_bias
 from tutelage.host.quantise.ptq.channels import shared_layers
 from tutelage.host.quantise.ptq.equalise import equalise
 from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
-from tutelage.host.quantise.ptq.passes import evaluating, spread
+from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs, split, spread
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
 
 ROUNDINGS = ("nearest", "adaround")
 
-_WEIGHTS = {"nearest": 1.0, "adaround": 0.05}
-"""What an error of weights counts for the scales: adaround leaves about a twentieth of it."""
+_WEIGHTS = {"nearest": 1.0, "adaround": 0.3}
+"""What an error of weights counts for the scales: adaround leaves a part of it."""
 
 _BATCH = 16
 """Images that pass through the network together."""
+
+_TRIED = 64
+"""Images that say whether scales are better than before."""
 
 _MOST_BYTES = 1 << 30
 """Of layers' values while layers are corrected in their order, which bounds the images used."""
@@ -86,10 +91,37 @@ def post_training(
     images = (images,) if isinstance(images, Tensor) else tuple(images)
     calibrate(student, images, options.calibration)
     if options.equalise:
-        equalise(student, few(student, images), _WEIGHTS[options.rounding])
-        calibrate(student, images, options.calibration)
+        _equalise(student, images, options)
     with evaluating(student):
         _correct(student, few(student, images), options)
+
+
+def _equalise(student: Student, images: Sequence[Tensor], options: PostTraining) -> None:
+    """Equalise, unless the outputs get worse: some networks come with scales that suit them."""
+    some = spread(images, _TRIED)
+    with evaluating(student):
+        wanted = outputs(FloatPass(student), some, _BATCH)
+        before = copy.deepcopy(student.state_dict())
+        error = _error(student, some, wanted)
+    equalise(student, few(student, images), _WEIGHTS[options.rounding])
+    calibrate(student, images, options.calibration)
+    with evaluating(student):
+        if _error(student, some, wanted) > error:
+            student.load_state_dict(before)
+
+
+@torch.no_grad()
+def _error(student: Student, images: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """The squared error of the outputs with everything rounded, to the nearest."""
+    total, start = 0.0, 0
+    for part in split(images, _BATCH):
+        found = student(*part)
+        found = (found,) if isinstance(found, Tensor) else found
+        end = start + len(part[0])
+        for y, real in zip(found, wanted, strict=True):
+            total += float((y - real[start:end]).square().sum())
+        start = end
+    return total
 
 
 def _correct(student: Student, images: Sequence[Tensor], options: PostTraining) -> None:

@@ -45,7 +45,7 @@ take 4 bytes each."""
 _MOST_ROWS = 40_000
 """Places of the map, over all images, that are looked at; of more, a random sample."""
 
-_DAMPING = 0.01
+_DAMPING = 0.1
 """Pull to the float weights, as a share of the mean square of an input."""
 
 _FINER = (-1, 0, 1, 2)

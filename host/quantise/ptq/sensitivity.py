@@ -119,7 +119,7 @@ class _Trials:
 
     def __init__(self, student: Student, images: Tensor, batch: int) -> None:
         self.student, self.images, self.batch = student, images, batch
-        self.wanted = outputs(FloatPass(student), images, batch)
+        (self.wanted,) = outputs(FloatPass(student), [images], batch)
         self.all = {quantiser.index for quantiser in student.quantisers}
         self.biases = {name for name, _ in student.convs()}
         self.peaks = largest_magnitudes(student, [images], batch)
@@ -134,7 +134,8 @@ class _Trials:
 
     def _try(self, thresholds: set[int], biases: set[str]) -> Agreement:
         one = PartlyRounded(self.student, thresholds, biases)
-        return agreement(outputs(one, self.images, self.batch), self.wanted)
+        (found,) = outputs(one, [self.images], self.batch)
+        return agreement(found, self.wanted)
 
     def _row(self, quantiser: Quantiser) -> Sensitivity:
         alone = self._try({quantiser.index}, set())

@@ -202,6 +202,17 @@ def test_shared_norms_and_norms_without_factors_stay_as_they_are() -> None:
         torch.testing.assert_close(student.layer(name).norm.bias, bias)  # type: ignore[union-attr]
 
 
+def test_what_is_zero_everywhere_does_no_harm() -> None:
+    images, network = _images(8), copy.deepcopy(_joined())
+    network.norm.weight.data.zero_()  # type: ignore[union-attr, operator]
+    network.norm.bias.data.zero_()  # type: ignore[union-attr, operator]
+    student = Student(network, SHAPE).eval()
+    wanted = _float(student, images)
+    for given in (torch.zeros_like(images), images):
+        post_training(student, given)
+    assert _db(student, images, wanted) > 15
+
+
 def test_what_is_not_known_to_be_homogeneous_is_not_scaled() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:

@@ -228,6 +228,12 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         Net(lambda net, x: F.relu6(x) * _dims(4) + x), "factors as convolutions",
         ["Conv2d", "ReLU6", "Conv2d", "add", "Conv2d"],
     ),
+    "vector over a map": (
+        Net(lambda net, x: x * net.f(x.mean((2, 3))).unsqueeze(2).unsqueeze(3).expand_as(x),
+            f=nn.Linear(4, 4)),
+        "movements", ["Conv2d", "AdaptiveAvgPool2d", "flatten", "Linear", "Unflatten", "mul",
+                      "Conv2d"],
+    ),
     "same": (Net(nn.Conv2d(4, 4, (3, 2), padding="same", dilation=3)), "padding in pixels",
              ["Conv2d", "PaddedConv2d", "Conv2d"]),
     "zero pad": (Net(nn.ZeroPad2d((0, 1, 2, 3))), "padding into layers",

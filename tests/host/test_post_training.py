@@ -170,6 +170,49 @@ def test_training_afterwards_sees_the_same_network() -> None:
         torch.testing.assert_close(student(images), wanted, rtol=1e-3, atol=1e-3)
 
 
+class OneNorm(nn.Module):
+    """Two convolutions with one norm, and norms without factors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 8, 3, 2, 1) for n in (3, 8, 8))
+        self.norm = nn.BatchNorm2d(8)
+        self.plain, self.last = nn.BatchNorm2d(8, affine=False), nn.BatchNorm1d(10, affine=False)
+        self.out = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.c(F.relu(self.norm(self.a(x))))))
+        return self.last(self.out(F.relu(self.plain(self.b(x))).mean((2, 3))))
+
+
+def test_shared_norms_and_norms_without_factors_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    network, images = OneNorm(), _images(8)
+    with torch.no_grad():
+        network.train()(images)
+    student = Student(network, SHAPE).eval()
+    wanted = _float(student, images)
+    torch.testing.assert_close(wanted, network.eval()(images), rtol=1e-3, atol=1e-3)
+    calibrate(student, images)
+    equalise(student, [images])
+    torch.testing.assert_close(_float(student, images), wanted, rtol=1e-4, atol=1e-4)
+    biases = [student.layer(name).norm.bias.clone() for name in ("a", "c")]  # type: ignore[union-attr, operator]
+    post_training(student, images)
+    for name, bias in zip(("a", "c"), biases, strict=True):
+        torch.testing.assert_close(student.layer(name).norm.bias, bias)  # type: ignore[union-attr]
+
+
+def test_what_is_zero_everywhere_does_no_harm() -> None:
+    images, network = _images(8), copy.deepcopy(_joined())
+    network.norm.weight.data.zero_()  # type: ignore[union-attr, operator]
+    network.norm.bias.data.zero_()  # type: ignore[union-attr, operator]
+    student = Student(network, SHAPE).eval()
+    wanted = _float(student, images)
+    for given in (torch.zeros_like(images), images):
+        post_training(student, given)
+    assert _db(student, images, wanted) > 15
+
+
 def test_what_is_not_known_to_be_homogeneous_is_not_scaled() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:

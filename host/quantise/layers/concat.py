@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
-from tutelage.host.quantise.walker import Walker, shape_of, traces
+from tutelage.host.quantise.walker import Walker, meta_shape, shape_of, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -36,9 +36,11 @@ class Concat(Layer):
 def concat(walk: Walker, node: fx.Node) -> None:
     """Add the concat of channels."""
     parts = node.args[0] if node.args else node.kwargs["tensors"]
-    if walk.value(node, 1, "dim", 0) % 4 != 1:
+    if walk.value(node, 1, "dim", 0) % len(meta_shape(node)) != 1:
         raise walk.error(node, "a concat along another axis", "concatenate channels (dim=1)")
     assert isinstance(parts, list | tuple)
+    if not all(part in walk.origin for part in parts):
+        raise walk.error(node, "a concat with a constant", "give it as an input of the network")
     sizes = {walk.layers[walk.origin[p]].shape[1:] for p in parts if p in walk.origin}
     if len(sizes) > 1:
         raise walk.error(node, f"a concat of maps of {sorted(sizes)}", "equal rows and columns")

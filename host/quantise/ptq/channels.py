@@ -71,6 +71,7 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
         homogeneous = layer.nonlinear in HOMOGENEOUS or name in clipped
         if name in shared:
             joined.fix(inputs[0])  # one tensor of weights in two places
+        if name in shared or _has_no_factors(layer):
             homogeneous = False
         if not homogeneous or name in student.outputs:
             joined.fix(given)
@@ -78,9 +79,18 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
 
 
 def shared_layers(student: Student) -> set[str]:
-    """Return the layers whose weights are another layer's too."""
-    count = Counter(id(layer.weight) for _, layer in student.convs())
-    return {name for name, layer in student.convs() if count[id(layer.weight)] > 1}
+    """Return the layers whose weights or norm are another layer's too."""
+    parts = {
+        name: [part for part in (conv.weight, conv.norm) if part is not None]
+        for name, conv in student.convs()
+    }
+    count = Counter(id(part) for own in parts.values() for part in own)
+    return {name for name, own in parts.items() if any(count[id(part)] > 1 for part in own)}
+
+
+def _has_no_factors(layer: Layer) -> bool:
+    """Whether a norm without factors gives a layer's channels their scale."""
+    return isinstance(layer, Conv) and layer.norm is not None and layer.norm.weight is None
 
 
 @torch.no_grad()
@@ -99,8 +109,9 @@ def scale_channels(student: Student, groups: ChannelGroups, scale: Tensor) -> No
         conv.weight.div_(read.view(*read.shape, 1, 1))
         given = scale[groups.of[name]].to(dtype)
         if conv.norm is not None:
-            conv.norm.weight.mul_(given)
-            conv.norm.bias.mul_(given)
+            if conv.norm.weight is not None:  # else its channels are FIXED
+                conv.norm.weight.mul_(given)
+                conv.norm.bias.mul_(given)
             continue
         conv.weight.mul_(given.view(-1, 1, 1, 1))
         if conv.bias is not None:

@@ -149,6 +149,8 @@ class _Noise:
             ]  # fmt: skip
         for quantiser, (of, largest) in ranges.items():
             members = [name for name in quantiser.members if name in peaks]
+            if not largest.any():
+                continue  # zeros, as of a branch that a norm switches off, are never rounded
             values = torch.cat([found.activations[name] for name in members])[:, None]
             of_values = self._steady(values, of, None)
             self.tensors.append(

@@ -144,7 +144,7 @@ def _repeated(
     graph: Graph, node: fx.Node, root: fx.Node, rows: Tensor, columns: Tensor
 ) -> fx.Node | None:
     """A map of one pixel expanded over a larger one, which sums and products do by themselves."""
-    if len(graph.shape(root)) != 4 or rows.any() or columns.any():
+    if rows.any() or columns.any():
         return None
     if not all(operation(user) in ("mul", "add") for user in node.users):
         return None

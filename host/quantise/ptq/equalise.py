@@ -141,6 +141,8 @@ class _Noise:
             members = [name for name in quantiser.members if name in peaks]
             of = torch.cat([groups.of[name] for name in members])
             largest = torch.cat([peaks[name].double() for name in members])
+            if not largest.any():
+                continue  # always 0, as behind a norm whose factors are: it has no step
             largest = largest.clamp(min=_QUIET * float(largest.max()))
             weight = torch.cat([found.activations[name].double() for name in members])
             energy = weight * largest.square()

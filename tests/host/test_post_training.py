@@ -275,6 +275,25 @@ def test_narrow_activations_keep_their_relu6() -> None:
 # -- rounding and biases ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("silent", ["norm", "head", "everything"])
+def test_layers_that_give_only_zeros_are_no_obstacle(silent: str) -> None:
+    """A pruned layer, or the last norm of a residual block as it is initialised."""
+    torch.manual_seed(0)
+    norm, head = nn.BatchNorm2d(8), nn.Linear(8, 4)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head
+    ).eval()
+    zeros = {"norm": [norm], "head": [head], "everything": [network]}[silent]
+    for parameter in (parameter for module in zeros for parameter in module.parameters()):
+        nn.init.zeros_(parameter)
+    images = _images()
+    student = Student(network, SHAPE)
+    post_training(student, images)
+    student.eval()
+    with torch.no_grad():
+        assert (student(images) - network(images)).abs().max() < 0.02
+
+
 @pytest.mark.parametrize(("make", "bits"), [(_mobilenet, 4), (_joined, 4), (_joined, 8)])
 def test_rounding_by_results_is_better_and_is_deployed(
     make: Callable[[], nn.Module], bits: int

@@ -208,8 +208,8 @@ def test_what_is_zero_everywhere_does_no_harm() -> None:
     network.norm.bias.data.zero_()  # type: ignore[union-attr, operator]
     student = Student(network, SHAPE).eval()
     wanted = _float(student, images)
-    for given in (torch.zeros_like(images), images):
-        post_training(student, given)
+    for images_given in (torch.zeros_like(images), images):
+        post_training(student, images_given)
     assert _db(student, images, wanted) > 15
 
 
@@ -283,8 +283,8 @@ def test_layers_that_give_only_zeros_are_no_obstacle(silent: str) -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head
     ).eval()
-    zeros = {"norm": [norm], "head": [head], "everything": [network]}[silent]
-    for parameter in (parameter for module in zeros for parameter in module.parameters()):
+    zeros: dict[str, nn.Module] = {"norm": norm, "head": head, "everything": network}
+    for parameter in zeros[silent].parameters():
         nn.init.zeros_(parameter)
     images = _images()
     student = Student(network, SHAPE)

@@ -21,6 +21,9 @@ from tutelage.host.train.students import make_network, trained_network
 
 DEFAULT_INPUT = "3x32x32"
 
+_CHANNELS = 3
+"""Of pictures in folders."""
+
 
 class CheckError(TutelageError):
     """A check cannot be made as it was asked for; the text is one line."""
@@ -97,6 +100,11 @@ def load_subject(request: Request) -> Subject:
     shape = read_shape(request.input or DEFAULT_INPUT)
     if request.images is None:
         return _without_data(spec, shape)
+    if shape[0] != _CHANNELS:
+        raise CheckError(
+            f"--input {request.input}: --images gives pictures of {_CHANNELS} channels; check such "
+            "a network without them, or as a run on data of its kind (a RUN.toml)"
+        )
     path = request.images.expanduser()
     data = {"kind": "folder" if path.is_dir() and class_folders(path) else "images",
             "path": str(path), "size": list(shape[1:]), "mean": list(request.mean),
@@ -117,7 +125,8 @@ def _network(request: Request) -> Network:
 
 def _of_run(request: Request) -> Subject:
     given = {"--weights": request.weights, "--option": request.options, "--part": request.part,
-             "--images": request.images}  # fmt: skip
+             "--images": request.images, "--skip": request.skip, "--mean": request.mean,
+             "--std": request.std}  # fmt: skip
     if wrong := [name for name, value in given.items() if value]:
         raise CheckError(f"{wrong[0]} is for networks; {request.model} has its own")
     changes = [f"student.replace.{old}={new}" for old, new in request.replace.items()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tutelage.core.errors import DONE, FAILED
+from tutelage.core.errors import DONE, FAILED, TutelageError
 from tutelage.core.text import shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions, StorageOptions
@@ -53,7 +53,7 @@ def train(options: TrainOptions) -> int:
     from tutelage.host.train.progress import Progress, Silent, Terminal
 
     settings = read_config(options.config, options.changes)
-    _refuse_to_overwrite(options.output, options.resume)
+    _prepare(options.output, options.resume)
     progress: Progress = Silent()
     if _is_main_process():
         progress = Terminal(Console(stderr=options.json), options.output / "tensorboard")
@@ -91,11 +91,22 @@ def _is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _refuse_to_overwrite(output: Path, resume: bool) -> None:
+def _prepare(output: Path, resume: bool) -> None:
+    """Make the directory of a run; one that holds a run already is not begun anew."""
     from tutelage.host.train.checkpoint import CheckpointError
 
     if not resume and (output / "checkpoint.safetensors").exists():
         raise CheckpointError(f"{output}: holds a run; go on with --resume or take another place")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output}: {error.strerror}; give another --output") from error
+
+
+class OutputError(TutelageError):
+    """A directory for results cannot be made."""
+
+    status = FAILED
 
 
 @dataclass(frozen=True, kw_only=True)

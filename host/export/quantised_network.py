@@ -35,7 +35,7 @@ from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.walker import InputShape, input_shapes
 from tutelage.host.train.data import DataError
-from tutelage.host.train.data.data_set import make_form, normalise
+from tutelage.host.train.data.data_set import channel_values, make_form, normalise
 from tutelage.host.train.data.formats.folder import FolderFormat
 
 Calibration = str | os.PathLike[str] | Tensor | Iterable[Batch]
@@ -90,7 +90,14 @@ def quantise(
         There are no images, one of them cannot be read, or they are not inputs of this network.
     FormError
         Shape, mean and std do not go together.
+    TypeError
+        `network` is none.
     """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"network is {type(network).__name__}, not a torch.nn.Module: make it first"
+        )
+    mean, std = channel_values(mean), channel_values(std)
     if form and (mean or std):
         raise FormError("give mean and std, or form, not both")
     inputs: tuple[Tensor, ...] = ()

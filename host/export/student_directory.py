@@ -38,7 +38,7 @@ from tutelage.host.export.model_directory import ExportError, deployable_graph, 
 from tutelage.host.export.onnx_qdq import to_onnx
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.walker import input_shapes
-from tutelage.host.train.data.data_set import make_form
+from tutelage.host.train.data.data_set import channel_values, make_form
 from tutelage.host.train.data.formats.folder import FolderFormat
 
 CHECKED_IMAGES = 4
@@ -90,7 +90,13 @@ def export_student(
         Shape, mean and std do not go together.
     ValueError
         There are more or fewer labels than outputs.
+    TypeError
+        `student` is none.
     """
+    if not isinstance(student, Student):
+        raise TypeError(
+            f"{type(student).__name__} is not quantised: give what tutelage.quantise gave"
+        )
     if target is not None:
         load_target(target)  # a wrong name is found before anything is written
     _check_ends(student)
@@ -132,6 +138,7 @@ def _form(
     student: Student, mean: Sequence[float], std: Sequence[float], form: InputForm | None
 ) -> InputForm:
     channels, height, width = input_shapes(student.input_shape)[0]
+    mean, std = channel_values(mean), channel_values(std)
     if mean or std:
         return make_form((channels, height, width), mean, std, crop=FolderFormat.crop)
     form = form or student.form

@@ -138,7 +138,10 @@ def _input_fix_point(quantiser: Quantiser, values: Tensor, largest: float) -> in
 def _top(quantiser: Quantiser, largest: float) -> int:
     """The exponent of the least power of two above the largest magnitude."""
     if not math.isfinite(largest):
-        raise ValueError(f"{quantiser.name}: calibration meets values that are not finite")
+        raise ValueError(
+            f"layer {quantiser.name} gives values that are not finite in float already: look at "
+            "the weights, and at mean and std of the images"
+        )
     return math.floor(math.log2(largest)) + 1
 
 

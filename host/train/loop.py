@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
+from tutelage.host.networks import NetworkError
 from tutelage.host.networks.norm import synchronise
 from tutelage.host.train.class_weights import class_weights
 from tutelage.host.train.config import Config, ConfigError
@@ -226,7 +227,7 @@ class TrainingRun:
     def _step(self, phase: Phase, images: Tensor, labels: Tensor) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
         with self.accelerator.autocast():
-            logits = self.student(images)
+            logits = _logits(self.student, images, self.config.student.network)
             taught = self._taught(phase, images)
             student_loss, teacher_loss = phase_losses(
                 phase, logits, taught, labels, self.config.training.temperature,
@@ -261,7 +262,7 @@ class TrainingRun:
         if phase.teacher == "none" or self.teacher is None:
             return None
         if phase.teacher == "learns":
-            return self.teacher(images)
+            return _logits(self.teacher, images, self.config.teacher.network)
         with torch.no_grad():
             return self.teacher(images)
 
@@ -348,6 +349,17 @@ class TrainingRun:
 
 
 # -- pieces that the run is made of -----------------------------------------------------------
+
+
+def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
+    """The logits of a network in training mode, where some give those of auxiliary heads too."""
+    found = network(images)
+    if not isinstance(found, Tensor):
+        raise NetworkError(
+            f"network {name!r} gives {type(found).__name__} while it is trained: return its logits "
+            "alone, such as by an option that leaves auxiliary heads out"
+        )
+    return found
 
 
 def _accelerator(config: Config) -> Accelerator:

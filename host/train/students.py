@@ -115,5 +115,8 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
         raise ConfigError(f"{config.student.network}: {error}") from error
     if kind.prepare is not None:
         images = readable_inputs(data.take(quantisation.calibration_images))
-        kind.prepare(student, images, quantisation.post_training(bool(config.plan)))
+        try:
+            kind.prepare(student, images, quantisation.post_training(bool(config.plan)))
+        except ValueError as error:
+            raise ConfigError(f"{config.student.network}: {error}") from error
     return student

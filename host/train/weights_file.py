@@ -65,6 +65,8 @@ def read_tables(path: Path) -> list[Table]:
         It is missing, damaged, of another kind, or has more than tensors and plain containers.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise CheckpointError(f"{path}: not a regular file")  # a pipe would be waited for
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:

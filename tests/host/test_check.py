@@ -242,6 +242,12 @@ def test_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["densenet-small", "--option", "width"], "--option width: write KEY=VALUE"),
         (["densenet-small", "--images", "."], "--images compares a trained network"),
         (["densenet-small", "--weights", "none.pth"], "none.pth: no such file"),
+        (
+            ["nets.py:make", "--input", "1x28x28", "--weights", "w.pth", "--images", "."],
+            "--input 1x28x28: --images gives pictures of 3 channels",
+        ),
+        (["run.toml", "--skip", "fc."], "--skip is for networks; run.toml has its own"),
+        (["run.toml", "--mean", "0.5", "--std", "0.5"], "--mean is for networks"),
         (["nets.py:make", "--option", "depth=3"], "unexpected keyword argument 'depth'"),
     ],
 )

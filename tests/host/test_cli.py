@@ -78,6 +78,14 @@ def test_wrong_settings_and_data(
         assert words in error and error.count("\n") == 1, error
 
 
+def test_a_place_for_results_that_cannot_be_made(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(config), "--output", str(config / "run")]) == 1
+    out, err = capsys.readouterr()
+    assert not out and err == f"tutelage: {config}/run: Not a directory; give another --output\n"
+
+
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(config: Path, tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"

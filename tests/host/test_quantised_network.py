@@ -352,3 +352,34 @@ def test_wrong_use(
     with pytest.raises(CompileUsageError, match="no target 'zcu105'"):
         tutelage.export(quantised, tmp_path / "mine", target="zcu105")
     assert not (tmp_path / "mine").exists()
+
+
+# -- what is given wrongly, or otherwise than in lists --------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+def test_mean_and_std_may_be_arrays(
+    network: nn.Module, images: Tensor, tmp_path: Path, kind: Callable[[list[float]], Any]
+) -> None:
+    mean, std = [0.5, 0.4, 0.3], [0.5, 0.5, 0.25]
+    student = tutelage.quantise(network, images, mean=kind(mean), std=kind(std))
+    assert student.form is not None
+    assert student.form.mean == pytest.approx([255 * value for value in mean])
+    tutelage.export(student, tmp_path, mean=kind(mean), std=kind(std), target=None)
+    assert read_description(tmp_path / "model.toml").form == student.form
+
+
+def test_mean_and_std_are_those_of_pixels_up_to_1(network: nn.Module, images: Tensor) -> None:
+    with pytest.raises(FormError, match="mean is 123; pixels count as 0 to 1 here"):
+        tutelage.quantise(network, images, mean=[123, 116, 103], std=[0.2, 0.2, 0.2])
+    with pytest.raises(FormError, match="std is 58"):
+        tutelage.quantise(network, images, mean=[0.5], std=[58.0])
+
+
+def test_what_is_no_network_and_what_is_not_quantised(
+    network: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError, match="network is function, not a torch"):
+        tutelage.quantise(lambda: network, images)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Sequential is not quantised"):
+        tutelage.export(network, tmp_path)  # type: ignore[arg-type]

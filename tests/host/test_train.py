@@ -105,6 +105,12 @@ def pair():
         def forward(self, x): return x, x
     return Pair()
 def nothing(): pass
+def auxiliary():
+    class Auxiliary(nn.Sequential):
+        def forward(self, x):
+            x = super().forward(x)
+            return (x, x) if self.training else x
+    return Auxiliary(*make())
 """
 
 
@@ -135,6 +141,7 @@ def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_p
         ("few", "gives 3 values for an image, the data has 10 classes: give the network 10"),
         ("grey", "fails on an image 3x28x28: RuntimeError: .*to have 1 channels"),
         ("pair", "gives tuple for an image: return its logits"),
+        ("auxiliary", "gives tuple while it is trained: return its logits alone"),
         ("nothing", "its function gives NoneType, not a torch.nn.Module"),
     ],
 )
@@ -145,6 +152,19 @@ def test_networks_that_do_not_fit_the_data(
     student = {"network": f"{tmp_path / 'own.py'}:{function}"}
     with pytest.raises(NetworkError, match=words):
         train(_config("float", student=student), tmp_path, data=data)
+
+
+def test_weights_that_overflow_are_one_clear_line(
+    data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    network = create(f"{tmp_path / 'own.py'}:make")
+    state = network.state_dict()
+    state["0.weight"] = torch.full_like(state["0.weight"], 3e38)
+    torch.save(state, tmp_path / "w.pth")
+    student = {"network": f"{tmp_path / 'own.py'}:make", "weights": str(tmp_path / "w.pth")}
+    with pytest.raises(ConfigError, match=r"layer 0 gives values that are not finite .* weights"):
+        train(_config("ptq", student=student), tmp_path, data=data)
 
 
 @pytest.mark.parametrize(

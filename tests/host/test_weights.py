@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -256,6 +257,7 @@ def _compressed(path: Path) -> None:
     [
         (lambda p: None, "no such file"),
         (lambda p: p.mkdir(), "Is a directory"),
+        (os.mkfifo, "not a regular file"),
         (lambda p: p.write_bytes(b""), "not weights"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "not weights"),
         (lambda p: p.write_bytes(b"\x08\0\0\0\0\0\0\0{" + b"x" * 20), "not usable safetensors"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,9 @@ __all__ = ["DataError", "DataSet", "make_form", "normalise"]
 MEAN, SCALE = 128.0, 1 / 128
 """(v - 128) / 128, unless a data set says otherwise: at fix point 7 that is v - 128 in int8, so
 that all 256 levels enter the DPU exactly, none is rounded or clipped."""
+
+LEAST_STD = 1e-3
+"""With 1/255, pixels enter as they are, 0 to 255."""
 
 _COLOURS = {1: "grey", 3: "rgb"}  # by the number of channels
 
@@ -142,14 +145,40 @@ def make_form(
     Raises
     ------
     FormError
-        There are neither 1 nor C of them.
+        There are neither 1 nor C of them, or a value is not one of such pixels.
     """
     channels, height, width = shape
-    if bool(mean) != bool(std):
-        raise FormError("mean and std go together")
+    check_normalisation(mean, std)
     means = [255 * value for value in mean] or [MEAN]
     scales = [1 / (255 * value) for value in std] or [SCALE]
     return InputForm(width, height, _COLOURS[channels], tuple(means), tuple(scales), crop)
+
+
+def channel_values(given: float | Iterable[float]) -> tuple[float, ...]:
+    """Return a mean or deviation as a tuple: of a number, a sequence, an array or a tensor."""
+    if isinstance(given, int | float):
+        return (float(given),)
+    return tuple(float(value) for value in given)
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Check the values of each channel's mean and deviation, of pixels in 0..1.
+
+    Raises
+    ------
+    FormError
+        There is one without the other, or a value is not one of such pixels.
+    """
+    if bool(mean) != bool(std):
+        raise FormError("mean and std go together")
+    for name, values in (("mean", mean), ("std", std)):
+        smallest = LEAST_STD if name == "std" else 0
+        for value in values:
+            if not smallest <= value <= 1:
+                raise FormError(
+                    f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
+                    f"{smallest:g} to 1 (values for pixels 0 to 255 are divided by 255)"
+                )
 
 
 def normalise(images: Tensor, form: InputForm) -> Tensor:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tutelage.host.train.data.data_set import check_normalisation
 from tutelage.host.train.data.formats.format import DEFAULT_MEMORY
 from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.data.loading import height_and_width
-
-LEAST_STD = 1e-3
-"""With 1/255, pixels enter as they are, 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,7 @@ class Data:
                 f"validation is {self.validation:g}; it is a share of the training images below 1, "
                 "or a directory"
             )
-        if bool(self.mean) != bool(self.std):
-            raise ValueError("mean and std go together")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            smallest = LEAST_STD if name == "std" else 0
-            for value in values:
-                if not smallest <= value <= 1:
-                    raise ValueError(
-                        f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
-                        f"{smallest:g} to 1 (values for pixels 0 to 255 are divided by 255)"
-                    )
+        check_normalisation(self.mean, self.std)
 
     @property
     def validates(self) -> bool:

@@ -208,8 +208,8 @@ def test_what_is_zero_everywhere_does_no_harm() -> None:
     network.norm.bias.data.zero_()  # type: ignore[union-attr, operator]
     student = Student(network, SHAPE).eval()
     wanted = _float(student, images)
-    for given in (torch.zeros_like(images), images):
-        post_training(student, given)
+    for calibration in (torch.zeros_like(images), images):
+        post_training(student, calibration)
     assert _db(student, images, wanted) > 15
 
 

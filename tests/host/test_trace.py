@@ -234,7 +234,7 @@ def test_refusals_of_whole_networks() -> None:
 
 
 def test_networks_without_numbers() -> None:
-    def network() -> nn.Module:
+    def network() -> Any:
         return nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)).eval()
 
     class Two(nn.Sequential):
@@ -277,3 +277,21 @@ def test_vectors_joined_along_their_last_axis() -> None:
             return torch.cat([self.a(x), self.b(x)], dim=-1)
 
     assert any(isinstance(layer, Concat) for layer in trace(Heads(), SHAPE).values())
+
+
+def test_a_function_of_the_weight_of_a_layer_that_is_called_too() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(4, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.a(x))
+            x = F.relu(F.conv_transpose2d(x, self.a.weight, padding=1))
+            return F.conv2d(x, self.a.weight, self.a.bias) + F.conv2d(x, self.a.weight)
+
+    torch.manual_seed(0)
+    network, images = Tied().eval(), torch.rand(3, *SHAPE)
+    student = Student(network, SHAPE).eval()
+    student.observer = lambda name, values: None
+    torch.testing.assert_close(student(images), network(images), rtol=1e-4, atol=1e-4)

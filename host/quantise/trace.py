@@ -11,6 +11,7 @@ which layer is written with the layers (host/quantise/layers).
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.parameter import is_lazy
 
 from tutelage.core.errors import first_line
 from tutelage.host.quantise.graph.capture import capture
@@ -74,6 +76,8 @@ def trace(
     check_replacements(replace or {})
     graph = normalised_graph(network, input_shape, replace)
     traced = Traced(Walker(graph.module).walk())
+    for layer in traced.values():
+        layer.float()  # of a network in double or half precision
     traced.activation = graph.activation
     traced.replaced = tuple(dict.fromkeys(f"{old}={new}" for _, old, new in graph.replaced))
     return traced
@@ -93,6 +97,7 @@ def normalised_graph(
             "the network is a TorchScript module, which cannot be traced: give the Python module "
             "that it was made of"
         )
+    _check_values(network)
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -114,6 +119,25 @@ def normalised_graph(
     finally:
         for part, mode in training.items():
             part.training = mode
+
+
+def _check_values(network: nn.Module) -> None:
+    """Refuse parameters and statistics that are no numbers.
+
+    Raises
+    ------
+    UnsupportedOp
+    """
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            continue  # the first images give it a size
+        if tensor.is_meta:
+            raise UnsupportedOp(
+                f"{name} has no values, only a shape (device meta): load weights into the network "
+                "first (load_state_dict(..., assign=True))"
+            )
+        if bool(torch.isnan(tensor).any()):
+            raise UnsupportedOp(f"{name} has values that are not numbers (NaN): train it again")
 
 
 def _images(network: nn.Module, input_shape: InputShape) -> list[Tensor]:
@@ -166,15 +190,20 @@ def _check(
     for place, (mine, theirs) in enumerate(pairs):
         if place in stripped:
             mine = stripped[place](mine)
-        finite = theirs[theirs.isfinite()]
-        largest = float(finite.abs().max()) if finite.numel() else 0.0
+        largest = float(theirs.abs().max()) if theirs.numel() else 0.0
+        if not math.isfinite(largest):
+            raise UnsupportedOp(
+                f"{type(network).__name__} computes values that are not finite: its weights are "
+                "too large, or the variance of a norm is negative"
+            )
         equal = mine.shape == theirs.shape and torch.allclose(
             mine, theirs, 0, _LARGEST_ERROR * largest, equal_nan=True
         )
         if not equal:
             raise UnsupportedOp(
                 f"the trace of {type(network).__name__} computes something else than the network: "
-                "it overwrites (+=) a part of a value that is read again, or draws random numbers"
+                "it overwrites (+=) a part of a value that is read again, draws random numbers, or "
+                "has a hook of its own"
             )
 
 
@@ -182,6 +211,10 @@ def _tensors(given: Any) -> list[Tensor]:
     if isinstance(given, Tensor):
         return [given]
     parts = given.values() if isinstance(given, dict) else given
+    if not isinstance(given, dict | list | tuple):
+        raise UnsupportedOp(
+            f"the network returns a {type(given).__name__}: return one tensor, or a tuple of them"
+        )
     return [tensor for part in parts for tensor in _tensors(part)]
 
 

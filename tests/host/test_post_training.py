@@ -208,8 +208,8 @@ def test_what_is_zero_everywhere_does_no_harm() -> None:
     network.norm.bias.data.zero_()  # type: ignore[union-attr, operator]
     student = Student(network, SHAPE).eval()
     wanted = _float(student, images)
-    for images_given in (torch.zeros_like(images), images):
-        post_training(student, images_given)
+    for calibration in (torch.zeros_like(images), images):
+        post_training(student, calibration)
     assert _db(student, images, wanted) > 15
 
 

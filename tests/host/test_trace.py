@@ -153,7 +153,8 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda x: x.flatten(), r"a reshape to"),
     (lambda x: x.flatten(1), r"ends? with a linear layer"),
     (lambda x: (x, x.sum()), r"sum at sum.*use convolutions"),
-    (lambda x: F.dropout(x, 0.5), r"computes something else.*or draws random numbers"),
+    (lambda x: torch.cat([x, torch.ones(2, 1, 8, 8)], 1), r"a concat with a constant at cat"),
+    (lambda x: F.dropout(x, 0.5), r"computes something else.*draws random numbers"),
     (_branch, r"cannot be traced.*must not branch on values"),
 ]
 
@@ -229,3 +230,67 @@ def test_refusals_of_whole_networks() -> None:
         trace(nn.MaxPool2d(2), SHAPE)
     with pytest.raises(UnsupportedOp, match="cannot be traced"):
         trace(nn.Conv2d(3, 4, 1), SHAPE)  # the images have four channels
+
+
+def test_networks_without_numbers() -> None:
+    def network() -> Any:
+        return nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)).eval()
+
+    class Two(nn.Sequential):
+        def forward(self, input: Any) -> Any:
+            return super().forward(input), None
+
+    spoilt, other = network(), network()
+    spoilt[0].bias.data[1] = float("nan")
+    other[1].running_var[1] = -1
+    for given, text in (
+        (spoilt, r"0\.bias has values that are not numbers"),
+        (other, r"computes values that are not finite.*variance"),
+        (network().to("meta"), r"0\.weight has no values.*load weights"),
+        (Two(network()), "returns a NoneType: return one tensor"),
+    ):
+        with pytest.raises(UnsupportedOp, match=text):
+            trace(given, SHAPE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_networks_of_other_precision(dtype: Any) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    network.eval().to(dtype)
+    images = torch.rand(3, *SHAPE)
+    student = Student(network, SHAPE).eval()
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    student.observer = lambda name, values: None
+    torch.testing.assert_close(student(images), network.float()(images), rtol=1e-3, atol=1e-3)
+
+
+def test_vectors_joined_along_their_last_axis() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.mean((2, 3))
+            return torch.cat([self.a(x), self.b(x)], dim=-1)
+
+    assert any(isinstance(layer, Concat) for layer in trace(Heads(), SHAPE).values())
+
+
+def test_a_function_of_the_weight_of_a_layer_that_is_called_too() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(4, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.a(x))
+            x = F.relu(F.conv_transpose2d(x, self.a.weight, padding=1))
+            return F.conv2d(x, self.a.weight, self.a.bias) + F.conv2d(x, self.a.weight)
+
+    torch.manual_seed(0)
+    network, images = Tied().eval(), torch.rand(3, *SHAPE)
+    student = Student(network, SHAPE).eval()
+    student.observer = lambda name, values: None
+    torch.testing.assert_close(student(images), network(images), rtol=1e-4, atol=1e-4)

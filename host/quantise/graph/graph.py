@@ -220,6 +220,8 @@ class Graph:
 
     def _free(self, name: str) -> str:
         """A name that no module and tensor has."""
+        if _is_within_a_layer(self.module, name):
+            name = name.replace(".", "_")
         free, number = name, 2
         while _has(self.module, free):
             free, number = f"{name}_{number}", number + 1
@@ -231,13 +233,26 @@ class Graph:
 
 
 def _has(module: nn.Module, name: str) -> bool:
-    """Whether a dotted name is taken, or one that it begins with is no mere container."""
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            return found is not module and type(found) is not nn.Module
-        found = getattr(found, part)
+    """Whether a dotted name is taken."""
+    try:
+        operator.attrgetter(name)(module)
+    except AttributeError:
+        return False
     return True
+
+
+def _is_within_a_layer(module: nn.Module, name: str) -> bool:
+    """Whether what a dotted name begins with is no mere container, as where a function takes the
+    weight of a layer that is called too.
+    """
+    found: Any = module
+    for part in name.split(".")[:-1]:
+        if not hasattr(found, part):
+            return False
+        found = getattr(found, part)
+        if type(found) is not nn.Module:
+            return True
+    return False
 
 
 def _times(user: fx.Node, node: fx.Node) -> int:

@@ -136,6 +136,17 @@ class Conv(Layer):
             bias = bias + self.norm.bias
         return self.weight * scale.view(-1, 1, 1, 1), bias
 
+    @torch.no_grad()
+    def set_folded(self, weight: Tensor, bias: Tensor) -> None:
+        """Make `folded` give these; without a norm and a bias, the bias stays 0."""
+        own = self.bias if self.norm is None else self.norm.bias
+        if own is not None:
+            own.add_(bias - self.folded()[1])
+        if self.norm is not None:
+            scale = _scale(self.norm).view(-1, 1, 1, 1)
+            weight = torch.where(scale.abs() < _LEAST_SCALE, self.weight, weight / scale)
+        self.weight.copy_(weight)
+
     # -- on the DPU -----------------------------------------------------------------------
 
     def can_be_negative(self, inputs: Iterable[bool]) -> bool:

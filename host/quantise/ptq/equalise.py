@@ -25,6 +25,7 @@ import math
 import torch
 from torch import Tensor
 
+from tutelage.host.quantise.fix_points import BIAS_BITS
 from tutelage.host.quantise.nonlinear import RELU8_LIMIT
 from tutelage.host.quantise.ptq.alignment import aligned_scale
 from tutelage.host.quantise.ptq.channels import FIXED, ChannelGroups, channel_groups, scale_channels
@@ -35,6 +36,7 @@ from tutelage.host.quantise.ptq.importance import (
     largest_magnitudes,
 )
 from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
 _P = 16
@@ -48,10 +50,6 @@ _TINY = 1e-300
 
 _FARTHEST = 24.0
 """Scales are 2^-24 to 2^24 of what makes a channel's largest value 1."""
-
-_QUIET, _UNUSED = 2.0**-16, 1e-3
-"""Least magnitude of a channel, as a share of the largest, and least importance of its values, as a
-share of the mean: what is silent in these images may speak in others."""
 
 HEADROOM = 3.0
 """By how much other images may pass the largest value of a channel that does not reach a 6."""
@@ -128,32 +126,60 @@ class _Noise:
         self, student: Student, groups: ChannelGroups, found: Importance,
         peaks: dict[str, Tensor], weights: float,
     ) -> None:  # fmt: skip
-        self.tensors: list[_Rounded] = []
+        quantisers = dict.fromkeys(student.activation_of.values())
+        ranges = {q: self._range(groups, peaks, q) for q in quantisers}
         start = torch.zeros(groups.count, dtype=torch.float64)
+        for of, largest in ranges.values():
+            start.scatter_reduce_(0, of, largest, "amax")
+        self.speaks = start > 0
+        for name, conv in student.convs():  # of what is silent: the range of its bias and weights
+            weight, bias = (value.detach().double() for value in conv.folded())
+            largest = torch.maximum(weight.abs().amax((1, 2, 3)), bias.abs())
+            silent = ~self.speaks[groups.of[name]]
+            start.scatter_reduce_(0, groups.of[name][silent], largest[silent], "amax")
+        self.start = -torch.log2(torch.where(start > 0, start, 1.0))
+        self.tensors: list[_Rounded] = []
         for name, conv in student.convs():
             weight, bias = (value.detach().double() for value in conv.folded())
-            largest = weight.abs().amax((2, 3))
+            rows, columns = groups.of[name], groups.inputs(conv)
+            of_weights = self._steady(found.weights[name], rows, columns)
+            of_biases = self._steady(found.biases[name][:, None], rows, None)
             self.tensors += [
                 _Rounded(
-                    largest, weights * found.weights[name].double(), groups.of[name],
-                    groups.inputs(conv), conv.groups, student.weight_of[name].magnitude,
+                    weight.abs().amax((2, 3)), weights * of_weights, rows, columns, conv.groups,
+                    student.weight_of[name].magnitude,
                 ),
-                _Rounded(bias.abs()[:, None], found.biases[name].double()[:, None],
-                         groups.of[name], None, 1, 7),
+                _Rounded(bias.abs()[:, None], of_biases, rows, None, 1, BIAS_BITS - 1),
             ]  # fmt: skip
-        for quantiser in dict.fromkeys(student.activation_of.values()):
+        for quantiser, (of, largest) in ranges.items():
             members = [name for name in quantiser.members if name in peaks]
-            of = torch.cat([groups.of[name] for name in members])
-            largest = torch.cat([peaks[name].double() for name in members])
-            largest = largest.clamp(min=_QUIET * float(largest.max()))
-            weight = torch.cat([found.activations[name].double() for name in members])
-            energy = weight * largest.square()
-            weight = energy.clamp(min=_UNUSED * float(energy.mean())) / largest.square()
+            values = torch.cat([found.activations[name] for name in members])[:, None]
+            of_values = self._steady(values, of, None)
             self.tensors.append(
-                _Rounded(largest[:, None], weight[:, None], of, None, 1, quantiser.magnitude)
+                _Rounded(largest[:, None], of_values, of, None, 1, quantiser.magnitude)
             )
-            start.scatter_reduce_(0, of, largest, "amax")
-        self.start = -torch.log2(torch.where(start > 0, start, 1.0))
+
+    @staticmethod
+    def _range(
+        groups: ChannelGroups, peaks: dict[str, Tensor], quantiser: Quantiser
+    ) -> tuple[Tensor, Tensor]:
+        """The group of each channel that a quantiser rounds, and its largest magnitude."""
+        members = [name for name in quantiser.members if name in peaks]
+        largest = torch.cat([peaks[name].double() for name in members])
+        of = torch.cat([groups.of[name] for name in members])
+        return of, largest
+
+    def _steady(self, importance: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
+        """What some images say, plus the same for all that speak, were all ranges equal."""
+        unit = torch.exp2(-2 * self.start[rows])[:, None]
+        speaks = self.speaks[rows][:, None]
+        if columns is not None:
+            unit = unit * torch.exp2(2 * self.start[columns])
+            speaks = speaks & self.speaks[columns]
+        equal = importance.double() * unit
+        if not bool(speaks.any()):
+            return importance.double()
+        return (equal + speaks * equal[speaks].median()) / unit
 
     def least(self, low: Tensor, high: Tensor) -> Tensor:
         """The scales with the least error between limits of their logarithms.

@@ -9,6 +9,7 @@ layers in their order: each one's weights, then its bias.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -18,19 +19,22 @@ from torch import Tensor
 from tutelage.host.quantise.calibrate import METHODS as CALIBRATIONS
 from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.ptq.bias_correction import correct_bias
-from tutelage.host.quantise.ptq.equalise import equalise
+from tutelage.host.quantise.ptq.equalise import equalise, spread
 from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
-from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
 
 ROUNDINGS = ("nearest", "adaround")
 
-_WEIGHTS = {"nearest": 1.0, "adaround": 0.05}
-"""What an error of weights counts for the scales: adaround leaves about a twentieth of it."""
+_WEIGHTS = {"nearest": 1.0, "adaround": 0.3}
+"""What an error of weights counts for the scales: adaround leaves a part of it."""
 
 _BATCH = 16
 """Images that pass through the network together."""
+
+_TRIED = 64
+"""Images that say whether scales are better than before."""
 
 _MOST_BYTES = 1 << 30
 """Of layers' values while layers are corrected in their order, which bounds the images used."""
@@ -81,10 +85,32 @@ def post_training(student: Student, images: Tensor, options: PostTraining | None
     options = options or PostTraining()
     calibrate(student, images, options.calibration)
     if options.equalise:
-        equalise(student, few(student, images), _WEIGHTS[options.rounding])
-        calibrate(student, images, options.calibration)
+        _equalise(student, images, options)
     with evaluating(student):
         _correct(student, few(student, images), options)
+
+
+def _equalise(student: Student, images: Tensor, options: PostTraining) -> None:
+    """Equalise, unless the outputs get worse: some networks come with scales that suit them."""
+    some = spread(images, _TRIED)
+    with evaluating(student):
+        wanted, before = (
+            outputs(FloatPass(student), some, _BATCH),
+            copy.deepcopy(student.state_dict()),
+        )
+        error = _error(student, some, wanted)
+    equalise(student, few(student, images), _WEIGHTS[options.rounding])
+    calibrate(student, images, options.calibration)
+    with evaluating(student):
+        if _error(student, some, wanted) > error:
+            student.load_state_dict(before)
+
+
+@torch.no_grad()
+def _error(student: Student, images: Tensor, wanted: Tensor) -> float:
+    """The squared error of the outputs with everything rounded, to the nearest."""
+    found = torch.cat([student(part) for part in images.split(_BATCH)])
+    return float((found - wanted).square().sum())
 
 
 def _correct(student: Student, images: Tensor, options: PostTraining) -> None:
@@ -92,9 +118,8 @@ def _correct(student: Student, images: Tensor, options: PostTraining) -> None:
     if options.rounding == "nearest" and not options.bias_correction:
         return
     for step in lockstep(student, images, _BATCH):
-        if options.rounding == "adaround":
-            round_layer(student, step)
-        if options.bias_correction:
+        chosen = options.rounding == "adaround" and round_layer(student, step)
+        if options.bias_correction and not chosen:
             correct_bias(student, step)
 
 
@@ -102,5 +127,4 @@ def few(student: Student, images: Tensor) -> Tensor:
     """Return as many of the images as memory has place for, evenly spread."""
     largest = max(math.prod(student.layer(name).shape) for name in student.layers)
     most = max(1, _MOST_BYTES // (BYTES_OF_A_VALUE * largest))
-    count = min(len(images), most)
-    return images[torch.linspace(0, len(images) - 1, count).long()]
+    return spread(images, most)

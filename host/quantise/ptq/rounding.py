@@ -26,6 +26,7 @@ from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.layers.transposed import TransposedConv
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
 from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.polishing import MOST_WEIGHTS, PLACES, Samples
 from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
@@ -42,7 +43,7 @@ take 4 bytes each."""
 _MOST_ROWS = 40_000
 """Places of the map, over all images, that are looked at; of more, a random sample."""
 
-_DAMPING = 0.01
+_DAMPING = 0.1
 """Pull to the float weights, as a share of the mean square of an input."""
 
 _FINER = (-1, 0, 1, 2)
@@ -60,28 +61,30 @@ def round_weights(student: Student, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def round_layer(student: Student, step: Step) -> None:
-    """Round the weights of one layer."""
+def round_layer(student: Student, step: Step) -> bool:
+    """Round the weights of one layer; returns whether its bias was chosen with them."""
     conv = step.conv
     weight, bias = conv.folded()
     if weight[0].numel() > _MOST_COLUMNS or isinstance(conv, TransposedConv):
-        return
+        return False
     points = student.fix_points()
     point = points.bias(conv, float(bias.abs().max()))
     lost = quantise(bias, point, *BIAS_RANGE)
     problem = _Problem(conv, step, weight, lost)
     quantiser, now = student.weight_of[conv.name], points.weights[conv.name]
-    best: tuple[float, int, Tensor] | None = None
-    for candidate in _legal(student, quantiser, [now + finer for finer in _FINER]):
-        error, found = problem.solve(quantiser, candidate, 1)
-        if best is None or error < best[0]:
-            best = error, candidate, found
-    assert best is not None
-    chosen = best[1]
-    _, found = problem.solve(quantiser, chosen, _SWEEPS)
+    candidates = _legal(student, quantiser, [now + finer for finer in _FINER])
+    tried = [problem.solve(quantiser, candidate, 1) for candidate in candidates]
+    errors = [problem.error(found) for found in tried]
+    chosen = candidates[errors.index(min(errors))]
+    found = problem.solve(quantiser, chosen, _SWEEPS)
     if chosen != now:
         _set_point(student, quantiser, chosen)
-    set_folded(conv, found.view_as(weight))
+    if problem.samples is not None:
+        down, up = problem.limits(quantiser, chosen)
+        found, lost = problem.samples.polish(found, problem.bias, down, up, point)
+        bias = lost.flatten()
+    conv.set_folded(found.view_as(weight), bias)
+    return problem.samples is not None
 
 
 def _legal(student: Student, quantiser: Quantiser, points: list[int]) -> list[int]:
@@ -103,18 +106,14 @@ def _set_point(student: Student, quantiser: Quantiser, point: int) -> None:
     student.log2_t[quantiser.index] = quantiser.magnitude - point - 0.5
 
 
-def set_folded(conv: Conv, weight: Tensor) -> None:
-    """Set a layer's weights so that they are `weight` with the norm in them."""
-    scale = torch.ones_like(weight) if conv.norm is None else conv.folded()[0] / conv.weight
-    conv.weight.copy_(torch.where(conv.weight == 0, 0, weight / scale))
-
-
 class _Problem:
     """The quadratic form of one layer: rows of weights [groups, O / groups, K]."""
 
     def __init__(self, conv: Conv, step: Step, weight: Tensor, bias: Tensor) -> None:
         shape = (conv.groups, len(weight) // conv.groups, -1)
-        self.weight = weight.reshape(shape)
+        self.weight, self.bias = weight.reshape(shape), bias.view(shape[:2])
+        polished = conv.nonlinear != "NONE" and weight.numel() <= MOST_WEIGHTS
+        kept: list[tuple[Tensor, Tensor]] = []
         generator = torch.Generator().manual_seed(0)
         share = min(1.0, _MOST_ROWS / step.places)
         columns = self.weight.shape[2]
@@ -131,6 +130,9 @@ class _Problem:
                 count = max(1, int(share * rows.shape[2]))
                 chosen = torch.randperm(rows.shape[2], generator=generator)[:count]
                 rows, results = rows[:, :, chosen], results[:, :, chosen]
+            if polished:
+                some = slice(None, None, max(1, step.places // PLACES))
+                kept.append((rows[:, :, some], results[:, :, some]))
             self.squares += rows @ rows.transpose(1, 2)
             self.products += results @ rows.transpose(1, 2)
             self.energy += float(results.square().sum())
@@ -139,16 +141,21 @@ class _Problem:
         self.squares.diagonal(dim1=1, dim2=2).add_(damping[:, None])
         self.products += damping[:, None, None] * self.weight
         self.energy += float((damping[:, None, None] * self.weight.square()).sum())
+        self.samples: Samples | None = None
+        if polished:
+            inputs, wanted = (torch.cat(parts, 2) for parts in zip(*kept, strict=True))
+            self.samples = Samples(inputs, wanted + self.bias[:, :, None], conv.nonlinear)
 
     def error(self, weight: Tensor) -> float:
+        """The squared error of the result, behind the activation where samples are kept."""
+        if self.samples is not None:
+            return self.samples.error(weight, self.bias)
         quadratic = ((weight @ self.squares) * weight).sum()
         return float(quadratic - 2 * (self.products * weight).sum()) + self.energy
 
-    def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> tuple[float, Tensor]:
-        """The error and the weights on the grid of a fix point."""
-        step = 2.0**-point
-        down = (self.weight / step).floor() * step
-        down, up = (quantiser.quantise(value, point) for value in (down, down + step))
+    def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
+        """The weights on the grid of a fix point."""
+        down, up = self.limits(quantiser, point)
         found = quantiser.quantise(self.weight, point)
         rest = self.products - found @ self.squares  # minus half the gradient
         for _ in range(sweeps):
@@ -157,7 +164,13 @@ class _Problem:
                 self._sweep(found, rest, down, up, slice(start, start + _BLOCK))
             if torch.equal(before, found):
                 break
-        return self.error(found), found
+        return found
+
+    def limits(self, quantiser: Quantiser, point: int) -> tuple[Tensor, Tensor]:
+        """The next values below and above each weight, where the quantiser has them."""
+        step = 2.0**-point
+        down = (self.weight / step).floor() * step
+        return quantiser.quantise(down, point), quantiser.quantise(down + step, point)
 
     def _sweep(self, found: Tensor, rest: Tensor, down: Tensor, up: Tensor, block: slice) -> None:
         """Give each weight of some columns the better of its two values; `rest` follows."""

@@ -18,7 +18,8 @@ def best_labels(
     activation : "softmax", "sigmoid" or "none", see `activate`
     count : how many, at most as many as there are labels
     """
-    scores = scores.reshape(-1)
+    if scores.ndim != 1:
+        scores = scores.reshape(-1)
     if count == 1 and activation == "softmax":
         best = int(scores.argmax())
         return [(labels[best], 1.0 / float(np.exp(scores - scores[best]).sum()))]

@@ -50,6 +50,21 @@ class ModelRunner:
         """Wait for the slot's job; return its output, float32 without the batch, a new array."""
         return self._slots[slot].finish()
 
+    def collect_integers(self, slot: int) -> np.ndarray:
+        """Wait for the slot's job; return the model's `integers` without the batch, int8.
+
+        It is the slot's own buffer: its next job overwrites it.
+
+        Raises
+        ------
+        ValueError
+            More is computed from them: the model has no `integers`.
+        """
+        integers = self._model.integers
+        if integers is None:
+            raise ValueError(f"{self._model.name}: its output is computed on the CPU")
+        return self._slots[slot].finish_integers(integers.name)
+
     def dpu_outputs(self, slot: int) -> dict[str, np.ndarray]:
         """Return what the DPU gave in the slot's last job: int8 with the batch, by tensor name.
 
@@ -112,6 +127,9 @@ class _Slot:
         ]
         place, first = next((i, s) for i, s in enumerate(steps) if isinstance(s, _DpuStep))
         self._before, self._first, self._behind = steps[:place], first, steps[place + 1 :]
+        self._last: list[_DpuStep | _CpuStep] = []  # what only converts, where there are integers
+        if model.integers is not None and isinstance(steps[-1], _CpuStep):
+            self._last = [self._behind.pop()]
         own = first.inputs.get(model.input.name)
         buffer = np.zeros(model.input.dims, np.int8) if own is None else own
         self.image: np.ndarray = buffer[0]
@@ -127,15 +145,24 @@ class _Slot:
             step.start(self._values)
         self._first.start(self._values)
 
+    def finish_integers(self, name: str) -> np.ndarray:
+        self._first.finish()
+        self._run(self._behind)
+        return self._values[name][0]
+
     def finish(self) -> np.ndarray:
         self._first.finish()
-        for step in self._behind:
-            step.start(self._values)
-            step.finish()
+        self._run(self._behind)
+        self._run(self._last)
         output = self._values[self._output.name][0]
         if self._output.fix_point is not None:
             return dequantise(output, self._output.fix_point)
         return np.array(output, np.float32)  # a copy: the slot is used again
+
+    def _run(self, steps: list[_DpuStep | _CpuStep]) -> None:
+        for step in steps:
+            step.start(self._values)
+            step.finish()
 
 
 class _DpuStep:

@@ -485,7 +485,7 @@ def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
 ) -> None:
     """The other lane has run as far ahead as it may, and sleeps until a frame in front is done."""
     good, bad = _lanes(classifier, 2)
-    collect = bad._runner.collect  # type: ignore[union-attr]
+    collect = bad._runner.collect_integers  # type: ignore[union-attr]
 
     def fail_late(slot: int) -> np.ndarray:
         collect(slot)
@@ -495,7 +495,7 @@ def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
     def not_again() -> None:
         raise ModelError("no DPU core answers")
 
-    monkeypatch.setattr(bad._runner, "collect", fail_late)
+    monkeypatch.setattr(bad._runner, "collect_integers", fail_late)
     monkeypatch.setattr(bad, "make_runner", not_again)
     results: list[Result] = []
     pipeline = Pipeline(Synthetic(200), [bad, good], results.append)
@@ -522,8 +522,8 @@ def test_a_lane_that_is_given_up_leaves_its_picture_to_one_that_waits_for_its_ro
         raise ModelError("no DPU core answers")
 
     for lane in lanes:
-        collect = lane._runner.collect  # type: ignore[union-attr]
-        monkeypatch.setattr(lane._runner, "collect", partial(fail_once, lane, collect))
+        collect = lane._runner.collect_integers  # type: ignore[union-attr]
+        monkeypatch.setattr(lane._runner, "collect_integers", partial(fail_once, lane, collect))
         monkeypatch.setattr(lane, "make_runner", not_again)
     source = Large(20, [60 << 20])
     results: list[Result] = []

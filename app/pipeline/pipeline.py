@@ -35,7 +35,7 @@ from tutelage.app.pipeline.lane import Lane, RunnerError
 from tutelage.app.pipeline.order import ResultOrder
 from tutelage.app.pipeline.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, FrameSource
+from tutelage.app.sources.frames import FrameSource
 from tutelage.core.errors import first_line
 
 DEFAULT_TIME_LIMIT = 10.0

@@ -61,8 +61,8 @@ class FrameSource:
     fps : frames per second of a video or camera, None where it has no meaning or is not known
     needs_decoding : frames come as `Frame.decode`, which is worth threads of its own
     shares_images : frames have the same few images again and again: they take no further memory
-    at_hand : the next frame is there at once, with nothing to read, decode or wait for: who takes it
-        gets it from the source, in turn, and no thread reads ahead
+    at_hand : asking for the next frame neither reads nor waits, though it may be decoded later; so
+        the threads that work on frames ask by themselves, one at a time, and none reads ahead
     """
 
     name: str

@@ -3,13 +3,14 @@
     pipeline = Pipeline(source, lanes, consume=print)
     pipeline.run()
 
-One thread reads. Each lane is a thread with a runner of its own. With two lanes for each core
+One thread reads; frames that are at hand are fetched by whoever works on them, in turn, since to
+wake a thread costs more than such a frame. Each lane is a thread with a runner of its own. With two lanes for each core
 of the DPU, one prepares its next frame while the other's is computed, and a core never waits;
 several jobs in flight in each lane do nearly the same with fewer threads where `execute_async`
 returns before its job is done, which it does not on an edge board. Where frames come as
 files or JPEGs, workers may decode them ahead of the lanes.
 
-Whoever takes a frame from the reader gives it the next ticket, and results are given out in
+Whoever takes a frame gives it the next ticket, and results are given out in
 the order of the tickets, by the lane that has the next one: handing them to a thread of their
 own would cost more than most outputs do. A frame needs a permit from then until its result is
 given out, which bounds everything behind the reader: slow outputs, or one slow frame, stop the
@@ -30,7 +31,7 @@ from functools import partial
 import cv2
 
 from tutelage.app.pipeline.dispatch import Dispatch, Taker
-from tutelage.app.pipeline.job import FrameJob, decode
+from tutelage.app.pipeline.job import FrameJob, decode, jobs_of
 from tutelage.app.pipeline.lane import Lane, RunnerError
 from tutelage.app.pipeline.order import ResultOrder
 from tutelage.app.pipeline.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
@@ -213,24 +214,12 @@ class Pipeline:
 
     def _read_jobs(self) -> Iterator[FrameJob]:
         """Yield the source's frames as jobs; a fault of the source becomes the run's error."""
-        source, count = self._source, 0
-        has_room = (lambda: True) if source.at_hand else self._inbox.wait_for_room
-        shared = source.shares_images or source.at_hand
+        has_room = None if self._source.at_hand else self._inbox.wait_for_room
         try:
-            frames = iter(source)
-            while (self._limit is None or count < self._limit) and has_room():
-                began = time.monotonic()
-                frame = next(frames, None)
-                if frame is None or self._stopping:
-                    return
-                read = time.monotonic()
-                image = None if shared else frame.image
-                pixels = 0 if image is None else image.shape[0] * image.shape[1]
-                job = FrameJob(frame, frame.due or (read if source.live else began), read, pixels)
-                if frame.due is None:  # else it was issued at its time, and read long before
-                    job.milliseconds["read"] = 1e3 * (read - began)
+            for job in jobs_of(self._source, self._limit, has_room):
+                if self._stopping:
+                    break
                 yield job
-                count += 1
         except Exception as problem:  # whatever it is: reported behind the last frame
             if not self._stopping:  # a source may break when it is closed under its reader
                 self.error = problem

@@ -4,17 +4,17 @@
     pipeline.run()
 
 One thread reads; frames that are at hand are fetched by whoever works on them, in turn, since to
-wake a thread costs more than such a frame. Each lane is a thread with a runner of its own. With two lanes for each core
-of the DPU, one prepares its next frame while the other's is computed, and a core never waits;
-several jobs in flight in each lane do nearly the same with fewer threads where `execute_async`
-returns before its job is done, which it does not on an edge board. Where frames come as
-files or JPEGs, workers may decode them ahead of the lanes.
+wake a thread costs more than such a frame. Each lane is a thread with a runner of its own. With
+two lanes for each core of the DPU, one prepares its next frame while the other's is computed, and
+a core never waits; several jobs in flight in each lane do nearly the same with fewer threads where
+`execute_async` returns before its job is done, which it does not on an edge board. Where frames
+come as files or JPEGs, workers may decode them ahead of the lanes.
 
-Whoever takes a frame gives it the next ticket, and results are given out in
-the order of the tickets, by the lane that has the next one: handing them to a thread of their
-own would cost more than most outputs do. A frame needs a permit from then until its result is
-given out, which bounds everything behind the reader: slow outputs, or one slow frame, stop the
-lanes. In front of that the reader waits, or, where the source is live, drops the oldest frame.
+Whoever takes a frame gives it the next ticket, and results are given out in the order of the
+tickets, by the lane that has the next one: handing them to a thread of their own would cost more
+than most outputs do. A frame needs a permit from then until its result is given out, which bounds
+everything behind the reader: slow outputs, or one slow frame, stop the lanes. In front of that the
+reader waits, or, where the source is live, drops the oldest frame.
 
 A runner that fails or does not answer in time is made again, and its frames are tried once
 more. What fails again comes out as a result with an error, so that frames in = results out.

@@ -73,13 +73,14 @@ class IntegerScores:
         ----------
         scores : int8, one per label
         """
-        scores = scores.reshape(-1)
-        found = self._table.take(scores.view(np.uint8))
-        total = 1.0
+        if scores.ndim != 1:
+            scores = scores.reshape(-1)
+        places = scores.view(np.uint8)
+        found, total = self._table.take(places), 1.0
         if self._activation == "softmax":
             total = float(found.dot(self._ones))
             if total < _LEAST_SUM:  # so far below the largest value that its powers are 0
-                values = self._values.take(scores.view(np.uint8))
+                values = self._values.take(places)
                 return best_labels(self._labels, self._activation, self._count, values)
         if self._count == 1:
             best = int(scores.argmax())

@@ -1,7 +1,7 @@
 """From a picture to the DPU's int8 input: crop, resize, colour order, one table look-up.
 
-`cv2.LUT` writes through the table straight into the runner's own buffer: no float image is made
-and nothing is copied after that.
+`cv2.LUT` writes through the table straight into the runner's own buffer, or `cv2.merge` what it has
+looked up: no float input is made and nothing is copied after that.
 """
 
 from __future__ import annotations

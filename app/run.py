@@ -219,8 +219,8 @@ class Run:
             An output cannot be had; one line.
         """
         self._open_outputs()  # not earlier: who sees the page may ask for the end at once
-        # What start-up has made stays: the collector need not go through it again and again.
-        gc.collect()
+        # What start-up has made stays: the collector need not go through it again and again, nor
+        # once now, which takes as long as a hundred frames and finds next to nothing.
         gc.freeze()
         self._figures = RunFigures()  # its clock starts here
         self.pipeline.run(self._look, self._outputs.look_seconds)

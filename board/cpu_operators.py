@@ -15,6 +15,7 @@ from tutelage.core.fixed_point import dequantise, quantise_int8
 _CONVERSIONS = {"fix2float", "float2fix", "const"}
 
 Environment = dict[str, np.ndarray]  # tensor name -> its present value
+Operation = Callable[[Environment], np.ndarray]  # takes its inputs there, returns its output
 CpuOperator = Callable[[dict[str, list[np.ndarray]], dict[str, Any]], np.ndarray]
 
 
@@ -39,19 +40,27 @@ class CpuOperators:
             except Exception as error:
                 raise ModelError(with_path(Path(str(plugins)), error)) from error
 
-    def run(self, op: Any, values: Environment) -> np.ndarray:
+    def prepared(self, op: Any) -> Operation:
+        """Return what computes an op: what the graph says of it is asked here, not for each job."""
         kind = op.get_type()
         if kind == "const":
-            return self._constants[op.get_name()]
-        inputs = {
-            argument: [values[source.get_output_tensor().name] for source in sources]
+            constant = self._constants[op.get_name()]
+            return lambda values: constant
+        sources = {
+            argument: [source.get_output_tensor().name for source in sources]
             for argument, sources in op.get_input_ops().items()
         }
-        if kind == "fix2float":
-            return dequantise(inputs["input"][0], int(op.get_attr("fix_point")))
-        if kind == "float2fix":
-            return quantise_int8(inputs["input"][0], int(op.get_attr("fix_point")))
-        return np.asarray(self._reference.run_op(op, inputs, self._plugins))
+        if kind in ("fix2float", "float2fix"):
+            (source,) = sources["input"]
+            fix_point = int(op.get_attr("fix_point"))
+            convert = dequantise if kind == "fix2float" else quantise_int8
+            return lambda values: convert(values[source], fix_point)
+
+        def computed(values: Environment) -> np.ndarray:
+            inputs = {name: [values[each] for each in names] for name, names in sources.items()}
+            return np.asarray(self._reference.run_op(op, inputs, self._plugins))
+
+        return computed
 
 
 def _import_reference(path: Path, kinds: set[str]) -> Any:

@@ -50,6 +50,21 @@ class ModelRunner:
         """Wait for the slot's job; return its output, float32 without the batch, a new array."""
         return self._slots[slot].finish()
 
+    def collect_integers(self, slot: int) -> np.ndarray:
+        """Wait for the slot's job; return the model's `integers` without the batch, int8.
+
+        It is the slot's own buffer: its next job overwrites it.
+
+        Raises
+        ------
+        ValueError
+            More is computed from them: the model has no `integers`.
+        """
+        integers = self._model.integers
+        if integers is None:
+            raise ValueError(f"{self._model.name}: its output is computed on the CPU")
+        return self._slots[slot].finish_integers(integers.name)
+
     def dpu_outputs(self, slot: int) -> dict[str, np.ndarray]:
         """Return what the DPU gave in the slot's last job: int8 with the batch, by tensor name.
 
@@ -104,36 +119,50 @@ class _Slot:
     def __init__(self, model: LoadedModel, runners: list[Any]) -> None:
         self._output = model.output
         self._values: Environment = {}
-        self._steps: list[_DpuStep | _CpuStep] = []
-        for stage, runner in zip(model.stages, runners, strict=True):
-            if isinstance(stage, DpuStage):
-                self._steps.append(_DpuStep(stage, runner))
-            else:
-                self._steps.append(_CpuStep(stage, model.operators))
-        self._first_dpu = next(i for i, s in enumerate(self._steps) if isinstance(s, _DpuStep))
-        first = self._steps[self._first_dpu]
-        own = first.inputs.get(model.input.name) if isinstance(first, _DpuStep) else None
+        steps: list[_DpuStep | _CpuStep] = [
+            _DpuStep(stage, runner)
+            if isinstance(stage, DpuStage)
+            else _CpuStep(stage, model.operators)
+            for stage, runner in zip(model.stages, runners, strict=True)
+        ]
+        place, first = next((i, s) for i, s in enumerate(steps) if isinstance(s, _DpuStep))
+        self._before, self._first, self._behind = steps[:place], first, steps[place + 1 :]
+        self._last: list[_DpuStep | _CpuStep] = []  # what only converts, where there are integers
+        if model.integers is not None and isinstance(steps[-1], _CpuStep):
+            self._last = [self._behind.pop()]
+        own = first.inputs.get(model.input.name)
         buffer = np.zeros(model.input.dims, np.int8) if own is None else own
         self.image: np.ndarray = buffer[0]
         self._values[model.input.name] = buffer
         self.dpu_outputs: dict[str, np.ndarray] = {}
-        for step in self._steps:
+        for step in steps:
             if isinstance(step, _DpuStep):
                 self.dpu_outputs.update(step.outputs)
+        self._values.update(self.dpu_outputs)
 
     def start(self) -> None:
-        for step in self._steps[: self._first_dpu + 1]:
+        for step in self._before:
             step.start(self._values)
+        self._first.start(self._values)
+
+    def finish_integers(self, name: str) -> np.ndarray:
+        self._first.finish()
+        self._run(self._behind)
+        return self._values[name][0]
 
     def finish(self) -> np.ndarray:
-        self._steps[self._first_dpu].finish(self._values)
-        for step in self._steps[self._first_dpu + 1 :]:
-            step.start(self._values)
-            step.finish(self._values)
+        self._first.finish()
+        self._run(self._behind)
+        self._run(self._last)
         output = self._values[self._output.name][0]
         if self._output.fix_point is not None:
             return dequantise(output, self._output.fix_point)
         return np.array(output, np.float32)  # a copy: the slot is used again
+
+    def _run(self, steps: list[_DpuStep | _CpuStep]) -> None:
+        for step in steps:
+            step.start(self._values)
+            step.finish()
 
 
 class _DpuStep:
@@ -152,10 +181,9 @@ class _DpuStep:
                 buffer[...] = values[name]
         self._job = self._runner.execute_async(self._sources, self._targets)
 
-    def finish(self, values: Environment) -> None:
+    def finish(self) -> None:
         job, self._job = self._job, None
         self._runner.wait(job)
-        values.update(self.outputs)
 
 
 def _buffers(tensors: Sequence[Any], names: dict[str, str]) -> dict[str, np.ndarray]:
@@ -176,12 +204,13 @@ class _CpuStep:
     """The operators of one CPU subgraph; done when `start` returns."""
 
     def __init__(self, stage: CpuStage, operators: CpuOperators) -> None:
-        self._ops = stage.ops
-        self._operators = operators
+        self._operations = [
+            (op.get_output_tensor().name, operators.prepared(op)) for op in stage.ops
+        ]
 
     def start(self, values: Environment) -> None:
-        for op in self._ops:
-            values[op.get_output_tensor().name] = self._operators.run(op, values)
+        for name, operation in self._operations:
+            values[name] = operation(values)
 
-    def finish(self, values: Environment) -> None:
+    def finish(self) -> None:
         pass

@@ -14,7 +14,7 @@ here, and sometimes an operator the DPU lacks, for which `tutelage.dpu.ops.refer
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class LoadedModel:
     path : the .xmodel file
     name : the graph's name
     input, output : the one input (int8) and the one output
+    integers : the DPU's int8 output with the fix point by which it becomes `output`; None where
+        more is computed from it on the CPU
     last_op : type of the last operator that computes, e.g. "conv2d-fix" or "softmax"
     dpu_name, fingerprint : the DPU it was compiled for
     target : the same for a reader, e.g. "ZCU104, Vitis AI 2.x"
@@ -63,6 +65,7 @@ class LoadedModel:
     name: str
     input: TensorInfo
     output: TensorInfo
+    integers: TensorInfo | None
     last_op: str
     dpu_name: str
     fingerprint: int | None
@@ -150,6 +153,7 @@ def _build(path: Path, provider: Provider, graph: Any, plugins: str | Path | Non
         name=graph.get_name(),
         input=_tensor_info(input_op.get_output_tensor()),
         output=_tensor_info(tails[0].get_output_tensor()),
+        integers=_integers(tails[0], stages),
         last_op=_last_computing_op(tails[0]),
         dpu_name=str(_attr(first, "dpu_name") or "DPU"),
         fingerprint=fingerprint_of(first),
@@ -222,6 +226,18 @@ def _dpu_stage(part: Any) -> DpuStage:
 def _tensor_info(tensor: Any) -> TensorInfo:
     dims = tuple(int(size) for size in tensor.dims)
     return TensorInfo(tensor.name, dims, _attr(tensor, "fix_point"))
+
+
+def _integers(tail: Any, stages: tuple[DpuStage | CpuStage, ...]) -> TensorInfo | None:
+    """Return the DPU's output that the model's is, at most converted to float."""
+    op = tail.get_input_ops()["input"][0] if tail.get_type() == "fix2float" else tail
+    info = _tensor_info(op.get_output_tensor())
+    dpu = [stage.outputs.values() for stage in stages if isinstance(stage, DpuStage)]
+    if not any(info.name in names for names in dpu):
+        return None
+    if op is not tail:
+        info = replace(info, fix_point=int(tail.get_attr("fix_point")))
+    return None if info.fix_point is None else info
 
 
 def _last_computing_op(op: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from tutelage.app.pipeline.job import FrameJob
@@ -29,7 +30,7 @@ class Taker:
 
 
 class Dispatch:
-    """A bounded queue from one writer to many takers.
+    """A bounded queue from one writer, or from jobs that are fetched, to many takers.
 
     A job with large pixels of its own counts from when it is put until `release`: together they
     are at most `most_pixels`, or those of one job.
@@ -41,6 +42,8 @@ class Dispatch:
         by default there is no such limit
     drops : drop the oldest job where there is no room, rather than have the writer wait
     most_pixels : of the jobs that wait or are under way
+    fetch : called by takers, one at a time, for the next job where none is ever put; it returns at
+        once, with None at the end
 
     Attributes
     ----------
@@ -54,11 +57,13 @@ class Dispatch:
         permits: int = sys.maxsize,
         drops: bool = False,
         most_pixels: int = sys.maxsize,
+        fetch: Callable[[], FrameJob | None] | None = None,
     ) -> None:
         self._capacity = capacity
         self._permits = permits
         self._drops = drops
         self._most_pixels = most_pixels
+        self._fetch = fetch
         self._pixels = 0
         self._newest = 0  # pixels of the newest job: the next one probably has as many
         self._lock = threading.Lock()
@@ -80,6 +85,8 @@ class Dispatch:
         Once full it waits until half of the jobs are taken: waking the writer for each one
         would cost more than the job's own way through here.
         """
+        if len(self._jobs) < self._capacity and self._has_room(self._newest):
+            return not self._closed  # without the lock: only the writer makes the room less
         with self._lock:
             full = len(self._jobs) >= self._capacity or not self._has_room(self._newest)
             waits = self._writer_waits = full and not self._drops and not self._closed
@@ -98,7 +105,8 @@ class Dispatch:
             self._jobs.append(job)
             self._pixels += job.pixels
             self._newest = job.pixels
-            self._serve()
+            if self._idle:
+                self._serve()
             return True
 
     def _make_room(self, job: FrameJob) -> bool:
@@ -114,12 +122,11 @@ class Dispatch:
     def take(self, taker: Taker, block: bool) -> FrameJob | None:
         """Take the oldest job; None if there is none now or, with `block`, any more."""
         with self._lock:
-            if self._again or (self._jobs and self._permits):
-                job = self._next()
+            job = self._next() if self._has_job() else None
+            if self._idle:
                 self._serve()  # after the last job nobody need wait any longer
+            if job is not None or not block or (self._closed and not self._jobs):
                 return job
-            if not block or (self._closed and not self._jobs):
-                return None
             self._idle.append(taker)
         return taker.mail.get()
 
@@ -140,8 +147,10 @@ class Dispatch:
         with self._lock:
             self._permits += 1
             self._pixels -= pixels
-            self._serve()
-            self._wake_writer()
+            if self._idle:
+                self._serve()
+            if self._writer_waits:
+                self._wake_writer()
 
     def close(self) -> None:
         """Take no more jobs; those that wait can still be taken."""
@@ -154,7 +163,7 @@ class Dispatch:
 
     def _serve(self) -> None:
         """Hand jobs to takers that wait, and send those home for whom none will come."""
-        while self._idle and (self._again or (self._jobs and self._permits)):
+        while self._idle and self._has_job():
             groups = [taker.group for taker in self._idle]
             best = self._idle.pop(max(range(len(groups)), key=lambda i: groups.count(groups[i])))
             best.mail.put(self._next())
@@ -162,6 +171,18 @@ class Dispatch:
             for taker in self._idle:
                 taker.mail.put(None)
             self._idle.clear()
+
+    def _has_job(self) -> bool:
+        """Return whether a job may be taken now, after fetching one where that is the way."""
+        if self._again or not self._permits:
+            return bool(self._again)
+        if self._fetch is not None and not self._jobs and not self._closed:
+            job = self._fetch()
+            if job is None:
+                self._closed = True
+            else:
+                self._jobs.append(job)
+        return bool(self._jobs)
 
     def _next(self) -> FrameJob:
         if self._again:
@@ -171,14 +192,11 @@ class Dispatch:
         if job.ticket < 0:  # from the first of several it goes through
             job.ticket = self.taken
         self.taken += 1
-        self._wake_writer()
+        if self._writer_waits:
+            self._wake_writer()
         return job
 
     def _wake_writer(self) -> None:
-        if (
-            self._writer_waits
-            and len(self._jobs) <= self._capacity // 2
-            and self._has_room(self._newest)
-        ):
+        if len(self._jobs) <= self._capacity // 2 and self._has_room(self._newest):
             self._writer_waits = False
             self._room.put(None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tutelage.app.pipeline.pixel_budget import NoRoom
-from tutelage.app.sources.frames import Frame
+from tutelage.app.sources.frames import Frame, FrameSource
 from tutelage.core.errors import first_line
 
 
@@ -37,6 +37,34 @@ class FrameJob:
         self.attempts = 0
         self.submitted = 0.0
         self.milliseconds: dict[str, float] = {}
+
+
+def jobs_of(
+    source: FrameSource, limit: int | None, has_room: Callable[[], bool] | None
+) -> Iterator[FrameJob]:
+    """Yield a source's frames as jobs.
+
+    Parameters
+    ----------
+    limit : yield no more than this
+    has_room : called before each frame; waits for room, and ends the reading by False. None where
+        there always is
+    """
+    frames, count = iter(source), 0
+    shared = source.shares_images or source.at_hand
+    while (limit is None or count < limit) and (has_room is None or has_room()):
+        began = time.monotonic()
+        frame = next(frames, None)
+        if frame is None:
+            return
+        read = time.monotonic()
+        image = None if shared else frame.image
+        pixels = 0 if image is None else image.shape[0] * image.shape[1]
+        job = FrameJob(frame, frame.due or (read if source.live else began), read, pixels)
+        if frame.due is None:  # else it was issued at its time, and read long before
+            job.milliseconds["read"] = 1e3 * (read - began)
+        yield job
+        count += 1
 
 
 def decode(job: FrameJob, claim: Callable[[int], object]) -> None:

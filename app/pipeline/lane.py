@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from functools import partial
 
 import numpy as np
 
 from tutelage.app.model import Classifier
 from tutelage.app.pipeline.job import FrameJob
 from tutelage.app.pipeline.result import Result
-from tutelage.app.pipeline.scores import best_labels
+from tutelage.app.pipeline.scores import IntegerScores, best_labels
 from tutelage.app.sources.frames import Frame
 from tutelage.board.jobs import ModelRunner
 from tutelage.board.model_parts import ModelError
@@ -45,6 +46,14 @@ class Lane:
         self._classifier = classifier
         self._labels = frozenset(classifier.labels)
         self._top = min(top, len(classifier.labels))
+        integers = classifier.network.integers
+        self._takes_integers = integers is not None
+        scores = classifier.labels, classifier.activation, self._top
+        self._best = (
+            partial(best_labels, *scores)
+            if integers is None
+            else IntegerScores(*scores, integers.fix_point or 0)
+        )
         self._preprocess = Preprocessor(classifier.form, classifier.network.input.fix_point or 0)
         self.slots = slots
         self.failures = 0
@@ -155,7 +164,8 @@ class Lane:
         # Its turn comes when the job before it is done: counted from when the wait begins.
         self._in_runner_since = time.monotonic()
         try:
-            scores = self._runner.collect(slot)
+            runner = self._runner
+            scores = runner.collect_integers(slot) if self._takes_integers else runner.collect(slot)
         except Exception as error:  # a runner's errors have no common base
             scores = RunnerError(first_line(error))
         with self._lock:
@@ -181,9 +191,7 @@ class Lane:
         return self._busy_before + now
 
     def _postprocess(self, frame: Frame, scores: np.ndarray) -> Result:
-        classifier = self._classifier
-        top = best_labels(scores, classifier.labels, classifier.activation, self._top)
-        return Result(frame, top, label_of(frame.folders, self._labels))
+        return Result(frame, self._best(scores), label_of(frame.folders, self._labels))
 
     def overdue(self, limit: float) -> bool:
         """Return whether the runner has held the lane's thread for more than `limit` seconds."""

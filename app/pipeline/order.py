@@ -26,18 +26,20 @@ class ResultOrder:
     def give(self, job: FrameJob, result: Result) -> None:
         """Take a result; pass on what is next, unless another thread is at it and will do so."""
         with self._lock:
-            self._early[job.ticket] = (job, result)
-            if self._passing_on:
+            if self._passing_on or job.ticket != self.given:
+                self._early[job.ticket] = (job, result)
                 return
             self._passing_on = True
-        while True:
-            with self._lock:
-                item = self._early.pop(self.given, None)
-                if item is None:
-                    self._passing_on = False
-                    return
-                self.given += 1
+            self.given += 1
+        item: tuple[FrameJob, Result] | None = (job, result)
+        while item is not None:
             job, result = item
             job.milliseconds["total"] = 1e3 * (time.monotonic() - job.began)
             result.milliseconds = job.milliseconds
             self._pass_on(job, result)
+            with self._lock:
+                item = self._early.pop(self.given, None)
+                if item is None:
+                    self._passing_on = False
+                else:
+                    self.given += 1

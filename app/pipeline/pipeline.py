@@ -3,17 +3,18 @@
     pipeline = Pipeline(source, lanes, consume=print)
     pipeline.run()
 
-One thread reads. Each lane is a thread with a runner of its own. With two lanes for each core
-of the DPU, one prepares its next frame while the other's is computed, and a core never waits;
-several jobs in flight in each lane do nearly the same with fewer threads where `execute_async`
-returns before its job is done, which it does not on an edge board. Where frames come as
-files or JPEGs, workers may decode them ahead of the lanes.
+One thread reads; frames that are at hand are fetched by whoever works on them, in turn, since to
+wake a thread costs more than such a frame. Each lane is a thread with a runner of its own. With
+two lanes for each core of the DPU, one prepares its next frame while the other's is computed, and
+a core never waits; several jobs in flight in each lane do nearly the same with fewer threads where
+`execute_async` returns before its job is done, which it does not on an edge board. Where frames
+come as files or JPEGs, workers may decode them ahead of the lanes.
 
-Whoever takes a frame from the reader gives it the next ticket, and results are given out in
-the order of the tickets, by the lane that has the next one: handing them to a thread of their
-own would cost more than most outputs do. A frame needs a permit from then until its result is
-given out, which bounds everything behind the reader: slow outputs, or one slow frame, stop the
-lanes. In front of that the reader waits, or, where the source is live, drops the oldest frame.
+Whoever takes a frame gives it the next ticket, and results are given out in the order of the
+tickets, by the lane that has the next one: handing them to a thread of their own would cost more
+than most outputs do. A frame needs a permit from then until its result is given out, which bounds
+everything behind the reader: slow outputs, or one slow frame, stop the lanes. In front of that the
+reader waits, or, where the source is live, drops the oldest frame.
 
 A runner that fails or does not answer in time is made again, and its frames are tried once
 more. What fails again comes out as a result with an error, so that frames in = results out.
@@ -30,12 +31,12 @@ from functools import partial
 import cv2
 
 from tutelage.app.pipeline.dispatch import Dispatch, Taker
-from tutelage.app.pipeline.job import FrameJob, decode
+from tutelage.app.pipeline.job import FrameJob, decode, jobs_of
 from tutelage.app.pipeline.lane import Lane, RunnerError
 from tutelage.app.pipeline.order import ResultOrder
 from tutelage.app.pipeline.pixel_budget import MOST_PIXELS, NoRoom, PixelBudget
 from tutelage.app.pipeline.result import Result
-from tutelage.app.sources.frames import Frame, FrameSource
+from tutelage.app.sources.frames import FrameSource
 from tutelage.core.errors import first_line
 
 DEFAULT_TIME_LIMIT = 10.0
@@ -114,15 +115,21 @@ class Pipeline:
         self._cores = cores
         self._workers = self._workers_left = workers if source.needs_decoding else 0
         permits = sum(lane.slots for lane in lanes) + self._workers + _SPARE_PERMITS
+        self._jobs = self._read_jobs()
         self._inbox = Dispatch(
-            2 * (len(lanes) + self._workers), permits, source.live, most_pixels=MOST_PIXELS
+            2 * (len(lanes) + self._workers),
+            permits,
+            source.live,
+            most_pixels=MOST_PIXELS,
+            fetch=partial(next, self._jobs, None) if source.at_hand else None,
         )
         # What the workers have decoded; bounded by the permits that its frames hold.
         self._decoded = Dispatch(permits)
         self._for_lanes = self._decoded if self._workers else self._inbox
         self._order = ResultOrder(self._pass_on)
         self._pixels = PixelBudget()
-        self._threads: list[threading.Thread] = []
+        self._readers: list[threading.Thread] = []  # one or none
+        self._threads: list[threading.Thread] = []  # by lane
         self._count_lock = threading.Lock()
         self._lanes_left = len(lanes)
         self._runner_error: Exception | None = None
@@ -168,23 +175,23 @@ class Pipeline:
         switch = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         try:
-            reader = self._start_threads()
+            self._start_threads()
             while not self._finished.wait(look_seconds):
                 self._look_after()
                 each_look()
         finally:
             self._close()
             sys.setswitchinterval(switch)
-        for thread in (reader, *self._threads):
+        for thread in (*self._readers, *self._threads):
             thread.join(_JOIN_SECONDS)  # not for ever: a source may hang in its library
 
-    def _start_threads(self) -> threading.Thread:
-        reader = _thread(self._read, "reader")
+    def _start_threads(self) -> None:
+        if not self._source.at_hand:
+            self._readers = [_thread(self._read, "reader")]
         for number in range(self._workers):
             _thread(self._decode_ahead, f"worker-{number}")
         for place, lane in enumerate(self._lanes):
             self._threads.append(_thread(self._work_lane, f"lane-{place}", place, lane))
-        return reader
 
     def _look_after(self) -> None:
         if self._stopping:
@@ -197,36 +204,25 @@ class Pipeline:
         self._inbox.close()
         self._source.close()
 
-    # The reader
+    # The reader, or who fetches frames that are at hand
 
     def _read(self) -> None:
-        try:
-            for frame, began in self._frames():
-                read = time.monotonic()
-                image = None if self._source.shares_images else frame.image
-                pixels = 0 if image is None else image.shape[0] * image.shape[1]
-                started = frame.due or (read if self._source.live else began)
-                job = FrameJob(frame, started, read, pixels)
-                if frame.due is None:  # else it was issued at its time, and read long before
-                    job.milliseconds["read"] = 1e3 * (read - began)
-                if not self._inbox.put(job):
-                    break
-        except Exception as problem:  # whatever it is: told behind the last frame
-            if not self._stopping:  # a source may break when it is closed under its reader
-                self.error = problem
+        for job in self._jobs:
+            if not self._inbox.put(job):
+                break
         self._inbox.close()
 
-    def _frames(self) -> Iterator[tuple[Frame, float]]:
-        """Yield frames with the time at which reading each began."""
-        frames = iter(self._source)
-        count = 0
-        while (self._limit is None or count < self._limit) and self._inbox.wait_for_room():
-            began = time.monotonic()
-            frame = next(frames, None)
-            if frame is None or self._stopping:
-                return
-            yield frame, began
-            count += 1
+    def _read_jobs(self) -> Iterator[FrameJob]:
+        """Yield the source's frames as jobs; a fault of the source becomes the run's error."""
+        has_room = None if self._source.at_hand else self._inbox.wait_for_room
+        try:
+            for job in jobs_of(self._source, self._limit, has_room):
+                if self._stopping:
+                    break
+                yield job
+        except Exception as problem:  # whatever it is: reported behind the last frame
+            if not self._stopping:  # a source may break when it is closed under its reader
+                self.error = problem
 
     # The workers
 

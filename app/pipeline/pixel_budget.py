@@ -68,8 +68,11 @@ class PixelBudget:
 
     def release(self, ticket: int) -> None:
         """Give back what a frame claimed, if it did."""
+        if ticket not in self._claimed:  # most frames come with their pixels: no lock for them
+            return
         with self._changed:
-            if self._claimed.pop(ticket, None) is not None and self._waiting:
+            del self._claimed[ticket]
+            if self._waiting:
                 self._changed.notify_all()
 
     def _has_room(self, ticket: int, pixels: int) -> bool:

@@ -35,7 +35,8 @@ class Histogram:
         """Take latencies, ms; at least one."""
         values = np.asarray(milliseconds, np.float64)
         places = np.log(np.maximum(values, _FIRST_MS) / _FIRST_MS) * _STEPS_PER_FACTOR_E
-        np.add.at(self._bins, np.minimum(places.astype(np.int64), _BINS - 1), 1)
+        places = np.minimum(places.astype(np.int64), _BINS - 1)
+        self._bins += np.bincount(places, minlength=_BINS)
         self.count += len(values)
         self.total += float(values.sum())
         self.maximum = max(self.maximum, float(values.max()))
@@ -83,9 +84,10 @@ class RunFigures:
             self.failed += 1
             return
         self.classified += 1
-        if result.correct is not None:
+        correct = result.correct
+        if correct is not None:
             self.labelled += 1
-            self.correct += result.correct
+            self.correct += correct
         with self._lock:
             self._pending.append(result.milliseconds)
             if len(self._pending) == _PENDING:

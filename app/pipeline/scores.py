@@ -6,19 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tutelage.core.fixed_point import dequantise
+
+_LEAST_SUM = 1e-290  # of powers; float64 has all digits down to 2.2e-308
+
 
 def best_labels(
-    scores: np.ndarray, labels: Sequence[str], activation: str, count: int
+    labels: Sequence[str], activation: str, count: int, scores: np.ndarray
 ) -> list[tuple[str, float]]:
     """Return the best labels with their confidences, the best first.
 
     Parameters
     ----------
-    scores : a model's outputs, one per label
+    labels : one for each output
     activation : "softmax", "sigmoid" or "none", see `activate`
     count : how many, at most as many as there are labels
+    scores : a model's outputs, one per label
     """
-    scores = scores.reshape(-1)
+    if scores.ndim != 1:
+        scores = scores.reshape(-1)
     if count == 1 and activation == "softmax":
         best = int(scores.argmax())
         return [(labels[best], 1.0 / float(np.exp(scores - scores[best]).sum()))]
@@ -35,3 +41,49 @@ def activate(scores: np.ndarray, activation: str) -> np.ndarray:
     if activation == "sigmoid":
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
     return scores
+
+
+class IntegerScores:
+    """The best labels from int8 outputs, as `best_labels` has them from the float32 they stand for.
+
+    There are 256 values: a table has what each of them becomes, so that nothing is computed but
+    the sum that softmax divides by.
+
+    Parameters
+    ----------
+    labels, activation, count : as of `best_labels`
+    fix_point : of the outputs
+    """
+
+    def __init__(self, labels: Sequence[str], activation: str, count: int, fix_point: int) -> None:
+        self._labels, self._activation, self._count = labels, activation, count
+        values = dequantise(np.arange(256, dtype=np.uint8).view(np.int8), fix_point)
+        self._values = values.astype(np.float64)
+        self._table = self._values
+        if activation == "softmax":  # the largest is taken off: exp cannot overflow
+            self._table = np.exp(self._values - self._values.max())
+        elif activation != "none":
+            self._table = activate(self._values, activation)
+        self._ones = np.ones(len(labels))
+
+    def __call__(self, scores: np.ndarray) -> list[tuple[str, float]]:
+        """Return the best labels with their confidences, the best first.
+
+        Parameters
+        ----------
+        scores : int8, one per label
+        """
+        if scores.ndim != 1:
+            scores = scores.reshape(-1)
+        places = scores.view(np.uint8)
+        found, total = self._table.take(places), 1.0
+        if self._activation == "softmax":
+            total = float(found.dot(self._ones))
+            if total < _LEAST_SUM:  # so far below the largest value that its powers are 0
+                values = self._values.take(places)
+                return best_labels(self._labels, self._activation, self._count, values)
+        if self._count == 1:
+            best = int(scores.argmax())
+            return [(self._labels[best], float(found[best]) / total)]
+        order = np.argsort(np.invert(scores), kind="stable")[: self._count]
+        return [(self._labels[i], float(found[i]) / total) for i in order]

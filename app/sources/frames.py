@@ -61,6 +61,8 @@ class FrameSource:
     fps : frames per second of a video or camera, None where it has no meaning or is not known
     needs_decoding : frames come as `Frame.decode`, which is worth threads of its own
     shares_images : frames have the same few images again and again: they take no further memory
+    at_hand : asking for the next frame neither reads nor waits, though it may be decoded later; so
+        the threads that work on frames ask by themselves, one at a time, and none reads ahead
     """
 
     name: str
@@ -69,6 +71,7 @@ class FrameSource:
     fps: float | None = None
     needs_decoding: bool = False
     shares_images: bool = False
+    at_hand: bool = False
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError

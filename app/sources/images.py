@@ -24,6 +24,7 @@ class ImageSource(FrameSource):
     """
 
     needs_decoding = True
+    at_hand = True
 
     def __init__(self, root: Path, paths: list[Path], skipped: Counter[str] | None = None) -> None:
         self.name = shown_path(root if len(paths) != 1 else paths[0])

@@ -69,6 +69,7 @@ class LoadPatternSource(FrameSource):
 
     def __init__(self, name: str, samples: list[Frame], load: LoadPattern) -> None:
         self.name = name
+        self.at_hand = load.scenario == "offline"  # the others wait
         self._load = load
         self._samples = samples
         self._results: SimpleQueue[None] = SimpleQueue()

@@ -212,7 +212,10 @@ def label_of(folders: Collection[str], labels: Collection[str]) -> str | None:
         the user
     labels : those of the model; "Bag/Coat/x.png" is a Bag, as it is for training
     """
-    return next((name for name in folders if name in labels), None)
+    for name in folders:  # most images of a camera have none: no generator for them
+        if name in labels:
+            return name
+    return None
 
 
 def broken_line(broken: list[str], shown: int = 5) -> str:

@@ -73,6 +73,42 @@ def test_every_job_is_taken_once_or_dropped_whatever_the_threads_do(
     assert len(dispatch) == 0
 
 
+@given(takers=st.integers(1, 5), permits=st.integers(1, 6), seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_every_job_that_is_fetched_is_taken_once_and_in_order(
+    takers: int, permits: int, seed: int
+) -> None:
+    jobs = iter([_job(index) for index in range(200)])
+    dispatch = Dispatch(1, permits, fetch=lambda: next(jobs, None))
+    taken: list[FrameJob] = []
+
+    def take(number: int) -> None:
+        chance = random.Random(seed + number)
+        me = Taker(group=number % 2)
+        while (job := dispatch.take(me, block=True)) is not None:
+            taken.append(job)
+            if chance.random() < 0.1:
+                time.sleep(0.0005)
+            dispatch.release()
+
+    threads = [threading.Thread(target=take, args=(n,)) for n in range(takers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+    assert sorted(job.frame.index for job in taken) == list(range(200))
+    assert all(job.ticket == job.frame.index for job in taken)
+
+
+def test_what_is_closed_fetches_nothing() -> None:
+    dispatch = Dispatch(1, fetch=lambda: _job(0))
+    me = Taker()
+    assert dispatch.take(me, block=True) is not None
+    dispatch.close()
+    assert dispatch.take(me, block=True) is None
+
+
 def test_permits_bound_what_is_taken_and_not_done() -> None:
     dispatch = Dispatch(capacity=10, permits=2)
     for index in range(5):

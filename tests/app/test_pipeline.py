@@ -21,7 +21,6 @@ from tutelage.app.pipeline.lane import Lane
 from tutelage.app.pipeline.pipeline import FAILURES_IN_A_ROW, Pipeline
 from tutelage.app.pipeline.pixel_budget import MOST_PIXELS
 from tutelage.app.pipeline.result import STAGES, Result
-from tutelage.app.pipeline.scores import activate
 from tutelage.app.sources.frames import Frame, FrameSource, SourceError
 from tutelage.board.model_parts import ModelError
 
@@ -31,8 +30,10 @@ vart: Any = None  # the stand-in, once the fixture has put it in place
 class Synthetic(FrameSource):
     """Uniform images whose class is index % 10; some broken, some that make the DPU fail."""
 
-    def __init__(self, count: int, broken: int = 0, failing: int = 0) -> None:
-        self.name, self.length = "synthetic", count
+    def __init__(
+        self, count: int, broken: int = 0, failing: int = 0, at_hand: bool = False
+    ) -> None:
+        self.name, self.length, self.at_hand = "synthetic", count, at_hand
         self.taken = 0
         self.closed = False
         self._broken, self._failing = broken, failing
@@ -71,11 +72,15 @@ def _run(source: FrameSource, lanes: list[Lane], **options: Any) -> tuple[list[R
     return results, pipeline
 
 
+read_or_at_hand = pytest.mark.parametrize("at_hand", [False, True])
+
+
+@read_or_at_hand
 @pytest.mark.parametrize("threads, slots", [(1, 1), (2, 2), (8, 3)])
 def test_all_results_come_once_in_order_and_are_right(
-    classifier: Classifier, threads: int, slots: int
+    classifier: Classifier, threads: int, slots: int, at_hand: bool
 ) -> None:
-    source = Synthetic(300)
+    source = Synthetic(300, at_hand=at_hand)
     results, _ = _run(source, _lanes(classifier, threads, slots))
     assert [result.frame.index for result in results] == list(range(300))
     assert all(result.correct for result in results)
@@ -85,8 +90,12 @@ def test_all_results_come_once_in_order_and_are_right(
     assert source.closed
 
 
-def test_broken_frames_and_failed_jobs_keep_their_place(classifier: Classifier) -> None:
-    results, _ = _run(Synthetic(200, broken=7, failing=5), _lanes(classifier, 4))
+@read_or_at_hand
+def test_broken_frames_and_failed_jobs_keep_their_place(
+    classifier: Classifier, at_hand: bool
+) -> None:
+    source = Synthetic(200, broken=7, failing=5, at_hand=at_hand)
+    results, _ = _run(source, _lanes(classifier, 4))
     assert [result.frame.index for result in results] == list(range(200))
     for index, result in enumerate(results):
         if index % 7 == 1:
@@ -119,8 +128,9 @@ def test_slow_outputs_slow_the_reader(classifier: Classifier) -> None:
     assert not thread.is_alive() and source.closed
 
 
-def test_stop_finishes_what_is_under_way(classifier: Classifier) -> None:
-    source = Synthetic(10_000)
+@read_or_at_hand
+def test_stop_finishes_what_is_under_way(classifier: Classifier, at_hand: bool) -> None:
+    source = Synthetic(10_000, at_hand=at_hand)
     results: list[Result] = []
 
     def consume(result: Result) -> None:
@@ -149,39 +159,63 @@ def test_stop_does_not_wait_for_a_source_that_gives_nothing(classifier: Classifi
     released.set()
 
 
-def test_the_limit_counts_frames(classifier: Classifier) -> None:
-    source = Synthetic(100)
+@read_or_at_hand
+def test_the_limit_counts_frames(classifier: Classifier, at_hand: bool) -> None:
+    source = Synthetic(100, at_hand=at_hand)
     results, _ = _run(source, _lanes(classifier, 3), limit=17)
     assert len(results) == 17 and source.taken == 17 and source.closed
 
 
-def test_a_source_that_breaks_off_is_told_behind_its_frames(classifier: Classifier) -> None:
+@read_or_at_hand
+def test_a_source_that_breaks_off_is_told_behind_its_frames(
+    classifier: Classifier, at_hand: bool
+) -> None:
     class Breaking(Synthetic):
         def __iter__(self) -> Iterator[Frame]:
             yield from super().__iter__()
             raise SourceError("the cable is out")
 
-    results, pipeline = _run(Breaking(30), _lanes(classifier, 2))
+    results, pipeline = _run(Breaking(30, at_hand=at_hand), _lanes(classifier, 2))
     assert len(results) == 30 and str(pipeline.error) == "the cable is out"
 
 
-def test_an_empty_source_ends(classifier: Classifier) -> None:
-    results, pipeline = _run(Synthetic(0), _lanes(classifier, 2))
+@read_or_at_hand
+def test_an_empty_source_ends(classifier: Classifier, at_hand: bool) -> None:
+    results, pipeline = _run(Synthetic(0, at_hand=at_hand), _lanes(classifier, 2))
     assert results == [] and pipeline.error is None
 
 
-def test_a_consumer_that_raises_ends_the_run(classifier: Classifier) -> None:
+@read_or_at_hand
+def test_a_consumer_that_raises_ends_the_run(classifier: Classifier, at_hand: bool) -> None:
     def consume(result: Result) -> None:
         raise ValueError("no idea")
 
-    pipeline = Pipeline(Synthetic(10_000), _lanes(classifier, 2), consume)
+    source = Synthetic(10_000, at_hand=at_hand)
+    pipeline = Pipeline(source, _lanes(classifier, 2), consume)
     pipeline.run()
     assert str(pipeline.error) == "no idea"
 
 
-def test_no_thread_is_left(classifier: Classifier) -> None:
+def test_frames_at_hand_have_no_reader(classifier: Classifier) -> None:
+    """Nothing is fetched before a lane takes it."""
+    source = Synthetic(300, at_hand=True)
+    names: set[str] = set()
+    most = 0
+
+    def consume(result: Result) -> None:
+        nonlocal most
+        names.update(thread.name for thread in threading.enumerate())
+        most = max(most, source.taken - result.frame.index)
+
+    Pipeline(source, _lanes(classifier, 2), consume).run()
+    assert "lane-1" in names and "reader" not in names
+    assert most <= 2 * 2 + 2 + 1  # the permits, and one that another lane fetches just now
+
+
+@read_or_at_hand
+def test_no_thread_is_left(classifier: Classifier, at_hand: bool) -> None:
     before = threading.active_count()
-    _run(Synthetic(20), _lanes(classifier, 4), workers=2)
+    _run(Synthetic(20, at_hand=at_hand), _lanes(classifier, 4), workers=2)
     assert threading.active_count() == before
 
 
@@ -190,8 +224,10 @@ class Encoded(Synthetic):
 
     needs_decoding = True
 
-    def __init__(self, count: int, broken: int = 0, pixels: int = 64) -> None:
-        super().__init__(count, broken)
+    def __init__(
+        self, count: int, broken: int = 0, pixels: int = 64, at_hand: bool = False
+    ) -> None:
+        super().__init__(count, broken, at_hand=at_hand)
         self._pixels = pixels
 
     def __iter__(self) -> Iterator[Frame]:
@@ -211,9 +247,12 @@ class Encoded(Synthetic):
         return image
 
 
+@read_or_at_hand
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_frames_are_decoded_by_lanes_or_ahead_of_them(classifier: Classifier, workers: int) -> None:
-    results, _ = _run(Encoded(200), _lanes(classifier, 2), workers=workers)
+def test_frames_are_decoded_by_lanes_or_ahead_of_them(
+    classifier: Classifier, workers: int, at_hand: bool
+) -> None:
+    results, _ = _run(Encoded(200, at_hand=at_hand), _lanes(classifier, 2), workers=workers)
     assert [result.frame.index for result in results] == list(range(200))
     for index, result in enumerate(results):
         assert (result.error == "cut off") is (index % 7 == 3)
@@ -485,7 +524,7 @@ def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
 ) -> None:
     """The other lane has run as far ahead as it may, and sleeps until a frame in front is done."""
     good, bad = _lanes(classifier, 2)
-    collect = bad._runner.collect  # type: ignore[union-attr]
+    collect = bad._runner.collect_integers  # type: ignore[union-attr]
 
     def fail_late(slot: int) -> np.ndarray:
         collect(slot)
@@ -495,7 +534,7 @@ def test_a_lane_that_is_given_up_leaves_its_frame_to_one_that_waits(
     def not_again() -> None:
         raise ModelError("no DPU core answers")
 
-    monkeypatch.setattr(bad._runner, "collect", fail_late)
+    monkeypatch.setattr(bad._runner, "collect_integers", fail_late)
     monkeypatch.setattr(bad, "make_runner", not_again)
     results: list[Result] = []
     pipeline = Pipeline(Synthetic(200), [bad, good], results.append)
@@ -522,8 +561,8 @@ def test_a_lane_that_is_given_up_leaves_its_picture_to_one_that_waits_for_its_ro
         raise ModelError("no DPU core answers")
 
     for lane in lanes:
-        collect = lane._runner.collect  # type: ignore[union-attr]
-        monkeypatch.setattr(lane._runner, "collect", partial(fail_once, lane, collect))
+        collect = lane._runner.collect_integers  # type: ignore[union-attr]
+        monkeypatch.setattr(lane._runner, "collect_integers", partial(fail_once, lane, collect))
         monkeypatch.setattr(lane, "make_runner", not_again)
     source = Large(20, [60 << 20])
     results: list[Result] = []
@@ -559,6 +598,7 @@ def test_a_run_that_ends_because_no_runner_is_left_says_so(
     slots=st.integers(1, 3),
     workers=st.integers(0, 2),
     pixels=st.sampled_from([64, 20 << 20, 60 << 20]),
+    at_hand=st.booleans(),
 )
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -571,6 +611,7 @@ def test_frames_in_are_results_out_whatever_fails(
     slots: int,
     workers: int,
     pixels: int,
+    at_hand: bool,
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         global vart
@@ -578,18 +619,9 @@ def test_frames_in_are_results_out_whatever_fails(
         flaky = Flaky(monkeypatch)
         flaky.raising, flaky.hanging = raising, hanging
         made = _lanes(classifier, lanes, slots)
-        source = Encoded(50, broken=9, pixels=pixels)
+        source = Encoded(50, broken=9, pixels=pixels, at_hand=at_hand)
         results, pipeline = _run(source, made, workers=workers, time_limit=0.15)
         flaky.released.set()
     assert [result.frame.index for result in results] == list(range(50))
     assert pipeline.error is None
     assert sum(bool(result.error) for result in results) <= 50 and len(results) == 50
-
-
-def test_activations() -> None:
-    scores = np.array([1000.0, 999.0, -1000.0], np.float32)
-    np.testing.assert_allclose(activate(scores, "softmax"), [0.731059, 0.268941, 0], atol=1e-6)
-    np.testing.assert_allclose(
-        activate(scores / 1000, "sigmoid"), [0.731059, 0.730862, 0.268941], atol=1e-6
-    )
-    assert activate(scores, "none") is scores

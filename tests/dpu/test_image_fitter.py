@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tutelage.core.images.decoder import read_image
 from tutelage.core.images.fitter import ImageFitter, center_crop
@@ -60,11 +62,43 @@ def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_
     np.testing.assert_array_equal((learnt - np.array(FORM.mean)), target)
 
 
+def _halved(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        rows, columns = image.shape[0] // 2, image.shape[1] // 2
+        even = image[: 2 * rows, : 2 * columns]
+        image = cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA)
+    return image
+
+
+@given(
+    model=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    factors=st.tuples(*[st.sampled_from([0.5, 1, 1.25, 1.5, 1.875, 2, 2.5, 3, 3.7, 5.0])] * 2),
+    coarse=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=150, deadline=None)
+def test_its_pixels_are_those_that_opencv_averages_from_bytes(
+    model: tuple[int, int], factors: tuple[float, float], coarse: bool, seed: int
+) -> None:
+    """Also where many means end in a half: the pixels of networks that were trained with them."""
+    (width, height), (across, down) = model, factors
+    shape = (max(1, round(height * down)), max(1, round(width * across)), 3)
+    image = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    if coarse:
+        image &= 0x80
+    found = ImageFitter(InputForm(width, height, "bgr"))(image)
+    halved = _halved(image, width, height)
+    smaller = halved.shape[0] > height or halved.shape[1] > width
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    expected = cv2.resize(halved, (width, height), interpolation=method)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_large_images_of_many_sizes_leave_no_buffers() -> None:
     fit = ImageFitter(InputForm(28, 28, "bgr", (), ()))
     for side in range(4200, 4240, 4):
         fit(np.zeros((side, side, 3), np.uint8))
-    assert max(buffer.nbytes for buffer in fit._halves.values()) <= 12 << 20
+    assert max(buffer.nbytes for buffer in fit._kept.values()) <= 12 << 20
 
 
 def test_the_form_for_images_of_one_mean(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tutelage.core.images.fitter import ImageFitter
 from tutelage.core.images.input_form import InputForm, int8_table
 from tutelage.core.images.preprocessor import Preprocessor
 
@@ -57,6 +58,28 @@ def test_an_image_of_the_models_size_goes_through_the_table_alone(
         expected = table[ordered[..., channel], channel]
         np.testing.assert_array_equal(buffers[1, ..., channel], expected)
     assert not buffers[0].any()
+
+
+@pytest.mark.parametrize("size", [(24, 20), (160, 120)])
+@pytest.mark.parametrize("colour", ["grey", "rgb", "bgr"])
+@pytest.mark.parametrize("same", [True, False])
+def test_every_pixel_is_looked_up_in_the_table_of_its_channel(
+    size: tuple[int, int], colour: str, same: bool
+) -> None:
+    """Small images and large ones, with one table for all channels and with three."""
+    changes = {"mean": (128.0,), "scale": (1 / 128,)} if same else {}
+    form = _form(colour, width=size[0], height=size[1], **changes)
+    preprocess, table = Preprocessor(form, 6), int8_table(form, 6)
+    rng = np.random.default_rng(2)
+    for shape in (size[::-1], (300, 400), (333, 222), (7, 5)):
+        image = rng.integers(0, 256, (*shape, 3), np.uint8)
+        target = np.zeros((2, *size[::-1], form.channels), np.int8)
+        preprocess(image, target[1])
+        fitted = ImageFitter(form)(image)
+        for channel in range(form.channels):
+            expected = table[fitted[..., channel], channel]
+            np.testing.assert_array_equal(target[1, ..., channel], expected)
+        assert not target[0].any()
 
 
 def test_a_grey_picture_keeps_its_values(image: np.ndarray) -> None:

@@ -51,6 +51,7 @@ COMMANDS = {
     "asm": _pc("code", "Make DPU code from assembly."),
     "run": _pc("emulation", "Run a model on .npy files, bit for bit, CPU ops included."),
     "shim": _pc("emulation", "Run an unmodified VART or DPU-PYNQ script on the emulation."),
+    "check": _host("checking", "Say whether the DPU takes a network, and what it will cost."),
     "train": _host("training", "Train a network in float or quantised, by any method."),
     "study": _host("training", "Run every method at every bit width with every seed."),
     "sensitivity": _host("sensitivity", "Show which layers' rounding costs accuracy, and advice."),

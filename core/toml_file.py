@@ -63,6 +63,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     return table
 
 
+def parse_value(text: str) -> Any:
+    """Return a value in TOML's notation, as on a command line: a bare word is a string."""
+    try:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
+        return text
+
+
 def _check_numbers(value: Any) -> None:
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:

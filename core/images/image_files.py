@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,8 +99,8 @@ def images_among(paths: Iterable[Path]) -> FoundImages:
     """
     found = FoundImages()
     for path in paths:
-        if not path.is_dir():
-            _sort_in(path, found)
+        if not path.is_dir() and _is_image(path.name, path, found.skipped):
+            found.images.append(path)
     found.images.sort()
     return found
 
@@ -119,43 +119,70 @@ def find_images(folder: Path) -> FoundImages:
         `folder` itself cannot be listed; a folder below it is counted as skipped.
     """
     found = FoundImages()
-    pending = [folder]
-    while pending:
-        current = pending.pop()
-        try:
-            with os.scandir(current) as entries:
-                listed = list(entries)
-        except OSError as error:
-            if current == folder:
-                raise
-            found.skipped[f"in a folder that cannot be read: {error.strerror or error}"] += 1
-            continue
-        for entry in listed:
-            if entry.is_dir(follow_symlinks=False):
-                if not _is_left_alone(entry.name):
-                    pending.append(Path(entry.path))
-            elif _is_folder_link(entry):
-                found.skipped["behind a link to a folder"] += not _is_left_alone(entry.name)
-            else:
-                _sort_in(Path(entry.path), found)
-    found.images.sort()
-    found.skipped = +found.skipped
+    found.images = [Path(path) for path in walk_images(folder, found.skipped)]
     return found
 
 
-def _sort_in(path: Path, found: FoundImages) -> None:
-    """Add a file, or a link to one, to the images or to what was skipped."""
-    suffix = path.suffix.lower()
-    if path.name.startswith("."):
+def walk_images(folder: Path, skipped: Counter[str]) -> Iterator[str]:
+    """Yield the paths that `find_images` finds, in its order; only names of folders under way are
+    in memory, so that a folder may have millions of files.
+
+    Parameters
+    ----------
+    skipped : the number of skipped files by reason, to which what is met here is added
+
+    Raises
+    ------
+    OSError
+        As `find_images`.
+    """
+    levels = [(str(folder), _entries(str(folder), skipped))]
+    while levels:
+        place, names = levels[-1]
+        if not names:
+            levels.pop()
+            continue
+        path = os.path.join(place, names.pop())  # noqa: PTH118  (a Path would take ten times longer)
+        if not path.endswith(os.sep):
+            yield path
+            continue
+        try:
+            levels.append((path, _entries(path, skipped)))
+        except OSError as error:
+            skipped[f"in a folder that cannot be read: {error.strerror or error}"] += 1
+
+
+def _entries(folder: str, skipped: Counter[str]) -> list[str]:
+    """The names of a folder's images, and of folders to enter with a separator behind them, sorted
+    so that the first is the last of the list."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if not _is_left_alone(entry.name):
+                    names.append(entry.name + os.sep)
+            elif _is_folder_link(entry):
+                if not _is_left_alone(entry.name):
+                    skipped["behind a link to a folder"] += 1
+            elif _is_image(entry.name, entry, skipped):
+                names.append(entry.name)
+    names.sort(key=lambda name: name.removesuffix(os.sep), reverse=True)
+    return names
+
+
+def _is_image(name: str, file: Path | os.DirEntry[str], skipped: Counter[str]) -> bool:
+    """Return whether a file, or a link to one, is an image; count it as skipped where not."""
+    suffix = Path(name).suffix.lower()
+    if name.startswith("."):
         if suffix in IMAGE_SUFFIXES:
-            found.skipped["hidden"] += 1
+            skipped["hidden"] += 1
     elif suffix not in IMAGE_SUFFIXES:
-        shown = suffix if _SUFFIX.fullmatch(suffix) else "with another suffix or none"
-        found.skipped[shown] += 1
-    elif not _is_readable_kind(path):
-        found.skipped["not regular files"] += 1
+        skipped[suffix if _SUFFIX.fullmatch(suffix) else "with another suffix or none"] += 1
+    elif not _is_readable_kind(file):
+        skipped["not regular files"] += 1
     else:
-        found.images.append(path)
+        return True
+    return False
 
 
 def _is_folder_link(entry: os.DirEntry[str]) -> bool:
@@ -165,11 +192,13 @@ def _is_folder_link(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_readable_kind(path: Path) -> bool:
+def _is_readable_kind(file: Path | os.DirEntry[str]) -> bool:
     """Return whether this is a regular file, or a link to one or to nothing; opening a pipe
     would wait for ever."""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        if isinstance(file, os.DirEntry) and file.is_file(follow_symlinks=False):
+            return True  # known from the folder's list, without asking for each file
+        return stat.S_ISREG(file.stat().st_mode)
     except OSError:
         return True
 

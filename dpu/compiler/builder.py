@@ -16,7 +16,7 @@ import numpy as np
 from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.core.fixed_point import MAX_SHIFT, SIXTH_SHIFT, Array, least_bias_shift
-from tutelage.dpu.compiler.partition import partition
+from tutelage.dpu.compiler.partition import partition, separated
 from tutelage.dpu.ops.convolution import exported_attributes
 from tutelage.dpu.ops.fix import QUANTISED
 from tutelage.dpu.ops.int8 import fix_point as fix_point_of
@@ -267,6 +267,10 @@ class CompiledModel(ModelBuilder):
         """Copy an int8 value to the DPU."""
         return self.move(f"{x.get_name()}_upload_0", "upload", x, {})
 
+    def _upload_again(self, x: Op, number: int) -> Op:
+        """Copy an int8 value to one of several DPU subgraphs."""
+        return self.move(f"{x.get_name()}_upload_{number}", "upload", x, {})
+
     def download(self, x: Op) -> Op:
         """Copy an int8 value from the DPU."""
         return self.move(f"{x.get_name()}_download_0", "download", x, {})
@@ -299,9 +303,10 @@ class CompiledModel(ModelBuilder):
 
     def finish(self) -> Graph:
         """The graph with its subgraphs, ready to run and to write."""
+        stretches = separated(partition(self.graph), self.download, self._upload_again)
         root = self.graph.get_root_subgraph()
         root._own, root._children = {}, []
-        for device, ops in partition(self.graph):
+        for device, ops in stretches:
             named = next((op for op in ops if type_of(op).names_subgraph), ops[0])
             child = root.add_child(f"subgraph_{named.get_name()}", ops)
             child.set_attr("device", device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tutelage.dpu.ops.registry import type_of
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
@@ -34,6 +36,39 @@ def partition(graph: Graph) -> list[tuple[str, list[Op]]]:
         home |= dict.fromkeys(needed, first)
     ordered = sorted(stretches.values(), key=lambda ops: stages[ops[-1]])
     return [(_device(ops[-1]), ops) for ops in ordered]
+
+
+def separated(
+    stretches: list[tuple[str, list[Op]]],
+    download: Callable[[Op], Op],
+    upload: Callable[[Op, int], Op],
+) -> list[tuple[str, list[Op]]]:
+    """Copy what one stretch of the DPU reads of another from the DPU, and to it again.
+
+    That is a value which is read before and behind something that the CPU computes.
+
+    Parameters
+    ----------
+    download, upload : add such a copy of a value; an upload is for the stretch of that number
+    """
+    homes = {op: number for number, (_, ops) in enumerate(stretches) for op in ops}
+    for number, (device, ops) in enumerate(stretches):
+        readers = [op for op in ops if device == "DPU" and op.get_type() != "upload"]
+        for source in dict.fromkeys(source for op in readers for source in _sources(op)):
+            there, before = stretches[homes[source]]
+            if before is ops or there != "DPU":
+                continue
+            copies = (op for op in source.get_fanout_ops() if op.get_type() == "download")
+            copied = next(copies, None)
+            if copied is None:
+                copied = download(source)
+                before.append(copied)
+            again = upload(copied, number)
+            ops.insert(0, again)
+            for op in readers:
+                if source in _sources(op):
+                    op.replace_input_ops(source, again)
+    return stretches
 
 
 def constant_ops(graph: Graph) -> set[Op]:

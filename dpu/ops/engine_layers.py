@@ -9,6 +9,7 @@ computes CPU ops with their files, has no use for it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -94,6 +95,11 @@ class ConvLayer(WindowLayer):
     shift_bias: int = 0
     act_type: int = NO_ACTIVATION
 
+    @cached_property
+    def used(self) -> Array:
+        """[outputs, inputs]: whether an output has a weight other than 0 for an input channel."""
+        return np.asarray(self.weights.any((1, 2)))
+
 
 @dataclass(frozen=True)
 class AluLayer(WindowLayer):
@@ -146,10 +152,16 @@ class RepeatLayer(EngineLayer):
 
 @dataclass(frozen=True)
 class BlocksLayer(EngineLayer):
-    """Space to depth or back in blocks of `side` pixels, channels in the order (dy, dx, c)."""
+    """Space to depth or back in blocks of `side` pixels.
+
+    Attributes
+    ----------
+    channels_last : the order of the channels is (dy, dx, c), else (c, dy, dx)
+    """
 
     side: int = 2
     to_space: bool = True
+    channels_last: bool = True
 
 
 def spread_taps(layer: ConvLayer | AluLayer) -> ConvLayer | AluLayer:

@@ -8,6 +8,7 @@ channels and the stride of transposed convolutions the Vitis AI user guide's tab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tutelage.dpu.ops.attributes import attr
@@ -41,11 +42,15 @@ MAX_CHANNELS = 256 * CHANNEL_PARALLEL
 def array_limit(op: Any, max_stride: int = MAX_STRIDE) -> str:
     """Why the DPU's array of multipliers cannot take a window; "" where it can."""
     kernel = list(op.get_attr("kernel"))
-    return (
-        _beyond("kernel", kernel, MAX_KERNEL)
-        or _beyond("stride", list(op.get_attr("stride")), max_stride)
-        or _padding_limit(op, kernel)
-    )
+    stride = list(op.get_attr("stride"))
+    return array_size_limit(kernel, stride, max_stride) or _padding_limit(op, kernel)
+
+
+def array_size_limit(
+    kernel: Sequence[int], stride: Sequence[int], max_stride: int = MAX_STRIDE
+) -> str:
+    """As `array_limit`, for kernel and stride [width, height] alone."""
+    return _beyond("kernel", kernel, MAX_KERNEL) or _beyond("stride", stride, max_stride)
 
 
 def alu_limit(op: Any) -> str:
@@ -75,14 +80,57 @@ def channels_limit(op: Any) -> str:
 def bank_limit(op: Any) -> str:
     """Why a kernel does not fit the DPU's weight banks; "" where it does."""
     kernel, inputs = op.get_attr("kernel"), op.get_input_tensor("input", 0).dims[3]
-    words = kernel[0] * kernel[1] * -(-inputs // CHANNEL_PARALLEL)
+    outputs, depth = op.get_output_tensor().dims[3], op.get_input_tensor("weights", 0).dims[3]
+    words = kernel[0] * kernel[1] * _groups_read(inputs, outputs, max(1, inputs // depth))
     if words <= BANK_DEPTH:
         return ""
     size = f"{kernel[0]}x{kernel[1]}x{inputs}"
     return f"a kernel of {size} takes {words} words of a weight bank, which has {BANK_DEPTH}"
 
 
-def _beyond(what: str, values: list[int], most: int) -> str:
+def _groups_read(inputs: int, outputs: int, groups: int) -> int:
+    """Channel groups of the input that any group of outputs reads, in a grouped convolution."""
+    depth, each, most = inputs // groups, max(1, outputs // groups), 0
+    for first in range(0, outputs, CHANNEL_PARALLEL):
+        last = min(first + CHANNEL_PARALLEL, outputs) - 1
+        begin, end = first // each * depth, (last // each + 1) * depth
+        most = max(most, -(-end // CHANNEL_PARALLEL) - begin // CHANNEL_PARALLEL)
+    return most
+
+
+def dense_shape(height: int, width: int, channels: int) -> tuple[int, int, int] | None:
+    """Return the shape in which the DPU takes a map that a dense layer sums over.
+
+    That is the map's own where a kernel of its size fits. Else the same values, in the order in
+    which they are in memory, as a map of other rows: the convolution over it is the same sum.
+
+    Returns
+    -------
+    height, width, channels; None where there is no such shape: beyond BANK_DEPTH words for each
+    output
+    """
+    own, size = (height, width, channels), height * width * channels
+    shapes = [
+        (h, w, size // (h * w))
+        for h in range(1, MAX_KERNEL + 1)
+        for w in range(1, MAX_KERNEL + 1)
+        if size % (h * w) == 0
+    ]
+    fitting = [
+        shape for shape in (own, *shapes)
+        if _kernel_words(shape) <= BANK_DEPTH and shape[2] <= MAX_CHANNELS
+        and max(shape[:2]) <= MAX_KERNEL
+    ]  # fmt: skip
+    if own in fitting:
+        return own
+    return min(fitting, key=lambda shape: (_kernel_words(shape), shape[0] * shape[1]), default=None)
+
+
+def _kernel_words(shape: tuple[int, int, int]) -> int:
+    return shape[0] * shape[1] * -(-shape[2] // CHANNEL_PARALLEL)
+
+
+def _beyond(what: str, values: Sequence[int], most: int) -> str:
     inside = all(1 <= value <= most for value in values)
     return "" if inside else f"{what} {'x'.join(map(str, values))}, the DPU has 1 to {most}"
 

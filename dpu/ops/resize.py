@@ -16,7 +16,7 @@ from tutelage.core.fixed_point import Array, Inputs, quantise_int8
 from tutelage.dpu.ops.data import given_numbers
 from tutelage.dpu.ops.int8 import fix_point, input_fix_point, requantise
 from tutelage.dpu.ops.refusal import Refusal
-from tutelage.dpu.ops.registry import register
+from tutelage.dpu.ops.registry import register, type_of
 from tutelage.dpu.ops.shape import Lowered, check_one_fix_point
 
 if TYPE_CHECKING:
@@ -153,10 +153,39 @@ class Tile(Blocks):
 
 
 class PixelShuffle(Blocks):
-    """With the channels in PyTorch's order, which ONNX has for one direction."""
+    """With the channels in PyTorch's order, which ONNX and the DPU have for one direction."""
+
+    on_dpu = free = True
 
     def has_onnx(self, op: Any) -> bool:
         return bool(op.get_attr("upscale"))
+
+    def limit(self, op: Any) -> str:
+        """The DPU saves the channels of a convolution as pixels."""
+        before = op.get_input_op("input")
+        while type_of(before).rounds or type_of(before).nonlinear:
+            before = before.get_input_op("input")
+        if not op.get_attr("upscale"):
+            return "the DPU has no pixel unshuffle"
+        if not type_of(before).on_array or type_of(before).spreads:
+            return "a pixel shuffle that is not behind a convolution"
+        return ""
+
+    def keeps_integers(self, op: Any) -> bool:
+        return True
+
+    def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
+        source = check_one_fix_point(op, sink, to)
+        attrs = {"scale": int(op.get_attr("scale")), "upscale": True}
+        return to.model.move(op.get_name(), "pixel-shuffle-fix", to.int8(source), attrs)
+
+    def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
+        from tutelage.dpu.ops.engine_layers import BlocksLayer
+
+        _check_kept(op)
+        side, to_space, _ = block_of(op)
+        source = op.get_input_op("input").get_name()
+        return [BlocksLayer(op.get_name(), (source,), side, to_space, channels_last=False)]
 
 
 def _check_kept(op: Any) -> None:

@@ -128,11 +128,12 @@ def load_subject(model: Path) -> Subject:
 def _from_run(source: Path) -> Subject:
     from tutelage.host.export.model_directory import load_student, read_state
     from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
-    from tutelage.host.train.loop import STUDENT, load_data
+    from tutelage.host.train.loop import STUDENT
+    from tutelage.host.train.run_data import load_split
 
     path = source / STUDENT if source.is_dir() else source
     config, state = read_state(path)
-    _, test = load_data(config)
+    test = load_split(config, "test")
     student = load_student(path, config, state, test).student
     try:
         graph = to_quantised(student, config.student.network.rpartition(":")[2].replace("-", "_"))
@@ -219,7 +220,7 @@ def _chosen(count: int, limit: int) -> list[int]:
 
 def _of_data_set(data: DataSet, limit: int) -> Images:
     chosen = _chosen(len(data), limit)
-    pixels = data.images[chosen].permute(0, 2, 3, 1).numpy()
+    pixels = data.pixels(chosen).permute(0, 2, 3, 1).numpy()
     # As OpenCV and the application have images: BGR, grey ones with three equal channels.
     bgr = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., ::-1]
     bgr = np.ascontiguousarray(bgr)

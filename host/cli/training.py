@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from tutelage.core.text import shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions
 from tutelage.host.cli.printing import print_json, print_lines
+
+if TYPE_CHECKING:
+    from tutelage.host.train.results import RunResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ def train(options: TrainOptions) -> int:
     from rich.console import Console
 
     from tutelage.host.train.config import read_config
+    from tutelage.host.train.data.formats.registry import data_format
     from tutelage.host.train.loop import train as run
     from tutelage.host.train.progress import Progress, Silent, Terminal
 
@@ -57,17 +61,29 @@ def train(options: TrainOptions) -> int:
     if not _is_main_process():
         return DONE
     if options.json:
-        print_json({
-            "accuracy": result.accuracy,
-            "teacher_accuracy": result.teacher_accuracy,
-            "seconds": round(result.seconds, 1),
-            "output": str(options.output),
-        })  # fmt: skip
+        found = {"seconds": round(result.seconds, 1), "output": str(options.output)}
+        print_json({**result.results.table(), **found})
     else:
-        print_lines(
-            f"{settings.method}: {result.accuracy:.2f} % of the test set, in {options.output}"
-        )
+        is_labelled = data_format(settings.data.kind).is_labelled
+        print_lines(*_result_lines(result.results, options.output, is_labelled))
     return DONE
+
+
+def _result_lines(results: RunResults, output: Path, is_labelled: bool) -> list[str]:
+    """What a run ended with, shortly; without labels those are the float network's classes."""
+    top5 = f" ({results.top5_accuracy:.2f} % top-5)" if results.top5_accuracy is not None else ""
+    start = f"{results.method}: {results.accuracy:.2f} %"
+    if not is_labelled:
+        return [f"{start} of the test images have the float network's class{top5}, in {output}"]
+    lines = [f"{start} of the test set{top5}, in {output}"]
+    if results.validation_accuracy is not None:
+        lines.append(
+            f"  weights of epoch {results.kept_epoch} of {results.epochs}: "
+            f"{results.validation_accuracy:.2f} % of the validation images"
+        )
+    if worst := results.worst_line():
+        lines.append(f"  worst classes: {worst}; all in results.json")
+    return lines
 
 
 def _is_main_process() -> bool:

@@ -99,7 +99,7 @@ def _attr(holder: Any, name: str) -> Any:
 
 def _the_dpu_part(graph: Graph, quantised: Graph, several: bool) -> Subgraph:
     """The only DPU subgraph, or the first of several."""
-    parts, fallen = dpu_parts(graph), _on_the_cpu(graph)
+    parts, fallen = dpu_parts(graph), ops_on_cpu(graph)
     if len(parts) == 1 or (parts and several):
         return parts[0]
     start = f"the result has {len(parts)} DPU subgraphs instead of one"
@@ -124,13 +124,14 @@ def _why_on_the_cpu(fallen: list[Op], quantised: Graph) -> list[str]:
     ]
 
 
-def _on_the_cpu(graph: Graph) -> list[Op]:
+def ops_on_cpu(graph: Graph) -> list[Op]:
+    """Return what a compiled graph computes on the CPU, without what only converts values."""
     on_dpu = {op for part in dpu_parts(graph) for op in part.get_ops()}
     return [op for op in graph.toposort() if op not in on_dpu and op.get_type() not in _GLUE]
 
 
 def _parts(graph: Graph) -> str:
-    others = ", ".join(f"{op.get_name()} ({op.get_type()})" for op in _on_the_cpu(graph))
+    others = ", ".join(f"{op.get_name()} ({op.get_type()})" for op in ops_on_cpu(graph))
     count = len(dpu_parts(graph))
     parts = "one DPU subgraph" if count == 1 else f"{count} DPU subgraphs"
     return parts + (f"; on the CPU: {others}" if others else "")

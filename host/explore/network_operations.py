@@ -1,39 +1,43 @@
 """PyTorch networks and DenseNets as operations for `tutelage.dpu.predict.latency`.
 
-No weights, no quantisation: shapes are enough. `network_operations` takes what the quantiser can
-trace, in about a second; `densenet_operations` writes a DenseNet down from its hyper-parameters
-within a millisecond, for searches over many.
+Weights and thresholds do not matter: shapes are enough. `network_operations` takes what the
+quantiser can trace, in a few seconds, and asks the compiler what the DPU takes;
+`densenet_operations` writes a DenseNet down from its hyper-parameters within a millisecond, for
+searches over many.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from tutelage.dpu.predict.latency import operations_of_graph
 from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.predict.prediction import operations_in
-from tutelage.host.networks import PRESETS, NetworkError, create
+from tutelage.host.networks import NetworkError, create_with
 from tutelage.host.networks.densenet import STEMS
-from tutelage.host.quantise.trace import trace
+from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.to_xmodel import to_quantised
+from tutelage.host.quantise.walker import InputShape
 
 
-def network_operations(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Operation]:
-    """Return the operations of a network for one image of [C, H, W].
+def network_operations(network: nn.Module, input_shape: InputShape) -> list[Operation]:
+    """Return the operations of a network for one image of [C, H, W], or one for each input.
+
+    They are those of its quantised file: what is beyond the DPU's limits is the CPU's.
 
     Raises
     ------
     UnsupportedOp
-        It has an operation that the DPU cannot take.
+        It has an operation that the quantiser cannot take.
     """
-    traced = trace(network, input_shape)
-    places = {name: place for place, name in enumerate(traced)}
-    return [
-        layer.operation(tuple(places[source] for source in layer.inputs))
-        for layer in traced.values()
-    ]
+    name = type(network).__name__
+    operations = operations_of_graph(to_quantised(Student(network, input_shape), name))
+    return [replace(o, name=o.name.removeprefix(f"{name}__")) for o in operations]
 
 
 def create_operations(name: str, shape: str) -> list[Operation]:
@@ -43,8 +47,8 @@ def create_operations(name: str, shape: str) -> list[Operation]:
 
     Parameters
     ----------
-    shape : of its input, such as "3x32x32" (channels, height, width); a preset is made for so
-        many channels
+    shape : of its input, such as "3x32x32" (channels, height, width); a function that takes
+        in_channels gets so many
 
     Raises
     ------
@@ -52,13 +56,19 @@ def create_operations(name: str, shape: str) -> list[Operation]:
         An unknown name, a shape that is not one, an operation that the DPU cannot take, or the
         function returns something else.
     """
-    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", shape):
-        raise NetworkError(f"input {shape!r} is no CxHxW, such as 3x224x224")
-    channels, height, width = map(int, shape.split("x"))
-    made: Any = create(name, **({"in_channels": channels} if name in PRESETS else {}))
+    size = read_shape(shape)
+    made: Any = create_with(name, {}, {"in_channels": size[0]})
     if isinstance(made, nn.Module):
-        return network_operations(made, (channels, height, width))
+        return network_operations(made, size)
     return operations_in(made, f"{name} gives")
+
+
+def read_shape(text: str) -> tuple[int, int, int]:
+    """Return (C, H, W) of a text such as "3x224x224"; raises NetworkError for another."""
+    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", text):
+        raise NetworkError(f"input {text!r} is no CxHxW, such as 3x224x224")
+    channels, height, width = map(int, text.split("x"))
+    return channels, height, width
 
 
 def densenet_operations(

@@ -40,9 +40,11 @@ from tutelage.dpu.predict.prediction import fps_figure, latency_figure
 from tutelage.host.explore.network_operations import densenet_operations
 from tutelage.host.networks import PRESETS, NetworkError, create
 from tutelage.host.networks.densenet import STEMS, DenseNet
-from tutelage.host.train.config import Config, Data, Quantisation, make_config, read_toml
+from tutelage.host.train.config import Config, Quantisation, make_config, read_toml
 from tutelage.host.train.data import load
 from tutelage.host.train.data.formats.registry import data_format
+from tutelage.host.train.data.loading import height_and_width
+from tutelage.host.train.data.settings import Data
 
 MAX_CANDIDATES = 20_000
 SHORTEST_MS = 0.4
@@ -229,7 +231,8 @@ def _checked(table: dict[str, Any], config: Config, given: dict[str, Any]) -> Sp
         "compression": [_share(x) for x in given.get("compression", [base["compression"]])],
         "bottleneck": _whole("bottleneck", given.get("bottleneck", [base["bottleneck"]])),
     }
-    sizes = _whole("size", given["size"]) if "size" in given else [config.data.size]
+    wanted = _whole("size", given["size"]) if "size" in given else [config.data.size]
+    sizes = [height_and_width(size) for size in wanted]
     space = {key: list(dict.fromkeys(values)) for key, values in space.items()}
     count = math.prod(map(len, space.values())) * len(set(sizes))
     if count > MAX_CANDIDATES:
@@ -313,24 +316,29 @@ def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
     return list(dict.fromkeys(found))
 
 
-def _shapes(data: Data, sizes: list[int]) -> tuple[list[tuple[int, int, int]], int]:
-    """The images' shapes [C, H, W], one for each size in pixels, and the number of classes."""
-    shape, classes = _images(data, data.kind == "folder" and min(sizes) > 0)
-    if data.kind != "folder":
-        if any(size and shape[1:] != (size, size) for size in sizes):
+def _shapes(
+    data: Data, sizes: list[tuple[int, int] | None]
+) -> tuple[list[tuple[int, int, int]], int]:
+    """The images' shapes [C, H, W], one for each height and width, and the number of classes."""
+    resized = data_format(data.kind).crop != "none"
+    shape, classes = _images(data, resized and None not in sizes)
+    if not resized:
+        if any(size and shape[1:] != size for size in sizes):
             own = f"{shape[2]}x{shape[1]}"
             raise ExploreError(
-                f"[explore] size: the images of {data.kind} are {own}; only a folder's are resized"
+                f"[explore] size: the images of {data.kind} are {own}; only a folder's and shards' "
+                "are resized"
             )
         return [shape], classes
-    return [(shape[0], size, size) if size else shape for size in sizes], classes
+    return [(shape[0], *size) if size else shape for size in sizes], classes
 
 
 def _images(data: Data, resized: bool) -> tuple[tuple[int, int, int], int]:
     path = Path(data.path).expanduser() if data.path else None
     if known := data_format(data.kind).known_shape(path):  # to search needs no data set yet
         return known
-    test = load(data.kind, path, "test", 8 if resized else 0)  # channels and classes count
+    # Channels and classes count; nothing need be in memory for them.
+    test = load(data.kind, path, "test", 8 if resized else 0, memory=0)
     return test.shape, len(test.classes)
 
 
@@ -343,7 +351,8 @@ def configurations(spec: Spec, candidate: Candidate, output: Path) -> dict[str, 
     """
     table = copy.deepcopy(spec.table)
     student = {"network": "densenet", "options": {**spec.options, **candidate.options}}
-    if spec.config.data.kind == "folder" and candidate.shape[1] == candidate.shape[2]:
+    resized = data_format(spec.config.data.kind).crop != "none"
+    if resized and candidate.shape[1] == candidate.shape[2]:
         table["data"] = {**table["data"], "size": candidate.shape[1]}
     training = {**table.get("training", {}), **spec.float_training}
     name = f"{candidate.name}-float"

@@ -50,8 +50,9 @@ from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.data.image_io import encode_png, read_bgr
-from tutelage.host.train.evaluation import EVALUATION_BATCH
-from tutelage.host.train.loop import STUDENT, load_data
+from tutelage.host.train.evaluation import batch_size
+from tutelage.host.train.loop import STUDENT
+from tutelage.host.train.run_data import load_split
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 from tutelage.host.train.students import make_network
 
@@ -104,7 +105,7 @@ def export(
     """
     path = source / STUDENT if source.is_dir() else source
     config, state = read_state(path)
-    _, test = data or load_data(config)
+    test = data[1] if data else load_split(config, "test")
     loaded = load_student(path, config, state, test)
     try:
         graph, outside = deployable_graph(loaded.student, _graph_name(config), clip, allow_cpu)
@@ -180,7 +181,10 @@ def load_student(path: Path, config: Config, state: dict[str, Any], data: DataSe
     CheckpointError, ConfigError
         Its weights are another network's, or have no finite values.
     """
-    student = Student(make_network(config.student, data), data.shape, config.quantisation.bits())
+    student = Student(
+        make_network(config.student, data), data.shape, config.quantisation.bits(),
+        replace=config.student.replace,
+    )  # fmt: skip
     checkpoint.load_weights(student, path)
     deployed = [value for _, conv in student.convs() for value in conv.folded()]
     if not all(torch.isfinite(value).all() for value in (student.log2_t, *deployed)):
@@ -210,8 +214,9 @@ def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
     session = _onnx_session(folder / ONNX)
     files = _Files(folder, model)
     right = same_class = 0
-    for start in range(0, len(data), EVALUATION_BATCH):
-        part = data.part(start, start + EVALUATION_BATCH)
+    at_once = batch_size(data)
+    for start in range(0, len(data), at_once):
+        part = data.part(start, start + at_once)
         images, labels = part.inputs(), part.labels.numpy()
         wanted = student(images).numpy()
         found = model.run(files.inputs(part, images))
@@ -262,7 +267,7 @@ class _Files:
         for index in range(len(data)):
             path = data.files[index] if data.files else self._png
             if not data.files:
-                path.write_bytes(encode_png(data.images[index]))
+                path.write_bytes(encode_png(data.pixels([index])[0]))
             self._preprocess(read_bgr(path), target)
             if not np.array_equal(dequantise(target, self._fix_point), wanted[index]):
                 raise ExportError(
@@ -315,7 +320,9 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
         "date": datetime.date.today(),
     }
     sums = {name: sha256_of(folder / name) for name in (QUANTISED, ONNX)}
-    description = Description(data.form, data.classes, provenance=provenance, checksums=sums)
+    description = Description(
+        data.form, data.classes, loaded.student.activation, provenance, checksums=sums
+    )
     write_description(folder / DESCRIPTION, description)
 
 

@@ -46,9 +46,10 @@ _ZERO = 128
 
 
 def to_onnx(graph: Graph, form: str = INT8) -> bytes:
-    """Return the serialized ONNX model of a quantised graph with one input and one output.
+    """Return the serialized ONNX model of a quantised graph.
 
-    Input "images" [N, C, H, W] float32, normalised; output "logits".
+    Input "images" [N, C, H, W] float32, normalised; output "logits". Several are numbered from the
+    second on: "images_2", "logits_2".
 
     Parameters
     ----------
@@ -57,13 +58,10 @@ def to_onnx(graph: Graph, form: str = INT8) -> bytes:
     Raises
     ------
     UnsupportedError
-        The graph has an op that no student has, or several inputs or outputs.
+        The graph has an op that no student has.
     """
-    outputs = graph_outputs(graph)
     inputs = [op for op in graph.toposort() if op.get_type() == "data"]
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise UnsupportedError(f"{graph.get_name()}: one input and one output are wanted")
-    return _Converter(graph, form).convert(inputs[0], outputs[0])
+    return _Converter(graph, form).convert(inputs, graph_outputs(graph))
 
 
 class _Converter:
@@ -77,21 +75,21 @@ class _Converter:
         self.values: dict[str, str] = {}  # by the op's name
         self.points: dict[str, int] = {}  # of what is rounded, by the value's name
 
-    def convert(self, source: Op, result: Op) -> bytes:
+    def convert(self, sources: list[Op], results: list[Op]) -> bytes:
         """Return the whole model."""
-        self.set_value(source, INPUT)
+        for name, op in zip(_names(INPUT, len(sources)), sources, strict=True):
+            self.set_value(op, name)
         for op in self.graph.toposort():
             done = op.get_type() == "const" or op.get_name() in self.values
             if not done and not _is_parameter(op):
                 self.set_value(op, self._form_of(op)(self, op))
-        self.node("Identity", [self.values[result.get_name()]], OUTPUT)
-        _, height, width, channels = source.get_output_tensor().dims
-        shape = result.get_output_tensor().dims[1:]
+        names = _names(OUTPUT, len(results))
+        for name, op in zip(names, results, strict=True):
+            self.node("Identity", [self.values[op.get_name()]], name)
         onnx_graph = helper.make_graph(
             self.nodes, self.graph.get_name(),
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT,
-                                           ["N", channels, height, width])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", *_first(shape)])],
+            [_info(self.values[op.get_name()], op) for op in sources],
+            [_info(name, op) for name, op in zip(names, results, strict=True)],
             initializer=self.constants,
         )  # fmt: skip
         opset = [helper.make_opsetid("", OPSET)]
@@ -172,6 +170,17 @@ class _Converter:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(
             array.shape), name))  # fmt: skip
         return name
+
+
+def _names(first: str, count: int) -> list[str]:
+    """Names of inputs or outputs."""
+    return [first, *(f"{first}_{number}" for number in range(2, count + 1))]
+
+
+def _info(name: str, op: Op) -> Any:
+    """What a model says of an input or output."""
+    shape: list[str | int | None] = ["N", *_first(op.get_output_tensor().dims[1:])]
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 def _first(shape: list[int]) -> list[int]:

@@ -105,7 +105,10 @@ class QuantisedNetwork:
             sums = {QUANTISED: sha256_of(scratch / QUANTISED)}
             bits = self.student.bits
             provenance = {"method": "ptq", "bits": f"W{bits.weights}A{bits.activations}"}
-            description = Description(self.form, labels, provenance=provenance, checksums=sums)
+            activation = self.student.activation
+            description = Description(
+                self.form, labels, activation, provenance=provenance, checksums=sums
+            )
             write_description(scratch / DESCRIPTION, description)
             (folder / COMPILED).unlink(missing_ok=True)  # of another network
             for name in (QUANTISED, DESCRIPTION):
@@ -160,6 +163,7 @@ def quantise(
         shape = f"{pixels.dtype} {list(pixels.shape)}"
         raise DataError(f"calibration images are {shape}, not uint8 (N, {input_shape})")
     student = Student(network.eval(), input_shape, bits, best_fix_point(form))
+    student.check_classifier()
     post_training(student, normalise(pixels, form), options or PostTraining(method))
     return QuantisedNetwork(student.eval(), form)
 

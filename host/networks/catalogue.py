@@ -10,8 +10,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,7 @@ from tutelage.core.errors import TutelageError, one_line
 from tutelage.host.networks.densenet import DenseNet
 from tutelage.host.networks.mobilenet import MobileNetV2
 from tutelage.host.networks.resnet import ResNet
+from tutelage.host.networks.torchvision_import import import_torchvision
 
 # One preset a line: the constructor and what differs from its signature.
 PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
@@ -59,11 +62,50 @@ def create(name: str, **options: Any) -> nn.Module:
     NetworkError : unknown name, a module or file that cannot be loaded or lacks the function, or
         options that the network does not take
     """
+    return create_with(name, options, {})
+
+
+def create_with(name: str, options: Mapping[str, Any], offered: Mapping[str, Any]) -> nn.Module:
+    """Build a network as `create` does, with those of `offered` that its function takes.
+
+    A function without parameters, such as ``def make(): return Net()``, gets none of them. One with
+    ``**kwargs``, as torchvision's have, gets as many as it does not refuse.
+
+    Parameters
+    ----------
+    options : always given
+    offered : name -> value, such as in_channels and num_classes
+
+    Raises
+    ------
+    NetworkError : see `create`
+    """
     maker, defaults = _maker(name)
-    try:
-        return maker(**(defaults | options))
-    except (TypeError, ValueError) as error:
-        raise NetworkError(f"network {name!r}: {one_line(error)}") from error
+    failure: Exception = TypeError()
+    for more in _choices(maker, offered):
+        try:
+            return maker(**{**defaults, **more, **options})
+        except TypeError as error:
+            failure = error
+        except Exception as error:  # whatever the user's code raises
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise NetworkError(f"network {name!r}: {kind}{one_line(error)}") from error
+    raise NetworkError(f"network {name!r}: {one_line(failure)}") from failure
+
+
+def _choices(
+    maker: Callable[..., nn.Module], offered: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield what of `offered` a function may take, the most first."""
+    parameters: Mapping[str, inspect.Parameter] = {}
+    with suppress(TypeError, ValueError):  # of no signature that Python knows
+        parameters = inspect.signature(maker).parameters
+    named = {key: value for key, value in offered.items() if key in parameters}
+    others = [key for key in offered if key not in parameters]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for first in range(len(others)):
+            yield {**named, **{key: offered[key] for key in others[first:]}}
+    yield named
 
 
 def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
@@ -77,8 +119,7 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
         )
     place, _, function = name.rpartition(":")
     try:
-        is_file = place.endswith(".py")
-        module = _load_file(Path(place)) if is_file else importlib.import_module(place)
+        module = _imported(place)
     except Exception as error:  # whatever the user's code raises
         text = " ".join(str(error).split())
         raise NetworkError(
@@ -87,6 +128,21 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     if not callable(maker := getattr(module, function, None)):
         raise NetworkError(f"network {name!r}: {place} has no function {function!r}")
     return maker, {}
+
+
+def _imported(place: str) -> ModuleType:
+    """Import a module, or a file that ends in .py."""
+
+    def load() -> ModuleType:
+        return _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+
+    try:
+        return load()
+    except RuntimeError:  # of torchvision where its compiled operations do not fit PyTorch
+        if importlib.util.find_spec("torchvision") is None:
+            raise
+        import_torchvision()
+        return load()
 
 
 def _load_file(path: Path) -> ModuleType:

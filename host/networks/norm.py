@@ -20,8 +20,8 @@ def batch_norm(
     x: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
     momentum: float,
     eps: float,
 ) -> Tensor:
@@ -41,8 +41,9 @@ def batch_norm(
     with torch.no_grad():
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(var * count / (count - 1), momentum)
-    scale = weight / torch.sqrt(var + eps)
-    return centred * scale.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+    scale = torch.rsqrt(var + eps) if weight is None else weight / torch.sqrt(var + eps)
+    normalised = centred * scale.view(1, -1, 1, 1)
+    return normalised if bias is None else normalised + bias.view(1, -1, 1, 1)
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):

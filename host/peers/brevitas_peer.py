@@ -33,6 +33,7 @@ from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.nonlinear import apply_nonlinear
 from tutelage.host.quantise.quantisers import Bits, Quantiser
 from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.walker import UnsupportedOp
 
 COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
 
@@ -46,6 +47,7 @@ def brevitas_student(
     last_bits: int = 8,
     collect_steps: int = COLLECT_STEPS,
     input_fix_point: int = 7,
+    replace: Mapping[str, str] | None = None,
 ) -> nn.Module:
     """The Brevitas model of a network trained in float, for images [N, *input_shape].
 
@@ -59,6 +61,7 @@ def brevitas_student(
     collect_steps : training passes after which the activations' scales become parameters;
         before that each pass uses its own statistics, not rounded to powers of two
     input_fix_point : of 8-bit images: 7 for images in [-1, 1)
+    replace : see tutelage.host.quantise.trace.trace
 
     Raises
     ------
@@ -67,7 +70,8 @@ def brevitas_student(
     ValueError : bits that are not 2 to 8
     """
     bits = Bits(weight_bits, activation_bits, first_bits, last_bits)
-    student = Student(network, input_shape, bits, input_fix_point)
+    student = Student(network, input_shape, bits, input_fix_point, replace)
+    student.check_classifier()
     return BrevitasStudent(student, collect_steps)
 
 
@@ -192,6 +196,11 @@ class BrevitasStudent(nn.Module):
 
 def _quant_conv(layer: Conv, bits: int) -> nn.Module:
     fixed_point = _brevitas("quant.fixed_point")
+    if type(layer) is not Conv or layer.padding is None:
+        raise UnsupportedOp(
+            f"{layer.name}: the Brevitas peer has convolutions with equal padding on opposite sides "
+            "and dense layers over small maps only: use the quantiser `tqt`"
+        )
     outputs, inputs = layer.weight.shape[:2]
     conv: nn.Module = _brevitas("nn").QuantConv2d(
         inputs * layer.groups,

@@ -8,6 +8,7 @@ point is taken by the least squared error with either method, unless the student
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -52,8 +53,12 @@ def _nan_last(value: float) -> float:
 
 
 @torch.no_grad()
-def calibrate(student: Student, images: Tensor, method: str = "mse", batch: int = 250) -> None:
+def calibrate(
+    student: Student, images: Tensor | Sequence[Tensor], method: str = "mse", batch: int = 250
+) -> None:
     """Set `student.log2_t` from images [N, C, H, W], normalised; nothing else changes.
+
+    A network of several inputs takes a sequence of as many tensors, all of the same N.
 
     Thresholds are set half-way between two powers of two, so that training does not flip them by
     noise. One whose values are all 0 stays, and so do the images' own if their fix point was given.
@@ -67,28 +72,30 @@ def calibrate(student: Student, images: Tensor, method: str = "mse", batch: int 
     """
     if method not in METHODS:
         raise ValueError(f"calibration method {method!r} is none of {', '.join(METHODS)}")
-    if not len(images):
-        raise ValueError("no calibration images")
-    records = _observe(student, images, batch)
+    given = (images,) if isinstance(images, Tensor) else tuple(images)
+    if len({len(inputs) for inputs in given}) != 1 or not len(given[0]):
+        raise ValueError("no calibration images, or not as many for each input")
+    records = _observe(student, given, batch)
     for quantiser in dict.fromkeys(student.activation_of.values()):
         record = records[quantiser.name]
         values = torch.cat(record.sample)
-        if quantiser != student.images:
+        if quantiser not in student.input_quantisers:
             _place(student, quantiser, values, record.largest, method)
         elif not student.input_is_given and record.largest > 0:
-            student.set_input_fix_point(_input_fix_point(quantiser, values, record.largest))
+            point = _input_fix_point(quantiser, values, record.largest)
+            student.set_input_fix_point(point, quantiser)
     for name, layer in student.convs():
         weight = layer.folded()[0].flatten()
         _place(student, student.weight_of[name], weight, float(weight.abs().max()), method)
 
 
-def _observe(student: Student, images: Tensor, batch: int) -> dict[str, _Record]:
+def _observe(student: Student, images: tuple[Tensor, ...], batch: int) -> dict[str, _Record]:
     """By quantiser, what passes it in float arithmetic with folded norms."""
     generator = torch.Generator().manual_seed(0)
     records: dict[str, _Record] = {}
     for quantiser in dict.fromkeys(student.activation_of.values()):
         values = sum(math.prod(student.layer(name).shape) for name in quantiser.members)
-        records[quantiser.name] = _Record(_MOST_VALUES / (values * len(images)))
+        records[quantiser.name] = _Record(_MOST_VALUES / (values * len(images[0])))
 
     def observe(name: str, values: Tensor) -> None:
         records[name].add(values, generator)
@@ -97,8 +104,8 @@ def _observe(student: Student, images: Tensor, batch: int) -> dict[str, _Record]
     student.eval()
     student.observer = observe
     try:
-        for start in range(0, len(images), batch):
-            student(images[start : start + batch])
+        for start in range(0, len(images[0]), batch):
+            student(*(inputs[start : start + batch] for inputs in images))
     finally:
         student.observer = None
         student.train(training)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tutelage.core.fixed_point import MAX_SHIFT, integer_range
-from tutelage.host.quantise import nonlinear
 from tutelage.host.quantise.layers.base import Layer, LayerThresholds
 from tutelage.host.quantise.quantisers import Quantiser
 
@@ -70,13 +69,15 @@ class Settlement:
         for index in raised:
             wanted[index] = self._least[index]
         points = list(wanted)
-        why = self._lower(points, [min(point, 0) for point in wanted])
+        lowest = [self._least.get(i, min(point, 0)) for i, point in enumerate(wanted)]
+        why = self._lower(points, lowest)
         if why is None:
             weights = {q.index for q in self.weight_of.values()}
             points = [max(p, 0) if i in weights else p for i, p in enumerate(wanted)]
             why = {i: "weights above 1 in a cycle" for i in weights if points[i] != wanted[i]}
-            why |= self._lower(points, [0] * len(points)) or {}
-        why = dict.fromkeys(raised, "where the DPU clips a ReLU6") | why
+            lowest = [self._least.get(i, 0) for i in range(len(points))]
+            why |= self._lower(points, lowest) or {}
+        why = dict.fromkeys(raised, "the lowest at which the DPU has the activation") | why
         notes = tuple(
             f"{self.quantisers[i].name}: "
             f"fix point {raised.get(i, wanted[i])} -> {points[i]} ({reason})"
@@ -89,15 +90,15 @@ class Settlement:
         )
 
     def _least_of_activations(self) -> dict[int, int]:
-        """The lowest fix point by threshold, of 8-bit groups whose activation has one.
+        """The lowest fix point by threshold, of 8-bit groups in which a layer has one.
 
         A ReLU6 never gives more than what its fix point on the DPU can hold.
         """
         least: dict[int, int] = {}
         for name, quantiser in self.activation_of.items():
-            point = nonlinear.least_fix_point(self.layers[name].nonlinear)
+            point = self.layers[name].least_fix_point()
             if point is not None and quantiser.bits == 8:
-                least[quantiser.index] = point
+                least[quantiser.index] = max(point, least.get(quantiser.index, point))
         return least
 
     def _lower(self, points: list[int], least: list[int]) -> dict[int, str] | None:

@@ -32,8 +32,9 @@ class Forward:
         self.student, self.observer = student, student.observer
         self.points = FixPoints() if self.observer is not None else student.fix_points()
         self.thresholds = list(student.log2_t.unbind())
-        # A constant, so that the images' threshold has no gradient.
-        self.thresholds[student.images.index] = student.log2_t.new_zeros(())
+        for quantiser in student.input_quantisers:
+            # A constant, so that the images' threshold has no gradient.
+            self.thresholds[quantiser.index] = student.log2_t.new_zeros(())
         self.exact = not student.training and self.observer is None
         deployed = not student.training or student.norm_frozen
         self.folded = self._folded() if deployed else None

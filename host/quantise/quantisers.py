@@ -92,6 +92,8 @@ def _activation_bits(layers: Layers, members: tuple[str, ...], last: set[str], b
     }
     if any(not layers[name].inputs for name in members):  # the images
         return bits.first
+    if any(layers[name].needs_int8 for name in members):
+        return 8
     if last & set(members) or (readers and readers <= last):
         return bits.last
     return bits.activations
@@ -126,7 +128,7 @@ def _first_with_weights(layers: Layers) -> set[str]:
 
 def _last_with_weights(layers: Layers) -> set[str]:
     """Layers with weights whose result reaches the output without another one."""
-    reached = {next(reversed([*layers]))}
+    reached = {name for name, layer in layers.items() if layer.output_places}
     for name in reversed([*layers]):
         if name in reached and not layers[name].has_weights:
             reached |= set(layers[name].inputs)

@@ -39,6 +39,7 @@ from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.layers.convolution import Conv, Deployed
 from tutelage.host.quantise.quantisers import Bits, Quantiser, place_quantisers
 from tutelage.host.quantise.trace import trace
+from tutelage.host.quantise.walker import InputShape, UnsupportedOp
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,13 @@ class Student(nn.Module):
     Parameters
     ----------
     network : any nn.Module that trace() takes, trained in float
-    input_shape : (C, H, W) of one image
+    input_shape : (C, H, W) of one image; a sequence of them for a network of several inputs
     bits : bit widths
     input_fix_point : fix point of 8-bit images, never trained: 7 for (v - 128) / 128,
         `tutelage.core.images.input_form.best_fix_point` for other forms. Images of b bits cover the
         same range with input_fix_point - (8 - b). None: calibrate() takes it from its images; 7
         until then
+    replace : activations to exchange for what the DPU has, see trace()
 
     Attributes
     ----------
@@ -69,10 +71,13 @@ class Student(nn.Module):
     activation_of, weight_of : quantisers by layer
     norm_frozen : batch norms are folded by their running statistics in training too
     observer : called with what would be rounded; while it is set, nothing is rounded
+    activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
+        the network ends with one
+    inputs, outputs : names of the layers that are the network's, in its order
 
     Raises
     ------
-    UnsupportedOp : see trace()
+    UnsupportedOp, ValueError : see trace()
     """
 
     widened: Tensor
@@ -80,17 +85,21 @@ class Student(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        input_shape: tuple[int, int, int],
+        input_shape: InputShape,
         bits: Bits | None = None,
         input_fix_point: int | None = None,
+        replace: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.bits = bits or Bits()
         self.input_shape = input_shape
         self.input_is_given = input_fix_point is not None
-        layers = trace(network, input_shape)
+        layers = trace(network, input_shape, replace)
+        self.activation = layers.activation or "softmax"
         self.layers = nn.ModuleDict(layers)
-        self.output = list(layers)[-1]
+        self.inputs = tuple(name for name, layer in layers.items() if not layer.inputs)
+        places = {place: name for name, layer in layers.items() for place in layer.output_places}
+        self.outputs = tuple(places[place] for place in sorted(places))
         self.norm_frozen = False
         self.observer: Observer | None = None
         self.activation_of, self.weight_of = place_quantisers(layers, self.bits)
@@ -125,20 +134,65 @@ class Student(nn.Module):
 
     @property
     def images(self) -> Quantiser:
-        """The images' quantiser, whose fix point is given or measured and not trained."""
-        return self.activation_of[next(iter(self.layers))]
+        """The first input's quantiser, whose fix point is given or measured and not trained."""
+        return self.activation_of[self.inputs[0]]
+
+    @property
+    def input_quantisers(self) -> tuple[Quantiser, ...]:
+        """Those of all inputs, without repetition where some are joined."""
+        return tuple(dict.fromkeys(self.activation_of[name] for name in self.inputs))
+
+    @property
+    def output(self) -> str:
+        """The layer with the network's one output.
+
+        Raises
+        ------
+        UnsupportedOp : the network has several
+        """
+        if len(self.outputs) != 1:
+            raise UnsupportedOp(
+                f"the network has {len(self.outputs)} outputs ({', '.join(self.outputs)}): return "
+                "the logits alone, or train it in a loop of your own"
+            )
+        return self.outputs[0]
 
     def has_fused_relu(self, layer: Layer) -> bool:
         """Return whether the clip at 0 of a layer's quantiser is its ReLU."""
         return layer.nonlinear == "RELU" and not self.activation_of[layer.name].signed
 
+    def check_classifier(self) -> None:
+        """Refuse a network that training and export have no use for.
+
+        Raises
+        ------
+        UnsupportedOp : it has several inputs or outputs, or returns no logits
+        """
+        if len(self.inputs) != 1:
+            raise UnsupportedOp(
+                f"the network has {len(self.inputs)} inputs: give it one image, or train it in a "
+                "loop of your own"
+            )
+        shape = self.layer(self.output).shape
+        if len(shape) != 1 and shape[1:] != (1, 1):
+            raise UnsupportedOp(
+                f"the network returns a map {shape}: return logits (N, classes), or train it in a "
+                "loop of your own"
+            )
+
     # -- what training sets -----------------------------------------------------------
 
     @torch.no_grad()
-    def set_input_fix_point(self, fix_point: int) -> None:
-        """Set the fix point of 8-bit images, and with it that of images of fewer bits."""
-        lost = 8 - self.images.bits
-        self.log2_t[self.images.index] = self.images.magnitude - (fix_point - lost)
+    def set_input_fix_point(self, fix_point: int, quantiser: Quantiser | None = None) -> None:
+        """Set the fix point of 8-bit images, and with it that of images of fewer bits.
+
+        Parameters
+        ----------
+        quantiser : of one input; without it those of all inputs are set
+        """
+        for given in self.input_quantisers if quantiser is None else (quantiser,):
+            lost = 8 - given.bits
+            self.log2_t[given.index] = given.magnitude - (fix_point - lost)
 
     def widen(self, names: Collection[str]) -> None:
         """Let int8's limit clip these layers instead of a ReLU6 (RELU8, see nonlinear.py)."""
@@ -179,17 +233,24 @@ class Student(nn.Module):
             self._fix_points = ceilings, points
         return self._fix_points[1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W])."""
+    def forward(self, *images: Tensor) -> Any:
+        """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W]).
+
+        A network of several inputs takes as many; one of several outputs returns a tuple.
+        """
+        if len(images) != len(self.inputs):
+            raise TypeError(f"the network takes {len(self.inputs)} inputs, not {len(images)}")
         forward = Forward(self)
+        given = dict(zip(self.inputs, images, strict=True))
         values: dict[str, Tensor] = {}
         for name in self.layers:
             layer = self.layer(name)
-            args = [values[source] for source in layer.inputs] or [images]
+            args = [values[source] for source in layer.inputs] or [given[name]]
             values[name] = forward.rounded_result(layer, layer.compute(forward, *args))
             for source in self._last_use.get(name, ()):
                 del values[source]
-        return values[self.output]
+        found = tuple(values[name] for name in self.outputs)
+        return found[0] if len(found) == 1 else found
 
     # -- what is deployed ------------------------------------------------------------------
 
@@ -217,7 +278,8 @@ def _int8(values: Tensor, fix_point: int) -> Tensor:
 
 def _last_use(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
     """By layer: the values that nothing reads after it, so that they can go."""
-    last = {source: name for name, layer in layers.items() for source in layer.inputs}
+    last = {source: name for name, layer in layers.items() for source in layer.inputs
+            if not layers[source].output_places}  # fmt: skip
     freed: dict[str, list[str]] = {}
     for source, name in last.items():
         freed.setdefault(name, []).append(source)

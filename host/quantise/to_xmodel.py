@@ -58,7 +58,8 @@ def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
     lowering = _Lowering(student, name)
     for layer in student.layers:
         lowering.add(layer)
-    lowering.model.output(lowering.ops[student.output])
+    for name in dict.fromkeys(student.outputs):
+        lowering.model.output(lowering.ops[name])
     return lowering.model.finish()
 
 

@@ -9,7 +9,9 @@ A file of `host/quantise/layers` says what it takes:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from tutelage.core.errors import TutelageError
 if TYPE_CHECKING:
     from tutelage.host.quantise.layers.base import Layer
 
+log = logging.getLogger(__name__)
+
 PLACEHOLDER, OUTPUT = object(), object()
 """What a handler of the graph's inputs and one of its output are registered for."""
 
@@ -30,8 +34,27 @@ _OUR_FRAMES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _RESERVED = set(dir(nn.ModuleDict()))  # no keys of the student's ModuleDict
 
 
+_FRAME = re.compile(r'File "(.+)", line (\d+)')
+"""A frame as fx writes it into a node's stack trace."""
+
+
 class UnsupportedOp(TutelageError, ValueError):
-    """The network has an operation the DPU cannot take; the text names it and its place."""
+    """The network has an operation the DPU cannot take; the text names it and its place.
+
+    Attributes
+    ----------
+    what, at : what cannot be taken, and the module or function that has it
+    file, line : of the user's code that calls it; "" and 0 where they are not known
+    remedy : what to use instead; "" where the text has no such part
+    """
+
+    def __init__(
+        self, text: str, what: str = "", at: str = "", file: str = "", line: int = 0,
+        remedy: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(text)
+        self.what, self.at = what or text, at
+        self.file, self.line, self.remedy = file, line, remedy
 
 
 class Walker:
@@ -41,6 +64,8 @@ class Walker:
     ----------
     layers : by name, in an order they can run in
     origin : the name of the layer that has the value of an fx node
+    made : what was made of a module before, by a key with the module in it: one that is called
+        twice keeps one set of parameters
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -48,14 +73,16 @@ class Walker:
         self.modules = dict(module.named_modules())
         self.layers: dict[str, Layer] = {}
         self.origin: dict[fx.Node, str] = {}
+        self.made: dict[Any, Any] = {}
 
     def walk(self) -> dict[str, Layer]:
         """Return the layers of the whole graph."""
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                _HANDLERS[PLACEHOLDER](self, node)
+                if _is_tensor(node):  # else an argument that has its default
+                    _HANDLERS[PLACEHOLDER](self, node)
             elif node.op == "output":
-                self._check_output(node)
+                self._check_outputs(node)
                 _HANDLERS[OUTPUT](self, node)
             elif not _is_tensor(node) or node.op == "get_attr":
                 continue  # sizes for a view; a bare parameter is refused where it is used
@@ -71,30 +98,33 @@ class Walker:
             raise self.error(node, name, _ADVICE.get(key, _DEFAULT_ADVICE))
         if not node.users:
             raise self.error(node, f"{name} whose result nothing reads", "leave it out, or use it")
-        if key in _IN_PLACE and not self.is_only_reader(node):
-            advice = "write it out of place (x + y): the value it overwrites is read elsewhere"
-            raise self.error(node, f"{name} in place", advice)
         handler(self, node)
 
     def _key(self, node: fx.Node) -> Any:
         """What handlers are registered for: a module's class, a function, a method's name."""
-        if node.op != "call_module":
-            return node.target
-        module = self.module_of(node)
-        bases = (base for base in _DERIVED if isinstance(module, base))
-        return next(bases, type(module))
+        return handled_class(self.module_of(node)) if node.op == "call_module" else node.target
 
-    def _check_output(self, node: fx.Node) -> None:
-        given = node.args[0]
-        if not isinstance(given, fx.Node):
-            raise self.refusal("the network returns several values: return the logits alone")
-        source = self.layers[self.origin[given]]
-        if not source.inputs:
-            raise self.refusal("the network has no layer")
+    def _check_outputs(self, node: fx.Node) -> None:
+        """Note which layers have the network's outputs, and refuse what no output needs."""
+        given = node.args[0] if isinstance(node.args[0], tuple | list) else [node.args[0]]
+        if not given or not all(isinstance(value, fx.Node) and value in self.origin
+                                for value in given):  # fmt: skip
+            raise self.refusal("the network returns something else than activations: return one "
+                               "tensor, or a tuple of tensors")  # fmt: skip
+        names = [self.origin[value] for value in given if isinstance(value, fx.Node)]
+        if not all(self.layers[name].inputs for name in names):
+            raise self.refusal("the network has no layer before one of its outputs")
         if not any(layer.has_weights for layer in self.layers.values()):
             raise self.refusal("the network has no convolution and no linear layer")
-        if source.name != next(reversed(self.layers)):
-            raise self.refusal("the network computes something that its output does not need")
+        needed = set(names)
+        for name, layer in reversed(self.layers.items()):
+            if name in needed:
+                needed |= set(layer.inputs)
+            elif layer.inputs:
+                raise self.refusal("the network computes something that no output needs "
+                                   f"({name}): leave it out, or use it")  # fmt: skip
+            else:
+                raise self.refusal(f"no output of the network depends on its input {name!r}")
 
     # -- for handlers -----------------------------------------------------------------------
 
@@ -121,13 +151,18 @@ class Walker:
         return self.origin[self._operand(node, 0, ("input", "x", "self"))]
 
     def operands(self, node: fx.Node) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
-        """Return the layers whose values a binary operation takes, and PyTorch's shapes of both.
+        """Return the layers whose values a binary operation takes, and the shapes of both.
 
         The shapes are without the batch. That of a vector is (C,): beside a map PyTorch repeats it
-        along the columns, not for each channel.
+        along the columns, not for each channel. That of an expanded map is its layer's.
         """
         nodes = self._operand(node, 0, ("input",)), self._operand(node, 1, ("other",))
-        return tuple(self.origin[given] for given in nodes), [meta_shape(n)[1:] for n in nodes]
+        names = tuple(self.origin[given] for given in nodes)
+        shapes = [
+            self.layers[name].shape if len(meta_shape(given)) == 4 else meta_shape(given)[1:]
+            for given, name in zip(nodes, names, strict=True)
+        ]
+        return names, shapes
 
     def _operand(self, node: fx.Node, position: int, names: tuple[str, ...]) -> fx.Node:
         given = node.args[position] if len(node.args) > position else None
@@ -160,11 +195,21 @@ class Walker:
 
     def error(self, node: fx.Node, what: str, advice: str) -> UnsupportedOp:
         """Return the refusal of a node, with the user's line that calls it."""
-        place = f"at {node.target}" if node.op == "call_module" else f"at {node.name}"
-        frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
-        theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
-        source = f" ({theirs[-1].strip()})" if theirs else ""
-        return self.refusal(f"the DPU cannot take {what} {place}{source}: {advice}")
+        found = _FRAME.search(_users_line(node))
+        file, line = (found[1], int(found[2])) if found else ("", 0)
+        reason = f"the DPU cannot take {what}"
+        text = f"{reason} at {self._place(node)}: {advice}"
+        return UnsupportedOp(text, reason, _name(node), file, line, advice)
+
+    @staticmethod
+    def _place(node: fx.Node) -> str:
+        """The module or the function of a node, and the user's line that calls it."""
+        frame = _users_line(node)
+        return _name(node) + (f" ({frame})" if frame else "")
+
+    def warn(self, node: fx.Node, what: str, advice: str) -> None:
+        """Log what the DPU makes of a node, with the user's line that calls it."""
+        log.warning("%s: %s; %s", self._place(node), what, advice)
 
     @staticmethod
     def refusal(text: str) -> UnsupportedOp:
@@ -172,34 +217,45 @@ class Walker:
         return UnsupportedOp(text)
 
 
+def _name(node: fx.Node) -> str:
+    """The module or the function of a node."""
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _users_line(node: fx.Node) -> str:
+    """The frame of the user's that computes a node; "" where it is not known."""
+    frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
+    theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
+    return theirs[-1].strip() if theirs else ""
+
+
 # -- the registry ---------------------------------------------------------------------------
 
 Handler = Callable[[Walker, fx.Node], None]
 _HANDLERS: dict[Any, Handler] = {}
-_DERIVED: list[type[nn.Module]] = []
-_IN_PLACE: set[Any] = set()
 _ADVICE: dict[Any, str] = {}
 _DEFAULT_ADVICE = "use convolutions, batch norm, ReLU, pools, concats, additions and linear layers"
 
 
-def traces(
-    *targets: Any, derived: bool = False, in_place: bool = False
-) -> Callable[[Handler], Handler]:
+def traces(*targets: Any) -> Callable[[Handler], Handler]:
     """Register the handler of PyTorch modules (by class), functions, and methods (by name).
 
-    Parameters
-    ----------
-    derived : also of classes derived from these, which fx then does not look into
-    in_place : the operation overwrites its operand, which nothing else may read
+    A class stands for those derived from it that compute the same (`handled_class`).
     """
 
     def register(handler: Handler) -> Handler:
         _HANDLERS.update(dict.fromkeys(targets, handler))
-        _DERIVED.extend(targets if derived else ())
-        _IN_PLACE.update(targets if in_place else ())
         return handler
 
     return register
+
+
+def handled_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class whose handler takes a module: its own, or a base with the same forward."""
+    own = type(module)
+    computes = getattr(own, "forward", None)
+    bases = (base for base in own.__mro__ if base in _HANDLERS)
+    return next((base for base in bases if getattr(base, "forward", None) is computes), own)
 
 
 def advise(advice: str, *targets: Any) -> None:
@@ -208,8 +264,8 @@ def advise(advice: str, *targets: Any) -> None:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Return whether a handler takes the module whole, although its class is not torch's."""
-    return isinstance(module, tuple(_DERIVED))
+    """Return whether a handler takes the module whole, although its class may not be torch's."""
+    return handled_class(module) in _HANDLERS
 
 
 # -- shapes ---------------------------------------------------------------------------------
@@ -228,3 +284,13 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Return (C, H, W) of a node's value; a vector counts as a 1x1 map."""
     shape = meta_shape(node)[1:]
     return shape if len(shape) == 3 else (*shape, 1, 1)
+
+
+InputShape = Sequence[int] | Sequence[Sequence[int]]
+"""(C, H, W) of a network's one input, or of each of several."""
+
+
+def input_shapes(input_shape: InputShape) -> list[tuple[int, ...]]:
+    """Return (C, H, W) of each input."""
+    several = [tuple(shape) for shape in input_shape if not isinstance(shape, int)]
+    return several or [tuple(size for size in input_shape if isinstance(size, int))]

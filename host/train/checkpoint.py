@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from tutelage.core.errors import TutelageError
 from tutelage.core.files import replaced
 
+STATE = "state"
+"""In a file's metadata: what else than tensors a checkpoint has."""
+
 
 class CheckpointError(TutelageError, ValueError):
     """A checkpoint that cannot be used; the text is one line that names the file."""
@@ -32,7 +35,7 @@ def save(path: Path, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[s
         for name, tensor in named.items()
     }
     with replaced(path, durable=True) as partial:
-        save_file(tensors, partial, {"state": json.dumps(state)})
+        save_file(tensors, partial, {STATE: json.dumps(state)})
 
 
 def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -46,7 +49,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     parts: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["state"])
+            state = json.loads((file.metadata() or {})[STATE])
             for key in file.keys():  # noqa: SIM118  (not a dict)
                 part, _, name = key.partition("/")
                 parts.setdefault(part, {})[name] = file.get_tensor(key)

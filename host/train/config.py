@@ -4,20 +4,31 @@
     seed = 0
 
     [data]
-    kind = "idx"                   # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder
-    path = "/usr/share/datasets/fashion-mnist"
+    kind = "folder"                # idx (MNIST, Fashion-MNIST), cifar10, cifar100, folder,
+    path = "photos"                # webdataset; images: without labels, for trained networks
+    size = 32                      # pixels, or [height, width]; of a folder's and shards' pictures
     mean = [0.5]                   # of pixels in 0..1, as torchvision has them; left out, the
     std = [0.5]                    # input is (v - 128) / 128
+    validation = 0.1               # share of the training images, or a directory, that the run is
+                                   # judged by before its end
+    # limit, in_memory_mib, workers: host/train/data/settings.py
 
-    [augmentation]
+    [augmentation]                 # all of it: host/train/data/augmentation.py
     flip = true
     shift = 2
+    random_resized_crop = 0.3
+    mixup = 0.2
 
     [student]
     network = "densenet-small"     # a preset, "module:function" or "file.py:function" of your own
-    weights = "runs/student/student.safetensors"   # a float run's, where it starts; method float
-                                                   # may have them too
-    options = { growth_rate = 8 }
+    weights = "runs/student/student.safetensors"   # a float run's, where it starts, or a file of
+                                                   # your own: .safetensors, .pth, .pt, .bin;
+                                                   # method float may have them too
+    options = { growth_rate = 8 }                  # of the function or class
+    # part = "model_ema"           # of the file, where it has several; else the first that fits
+    # skip = ["fc."]               # beginnings of names: tensors that start with random values
+    # replace = { silu = "hardswish" }   # activations that the DPU lacks, for those that it has:
+    #                              # in the quantised student, which fine-tunes them
 
     [teacher]                      # where a phase has a teacher
     network = "densenet-wide"
@@ -34,14 +45,18 @@
     lr = 0.02
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
-host/train/methods.py. Paths are relative to the working directory, a network's file too. A run
-writes ``student.safetensors``, the weights after its last epoch, and where a teacher learnt
-``teacher.safetensors``: other runs start from either.
+host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
+ptq does, and float evaluates the weights. Paths are relative to the working directory, a network's
+file too. A run writes ``student.safetensors``, the weights after its last epoch (or its best, see
+`Training`), and where a teacher learnt ``teacher.safetensors``: other runs start from either.
+``results.json`` has the accuracy by class and what was taken for what, ``log.csv`` a line for each
+epoch.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -50,17 +65,15 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tutelage.core import toml_file
 from tutelage.core.errors import TutelageError
+from tutelage.host.quantise.graph.passes.replacements import check_replacements
 from tutelage.host.quantise.ptq.post_training import PostTraining
 from tutelage.host.quantise.quantisers import Bits
 from tutelage.host.train.data.augmentation import Augmentation
-from tutelage.host.train.data.formats.registry import data_format
+from tutelage.host.train.data.settings import Data
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 T = TypeVar("T")
-
-LEAST_STD = 1e-3
-"""With 1/255, pixels enter as they are, 0 to 255."""
 
 
 class ConfigError(TutelageError, ValueError):
@@ -80,47 +93,25 @@ def _not_negative(**values: float) -> None:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What is learnt from.
+class Network:
+    """A network by its name in `tutelage.host.networks.create`, its options and initial weights.
 
     Attributes
     ----------
-    kind, path, size : see tutelage.host.train.data.load
-    limit : take the first images of the training set only, 0 all
-    mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
-        all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained on ImageNet.
-        Without them the input is (v - 128) / 128, which int8 holds exactly
+    weights, part, skip : see `tutelage.host.train.weights.load`
+    replace : activations to exchange when the network is quantised
+        (`tutelage.host.quantise.trace.trace`); a float run trains the network as it is
     """
-
-    kind: str = "idx"
-    path: str = ""
-    size: int = 0
-    limit: int = 0
-    mean: list[float] = field(default_factory=list)
-    std: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        data_format(self.kind)  # ValueError where there is none of that name
-        _not_negative(size=self.size, limit=self.limit)
-        if bool(self.mean) != bool(self.std):
-            raise ValueError("mean and std go together")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            least = LEAST_STD if name == "std" else 0
-            for value in values:
-                if not least <= value <= 1:
-                    raise ValueError(
-                        f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
-                        f"{least:g} to 1 (values for pixels 0 to 255 are divided by 255)"
-                    )
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network by its name in `tutelage.host.networks.create`, its options and initial weights."""
 
     network: str = ""
     weights: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    part: str = ""
+    skip: list[str] = field(default_factory=list)
+    replace: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_replacements(self.replace)
 
 
 @dataclass(frozen=True)
@@ -174,7 +165,8 @@ class Training:
 
     Attributes
     ----------
-    epochs, batch_size : batch_size counts the images of all processes together
+    epochs : 0 trains nothing, whatever the method
+    batch_size : counts the images of all processes together
     lr, teacher_lr : peak learning rates of SGD, after `warmup` (share of the run) and before
         a cosine down to zero
     threshold_lr : of Adam on log2 of the thresholds
@@ -183,7 +175,13 @@ class Training:
     label_smoothing : of the cross entropy with the labels
     gradient_clip : largest norm of the weights' gradient, of student and teacher each; 0 none.
         When batch norms freeze, the loss of a distilled low-bit student can jump otherwise.
-    evaluate_every : epochs between evaluations on the test set; the end of a phase has one always
+    class_weights : weights of the classes in the cross entropy, in the classes' order: a list, or
+        "balanced" for one over the number of a class's training images. They are scaled so that
+        the mean over the training images is 1. "": all count the same
+    evaluate_every : epochs between evaluations on the validation images, or where there are none
+        on the test set; the end of a phase has one always
+    keep : "last", or "best": the weights of the epoch with the best accuracy on the validation
+        images, the first of equals
     mixed_precision : "no", "fp16" or "bf16"; the latter two only on a GPU
     """
 
@@ -200,15 +198,18 @@ class Training:
     freeze_norms: float = 0.6
     label_smoothing: float = 0.0
     gradient_clip: float = 1.0
+    class_weights: str | list[float] = ""
     evaluate_every: int = 1
+    keep: str = "last"
     mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
         _positive(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
-            temperature=self.temperature, evaluate_every=self.evaluate_every,
+            batch_size=self.batch_size, lr=self.lr, temperature=self.temperature,
+            evaluate_every=self.evaluate_every,
         )  # fmt: skip
         _not_negative(
+            epochs=self.epochs,
             teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
             weight_decay=self.weight_decay, warmup=self.warmup,
             label_smoothing=self.label_smoothing, gradient_clip=self.gradient_clip,
@@ -216,6 +217,13 @@ class Training:
         for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if isinstance(self.class_weights, str):
+            if self.class_weights not in ("", "balanced"):
+                raise ValueError(f"class_weights {self.class_weights!r} is not balanced or a list")
+        elif not all(0 < weight < math.inf for weight in self.class_weights):
+            raise ValueError(f"class_weights are {self.class_weights}; they must be positive")
+        if self.keep not in ("last", "best"):
+            raise ValueError(f"keep {self.keep!r} is not last or best")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
             raise ValueError(f"mixed_precision {self.mixed_precision!r} is not no, fp16 or bf16")
 
@@ -241,14 +249,20 @@ class Config:
             raise ValueError("[student] network is missing")
         if self.quantises and not self.student.weights:
             raise ValueError(
-                f"[student] weights are missing: {self.method} starts from a float run"
+                f"[student] weights are missing: {self.method} starts from a trained network's"
             )
+        if not self.training.epochs and not self.student.weights:
+            raise ValueError("[student] weights are missing: with epochs = 0 nothing is trained")
+        if self.training.keep == "best" and not self.data.validates:
+            raise ValueError('keep = "best" needs [data] validation, which says what is best')
         if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
             raise ValueError(f"method {self.method!r} needs [teacher] network and weights")
 
     @property
     def plan(self) -> tuple[Phase, ...]:
-        """The phases: the method's, or those given."""
+        """The phases: the method's, or those given; none without epochs."""
+        if not self.training.epochs:
+            return ()
         return tuple(self.phases) or METHODS[self.method].phases
 
     @property
@@ -303,10 +317,6 @@ def make_config(table: Mapping[str, Any], where: str = "configuration") -> Confi
 
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    try:
-        value = toml_file.parse_toml(f"value = {text}")["value"]
-    except ValueError:
-        value = text  # a bare word is a string
     *tables, last = key.strip().split(".")
     if not equals or not last:
         raise ConfigError(f"--set {change}: write table.key=value")
@@ -314,7 +324,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {change}: {name} is no table")
-    table[last] = value
+    table[last] = toml_file.parse_value(text)
 
 
 def _build(cls: type[T], table: Any, where: str) -> T:
@@ -342,6 +352,10 @@ def _build(cls: type[T], table: Any, where: str) -> T:
 def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return _build(hint, value, where)
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    lists = [kind for kind in kinds if get_origin(kind) is list]
+    if len(kinds) > 1 and isinstance(value, list) and lists:
+        return _value(lists[0], value, where)
     if get_origin(hint) is list:
         if not isinstance(value, list):
             raise ConfigError(f"{where} must be a list")
@@ -350,11 +364,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be a table")
         return value
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    plain = tuple(kind for kind in kinds if kind not in lists)
+    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in kinds):
         names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        names |= dict.fromkeys(lists, "a list")
         wanted = " or ".join(names.get(kind, str(kind)) for kind in kinds)
         raise ConfigError(f"{where} must be {wanted}, not {value!r}")
     return value

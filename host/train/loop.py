@@ -10,10 +10,8 @@ its slice of the same global batch, batch norms run over all of them, gradients 
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,33 +20,44 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
-from tutelage.core.files import write_file
 from tutelage.host.networks.norm import synchronise
-from tutelage.host.train import checkpoint
-from tutelage.host.train.config import Config, ConfigError, make_config
-from tutelage.host.train.data import SPLITS, DataSet, load
-from tutelage.host.train.data.batching import batches
-from tutelage.host.train.data.data_set import normalise
-from tutelage.host.train.evaluation import accuracy
+from tutelage.host.train.class_weights import class_weights
+from tutelage.host.train.config import Config, ConfigError
+from tutelage.host.train.data import DataSet
+from tutelage.host.train.evaluation import Evaluation
+from tutelage.host.train.feeding import Feed
+from tutelage.host.train.forewarning import warn_of_obstacle
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.progress import Progress, Silent
+from tutelage.host.train.results import RunResults, class_results, write_run_results
+from tutelage.host.train.run_data import load_data, run_data
+from tutelage.host.train.run_files import CHECKPOINT, LOG, STUDENT, TEACHER, RunFiles
+from tutelage.host.train.seeds import seed_of
 from tutelage.host.train.student_kinds import QuantisedStudent
-from tutelage.host.train.students import make_network, make_student
+from tutelage.host.train.students import make_student, trained_network
 
-CHECKPOINT, STUDENT, TEACHER, LOG = (
-    "checkpoint.safetensors", "student.safetensors", "teacher.safetensors", "log.csv",
-)  # fmt: skip
+__all__ = [
+    "CHECKPOINT", "LOG", "STUDENT", "TEACHER",
+    "Interrupted", "TrainingResult", "TrainingRun", "load_data", "train",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run ended with; accuracies in percent of the test set, after the last epoch."""
+    """What a run ended with; accuracies in percent of the test set, with the weights it kept.
+
+    Attributes
+    ----------
+    history : by epoch
+    results : accuracy by class and more, as results.json has it
+    """
 
     accuracy: float
     teacher_accuracy: float | None
     history: list[dict[str, Any]]
     seconds: float
+    results: RunResults
 
 
 class Interrupted(TutelageError):
@@ -103,17 +112,25 @@ class TrainingRun:
         self.config, self.output, self.progress = config, output, progress
         self.accelerator = _accelerator(config)
         self.plan = _plan(config)
-        self.train_set, self.test_set = data or load_data(config)
+        self.sets = run_data(config, data)
+        self.train_set = self.sets.train
         self._check_batch()
+        self.feed = Feed(config, self.sets, self.accelerator)
         torch.manual_seed(config.seed)
-        self.student = self._place(make_student(config, self.train_set))
+        student = make_student(config, self.train_set)
+        if self.plan and self.accelerator.is_main_process:
+            warn_of_obstacle(student, self.train_set.shape, config.student.replace)
+        self.student = self._place(student)
         self.teacher = self._make_teacher()
         self.optimisers = make_optimisers(config, self.student, self.teacher)
         self.student = self.accelerator.prepare(self.student)
         if self.teacher is not None and "teacher" in self.optimisers:
             self.teacher = self.accelerator.prepare(self.teacher)
+        self.class_weights = self._on_device(class_weights(config.training, self.train_set))
+        self.files = RunFiles(output, config, self._learners(), self.optimisers)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
+        self._tested: Evaluation | None = None  # of the weights as they are
 
     # -- making --------------------------------------------------------------------------
 
@@ -129,12 +146,20 @@ class TrainingRun:
         network.to(self.accelerator.device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _on_device(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(self.accelerator.device)
+
+    def _learners(self) -> dict[str, nn.Module]:
+        """What learns, by name, as it is without several processes."""
+        found = {"student": self._bare_student}
+        if "teacher" in self.optimisers:
+            found["teacher"] = self.accelerator.unwrap_model(self.teacher)
+        return found
+
     def _make_teacher(self) -> nn.Module | None:
         if not self.config.needs_teacher:
             return None
-        teacher = self._place(make_network(self.config.teacher, self.train_set))
-        checkpoint.load_weights(teacher, Path(self.config.teacher.weights))
-        return teacher
+        return self._place(trained_network(self.config.teacher, self.train_set))
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -149,24 +174,25 @@ class TrainingRun:
                 row |= self._evaluate()
             self.epoch += 1
             self.history.append({"epoch": self.epoch, **row})
-            self._save()
+            if self.accelerator.is_main_process:
+                if self._is_best():
+                    self.files.save_best(self.epoch)
+                self.files.save(self.epoch, self.history)
             self.progress.epoch(self.history[-1])
 
     def _train_epoch(self, phase: Phase) -> dict[str, Any]:
-        config, training = self.config, self.config.training
-        torch.manual_seed(_seed(config.seed, self.epoch, "dropout", self.accelerator.process_index))
-        order = batches(len(self.train_set), training.batch_size, config.seed, self.epoch)
-        generator = torch.Generator().manual_seed(_seed(config.seed, self.epoch, "augmentation"))
+        seed, process = self.config.seed, self.accelerator.process_index
+        torch.manual_seed(seed_of(seed, self.epoch, "dropout", process))
         self._set_modes(phase)
+        self._tested = None
         totals = torch.zeros(3, device=self.accelerator.device)  # loss, right, images
-        start = time.monotonic()
-        for step, indices in enumerate(order):
-            images, labels = self._batch(indices, generator)
-            self._schedule((self.epoch + step / len(order)) / len(self.plan))
+        start, steps = time.monotonic(), self.feed.steps
+        for step, (images, labels) in enumerate(self.feed.batches(self.epoch)):
+            self._schedule((self.epoch + step / steps) / len(self.plan))
             totals += self._step(phase, images, labels)
-            if step % 20 == 0 or step == len(order) - 1:
-                done = (step + 1) * training.batch_size
-                self.progress.step(step + 1, len(order), phase.name, totals.tolist(), done, start)
+            if step % 20 == 0 or step == steps - 1:
+                done = (step + 1) * self.config.training.batch_size
+                self.progress.step(step + 1, steps, phase.name, totals.tolist(), done, start)
         loss, right, count = self.accelerator.reduce(totals, "sum").tolist()
         seconds = time.monotonic() - start
         return {
@@ -175,19 +201,6 @@ class TrainingRun:
             "train_accuracy": round(100 * right / count, 3),
             "images_per_second": round(count / seconds, 1),
         }
-
-    def _batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """This process's slice of a global batch; random numbers are drawn for all of it."""
-        share = len(indices) // self.accelerator.num_processes
-        mine = slice(
-            share * self.accelerator.process_index, share * (self.accelerator.process_index + 1)
-        )
-        drawn = self.config.augmentation.draw(len(indices), generator)
-        images = self.train_set.images[indices[mine]]
-        images = self.config.augmentation.apply(images, {k: v[mine] for k, v in drawn.items()})
-        device = self.accelerator.device
-        images = normalise(images, self.train_set.form).to(device)
-        return images, self.train_set.labels[indices[mine]].to(device)
 
     def _set_modes(self, phase: Phase) -> None:
         self.student.train()
@@ -212,7 +225,7 @@ class TrainingRun:
             taught = self._taught(phase, images)
             student_loss, teacher_loss = phase_losses(
                 phase, logits, taught, labels, self.config.training.temperature,
-                self.config.training.label_smoothing,
+                self.config.training.label_smoothing, self.class_weights,
             )  # fmt: skip
         total = student_loss if teacher_loss is None else student_loss + teacher_loss
         self.accelerator.backward(total)
@@ -222,7 +235,8 @@ class TrainingRun:
                 optimiser.step()
             optimiser.zero_grad()
         with torch.no_grad():
-            right = (logits.argmax(1) == labels).sum()
+            likeliest = labels if labels.ndim == 1 else labels.argmax(1)
+            right = (logits.argmax(1) == likeliest).sum()
             count = float(len(labels))
             return torch.stack(
                 [student_loss * count, right.float(), right.new_full((), count).float()]
@@ -253,31 +267,32 @@ class TrainingRun:
         return ends or (self.epoch + 1) % self.config.training.evaluate_every == 0
 
     def _evaluate(self) -> dict[str, Any]:
-        device = self.accelerator.device
-        found = {"accuracy": accuracy(self._bare_student, self.test_set, device)}
-        learns = self.epoch < len(self.plan) and self.plan[self.epoch].teacher == "learns"
-        if learns and self.teacher is not None:
-            teacher = self.accelerator.unwrap_model(self.teacher)
-            found["teacher_accuracy"] = accuracy(teacher, self.test_set, device)
-        return found
+        """Accuracies on the validation images, or where there are none on the test set."""
+        prefix = "validation_" if self.sets.validation else ""
+        found = self.feed.validate(self._bare_student)
+        if not self.sets.validation:
+            self._tested = found
+        row = {f"{prefix}accuracy": found.accuracy}
+        if self.plan[self.epoch].teacher == "learns":
+            row[f"{prefix}teacher_accuracy"] = self.feed.validate(
+                self._learners()["teacher"]
+            ).accuracy
+        return row
+
+    def _is_best(self) -> bool:
+        """Whether the last epoch is the one to keep as far as is known."""
+        return self.config.training.keep == "best" and self._best()["epoch"] == self.epoch
+
+    def _best(self) -> dict[str, Any]:
+        """The row of the best epoch so far, the first of equals; its epoch is 0 before there is."""
+        rows = [row for row in self.history if "validation_accuracy" in row]
+        return max(rows, key=lambda row: row["validation_accuracy"], default={"epoch": 0})
 
     @property
     def _bare_student(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.student)
 
     # -- files -----------------------------------------------------------------------------
-
-    def _save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        parts = {"student": self._bare_student.state_dict()}
-        if "teacher" in self.optimisers:
-            parts["teacher"] = self.accelerator.unwrap_model(self.teacher).state_dict()
-        for name, optimiser in self.optimisers.items():
-            parts[f"optimiser.{name}"] = checkpoint.optimiser_tensors(optimiser)
-        state = {"epoch": self.epoch, "history": self.history, "config": asdict(self.config)}
-        checkpoint.save(self.output / CHECKPOINT, parts, state)
-        _write_log(self.output / LOG, self.history)
 
     def resume(self) -> None:
         """Go back to where the last checkpoint was written.
@@ -289,51 +304,45 @@ class TrainingRun:
         ConfigError
             Its configuration is not one.
         """
-        path = self.output / CHECKPOINT
-        parts, state = checkpoint.load(path)
-        # By today's defaults, which an older version's checkpoint may lack.
-        before = asdict(make_config(state["config"], str(path)))
-        other = [k for k, v in asdict(self.config).items() if before[k] != v]
-        if other:
-            text = f"{path}: of a run with another {', '.join(other)}; take another --output"
-            raise checkpoint.CheckpointError(text)
-        checkpoint.put(self._bare_student, parts["student"], path)
-        if "teacher" in self.optimisers:
-            checkpoint.put(self.accelerator.unwrap_model(self.teacher), parts["teacher"], path)
-        for name, optimiser in self.optimisers.items():
-            checkpoint.put_optimiser(optimiser, parts.get(f"optimiser.{name}", {}))
-        self.epoch, self.history = state["epoch"], state["history"]
+        self.epoch, self.history = self.files.resume()
 
     def finish(self, seconds: float) -> TrainingResult:
         """Write the student (and a teacher that learnt) for use; returns the result."""
-        last = self.history[-1] if self.history else self._evaluate()
-        taught = [row["teacher_accuracy"] for row in self.history if "teacher_accuracy" in row]
-        result = TrainingResult(
-            last["accuracy"], taught[-1] if taught else None, self.history, seconds
-        )
+        kept = self._keep()
+        tested = self._tested or self.feed.evaluate(self._bare_student)
+        teacher = self._teacher_accuracy()
+        results = RunResults(
+            self.config.method, self.epoch, kept["epoch"], len(tested), tested.accuracy,
+            tested.top5_accuracy, kept.get("validation_accuracy"), teacher,
+            class_results(self.sets.test.classes, tested),
+        )  # fmt: skip
         if self.accelerator.is_main_process:
-            self.output.mkdir(parents=True, exist_ok=True)
-            state = {"config": asdict(self.config), "accuracy": result.accuracy}
-            parts = {"student": self._bare_student.state_dict()}
-            checkpoint.save(self.output / STUDENT, parts, state)
-            if "teacher" in self.optimisers:
-                # Under the name by which any run starts from it.
-                parts = {"student": self.accelerator.unwrap_model(self.teacher).state_dict()}
-                state = {"config": asdict(self.config), "accuracy": result.teacher_accuracy}
-                checkpoint.save(self.output / TEACHER, parts, state)
+            self.files.finish({"student": tested.accuracy, "teacher": teacher})
+            write_run_results(self.output, results)
         self.progress.end()
-        return result
+        return TrainingResult(tested.accuracy, teacher, self.history, seconds, results)
+
+    def _keep(self) -> dict[str, Any]:
+        """Go back to the best epoch where that is wanted; return the row of what is kept."""
+        if not self.history:
+            return {"epoch": 0}
+        if self.config.training.keep == "last" or self._best()["epoch"] == self.epoch:
+            return self.history[-1]
+        self.accelerator.wait_for_everyone()  # the first process has written it, perhaps to a disk
+        if self.accelerator.is_main_process or self.files.has_best:  # of another machine
+            self.files.take_best()
+        return self._best()
+
+    def _teacher_accuracy(self) -> float | None:
+        """Of a teacher that learnt, on the test set; it has not changed since it last learnt."""
+        if self.sets.validation:
+            learnt = any(phase.teacher == "learns" for phase in self.plan)
+            return self.feed.evaluate(self._learners()["teacher"]).accuracy if learnt else None
+        taught = [row["teacher_accuracy"] for row in self.history if "teacher_accuracy" in row]
+        return taught[-1] if taught else None
 
 
 # -- pieces that the run is made of -----------------------------------------------------------
-
-
-def load_data(config: Config) -> tuple[DataSet, DataSet]:
-    """Training and test set."""
-    data = config.data
-    path = Path(data.path).expanduser() if data.path else None
-    first, test = (load(data.kind, path, split, data.size, data.mean, data.std) for split in SPLITS)
-    return first.take(data.limit), test
 
 
 def _accelerator(config: Config) -> Accelerator:
@@ -349,22 +358,3 @@ def _plan(config: Config) -> list[Phase]:
         return epochs_of(config.plan, config.training.epochs)
     except ValueError as error:
         raise ConfigError(f"[training] {error}") from error
-
-
-def _seed(seed: int, epoch: int, purpose: str, process: int = 0) -> int:
-    """A seed of its own for each epoch, purpose and process."""
-    mixed = seed
-    for value in (epoch, sum(purpose.encode()), process):
-        # Multiplier and increment of Knuth's MMIX generator.
-        mixed = (mixed * 6364136223846793005 + 1442695040888963407 + value) % 2**63
-    return mixed
-
-
-def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    """The history as CSV, atomically."""
-    columns = list(dict.fromkeys(key for row in history for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(history)
-    write_file(path, text.getvalue())

@@ -115,18 +115,19 @@ def phase_losses(
     labels: Tensor,
     temperature: float,
     label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the student's and, where it learns, the teacher's loss (see `Phase`), batch means.
 
     Parameters
     ----------
     student, teacher : logits [N, classes]; each is a constant in the other's loss
-    labels : [N]
+    labels : [N], or soft ones [N, classes] that add up to 1
+    class_weights : [classes], of the cross entropy with the labels
     """
-    zero = student.new_zeros(())
-    loss = (
-        F.cross_entropy(student, labels, label_smoothing=label_smoothing) if phase.labels else zero
-    )
+    loss = student.new_zeros(())
+    if phase.labels:
+        loss = cross_entropy(student, labels, label_smoothing, class_weights)
     loss = phase.labels * loss
     if teacher is None:
         return loss, None
@@ -134,8 +135,22 @@ def phase_losses(
         loss = loss + phase.distil * distillation(teacher.detach(), student, temperature)
     if phase.teacher != "learns":
         return loss, None
-    own = F.cross_entropy(teacher, labels, label_smoothing=label_smoothing)
+    own = cross_entropy(teacher, labels, label_smoothing, class_weights)
     return loss, own + phase.distil * distillation(student.detach(), teacher, temperature)
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None
+) -> Tensor:
+    """Return the mean cross entropy of images, each weighted by its class.
+
+    PyTorch divides by the sum of a batch's weights where labels are numbers, so that processes that
+    have slices of a batch would not find what one finds; where they are soft by the number of
+    images, which is taken here.
+    """
+    if class_weights is not None and labels.ndim == 1:
+        labels = F.one_hot(labels, logits.shape[1]).to(class_weights.dtype)
+    return F.cross_entropy(logits, labels, class_weights, label_smoothing=label_smoothing)
 
 
 def distillation(target: Tensor, learner: Tensor, temperature: float) -> Tensor:

@@ -18,6 +18,12 @@ from tutelage.core.text import shown
 
 _Item = TypeVar("_Item")
 
+_JUDGED = {
+    "validation_accuracy": "validation", "accuracy": "test",
+    "validation_teacher_accuracy": "teacher", "teacher_accuracy": "teacher",
+}  # fmt: skip
+"""What an epoch's row says of images that nothing is learnt from, and its name in a line."""
+
 
 class Progress(Protocol):
     """Told of every stretch of a run."""
@@ -86,11 +92,12 @@ class Terminal:
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._done = row["epoch"]
-        test = f"  test {row['accuracy']:.2f} %" if "accuracy" in row else ""
-        teacher = f"  teacher {row['teacher_accuracy']:.2f} %" if "teacher_accuracy" in row else ""
+        judged = "".join(
+            f"  {name} {row[key]:.2f} %" for key, name in _JUDGED.items() if key in row
+        )
         self._console.print(
             f"epoch {row['epoch']}/{self._epochs}  {row['phase']}  loss {row['loss']:.4f}  "
-            f"train {row['train_accuracy']:.2f} %{test}{teacher}  "
+            f"train {row['train_accuracy']:.2f} %{judged}  "
             f"{row['images_per_second']:,.0f} images/s",
             highlight=False,
             soft_wrap=True,

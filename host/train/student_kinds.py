@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,26 +29,28 @@ class StudentKind:
 
     Attributes
     ----------
-    make : from a network trained in float, the (C, H, W) of its images, bit widths and the images'
-        fix point; gives an nn.Module that is a QuantisedStudent. Raises ValueError or ImportError
+    make : from a network trained in float, the (C, H, W) of its images, bit widths, the images' fix
+        point and what to replace (`tutelage.host.quantise.trace.trace`); gives an nn.Module that
+        is a QuantisedStudent. Raises ValueError or ImportError
     prepare : quantises it from images (N, C, H, W), without training; None where training's first
         steps do
     has_dpu_form : a DPU computes what it computes
     """
 
-    make: Callable[[nn.Module, tuple[int, int, int], Bits, int], nn.Module]
+    make: Callable[[nn.Module, tuple[int, int, int], Bits, int, Mapping[str, str]], nn.Module]
     prepare: Callable[[Any, Tensor, PostTraining], None] | None = None
     has_dpu_form: bool = False
 
 
 def _brevitas(
-    network: nn.Module, shape: tuple[int, int, int], bits: Bits, input_fix_point: int
-) -> nn.Module:
+    network: nn.Module, shape: tuple[int, int, int], bits: Bits, input_fix_point: int,
+    replace: Mapping[str, str],
+) -> nn.Module:  # fmt: skip
     from tutelage.host.peers.brevitas_peer import brevitas_student
 
     return brevitas_student(
         network, shape, bits.weights, bits.activations, bits.first, bits.last,
-        input_fix_point=input_fix_point,
+        input_fix_point=input_fix_point, replace=replace,
     )  # fmt: skip
 
 

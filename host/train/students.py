@@ -4,20 +4,90 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from tutelage.core.errors import one_line
 from tutelage.core.images.input_form import best_fix_point
-from tutelage.host.networks import create
-from tutelage.host.train import checkpoint
+from tutelage.host.networks import NetworkError, create_with
+from tutelage.host.quantise.student import Student
+from tutelage.host.train import weights
 from tutelage.host.train.config import Config, ConfigError, Network
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
 
 def make_network(spec: Network, data: DataSet) -> nn.Module:
-    """Return a float network for the images and classes of `data`; raises NetworkError."""
-    options = {"in_channels": data.shape[0], "num_classes": len(data.classes), **spec.options}
-    return create(spec.network, **options)
+    """Return a float network for the images and classes of `data`, without its weights.
+
+    Its function gets `in_channels` and `num_classes` where it takes them.
+
+    Raises
+    ------
+    NetworkError
+        There is no such network, or it gives something else than a value for each class.
+    """
+    classes = len(data.classes)
+    offered = {"in_channels": data.shape[0], **({"num_classes": classes} if classes else {})}
+    network = create_with(spec.network, spec.options, offered)
+    outputs = count_outputs(network, spec.network, data.shape)
+    if classes and outputs != classes:
+        raise NetworkError(
+            f"network {spec.network!r} gives {outputs} values for an image, the data has {classes} "
+            f"classes: give the network {classes} outputs, or data with {outputs} classes"
+        )
+    return network
+
+
+def trained_network(spec: Network, data: DataSet) -> nn.Module:
+    """Return a float network as `make_network` does, with the weights that it starts from.
+
+    Raises
+    ------
+    NetworkError
+        See `make_network`.
+    CheckpointError
+        The weights cannot be read, or do not fit.
+    """
+    network = make_network(spec, data)
+    if spec.weights:
+        weights.load(network, Path(spec.weights).expanduser(), spec.part, spec.skip)
+    return network
+
+
+@torch.no_grad()
+def count_outputs(network: nn.Module, name: str, shape: tuple[int, int, int]) -> int:
+    """Return how many values a network gives for an image (C, H, W), in evaluation mode.
+
+    Raises
+    ------
+    NetworkError
+        It is not a network, fails on such an image, or gives something else than a vector.
+    """
+    if not isinstance(network, nn.Module):
+        raise NetworkError(
+            f"network {name!r}: its function gives {type(network).__name__}, not a torch.nn.Module"
+        )
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        found = network(torch.zeros(1, *shape))
+    except Exception as error:  # whatever the user's code raises
+        size = "x".join(map(str, shape))
+        raise NetworkError(
+            f"network {name!r} fails on an image {size}: {type(error).__name__}: "
+            f"{one_line(error)[:200]}"
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if not isinstance(found, Tensor) or found.dim() != 2:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise NetworkError(
+            f"network {name!r} gives {given} for an image: return its logits, a tensor "
+            "(images, classes)"
+        )
+    return found.shape[1]
 
 
 def make_student(config: Config, data: DataSet) -> nn.Module:
@@ -28,15 +98,18 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
     NetworkError, ConfigError, CheckpointError
         The network is unknown, cannot be quantised, or its weights do not fit.
     """
-    network = make_network(config.student, data)
-    if config.student.weights:
-        checkpoint.load_weights(network, Path(config.student.weights))
+    network = trained_network(config.student, data)
     if not config.quantises:
         return network
     quantisation = config.quantisation
     kind = STUDENT_KINDS[quantisation.quantiser]
     try:
-        student = kind.make(network, data.shape, quantisation.bits(), best_fix_point(data.form))
+        student = kind.make(
+            network, data.shape, quantisation.bits(), best_fix_point(data.form),
+            config.student.replace,
+        )  # fmt: skip
+        if isinstance(student, Student):
+            student.check_classifier()
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
     if kind.prepare is not None:

@@ -30,6 +30,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_file_that_is_there_is_shown_as_it_is() -> None:
+    """But for its first line, which names it."""
+    shown = {b.file: "\n".join(b.lines[1:]) + "\n" for b in blocks(PAGE) if b.file}
+    there = [file for file in shown if (ROOT / file).exists()]
+    assert there == ["host/quantise/layers/upsample.py"]
+    assert all(shown[file] == (ROOT / file).read_text() for file in there)
+
+
 @pytest.mark.slow
 def test_their_tests_hold(copy: Path) -> None:
     shown = {b.file for b in blocks(PAGE) if b.file and b.file.startswith("tests/")}

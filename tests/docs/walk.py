@@ -80,6 +80,9 @@ _BENCH = "--seconds 0.2 --warm-up 0.1 --repetitions 2"
 # Not run, since each installs packages of its own (and the audit needs PyPI's advisories): make
 # only tells what it would do.
 _DRY = (("make ", "make -n "),)
+_TRAINED = (
+    "python -c 'import torch; from net import Net; torch.save(Net().state_dict(), \"net.pth\")'"
+)
 _NO_FILES = Step(status=1, absent="the overlay's files", shows="DIR")
 
 STEPS = {
@@ -92,6 +95,8 @@ STEPS = {
     "python3 app/classify.py --source rtsp://cam.local/live --output seen.jsonl": Step(
         puts_in=(("rtsp://cam.local/live", "{rtsp}"),), more="--frames 20",
         shows="20 in, 20 classified"),
+    "tutelage check net.py:Net --input 3x32x32 --weights net.pth --images photos": Step(
+        before=_TRAINED, shows="net.py:Net on zcu104: accepted"),
     "tutelage diff a.xmodel b.xmodel": Step(shows="equal: "),
     "tutelage run board.xmodel --input in.npy --output out.npy --engine instructions": Step(
         shows="8 in "),

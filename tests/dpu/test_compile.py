@@ -15,7 +15,7 @@ from tests.random_networks import Twins, networks
 from tutelage.core.errors import UnsupportedError
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME
 from tutelage.dpu.compiler.builder import CompiledModel
-from tutelage.dpu.compiler.emulation import compile_graph, on_cpu
+from tutelage.dpu.compiler.emulation import compile_graph, fuse, on_cpu
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.dpu.ops.data import constant
@@ -228,6 +228,31 @@ ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
     ("max_pool", {"kernel": (20, 3), "stride": (1, 1), "pad": (16, 0, 0, 0)},
      "padding [16, 0, 0, 0], the DPU has up to [15, 255, 15, 255]"),
 ]  # fmt: skip
+
+
+def test_a_value_that_is_read_before_and_behind_the_cpu(tmp_path: Path) -> None:
+    """Each DPU subgraph reads only what is uploaded to it."""
+    rng, model = np.random.default_rng(3), QuantisedModel("around")
+    weights = [rng.integers(-9, 9, (4, 1, 1, 4), dtype=np.int8) for _ in range(2)]
+    bias = np.zeros(4, np.int8)
+    x = model.input("x", (1, 6, 5, 4), 4)
+    a = model.conv2d("a", x, weights[0], 5, bias, 4, 4)
+    b = model.conv2d("b", a, weights[1], 5, bias, 4, 4)
+    model.output(model.add("sum", [a, b], 4))
+    graph = model.finish()
+    (refused,) = [op.get_name() for op in graph.get_ops() if op.get_name().endswith("__b")]
+    fused = fuse(graph, {refused: "for the test"}).graph
+    fused.serialize(tmp_path / "fused.xmodel")
+    found = Graph.deserialize(tmp_path / "fused.xmodel")
+    parts = found.get_root_subgraph().toposort_child_subgraph()
+    on_dpu = [part for part in parts if part.get_attr("device") == "DPU"]
+    assert len(on_dpu) == 2
+    for part in on_dpu:
+        for op in part.get_ops():
+            outside = [o for ops in op.get_input_ops().values() for o in ops if not part.has_op(o)]
+            assert op.get_type() == "upload" or not outside
+    images = rng.uniform(-8, 8, (3, 6, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(load_engine(found).run(images), load_engine(graph).run(images))
 
 
 @pytest.mark.parametrize(("kind", "options", "reason"), ILLEGAL)

@@ -112,7 +112,10 @@ def _inspected(model: Path, images: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_training_bench_inspect_and_the_application_see_the_same(
-    untidy: Path, demo_model: Path, capsys: pytest.CaptureFixture[str]
+    untidy: Path,
+    demo_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     source = open_source(str(untidy))
     frames = list(source)
@@ -126,13 +129,13 @@ def test_training_bench_inspect_and_the_application_see_the_same(
     assert facts["images"] == 5
     assert facts["notes"][-1] == f"{untidy}: {find_images(untidy).report()}"
 
-    data = pytest.importorskip("tutelage.host.train.data.formats.folder", reason="needs PyTorch")
-    classes, files, skipped = data._folder_files(untidy, "train")
-    assert classes == ("Bag", "Coat") and skipped == SKIPPED
+    data = pytest.importorskip("tutelage.host.train.data", reason="needs PyTorch")
+    read = data.load("folder", untidy, "train")
+    assert read.classes == ("Bag", "Coat")
+    assert caplog.messages == [f"{untidy}: {find_images(untidy).report()}"]
     found = {
-        str(path.relative_to(untidy)): name
-        for name, paths in zip(classes, files, strict=True)
-        for path in paths
+        str(path.relative_to(untidy)): read.classes[label]
+        for path, label in zip(read.files, read.labels.tolist(), strict=True)
     }
     assert found == dict(zip(IMAGES, labels, strict=True))
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tutelage.core.images.decoder import read_image
 from tutelage.core.images.fitter import ImageFitter, center_crop
 from tutelage.core.images.input_form import InputForm
 from tutelage.core.images.preprocessor import Preprocessor as AppPreprocessor
@@ -53,8 +54,9 @@ def test_samples_training_and_the_board_see_the_same(size: tuple[int, int], tmp_
     sample = Samples(program, [str(path)], lambda shape: FORM)[0:1][0][0]
     np.testing.assert_array_equal(sample * 64, target)
 
-    data = pytest.importorskip("tutelage.host.train.data.formats.folder", reason="needs PyTorch")
-    learnt = data._read_image(path, 28)
+    data = pytest.importorskip("tutelage.host.train.data.stored_images", reason="needs PyTorch")
+    picture = read_image(path)
+    learnt = data.fit_part(picture, InputForm(28, 28, "rgb", crop="center"))
     np.testing.assert_array_equal((learnt - np.array(FORM.mean)), target)
 
 

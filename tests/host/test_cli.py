@@ -68,7 +68,7 @@ def test_wrong_settings_and_data(
 ) -> None:
     command = ["train", str(config), "--output", str(tmp_path / "out"), "--set"]
     for change, words in (
-        ("training.epochs=0", "epochs is 0"),
+        ("training.epochs=-1", "epochs is -1"),
         ("data.path=/none", "/none"),
         ("student.network=tiny", "no network 'tiny'"),
         ("student.weights=none.safetensors", "none.safetensors: no such file"),

@@ -65,6 +65,14 @@ def test_phases_of_ones_own(tmp_path: Path) -> None:
     assert plan == (Phase("a"), Phase("b", teacher="frozen", distil=2.0))
 
 
+def test_without_epochs_nothing_is_trained_and_nobody_teaches() -> None:
+    student = {"network": "densenet-tiny", "weights": "w.pth"}
+    config = make_config({"method": "qkd", "student": student, "training": {"epochs": 0}})
+    assert config.plan == () and not config.needs_teacher
+    with pytest.raises(ConfigError, match="weights are missing: with epochs = 0"):
+        make_config({"method": "float", "student": {"network": "x"}, "training": {"epochs": 0}})
+
+
 @pytest.mark.parametrize(
     "line, words",
     [
@@ -73,7 +81,7 @@ def test_phases_of_ones_own(tmp_path: Path) -> None:
         ('seed = "one"', "seed must be a whole number, not 'one'"),
         ("seed = true", "seed must be a whole number, not True"),
         ("data = 3", "data: a table is wanted, not int"),
-        ("training.epochs = 0", "epochs is 0; it must be positive"),
+        ("training.epochs = -1", "epochs is -1; it must not be negative"),
         ("training.lr = -1", "lr is -1.0; it must be positive"),
         ("training.warmup = 2", "warmup is 2.0; it must lie between 0 and 1"),
         ("quantisation.weights = 9", "bits.weights is 9"),

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not i
 
 from torch import Tensor, nn  # noqa: E402
 
-from tutelage.host.networks import PRESETS, NetworkError, create  # noqa: E402
+from tutelage.host.networks import PRESETS, NetworkError, create, create_with  # noqa: E402
 from tutelage.host.networks.densenet import STEMS, DenseNet  # noqa: E402
 from tutelage.host.networks.mobilenet import PAPER, MobileNetV2  # noqa: E402
 from tutelage.host.networks.pretrained import load_pretrained  # noqa: E402
@@ -301,6 +301,52 @@ def test_a_function_of_a_users_file(
         create(f"{place}:make", depth=3)
     with pytest.raises(NetworkError, match=r"net.py has no function 'mak'"):
         create(f"{place}:mak")
+
+
+OWN = """\
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, channels=3, classes=4):
+        super().__init__(nn.Conv2d(channels, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, classes))
+
+def plain(): return Net()
+def named(num_classes=4): return Net(3, num_classes)
+def both(in_channels, num_classes): return Net(in_channels, num_classes)
+def anything(**options): return Net(options.get("in_channels", 3), options.get("num_classes", 4))
+def passed_on(*, weights=None, **kwargs): return _strict(**kwargs)
+def _strict(num_classes=4): return Net(3, num_classes)
+def nothing(): pass
+def fails(): raise RuntimeError("no\\ngood")
+"""
+
+
+@pytest.mark.parametrize(
+    "function, channels, classes",
+    [
+        ("plain", 3, 4), ("Net", 3, 4), ("named", 3, 7), ("both", 1, 7), ("anything", 1, 7),
+        ("passed_on", 3, 7),
+    ],
+)  # fmt: skip
+def test_a_function_gets_what_it_takes(
+    function: str, channels: int, classes: int, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    offered = {"in_channels": 1, "num_classes": 7}
+    network: Any = create_with(f"{tmp_path / 'own.py'}:{function}", {}, offered)
+    assert (network[0].in_channels, network[-1].out_features) == (channels, classes)
+
+
+def test_what_a_functions_own_code_raises(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    for function, options, words in (
+        ("fails", {}, "RuntimeError: no good"),
+        ("passed_on", {"depth": 3}, "unexpected keyword argument 'depth'"),
+        ("both", {"in_channels": 2}, "missing 1 required positional argument: 'num_classes'"),
+    ):
+        with pytest.raises(NetworkError, match=words):
+            create(f"{tmp_path / 'own.py'}:{function}", **options)
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,21 @@ pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed
 from torch import nn
 
 from tutelage.__main__ import main
-from tutelage.dpu.predict.latency import predict
+from tutelage.dpu.predict.latency import operations_of_graph, predict
 from tutelage.dpu.predict.operations import Operation
 from tutelage.host.explore.network_operations import densenet_operations, network_operations
 from tutelage.host.networks import create
+from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.to_xmodel import to_quantised
 from tutelage.host.quantise.walker import UnsupportedOp
 
 
 def _essence(operations: list[Operation]) -> list[Any]:
-    """Everything but names, and positions, which reshapes move."""
+    """Everything but names, and positions, which reshapes move; sums have two names."""
     return [
-        (o.kind, *astuple(o)[4:], o.output)
+        (o.kind.replace("add", "eltwise"), *astuple(o)[4:], o.output)
         for o in operations
-        if o.kind not in ("reshape", "input")
+        if o.kind not in ("flatten", "input")
     ]
 
 
@@ -56,13 +58,36 @@ def test_other_networks_are_traced(name: str) -> None:
     weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
     biases = sum(o.output[2] for o in operations if o.depth)
     assert sum(o.parameters for o in operations) == weights + biases
-    assert {"eltwise", "conv2d", "avgpool2d"} <= {o.kind for o in operations}
+    assert {"add", "conv2d", "avgpool2d"} <= {o.kind for o in operations}
     assert predict(operations).job_seconds > 0
 
 
 def test_what_the_dpu_cannot_take_is_named() -> None:
     with pytest.raises(UnsupportedOp):
         network_operations(nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU()), (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("network", "left"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 17)), ["0"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, 9), nn.ReLU(), nn.Conv2d(4, 5000, 1)), ["0", "2"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), []),
+    ],
+)
+def test_what_does_not_fit_the_dpu_is_not_predicted_on_it(
+    network: nn.Module, left: list[str]
+) -> None:
+    """Windows and channels beyond the DPU's limits are the CPU's, as in a file of the network."""
+    found = predict(network_operations(network, (3, 24, 24)))
+    assert [operation.name for operation in found.left_to_cpu] == left
+
+
+def test_a_network_is_predicted_as_its_file() -> None:
+    network = nn.Sequential(create("mobilenet-small"), nn.Identity())
+    graph = to_quantised(Student(network, (3, 32, 32)), "net")
+    by_file = operations_of_graph(graph)
+    assert _essence(network_operations(network, (3, 32, 32))) == _essence(by_file)
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

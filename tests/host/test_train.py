@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not i
 
 import torch.nn.functional as F  # noqa: E402
 
-from tutelage.host.networks import NetworkError  # noqa: E402
+from tutelage.host.networks import NetworkError, create  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train.config import ConfigError, make_config  # noqa: E402
 from tutelage.host.train.data import DataSet, load  # noqa: E402
+from tutelage.host.train.evaluation import accuracy  # noqa: E402
 from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, train  # noqa: E402
 from tutelage.host.train.methods import (  # noqa: E402
     CO_STUDYING,
@@ -84,6 +86,89 @@ def test_every_method(
     assert "log2_t" in parts["student"] and state["accuracy"] == result.accuracy
 
 
+OWN = """\
+from torch import nn
+
+def make():
+    layers = [nn.Conv2d(3, 8, 3, 2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+              nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)]
+    return nn.Sequential(*layers)
+
+def few(): return nn.Sequential(nn.Flatten(), nn.Linear(2352, 3))
+def smooth(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Mish(), nn.AdaptiveAvgPool2d(1),
+                                   nn.Flatten(), nn.Linear(8, 10))
+def large(): return nn.Sequential(nn.Conv2d(3, 8, 17), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                                  nn.Flatten(), nn.Linear(8, 10))
+def grey(): return nn.Conv2d(1, 8, 3)
+def pair():
+    class Pair(nn.Module):
+        def forward(self, x): return x, x
+    return Pair()
+def nothing(): pass
+"""
+
+
+def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
+    """A .pth of a network in a file: evaluated in float, and quantised by any method at once."""
+    (tmp_path / "own.py").write_text(OWN)
+    torch.manual_seed(1)
+    network = create(f"{tmp_path / 'own.py'}:make")
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
+    student = {"network": f"{tmp_path / 'own.py'}:make", "weights": str(tmp_path / "w.pth")}
+    found = {}
+    for method in ("float", "ptq", "qat", "qkd"):
+        config = _config(method, student=student, training={"epochs": 0, "batch_size": 5000})
+        found[method] = train(config, tmp_path / method, data=data)
+        assert found[method].history == []
+    assert found["float"].accuracy == accuracy(network, data[1])
+    assert found["ptq"].accuracy == found["qat"].accuracy == found["qkd"].accuracy
+    parts, _ = checkpoint.load(tmp_path / "ptq" / STUDENT)
+    assert torch.equal(parts["student"]["layers.0.weight"], network.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        ("few", "gives 3 values for an image, the data has 10 classes: give the network 10"),
+        ("grey", "fails on an image 3x28x28: RuntimeError: .*to have 1 channels"),
+        ("pair", "gives tuple for an image: return its logits"),
+        ("nothing", "its function gives NoneType, not a torch.nn.Module"),
+    ],
+)
+def test_networks_that_do_not_fit_the_data(
+    function: str, words: str, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    student = {"network": f"{tmp_path / 'own.py'}:{function}"}
+    with pytest.raises(NetworkError, match=words):
+        train(_config("float", student=student), tmp_path, data=data)
+
+
+@pytest.mark.parametrize(
+    ("function", "method", "words"),
+    [
+        ("make", "float", ""),
+        ("smooth", "float", r"the DPU cannot take Mish at 1: use .*\(`tutelage check` has all"),
+        ("large", "float", "kernel 17x17, the DPU has 1 to 16"),
+        ("large", "qat", "kernel 17x17, the DPU has 1 to 16"),
+    ],
+)
+def test_a_run_warns_before_the_time_is_spent(
+    function: str, method: str, words: str, data: tuple[DataSet, DataSet], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    (tmp_path / "own.py").write_text(OWN)
+    name = f"{tmp_path / 'own.py'}:{function}"
+    torch.save(create(name).state_dict(), tmp_path / "w.pth")
+    student = {"network": name, "weights": str(tmp_path / "w.pth")}
+    with caplog.at_level("WARNING"):
+        _run(_config(method, student=student), tmp_path, data)
+    warnings = [r.getMessage() for r in caplog.records if r.name.endswith("forewarning")]
+    assert len(warnings) == bool(words)
+    if words:
+        assert re.search(words, warnings[0])
+
+
 def _run(config: Any, output: Path, data: tuple[DataSet, DataSet]) -> TrainingRun:
     return TrainingRun(config, output, data, Silent())
 
@@ -98,8 +183,7 @@ def test_who_learns_in_which_phase(
     before = {k: v.clone() for k, v in run.teacher.state_dict().items()}
     student = {k: v.clone() for k, v in run.student.state_dict().items()}
     run._schedule(0.3)
-    order = torch.arange(60)
-    run._step(phase, *run._batch(order, torch.Generator().manual_seed(0)))
+    run._step(phase, *next(run.feed.batches(0)))
     changed = [k for k, v in run.teacher.state_dict().items() if not torch.equal(v, before[k])]
     if phase.teacher == "learns":
         assert any(k.endswith("running_mean") for k in changed)

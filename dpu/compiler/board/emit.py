@@ -13,9 +13,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.board.layout import ChipMap, Ring
 from tutelage.dpu.compiler.board.network import Node, View
 from tutelage.dpu.compiler.board.parameters import Parameters, spread
+from tutelage.dpu.compiler.board.spans import Span, groups_of, spans_of
 from tutelage.dpu.compiler.board.split import MAX_GROUPS
 from tutelage.dpu.compiler.board.stages import MAX_JUMP, Operand, Plan, Result, Stage, Strip
 from tutelage.dpu.compiler.board.walk import Feed, Walk, first_missing
@@ -41,23 +43,37 @@ CONV_PAD, ALU_PAD = 15, 255
 """Highest `pad_bottom` and `pad_right` of CONV and ALU."""
 
 
+@dataclass(frozen=True)
+class GroupWeights:
+    """The weights of a group of output channels.
+
+    Attributes
+    ----------
+    offset : of the first one in the register of constants
+    span : channel groups of the map that they are for
+    channels : bytes of a tap
+    words : bank rows
+    """
+
+    offset: int
+    span: Span
+    channels: int
+    words: int
+
+
 @dataclass
 class Constants:
     """A layer's constants, where they are in the DDR and on the chip.
 
     Attributes
     ----------
-    weights : offset of the weights in the register of constants
-    words : bank rows of one group of output channels
-    channels : bytes of a tap
+    weights : of each group of output channels, of a convolution
     places : bank row of each group's weights that is on the chip; of depthwise weights under 0
     bias : bank row of the first biases
     loads : of what all tiles share, before the first one
     """
 
-    weights: int = 0
-    words: int = 0
-    channels: int = 0
+    weights: list[GroupWeights] = field(default_factory=list)
     places: dict[int, int] = field(default_factory=dict)
     bias: int = 0
     loads: list[dict[str, int]] = field(default_factory=list)
@@ -260,9 +276,14 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
     assert walk is not None
     outputs = len(layer.weights)
     weights = layer.weights.reshape(outputs, *walk.kernel, -1)  # an augmented layer's are wide
+    augmented = weights.shape[-1] != layer.weights.shape[-1]
+    spans = spans_of(layer, operand.lanes, operand.groups, to.width)
+    if augmented:
+        spans = [Span(0, operand.groups)] * len(spans)
     weights = spread(weights, operand.lanes, operand.groups, to.width)
-    words = walk.kernel[0] * walk.kernel[1] * operand.groups
-    if words > BANK_DEPTH or operand.groups > MAX_GROUPS:
+    given = _group_weights(to, layer, weights, spans)
+    words, read = max(g.words for g in given), max(span.count for span in spans)
+    if words > BANK_DEPTH or read > MAX_GROUPS:
         size = f"{walk.kernel[0]}x{walk.kernel[1]}x{operand.channels}"
         raise Refusal(f"a kernel of {size}, beyond the DPU's banks", node.name)
     groups = groups_of(layer, to.width)
@@ -273,18 +294,23 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
             biases[number, : len(group)] = layer.bias[group.start : group.stop]
     bias = to.bias_ring.take(len(groups))
     load = to.words(to.shape.bias_bank, bias, to.parameters.add(biases), 1, biases.size)
-    return Constants(to.parameters.add(weights), words, weights.shape[-1], {}, bias, [load])
+    return Constants(given, {}, bias, [load])
 
 
-def groups_of(layer: ConvLayer, width: int) -> list[range]:
-    """Return the output channels of each group; blocks that become pixels do not share one."""
-    outputs = len(layer.weights)
-    block = outputs // layer.side**2
-    return [
-        range(first, min(first + width, start + block))
-        for start in range(0, outputs, block)
-        for first in range(start, start + block, width)
-    ]
+def _group_weights(
+    to: Emitter, layer: ConvLayer, weights: Array, spans: list[Span]
+) -> list[GroupWeights]:
+    """Lay out the weights [outputs, height, width, lanes]: as they are, or those of the spans."""
+    _, height, width, lanes = weights.shape
+    taps, found = height * width, []
+    whole = len(set(spans)) == 1 and spans[0].count * to.width >= lanes
+    start = to.parameters.add(weights) if whole else 0
+    for group, span in zip(groups_of(layer, to.width), spans, strict=True):
+        first, end = span.first * to.width, (span.first + span.count) * to.width
+        part = weights[group.start : group.stop, ..., first:end]
+        offset = start + group.start * taps * lanes if whole else to.parameters.add(part)
+        found.append(GroupWeights(offset, span, part.shape[-1], taps * span.count))
+    return found
 
 
 def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range | None]:
@@ -294,7 +320,8 @@ def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range |
         return [None]
     groups = len(groups_of(layer, to.width))
     tiles = sum(-(-strips[0].height // strips[0].tile) for strips in stage.strips)
-    most = groups if tiles == 1 else BANK_DEPTH // kept[0].words
+    words = max(group.words for group in kept[0].weights)
+    most = groups if tiles == 1 else BANK_DEPTH // words
     if most >= groups:
         return [None]
     return [range(g, min(g + most, groups)) for g in range(0, groups, most)]
@@ -393,12 +420,13 @@ class WindowRunner(Runner[AnyLayer]):
             "kernel_w": walk.kernel[1], "stride_h": walk.stride[0], "stride_w": walk.stride[1],
         }  # fmt: skip
 
-    def window(self, tile: range, most: int) -> dict[str, int]:
+    def window(self, tile: range, most: int, group: int = 0) -> dict[str, int]:
         """Return the fields that say where a tile's windows are.
 
         Parameters
         ----------
         most : of `pad_bottom` and `pad_right`
+        group : the first one of the operand's channel groups that are read
         """
         operand, walk, out = self.operand, self.walk, self.result.chip
         chip = operand.chip
@@ -408,7 +436,7 @@ class WindowRunner(Runner[AnyLayer]):
         below, right = walk.size[0] - 1 - last, walk.size[1] - 1 - last_column
         if min(below, right) < 0:
             raise Refusal("a window that begins behind the map", self.layer.op)
-        corner = operand.group - walk.pads[1] * chip.groups
+        corner = operand.group + group - walk.pads[1] * chip.groups
         span = chip.banks * chip.stride
         address = [(chip.slot(first + n * span) + corner) % BANK_DEPTH for n in range(4)]
         return {
@@ -450,12 +478,15 @@ class ConvRunner(WindowRunner[ConvLayer]):
         )  # fmt: skip
         for group in self.outputs:
             self._load_weights(group)
+            span = self.constants.weights[group].span
+            at_end = span.first + span.count == self.operand.groups
             to.add(
-                "CONV", **self.window(tile, CONV_PAD), channel_offset=self.missing,
+                "CONV", **self.window(tile, CONV_PAD, span.first),
+                channel_offset=self.missing if at_end else 0,
                 bank_addr_out=(out.slot(tile.start) + self.result.group + group) % BANK_DEPTH,
                 bank_addr_weights=self.constants.places[group],
                 bank_addr_bias=(self.constants.bias + group) % BANK_DEPTH,
-                channel_group=self.operand.groups, length=self.walk.output[1],
+                channel_group=span.count, length=self.walk.output[1],
             )  # fmt: skip
         to.save_rows(self._part(), self.strip, tile)
 
@@ -464,12 +495,13 @@ class ConvRunner(WindowRunner[ConvLayer]):
         to, constants = self.to, self.constants
         if group in constants.places:
             return
-        place = constants.places[group] = to.weight_ring.take(constants.words)
+        given = constants.weights[group]
+        place = constants.places[group] = to.weight_ring.take(given.words)
         taps = self.walk.kernel[0] * self.walk.kernel[1]
-        for lane, output in enumerate(groups_of(self.layer, to.width)[group]):
-            offset = constants.weights + output * taps * constants.channels
+        for lane in range(len(groups_of(self.layer, to.width)[group])):
+            offset = given.offset + lane * taps * given.channels
             bank = to.shape.weight_bank + lane
-            to.add("LOAD", **to.words(bank, place, offset, taps, constants.channels))
+            to.add("LOAD", **to.words(bank, place, offset, taps, given.channels))
 
     def _part(self) -> Result:
         """The result of the block's groups only."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tutelage.dpu.compiler.board.network import Node, View
+from tutelage.dpu.compiler.board.spans import spans_of
 from tutelage.dpu.compiler.board.stages import WHOLE, Save
 from tutelage.dpu.compiler.board.walk import Walk, walk_of
 from tutelage.dpu.ops.engine_layers import (
@@ -48,8 +49,9 @@ def constant_rows(node: Node, width: int) -> tuple[int, int, int]:
     layer, view = node.layer, node.inputs[0]
     groups = view.groups(width) if view.on_chip else -(-view.channels // width)
     if isinstance(layer, ConvLayer):
-        outputs = output_groups(node, width)
-        return outputs * math.prod(layer.kernel) * groups, 0, outputs
+        lanes = view.lanes(width) if view.on_chip else [(0, 0)]
+        spans = spans_of(layer, lanes, groups, width)
+        return math.prod(layer.kernel) * sum(span.count for span in spans), 0, len(spans)
     if isinstance(layer, AluLayer):
         taps = math.prod(layer.kernel) if layer.weights is not None else 1
         return 0, taps * groups, groups

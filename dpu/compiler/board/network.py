@@ -219,6 +219,9 @@ class _Builder:
         for op in self._ops:
             self._add(op)
         self._save_blocks_at_once()
+        for layer in self._layers:
+            if isinstance(layer, BlocksLayer) and not layer.channels_last:
+                raise Refusal("a pixel shuffle that no convolution can save", layer.op)
         self._layers = [self._over_map(layer) for layer in self._layers]
         outputs = self._place()
         nodes = [self._node(layer) for layer in self._layers]
@@ -309,7 +312,7 @@ class _Builder:
                 continue
             plain = source.phase == Phase() and source.dilation == (1, 1)
             if plain and source.side == 1:
-                fused = replace(source, op=layer.op, side=layer.side)
+                fused = _blocks_last(source, layer)
                 self._layers[self._layers.index(source)] = fused
                 self._layers.remove(layer)
 
@@ -474,6 +477,17 @@ def _without_rare_dilation(layer: EngineLayer, inputs: Sequence[View]) -> Engine
     if layer.stride != (1, 1) or layer.kernel == (1, 1) or small:
         return spread_taps(layer)
     return layer
+
+
+def _blocks_last(source: ConvLayer, blocks: BlocksLayer) -> ConvLayer:
+    """A convolution that saves its channels as pixels, in the order (dy, dx, c)."""
+    places = np.arange(len(source.weights))
+    if not blocks.channels_last:
+        places = places.reshape(-1, blocks.side**2).T.ravel()
+    return replace(
+        source, op=blocks.op, side=blocks.side, weights=source.weights[places],
+        bias=source.bias[places],
+    )  # fmt: skip
 
 
 def _reads(layer: EngineLayer) -> tuple[str, ...]:

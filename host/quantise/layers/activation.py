@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
 from tutelage.dpu.ops.registry import op_type
 from tutelage.host.quantise.layers.base import is_signed
-from tutelage.host.quantise.layers.convolution import add_identity
+from tutelage.host.quantise.layers.convolution import add_identity, scaling
+from tutelage.host.quantise.layers.eltwise import Add
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import Walker, traces
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@traces(nn.ReLU, F.relu, torch.relu, "relu", "relu_")
+@traces(nn.ReLU, F.relu, torch.relu, "relu")
 def relu(walk: Walker, node: fx.Node) -> None:
     """Add a ReLU; none behind what is not negative."""
     source = walk.source(node)
@@ -38,37 +39,81 @@ def relu6(walk: Walker, node: fx.Node) -> None:
     _add_activation(walk, node, "RELU6")
 
 
-@traces(nn.Hardtanh, F.hardtanh)
+@traces(nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clip", torch.clip)
 def hardtanh(walk: Walker, node: fx.Node) -> None:
-    """Add a ReLU6 under its other name."""
-    limits = walk.attribute(node, 1, "min_val", -1), walk.attribute(node, 2, "max_val", 1)
-    if limits != (0, 6):
+    """Add a ReLU or a ReLU6 under its other names."""
+    hardtanh = node.target in (F.hardtanh, F.hardtanh_)
+    if node.op == "call_module" or hardtanh:
+        limits = walk.attribute(node, 1, "min_val", -1), walk.attribute(node, 2, "max_val", 1)
+    else:
+        limits = walk.value(node, 1, "min"), walk.value(node, 2, "max")
+    kind = {(0, 6): "RELU6", (0, None): "RELU"}.get(limits)
+    if kind is None:
         raise walk.error(node, f"a clip to {limits}", "clip to (0, 6): ReLU6")
-    _add_activation(walk, node, "RELU6")
+    _add_activation(walk, node, kind)
 
 
 @traces(nn.LeakyReLU, F.leaky_relu)
 def leaky_relu(walk: Walker, node: fx.Node) -> None:
-    """Add a leaky ReLU with the DPU's slope."""
-    slope = walk.attribute(node, 1, "negative_slope", 0.01)
-    if not is_leaky_slope(slope):
-        raise walk.error(node, f"LeakyReLU with slope {slope}", f"use {LEAKY_SLOPE} (26/256)")
-    _add_activation(walk, node, "LEAKYRELU")
+    """Add a leaky ReLU: the DPU's own for its slope, else the sum of two."""
+    slope = float(walk.attribute(node, 1, "negative_slope", 0.01))
+    if is_leaky_slope(slope):
+        _add_activation(walk, node, "LEAKYRELU")
+    else:
+        log.warning(
+            "%s: the DPU's leaky ReLU has the slope %s, not %g; %s",
+            node.name, LEAKY_SLOPE, slope, _AS_A_SUM,
+        )  # fmt: skip
+        _add_slopes(walk, node, torch.tensor([slope]))
+
+
+@traces(nn.PReLU)
+def prelu(walk: Walker, node: fx.Node) -> None:
+    """Add a PReLU, as the sum of two."""
+    given = walk.module_of(node)
+    assert isinstance(given, nn.PReLU)
+    log.warning("%s: the DPU's instruction for PReLU is in no file of AMD's compiler; %s",
+                node.name, _AS_A_SUM)  # fmt: skip
+    _add_slopes(walk, node, given.weight.detach().float())
+
+
+_AS_A_SUM = (
+    "it becomes the sum of two 1x1 depthwise convolutions, which costs time "
+    f"(ReLU, or LeakyReLU({LEAKY_SLOPE}) behind a convolution, costs none)"
+)
+
+
+def _add_slopes(walk: Walker, node: fx.Node, slopes: Tensor) -> None:
+    """Add ``a x + relu((1 - a) x)``: x where it is positive, a x where it is not.
+
+    Parameters
+    ----------
+    slopes : [1], or one for each channel [C]; at most 1
+    """
+    if not bool((slopes <= 1).all()):
+        what = f"a slope of {float(slopes.max()):g}"
+        raise walk.error(node, what, "use slopes up to 1")
+    source = walk.layers[walk.source(node)]
+    slopes = slopes.expand(source.shape[0])
+    name, parts = node.name, []
+    for part, factors, nonlinear in (("slope", slopes, "NONE"), ("rest", 1 - slopes, "RELU")):
+        layer = scaling(source, factors)
+        layer.nonlinear = nonlinear
+        parts.append(walk.insert(f"{name}/{part}", layer))
+    walk.add(node, Add(tuple(parts), source.shape))
 
 
 def _add_activation(walk: Walker, node: fx.Node, kind: str) -> None:
+    """Give an activation to the layer before it, or to a 1x1 convolution behind that."""
     before = walk.layers[walk.source(node)]
-    fits = before.takes_activation and before.nonlinear == "NONE"
-    if not fits or not walk.is_only_reader(node):
-        advice = "put it directly behind a convolution or an addition that nothing else reads"
-        raise walk.error(node, f"{kind} behind {type(before).__name__}", advice)
-    if kind in op_type(before.op_type).fuses:
+    fits = before.takes_activation and before.nonlinear == "NONE" and walk.is_only_reader(node)
+    if fits and kind in op_type(before.op_type).fuses:
         before.nonlinear = kind
         walk.alias(node)
         return
     log.warning(
-        "%s: the DPU has no %s at the end of this %s; it is given to a 1x1 convolution behind "
-        "it, which costs time",
+        "%s: the DPU has no %s at the end of this %s, or its result has other readers; it is given "
+        "to a 1x1 convolution behind it, which costs time",
         node.name, kind, before.op_type,
     )  # fmt: skip
     groups = before.shape[0] if kind in op_type("depthwise-conv2d").fuses else 1

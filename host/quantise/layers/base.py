@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.core.fixed_point import MAX_SHIFT
 from tutelage.dpu.ops.work import Shape
-from tutelage.dpu.predict.operations import Operation
-from tutelage.host.quantise.nonlinear import NON_NEGATIVE
+from tutelage.host.quantise.nonlinear import NON_NEGATIVE, least_fix_point
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from tutelage.host.quantise.layers.convolution import Deployed
 
 Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
+Pads = tuple[int, int, int, int]  # (left, right, top, bottom)
 
 
 class Layer(nn.Module):
@@ -39,12 +39,15 @@ class Layer(nn.Module):
         fix point and nothing is rounded behind it
     has_weights : it has weights that are rounded to a fix point of their own
     takes_activation : an activation behind it can be a part of it (its op type's `fuses` has which)
+    needs_int8 : its result has 8 bits, whatever other activations have
+    output_places : which of the network's outputs it gives
     """
 
     op_type = ""
     ties_fix_points = False
     has_weights = False
     takes_activation = False
+    needs_int8 = False
 
     def __init__(self, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -52,6 +55,7 @@ class Layer(nn.Module):
         self.inputs = inputs
         self.shape = shape
         self.nonlinear = "NONE"
+        self.output_places: tuple[int, ...] = ()
 
     def compute(self, forward: Forward, *inputs: Tensor) -> Tensor:
         """Return the result before its activation and its rounding.
@@ -76,6 +80,10 @@ class Layer(nn.Module):
         """Return how a threshold must move, None where the DPU has the layer's shifts."""
         return None
 
+    def least_fix_point(self) -> int | None:
+        """Return the lowest fix point of its result at which the DPU computes it, None for any."""
+        return least_fix_point(self.nonlinear)
+
     def to_xmodel(
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
@@ -89,15 +97,6 @@ class Layer(nn.Module):
         integers : the parameters, for a layer with weights
         """
         raise NotImplementedError(f"{type(self).__name__}.to_xmodel")
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        """Return the layer for the prediction of latency.
-
-        Parameters
-        ----------
-        sources : positions of its inputs among the network's operations
-        """
-        return Operation(self.name, self.op_type, self.output_shape, sources)
 
     @property
     def output_shape(self) -> Shape:
@@ -130,7 +129,8 @@ class LayerThresholds:
     Attributes
     ----------
     points : fix point by threshold, of the whole student
-    least : the lowest fix point that a threshold of weights may have, by threshold
+    least : the lowest fix point that a threshold of weights, or of activations that have one, may
+        get, by threshold
     inputs, output : thresholds of the layer's inputs and of its output
     weights : threshold of its weights, None without
     """
@@ -167,7 +167,7 @@ def width_height(pair: Pair) -> Pair:
     return width, height
 
 
-def pads(padding: Pair) -> tuple[int, int, int, int]:
-    """Return [left, right, top, bottom] of a (height, width) of padding on each side."""
+def pads(padding: Pair) -> Pads:
+    """Return (left, right, top, bottom) of a (height, width) of padding on each side."""
     height, width = padding
     return width, width, height, height

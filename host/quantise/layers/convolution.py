@@ -1,11 +1,10 @@
-"""Convolutions with their batch norms: conv2d, depthwise-conv2d and linear layers."""
+"""Convolutions with their batch norms: conv2d, grouped or not, and depthwise-conv2d."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,18 +13,21 @@ from torch import Tensor, fx, nn
 
 from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, MAX_SHIFT, Array, accumulator_bound
 from tutelage.dpu.ops.fix import rounded_constant
+from tutelage.dpu.ops.limits import array_size_limit
 from tutelage.dpu.ops.sliding_window import window_of
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.networks.norm import batch_norm
 from tutelage.host.quantise import nonlinear
+from tutelage.host.quantise.graph.modules import PaddedConv2d
 from tutelage.host.quantise.layers.base import (
     Layer,
     LayerThresholds,
     Move,
+    Pads,
     Pair,
     pads,
     width_height,
 )
+from tutelage.host.quantise.layers.pad import ZeroPad
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import Walker, shape_of, traces
 
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
     from tutelage.dpu.xmodel.op import Op
     from tutelage.host.quantise.forward import Forward
-
-log = logging.getLogger(__name__)
 
 _LEAST_SCALE = 1e-8
 """Smaller factors of a norm count as this one, so that they can be divided by."""
@@ -51,7 +51,7 @@ class Deployed:
 
 
 class Conv(Layer):
-    """conv2d, depthwise-conv2d (groups = channels) and dense (kernel = map), with its norm.
+    """conv2d, of any number of groups, depthwise-conv2d and dense (kernel = map), with its norm.
 
     `weight` is OIHW and not yet scaled by the norm: `folded` gives what is deployed.
     """
@@ -59,16 +59,25 @@ class Conv(Layer):
     has_weights = True
     takes_activation = True
 
-    def __init__(self, conv: nn.Conv2d, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    def __init__(self, conv: AnyConv, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
         super().__init__(inputs, shape)
-        self.weight = nn.Parameter(conv.weight.detach().clone())
+        self.weight = nn.Parameter(self.outputs_first(conv))
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
-        self.norm: nn.BatchNorm2d | None = None
+        self.norm: AnyNorm | None = None
         self.stride = cast("Pair", conv.stride)
-        self.padding = cast("Pair", conv.padding)
+        self.pads: Pads = getattr(conv, "pads", None) or pads(cast("Pair", conv.padding))
         self.dilation = cast("Pair", conv.dilation)
         self.groups = conv.groups
-        self.op_type = "depthwise-conv2d" if self.depthwise else "conv2d"
+        self.depthwise = conv.groups == conv.in_channels == conv.out_channels > 1
+        self.op_type = self.op_types[self.depthwise]
+
+    op_types = "conv2d", "depthwise-conv2d"
+
+    @staticmethod
+    def outputs_first(conv: Any) -> Tensor:
+        """Return a copy of the weights as OIHW, I the inputs of one group."""
+        copied: Tensor = conv.weight.detach().clone()
+        return copied
 
     @property
     def kernel(self) -> Pair:
@@ -76,13 +85,18 @@ class Conv(Layer):
         return height, width
 
     @property
-    def depthwise(self) -> bool:
-        return self.groups > 1
+    def padding(self) -> Pair | None:
+        """(height, width) of padding, None where opposite sides differ."""
+        left, right, top, bottom = self.pads
+        return (top, left) if (left, top) == (right, bottom) else None
 
     # -- arithmetic -----------------------------------------------------------------------
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        padding = self.padding
+        if padding is None:
+            x, padding = F.pad(x, self.pads), (0, 0)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def compute(self, forward: Forward, *inputs: Tensor) -> Tensor:
         (x,) = inputs
@@ -117,7 +131,9 @@ class Conv(Layer):
             return self.weight, bias
         scale = _scale(self.norm)
         offset = 0.0 if self.bias is None else self.bias
-        bias = self.norm.bias + (offset - _running_mean(self.norm)) * scale
+        bias = (offset - _running_mean(self.norm)) * scale
+        if self.norm.bias is not None:
+            bias = bias + self.norm.bias
         return self.weight * scale.view(-1, 1, 1, 1), bias
 
     @torch.no_grad()
@@ -155,42 +171,43 @@ class Conv(Layer):
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
         assert integers is not None
-        convolution = model.depthwise_conv2d if self.depthwise else model.conv2d
-        return convolution(
+        return model.conv2d(
             self.name,
             inputs[0],
-            _weights(integers, self.depthwise),
+            self.arranged(integers.weights),
             integers.weights_fix_point,
-            _numpy(integers.bias),
+            numpy_of(integers.bias),
             integers.bias_fix_point,
             fix_point,
             stride=width_height(self.stride),
-            pad=pads(self.padding),
+            pad=self.pads,
             nonlinear=nonlinear.on_dpu(self.nonlinear, fix_point),
             dilation=width_height(self.dilation),
+            kind=self.op_type,
         )
 
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        outputs, depth = self.weight.shape[:2]
-        parameters = self.weight.numel() + outputs  # the norm's offset is a bias
-        return Operation(
-            self.name, self.op_type, self.output_shape, sources, self.kernel, self.stride, depth,
-            parameters,
-        )  # fmt: skip
+    def arranged(self, weights: Tensor) -> Array:
+        """Return OIHW as OHWI; of a depthwise one (channels, 1, H, W) as (1, H, W, channels)."""
+        return numpy_of(weights.permute(*((1, 2, 3, 0) if self.depthwise else (0, 2, 3, 1))))
 
 
-def _scale(norm: nn.BatchNorm2d) -> Tensor:
+AnyConv = nn.Conv2d | nn.ConvTranspose2d
+AnyNorm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+def _scale(norm: AnyNorm) -> Tensor:
     """[O]: what a norm multiplies with by its running statistics."""
     assert norm.running_var is not None
-    return norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    deviation = torch.sqrt(norm.running_var + norm.eps)
+    return (1.0 if norm.weight is None else norm.weight) / deviation
 
 
-def _running_mean(norm: nn.BatchNorm2d) -> Tensor:
+def _running_mean(norm: AnyNorm) -> Tensor:
     assert norm.running_mean is not None
     return norm.running_mean
 
 
-def _normalise(norm: nn.BatchNorm2d, z: Tensor) -> Tensor:
+def _normalise(norm: AnyNorm, z: Tensor) -> Tensor:
     """The norm by the batch's own statistics; the running ones follow."""
     assert norm.running_var is not None
     momentum = 0.1 if norm.momentum is None else norm.momentum
@@ -199,74 +216,45 @@ def _normalise(norm: nn.BatchNorm2d, z: Tensor) -> Tensor:
     )
 
 
-def _weights(integers: Deployed, depthwise: bool) -> Array:
-    """OIHW as OHWI; of a depthwise convolution (channels, 1, H, W) as (1, H, W, channels)."""
-    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    return _numpy(integers.weights.permute(*order))
-
-
-def _numpy(values: Tensor) -> Array:
+def numpy_of(values: Tensor) -> Array:
+    """Return a tensor as a numpy array without gaps."""
     return np.ascontiguousarray(values.cpu().numpy())
 
 
 # -- from PyTorch ---------------------------------------------------------------------------
 
 
-@traces(nn.Conv2d)
+@traces(nn.Conv2d, PaddedConv2d)
 def convolution(walk: Walker, node: fx.Node) -> None:
-    """Add a convolution."""
+    """Add a convolution, behind a border of zeros where it is padded by more than its kernel."""
     conv = walk.module_of(node)
     assert isinstance(conv, nn.Conv2d)
-    depthwise = conv.groups == conv.in_channels == conv.out_channels
-    if conv.groups != 1 and not depthwise:
-        what = f"Conv2d with groups={conv.groups} on {conv.in_channels} channels"
-        raise walk.error(node, what, "use groups=1 or one group per channel")
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         what = f"padding {conv.padding!r}, mode {conv.padding_mode!r}"
         raise walk.error(node, what, "pad with zeros and a number of pixels")
-    walk.add(node, Conv(conv, (walk.source(node),), shape_of(node)))
-
-
-@traces(nn.Linear)
-def linear(walk: Walker, node: fx.Node) -> None:
-    """Add a convolution over the whole map, whose weights are the linear layer's."""
-    given = walk.module_of(node)
-    assert isinstance(given, nn.Linear)
     source = walk.source(node)
-    channels, height, width = walk.layers[source].shape
-    if channels * height * width != given.in_features:
-        raise walk.error(node, "Linear on a map", "flatten the map before it")
-    has_bias = given.bias is not None
-    conv = nn.Conv2d(channels, given.out_features, (height, width), bias=has_bias)
-    with torch.no_grad():
-        conv.weight.copy_(given.weight.view_as(conv.weight))
-        if conv.bias is not None:
-            conv.bias.copy_(given.bias)
-    walk.add(node, Conv(conv, (source,), (given.out_features, 1, 1)))
+    layer = Conv(conv, (source,), shape_of(node))
+    if min(layer.pads) < 0:
+        raise walk.error(node, f"padding {layer.pads}", "pad by 0 or more pixels")
+    down, across = ((k - 1) * d for k, d in zip(layer.kernel, layer.dilation, strict=True))
+    left, right, top, bottom = layer.pads
+    if max(left, right) > across or max(top, bottom) > down:
+        channels, height, width = walk.layers[source].shape
+        padded = (channels, height + top + bottom, width + left + right)
+        border = ZeroPad((source,), padded, layer.pads)
+        layer.inputs, layer.pads = (walk.insert(f"{node.name}/pad", border),), (0, 0, 0, 0)
+    limit = array_size_limit(width_height(layer.kernel), width_height(layer.stride))
+    if limit and not layer.depthwise:
+        advice = "use smaller ones, one after the other, or a depthwise convolution"
+        walk.warn(node, f"{limit}: the CPU would compute this convolution", advice)
+    share_parameters(walk, conv, layer)
+    walk.add(node, layer)
 
 
-@traces(nn.BatchNorm2d, derived=True)
-def norm(walk: Walker, node: fx.Node) -> None:
-    """Make a batch norm a part of the convolution before it, or of a new depthwise one."""
-    given = walk.module_of(node)
-    assert isinstance(given, nn.BatchNorm2d)
-    if given.running_mean is None or given.weight is None:
-        what = "BatchNorm2d without statistics or weights"
-        raise walk.error(node, what, "keep track_running_stats and affine on")
-    before = walk.layers[walk.source(node)]
-    foldable = isinstance(before, Conv) and before.norm is None and before.nonlinear == "NONE"
-    if foldable and walk.is_only_reader(node):
-        walk.alias(node)
-    else:
-        log.warning(
-            "%s: no convolution before this batch norm to fold it into; it becomes a 1x1 "
-            "depthwise convolution, which costs time (conv-BN-ReLU order avoids it)",
-            node.target,
-        )
-        before = add_identity(walk, node, given.num_features)
-    assert isinstance(before, Conv)
-    before.norm = nn.BatchNorm2d(given.num_features, given.eps, given.momentum)
-    before.norm.load_state_dict(given.state_dict())
+def share_parameters(walk: Walker, module: nn.Module, layer: Conv) -> None:
+    """Give a layer the parameters of the one that was made of the same module before."""
+    first = walk.made.setdefault((module, layer.weight.shape), layer)
+    layer.weight, layer.bias = first.weight, first.bias
 
 
 def add_identity(walk: Walker, node: fx.Node, groups: int) -> Conv:
@@ -277,12 +265,26 @@ def add_identity(walk: Walker, node: fx.Node, groups: int) -> Conv:
     groups : 1, or the number of channels for a depthwise one
     """
     source = walk.source(node)
-    channels = walk.layers[source].shape[0]
-    conv = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
+    shape = walk.layers[source].shape
+    conv = nn.Conv2d(shape[0], shape[0], 1, groups=groups, bias=False)
     nn.init.dirac_(conv.weight, groups)
-    layer = Conv(conv, (source,), shape_of(node))
+    layer = Conv(conv, (source,), shape)
     walk.add(node, layer)
     return layer
+
+
+def scaling(source: Layer, factors: Tensor) -> Conv:
+    """Return a 1x1 convolution that multiplies each channel by a factor.
+
+    Parameters
+    ----------
+    factors : [C]
+    """
+    channels = source.shape[0]
+    conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(factors.view(-1, 1, 1, 1))
+    return Conv(conv, (source.name,), source.shape)
 
 
 # -- to ONNX --------------------------------------------------------------------------------

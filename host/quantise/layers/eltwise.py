@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
 
 from tutelage.core.fixed_point import GUARD_BITS, MAX_ALIGNMENT, sum_is_exact
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import Layer, LayerThresholds, Move
+from tutelage.host.quantise.layers.broadcast import spread_operands
+from tutelage.host.quantise.layers.convolution import scaling
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
-from tutelage.host.quantise.walker import Walker, shape_of, traces
+from tutelage.host.quantise.walker import Walker, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -53,20 +53,24 @@ class Add(Layer):
     ) -> Op:
         return model.add(self.name, inputs, fix_point, self.nonlinear)
 
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), kind="eltwise")
 
-
-@traces("add_", in_place=True)
 @traces(torch.add, operator.add, "add")
 def add(walk: Walker, node: fx.Node) -> None:
-    """Add the sum of two maps."""
+    """Add the sum of two maps, or of a map and what is spread over it."""
     if walk.value(node, 2, "alpha", 1) != 1:
         raise walk.error(node, "an addition with alpha", "scale before the convolution")
-    names, shapes = walk.operands(node)
-    if shapes[0] != shapes[1]:
-        raise walk.error(node, f"an addition of {shapes[0]} and {shapes[1]}", "equal shapes")
-    walk.add(node, Add(names, shape_of(node)))
+    walk.add(node, Add(*spread_operands(walk, node, "an addition")))
+
+
+@traces(torch.sub, torch.subtract, operator.sub, "sub", "subtract")
+def subtract(walk: Walker, node: fx.Node) -> None:
+    """Add the sum of a map and of another one times -1, by a 1x1 depthwise convolution."""
+    if walk.value(node, 2, "alpha", 1) != 1:
+        raise walk.error(node, "a subtraction with alpha", "scale before the convolution")
+    (first, second), shape = spread_operands(walk, node, "a subtraction")
+    source = walk.layers[second]
+    negated = walk.insert(f"{node.name}/negated", scaling(source, -torch.ones(source.shape[0])))
+    walk.add(node, Add((first, negated), shape))
 
 
 @onnx_form("add")

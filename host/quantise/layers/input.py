@@ -1,16 +1,14 @@
-"""The images."""
+"""The networks' inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor, fx
 
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import Layer
-from tutelage.host.quantise.walker import PLACEHOLDER, Walker, shape_of, traces
+from tutelage.host.quantise.walker import PLACEHOLDER, Walker, meta_shape, shape_of, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Input(Layer):
-    """The images, float [N, C, H, W]."""
+    """Images or other maps, float [N, C, H, W]."""
 
     op_type = "input"
 
@@ -34,13 +32,11 @@ class Input(Layer):
     ) -> Op:
         return model.input(self.name, (1, *self.output_shape), fix_point)
 
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), on_dpu=False)
-
 
 @traces(PLACEHOLDER)
 def images(walk: Walker, node: fx.Node) -> None:
-    """Add the network's one input."""
-    if walk.layers:
-        raise walk.error(node, "a second input", "give the network one image input")
+    """Add an input of the network."""
+    if len(meta_shape(node)) != 4:
+        what = f"an input of shape {meta_shape(node)}"
+        raise walk.error(node, what, "give the network maps (N, C, H, W)")
     walk.add(node, Input((), shape_of(node)), "input")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from tutelage.core.fixed_point import EXACT_FLOAT32, average_bound, pool_recipro
 from tutelage.dpu.ops.factors import scale_of
 from tutelage.dpu.ops.pooling import pool_factor
 from tutelage.dpu.ops.sliding_window import Window, window_of
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import (
     Layer,
     LayerThresholds,
@@ -25,7 +23,7 @@ from tutelage.host.quantise.layers.base import (
     width_height,
 )
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
-from tutelage.host.quantise.walker import Walker, shape_of, traces
+from tutelage.host.quantise.walker import Walker, meta_shape, shape_of, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -42,9 +40,6 @@ class Pool(Layer):
     ) -> None:  # fmt: skip
         super().__init__(inputs, shape)
         self.kernel, self.stride, self.padding = kernel, stride, padding
-
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), kernel=self.kernel, stride=self.stride)
 
 
 class MaxPool(Pool):
@@ -119,7 +114,11 @@ def avg_pool(walk: Walker, node: fx.Node) -> None:
     source = walk.source(node)
     if window[2] != (0, 0) and not walk.attribute(node, 5, "count_include_pad", True):
         what = "AvgPool2d with padding and count_include_pad=False"
-        raise walk.error(node, what, "use count_include_pad=True: the DPU's divisor is fixed")
+        advice = (
+            "use count_include_pad=True, as the DPU's divisor is fixed, or have it exchanged "
+            "(replace: avgpool_exclude_pad=avgpool)"
+        )
+        raise walk.error(node, what, advice)
     if walk.attribute(node, 6, "divisor_override"):
         raise walk.error(node, "AvgPool2d with divisor_override", "leave the divisor alone")
     if _windows(walk.layers[source].shape, *window) != shape_of(node)[1:]:
@@ -130,11 +129,47 @@ def avg_pool(walk: Walker, node: fx.Node) -> None:
 
 @traces(nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d)
 def adaptive_avg_pool(walk: Walker, node: fx.Node) -> None:
-    """Add an average over the whole map."""
-    if shape_of(node)[1:] != (1, 1):
-        what = f"AdaptiveAvgPool2d to {shape_of(node)[1:]}"
-        raise walk.error(node, what, "pool to 1x1, or use AvgPool2d")
-    _add_global_pool(walk, node)
+    """Add an average over equal parts of the map."""
+    _add_adaptive(walk, node, AvgPool)
+
+
+@traces(nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d)
+def adaptive_max_pool(walk: Walker, node: fx.Node) -> None:
+    """Add a maximum over equal parts of the map."""
+    if walk.attribute(node, 2, "return_indices", False):
+        raise walk.error(node, "an adaptive max pool with indices", "return_indices=False")
+    _add_adaptive(walk, node, MaxPool)
+
+
+@traces(torch.amax, "amax")
+def maximum(walk: Walker, node: fx.Node) -> None:
+    """Add a maximum over the rows, the columns or both."""
+    axes = walk.value(node, 1, "dim", ())
+    axes = {axis % 4 for axis in (axes if isinstance(axes, list | tuple) else (axes,))}
+    kept = bool(walk.value(node, 2, "keepdim", False))
+    is_map = len(meta_shape(node.all_input_nodes[0])) == 4
+    if not is_map or not axes or not axes <= {2, 3} or (len(axes) == 1 and not kept):
+        raise walk.error(node, f"a maximum over {sorted(axes)}", "take it over rows and columns")
+    source = walk.layers[walk.source(node)]
+    channels, *size = source.shape
+    height, width = (n if axis in axes else 1 for axis, n in enumerate(size, start=2))
+    shape = (channels, size[0] // height, size[1] // width)
+    walk.add(node, MaxPool((source.name,), shape, (height, width), (height, width)))
+
+
+def _add_adaptive(walk: Walker, node: fx.Node, kind: type[Pool]) -> None:
+    """Add a pool whose windows divide the map; none where each is one pixel."""
+    source = walk.layers[walk.source(node)]
+    before, after = source.shape[1:], shape_of(node)[1:]
+    if before == after:
+        walk.alias(node)
+        return
+    height, width = (b // a for b, a in zip(before, after, strict=True))
+    if (height * after[0], width * after[1]) != before:
+        what = f"{kind.__name__} of {before} to {after}"
+        raise walk.error(node, what, "pool to 1x1, or to a size that divides the map")
+    size = (height, width)
+    walk.add(node, kind((source.name,), shape_of(node), size, size))
 
 
 @traces(torch.mean, "mean")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
 
 from tutelage.core.fixed_point import MAX_SHIFT
-from tutelage.dpu.predict.operations import Operation
 from tutelage.host.quantise.layers.base import Layer, LayerThresholds, Move
+from tutelage.host.quantise.layers.broadcast import PRODUCTS, spread_operands
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
-from tutelage.host.quantise.walker import Walker, shape_of, traces
+from tutelage.host.quantise.walker import Walker, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -37,7 +35,10 @@ class Product(Layer):
         if shift < 0 and out not in around.inputs:  # else lowering one lowers the other
             return Move(out, around.at(out) + shift, f"shift by {shift}")
         if shift > MAX_SHIFT:
-            finest = max(around.inputs, key=around.at)
+            # One that would fall below the least it may have gives way last.
+            finest = max(
+                around.inputs, key=lambda i: (around.at(i) > around.least[i], around.at(i))
+            )
             return Move(finest, around.at(finest) - (shift - MAX_SHIFT), f"shift by {shift}")
         return None
 
@@ -46,23 +47,18 @@ class Product(Layer):
     ) -> Op:
         return model.multiply(self.name, inputs, fix_point)
 
-    def operation(self, sources: tuple[int, ...]) -> Operation:
-        return replace(super().operation(sources), kind="eltwise")
+
+_PRODUCTS = (torch.mul, torch.multiply, operator.mul, "mul", "multiply")
+PRODUCTS.update(_PRODUCTS)
 
 
-@traces("mul_", "multiply_", operator.imul, in_place=True)
-@traces(torch.mul, torch.multiply, operator.mul, "mul", "multiply")
+@traces(*_PRODUCTS)
 def product(walk: Walker, node: fx.Node) -> None:
     """Add the product of two maps."""
     if not all(isinstance(factor, fx.Node) for factor in (*node.args, *node.kwargs.values())):
         advice = "fold a constant factor into the convolution before it"
         raise walk.error(node, "a constant's mul", advice)
-    names, shapes = walk.operands(node)
-    factors, full = sorted(shapes, key=math.prod)
-    if factors not in (full, (full[0], 1, 1)):
-        what = f"a product of {shapes[0]} and {shapes[1]}"
-        raise walk.error(node, what, "equal shapes, or one factor for each channel")
-    walk.add(node, Product(names, shape_of(node)))
+    walk.add(node, Product(*spread_operands(walk, node, "a product", factors=True)))
 
 
 @onnx_form("mul")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,26 +33,49 @@ class Reshape(Layer):
         return model.reshape(self.name, inputs[0], (1, *self.shape))
 
 
-@traces(nn.Flatten, torch.flatten, torch.reshape, "flatten", "view", "reshape")
+@traces(nn.Flatten, torch.flatten, torch.reshape, "flatten", "view", "reshape", nn.Unflatten)
+@traces(torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze")
 def flatten(walk: Walker, node: fx.Node) -> None:
     """Give the map another name: linear layers take the map itself, in its own order."""
-    source = walk.source(node)
-    elements = torch.Size(walk.layers[source].shape).numel()
-    if tuple(meta_shape(node)[1:]) != (elements,):
+    source = walk.layers[walk.source(node)]
+    after = tuple(meta_shape(node)[1:])
+    if after not in ((torch.Size(source.shape).numel(),), source.shape) and not keeps_channels(
+        source.shape, after
+    ):
         advice = "only flattening to [N, features] before a linear layer works"
         raise walk.error(node, f"a reshape to {tuple(meta_shape(node))}", advice)
-    walk.origin[node] = source
+    walk.alias(node)
+
+
+def keeps_channels(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether both shapes, without the batch, are a vector or a map of one pixel of its values."""
+    channels = (before[0],)
+    return tuple(before[1:]) in ((), (1, 1)) and tuple(after) in (channels, (*channels, 1, 1))
 
 
 @traces(OUTPUT)
 def output(walk: Walker, node: fx.Node) -> None:
-    """Add the reshape of a network that returns vectors."""
-    (given,) = node.all_input_nodes
-    source = walk.layers[walk.origin[given]]
-    if len(meta_shape(given)) == 2:
+    """Add the reshape of each output that is a vector."""
+    given = node.args[0] if isinstance(node.args[0], tuple | list) else (node.args[0],)
+    made: dict[fx.Node, str] = {}
+    for place, value in enumerate(given):
+        assert isinstance(value, fx.Node)
+        if value not in made:
+            made[value] = _end(walk, value)
+        walk.layers[made[value]].output_places += (place,)
+
+
+def _end(walk: Walker, value: fx.Node) -> str:
+    """Return the layer with a value in the shape in which the network returns it."""
+    source = walk.layers[walk.origin[value]]
+    shape = tuple(meta_shape(value)[1:])
+    if len(shape) == 1:
         if source.shape[1:] != (1, 1):
             raise walk.refusal("the output is a flattened map: end with a linear layer")
-        walk.insert("logits", Reshape((source.name,), source.shape[:1]))
+        return walk.insert("logits", Reshape((source.name,), source.shape[:1]))
+    if shape != source.shape:
+        raise walk.refusal(f"an output of shape {shape}: return maps (C, H, W) or vectors")
+    return source.name
 
 
 @onnx_form("flatten")

@@ -23,6 +23,7 @@ from torch import Tensor
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE
 from tutelage.host.quantise.layers.convolution import Conv
+from tutelage.host.quantise.layers.transposed import TransposedConv
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep
 from tutelage.host.quantise.ptq.passes import evaluating
 from tutelage.host.quantise.ptq.polishing import MOST_WEIGHTS, PLACES, Samples
@@ -64,7 +65,7 @@ def round_layer(student: Student, step: Step) -> bool:
     """Round the weights of one layer; returns whether its bias was chosen with them."""
     conv = step.conv
     weight, bias = conv.folded()
-    if weight[0].numel() > _MOST_COLUMNS:
+    if weight[0].numel() > _MOST_COLUMNS or isinstance(conv, TransposedConv):
         return False
     points = student.fix_points()
     point = points.bias(conv, float(bias.abs().max()))
@@ -122,7 +123,8 @@ class _Problem:
         images = (pair for part in step.parts() for pair in zip(*part, strict=True))
         for x, y in images:
             results = (y - bias.view(-1, 1, 1)).view(*shape[:2], -1)
-            rows = F.unfold(x[None], conv.kernel, conv.dilation, conv.padding, conv.stride)
+            padded = F.pad(x[None], conv.pads)
+            rows = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
             rows = rows.view(conv.groups, columns, -1)
             if share < 1:
                 count = max(1, int(share * rows.shape[2]))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tutelage.host.train.data.random_window import random_window
+from tutelage.host.train.data.stored_images import Window
+from tutelage.host.train.data.torchvision_transforms import Transform, make_transforms
+
 BLACK, GREY = 0, 128  # pixel values that augmentation fills in
+_LARGEST_MAGNITUDE = 30  # of RandAugment, whose paper tries up to it
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images, in pixel values.
+    """Random changes of training images, in pixel values, in this order but for the mixing.
 
     The parameters are drawn apart from being applied: processes that each have a slice of a
     global batch draw for the whole batch and apply their slice of the parameters, so that the
@@ -21,20 +27,70 @@ class Augmentation:
 
     Attributes
     ----------
+    random_resized_crop : 0, or the least share of the picture's area that is seen (0.08 in Szegedy
+        et al., arXiv:1409.4842): a random part of the picture, up to a third wider or narrower than
+        the image's shape, is resized to it. Folders and shards are then streamed, since the part is
+        taken from the whole picture in its file
     flip : mirror half of the images left to right
     shift : move by up to so many pixels in each direction; what enters is black
+    rand_augment : 0, or the magnitude, 1 to 30, of `rand_augment_operations` random operations
+        on each image (Cubuk et al., arXiv:1909.13719), by torchvision
+    colour_jitter : 0, or by how much of themselves brightness, contrast and saturation may change,
+        by torchvision
     cutout : side in pixels of a square set to the middle grey, 128; its centre is anywhere in
         the image and the borders clip it (DeVries and Taylor, arXiv:1708.04552)
+    random_erasing : probability that a random rectangle becomes the middle grey (Zhong et al.,
+        arXiv:1708.04896), by torchvision
+    mixup, cutmix : 0, or alpha of the Beta distribution of an image's share in its mixture with
+        another one, see `tutelage.host.train.data.mixing`; with both, half of the batches each
     """
 
     flip: bool = False
     shift: int = 0
     cutout: int = 0
+    random_resized_crop: float = 0.0
+    rand_augment: int = 0
+    rand_augment_operations: int = 2
+    colour_jitter: float = 0.0
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("shift", "cutout"):
+        for name in ("shift", "cutout", "colour_jitter", "mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("random_resized_crop", "random_erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if not 0 <= self.rand_augment <= _LARGEST_MAGNITUDE:
+            raise ValueError(
+                f"rand_augment is {self.rand_augment}; it is a magnitude from 1 to "
+                f"{_LARGEST_MAGNITUDE}, or 0 for none"
+            )
+        if self.rand_augment_operations < 1:
+            raise ValueError("rand_augment_operations must be 1 or more")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others of their batch."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def transforms(self) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
+        """torchvision's transforms of an image uint8 (C, H, W), before cutout and after it.
+
+        Raises
+        ------
+        MissingPackage
+            Some are wanted, and torchvision is not there.
+        """
+        return make_transforms(
+            self.rand_augment,
+            self.rand_augment_operations,
+            self.colour_jitter,
+            self.random_erasing,
+            GREY,
+        )
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Random parameters of `count` images, each (count, ...); empty when nothing is on.
@@ -46,7 +102,8 @@ class Augmentation:
         dict
             "flip" bool (count,); "shift" int64 (count, 2), rows and columns cut from the top and
             left of the image padded by `shift`; "cutout" float32 (count, 2) in [0, 1), the
-            square's centre as shares of height and width.
+            square's centre as shares of height and width; "seed" int64 (count,), of the random
+            numbers of what changes one image by itself.
         """
         drawn = {}
         if self.flip:
@@ -55,32 +112,76 @@ class Augmentation:
             drawn["shift"] = torch.randint(2 * self.shift + 1, (count, 2), generator=generator)
         if self.cutout:
             drawn["cutout"] = torch.rand(count, 2, generator=generator)
+        if self._has_seeds:
+            drawn["seed"] = torch.randint(2**31, (count,), generator=generator)
         return drawn
+
+    @property
+    def _has_seeds(self) -> bool:
+        return bool(
+            self.random_resized_crop
+            or self.rand_augment
+            or self.colour_jitter
+            or self.random_erasing
+        )
+
+    def windows(self, drawn: dict[str, Tensor], aspect: float) -> list[Window] | None:
+        """The parts of the pictures that become the images, by parameters of draw().
+
+        Parameters
+        ----------
+        aspect : width of the images, divided by their height
+        """
+        if not self.random_resized_crop:
+            return None
+        return [
+            partial(random_window, seed, self.random_resized_crop, aspect)
+            for seed in drawn["seed"].tolist()
+        ]
 
     def apply(self, images: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         """Return uint8 images (N, C, H, W) changed by parameters of draw(), channels_last.
 
         `images` are left as they are; with nothing to do they may be what is returned.
-        apply(x[a:b], {k: v[a:b]}) equals apply(x, drawn)[a:b].
+        apply(x[a:b], {k: v[a:b]}) equals apply(x, drawn)[a:b]. What windows() gives was applied
+        before, and the mixing comes after.
 
         Raises
         ------
         ValueError
             The parameters are of other settings, or of another number of images.
+        MissingPackage
+            As `transforms`.
         """
         wanted = {name for name in ("flip", "shift", "cutout") if getattr(self, name)}
+        wanted |= {"seed"} if self._has_seeds else set()
         if drawn.keys() != wanted or any(len(v) != len(images) for v in drawn.values()):
             raise ValueError(f"parameters drawn for other settings or not for {len(images)} images")
         drawn = {name: values.to(images.device) for name, values in drawn.items()}
         images = images.contiguous(memory_format=torch.channels_last)
         if self.flip or self.shift:
             images = _move(images, self.shift, drawn.get("flip"), drawn.get("shift"))
+        before, after = self.transforms()
+        if before:
+            images = _each(images, before, drawn["seed"])
         if self.cutout:
             # Not masked_fill(), which changes the memory format.
             images = images.clone().masked_fill_(
                 _square(images, self.cutout, drawn["cutout"]), GREY
             )
-        return images
+        return _each(images, after, drawn["seed"] + 1) if after else images
+
+
+def _each(images: Tensor, transforms: tuple[Transform, ...], seeds: Tensor) -> Tensor:
+    """Change each image by itself, with PyTorch's random numbers from its seed."""
+    changed = torch.empty_like(images)
+    with torch.random.fork_rng(devices=[]):
+        for target, image, seed in zip(changed, images, seeds.tolist(), strict=True):
+            torch.default_generator.manual_seed(seed)
+            for transform in transforms:
+                image = transform(image)
+            target.copy_(image)
+    return changed
 
 
 def _move(images: Tensor, most: int, flip: Tensor | None, shift: Tensor | None) -> Tensor:

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.host.train.data.data_set import DataSet
+from tutelage.host.train.data.stored_images import StoredImages
 
-def batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+SHARDS_AT_ONCE = 16
+"""Shards whose images are mixed: a disk reads these, and not all places of a large set at once."""
+
+
+def batches(
+    count: int, batch_size: int, seed: int, epoch: int, containers: NDArray[np.int64] | None = None
+) -> list[Tensor]:
     """The epoch's random order of range(count) in full batches, int64; the rest is left out.
 
     PyTorch's CPU generator uses only the low 32 bits of its seed. Fibonacci hashing (Knuth, The
     Art of Computer Programming 3, 6.4) spreads the seeds over them: no two seeds less than 2**16
     apart share an order within their first 11547 epochs.
+
+    Parameters
+    ----------
+    containers : by image, the number of the file that it shares with others; where there are more
+        than SHARDS_AT_ONCE files, they come in a random order, and so many at a time are mixed
     """
     generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + epoch) & 0xFFFFFFFF)
     full = count // batch_size
-    order = torch.randperm(count, generator=generator)[: full * batch_size]
-    return list(order.view(full, batch_size))
+    order = torch.randperm(count, generator=generator)
+    if containers is not None and containers.max(initial=0) >= SHARDS_AT_ONCE:
+        ranks = torch.randperm(int(containers.max()) + 1, generator=generator) // SHARDS_AT_ONCE
+        order = order[torch.argsort(ranks[containers[order]], stable=True)]
+    return list(order[: full * batch_size].view(full, batch_size))
+
+
+def epoch_batches(data: DataSet, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """The rows of each batch of an epoch, see `batches`."""
+    stored = data.store if isinstance(data.store, StoredImages) else None
+    containers = stored.pictures.containers if stored else None
+    return batches(len(data), batch_size, seed, epoch, containers)

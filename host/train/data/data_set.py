@@ -1,4 +1,4 @@
-"""Labelled images in memory, and their way into the network."""
+"""Labelled images, and their way into the network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tutelage.core.errors import TutelageError
 from tutelage.core.images.input_form import FormError, InputForm
+from tutelage.host.train.data.path_table import PathTable
+from tutelage.host.train.data.stored_images import Chosen, DataError, StoredImages
+
+__all__ = ["DataError", "DataSet", "make_form", "normalise"]
 
 MEAN, SCALE = 128.0, 1 / 128
 """(v - 128) / 128, unless a data set says otherwise: at fix point 7 that is v - 128 in int8, so
@@ -19,29 +22,26 @@ that all 256 levels enter the DPU exactly, none is rounded or clipped."""
 _COLOURS = {1: "grey", 3: "rgb"}  # by the number of channels
 
 
-class DataError(TutelageError, ValueError):
-    """A data set cannot be used; the text is one line that names the file."""
-
-
 @dataclass(frozen=True)
 class DataSet:
     """Labelled images.
 
     Attributes
     ----------
-    images : uint8 (N, C, H, W); three channels are RGB
-    labels : int64 (N,), each an index into `classes`
-    classes : the classes' names
-    form : how a picture becomes one of `images`, and that the network's input; when it is None
+    store : uint8 (N, C, H, W) in memory, or images that are read when they are asked for; three
+        channels are RGB
+    labels : int64 (N,), each an index into `classes`; all of them -1 where there are none
+    classes : the classes' names; without labels they may be unknown
+    form : how a picture becomes one of the images, and that the network's input; when it is None
         pictures are not cropped, and the input is (v - 128) / 128
     files : where each image was read from; empty where it was not a file of its own
     """
 
-    images: Tensor
+    store: Tensor | StoredImages
     labels: Tensor
     classes: tuple[str, ...]
     form: InputForm = None  # type: ignore[assignment]  # never None once it is made
-    files: tuple[Path, ...] = ()
+    files: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         if self.form is None:
@@ -51,27 +51,78 @@ class DataSet:
         return len(self.labels)
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether there are labels."""
+        return bool(self.labels[0] >= 0)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images stay in their files."""
+        return isinstance(self.store, StoredImages)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
-        channels, height, width = self.images.shape[1:]
+        channels, height, width = self.store.shape[1:]
         return channels, height, width
 
+    @property
+    def images(self) -> Tensor:
+        """All images, uint8 (N, C, H, W); of a set that is streamed, all of them are read."""
+        return self.pixels()
+
+    def pixels(self, chosen: slice | Sequence[int] | Tensor = slice(None)) -> Tensor:
+        """The pixels of chosen images, uint8 (N, C, H, W).
+
+        Raises
+        ------
+        DataError
+            One of them cannot be read; in a set that is in memory all can.
+        """
+        return self.store[chosen]
+
     def take(self, count: int) -> DataSet:
-        """The first `count` images, all when it is 0; views, nothing is copied."""
+        """Up to `count` images, all when it is 0: the first, or where the images are sorted by
+        class, as a folder's are, evenly spread."""
         if count < 0:
             raise ValueError(f"count is {count}; it must not be negative")
-        return self.part(0, count or len(self))
+        if not 0 < count < len(self):
+            return self
+        if bool((self.labels.diff() >= 0).all()):
+            return self.subset(torch.arange(count) * len(self) // count)
+        return self.part(0, count)
 
     def part(self, start: int, stop: int) -> DataSet:
-        """The images from `start` to `stop`, as views."""
-        one = slice(start, stop)
-        return replace(
-            self, images=self.images[one], labels=self.labels[one], files=self.files[one]
-        )
+        """The images from `start` to `stop`; nothing is copied or read."""
+        return self._chosen(slice(start, stop))
+
+    def subset(self, rows: Tensor) -> DataSet:
+        """The images of some rows, int64; of a streamed set nothing is read."""
+        return self._chosen(rows.numpy())
+
+    def _chosen(self, rows: Chosen) -> DataSet:
+        store = self.store
+        if isinstance(store, StoredImages):
+            store = store.take(rows)
+        else:
+            store = store[rows]
+        if isinstance(rows, slice):
+            files = self.files[rows]
+        elif isinstance(self.files, PathTable):
+            files = self.files.take(rows)
+        else:
+            files = tuple(self.files[row] for row in rows) if self.files else ()
+        return replace(self, store=store, labels=self.labels[rows], files=files)
 
     def inputs(self, chosen: slice | Tensor = slice(None)) -> Tensor:
-        """The network's inputs (N, C, H, W), float32 and channels_last, of chosen images."""
-        return normalise(self.images[chosen], self.form)
+        """The network's inputs (N, C, H, W), float32 and channels_last, of chosen images.
+
+        Raises
+        ------
+        DataError
+            As `pixels`.
+        """
+        return normalise(self.pixels(chosen), self.form)
 
 
 def make_form(

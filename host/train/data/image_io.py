@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.core.images.decoder import read_image
-from tutelage.host.train.data.data_set import DataError
+from tutelage.host.train.data.stored_images import PictureError
 
 
 def read_bgr(path: Path) -> NDArray[np.uint8]:
@@ -18,13 +18,13 @@ def read_bgr(path: Path) -> NDArray[np.uint8]:
 
     Raises
     ------
-    DataError
+    PictureError
         It cannot be read, is too large (`tutelage.core.images.decoder`), cut off or not an image.
     """
     try:
         return np.asarray(read_image(path), np.uint8)
     except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise PictureError(f"{path}: {error}") from error
 
 
 def encode_png(image: Tensor) -> bytes:

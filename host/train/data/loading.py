@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tutelage.core.images.input_form import FormError
+from tutelage.core.images.input_form import LONGEST_SIDE, FormError
 from tutelage.host.train.data.data_set import DataError, DataSet, make_form
-from tutelage.host.train.data.formats.format import shown_size
+from tutelage.host.train.data.formats.format import DEFAULT_MEMORY, DataFormat, Wanted, shown_size
 from tutelage.host.train.data.formats.registry import data_format
 
 SPLITS = ("train", "test")
@@ -18,23 +18,27 @@ def load(
     kind: str,
     path: Path | None,
     split: str,
-    size: int = 0,
+    size: int | Sequence[int] = 0,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    memory: int = DEFAULT_MEMORY,
 ) -> DataSet:
-    """Read one split of a data set into memory.
+    """Read one split of a data set.
 
     Parameters
     ----------
     kind : a format's name, of `tutelage.host.train.data.formats.registry.format_names`:
         idx, a directory with MNIST's four files, each plain or .gz; cifar10 and cifar100, the
         *binary* version as a directory or as the .tar.gz; folder, train/<class>/<image> and
-        test/<class>/<image> (or val, valid), or <class>/<image>, of which every fifth is test.
+        test/<class>/<image> (or val, valid), or <class>/<image>, of which every fifth is test;
+        images, all images below the path, which have no labels;
+        webdataset, train/*.tar and test/*.tar, or *.tar in the same ways
     path : where it is; None is Debian's Fashion-MNIST for idx, an error for the others
     split : "train" or "test"
-    size : side in pixels to which a folder's images are resized, after their largest middle square
-        was cropped; 0 leaves them
+    size : height and width in pixels, or one number for both, to which pictures of a folder or of
+        shards are resized, after their largest middle part of that shape was cropped; 0 leaves them
     mean, std : see make_form()
+    memory : most bytes of pixels that are read into memory; larger folders and shards are streamed
 
     Raises
     ------
@@ -44,22 +48,70 @@ def load(
     ValueError
         Kind, split or size is none of those above.
     """
-    reader = data_format(kind)
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
-    if size < 0:
-        raise ValueError(f"size is {size}; it must not be negative")
+    reader = data_format(kind)
     path = path or reader.default_path()
+    wanted = Wanted(height_and_width(size), memory)
     try:
-        data = reader.read(path, split, size)
+        data = reader.read(path, split, wanted)
     except OSError as error:  # reached where no more is known than that the system refused
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
-    if size and data.shape[1:] != (size, size):
+    return _formed(data, reader, path, wanted, mean, std)
+
+
+def load_held_out(kind: str, path: Path, train: DataSet, memory: int = DEFAULT_MEMORY) -> DataSet:
+    """Read images for validation from a place of their own, in the form of the training's.
+
+    Raises
+    ------
+    DataError
+        As `load`, or this kind of data set has no such place.
+    """
+    reader = data_format(kind)
+    wanted = Wanted(train.shape[1:], memory)
+    try:
+        data = reader.read_held_out(path, train.classes, wanted)
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
+    return replace(data, form=train.form)
+
+
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int] | None:
+    """Return the height and width that a size means; None where pictures keep theirs.
+
+    Raises
+    ------
+    ValueError
+        It is neither 0, nor one or two numbers from 1 to `LONGEST_SIDE`.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if sides == (0, 0):
+        return None
+    if len(sides) != 2 or not all(1 <= side <= LONGEST_SIDE for side in sides):
+        raise ValueError(
+            f"size is {size}; it must be a number of pixels up to {LONGEST_SIDE}, or "
+            "[height, width]"
+        )
+    return sides[0], sides[1]
+
+
+def _formed(
+    data: DataSet,
+    reader: DataFormat,
+    path: Path,
+    wanted: Wanted,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> DataSet:
+    """The data set with the form of its images, which must have the size that was asked for."""
+    if wanted.size and data.shape[1:] != wanted.size:
         raise DataError(
-            f"{path}: images are {shown_size(data.shape)}; size {size} resizes folders only"
+            f"{path}: images are {shown_size(data.shape)}; size {shown_size(wanted.size)} resizes "
+            "folders and shards only"
         )
     try:
-        crop = reader.crop if size else "none"
+        crop = reader.crop if wanted.size else "none"
         return replace(data, form=make_form(data.shape, mean, std, crop))
     except FormError as error:
         raise DataError(f"{path}: {error}") from error

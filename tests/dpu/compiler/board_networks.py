@@ -50,7 +50,11 @@ def conv(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
             draw(st.integers(1, max(1, min(3, across)))),
             draw(st.integers(1, max(1, min(3, down)))),
         )
-    weights = _values(draw, outputs, kernel[1], kernel[0], channels)
+    groups = draw(st.sampled_from([g for g in (1, 1, 2, 3, 4, 16, 20) if channels % g == 0]))
+    outputs = groups * -(-outputs // groups)
+    weights = _values(draw, outputs, kernel[1], kernel[0], channels // groups)
+    if draw(st.integers(0, 3)) == 0:  # channels that some outputs do not read
+        weights *= np.random.default_rng(outputs).random((outputs, 1, 1, weights.shape[3])) < 0.1
     bias = _values(draw, outputs) if draw(st.booleans()) else None
     nonlinear = draw(st.sampled_from(["NONE", "RELU", "RELU6", "LEAKYRELU"]))
     assert POINT == RELU6_FIX_POINT
@@ -147,6 +151,13 @@ def blocks(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
     return _same(draw, model, x, name, 4)
 
 
+def pixel_shuffle(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
+    """A convolution whose channels become pixels, in PyTorch's order."""
+    side = draw(st.integers(2, 3))
+    wide = _same(draw, model, x, f"{name}_wide", draw(st.sampled_from([1, 3, 16, 17])) * side**2)
+    return model.move(name, "pixel-shuffle-fix", wide, {"scale": side, "upscale": True})
+
+
 def _same(
     draw: Draw, model: CompiledModel, x: Op, name: str, outputs: int, point: int = POINT
 ) -> Op:
@@ -164,7 +175,7 @@ def dense(draw: Draw, model: CompiledModel, x: Op, name: str) -> Op:
 
 LAYERS: Sequence[Callable[..., Op]] = (
     conv, conv, conv, depthwise, transposed, pool, concat, concat, join, squeeze_and_excite,
-    upsample, downsample, blocks, pad,
+    upsample, downsample, blocks, pad, pixel_shuffle,
 )  # fmt: skip
 
 MOST_VALUES = 1 << 15

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from tutelage.host.train.data.data_set import DataError, DataSet
 from tutelage.host.train.data.formats.format import (
+    TAR_ERRORS,
     DataFormat,
+    Wanted,
     check_labels,
     element_count,
     numbered_classes,
@@ -51,15 +53,15 @@ class CifarFormat(DataFormat):
         self.name, self.directory, self.files, self.names = name, directory, files, names
         self.label_bytes, self.classes = label_bytes, classes
 
-    def read(self, path: Path, split: str, size: int) -> DataSet:
+    def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
         """Read the files of one split, from a directory or an archive; all must be there."""
-        wanted = self.files[split]
+        names = self.files[split]
         if path.is_dir():
-            files = _cifar_directory(path, self.directory, (*wanted, self.names))
+            files = _cifar_directory(path, self.directory, (*names, self.names))
         else:
-            files = _cifar_archive(path, (*wanted, self.names))
+            files = _cifar_archive(path, (*names, self.names))
         parts = []
-        for name in wanted:
+        for name in names:
             if name not in files:
                 raise DataError(
                     f"{path}: holds no {name}; the binary version is wanted, not the Python one"
@@ -152,9 +154,7 @@ def _cifar_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:
                 files[name] = content.read() if content else b""
     except DataError:
         raise
-    # Beside its own errors tarfile lets through what malformed numbers, names and chains of
-    # headers cause in it.
-    except (tarfile.TarError, OSError, ValueError, ArithmeticError, RuntimeError) as error:
+    except TAR_ERRORS as error:
         raise DataError(f"{path}: not a readable tar archive: {reason_of(error)}") from error
     return files
 

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tutelage.core.images.fitter import ImageFitter
 from tutelage.core.images.image_files import (
     IMAGE_SUFFIXES,
-    broken_line,
     class_folders,
-    find_images,
     skipped_line,
+    walk_images,
 )
-from tutelage.core.images.input_form import InputForm
 from tutelage.core.text import shown
 from tutelage.host.train.data.data_set import DataError, DataSet
-from tutelage.host.train.data.formats.format import MAX_BYTES, DataFormat, shown_size
+from tutelage.host.train.data.formats.format import TEST_NAMES, DataFormat, Wanted
+from tutelage.host.train.data.formats.pictures import data_set_of
 from tutelage.host.train.data.formats.registry import register_format
 from tutelage.host.train.data.image_io import read_bgr
+from tutelage.host.train.data.path_table import PathTable
+from tutelage.host.train.data.splits import is_in_split
+from tutelage.host.train.data.stored_images import Chosen
 
 _LOG = logging.getLogger(__name__)  # without a handler warnings go to standard error
-
-TEST_NAMES = ("test", "val", "valid")
-TEST_EVERY = 5  # a folder without train/ gives every fifth image of a class to the test split
+_KINDS = ", ".join(IMAGE_SUFFIXES)
 
 
 class FolderFormat(DataFormat):
@@ -38,131 +39,127 @@ class FolderFormat(DataFormat):
     name = "folder"
     crop = "center"
 
-    def read(self, path: Path, split: str, size: int) -> DataSet:
+    def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
         if not path.is_dir():
             raise DataError(f"{path}: no such directory")
-        classes, files, skipped = _folder_files(path, split)
-        if not any(files):
-            raise DataError(f"{path}: holds no {split} images ({', '.join(IMAGE_SUFFIXES)})")
-        images, labels, paths = _read_images(files, size)
-        if line := skipped_line(skipped):
+        found = _of_split(path, split)
+        if not len(found.pictures):
+            raise DataError(f"{path}: holds no {split} images ({_KINDS})")
+        return self._data_set(path, found, wanted)
+
+    def read_held_out(self, path: Path, classes: tuple[str, ...], wanted: Wanted) -> DataSet:
+        if not path.is_dir():
+            raise DataError(f"{path}: no such directory")
+        found = _among(_in_folder(path, required=False), classes, path)
+        if not len(found.pictures):
+            raise DataError(f"{path}: holds no images ({_KINDS})")
+        return self._data_set(path, found, wanted)
+
+    def _data_set(self, path: Path, found: _Found, wanted: Wanted) -> DataSet:
+        data = data_set_of(found.pictures, found.labels, found.classes, wanted, self.crop)
+        if line := skipped_line(found.skipped):
             _LOG.warning("%s", shown(f"{path}: {line}"))
-        return DataSet(torch.from_numpy(images), torch.tensor(labels), classes, files=tuple(paths))
+        return data
 
 
 register_format(FolderFormat())
 
 
-def _folder_files(path: Path, split: str) -> tuple[tuple[str, ...], list[list[Path]], Counter[str]]:
-    """The class names, in their order each class's files of the split, and what was skipped.
+class FolderPictures:
+    """Image files below a folder, see `Pictures`."""
+
+    containers = None
+
+    def __init__(self, files: PathTable) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, chosen: Chosen) -> FolderPictures:
+        return FolderPictures(self.files.take(chosen))
+
+    def read(self, number: int) -> NDArray[np.uint8]:
+        return read_bgr(self.files[number])
+
+    def name(self, number: int) -> str:
+        return str(self.files[number])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The images of some classes, sorted by class and path, and how many files were skipped."""
+
+    classes: tuple[str, ...]
+    pictures: FolderPictures
+    labels: NDArray[np.int64]
+    skipped: Counter[str]
+
+    def where(self, chosen: NDArray[np.bool_]) -> _Found:
+        rows = np.flatnonzero(chosen)
+        return _Found(self.classes, self.pictures.take(rows), self.labels[rows], self.skipped)
+
+
+def _of_split(path: Path, split: str) -> _Found:
+    """The images of one split.
 
     The train split says which classes there are; a class may lack test images, not others.
     """
     test = next((path / name for name in TEST_NAMES if (path / name).is_dir()), None)
     if (path / "train").is_dir():
-        classes, skipped = _class_files(path / "train", required=True)
         if split == "train":
-            return tuple(classes), list(classes.values()), skipped
+            return _in_folder(path / "train", required=True)
         if test is None:
             raise DataError(f"{path}: has train but none of {', '.join(TEST_NAMES)}")
-        tested, skipped = _class_files(test, required=False)
-        for name in tested:
-            if name not in classes:
-                raise DataError(f"{test / name}: {path / 'train'} has no such class")
-        return tuple(classes), [tested.get(name, []) for name in classes], skipped
+        classes = tuple(folder.name for folder in class_folders(path / "train"))
+        return _among(_in_folder(test, required=False), classes, path / "train")
     if test is not None:
         raise DataError(f"{path}: has {test.name} but no train directory")
-    classes, skipped = _class_files(path, required=True)
+    found = _in_folder(path, required=True)
     if split == "test":  # both splits are of the same files: said once
-        skipped = Counter()
-    last = TEST_EVERY - 1
-    return (
-        tuple(classes),
-        [
-            [file for i, file in enumerate(files) if (i % TEST_EVERY == last) == (split == "test")]
-            for files in classes.values()
-        ],
-        skipped,
-    )
+        found.skipped.clear()
+    return found.where(is_in_split(found.labels, split))
 
 
-def _class_files(directory: Path, required: bool) -> tuple[dict[str, list[Path]], Counter[str]]:
+def _among(found: _Found, classes: tuple[str, ...], where: Path) -> _Found:
+    """The same images by the classes of the training."""
+    for name in found.classes:
+        if name not in classes:
+            raise DataError(f"{found.pictures.files.folder / name}: {where} has no such class")
+    numbers = np.array([classes.index(name) for name in found.classes], np.int64)
+    return _Found(classes, found.pictures, numbers[found.labels], found.skipped)
+
+
+def _in_folder(directory: Path, required: bool) -> _Found:
     """Each class directory's images with those below it, and how many files were skipped.
 
     With `required` no class may be empty.
     """
-    found = find_images(directory)
-    files: dict[str, list[Path]] = {path.name: [] for path in class_folders(directory)}
-    if not files:
+    classes = tuple(path.name for path in class_folders(directory))
+    if not classes:
         raise DataError(f"{directory}: holds no class directories")
-    for path in found.images:
-        inside = path.relative_to(directory).parts
-        if len(inside) > 1:
-            files[inside[0]].append(path)
+    skipped: Counter[str] = Counter()
+    labels = array("q")
+    files = PathTable(directory, _labelled(directory, classes, labels, skipped))
+    counts = np.bincount(np.frombuffer(labels, np.int64), minlength=len(classes))
+    if required and not counts.all():
+        reason = f"; {line}" if (line := skipped_line(skipped)) else ""
+        name = classes[int(counts.argmin())]
+        raise DataError(f"{directory / name}: holds no images ({_KINDS}){reason}")
+    return _Found(classes, FolderPictures(files), np.frombuffer(labels, np.int64), skipped)
+
+
+def _labelled(
+    directory: Path, classes: Sequence[str], labels: array[int], skipped: Counter[str]
+) -> Iterator[str]:
+    """Yield the images' paths below a directory, and add the label of each to `labels`."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    start = len(os.path.join(directory, ""))  # noqa: PTH118  (with the separator)
+    for path in walk_images(directory, skipped):
+        inside = path[start:]
+        name, separator, _ = inside.partition(os.sep)
+        if separator:
+            labels.append(numbers[name])
+            yield inside
         else:
-            found.skipped["outside of the class directories"] += 1
-    for name, images in files.items():
-        if required and not images:
-            reason = f"; {line}" if (line := found.report()) else ""
-            kinds = ", ".join(IMAGE_SUFFIXES)
-            raise DataError(f"{directory / name}: holds no images ({kinds}){reason}")
-    return files, found.skipped
-
-
-def _read_images(
-    classes: Sequence[Sequence[Path]], size: int
-) -> tuple[NDArray[np.uint8], list[int], list[Path]]:
-    """RGB images (N, 3, H, W), their labels and files; broken ones are left out and named."""
-    count = sum(map(len, classes))
-    images: NDArray[np.uint8] | None = None
-    labels: list[int] = []
-    read: list[Path] = []
-    broken: list[str] = []
-    first = Path()
-    for label, paths in enumerate(classes):
-        before = len(labels)
-        for path in paths:
-            try:
-                image = _read_image(path, size)
-            except DataError as error:
-                broken.append(str(error))
-                continue
-            if images is None:
-                images, first = _room_for(count, image, path), path
-            _check_shape(image, path, images.shape[2:], first)
-            images[len(labels)] = image.transpose(2, 0, 1)
-            labels.append(label)
-            read.append(path)
-        if paths and len(labels) == before:
-            raise DataError(f"{broken[-1]}; no image of its class can be read ({len(paths)} tried)")
-    if broken:
-        _LOG.warning("%s", shown(broken_line(broken)))
-    assert images is not None  # there are images, and one of each class was read
-    return images[: len(labels)], labels, read
-
-
-def _room_for(count: int, image: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    """An array for so many images (N, C, H, W) like this one (H, W, C)."""
-    if count * image.size > MAX_BYTES:
-        raise DataError(
-            f"{path.parent.parent}: {count} images of {shown_size(image.shape[:2])} are more"
-            f" than {MAX_BYTES} bytes; give a smaller size"
-        )
-    height, width, channels = image.shape
-    return np.empty((count, channels, height, width), np.uint8)
-
-
-def _check_shape(image: NDArray[np.uint8], path: Path, shape: Sequence[int], first: Path) -> None:
-    if image.shape[:2] != tuple(shape):
-        raise DataError(
-            f"{path}: is {shown_size(image.shape[:2])} and {first} is"
-            f" {shown_size(shape)}; give size to make them equal"
-        )
-
-
-def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """One RGB image (H, W, 3), with `size` cropped in the centre and resized to that side."""
-    bgr = read_bgr(path)
-    if size:
-        bgr = ImageFitter(InputForm(size, size, "bgr", crop=FolderFormat.crop))(bgr)
-    return np.asarray(bgr[..., ::-1], np.uint8)
+            skipped["outside of the class directories"] += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -11,7 +13,33 @@ from torch import Tensor
 from tutelage.core.errors import one_line
 from tutelage.host.train.data.data_set import DataError, DataSet
 
-MAX_BYTES = 1 << 32  # of the images of one split
+MAX_BYTES = 1 << 32
+"""Of the images of one split that can only be in memory."""
+
+DEFAULT_MEMORY = 1 << 30
+"""Bytes of the images of one split that are read into memory; of more they are streamed."""
+
+TEST_NAMES = ("test", "val", "valid", "validation")
+"""Of directories and shards of a test split; the first that is there counts."""
+TAR_ERRORS = (tarfile.TarError, OSError, ValueError, ArithmeticError, RuntimeError)
+"""Beside its own errors tarfile lets through what malformed numbers, names and chains of headers
+cause in it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the images of a split are to be read.
+
+    Attributes
+    ----------
+    size : height and width to which pictures are cropped and resized; None leaves them. A format
+        whose images have their own size only ignores it
+    memory : bytes of images that may be read into memory; a format of single files streams larger
+        sets
+    """
+
+    size: tuple[int, int] | None = None
+    memory: int = DEFAULT_MEMORY
 
 
 class DataFormat:
@@ -21,10 +49,12 @@ class DataFormat:
     ----------
     name : as `kind` of a training configuration takes it
     crop : of images that a size is given for; "none" where images have their own size only
+    is_labelled : its images have labels
     """
 
     name: str
     crop = "none"
+    is_labelled = True
 
     def default_path(self) -> Path:
         """Return where the data set is when no path is given.
@@ -36,14 +66,12 @@ class DataFormat:
         """
         raise DataError(f"{self.name}: give the path of the data set")
 
-    def read(self, path: Path, split: str, size: int) -> DataSet:
-        """Read one split into memory; its form is set by the caller.
+    def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
+        """Read one split; its form is set by the caller.
 
         Parameters
         ----------
         split : "train" or "test"
-        size : side in pixels to which images are resized, 0 for their own; a format whose images
-            have their own size only ignores it
 
         Raises
         ------
@@ -53,6 +81,16 @@ class DataFormat:
             The system refused.
         """
         raise NotImplementedError
+
+    def read_held_out(self, path: Path, classes: tuple[str, ...], wanted: Wanted) -> DataSet:
+        """Read images for validation that have a place of their own, with the training's classes.
+
+        Raises
+        ------
+        DataError, OSError
+            As `read`; or the format has no such place.
+        """
+        raise DataError(f"{path}: {self.name} has no folder for validation; give a share, as 0.1")
 
     def known_shape(self, path: Path | None) -> tuple[tuple[int, int, int], int] | None:
         """Return (C, H, W) and the number of classes where these are known without reading."""

@@ -17,6 +17,7 @@ from tutelage.host.train.data.data_set import DataError, DataSet
 from tutelage.host.train.data.formats.format import (
     MAX_BYTES,
     DataFormat,
+    Wanted,
     check_labels,
     element_count,
     numbered_classes,
@@ -46,7 +47,7 @@ class IdxFormat(DataFormat):
             )
         return DEFAULT_IDX
 
-    def read(self, path: Path, split: str, size: int) -> DataSet:
+    def read(self, path: Path, split: str, wanted: Wanted) -> DataSet:
         image_file = _idx_file(path, f"{_PREFIX[split]}-images-idx3-ubyte")
         label_file = _idx_file(path, f"{_PREFIX[split]}-labels-idx1-ubyte")
         images, labels = _read_idx(image_file, 3), _read_idx(label_file, 1)

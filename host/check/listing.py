@@ -1,0 +1,88 @@
+"""The facts of a check as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tutelage.core.digits import digits
+from tutelage.dpu.predict.prediction import BASIS
+
+_SHOWN = 3
+"""Modules that a line names."""
+
+
+def check_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield the facts of `tutelage.host.check.check.check`."""
+    yield f"{facts['model']} on {facts['board']}: {_verdict(facts)}"
+    yield from _refusal_lines(facts["refusals"])
+    for op, found in facts["on_cpu"].items():
+        remedy = f"; {found['remedy']}" if found["remedy"] else ""
+        yield f"  on the CPU  {op}: {found['reason']}{remedy}"
+    if facts["input"]:
+        yield f"  input       {'x'.join(map(str, facts['input']))}"
+    macs = "" if facts["macs"] is None else f", {facts['macs']:,} MACs"
+    yield f"  size        {facts['parameters']:,} parameters{macs}"
+    if facts["parts"]:
+        yield from _cost_lines(facts)
+    yield from _accuracy_lines(facts["accuracy"])
+    for text in facts["notes"]:
+        yield f"  note        {text}"
+    for text in facts["advice"]:
+        yield f"  advice      {text}"
+    if facts["parts"]:
+        yield from (f"  {line}" for line in BASIS.split("\n"))
+
+
+def _verdict(facts: dict[str, Any]) -> str:
+    if not facts["accepted"]:
+        return "not accepted"
+    outside = len(facts["on_cpu"])
+    return f"accepted, {outside} op{'s' * (outside > 1)} on the CPU" if outside else "accepted"
+
+
+def _refusal_lines(refusals: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each reason and line of code, however many modules are refused there."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for refused in refusals:
+        line = f"{refused['file']}:{refused['line']}: " if refused["file"] else ""
+        remedy = f": {refused['remedy']}" if refused["remedy"] else ""
+        places.setdefault((line, refused["text"], remedy), []).append(refused["at"])
+    for (line, text, remedy), names in places.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        at = f" at {', '.join(names[:_SHOWN])}{more}" if names[0] else ""
+        yield f"  refused     {line}{text}{at}{remedy}"
+
+
+def _cost_lines(facts: dict[str, Any]) -> Iterator[str]:
+    memory = ", ".join(f"{use.replace('_', ' ')} {_bytes(size)}"
+                       for use, size in facts["memory"].items() if size)  # fmt: skip
+    parts = facts["parts"]
+    yield f"  DPU         {parts} subgraph{'s' * (parts > 1)}; memory: {memory}"
+    latency, fps = facts["latency_ms"], facts["fps"]
+    yield (
+        f"  predicted   {digits(latency['value'])} ms ({_range(latency)}) an image with one "
+        f"thread, {digits(fps['value'])} fps ({_range(fps)}) with as many as help"
+        + ("; the CPU's ops take longer and are not in it" if facts["on_cpu"] else "")
+    )
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+
+
+def _range(figure: dict[str, Any]) -> str:
+    return f"{digits(figure['low'])} to {digits(figure['high'])}"
+
+
+def _accuracy_lines(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    right = ""
+    if found["float_accuracy"] is not None:
+        accuracies = found["float_accuracy"], found["quantised_accuracy"]
+        right = "; right: float {:.2f} %, quantised {:.2f} %".format(*accuracies)
+    yield (
+        f"  quantised   without training: the float network's class for "
+        f"{found['agreement']:.2f} % of {found['images']} images{right}"
+    )

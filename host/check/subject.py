@@ -1,0 +1,157 @@
+"""What is checked: an .xmodel, a network by its name, or a training run that is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tutelage.core.errors import TutelageError
+from tutelage.core.images.image_files import class_folders
+from tutelage.host.explore.network_operations import read_shape
+from tutelage.host.networks import create_with
+from tutelage.host.train import weights
+from tutelage.host.train.config import Config, Network, make_config, read_config
+from tutelage.host.train.data import DataSet
+from tutelage.host.train.loop import load_data
+from tutelage.host.train.students import make_network, trained_network
+
+DEFAULT_INPUT = "3x32x32"
+
+
+class CheckError(TutelageError):
+    """A check cannot be made as it was asked for; the text is one line."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks.
+
+    Attributes
+    ----------
+    model : "module:function", "file.py:function", a preset, an .xmodel or a run's .toml
+    input : "CxHxW" of a network's images; "" for the data's, or `DEFAULT_INPUT`
+    weights, part, skip : see `tutelage.host.train.weights.load`
+    options : of the network's function
+    images : folder of images for calibration and comparison; those in folders are labelled
+    mean, std : of the images, as [data] of a run has them
+    limit : most images for each of calibration and comparison
+    board : the board
+    allow_cpu : a network is accepted also where the CPU computes a part of it
+    replace : activations to exchange, see `tutelage.host.quantise.trace.trace`
+    """
+
+    model: str
+    input: str = ""
+    weights: str = ""
+    part: str = ""
+    skip: Sequence[str] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    images: Path | None = None
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+    limit: int = 200
+    board: str = "zcu104"
+    allow_cpu: bool = False
+    replace: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that is checked, and its data where there are any.
+
+    Attributes
+    ----------
+    shape : (C, H, W) of its images
+    network : with its weights, where these are there
+    config : of a run that quantises it; None where it has no weights
+    data : for calibration and comparison; None without images
+    replace : activations to exchange
+    notes : for the reader
+    """
+
+    shape: tuple[int, int, int]
+    network: nn.Module
+    config: Config | None
+    data: tuple[DataSet, DataSet] | None
+    replace: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def load_subject(request: Request) -> Subject:
+    """Make the network of a request, which is not an .xmodel, and open its data.
+
+    Raises
+    ------
+    CheckError, ConfigError, NetworkError, CheckpointError, DataError
+        Something cannot be used, or does not go together.
+    """
+    if request.images is not None and not request.weights:
+        raise CheckError("--images compares a trained network: give its --weights too")
+    if request.model.endswith(".toml"):
+        return _of_run(request)
+    spec = _network(request)
+    shape = read_shape(request.input or DEFAULT_INPUT)
+    if request.images is None:
+        return _without_data(spec, shape)
+    path = request.images.expanduser()
+    data = {"kind": "folder" if path.is_dir() and class_folders(path) else "images",
+            "path": str(path), "size": list(shape[1:]), "mean": list(request.mean),
+            "std": list(request.std)}  # fmt: skip
+    config = make_config({"method": "ptq", "student": asdict(spec), "data": data}, "the options")
+    return _with_data(config, request.limit)
+
+
+def _network(request: Request) -> Network:
+    try:
+        return Network(
+            request.model, request.weights, dict(request.options), request.part,
+            list(request.skip), dict(request.replace),
+        )  # fmt: skip
+    except ValueError as error:
+        raise CheckError(str(error)) from error
+
+
+def _of_run(request: Request) -> Subject:
+    given = {"--weights": request.weights, "--option": request.options, "--part": request.part,
+             "--images": request.images}  # fmt: skip
+    if wrong := [name for name, value in given.items() if value]:
+        raise CheckError(f"{wrong[0]} is for networks; {request.model} has its own")
+    changes = [f"student.replace.{old}={new}" for old, new in request.replace.items()]
+    config = read_config(Path(request.model), changes)
+    spec = config.student
+    notes: tuple[str, ...] = ()
+    if spec.weights and not Path(spec.weights).expanduser().exists():
+        notes = (f"{spec.weights} is not there yet: checked without weights",)
+        spec = replace(spec, weights="")
+    if request.input or not spec.weights:
+        shape = read_shape(request.input) if request.input else None
+        return replace(_planned(config, spec, shape), notes=notes)
+    return _with_data(replace(config, method="ptq"), request.limit)
+
+
+def _planned(config: Config, spec: Network, shape: tuple[int, int, int] | None) -> Subject:
+    """A run whose weights are still to be trained: of its data the shape alone is needed."""
+    if shape is not None:
+        return _without_data(spec, shape)
+    first, _ = load_data(config)
+    return Subject(first.shape, make_network(spec, first), None, None, spec.replace)
+
+
+def _without_data(spec: Network, shape: tuple[int, int, int]) -> Subject:
+    network = create_with(spec.network, spec.options, {"in_channels": shape[0]})
+    if not isinstance(network, nn.Module):
+        raise CheckError(f"{spec.network} gives {type(network).__name__}, not a torch.nn.Module")
+    if spec.weights:
+        weights.load(network, Path(spec.weights).expanduser(), spec.part, spec.skip)
+    return Subject(shape, network, None, None, spec.replace)
+
+
+def _with_data(config: Config, limit: int) -> Subject:
+    first, test = load_data(config)
+    data = first.take(limit), test.take(limit)
+    network = trained_network(config.student, first)
+    return Subject(first.shape, network, config, data, config.student.replace)

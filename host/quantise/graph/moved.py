@@ -1,0 +1,95 @@
+"""Where the values of a reshaped, permuted or sliced map come from.
+
+A chain of views, permutations, slices and chunks is run on a map whose values are their own
+positions. So it needs no rule for each way of writing a channel shuffle or a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from tutelage.host.quantise.graph.graph import BATCH, Graph
+from tutelage.host.quantise.graph.operations import is_movement, operation
+
+_MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelUnshuffle)
+_LIKE = ("expand_as", "view_as", "reshape_as")  # a second operand of which the shape counts
+_MAX_ELEMENTS = 1 << 26
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The values of a node as positions in a map.
+
+    Attributes
+    ----------
+    root : the node whose values are moved
+    size : (C, H, W) of one image of it; a vector has H = W = 1
+    positions : int64 of the shape of one image of the node: c * H * W + y * W + x each
+    """
+
+    root: fx.Node
+    size: tuple[int, int, int]
+    positions: Tensor
+
+    @property
+    def pixels(self) -> int:
+        """H * W."""
+        return self.size[1] * self.size[2]
+
+    def is_in_order(self) -> bool:
+        """Return whether all values are there, in the order of the map."""
+        flat = self.positions.flatten()
+        whole = self.size[0] * self.pixels
+        return flat.numel() == whole and torch.equal(flat, torch.arange(whole))
+
+
+def is_moving(graph: Graph, node: fx.Node) -> bool:
+    """Return whether a node only moves the values of its first operand."""
+    return is_movement(node) or isinstance(graph.module_of(node), _MOVING_MODULES)
+
+
+def moved(graph: Graph, node: fx.Node) -> Moved | None:
+    """Return what a chain of movements ends with; None where it mixes images or has no map."""
+    chain = [node]
+    while is_moving(graph, chain[-1]):
+        chain.append(graph.source(chain[-1]))
+    root = chain[-1]
+    shape = graph.shape(root)
+    if len(shape) not in (2, 4) or shape[0] != BATCH or torch.Size(shape).numel() > _MAX_ELEMENTS:
+        return None
+    positions: Any = torch.arange(torch.Size(shape).numel()).view(shape)
+    for step in reversed(chain[:-1]):
+        others = step.all_input_nodes[1:]
+        if operation(step) not in _LIKE and any(graph.constant(g) is None for g in others):
+            return None
+        positions = _run(graph, step, positions)
+    if not isinstance(positions, Tensor) or positions.shape[0] != BATCH or positions.dim() < 2:
+        return None
+    whole = torch.Size(shape[1:]).numel()
+    first, second = positions.unbind(0)
+    if not torch.equal(second, first + whole) or first.max() >= whole:
+        return None
+    size = (*shape[1:], 1, 1)[:3]
+    return Moved(root, cast("tuple[int, int, int]", size), first.contiguous())
+
+
+def _run(graph: Graph, node: fx.Node, positions: Any) -> Any:
+    source = graph.source(node)
+
+    def value(given: fx.Node) -> Any:
+        if operation(node) in _LIKE and given is not source:
+            return torch.empty(graph.shape(given), device="meta")
+        return positions if given is source else graph.constant(given)
+
+    args, kwargs = map_arg((node.args, node.kwargs), value)
+    module = graph.module_of(node)
+    if module is not None:
+        return module(*args, **kwargs)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    return cast("Any", node.target)(*args, **kwargs)

@@ -1,0 +1,88 @@
+"""The order of the passes."""
+
+from __future__ import annotations
+
+from tutelage.host.quantise.graph.graph import Graph
+from tutelage.host.quantise.graph.passes.arithmetic import ARITHMETIC
+from tutelage.host.quantise.graph.passes.channels import (
+    JOIN_SELECTIONS,
+    MERGE_SELECTIONS,
+    SELECTIONS_AS_LAYERS,
+    SELECTIONS_BACK,
+    SELECTIONS_FORWARD,
+    SELECTIONS_OF_CONCATS,
+)
+from tutelage.host.quantise.graph.passes.common import COMMON
+from tutelage.host.quantise.graph.passes.constants import CONSTANTS
+from tutelage.host.quantise.graph.passes.factors import (
+    FACTORS_AS_LAYERS,
+    FOLD_BACK,
+    FOLD_FORWARD,
+    MERGE_FACTORS,
+)
+from tutelage.host.quantise.graph.passes.functions import FUNCTIONS
+from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+from tutelage.host.quantise.graph.passes.identities import IDENTITIES
+from tutelage.host.quantise.graph.passes.in_place import IN_PLACE
+from tutelage.host.quantise.graph.passes.movements import DENSE_OF_PIXELS, MOVEMENTS
+from tutelage.host.quantise.graph.passes.output import OUTPUT_ACTIVATION
+from tutelage.host.quantise.graph.passes.padding import (
+    JOIN_PADDING,
+    PADDED_MAX_POOL,
+    STANDARD_PADDING,
+)
+from tutelage.host.quantise.graph.passes.plain_modules import PLAIN_MODULES
+from tutelage.host.quantise.graph.passes.pools import (
+    ADAPTIVE_POOLS,
+    ONE_PIXEL_POOLS,
+    ROW_THEN_COLUMN,
+    STANDARD_POOLS,
+)
+from tutelage.host.quantise.graph.passes.reductions import OVER_CHANNELS, REDUCTIONS
+from tutelage.host.quantise.graph.passes.relu_first import RELU_FIRST
+from tutelage.host.quantise.graph.passes.replacements import REPLACEMENTS
+from tutelage.host.quantise.graph.passes.written_activations import (
+    SCALED_PRODUCT,
+    WRITTEN_ACTIVATIONS,
+)
+
+STAGES: tuple[tuple[GraphPass, ...], ...] = (
+    # One spelling of everything.
+    (PLAIN_MODULES,),
+    (CONSTANTS,),
+    (IDENTITIES,),  # other names of what may be overwritten
+    (IN_PLACE,),
+    (FUNCTIONS, IDENTITIES),
+    (OUTPUT_ACTIVATION,),
+    (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
+    (REPLACEMENTS,),
+    # Shapes.
+    (STANDARD_PADDING, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, MOVEMENTS, ARITHMETIC,
+     ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS, IDENTITIES),
+    # Places.
+    (COMMON, RELU_FIRST, JOIN_PADDING, PADDED_MAX_POOL, MERGE_FACTORS, FOLD_BACK, FOLD_FORWARD,
+     MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
+     SELECTIONS_FORWARD, IDENTITIES),
+    # What found no place.
+    (SELECTIONS_AS_LAYERS, FACTORS_AS_LAYERS),
+)  # fmt: skip
+"""Each row is repeated until none of its passes changes anything."""
+
+_MOST_ROUNDS = 1000
+
+
+def normalise(graph: Graph) -> None:
+    """Rewrite a captured network, in place, to the forms that layers are made of."""
+    graph.drop_dead()
+    for stage in STAGES:
+        for _ in range(_MOST_ROUNDS):
+            changed = False
+            for graph_pass in stage:
+                if graph_pass.run(graph):
+                    graph.drop_dead()
+                    changed = True
+            if not changed:
+                break
+    graph.module.delete_all_unused_submodules()
+    graph.module.graph.lint()
+    graph.module.recompile()

@@ -1,0 +1,121 @@
+"""What an fx node computes, whichever way it was written: function, method, operator or aten op."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+MOVEMENTS = frozenset(
+    """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index_select moveaxis
+    movedim narrow permute repeat reshape
+    reshape_as roll select slice split split_with_sizes squeeze swapaxes
+    swapdims t tensor_split transpose unbind unflatten unsafe_chunk unsafe_split unsqueeze view
+    view_as""".split()
+)
+"""Operations that give values of their first operand in another order or shape."""
+
+_ARITHMETIC = (
+    "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate stack "
+    "mean sum amax max matmul addmm exp abs square sqrt"
+).split()
+
+_NAMES = """relu relu6 hardtanh clamp clip clamp_min leaky_relu elu selu celu gelu silu mish sigmoid tanh
+    hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax conv2d conv_transpose2d
+    linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate
+    upsample upsample_nearest upsample_bilinear pad dropout dropout1d dropout2d dropout3d
+    alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float
+    requires_grad_ layer_norm group_norm instance_norm normalize logsigmoid glu""".split()
+
+_SYNONYMS = {
+    "truediv": "div", "subtract": "sub", "multiply": "mul", "divide": "div", "concat": "cat",
+    "concatenate": "cat", "clip": "clamp", "iadd": "add", "isub": "sub", "imul": "mul",
+    "itruediv": "div", "swapaxes": "transpose", "swapdims": "transpose", "moveaxis": "movedim",
+    "feature_dropout": "dropout",
+}  # fmt: skip
+
+_IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+
+def _functions() -> dict[object, str]:
+    """The name by function, of all places that have one."""
+    found: dict[object, str] = {}
+    for name in (*MOVEMENTS, *_ARITHMETIC, *_NAMES):
+        for place in (torch, F, operator):
+            for spelling in (name, f"{name}_"):
+                function = getattr(place, spelling, None)
+                if function is not None:
+                    found.setdefault(function, name)
+    return found
+
+
+_BY_FUNCTION = _functions()
+
+
+def operation(node: fx.Node) -> str:
+    """Return the name of what a function or method node computes; "" for all else."""
+    if node.op == "call_method":
+        name = str(node.target)
+    elif node.op == "call_function":
+        if isinstance(node.target, torch._ops.OpOverload):
+            name = node.target._schema.name.partition("::")[2]
+        else:
+            name = _BY_FUNCTION.get(node.target, "")
+            if node.target in _IN_PLACE:
+                name = _BY_FUNCTION[_IN_PLACE[node.target]]
+    else:
+        return ""
+    if name.endswith("_") and not name.endswith("__"):
+        name = name[:-1]
+    return _SYNONYMS.get(name, name)
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Return whether a function or method overwrites its first operand."""
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    if node.op != "call_function":
+        return False
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    if node.target in _IN_PLACE or _argument_inplace(node):
+        return True
+    return any(node.target is getattr(place, f"{operation(node)}_", None) for place in (torch, F))
+
+
+def _argument_inplace(node: fx.Node) -> bool:
+    """Whether the argument `inplace` of a function of torch.nn.functional is set."""
+    if "inplace" in node.kwargs or not inspect.isfunction(node.target):
+        return bool(node.kwargs.get("inplace"))
+    names = list(inspect.signature(node.target).parameters)
+    place = names.index("inplace") if "inplace" in names else len(node.args)
+    return place < len(node.args) and node.args[place] is True
+
+
+def out_of_place(node: fx.Node) -> object:
+    """Return the target that computes the same without overwriting."""
+    if node.op == "call_method":
+        return str(node.target)[:-1]
+    if node.target in _IN_PLACE:
+        return _IN_PLACE[node.target]
+    name = operation(node)
+    if isinstance(node.target, torch._ops.OpOverload):
+        packet = getattr(torch.ops.aten, name, None)
+        return getattr(packet, node.target._overloadname, node.target)
+    if node.target is getattr(torch, f"{name}_", None):
+        return getattr(torch, name)
+    return getattr(F, name, node.target)
+
+
+def is_movement(node: fx.Node) -> bool:
+    """Return whether a node only moves values of its first operand."""
+    return operation(node) in MOVEMENTS

@@ -1,0 +1,1 @@
+"""The passes, one a file; `normalise.py` beside this folder has their order."""

@@ -1,0 +1,338 @@
+"""Selections of channels (chunks, shuffles, permutations) move into weights, else become layers.
+
+A permutation costs nothing in the weights of the layers that read it. What cannot go there is a
+slice, which the DPU can read by itself, or a 1x1 convolution with weights 0 and 1, which is exact.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from tutelage.host.quantise.graph.graph import Graph, frozen, plain_copy
+from tutelage.host.quantise.graph.modules import Affine, ChannelSelect, ChannelSlice
+from tutelage.host.quantise.graph.operations import operation
+from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+
+log = logging.getLogger(__name__)
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def _select(graph: Graph, node: Any) -> ChannelSelect | None:
+    module = graph.module_of(node)
+    return module if isinstance(module, ChannelSelect) else None
+
+
+# -- selections of selections ---------------------------------------------------------------
+
+
+def _merge(graph: Graph, node: fx.Node) -> bool:
+    """A selection of a selection is one."""
+    second = _select(graph, node)
+    if second is None or (first := _select(graph, graph.source(node))) is None:
+        return False
+    channels = [first.channels[c] if c >= 0 else -1 for c in second.channels]
+    graph.replace(node, ChannelSelect(channels), graph.source(graph.source(node)))
+    return True
+
+
+def _join(graph: Graph, node: fx.Node) -> bool:
+    """A concat of parts of one map is a selection of it, with a factor where parts have one."""
+    parts = _parts(node)
+    if not parts or len(graph.shape(node)) not in (2, 4):
+        return False
+    found = [_piece(graph, part) for part in parts]
+    root = found[0][0]
+    if any(piece[0] is not root for piece in found) or len(set(parts)) == 1:
+        return False
+    if not any(graph.module_of(part) for part in parts):
+        return False
+    channels = [channel for piece in found for channel in piece[1]]
+    scale, shift = (torch.cat([piece[i] for piece in found]) for i in (2, 3))  # type: ignore[misc]
+    picked = graph.before(node, ChannelSelect(channels), root, name=node.name)
+    graph.replace(node, Affine(scale, shift), picked, name=node.name)
+    return True
+
+
+def _parts(node: fx.Node) -> list[Any]:
+    if operation(node) != "cat" or not node.args or not isinstance(node.args[0], list | tuple):
+        return []
+    axis = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    return list(node.args[0]) if axis in (1, -3) else []
+
+
+def _piece(graph: Graph, part: fx.Node) -> tuple[fx.Node, tuple[int, ...], Tensor, Tensor]:
+    count = graph.shape(part)[1]
+    affine = graph.module_of(part)
+    scale, shift = torch.ones(count), torch.zeros(count)
+    if isinstance(affine, Affine):
+        scale, shift, part = affine.scale, affine.shift, graph.source(part)
+    select = _select(graph, part)
+    if select is None:
+        return part, tuple(range(count)), scale, shift
+    return graph.source(part), select.channels, scale, shift
+
+
+def _of_concat(graph: Graph, node: fx.Node) -> bool:
+    """A selection that takes the parts of a concat one after the other selects in the parts."""
+    select = _select(graph, node)
+    if select is None or min(select.channels) < 0:
+        return False
+    concat = graph.source(node)
+    parts = _parts(concat)
+    if not parts:
+        return False
+    owner = [i for i, part in enumerate(parts) for _ in range(graph.shape(part)[1])]
+    begin = [owner.index(i) for i in range(len(parts))]
+    runs: list[tuple[int, list[int]]] = []
+    for channel in select.channels:
+        index = owner[channel]
+        if not runs or runs[-1][0] != index:
+            runs.append((index, []))
+        runs[-1][1].append(channel - begin[index])
+    if len({index for index, _ in runs}) != len(runs):
+        return False
+    whole = [channels == list(range(graph.shape(parts[i])[1])) for i, channels in runs]
+    if not all(whole) and len(runs) > 1:
+        return False
+    new = [graph.before(node, ChannelSelect(channels), parts[i]) for i, channels in runs]
+    graph.substitute(node, new[0] if len(new) == 1 else graph.before(node, torch.cat, new, 1))
+    return True
+
+
+# -- into the layer before ------------------------------------------------------------------
+
+
+def _back(graph: Graph, node: fx.Node) -> bool:
+    """Parts of a convolution's result are results of convolutions with a part of the weights."""
+    select = _select(graph, node)
+    if select is None:
+        return False
+    selected = graph.source(node)
+    readers = list(selected.users)
+    selects = [_select(graph, reader) for reader in readers]
+    if any(s is None or min(s.channels) < 0 for s in selects):
+        return False
+    if sum(len(s.channels) for s in selects if s) > graph.shape(selected)[1]:
+        return False
+    chain = _chain(graph, selected)
+    if chain is None:
+        return False
+    for reader, part in zip(readers, selects, strict=True):
+        assert part is not None
+        new = graph.source(chain[-1])
+        for step in reversed(chain):
+            module = _of_channels(graph.module_of(step), torch.tensor(part.channels))
+            if len(readers) == 1:
+                new = graph.replace(step, module, new)
+            else:
+                new = graph.before(step, module, new, name=graph.name_of(step))
+        reader.replace_all_uses_with(new)
+    return True
+
+
+def _chain(graph: Graph, node: fx.Node) -> list[fx.Node] | None:
+    """The nodes from a value back to the layer with weights that has its channels."""
+    chain = [node]
+    while True:
+        module = graph.module_of(chain[-1])
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1):
+            return chain
+        passes = (
+            isinstance(module, (*_POOLS, _NORM)) or is_pointwise(module) or _is_depthwise(module)
+        )
+        if not passes:
+            return None
+        chain.append(graph.source(chain[-1]))
+        if not graph.has_one_reader(chain[-1]):
+            return None
+
+
+def is_pointwise(module: nn.Module | None) -> bool:
+    """Return whether a module computes each value from one, alike for all channels."""
+    from tutelage.host.quantise.graph.passes.relu_first import POINTWISE
+
+    return isinstance(module, POINTWISE)
+
+
+def _is_depthwise(module: nn.Module | None) -> bool:
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.groups == module.in_channels == module.out_channels > 1
+
+
+@torch.no_grad()
+def _of_channels(module: Any, channels: Tensor) -> nn.Module:
+    """A layer that computes some of its channels, from the same of its inputs' where it has both."""
+    new = plain_copy(module)
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        new._parameters["weight"] = frozen(module.weight[channels])
+        if module.bias is not None:
+            new._parameters["bias"] = frozen(module.bias[channels])
+        if isinstance(module, nn.Linear):
+            new.out_features = len(channels)
+        else:
+            new.out_channels = len(channels)
+        if _is_depthwise(module):
+            new.in_channels = new.groups = len(channels)
+    elif isinstance(module, _NORM):
+        new.num_features = len(channels)
+        for name, value in [*module._parameters.items(), *module._buffers.items()]:
+            if value is not None and value.dim():
+                kept = frozen(value[channels]) if name in module._parameters else value[channels]
+                (new._parameters if name in module._parameters else new._buffers)[name] = kept
+    return new  # type: ignore[no-any-return]
+
+
+# -- into the layers behind -----------------------------------------------------------------
+
+
+def _forward(graph: Graph, node: fx.Node) -> bool:
+    """The weights of a reader change places; the others read the selection as before."""
+    select = _select(graph, node)
+    if select is None:
+        return False
+    changed = False
+    for reader in list(node.users):
+        changed |= _into(graph, node, reader, select)
+    return changed
+
+
+def _into(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
+    module, source = graph.module_of(reader), graph.source(node)
+    whole = graph.shape(source)[1]
+    if isinstance(module, nn.Linear) or type(module) is nn.Conv2d or _is_padded(module):
+        if _is_depthwise(module):
+            return _behind(graph, node, reader, select)
+        if not _is_cheaper(graph, node, reader, select):
+            return False
+        graph.replace(reader, _scattered(module, select, whole), source)
+        return True
+    if reader.target is torch.flatten:
+        return _into_dense(graph, node, reader, select)
+    if isinstance(module, (*_POOLS, _NORM)):
+        return _behind(graph, node, reader, select)
+    return False
+
+
+def _is_padded(module: nn.Module | None) -> bool:
+    return isinstance(module, nn.Conv2d) and hasattr(module, "pads")
+
+
+def _is_cheaper(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
+    """Whether zeros in the weights cost less than the selection as a layer, in products."""
+    whole, picked = graph.shape(graph.source(node))[1], len(select.channels)
+    if (
+        select.is_permutation()
+        and picked == whole
+        and getattr(graph.module_of(reader), "groups", 1) == 1
+    ):
+        return True
+    pixels = torch.Size(graph.shape(node)[2:]).numel()
+    as_layer = whole * picked * pixels
+    module: Any = graph.module_of(reader)
+    outputs = torch.Size(graph.shape(reader)[1:]).numel()
+    kernel = torch.Size(module.weight.shape[2:]).numel()
+    more = (whole - module.weight.shape[1]) * kernel * outputs
+    return more <= as_layer
+
+
+@torch.no_grad()
+def _scattered(module: Any, select: ChannelSelect, whole: int) -> nn.Module:
+    """The layer with weights for all channels, 0 for those that were not selected."""
+    new = plain_copy(module)
+    weight = module.weight
+    if getattr(module, "groups", 1) > 1:
+        weight = _dense(weight, module.groups)
+        new.groups = 1
+    kept = torch.tensor([c >= 0 for c in select.channels], device=weight.device)
+    channels = torch.tensor([c for c in select.channels if c >= 0], device=weight.device)
+    full = weight.new_zeros(weight.shape[0], whole, *weight.shape[2:])
+    full.index_add_(1, channels, weight[:, kept])
+    new._parameters["weight"] = frozen(full)
+    name = "in_features" if isinstance(module, nn.Linear) else "in_channels"
+    setattr(new, name, whole)
+    return new  # type: ignore[no-any-return]
+
+
+def _dense(weight: Tensor, groups: int) -> Tensor:
+    """Weights of groups as those of one."""
+    out, each = weight.shape[0] // groups, weight.shape[1]
+    full = weight.new_zeros(weight.shape[0], each * groups, *weight.shape[2:])
+    for group in range(groups):
+        rows = slice(group * out, (group + 1) * out)
+        full[rows, group * each : (group + 1) * each] = weight[rows]
+    return full
+
+
+def _behind(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
+    """A permutation comes after a layer that works on each channel by itself."""
+    module, source = graph.module_of(reader), graph.source(node)
+    if not select.is_permutation() or len(select.channels) != graph.shape(source)[1]:
+        return False
+    places = torch.tensor(select.channels).argsort()
+    moved = _of_channels(module, places)
+    computed = graph.before(reader, moved, source, name=graph.name_of(reader))
+    graph.replace(reader, ChannelSelect(select.channels), computed, name=graph.name_of(node))
+    return True
+
+
+def _into_dense(graph: Graph, node: fx.Node, flat: fx.Node, select: ChannelSelect) -> bool:
+    """Through the flattening to dense layers, whose columns change places."""
+    whole, pixels = graph.shape(graph.source(node))[1], torch.Size(graph.shape(node)[2:]).numel()
+    readers = list(flat.users)
+    if not all(isinstance(graph.module_of(reader), nn.Linear) for reader in readers):
+        return False
+    columns = [c * pixels + p if c >= 0 else -1 for c in select.channels for p in range(pixels)]
+    all_columns = ChannelSelect(columns)
+    new = graph.before(flat, torch.flatten, graph.source(node), 1)
+    for reader in readers:
+        module = graph.module_of(reader)
+        graph.replace(reader, _scattered(module, all_columns, whole * pixels), new)
+    return True
+
+
+# -- what is left ---------------------------------------------------------------------------
+
+
+def _as_layer(graph: Graph, node: fx.Node) -> bool:
+    select = _select(graph, node)
+    if select is None:
+        return False
+    first, last = select.channels[0], select.channels[-1] + 1
+    rank = len(graph.shape(node))
+    if rank == 4 and first >= 0 and select.channels == tuple(range(first, last)):
+        graph.replace(node, ChannelSlice(first, last))
+        return True
+    whole = graph.shape(graph.source(node))[1]
+    weight = torch.zeros(len(select.channels), whole)
+    for row, channel in enumerate(select.channels):
+        if channel >= 0:
+            weight[row, channel] = 1
+    layer: Any
+    if rank == 4:
+        layer = nn.Conv2d(whole, len(weight), 1, bias=False)
+        layer.weight = frozen(weight[:, :, None, None])
+    else:
+        layer = nn.Linear(whole, len(weight), bias=False)
+        layer.weight = frozen(weight)
+    log.warning(
+        "%s: this selection of channels cannot go into weights; it becomes a 1x1 convolution, "
+        "which costs time",
+        node.name,
+    )
+    graph.replace(node, layer)
+    return True
+
+
+MERGE_SELECTIONS = GraphPass("merge selections", _merge)
+JOIN_SELECTIONS = GraphPass("concats of one map's parts", _join)
+SELECTIONS_OF_CONCATS = GraphPass("selections of concats", _of_concat)
+SELECTIONS_BACK = GraphPass("selections into the layer before", _back)
+SELECTIONS_FORWARD = GraphPass("selections into the layers behind", _forward)
+SELECTIONS_AS_LAYERS = GraphPass("selections as layers", _as_layer)

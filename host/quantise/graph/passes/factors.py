@@ -1,0 +1,192 @@
+"""Factors and summands of channels move into the weights around them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from tutelage.host.quantise.graph.graph import Graph, frozen, plain_copy
+from tutelage.host.quantise.graph.modules import Affine
+from tutelage.host.quantise.graph.operations import is_movement
+from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+
+log = logging.getLogger(__name__)
+
+_WEIGHTED = (nn.Conv2d, nn.Linear, nn.ConvTranspose2d)
+_NORM = nn.modules.batchnorm._BatchNorm
+_MONOTONE = (nn.ReLU, nn.LeakyReLU, nn.PReLU)
+_AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+
+
+def _merge(graph: Graph, node: fx.Node) -> bool:
+    """Two in a row become one."""
+    second = graph.module_of(node)
+    if not isinstance(second, Affine):
+        return False
+    first = graph.module_of(graph.source(node))
+    if not isinstance(first, Affine):
+        return False
+    merged = Affine(first.scale * second.scale, first.shift * second.scale + second.shift)
+    graph.replace(node, merged, graph.source(graph.source(node)))
+    return True
+
+
+def _fold_back(graph: Graph, node: fx.Node) -> bool:
+    """Into the layer before, where nothing else reads what lies between."""
+    affine = graph.module_of(node)
+    if not isinstance(affine, Affine):
+        return False
+    target = graph.source(node)
+    while graph.has_one_reader(target) and _commutes(graph, target, affine):
+        target = graph.source(target)
+    module = graph.module_of(target)
+    if not isinstance(module, (*_WEIGHTED, _NORM)) or not graph.has_one_reader(target):
+        return False
+    if isinstance(module, nn.Linear) and len(graph.shape(target)) != 2:
+        return False
+    channels = graph.shape(target)[1]
+    if channels != len(affine.scale):  # flattened: one factor for all
+        affine = Affine(affine.scale[:1].repeat(channels), affine.shift[:1].repeat(channels))
+    scaled = scaled_outputs(module, affine)
+    if scaled is None:
+        return False
+    graph.replace(target, scaled, *target.args)
+    graph.substitute(node, graph.source(node))
+    return True
+
+
+def _commutes(graph: Graph, node: fx.Node, affine: Affine) -> bool:
+    """Whether a factor and summand may as well be in front of a node."""
+    module = graph.module_of(node)
+    no_shift, positive = bool((affine.shift == 0).all()), bool((affine.scale > 0).all())
+    if isinstance(module, _MONOTONE):
+        return positive and no_shift
+    if isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d):
+        return positive
+    if isinstance(module, _AVERAGES):
+        return no_shift or isinstance(module, nn.AdaptiveAvgPool2d) or not _pads(module)
+    if isinstance(module, nn.ZeroPad2d):
+        return no_shift
+    if not is_movement(node) or graph.shape(node)[1:2] == ():
+        return False
+    same = bool((affine.scale == affine.scale[0]).all() and (affine.shift == affine.shift[0]).all())
+    return same or _is_vector_of(graph.shape(node), graph.shape(graph.source(node)))
+
+
+def _pads(pool: Any) -> bool:
+    return pool.padding not in (0, (0, 0)) or pool.ceil_mode
+
+
+def _is_vector_of(vector: tuple[int, ...], given: tuple[int, ...]) -> bool:
+    """Whether one is the other's channels, as of a map of one pixel."""
+    squeezed = [tuple(size for size in shape[2:] if size != 1) for shape in (vector, given)]
+    return squeezed == [(), ()] and vector[:2] == given[:2]
+
+
+@torch.no_grad()
+def scaled_outputs(module: nn.Module, affine: Affine) -> nn.Module | None:
+    """Return a layer with weights, or a norm, whose results are scaled and shifted."""
+    new = plain_copy(module)
+    scale, shift = affine.scale, affine.shift
+    if isinstance(module, _NORM):
+        if module.running_mean is None:
+            return None
+        weight = torch.ones_like(scale) if module.weight is None else module.weight
+        bias = torch.zeros_like(shift) if module.bias is None else module.bias
+        new.affine = True
+        new._parameters["weight"], new._parameters["bias"] = (
+            frozen(weight * scale),
+            frozen(bias * scale + shift),
+        )
+        return new  # type: ignore[no-any-return]
+    weight, bias = module.weight, module.bias
+    assert isinstance(weight, torch.Tensor)
+    if isinstance(module, nn.ConvTranspose2d):
+        if module.groups != 1:
+            return None
+        new._parameters["weight"] = frozen(weight * scale.view(1, -1, 1, 1))
+    else:
+        new._parameters["weight"] = frozen(weight * scale.view(-1, *[1] * (weight.dim() - 1)))
+    if bias is not None or (shift != 0).any():
+        summand = shift if bias is None else bias * scale + shift
+        new._parameters["bias"] = frozen(summand)
+    return new  # type: ignore[no-any-return]
+
+
+def _fold_forward(graph: Graph, node: fx.Node) -> bool:
+    """Into the convolutions that read it, where they pad with nothing that would be shifted."""
+    affine = graph.module_of(node)
+    if not isinstance(affine, Affine) or not node.users:
+        return False
+    readers = list(node.users)
+    if not all(_takes(graph, reader, affine) for reader in readers):
+        return False
+    for reader in readers:
+        graph.replace(reader, _scaled_inputs(graph.module_of(reader), affine), *reader.args)
+    graph.substitute(node, graph.source(node))
+    return True
+
+
+def _takes(graph: Graph, reader: fx.Node, affine: Affine) -> bool:
+    module = graph.module_of(reader)
+    if isinstance(module, nn.Linear):
+        return module.in_features == len(affine.scale)
+    if not isinstance(module, nn.Conv2d) or module.padding_mode != "zeros":
+        return False
+    pads = getattr(module, "pads", None) or module.padding
+    return not (affine.shift != 0).any() or not any(pads)
+
+
+@torch.no_grad()
+def _scaled_inputs(module: Any, affine: Affine) -> nn.Module:
+    new = plain_copy(module)
+    if isinstance(module, nn.Linear):
+        scale, shift = affine.scale.view(1, -1), affine.shift.view(1, -1)
+    else:
+        channels = module.weight.shape[1]
+        groups = [v.view(module.groups, channels) for v in (affine.scale, affine.shift)]
+        each = module.out_channels // module.groups
+        scale, shift = (v.repeat_interleave(each, 0)[:, :, None, None] for v in groups)
+    new._parameters["weight"] = frozen(module.weight * scale)
+    if (affine.shift != 0).any():
+        summand = (module.weight * shift).flatten(1).sum(1)
+        bias = 0 if module.bias is None else module.bias
+        new._parameters["bias"] = frozen(bias + summand)
+    return new  # type: ignore[no-any-return]
+
+
+def _as_layer(graph: Graph, node: fx.Node) -> bool:
+    """What nothing takes becomes a 1x1 depthwise convolution."""
+    affine = graph.module_of(node)
+    if not isinstance(affine, Affine):
+        return False
+    channels, rank = len(affine.scale), len(graph.shape(node))
+    if rank not in (2, 4):
+        return False
+    shifted = bool((affine.shift != 0).any())
+    layer: Any
+    if rank == 4:
+        layer = nn.Conv2d(channels, channels, 1, groups=channels, bias=shifted)
+        weight = affine.scale.view(-1, 1, 1, 1)
+    else:
+        layer = nn.Linear(channels, channels, bias=shifted)
+        weight = torch.diag(affine.scale)
+    layer.weight = frozen(weight)
+    if shifted:
+        layer.bias = frozen(affine.shift)
+    log.warning(
+        "%s: no convolution takes this factor or summand of its channels; it becomes a 1x1 "
+        "depthwise convolution, which costs time",
+        node.name,
+    )
+    graph.replace(node, layer)
+    return True
+
+
+MERGE_FACTORS = GraphPass("merge factors", _merge)
+FOLD_BACK = GraphPass("factors into the layer before", _fold_back)
+FOLD_FORWARD = GraphPass("factors into the layers behind", _fold_forward)
+FACTORS_AS_LAYERS = GraphPass("factors as convolutions", _as_layer)

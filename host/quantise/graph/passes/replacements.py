@@ -1,0 +1,106 @@
+"""What the user exchanges for what the DPU has: `replace={"silu": "hardswish"}`."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from torch import fx, nn
+
+from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
+from tutelage.host.quantise.graph.graph import Graph
+from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+
+log = logging.getLogger(__name__)
+
+_Make = Callable[[nn.Module], nn.Module]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "silu": nn.SiLU, "swish": nn.SiLU, "gelu": nn.GELU, "mish": nn.Mish, "elu": nn.ELU,
+    "selu": nn.SELU, "celu": nn.CELU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh,
+    "hardswish": nn.Hardswish, "hardsigmoid": nn.Hardsigmoid, "leakyrelu": nn.LeakyReLU,
+    "prelu": nn.PReLU, "softplus": nn.Softplus,
+}  # fmt: skip
+
+_FOR_ACTIVATIONS: dict[str, _Make] = {
+    "relu": lambda _: nn.ReLU(),
+    "relu6": lambda _: nn.ReLU6(),
+    "leakyrelu": lambda _: nn.LeakyReLU(LEAKY_SLOPE),
+    "hardswish": lambda _: nn.Hardswish(),
+    "hardsigmoid": lambda _: nn.Hardsigmoid(),
+}
+
+
+def _counting_pool(pool: nn.Module) -> nn.Module:
+    assert isinstance(pool, nn.AvgPool2d)
+    return nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+
+
+def _zero_pad(pad: nn.Module) -> nn.Module:
+    assert isinstance(pad, nn.ReflectionPad2d | nn.ReplicationPad2d)
+    return nn.ZeroPad2d(pad.padding)
+
+
+_OTHERS: dict[tuple[str, str], tuple[type[nn.Module], _Make]] = {
+    ("avgpool_exclude_pad", "avgpool"): (nn.AvgPool2d, _counting_pool),
+    ("reflectionpad", "zeropad"): (nn.ReflectionPad2d, _zero_pad),
+    ("replicationpad", "zeropad"): (nn.ReplicationPad2d, _zero_pad),
+}
+"""By the pair of names: what is exchanged, and what makes its stand-in of it."""
+
+
+def check_replacements(replace: Mapping[str, str]) -> None:
+    """Refuse names that are not known.
+
+    Raises
+    ------
+    ValueError
+    """
+    for old, new in replace.items():
+        if (old, new) in _OTHERS or (old in _ACTIVATIONS and new in _FOR_ACTIVATIONS):
+            continue
+        others = ", ".join(f"{a}={b}" for a, b in _OTHERS)
+        raise ValueError(
+            f"replace {old}={new} is not known: one of {', '.join(_ACTIVATIONS)} by one of "
+            f"{', '.join(_FOR_ACTIVATIONS)}; or {others}"
+        )
+
+
+def _rewrite(graph: Graph, node: fx.Node) -> bool:
+    module = graph.module_of(node)
+    for old, new in graph.replacements.items():
+        cls, make = _OTHERS.get((old, new)) or (_ACTIVATIONS[old], _FOR_ACTIVATIONS[new])
+        if type(module) is not cls or not _needs_it(module):
+            continue
+        made = make(module)
+        if type(made) is cls and not isinstance(made, nn.LeakyReLU | nn.AvgPool2d):
+            continue
+        graph.replaced.append((str(node.target), old, new))
+        graph.replace(node, made)
+        return True
+    return False
+
+
+def _needs_it(module: nn.Module) -> bool:
+    """Whether the DPU lacks what is to be exchanged, where that depends on its arguments."""
+    if isinstance(module, nn.LeakyReLU):
+        return not is_leaky_slope(module.negative_slope)
+    if isinstance(module, nn.AvgPool2d):
+        return not module.count_include_pad and module.padding not in (0, (0, 0))
+    return True
+
+
+def report_replacements(replaced: list[tuple[str, str, str]]) -> None:
+    """Warn of what was exchanged: the results are another network's until it is fine-tuned."""
+    for (old, new), count in Counter((old, new) for _, old, new in replaced).items():
+        places = [place for place, *names in replaced if names == [old, new]]
+        more = f" and {count - 5} more" if count > 5 else ""
+        log.warning(
+            "replaced %s by %s in %d places (%s%s): fine-tune the student, it computes another "
+            "function than the trained network",
+            old, new, count, ", ".join(places[:5]), more,
+        )  # fmt: skip
+
+
+REPLACEMENTS = GraphPass("replacements", _rewrite)

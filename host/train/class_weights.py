@@ -1,0 +1,32 @@
+"""How much each class counts in the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tutelage.host.train.config import ConfigError, Training
+from tutelage.host.train.data import DataSet
+
+
+def class_weights(training: Training, data: DataSet) -> Tensor | None:
+    """Return the weights of the classes, float32 (classes,); None where all count the same.
+
+    Their mean over the training images is 1, so that they do not change the learning rate.
+
+    Raises
+    ------
+    ConfigError
+        There is not one for each class.
+    """
+    wanted, count = training.class_weights, len(data.classes)
+    if not wanted:
+        return None
+    images = torch.bincount(data.labels, minlength=count).double()
+    if isinstance(wanted, str):  # balanced
+        weights = 1 / images.clamp(min=1)
+    elif len(wanted) != count:
+        raise ConfigError(f"[training] class_weights: {len(wanted)} for {count} classes")
+    else:
+        weights = torch.tensor(wanted, dtype=torch.float64)
+    return (weights * images.sum() / (weights * images).sum()).float()

@@ -1,0 +1,241 @@
+"""Batches of images: read, cropped and augmented, in this process or in others.
+
+    with Reader((train, test), augmentation, workers=4) as reader:
+        for batch in reader(requests):
+            ...
+
+What is random comes with the request, so that a batch does not depend on who reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tutelage.core.errors import one_line
+from tutelage.core.images.image_files import broken_line
+from tutelage.core.text import shown
+from tutelage.host.train.data.augmentation import Augmentation
+from tutelage.host.train.data.data_set import DataSet
+from tutelage.host.train.data.stored_images import (
+    DataError,
+    PictureError,
+    StoredImages,
+    Window,
+    fit_part,
+)
+
+MOST_WORKERS = 8
+"""Worker processes of one training process, where the configuration leaves their number open."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A batch that is wanted.
+
+    Attributes
+    ----------
+    part : number of the data set
+    rows : int64 (N,), of its images
+    drawn : parameters of the augmentation for them; None for images as they are
+    mix_seed : of the mixing that follows; it comes back with the batch
+    """
+
+    part: int
+    rows: Tensor
+    drawn: dict[str, Tensor] | None = None
+    mix_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch: images uint8 (N, C, H, W) and labels int64 (N,), in the order of the request.
+
+    Attributes
+    ----------
+    broken : what is said of pictures that cannot be read, and are left out
+    mix_seed : the request's
+    error : why there is no batch; "" where there is one
+    """
+
+    images: Tensor
+    labels: Tensor
+    broken: tuple[str, ...] = ()
+    mix_seed: int = 0
+    error: str = ""
+
+
+class Reader:
+    """Reads batches of several data sets, ahead of time where it has worker processes.
+
+    Parameters
+    ----------
+    sets : the data sets, by whose number requests name them
+    augmentation : of requests that have parameters for it
+    workers : number of processes that read; 0: the one that asks
+    """
+
+    def __init__(
+        self, sets: Sequence[DataSet], augmentation: Augmentation | None = None, workers: int = 0
+    ) -> None:
+        self._source = _Source(tuple(sets), augmentation or Augmentation())
+        self._workers = workers
+        self._known_broken: set[str] = set()
+        self._requests: Iterable[Request] = ()
+        self._loader: DataLoader[Batch] | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loader = None  # which ends the workers
+
+    def __call__(self, requests: Iterable[Request]) -> Iterator[Batch]:
+        """Yield the batches of the requests in their order.
+
+        Pictures that cannot be read are left out, and each is named once.
+
+        Raises
+        ------
+        DataError
+            None of a batch can be read, one has another size and none was given, or a worker died.
+        """
+        here = map(self._source.__getitem__, requests)
+        for batch in self._by_workers(requests) if self._workers else here:
+            if batch.error:
+                raise DataError(batch.error)
+            new = [text for text in batch.broken if text not in self._known_broken]
+            if new:
+                self._known_broken.update(new)
+                _LOG.warning("%s", shown(broken_line(new)))
+            yield batch
+
+    def _by_workers(self, requests: Iterable[Request]) -> Iterator[Batch]:
+        self._requests = requests
+        if self._loader is None:
+            self._loader = DataLoader(
+                self._source,
+                batch_size=None,
+                sampler=_Asked(self),
+                num_workers=self._workers,
+                collate_fn=_as_it_is,
+                worker_init_fn=_begin_worker,
+                persistent_workers=True,
+                generator=torch.Generator(),  # PyTorch's own would be at another place behind it
+            )
+        batches = iter(self._loader)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:  # a worker was killed, or had no room to pass a batch
+                raise DataError(
+                    f"reading images in {self._workers} worker processes: {one_line(error)} "
+                    "([data] workers = 0 reads them in the training's own)"
+                ) from error
+            if batch is None:
+                return
+            yield batch
+
+
+class _Asked:
+    """The reader's requests under way, as a DataLoader's sampler."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._reader._requests)
+
+
+class _Source(Dataset[Batch]):
+    """From a request to its batch."""
+
+    def __init__(self, sets: tuple[DataSet, ...], augmentation: Augmentation) -> None:
+        self._sets, self._augmentation = sets, augmentation
+
+    def __getitem__(self, request: Request) -> Batch:
+        try:
+            return self._batch(request)
+        except DataError as error:  # as it is: a DataLoader adds a stack of many lines
+            nothing = torch.empty(0)
+            return Batch(nothing, nothing, error=str(error))
+
+    def _batch(self, request: Request) -> Batch:
+        data, drawn = self._sets[request.part], request.drawn
+        aspect = data.shape[2] / data.shape[1]
+        windows = self._augmentation.windows(drawn, aspect) if drawn else None
+        broken: list[str] = []
+        if windows is None and not data.is_streamed:
+            images, rows = data.pixels(request.rows), request.rows
+        else:
+            images, kept = _read(data, request.rows.tolist(), windows, broken)
+            rows = request.rows[kept]
+            drawn = drawn and {name: values[kept] for name, values in drawn.items()}
+        if drawn is not None:
+            images = self._augmentation.apply(images, drawn)
+        return Batch(images, data.labels[rows], tuple(broken), request.mix_seed)
+
+
+def _read(
+    data: DataSet, rows: list[int], windows: list[Window] | None, broken: list[str]
+) -> tuple[Tensor, list[int]]:
+    """Images, uint8 (N, C, H, W), and which of the rows they are; others are added to `broken`."""
+    found, kept = [], []
+    for place, row in enumerate(rows):
+        window = windows[place] if windows else None
+        try:
+            found.append(_one(data, row, window))
+        except PictureError as error:
+            broken.append(str(error))
+        else:
+            kept.append(place)
+    if not found:
+        raise DataError(f"{broken[0]}; no image of a batch can be read ({len(rows)} tried)")
+    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2), kept
+
+
+def _one(data: DataSet, row: int, window: Window | None) -> np.ndarray:
+    """One image, uint8 (H, W, C)."""
+    if isinstance(data.store, StoredImages):
+        return data.store.read(row, window)
+    pixels = data.store[row].permute(1, 2, 0).numpy()
+    # As OpenCV has pictures: BGR, grey ones with three equal channels.
+    bgr = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., ::-1]
+    return fit_part(np.ascontiguousarray(bgr), data.form, window)
+
+
+def worker_count(wanted: int, sets: Sequence[DataSet], processes: int) -> int:
+    """Return how many processes read for one training process.
+
+    Parameters
+    ----------
+    wanted : by the configuration; -1: one for each CPU that the training processes share, up to
+        `MOST_WORKERS`, where a data set is streamed, else none
+    processes : of training, on this machine
+    """
+    if wanted >= 0:
+        return wanted
+    if not any(data.is_streamed for data in sets):
+        return 0
+    return min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) // processes))
+
+
+def _begin_worker(number: int) -> None:
+    # OpenCV's threads do not survive a fork, and those of several workers would be in each other's
+    # way.
+    cv2.setNumThreads(0)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,71 @@
+"""[data] of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tutelage.host.train.data.formats.format import DEFAULT_MEMORY
+from tutelage.host.train.data.formats.registry import data_format
+from tutelage.host.train.data.loading import height_and_width
+
+LEAST_STD = 1e-3
+"""With 1/255, pixels enter as they are, 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from.
+
+    Attributes
+    ----------
+    kind, path, size : see tutelage.host.train.data.load
+    limit : take so many images of the training set only, 0 all: the first ones, or where they are
+        sorted by class, as a folder's are, evenly spread
+    mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
+        all: [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for networks trained on ImageNet.
+        Without them the input is (v - 128) / 128, which int8 holds exactly
+    validation : share of the training images, of each class alike, that nothing is learnt from and
+        that the run is judged by meanwhile; or a directory of such images (of class directories, or
+        of shards). The test set is then met at the end only. 0: judge by the test set
+    in_memory_mib : most MiB of pixels of a split that are kept in memory; larger folders and
+        shards are read from the disk as they are needed
+    workers : processes that read and augment ahead of the training, for each training process; 0
+        for none, -1 for as many as there are CPUs, 8 at most, where images come from the disk
+    """
+
+    kind: str = "idx"
+    path: str = ""
+    size: int | list[int] = 0
+    limit: int = 0
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    validation: float | str = 0.0
+    in_memory_mib: int = DEFAULT_MEMORY >> 20
+    workers: int = -1
+
+    def __post_init__(self) -> None:
+        data_format(self.kind)  # ValueError where there is none of that name
+        height_and_width(self.size)
+        for name, least in (("limit", 0), ("in_memory_mib", 0), ("workers", -1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if isinstance(self.validation, float) and not 0 <= self.validation < 1:
+            raise ValueError(
+                f"validation is {self.validation:g}; it is a share of the training images below 1, "
+                "or a directory"
+            )
+        if bool(self.mean) != bool(self.std):
+            raise ValueError("mean and std go together")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            smallest = LEAST_STD if name == "std" else 0
+            for value in values:
+                if not smallest <= value <= 1:
+                    raise ValueError(
+                        f"{name} is {value:g}; pixels count as 0 to 1 here, so it must be "
+                        f"{smallest:g} to 1 (values for pixels 0 to 255 are divided by 255)"
+                    )
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are images for validation."""
+        return bool(self.validation)

@@ -1,0 +1,102 @@
+"""What a training process learns from and is judged by, batch by batch.
+
+Everything random comes from (seed, epoch, step): a process that has a slice of a global batch draws
+for all of it and takes its slice of what was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tutelage.host.train.config import Config
+from tutelage.host.train.data.batching import epoch_batches
+from tutelage.host.train.data.data_set import normalise
+from tutelage.host.train.data.mixing import mix
+from tutelage.host.train.data.reading import Reader, Request, worker_count
+from tutelage.host.train.evaluation import Evaluation, evaluate
+from tutelage.host.train.run_data import RunData
+from tutelage.host.train.seeds import seed_of
+
+_TRAIN, _TEST, _VALIDATION = range(3)
+
+
+class Feed:
+    """The batches of one process of a run.
+
+    Parameters
+    ----------
+    config : of the run
+    sets : its data sets
+    accelerator : which of the processes this is, and its device
+    """
+
+    def __init__(self, config: Config, sets: RunData, accelerator: Accelerator) -> None:
+        self._config, self._sets, self._accelerator = config, sets, accelerator
+        config.augmentation.transforms()  # a package that is missing is named before anything runs
+        there = [data for data in sets if data is not None]
+        workers = worker_count(config.data.workers, there, accelerator.num_processes)
+        self._reader = Reader(there, config.augmentation, workers)
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return len(self._sets.train) // self._config.training.batch_size
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's slices of an epoch's global batches, on its device.
+
+        Yields
+        ------
+        the network's inputs (N, C, H, W), and labels: int64 (N,), or of images that were mixed
+        float32 (N, classes)
+
+        Raises
+        ------
+        DataError
+            No image of a batch can be read.
+        """
+        data, augmentation = self._sets.train, self._config.augmentation
+        for batch in self._reader(self._requests(epoch)):
+            images = normalise(batch.images.to(self._accelerator.device), data.form)
+            labels = batch.labels.to(self._accelerator.device)
+            if augmentation.mixes:
+                images, labels = mix(
+                    images, labels, len(data.classes), batch.mix_seed,
+                    augmentation.mixup, augmentation.cutmix,
+                )  # fmt: skip
+            yield images, labels
+
+    def _requests(self, epoch: int) -> Iterator[Request]:
+        config, mixes = self._config, self._config.augmentation.mixes
+        order = epoch_batches(self._sets.train, config.training.batch_size, config.seed, epoch)
+        generator = torch.Generator().manual_seed(seed_of(config.seed, epoch, "augmentation"))
+        for rows in order:
+            drawn = config.augmentation.draw(len(rows), generator)
+            mix_seed = int(torch.randint(2**31, (1,), generator=generator)) if mixes else 0
+            mine = self._slice(len(rows), mixes)
+            drawn = {name: values[mine] for name, values in drawn.items()}
+            yield Request(_TRAIN, rows[mine], drawn, mix_seed)
+
+    def _slice(self, count: int, with_neighbour: bool) -> Tensor:
+        """The places of this process's images in a global batch, behind the one before them where
+        that is mixed in."""
+        share = count // self._accelerator.num_processes
+        start = share * self._accelerator.process_index
+        return torch.arange(start - with_neighbour, start + share) % count
+
+    def evaluate(self, network: nn.Module) -> Evaluation:
+        """Return how good a network is on the test set."""
+        return self._evaluate(network, _TEST)
+
+    def validate(self, network: nn.Module) -> Evaluation:
+        """Return how good a network is on what the run is judged by before its end."""
+        return self._evaluate(network, _VALIDATION if self._sets.validation else _TEST)
+
+    def _evaluate(self, network: nn.Module, part: int) -> Evaluation:
+        data = self._sets[part]
+        assert data is not None
+        return evaluate(network, data, self._accelerator.device, self._reader, part)

@@ -1,0 +1,12 @@
+"""Seeds of a run's random numbers."""
+
+from __future__ import annotations
+
+
+def seed_of(seed: int, epoch: int, purpose: str, process: int = 0) -> int:
+    """Return a seed of its own for each epoch, purpose and process."""
+    mixed = seed
+    for value in (epoch, sum(purpose.encode()), process):
+        # Multiplier and increment of Knuth's MMIX generator.
+        mixed = (mixed * 6364136223846793005 + 1442695040888963407 + value) % 2**63
+    return mixed

@@ -1,0 +1,254 @@
+"""Weights of a trained network, from the files that PyTorch users have, into a network.
+
+    load(network, Path("resnet18.pth"))
+    load(network, Path("checkpoint.pt"), part="model_ema", skip=["fc."])
+
+Which table of a file has the weights, and what stands in front of its names (`module.` of
+DataParallel, `model.` of Lightning, `_orig_mod.` of torch.compile, or anything else), is found by
+comparing with the network's own names and shapes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.text import shown
+from tutelage.host.train.checkpoint import CheckpointError
+from tutelage.host.train.weights_file import Table, read_tables
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 3
+"""Names of each kind in a message."""
+
+_COMPILED = "_orig_mod"
+"""What torch.compile puts into names, before each module that was compiled."""
+
+_COUNTER = "num_batches_tracked"
+"""Of batch norms, which older files lack and nothing computes with."""
+
+_THRESHOLDS = "log2_t"
+"""A quantised student's own parameter."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of one table, with one prefix taken off, fit a network.
+
+    Attributes
+    ----------
+    name : of the table and the prefix, as `part` takes it
+    tensors : by the network's names
+    missing, unexpected : names that only the network has, and only the table
+    misshapen : name -> what differs
+    is_own : of a checkpoint of this project
+    """
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    misshapen: Mapping[str, str]
+    is_own: bool
+
+    @property
+    def faults(self) -> int:
+        """How many of the network's tensors it does not give."""
+        return len(self.missing) + len(self.misshapen)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it gives all of the network's tensors and nothing else."""
+        return not self.faults and not self.unexpected
+
+
+def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = ()) -> None:
+    """Put the weights in a file into `network`.
+
+    Parameters
+    ----------
+    part : the table within the file, such as "model_ema" or "teacher", or a prefix of its names;
+        "": what fits the network; of several the first
+    skip : beginnings of names, such as "fc.", of tensors of the network that stay as they are, and
+        of tensors of the file that are not wanted
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be used, or its tensors are another network's; the text has a few names.
+    """
+    state = network.state_dict()
+    wanted = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tables = read_tables(path)
+    _check_skip(skip, wanted, tables)
+    fits = [fit for table in tables for fit in _fits(table, wanted, skip)]
+    chosen = [fit for fit in fits if part in ("", fit.name) or fit.name.startswith(f"{part}.")]
+    if not chosen:
+        places = ", ".join(shown(fit.name, 60) for fit in fits[:8] if fit.name)
+        raise CheckpointError(
+            f"{path}: " + (f"no part {part!r}; there are {places}" if part else "has no tensors")
+        )
+    best = min(chosen, key=lambda fit: (fit.faults, len(fit.unexpected)))
+    if not best.is_whole:
+        raise CheckpointError(f"{path}: not the weights of this network: {_mismatch(best)}")
+    _mention_others(path, best, chosen)
+    _check_finite(path, best.tensors)
+    network.load_state_dict(dict(best.tensors), strict=False)
+
+
+def _check_skip(skip: Iterable[str], wanted: Iterable[str], tables: Iterable[Table]) -> None:
+    names = [f".{name}" for table in tables for name in table.tensors]
+    for start in skip:
+        of_file = any(f".{start}" in name for name in names)
+        if not of_file and not any(name.startswith(start) for name in wanted):
+            raise CheckpointError(
+                f"skip {start!r}: no tensor begins so; the network has {_some(list(wanted))}"
+            )
+
+
+def _mention_others(path: Path, best: Fit, fits: Iterable[Fit]) -> None:
+    others = [fit.name for fit in fits if fit.is_whole and fit is not best]
+    if others and not best.is_own:
+        log.warning(
+            "%s: takes %r; %s would fit as well: part = %r takes that",
+            path, shown(best.name), ", ".join(shown(repr(name)) for name in others[:_SHOWN]),
+            shown(others[0]),
+        )  # fmt: skip
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {shown(name)} has values that are not finite")
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+def _fits(table: Table, wanted: Mapping[str, Tensor], skip: Sequence[str]) -> Iterator[Fit]:
+    """Yield how a table fits: once as it is, and for each prefix that brings more.
+
+    Of a table with `model.conv.weight` and `ema.conv.weight` each prefix is one.
+    """
+    own = _common_start(wanted)
+    short = {name[len(own) :]: name for name in wanted}
+    tensors = dict(table.tensors)
+    if not any(_COMPILED in name.split(".") for name in wanted):
+        tensors = {_without_compiled(name): tensor for name, tensor in tensors.items()}
+    hits = _hits_by_prefix(tensors, short, wanted)
+    most = max(hits.values(), default=0)
+    prefixes = [prefix for prefix, count in hits.items() if count == most] or [own]
+    for prefix in [own] if own in prefixes else prefixes:
+        yield _fit(table, tensors, prefix, short, wanted, skip)
+
+
+def _hits_by_prefix(
+    tensors: Mapping[str, Tensor], short: Mapping[str, str], wanted: Mapping[str, Tensor]
+) -> dict[str, int]:
+    """Return by what stands in front of the network's names how many tensors fit then."""
+    hits: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        for prefix in _prefixes(name):
+            full = short.get(name[len(prefix) :])
+            if full is not None and tensor.shape == wanted[full].shape:
+                hits[prefix] = hits.get(prefix, 0) + 1
+    return hits
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield "", and every beginning of a name that ends with a dot."""
+    yield ""
+    for place, character in enumerate(name):
+        if character == ".":
+            yield name[: place + 1]
+
+
+def _common_start(names: Collection[str]) -> str:
+    """Return the longest prefix of all names, such as "net." of a wrapper's; "" mostly."""
+    found = ""
+    for prefix in _prefixes(next(iter(names), "")):
+        if all(name.startswith(prefix) for name in names):
+            found = prefix
+    return found
+
+
+def _without_compiled(name: str) -> str:
+    return ".".join(word for word in name.split(".") if word != _COMPILED)
+
+
+def _fit(
+    table: Table, tensors: Mapping[str, Tensor], prefix: str, short: Mapping[str, str],
+    wanted: Mapping[str, Tensor], skip: Sequence[str],
+) -> Fit:  # fmt: skip
+    skipped = tuple(skip)
+    found: dict[str, Tensor] = {}
+    unexpected, outside = [], []
+    for name, tensor in tensors.items():
+        rest = name[len(prefix) :] if name.startswith(prefix) else None
+        full = None if rest is None else short.get(rest)
+        if full is not None:
+            found[full] = tensor
+        elif name.rpartition(".")[2] == _COUNTER or name.startswith(skipped):
+            continue
+        elif rest is not None:
+            if not rest.startswith(skipped):
+                unexpected.append(name)
+        else:
+            outside.append(name)
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(skipped)}
+    missing = [
+        name for name in wanted
+        if name not in found and name.rpartition(".")[2] != _COUNTER
+        and not name.startswith(skipped)
+    ]  # fmt: skip
+    misshapen = {
+        name: f"{_shape(tensor)} in the file, {_shape(wanted[name])} in the network"
+        for name, tensor in found.items()
+        if tensor.shape != wanted[name].shape
+    }
+    # What has another prefix belongs to other modules, unless the network lacks something.
+    unexpected += outside if missing or misshapen else []
+    name = ".".join(word for word in (table.place, prefix.rstrip(".")) if word)
+    return Fit(name, found, missing, unexpected, misshapen, table.is_own)
+
+
+# -- messages -----------------------------------------------------------------------------------
+
+
+def _mismatch(fit: Fit) -> str:
+    if _THRESHOLDS in fit.unexpected:
+        return "they are a quantised student's; give those of the float run that it started from"
+    total = len(fit.tensors) + len(fit.missing)
+    found = [
+        f"{len(fit.missing)} of {total} tensors missing ({_some(fit.missing)})",
+        f"{len(fit.misshapen)} of another shape ("
+        f"{_some([f'{name}: {what}' for name, what in fit.misshapen.items()])})",
+        f"{len(fit.unexpected)} unexpected ({_some(fit.unexpected)})",
+    ]
+    counts = (len(fit.missing), len(fit.misshapen), len(fit.unexpected))
+    text = "; ".join(words for words, count in zip(found, counts, strict=True) if count)
+    return f"{text}; {_advice(fit)}"
+
+
+def _advice(fit: Fit) -> str:
+    wrong = [*fit.misshapen, *fit.missing, *fit.unexpected]
+    modules = sorted({name.rpartition(".")[0] for name in wrong})
+    if len(modules) <= _SHOWN and len(fit.tensors) > len(fit.misshapen):
+        starts = ", ".join(f'"{shown(module, 60)}."' for module in modules)
+        return f"skip = [{starts}] leaves these out"
+    return "give the network that was trained, with its options"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN else ""
+    return ", ".join(shown(name, 120) for name in names[:_SHOWN]) + more
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one value"

@@ -1,0 +1,204 @@
+"""The tables of tensors in a file of weights: our own checkpoints, safetensors, torch.save's files.
+
+Files are untrusted. Of pickles nothing but tensors and plain containers is read, by PyTorch's own
+weights_only reader; a file that needs more is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from tutelage.core.errors import one_line
+from tutelage.core.text import shown
+from tutelage.host.train.checkpoint import STATE, CheckpointError
+
+MAX_PICKLE = 1 << 26
+"""Most bytes of the pickle within a zip file of torch.save; it has the names and no values."""
+
+MAX_DEPTH = 4
+"""Dictionaries within dictionaries that are looked into."""
+
+_LEGACY_PICKLES = 5
+"""Before 1.6 torch.save wrote so many pickles, then the values."""
+
+_HARMLESS_MODULES = ("collections", "torch", "torch._utils", "torch._tensor", "torch.nn.parameter",
+             "torch.serialization", "torch.storage", "_codecs", "argparse")  # fmt: skip
+"""Modules whose names stand in files of tensors; argparse is for the options of a training."""
+
+_HARMLESS_BUILTINS = {("builtins", "set"), ("__builtin__", "set")}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Tensors by name.
+
+    Attributes
+    ----------
+    place : where in the file, such as "student" or "checkpoint.state_dict"; "" for the file itself
+    is_own : it is of a checkpoint of this project
+    """
+
+    place: str
+    tensors: Mapping[str, Tensor]
+    is_own: bool = False
+
+
+def read_tables(path: Path) -> list[Table]:
+    """Return the tables of a file, in the file's order; values stay in the file where they can.
+
+    Raises
+    ------
+    CheckpointError
+        It is missing, damaged, of another kind, or has more than tensors and plain containers.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise CheckpointError(f"{path}: {reason}") from error
+    if head[8:] == b"{":
+        return list(_read_safetensors(path))
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return list(_tables_in(_read_torch(path), "", set()))
+    raise CheckpointError(f"{path}: not weights: neither safetensors nor a file of torch.save")
+
+
+def _read_safetensors(path: Path) -> Iterator[Table]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            is_own = STATE in (file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not usable safetensors: {one_line(error)}") from error
+    if not is_own:
+        yield Table("", tensors)
+        return
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        parts.setdefault(part, {})[name] = tensor
+    for part, named in parts.items():
+        if not part.startswith("optimiser."):
+            yield Table(part, named, is_own=True)
+
+
+# -- files of torch.save ------------------------------------------------------------------------
+
+
+def _read_torch(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    try:
+        foreign = sorted(_foreign_names(path, is_zip))
+        if not foreign:
+            with torch.serialization.safe_globals([argparse.Namespace]), _no_warnings():
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, MemoryError, OSError,
+            ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip  # whatever damaged files cause in the reader
+        raise CheckpointError(
+            f"{path}: damaged, or not of torch.save: {one_line(error)[:160]}"
+        ) from error
+    more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+    raise CheckpointError(
+        f"{path}: has Python objects ({shown(', '.join(foreign[:3]))}{more}), whose loading could "
+        "run any code: where you trust it, load it yourself and save the tensors alone, "
+        "torch.save(model.state_dict(), FILE)"
+    )
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep quiet about the ways in which older files differ."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _foreign_names(path: Path, is_zip: bool) -> set[str]:
+    """Return what the pickles of a file name beyond tensors and plain containers.
+
+    Raises
+    ------
+    ValueError
+        The file is compressed, which torch.save never does, or its pickle is too large.
+    """
+    if not is_zip:
+        with path.open("rb") as file:
+            return _foreign_in_all([file] * _LEGACY_PICKLES)
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if any(entry.filename.endswith("/constants.pkl") for entry in entries) or not pickles:
+            raise ValueError("it has a program (TorchScript) and no table of tensors")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is a compressed zip file")
+        if any(entry.file_size > MAX_PICKLE for entry in pickles):
+            raise ValueError(f"its pickle has more than {MAX_PICKLE:,} bytes")
+        return _foreign_in_all([archive.open(entry) for entry in pickles])
+
+
+def _foreign_in_all(pickles: Iterable[IO[bytes]]) -> set[str]:
+    """Return the foreign names of pickles; of damaged ones what stands before the damage.
+
+    Raises
+    ------
+    ValueError
+        They are damaged and nothing foreign was found.
+    """
+    found: set[str] = set()
+    try:
+        for file in pickles:
+            for name in _foreign_in(file):
+                found.add(name)  # one by one: the next may fail
+    except ValueError:
+        if not found:
+            raise
+    return found
+
+
+def _foreign_in(file: IO[bytes]) -> Iterator[str]:
+    """Yield the foreign names of one pickle; `bytearray` too, which takes memory by its argument.
+
+    torch.save writes names as GLOBAL only; PyTorch's reader refuses other ways.
+    """
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            if module not in _HARMLESS_MODULES and (module, name) not in _HARMLESS_BUILTINS:
+                yield f"{module}.{name}"
+
+
+def _tables_in(found: Any, place: str, seen: set[int]) -> Iterator[Table]:
+    """Yield each dictionary that has tensors, the outer ones first."""
+    if not isinstance(found, Mapping) or id(found) in seen or place.count(".") >= MAX_DEPTH:
+        return
+    seen.add(id(found))
+    named = {key: value for key, value in found.items() if isinstance(key, str)}
+    tensors = {key: value for key, value in named.items() if _is_plain(value)}
+    if tensors:
+        yield Table(place, tensors)
+    for key, value in named.items():
+        yield from _tables_in(value, f"{place}.{key}" if place else key, seen)
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+    )

@@ -10,7 +10,9 @@ layers in their order: each one's weights, then its bias.
 from __future__ import annotations
 
 import copy
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +26,8 @@ from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
 from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
+
+log = logging.getLogger(__name__)
 
 ROUNDINGS = ("nearest", "adaround")
 
@@ -69,13 +73,17 @@ class PostTraining:
                 raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
 
 
-def post_training(student: Student, images: Tensor, options: PostTraining | None = None) -> None:
+def post_training(
+    student: Student, images: Tensor | Sequence[Tensor], options: PostTraining | None = None
+) -> None:
     """Quantise a student as well as is possible without training, in place.
 
     Parameters
     ----------
     student : of a trained network; what calibrate() set before is set again
-    images : [N, C, H, W], normalised; the same images give the same student
+    images : [N, C, H, W], normalised; the same images give the same student. A network of several
+        inputs takes a sequence of as many tensors, and it or one of several outputs is calibrated
+        only
 
     Raises
     ------
@@ -84,6 +92,9 @@ def post_training(student: Student, images: Tensor, options: PostTraining | None
     """
     options = options or PostTraining()
     calibrate(student, images, options.calibration)
+    if not isinstance(images, Tensor) or len(student.outputs) != 1:
+        log.warning("a network of several inputs or outputs: calibrated only, to the nearest")
+        return
     if options.equalise:
         _equalise(student, images, options)
     with evaluating(student):

@@ -94,7 +94,7 @@ def _tensors(
 ) -> list[_Tensor]:  # fmt: skip
     tensors = []
     for name, conv in student.convs():
-        weight, bias = (value.detach().double() for value in conv.folded())
+        weight, bias = (value.detach().double().cpu() for value in conv.folded())
         given, read = scale[groups.of[name]], scale[groups.inputs(conv)]
         grows = int(component[groups.of[name][0]])
         shrinks = int(component[groups.inputs(conv)[0, 0]])

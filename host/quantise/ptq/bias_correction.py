@@ -43,7 +43,7 @@ def correct_bias(student: Student, step: Step) -> None:
         conv.folded()[0], student.fix_points().weights[conv.name]
     )
     now = conv.folded()[1]
-    lost = torch.zeros(len(now), dtype=torch.float64)
+    lost = now.new_zeros(len(now), dtype=torch.float64)
     for x, wanted in step.parts():
         lost += (wanted - conv(x, weight, now)).flatten(2).sum((0, 2), dtype=torch.float64)
     bias.add_((lost / step.places).to(bias.dtype))

@@ -21,8 +21,10 @@ from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.layers.concat import Concat
 from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.layers.eltwise import Add
+from tutelage.host.quantise.layers.pad import ZeroPad
 from tutelage.host.quantise.layers.pooling import Pool
 from tutelage.host.quantise.layers.reshape import Reshape
+from tutelage.host.quantise.layers.upsample import Upsample
 from tutelage.host.quantise.student import Student
 
 HOMOGENEOUS = ("NONE", "RELU", "LEAKYRELU")
@@ -104,18 +106,16 @@ def scale_channels(student: Student, groups: ChannelGroups, scale: Tensor) -> No
     scale : by group, positive; that of FIXED is 1
     """
     for name, conv in student.convs():
-        dtype = conv.weight.dtype
-        read = scale[groups.inputs(conv)].to(dtype)
+        read = scale[groups.inputs(conv)].to(conv.weight)
         conv.weight.div_(read.view(*read.shape, 1, 1))
-        given = scale[groups.of[name]].to(dtype)
-        if conv.norm is not None:
-            if conv.norm.weight is not None:  # else its channels are FIXED
-                conv.norm.weight.mul_(given)
-                conv.norm.bias.mul_(given)
-            continue
-        conv.weight.mul_(given.view(-1, 1, 1, 1))
-        if conv.bias is not None:
-            conv.bias.mul_(given)
+        given = scale[groups.of[name]].to(conv.weight)
+        if conv.norm is None:
+            conv.weight.mul_(given.view(-1, 1, 1, 1))
+        elif conv.norm.weight is not None:
+            conv.norm.weight.mul_(given)
+        bias = conv.bias if conv.norm is None else conv.norm.bias
+        if bias is not None:
+            bias.mul_(given)
 
 
 class _Joined:
@@ -163,7 +163,7 @@ def _outputs(layer: Layer, inputs: list[list[int]], joined: _Joined) -> list[int
             for one, other in zip(inputs[0], given, strict=True):
                 joined.join(one, other)
         return inputs[0]
-    if isinstance(layer, Pool | Reshape) and len(inputs[0]) == layer.shape[0]:
+    if isinstance(layer, Pool | Reshape | Upsample | ZeroPad) and len(inputs[0]) == layer.shape[0]:
         return inputs[0]
     for given in inputs:
         joined.fix(given)

@@ -129,14 +129,14 @@ class _Noise:
             start.scatter_reduce_(0, of, largest, "amax")
         self.speaks = start > 0
         for name, conv in student.convs():  # of what is silent: the range of its bias and weights
-            weight, bias = (value.detach().double() for value in conv.folded())
+            weight, bias = (value.detach().double().cpu() for value in conv.folded())
             largest = torch.maximum(weight.abs().amax((1, 2, 3)), bias.abs())
             silent = ~self.speaks[groups.of[name]]
             start.scatter_reduce_(0, groups.of[name][silent], largest[silent], "amax")
         self.start = -torch.log2(torch.where(start > 0, start, 1.0))
         self.tensors: list[_Rounded] = []
         for name, conv in student.convs():
-            weight, bias = (value.detach().double() for value in conv.folded())
+            weight, bias = (value.detach().double().cpu() for value in conv.folded())
             rows, columns = groups.of[name], groups.inputs(conv)
             of_weights = self._steady(found.weights[name], rows, columns)
             of_biases = self._steady(found.biases[name][:, None], rows, None)

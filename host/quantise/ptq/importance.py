@@ -84,7 +84,7 @@ def _add(
 
 
 def _sum(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
-    totals[name] = totals[name] + value if name in totals else value
+    totals[name] = totals[name] + value.cpu() if name in totals else value.cpu()
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def channel_samples(
             flat = value.flatten(2).transpose(0, 1).flatten(1)
             size = (min(values_of_each, flat.shape[1]),)
             chosen = torch.randint(flat.shape[1], size, generator=generator)
-            found[name] = flat[:, chosen.to(flat.device)]
+            found[name] = flat[:, chosen.to(flat.device)].cpu()
     return found
 
 
@@ -126,6 +126,6 @@ def largest_magnitudes(
     for part in split(images, batch):
         for name, value in values(one, part):
             if not student.layer(name).ties_fix_points:
-                peak = value.abs().flatten(2).amax((0, 2))
+                peak = value.abs().flatten(2).amax((0, 2)).cpu()
                 found[name] = torch.maximum(found[name], peak) if name in found else peak
     return found

@@ -10,6 +10,7 @@ layers in their order: each one's weights, then its bias.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
 from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs, split, spread
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
+
+log = logging.getLogger(__name__)
 
 ROUNDINGS = ("nearest", "adaround")
 

@@ -130,7 +130,7 @@ class _Problem:
             rows = rows.view(conv.groups, columns, -1)
             if share < 1:
                 count = max(1, int(share * rows.shape[2]))
-                chosen = torch.randperm(rows.shape[2], generator=generator)[:count]
+                chosen = torch.randperm(rows.shape[2], generator=generator)[:count].to(rows.device)
                 rows, results = rows[:, :, chosen], results[:, :, chosen]
             if polished:
                 some = slice(None, None, max(1, step.places // PLACES))

@@ -10,7 +10,6 @@ layers in their order: each one's weights, then its bias.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs, sp
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
 
-log = logging.getLogger(__name__)
 
 ROUNDINGS = ("nearest", "adaround")
 

@@ -27,7 +27,6 @@ from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs, sp
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
 
-
 ROUNDINGS = ("nearest", "adaround")
 
 _WEIGHTS = {"nearest": 1.0, "adaround": 0.3}

@@ -241,9 +241,12 @@ def test_a_relu6_becomes_the_limit_of_int8() -> None:
     student = Student(network, SHAPE).eval()
     wanted = _float(student, images)
     assert any((layer.nonlinear == "RELU6") for layer in student.layers.values())
-    post_training(student, images)
+    equalise(student, images)
     assert not any(layer.nonlinear == "RELU6" for layer in student.layers.values())
-    torch.testing.assert_close(_float(Student(network, SHAPE).eval(), images), wanted)
+    others = 4 * torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(5))
+    exact = _float(Student(network, SHAPE).eval(), others)  # many of these reach 6
+    torch.testing.assert_close(_float(student, others), exact, rtol=1e-4, atol=1e-4)
+    post_training(student, images)
     assert _db(student, images, wanted) > 20
     assert not on_cpu(to_quantised(student, "mobile"))
     model = load_engine(to_graph(student, "mobile"), "fast")

@@ -14,8 +14,9 @@ there is one minimum, whatever scales the network comes with.
 
 A ReLU6 is not homogeneous, and the DPU has no clip of its own for each channel. It has int8's
 saturation: at fix point 4 a ReLU never gives more than 127/16. So a ReLU6 becomes a ReLU with that
-limit (RELU8), a channel that reaches 6 is scaled by 127/96, which moves its 6 to the limit, and the
-others by any factor that keeps their values below the limit.
+limit (RELU8), and its channels are scaled by 127/96, which moves their 6 to the limit: the same
+function, with all of int8 in use. (Channels that stay below 6 in some images could have scales of
+their own, but pass the limit in others: that cost more than it gained on EfficientNet-Lite0.)
 """
 
 from __future__ import annotations
@@ -52,10 +53,6 @@ _TINY = 1e-300
 _FARTHEST = 24.0
 """Scales are 2^-24 to 2^24 of what makes a channel's largest value 1."""
 
-HEADROOM = 3.0
-"""By how much other images may pass the largest value of a channel that does not reach a 6."""
-
-
 _MOST_GRADIENTS = 16
 """Images of which gradients are taken."""
 
@@ -77,10 +74,9 @@ def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -
         samples = channel_samples(student, some, _SAMPLES)
     widened = _widened(student)
     groups = channel_groups(student, tuple(widened))
-    low, high = _limits(groups, largest, widened)
+    low, high = _limits(groups, widened)
     scale = _Noise(student, groups, found, largest, weights).least(low, high)
-    # A factor for a whole layer would pass the limits.
-    scale = aligned_scale(student, groups, scale, high.isfinite(), found, samples, weights)
+    scale = aligned_scale(student, groups, scale, low == high, found, samples, weights)
     scale_channels(student, groups, scale)
     if widened:
         student.widen(widened)
@@ -99,20 +95,13 @@ def _widened(student: Student) -> list[str]:
         clipped = free
 
 
-def _limits(
-    groups: ChannelGroups, peaks: dict[str, Tensor], widened: list[str]
-) -> tuple[Tensor, Tensor]:
+def _limits(groups: ChannelGroups, widened: list[str]) -> tuple[Tensor, Tensor]:
     """The least and the largest log2 of the scale of each group."""
     low = torch.full((groups.count,), -math.inf, dtype=torch.float64)
-    high = torch.full((groups.count,), math.inf, dtype=torch.float64)
-    low[FIXED] = high[FIXED] = 0
     for name in widened:
-        of, largest = groups.of[name], HEADROOM * peaks[name].double()
-        reaches = largest >= 6
-        most = torch.log2(RELU8_LIMIT / largest.clamp(1e-6, 6))
-        high.scatter_reduce_(0, of, most, "amin")
-        low.scatter_reduce_(0, of[reaches], most[reaches], "amax")
-    return low, high
+        low[groups.of[name]] = math.log2(RELU8_LIMIT / 6)
+    low[FIXED] = 0
+    return low, torch.where(low.isfinite(), low, math.inf)
 
 
 class _Noise:

@@ -59,7 +59,7 @@ def make():
 
 SIDE = 224
 MEAN, STD = [127 / 255] * 3, [128 / 255] * 3
-"""What EfficientNet-Lite was trained with (efficientnet_lite_builder.py of TensorFlow's TPU models).
+"""What EfficientNet-Lite was trained with (efficientnet_lite_builder.py, TensorFlow's TPU models).
 The package's README has ImageNet's, which are EfficientNet's; with them the network is less sure of
 its classes."""
 

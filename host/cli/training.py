@@ -100,10 +100,10 @@ def _prepare(output: Path, resume: bool) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{output}: {error.strerror}; give another --output") from error
+        raise RunDirectoryError(f"{output}: {error.strerror}; give another --output") from error
 
 
-class OutputError(TutelageError):
+class RunDirectoryError(TutelageError):
     """A directory for results cannot be made."""
 
     status = FAILED

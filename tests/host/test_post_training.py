@@ -241,7 +241,7 @@ def test_a_relu6_becomes_the_limit_of_int8() -> None:
     student = Student(network, SHAPE).eval()
     wanted = _float(student, images)
     assert any((layer.nonlinear == "RELU6") for layer in student.layers.values())
-    equalise(student, images)
+    equalise(student, [images])
     assert not any(layer.nonlinear == "RELU6" for layer in student.layers.values())
     others = 4 * torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(5))
     exact = _float(Student(network, SHAPE).eval(), others)  # many of these reach 6

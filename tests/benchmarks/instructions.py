@@ -82,7 +82,7 @@ def count(plugin: Path, architecture: str, folder: Path, what: str, frames: int)
     done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, text=True)
     found = re.search(r"^instructions (\d+)$", done.stderr, re.MULTILINE)
     if done.returncode or found is None:
-        lines = done.stderr.strip().splitlines() or ["no output"]
+        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
         raise CountError(f"{qemu} -plugin: {lines[-1]}")
     return int(found[1])
 

@@ -161,6 +161,7 @@ def test_ctrl_c_gives_back_what_a_worker_was_at(repo_root: Path, tmp_path: Path)
                     "--storage", url)  # fmt: skip
     trials = open_study(url, study_queue.NAME, ["maximize"])
     _wait(lambda: sum(trial.state.name == "RUNNING" for trial in trials.trials) == 2)
+    _wait(lambda: len([*out.rglob("config.toml")]) == 2)  # both are past their claim
     worker.send_signal(signal.SIGINT)
     _, errors = worker.communicate(timeout=60)
     assert worker.returncode == 1 and errors == "tutelage: interrupted\n"

@@ -121,23 +121,8 @@ def quantise(
     if parameter is not None:
         student.to(parameter.device)
     if inputs:
-        set_up(student, tuple(_normalised(x, form) for x in inputs), options)
+        post_training(student, tuple(_normalised(x, form) for x in inputs), options)
     return student.eval()
-
-
-def set_up(
-    student: Student, inputs: tuple[Tensor, ...], options: PostTraining | None = None
-) -> None:
-    """Give a new student what it needs before it is used or trained; no labels are needed.
-
-    This is all of post-training quantisation, also of the scripts of AMD's quantiser.
-
-    Parameters
-    ----------
-    inputs : normalised (N, C, H, W) of each input, on any device
-    options : see `quantise`
-    """
-    post_training(student, [images.to(student.log2_t.device) for images in inputs], options)
 
 
 def _given(input_shape: InputShape | None, what: str) -> InputShape:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.host.export.quantised_network import set_up
+from tutelage.host.quantise.ptq.post_training import post_training
 from tutelage.host.quantise.student import Student
 from tutelage.host.vai_q_pytorch import deployed_files
 from tutelage.host.vai_q_pytorch.arguments import (
@@ -72,7 +72,7 @@ class TrainableModel(nn.Module):
 
     @torch.no_grad()
     def _calibrate(self, inputs: tuple[Tensor, ...]) -> None:
-        set_up(self.student, inputs)
+        post_training(self.student, inputs)
         for index, threshold in zip(self._trained, self.log_threshold, strict=True):
             threshold.copy_(self.student.log2_t[index : index + 1])
         self.calibrated.fill_(True)

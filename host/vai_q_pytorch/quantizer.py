@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from tutelage.host.export.quantised_network import set_up
-from tutelage.host.quantise.ptq.post_training import PostTraining
+from tutelage.host.quantise.ptq.post_training import PostTraining, post_training
 from tutelage.host.quantise.student import Student
 from tutelage.host.train import weights
 from tutelage.host.train.checkpoint import CheckpointError
@@ -149,7 +148,7 @@ class TorchQuantizer:
             images = self._images()
         finally:
             self._model.kept = usual
-        set_up(self._student, images, PostTraining(self._method))
+        post_training(self._student, images, PostTraining(self._method))
         training = self._network.training
         before, after = fast_finetune(self._student, self._network.eval(), images)
         self._network.train(training)
@@ -185,7 +184,7 @@ class TorchQuantizer:
         """
         if self._mode == CALIB:
             if not self._tuned:  # its thresholds and weights belong together
-                set_up(self._student, self._images(), PostTraining(self._method))
+                post_training(self._student, self._images(), PostTraining(self._method))
             self._model.rounds = self._ready = True
         write_quant_info(self._folder, self._student, self._name, self._float_state, self._tuned)
 

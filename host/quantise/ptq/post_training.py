@@ -79,8 +79,8 @@ def post_training(
     Parameters
     ----------
     student : of a trained network; what calibrate() set before is set again
-    images : [N, C, H, W], normalised; of a network of several inputs a sequence of them. The same
-        images give the same student
+    images : [N, C, H, W], normalised, on any device; of a network of several inputs a sequence of
+        them. The same images give the same student
 
     Raises
     ------
@@ -88,7 +88,8 @@ def post_training(
         There is no image, or a value is infinite or not a number.
     """
     options = options or PostTraining()
-    images = (images,) if isinstance(images, Tensor) else tuple(images)
+    given = (images,) if isinstance(images, Tensor) else images
+    images = tuple(inputs.to(student.log2_t.device) for inputs in given)
     calibrate(student, images, options.calibration)
     if options.equalise:
         _equalise(student, images, options)

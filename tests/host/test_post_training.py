@@ -28,7 +28,6 @@ from tutelage.dpu.engine.reference import load_engine  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.networks.mobilenet import MobileNetV2  # noqa: E402
 from tutelage.host.quantise.calibrate import calibrate  # noqa: E402
-from tutelage.host.quantise.ptq.bias_correction import correct_biases  # noqa: E402
 from tutelage.host.quantise.ptq.channels import (  # noqa: E402
     FIXED,
     channel_groups,
@@ -38,7 +37,7 @@ from tutelage.host.quantise.ptq.equalise import equalise  # noqa: E402
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep  # noqa: E402
 from tutelage.host.quantise.ptq.passes import FloatPass, PartlyRounded, outputs  # noqa: E402
 from tutelage.host.quantise.ptq.post_training import PostTraining, post_training  # noqa: E402
-from tutelage.host.quantise.ptq.rounding import round_layer, round_weights  # noqa: E402
+from tutelage.host.quantise.ptq.rounding import round_layer  # noqa: E402
 from tutelage.host.quantise.ptq.sensitivity import agreement, sensitivity  # noqa: E402
 from tutelage.host.quantise.quantisers import Bits  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
@@ -306,7 +305,8 @@ def test_rounding_by_results_is_better_and_is_deployed(
     wanted = _float(student, images)
     calibrate(student, images)
     nearest = _db(student, images, wanted)
-    round_weights(student, [images])
+    only = PostTraining(equalise=False, bias_correction=False)
+    post_training(student, images, only)
     assert _db(student, images, wanted) > nearest + (0.5 if bits == 4 else 0)
     points, deployed = student.fix_points(), student.integers()
     for name, conv in student.convs():
@@ -348,7 +348,7 @@ def test_corrected_biases_leave_no_mean_error() -> None:
     wanted = _float(student, images)
     calibrate(student, images)
     original, before = copy.deepcopy(student), _db(student, images, wanted)
-    correct_biases(student, [images])
+    post_training(student, images, PostTraining(equalise=False, rounding="nearest"))
     assert _db(student, images, wanted) > before
     for step, real in zip(lockstep(student, [images]), lockstep(original, [images]), strict=True):
         gap = _results(student, step) - _wanted(real)

@@ -8,28 +8,10 @@ images in place of assumptions on distributions).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from tutelage.host.quantise.ptq.lockstep import Step, lockstep
-from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.lockstep import Step
 from tutelage.host.quantise.student import Student
-
-
-def correct_biases(student: Student, images: Sequence[Tensor]) -> None:
-    """Correct the biases of a calibrated student, in place.
-
-    A layer with neither a bias nor a norm has nothing to correct.
-
-    Parameters
-    ----------
-    images : [N, C, H, W]
-    """
-    with evaluating(student):
-        for step in lockstep(student, images):
-            correct_bias(student, step)
 
 
 @torch.no_grad()

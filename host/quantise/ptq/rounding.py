@@ -16,8 +16,6 @@ than to the next integers would learn the errors of these very images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,8 +24,7 @@ from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE
 from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.layers.transposed import TransposedConv
-from tutelage.host.quantise.ptq.lockstep import Step, lockstep
-from tutelage.host.quantise.ptq.passes import evaluating
+from tutelage.host.quantise.ptq.lockstep import Step
 from tutelage.host.quantise.ptq.polishing import MOST_WEIGHTS, PLACES, Samples
 from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
@@ -50,16 +47,6 @@ _DAMPING = 0.1
 
 _FINER = (-1, 0, 1, 2)
 """Fix points that are tried, from the one that is set."""
-
-
-def round_weights(student: Student, images: Sequence[Tensor]) -> None:
-    """Put the weights of a calibrated student on the best points of their grids, in place.
-
-    The fix points of weights are chosen by the same error.
-    """
-    with evaluating(student):
-        for step in lockstep(student, images):
-            round_layer(student, step)
 
 
 @torch.no_grad()

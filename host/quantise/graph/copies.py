@@ -26,3 +26,26 @@ def plain_copy(module: nn.Module, cls: type[nn.Module] | None = None) -> Any:
 def frozen(value: Tensor) -> nn.Parameter:
     """Return a value that was computed from parameters as one."""
     return nn.Parameter(value.detach().clone())
+
+
+def layer_of_pixels(weight: Tensor, bias: Tensor | None, groups: int, is_map: bool) -> nn.Module:
+    """Return the layer that multiplies each pixel's channels by a matrix.
+
+    Parameters
+    ----------
+    weight : [O, I / groups]
+    bias : [O], None for none
+    groups : of a convolution; 1 for a vector
+    is_map : a 1x1 convolution for maps, else a linear layer for vectors
+    """
+    outputs, inputs = weight.shape
+    layer: Any
+    if is_map:
+        layer = nn.Conv2d(inputs * groups, outputs, 1, groups=groups, bias=bias is not None)
+        weight = weight[:, :, None, None]
+    else:
+        layer = nn.Linear(inputs, outputs, bias=bias is not None)
+    layer.weight = frozen(weight)
+    if bias is not None:
+        layer.bias = frozen(bias)
+    return layer

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.copies import frozen, layer_of_pixels, plain_copy
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine, ChannelSelect, ChannelSlice
 from tutelage.host.quantise.graph.operations import operation
@@ -316,19 +316,12 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
     for row, channel in enumerate(select.channels):
         if channel >= 0:
             weight[row, channel] = 1
-    layer: Any
-    if rank == 4:
-        layer = nn.Conv2d(whole, len(weight), 1, bias=False)
-        layer.weight = frozen(weight[:, :, None, None])
-    else:
-        layer = nn.Linear(whole, len(weight), bias=False)
-        layer.weight = frozen(weight)
     log.warning(
         "%s: this selection of channels cannot go into weights; it becomes a 1x1 convolution, "
         "which costs time",
         node.name,
     )
-    graph.replace(node, layer)
+    graph.replace(node, layer_of_pixels(weight, None, 1, rank == 4))
     return True
 
 

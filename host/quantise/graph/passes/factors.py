@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.copies import frozen, layer_of_pixels, plain_copy
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
 from tutelage.host.quantise.graph.operations import is_movement
@@ -165,17 +165,11 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
     channels, rank = len(affine.scale), len(graph.shape(node))
     if rank not in (2, 4):
         return False
-    shifted = bool((affine.shift != 0).any())
-    layer: Any
+    bias = affine.shift if bool((affine.shift != 0).any()) else None
     if rank == 4:
-        layer = nn.Conv2d(channels, channels, 1, groups=channels, bias=shifted)
-        weight = affine.scale.view(-1, 1, 1, 1)
+        layer = layer_of_pixels(affine.scale[:, None], bias, channels, is_map=True)
     else:
-        layer = nn.Linear(channels, channels, bias=shifted)
-        weight = torch.diag(affine.scale)
-    layer.weight = frozen(weight)
-    if shifted:
-        layer.bias = frozen(affine.shift)
+        layer = layer_of_pixels(torch.diag(affine.scale), bias, 1, is_map=False)
     log.warning(
         "%s: no convolution takes this factor or summand of its channels; it becomes a 1x1 "
         "depthwise convolution, which costs time",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from textwrap import wrap
 
 from tutelage.core.errors import TutelageError
 
@@ -95,6 +94,8 @@ def needs(extra: str) -> Iterator[None]:
 
 def overview() -> str:
     """Return the text of `tutelage --help`."""
+    from textwrap import wrap  # here, since every command imports this module
+
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
     training = ", ".join(name for name, command in COMMANDS.items() if command.extra == "host")

@@ -47,7 +47,7 @@ def check(request: Request) -> dict[str, Any]:
     Raises
     ------
     TutelageError
-        What is asked for cannot be used.
+        The network, its data or the board cannot be used.
     """
     facts: dict[str, Any] = {
         "model": request.model, "board": request.board, "kind": "network", "accepted": False,

@@ -84,7 +84,7 @@ class _Collector(Walker):
 
 
 class _Refused(Layer):
-    """Stands in for what is refused, so that the walk can go on."""
+    """Replaces a refused operation, so that the walk can continue."""
 
     op_type = "conv2d"
     takes_activation = has_weights = True

@@ -92,7 +92,7 @@ def _is_main_process() -> bool:
 
 
 def _prepare(output: Path, resume: bool) -> None:
-    """Make the directory of a run; one that holds a run already is not begun anew."""
+    """Make the directory of a run; a run that is already in it must be resumed."""
     from tutelage.host.train.checkpoint import CheckpointError
 
     if not resume and (output / "checkpoint.safetensors").exists():

@@ -18,7 +18,7 @@ from tutelage.dpu.predict.prediction import fps_figure, latency_figure
 from tutelage.host.explore.space import Candidate, ExploreError, Spec
 
 SHORTEST_MS = 0.4
-"""DPU time below which no network lies that the prediction was fitted to."""
+"""Shortest DPU time of the networks that the prediction was fitted to."""
 
 FITS = ("sure", "predicted", "maybe", "no")
 """How a candidate keeps a budget: with the pessimistic end of the prediction's range, with the

@@ -89,7 +89,7 @@ def lockstep(student: Student, images: Sequence[Tensor], batch: int = 16) -> Ite
 
 
 def _small(values: Tensor) -> Tensor:
-    """float16 where that holds the values. (int8's have 8 bits, which bfloat16 has exactly.)"""
+    """Return float16 where it has the range. (bfloat16 represents int8 values exactly.)"""
     return values.half() if float(values.abs().max()) < _MOST_HALF else values
 
 

@@ -17,6 +17,8 @@ from tutelage.core.text import json_text
 
 BENCH_FILE = "bench.json"
 EMULATED = "emulation"
+CPU, GPU, DPU, EMULATION = "cpu", "gpu", "dpu", "emulation"
+"""Families of rows; those of a DPU are measured by a board or predicted."""
 DONE, ABSENT, FAILED, INTERRUPTED = "done", "absent", "failed", "interrupted"
 
 
@@ -28,7 +30,7 @@ class BenchRow:
     ----------
     id : by which other tables name it
     title : for the reader
-    family : "cpu", "gpu", "dpu" or "emulation"
+    family : CPU, GPU, DPU or EMULATION
     kind : MEASURED, PREDICTED or EMULATED
     by, when, where : the figures' origin: program and version, time (ISO 8601, UTC), machine
     state : DONE, ABSENT, FAILED or INTERRUPTED; `reason` is one line where it is not DONE

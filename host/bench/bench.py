@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 
 from tutelage.core.results.bench_json import (
     ABSENT,
+    CPU,
     DONE,
+    DPU,
     FAILED,
+    GPU,
     INTERRUPTED,
     BenchImages,
     BenchModel,
@@ -39,7 +42,7 @@ from tutelage.host.bench.dpu_rows import predicted_row
 from tutelage.host.bench.environment import cpu_name, machine_facts
 from tutelage.host.bench.given_watts import give_watts
 from tutelage.host.bench.meter import Meter
-from tutelage.host.bench.platform import CATALOGUE, CPU, DPU, GPU, REFERENCE_NAME
+from tutelage.host.bench.platform import CATALOGUE, REFERENCE_NAME
 from tutelage.host.bench.process import JsonProcess, ProcessError
 from tutelage.host.bench.subject import Subject
 from tutelage.host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images

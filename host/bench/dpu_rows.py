@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tutelage.core.errors import DpuError
-from tutelage.core.results.bench_json import ABSENT, EMULATED, BenchRow
+from tutelage.core.results.bench_json import ABSENT, DPU, EMULATED, EMULATION, BenchRow
 from tutelage.core.results.figure import PREDICTED, Figure
 from tutelage.core.results.intervals import median_figure
 from tutelage.core.results.percentiles import PERCENTS
@@ -29,7 +29,6 @@ from tutelage.core.results.run_json import (
 from tutelage.core.results.typed_json import ResultsError
 from tutelage.dpu.predict.latency import Prediction, predict_graph
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
-from tutelage.host.bench.platform import DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject
 
 _SINGLE_STREAM, _OFFLINE = "single-stream", "offline"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.host.bench.platform import CPU, GPU
+from tutelage.core.results.bench_json import CPU, GPU
 from tutelage.host.bench.process import JsonProcess, ProcessError
 
 SOURCES = {CPU: "rapl", GPU: "nvml"}

@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.core.results.bench_json import CPU, EMULATION, GPU
 from tutelage.host.bench.environment import has_vnni
 from tutelage.host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
 
 Floats = NDArray[np.float32]
-
-CPU, GPU, DPU, EMULATION = "cpu", "gpu", "dpu", "emulation"
-"""Families of rows; those of a DPU are measured by a board or predicted."""
 
 
 class Absent(Exception):

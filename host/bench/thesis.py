@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tutelage.core.results.bench_json import (
+    CPU,
     DONE,
+    DPU,
+    GPU,
     BenchRow,
     DpuComparison,
     Gain,
@@ -22,7 +25,6 @@ from tutelage.core.results.bench_json import (
 )
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import ratio
-from tutelage.host.bench.platform import CPU, DPU, GPU
 
 WHOLE_FRAME = "image in memory, preprocessing, network, top-1"
 NETWORK_ALONE = "network alone"

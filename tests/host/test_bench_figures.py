@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.results.bench_json import EMULATED, BenchRow, GainInput
+from tutelage.core.results.bench_json import CPU, DPU, EMULATED, EMULATION, BenchRow, GainInput
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import median_figure, ratio
 from tutelage.core.results.run_json import Percentiles
@@ -21,7 +21,6 @@ from tutelage.dpu.predict.latency import predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs
 from tutelage.host.bench.given_watts import give_watts
-from tutelage.host.bench.platform import CPU, DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject, load_subject
 from tutelage.host.bench.thesis import compare, missing
 

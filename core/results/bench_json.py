@@ -37,6 +37,8 @@ class BenchRow:
     latency_ms, network_latency_ms : of SingleStream, of the whole frame and the network alone
     fps, network_fps : of Offline
     batch : images per run in Offline; `batch_trials`: frames per second that each size had
+    idle_watts : of the same meter at rest, before anything ran
+    watts_above_idle : of Offline, beyond it
     watts, joules_per_frame : of Offline; `power_source` and `power_scope` say what was measured,
         `power_reason` why nothing was
     accuracy : top-1 in percent, `accuracy_by` which computation had it
@@ -67,6 +69,8 @@ class BenchRow:
     batch_trials: dict[str, float] = field(default_factory=dict)
     watts: Figure = field(default_factory=Figure)
     joules_per_frame: Figure = field(default_factory=Figure)
+    idle_watts: Figure = field(default_factory=Figure)
+    watts_above_idle: Figure = field(default_factory=Figure)
     power_source: str = ""
     power_scope: str = ""
     power_reason: str = ""
@@ -127,16 +131,22 @@ class DpuComparison:
     stages: str
     speed_up: Gain
     efficiency: Gain
+    power: Gain = field(default_factory=lambda: Gain(Figure(), {}, "not compared"))
 
 
 @dataclass(frozen=True)
 class ReportedGains:
-    """The gains that the thesis reports, with its words and the source."""
+    """The gains that the thesis reports, with its words and the source.
+
+    Its abstracts disagree: the English one claims `efficiency`, the Greek one `power`; 0.0 in files
+    of earlier versions.
+    """
 
     speed_up: float
     efficiency: float
     text: str
     source: str
+    power: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,10 +228,11 @@ class BenchMachine:
 
 @dataclass(frozen=True)
 class MeterFacts:
-    """Where the watts of a family of platforms come from."""
+    """Where the watts of a family of platforms come from, and what it takes at rest, W."""
 
     source: str
     reason: str
+    idle: Figure = field(default_factory=Figure)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,11 +114,14 @@ class Gain:
     figure : its value and interval
     inputs : "dpu" and "platform"
     missing : why there is no value, "" where there is one
+    needs_watts : where only the platform's watts are missing, those from which on what the thesis
+        reports would hold
     """
 
     figure: Figure
     inputs: dict[str, GainInput]
     missing: str = ""
+    needs_watts: Figure = field(default_factory=Figure)
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,10 @@ class Bench:
         """The power at rest, before a platform's process is there; nothing without a meter."""
         meters = [meter for meter in self._meters.values() if meter.source != "none"]
         if meters:
-            self._tell(f"power at rest, {IDLE_SECONDS:g} s")
+            seconds = min(IDLE_SECONDS, 5 * self._settings.seconds)
+            self._tell(f"power at rest, {seconds:g} s")
             start = time.monotonic()
-            time.sleep(IDLE_SECONDS)
+            time.sleep(seconds)
             for meter in meters:
                 meter.take_idle(start, time.monotonic())
 

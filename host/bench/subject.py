@@ -192,12 +192,10 @@ def _peer_of_run(config: Config) -> PeerSource:
     network = trained_network(config.student, train)
     most = min(most_images(train.shape), config.quantisation.calibration_images)
     images = readable_inputs(train.take(most)).numpy()
-    notes = (f"calibrated with {len(images)} images of those that calibrated the student",)
+    notes = [f"calibrated with {len(images)} images of those that calibrated the student"]
     if config.method != "ptq":
-        notes += (
-            f"the student was trained further by {config.method}, the peer's network was not",
-        )
-    return PeerSource(network, images, notes)
+        notes.append(f"the student was trained further by {config.method}, this network was not")
+    return PeerSource(network, images, tuple(notes))
 
 
 def _from_model_directory(folder: Path) -> Subject:
@@ -206,12 +204,12 @@ def _from_model_directory(folder: Path) -> Subject:
     sums = description.checksums.items()
     check_files(folder, {name: value for name, value in sums if name in there})
     provenance = description.provenance
-    quantised, onnx, compiled = (folder / name for name in (QUANTISED, ONNX, COMPILED))
+    quantised, onnx, board = (folder / name for name in (QUANTISED, ONNX, COMPILED))
     graph = Graph.deserialize(quantised) if quantised.exists() else None
     int8 = onnx.read_bytes() if onnx.exists() else None
-    if graph is None and int8 is None and not compiled.exists():
+    if graph is None and int8 is None and not board.exists():
         raise BenchUsageError(f"{folder}: has none of {QUANTISED}, {ONNX} and {COMPILED}")
-    dpu = Graph.deserialize(compiled) if compiled.exists() else graph and compiled(graph)
+    dpu = Graph.deserialize(board) if board.exists() else graph and compiled(graph)
     name = str(provenance.get("name") or folder.resolve().name)
     labels = distinct_labels(description.labels)
     checkpoint = str(provenance.get("checkpoint_sha256", ""))

@@ -137,7 +137,8 @@ _HOW = """\
 p50, p90 and p99 are latencies of SingleStream (batch 1); fps are Offline's, with the batch size
 that was best in a trial. Both count from an image in memory through preprocessing and network to
 the class; beside them stands the network alone. Each is the median of the repetitions.
-Same class: the same as the quantised student in the DPU's own arithmetic."""
+Same class: the same as the quantised student in the DPU's own arithmetic. Its int8 forms differ
+from it by halves alone, which ONNX rounds to even and the DPU up."""
 
 
 _PREDICTED = """\
@@ -213,7 +214,9 @@ def _thesis(thesis: ThesisTable) -> Iterator[str]:
 def _gain(gain: Gain, missing: dict[str, int]) -> tuple[str, str]:
     """Return the ratio, and the two values that it comes from, the DPU's last."""
     if gain.missing:
-        return f"- [{missing.setdefault(gain.missing, len(missing) + 1)}]", ""
+        needed = gain.needs_watts.value
+        text = "" if needed is None else f"holds from {digits(needed, 3)} W"
+        return f"- [{missing.setdefault(gain.missing, len(missing) + 1)}]", text
     values = [digits(gain.inputs[name].value) for name in ("platform", "dpu")]
     return _ranged(gain.figure), " and ".join(values)
 

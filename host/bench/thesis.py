@@ -102,7 +102,8 @@ def _efficiency(dpu: BenchRow, other: BenchRow, name: str) -> Gain:
     for row in (dpu, other):
         missing = missing or _missing(row, getattr(row, name)) or _no_watts(row)
     if missing:
-        return Gain(Figure(), inputs, missing)
+        needed = ratio(getattr(other, name), ours, "W") if ours.value else Figure()
+        return Gain(Figure(), inputs, missing, needed.scaled(REFERENCE.efficiency, "W"))
     return Gain(ratio(ours, theirs), inputs)
 
 
@@ -111,7 +112,7 @@ def _power(dpu: BenchRow, other: BenchRow) -> Gain:
               "platform": _input(other, "watts", other.watts)}  # fmt: skip
     missing = _not_comparable(dpu) or _no_watts(dpu) or _no_watts(other)
     if missing:
-        return Gain(Figure(), inputs, missing)
+        return Gain(Figure(), inputs, missing, dpu.watts.scaled(REFERENCE.power, "W"))
     return Gain(ratio(other.watts, dpu.watts), inputs)
 
 

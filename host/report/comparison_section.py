@@ -119,7 +119,10 @@ def _comparison(one: DpuComparison) -> list[Cell]:
 def _gain(gain: Gain) -> list[Cell]:
     inputs = "; ".join(f"{each.row}: {each.figure} = {_number(each.value)}"
                        for each in _in_order(gain))  # fmt: skip
-    return [gain.figure.value, gain.missing or inputs]
+    missing, needed = gain.missing, gain.needs_watts.value
+    if missing and needed is not None:
+        missing += f"; what is reported holds from {digits(needed, 3)} W of it"
+    return [gain.figure.value, missing or inputs]
 
 
 def _in_order(gain: Gain) -> list[GainInput]:

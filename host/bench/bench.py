@@ -220,7 +220,15 @@ class Bench:
         if self._reference is not None:
             row.same_class = round(100 * float(np.mean(classes == self._reference)), 4)
             self._compare_classes(row, row.same_class)
+        self._try_batches(row)
+        row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
+
+    def _try_batches(self, row: BenchRow) -> None:
+        """Take the speed of each batch size; none of which one batch would outlast a window."""
         for batch in BATCHES:
+            known = row.batch_trials.values()
+            if known and batch / max(known) > max(TRY_SECONDS, self._settings.seconds):
+                break
             request = {
                 "do": "try",
                 "batch": batch,
@@ -228,7 +236,6 @@ class Bench:
             }
             tried = self._processes[row.id].ask(request, _PREPARE_SECONDS)
             row.batch_trials[str(batch)] = round(tried["fps"], 2)
-        row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
 
     def _compare_classes(self, row: BenchRow, same_class: float) -> None:
         if same_class < _LEAST_SAME_CLASS and not self._subject.made_up:

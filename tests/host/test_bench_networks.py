@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ pytest.importorskip("openvino", reason="needs OpenVINO")
 from tutelage.__main__ import main
 from tutelage.core.results.bench_json import BenchSettings, read_bench
 from tutelage.dpu.engine.reference import load_engine
+from tutelage.host.bench.bench import Bench
 from tutelage.host.bench.duration import expected
 from tutelage.host.bench.float_preprocessor import FloatPreprocessor
 from tutelage.host.bench.network_subject import NetworkRequest, made_up_images, network_subject
@@ -135,6 +137,29 @@ def test_the_duration_grows_with_what_is_asked(demo: Path) -> None:
     assert compiled.preparing > one.preparing
     hour = expected(replace(short, repetitions=1200), subject)
     assert hour.text.startswith("about 60 min")
+
+
+class _OfSpeed:
+    """Stands for a platform's process of so many frames per second."""
+
+    def __init__(self, fps: float) -> None:
+        self.fps = fps
+
+    def ask(self, request: dict[str, Any], timeout: float) -> dict[str, float]:
+        return {"fps": self.fps}
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("fps", "tried"), [(1000.0, 3), (40.0, 2), (4.0, 1)])
+def test_no_batch_outlasts_a_window(fps: float, tried: int, demo: Path) -> None:
+    subject = load_subject(demo)
+    settings = BenchSettings(("openvino-int8",), 1, 1.0, 0.0, 1, "zcu104")
+    found = Bench(settings, subject, load_images(subject, "", 1))
+    found._processes["openvino-int8"] = _OfSpeed(fps)  # type: ignore[assignment]
+    row = found.rows[0]
+    found._try_batches(row)
+    assert list(row.batch_trials) == ["8", "32", "128"][:tried]
 
 
 # -- NNCF -------------------------------------------------------------------------------------

@@ -281,6 +281,10 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     "sum": (Head(lambda x: x.sum((2, 3))), "means over maps", []),
     "maximum": (Head(lambda x: x.flatten(2).max(2)[0]), "means over maps",
                 ["Conv2d", "MaxPool2d", "flatten", "Linear"]),
+    "maximum with two readers": (
+        Head(lambda x: (lambda m: m[0] + F.relu(m[0]))(x.flatten(2).max(2))), "means over maps",
+        ["Conv2d", "MaxPool2d", "ReLU", "add", "flatten", "Linear"],
+    ),
     "squeeze": (Head(lambda x: F.adaptive_avg_pool2d(x, 1).squeeze()), "movements", []),
     "index": (Head(lambda x: F.adaptive_avg_pool2d(x, 1)[:, :, 0, 0]), "movements", []),
     "view": (Head(lambda x: x.view(x.size(0), -1), 256), "movements",

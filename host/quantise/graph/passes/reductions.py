@@ -30,15 +30,15 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     root, pooled = _pooled(graph, source, wanted)
     if root is None or pooled is None:
         return False
-    value = node
+    values = [node]
     if name == "max":  # gives values and positions
-        if not all(u.target is operator.getitem and u.args[1] == 0 for u in node.users):
+        values = list(node.users)
+        if not all(u.target is operator.getitem and u.args[1] == 0 for u in values):
             return False
-        value = next(iter(node.users))
-    shape = graph.shape(value)
+    shape = graph.shape(values[0])
     if keeps and len(shape) != rank:
         return False
-    _replace(graph, node, value, root, _pool(name, pooled, graph.shape(root)), name, shape)
+    _replace(graph, node, values, root, _pool(name, pooled, graph.shape(root)), name, shape)
     return True
 
 
@@ -66,7 +66,7 @@ def _pool(name: str, axes: tuple[bool, bool], shape: tuple[int, ...]) -> nn.Modu
 
 
 def _replace(
-    graph: Graph, node: fx.Node, value: fx.Node, root: fx.Node, pool: nn.Module, name: str,
+    graph: Graph, node: fx.Node, values: list[fx.Node], root: fx.Node, pool: nn.Module, name: str,
     shape: tuple[int, ...],
 ) -> None:  # fmt: skip
     new = graph.before(node, pool, root, name=node.name)
@@ -78,8 +78,9 @@ def _replace(
         new = graph.before(node, Affine(factor, torch.zeros_like(factor)), new)
     if graph.shape(new) != shape:
         new = graph.before(node, torch.reshape, new, shape)
-    graph.substitute(value, new)
-    if value is not node:
+    for value in values:
+        graph.substitute(value, new)
+    if not node._erased:
         graph.module.graph.erase_node(node)
 
 

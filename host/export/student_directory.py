@@ -188,9 +188,10 @@ def check_values(student: Student, path: Path) -> None:
     inputs = [torch.randn(CHECKED_IMAGES, *shape, generator=generator) for shape in shapes]
     outputs = student(*inputs)
     named = zip(student.outputs, [outputs] if len(student.outputs) == 1 else outputs, strict=True)
-    wanted = dict(named).values()  # a value that is returned twice is one output of the file
+    wanted = dict(named)  # a value that is returned twice is one output of the file
     found = load_engine(path).run_all(*(x.permute(0, 2, 3, 1).numpy() for x in inputs)).values()
-    for ours, values in zip(wanted, found, strict=True):
-        last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 else ours
+    for (name, ours), values in zip(wanted.items(), found, strict=True):
+        layer = student.layer(name)
+        last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 and layer.channels_last else ours
         if not np.array_equal(values.reshape(last.shape), last.numpy()):
             raise ExportError("the file's values differ from the student's; this is a bug")

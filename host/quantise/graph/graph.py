@@ -25,9 +25,9 @@ class Graph:
     Attributes
     ----------
     module : the graph with the modules and tensors it refers to
-    activation : what follows the network's last layer and runs on the CPU: "softmax", "sigmoid",
-        "" where there is nothing
-    stripped : the module that computes it, by the place of the output
+    activations : what follows the network's last layers and runs on the CPU, "softmax" or
+        "sigmoid", by the place of the output
+    stripped : the module that computes it
     replacements : what to exchange for what, by name
     replaced : the place, the name and the new name of each that was exchanged
     notes : what the user should know, in the order found
@@ -36,7 +36,7 @@ class Graph:
     def __init__(self, module: fx.GraphModule, network: nn.Module) -> None:
         self.module = module
         self._network = network
-        self.activation = ""
+        self.activations: dict[int, str] = {}
         self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []

@@ -6,6 +6,7 @@ positions. So it needs no rule for each way of writing a channel shuffle or a he
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from tutelage.host.quantise.graph.operations import is_movement, operation
 _MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelUnshuffle)
 _LIKE = ("expand_as", "view_as", "reshape_as")  # a second operand of which the shape counts
 _MAX_ELEMENTS = 1 << 26
+_MAPS = (2, 4)
+ANY_RANK = range(2, 9)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Moved:
     Attributes
     ----------
     root : the node whose values are moved
-    size : (C, H, W) of one image of it; a vector has H = W = 1
+    size : (C, H, W) of one image of it; a vector, and what is no map, has H = W = 1
     positions : int64 of the shape of one image of the node: c * H * W + y * W + x each
     """
 
@@ -53,14 +56,25 @@ def is_moving(graph: Graph, node: fx.Node) -> bool:
     return is_movement(node) or isinstance(graph.module_of(node), _MOVING_MODULES)
 
 
-def moved(graph: Graph, node: fx.Node) -> Moved | None:
-    """Return what a chain of movements ends with; None where it mixes images or has no map."""
+def chain_of(graph: Graph, node: fx.Node) -> list[fx.Node]:
+    """Return a node and those that it moves the values of, up to the one that computes them."""
     chain = [node]
     while is_moving(graph, chain[-1]):
         chain.append(graph.source(chain[-1]))
+    return chain
+
+
+def moved(graph: Graph, node: fx.Node, ranks: Container[int] = _MAPS) -> Moved | None:
+    """Return what a chain of movements ends with; None where it mixes images or has no map.
+
+    Parameters
+    ----------
+    ranks : of what it may begin with, batch included; by default a map or a vector
+    """
+    chain = chain_of(graph, node)
     root = chain[-1]
     shape = graph.shape(root)
-    if len(shape) not in (2, 4) or shape[0] != BATCH or torch.Size(shape).numel() > _MAX_ELEMENTS:
+    if len(shape) not in ranks or shape[0] != BATCH or torch.Size(shape).numel() > _MAX_ELEMENTS:
         return None
     positions: Any = torch.arange(torch.Size(shape).numel()).view(shape)
     for step in reversed(chain[:-1]):
@@ -74,7 +88,7 @@ def moved(graph: Graph, node: fx.Node) -> Moved | None:
     first, second = positions.unbind(0)
     if not torch.equal(second, first + whole) or first.max() >= whole:
         return None
-    size = (*shape[1:], 1, 1)[:3]
+    size = (*shape[1:], 1, 1)[:3] if len(shape) in _MAPS else (whole, 1, 1)
     return Moved(root, cast("tuple[int, int, int]", size), first.contiguous())
 
 

@@ -25,8 +25,9 @@ from tutelage.host.quantise.graph.passes.functions import FUNCTIONS
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.passes.identities import IDENTITIES
 from tutelage.host.quantise.graph.passes.in_place import IN_PLACE
+from tutelage.host.quantise.graph.passes.layouts import LAYOUTS
 from tutelage.host.quantise.graph.passes.movements import DENSE_OF_PIXELS, MOVEMENTS
-from tutelage.host.quantise.graph.passes.output import OUTPUT_ACTIVATION
+from tutelage.host.quantise.graph.passes.output import FLAT_OUTPUTS, OUTPUT_ACTIVATION
 from tutelage.host.quantise.graph.passes.over_neighbours import OVER_NEIGHBOURS
 from tutelage.host.quantise.graph.passes.padding import (
     JOIN_PADDING,
@@ -59,7 +60,7 @@ SPELLING: Stages = (
     (IDENTITIES,),  # other names of what may be overwritten
     (IN_PLACE,),
     (FUNCTIONS, IDENTITIES),
-    (OUTPUT_ACTIVATION,),
+    (FLAT_OUTPUTS, OUTPUT_ACTIVATION),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
 )
 """One spelling of everything."""
@@ -78,6 +79,9 @@ PLACES: Stages = (
      FOLD_FORWARD,
      MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
      SELECTIONS_FORWARD, IDENTITIES),
+    # Outputs, whose slices may go into weights.
+    (LAYOUTS, MERGE_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK, SELECTIONS_FORWARD,
+     IDENTITIES),
     # What found no place.
     (SELECTIONS_AS_LAYERS, FACTORS_AS_LAYERS),
 )  # fmt: skip

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import operator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx
+
+from tutelage.host.quantise.graph.values import VALUE
 
 MOVEMENTS = frozenset(
     """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index index_select
@@ -27,7 +30,8 @@ _NAMES = (
     "hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax logsigmoid conv1d "
     "conv2d conv_transpose2d linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d "
     "adaptive_max_pool2d interpolate upsample pad dropout dropout1d dropout2d dropout3d "
-    "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float"
+    "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float "
+    "log stack"
 ).split()
 
 _SYNONYMS = {
@@ -114,6 +118,18 @@ def out_of_place(node: fx.Node) -> object:
     if node.target is getattr(torch, f"{name}_", None):
         return getattr(torch, name)
     return getattr(F, name, node.target)
+
+
+def cat_parts(node: fx.Node) -> list[fx.Node]:
+    """Return what a concat joins."""
+    given: Any = node.args[0] if node.args else node.kwargs["tensors"]
+    return list(given)
+
+
+def cat_axis(node: fx.Node) -> int:
+    """Return the axis of a concat, from 0 on."""
+    axis: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    return int(axis) % len(node.meta[VALUE].shape)
 
 
 def is_movement(node: fx.Node) -> bool:

@@ -69,13 +69,12 @@ def _end(walk: Walker, value: fx.Node) -> str:
     """Return the layer with a value in the shape in which the network returns it."""
     source = walk.layers[walk.origin[value]]
     shape = tuple(meta_shape(value)[1:])
-    if len(shape) == 1:
-        if source.shape[1:] != (1, 1):
-            raise walk.refusal("the output is a flattened map: end with a linear layer")
-        return walk.insert("logits", Reshape((source.name,), source.shape[:1]))
-    if shape != source.shape:
-        raise walk.refusal(f"an output of shape {shape}: return maps (C, H, W) or vectors")
-    return source.name
+    if shape == source.shape:
+        return source.name
+    if len(shape) == 1 and source.shape == (*shape, 1, 1):
+        return walk.insert("logits", Reshape((source.name,), shape))
+    advice = "return the maps themselves, and give them another shape in the application"
+    raise walk.error(value, f"an output of shape {shape} made of {source.shape}", advice)
 
 
 @onnx_form("flatten")

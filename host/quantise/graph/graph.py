@@ -116,7 +116,7 @@ class Graph:
 
         Parameters
         ----------
-        what : a module, or a function
+        what : a module, a function, or the name of a method
         name : of the module; it is numbered where there is one of that name
         """
         graph = self.module.graph
@@ -126,6 +126,8 @@ class Graph:
                 target = self._free(name or f"{self.name_of(node)}_{type(what).__name__.lower()}")
                 self.module.add_submodule(target, what)
                 new = graph.call_module(target, args, kwargs)
+            elif isinstance(what, str):
+                new = graph.call_method(what, args, kwargs)
             else:
                 new = graph.call_function(what, args, kwargs)
         for key in ("nn_module_stack",):

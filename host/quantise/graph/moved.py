@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -90,6 +91,54 @@ def moved(graph: Graph, node: fx.Node, ranks: Container[int] = _MAPS) -> Moved |
         return None
     size = (*shape[1:], 1, 1)[:3] if len(shape) in _MAPS else (whole, 1, 1)
     return Moved(root, cast("tuple[int, int, int]", size), first.contiguous())
+
+
+def moved_alike(
+    graph: Graph, node: fx.Node, root: fx.Node, wanted: Tensor, like: fx.Node
+) -> fx.Node | None:
+    """Return a node, in front of another, with the values of a map at the places of `wanted`.
+
+    None where there is none; what was tried, and the map where nothing else reads it, is gone then.
+
+    Parameters
+    ----------
+    like : a node whose movements it repeats, where a reshape alone does not do
+    """
+    shape = (BATCH, *wanted.shape)
+    if graph.shape(root) == shape:
+        candidate = root
+    else:
+        candidate = graph.before(node, torch.reshape, root, shape)
+    if not _is_at(graph, candidate, wanted):
+        try:
+            candidate = _repeated(graph, node, root, like)
+        except (RuntimeError, IndexError):  # movements by other sizes
+            candidate = root
+    if _is_at(graph, candidate, wanted):
+        return candidate
+    graph.drop_dead()
+    return None
+
+
+def _is_at(graph: Graph, node: fx.Node, wanted: Tensor) -> bool:
+    found = moved(graph, node)
+    return found is not None and torch.equal(found.positions, wanted)
+
+
+def _repeated(graph: Graph, node: fx.Node, root: fx.Node, like: fx.Node) -> fx.Node:
+    """The movements of a node, of another root."""
+    value = root
+    for step in reversed(chain_of(graph, like)[:-1]):
+        of_step = {graph.source(step): value}
+        given: Any = map_arg((step.args, step.kwargs), partial(_exchanged, of_step))
+        args, kwargs = given
+        what: Any = graph.module_of(step) or step.target
+        value = graph.before(node, what, *args, **kwargs)
+    return value
+
+
+def _exchanged(new: dict[fx.Node, fx.Node], given: fx.Node) -> fx.Node:
+    return new.get(given, given)
 
 
 def _run(graph: Graph, node: fx.Node, positions: Any) -> Any:

@@ -26,6 +26,13 @@ from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.passes.identities import IDENTITIES
 from tutelage.host.quantise.graph.passes.in_place import IN_PLACE
 from tutelage.host.quantise.graph.passes.layouts import LAYOUTS
+from tutelage.host.quantise.graph.passes.maxima import MAXIMA, MAXIMA_OVER_CHANNELS
+from tutelage.host.quantise.graph.passes.moved_operands import (
+    MOVED_ACTIVATIONS,
+    MOVED_CONCATS,
+    MOVED_FACTORS,
+    MOVED_OPERANDS,
+)
 from tutelage.host.quantise.graph.passes.movements import DENSE_OF_PIXELS, MOVEMENTS
 from tutelage.host.quantise.graph.passes.output import FLAT_OUTPUTS, OUTPUT_ACTIVATION
 from tutelage.host.quantise.graph.passes.over_neighbours import OVER_NEIGHBOURS
@@ -46,6 +53,7 @@ from tutelage.host.quantise.graph.passes.reductions import OVER_CHANNELS, REDUCT
 from tutelage.host.quantise.graph.passes.relu_first import RELU_FIRST
 from tutelage.host.quantise.graph.passes.replacements import REPLACEMENTS
 from tutelage.host.quantise.graph.passes.split_dense import SPLIT_DENSE
+from tutelage.host.quantise.graph.passes.stacks import REDUCED_STACKS, STACKS, SUMS_OF_GROUPS
 from tutelage.host.quantise.graph.passes.written_activations import (
     SCALED_PRODUCT,
     WRITTEN_ACTIVATIONS,
@@ -70,9 +78,10 @@ EXCHANGE: Stages = ((REPLACEMENTS,),)
 
 PLACES: Stages = (
     # Shapes.
-    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, OVER_NEIGHBOURS,
-     MOVEMENTS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
-     LARGE_AVERAGES, IDENTITIES),
+    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCED_STACKS, STACKS, REDUCTIONS,
+     OVER_CHANNELS, SUMS_OF_GROUPS, MAXIMA, MAXIMA_OVER_CHANNELS, OVER_NEIGHBOURS,
+     MOVED_ACTIVATIONS, MOVED_FACTORS, MOVED_OPERANDS, MOVED_CONCATS, MOVEMENTS, ARITHMETIC,
+     ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS, LARGE_AVERAGES, IDENTITIES),
     # Places.
     (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
      MERGE_FACTORS, FOLD_BACK,

@@ -22,7 +22,7 @@ MOVEMENTS = frozenset(
 
 _ARITHMETIC = (
     "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate mean sum "
-    "amax max matmul square pow"
+    "amax amin max min maximum minimum matmul square pow"
 ).split()
 
 _NAMES = (
@@ -120,14 +120,24 @@ def out_of_place(node: fx.Node) -> object:
     return getattr(F, name, node.target)
 
 
+def reduced_axes(node: fx.Node) -> tuple[list[int], bool] | None:
+    """Return the axes of a sum, mean or maximum and whether they are kept; None for all axes."""
+    axes: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    keeps = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
+    if isinstance(axes, int):
+        axes = [axes]
+    known = isinstance(axes, list | tuple) and all(isinstance(axis, int) for axis in axes)
+    return ([*axes], keeps) if known and axes else None
+
+
 def cat_parts(node: fx.Node) -> list[fx.Node]:
-    """Return what a concat joins."""
+    """Return what a concat or stack joins."""
     given: Any = node.args[0] if node.args else node.kwargs["tensors"]
     return list(given)
 
 
 def cat_axis(node: fx.Node) -> int:
-    """Return the axis of a concat, from 0 on."""
+    """Return the axis of a concat, or the new one of a stack, from 0 on."""
     axis: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
     return int(axis) % len(node.meta[VALUE].shape)
 

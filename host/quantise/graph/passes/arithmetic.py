@@ -11,6 +11,7 @@ from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+from tutelage.host.quantise.graph.passes.moved_operands import affine_of_root
 
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
@@ -83,6 +84,8 @@ def _affine(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any)
     if graph.shape(value) != graph.shape(node):
         return False
     new = _node(graph, node, value, scale, shift)
+    if new is None:
+        new = affine_of_root(graph, node, value, scale, shift)
     if new is None:
         return False
     graph.substitute(node, new)

@@ -17,6 +17,7 @@ from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine, ChannelSelect, ChannelSlice
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+from tutelage.host.quantise.graph.passes.relu_first import is_pointwise
 
 log = logging.getLogger(__name__)
 
@@ -153,13 +154,6 @@ def _chain(graph: Graph, node: fx.Node) -> list[fx.Node] | None:
         chain.append(graph.source(chain[-1]))
         if not graph.has_one_reader(chain[-1]):
             return None
-
-
-def is_pointwise(module: nn.Module | None) -> bool:
-    """Return whether a module computes each value from one, alike for all channels."""
-    from tutelage.host.quantise.graph.passes.relu_first import POINTWISE
-
-    return isinstance(module, POINTWISE)
 
 
 def _is_depthwise(module: nn.Module | None) -> bool:

@@ -21,7 +21,7 @@ from tutelage.host.quantise.to_xmodel import to_quantised
 
 ZCU104 = 0x101000016010407
 
-Shapes = Sequence[tuple[int, int, int]]
+Shapes = Sequence[tuple[int, ...]]
 
 
 def make_images(shapes: Shapes, count: int = 12, seed: int = 0) -> tuple[Tensor, ...]:
@@ -61,7 +61,8 @@ def _leaves(found: Any) -> Iterator[Tensor]:
 
 def run_graph(graph: Graph, engine: str, images: Sequence[Tensor]) -> list[Array]:
     """A graph's outputs, maps as (N, H, W, C)."""
-    inputs = [image.permute(0, 2, 3, 1).contiguous().numpy() for image in images]
+    maps = [image if image.dim() == 4 else image.unsqueeze(2) for image in images]
+    inputs = [image.permute(0, 2, 3, 1).contiguous().numpy() for image in maps]
     model = load_engine(graph, engine)
     found = model.run_all(*inputs)
     return [found[op.get_name()] for op in model.program.outputs]

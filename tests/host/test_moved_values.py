@@ -138,8 +138,73 @@ def test_every_way_computes_the_same(case: str) -> None:
 def test_each_pass_has_a_case() -> None:
     expected = {name for _, name, _ in OTHER_CASES.values()}
     expected |= {name for _, names, _ in CASES.values() for name in names}
+    expected |= {name for *_, names in SEQUENCES.values() for name in names}
     tested_elsewhere = {"replacements", "merge selections", "arithmetic with constants",
                         "merge factors", "scaled product", "outputs as one tuple",
                         "shapes and order of outputs"}  # fmt: skip
     stages = (*SPELLING, *EXCHANGE, *PLACES)
     assert {step.name for stage in stages for step in stage} - tested_elsewhere <= expected
+
+
+# -- sequences and vectors as maps -----------------------------------------------------------------
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv1d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm1d(outputs), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """A residual network over a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block = _block(2, 8, 2), nn.Sequential(_block(8, 8), _block(8, 8))
+        self.branch, self.shared = _block(8, 4), nn.Conv1d(4, 4, 5, padding="same", dilation=2)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(self.stem(x), (1, 0))
+        x = F.max_pool1d(x + self.block(x), 2)
+        y = self.shared(F.relu(self.shared(self.branch(x))))
+        x = torch.cat([F.avg_pool1d(x, 3, 1, 1), y], dim=1)
+        return self.head(torch.cat([x.mean(-1), x.max(2)[0]], 1))
+
+
+SEQUENCES: dict[str, tuple[nn.Module, tuple[int, ...], list[str]]] = {
+    # name: network, shape of an image, passes that must have changed it
+    "residual": (Residual(), (2, 24), ["sequences as rows", "layers of sequences"]),
+    "decoder": (
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 16), nn.ReLU(),
+            nn.Linear(16, 5 * 2 * 3), nn.BatchNorm1d(30), nn.ReLU(), nn.Unflatten(1, (5, 2, 3)),
+            nn.ConvTranspose2d(5, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1),
+        ),
+        (3, 8, 8), ["vectors as maps"],
+    ),
+    "decoder of sequences": (
+        nn.Sequential(
+            nn.Conv1d(2, 6, 3), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(6, 16),
+            nn.Unflatten(1, (4, 4)), nn.ConvTranspose1d(4, 3, 4, 2, 1), nn.Upsample(scale_factor=2),
+            nn.ConstantPad1d(1, 0), nn.Conv1d(3, 2, 3, groups=1), nn.AvgPool1d(2),
+        ),
+        (2, 12), ["layers of sequences", "vectors as maps"],
+    ),
+    "pixels as a sequence": (
+        Net(lambda net, x: net.n(net.q(x.flatten(2))).view(-1, 4, 8, 8), q=nn.Conv1d(4, 4, 1),
+            n=nn.BatchNorm1d(4)),
+        SHAPE, ["layers of sequences"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("case", SEQUENCES)
+def test_sequences_and_vectors(case: str) -> None:
+    network, shape, expected = SEQUENCES[case]
+    _, changes = normalise_by_steps(network, shape)
+    assert all(changes[name] for name in expected), changes
+    torch.manual_seed(0)
+    student = check_law(network, [shape], float_error=3e-2, cpu=case == "decoder of sequences")
+    shared = [p for name, p in student.named_parameters() if "shared" in name]
+    assert len(shared) == (2 if case == "residual" else 0)  # called twice

@@ -28,6 +28,11 @@ def frozen(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.detach().clone())
 
 
+def derived(value: Tensor, given: Tensor) -> nn.Parameter:
+    """Return a value that was computed from a parameter as one, which is trained where that is."""
+    return nn.Parameter(value.detach().clone(), requires_grad=given.requires_grad)
+
+
 def layer_of_pixels(weight: Tensor, bias: Tensor | None, groups: int, is_map: bool) -> nn.Module:
     """Return the layer that multiplies each pixel's channels by a matrix.
 

@@ -31,6 +31,7 @@ class Graph:
     replacements : what to exchange for what, by name
     replaced : the place, the name and the new name of each that was exchanged
     notes : what the user should know, in the order found
+    made : what passes made of parameters, by a key of theirs, so that shared ones stay shared
     """
 
     def __init__(self, module: fx.GraphModule, network: nn.Module) -> None:
@@ -41,6 +42,7 @@ class Graph:
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
+        self.made: dict[Any, Any] = {}
         for node in self.nodes:
             if node.op == "get_attr":
                 node.meta[VALUE] = self.constant(node)

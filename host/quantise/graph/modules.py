@@ -116,6 +116,32 @@ class Layout(nn.Module):
         return ordered.reshape(len(x), *self.shape)
 
 
+class RowMap(nn.Module):
+    """A sequence as a map of one row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, L] -> [N, C, 1, L]."""
+        return x.unsqueeze(2)
+
+
+class VectorMap(nn.Module):
+    """A vector as a map whose values it has in the DPU's order, channels last.
+
+    Attributes
+    ----------
+    size : (C, H, W)
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = tuple(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, H * W * C], or [N, H * W * C, 1, 1] -> [N, C, H, W]."""
+        channels, height, width = self.size
+        return x.reshape(len(x), height, width, channels).permute(0, 3, 1, 2)
+
+
 class Pick(nn.Module):
     """Single values of a map, in an order that is none of its axes; no layer takes it."""
 

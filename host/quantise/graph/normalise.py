@@ -52,6 +52,11 @@ from tutelage.host.quantise.graph.passes.pools import (
 from tutelage.host.quantise.graph.passes.reductions import OVER_CHANNELS, REDUCTIONS
 from tutelage.host.quantise.graph.passes.relu_first import RELU_FIRST
 from tutelage.host.quantise.graph.passes.replacements import REPLACEMENTS
+from tutelage.host.quantise.graph.passes.sequences import (
+    SEQUENCE_INPUTS,
+    SEQUENCES,
+    VECTOR_MAPS,
+)
 from tutelage.host.quantise.graph.passes.split_dense import SPLIT_DENSE
 from tutelage.host.quantise.graph.passes.stacks import REDUCED_STACKS, STACKS, SUMS_OF_GROUPS
 from tutelage.host.quantise.graph.passes.written_activations import (
@@ -68,7 +73,7 @@ SPELLING: Stages = (
     (IDENTITIES,),  # other names of what may be overwritten
     (IN_PLACE,),
     (FUNCTIONS, IDENTITIES),
-    (FLAT_OUTPUTS, OUTPUT_ACTIVATION),
+    (FLAT_OUTPUTS, OUTPUT_ACTIVATION, SEQUENCE_INPUTS),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
 )
 """One spelling of everything."""
@@ -80,8 +85,9 @@ PLACES: Stages = (
     # Shapes.
     (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCED_STACKS, STACKS, REDUCTIONS,
      OVER_CHANNELS, SUMS_OF_GROUPS, MAXIMA, MAXIMA_OVER_CHANNELS, OVER_NEIGHBOURS,
-     MOVED_ACTIVATIONS, MOVED_FACTORS, MOVED_OPERANDS, MOVED_CONCATS, MOVEMENTS, ARITHMETIC,
-     ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS, LARGE_AVERAGES, IDENTITIES),
+     MOVED_ACTIVATIONS, MOVED_FACTORS, MOVED_OPERANDS, MOVED_CONCATS, MOVEMENTS, SEQUENCES,
+     VECTOR_MAPS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
+     LARGE_AVERAGES, IDENTITIES),
     # Places.
     (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
      MERGE_FACTORS, FOLD_BACK,

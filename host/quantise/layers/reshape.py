@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
+from tutelage.host.quantise.graph.modules import VectorMap
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import OUTPUT, Walker, meta_shape, traces
@@ -31,6 +32,34 @@ class Reshape(Layer):
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
         return model.reshape(self.name, inputs[0], (1, *self.shape))
+
+
+class MapOfVector(Layer):
+    """[N, H * W * C, 1, 1] -> [N, C, H, W], of values that have their channels last."""
+
+    op_type = "reshape"
+    ties_fix_points = True
+
+    def __init__(self, given: VectorMap, inputs: tuple[str, ...]) -> None:
+        super().__init__(inputs, given.size)
+        self.seen = given
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.seen(x)
+        return seen
+
+    def to_xmodel(
+        self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
+    ) -> Op:
+        return model.reshape(self.name, inputs[0], (1, *self.output_shape))
+
+
+@traces(VectorMap)
+def vector_map(walk: Walker, node: fx.Node) -> None:
+    """Add a vector seen as a map."""
+    given = walk.module_of(node)
+    assert isinstance(given, VectorMap)
+    walk.add(node, MapOfVector(given, (walk.source(node),)))
 
 
 @traces(nn.Flatten, torch.flatten, torch.reshape, "flatten", "view", "reshape", nn.Unflatten)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.copies import derived
 
 Builder = Callable[..., nn.Module | None]
 BUILDERS: dict[str, Builder] = {}
@@ -30,7 +30,7 @@ def stands_for(*names: str) -> Callable[[Builder], Builder]:
 
 
 def _parameter(value: Any) -> nn.Parameter:
-    return value if isinstance(value, nn.Parameter) else frozen(value)
+    return value if isinstance(value, nn.Parameter) else derived(value, value)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -70,20 +70,22 @@ class ChannelSelect(nn.Module):
 
 
 class Affine(nn.Module):
-    """A factor and a summand for each channel, which training leaves as they are.
+    """A factor and a summand for each channel.
 
     Attributes
     ----------
     scale, shift : [C]
+    trained : what they were computed from, if training changes that; it changes what they become
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, scale: Tensor, shift: Tensor, *given: Any) -> None:
         super().__init__()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
+        self.trained = [part for part in given if isinstance(part, Tensor) and part.requires_grad]
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, ...] -> the same shape."""

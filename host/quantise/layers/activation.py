@@ -67,7 +67,7 @@ def prelu(walk: Walker, node: fx.Node) -> None:
     given = walk.module_of(node)
     assert isinstance(given, nn.PReLU)
     walk.warn(node, "the DPU's instruction for PReLU is in no file of AMD's compiler", _AS_A_SUM)
-    _add_slopes(walk, node, given.weight.detach().float())
+    _add_slopes(walk, node, given.weight.float())
 
 
 _AS_A_SUM = (

@@ -60,6 +60,8 @@ def linear(walk: Walker, node: fx.Node) -> None:
         conv.weight.copy_(given.weight.view_as(conv.weight))
         if conv.bias is not None:
             conv.bias.copy_(given.bias)
+            conv.bias.requires_grad_(given.bias.requires_grad)
+    conv.weight.requires_grad_(given.weight.requires_grad)
     view = dense_shape(height, width, channels) or (height, width, channels)
     shape = (given.out_features, 1, 1)
     layer = Conv(conv, (source,), shape)

@@ -97,7 +97,7 @@ def _node(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any) -
     factors, summands = _by_channel(scale, shape), _by_channel(shift, shape)
     if factors is None or summands is None:
         return None
-    return graph.before(node, Affine(factors, summands), value, name=node.name)
+    return graph.before(node, Affine(factors, summands, scale, shift), value, name=node.name)
 
 
 def _by_channel(given: Any, shape: tuple[int, ...]) -> Tensor | None:

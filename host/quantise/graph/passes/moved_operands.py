@@ -100,7 +100,9 @@ def _factors(graph: Graph, node: fx.Node) -> bool:
         return False
     source = graph.source(node)
     sizes = (-1, *[1] * (len(shape) - 2))
-    new = affine_of_root(graph, node, source, affine.scale.view(sizes), affine.shift.view(sizes))
+    new = affine_of_root(
+        graph, node, source, affine.scale.view(sizes), affine.shift.view(sizes), *affine.trained
+    )
     if new is None:
         return False
     graph.substitute(node, new)
@@ -125,7 +127,7 @@ def _activation(graph: Graph, node: fx.Node) -> bool:
 
 
 def affine_of_root(
-    graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any
+    graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any, *trained: Any
 ) -> fx.Node | None:
     """Return a moved value whose channels get factors and summands before it is moved.
 
@@ -141,7 +143,8 @@ def affine_of_root(
     factors, summands = (_by_root(given, found) for given in (scale, shift))
     if factors is None or summands is None:
         return None
-    new = graph.before(node, Affine(factors, summands), found.root, name=node.name)
+    affine = Affine(factors, summands, scale, shift, *trained)
+    new = graph.before(node, affine, found.root, name=node.name)
     return moved_alike(graph, node, new, found.positions, value)
 
 

@@ -53,6 +53,15 @@ class Selective(nn.Module):
         return self.last((both * gates).sum(1))
 
 
+class SelectiveKernel(Selective):
+    """With a softmax over the two branches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.stack([F.relu(self.first(x)), F.relu(self.second(x))], dim=1)
+        gates = self.gate(both.sum(1).mean((2, 3))).view(-1, 2, 8, 1, 1).softmax(1)
+        return self.last((both * gates).sum(1))
+
+
 class Split(nn.Module):
     """The same of one convolution, told apart by a view."""
 
@@ -141,9 +150,18 @@ def test_each_pass_has_a_case() -> None:
     expected |= {name for *_, names in SEQUENCES.values() for name in names}
     tested_elsewhere = {"replacements", "merge selections", "arithmetic with constants",
                         "merge factors", "scaled product", "outputs as one tuple",
-                        "shapes and order of outputs"}  # fmt: skip
+                        "softmax over two values", "shapes and order of outputs"}  # fmt: skip
     stages = (*SPELLING, *EXCHANGE, *PLACES)
     assert {step.name for stage in stages for step in stage} - tested_elsewhere <= expected
+
+
+def test_a_softmax_over_two_branches_is_a_gate() -> None:
+    network = SelectiveKernel()
+    graph, changes = normalise_by_steps(network, SHAPE)
+    assert changes["softmax over two values"] and "Sigmoid" in kinds(graph)
+    graph, _ = normalise_by_steps(network, SHAPE, {"sigmoid": "hardsigmoid"})
+    assert "Hardsigmoid" in kinds(graph)
+    assert "permute" not in kinds(graph) and "movedim" not in kinds(graph)
 
 
 # -- sequences and vectors as maps -----------------------------------------------------------------

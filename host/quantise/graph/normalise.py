@@ -41,6 +41,7 @@ from tutelage.host.quantise.graph.passes.padding import (
     PADDED_MAX_POOL,
     STANDARD_PADDING,
 )
+from tutelage.host.quantise.graph.passes.pair_softmax import PAIR_SOFTMAX
 from tutelage.host.quantise.graph.passes.plain_modules import PLAIN_MODULES
 from tutelage.host.quantise.graph.passes.pools import (
     ADAPTIVE_POOLS,
@@ -74,6 +75,7 @@ SPELLING: Stages = (
     (IN_PLACE,),
     (FUNCTIONS, IDENTITIES),
     (FLAT_OUTPUTS, OUTPUT_ACTIVATION, SEQUENCE_INPUTS),
+    (PAIR_SOFTMAX,),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
 )
 """One spelling of everything."""

@@ -377,11 +377,16 @@ def _aten_bilinear(output_size: Any, align_corners: bool, scale_factors: Any = N
     return nn.Upsample(output_size, _factors(scale_factors), "bilinear", align_corners)
 
 
+def _aten_linear(output_size: Any, align_corners: bool, scale_factors: Any = None) -> nn.Module:
+    return nn.Upsample(output_size, _factors(scale_factors), "linear", align_corners)
+
+
 def _factors(given: Any) -> Any:
     return None if given is None else tuple(given)
 
 
-stands_for("upsample_nearest2d")(_aten_nearest)
+stands_for("upsample_nearest1d", "upsample_nearest2d")(_aten_nearest)
+stands_for("upsample_linear1d")(_aten_linear)
 stands_for("upsample_bilinear2d")(_aten_bilinear)
 
 ATEN: dict[str, Builder] = {

@@ -84,7 +84,7 @@ def _add_slopes(walk: Walker, node: fx.Node, slopes: Tensor) -> None:
     slopes : [1], or one for each channel [C]; at most 1
     """
     if not bool((slopes <= 1).all()):
-        what = f"a slope of {float(slopes.max()):g}"
+        what = f"a slope of {float(slopes.detach().max()):g}"
         raise walk.error(node, what, "use slopes up to 1")
     source = walk.layers[walk.source(node)]
     slopes = slopes.expand(source.shape[0])

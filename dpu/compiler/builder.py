@@ -150,6 +150,17 @@ class ModelBuilder(ABC):
             quantised=("hard-sigmoid", {}), compiled=("hard-sigmoid-fix", attrs),
         )  # fmt: skip
 
+    def interpolate(
+        self, name: str, x: Op, size: Sequence[int], fix_point: int, align_corners: bool
+    ) -> Op:
+        """Bilinear interpolation to [width, height], which no DPU computes."""
+        attrs = {**resized(x, size), "mode": "BILINEAR", "align_corners": align_corners}
+        attrs["half_pixel_centers"] = not align_corners
+        return self._layer(
+            name, {"input": [x]}, fix_point,
+            quantised=("resize", attrs), compiled=("resize-fix", attrs),
+        )  # fmt: skip
+
     def concat(self, name: str, inputs: Sequence[Op], axis: int = 3) -> Op:
         """Channels one after the other; all inputs must have one fix point."""
         points = {self.point(op) for op in inputs}
@@ -228,6 +239,16 @@ class ModelBuilder(ABC):
     def _bias(self, name: str, bias: Array | None, shift: int, output_shift: int) -> Array | None:
         """The bias as the form has it, for these left and right shifts of bias and output."""
         return bias
+
+
+def resized(x: Op, size: Sequence[int]) -> dict[str, Any]:
+    """The attribute of a resize to [width, height], of which XIR takes the product's whole part."""
+    _, height, width, _ = x.get_output_tensor().dims
+    scale = [np.float32(out / given) for out, given in zip(size, (width, height), strict=True)]
+    for place, (out, given) in enumerate(zip(size, (width, height), strict=True)):
+        if int(scale[place] * np.float32(given)) < out:
+            scale[place] = np.nextafter(scale[place], np.float32(np.inf))
+    return {"scale": [float(factor) for factor in scale]}
 
 
 def check_int8(name: str, values: Array) -> None:

@@ -58,6 +58,12 @@ class QuantisedModel(ModelBuilder):
         self._points[op] = self._points[x]
         return op
 
+    def join(self, name: str, inputs: Sequence[Op], axis: int) -> Op:
+        """Values of one fix point along any axis; it rounds nothing, as each of them is rounded."""
+        op = self.graph.create_op(self._name(name), "concat", {"axis": axis}, {"input": [*inputs]})
+        (self._points[op],) = {self.point(x) for x in inputs}
+        return op
+
     def output(self, x: Op) -> Op:
         """Declare `x` an output of the graph."""
         self._outputs.append(x)
@@ -134,16 +140,21 @@ class QuantisedModel(ModelBuilder):
         return fixed
 
     def _drop_fixes_before_concats(self) -> None:
-        """A computed value that only concats read leaves the rounding to them."""
+        """A computed value that only concats that round read leaves the rounding to them."""
         for op in self.graph.toposort():
             readers = op.get_fanout_ops()
             if not type_of(op).rounds or not readers or op in self._outputs:
                 continue
             source = op.get_input_op("input")
-            if _is_computed(source) and all(type_of(reader).joins for reader in readers):
+            if _is_computed(source) and all(map(_joins_and_rounds, readers)):
                 for reader in readers:
                     self.graph.replace_input(reader, op, source)
                 self.graph.remove_op(op)
+
+
+def _joins_and_rounds(op: Op) -> bool:
+    """Whether an op is a concat with a `fix` behind it."""
+    return type_of(op).joins and any(type_of(reader).rounds for reader in op.get_fanout_ops())
 
 
 def _is_computed(op: Op) -> bool:

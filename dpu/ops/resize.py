@@ -222,13 +222,19 @@ def _mode(op: Any) -> str:
 
 
 def _places(op: Any, size: int, out: int) -> Array:
+    attrs = op.get_attrs()
+    ends, half = bool(attrs.get("align_corners")), bool(attrs.get("half_pixel_centers"))
+    return sampled_places(size, out, ends, half)
+
+
+def sampled_places(size: int, out: int, align_corners: bool, half_pixel_centers: bool) -> Array:
     """The positions of `out` output pixels on an axis of `size` input pixels, float32."""
-    attrs, places = op.get_attrs(), np.arange(out, dtype=np.float32)
-    if attrs.get("align_corners") and out > 1:
+    places = np.arange(out, dtype=np.float32)
+    if align_corners and out > 1:
         scale = np.float32(size - 1) / np.float32(out - 1)
     else:
         scale = np.float32(size) / np.float32(out)
-    if attrs.get("half_pixel_centers"):
+    if half_pixel_centers:
         half = np.float32(0.5)
         return np.asarray((places + half) * scale - half)
     return np.asarray(places * scale)
@@ -244,13 +250,17 @@ def _nearest(op: Any, size: int, out: int) -> Array:
 
 def _mixed(op: Any, x: Array, axis: int, out: int) -> Array:
     """`x` interpolated along `axis` to `out` pixels: ``low + (high - low) * share``."""
-    size = x.shape[axis]
-    places = _places(op, size, out)
-    low = np.clip(np.floor(places), 0, size - 1).astype(np.intp)
-    high = np.clip(np.ceil(places), 0, size - 1).astype(np.intp)
-    share = (places - low.astype(np.float32)).reshape([-1 if a == axis else 1 for a in range(4)])
+    low, high, share = mixed_pixels(_places(op, x.shape[axis], out), x.shape[axis])
+    share = share.reshape([-1 if a == axis else 1 for a in range(4)])
     below = x.take(low, axis)
     return np.asarray(below + (x.take(high, axis) - below) * share)
+
+
+def mixed_pixels(places: Array, size: int) -> tuple[Array, Array, Array]:
+    """Between which two of `size` pixels each place is, and the share of the second, float32."""
+    low = np.clip(np.floor(places), 0, size - 1).astype(np.intp)
+    high = np.clip(np.ceil(places), 0, size - 1).astype(np.intp)
+    return low, high, places - low.astype(np.float32)
 
 
 def whole_factors(op: Any) -> tuple[int, int] | None:

@@ -126,7 +126,8 @@ def _nothing(text: str) -> None:
 def _check_ends(student: Student) -> None:
     """Refuse what model.toml cannot describe."""
     shapes = input_shapes(student.input_shape)
-    if len(shapes) > 1 or len(student.outputs) > 1 or shapes[0][0] not in (1, 3):
+    several = len(shapes) > 1 or len(student.outputs) > 1
+    if several or len(shapes[0]) != 3 or shapes[0][0] not in (1, 3):
         raise ExportError(
             "a model directory is for one image of 1 or 3 channels and one output; "
             'to_quantised(student, "name").serialize("net.xmodel") of '
@@ -188,9 +189,11 @@ def check_values(student: Student, path: Path) -> None:
     inputs = [torch.randn(CHECKED_IMAGES, *shape, generator=generator) for shape in shapes]
     outputs = student(*inputs)
     named = zip(student.outputs, [outputs] if len(student.outputs) == 1 else outputs, strict=True)
-    wanted = dict(named).values()  # a value that is returned twice is one output of the file
-    found = load_engine(path).run_all(*(x.permute(0, 2, 3, 1).numpy() for x in inputs)).values()
-    for ours, values in zip(wanted, found, strict=True):
-        last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 else ours
+    wanted = dict(named)  # a value that is returned twice is one output of the file
+    maps = [x if x.ndim == 4 else x.unsqueeze(2) for x in inputs]
+    found = load_engine(path).run_all(*(x.permute(0, 2, 3, 1).numpy() for x in maps)).values()
+    for (name, ours), values in zip(wanted.items(), found, strict=True):
+        layer = student.layer(name)
+        last = ours.permute(0, 2, 3, 1) if ours.ndim == 4 and layer.channels_last else ours
         if not np.array_equal(values.reshape(last.shape), last.numpy()):
             raise ExportError("the file's values differ from the student's; this is a bug")

@@ -75,6 +75,7 @@ class Student(nn.Module):
     observer : called with what would be rounded; while it is set, nothing is rounded
     activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
         the network ends with one
+    activations : what the network ends with, for each of its outputs: "softmax", "sigmoid" or ""
     replaced : what was exchanged for what: "silu=hardswish"
     inputs, outputs : names of the layers that are the network's, in its order
 
@@ -98,7 +99,8 @@ class Student(nn.Module):
         self.input_shape = input_shape
         self.input_is_given = input_fix_point is not None
         layers = trace(network, input_shape, replace)
-        self.activation = layers.activation or "softmax"
+        self.activations = layers.activations
+        self.activation = next(filter(None, layers.activations), "softmax")
         self.replaced = layers.replaced
         self.layers = nn.ModuleDict(layers)
         self.inputs = tuple(name for name, layer in layers.items() if not layer.inputs)
@@ -241,7 +243,8 @@ class Student(nn.Module):
     def forward(self, *images: Tensor) -> Any:
         """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W]).
 
-        A network of several inputs takes as many; one of several outputs returns a tuple.
+        A network of several inputs takes as many; one of several outputs returns them as a tuple,
+        in the order in which they are in the network's dictionaries and tuples.
         """
         if len(images) != len(self.inputs):
             raise TypeError(f"the network takes {len(self.inputs)} inputs, not {len(images)}")

@@ -44,12 +44,12 @@ class Traced(dict[str, Layer]):
 
     Attributes
     ----------
-    activation : what the network computes behind its last layer, "softmax" or "sigmoid", which the
-        CPU does; "" where the network returns what its last layer computes
+    activations : what the network computes behind its last layers, "softmax" or "sigmoid", which
+        the CPU does, for each output; "" where the network returns what a layer computes
     replaced : what was exchanged, "silu=hardswish" and its like
     """
 
-    activation: str = ""
+    activations: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
 
 
@@ -78,7 +78,8 @@ def trace(
     traced = Traced(Walker(graph.module).walk())
     for layer in traced.values():
         layer.float()  # of a network in double or half precision
-    traced.activation = graph.activation
+    places = range(sum(len(layer.output_places) for layer in traced.values()))
+    traced.activations = tuple(graph.activations.get(place, "") for place in places)
     traced.replaced = tuple(dict.fromkeys(f"{old}={new}" for _, old, new in graph.replaced))
     return traced
 
@@ -210,6 +211,8 @@ def _check(
 def _tensors(given: Any) -> list[Tensor]:
     if isinstance(given, Tensor):
         return [given]
+    if given is None:
+        return []
     parts = given.values() if isinstance(given, dict) else given
     if not isinstance(given, dict | list | tuple):
         raise UnsupportedOp(

@@ -60,6 +60,8 @@ def _run(graph: Graph, step: Any, images: list[Tensor], wanted: list[Tensor]) ->
 def _tensors(given: Any) -> list[Tensor]:
     if isinstance(given, Tensor):
         return [given.detach()]
+    if given is None:
+        return []
     parts = given.values() if isinstance(given, dict) else given
     return [tensor for part in parts for tensor in _tensors(part)]
 

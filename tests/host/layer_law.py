@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from tutelage.host.quantise.to_xmodel import to_quantised
 
 ZCU104 = 0x101000016010407
 
-Shapes = Sequence[tuple[int, int, int]]
+Shapes = Sequence[tuple[int, ...]]
 
 
 def make_images(shapes: Shapes, count: int = 12, seed: int = 0) -> tuple[Tensor, ...]:
@@ -44,19 +45,38 @@ def seasoned(network: nn.Module, images: Sequence[Tensor]) -> nn.Module:
     return network.eval()
 
 
-def outputs_of(found: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    """The outputs of a network or a student, one or several; each once, as a file has them."""
-    given = [found] if isinstance(found, Tensor) else list(found)
+def outputs_of(found: Any) -> list[Tensor]:
+    """The outputs of a network or a student, nested or not; each once, as a file has them."""
+    given = list(_leaves(found))
     return [y for n, y in enumerate(given) if not any(y is other for other in given[:n])]
 
 
+def _leaves(found: Any) -> Iterator[Tensor]:
+    if isinstance(found, Tensor):
+        yield found
+    elif found is not None:
+        for part in found.values() if isinstance(found, dict) else found:
+            yield from _leaves(part)
+
+
 def run_graph(graph: Graph, engine: str, images: Sequence[Tensor]) -> list[Array]:
-    """A graph's outputs as the network has them, (N, C, H, W) or (N, C)."""
-    inputs = [image.permute(0, 2, 3, 1).contiguous().numpy() for image in images]
+    """A graph's outputs, maps as (N, H, W, C)."""
+    maps = [image if image.dim() == 4 else image.unsqueeze(2) for image in images]
+    inputs = [image.permute(0, 2, 3, 1).contiguous().numpy() for image in maps]
     model = load_engine(graph, engine)
     found = model.run_all(*inputs)
-    ordered = [found[op.get_name()] for op in model.program.outputs]
-    return [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y for y in ordered]
+    return [found[op.get_name()] for op in model.program.outputs]
+
+
+def as_filed(student: Student, images: Sequence[Tensor]) -> list[Array]:
+    """A student's outputs, each once, in the order of axes that a file has."""
+    with torch.no_grad():
+        found = student(*images)
+    given = [found] if isinstance(found, Tensor) else found
+    values = dict(zip(student.outputs, given, strict=True))
+    maps = {name for name in values if student.layer(name).channels_last}
+    return [y.permute(0, 2, 3, 1).numpy() if y.ndim == 4 and name in maps else y.numpy()
+            for name, y in values.items()]  # fmt: skip
 
 
 def check_law(
@@ -85,8 +105,7 @@ def check_law(
         _check_float(student, network, images, float_error)
     calibrate(student, images)
     _train(student, images)
-    with torch.no_grad():
-        wanted = [y.numpy() for y in outputs_of(student(*images))]
+    wanted = as_filed(student, images)
     assert all(len(np.unique(y)) > 2 for y in wanted)
     quantised = to_quantised(student, "law")
     assert cpu or not on_cpu(quantised), on_cpu(quantised)

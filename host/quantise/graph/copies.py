@@ -24,11 +24,19 @@ def plain_copy(module: nn.Module, cls: type[nn.Module] | None = None) -> Any:
 
 
 def frozen(value: Tensor) -> nn.Parameter:
-    """Return a value that was computed from parameters as one."""
-    return nn.Parameter(value.detach().clone())
+    """Return a constant, such as weights that pick channels, as a parameter that none trains."""
+    return nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
-def layer_of_pixels(weight: Tensor, bias: Tensor | None, groups: int, is_map: bool) -> nn.Module:
+def derived(value: Tensor, *given: Tensor | None) -> nn.Parameter:
+    """Return a value that was computed from parameters as one, trained where one of them is."""
+    trained = any(part is not None and part.requires_grad for part in given)
+    return nn.Parameter(value.detach().clone(), requires_grad=trained)
+
+
+def layer_of_pixels(
+    weight: Tensor, bias: Tensor | None, groups: int, is_map: bool, trained: bool = False
+) -> nn.Module:
     """Return the layer that multiplies each pixel's channels by a matrix.
 
     Parameters
@@ -37,6 +45,7 @@ def layer_of_pixels(weight: Tensor, bias: Tensor | None, groups: int, is_map: bo
     bias : [O], None for none
     groups : of a convolution; 1 for a vector
     is_map : a 1x1 convolution for maps, else a linear layer for vectors
+    trained : whether training changes it
     """
     outputs, inputs = weight.shape
     layer: Any
@@ -48,4 +57,5 @@ def layer_of_pixels(weight: Tensor, bias: Tensor | None, groups: int, is_map: bo
     layer.weight = frozen(weight)
     if bias is not None:
         layer.bias = frozen(bias)
+    layer.requires_grad_(trained)
     return layer

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.copies import derived
 
 Builder = Callable[..., nn.Module | None]
 BUILDERS: dict[str, Builder] = {}
@@ -30,7 +30,7 @@ def stands_for(*names: str) -> Callable[[Builder], Builder]:
 
 
 def _parameter(value: Any) -> nn.Parameter:
-    return value if isinstance(value, nn.Parameter) else frozen(value)
+    return value if isinstance(value, nn.Parameter) else derived(value, value)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -173,6 +173,21 @@ def _conv1d(
     return _weighted(module, weight, bias)
 
 
+@stands_for("conv_transpose1d")
+def _conv_transpose1d(
+    weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> nn.Module | None:  # fmt: skip
+    if not isinstance(weight, Tensor) or isinstance(bias, fx.Node):
+        return None
+    channels, out, kernel = weight.shape
+    module = nn.ConvTranspose1d(
+        channels, out * groups, kernel, _pair(stride)[0], _pair(padding)[0],
+        _pair(output_padding)[0], groups, bias=False, dilation=_pair(dilation)[0], device="meta",
+    )  # fmt: skip
+    return _weighted(module, weight, bias)
+
+
 @stands_for("conv_transpose2d")
 def _conv_transpose2d(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
@@ -244,6 +259,34 @@ def _avg_pool2d(
     return nn.AvgPool2d(
         kernel_size, stride or None, padding, ceil_mode, count_include_pad, divisor_override
     )
+
+
+@stands_for("max_pool1d")
+def _max_pool1d(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> nn.Module | None:  # fmt: skip
+    if return_indices:
+        return None
+    return nn.MaxPool1d(kernel_size, stride or None, padding, dilation, ceil_mode=ceil_mode)
+
+
+@stands_for("avg_pool1d")
+def _avg_pool1d(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> nn.Module:  # fmt: skip
+    return nn.AvgPool1d(kernel_size, stride or kernel_size, padding, ceil_mode, count_include_pad)
+
+
+@stands_for("adaptive_avg_pool1d")
+def _adaptive_avg_pool1d(output_size: Any) -> nn.Module:
+    return nn.AdaptiveAvgPool1d(output_size)
+
+
+@stands_for("adaptive_max_pool1d")
+def _adaptive_max_pool1d(output_size: Any, return_indices: bool = False) -> nn.Module | None:
+    return None if return_indices else nn.AdaptiveMaxPool1d(output_size)
 
 
 @stands_for("adaptive_avg_pool2d")
@@ -334,11 +377,16 @@ def _aten_bilinear(output_size: Any, align_corners: bool, scale_factors: Any = N
     return nn.Upsample(output_size, _factors(scale_factors), "bilinear", align_corners)
 
 
+def _aten_linear(output_size: Any, align_corners: bool, scale_factors: Any = None) -> nn.Module:
+    return nn.Upsample(output_size, _factors(scale_factors), "linear", align_corners)
+
+
 def _factors(given: Any) -> Any:
     return None if given is None else tuple(given)
 
 
-stands_for("upsample_nearest2d")(_aten_nearest)
+stands_for("upsample_nearest1d", "upsample_nearest2d")(_aten_nearest)
+stands_for("upsample_linear1d")(_aten_linear)
 stands_for("upsample_bilinear2d")(_aten_bilinear)
 
 ATEN: dict[str, Builder] = {

@@ -25,22 +25,24 @@ class Graph:
     Attributes
     ----------
     module : the graph with the modules and tensors it refers to
-    activation : what follows the network's last layer and runs on the CPU: "softmax", "sigmoid",
-        "" where there is nothing
-    stripped : the module that computes it, by the place of the output
+    activations : what follows the network's last layers and runs on the CPU, "softmax" or
+        "sigmoid", by the place of the output
+    stripped : the module that computes it
     replacements : what to exchange for what, by name
     replaced : the place, the name and the new name of each that was exchanged
     notes : what the user should know, in the order found
+    made : what passes made of parameters, by a key of theirs, so that shared ones stay shared
     """
 
     def __init__(self, module: fx.GraphModule, network: nn.Module) -> None:
         self.module = module
         self._network = network
-        self.activation = ""
+        self.activations: dict[int, str] = {}
         self.stripped: dict[int, nn.Module] = {}
         self.replacements: dict[str, str] = {}
         self.replaced: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
+        self.made: dict[Any, Any] = {}
         for node in self.nodes:
             if node.op == "get_attr":
                 node.meta[VALUE] = self.constant(node)
@@ -116,7 +118,7 @@ class Graph:
 
         Parameters
         ----------
-        what : a module, or a function
+        what : a module, a function, or the name of a method
         name : of the module; it is numbered where there is one of that name
         """
         graph = self.module.graph
@@ -126,6 +128,8 @@ class Graph:
                 target = self._free(name or f"{self.name_of(node)}_{type(what).__name__.lower()}")
                 self.module.add_submodule(target, what)
                 new = graph.call_module(target, args, kwargs)
+            elif isinstance(what, str):
+                new = graph.call_method(what, args, kwargs)
             else:
                 new = graph.call_function(what, args, kwargs)
         for key in ("nn_module_stack",):

@@ -6,7 +6,9 @@ positions. So it needs no rule for each way of writing a channel shuffle or a he
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -19,6 +21,8 @@ from tutelage.host.quantise.graph.operations import is_movement, operation
 _MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelUnshuffle)
 _LIKE = ("expand_as", "view_as", "reshape_as")  # a second operand of which the shape counts
 _MAX_ELEMENTS = 1 << 26
+_MAPS = (2, 4)
+ANY_RANK = range(2, 9)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Moved:
     Attributes
     ----------
     root : the node whose values are moved
-    size : (C, H, W) of one image of it; a vector has H = W = 1
+    size : (C, H, W) of one image of it; a vector, and what is no map, has H = W = 1
     positions : int64 of the shape of one image of the node: c * H * W + y * W + x each
     """
 
@@ -53,14 +57,25 @@ def is_moving(graph: Graph, node: fx.Node) -> bool:
     return is_movement(node) or isinstance(graph.module_of(node), _MOVING_MODULES)
 
 
-def moved(graph: Graph, node: fx.Node) -> Moved | None:
-    """Return what a chain of movements ends with; None where it mixes images or has no map."""
+def chain_of(graph: Graph, node: fx.Node) -> list[fx.Node]:
+    """Return a node and those that it moves the values of, up to the one that computes them."""
     chain = [node]
     while is_moving(graph, chain[-1]):
         chain.append(graph.source(chain[-1]))
+    return chain
+
+
+def moved(graph: Graph, node: fx.Node, ranks: Container[int] = _MAPS) -> Moved | None:
+    """Return what a chain of movements ends with; None where it mixes images or has no map.
+
+    Parameters
+    ----------
+    ranks : of what it may begin with, batch included; by default a map or a vector
+    """
+    chain = chain_of(graph, node)
     root = chain[-1]
     shape = graph.shape(root)
-    if len(shape) not in (2, 4) or shape[0] != BATCH or torch.Size(shape).numel() > _MAX_ELEMENTS:
+    if len(shape) not in ranks or shape[0] != BATCH or torch.Size(shape).numel() > _MAX_ELEMENTS:
         return None
     positions: Any = torch.arange(torch.Size(shape).numel()).view(shape)
     for step in reversed(chain[:-1]):
@@ -74,8 +89,56 @@ def moved(graph: Graph, node: fx.Node) -> Moved | None:
     first, second = positions.unbind(0)
     if not torch.equal(second, first + whole) or first.max() >= whole:
         return None
-    size = (*shape[1:], 1, 1)[:3]
+    size = (*shape[1:], 1, 1)[:3] if len(shape) in _MAPS else (whole, 1, 1)
     return Moved(root, cast("tuple[int, int, int]", size), first.contiguous())
+
+
+def moved_alike(
+    graph: Graph, node: fx.Node, root: fx.Node, wanted: Tensor, like: fx.Node
+) -> fx.Node | None:
+    """Return a node, in front of another, with the values of a map at the places of `wanted`.
+
+    None where there is none; what was tried, and the map where nothing else reads it, is gone then.
+
+    Parameters
+    ----------
+    like : a node whose movements it repeats, where a reshape alone does not do
+    """
+    shape = (BATCH, *wanted.shape)
+    if graph.shape(root) == shape:
+        candidate = root
+    else:
+        candidate = graph.before(node, torch.reshape, root, shape)
+    if not _is_at(graph, candidate, wanted):
+        try:
+            candidate = _repeated(graph, node, root, like)
+        except (RuntimeError, IndexError):  # movements by other sizes
+            candidate = root
+    if _is_at(graph, candidate, wanted):
+        return candidate
+    graph.drop_dead()
+    return None
+
+
+def _is_at(graph: Graph, node: fx.Node, wanted: Tensor) -> bool:
+    found = moved(graph, node)
+    return found is not None and torch.equal(found.positions, wanted)
+
+
+def _repeated(graph: Graph, node: fx.Node, root: fx.Node, like: fx.Node) -> fx.Node:
+    """The movements of a node, of another root."""
+    value = root
+    for step in reversed(chain_of(graph, like)[:-1]):
+        of_step = {graph.source(step): value}
+        given: Any = map_arg((step.args, step.kwargs), partial(_exchanged, of_step))
+        args, kwargs = given
+        what: Any = graph.module_of(step) or step.target
+        value = graph.before(node, what, *args, **kwargs)
+    return value
+
+
+def _exchanged(new: dict[fx.Node, fx.Node], given: fx.Node) -> fx.Node:
+    return new.get(given, given)
 
 
 def _run(graph: Graph, node: fx.Node, positions: Any) -> Any:

@@ -25,14 +25,23 @@ from tutelage.host.quantise.graph.passes.functions import FUNCTIONS
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.passes.identities import IDENTITIES
 from tutelage.host.quantise.graph.passes.in_place import IN_PLACE
+from tutelage.host.quantise.graph.passes.layouts import LAYOUTS
+from tutelage.host.quantise.graph.passes.maxima import MAXIMA, MAXIMA_OVER_CHANNELS
+from tutelage.host.quantise.graph.passes.moved_operands import (
+    MOVED_ACTIVATIONS,
+    MOVED_CONCATS,
+    MOVED_FACTORS,
+    MOVED_OPERANDS,
+)
 from tutelage.host.quantise.graph.passes.movements import DENSE_OF_PIXELS, MOVEMENTS
-from tutelage.host.quantise.graph.passes.output import OUTPUT_ACTIVATION
+from tutelage.host.quantise.graph.passes.output import FLAT_OUTPUTS, OUTPUT_ACTIVATION
 from tutelage.host.quantise.graph.passes.over_neighbours import OVER_NEIGHBOURS
 from tutelage.host.quantise.graph.passes.padding import (
     JOIN_PADDING,
     PADDED_MAX_POOL,
     STANDARD_PADDING,
 )
+from tutelage.host.quantise.graph.passes.pair_softmax import PAIR_SOFTMAX
 from tutelage.host.quantise.graph.passes.plain_modules import PLAIN_MODULES
 from tutelage.host.quantise.graph.passes.pools import (
     ADAPTIVE_POOLS,
@@ -44,7 +53,13 @@ from tutelage.host.quantise.graph.passes.pools import (
 from tutelage.host.quantise.graph.passes.reductions import OVER_CHANNELS, REDUCTIONS
 from tutelage.host.quantise.graph.passes.relu_first import RELU_FIRST
 from tutelage.host.quantise.graph.passes.replacements import REPLACEMENTS
+from tutelage.host.quantise.graph.passes.sequences import (
+    SEQUENCE_INPUTS,
+    SEQUENCES,
+    VECTOR_MAPS,
+)
 from tutelage.host.quantise.graph.passes.split_dense import SPLIT_DENSE
+from tutelage.host.quantise.graph.passes.stacks import REDUCED_STACKS, STACKS, SUMS_OF_GROUPS
 from tutelage.host.quantise.graph.passes.written_activations import (
     SCALED_PRODUCT,
     WRITTEN_ACTIVATIONS,
@@ -59,7 +74,8 @@ SPELLING: Stages = (
     (IDENTITIES,),  # other names of what may be overwritten
     (IN_PLACE,),
     (FUNCTIONS, IDENTITIES),
-    (OUTPUT_ACTIVATION,),
+    (FLAT_OUTPUTS, OUTPUT_ACTIVATION, SEQUENCE_INPUTS),
+    (PAIR_SOFTMAX,),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
 )
 """One spelling of everything."""
@@ -69,8 +85,10 @@ EXCHANGE: Stages = ((REPLACEMENTS,),)
 
 PLACES: Stages = (
     # Shapes.
-    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCTIONS, OVER_CHANNELS, OVER_NEIGHBOURS,
-     MOVEMENTS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
+    (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCED_STACKS, STACKS, REDUCTIONS,
+     OVER_CHANNELS, SUMS_OF_GROUPS, MAXIMA, MAXIMA_OVER_CHANNELS, OVER_NEIGHBOURS,
+     MOVED_ACTIVATIONS, MOVED_FACTORS, MOVED_OPERANDS, MOVED_CONCATS, MOVEMENTS, SEQUENCES,
+     VECTOR_MAPS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
      LARGE_AVERAGES, IDENTITIES),
     # Places.
     (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
@@ -78,6 +96,9 @@ PLACES: Stages = (
      FOLD_FORWARD,
      MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
      SELECTIONS_FORWARD, IDENTITIES),
+    # Outputs, whose slices may go into weights.
+    (LAYOUTS, MERGE_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK, SELECTIONS_FORWARD,
+     IDENTITIES),
     # What found no place.
     (SELECTIONS_AS_LAYERS, FACTORS_AS_LAYERS),
 )  # fmt: skip

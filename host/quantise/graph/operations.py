@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import operator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx
+
+from tutelage.host.quantise.graph.values import VALUE
 
 MOVEMENTS = frozenset(
     """chunk channel_shuffle contiguous expand expand_as flatten flip getitem index index_select
@@ -19,7 +22,7 @@ MOVEMENTS = frozenset(
 
 _ARITHMETIC = (
     "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate mean sum "
-    "amax max matmul square pow"
+    "amax amin max min maximum minimum matmul square pow"
 ).split()
 
 _NAMES = (
@@ -27,7 +30,8 @@ _NAMES = (
     "hardswish hardsigmoid softplus prelu rrelu threshold softmax log_softmax logsigmoid conv1d "
     "conv2d conv_transpose2d linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d "
     "adaptive_max_pool2d interpolate upsample pad dropout dropout1d dropout2d dropout3d "
-    "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float"
+    "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float "
+    "log stack max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d conv_transpose1d"
 ).split()
 
 _SYNONYMS = {
@@ -114,6 +118,28 @@ def out_of_place(node: fx.Node) -> object:
     if node.target is getattr(torch, f"{name}_", None):
         return getattr(torch, name)
     return getattr(F, name, node.target)
+
+
+def reduced_axes(node: fx.Node) -> tuple[list[int], bool] | None:
+    """Return the axes of a sum, mean or maximum and whether they are kept; None for all axes."""
+    axes: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    keeps = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
+    if isinstance(axes, int):
+        axes = [axes]
+    known = isinstance(axes, list | tuple) and all(isinstance(axis, int) for axis in axes)
+    return ([*axes], keeps) if known and axes else None
+
+
+def cat_parts(node: fx.Node) -> list[fx.Node]:
+    """Return what a concat or stack joins."""
+    given: Any = node.args[0] if node.args else node.kwargs["tensors"]
+    return list(given)
+
+
+def cat_axis(node: fx.Node) -> int:
+    """Return the axis of a concat, or the new one of a stack, from 0 on."""
+    axis: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    return int(axis) % len(node.meta[VALUE].shape)
 
 
 def is_movement(node: fx.Node) -> bool:

@@ -67,7 +67,7 @@ def prelu(walk: Walker, node: fx.Node) -> None:
     given = walk.module_of(node)
     assert isinstance(given, nn.PReLU)
     walk.warn(node, "the DPU's instruction for PReLU is in no file of AMD's compiler", _AS_A_SUM)
-    _add_slopes(walk, node, given.weight.detach().float())
+    _add_slopes(walk, node, given.weight.float())
 
 
 _AS_A_SUM = (
@@ -84,7 +84,7 @@ def _add_slopes(walk: Walker, node: fx.Node, slopes: Tensor) -> None:
     slopes : [1], or one for each channel [C]; at most 1
     """
     if not bool((slopes <= 1).all()):
-        what = f"a slope of {float(slopes.max()):g}"
+        what = f"a slope of {float(slopes.detach().max()):g}"
         raise walk.error(node, what, "use slopes up to 1")
     source = walk.layers[walk.source(node)]
     slopes = slopes.expand(source.shape[0])

@@ -40,6 +40,8 @@ class Layer(nn.Module):
     has_weights : it has weights that are rounded to a fix point of their own
     takes_activation : an activation behind it can be a part of it (its op type's `fuses` has which)
     needs_int8 : its result has 8 bits, whatever other activations have
+    channels_last : a result of four axes has its channels last in an .xmodel, as all maps have;
+        else it has the axes that the network's output has
     output_places : which of the network's outputs it gives
     """
 
@@ -48,6 +50,7 @@ class Layer(nn.Module):
     has_weights = False
     takes_activation = False
     needs_int8 = False
+    channels_last = True
 
     def __init__(self, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
         super().__init__()

@@ -73,7 +73,7 @@ def _spread(
         raise walk.error(node, f"{what} of {shape} over {full}", _ADVICE)
     if shape[0] == 1 != full[0]:  # to all channels: a convolution by ones
         conv = nn.Conv2d(1, full[0], 1, bias=False)
-        nn.init.ones_(conv.weight)
+        nn.init.ones_(conv.requires_grad_(False).weight)
         shape = (full[0], *shape[1:])
         name = walk.insert(f"{node.name}/channels", Conv(conv, (name,), shape))
     if shape[0] != full[0] or any(size not in (1, f) for size, f in zip(shape[1:], full[1:],

@@ -64,7 +64,7 @@ def pixel_unshuffle(walk: Walker, node: fx.Node) -> None:
     with torch.no_grad():
         picked = torch.eye(side**2).view(side**2, 1, side, side)
         conv.weight.copy_(picked.repeat(channels, 1, 1, 1))
-    walk.add(node, Conv(conv, (source.name,), shape_of(node)))
+    walk.add(node, Conv(conv.requires_grad_(False), (source.name,), shape_of(node)))
 
 
 @traces(ChannelSlice)
@@ -120,7 +120,7 @@ def _add_slice(walk: Walker, node: fx.Node, start: int, stop: int) -> None:
     conv = nn.Conv2d(source.shape[0], stop - start, 1, bias=False)
     with torch.no_grad():
         conv.weight.copy_(torch.eye(source.shape[0])[start:stop, :, None, None])
-    layer = Conv(conv, (source.name,), shape_of(node))
+    layer = Conv(conv.requires_grad_(False), (source.name,), shape_of(node))
     walk.add(node, layer)
 
 

@@ -50,5 +50,7 @@ def concat(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("concat")
 def concat_form(graph: OnnxGraph, op: Op) -> str:
-    """Concat along ONNX's channels."""
-    return graph.node("Concat", graph.inputs(op), axis=1)
+    """Concat; the channels of a map are ONNX's second axis."""
+    rank = op.get_output_tensor().ndim
+    axis = int(op.get_attr("axis")) % rank
+    return graph.node("Concat", graph.inputs(op), axis=(0, 2, 3, 1)[axis] if rank == 4 else axis)

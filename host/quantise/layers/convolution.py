@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +17,7 @@ from tutelage.dpu.ops.limits import array_size_limit
 from tutelage.dpu.ops.sliding_window import window_of
 from tutelage.host.networks.norm import batch_norm
 from tutelage.host.quantise import nonlinear
+from tutelage.host.quantise.graph.copies import derived
 from tutelage.host.quantise.graph.modules import PaddedConv2d
 from tutelage.host.quantise.layers.base import (
     Layer,
@@ -61,8 +62,8 @@ class Conv(Layer):
 
     def __init__(self, conv: AnyConv, inputs: tuple[str, ...], shape: tuple[int, ...]) -> None:
         super().__init__(inputs, shape)
-        self.weight = nn.Parameter(self.outputs_first(conv))
-        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
+        self.weight = derived(self.outputs_first(conv), conv.weight)
+        self.bias = None if conv.bias is None else derived(conv.bias, conv.bias)
         self.norm: AnyNorm | None = None
         self.stride = cast("Pair", conv.stride)
         self.pads: Pads = getattr(conv, "pads", None) or pads(cast("Pair", conv.padding))
@@ -251,14 +252,24 @@ def convolution(walk: Walker, node: fx.Node) -> None:
     walk.add(node, layer)
 
 
-def share_parameters(walk: Walker, module: nn.Module, layer: Conv) -> None:
-    """Give a layer the parameters of the one that was made of the same before.
+def share_parameters(
+    walk: Walker, module: nn.Module, layer: Conv, names: Sequence[str] = ("weight", "bias")
+) -> None:
+    """Give a layer the parameters that were made of the same ones before.
 
     Graph passes copy modules (padding joins one call of a convolution), not parameters.
     """
-    same = id(module.weight), id(module.bias)
-    first = walk.made.setdefault((same, layer.weight.shape), layer)
-    layer.weight, layer.bias = first.weight, first.bias
+    for name in names:
+        given = getattr(module, name)
+        if given is not None:
+            made = getattr(layer, name)
+            key = made_of(given, type(layer), made.shape)
+            setattr(layer, name, walk.made.setdefault(key, made))
+
+
+def made_of(given: Tensor, cls: type[Conv], shape: torch.Size) -> Any:
+    """Return the key of what layers of a class, of a shape, make of a parameter."""
+    return id(given), cls.outputs_first, shape
 
 
 def add_identity(walk: Walker, node: fx.Node, groups: int) -> Conv:
@@ -271,7 +282,7 @@ def add_identity(walk: Walker, node: fx.Node, groups: int) -> Conv:
     source = walk.source(node)
     shape = walk.layers[source].shape
     conv = nn.Conv2d(shape[0], shape[0], 1, groups=groups, bias=False)
-    nn.init.dirac_(conv.weight, groups)
+    nn.init.dirac_(conv.requires_grad_(False).weight, groups)
     layer = Conv(conv, (source,), shape)
     walk.add(node, layer)
     return layer
@@ -288,6 +299,7 @@ def scaling(source: Layer, factors: Tensor) -> Conv:
     conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
     with torch.no_grad():
         conv.weight.copy_(factors.view(-1, 1, 1, 1))
+    conv.requires_grad_(factors.requires_grad)
     return Conv(conv, (source.name,), source.shape)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, fx
 
+from tutelage.host.quantise.graph.modules import RowMap
 from tutelage.host.quantise.layers.base import Layer
-from tutelage.host.quantise.walker import PLACEHOLDER, Walker, meta_shape, shape_of, traces
+from tutelage.host.quantise.walker import PLACEHOLDER, Walker, meta_shape, traces
 
 if TYPE_CHECKING:
     from tutelage.dpu.compiler.quantised import QuantisedModel
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Input(Layer):
-    """Images or other maps, float [N, C, H, W]."""
+    """Images or other maps, float [N, C, H, W], or sequences [N, C, L]."""
 
     op_type = "input"
 
     def forward(self, images: Tensor) -> Tensor:
-        return images
+        return images if images.dim() == 4 else images.unsqueeze(2)
 
     def can_be_negative(self, inputs: Iterable[bool]) -> bool:
         return True
@@ -36,7 +37,14 @@ class Input(Layer):
 @traces(PLACEHOLDER)
 def images(walk: Walker, node: fx.Node) -> None:
     """Add an input of the network."""
-    if len(meta_shape(node)) != 4:
+    if len(meta_shape(node)) not in (3, 4):
         what = f"an input of shape {meta_shape(node)}"
-        raise walk.error(node, what, "give the network maps (N, C, H, W)")
-    walk.add(node, Input((), shape_of(node)), "input")
+        raise walk.error(node, what, "give the network maps (N, C, H, W) or sequences (N, C, L)")
+    channels, *rows = meta_shape(node)[1:]
+    walk.add(node, Input((), (channels, *(1, *rows)[-2:])), "input")
+
+
+@traces(RowMap)
+def row(walk: Walker, node: fx.Node) -> None:
+    """Give the input the name of the map that it is."""
+    walk.alias(node)

@@ -60,6 +60,8 @@ def linear(walk: Walker, node: fx.Node) -> None:
         conv.weight.copy_(given.weight.view_as(conv.weight))
         if conv.bias is not None:
             conv.bias.copy_(given.bias)
+            conv.bias.requires_grad_(given.bias.requires_grad)
+    conv.weight.requires_grad_(given.weight.requires_grad)
     view = dense_shape(height, width, channels) or (height, width, channels)
     shape = (given.out_features, 1, 1)
     layer = Conv(conv, (source,), shape)
@@ -71,11 +73,11 @@ def linear(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("reshape")
 def reshape_form(graph: OnnxGraph, op: Op) -> str:
-    """The same values as a map of other rows, in the order of channels last."""
+    """The same values in another shape, those of maps in the order of channels last."""
     (x,) = graph.inputs(op)
-    _, height, width, channels = op.get_output_tensor().dims
-    shape = graph.constant(np.array([-1, height, width, channels], np.int64))
-    rows = graph.node("Reshape", [graph.node("Transpose", [x], perm=[0, 2, 3, 1]), shape])
-    y = graph.node("Transpose", [rows], perm=[0, 3, 1, 2])
+    before, after = op.get_input_tensor("input").dims, op.get_output_tensor().dims
+    y = graph.node("Transpose", [x], perm=[0, 2, 3, 1]) if len(before) == 4 else x
+    y = graph.node("Reshape", [y, graph.constant(np.array([-1, *after[1:]], np.int64))])
+    y = graph.node("Transpose", [y], perm=[0, 3, 1, 2]) if len(after) == 4 else y
     graph.keep_fix_point(x, y)
     return y

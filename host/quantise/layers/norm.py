@@ -38,4 +38,6 @@ def _copy(given: _BatchNorm) -> AnyNorm:
     """A norm of the same weights and statistics; without affine its factors stay 1."""
     copied = nn.BatchNorm2d(given.num_features, given.eps, given.momentum, given.affine)
     copied.load_state_dict(given.state_dict())
+    for name, parameter in given.named_parameters():
+        copied.get_parameter(name).requires_grad_(parameter.requires_grad)
     return copied

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx, nn
 
+from tutelage.host.quantise.graph.modules import VectorMap
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import OUTPUT, Walker, meta_shape, traces
@@ -31,6 +32,34 @@ class Reshape(Layer):
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
         return model.reshape(self.name, inputs[0], (1, *self.shape))
+
+
+class MapOfVector(Layer):
+    """[N, H * W * C, 1, 1] -> [N, C, H, W], of values that have their channels last."""
+
+    op_type = "reshape"
+    ties_fix_points = True
+
+    def __init__(self, given: VectorMap, inputs: tuple[str, ...]) -> None:
+        super().__init__(inputs, given.size)
+        self.seen = given
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.seen(x)
+        return seen
+
+    def to_xmodel(
+        self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
+    ) -> Op:
+        return model.reshape(self.name, inputs[0], (1, *self.output_shape))
+
+
+@traces(VectorMap)
+def vector_map(walk: Walker, node: fx.Node) -> None:
+    """Add a vector seen as a map."""
+    given = walk.module_of(node)
+    assert isinstance(given, VectorMap)
+    walk.add(node, MapOfVector(given, (walk.source(node),)))
 
 
 @traces(nn.Flatten, torch.flatten, torch.reshape, "flatten", "view", "reshape", nn.Unflatten)
@@ -69,13 +98,12 @@ def _end(walk: Walker, value: fx.Node) -> str:
     """Return the layer with a value in the shape in which the network returns it."""
     source = walk.layers[walk.origin[value]]
     shape = tuple(meta_shape(value)[1:])
-    if len(shape) == 1:
-        if source.shape[1:] != (1, 1):
-            raise walk.refusal("the output is a flattened map: end with a linear layer")
-        return walk.insert("logits", Reshape((source.name,), source.shape[:1]))
-    if shape != source.shape:
-        raise walk.refusal(f"an output of shape {shape}: return maps (C, H, W) or vectors")
-    return source.name
+    if shape == source.shape:
+        return source.name
+    if len(shape) == 1 and source.shape == (*shape, 1, 1):
+        return walk.insert("logits", Reshape((source.name,), shape))
+    advice = "return the maps themselves, and give them another shape in the application"
+    raise walk.error(value, f"an output of shape {shape} made of {source.shape}", advice)
 
 
 @onnx_form("flatten")

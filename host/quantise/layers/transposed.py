@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.ops.fix import rounded_constant
 from tutelage.host.quantise.layers.base import Pair
-from tutelage.host.quantise.layers.convolution import AnyConv, Conv, share_parameters
+from tutelage.host.quantise.layers.convolution import AnyConv, Conv, made_of, share_parameters
 from tutelage.host.quantise.onnx_form import OnnxGraph, onnx_form
 from tutelage.host.quantise.walker import Walker, shape_of, traces
 
@@ -35,6 +35,17 @@ class TransposedConv(Conv):
         left, _, top, _ = self.pads
         down, across = self.output_padding
         self.pads = left, left - across, top, top - down
+
+    def tie(self, weight: nn.Parameter) -> None:
+        """Take the weights of the convolution that has the same: [I, O, H, W], of one group."""
+        del self.weight
+        self.tied = weight
+
+    def __getattr__(self, name: str) -> Any:
+        tied = self._parameters.get("tied")
+        if name == "weight" and tied is not None:
+            return tied.transpose(0, 1)
+        return super().__getattr__(name)
 
     @staticmethod
     def outputs_first(conv: Any) -> Tensor:
@@ -87,7 +98,12 @@ def transposed_convolution(walk: Walker, node: fx.Node) -> None:
     if layer.pads[0] > across or layer.pads[2] > down:
         what = f"ConvTranspose2d with padding {conv.padding}"
         raise walk.error(node, what, "pad by less than the kernel")
-    share_parameters(walk, conv, layer)
+    encoder = walk.made.get(made_of(conv.weight, Conv, conv.weight.shape))
+    if encoder is None or conv.groups > 1:
+        share_parameters(walk, conv, layer)
+    else:
+        share_parameters(walk, conv, layer, ("bias",))
+        layer.tie(encoder)
     walk.add(node, layer)
 
 

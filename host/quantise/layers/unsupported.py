@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
-from tutelage.host.quantise.walker import advise
+from tutelage.host.quantise.walker import Walker, advise, meta_shape, traces
 
 _SMOOTH = (
     "use ReLU, ReLU6, LeakyReLU(26/256) or Hardswish, or have it exchanged (replace: "
@@ -26,7 +26,19 @@ advise(
     nn.Softmax, F.softmax, torch.softmax, "softmax",
 )  # fmt: skip
 advise(_NORM, nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm)
-advise(
-    "keep maps as (N, C, H, W); a LayerNorm over channels last has no DPU form: " + _NORM,
-    torch.permute, "permute", torch.transpose, "transpose",
-)  # fmt: skip
+
+
+@traces(torch.permute, "permute", torch.transpose, "transpose", torch.movedim, "movedim")
+def permutation(walk: Walker, node: fx.Node) -> None:
+    """Refuse what is between two layers; a LayerNorm behind it is the reason more often."""
+    for reader in node.users:
+        if _is_layer_norm(walk, reader):
+            raise walk.error(reader, "a LayerNorm over channels last", _NORM)
+    what = f"a permutation to {meta_shape(node)} between two layers"
+    raise walk.error(node, what, "keep maps as (N, C, H, W)")
+
+
+def _is_layer_norm(walk: Walker, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(walk.module_of(node), nn.LayerNorm)
+    return node.target is F.layer_norm

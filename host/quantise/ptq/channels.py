@@ -81,9 +81,9 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
 
 
 def shared_layers(student: Student) -> set[str]:
-    """Return the layers whose weights or norm are another layer's too."""
+    """Return the layers whose weights, bias or norm are another layer's too."""
     parts = {
-        name: [part for part in (conv.weight, conv.norm) if part is not None]
+        name: [*conv.parameters(recurse=False), *([conv.norm] if conv.norm is not None else [])]
         for name, conv in student.convs()
     }
     count = Counter(id(part) for own in parts.values() for part in own)

@@ -11,6 +11,7 @@ from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+from tutelage.host.quantise.graph.passes.moved_operands import affine_of_root
 
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
@@ -84,6 +85,8 @@ def _affine(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any)
         return False
     new = _node(graph, node, value, scale, shift)
     if new is None:
+        new = affine_of_root(graph, node, value, scale, shift)
+    if new is None:
         return False
     graph.substitute(node, new)
     return True
@@ -94,7 +97,7 @@ def _node(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any) -
     factors, summands = _by_channel(scale, shape), _by_channel(shift, shape)
     if factors is None or summands is None:
         return None
-    return graph.before(node, Affine(factors, summands), value, name=node.name)
+    return graph.before(node, Affine(factors, summands, scale, shift), value, name=node.name)
 
 
 def _by_channel(given: Any, shape: tuple[int, ...]) -> Tensor | None:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen, layer_of_pixels, plain_copy
+from tutelage.host.quantise.graph.copies import derived, layer_of_pixels, plain_copy
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine, ChannelSelect, ChannelSlice
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
+from tutelage.host.quantise.graph.passes.relu_first import is_pointwise
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,9 @@ def _join(graph: Graph, node: fx.Node) -> bool:
         return False
     channels = [channel for piece in found for channel in piece[1]]
     scale, shift = (torch.cat([piece[i] for piece in found]) for i in (2, 3))  # type: ignore[misc]
+    trained = [given for part in parts for given in getattr(graph.module_of(part), "trained", ())]
     picked = graph.before(node, ChannelSelect(channels), root, name=node.name)
-    graph.replace(node, Affine(scale, shift), picked, name=node.name)
+    graph.replace(node, Affine(scale, shift, *trained), picked, name=node.name)
     return True
 
 
@@ -155,13 +157,6 @@ def _chain(graph: Graph, node: fx.Node) -> list[fx.Node] | None:
             return None
 
 
-def is_pointwise(module: nn.Module | None) -> bool:
-    """Return whether a module computes each value from one, alike for all channels."""
-    from tutelage.host.quantise.graph.passes.relu_first import POINTWISE
-
-    return isinstance(module, POINTWISE)
-
-
 def _is_depthwise(module: nn.Module | None) -> bool:
     if not isinstance(module, nn.Conv2d):
         return False
@@ -173,9 +168,9 @@ def _of_channels(module: Any, channels: Tensor) -> nn.Module:
     """A layer that computes some of its channels, from the same inputs if depthwise."""
     new = plain_copy(module)
     if isinstance(module, nn.Conv2d | nn.Linear):
-        new._parameters["weight"] = frozen(module.weight[channels])
+        new._parameters["weight"] = derived(module.weight[channels], module.weight)
         if module.bias is not None:
-            new._parameters["bias"] = frozen(module.bias[channels])
+            new._parameters["bias"] = derived(module.bias[channels], module.bias)
         if isinstance(module, nn.Linear):
             new.out_features = len(channels)
         else:
@@ -186,7 +181,9 @@ def _of_channels(module: Any, channels: Tensor) -> nn.Module:
         new.num_features = len(channels)
         for name, value in [*module._parameters.items(), *module._buffers.items()]:
             if value is not None and value.dim():
-                kept = frozen(value[channels]) if name in module._parameters else value[channels]
+                kept = value[channels]
+                if name in module._parameters:
+                    kept = derived(kept, value)
                 (new._parameters if name in module._parameters else new._buffers)[name] = kept
     return new
 
@@ -256,7 +253,7 @@ def _scattered(module: Any, select: ChannelSelect, whole: int) -> nn.Module:
     channels = torch.tensor([c for c in select.channels if c >= 0], device=weight.device)
     full = weight.new_zeros(weight.shape[0], whole, *weight.shape[2:])
     full.index_add_(1, channels, weight[:, kept])
-    new._parameters["weight"] = frozen(full)
+    new._parameters["weight"] = derived(full, module.weight)
     name = "in_features" if isinstance(module, nn.Linear) else "in_channels"
     setattr(new, name, whole)
     return new

@@ -27,8 +27,19 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
         return False
     if not _is_constant(graph, node):
         return False
-    graph.substitute(node, graph.tensor(node, _computed(graph, node), node.name))
+    computed = _computed(graph, node)
+    if computed.is_floating_point():
+        computed.requires_grad_(_is_trained(graph, node))
+    graph.substitute(node, graph.tensor(node, computed, node.name))
     return True
+
+
+def _is_trained(graph: Graph, node: fx.Node) -> bool:
+    """Whether training changes something that a constant is computed from."""
+    own = graph.constant(node)
+    if own is not None:
+        return own.requires_grad
+    return any(_is_trained(graph, given) for given in node.all_input_nodes)
 
 
 def _is_constant(graph: Graph, node: fx.Node) -> bool:

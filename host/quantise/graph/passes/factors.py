@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen, layer_of_pixels, plain_copy
+from tutelage.host.quantise.graph.copies import derived, layer_of_pixels, plain_copy
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
 from tutelage.host.quantise.graph.operations import is_movement
@@ -30,7 +30,8 @@ def _merge(graph: Graph, node: fx.Node) -> bool:
     first = graph.module_of(graph.source(node))
     if not isinstance(first, Affine):
         return False
-    merged = Affine(first.scale * second.scale, first.shift * second.scale + second.shift)
+    scale, shift = first.scale * second.scale, first.shift * second.scale + second.shift
+    merged = Affine(scale, shift, *first.trained, *second.trained)
     graph.replace(node, merged, graph.source(graph.source(node)))
     return True
 
@@ -50,7 +51,8 @@ def _fold_back(graph: Graph, node: fx.Node) -> bool:
         return False
     channels = graph.shape(target)[1]
     if channels != len(affine.scale):  # flattened: one factor for all
-        affine = Affine(affine.scale[:1].repeat(channels), affine.shift[:1].repeat(channels))
+        values = (value[:1].repeat(channels) for value in (affine.scale, affine.shift))
+        affine = Affine(*values, *affine.trained)
     scaled = scaled_outputs(module, affine)
     if scaled is None:
         return False
@@ -90,7 +92,7 @@ def _is_vector_of(vector: tuple[int, ...], given: tuple[int, ...]) -> bool:
 @torch.no_grad()
 def scaled_outputs(module: Any, affine: Affine) -> nn.Module | None:
     """Return a layer with weights, or a norm, whose results are scaled and shifted."""
-    new = plain_copy(module)
+    new, given = plain_copy(module), (module.weight, module.bias, *affine.trained)
     scale, shift = affine.scale, affine.shift
     if isinstance(module, _NORM):
         if module.running_mean is None:
@@ -98,20 +100,21 @@ def scaled_outputs(module: Any, affine: Affine) -> nn.Module | None:
         weight = torch.ones_like(scale) if module.weight is None else module.weight
         bias = torch.zeros_like(shift) if module.bias is None else module.bias
         new.affine = True
-        new._parameters["weight"] = frozen(weight * scale)
-        new._parameters["bias"] = frozen(bias * scale + shift)
+        new._parameters["weight"] = derived(weight * scale, *given)
+        new._parameters["bias"] = derived(bias * scale + shift, *given)
         return new
     weight, bias = module.weight, module.bias
     assert isinstance(weight, torch.Tensor)
     if isinstance(module, nn.ConvTranspose2d):
         if module.groups != 1:
             return None
-        new._parameters["weight"] = frozen(weight * scale.view(1, -1, 1, 1))
+        new._parameters["weight"] = derived(weight * scale.view(1, -1, 1, 1), *given)
     else:
-        new._parameters["weight"] = frozen(weight * scale.view(-1, *[1] * (weight.dim() - 1)))
+        sizes = (-1, *[1] * (weight.dim() - 1))
+        new._parameters["weight"] = derived(weight * scale.view(sizes), *given)
     if bias is not None or (shift != 0).any():
         summand = shift if bias is None else bias * scale + shift
-        new._parameters["bias"] = frozen(summand)
+        new._parameters["bias"] = derived(summand, *given)
     return new
 
 
@@ -141,7 +144,7 @@ def _takes(graph: Graph, reader: fx.Node, affine: Affine) -> bool:
 
 @torch.no_grad()
 def _scaled_inputs(module: Any, affine: Affine) -> nn.Module:
-    new = plain_copy(module)
+    new, given = plain_copy(module), (module.weight, module.bias, *affine.trained)
     if isinstance(module, nn.Linear):
         scale, shift = affine.scale.view(1, -1), affine.shift.view(1, -1)
     else:
@@ -149,11 +152,11 @@ def _scaled_inputs(module: Any, affine: Affine) -> nn.Module:
         groups = [v.view(module.groups, channels) for v in (affine.scale, affine.shift)]
         each = module.out_channels // module.groups
         scale, shift = (v.repeat_interleave(each, 0)[:, :, None, None] for v in groups)
-    new._parameters["weight"] = frozen(module.weight * scale)
+    new._parameters["weight"] = derived(module.weight * scale, *given)
     if (affine.shift != 0).any():
         summand = (module.weight * shift).flatten(1).sum(1)
         bias = 0 if module.bias is None else module.bias
-        new._parameters["bias"] = frozen(bias + summand)
+        new._parameters["bias"] = derived(bias + summand, *given)
     return new
 
 
@@ -166,10 +169,11 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
     if rank not in (2, 4):
         return False
     bias = affine.shift if bool((affine.shift != 0).any()) else None
+    trained = any(part.requires_grad for part in affine.trained)
     if rank == 4:
-        layer = layer_of_pixels(affine.scale[:, None], bias, channels, is_map=True)
+        layer = layer_of_pixels(affine.scale[:, None], bias, channels, True, trained)
     else:
-        layer = layer_of_pixels(torch.diag(affine.scale), bias, 1, is_map=False)
+        layer = layer_of_pixels(torch.diag(affine.scale), bias, 1, False, trained)
     log.warning(
         "%s: no convolution takes this factor or summand of its channels; it becomes a 1x1 "
         "depthwise convolution, which costs time",

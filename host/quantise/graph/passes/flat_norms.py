@@ -18,7 +18,7 @@ def frozen_norm(norm: nn.modules.batchnorm._NormBase) -> Affine:
     shift = -norm.running_mean * scale
     if norm.affine:
         scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
-    return Affine(scale, shift)
+    return Affine(scale, shift, norm.weight, norm.bias)
 
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.copies import derived, frozen, plain_copy
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import ChannelSelect
 from tutelage.host.quantise.graph.moved import Moved, is_moving, moved
@@ -167,7 +167,7 @@ def _into_dense(graph: Graph, node: fx.Node, found: Moved, readers: list[fx.Node
         columns = found.positions.to(weight.device)
         weight.index_add_(1, columns, module.weight.detach())
         new.in_features = whole
-        new._parameters["weight"] = frozen(weight)
+        new._parameters["weight"] = derived(weight, module.weight)
         graph.replace(reader, new, source)
     return True
 
@@ -193,7 +193,7 @@ def _dense_of_pixels(graph: Graph, node: fx.Node) -> bool:
     if not torch.equal(found.positions.view(-1, channels), order):
         return False
     conv = nn.Conv2d(channels, dense.out_features, 1, bias=False, device="meta")
-    conv.weight = frozen(dense.weight.view(*dense.weight.shape, 1, 1))
+    conv.weight = derived(dense.weight.view(*dense.weight.shape, 1, 1), dense.weight)
     conv.bias = dense.bias
     mixed = graph.before(node, conv, found.root, name=f"{graph.name_of(node)}_pixels")
     last = graph.before(node, torch.permute, mixed, (0, 2, 3, 1))

@@ -1,13 +1,16 @@
-"""A softmax or sigmoid at the end leaves the graph: the CPU computes it from the logits."""
+"""Outputs become one tuple, and what the CPU computes at the end leaves the graph."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from tutelage.host.quantise.graph.graph import Graph
-from tutelage.host.quantise.graph.operations import is_movement
+from tutelage.host.quantise.graph.moved import ANY_RANK, chain_of, moved
+from tutelage.host.quantise.graph.operations import cat_axis, operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
@@ -15,47 +18,140 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.Sigmoid: "sigmoid", nn.LogSigmoid: "sigmoid",
 }  # fmt: skip
 
+_OF_LOG: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Softmax: nn.LogSoftmax, nn.Sigmoid: nn.LogSigmoid,
+}  # fmt: skip
+
+
+def _flatten(graph: Graph, node: fx.Node) -> bool:
+    """Outputs in dictionaries, tuples of tuples and named tuples are one tuple, in their order."""
+    if node.op != "output":
+        return False
+    given: Any = node.args[0]
+    if isinstance(given, fx.Node) and not _is_named_tuple(given):
+        return False
+    flat = tuple(_leaves(given))
+    if given == flat:
+        return False
+    node.args = (flat,)
+    return True
+
+
+def _is_named_tuple(given: Any) -> bool:
+    return isinstance(given, fx.Node) and isinstance(given.target, type)
+
+
+def _leaves(given: Any) -> Iterator[Any]:
+    if given is None:  # such as an auxiliary output that there is in training alone
+        return
+    if _is_named_tuple(given):
+        given = [*given.args, *given.kwargs.values()]
+    elif isinstance(given, dict):
+        given = list(given.values())
+    if not isinstance(given, list | tuple):
+        yield given
+        return
+    for part in given:
+        yield from _leaves(part)
+
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
     if node.op != "output":
         return False
     returned: Any = node.args[0]
-    if isinstance(returned, fx.Node) and isinstance(returned.target, type):  # a named tuple
-        node.args = (returned.args,)
-        return True
-    if isinstance(returned, dict):
-        node.args = (tuple(returned.values()),)
-        return True
-    changed = False
     outputs = returned if isinstance(returned, list | tuple) else (returned,)
+    changed = False
     for place, given in enumerate(outputs):
         changed |= isinstance(given, fx.Node) and _strip(graph, given, place)
     return changed
 
 
-def _strip(graph: Graph, node: fx.Node, place: int) -> bool:
-    while is_movement(node) and graph.has_one_reader(node):
-        node = graph.source(node)
-    module = graph.module_of(node)
-    activation = _ACTIVATIONS.get(type(module)) if module is not None else None
-    if (
-        activation is None
-        or not graph.has_one_reader(node)
-        or not _is_over_classes(graph, node, module)
-    ):
+def _strip(graph: Graph, value: fx.Node, place: int) -> bool:
+    """Take the activation away that an output ends with, or all parts of a concat at the end."""
+    end = chain_of(graph, value)[-1]
+    if operation(end) != "cat":
+        found = [_activation(graph, value)]
+    else:
+        parts: Any = end.args[0]
+        found = [_activation(graph, part) for part in parts]
+        if not _is_read_once(graph, value, end) or any(part[1] == cat_axis(end) for part in found):
+            return False
+    cls, axis = found[0][0], found[0][1]
+    if cls is None or any(part[:2] != (cls, axis) for part in found):
         return False
-    assert module is not None
-    graph.activation, graph.stripped[place] = activation, module
-    graph.note(f"{node.name}: the {activation} at the end runs on the CPU")
-    graph.substitute(node, graph.source(node))
+    if axis and operation(end) == "cat":
+        axis = _axis_of(graph, value, end, axis)
+    if axis is None or place in graph.stripped:
+        return False
+    graph.activations[place] = name = _ACTIVATIONS[cls]
+    graph.stripped[place] = cls(axis) if axis else cls()
+    graph.note(f"{value.name}: the {name} at the end runs on the CPU")
+    for _, _, node in found:
+        if not node._erased:
+            graph.substitute(node, graph.source(node))
     return True
 
 
-def _is_over_classes(graph: Graph, node: fx.Node, module: Any) -> bool:
-    """Whether a softmax is along the axis of the classes; without an axis PyTorch takes that."""
-    if not isinstance(module, nn.Softmax | nn.LogSoftmax):
-        return True
-    return module.dim is None or module.dim % len(graph.shape(node)) == 1
+def _activation(graph: Graph, value: fx.Node) -> tuple[Any, int | None, fx.Node]:
+    """The class of what a value ends with, its axis there (0 for none), and its node.
+
+    The class is None where there is no activation, or something else reads it.
+    """
+    node = chain_of(graph, value)[-1]
+    if operation(node) == "log" and (new := _log(graph, node)) is not None:
+        value, node = new if value is node else value, new
+    module: Any = graph.module_of(node)
+    cls: Any = type(module)
+    if cls not in _ACTIVATIONS or not _is_read_once(graph, value, node):
+        return None, None, node
+    rank = len(graph.shape(node))
+    if cls in (nn.Sigmoid, nn.LogSigmoid):
+        return cls, 0, node
+    if cls is nn.Softmax2d:
+        return nn.Softmax, _axis_of(graph, value, node, rank - 3), node
+    dims = _dims(module)
+    axis = int(rank in (2, 4)) if dims == (None,) else dims[0] % rank  # PyTorch's own choice
+    return cls, _axis_of(graph, value, node, axis) if axis else None, node
 
 
+def _log(graph: Graph, node: fx.Node) -> fx.Node | None:
+    """The logarithm of a softmax or sigmoid as one module; None for that of something else."""
+    inner = graph.source(node)
+    module: Any = graph.module_of(inner)
+    cls = _OF_LOG.get(type(module))
+    if cls is None or not graph.has_one_reader(inner):
+        return None
+    graph.substitute(inner, graph.source(inner))
+    return graph.replace(node, cls(*_dims(module)), name=node.name)
+
+
+def _dims(module: Any) -> tuple[Any, ...]:
+    return (module.dim,) if hasattr(module, "dim") else ()
+
+
+def _is_read_once(graph: Graph, value: fx.Node, node: fx.Node) -> bool:
+    """Whether nothing reads a value on its way from a node but what moves it."""
+    return all(map(graph.has_one_reader, {*chain_of(graph, value), node}))
+
+
+def _axis_of(graph: Graph, value: fx.Node, node: fx.Node, axis: int) -> int | None:
+    """The axis of a value that one of a node is after the movements between; None for none."""
+    if value is node:
+        return axis
+    found = moved(graph, value, ANY_RANK)
+    if found is None:
+        return None
+    sizes = graph.shape(node)[1:]
+    stride, size = torch.Size(sizes[axis:]).numel(), sizes[axis - 1]
+    along = found.positions // stride % size
+    others = found.positions - along * stride
+    for place, length in enumerate(found.positions.shape):
+        first = others.narrow(place, 0, 1)
+        steps = torch.arange(length).view(-1, *[1] * (others.dim() - place - 1))
+        if length == size and bool((others == first).all() and (along == steps).all()):
+            return place + 1
+    return None
+
+
+FLAT_OUTPUTS = GraphPass("outputs as one tuple", _flatten)
 OUTPUT_ACTIVATION = GraphPass("activation at the end", _rewrite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.copies import derived
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.moved import is_moving, moved
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
@@ -25,9 +25,9 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     if len(graph.shape(found.root)) != 4:
         return False
     new = nn.Conv2d(channels, channels, 1, bias=conv.bias is not None)
-    new.weight = frozen(_band(conv, channels)[:, :, None, None])
+    new.weight = derived(_band(conv, channels)[:, :, None, None], conv.weight)
     if conv.bias is not None:
-        new.bias = frozen(conv.bias.repeat(channels))
+        new.bias = derived(conv.bias.repeat(channels), conv.bias)
     mixed = graph.before(node, new, found.root, name=f"{graph.name_of(node)}_channels")
     graph.replace(node, torch.reshape, mixed, graph.shape(node))
     return True

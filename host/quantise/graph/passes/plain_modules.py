@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from tutelage.host.networks.norm import SyncedBatchNorm2d
-from tutelage.host.quantise.graph.copies import frozen, plain_copy
+from tutelage.host.quantise.graph.copies import derived, plain_copy
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.tracer import torch_class
@@ -28,7 +28,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     new = plain_copy(module, cls)
     for name, weight in computed.items():
         new.__dict__.pop(name, None)
-        new._parameters[name] = frozen(weight)
+        new._parameters[name] = derived(weight, *module.parameters())
     if computed:
         new._modules.pop("parametrizations", None)
         graph.note(

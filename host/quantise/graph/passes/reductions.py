@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -11,50 +10,77 @@ from torch import fx, nn
 from tutelage.host.quantise.graph.copies import frozen
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.modules import Affine
-from tutelage.host.quantise.graph.moved import moved
-from tutelage.host.quantise.graph.operations import operation
+from tutelage.host.quantise.graph.moved import moved, moved_alike
+from tutelage.host.quantise.graph.operations import operation, reduced_axes
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
-    name = operation(node)
-    if name not in ("mean", "sum", "amax", "max"):
+    name, reduced = operation(node), reduced_axes(node)
+    if name not in ("mean", "sum", "amax", "max") or reduced is None:
         return False
-    axes: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    keeps = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
     source = graph.source(node)
     rank = len(graph.shape(source))
-    if axes is None or len(node.all_input_nodes) != 1 or rank not in (3, 4):
+    if len(node.all_input_nodes) != 1 or rank < 3:
         return False
-    wanted = {int(axis) % rank for axis in (axes if isinstance(axes, list | tuple) else [axes])}
-    root, pooled = _pooled(graph, source, wanted)
-    if root is None or pooled is None:
-        return False
-    value = node
+    values = [node]
     if name == "max":  # gives values and positions
-        if not all(u.target is operator.getitem and u.args[1] == 0 for u in node.users):
+        values = list(node.users)
+        if not all(u.target is operator.getitem and u.args[1] == 0 for u in values):
             return False
-        value = next(iter(node.users))
-    shape = graph.shape(value)
-    if keeps and len(shape) != rank:
-        return False
-    _replace(graph, node, value, root, _pool(name, pooled, graph.shape(root)), name, shape)
+    axes, keeps = {axis % rank for axis in reduced[0]}, reduced[1]
+    if rank == 4 and axes <= {2, 3} and (_is_map(graph, source) or len(axes) == 1):
+        pool = _pool(name, (2 in axes, 3 in axes), graph.shape(source))
+        new = _pooled(graph, node, pool, source, name)
+        shape = graph.shape(values[0])
+        if graph.shape(new) != shape:
+            new = graph.before(node, torch.reshape, new, shape)
+    else:
+        found = _of_moved(graph, node, source, axes, keeps, name)
+        if found is None:
+            return False
+        new = found
+    for value in values:
+        graph.substitute(value, new)
+    if not node._erased:
+        graph.module.graph.erase_node(node)
     return True
 
 
-def _pooled(
-    graph: Graph, source: fx.Node, axes: set[int]
-) -> tuple[fx.Node | None, tuple[bool, bool] | None]:
-    """The map that is pooled, and whether over its rows and over its columns."""
-    shape = graph.shape(source)
-    if len(shape) == 4 and axes and axes <= {2, 3}:
-        return source, (2 in axes, 3 in axes)
+def _is_map(graph: Graph, source: fx.Node) -> bool:
+    """Whether the second axis of a value has the channels."""
     found = moved(graph, source)
-    if found is None or not found.is_in_order() or len(graph.shape(found.root)) != 4:
-        return None, None
-    if len(shape) == 3 and axes == {2} and shape[1] == found.size[0]:
-        return found.root, (True, True)
-    return None, None
+    return found is None or bool(
+        found.positions.shape[0] == found.size[0] and found.positions.flatten()[0] == 0
+        and torch.equal(found.positions // found.pixels,
+                        torch.arange(found.size[0])[:, None, None].expand_as(found.positions))
+    )  # fmt: skip
+
+
+def _of_moved(
+    graph: Graph, node: fx.Node, source: fx.Node, axes: set[int], keeps: bool, name: str
+) -> fx.Node | None:
+    """The reduction of a map that was moved, over all of its pixels: before it is moved."""
+    found = moved(graph, source)
+    if found is None or 0 in axes or len(graph.shape(found.root)) != 4:
+        return None
+    kept = [axis for axis in range(found.positions.dim()) if axis + 1 not in axes]
+    ends = [axis - 1 for axis in sorted(axes)]
+    terms = found.positions.permute(*kept, *ends).flatten(len(kept))
+    channels, within = terms // found.pixels, (terms % found.pixels).sort(-1).values
+    whole = terms.shape[-1] == found.pixels and bool(
+        (channels == channels[..., :1]).all() and (within == torch.arange(found.pixels)).all()
+    )
+    if not whole:
+        return None
+    wanted = channels[..., 0]
+    if keeps:
+        wanted = wanted.reshape(
+            [1 if axis + 1 in axes else size for axis, size in enumerate(found.positions.shape)]
+        )
+    pool = _pool(name, (True, True), graph.shape(found.root))
+    new = _pooled(graph, node, pool, found.root, name)
+    return moved_alike(graph, node, new, wanted, source)
 
 
 def _pool(name: str, axes: tuple[bool, bool], shape: tuple[int, ...]) -> nn.Module:
@@ -65,10 +91,8 @@ def _pool(name: str, axes: tuple[bool, bool], shape: tuple[int, ...]) -> nn.Modu
     return nn.AvgPool2d(kernel) if average else nn.MaxPool2d(kernel)
 
 
-def _replace(
-    graph: Graph, node: fx.Node, value: fx.Node, root: fx.Node, pool: nn.Module, name: str,
-    shape: tuple[int, ...],
-) -> None:  # fmt: skip
+def _pooled(graph: Graph, node: fx.Node, pool: nn.Module, root: fx.Node, name: str) -> fx.Node:
+    """A pool's result, as a sum where the reduction is one."""
     new = graph.before(node, pool, root, name=node.name)
     if name == "sum":
         pixels = (
@@ -76,27 +100,25 @@ def _replace(
         )
         factor = torch.full((graph.shape(new)[1],), pixels)
         new = graph.before(node, Affine(factor, torch.zeros_like(factor)), new)
-    if graph.shape(new) != shape:
-        new = graph.before(node, torch.reshape, new, shape)
-    graph.substitute(value, new)
-    if value is not node:
-        graph.module.graph.erase_node(node)
+    return new
 
 
 def _over_channels(graph: Graph, node: fx.Node) -> bool:
     """The mean or sum over channels is a 1x1 convolution with equal weights."""
-    name, shape = operation(node), graph.shape(node)
-    if name not in ("mean", "sum") or len(node.all_input_nodes) != 1:
+    name, shape, reduced = operation(node), graph.shape(node), reduced_axes(node)
+    if name not in ("mean", "sum") or reduced is None or len(node.all_input_nodes) != 1:
         return False
     source = graph.source(node)
-    axes: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    if axes not in (1, -3, [1], (1,)) or len(graph.shape(source)) != 4 or len(shape) != 4:
+    if reduced[0] not in ([1], [-3]) or len(graph.shape(source)) != 4:
         return False
     channels = graph.shape(source)[1]
     conv = nn.Conv2d(channels, 1, 1, bias=False)
     value = 1 / channels if name == "mean" else 1.0
     conv.weight = frozen(torch.full((1, channels, 1, 1), value))
-    graph.replace(node, conv, source, name=node.name)
+    new = graph.before(node, conv, source, name=node.name)
+    if graph.shape(new) != shape:
+        new = graph.before(node, torch.reshape, new, shape)
+    graph.substitute(node, new)
     return True
 
 

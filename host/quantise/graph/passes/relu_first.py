@@ -21,6 +21,11 @@ POINTWISE = (
 """Activations that compute each value from one, all in the same way."""
 
 
+def is_pointwise(module: nn.Module | None) -> bool:
+    """Return whether a module computes each value from one, alike for all channels."""
+    return isinstance(module, POINTWISE)
+
+
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
     activation = graph.module_of(node)
     if not isinstance(activation, POINTWISE) or not node.all_input_nodes:

@@ -6,15 +6,19 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import fx, nn
 
 from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
+from tutelage.host.quantise.graph.copies import frozen
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 log = logging.getLogger(__name__)
 
-_Make = Callable[[nn.Module], nn.Module]
+Shape = tuple[int, ...]
+_Make = Callable[[nn.Module, Shape, Shape], nn.Module | None]
+"""From a module and the shapes before and behind it; None where the DPU has it, or nothing fits."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU, "swish": nn.SiLU, "gelu": nn.GELU, "mish": nn.Mish, "elu": nn.ELU,
@@ -24,28 +28,62 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 
 _FOR_ACTIVATIONS: dict[str, _Make] = {
-    "relu": lambda _: nn.ReLU(),
-    "relu6": lambda _: nn.ReLU6(),
-    "leakyrelu": lambda _: nn.LeakyReLU(LEAKY_SLOPE),
-    "hardswish": lambda _: nn.Hardswish(),
-    "hardsigmoid": lambda _: nn.Hardsigmoid(),
+    "relu": lambda *_: nn.ReLU(),
+    "relu6": lambda *_: nn.ReLU6(),
+    "leakyrelu": lambda *_: nn.LeakyReLU(LEAKY_SLOPE),
+    "hardswish": lambda *_: nn.Hardswish(),
+    "hardsigmoid": lambda *_: nn.Hardsigmoid(),
 }
 
 
-def _counting_pool(pool: nn.Module) -> nn.Module:
+def _counting_pool(pool: nn.Module, *_: Shape) -> nn.Module:
     assert isinstance(pool, nn.AvgPool2d)
     return nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
 
 
-def _zero_pad(pad: nn.Module) -> nn.Module:
+def _zero_pad(pad: nn.Module, *_: Shape) -> nn.Module:
     assert isinstance(pad, nn.ReflectionPad2d | nn.ReplicationPad2d)
     return nn.ZeroPad2d(pad.padding)
+
+
+def _nearest(given: nn.Module, before: Shape, after: Shape) -> nn.Module | None:
+    assert isinstance(given, nn.Upsample)
+    return nn.Upsample(after[2:], mode="nearest") if given.mode == "bilinear" else None
+
+
+def _transposed(given: nn.Module, before: Shape, after: Shape) -> nn.Module | None:
+    """The transposed convolution of a bilinear upsampling, but for a darker border.
+
+    Its kernel is the triangle of two input pixels' width (Long et al. 2015, arXiv:1411.4038).
+    """
+    assert isinstance(given, nn.Upsample)
+    channels, *sizes = before[1:]
+    if given.mode != "bilinear" or any(
+        new % old for new, old in zip(after[2:], sizes, strict=True)
+    ):
+        return None
+    down, across = (new // old for new, old in zip(after[2:], sizes, strict=True))
+    rows, columns = (_triangle(step) for step in (down, across))
+    new = nn.ConvTranspose2d(
+        channels, channels, (len(rows), len(columns)), (down, across), (down // 2, across // 2),
+        groups=channels, bias=False,
+    )  # fmt: skip
+    new.weight = frozen(torch.outer(rows, columns).expand(channels, 1, -1, -1))
+    return new
+
+
+def _triangle(step: int) -> torch.Tensor:
+    """The share of a pixel in those around it, at `step` places for each."""
+    size = 2 * step - step % 2
+    return 1 - (torch.arange(size) - (size - 1) / 2).abs() / step
 
 
 _OTHERS: dict[tuple[str, str], tuple[type[nn.Module], _Make]] = {
     ("avgpool_exclude_pad", "avgpool"): (nn.AvgPool2d, _counting_pool),
     ("reflectionpad", "zeropad"): (nn.ReflectionPad2d, _zero_pad),
     ("replicationpad", "zeropad"): (nn.ReplicationPad2d, _zero_pad),
+    ("bilinear", "nearest"): (nn.Upsample, _nearest),
+    ("bilinear", "transposed"): (nn.Upsample, _transposed),
 }
 """By the pair of names: what is exchanged, and what makes its stand-in of it."""
 
@@ -71,10 +109,13 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     module = graph.module_of(node)
     for old, new in graph.replacements.items():
         cls, make = _OTHERS.get((old, new)) or (_ACTIVATIONS[old], _FOR_ACTIVATIONS[new])
-        if type(module) is not cls or not _needs_it(module):
+        exact = cls is not nn.Upsample  # of which PyTorch has a class for bilinear ones
+        fits = type(module) is cls if exact else isinstance(module, cls)
+        if module is None or not fits or not _needs_it(module):
             continue
-        made = make(module)
-        if type(made) is cls and not isinstance(made, nn.LeakyReLU | nn.AvgPool2d):
+        made = make(module, graph.shape(graph.source(node)), graph.shape(node))
+        same = type(made) is cls and not isinstance(made, nn.LeakyReLU | nn.AvgPool2d | nn.Upsample)
+        if made is None or same:
             continue
         graph.replaced.append((str(node.target), old, new))
         graph.replace(node, made)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from tutelage.host.quantise.graph.copies import frozen
+from tutelage.host.quantise.graph.copies import derived
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
@@ -25,7 +25,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     total: Any = None
     for part, weight in zip(parts, dense.weight.split(columns, 1), strict=True):
         layer: Any = nn.Linear(weight.shape[1], dense.out_features, bias=False, device="meta")
-        layer.weight = frozen(weight)
+        layer.weight = derived(weight, dense.weight)
         layer.bias = dense.bias if total is None else None
         value = graph.before(node, layer, part, name=f"{graph.name_of(node)}_part")
         total = value if total is None else graph.before(node, torch.add, total, value)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.errors import DpuError
-from tutelage.core.text import html_text, shown
+from tutelage.core.text import counted, html_text, shown
 from tutelage.dpu.inspect import listing
 from tutelage.dpu.inspect.layers import INPUT
 from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
@@ -81,7 +81,7 @@ def drawing(facts: dict[str, Any], style: str = "") -> str:
     layers = facts["layers"]
     layout = place(_sources(layers))
     width, height = round(layout.width), round(layout.height)
-    title = escaped(f"{facts['name']}: {len(layers)} layers")
+    title = escaped(f"{facts['name']}: {counted(len(layers), 'layer')}")
     lines = "\n".join(_line(line) for line in _in_front(layout))
     nodes = "\n".join(_node(n, layer, layout.corners[n]) for n, layer in enumerate(layers))
     sheet = f"<style>{style}</style>" if style else ""

@@ -20,6 +20,7 @@ from tutelage.core.images.input_form import (
     float_table,
 )
 from tutelage.core.model_package import DESCRIPTION, read_description
+from tutelage.core.text import counted
 from tutelage.dpu.engine.program import Program
 from tutelage.dpu.xmodel.op import Op
 
@@ -65,7 +66,9 @@ def load_arrays(program: Program, texts: Sequence[str], option: str = "--input")
         name, path = split_name(text)
         if name is None:
             if len(texts) > len(names):
-                raise DpuError(f"{len(texts)} inputs given, the model has {len(names)}: {names}")
+                raise DpuError(
+                    f"{counted(len(texts), 'input')} given, the model has {len(names)}: {names}"
+                )
             name = names[position]
         if name not in names:
             raise DpuError(f"no input {name!r}; the model has {', '.join(names)}")
@@ -139,7 +142,9 @@ def image_form(
     except FormError as error:
         raise DpuError(str(error)) from error
     if form.channels != channels:
-        raise DpuError(f"{form.colour} has {form.channels} channels, the model {channels}")
+        raise DpuError(
+            f"{form.colour} has {counted(form.channels, 'channel')}, the model {channels}"
+        )
     return form
 
 

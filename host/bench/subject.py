@@ -26,6 +26,7 @@ from tutelage.core.model_package import (
     distinct_labels,
     read_description,
 )
+from tutelage.core.text import counted
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.subject_files import (
@@ -224,7 +225,9 @@ def _of_data_set(data: DataSet, limit: int) -> Images:
     # As OpenCV and the application have images: BGR, grey ones with three equal channels.
     bgr = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., ::-1]
     bgr = np.ascontiguousarray(bgr)
-    return Images(list(bgr), data.labels[chosen].numpy(), f"test set, {len(data):,} images")
+    return Images(
+        list(bgr), data.labels[chosen].numpy(), f"test set, {counted(len(data), 'image')}"
+    )
 
 
 def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
@@ -248,4 +251,6 @@ def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
         reasons = "".join(f"; {line}" for line in notes)
         raise BenchUsageError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reasons}")
     subject.notes += [f"{folder}: {line}" for line in notes]
-    return Images(pixels, np.array(known, np.int64), f"{folder}, {len(found.images):,} images")
+    return Images(
+        pixels, np.array(known, np.int64), f"{folder}, {counted(len(found.images), 'image')}"
+    )

@@ -12,7 +12,7 @@ import typer
 from tutelage.core.errors import DONE, FAILED
 from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.model_package import COMPILED
-from tutelage.core.text import shown_lines
+from tutelage.core.text import counted, shown_lines
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import BoardOptions, JsonOptions, StorageOptions
 from tutelage.host.cli.printing import note, print_json, print_lines
@@ -179,7 +179,7 @@ def explore(options: ExploreOptions) -> int:
     else:
         print_lines(*exploring.lines(found))
     note(f"{options.output}: {exploring.TABLE}, {exploring.PLOT}, "
-         f"{len(found.written)} networks to train")  # fmt: skip
+         f"{counted(len(found.written), 'network')} to train")  # fmt: skip
     return DONE if found.written else FAILED
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from tutelage.core.locations import RESULTS
 from tutelage.core.results.figure import Figure, as_json
+from tutelage.core.text import counted
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.predict.energy import BoardPower, board_power
@@ -220,8 +221,9 @@ def lines(found: Found) -> list[str]:
     """What was found for a terminal: the front as a table, what it means, what comes next."""
     done = "predicted" if found.capacity != "accuracy" else "trained, their times predicted"
     text = [
-        f"{len(found.forecasts):,} DenseNets {done} on {found.board}; {len(found.front)} that no"
-        f" other one beats in both cost and {CAPACITY_TEXTS[found.capacity]}:",
+        f"{counted(len(found.forecasts), 'DenseNet')} {done} on {found.board}; "
+        f"{len(found.front)} that no other one beats in both cost and "
+        f"{CAPACITY_TEXTS[found.capacity]}:",
         "",
         *_front_table(found),
         "",
@@ -250,7 +252,7 @@ def lines(found: Found) -> list[str]:
 def _front_table(found: Found) -> list[str]:
     threads = found.budget.threads
     varied = [k for k in ("compression", "bottleneck") if len(found.spec.space[k]) > 1]
-    speed = f"fps, {threads} thread{'s' * (threads > 1)}" if threads else "fps, many threads"
+    speed = f"fps, {counted(threads, 'thread')}" if threads else "fps, many threads"
     trained = ["top-1 [%]"] * (found.capacity == "accuracy")
     head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", *trained,
             "ms, 1 thread", speed, "mJ a frame", "fits"]  # fmt: skip

@@ -31,6 +31,7 @@ from tutelage.core.model_package import (
     check_labels,
     write_description,
 )
+from tutelage.core.text import counted
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
 from tutelage.host.compile.target import load_target
@@ -161,7 +162,9 @@ def _describe(
     outputs = math.prod(student.layer(student.output).shape)
     labels = tuple(labels) or tuple(map(str, range(outputs)))
     if len(labels) != outputs:
-        raise ValueError(f"{len(labels)} labels, the network has {outputs} outputs")
+        raise ValueError(
+            f"{counted(len(labels), 'label')}, the network has {counted(outputs, 'output')}"
+        )
     check_labels(labels, "labels")
     points = student.fix_points().activations
     provenance = {

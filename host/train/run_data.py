@@ -43,7 +43,7 @@ def load_split(config: Config, split: str) -> DataSet:
     path = Path(data.path).expanduser() if data.path else None
     whole_pictures = split == "train" and config.augmentation.random_resized_crop > 0
     memory = 0 if whole_pictures else data.in_memory_mib << 20
-    found = load(data.kind, path, split, data.size, data.mean, data.std, memory)
+    found = load(data.kind, path, split, data.size, data.mean, data.std, memory, data.colour)
     return labelled(config, found, is_learnt=split == "train")
 
 

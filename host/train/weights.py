@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.weights_file import Table, read_tables
 
@@ -66,10 +66,40 @@ class Fit:
         """How many of the network's tensors it does not give."""
         return len(self.missing) + len(self.misshapen) + len(self.mistyped)
 
+    def other_rows(self, wanted: Mapping[str, Tensor]) -> tuple[int, int] | None:
+        """Return the number of outputs of the file's last layer, and the network's.
+
+        None where they differ in more than the outputs of one layer.
+
+        Parameters
+        ----------
+        wanted : the network's tensors
+        """
+        layers = {name.rpartition(".")[0] for name in self.misshapen}
+        shapes = [(self.tensors[name].shape, wanted[name].shape) for name in self.misshapen]
+        counts = {(there[0], here[0]) for there, here in shapes if len(there) and len(here)}
+        same_inputs = all(there[1:] == here[1:] for there, here in shapes)
+        only = self.faults == len(self.misshapen) and not self.unexpected
+        return counts.pop() if only and same_inputs and len(layers) == len(counts) == 1 else None
+
     @property
     def is_whole(self) -> bool:
         """Whether it gives all of the network's tensors and nothing else."""
         return not self.faults and not self.unexpected
+
+
+class MisfitError(CheckpointError):
+    """Weights are another network's.
+
+    Attributes
+    ----------
+    path : of the weights
+    fit : how the table that fits best does
+    """
+
+    def __init__(self, path: Path, fit: Fit) -> None:
+        super().__init__(f"{path}: not the weights of this network: {_mismatch(fit)}")
+        self.path, self.fit = path, fit
 
 
 def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = ()) -> None:
@@ -100,7 +130,7 @@ def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = (
         )
     best = min(chosen, key=lambda fit: (fit.faults, len(fit.unexpected)))
     if not best.is_whole:
-        raise CheckpointError(f"{path}: not the weights of this network: {_mismatch(best)}")
+        raise MisfitError(path, best)
     _mention_others(path, best, chosen)
     _check_finite(path, best.tensors)
     network.load_state_dict(dict(best.tensors), strict=False)
@@ -235,7 +265,7 @@ def _mismatch(fit: Fit) -> str:
         return "they are a quantised student's; give those of the float run that it started from"
     total = len(fit.tensors) + len(fit.missing)
     found = [
-        f"{len(fit.missing)} of {total} tensors missing ({_some(fit.missing)})",
+        f"{len(fit.missing)} of {counted(total, 'tensor')} missing ({_some(fit.missing)})",
         f"{len(fit.misshapen)} of another shape ({_differences(fit.misshapen)})",
         f"{len(fit.mistyped)} of another type ({_differences(fit.mistyped)})",
         f"{len(fit.unexpected)} unexpected ({_some(fit.unexpected)})",

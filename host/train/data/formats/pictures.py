@@ -40,7 +40,7 @@ def data_set_of(
     """
     resized = wanted.size is not None
     height, width = wanted.size or _first_size(pictures)
-    form = InputForm(width, height, "rgb", crop=crop if resized else "none")
+    form = InputForm(width, height, wanted.colour, crop=crop if resized else "none")
     images = StoredImages(pictures, form, resized)
     if math.prod(images.shape) > wanted.memory:
         return DataSet(images, torch.from_numpy(labels.copy()), classes, files=pictures.files)
@@ -65,7 +65,7 @@ def _first_size(pictures: Pictures) -> tuple[int, int]:
 def _read_all(
     images: StoredImages, labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The numbers of the images that can be read, and their pixels (N, 3, H, W)."""
+    """The numbers of the images that can be read, and their pixels (N, C, H, W)."""
     pixels = np.empty(images.shape, np.uint8)
     kept: list[int] = []
     broken: dict[int, str] = {}

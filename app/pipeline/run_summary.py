@@ -76,7 +76,7 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     runners = report["runners"]
     if runners["restarts"] or runners["retried_frames"]:
         yield (
-            f"runners    {runners['restarts']} made anew, {runners['hangs']} of them did not "
+            f"runners    {runners['restarts']} made again, {runners['hangs']} of them did not "
             f"answer; {counted(runners['retried_frames'], 'frame')} tried once more"
         )
 

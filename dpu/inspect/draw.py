@@ -66,13 +66,15 @@ def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
     """What each layer reads, by number."""
     if len(layers) > MAX_NODES:
         raise DpuError(
-            f"{len(layers):,} layers; a drawing holds {MAX_NODES:,}, --json has them all"
+            f"{len(layers):,} layers; a drawing shows at most {MAX_NODES:,}, --json has them all"
         )
     number = {layer["name"]: index for index, layer in enumerate(layers)}
     sources = [list(dict.fromkeys(number[n] for n in layer["inputs"])) for layer in layers]
     count = sum(map(len, sources))
     if count > MAX_LINES:
-        raise DpuError(f"{count:,} connections; a drawing holds {MAX_LINES:,}, --json has them all")
+        raise DpuError(
+            f"{count:,} connections; a drawing shows at most {MAX_LINES:,}, --json has them all"
+        )
     return sources
 
 

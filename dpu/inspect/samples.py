@@ -40,9 +40,9 @@ def load_npy(path: Path) -> Array:
     except Exception:  # numpy reads headers as Python: IndexError, TokenError, SyntaxError, ...
         raise DpuError(f"{path}: not a .npy file of numbers, or truncated") from None
     if not isinstance(array, np.ndarray):
-        raise DpuError(f"{path}: a .npz archive; a .npy file is wanted")
+        raise DpuError(f"{path}: a .npz archive; give a .npy file")
     if array.dtype.kind != "f" and array.dtype != np.int8:
-        raise DpuError(f"{path}: holds {array.dtype}; float32 or int8 is wanted")
+        raise DpuError(f"{path}: has {array.dtype}; give float32 or int8")
     return array if array.dtype == np.int8 else array.astype(np.float32, copy=False)
 
 
@@ -176,7 +176,7 @@ class Samples:
             raise DpuError("the model has several inputs: give .npy files (--images NAME=FILE.npy)")
         dims = program.inputs[0].get_output_tensor().dims
         if len(dims) != 4 or dims[0] != 1 or dims[3] not in COLOURS.values():
-            raise DpuError(f"the model's input {dims} is no image; give a .npy file")
+            raise DpuError(f"the model's input {dims} is not an image; give a .npy file")
         self._form = form(dims[1:])
         self._table = float_table(self._form)
         self._fit, self._read = _image_tools(self._form)

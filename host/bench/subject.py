@@ -249,7 +249,7 @@ def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
     notes = [line for line in (found.report(), broken_line(broken)) if line]
     if not pixels:
         reasons = "".join(f"; {line}" for line in notes)
-        raise BenchUsageError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reasons}")
+        raise BenchUsageError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}){reasons}")
     subject.notes += [f"{folder}: {line}" for line in notes]
     return Images(
         pixels, np.array(known, np.int64), f"{folder}, {counted(len(found.images), 'image')}"

@@ -141,7 +141,7 @@ Same class: the same as the quantised student in the DPU's own arithmetic."""
 
 _PREDICTED = """\
 A predicted row is one computed number, without percentiles: in brackets is the range by the errors
-of the networks that were left out of the fit, which is no confidence interval."""
+of the networks that were left out of the fit, which is not a confidence interval."""
 
 
 def _reading(results: BenchResults) -> Iterator[str]:

@@ -45,7 +45,7 @@ class BenchOptions(BoardOptions, JsonOptions):
     warm_up: Annotated[float, typer.Option(min=0, help="seconds before each window")] = 1.0
     threads: Annotated[int, typer.Option(min=0, help="of each framework; 0: every CPU")] = 0
     watts: Annotated[
-        list[str], typer.Option(metavar="ROW=W", help="what your own meter says; repeatable")
+        list[str], typer.Option(metavar="ROW=W", help="what your own meter shows; repeatable")
     ] = field(default_factory=list)
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="directory; default: results/bench/TIME")
@@ -132,8 +132,9 @@ class ExploreOptions(BoardOptions, StorageOptions, JsonOptions):
     capacity: Annotated[
         str,
         typer.Option(
-            help="what the front has most of: macs, parameters, or accuracy, for which candidates "
-            "that fit are trained in float"
+            help="what the front has most of: macs, parameters, or accuracy: candidates that fit "
+            "are trained in float and compared on the validation images ([data] validation), or "
+            "without any on the test set"
         ),
     ] = "macs"
     trials: Annotated[

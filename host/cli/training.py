@@ -96,7 +96,9 @@ def _prepare(output: Path, resume: bool) -> None:
     from tutelage.host.train.checkpoint import CheckpointError
 
     if not resume and (output / "checkpoint.safetensors").exists():
-        raise CheckpointError(f"{output}: holds a run; go on with --resume or take another place")
+        raise CheckpointError(
+            f"{output}: has a run already; go on with --resume or take another place"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

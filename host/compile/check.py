@@ -212,7 +212,7 @@ def _same_parameters(compiled: Model, original: Model) -> str:
             f"{missing[0]}: do not use the result; quantise and compile again"
         )
     text = f"{counted(count, 'parameter')} ({size:,} bytes) equal byte for byte"
-    return f"{text}, but for {shifted} biases shifted as the accumulator wants" if shifted else text
+    return f"{text}, but for {shifted} biases shifted as the accumulator needs" if shifted else text
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import read_board
 from tutelage.dpu.predict.prediction import BASIS
-from tutelage.host.explore.drawing import CAPACITY_TEXTS, draw
+from tutelage.host.explore.drawing import CAPACITY_TEXTS, draw, judged_by
 from tutelage.host.explore.forecast import (
     CAPACITIES,
     SHORTEST_MS,
@@ -95,7 +95,7 @@ def explore(
         The board is unknown, or nothing is fitted to it.
     """
     if capacity not in CAPACITIES:
-        raise ExploreError(f"capacity {capacity!r} is none of {', '.join(CAPACITIES)}")
+        raise ExploreError(f"capacity {capacity!r} is not one of {', '.join(CAPACITIES)}")
     if sampling is None:
         _check_size(spec, capacity)
     known, power = read_board(board), board_power(board)
@@ -298,7 +298,7 @@ def notes(found: Found) -> list[str]:
     if any(each.extrapolated for each in found.front):
         said.append(
             f"* less than {SHORTEST_MS} ms of the DPU: quicker than any network in the fit, so an "
-            "extrapolation whose error nothing tells, not even where it says sure."
+            'extrapolation whose error is unknown, even where "sure" is printed.'
         )
     if power is not None:
         kind = "measured" if power.measured else "only bounds, not measured"
@@ -314,14 +314,22 @@ def notes(found: Found) -> list[str]:
 def _capacity_note(found: Found) -> str:
     if found.capacity == "accuracy":
         return (
-            "top-1 is the float network's on the test set after a short training by which it was "
-            "chosen: a longer one may order the networks in another way."
+            f"top-1 is the float network's on the {judged_by(found.spec)} after a short training "
+            "by which it was chosen: a longer one may order the networks in another way."
+            + ("" if found.spec.config.data.validates else _TEST_SET_NOTE)
         )
     return (
-        f"{CAPACITY_TEXTS[found.capacity]} are no accuracy: they only say how much a network "
-        "computes or holds. Which one is best, training tells. By MACs wide and shallow networks "
-        "win, since they keep the array busy; `--capacity parameters` asks for another front."
+        f"{CAPACITY_TEXTS[found.capacity]} are not an accuracy: they only show how much a "
+        "network computes or stores. Which one is best is known after training only. By MACs wide "
+        "and shallow networks win, since they keep the array busy; `--capacity parameters` gives "
+        "another front."
     )
+
+
+_TEST_SET_NOTE = (
+    " On the test set what was chosen by it looks better than it is: [data] validation = 0.1 sets "
+    "other images apart for the choice."
+)
 
 
 def _budgeted(budget: Budget) -> bool:

@@ -179,7 +179,7 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
     if not config.quantises:
         raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
     if not isinstance(state.get("accuracy", 0.0), int | float):
-        raise CheckpointError(f"{path}: its accuracy is no number")
+        raise CheckpointError(f"{path}: its accuracy is not a number")
     if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
     return config, state

@@ -145,7 +145,7 @@ def _form(
     form = form or student.form
     if form is None:
         raise ExportError(
-            "nothing says how a picture becomes the network's input: give mean=[...] and "
+            "it is not known how a picture becomes the network's input: give mean=[...] and "
             "std=[...], of pixels in 0..1, or form=InputForm(...)"
         )
     if (form.channels, form.height, form.width) != (channels, height, width):

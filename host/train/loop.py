@@ -148,7 +148,10 @@ class TrainingRun:
         if size % processes:
             raise ConfigError(f"batch_size {size} does not divide among {processes} processes")
         if self.plan and len(self.train_set) < size:
-            raise ConfigError(f"{len(self.train_set)} training images, batch_size is {size}")
+            there = counted(len(self.train_set), "training image")
+            raise ConfigError(
+                f"there are {there}, batch_size is {size}: give [training] batch_size"
+            )
 
     def _place(self, network: nn.Module) -> nn.Module:
         synchronise(network)

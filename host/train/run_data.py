@@ -68,6 +68,6 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
         return RunData(train, test, load_held_out(config.data.kind, path, train, memory))
     held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, config.seed))
     if not held.any():
-        raise DataError(f"no class has the two images that validation = {held_out:g} wants")
+        raise DataError(f"no class has the two images that validation = {held_out:g} needs")
     rows = torch.arange(len(train))
     return RunData(train.subset(rows[~held]), test, train.subset(rows[held]))

@@ -380,7 +380,7 @@ def test_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["densenet-smal"], "did you mean 'densenet-small'"),
         (["none.xmodel"], "none.xmodel"),
         (["none.toml"], "none.toml"),
-        (["densenet-small", "--input", "28"], "input '28' is no CxHxW"),
+        (["densenet-small", "--input", "28"], "input '28' is not CxHxW"),
         (["densenet-small", "--board", "zx81"], "zx81"),
         (["densenet-small", "--option", "width"], "--option width: write KEY=VALUE"),
         (["densenet-small", "--images", "."], "--images compares a trained network"),

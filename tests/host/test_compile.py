@@ -456,7 +456,7 @@ def test_an_output_that_cannot_be_written(
         ("memory", "ran out of memory"),
         ("op", "has an op that the compiler does not know"),
         ("check", "a check inside the compiler failed"),
-        ("unknown", "failed with status 3; its last lines may tell why"),
+        ("unknown", "failed with status 3; its last lines may show why"),
         ("nothing", "ended without an error but wrote no file"),
         ("garbage", "the compiler wrote no usable file"),
         ("other-dpu", "with the fingerprint 0x101000016010406, not for the ZCU104"),

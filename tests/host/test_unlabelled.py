@@ -136,5 +136,5 @@ def test_folders_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such directory"):
         load("images", tmp_path / "none", "train")
     (tmp_path / "a.heic").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"holds no images .*; skipped 1 file: 1 \.heic"):
+    with pytest.raises(DataError, match=r"has no images .*; skipped 1 file: 1 \.heic"):
         load("images", tmp_path, "train")

@@ -56,7 +56,7 @@ class FolderFormat(DataFormat):
             raise DataError(f"{path}: no such directory")
         found = _among(_in_folder(path, required=False), classes, path)
         if not len(found.pictures):
-            raise DataError(f"{path}: holds no images ({_KINDS})")
+            raise DataError(f"{path}: has no images ({_KINDS})")
         return self._data_set(path, found, wanted)
 
     def _data_set(self, path: Path, found: _Found, wanted: Wanted) -> DataSet:
@@ -146,7 +146,7 @@ def _in_folder(directory: Path, required: bool) -> _Found:
     """
     classes = tuple(path.name for path in class_folders(directory))
     if not classes:
-        raise DataError(f"{directory}: holds no class directories")
+        raise DataError(f"{directory}: has no class directories")
     skipped: Counter[str] = Counter()
     labels = array("q")
     files = PathTable(directory, _labelled(directory, classes, labels, skipped))
@@ -154,7 +154,7 @@ def _in_folder(directory: Path, required: bool) -> _Found:
     if required and not counts.all():
         reason = f"; {line}" if (line := skipped_line(skipped)) else ""
         name = classes[int(counts.argmin())]
-        raise DataError(f"{directory / name}: holds no images ({_KINDS}){reason}")
+        raise DataError(f"{directory / name}: has no images ({_KINDS}){reason}")
     return _Found(classes, FolderPictures(files), np.frombuffer(labels, np.int64), skipped)
 
 

@@ -75,7 +75,7 @@ def _idx_file(directory: Path, name: str) -> Path:
     for path in (directory / name, directory / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{directory}: holds neither {name} nor {name}.gz")
+    raise DataError(f"{directory}: has neither {name} nor {name}.gz")
 
 
 def _read_idx(path: Path, rank: int) -> Tensor:

@@ -92,7 +92,7 @@ def _head(results: BenchResults) -> list[str]:
         f"# {markdown_text(results.model.name)} compared",
         "",
         f"{results.started}, {results.state}. {markdown_text(machine.cpu)}{virtual}, "
-        f"{counted(machine.logical_cpus, 'CPU')}, {counted(machine.threads, 'thread')} pinned to "
+        f"{machine.logical_cpus} CPUs, {counted(machine.threads, 'thread')} pinned to "
         f"{machine.pinned_to}; governor {machine.governor or 'not known'}; "
         f"load before {machine.load_before}.",
         f"{machine.system}, Python {machine.python}, {packages}.",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tutelage.core.images.image_files import skipped_line, walk_images
 from tutelage.core.images.input_form import InputForm
+from tutelage.core.text import counted
 from tutelage.host.train.data import DataError
 from tutelage.host.train.data.formats.folder import FolderPictures
 from tutelage.host.train.data.formats.pictures import read_all
@@ -117,8 +118,9 @@ def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
         found = ()
     if len(found) != len(names) or not all(isinstance(x, Tensor) and x.ndim for x in found):
         raise DataError(
-            f"a calibration batch is {_shown(batch)}; it must be the network's {len(names)} input "
-            f"tensors ({', '.join(names)}), alone or before the labels, or a dict with them"
+            f"a calibration batch is {_shown(batch)}; it must be the network's "
+            f"{counted(len(names), 'input tensor')} ({', '.join(names)}), alone or before the labels, or a "
+            "dict with them"
         )
     return found
 

@@ -91,12 +91,15 @@ def quantise(
     FormError
         Shape, mean and std do not go together.
     TypeError
-        `network` is none.
+        `network` is not a module, or `bits` neither a number nor `Bits`.
     """
     if not isinstance(network, nn.Module):
         raise TypeError(
-            f"network is {type(network).__name__}, not a torch.nn.Module: make it first"
+            f"network is {type(network).__name__}, not a torch.nn.Module: give an instance, "
+            "such as Net()"
         )
+    if not isinstance(bits, Bits | int):
+        raise TypeError(f"bits is {bits!r}; give a number from 2 to 8, or Bits(weights=4)")
     mean, std = channel_values(mean), channel_values(std)
     if form and (mean or std):
         raise FormError("give mean and std, or form, not both")

@@ -92,7 +92,7 @@ def export_student(
     ValueError
         There are more or fewer labels than outputs.
     TypeError
-        `student` is none.
+        `student` is not a student.
     """
     if not isinstance(student, Student):
         raise TypeError(

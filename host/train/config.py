@@ -11,7 +11,7 @@
     std = [0.5]                    # input is (v - 128) / 128
     validation = 0.1               # share of the training images, or a directory, that the run is
                                    # judged by before its end
-    # limit, in_memory_mib, workers: host/train/data/settings.py
+    # colour, limit, in_memory_mib, workers: host/train/data/settings.py
 
     [augmentation]                 # all of it: host/train/data/augmentation.py
     flip = true

@@ -460,7 +460,7 @@ def test_broken_folders(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     _refused("x: has no images", "folder", tmp_path)
     _write_image(tmp_path / "x" / "a.png", _images(1, 4, 4, 3)[0])
-    _refused("no test images", "folder", tmp_path, "test")
+    _refused("one image of each class is too few", "folder", tmp_path, "test")
     _write_image(tmp_path / "test/x/a.png", _images(1, 4, 4, 3)[0])
     _refused("has test but no train", "folder", tmp_path, "test")
     _write_image(tmp_path / "train/y/a.png", _images(1, 4, 4, 3)[0])
@@ -546,7 +546,7 @@ def test_a_form_belongs_to_its_data_set(tmp_path: Path) -> None:
     assert load("idx", tmp_path, "test").form == InputForm(4, 4, "grey", (128.0,), (1 / 128,))
     found = load("idx", tmp_path, "test", mean=[0.5], std=[0.25]).form
     assert found == InputForm(4, 4, "grey", (127.5,), (1 / 63.75,))
-    _refused("mean has 3 numbers for 1 channels", "idx", tmp_path, mean=[0.5] * 3, std=[1.0])
+    _refused("mean has 3 numbers for 1 channel", "idx", tmp_path, mean=[0.5] * 3, std=[1.0])
     _refused("mean and std go together", "idx", tmp_path, mean=[0.5])
 
 

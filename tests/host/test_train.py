@@ -404,5 +404,8 @@ def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path:
 def test_checkpoints_from_strangers(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(checkpoint.CheckpointError, match="not a checkpoint"):
+    with pytest.raises(
+        checkpoint.CheckpointError,
+        match=r"not (a checkpoint|readable)",
+    ):
         checkpoint.load(path)

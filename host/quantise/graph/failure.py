@@ -5,21 +5,25 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.core.errors import first_line
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.host.quantise.graph.tracer import NOT_THE_USERS
 
 _TAKES = (
-    (nn.modules.conv._ConvNd, "in_channels", 1, "channels"),
-    (nn.modules.batchnorm._NormBase, "num_features", 1, "channels"),
-    (nn.Linear, "in_features", -1, "values"),
+    (nn.modules.conv._ConvNd, "in_channels", 1, "channel"),
+    (nn.modules.batchnorm._NormBase, "num_features", 1, "channel"),
+    (nn.Linear, "in_features", -1, "value"),
 )
 """Layers of a fixed input: class, attribute, axis of the tensor, and what the number counts."""
+
+_NOT_THE_USERS = (*NOT_THE_USERS, str(Path(__file__).parents[2]))
+"""Folders of PyTorch, and of host/ with all that calls a network."""
 
 _MOST_TEXT = 200
 """Characters of another program's error."""
@@ -64,9 +68,11 @@ def failure(network: nn.Module, inputs: Sequence[Tensor], error: Exception) -> F
     name, module, shape = layer
     kind = type(module).__name__
     for cls, attribute, axis, unit in _TAKES:
-        wanted = getattr(module, attribute, None)
-        if isinstance(module, cls) and len(shape) > 1 and shape[axis] != wanted:
-            found = f"{kind} takes {wanted} {unit} and gets {shape[axis]}"
+        if not isinstance(module, cls) or len(shape) < 2:
+            continue
+        wanted = int(getattr(module, attribute))
+        if shape[axis] != wanted:
+            found = f"{kind} takes {counted(wanted, unit)} and gets {shape[axis]}"
             return Failure(found, name, file, line, is_misfit=True)
     size = "x".join(map(str, shape[1:]))
     is_misfit = isinstance(error, RuntimeError | ValueError)  # PyTorch's own, of shapes
@@ -76,7 +82,7 @@ def failure(network: nn.Module, inputs: Sequence[Tensor], error: Exception) -> F
 def users_line(error: BaseException) -> tuple[str, int]:
     """Return the file and the line of the user's that an error comes from; "" and 0 if unknown."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     if not theirs or theirs[-1].filename.startswith("<"):
         return "", 0
     return theirs[-1].filename, theirs[-1].lineno or 0

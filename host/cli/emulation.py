@@ -275,7 +275,7 @@ def _report_lateness(report: dict[str, float]) -> None:
     """Print where a paced run was slower than the board would have been."""
     if report["late"]:
         jobs, worst = (
-            f"{report['late']} of {counted(report['jobs'], 'job')}",
+            f"{report['late']} of {counted(int(report['jobs']), 'job')}",
             report["late_seconds_max"],
         )
         say(

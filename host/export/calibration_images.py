@@ -119,8 +119,8 @@ def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
     if len(found) != len(names) or not all(isinstance(x, Tensor) and x.ndim for x in found):
         raise DataError(
             f"a calibration batch is {_shown(batch)}; it must be the network's "
-            f"{counted(len(names), 'input tensor')} ({', '.join(names)}), alone or before the labels, or a "
-            "dict with them"
+            f"{counted(len(names), 'input tensor')} ({', '.join(names)}), alone or before the "
+            "labels, or a dict with them"
         )
     return found
 

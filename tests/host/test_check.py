@@ -320,7 +320,7 @@ def test_pictures_of_a_grey_network(
 @pytest.mark.parametrize(
     ("network", "size", "refused"),
     [
-        ("wide", "3x28x28", ("Linear takes 4,608 values and gets 6272", "3")),
+        ("wide", "3x28x28", ("Linear takes 4,608 values and gets 6,272", "3")),
         ("grey", "3x28x28", ("Conv2d takes 1 channel and gets 3", "0")),
     ],
 )

@@ -561,7 +561,7 @@ _USUAL_LOG = """\
         ("", 1, "vai_c_xir failed with status 1"),
         ("", -11, "crashed with SIGSEGV"),
         ("", 137, "memory ran out"),
-        ("exec: conda: executable file not found in $PATH", 127, "does not hold the compiler"),
+        ("exec: conda: executable file not found in $PATH", 127, "does not have the compiler"),
         ("No such file or directory: '/opt/x/arch.json'", 1, "give the board's with --arch FILE"),
         ("[FATAL] Unregistered operator! Mylayer", 1, "an op that the compiler does not know"),
         ("the fingerprint 0x1 is not registered", 1, "does not know this DPU"),

@@ -226,7 +226,7 @@ def test_maps_that_vanish_are_left_out(spec_file: Any, tmp_path: Path) -> None:
         ({"explore": {"float_training": 3}}, "must be a table"),
         ({"explore": {"growth_rate": [*range(1, 200)], "depth": [*range(1, 120)]}}, "at most"),
         ({"explore": 3}, "must be tables"),
-        ({"student": {"network": "resnet-8"}}, "no DenseNet preset"),
+        ({"student": {"network": "resnet-8"}}, "is not a DenseNet preset"),
         ({"student": {"options": {"order": "pre"}}}, "norms"),
         ({"student": {"options": {"growth": 3}}}, "growth"),
         ({"method": "float"}, "quantises nothing"),

@@ -72,7 +72,7 @@ def failure(network: nn.Module, inputs: Sequence[Tensor], error: Exception) -> F
             continue
         wanted = int(getattr(module, attribute))
         if shape[axis] != wanted:
-            found = f"{kind} takes {counted(wanted, unit)} and gets {shape[axis]}"
+            found = f"{kind} takes {counted(wanted, unit)} and gets {shape[axis]:,}"
             return Failure(found, name, file, line, is_misfit=True)
     size = "x".join(map(str, shape[1:]))
     is_misfit = isinstance(error, RuntimeError | ValueError)  # PyTorch's own, of shapes

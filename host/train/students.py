@@ -145,7 +145,7 @@ def _failure(network: nn.Module, name: str, image: Tensor, error: Exception) -> 
     """Say why a network fails on an image, and what to do."""
     channels, other = image.shape[1], _OTHER_CHANNELS.get(image.shape[1], 0)
     found = failure(network, [image], error)
-    if found.is_misfit and other and _takes(network, image.new_zeros(1, other, *image.shape[2:])):
+    if other and _takes(network, image.new_zeros(1, other, *image.shape[2:])):
         colour = "rgb" if other > 1 else "grey"
         return (
             f"network {name!r} takes images of {counted(other, 'channel')}, the data's have "

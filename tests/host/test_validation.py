@@ -122,7 +122,7 @@ def test_what_cannot_be_held_out(repo_root: Path, tmp_path: Path) -> None:
         run_data(make_config(_table(repo_root, data={"validation": str(tmp_path / "nowhere")})))
     one = DataSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.arange(2), ("a", "b"))
     config = make_config(_table(repo_root, data={"validation": 0.5}))
-    with pytest.raises(DataError, match=r"validation = 0\.5 wants"):
+    with pytest.raises(DataError, match=r"validation = 0\.5 needs"):
         run_data(config, (one, one))
     idx = _table(repo_root, data={"kind": "idx", "validation": "held", "size": 4})
     with pytest.raises(DataError, match="idx has no folder for validation"):

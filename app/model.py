@@ -29,6 +29,7 @@ from tutelage.core.model_package import (
     distinct_labels,
     read_description,
 )
+from tutelage.core.text import counted
 from tutelage.core.toml_file import TomlError
 
 _FORM_OPTIONS = ("colour", "mean", "scale", "crop")
@@ -145,7 +146,9 @@ def override(
     given = {name: value for name, value in given.items() if value is not None}
     form, where = classifier.form, classifier.name
     if colour is not None and COLOURS[colour] != form.channels:
-        raise ModelError(f"{where}: takes {form.channels} channels, {colour} has {COLOURS[colour]}")
+        raise ModelError(
+            f"{where}: takes {counted(form.channels, 'channel')}, {colour} has {COLOURS[colour]}"
+        )
     try:
         form = replace(form, **given)
     except FormError as error:
@@ -159,7 +162,9 @@ def _labelled(classifier: Classifier, labels: Sequence[str], where: str) -> Clas
     """Return the classifier with these labels, which are checked."""
     outputs = _output_count(classifier.network)
     if len(labels) != outputs:
-        raise ModelError(f"{where}: {len(labels)} labels, the model has {outputs} outputs")
+        raise ModelError(
+            f"{where}: {counted(len(labels), 'label')}, the model has {counted(outputs, 'output')}"
+        )
     try:
         check_labels(labels, where)
     except PackageError as error:
@@ -173,7 +178,7 @@ def _load_bare(path: Path, plugins: str | Path | None) -> Classifier:
     network = dpu.load(path, plugins)
     height, width, channels = _input_shape(network, path)
     if channels not in COLOURS.values():
-        raise ModelError(f"{path}: takes {channels} channels; an image has 1 or 3")
+        raise ModelError(f"{path}: takes {counted(channels, 'channel')}; an image has 1 or 3")
     try:
         form = InputForm(width, height, colour=assumed_colour(channels))
     except FormError as error:

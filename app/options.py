@@ -248,7 +248,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const="",
         metavar="HOST:PORT",
-        help="live page, on 127.0.0.1:8080 unless told otherwise; elsewhere with a token",
+        help="live page, on 127.0.0.1:8080 by default; elsewhere with a token",
     )
     group.add_argument(
         "--web-token-file",
@@ -297,7 +297,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         "--time-limit",
         type=_positive,
         metavar="S",
-        help="a runner that has not answered in S seconds is made anew; "
+        help="a runner that has not answered in S seconds is made again; "
         f"default: {DEFAULT_TIME_LIMIT:g}, or 20 times the first job where that is more",
     )
     group.add_argument(

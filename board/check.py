@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=Path("/etc/vart.conf"))
     parser.add_argument("--firmware", default="/usr/lib/dpu.xclbin", help="what it must name")
     parser.add_argument("--path", type=Path, action="append", default=[], help="is it there?")
-    parser.add_argument("--model", type=Path, help="only tell what this .xmodel is compiled for")
+    parser.add_argument("--model", type=Path, help="only print what this .xmodel is compiled for")
     options = parser.parse_args(arguments)
     if options.model:
         found = model_facts(options.model)

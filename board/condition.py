@@ -220,7 +220,7 @@ def _throttling(
 ) -> Concern | None:
     times = sum(bool(r.throttled) for r in readings)
     if times:
-        return Concern("throttled", f"heat held the CPUs' clock down in {times} readings of "
+        return Concern("throttled", f"heat kept the CPUs' clock down in {times} readings of "
                        f"{len(readings)}")  # fmt: skip
     slowest = min((r.clock_mhz for r in readings if r.clock_mhz is not None), default=None)
     told = any(r.throttled is not None for r in readings)

@@ -35,6 +35,15 @@ def shown(text: object, limit: int = LONGEST_LINE) -> str:
     return clipped(_escaped(str(text)[: limit + 1]), limit)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with what it counts.
+
+    >>> counted(1, "image"), counted(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shown_lines(text: str) -> str:
     """Return a text of several lines for a terminal: `shown` but for the line breaks, not cut."""
     return "\n".join(map(_escaped, text.split("\n")))

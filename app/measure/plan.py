@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tutelage.app.sources.load_patterns import LOAD_PATTERNS
+from tutelage.core.text import counted
 
 REFUSALS = ("hot", "throttled", "disturbed", "brown-out", "disk")
 """What holds up a measurement unless it is accepted; "brown-out" only leaves steps out."""
@@ -35,7 +36,7 @@ class Step:
     def name(self) -> str:
         """For a reader, such as "offline, 4 threads"."""
         text = f"{self.scenario} {self.qps:g}/s" if self.qps else self.scenario
-        text += f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        text += f", {counted(self.threads, 'thread')}"
         return text + (f", repetition {self.repetition}" if self.repetition > 1 else "")
 
 

@@ -80,7 +80,7 @@ class Store:
             self._lock = _locked(folder.parent / _LOCK, folder.name)
             if not _OWN.isdisjoint(path.name for path in folder.iterdir()):
                 self._lock.close()
-                raise StoreError(f"{folder}: holds a measurement already; take another directory")
+                raise StoreError(f"{folder}: has a measurement already; take another directory")
             self._progress = (folder / PROGRESS).open("w", encoding="utf-8")
             (folder / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
 

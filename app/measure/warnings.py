@@ -10,6 +10,7 @@ from tutelage.app.measure.plan import LEAST_SECONDS, Step
 from tutelage.core.digits import digits
 from tutelage.core.results.figure import Figure
 from tutelage.core.results.run_json import Concern, PowerResults, WindowFigures
+from tutelage.core.text import counted
 
 
 def window_warnings(
@@ -28,7 +29,7 @@ def window_warnings(
         found.append(Concern("short", f"{seconds:g} s; it should have {LEAST_SECONDS:g} s"))
     found += _frame_warnings(figures, step, seconds)
     if pace and pace["late"]:
-        late = f"{pace['late']} of {pace['jobs']} jobs"
+        late = f"{pace['late']} of {counted(pace['jobs'], 'job')}"
         found.append(Concern("late", f"the emulation took longer than the board in {late}"))
     found += _power_warnings(figures.power)
     p99, bound = figures.latency_ms.p99.value, step.bound_ms
@@ -41,7 +42,7 @@ def window_warnings(
 def _frame_warnings(figures: WindowFigures, step: Step, seconds: float) -> list[Concern]:
     found, frames = [], figures.frames
     if frames.failed:
-        found.append(Concern("failures", f"{frames.failed} frames failed"))
+        found.append(Concern("failures", f"{counted(frames.failed, 'frame')} failed"))
     if figures.sections is None:
         few = f"{frames.classified} frames are too few for intervals"
         found.append(Concern("few frames", few))

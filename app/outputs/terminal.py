@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from tutelage.app.outputs.output import Output
 from tutelage.app.outputs.registry import OutputContext, register_output
 from tutelage.app.pipeline.result import Result
-from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.core.text import LONGEST_NAME, counted, shown
 
 _NEWEST = 8  # results in the live table, where the terminal has room for all their classes
 _OTHER_LINES = 7  # of the table's frame, the figures and the bar
@@ -162,7 +162,11 @@ class LiveTable(Output):
 
     def _figures(self, now: float) -> str:
         gauges = self._gauges()
-        parts = [f"{self._rate():.1f} fps", f"{now - self._began:.0f} s", f"{self._count} frames"]
+        parts = [
+            f"{self._rate():.1f} fps",
+            f"{now - self._began:.0f} s",
+            f"{counted(self._count, 'frame')}",
+        ]
         if self._failed:
             parts.append(f"{self._failed} failed")
         if gauges.get("dropped"):

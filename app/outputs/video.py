@@ -117,7 +117,7 @@ class VideoOutput(Output):
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if found < self._written:
-            raise OutputError(f"{self._path}: holds {found} of {self._written} frames")
+            raise OutputError(f"{self._path}: has {found} of {self._written} frames")
 
 
 def _check_space(folder: Path) -> None:

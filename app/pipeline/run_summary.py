@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tutelage.core.digits import digits
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
@@ -26,12 +26,12 @@ def _counts(report: Mapping[str, Any]) -> Iterator[str]:
     if accuracy:
         yield (
             f"accuracy   {accuracy['top1']:.2%}: {accuracy['correct']} of "
-            f"{accuracy['labelled']} frames with a known label"
+            f"{counted(accuracy['labelled'], 'frame')} with a known label"
         )
 
 
 def _speed(report: Mapping[str, Any]) -> Iterator[str]:
-    yield f"speed      {report['fps']:.1f} fps, {report['threads']} threads"
+    yield f"speed      {report['fps']:.1f} fps, {counted(report['threads'], 'thread')}"
     pace = report.get("realtime")
     if pace:
         late = f"; the emulation took longer in {pace['late']} of {pace['jobs']}"
@@ -76,8 +76,8 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
     runners = report["runners"]
     if runners["restarts"] or runners["retried_frames"]:
         yield (
-            f"runners    {runners['restarts']} made anew, {runners['hangs']} of them did not "
-            f"answer; {runners['retried_frames']} frames tried once more"
+            f"runners    {runners['restarts']} made again, {runners['hangs']} of them did not "
+            f"answer; {counted(runners['retried_frames'], 'frame')} tried once more"
         )
 
 

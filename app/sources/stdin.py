@@ -49,7 +49,7 @@ class StdinSource(FrameSource):
             yield Frame(count, f"stdin#{count:06d}", decode=partial(decode_image, cut_off))
             count += 1
         if count == 0 and not self._closed:
-            raise SourceError("standard input held no JPEG")
+            raise SourceError("standard input had no JPEG")
 
     def _read(self) -> bytes:
         """Return the next bytes, none at the end; looks up now and then whether to stop."""

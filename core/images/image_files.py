@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tutelage.core.text import counted
+
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
 )  # fmt: skip
@@ -60,7 +62,7 @@ def skipped_line(skipped: Counter[str]) -> str:
     parts = [f"{count} {why}" + _advice(why) for why, count in shown]
     if rest := total - sum(count for _, count in shown):
         parts.append(f"{rest} others")
-    return f"skipped {total} file{'s' * (total > 1)}: {', '.join(parts)}"
+    return f"skipped {counted(total, 'file')}: {', '.join(parts)}"
 
 
 def _advice(reason: str) -> str:
@@ -229,5 +231,4 @@ def broken_line(broken: list[str], shown: int = 5) -> str:
     if not broken:
         return ""
     rest = f"; and {len(broken) - shown} more" if len(broken) > shown else ""
-    count = f"{len(broken)} broken image{'s' * (len(broken) > 1)}"
-    return f"left out {count}: {'; '.join(broken[:shown])}{rest}"
+    return f"left out {counted(len(broken), 'broken image')}: {'; '.join(broken[:shown])}{rest}"

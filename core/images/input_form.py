@@ -15,6 +15,7 @@ import numpy as np
 
 from tutelage.core.errors import TutelageError
 from tutelage.core.fixed_point import dequantise, round_half_up, saturate
+from tutelage.core.text import counted
 
 COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
 """Order of the channels and their number."""
@@ -81,7 +82,10 @@ class InputForm:
                 least, most = (f"{magnitude:g}" for magnitude in magnitudes)
                 raise FormError(f"{name} is {value:g}; its magnitude must be {least} to {most}")
         if len(values) not in (1, self.channels):
-            raise FormError(f"{name} has {len(values)} numbers for {self.channels} channels")
+            raise FormError(
+                f"{name} has {counted(len(values), 'number')} for "
+                f"{counted(self.channels, 'channel')}"
+            )
         object.__setattr__(self, name, values * (self.channels // len(values)))
 
     @property

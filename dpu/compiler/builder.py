@@ -260,7 +260,7 @@ def check_int8(name: str, values: Array) -> None:
         They are not.
     """
     if values.dtype != np.int8:
-        raise DpuError(f"{name!r} holds {values.dtype}, not int8")
+        raise DpuError(f"{name!r} has {values.dtype}, not int8")
 
 
 class CompiledModel(ModelBuilder):

@@ -13,6 +13,7 @@ import numpy as np
 
 from tutelage.core.errors import DpuError, UnsupportedError, contradictions
 from tutelage.core.fixed_point import Array, dequantise
+from tutelage.core.text import counted
 from tutelage.dpu.engine.program import Program, build_program, feed
 from tutelage.dpu.ops.reference import Plugin
 from tutelage.dpu.xmodel.graph import Graph
@@ -124,7 +125,9 @@ class Model:
         """The value of every computed tensor (or of the ops in `keep`), by op name."""
         if len(inputs) != len(self.program.inputs):
             names = [op.get_name() for op in self.program.inputs]
-            raise DpuError(f"the model has {len(names)} inputs ({names}), {len(inputs)} were given")
+            raise DpuError(
+                f"the model has {counted(len(names), 'input')} ({names}), {len(inputs)} were given"
+            )
         pairs = zip(self.program.inputs, inputs, strict=True)
         feeds = {op.get_name(): feed(op, array) for op, array in pairs}
         keep = keep or {op.get_name() for op in self.program.steps}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.core.text import LONGEST_NAME, counted, shown
 from tutelage.dpu.inspect.code import LayerCode, PartCode, TensorPlace
 from tutelage.dpu.inspect.listing import MAX_ROWS, columns
 from tutelage.dpu.isa.assembly import disassemble
@@ -44,7 +44,7 @@ def summary_lines(part: PartCode, layers: Sequence[LayerCode]) -> list[str]:
     return [
         shown(part.title, 2 * LONGEST_NAME),
         *columns([list(SUMMARY_HEAD), *rows], left={1, 9}),
-        *([f"... and {left_out:,} more layers (--json has them all)"] if left_out else []),
+        *([f"... and {counted(left_out, 'more layer')} (--json has them all)"] if left_out else []),
         f"{part.timeline.cycles:,.0f} cycles; busy: {shares}",
         *COSTS.split("\n"),
     ]
@@ -74,7 +74,11 @@ def place_lines(part: PartCode) -> list[str]:
     return [
         f"{shown(part.title, 2 * LONGEST_NAME)}, {part.timeline.cycles:,.0f} cycles",
         *columns([list(PLACES_HEAD), *rows], left={0, 1}),
-        *([f"... and {left_out:,} more tensors (--json has them all)"] if left_out else []),
+        *(
+            [f"... and {counted(left_out, 'more tensor')} (--json has them all)"]
+            if left_out
+            else []
+        ),
     ]
 
 

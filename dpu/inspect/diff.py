@@ -18,7 +18,7 @@ import numpy as np
 from tutelage.core.errors import contradictions
 from tutelage.core.fingerprint import describe, foreign
 from tutelage.core.fixed_point import Array, integers_of, saturate
-from tutelage.core.text import LONGEST_NAME, clipped, shown
+from tutelage.core.text import LONGEST_NAME, clipped, counted, shown
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.inspect.layers import (
     Layer,
@@ -95,7 +95,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         text.append(f"{name}: {one['what']}: {_value(one['a'])} -> {_value(one['b'])}")
     for one in found["weights"]:
         text.append(
-            f"{one['name']}: {one['count']:,} of {one['of']:,} values differ, "
+            f"{one['name']}: {one['count']:,} of {counted(one['of'], 'value')} differ, "
             f"by at most {one['largest']:g}"
         )
     text += [f"not compared: {what}" for what in found["not_compared"]]

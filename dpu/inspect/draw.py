@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.errors import DpuError
-from tutelage.core.text import html_text, shown
+from tutelage.core.text import counted, html_text, shown
 from tutelage.dpu.inspect import listing
 from tutelage.dpu.inspect.layers import INPUT
 from tutelage.dpu.inspect.layout import BOX_HEIGHT, BOX_WIDTH, Layout, Line, Point, place
@@ -66,13 +66,15 @@ def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
     """What each layer reads, by number."""
     if len(layers) > MAX_NODES:
         raise DpuError(
-            f"{len(layers):,} layers; a drawing holds {MAX_NODES:,}, --json has them all"
+            f"{len(layers):,} layers; a drawing shows at most {MAX_NODES:,}, --json has them all"
         )
     number = {layer["name"]: index for index, layer in enumerate(layers)}
     sources = [list(dict.fromkeys(number[n] for n in layer["inputs"])) for layer in layers]
     count = sum(map(len, sources))
     if count > MAX_LINES:
-        raise DpuError(f"{count:,} connections; a drawing holds {MAX_LINES:,}, --json has them all")
+        raise DpuError(
+            f"{count:,} connections; a drawing shows at most {MAX_LINES:,}, --json has them all"
+        )
     return sources
 
 
@@ -81,7 +83,7 @@ def drawing(facts: dict[str, Any], style: str = "") -> str:
     layers = facts["layers"]
     layout = place(_sources(layers))
     width, height = round(layout.width), round(layout.height)
-    title = escaped(f"{facts['name']}: {len(layers)} layers")
+    title = escaped(f"{facts['name']}: {counted(len(layers), 'layer')}")
     lines = "\n".join(_line(line) for line in _in_front(layout))
     nodes = "\n".join(_node(n, layer, layout.corners[n]) for n, layer in enumerate(layers))
     sheet = f"<style>{style}</style>" if style else ""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.dpu.inspect import listing
 from tutelage.dpu.inspect.code import PartCode
 from tutelage.dpu.inspect.code_listing import COSTS, place_lines
@@ -78,7 +78,7 @@ def _head(facts: dict[str, Any]) -> str:
     if subgraphs:
         count = len(facts["subgraphs"])
         inner = f"<pre>{escaped_lines(subgraphs)}</pre>"
-        text += f"<details><summary>{count} subgraphs</summary>{inner}</details>"
+        text += f"<details><summary>{counted(count, 'subgraph')}</summary>{inner}</details>"
     return text
 
 
@@ -112,7 +112,7 @@ def _value_table(facts: dict[str, Any]) -> str:
     rows = "".join(_row(row, int(row[0]), layers) for row in listing.value_rows(layers))
     advice = "".join(f"<li>{escaped(line)}</li>" for line in listing.advice_lines(layers))
     return (
-        f"<h2>Values on {facts['images']:,} images</h2><ul>{advice}</ul>"
+        f"<h2>Values on {counted(facts['images'], 'image')}</h2><ul>{advice}</ul>"
         f'<div class="wide"><table>{_header(listing.VALUE_HEAD)}<tbody>{rows}</tbody></table></div>'
     )
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.core.text import LONGEST_NAME, counted, shown
 
 MAX_CELL = 40
 """Most characters of a table's cell."""
@@ -42,7 +42,7 @@ def head_lines(facts: dict[str, Any]) -> list[str]:
     name = shown(facts["name"], LONGEST_NAME)
     text = [
         f"{facts['file']}: {name}, {facts['kind']}, {facts['bytes']:,} bytes, "
-        f"{len(facts['ops'])} ops, {facts['parameters']:,} constant values"
+        f"{counted(len(facts['ops']), 'op')}, {facts['parameters']:,} constant values"
     ]
     text += _ends(facts)
     text += [f"note: {shown(note, 2 * LONGEST_NAME)}" for note in facts["notes"]]
@@ -93,7 +93,7 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
 
 
 def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
-    head = f"subgraph {number}: {part['device']}, {part['ops']} ops{_target_text(part)}"
+    head = f"subgraph {number}: {part['device']}, {counted(part['ops'], 'op')}{_target_text(part)}"
     text = [shown(head, LONGEST_NAME), f"  {shown(part['name'], LONGEST_NAME)}"]
     text += [f"  {line}" for line in _ends(part)]
     if part["workload"]:
@@ -231,7 +231,7 @@ def advice_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
 def value_lines(layers: Sequence[dict[str, Any]], images: int) -> list[str]:
     """The table of values on sample inputs, and what to do about the marked rows."""
     table = columns([list(VALUE_HEAD), *value_rows(layers)], left={1, 2})
-    return [f"int8 values on {images:,} images", *table, *advice_lines(layers)]
+    return [f"int8 values on {counted(images, 'image')}", *table, *advice_lines(layers)]
 
 
 def columns(rows: list[list[str]], left: set[int]) -> list[str]:

@@ -20,6 +20,7 @@ from tutelage.core.images.input_form import (
     float_table,
 )
 from tutelage.core.model_package import DESCRIPTION, read_description
+from tutelage.core.text import counted
 from tutelage.dpu.engine.program import Program
 from tutelage.dpu.xmodel.op import Op
 
@@ -39,9 +40,9 @@ def load_npy(path: Path) -> Array:
     except Exception:  # numpy reads headers as Python: IndexError, TokenError, SyntaxError, ...
         raise DpuError(f"{path}: not a .npy file of numbers, or truncated") from None
     if not isinstance(array, np.ndarray):
-        raise DpuError(f"{path}: a .npz archive; a .npy file is wanted")
+        raise DpuError(f"{path}: a .npz archive; give a .npy file")
     if array.dtype.kind != "f" and array.dtype != np.int8:
-        raise DpuError(f"{path}: holds {array.dtype}; float32 or int8 is wanted")
+        raise DpuError(f"{path}: has {array.dtype}; give float32 or int8")
     return array if array.dtype == np.int8 else array.astype(np.float32, copy=False)
 
 
@@ -65,7 +66,9 @@ def load_arrays(program: Program, texts: Sequence[str], option: str = "--input")
         name, path = split_name(text)
         if name is None:
             if len(texts) > len(names):
-                raise DpuError(f"{len(texts)} inputs given, the model has {len(names)}: {names}")
+                raise DpuError(
+                    f"{counted(len(texts), 'input')} given, the model has {len(names)}: {names}"
+                )
             name = names[position]
         if name not in names:
             raise DpuError(f"no input {name!r}; the model has {', '.join(names)}")
@@ -139,7 +142,9 @@ def image_form(
     except FormError as error:
         raise DpuError(str(error)) from error
     if form.channels != channels:
-        raise DpuError(f"{form.colour} has {form.channels} channels, the model {channels}")
+        raise DpuError(
+            f"{form.colour} has {counted(form.channels, 'channel')}, the model {channels}"
+        )
     return form
 
 
@@ -171,7 +176,7 @@ class Samples:
             raise DpuError("the model has several inputs: give .npy files (--images NAME=FILE.npy)")
         dims = program.inputs[0].get_output_tensor().dims
         if len(dims) != 4 or dims[0] != 1 or dims[3] not in COLOURS.values():
-            raise DpuError(f"the model's input {dims} is no image; give a .npy file")
+            raise DpuError(f"the model's input {dims} is not an image; give a .npy file")
         self._form = form(dims[1:])
         self._table = float_table(self._form)
         self._fit, self._read = _image_tools(self._form)

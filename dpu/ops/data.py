@@ -97,7 +97,7 @@ def constant(graph: Any, op: Any) -> Array:
         raise XmodelError(f"constant {op.get_name()!r} has no place in the parameters") from None
     count = math.prod(tensor.dims)
     if not 0 <= address <= len(data) - count:
-        raise XmodelError(f"constant {op.get_name()!r} lies beyond the end of {region}")
+        raise XmodelError(f"constant {op.get_name()!r} is beyond the end of {region}")
     if not tensor.is_int8:
         raise UnsupportedError(f"constant {op.get_name()!r} is {tensor.dtype}, not int8")
     return np.frombuffer(data, np.int8, count, address).reshape(tensor.dims)

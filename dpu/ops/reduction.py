@@ -79,7 +79,7 @@ class Maximum(Reduction):
         _, height, width, _ = source.get_output_tensor().dims
         axes = {axis % 4 for axis in op.get_attr("axis")}
         if not axes <= {1, 2} or not attr(op, "keep_dims", False):
-            raise Refusal("a reduction that is no pool")
+            raise Refusal("a reduction that is not a pool")
         kernel = [width if 2 in axes else 1, height if 1 in axes else 1]
         if max(kernel) > MAX_POOL:
             raise Refusal(f"a reduction over {kernel[0]}x{kernel[1]}, the DPU has 1 to {MAX_POOL}")

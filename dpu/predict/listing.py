@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.digits import digits
-from tutelage.core.text import LONGEST_NAME, shown
+from tutelage.core.text import LONGEST_NAME, counted, shown
 from tutelage.dpu.inspect.listing import MAX_CELL, MAX_ROWS, columns, dims_text
 from tutelage.dpu.predict.prediction import BASIS, CODE_BASIS
 
@@ -28,7 +28,7 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
     """Return the facts of `prediction_facts` for a terminal; with `layers` the table of them."""
     text = [
         f"{facts['model']} on {facts['board']} ({_cores(facts['dpu'])}): {facts['macs']:,} MACs, "
-        f"{facts['parameters']:,} parameters"
+        f"{counted(facts['parameters'], 'parameter')}"
     ]
     if facts["misfit"]:
         text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
@@ -47,7 +47,7 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         names = ", ".join(shown(name, MAX_CELL) for name in left[:8]) + (
             ", ..." if len(left) > 8 else ""
         )
-        text.append(f"not predicted: {len(left)} ops of the CPU: {names}")
+        text.append(f"not predicted: {counted(len(left), 'op')} of the CPU: {names}")
     basis = [*BASIS.split("\n"), *(CODE_BASIS.split("\n") if facts["code"] else [])]
     return [shown(line) for line in [*text, *basis]]
 

@@ -274,7 +274,7 @@ class Graph(AttrHolder):
         """
         found = self._root.find_child_subgraph_by_op(op)
         if found is None:
-            raise DpuError(f"no subgraph holds op {op.get_name()!r}")
+            raise DpuError(f"no subgraph has op {op.get_name()!r}")
         return found
 
     def save_as_dot(self, fname: str | os.PathLike[str]) -> None:

@@ -71,7 +71,7 @@ def _load_subgraph(graph: Graph, proto: Any, parent: Subgraph | None, seen: set[
         if name not in graph._ops:
             raise XmodelError(f"subgraph {proto.subgraph_name!r} lists {name!r}, an unknown op")
         if name in seen:
-            raise XmodelError(f"op {name!r} lies in two subgraphs")
+            raise XmodelError(f"op {name!r} is in two subgraphs")
         seen.add(name)
         subgraph._own[name] = graph._ops[name]
     for child in proto.subg_child:

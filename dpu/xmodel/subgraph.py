@@ -177,7 +177,7 @@ class Subgraph(AttrHolder):
         """
         merged = list(child_subgraph_list)
         if not merged or any(child not in self._children or child._children for child in merged):
-            raise DpuError("merge_children wants children of this subgraph, without children")
+            raise DpuError("merge_children takes children of this subgraph, without children")
         ops = [op for child in self._children if child in merged for op in child.toposort()]
         self._children = [child for child in self._children if child not in merged]
         return self.add_child(merged[0].get_name(), ops)

@@ -39,6 +39,7 @@ from tutelage.core.results.figure import MEASURED
 from tutelage.core.results.intervals import median_figure
 from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.results.run_json import Percentiles
+from tutelage.core.text import counted
 from tutelage.host.bench.dpu_rows import predicted_row
 from tutelage.host.bench.duration import BATCHES, IDLE_SECONDS, TRY_SECONDS, expected
 from tutelage.host.bench.environment import cpu_name, machine_facts
@@ -349,7 +350,7 @@ def _window_warnings(windows: Sequence[Mapping[str, Any]], least_frames: int) ->
     disturbed = [cores for cores in others if cores > _MOST_OTHER_CORES]
     if disturbed:
         found.append(f"disturbed: other processes took up to {others[-1]:.2f} cores in "
-                     f"{len(disturbed)} of {len(windows)} windows")  # fmt: skip
+                     f"{len(disturbed)} of {counted(len(windows), 'window')}")  # fmt: skip
     if least_frames < _LEAST_FRAMES:
         found.append(f"few frames: {least_frames} in a window of SingleStream are few for a p99")
     return found
@@ -358,7 +359,7 @@ def _window_warnings(windows: Sequence[Mapping[str, Any]], least_frames: int) ->
 def _after(repetitions: int) -> str:
     if not repetitions:
         return "before the first repetition was complete"
-    return f"{repetitions} repetition{'s' if repetitions > 1 else ''} complete"
+    return f"{counted(repetitions, 'repetition')} complete"
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tutelage.core.board_profile import DEFAULT_BOARD, UnknownBoardError, check_board
 from tutelage.core.results.bench_json import BenchResults, BenchSettings
+from tutelage.core.text import counted
 from tutelage.host.bench.bench import Bench
 from tutelage.host.bench.dpu_rows import read_runs
 from tutelage.host.bench.given_watts import check_rows, parse_watts
@@ -90,7 +91,9 @@ def _settings(options: BenchOptions) -> BenchSettings:
         raise BenchUsageError(str(error)) from error
     here = len(os.sched_getaffinity(0))
     if options.threads > here:
-        raise BenchUsageError(f"{options.threads} threads on {here} CPUs would wait for each other")
+        raise BenchUsageError(
+            f"{counted(options.threads, 'thread')} on {here} CPUs would wait for each other"
+        )
     platforms = tuple(dict.fromkeys(options.platforms)) or tuple(CATALOGUE)
     threads, watts = options.threads or here, parse_watts(options.watts)
     return BenchSettings(platforms, options.repetitions, options.seconds, options.warm_up, threads,

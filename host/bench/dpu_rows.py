@@ -190,7 +190,7 @@ def _take_prediction(row: BenchRow, found: Prediction) -> None:
     low, high = (end / found.fps() - 1 for end in found.fps_range())
     row.concerns.append(
         f"with pre- and postprocessing of AMD's own programs on the A53; networks left out of the "
-        f"fit lay between {low:+.0%} and {high:+.0%} of its fps"
+        f"fit were between {low:+.0%} and {high:+.0%} of its fps"
     )
     if job < _SHORTEST_FITTED_SECONDS:
         row.concerns.append(f"{1e3 * job:.2f} ms on the DPU is shorter than any network it was "

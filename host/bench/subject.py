@@ -28,6 +28,7 @@ from tutelage.core.model_package import (
     distinct_labels,
     read_description,
 )
+from tutelage.core.text import counted
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.float_preprocessor import FloatPreprocessor
@@ -277,7 +278,9 @@ def _of_data_set(data: DataSet, limit: int) -> Images:
     # As OpenCV and the application have images: BGR, grey ones with three equal channels.
     bgr = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., ::-1]
     bgr = np.ascontiguousarray(bgr)
-    return Images(list(bgr), data.labels[chosen].numpy(), f"test set, {len(data):,} images")
+    return Images(
+        list(bgr), data.labels[chosen].numpy(), f"test set, {counted(len(data), 'image')}"
+    )
 
 
 def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
@@ -299,6 +302,8 @@ def _of_folder(folder: Path, subject: Subject, limit: int) -> Images:
     notes = [line for line in (found.report(), broken_line(broken)) if line]
     if not pixels:
         reasons = "".join(f"; {line}" for line in notes)
-        raise BenchUsageError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reasons}")
+        raise BenchUsageError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}){reasons}")
     subject.notes += [f"{folder}: {line}" for line in notes]
-    return Images(pixels, np.array(known, np.int64), f"{folder}, {len(found.images):,} images")
+    return Images(
+        pixels, np.array(known, np.int64), f"{folder}, {counted(len(found.images), 'image')}"
+    )

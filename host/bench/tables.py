@@ -22,7 +22,7 @@ from tutelage.core.results.bench_json import (
 )
 from tutelage.core.results.figure import PREDICTED, Figure
 from tutelage.core.results.percentiles import PERCENTS
-from tutelage.core.text import csv_cells, markdown_table, markdown_text
+from tutelage.core.text import counted, csv_cells, markdown_table, markdown_text
 
 CSV_FILE, MD_FILE = "bench.csv", "bench.md"
 
@@ -92,14 +92,14 @@ def _head(results: BenchResults) -> list[str]:
         f"# {markdown_text(results.model.name)} compared",
         "",
         f"{results.started}, {results.state}. {markdown_text(machine.cpu)}{virtual}, "
-        f"{machine.logical_cpus} CPUs, {machine.threads} threads pinned to "
+        f"{machine.logical_cpus} CPUs, {counted(machine.threads, 'thread')} pinned to "
         f"{machine.pinned_to}; governor {machine.governor or 'not known'}; "
         f"load before {machine.load_before}.",
         f"{machine.system}, Python {machine.python}, {packages}.",
-        f"{images.count} images ({markdown_text(images.source)}), "
+        f"{counted(images.count, 'image')} ({markdown_text(images.source)}), "
         f"{images.labelled} labelled; "
-        f"{setting.repetitions} repetitions in turn, windows of {setting.seconds:g} s after "
-        f"{setting.warm_up:g} s of warm-up.",
+        f"{counted(setting.repetitions, 'repetition')} in turn, windows of "
+        f"{setting.seconds:g} s after {setting.warm_up:g} s of warm-up.",
     ]
 
 
@@ -143,7 +143,7 @@ from it by halves alone, which ONNX rounds to even and the DPU up."""
 
 _PREDICTED = """\
 A predicted row is one computed number, without percentiles: in brackets is the range by the errors
-of the networks that were left out of the fit, which is no confidence interval."""
+of the networks that were left out of the fit, which is not a confidence interval."""
 
 
 def _reading(results: BenchResults) -> Iterator[str]:

@@ -23,30 +23,62 @@ def remedies(graph: Graph, on_cpu: Mapping[str, str]) -> dict[str, str]:
 def _remedy(op: Op, on_cpu: Collection[str]) -> str:
     if type_of(op).nonlinear and op.get_input_op("input").get_name() in on_cpu:
         return ""  # the DPU has it at the end of what comes before, which is to be changed
+    if not op.get_input_num("weights") and not type_of(op).dense:
+        return _remedy_without_weights(op, on_cpu)
     if _is_dense(op):
         size = f"{MAX_KERNEL}x{MAX_KERNEL}"
         return f"pool the map before this dense layer, to at most {size} (AdaptiveAvgPool2d)"
-    return "change it to what the DPU has, or export with --allow-cpu: the CPU takes far longer"
+    return _CHANGE
+
+
+def _remedy_without_weights(op: Op, on_cpu: Collection[str]) -> str:
+    """What to do about a pool, a sum or the like."""
+    if op.has_attr("kernel"):
+        if _is_over_whole_map(op):
+            return (
+                "make the map smaller before it (stride=2, MaxPool2d(2)), or average in two steps "
+                "(AvgPool2d(8), then AdaptiveAvgPool2d(1))"
+            )
+        return _CHANGE
+    given = [_rounded(one) for ops in op.get_input_ops().values() for one in ops]
+    before = {one.get_name() for one in given if one.get_type() != "const"}
+    # A factor that belongs to a pool, and the like: the DPU may have it behind its own values.
+    return "change what comes before it" if before <= set(on_cpu) else _CHANGE
+
+
+def _rounded(op: Op) -> Op:
+    """The op whose value a fix op rounds; another op is itself."""
+    return _rounded(op.get_input_op("input")) if op.get_type() == "fix" else op
+
+
+_CHANGE = "change it to what the DPU has, or export with --allow-cpu: the CPU takes far longer"
 
 
 def _is_dense(op: Op) -> bool:
     """Whether an op multiplies a whole map by a matrix."""
     if type_of(op).dense:
         return True
-    if not op.has_attr("kernel"):
-        return False
+    return op.has_attr("kernel") and _is_over_whole_map(op)
+
+
+def _is_over_whole_map(op: Op) -> bool:
     width, height = op.get_attr("kernel")
     return op.get_input_tensor("input", 0).dims[1:3] == [height, width] != [1, 1]
 
 
 def about_accuracy(found: Accuracy) -> Iterator[str]:
-    """Yield what to do where quantisation costs too much."""
-    if found.float_accuracy is None or found.quantised_accuracy is None:
-        loss, what = 100 - found.agreement, "% of the images change their class"
-    else:
-        loss, what = found.float_accuracy - found.quantised_accuracy, "points of accuracy are lost"
-    if loss > TOLERABLE_LOSS:
+    """Yield what to do where replacements or quantisation cost too much."""
+    unit = "% of the images change their class"
+    if found.float_accuracy is not None:
+        unit = "points of accuracy are lost"
+    if found.lost_by_replacing > TOLERABLE_LOSS:
         yield (
-            f"{loss:.1f} {what} by quantisation alone: `tutelage sensitivity` shows where; "
-            "fine-tune from these weights with method qat, or qkd with a teacher"
+            f"{found.lost_by_replacing:.1f} {unit} by the replacements, before anything is "
+            "quantised: train the network with them first (method float), or fine-tune the student "
+            "from these weights (qat, or qkd with this network as its teacher)"
+        )
+    if found.lost_by_quantising > TOLERABLE_LOSS:
+        yield (
+            f"{found.lost_by_quantising:.1f} {unit} by quantisation alone: `tutelage sensitivity` "
+            "shows where; fine-tune from these weights with method qat, or qkd with a teacher"
         )

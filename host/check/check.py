@@ -22,6 +22,7 @@ from tutelage.host.check.refusals import Refused, refusals
 from tutelage.host.check.subject import Request, Subject, load_subject
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.to_xmodel import NotDeployable, to_quantised
+from tutelage.host.quantise.trace import normalised_graph
 from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.students import make_student
 
@@ -94,7 +95,10 @@ def _check_network(facts: dict[str, Any], subject: Subject, request: Request) ->
     _add_fit(facts, graph, fit_board(graph, request.board))
     if subject.data is not None and subject.config is not None:
         is_labelled = data_format(subject.config.data.kind).is_labelled
-        accuracy = compare(network, student, subject.data[1], is_labelled)
+        replaced = None
+        if subject.replace:
+            replaced = normalised_graph(network, subject.shape, subject.replace).module
+        accuracy = compare(network, student, subject.data[1], is_labelled, replaced)
         facts["accuracy"] = asdict(accuracy)
         facts["advice"] += about_accuracy(accuracy)
 

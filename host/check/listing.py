@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tutelage.core.digits import digits
+from tutelage.core.text import counted
 from tutelage.dpu.predict.prediction import BASIS
 
 _SHOWN = 3
@@ -22,7 +23,7 @@ def check_lines(facts: dict[str, Any]) -> Iterator[str]:
     if facts["input"]:
         yield f"  input       {'x'.join(map(str, facts['input']))}"
     macs = "" if facts["macs"] is None else f", {facts['macs']:,} MACs"
-    yield f"  size        {facts['parameters']:,} parameters{macs}"
+    yield f"  size        {counted(facts['parameters'], 'parameter')}{macs}"
     if facts["parts"]:
         yield from _cost_lines(facts)
     yield from _accuracy_lines(facts["accuracy"])
@@ -38,7 +39,7 @@ def _verdict(facts: dict[str, Any]) -> str:
     if not facts["accepted"]:
         return "not accepted"
     outside = len(facts["on_cpu"])
-    return f"accepted, {outside} op{'s' * (outside > 1)} on the CPU" if outside else "accepted"
+    return f"accepted, {counted(outside, 'op')} on the CPU" if outside else "accepted"
 
 
 def _refusal_lines(refusals: list[dict[str, Any]]) -> Iterator[str]:
@@ -58,7 +59,7 @@ def _cost_lines(facts: dict[str, Any]) -> Iterator[str]:
     memory = ", ".join(f"{use.replace('_', ' ')} {_bytes(size)}"
                        for use, size in facts["memory"].items() if size)  # fmt: skip
     parts = facts["parts"]
-    yield f"  DPU         {parts} subgraph{'s' * (parts > 1)}; memory: {memory}"
+    yield f"  DPU         {counted(parts, 'subgraph')}; memory: {memory}"
     latency, fps = facts["latency_ms"], facts["fps"]
     yield (
         f"  predicted   {digits(latency['value'])} ms ({_range(latency)}) an image with one "
@@ -78,11 +79,24 @@ def _range(figure: dict[str, Any]) -> str:
 def _accuracy_lines(found: dict[str, Any] | None) -> Iterator[str]:
     if found is None:
         return
-    right = ""
+    images = counted(found["images"], "image")
+    as_float = ("float", found["agreement"])
     if found["float_accuracy"] is not None:
-        accuracies = found["float_accuracy"], found["quantised_accuracy"]
-        right = "; right: float {:.2f} %, quantised {:.2f} %".format(*accuracies)
-    yield (
-        f"  quantised   without training: the float network's class for "
-        f"{found['agreement']:.2f} % of {found['images']} images{right}"
+        yield f"  float       {found['float_accuracy']:.2f} % of {images} right"
+    if found["replaced_agreement"] is None:
+        same = [as_float]
+    else:
+        of_float = [("float", found["replaced_agreement"])]
+        words = _shares(found["replaced_accuracy"], of_float)
+        yield f"  replaced    in float, with the replacements: {words} of {images}"
+        same = [("replaced", found["quantised_agreement"]), as_float]
+    words = _shares(found["quantised_accuracy"], same)
+    yield f"  quantised   without training: {words} of {images}"
+
+
+def _shares(accuracy: float | None, same: Sequence[tuple[str, float]]) -> str:
+    """What a network sees: the right class, and the classes that other networks see."""
+    right = [] if accuracy is None else [f"{accuracy:.2f} % right"]
+    return ", ".join(
+        [*right, *(f"the {name} network's class for {share:.2f} %" for name, share in same)]
     )

@@ -13,16 +13,16 @@ from tutelage.core.errors import TutelageError
 from tutelage.core.images.image_files import class_folders
 from tutelage.host.explore.network_operations import read_shape
 from tutelage.host.networks import create_with
-from tutelage.host.train import weights
 from tutelage.host.train.config import Config, Network, make_config, read_config
 from tutelage.host.train.data import DataSet
+from tutelage.host.train.data.formats.folder import TooFewImages
 from tutelage.host.train.loop import load_data
-from tutelage.host.train.students import make_network, trained_network
+from tutelage.host.train.students import load_weights, make_network, trained_network
 
 DEFAULT_INPUT = "3x32x32"
 
-_CHANNELS = 3
-"""Of pictures in folders."""
+_COLOURS = {1: "grey", 3: "rgb"}
+"""Of pictures in folders, by the number of channels that the network takes."""
 
 
 class CheckError(TutelageError):
@@ -100,17 +100,35 @@ def load_subject(request: Request) -> Subject:
     shape = read_shape(request.input or DEFAULT_INPUT)
     if request.images is None:
         return _without_data(spec, shape)
-    if shape[0] != _CHANNELS:
+    if shape[0] not in _COLOURS:
         raise CheckError(
-            f"--input {request.input}: --images gives pictures of {_CHANNELS} channels; check such "
-            "a network without them, or as a run on data of its kind (a RUN.toml)"
+            f"--input {request.input}: pictures of --images have 3 channels, or 1 in grey; check "
+            "such a network without them"
         )
+    return _with_pictures(request, spec, shape)
+
+
+def _with_pictures(request: Request, spec: Network, shape: tuple[int, int, int]) -> Subject:
+    """A network with pictures of a folder: labelled where there are class directories.
+
+    One picture of each class can be compared, but not in two parts as labelled ones are.
+    """
+    assert request.images is not None
     path = request.images.expanduser()
-    data = {"kind": "folder" if path.is_dir() and class_folders(path) else "images",
-            "path": str(path), "size": list(shape[1:]), "mean": list(request.mean),
-            "std": list(request.std)}  # fmt: skip
-    config = make_config({"method": "ptq", "student": asdict(spec), "data": data}, "the options")
-    return _with_data(config, request.limit)
+    data = {"path": str(path), "size": list(shape[1:]), "colour": _COLOURS[shape[0]],
+            "mean": list(request.mean), "std": list(request.std)}  # fmt: skip
+
+    def config(kind: str) -> Config:
+        tables = {"method": "ptq", "student": asdict(spec), "data": {**data, "kind": kind}}
+        return make_config(tables, "the options")
+
+    if not (path.is_dir() and class_folders(path)):
+        return _with_data(config("images"), request.limit)
+    try:
+        return _with_data(config("folder"), request.limit)
+    except TooFewImages:
+        note = f"{path}: one image of each class is too few to use labels: compared without them"
+        return replace(_with_data(config("images"), request.limit), notes=(note,))
 
 
 def _network(request: Request) -> Network:
@@ -154,8 +172,7 @@ def _without_data(spec: Network, shape: tuple[int, int, int]) -> Subject:
     network = create_with(spec.network, spec.options, {"in_channels": shape[0]})
     if not isinstance(network, nn.Module):
         raise CheckError(f"{spec.network} gives {type(network).__name__}, not a torch.nn.Module")
-    if spec.weights:
-        weights.load(network, Path(spec.weights).expanduser(), spec.part, spec.skip)
+    load_weights(network, spec, shape)
     return Subject(shape, network, None, None, spec.replace)
 
 

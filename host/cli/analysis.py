@@ -12,7 +12,7 @@ import typer
 from tutelage.core.errors import DONE, FAILED
 from tutelage.core.locations import DEMO_MODEL
 from tutelage.core.model_package import COMPILED
-from tutelage.core.text import shown_lines
+from tutelage.core.text import counted, shown_lines
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import BoardOptions, JsonOptions, StorageOptions
 from tutelage.host.cli.printing import note, print_json, print_lines
@@ -57,7 +57,7 @@ class BenchOptions(BoardOptions, JsonOptions):
     warm_up: Annotated[float, typer.Option(min=0, help="seconds before each window")] = 1.0
     threads: Annotated[int, typer.Option(min=0, help="of each framework; 0: every CPU")] = 0
     watts: Annotated[
-        list[str], typer.Option(metavar="ROW=W", help="what your own meter says; repeatable")
+        list[str], typer.Option(metavar="ROW=W", help="what your own meter shows; repeatable")
     ] = field(default_factory=list)
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="directory; default: results/bench/TIME")
@@ -145,8 +145,9 @@ class ExploreOptions(BoardOptions, StorageOptions, JsonOptions):
     capacity: Annotated[
         str,
         typer.Option(
-            help="what the front has most of: macs, parameters, or accuracy, for which candidates "
-            "that fit are trained in float"
+            help="what the front has most of: macs, parameters, or accuracy: candidates that fit "
+            "are trained in float and compared on the validation images ([data] validation), or "
+            "without any on the test set"
         ),
     ] = "macs"
     trials: Annotated[
@@ -192,7 +193,7 @@ def explore(options: ExploreOptions) -> int:
     else:
         print_lines(*exploring.lines(found))
     note(f"{options.output}: {exploring.TABLE}, {exploring.PLOT}, "
-         f"{len(found.written)} networks to train")  # fmt: skip
+         f"{counted(len(found.written), 'network')} to train")  # fmt: skip
     return DONE if found.written else FAILED
 
 

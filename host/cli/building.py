@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.core.errors import DONE
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions
 from tutelage.host.cli.output_file import write_file
@@ -57,13 +57,20 @@ def export(options: ExportOptions) -> int:
         return DONE
     print_lines(
         f"{output}: quantised.xmodel, model.onnx, model.toml",
-        f"  {figures['images_compared']:,} test images: every logit of the file is the student's",
-        f"  accuracy {figures['accuracy_compared']:.2f} % of them; the ONNX file names the same "
-        f"class for {figures['onnx_same_class']:.2f} %",
+        f"  {counted(figures['images_compared'], 'test image')}: every logit of the file is the "
+        "student's",
+        f"  {_of_classes(figures)}; the ONNX file names the same class as the .xmodel for "
+        f"{figures['onnx_same_class']:.2f} %",
         *(f"  on the CPU: {op}: {reason}" for op, reason in figures["on_cpu"].items()),
         f"  next: tutelage compile {shlex.quote(str(output))}",
     )
     return DONE
+
+
+def _of_classes(figures: dict[str, Any]) -> str:
+    if "accuracy_compared" in figures:
+        return f"accuracy {figures['accuracy_compared']:.2f} % of them"
+    return f"the float network's class for {figures['agreement_compared']:.2f} % of them"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from tutelage.core.commands import PROGRAM
 from tutelage.core.errors import DONE, FAILED, INTERRUPTED, TutelageError
 from tutelage.core.fixed_point import Array
 from tutelage.core.messages import say
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions, PluginOptions
 from tutelage.host.cli.output_file import write_file
@@ -160,8 +160,9 @@ def _check_equal(found: dict[str, Array], others: dict[str, Array], options: Run
         wrong = int(np.count_nonzero(values != others[name]))
         if wrong:
             raise EnginesDiffer(
-                f"{options.xmodel}: {wrong:,} of {values.size:,} values of {_short(name)} differ "
-                f"between the {options.engine} and the {options.compare} engine: please report it"
+                f"{options.xmodel}: {wrong:,} of {counted(values.size, 'value')} of "
+                f"{_short(name)} differ between the {options.engine} and the {options.compare} "
+                "engine: please report it"
             )
 
 
@@ -187,7 +188,9 @@ def _targets(model: Model, texts: list[str]) -> dict[str, Path]:
         name, path = split_name(text)
         if name is None:
             if position >= len(names):
-                raise TutelageError(f"{len(texts)} outputs asked for, the model has {len(names)}")
+                raise TutelageError(
+                    f"{counted(len(texts), 'output')} asked for, the model has {len(names)}"
+                )
             name = names[position]
         if name not in names:
             raise TutelageError(f"no output {name!r}; the model has {', '.join(names)}")
@@ -271,7 +274,10 @@ def shim(options: ShimOptions) -> int:
 def _report_lateness(report: dict[str, float]) -> None:
     """Print where a paced run was slower than the board would have been."""
     if report["late"]:
-        jobs, worst = f"{report['late']} of {report['jobs']} jobs", report["late_seconds_max"]
+        jobs, worst = (
+            f"{report['late']} of {counted(int(report['jobs']), 'job')}",
+            report["late_seconds_max"],
+        )
         say(
             PROGRAM,
             f"the emulation could not keep pace in {jobs}, which ended up to "

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tutelage.core.errors import DONE
+from tutelage.core.text import counted
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions
 from tutelage.host.cli.printing import print_json, print_lines
@@ -57,7 +58,7 @@ def sensitivity(options: SensitivityOptions) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     whole = found.whole
     print_lines(
-        f"{found.images} images, everything rounded: {whole.sqnr:.1f} dB, the class of "
+        f"{counted(found.images, 'image')}, everything rounded: {whole.sqnr:.1f} dB, the class of "
         f"{whole.same_class:.1f} % as in float",
         *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
     )

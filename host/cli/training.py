@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tutelage.core.errors import DONE, FAILED, TutelageError
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import JsonOptions, StorageOptions
 from tutelage.host.cli.printing import print_json, print_lines
@@ -96,7 +96,9 @@ def _prepare(output: Path, resume: bool) -> None:
     from tutelage.host.train.checkpoint import CheckpointError
 
     if not resume and (output / "checkpoint.safetensors").exists():
-        raise CheckpointError(f"{output}: holds a run; go on with --resume or take another place")
+        raise CheckpointError(
+            f"{output}: has a run already; go on with --resume or take another place"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -146,7 +148,9 @@ def study(options: StudyOptions) -> int:
 
     plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(plan.done())} of {len(plan.cells)} cells are done, in {plan.table}")
+    console.print(
+        f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} are done, in {plan.table}"
+    )
     failures = 0
     jobs = options.jobs or len(os.sched_getaffinity(0))
     for cell, result in plan.run(jobs, options.limit, shared):

@@ -17,6 +17,7 @@ from tutelage.core.fixed_point import (
     integers_of,
     saturate,
 )
+from tutelage.core.text import counted
 from tutelage.dpu.engine.program import graph_outputs
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.inspect.layers import Layer, dense_matrix, is_dense, is_shifted_bias, layers_of
@@ -210,8 +211,8 @@ def _same_parameters(compiled: Model, original: Model) -> str:
             f"{len(missing)} of {count} parameters differ from the quantised file's, the first "
             f"{missing[0]}: do not use the result; quantise and compile again"
         )
-    text = f"{count} parameters ({size:,} bytes) equal byte for byte"
-    return f"{text}, but for {shifted} biases shifted as the accumulator wants" if shifted else text
+    text = f"{counted(count, 'parameter')} ({size:,} bytes) equal byte for byte"
+    return f"{text}, but for {shifted} biases shifted as the accumulator needs" if shifted else text
 
 
 @dataclass(frozen=True)

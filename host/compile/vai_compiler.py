@@ -266,7 +266,7 @@ def _end(process: subprocess.Popen[bytes], compiler: Compiler, container: str) -
 _EXPLANATIONS = (
     (r"executable file not found|EnvironmentLocationNotFound|Could not find conda environment"
      r"|OCI runtime.*no such file",
-     "this image does not hold the compiler where AMD's PyTorch images do; give one of these with "
+     "this image does not have the compiler where AMD's PyTorch images do; give one of these with "
      "--image"),
     (r"No such image|image not known|Unable to find image",
      "the image is gone; pull it again, or give another with --image"),
@@ -304,9 +304,9 @@ def _explain(text: str, status: int) -> str:
         return "the compiler was killed, mostly because memory ran out; compile on a larger machine"
     if status < 0:
         return (
-            f"the compiler crashed with {signal.Signals(-status).name}; its last lines may tell why"
+            f"the compiler crashed with {signal.Signals(-status).name}; its last lines may show why"
         )
-    return f"{PROGRAM} failed with status {status}; its last lines may tell why"
+    return f"{PROGRAM} failed with status {status}; its last lines may show why"
 
 
 def read_log(log: Path) -> str:

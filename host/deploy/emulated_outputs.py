@@ -15,6 +15,7 @@ from tutelage.core.files import sha256_of
 from tutelage.core.fingerprint import EMULATOR_DPU_NAME, dpu_parts
 from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array, dequantise
 from tutelage.core.model_package import compiled_file
+from tutelage.core.text import counted
 from tutelage.dpu.engine.program import build_program, graph_outputs
 from tutelage.dpu.engine.reference import as_float, compute_batches, make_engine
 from tutelage.dpu.ops.registry import type_of
@@ -122,8 +123,9 @@ def _compared(graph: Graph, has_plugin: bool) -> tuple[Op, dict[str, Op], list[s
     inputs = [op for op in graph.toposort() if type_of(op).source == "input"]
     results = graph_outputs(graph)
     if not parts or len(inputs) != 1 or len(results) != 1:
-        raise DpuError(f"it has {len(inputs)} inputs, {len(parts)} DPU subgraphs and "
-                       f"{len(results)} outputs")  # fmt: skip
+        found = (len(inputs), "input"), (len(parts), "DPU subgraph"), (len(results), "output")
+        ins, dpu, outs = (counted(count, noun) for count, noun in found)
+        raise DpuError(f"it has {ins}, {dpu} and {outs}")
     tensors = [tensor for part in parts for tensor in part.ordered_output_tensors()]
     candidates = {tensor.name: tensor.producer for tensor in tensors}
     candidates[RESULT] = results[0]

@@ -39,7 +39,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         lines = read_received(folder / LOG, _MOST_TEXT).split("\n")
     except FileNotFoundError:
         lines = []
-    last = next((line for line in reversed(lines) if line.strip()), "it says nothing")
+    last = next((line for line in reversed(lines) if line.strip()), "its log is empty")
     raise MeasureError(last.removeprefix("measure: "))
 
 

@@ -8,6 +8,7 @@ import shlex
 from typing import Any
 
 from tutelage.core.board_profile import Profile
+from tutelage.core.text import counted
 from tutelage.host.deploy.outputs import OutputsDiffer, compare_outputs
 from tutelage.host.deploy.plan import DeployError
 from tutelage.host.deploy.scripts import RELEASES, compiled_path, smoke_script
@@ -49,8 +50,8 @@ def smoke(
     except (ValueError, LookupError, TypeError) as error:
         raise DeployError("the smoke test gives no figures") from error
     if failed or not classified:
-        raise DeployError(f"smoke test: {failed} of {total} frames failed")
-    return f"{outputs}{classified} frames classified on {provider}"
+        raise DeployError(f"smoke test: {failed} of {counted(total, 'frame')} failed")
+    return f"{outputs}{counted(classified, 'frame')} classified on {provider}"
 
 
 def _check_model(

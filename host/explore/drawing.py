@@ -9,8 +9,14 @@ from tutelage.host.explore.forecast import FITS, costs
 
 if TYPE_CHECKING:
     from tutelage.host.explore.exploration import Found
+    from tutelage.host.explore.space import Spec
 
 CAPACITY_TEXTS = {"macs": "MACs", "parameters": "parameters", "accuracy": "accuracy"}
+
+
+def judged_by(spec: Spec) -> str:
+    """Return by which images trained candidates are compared."""
+    return "validation images" if spec.config.data.validates else "test set"
 
 
 def draw(found: Found, path: Path) -> None:
@@ -41,7 +47,7 @@ def draw(found: Found, path: Path) -> None:
         axes.axvline(limit, color="C3", linestyle="--", linewidth=1, label="budget")
     axes.set(
         xscale="log", xlabel=label, yscale="linear" if found.capacity == "accuracy" else "log",
-        ylabel=_capacity_label(found.capacity),
+        ylabel=_capacity_label(found),
     )  # fmt: skip
     for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "1235" else "")  # plain numbers
@@ -61,7 +67,7 @@ def _axis(found: Found) -> tuple[str, float | None]:
     return "estimated energy of the whole board, mJ per frame", budget.energy_mj
 
 
-def _capacity_label(capacity: str) -> str:
-    if capacity == "accuracy":
-        return "top-1 after a short float training, % of the test set"
-    return f"{CAPACITY_TEXTS[capacity]} (no accuracy)"
+def _capacity_label(found: Found) -> str:
+    if found.capacity == "accuracy":
+        return f"top-1 after a short float training, % of the {judged_by(found.spec)}"
+    return f"{CAPACITY_TEXTS[found.capacity]} (not an accuracy)"

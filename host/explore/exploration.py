@@ -22,12 +22,13 @@ from typing import Any
 from tutelage.core.digits import with_range
 from tutelage.core.locations import RESULTS
 from tutelage.core.results.figure import Figure
+from tutelage.core.text import counted
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import read_board
 from tutelage.dpu.predict.prediction import BASIS, power_facts
-from tutelage.host.explore.drawing import CAPACITY_TEXTS, draw
+from tutelage.host.explore.drawing import CAPACITY_TEXTS, draw, judged_by
 from tutelage.host.explore.forecast import (
     CAPACITIES,
     SHORTEST_MS,
@@ -95,7 +96,7 @@ def explore(
         The board is unknown, or nothing is fitted to it.
     """
     if capacity not in CAPACITIES:
-        raise ExploreError(f"capacity {capacity!r} is none of {', '.join(CAPACITIES)}")
+        raise ExploreError(f"capacity {capacity!r} is not one of {', '.join(CAPACITIES)}")
     if sampling is None:
         _check_size(spec, capacity)
     known, power = read_board(board), board_power(board)
@@ -222,8 +223,9 @@ def lines(found: Found) -> list[str]:
     """What was found for a terminal: the front as a table, what it means, what comes next."""
     done = "predicted" if found.capacity != "accuracy" else "trained, their times predicted"
     text = [
-        f"{len(found.forecasts):,} DenseNets {done} on {found.board}; {len(found.front)} that no"
-        f" other one beats in both cost and {CAPACITY_TEXTS[found.capacity]}:",
+        f"{counted(len(found.forecasts), 'DenseNet')} {done} on {found.board}; "
+        f"{len(found.front)} that no other one beats in both cost and "
+        f"{CAPACITY_TEXTS[found.capacity]}:",
         "",
         *_front_table(found),
         "",
@@ -252,7 +254,7 @@ def lines(found: Found) -> list[str]:
 def _front_table(found: Found) -> list[str]:
     threads = found.budget.threads
     varied = [k for k in ("compression", "bottleneck") if len(found.spec.space[k]) > 1]
-    speed = f"fps, {threads} thread{'s' * (threads > 1)}" if threads else "fps, many threads"
+    speed = f"fps, {counted(threads, 'thread')}" if threads else "fps, many threads"
     trained = ["top-1 [%]"] * (found.capacity == "accuracy")
     head = ["growth", "blocks", "stem", "input", *varied, "MACs", "parameters", *trained,
             "ms, 1 thread", speed, "mJ a frame", "fits"]  # fmt: skip
@@ -298,7 +300,7 @@ def notes(found: Found) -> list[str]:
     if any(each.extrapolated for each in found.front):
         said.append(
             f"* less than {SHORTEST_MS} ms of the DPU: quicker than any network in the fit, so an "
-            "extrapolation whose error nothing tells, not even where it says sure."
+            'extrapolation whose error is unknown, even where "sure" is printed.'
         )
     if power is not None:
         watts = with_range(*power.watts(found.budget.threads).ends)
@@ -313,14 +315,22 @@ def notes(found: Found) -> list[str]:
 def _capacity_note(found: Found) -> str:
     if found.capacity == "accuracy":
         return (
-            "top-1 is the float network's on the test set after a short training by which it was "
-            "chosen: a longer one may order the networks in another way."
+            f"top-1 is the float network's on the {judged_by(found.spec)} after a short training "
+            "by which it was chosen: a longer one may order the networks in another way."
+            + ("" if found.spec.config.data.validates else _TEST_SET_NOTE)
         )
     return (
-        f"{CAPACITY_TEXTS[found.capacity]} are no accuracy: they only say how much a network "
-        "computes or holds. Which one is best, training tells. By MACs wide and shallow networks "
-        "win, since they keep the array busy; `--capacity parameters` asks for another front."
+        f"{CAPACITY_TEXTS[found.capacity]} are not an accuracy: they only show how much a "
+        "network computes or stores. Which one is best is known after training only. By MACs wide "
+        "and shallow networks win, since they keep the array busy; `--capacity parameters` gives "
+        "another front."
     )
+
+
+_TEST_SET_NOTE = (
+    " On the test set what was chosen by it looks better than it is: [data] validation = 0.1 sets "
+    "other images apart for the choice."
+)
 
 
 def _budgeted(budget: Budget) -> bool:

@@ -64,7 +64,8 @@ class Forecast:
     energy : of the whole board per frame, mJ, measured watts or an estimate; None where nothing
         is known of its power
     fits : one of FITS; "" without a budget
-    accuracy : in percent of the test set, where the candidate was trained
+    accuracy : in percent of the validation images, or without any of the test set, where the
+        candidate was trained
     """
 
     candidate: Candidate
@@ -124,7 +125,9 @@ def _fits(found: Forecast, budget: Budget) -> str:
         verdicts.append(_verdict(-budget.fps, -high, -fps, -low))
     if budget.energy_mj is not None:
         if found.energy is None:
-            raise ExploreError("budget: nothing tells the board's power, so energy has no budget")
+            raise ExploreError(
+                "budget: the board's power is not known, so energy cannot be limited"
+            )
         verdicts.append(_verdict(budget.energy_mj, *_ends(found.energy)))
     return max(verdicts, key=FITS.index, default="")
 

@@ -66,7 +66,7 @@ def create_operations(name: str, shape: str) -> list[Operation]:
 def read_shape(text: str) -> tuple[int, int, int]:
     """Return (C, H, W) of a text such as "3x224x224"; raises NetworkError for another."""
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", text):
-        raise NetworkError(f"input {text!r} is no CxHxW, such as 3x224x224")
+        raise NetworkError(f"input {text!r} is not CxHxW, such as 3x224x224")
     channels, height, width = map(int, text.split("x"))
     return channels, height, width
 

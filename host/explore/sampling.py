@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -133,6 +133,8 @@ def study_name(search: Search, sampling: Sampling) -> str:
     table = {**search.spec.table, "data": asdict(search.spec.config.data) | {"path": ""}}
     what = [table, search.spec.space, search.spec.float_training, asdict(search.budget),
             search.capacity, search.board, sampling.epochs * search.trains]  # fmt: skip
+    if search.trains and search.spec.config.data.validates:
+        what.append("judged by validation images")
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode())
     return f"tutelage-explore-{digest.hexdigest()[:12]}"
 
@@ -240,7 +242,16 @@ def _train(
             if isinstance(result, str):
                 report(f"failed: {result}")
             else:
-                report(f"{item.candidate.name}: {result['accuracy']:.2f} %")
+                report(f"{item.candidate.name}: {judged_accuracy(result):.2f} %")
+
+
+def judged_accuracy(result: Mapping[str, Any]) -> float:
+    """Return the accuracy by which a trained candidate is chosen: that of images for validation.
+
+    Chosen by the test set, the best candidates would be flattered by it.
+    """
+    validation = result["validation_accuracy"]
+    return float(result["accuracy"] if validation is None else validation)
 
 
 @dataclass(frozen=True)
@@ -310,7 +321,7 @@ class _TrainedTrials:
     def finish(self, item: _Item, result: dict[str, Any]) -> bool:
         from optuna.trial import TrialState
 
-        values = _values(self._search, replace(item.forecast, accuracy=result["accuracy"]))
+        values = _values(self._search, replace(item.forecast, accuracy=judged_accuracy(result)))
         return self._leases.end(
             item.trial_id, TrialState.COMPLETE, values, seconds=result["seconds"]
         )

@@ -214,7 +214,7 @@ def _base(config: Config) -> dict[str, Any]:
     name, options = config.student.network, config.student.options
     maker, preset = PRESETS.get(name, (None, {}))
     if maker is not DenseNet:
-        raise ExploreError(f"[student] network {name!r} is no DenseNet preset")
+        raise ExploreError(f"[student] network {name!r} is not a DenseNet preset")
     if options.get("order", "post") != "post":
         raise ExploreError("[student] order 'pre' has norms that the DPU cannot take")
     if "in_channels" in options:
@@ -231,7 +231,7 @@ def _whole(key: str, values: Sequence[Any]) -> list[int]:
     most = _MOST[key]
     for value in values:
         if type(value) is not int or not 1 <= value <= most:
-            raise ExploreError(f"[explore] {key} {value!r} is no whole number from 1 to {most}")
+            raise ExploreError(f"[explore] {key} {value!r} is not a whole number from 1 to {most}")
     return list(values)
 
 
@@ -248,13 +248,13 @@ def _block_config(depth: Any, blocks: int) -> tuple[int, ...]:
 
 def _stem(stem: Any) -> str:
     if not isinstance(stem, str) or stem not in STEMS:
-        raise ExploreError(f"[explore] stem {stem!r} is none of {', '.join(STEMS)}")
+        raise ExploreError(f"[explore] stem {stem!r} is not one of {', '.join(STEMS)}")
     return stem
 
 
 def _share(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value <= 1:
-        raise ExploreError(f"[explore] compression {value!r} does not lie between 0 and 1")
+        raise ExploreError(f"[explore] compression {value!r} is not between 0 and 1")
     return float(value)
 
 
@@ -267,7 +267,7 @@ def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
     found = []
     for pair in given.get("bits", [[quantisation.weights, quantisation.activations]]):
         if not isinstance(pair, list) or [type(n) for n in pair] != [int, int]:
-            raise ExploreError(f"[explore] bits {pair!r} is no [weights, activations]")
+            raise ExploreError(f"[explore] bits {pair!r} is not [weights, activations]")
         try:
             Quantisation(*pair)
         except ValueError as error:

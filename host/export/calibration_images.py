@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.images.fitter import ImageFitter
-from tutelage.core.images.image_files import find_images
+from tutelage.core.images.image_files import skipped_line, walk_images
 from tutelage.core.images.input_form import InputForm
+from tutelage.core.text import counted
 from tutelage.host.train.data import DataError
-from tutelage.host.train.data.image_io import read_bgr
+from tutelage.host.train.data.formats.folder import FolderPictures
+from tutelage.host.train.data.formats.pictures import read_all
+from tutelage.host.train.data.path_table import PathTable
+from tutelage.host.train.data.stored_images import StoredImages
 
 CALIBRATION_IMAGES = 1000
 
@@ -29,6 +34,8 @@ Batch = Tensor | Sequence[Any] | Mapping[str, Any]
 def read_pictures(folder: Path, form: InputForm, most: int = CALIBRATION_IMAGES) -> Tensor:
     """Read pictures of a directory and those below it, evenly spread where there are more.
 
+    Broken ones are left out, with a warning that names some of them.
+
     Returns
     -------
     uint8 (N, C, H, W) with N <= `most`
@@ -36,20 +43,20 @@ def read_pictures(folder: Path, form: InputForm, most: int = CALIBRATION_IMAGES)
     Raises
     ------
     DataError
-        There are none, or one of them cannot be read.
+        There are none, or none of them can be read.
     """
+    skipped: Counter[str] = Counter()
+    start = len(os.path.join(folder, ""))  # noqa: PTH118  (with the separator)
     try:
-        paths = find_images(folder).images
+        paths = PathTable(folder, (path[start:] for path in walk_images(folder, skipped)))
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}") from error
-    if not paths:
-        raise DataError(f"{folder}: no images in this directory or below it")
+    if not len(paths):
+        reason = f" ({line})" if (line := skipped_line(skipped)) else ""
+        raise DataError(f"{folder}: no images in this directory or below it{reason}")
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int))
-    fit = ImageFitter(form)
-    pixels = np.empty((len(chosen), form.height, form.width, form.channels), np.uint8)
-    for target, index in zip(pixels, chosen, strict=True):
-        target[...] = fit(read_bgr(paths[index]))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    _, pixels = read_all(StoredImages(FolderPictures(paths.take(chosen)), form))
+    return torch.from_numpy(pixels)
 
 
 def take_images(
@@ -111,8 +118,9 @@ def inputs_of(network: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
         found = ()
     if len(found) != len(names) or not all(isinstance(x, Tensor) and x.ndim for x in found):
         raise DataError(
-            f"a calibration batch is {_shown(batch)}; it must be the network's {len(names)} input "
-            f"tensors ({', '.join(names)}), alone or before the labels, or a dict with them"
+            f"a calibration batch is {_shown(batch)}; it must be the network's "
+            f"{counted(len(names), 'input tensor')} ({', '.join(names)}), alone or before the "
+            "labels, or a dict with them"
         )
     return found
 

@@ -38,6 +38,7 @@ from tutelage.core.model_package import (
     read_description,
     write_description,
 )
+from tutelage.core.text import counted
 from tutelage.dpu.compiler.emulation import on_cpu
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.xmodel.graph import Graph
@@ -49,6 +50,7 @@ from tutelage.host.train import checkpoint
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, make_config
 from tutelage.host.train.data import DataSet
+from tutelage.host.train.data.formats.registry import data_format
 from tutelage.host.train.data.image_io import encode_png, read_bgr
 from tutelage.host.train.evaluation import batch_size
 from tutelage.host.train.loop import STUDENT
@@ -71,7 +73,7 @@ class Checkpoint:
     ----------
     path : the checkpoint's file
     config : the run that made it
-    accuracy : in percent of the test set, as the run told
+    accuracy : in percent of the test set, as the run reported it
     student : in evaluation mode
     """
 
@@ -80,12 +82,22 @@ class Checkpoint:
     accuracy: float
     student: Student
 
+    @property
+    def measure(self) -> str:
+        """What `accuracy` is: "accuracy", or the "agreement" with the float network's classes."""
+        is_labelled = data_format(self.config.data.kind).is_labelled
+        return "accuracy" if is_labelled else "agreement"
+
 
 def export(
     source: Path, output: Path, images: int = 1000, clip: bool = False, allow_cpu: bool = False,
     data: tuple[DataSet, DataSet] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the model directory `output`; returns the figures of what was checked.
+
+    They have "accuracy" and "accuracy_compared", in percent of the test set and of the images that
+    were compared; where the images have no labels "agreement" and "agreement_compared", of the
+    classes with the float network's.
 
     Parameters
     ----------
@@ -116,12 +128,12 @@ def export(
         (scratch / ONNX).write_bytes(to_onnx(graph))
         compared = test.take(images)
         _describe(scratch, loaded, test, graph, len(compared))
-        figures = _compare(loaded.student, scratch, compared)
+        figures = _compare(loaded, scratch, compared)
         figures["on_cpu"] = outside
         (output / COMPILED).unlink(missing_ok=True)
         for file in (QUANTISED, ONNX, DESCRIPTION):  # the description last: it vouches for them
             (scratch / file).replace(output / file)
-    return {"output": str(output), "accuracy": loaded.accuracy, **figures}
+    return {"output": str(output), loaded.measure: loaded.accuracy, **figures}
 
 
 def deployable_graph(
@@ -144,7 +156,7 @@ def deployable_graph(
     outside = on_cpu(graph)
     if outside and not allow_cpu:
         op, reason = next(iter(outside.items()))
-        more = f", and {len(outside) - 1} more ops" if len(outside) > 1 else ""
+        more = f", and {counted(len(outside) - 1, 'more op')}" if len(outside) > 1 else ""
         raise ExportError(f"{op}: {reason}{more}; the CPU would compute it: --allow-cpu")
     return graph, outside
 
@@ -167,7 +179,7 @@ def read_state(path: Path) -> tuple[Config, dict[str, Any]]:
     if not config.quantises:
         raise CheckpointError(f"{path}: a float run; quantise it first (method ptq, qat or qkd)")
     if not isinstance(state.get("accuracy", 0.0), int | float):
-        raise CheckpointError(f"{path}: its accuracy is no number")
+        raise CheckpointError(f"{path}: its accuracy is not a number")
     if not STUDENT_KINDS[config.quantisation.quantiser].has_dpu_form:
         raise CheckpointError(f"{path}: a {config.quantisation.quantiser} run has no DPU form")
     return config, state
@@ -202,7 +214,7 @@ def _graph_name(config: Config) -> str:
 
 
 @torch.no_grad()
-def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
+def _compare(loaded: Checkpoint, folder: Path, data: DataSet) -> dict[str, Any]:
     """Run the checkpoint on tensors, and .xmodel and ONNX on the images' files.
 
     Raises
@@ -210,7 +222,7 @@ def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
     ExportError
         A file does not give the pixels that the checkpoint gets, or a logit of the .xmodel differs.
     """
-    model = load_engine(folder / QUANTISED)
+    student, model = loaded.student, load_engine(folder / QUANTISED)
     session = _onnx_session(folder / ONNX)
     files = _Files(folder, model)
     right = same_class = 0
@@ -228,7 +240,7 @@ def _compare(student: Student, folder: Path, data: DataSet) -> dict[str, Any]:
     return {
         "images_compared": len(data),
         "logits_equal": True,
-        "accuracy_compared": round(100 * right / len(data), 4),
+        f"{loaded.measure}_compared": round(100 * right / len(data), 4),
         "onnx_same_class": round(100 * same_class / len(data), 4),
     }
 
@@ -307,8 +319,8 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
         "dataset": f"{config.data.kind} {config.data.path}".strip(),
         "epochs": config.training.epochs,
         "seed": config.seed,
-        # Top-1 in percent of the whole test set, as the run told.
-        "accuracy": loaded.accuracy,
+        # Top-1 in percent of the whole test set, as the run reported it.
+        loaded.measure: loaded.accuracy,
         "test_images": len(data),
         "logits_compared": compared,
         "input_fix_point": points[layers[0]],

@@ -87,22 +87,27 @@ def quantise(
     UnsupportedOp
         The network has an operation that the DPU does not have.
     DataError
-        There are no images, one of them cannot be read, or they are not inputs of this network.
+        There are no images, none of them can be read, or they are not inputs of this network.
     FormError
         Shape, mean and std do not go together.
     TypeError
-        `network` is none.
+        `network` is not a module, or `bits` neither a number nor `Bits`.
     """
     if not isinstance(network, nn.Module):
         raise TypeError(
-            f"network is {type(network).__name__}, not a torch.nn.Module: make it first"
+            f"network is {type(network).__name__}, not a torch.nn.Module: give an instance, "
+            "such as Net()"
         )
+    if not isinstance(bits, Bits | int):
+        raise TypeError(f"bits is {bits!r}; give a number from 2 to 8, or Bits(weights=4)")
     mean, std = channel_values(mean), channel_values(std)
     if form and (mean or std):
         raise FormError("give mean and std, or form, not both")
     inputs: tuple[Tensor, ...] = ()
     if isinstance(calibration, (str, os.PathLike)):
-        form = form or _form(_given(input_shape, "a directory"), mean, std)
+        form = form or _form(
+            _given(input_shape, "pictures of a directory are resized to it"), mean, std
+        )
         inputs = (read_pictures(Path(calibration), form, images),)
     elif calibration is not None:
         batches = [calibration] if isinstance(calibration, Tensor) else calibration
@@ -127,7 +132,9 @@ def quantise(
 
 def _given(input_shape: InputShape | None, what: str) -> InputShape:
     if input_shape is None:
-        raise DataError(f"input_shape=(C, H, W) is missing: {what} does not say it")
+        raise DataError(
+            f"input_shape=(C, H, W) is missing: {what}; give the network's, such as (3, 224, 224)"
+        )
     return input_shape
 
 
@@ -148,7 +155,7 @@ def _shape(inputs: tuple[Tensor, ...], given: InputShape | None) -> InputShape:
         The images have another shape, or are neither float nor uint8.
     """
     if not inputs:
-        return _given(given, "calibration=None")
+        return _given(given, "without calibration no images show it")
     shapes = [tuple(images.shape[1:]) for images in inputs]
     fit = given is None or shapes == input_shapes(given)
     for images in inputs:

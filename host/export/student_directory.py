@@ -31,6 +31,7 @@ from tutelage.core.model_package import (
     check_labels,
     write_description,
 )
+from tutelage.core.text import counted
 from tutelage.dpu.engine.reference import load_engine
 from tutelage.host.compile.compilation import CompileOptions, compile_model, plan_compile
 from tutelage.host.compile.target import load_target
@@ -91,7 +92,7 @@ def export_student(
     ValueError
         There are more or fewer labels than outputs.
     TypeError
-        `student` is none.
+        `student` is not a student.
     """
     if not isinstance(student, Student):
         raise TypeError(
@@ -145,7 +146,7 @@ def _form(
     form = form or student.form
     if form is None:
         raise ExportError(
-            "nothing says how a picture becomes the network's input: give mean=[...] and "
+            "it is not known how a picture becomes the network's input: give mean=[...] and "
             "std=[...], of pixels in 0..1, or form=InputForm(...)"
         )
     if (form.channels, form.height, form.width) != (channels, height, width):
@@ -162,7 +163,9 @@ def _describe(
     outputs = math.prod(student.layer(student.output).shape)
     labels = tuple(labels) or tuple(map(str, range(outputs)))
     if len(labels) != outputs:
-        raise ValueError(f"{len(labels)} labels, the network has {outputs} outputs")
+        raise ValueError(
+            f"{counted(len(labels), 'label')}, the network has {counted(outputs, 'output')}"
+        )
     check_labels(labels, "labels")
     points = student.fix_points().activations
     provenance = {

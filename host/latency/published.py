@@ -257,13 +257,13 @@ def published_python(table: Path = PYTHON_TABLE) -> list[PublishedPython]:
 _UNUSABLE = (
     (r"_0\.\d+_|0\.88_1\.8G", "pruned: what was left of its layers is not published"),
     (r"OFA-|ofa", "found by search: its layers are not published"),
-    (r"efficientnet-b0", "swish, which the DPU has not, was replaced by what is not told"),
+    (r"efficientnet-b0", "swish was replaced by something that is not published"),
     (r"cf_squeeze_|torchvision_|_5\.7G|_4\.1G", "another name of a network that is taken"),
     (r"ssd|mlperf_resnet34|refinedet|RefineDet|yolo|densebox|efficientdet|VPGnet|pointpillars|"
      r"pointpainting|centerpoint|CLOCs|movenet|OCR|BCC|C2D2|superpoint|ultrafast",
-     "a detector or the like: what the A53 does behind the DPU takes longer and is not told"),
+     "a detector or the like: what the A53 does behind the DPU takes longer and is not published"),
     (r"(?i)fpn|salsanext|unet|erfnet|sa-gate|hardnet|multitask|mt-resnet18|cityscapes|fadnet",
-     "gives a map: what the A53 does behind the DPU takes longer and is not told"),
+     "gives a map: what the A53 does behind the DPU takes longer and is not published"),
     (r"cf_reid|plate-recognition|person-orientation|pmg", "its layers are not published"),
 )  # fmt: skip
 

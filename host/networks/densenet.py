@@ -91,7 +91,7 @@ class DenseNet(nn.Module):
     ) -> None:
         super().__init__()
         if stem not in STEMS:
-            raise ValueError(f"stem {stem!r} is none of {', '.join(STEMS)}")
+            raise ValueError(f"stem {stem!r} is not one of {', '.join(STEMS)}")
         if order not in ("post", "pre"):
             raise ValueError(f"order {order!r} is neither 'post' nor 'pre'")
         channels = init_features or 2 * growth_rate

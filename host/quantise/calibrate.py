@@ -71,7 +71,7 @@ def calibrate(
         The method is unknown, there is no image, or a value is infinite or not a number.
     """
     if method not in METHODS:
-        raise ValueError(f"calibration method {method!r} is none of {', '.join(METHODS)}")
+        raise ValueError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
     given = (images,) if isinstance(images, Tensor) else tuple(images)
     if len({len(inputs) for inputs in given}) != 1 or not len(given[0]):
         raise ValueError("no calibration images, or not as many for each input")

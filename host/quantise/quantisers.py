@@ -28,7 +28,7 @@ class Bits:
     def __post_init__(self) -> None:
         for name, bits in vars(self).items():
             if not 2 <= bits <= 8:
-                raise ValueError(f"bits.{name} is {bits}; the DPU's int8 holds 2 to 8 bits")
+                raise ValueError(f"bits.{name} is {bits}; the DPU's int8 takes 2 to 8 bits")
 
 
 @dataclass(frozen=True)

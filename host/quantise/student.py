@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.images.input_form import InputForm
+from tutelage.core.text import counted
 from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE, FixPoints, Settlement
 from tutelage.host.quantise.forward import Forward
@@ -245,9 +246,13 @@ class Student(nn.Module):
 
         A network of several inputs takes as many; one of several outputs returns them as a tuple,
         in the order in which they are in the network's dictionaries and tuples.
+
+        Raises
+        ------
+        TypeError : another number of inputs, or pixels that are not normalised (uint8)
+        ValueError : images of another size than the student was made for
         """
-        if len(images) != len(self.inputs):
-            raise TypeError(f"the network takes {len(self.inputs)} inputs, not {len(images)}")
+        self._check_inputs(images)
         forward = Forward(self)
         given = dict(zip(self.inputs, images, strict=True))
         values: dict[str, Tensor] = {}
@@ -259,6 +264,24 @@ class Student(nn.Module):
                 del values[source]
         found = tuple(values[name] for name in self.outputs)
         return found[0] if len(found) == 1 else found
+
+    def _check_inputs(self, images: tuple[Tensor, ...]) -> None:
+        if len(images) != len(self.inputs):
+            raise TypeError(
+                f"the network takes {counted(len(self.inputs), 'input')}, not {len(images)}"
+            )
+        for image, name in zip(images, self.inputs, strict=True):
+            wanted = self.layer(name).shape
+            if not image.is_floating_point():
+                raise TypeError(
+                    f"images are {str(image.dtype).removeprefix('torch.')}: give float tensors, "
+                    "normalised as the network's images were"
+                )
+            if image.shape[1:] != wanted:
+                raise ValueError(
+                    f"images are {_size(image.shape)} (NxCxHxW), this student was made for "
+                    f"Nx{_size(wanted)}: resize them, or quantise the network for their size"
+                )
 
     # -- what is deployed ------------------------------------------------------------------
 
@@ -278,6 +301,10 @@ class Student(nn.Module):
                 bias_fix_point=bias_point,
             )
         return deployed
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _int8(values: Tensor, fix_point: int) -> Tensor:

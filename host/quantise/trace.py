@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,17 +22,20 @@ from torch.nn.parameter import is_lazy
 
 from tutelage.core.errors import first_line
 from tutelage.host.quantise.graph.capture import capture
+from tutelage.host.quantise.graph.failure import failure, users_line
 from tutelage.host.quantise.graph.graph import BATCH, Graph
 from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING, normalise
 from tutelage.host.quantise.graph.passes.replacements import (
     check_replacements,
     report_replacements,
 )
-from tutelage.host.quantise.graph.tracer import NOT_THE_USERS
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.walker import InputShape, UnsupportedOp, Walker, input_shapes
 
 log = logging.getLogger(__name__)
+
+MISFIT_REMEDY = "give the channels, height and width that it was made for"
+"""Where the shape of the inputs is not the network's."""
 
 _LARGEST_ERROR = 1e-3
 """Of the normalised network in float32, relative to the largest output."""
@@ -160,12 +162,27 @@ def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:
     try:
         with torch.no_grad():
             computed = network(*(image.clone() for image in images))
-        return computed, capture(network, images)
     except Exception as error:  # whatever the network's own code raises
+        raise _unable(network, images, error) from error
+    try:
+        return computed, capture(network, images)
+    except Exception as error:  # whatever it raises on values without data
+        file, line = users_line(error)
+        place = f' (File "{file}", line {line})' if file else ""
         raise UnsupportedOp(
-            f"{type(network).__name__} cannot be traced ({first_line(error)}){_place(error)}; "
+            f"{type(network).__name__} cannot be traced ({first_line(error)}){place}; "
             "its forward must not branch on values, only on constants and sizes"
         ) from error
+
+
+def _unable(network: nn.Module, images: list[Tensor], error: Exception) -> UnsupportedOp:
+    """Return the refusal of a network that fails when it is called."""
+    found = failure(network, images, error)
+    sizes = " and ".join("x".join(map(str, image.shape[1:])) for image in images)
+    what = f"{type(network).__name__} fails on an input of {sizes}: {found.text}"
+    remedy = MISFIT_REMEDY if found.is_misfit else ""
+    text = what + found.place + (f"; {remedy}" if remedy else "")
+    return UnsupportedOp(text, what, found.at, found.file, found.line, remedy)
 
 
 @torch.no_grad()
@@ -219,12 +236,3 @@ def _tensors(given: Any) -> list[Tensor]:
             f"the network returns a {type(given).__name__}: return one tensor, or a tuple of them"
         )
     return [tensor for part in parts for tensor in _tensors(part)]
-
-
-def _place(error: BaseException) -> str:
-    """The user's line that an error comes from, as Python shows it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
-    if not theirs or theirs[-1].filename.startswith("<"):
-        return ""
-    return f' (File "{theirs[-1].filename}", line {theirs[-1].lineno})'

@@ -169,7 +169,7 @@ class Walker:
         if given is None:
             given = next((node.kwargs[n] for n in names if n in node.kwargs), None)
         if not isinstance(given, fx.Node) or given not in self.origin:
-            raise self.error(node, "an operand that is no activation", "use module parameters")
+            raise self.error(node, "an operand that is not an activation", "use module parameters")
         return given
 
     def value(self, node: fx.Node, position: int, name: str, default: Any = None) -> Any:

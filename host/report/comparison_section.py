@@ -55,7 +55,7 @@ def _platforms(results: BenchResults, path: Path) -> Section:
     warnings = [[row.title, text] for row in rows for text in row.concerns]
     if warnings:
         caption = "What speaks against a row."
-        section.parts.append(Table(["row", "what it says"], warnings, path, caption))
+        section.parts.append(Table(["row", "warning"], warnings, path, caption))
     return section
 
 

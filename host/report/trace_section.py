@@ -40,7 +40,7 @@ def trace_section(folder: Path) -> Section:
              for step in run.steps for concern in step.concerns]  # fmt: skip
     if marks:
         caption = "What speaks against a window."
-        section.parts.append(Table(["step", "mark", "what it says"], marks, None, caption))
+        section.parts.append(Table(["step", "mark", "warning"], marks, None, caption))
     return section
 
 

@@ -44,7 +44,8 @@ class TrainingProcesses:
 
         Returns
         -------
-        accuracy, teacher_accuracy in percent of the test set, seconds
+        accuracy, teacher_accuracy in percent of the test set, validation_accuracy in percent of
+        the validation images or None, seconds
 
         Raises
         ------
@@ -65,6 +66,7 @@ class TrainingProcesses:
         result: dict[str, Any] = json.loads(output)
         return {
             "accuracy": result["accuracy"],
+            "validation_accuracy": result["validation_accuracy"],
             "teacher_accuracy": result["teacher_accuracy"],
             "seconds": round(time.monotonic() - start, 1),
         }

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tutelage.core.errors import TutelageError
+from tutelage.core.errors import TutelageError, one_line
 from tutelage.core.files import replaced
 
 STATE = "state"
@@ -55,11 +55,23 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, SafetensorError, KeyError, RecursionError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+    except (KeyError, RecursionError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of `tutelage train`") from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: not a checkpoint: its state is no table")
+        raise CheckpointError(f"{path}: not a checkpoint: its state is not a table")
     return parts, state
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Return what to raise for a file of which safetensors says that it cannot be read."""
+    if isinstance(error, OSError) and error.strerror:
+        return CheckpointError(f"{path}: {error.strerror}")
+    return CheckpointError(
+        f"{path}: not readable as safetensors ({one_line(error)}); damaged or cut off: copy it "
+        "again, or save it again"
+    )
 
 
 def load_weights(network: nn.Module, path: Path, part: str = "student") -> dict[str, Any]:
@@ -72,7 +84,7 @@ def load_weights(network: nn.Module, path: Path, part: str = "student") -> dict[
     """
     parts, state = load(path)
     if part not in parts:
-        raise CheckpointError(f"{path}: holds no {part}, only {', '.join(parts)}")
+        raise CheckpointError(f"{path}: has {', '.join(parts)}, but not {part}")
     put(network, parts[part], path)
     return state
 

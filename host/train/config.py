@@ -11,7 +11,7 @@
     std = [0.5]                    # input is (v - 128) / 128
     validation = 0.1               # share of the training images, or a directory, that the run is
                                    # judged by before its end
-    # limit, in_memory_mib, workers: host/train/data/settings.py
+    # colour, limit, in_memory_mib, workers: host/train/data/settings.py
 
     [augmentation]                 # all of it: host/train/data/augmentation.py
     flip = true
@@ -142,7 +142,9 @@ class Quantisation:
     def __post_init__(self) -> None:
         self.bits()
         if self.quantiser not in STUDENT_KINDS:
-            raise ValueError(f"quantiser {self.quantiser!r} is none of {', '.join(STUDENT_KINDS)}")
+            raise ValueError(
+                f"quantiser {self.quantiser!r} is not one of {', '.join(STUDENT_KINDS)}"
+            )
         self.post_training(trains=False)
         _positive(calibration_images=self.calibration_images)
 
@@ -216,7 +218,7 @@ class Training:
         )  # fmt: skip
         for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if isinstance(self.class_weights, str):
             if self.class_weights not in ("", "balanced"):
                 raise ValueError(f"class_weights {self.class_weights!r} is not balanced or a list")
@@ -244,7 +246,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r} is none of {', '.join(METHODS)}")
+            raise ValueError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
         if not self.student.network:
             raise ValueError("[student] network is missing")
         if self.quantises and not self.student.weights:
@@ -323,7 +325,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
     for name in tables:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {change}: {name} is no table")
+            raise ConfigError(f"--set {change}: {name} is not a table")
     table[last] = toml_file.parse_value(text)
 
 

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
+from tutelage.core.text import counted
 from tutelage.host.networks import NetworkError
 from tutelage.host.networks.norm import synchronise
 from tutelage.host.train.class_weights import class_weights
@@ -97,7 +98,9 @@ def train(
         run.go()
         return run.finish(time.monotonic() - started)
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped after {run.epoch} epochs; go on with --resume") from None
+        raise Interrupted(
+            f"stopped after {counted(run.epoch, 'epoch')}; go on with --resume"
+        ) from None
     except RuntimeError as error:
         run.feed.explain(error)
         raise
@@ -145,7 +148,10 @@ class TrainingRun:
         if size % processes:
             raise ConfigError(f"batch_size {size} does not divide among {processes} processes")
         if self.plan and len(self.train_set) < size:
-            raise ConfigError(f"{len(self.train_set)} training images, batch_size is {size}")
+            there = counted(len(self.train_set), "training image")
+            raise ConfigError(
+                f"there are {there}, batch_size is {size}: give [training] batch_size"
+            )
 
     def _place(self, network: nn.Module) -> nn.Module:
         synchronise(network)

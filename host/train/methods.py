@@ -39,7 +39,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.teacher not in TEACHERS:
-            raise ValueError(f"teacher {self.teacher!r} is none of {', '.join(TEACHERS)}")
+            raise ValueError(f"teacher {self.teacher!r} is not one of {', '.join(TEACHERS)}")
         if self.share <= 0:
             raise ValueError(f"share {self.share} is not positive")
         if min(self.labels, self.distil) < 0 or self.labels + self.distil == 0:

@@ -43,7 +43,7 @@ def load_split(config: Config, split: str) -> DataSet:
     path = Path(data.path).expanduser() if data.path else None
     whole_pictures = split == "train" and config.augmentation.random_resized_crop > 0
     memory = 0 if whole_pictures else data.in_memory_mib << 20
-    found = load(data.kind, path, split, data.size, data.mean, data.std, memory)
+    found = load(data.kind, path, split, data.size, data.mean, data.std, memory, data.colour)
     return labelled(config, found, is_learnt=split == "train")
 
 
@@ -68,6 +68,6 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
         return RunData(train, test, load_held_out(config.data.kind, path, train, memory))
     held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, config.seed))
     if not held.any():
-        raise DataError(f"no class has the two images that validation = {held_out:g} wants")
+        raise DataError(f"no class has the two images that validation = {held_out:g} needs")
     rows = torch.arange(len(train))
     return RunData(train.subset(rows[~held]), test, train.subset(rows[held]))

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.errors import one_line
 from tutelage.core.images.input_form import best_fix_point
+from tutelage.core.text import counted, shown
 from tutelage.host.networks import NetworkError, create_with
+from tutelage.host.quantise.graph.failure import failure
 from tutelage.host.quantise.student import Student
+from tutelage.host.quantise.trace import MISFIT_REMEDY
 from tutelage.host.train import weights
+from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.config import Config, ConfigError, Network
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.data.reading import readable_inputs
 from tutelage.host.train.student_kinds import STUDENT_KINDS
+
+_CLASSES_SHOWN = 3
+"""Of the names of classes, in a message."""
+
+_OTHER_CHANNELS = {1: 3, 3: 1}
+"""Of grey images and of those in colour."""
 
 
 def make_network(spec: Network, data: DataSet) -> nn.Module:
@@ -34,8 +44,9 @@ def make_network(spec: Network, data: DataSet) -> nn.Module:
     outputs = count_outputs(network, spec.network, data.shape)
     if classes and outputs != classes:
         raise NetworkError(
-            f"network {spec.network!r} gives {outputs} values for an image, the data has {classes} "
-            f"classes: give the network {classes} outputs, or data with {outputs} classes"
+            f"network {spec.network!r} gives {counted(outputs, 'value')} for an image, the data "
+            f"has {classes} classes: give the network {classes} outputs, or data with {outputs} "
+            "classes"
         )
     return network
 
@@ -51,9 +62,51 @@ def trained_network(spec: Network, data: DataSet) -> nn.Module:
         The weights cannot be read, or do not fit.
     """
     network = make_network(spec, data)
-    if spec.weights:
-        weights.load(network, Path(spec.weights).expanduser(), spec.part, spec.skip)
+    load_weights(network, spec, data.shape, data.classes)
     return network
+
+
+def load_weights(
+    network: nn.Module, spec: Network, shape: tuple[int, int, int], classes: Sequence[str] = ()
+) -> None:
+    """Put the weights that a network starts from into it, where there are any.
+
+    Parameters
+    ----------
+    shape : (C, H, W) of its images
+    classes : of the data, where it has labels or a list of names
+
+    Raises
+    ------
+    CheckpointError
+        They cannot be read, or do not fit.
+    """
+    if not spec.weights:
+        return
+    try:
+        weights.load(network, Path(spec.weights).expanduser(), spec.part, spec.skip)
+    except weights.MisfitError as error:
+        rows = error.fit.other_rows(network.state_dict())
+        if rows is None or count_outputs(network, spec.network, shape) != rows[1]:
+            raise
+        raise CheckpointError(_other_classes(error, rows[0], rows[1], classes)) from error
+
+
+def _other_classes(
+    error: weights.MisfitError, there: int, here: int, classes: Sequence[str]
+) -> str:
+    """Say that weights are for another number of classes."""
+    layer = next(iter(error.fit.misshapen)).rpartition(".")[0]
+    start = f"{error.path}: these are the weights of {there} classes"
+    if len(classes) == here:
+        names = shown(", ".join(classes[:_CLASSES_SHOWN]), 120)
+        more = ", ..." if here > _CLASSES_SHOWN else ""
+        return (
+            f"{start}, the images have {here} ({names}{more}): give images of the same classes in "
+            f'the same order, or to train another last layer skip = ["{shown(layer)}."]'
+        )
+    outputs = counted(here, "output")
+    return f"{start}, this network has {outputs}: give it the option for {there} classes"
 
 
 @torch.no_grad()
@@ -71,14 +124,11 @@ def count_outputs(network: nn.Module, name: str, shape: tuple[int, int, int]) ->
         )
     training = {module: module.training for module in network.modules()}
     network.eval()
+    image = torch.zeros(1, *shape)
     try:
-        found = network(torch.zeros(1, *shape))
+        found = network(image)
     except Exception as error:  # whatever the user's code raises
-        size = "x".join(map(str, shape))
-        raise NetworkError(
-            f"network {name!r} fails on an image {size}: {type(error).__name__}: "
-            f"{one_line(error)[:200]}"
-        ) from error
+        raise NetworkError(_failure(network, name, image, error)) from error
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -89,6 +139,31 @@ def count_outputs(network: nn.Module, name: str, shape: tuple[int, int, int]) ->
             "(images, classes)"
         )
     return found.shape[1]
+
+
+def _failure(network: nn.Module, name: str, image: Tensor, error: Exception) -> str:
+    """Say why a network fails on an image, and what to do."""
+    channels, other = image.shape[1], _OTHER_CHANNELS.get(image.shape[1], 0)
+    found = failure(network, [image], error)
+    if other and _takes(network, image.new_zeros(1, other, *image.shape[2:])):
+        colour = "rgb" if other > 1 else "grey"
+        return (
+            f"network {name!r} takes images of {counted(other, 'channel')}, the data's have "
+            f'{channels}: give colour = "{colour}" in [data], or the network an option for its '
+            "channels"
+        )
+    size = "x".join(map(str, image.shape[1:]))
+    remedy = f": {MISFIT_REMEDY} ([data] size)" if found.is_misfit else ""
+    return f"network {name!r} fails on an image of {size}: {found.text}{found.place}{remedy}"
+
+
+def _takes(network: nn.Module, image: Tensor) -> bool:
+    """Whether a network does not fail on an image."""
+    try:
+        network(image)
+    except Exception:  # whatever the user's code raises
+        return False
+    return True
 
 
 def make_student(config: Config, data: DataSet) -> nn.Module:

@@ -18,14 +18,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.text import shown
+from tutelage.core.text import counted, shown
 from tutelage.host.train.checkpoint import CheckpointError
 from tutelage.host.train.weights_file import Table, read_tables
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3
+_SHOWN = 5
 """Names of each kind in a message."""
+
+_FEW_MODULES = 3
+"""Modules that are worth leaving out where their tensors do not fit."""
 
 _COMPILED = "_orig_mod"
 """What torch.compile puts into names, before each module that was compiled."""
@@ -46,7 +49,7 @@ class Fit:
     name : of the table and the prefix, as `part` takes it
     tensors : by the network's names
     missing, unexpected : names that only the network has, and only the table
-    misshapen : name -> what differs
+    misshapen, mistyped : name -> what differs: in shape, or in kind of number
     is_own : of a checkpoint of this project
     """
 
@@ -55,17 +58,48 @@ class Fit:
     missing: Sequence[str]
     unexpected: Sequence[str]
     misshapen: Mapping[str, str]
+    mistyped: Mapping[str, str]
     is_own: bool
 
     @property
     def faults(self) -> int:
         """How many of the network's tensors it does not give."""
-        return len(self.missing) + len(self.misshapen)
+        return len(self.missing) + len(self.misshapen) + len(self.mistyped)
+
+    def other_rows(self, wanted: Mapping[str, Tensor]) -> tuple[int, int] | None:
+        """Return the number of outputs of the file's last layer, and the network's.
+
+        None where they differ in more than the outputs of one layer.
+
+        Parameters
+        ----------
+        wanted : the network's tensors
+        """
+        layers = {name.rpartition(".")[0] for name in self.misshapen}
+        shapes = [(self.tensors[name].shape, wanted[name].shape) for name in self.misshapen]
+        counts = {(there[0], here[0]) for there, here in shapes if len(there) and len(here)}
+        same_inputs = all(there[1:] == here[1:] for there, here in shapes)
+        only = self.faults == len(self.misshapen) and not self.unexpected
+        return counts.pop() if only and same_inputs and len(layers) == len(counts) == 1 else None
 
     @property
     def is_whole(self) -> bool:
         """Whether it gives all of the network's tensors and nothing else."""
         return not self.faults and not self.unexpected
+
+
+class MisfitError(CheckpointError):
+    """Weights are another network's.
+
+    Attributes
+    ----------
+    path : of the weights
+    fit : how the table that fits best does
+    """
+
+    def __init__(self, path: Path, fit: Fit) -> None:
+        super().__init__(f"{path}: not the weights of this network: {_mismatch(fit)}")
+        self.path, self.fit = path, fit
 
 
 def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = ()) -> None:
@@ -96,7 +130,7 @@ def load(network: nn.Module, path: Path, part: str = "", skip: Sequence[str] = (
         )
     best = min(chosen, key=lambda fit: (fit.faults, len(fit.unexpected)))
     if not best.is_whole:
-        raise CheckpointError(f"{path}: not the weights of this network: {_mismatch(best)}")
+        raise MisfitError(path, best)
     _mention_others(path, best, chosen)
     _check_finite(path, best.tensors)
     network.load_state_dict(dict(best.tensors), strict=False)
@@ -212,10 +246,15 @@ def _fit(
         for name, tensor in found.items()
         if tensor.shape != wanted[name].shape
     }
+    mistyped = {
+        name: f"{_type(tensor)} in the file, {_type(wanted[name])} in the network"
+        for name, tensor in found.items()
+        if name not in misshapen and not _is_of_kind(tensor, wanted[name], name)
+    }
     # What has another prefix belongs to other modules, unless the network lacks something.
     unexpected += outside if missing or misshapen else []
     name = ".".join(word for word in (table.place, prefix.rstrip(".")) if word)
-    return Fit(name, found, missing, unexpected, misshapen, table.is_own)
+    return Fit(name, found, missing, unexpected, misshapen, mistyped, table.is_own)
 
 
 # -- messages -----------------------------------------------------------------------------------
@@ -226,28 +265,46 @@ def _mismatch(fit: Fit) -> str:
         return "they are a quantised student's; give those of the float run that it started from"
     total = len(fit.tensors) + len(fit.missing)
     found = [
-        f"{len(fit.missing)} of {total} tensors missing ({_some(fit.missing)})",
-        f"{len(fit.misshapen)} of another shape ("
-        f"{_some([f'{name}: {what}' for name, what in fit.misshapen.items()])})",
+        f"{len(fit.missing)} of {counted(total, 'tensor')} missing ({_some(fit.missing)})",
+        f"{len(fit.misshapen)} of another shape ({_differences(fit.misshapen)})",
+        f"{len(fit.mistyped)} of another type ({_differences(fit.mistyped)})",
         f"{len(fit.unexpected)} unexpected ({_some(fit.unexpected)})",
     ]
-    counts = (len(fit.missing), len(fit.misshapen), len(fit.unexpected))
+    counts = map(len, (fit.missing, fit.misshapen, fit.mistyped, fit.unexpected))
     text = "; ".join(words for words, count in zip(found, counts, strict=True) if count)
     return f"{text}; {_advice(fit)}"
 
 
 def _advice(fit: Fit) -> str:
+    if fit.mistyped:
+        return "give float tensors: the weights of the float network, not of a quantised one"
     wrong = [*fit.misshapen, *fit.missing, *fit.unexpected]
     modules = sorted({name.rpartition(".")[0] for name in wrong})
-    if len(modules) <= _SHOWN and len(fit.tensors) > len(fit.misshapen):
+    if len(modules) <= _FEW_MODULES and len(fit.tensors) > len(fit.misshapen):
         starts = ", ".join(f'"{shown(module, 60)}."' for module in modules)
         return f"skip = [{starts}] leaves these out"
     return "give the network that was trained, with its options"
 
 
+def _differences(found: Mapping[str, str]) -> str:
+    return _some([f"{name}: {what}" for name, what in found.items()])
+
+
 def _some(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > _SHOWN else ""
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(shown(name, 120) for name in names[:_SHOWN]) + more
+
+
+def _is_of_kind(tensor: Tensor, wanted: Tensor, name: str) -> bool:
+    """Whether a tensor can be copied into `wanted` without a part of its values being lost."""
+    if tensor.is_complex() != wanted.is_complex():
+        return False
+    is_counter = name.rpartition(".")[2] == _COUNTER  # some files have it in float
+    return is_counter or tensor.is_floating_point() == wanted.is_floating_point()
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _shape(tensor: Tensor) -> str:

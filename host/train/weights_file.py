@@ -11,7 +11,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tutelage.core.errors import one_line
 from tutelage.core.text import shown
-from tutelage.host.train.checkpoint import STATE, CheckpointError
+from tutelage.host.train.checkpoint import STATE, CheckpointError, unreadable
 
 MAX_PICKLE = 1 << 26
 """Most bytes of the pickle within a zip file of torch.save; it has the names and no values."""
@@ -37,6 +37,9 @@ _LEGACY_PICKLES = 5
 _HARMLESS_MODULES = ("collections", "torch", "torch._utils", "torch._tensor", "torch.nn.parameter",
              "torch.serialization", "torch.storage", "_codecs", "argparse")  # fmt: skip
 """Modules whose names stand in files of tensors; argparse is for the options of a training."""
+
+_LFS_POINTER = b"version https://git-lfs"
+"""How the text begins that Git leaves in place of a large file which was not fetched."""
 
 _HARMLESS_BUILTINS = {("builtins", "set"), ("__builtin__", "set")}
 
@@ -68,14 +71,16 @@ def read_tables(path: Path) -> list[Table]:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise CheckpointError(f"{path}: not a regular file")  # a pipe would be waited for
         with path.open("rb") as file:
-            head = file.read(9)
+            head = file.read(len(_LFS_POINTER))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise CheckpointError(f"{path}: {reason}") from error
-    if head[8:] == b"{":
+    if head[8:9] == b"{":
         return list(_read_safetensors(path))
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return list(_tables_in(_read_torch(path), "", set()))
+    if head == _LFS_POINTER:
+        raise CheckpointError(f"{path}: a pointer of Git LFS, not the weights: git lfs pull")
     raise CheckpointError(f"{path}: not weights: neither safetensors nor a file of torch.save")
 
 
@@ -85,7 +90,7 @@ def _read_safetensors(path: Path) -> Iterator[Table]:
             is_own = STATE in (file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: not usable safetensors: {one_line(error)}") from error
+        raise unreadable(path, error) from error
     if not is_own:
         yield Table("", tensors)
         return
@@ -108,6 +113,8 @@ def _read_torch(path: Path) -> Any:
         if not foreign:
             with torch.serialization.safe_globals([argparse.Namespace]), _no_warnings():
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except CheckpointError:
+        raise
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, MemoryError, OSError,
             ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip  # whatever damaged files cause in the reader
@@ -135,6 +142,8 @@ def _foreign_names(path: Path, is_zip: bool) -> set[str]:
 
     Raises
     ------
+    CheckpointError
+        The file is a program, or another kind of zip file.
     ValueError
         The file is compressed, which torch.save never does, or its pickle is too large.
     """
@@ -144,13 +153,34 @@ def _foreign_names(path: Path, is_zip: bool) -> set[str]:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if any(entry.filename.endswith("/constants.pkl") for entry in entries) or not pickles:
-            raise ValueError("it has a program (TorchScript) and no table of tensors")
+        _refuse_programs(path, {entry.filename.rpartition("/")[2] for entry in entries})
+        if not pickles:
+            raise CheckpointError(f"{path}: a zip file that torch.save did not write")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("it is a compressed zip file")
         if any(entry.file_size > MAX_PICKLE for entry in pickles):
             raise ValueError(f"its pickle has more than {MAX_PICKLE:,} bytes")
         return _foreign_in_all([archive.open(entry) for entry in pickles])
+
+
+def _refuse_programs(path: Path, names: Collection[str]) -> None:
+    """Refuse what torch.jit and torch.export save, which would have to be run to be read.
+
+    Parameters
+    ----------
+    names : of the files within the zip file
+    """
+    programs = {
+        "constants.pkl": ("a TorchScript program", "torch.jit.load({}).state_dict()"),
+        "archive_format": ("a program of torch.export", "torch.export.load({}).state_dict"),
+    }
+    for name, (what, tensors) in programs.items():
+        if name in names:
+            tensors = tensors.format(f'"{shown(path.name)}"')
+            raise CheckpointError(
+                f"{path}: {what}, not a table of tensors: save its tensors alone, "
+                f'torch.save({tensors}, "weights.pth")'
+            )
 
 
 def _foreign_in_all(pickles: Iterable[IO[bytes]]) -> set[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from tutelage.core.text import counted
 from tutelage.host.quantise.ptq.post_training import PostTraining, post_training
 from tutelage.host.quantise.student import Student
 from tutelage.host.train import weights
@@ -154,8 +155,8 @@ class TorchQuantizer:
         self._network.train(training)
         self._tuned = True
         note(
-            f"fast_finetune: {len(images[0])} images; the outputs' squared error is {after:.3g} of "
-            f"their squares, {before:.3g} before"
+            f"fast_finetune: {counted(len(images[0]), 'image')}; the outputs' squared error is "
+            f"{after:.3g} of their squares, {before:.3g} before"
         )
 
     def load_ft_param(self) -> None:

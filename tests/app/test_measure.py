@@ -164,7 +164,7 @@ def _was_killed(folder: Path, steps: int) -> None:
     assert not (folder / "SHA256SUMS").exists()
     frames = (folder / "frames.csv").read_text()
     assert frames.endswith("\n") and {line[0] for line in frames.splitlines()[1:]} == {"0"}
-    with pytest.raises(StoreError, match="holds a measurement already"):
+    with pytest.raises(StoreError, match="has a measurement already"):
         Store(folder)
     Store(folder.parent / "b").close()
 
@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
         (("--model", "{bad}/0.png"), 2, "0.png"),
         (("--model", "{bad}/cut.xmodel"), 2, "cut.xmodel"),
         (("--output", "{bad}/file/a"), 1, "file"),
-        (("--output", "{bad}/full"), 1, "holds a measurement already"),
+        (("--output", "{bad}/full"), 1, "has a measurement already"),
     ],
 )
 @pytest.mark.usefixtures("emulation")

@@ -313,7 +313,7 @@ def test_one_measurement_at_a_time_and_none_twice(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another measurement is running: a"):
         Store(tmp_path / "b")
     store.close()
-    with pytest.raises(StoreError, match="holds a measurement already"):
+    with pytest.raises(StoreError, match="has a measurement already"):
         Store(tmp_path / "a")
     Store(tmp_path / "c").close()
 
@@ -416,7 +416,7 @@ def test_a_directory_that_holds_some_file_of_a_measurement(tmp_path: Path, name:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / name).write_text("precious")
     for _ in range(2):  # the lock is free again
-        with pytest.raises(StoreError, match="holds a measurement already"):
+        with pytest.raises(StoreError, match="has a measurement already"):
             Store(tmp_path / "b")
     assert (tmp_path / "b" / name).read_text() == "precious"
 

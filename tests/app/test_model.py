@@ -81,7 +81,7 @@ def test_checksums_are_checked(folder: Path) -> None:
         ("width = 8", "", r"width is missing in \[input\]"),
         ("width = 8", "width = 9", r"says 8x9x3 \(height, width, channels\), model.xmodel takes"),
         ('"rgb"', '"RGB"', "'RGB'; it must be one of grey, rgb, bgr"),
-        ('"rgb"', '"grey"', "mean has 3 numbers for 1 channels"),
+        ('"rgb"', '"grey"', "mean has 3 numbers for 1 channel"),
         ('"center"', '"centre"', "must be one of none, center"),
         ("[0.02]", '["0.02"]', r"\[input\] scale must be numbers"),
         ("[0.02]", "[nan]", r"\[input\] scale must be finite"),

@@ -133,7 +133,7 @@ def quantise(folder: Path, changes: Sequence[str]) -> dict[str, Any]:
     compiled = compile_model(plan, lambda text: None)
     return {
         "images": exported["images_compared"],
-        "agreement": exported["accuracy_compared"],
+        "agreement": exported["agreement_compared"],
         "logits_equal": exported["logits_equal"],
         "seconds": round(result.seconds, 1),
         "changes": list(changes),

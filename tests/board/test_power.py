@@ -586,7 +586,7 @@ def test_a_file_that_tells_other_than_pynq_is_given_up(tmp_path: Path) -> None:
     assert "pynq itself" not in power.reason
     source._sensors[2].watts.by_pynq = lambda: 1.0
     _inspect_all(power, clock, 60)
-    assert power.reason.endswith(f"; {power.rails[2]} by pynq itself, its file told another power")
+    assert power.reason.endswith(f"; {power.rails[2]} by pynq itself, its file gave another power")
     assert (power.latest() or {})[power.rails[2]] == 1.0
     power.close()
 

@@ -78,10 +78,10 @@ def test_inputs_and_outputs_by_name(
     "array, words",
     [
         (np.zeros((1, 28, 28, 3), np.int8), "has shape [1, 28, 28, 3], wanted [1, 28, 28, 1]"),
-        (np.zeros((1, 28, 28, 1), np.uint8), "holds uint8; float32 or int8 is wanted"),
+        (np.zeros((1, 28, 28, 1), np.uint8), "has uint8; give float32 or int8"),
         (np.zeros((0, 28, 28, 1), np.int8), "has shape [0, 28, 28, 1]"),
         (np.array(3.0), "has shape []"),
-        (np.array(["text"]), "holds <U4"),
+        (np.array(["text"]), "has <U4"),
     ],
 )
 def test_wrong_arrays(

@@ -170,7 +170,7 @@ def test_huge_graphs_are_not_drawn(
     assert main(["inspect", str(path), option, str(tmp_path / "picture")]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == (
-        f"tutelage: {path}: 30,000 layers; a drawing holds 2,000, --json has them all\n"
+        f"tutelage: {path}: 30,000 layers; a drawing shows at most 2,000, --json has them all\n"
     )
     assert time.process_time() - began < 60  # minutes or hours where a step is not linear
     assert list(tmp_path.iterdir()) == [path]
@@ -181,7 +181,7 @@ def test_too_many_connections_are_not_drawn() -> None:
         {"name": f"n{number}", "inputs": [f"n{source}" for source in range(number)]}
         for number in range(300)
     ]
-    with pytest.raises(DpuError, match="44,850 connections; a drawing holds 20,000"):
+    with pytest.raises(DpuError, match="44,850 connections; a drawing shows at most 20,000"):
         draw.svg({"name": "every pair", "layers": layers})
 
 

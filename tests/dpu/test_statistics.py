@@ -151,7 +151,7 @@ DESCRIBED = '[output]\nlabels = ["a"]\n[input]\nwidth = 28\nheight = 28\ncolour 
         (DESCRIBED.replace("grey", "red"), "colour is 'red'; it must be one of grey, rgb"),
         (f'{DESCRIBED}mean = ["a"]', "mean must be numbers"),
         (DESCRIBED.replace("grey", "rgb"), "rgb has 3 channels, the model 1"),
-        (f"{DESCRIBED}scale = [1, 2]", "scale has 2 numbers for 1 channels"),
+        (f"{DESCRIBED}scale = [1, 2]", "scale has 2 numbers for 1 channel"),
     ],
 )
 def test_bad_descriptions(

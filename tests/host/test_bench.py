@@ -245,7 +245,7 @@ def _check_files(report: dict[str, Any], out: Path) -> None:
     predicted = next(line for line in text.splitlines() if line.startswith("| dpu-predicted [!]"))
     cells = [cell.strip() for cell in predicted.strip("|").split("|")]
     assert re.fullmatch(r"0\.\d+ \(0\.\d+ to 0\.\d+\)", cells[2]) and cells[3:5] == ["-", "-"]
-    assert "is no confidence interval" in text
+    assert "is not a confidence interval" in text
     assert float(lines[-1]["latency_ms_p50_low"]) < float(lines[-1]["latency_ms_p50"])
     assert lines[-1]["latency_ms_p99"] == "" and float(lines[0]["accuracy_percent"]) > 80
     for head in ("latency p50 [ms]", "p99 [ms]", "Offline [fps]", "power [W]", "model [KiB]"):
@@ -468,7 +468,7 @@ def test_a_model_directory_with_less(demo: Path, tmp_path: Path) -> None:
         (["app/demo", "--watts", "openvino-int8=-1"], "give a row and its watts"),
         (["app/demo", "--watts", "abacus=1"], "no such row"),
         (["app/demo", "--images", "none"], "none: no such directory"),
-        (["app/demo", "--images", "board"], "board: holds no images"),
+        (["app/demo", "--images", "board"], "board: has no images"),
         (["app/demo", "--images", "dataset"], "knows no data set"),
         (["app/demo", "--dpu", "none"], "none: No such file"),
         (["app/demo", "--dpu", "app/demo/model.toml"], "not a measured run"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from tutelage.__main__ import main  # noqa: E402
 from tutelage.dpu.compiler.board.graph import compile_for_board  # noqa: E402
 from tutelage.dpu.predict.latency import predict_graph  # noqa: E402
 from tutelage.dpu.xmodel.graph import Graph  # noqa: E402
+from tutelage.host.check.accuracy import Accuracy  # noqa: E402
+from tutelage.host.check.advice import about_accuracy  # noqa: E402
 from tutelage.host.check.refusals import refusals  # noqa: E402
 from tutelage.host.compile.target import load_target  # noqa: E402
 from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
 from tutelage.host.quantise.to_xmodel import to_quantised  # noqa: E402
+from tutelage.host.train.data import load  # noqa: E402
+from tutelage.host.train.evaluation import accuracy  # noqa: E402
 
 B3136 = 0x101000016010406
 
@@ -68,6 +73,18 @@ def before():
 def smooth():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(8, 10))
+
+
+def grey():
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, 10))
+
+
+def offered(num_classes=10): return make(classes=num_classes)
+
+
+class Viewed(nn.Module):
+    def forward(self, x): return x.view(2, 100)
 
 
 def large():
@@ -126,9 +143,10 @@ def test_an_average_over_more_than_the_banks_hold(
 ) -> None:
     found = _check(capsys, f"{nets}:make", "--input", "3x300x300", status=1)
     assert not found["refusals"]
-    assert "its rows do not fit the DPU's banks" in [
-        why["reason"] for why in found["on_cpu"].values()
-    ]
+    pool, factor = sorted(found["on_cpu"].values(), key=lambda one: len(one["remedy"]))[::-1]
+    assert pool["reason"] == "its rows do not fit the DPU's banks"
+    assert "dense" not in pool["remedy"] and "average in two steps" in pool["remedy"]
+    assert factor["remedy"] == "change what comes before it"
 
 
 def test_control_flow_on_values(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +191,7 @@ def test_activations_that_are_exchanged(nets: str, capsys: pytest.CaptureFixture
     refused = _check(capsys, *given, status=1)["refusals"]
     assert [refusal["text"] for refusal in refused] == ["the DPU cannot take GELU"]
     found = _check(capsys, *given, "--replace", "gelu=relu,silu=hardswish")
-    assert not found["refusals"] and "replaced gelu by relu in 1 places" in found["notes"][0]
+    assert not found["refusals"] and "replaced gelu by relu in 1 place (1)" in found["notes"][0]
     assert main(["check", *given, "--replace", "gelu=swoosh"]) == 2
     assert "gelu=swoosh is not known" in capsys.readouterr().err
 
@@ -198,7 +216,127 @@ def test_weights_and_images(
     of_one = _check(capsys, *given, "--images", str(images / "Bag"))["accuracy"]
     assert of_one["float_accuracy"] is None and of_one["quantised_accuracy"] is None
     text = _lines(capsys, *given, "--images", str(images), "--mean", "0.5", "--std", "0.25")
-    assert "% of 40 images; right: float" in text
+    assert "% of 40 images right\n" in text and "  quantised   without training: " in text
+    assert found["replaced_agreement"] is None and "replacement" not in text
+
+
+def test_replacements_are_counted_apart(
+    nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path
+) -> None:
+    """What another activation costs is not put down to the quantisation."""
+    given = [*_saved(nets, "smooth"), str(repo_root / "app/demo/images"), "--replace", "gelu=relu"]
+    test = load("folder", repo_root / "app/demo/images", "test", 28)
+    network: Any = create(f"{nets}:smooth").eval()
+    with torch.no_grad():  # so that it does not see one class in all images
+        network[4].bias -= network(test.inputs()).mean(0)
+    torch.save(network.state_dict(), "w.pth")
+    floating = accuracy(network, test)
+    network[1] = torch.nn.ReLU()
+    found = _check(capsys, *given)["accuracy"]
+    assert found["images"] == len(test)
+    assert found["float_accuracy"] == pytest.approx(floating, abs=0.01)
+    assert found["replaced_accuracy"] == pytest.approx(accuracy(network, test), abs=0.01)
+    assert found["quantised_agreement"] > max(found["replaced_agreement"], 85)
+    text = _lines(capsys, *given)
+    assert "  replaced    in float, with the replacements: " in text
+    assert "the replaced network's class for" in text and "in 1 place (1)" in text
+    both = list(about_accuracy(Accuracy(100, 70.0, 80.0, 72.0, 80.0, 75.0, 95.0)))
+    assert [line[:33] for line in both] == [
+        "5.0 points of accuracy are lost b", "3.0 points of accuracy are lost b",
+    ]  # fmt: skip
+    assert "by the replacements, before" in both[0] and "by quantisation alone" in both[1]
+    (unlabelled,) = about_accuracy(Accuracy(100, 70.0, None, None, 75.0, None, 99.5))
+    assert unlabelled.startswith("25.0 % of the images change their class by the replacements")
+
+
+def _pictures(source: Path, folder: Path, classes: int, each: int) -> Path:
+    """Some classes of the demo's images, and so many of each."""
+    for place in sorted(source.iterdir())[:classes]:
+        (folder / place.name).mkdir(parents=True)
+        for path in sorted(place.glob("*.png"))[:each]:
+            shutil.copy(path, folder / place.name)
+    return folder
+
+
+def _saved(nets: str, maker: str = "make") -> tuple[str, ...]:
+    torch.manual_seed(0)
+    torch.save(create(f"{nets}:{maker}").state_dict(), "w.pth")
+    return (f"{nets}:{maker}", "--input", "3x28x28", "--weights", "w.pth", "--images")
+
+
+def test_folders_of_another_number_of_classes(
+    nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path, tmp_path: Path
+) -> None:
+    pictures = _pictures(repo_root / "app/demo/images", tmp_path / "three", 3, 5)
+    assert main(["check", *_saved(nets, "offered"), str(pictures)]) == 2
+    assert capsys.readouterr().err == (
+        "tutelage: w.pth: these are the weights of 10 classes, the images have 3 (Ankle boot, Bag, "
+        "Coat): give images of the same classes in the same order, or to train another last layer "
+        'skip = ["4."]\n'
+    )
+    assert main(["check", *_saved(nets), str(pictures)]) == 2
+    assert "gives 10 values for an image, the data has 3 classes" in capsys.readouterr().err
+    given = (*_saved(nets, "offered")[:-1], "--option", "num_classes=7")
+    assert main(["check", *given]) == 2
+    assert "weights of 10 classes, this network has 7 outputs: give it the option for 10" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(("each", "count"), [(1, 10), (2, 10), (4, 10)])
+def test_very_few_pictures(
+    each: int, count: int, nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    pictures = _pictures(repo_root / "app/demo/images", tmp_path / "few", 10, each)
+    found = _check(capsys, *_saved(nets), str(pictures))
+    # Of one each nine of ten calibrate; the labels are then left out.
+    assert found["accuracy"]["images"] == (count if each > 1 else 2)
+    assert (found["accuracy"]["float_accuracy"] is None) == (each == 1)
+    notes = ["one image of each class is too few to use labels"] * (each == 1)
+    assert len(found["notes"]) == len(notes)
+    assert all(words in note for words, note in zip(notes, found["notes"], strict=True))
+
+
+def test_one_picture(nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path) -> None:
+    first = min((repo_root / "app/demo/images/Bag").glob("*.png"))
+    Path("one").mkdir()
+    shutil.copy(first, "one")
+    assert "100.00 % of 1 image\n" in _lines(capsys, *_saved(nets), "one")
+
+
+def test_pictures_of_a_grey_network(
+    nets: str, capsys: pytest.CaptureFixture[str], repo_root: Path
+) -> None:
+    network, _, _, *given = _saved(nets, "grey")
+    pictures = str(repo_root / "app/demo/images")
+    found = _check(capsys, network, "--input", "1x28x28", *given, pictures)
+    assert found["input"] == [1, 28, 28] and found["accuracy"]["float_accuracy"] is not None
+    assert main(["check", network, "--input", "3x28x28", *given, pictures]) == 2
+    error = capsys.readouterr().err
+    assert "takes images of 1 channel, the data's have 3" in error
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "refused"),
+    [
+        ("wide", "3x28x28", ("Linear takes 4,608 values and gets 6,272", "3")),
+        ("grey", "3x28x28", ("Conv2d takes 1 channel and gets 3", "0")),
+    ],
+)
+def test_an_input_of_another_size(
+    network: str, size: str, refused: tuple[str, str], nets: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (found,) = _check(capsys, f"{nets}:{network}", "--input", size, status=1)["refusals"]
+    assert found["text"].endswith(f"fails on an input of {size}: {refused[0]}")
+    assert found["at"] == refused[1] and "that it was made for" in found["remedy"]
+
+
+def test_a_forward_that_fails(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _lines(capsys, f"{nets}:Viewed", "--input", "3x28x28", status=1)
+    assert "RuntimeError: shape '[2, 100]' is invalid" in text and "nets.py:" in text
+    assert "branch" not in text
 
 
 def test_a_planned_run(
@@ -242,14 +380,14 @@ def test_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["densenet-smal"], "did you mean 'densenet-small'"),
         (["none.xmodel"], "none.xmodel"),
         (["none.toml"], "none.toml"),
-        (["densenet-small", "--input", "28"], "input '28' is no CxHxW"),
+        (["densenet-small", "--input", "28"], "input '28' is not CxHxW"),
         (["densenet-small", "--board", "zx81"], "zx81"),
         (["densenet-small", "--option", "width"], "--option width: write KEY=VALUE"),
         (["densenet-small", "--images", "."], "--images compares a trained network"),
         (["densenet-small", "--weights", "none.pth"], "none.pth: no such file"),
         (
-            ["nets.py:make", "--input", "1x28x28", "--weights", "w.pth", "--images", "."],
-            "--input 1x28x28: --images gives pictures of 3 channels",
+            ["nets.py:make", "--input", "4x28x28", "--weights", "w.pth", "--images", "."],
+            "--input 4x28x28: pictures of --images have 3 channels, or 1 in grey",
         ),
         (["run.toml", "--skip", "fc."], "--skip is for networks; run.toml has its own"),
         (["run.toml", "--mean", "0.5", "--std", "0.5"], "--mean is for networks"),

@@ -44,7 +44,7 @@ def test_a_run_and_its_files(
     assert list((out / "tensorboard").iterdir())
     assert len((out / "log.csv").read_text().splitlines()) == 3
     assert main(command) == 2
-    assert "holds a run; go on with --resume" in capsys.readouterr().err
+    assert "has a run already; go on with --resume" in capsys.readouterr().err
     assert main([*command, "--resume"]) == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import struct
 import tarfile
 from pathlib import Path
@@ -18,13 +19,19 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
-from tutelage.core.images.input_form import InputForm, float_table  # noqa: E402
+from tutelage.core.images.input_form import (  # noqa: E402
+    InputForm,
+    best_fix_point,
+    float_table,
+)
+from tutelage.core.images.preprocessor import Preprocessor  # noqa: E402
 from tutelage.host.train.data import DataError, DataSet, load  # noqa: E402
 from tutelage.host.train.data.augmentation import Augmentation  # noqa: E402
 from tutelage.host.train.data.batching import batches  # noqa: E402
 from tutelage.host.train.data.data_set import make_form, normalise  # noqa: E402
 from tutelage.host.train.data.formats import cifar, idx  # noqa: E402
 from tutelage.host.train.data.formats.registry import format_names  # noqa: E402
+from tutelage.host.train.data.image_io import read_bgr  # noqa: E402
 
 # Every example of a law about files overwrites the same files.
 FILES = settings(
@@ -138,7 +145,7 @@ def test_broken_gzip(tmp_path: Path, damage: str) -> None:
 
 
 def test_idx_files_that_are_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _refused("holds neither", "idx", tmp_path / "nowhere")
+    _refused("has neither", "idx", tmp_path / "nowhere")
     monkeypatch.setattr(idx, "DEFAULT_IDX", tmp_path / "fashion-mnist")
     with pytest.raises(DataError, match="apt install dataset-fashion-mnist, or give path"):
         load("idx", None, "train")
@@ -216,7 +223,7 @@ def test_cifar_without_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data_batch_3.bin", None, "holds no data_batch_3.bin"),
+        ("data_batch_3.bin", None, "has no data_batch_3.bin"),
         ("data_batch_3.bin", b"", "0 bytes are not whole records"),
         ("data_batch_3.bin", bytes(3072), "3072 bytes are not whole records"),
         ("data_batch_3.bin", bytes(3074), "3074 bytes are not whole records"),
@@ -251,7 +258,7 @@ def test_cifar_archive_is_read_in_memory_and_only_what_is_a_file(tmp_path: Path)
         link = tarfile.TarInfo("../../test.bin")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    _refused("holds no test.bin", "cifar100", path, "test")
+    _refused("has no test.bin", "cifar100", path, "test")
     content = _cifar_files("cifar100", 1)["test.bin"]
     _tar(path, {"test.bin": content, "../../test.bin": content}, "x")
     _refused("twice", "cifar100", path, "test")
@@ -451,9 +458,9 @@ def test_broken_folders(tmp_path: Path) -> None:
     _refused("no such directory", "folder", tmp_path / "nowhere")
     _refused("no class directories", "folder", tmp_path)
     (tmp_path / "x").mkdir()
-    _refused("x: holds no images", "folder", tmp_path)
+    _refused("x: has no images", "folder", tmp_path)
     _write_image(tmp_path / "x" / "a.png", _images(1, 4, 4, 3)[0])
-    _refused("holds no test images", "folder", tmp_path, "test")
+    _refused("one image of each class is too few", "folder", tmp_path, "test")
     _write_image(tmp_path / "test/x/a.png", _images(1, 4, 4, 3)[0])
     _refused("has test but no train", "folder", tmp_path, "test")
     _write_image(tmp_path / "train/y/a.png", _images(1, 4, 4, 3)[0])
@@ -470,7 +477,7 @@ def test_folder_without_permission(tmp_path: Path) -> None:
 
 
 def test_arguments_that_are_not_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="kind 'imagenet' is none of cifar10"):
+    with pytest.raises(ValueError, match="kind 'imagenet' is not one of cifar10"):
         load("imagenet", tmp_path, "train")
     with pytest.raises(ValueError, match="split 'val'"):
         load("idx", tmp_path, "val")
@@ -539,7 +546,7 @@ def test_a_form_belongs_to_its_data_set(tmp_path: Path) -> None:
     assert load("idx", tmp_path, "test").form == InputForm(4, 4, "grey", (128.0,), (1 / 128,))
     found = load("idx", tmp_path, "test", mean=[0.5], std=[0.25]).form
     assert found == InputForm(4, 4, "grey", (127.5,), (1 / 63.75,))
-    _refused("mean has 3 numbers for 1 channels", "idx", tmp_path, mean=[0.5] * 3, std=[1.0])
+    _refused("mean has 3 numbers for 1 channel", "idx", tmp_path, mean=[0.5] * 3, std=[1.0])
     _refused("mean and std go together", "idx", tmp_path, mean=[0.5])
 
 
@@ -673,3 +680,42 @@ def test_seeds_are_as_far_apart_as_the_docstring_says() -> None:
 
 def test_the_formats_are_found() -> None:
     assert format_names() == ("cifar10", "cifar100", "folder", "idx", "images", "webdataset")
+
+
+def test_grey_pictures(repo_root: Path, tmp_path: Path) -> None:
+    """The same pixels in memory and streamed, and those that the application makes of a file."""
+    folder = repo_root / "app" / "demo" / "images"
+    grey = load("folder", folder, "test", 24, colour="grey")
+    streamed = load("folder", folder, "test", 24, memory=0, colour="grey")
+    assert grey.shape == streamed.shape == (1, 24, 24) and grey.form.colour == "grey"
+    assert torch.equal(grey.images, streamed.images)
+    fix_point = best_fix_point(grey.form)
+    preprocess, target = Preprocessor(grey.form, fix_point), np.empty((24, 24, 1), np.int8)
+    for number in range(3):
+        preprocess(read_bgr(grey.files[number]), target)
+        wanted = grey.inputs(slice(number, number + 1))[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(target * 2.0**-fix_point, wanted)
+    with pytest.raises(ValueError, match="colour is 'gray'; it must be rgb or grey"):
+        load("folder", folder, "test", colour="gray")
+    with pytest.raises(DataError, match="images are grey; colour changes those of folders"):
+        _write_idx(tmp_path / "idx", _images(3, 4, 4), _labels(3, 10))
+        load("idx", tmp_path / "idx", "test", colour="rgb")
+
+
+@pytest.mark.parametrize(("each", "test"), [(2, 1), (4, 1), (5, 1), (11, 2)])
+def test_few_images_of_each_class(each: int, test: int, repo_root: Path, tmp_path: Path) -> None:
+    for name in ("Bag", "Coat"):
+        (tmp_path / name).mkdir()
+        for path in sorted((repo_root / "app/demo/images" / name).iterdir())[:each]:
+            shutil.copy(path, tmp_path / name)
+    first, last = (load("folder", tmp_path, split) for split in ("train", "test"))
+    assert torch.bincount(last.labels).tolist() == [test, test]
+    assert torch.bincount(first.labels).tolist() == [each - test, each - test]
+
+
+def test_one_image_of_each_class(repo_root: Path, tmp_path: Path) -> None:
+    for name in ("Bag", "Coat"):
+        (tmp_path / name).mkdir()
+        shutil.copy(min((repo_root / "app/demo/images" / name).iterdir()), tmp_path / name)
+    with pytest.raises(DataError, match=r"one image of each class is too few .* kind = \"images\""):
+        load("folder", tmp_path, "train")

@@ -25,7 +25,13 @@ from tutelage.dpu.predict.latency import predict, read_board
 from tutelage.host.explore.exploration import bits_lines, explore, notes
 from tutelage.host.explore.forecast import FITS, Budget, Forecast, costs, forecast, pareto
 from tutelage.host.explore.network_operations import network_operations
-from tutelage.host.explore.sampling import Sampling, Search, study_name, trained_trials
+from tutelage.host.explore.sampling import (
+    Sampling,
+    Search,
+    judged_accuracy,
+    study_name,
+    trained_trials,
+)
 from tutelage.host.explore.space import DEMO, Candidate, ExploreError, read_spec
 from tutelage.host.networks import create
 from tutelage.host.search.storage import Shared
@@ -156,7 +162,7 @@ def test_everything_is_written_down(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["explore", "--latency", "0.6", "-o", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     for said in (
-        "no accuracy",
+        "not an accuracy",
         "not measured",
         "extrapolation",
         "8 bits",
@@ -211,7 +217,7 @@ def test_maps_that_vanish_are_left_out(spec_file: Any, tmp_path: Path) -> None:
         ({"explore": {"depth": [[]]}}, "layers of a block"),
         ({"explore": {"depth": ["3"]}}, "layers of a block"),
         ({"explore": {"stem": ["big"]}}, "stem 'big'"),
-        ({"explore": {"stem": [["small"]]}}, "is none of"),
+        ({"explore": {"stem": [["small"]]}}, "is not one of"),
         ({"explore": {"compression": [1.5]}}, "compression"),
         ({"explore": {"bits": [[9, 8]]}}, "2 to 8 bits"),
         ({"explore": {"bits": [8]}}, "[weights, activations]"),
@@ -219,7 +225,7 @@ def test_maps_that_vanish_are_left_out(spec_file: Any, tmp_path: Path) -> None:
         ({"explore": {"float_training": 3}}, "must be a table"),
         ({"explore": {"growth_rate": [*range(1, 200)], "depth": [*range(1, 120)]}}, "at most"),
         ({"explore": 3}, "must be tables"),
-        ({"student": {"network": "resnet-8"}}, "no DenseNet preset"),
+        ({"student": {"network": "resnet-8"}}, "is not a DenseNet preset"),
         ({"student": {"options": {"order": "pre"}}}, "norms"),
         ({"student": {"options": {"growth": 3}}}, "growth"),
         ({"method": "float"}, "quantises nothing"),
@@ -357,9 +363,13 @@ def test_each_candidate_is_trained_once_however_many_there_are(
     with trained_trials(study, search, sampling, TrainingProcesses()) as trials:
         while (item := trials.take()) is not None:
             taken.append(item.candidate.name)
-            assert trials.finish(item, {"accuracy": 50.0 + len(taken), "seconds": 1.0})
+            result = {"accuracy": 50.0, "validation_accuracy": 30.0 + len(taken), "seconds": 1.0}
+            assert trials.finish(item, result)
         assert not trials.is_open()  # though fewer than asked for keep the budget
     assert sorted(taken) == sorted(fitting)
+    judged = [trial.values[-1] for trial in study.trials if trial.values]
+    assert sorted(judged) == [31.0 + number for number in range(len(taken))]
+    assert judged_accuracy({"accuracy": 50.0, "validation_accuracy": None}) == 50.0
 
 
 @pytest.mark.slow

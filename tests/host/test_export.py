@@ -134,7 +134,7 @@ def test_what_cannot_be_exported_is_told(
     cases = [
         (tmp_path / "nothing", 2, "no such file"),
         (float_run, 2, "method"),
-        (garbage, 2, "not a checkpoint"),
+        (garbage, 2, "not readable as safetensors"),
         (narrow, 1, "clip"),
     ]
     for source, status, text in cases:

@@ -376,7 +376,7 @@ def test_everything_together_gains_and_repeats() -> None:
 
 
 def test_options_and_images_that_are_wrong() -> None:
-    with pytest.raises(ValueError, match="rounding 'up' is none of nearest, adaround"):
+    with pytest.raises(ValueError, match="rounding 'up' is not one of nearest, adaround"):
         PostTraining(rounding="up")
     with pytest.raises(ValueError, match="calibration"):
         PostTraining(calibration="entropy")
@@ -480,5 +480,5 @@ def test_what_a_run_does_before_training() -> None:
     assert before == PostTraining(rounding="nearest", bias_correction=False)
     chosen = PostTraining("minmax", False, "adaround", False)
     assert options(asdict(chosen)) == (chosen, chosen)
-    with pytest.raises(ConfigError, match="rounding 'up' is none of"):
+    with pytest.raises(ConfigError, match="rounding 'up' is not one of"):
         options({"rounding": "up"})

@@ -301,8 +301,8 @@ def test_calibration_that_does_not_fit(network: nn.Module, images: Tensor, tmp_p
     cases: list[tuple[Any, Any, str]] = [
         (tmp_path, SHAPE, "no images"),
         (tmp_path / "none", SHAPE, "No such file"),
-        (tmp_path, None, "input_shape=.* is missing: a directory"),
-        (None, None, "input_shape=.* is missing: calibration=None"),
+        (tmp_path, None, "input_shape=.* is missing: pictures of a directory"),
+        (None, None, "input_shape=.* is missing: without calibration"),
         ([], None, "the loader has no batch"),
         (
             images[..., 1:],
@@ -321,6 +321,45 @@ def test_calibration_that_does_not_fit(network: nn.Module, images: Tensor, tmp_p
             tutelage.quantise(network, calibration, shape)
     with pytest.raises(ValueError, match="not finite"):
         tutelage.quantise(network, images * torch.inf)
+
+
+def test_broken_pictures_are_left_out(
+    network: nn.Module, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = sorted(photos.rglob("*.png"))[:2]
+    (tmp_path / "a.png").write_bytes(first.read_bytes()[:90])
+    with pytest.raises(DataError, match=r"a\.png: image file is cut off; no image can be read"):
+        tutelage.quantise(network, tmp_path, SHAPE)
+    (tmp_path / "b.png").write_bytes(second.read_bytes())
+    caplog.clear()
+    found = tutelage.quantise(network, tmp_path, SHAPE)
+    assert "left out 1 broken image: " in caplog.text and "a.png: image file is cut off" in (
+        caplog.text
+    )
+    (tmp_path / "a.png").unlink()
+    assert torch.equal(found.log2_t, tutelage.quantise(network, tmp_path, SHAPE).log2_t)
+
+
+def test_images_of_another_size(quantised: Student, images: Tensor) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"images are 24x3x12x15 \(NxCxHxW\), this student was made for Nx3x12x16: ",
+    ):
+        quantised(images[..., 1:])
+    with pytest.raises(ValueError, match=r"24x1x12x16 .* made for Nx3x12x16"):
+        quantised(images[:, :1])
+    with pytest.raises(TypeError, match="images are uint8: give float tensors"):
+        quantised(images.to(torch.uint8))
+
+
+def test_networks_made_for_another_size(images: Tensor) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 12 * 12, 5))
+    with pytest.raises(
+        UnsupportedOp,
+        match="Sequential fails on an input of 3x12x16: Linear takes 576 values and gets 768 at 2; "
+        "give the channels, height and width that it was made for",
+    ):
+        tutelage.quantise(network, images)
 
 
 def test_wrong_use(

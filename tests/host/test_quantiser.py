@@ -365,7 +365,7 @@ def test_mse_looks_at_a_sample_of_what_is_much(
 
 def test_calibration_refuses(images: Tensor) -> None:
     student = _student("densenet-tiny", Bits())
-    with pytest.raises(ValueError, match="'entropy' is none of mse, minmax"):
+    with pytest.raises(ValueError, match="'entropy' is not one of mse, minmax"):
         calibrate(student, images, "entropy")
     with pytest.raises(ValueError, match="no calibration images"):
         calibrate(student, images[:0])

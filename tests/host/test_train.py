@@ -139,7 +139,7 @@ def test_weights_of_ones_own_need_no_epochs(data: tuple[DataSet, DataSet], tmp_p
     "function, words",
     [
         ("few", "gives 3 values for an image, the data has 10 classes: give the network 10"),
-        ("grey", "fails on an image 3x28x28: RuntimeError: .*to have 1 channels"),
+        ("grey", "takes images of 1 channel, the data's have 3: give colour = .grey. in"),
         ("pair", "gives tuple for an image: return its logits"),
         ("auxiliary", "gives tuple while it is trained: return its logits alone"),
         ("nothing", "its function gives NoneType, not a torch.nn.Module"),
@@ -385,7 +385,7 @@ def test_another_configuration_does_not_resume(
 
 
 def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="240 training images, batch_size is 301"):
+    with pytest.raises(ConfigError, match="there are 240 training images, batch_size is 301"):
         train(_config("float", training={"batch_size": 301}), tmp_path, data=data)
     with pytest.raises(NetworkError, match="did you mean 'densenet-tiny'"):
         train(_config("float", student={"network": "densenet-tony"}), tmp_path, data=data)
@@ -404,5 +404,8 @@ def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path:
 def test_checkpoints_from_strangers(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(checkpoint.CheckpointError, match="not a checkpoint"):
+    with pytest.raises(
+        checkpoint.CheckpointError,
+        match=r"not (a checkpoint|readable)",
+    ):
         checkpoint.load(path)

@@ -71,8 +71,12 @@ def test_the_network_gives_the_labels(photos: Path, tmp_path: Path) -> None:
     result = train(config, tmp_path / "run")
     assert result.accuracy > 50  # of agreement
     figures = export(tmp_path / "run", tmp_path / "model")
-    assert figures["logits_equal"] and figures["accuracy_compared"] == result.accuracy
-    assert read_description(tmp_path / "model/model.toml").labels == test.classes
+    assert figures["logits_equal"] and figures["agreement_compared"] == result.accuracy
+    assert not {"accuracy", "accuracy_compared"} & {*figures}
+    description = read_description(tmp_path / "model/model.toml")
+    assert description.labels == test.classes
+    assert description.provenance["agreement"] == result.accuracy
+    assert "accuracy" not in description.provenance
 
 
 def test_three_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +96,8 @@ def test_three_commands(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["train", str(run), "--output", str(tmp_path / "r")]) == 0
     assert "% of the test images have the float network's class, in" in capsys.readouterr().out
     assert main(["export", str(tmp_path / "r"), "-o", str(tmp_path / "m")]) == 0
+    text = capsys.readouterr().out
+    assert "  the float network's class for 1" in text and "accuracy" not in text
     assert main(["compile", str(tmp_path / "m")]) == 0
     assert "one DPU subgraph" in capsys.readouterr().out
     changed = ["--set", f"student.weights={tmp_path / 'whole.pth'}"]
@@ -130,5 +136,5 @@ def test_folders_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such directory"):
         load("images", tmp_path / "none", "train")
     (tmp_path / "a.heic").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"holds no images .*; skipped 1 file: 1 \.heic"):
+    with pytest.raises(DataError, match=r"has no images .*; skipped 1 file: 1 \.heic"):
         load("images", tmp_path, "train")

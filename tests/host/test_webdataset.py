@@ -129,12 +129,12 @@ def test_what_is_no_sample_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_only_files_of_the_folder_are_shards(tmp_path: Path) -> None:
     _refused("no such directory", tmp_path / "nowhere")
-    _refused("holds no .tar files", tmp_path)
+    _refused("has no .tar files", tmp_path)
     (tmp_path / "a.tar").mkdir()
     (tmp_path / "b.tar").symlink_to("/dev/zero")
-    _refused("holds no .tar files", tmp_path)
+    _refused("has no .tar files", tmp_path)
     _shard(tmp_path / "c.tar", [])
-    _refused("c.tar: holds no sample of an image", tmp_path)
+    _refused("c.tar: has no sample of an image", tmp_path)
     _shard(tmp_path / "x-train.tar", _samples(_pictures(1), [0]))
     _refused("has shards of train but none of test", tmp_path, "test")
 

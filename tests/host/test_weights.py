@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
@@ -180,13 +181,23 @@ def _edited(**changes: Any) -> State:
         ),
         (_edited(aux_weight=torch.ones(3)), "1 unexpected (aux.weight); skip = [\"aux.\"]"),
         (
-            {f"layer{i}.weight": torch.ones(2) for i in range(5)},
-            "8 of 8 tensors missing (body.0.weight, body.0.bias, body.1.weight, ...); 5 unexpected "
-            "(layer0.weight, layer1.weight, layer2.weight, ...); give the network that was trained",
+            {f"layer{i}.weight": torch.ones(2) for i in range(7)},
+            "8 of 8 tensors missing (body.0.weight, body.0.bias, body.1.weight, body.1.bias, "
+            "body.1.running_mean, and 3 more); 7 unexpected (layer0.weight, layer1.weight, "
+            "layer2.weight, layer3.weight, layer4.weight, and 2 more); give the network that was",
         ),
         (with_prefix("backbone.", {"body.0.weight": trained()["body.0.weight"]}), "7 of 8 tensors"),
         ({"log2_t": torch.ones(3), "layers.a.weight": torch.ones(2)}, "a quantised student's"),
         (_edited(head_2_bias=torch.full((5,), torch.nan)), "head.2.bias has values that are not"),
+        (
+            {name: value.to(torch.int8) for name, value in trained().items()},
+            "8 of another type (body.0.weight: int8 in the file, float32 in the network, ",
+        ),
+        (
+            _edited(head_2_bias=torch.ones(5, dtype=torch.complex64)),
+            "1 of another type (head.2.bias: complex64 in the file, float32 in the network); give "
+            "float tensors: the weights of the float network, not of a quantised one",
+        ),
         ({"a\x1b[2J": torch.ones(1)}, "unexpected (a\\x1b[2J)"),
         ({"epoch": 3}, "has no tensors"),
     ],
@@ -252,6 +263,17 @@ def _compressed(path: Path) -> None:
             packed.writestr(entry, plain.read(entry))
 
 
+def _cut_off(path: Path) -> None:
+    save_file(trained(), path)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _exported(path: Path) -> None:
+    network = torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),))
+    with path.open("wb") as file:
+        torch.export.save(network, file)
+
+
 @pytest.mark.parametrize(
     "saved, words",
     [
@@ -259,11 +281,18 @@ def _compressed(path: Path) -> None:
         (lambda p: p.mkdir(), "Is a directory"),
         (os.mkfifo, "not a regular file"),
         (lambda p: p.write_bytes(b""), "not weights"),
-        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "not weights"),
-        (lambda p: p.write_bytes(b"\x08\0\0\0\0\0\0\0{" + b"x" * 20), "not usable safetensors"),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
+        (lambda p: p.write_bytes(b"\x08\0\0\0\0\0\0\0{" + b"x" * 20), "damaged or cut off: copy"),
+        (_cut_off, "damaged or cut off: copy it again"),
         (lambda p: p.write_bytes(pickle.dumps([1, 2, 3], 2)), "damaged"),
         (_compressed, "compressed"),
-        (lambda p: torch.jit.script(nn.ReLU()).save(p), "TorchScript"),
+        (
+            lambda p: torch.jit.script(nn.ReLU()).save(p),
+            "a TorchScript program, not a table of tensors: save its tensors alone, "
+            'torch.save(torch.jit.load("w.pth").state_dict(), "weights.pth")',
+        ),
+        (_exported, 'torch.save(torch.export.load("w.pth").state_dict, "weights.pth")'),
+        (lambda p: np.savez(p.open("wb"), a=np.ones(2)), "a zip file that torch.save did not"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -192,7 +192,7 @@ class BoardSource(PowerSource):
             for sensor in power:
                 sensor.ask_pynq()
             self._readers[index] = self._reader(index)
-            self.text += f"; {self.rails[index].name} by pynq itself, its file told another power"
+            self.text += f"; {self.rails[index].name} by pynq itself, its file gave another power"
 
     def close(self) -> None:
         for sensors in self._found.values():

@@ -183,5 +183,5 @@ def why_absent(sysfs: Path, driver: str, address: int) -> str:
     guesses = [path for path in entries(sysfs / "class/hwmon") if (driver, None) in chips_of(path)]
     if len(guesses) > 1:
         places = " and ".join(map(str, guesses))
-        return f"{places} are both named {driver}, and nothing tells their addresses"
+        return f"{places} are both named {driver}, and their addresses are not known"
     return f"no {chip} in {devices}: is it in the device tree, and its bus up?"

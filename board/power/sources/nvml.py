@@ -79,5 +79,5 @@ def open_nvml(profile: Profile, sysfs: Path) -> PowerSource:
         nvml.nvmlShutdown()
         if isinstance(error, PowerError):
             raise
-        raise PowerError(f"NVML tells no power: {one_line(error)}") from error
+        raise PowerError(f"NVML reports no power: {one_line(error)}") from error
     return NvmlSource(nvml, devices)

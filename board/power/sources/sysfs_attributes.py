@@ -43,7 +43,7 @@ class Attribute:
     def __call__(self) -> float:
         try:
             return float(os.pread(self._descriptor, _ATTRIBUTE_BYTES, 0)) * self._scale
-        except (OSError, ValueError):  # the chip is gone or busy, or what it says is no number
+        except (OSError, ValueError):  # the chip is gone or busy, or what it says is not a number
             return math.nan
 
     @property

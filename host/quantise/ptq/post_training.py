@@ -68,7 +68,7 @@ class PostTraining:
         for name, known in (("calibration", CALIBRATIONS), ("rounding", ROUNDINGS)):
             value = getattr(self, name)
             if value not in known:
-                raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")
+                raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
 
 
 def post_training(

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tutelage.core.images.input_form import LONGEST_SIDE, FormError
+from tutelage.core.images.input_form import COLOURS, LONGEST_SIDE, FormError
 from tutelage.host.train.data.data_set import DataError, DataSet, make_form
 from tutelage.host.train.data.formats.format import DEFAULT_MEMORY, DataFormat, Wanted, shown_size
 from tutelage.host.train.data.formats.registry import data_format
+
+PICTURE_COLOURS = ("rgb", "grey")
+"""What pictures of folders and shards can be made."""
 
 SPLITS = ("train", "test")
 
@@ -22,6 +25,7 @@ def load(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     memory: int = DEFAULT_MEMORY,
+    colour: str = "",
 ) -> DataSet:
     """Read one split of a data set.
 
@@ -39,6 +43,8 @@ def load(
         shards are resized, after their largest middle part of that shape was cropped; 0 leaves them
     mean, std : see make_form()
     memory : most bytes of pixels that are read into memory; larger folders and shards are streamed
+    colour : "rgb" or "grey", which pictures of a folder or of shards are made; "": RGB, or as the
+        images of the data set are
 
     Raises
     ------
@@ -46,17 +52,23 @@ def load(
         A file is missing, malformed or cut short, or images and labels do not fit together, or
         they have another number of channels than mean and std.
     ValueError
-        Kind, split or size is none of those above.
+        Kind, split, size or colour is none of those above.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither 'train' nor 'test'")
     reader = data_format(kind)
     path = path or reader.default_path()
-    wanted = Wanted(height_and_width(size), memory)
+    check_colour(colour)
+    wanted = Wanted(height_and_width(size), memory, colour or "rgb")
     try:
         data = reader.read(path, split, wanted)
     except OSError as error:  # reached where no more is known than that the system refused
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
+    if colour and data.shape[0] != COLOURS[colour]:
+        own = "grey" if data.shape[0] == 1 else "in colour"
+        raise DataError(
+            f"{path}: images are {own}; colour changes those of folders and shards only"
+        )
     return _formed(data, reader, path, wanted, mean, std)
 
 
@@ -69,12 +81,18 @@ def load_held_out(kind: str, path: Path, train: DataSet, memory: int = DEFAULT_M
         As `load`, or this kind of data set has no such place.
     """
     reader = data_format(kind)
-    wanted = Wanted(train.shape[1:], memory)
+    wanted = Wanted(train.shape[1:], memory, train.form.colour)
     try:
         data = reader.read_held_out(path, train.classes, wanted)
     except OSError as error:
         raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
     return replace(data, form=train.form)
+
+
+def check_colour(colour: str) -> None:
+    """Check what pictures are to be made; raises ValueError where it is not a colour of theirs."""
+    if colour not in ("", *PICTURE_COLOURS):
+        raise ValueError(f"colour is {colour!r}; it must be {' or '.join(PICTURE_COLOURS)}")
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int] | None:

@@ -160,7 +160,7 @@ class Reader:
         this process is at that moment."""
         if any(process.exitcode for process in self._processes):
             raise DataError(
-                f"one of {self._workers} processes that read images died, perhaps for want of "
+                f"one of {self._workers} processes that read images died, perhaps for lack of "
                 f"memory or of room in /dev/shm: {one_line(error)} (fewer by [data] workers; 0 "
                 "reads in the training's own)"
             ) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tutelage.host.train.data.data_set import check_normalisation
 from tutelage.host.train.data.formats.format import DEFAULT_MEMORY
 from tutelage.host.train.data.formats.registry import data_format
-from tutelage.host.train.data.loading import height_and_width
+from tutelage.host.train.data.loading import check_colour, height_and_width
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Data:
     Attributes
     ----------
     kind, path, size : see tutelage.host.train.data.load
+    colour : "grey" makes pictures of folders and shards grey, of one channel, and so does the
+        application then; "rgb", which they are by default, does not
     limit : take so many images of the training set only, 0 all: the first ones, or where they are
         sorted by class, as a folder's are, evenly spread
     mean, std : of the input, of pixels in 0..1 as torchvision has them, for each channel or one for
@@ -34,6 +36,7 @@ class Data:
     kind: str = "idx"
     path: str = ""
     size: int | list[int] = 0
+    colour: str = ""
     limit: int = 0
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
@@ -44,6 +47,7 @@ class Data:
     def __post_init__(self) -> None:
         data_format(self.kind)  # ValueError where there is none of that name
         height_and_width(self.size)
+        check_colour(self.colour)
         for name, least in (("limit", 0), ("in_memory_mib", 0), ("workers", -1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")

@@ -62,7 +62,7 @@ class StoredImages:
     Parameters
     ----------
     pictures : where they are
-    form : the size, and the crop before it is resized to that; colours are RGB
+    form : the size, and the crop before it is resized to that, and the colours
     resized : whether pictures of another size are resized; else they are refused
     """
 
@@ -74,7 +74,7 @@ class StoredImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, 3, H, W)."""
+        """(N, C, H, W)."""
         return len(self), self.form.channels, self.form.height, self.form.width
 
     def take(self, chosen: Chosen) -> StoredImages:
@@ -82,7 +82,7 @@ class StoredImages:
         return StoredImages(self.pictures.take(chosen), self.form, self._resized)
 
     def __getitem__(self, chosen: slice | Sequence[int] | Tensor) -> Tensor:
-        """Read images, uint8 (N, 3, H, W) and channels_last.
+        """Read images, uint8 (N, C, H, W) and channels_last.
 
         Raises
         ------
@@ -90,13 +90,13 @@ class StoredImages:
             One of them cannot be read, or is of another size.
         """
         numbers = np.arange(len(self))[chosen.numpy() if isinstance(chosen, Tensor) else chosen]
-        pixels = np.empty((len(numbers), *self.shape[2:], 3), np.uint8)
+        pixels = np.empty((len(numbers), *self.shape[2:], self.form.channels), np.uint8)
         for target, number in zip(pixels, numbers.tolist(), strict=True):
             target[...] = self.read(number)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def read(self, number: int, window: Window | None = None) -> NDArray[np.uint8]:
-        """Read one image, RGB (H, W, 3).
+        """Read one image, (H, W, C) in the form's colours.
 
         Parameters
         ----------

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from tutelage.core.fixed_point import LEAKY_SLOPE, is_leaky_slope
+from tutelage.core.text import counted
 from tutelage.host.quantise.graph.copies import frozen
 from tutelage.host.quantise.graph.graph import Graph
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
@@ -138,9 +139,9 @@ def report_replacements(replaced: list[tuple[str, str, str]]) -> None:
         places = [place for place, *names in replaced if names == [old, new]]
         more = f" and {count - 5} more" if count > 5 else ""
         log.warning(
-            "replaced %s by %s in %d places (%s%s): fine-tune the student, it computes another "
+            "replaced %s by %s in %s (%s%s): fine-tune the student, it computes another "
             "function than the trained network",
-            old, new, count, ", ".join(places[:5]), more,
+            old, new, counted(count, "place"), ", ".join(places[:5]), more,
         )  # fmt: skip
 
 

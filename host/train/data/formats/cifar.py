@@ -64,7 +64,7 @@ class CifarFormat(DataFormat):
         for name in names:
             if name not in files:
                 raise DataError(
-                    f"{path}: holds no {name}; the binary version is wanted, not the Python one"
+                    f"{path}: has no {name}; the binary version is wanted, not the Python one"
                 )
             parts.append(self._records(files[name], f"{path}: {name}"))
         classes = numbered_classes(self.classes)
@@ -148,7 +148,7 @@ def _cifar_archive(path: Path, names: Collection[str]) -> dict[str, bytes]:
                 if name not in names or not member.isreg() or member.issparse():
                     continue
                 if name in files:
-                    raise DataError(f"{path}: holds {name} twice")
+                    raise DataError(f"{path}: has {name} twice")
                 _check_cifar_size(member.size, f"{path}: {name}")
                 content = archive.extractfile(member)
                 files[name] = content.read() if content else b""

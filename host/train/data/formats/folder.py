@@ -33,6 +33,10 @@ _LOG = logging.getLogger(__name__)  # without a handler warnings go to standard 
 _KINDS = ", ".join(IMAGE_SUFFIXES)
 
 
+class TooFewImages(DataError):
+    """There are no images that could be the test's."""
+
+
 class FolderFormat(DataFormat):
     """train/<class>/<image> and test/<class>/<image>, or <class>/<image>."""
 
@@ -44,7 +48,7 @@ class FolderFormat(DataFormat):
             raise DataError(f"{path}: no such directory")
         found = _of_split(path, split)
         if not len(found.pictures):
-            raise DataError(f"{path}: holds no {split} images ({_KINDS})")
+            raise DataError(f"{path}: no {split} images ({_KINDS})")
         return self._data_set(path, found, wanted)
 
     def read_held_out(self, path: Path, classes: tuple[str, ...], wanted: Wanted) -> DataSet:
@@ -52,7 +56,7 @@ class FolderFormat(DataFormat):
             raise DataError(f"{path}: no such directory")
         found = _among(_in_folder(path, required=False), classes, path)
         if not len(found.pictures):
-            raise DataError(f"{path}: holds no images ({_KINDS})")
+            raise DataError(f"{path}: has no images ({_KINDS})")
         return self._data_set(path, found, wanted)
 
     def _data_set(self, path: Path, found: _Found, wanted: Wanted) -> DataSet:
@@ -118,6 +122,11 @@ def _of_split(path: Path, split: str) -> _Found:
     found = _in_folder(path, required=True)
     if split == "test":  # both splits are of the same files: said once
         found.skipped.clear()
+    if len(found.labels) == len(found.classes):
+        raise TooFewImages(
+            f"{path}: one image of each class is too few to learn and to test: put at least two "
+            'into each class directory, or quantise without labels, kind = "images"'
+        )
     return found.where(is_in_split(found.labels, split))
 
 
@@ -137,7 +146,7 @@ def _in_folder(directory: Path, required: bool) -> _Found:
     """
     classes = tuple(path.name for path in class_folders(directory))
     if not classes:
-        raise DataError(f"{directory}: holds no class directories")
+        raise DataError(f"{directory}: has no class directories")
     skipped: Counter[str] = Counter()
     labels = array("q")
     files = PathTable(directory, _labelled(directory, classes, labels, skipped))
@@ -145,7 +154,7 @@ def _in_folder(directory: Path, required: bool) -> _Found:
     if required and not counts.all():
         reason = f"; {line}" if (line := skipped_line(skipped)) else ""
         name = classes[int(counts.argmin())]
-        raise DataError(f"{directory / name}: holds no images ({_KINDS}){reason}")
+        raise DataError(f"{directory / name}: has no images ({_KINDS}){reason}")
     return _Found(classes, FolderPictures(files), np.frombuffer(labels, np.int64), skipped)
 
 

@@ -36,10 +36,12 @@ class Wanted:
         whose images have their own size only ignores it
     memory : bytes of images that may be read into memory; a format of single files streams larger
         sets
+    colour : "rgb" or "grey", of pictures; a format whose images have their own colours ignores it
     """
 
     size: tuple[int, int] | None = None
     memory: int = DEFAULT_MEMORY
+    colour: str = "rgb"
 
 
 class DataFormat:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.images.picture_header import DEFLATE_RATIO
+from tutelage.core.text import counted
 from tutelage.host.train.data.data_set import DataError, DataSet
 from tutelage.host.train.data.formats.format import (
     MAX_BYTES,
@@ -52,7 +53,9 @@ class IdxFormat(DataFormat):
         label_file = _idx_file(path, f"{_PREFIX[split]}-labels-idx1-ubyte")
         images, labels = _read_idx(image_file, 3), _read_idx(label_file, 1)
         if len(images) != len(labels):
-            raise DataError(f"{label_file}: {len(labels)} labels for {len(images)} images")
+            raise DataError(
+                f"{label_file}: {counted(len(labels), 'label')} for {counted(len(images), 'image')}"
+            )
         fashion = "fashion" in path.absolute().name.lower()
         classes = FASHION if fashion else numbered_classes(int(labels.max()) + 1)
         check_labels(labels, len(classes), label_file)
@@ -72,7 +75,7 @@ def _idx_file(directory: Path, name: str) -> Path:
     for path in (directory / name, directory / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{directory}: holds neither {name} nor {name}.gz")
+    raise DataError(f"{directory}: has neither {name} nor {name}.gz")
 
 
 def _read_idx(path: Path, rank: int) -> Tensor:

@@ -46,7 +46,7 @@ class ImagesFormat(DataFormat):
         files = PathTable(place, (file[start:] for file in walk_images(place, skipped)))
         if not len(files):
             reason = f"; {line}" if (line := skipped_line(skipped)) else ""
-            raise DataError(f"{place}: holds no images ({', '.join(IMAGE_SUFFIXES)}){reason}")
+            raise DataError(f"{place}: has no images ({', '.join(IMAGE_SUFFIXES)}){reason}")
         if not is_whole and len(files) >= TEST_EVERY:
             chosen = is_in_split(np.zeros(len(files), np.int64), split)
             files = files.take(np.flatnonzero(chosen))

@@ -40,11 +40,11 @@ def data_set_of(
     """
     resized = wanted.size is not None
     height, width = wanted.size or _first_size(pictures)
-    form = InputForm(width, height, "rgb", crop=crop if resized else "none")
+    form = InputForm(width, height, wanted.colour, crop=crop if resized else "none")
     images = StoredImages(pictures, form, resized)
     if math.prod(images.shape) > wanted.memory:
         return DataSet(images, torch.from_numpy(labels.copy()), classes, files=pictures.files)
-    kept, pixels = _read_all(images, labels)
+    kept, pixels = read_all(images, labels)
     files = pictures.take(kept).files
     return DataSet(torch.from_numpy(pixels), torch.from_numpy(labels[kept]), classes, files=files)
 
@@ -62,10 +62,24 @@ def _first_size(pictures: Pictures) -> tuple[int, int]:
     raise error
 
 
-def _read_all(
-    images: StoredImages, labels: NDArray[np.int64]
+def read_all(
+    images: StoredImages, labels: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The numbers of the images that can be read, and their pixels (N, 3, H, W)."""
+    """Read images into memory; broken ones are left out, with a warning that names some.
+
+    Parameters
+    ----------
+    labels : by image; without them all images count as of one class
+
+    Returns
+    -------
+    the numbers of the images that can be read, and their pixels (N, C, H, W)
+
+    Raises
+    ------
+    DataError
+        None of a class can be read, or one has another size and images are not resized.
+    """
     pixels = np.empty(images.shape, np.uint8)
     kept: list[int] = []
     broken: dict[int, str] = {}
@@ -77,7 +91,7 @@ def _read_all(
         else:
             pixels[len(kept)] = image.transpose(2, 0, 1)
             kept.append(number)
-    _check_classes(labels, kept, broken)
+    _check_classes(np.zeros(len(images), np.int64) if labels is None else labels, kept, broken)
     if broken:
         _LOG.warning("%s", shown(broken_line(list(broken.values()))))
     return np.array(kept, np.int64), pixels[: len(kept)]
@@ -88,4 +102,5 @@ def _check_classes(labels: NDArray[np.int64], kept: list[int], broken: dict[int,
     there, read = np.bincount(labels), np.bincount(labels[kept], minlength=labels.max() + 1)
     for label in np.flatnonzero((there > 0) & (read == 0)):
         last = max(number for number in broken if labels[number] == label)
-        raise DataError(f"{broken[last]}; no image of its class can be read ({there[label]} tried)")
+        of_class = " of its class" if len(there) > 1 else ""
+        raise DataError(f"{broken[last]}; no image{of_class} can be read ({there[label]} tried)")

@@ -41,5 +41,5 @@ def data_format(name: str) -> DataFormat:
         There is no such format.
     """
     if name not in _discovered():
-        raise ValueError(f"kind {name!r} is none of {', '.join(format_names())}")
+        raise ValueError(f"kind {name!r} is not one of {', '.join(format_names())}")
     return _discovered()[name]

@@ -78,7 +78,7 @@ class WebDatasetFormat(DataFormat):
         wanted: Wanted,
     ) -> DataSet:
         if not len(labels):
-            raise DataError(f"{path}: holds too few images for a split; give a test split")
+            raise DataError(f"{path}: has too few images for a split; give a test split")
         if labels.max() >= len(classes):
             raise DataError(f"{path}: label {labels.max()}, there are {len(classes)} classes")
         return data_set_of(pictures, labels, classes, wanted, self.crop)
@@ -142,7 +142,7 @@ def _shards(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: no such directory")
     found = sorted(path for path in folder.glob("*.tar") if path.is_file())
     if not found:
-        raise DataError(f"{folder}: holds no .tar files")
+        raise DataError(f"{folder}: has no .tar files")
     return found
 
 
@@ -186,7 +186,7 @@ def _classes(path: Path, labels: NDArray[np.int64]) -> tuple[str, ...]:
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not a text file") from error
         if not 0 < len(names) <= MAX_CLASSES or len(data) > _MAX_NAMES:
-            raise DataError(f"{file}: wanted are 1 to {MAX_CLASSES} names, a line each")
+            raise DataError(f"{file}: must have 1 to {MAX_CLASSES} names, one a line")
         return names
     return numbered_classes(int(labels.max()) + 1) if len(labels) else ()
 
@@ -207,7 +207,7 @@ def _read_shards(shards: Sequence[Path]) -> tuple[ShardPictures, NDArray[np.int6
             columns["label"].append(sample.label)
         if len(columns["label"]) == before:
             kinds = ", ".join(IMAGE_SUFFIXES)
-            raise DataError(f"{shard}: holds no sample of an image ({kinds}) and a .cls file")
+            raise DataError(f"{shard}: has no sample of an image ({kinds}) and a .cls file")
     if line := skipped_line(skipped):
         _LOG.warning("%s", shown(f"{shards[0].parent}: {line}"))
     found = {name: np.frombuffer(column, np.int64) for name, column in columns.items()}

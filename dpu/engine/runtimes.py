@@ -41,7 +41,9 @@ def make_runtime(model: bytes, threads: int, wide: bool) -> Runtime:
         raise DpuError(f"{RUNTIME_VARIABLE}={wanted!r} is neither openvino nor onnxruntime")
     try:
         if not wide and wanted != "onnxruntime" and _openvino() is not None:
-            return OpenVinoRuntime(model, threads)
+            runtime = OpenVinoRuntime(model, threads)
+            runtime.compiled(1)  # finds a graph that cannot be built, and spares the first image
+            return runtime
         return OnnxRuntime(model, threads)
     except Exception as error:  # the libraries' own errors have no common base
         raise DpuError(f"the graph cannot be built: {first_line(error)}") from error
@@ -66,13 +68,26 @@ class OnnxRuntime:
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU in float32; one compiled model per batch size in use."""
+    """OpenVINO on the CPU in float32; one compiled model per batch size in use.
+
+    Parameters
+    ----------
+    model : serialized ONNX
+    threads : of all runs together
+    """
 
     def __init__(self, model: bytes, threads: int) -> None:
         self._model, self._threads = model, threads
-        self._single = self._compile(1, 1)
         self._requests = threading.local()  # making one costs as much as a small network's run
-        self._pieces: Any = None
+        self._compiled: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def compiled(self, batch: int) -> Any:
+        """The model for batches of 1, or of `PIECE` side by side; compiled at its first use."""
+        with self._lock:
+            if batch not in self._compiled:
+                self._compiled[batch] = self._compile(batch, 1 if batch == 1 else self._threads)
+            return self._compiled[batch]
 
     def _compile(self, batch: int, streams: int) -> Any:
         core = _openvino()
@@ -106,15 +121,13 @@ class OpenVinoRuntime:
     def _request(self) -> Any:
         """The calling thread's own request for one image."""
         if not hasattr(self._requests, "single"):
-            self._requests.single = self._single.create_infer_request()
+            self._requests.single = self.compiled(1).create_infer_request()
         return self._requests.single
 
     def _run_pieces(self, arrays: list[Array], whole: int) -> list[list[Array]]:
-        if self._pieces is None:
-            self._pieces = self._compile(PIECE, self._threads)
-        requests = []
+        pieces, requests = self.compiled(PIECE), []
         for start in range(0, whole, PIECE):
-            request = self._pieces.create_infer_request()
+            request = pieces.create_infer_request()
             request.start_async([np.ascontiguousarray(a[start : start + PIECE]) for a in arrays])
             requests.append(request)
         parts = []

@@ -34,23 +34,71 @@ _PAIR_LIMIT = 64
 
 
 def plan(program: Program, steps: list[Op]) -> Int8Form:
-    """What of a stage can be computed with integers of 8 bits, as far as is known beforehand."""
-    products, results, unsigned = set(), set(), set()
-    for op in steps:
-        name, moving = op.get_name(), sources(program, op)
-        if not all(o.get_output_tensor().is_int8 for o in [op, *moving]):
-            continue
-        results.add(name)
-        never_negative = all(source.get_name() in unsigned for source in moving)
-        if clip_limits(nonlinear(op))[0] == 0 or (never_negative and _keeps_sign(op)):
-            unsigned.add(name)
+    """What of a stage can be computed with integers of 8 bits, as far as is known beforehand.
+
+    Transposed convolutions are left out: OpenVINO 2026.4 computes some of them wrongly in int8
+    (measured).
+    """
+    taken = [op for op in steps if _is_int8(program, op)]
+    unsigned = set() if sums_are_whole() else _unsigned(program, taken)
+    products = set()
+    for op in taken:
         weights = parameter(program.constants, op)
-        if weights is None:
+        if weights is None or type_of(op).spreads:
             continue
         small = int(np.abs(weights.astype(np.int64)).max(initial=0)) <= _PAIR_LIMIT
-        if never_negative or small or sums_are_whole():
-            products.add(name)
-    return Int8Form(frozenset(products), frozenset(results), frozenset(unsigned))
+        fits = small or all(source.get_name() in unsigned for source in sources(program, op))
+        if fits or sums_are_whole():
+            products.add(op.get_name())
+    return Int8Form(frozenset(products), frozenset(map(_name, taken)), frozenset(unsigned))
+
+
+def _is_int8(program: Program, op: Op) -> bool:
+    return all(o.get_output_tensor().is_int8 for o in [op, *sources(program, op)])
+
+
+def _unsigned(program: Program, steps: list[Op]) -> set[str]:
+    """The ops that are never negative and that no concat joins with others that may be.
+
+    OpenVINO 2026.4 gives wrong values for some concats of signed and unsigned integers (measured).
+    """
+    signed: set[str] = set()
+    while True:
+        found: set[str] = set()
+        for op in steps:
+            read = sources(program, op)
+            stays = _passes(op) or type_of(op).family == "pool"
+            positive = stays and all(_name(source) in found for source in read)
+            if _name(op) not in signed and (positive or clip_limits(nonlinear(op))[0] == 0):
+                found.add(_name(op))
+        mixed = [op for op in steps if type_of(op).joins and _name(op) not in found]
+        clash = _origins(program, mixed) & found
+        if not clash:
+            return found
+        signed |= clash
+
+
+def _origins(program: Program, ops: list[Op]) -> set[str]:
+    """The ops whose integers some ops pass on."""
+    waiting, seen = list(ops), set(map(_name, ops))
+    found: list[Op] = []
+    while waiting:
+        for source in sources(program, waiting.pop()):
+            if _name(source) not in seen:
+                seen.add(_name(source))
+                (waiting if _passes(source) else found).append(source)
+    return set(map(_name, found))
+
+
+def _passes(op: Op) -> bool:
+    """Whether an op has its input's integers and gets none of its own."""
+    kind = type_of(op)
+    maximum = kind.family == "pool" and op.get_attr("type") == "MAX"
+    return kind.moves or kind.same_order or kind.transparent or maximum
+
+
+def _name(op: Op) -> str:
+    return str(op.get_name())
 
 
 def checked_form(
@@ -78,11 +126,6 @@ def checked_form(
     model = Lowering(program, grids, steps, reads, writes, form).model()
     rng = np.random.default_rng(1)
     return OpenVinoRuntime(model, threads), [trial(program, op, form, rng) for op in reads]
-
-
-def _keeps_sign(op: Op) -> bool:
-    kind = type_of(op)
-    return kind.joins or kind.same_order or kind.transparent or kind.family == "pool"
 
 
 def sources(program: Program, op: Op) -> list[Op]:

@@ -46,9 +46,12 @@ class FastEngine:
     program : what to run
     threads : threads of one run; 0 takes all cores
     trace : keep every tensor, so that `compute` can return any; slower
+    brief : little is to be computed, so that the start counts more than the speed
     """
 
-    def __init__(self, program: Program, threads: int = 0, trace: bool = False) -> None:
+    def __init__(
+        self, program: Program, threads: int = 0, trace: bool = False, brief: bool = False
+    ) -> None:
         self.program = program
         self.threads = threads or len(os.sched_getaffinity(0))
         grids = analyse(program, trace)
@@ -58,7 +61,8 @@ class FastEngine:
             if stage.lowered:
                 lowering = Lowering(program, grids, stage.steps, stage.reads, stage.writes)
                 self.wide_ops += lowering.wide_ops
-                runtime = make_runtime(lowering.model(), self.threads, bool(lowering.wide_ops))
+                wide = bool(lowering.wide_ops)
+                runtime = make_runtime(lowering.model(), self.threads, wide, brief)
                 stage.runtime = runtime if trace else self._upgraded(stage, grids, runtime)
 
     def _upgraded(self, stage: Stage, grids: dict[str, Grid], runtime: Runtime) -> Runtime:

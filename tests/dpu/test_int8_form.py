@@ -17,8 +17,8 @@ from tutelage.core.errors import DpuError
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.compiler.builder import CompiledModel
 from tutelage.dpu.engine import fast, int8_form
-from tutelage.dpu.engine.onnx_lowering import analyse
-from tutelage.dpu.engine.program import build_program
+from tutelage.dpu.engine.onnx_lowering import Lowering, analyse
+from tutelage.dpu.engine.program import Program, build_program
 from tutelage.dpu.engine.reference import Model, load_engine
 from tutelage.dpu.engine.runtimes import PIECE
 from tutelage.dpu.engine.upgrade import INT8_VARIABLE, UpgradedRuntime
@@ -132,14 +132,13 @@ def test_average_pools_round_halves_up(kernel: tuple[int, int], seed: int) -> No
 
 
 def test_a_layer_that_differs_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng, forms = np.random.default_rng(5), []
-    lowering = int8_form.Lowering
+    rng, forms = np.random.default_rng(5), list[Any]()
 
     def spied(*args: Any, **rest: Any) -> Any:
         forms.append(args[5])
-        return lowering(*args, **rest)
+        return Lowering(*args, **rest)
 
-    run_step = int8_form.Program.run_step
+    run_step = Program.run_step
 
     def wrong_for_d(program: Any, op: Any, values: Any) -> Array:
         found = run_step(program, op, values)
@@ -148,8 +147,8 @@ def test_a_layer_that_differs_stays_in_float32(monkeypatch: pytest.MonkeyPatch) 
     graph = _small_network(rng)
     model = load_engine(graph, "fast")
     wanted = load_engine(graph, "reference").run(image := np.ones((1, 8, 8, 3), np.int8))
-    monkeypatch.setattr(int8_form, "Lowering", spied)
-    monkeypatch.setattr(int8_form.Program, "run_step", wrong_for_d)
+    monkeypatch.setattr("tutelage.dpu.engine.int8_form.Lowering", spied)
+    monkeypatch.setattr(Program, "run_step", wrong_for_d)
     np.testing.assert_array_equal(model.run(image), wanted)
     assert states(model) == ["int8"]
     assert "d" in forms[0].results and "d" not in forms[1].products | forms[1].results

@@ -9,14 +9,19 @@ engines agree there by construction.
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass, field
 
 from tutelage.core.fixed_point import Array
 from tutelage.dpu.engine.onnx_lowering import Lowering, analyse
 from tutelage.dpu.engine.program import Program
-from tutelage.dpu.engine.runtimes import Runtime, make_runtime
+from tutelage.dpu.engine.runtimes import OpenVinoRuntime, Runtime, make_runtime
+from tutelage.dpu.engine.upgrade import UpgradedRuntime, wanted
 from tutelage.dpu.ops.lowering import Grid
 from tutelage.dpu.xmodel.op import Op
+
+HAS_INT8 = platform.machine() in ("x86_64", "AMD64")
+"""Whether the int8 form has been tried on such processors."""
 
 
 @dataclass
@@ -41,9 +46,12 @@ class FastEngine:
     program : what to run
     threads : threads of one run; 0 takes all cores
     trace : keep every tensor, so that `compute` can return any; slower
+    brief : little is to be computed, so that the start counts more than the speed
     """
 
-    def __init__(self, program: Program, threads: int = 0, trace: bool = False) -> None:
+    def __init__(
+        self, program: Program, threads: int = 0, trace: bool = False, brief: bool = False
+    ) -> None:
         self.program = program
         self.threads = threads or len(os.sched_getaffinity(0))
         grids = analyse(program, trace)
@@ -53,9 +61,23 @@ class FastEngine:
             if stage.lowered:
                 lowering = Lowering(program, grids, stage.steps, stage.reads, stage.writes)
                 self.wide_ops += lowering.wide_ops
-                stage.runtime = make_runtime(
-                    lowering.model(), self.threads, bool(lowering.wide_ops)
-                )
+                wide = bool(lowering.wide_ops)
+                runtime = make_runtime(lowering.model(), self.threads, wide, brief)
+                stage.runtime = runtime if trace else self._upgraded(stage, grids, runtime)
+
+    def _upgraded(self, stage: Stage, grids: dict[str, Grid], runtime: Runtime) -> Runtime:
+        """The stage with its int8 form, where OpenVINO has one."""
+        when = wanted()
+        if when == "0" or not isinstance(runtime, OpenVinoRuntime) or not HAS_INT8:
+            return runtime
+
+        def upgrade() -> tuple[Runtime, list[Array]] | None:
+            from tutelage.dpu.engine.int8_form import checked_form
+
+            parts = stage.steps, stage.reads, stage.writes
+            return checked_form(self.program, grids, parts, self.threads)
+
+        return UpgradedRuntime(runtime, upgrade, len(stage.steps), when == "1")
 
     def compute(self, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
         """Values of the ops named in `keep`."""

@@ -17,11 +17,12 @@ from tutelage.dpu.engine.program import Program
 from tutelage.dpu.ops.factors import scale_of
 from tutelage.dpu.ops.fix import rounds_exactly
 from tutelage.dpu.ops.int8 import fix_point
-from tutelage.dpu.ops.lowering import Grid, declared
+from tutelage.dpu.ops.lowering import Grid, Int8Form, as_int8, declared
 from tutelage.dpu.ops.registry import is_int8, type_of
 from tutelage.dpu.xmodel.op import Op
 
 OPSET = 17
+NO_INT8 = Int8Form()
 
 
 def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
@@ -88,6 +89,8 @@ class Lowering:
     steps : the ops to lower, in order
     reads, writes : the graph's inputs and outputs; int8 NHWC arrays for
         fixed-point tensors, float32 for others
+    form : what is computed with integers of 8 bits
+    apart : every op reads the graph's inputs, none the result of another
 
     Attributes
     ----------
@@ -97,17 +100,21 @@ class Lowering:
     def __init__(
         self, program: Program, grids: dict[str, Grid],
         steps: list[Op], reads: list[Op], writes: list[Op],
+        form: Int8Form = NO_INT8, apart: bool = False,
     ) -> None:  # fmt: skip
-        self.program, self.grids = program, grids
+        self.program, self.grids, self.form = program, grids, form
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.wide_ops: list[str] = []
         self._values: dict[tuple[str, bool], str] = {}
         self._given = {op.get_name() for op in reads}
         self._inputs = [self._input(op) for op in reads]
+        results: dict[tuple[str, bool], str] = {}
         for op in steps:
             result, channels_first = type_of(op).emit(op, self)
-            self._values[op.get_name(), channels_first] = result
+            (results if apart else self._values)[op.get_name(), channels_first] = result
+        if apart:
+            self._values = results
         self._outputs = [self._output(op) for op in writes]
 
     @property
@@ -172,6 +179,8 @@ class Lowering:
         fixed = tensor.is_int8
         kind, name = (TensorProto.INT8 if fixed else TensorProto.FLOAT), f"i_{len(self._values)}"
         value = self.node("Cast", [name], to=TensorProto.FLOAT) if fixed else name
+        if fixed and self.form.results:
+            value = as_int8(self, value, op.get_name() in self.form.unsigned)
         self._values[op.get_name(), False] = value
         return helper.make_tensor_value_info(name, kind, ["N", *tensor.dims[1:]])
 

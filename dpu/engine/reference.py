@@ -61,6 +61,7 @@ def make_engine(
     threads: int = 0,
     trace: bool = False,
     order: int | None = None,
+    brief: bool = False,
 ) -> Engine:
     """Make an engine for `program`.
 
@@ -69,6 +70,7 @@ def make_engine(
     threads : of the fast engine; 0 takes all cores
     trace : keep every tensor
     order : seed of the order of instructions; None for that of the code
+    brief : little is to be computed, so that the start counts more than the fast engine's speed
 
     Raises
     ------
@@ -80,7 +82,7 @@ def make_engine(
     if engine == "fast":
         from tutelage.dpu.engine.fast import FastEngine
 
-        return FastEngine(program, threads, trace)
+        return FastEngine(program, threads, trace, brief)
     if engine == "instructions":
         from tutelage.dpu.engine.instructions import InstructionEngine
 
@@ -174,13 +176,14 @@ def load_engine(
     trace: bool = False,
     name: str = "",
     order: int | None = None,
+    brief: bool = False,
 ) -> Model:
     """Read an .xmodel and make it ready to run, CPU ops included.
 
     Parameters
     ----------
     name : what errors call a graph that was read already; by default its own name
-    order : as of `make_engine`
+    order, brief : as of `make_engine`
 
     Raises
     ------
@@ -191,4 +194,4 @@ def load_engine(
     own_name = graph.get_name() if isinstance(path, Graph) else str(path)
     with contradictions(name or own_name):
         program = build_program(graph, plugins=plugins)
-        return Model(graph, program, make_engine(program, engine, threads, trace, order))
+        return Model(graph, program, make_engine(program, engine, threads, trace, order, brief))

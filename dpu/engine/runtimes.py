@@ -1,6 +1,7 @@
 """What runs a lowered graph: OpenVINO where it is installed, else ONNX Runtime.
 
-OpenVINO fuses Round and Clip into its convolutions and is the quicker one.
+OpenVINO fuses Round and Clip into its convolutions and is the quicker one, once
+it has started: that takes several times as long as with ONNX Runtime.
 Graphs with a float64 path go to ONNX Runtime: OpenVINO computes float64 in
 float32. Batches are split into pieces that stay in the cache and run side by
 side, one thread each.
@@ -11,6 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 
@@ -34,14 +37,23 @@ class Runtime(Protocol):
         ...
 
 
-def make_runtime(model: bytes, threads: int, wide: bool) -> Runtime:
-    """A runtime for the serialized ONNX `model`; `wide` where it has a float64 path."""
+def make_runtime(model: bytes, threads: int, wide: bool, brief: bool = False) -> Runtime:
+    """A runtime for the serialized ONNX `model`.
+
+    Parameters
+    ----------
+    wide : the model has a float64 path
+    brief : little is to be computed, so that the start counts more than the speed
+    """
     wanted = os.environ.get(RUNTIME_VARIABLE, "")
     if wanted not in ("", "openvino", "onnxruntime"):
         raise DpuError(f"{RUNTIME_VARIABLE}={wanted!r} is neither openvino nor onnxruntime")
     try:
-        if not wide and wanted != "onnxruntime" and _openvino() is not None:
-            return OpenVinoRuntime(model, threads)
+        sooner = wide or (brief and not wanted)
+        if not sooner and wanted != "onnxruntime" and _openvino() is not None:
+            runtime = OpenVinoRuntime(model, threads)
+            runtime.compiled(1)  # finds a graph that cannot be built, and spares the first image
+            return runtime
         return OnnxRuntime(model, threads)
     except Exception as error:  # the libraries' own errors have no common base
         raise DpuError(f"the graph cannot be built: {first_line(error)}") from error
@@ -66,13 +78,26 @@ class OnnxRuntime:
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU in float32; one compiled model per batch size in use."""
+    """OpenVINO on the CPU in float32; one compiled model per batch size in use.
+
+    Parameters
+    ----------
+    model : serialized ONNX
+    threads : of all runs together
+    """
 
     def __init__(self, model: bytes, threads: int) -> None:
         self._model, self._threads = model, threads
-        self._single = self._compile(1, 1)
         self._requests = threading.local()  # making one costs as much as a small network's run
-        self._pieces: Any = None
+        self._compiled: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def compiled(self, batch: int) -> Any:
+        """The model for batches of 1, or of `PIECE` side by side; compiled at its first use."""
+        with self._lock:
+            if batch not in self._compiled:
+                self._compiled[batch] = self._compile(batch, 1 if batch == 1 else self._threads)
+            return self._compiled[batch]
 
     def _compile(self, batch: int, streams: int) -> Any:
         core = _openvino()
@@ -106,15 +131,13 @@ class OpenVinoRuntime:
     def _request(self) -> Any:
         """The calling thread's own request for one image."""
         if not hasattr(self._requests, "single"):
-            self._requests.single = self._single.create_infer_request()
+            self._requests.single = self.compiled(1).create_infer_request()
         return self._requests.single
 
     def _run_pieces(self, arrays: list[Array], whole: int) -> list[list[Array]]:
-        if self._pieces is None:
-            self._pieces = self._compile(PIECE, self._threads)
-        requests = []
+        pieces, requests = self.compiled(PIECE), []
         for start in range(0, whole, PIECE):
-            request = self._pieces.create_infer_request()
+            request = pieces.create_infer_request()
             request.start_async([np.ascontiguousarray(a[start : start + PIECE]) for a in arrays])
             requests.append(request)
         parts = []
@@ -144,23 +167,32 @@ os.register_at_fork(after_in_child=_after_fork)
 
 @cache
 def _import_openvino() -> Any:
-    # With this module OpenVINO's import writes into the user's home and sends usage data; without
-    # it OpenVINO takes a stub of its own.
-    telemetry = sys.modules.get("openvino_telemetry", ...)
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    except ImportError:
-        return None
-    finally:
-        if telemetry is ...:
-            del sys.modules["openvino_telemetry"]
-        else:
-            sys.modules["openvino_telemetry"] = telemetry
+    with _hidden("openvino_telemetry", "openvino.tools.ovc"):
+        try:
+            import openvino
+        except ImportError:
+            return None
     # pybind11 sets up its numpy interface at the first array that passes. Two threads that do
     # so at once lock each other out, one with the GIL and one with the set-up: do it here.
     openvino.Tensor(np.zeros(1, np.float32)).data.sum()
     return openvino.Core()
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Modules that OpenVINO's import does without.
+
+    With openvino_telemetry it writes into the user's home and sends usage data, without it takes a
+    stub of its own. Its converter of other formats is more than half of what it imports.
+    """
+    known = {name: sys.modules[name] for name in names if name in sys.modules}
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+        sys.modules.update(known)
 
 
 def _openvino() -> Any:

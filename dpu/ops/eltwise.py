@@ -23,7 +23,6 @@ from tutelage.dpu.ops.attributes import attr
 from tutelage.dpu.ops.definition import INPUTS, Definition
 from tutelage.dpu.ops.int8 import (
     activate,
-    clip_limits,
     fix_point,
     input_fix_point,
     nonlinear,
@@ -31,7 +30,7 @@ from tutelage.dpu.ops.int8 import (
     only_clips,
 )
 from tutelage.dpu.ops.limits import MAX_OPERANDS
-from tutelage.dpu.ops.lowering import Grid, exact, finish, half, is_map
+from tutelage.dpu.ops.lowering import Grid, exact, finish_int8, half, is_map
 from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.ops.registry import OpType, register
 from tutelage.dpu.ops.work import Operation, Shape, depthwise_per_cycle, pool_work
@@ -105,7 +104,7 @@ class Int8Eltwise(Eltwise):
         else:
             total, shift = _aligned_sum(op, graph, points, out)
         total = graph.node("Add", [total, graph.constant(half("round", shift))])
-        return finish(graph, total, "round", *clip_limits(nonlinear(op))), is_map(op)
+        return finish_int8(op, graph, total, "round"), is_map(op)
 
 
 def _aligned_sum(op: Any, graph: OnnxGraph, points: list[int], out: int) -> tuple[str, int]:

@@ -9,6 +9,10 @@ magnitude stays below 2**24 such steps, float32 is exact in any order of summati
 proves that per layer. Where only the accumulator itself fits, ``Floor(x + 0.5)`` is used; where it
 does not, input channels are split into groups that fit, and float64 adds the groups (exact to
 2**53).
+
+The same graph has a form for processors that multiply int8 (dpu/engine/int8_form.py): weights are
+int8 constants times 2**-s, results pass QuantizeLinear with the scale 1. OpenVINO sums such
+products in int32, makes a float32 of the sum, which is exact below 2**24, and goes on as above.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, Array
-from tutelage.dpu.ops.int8 import fix_point
+from tutelage.dpu.ops.int8 import clip_limits, fix_point, nonlinear
 from tutelage.dpu.ops.registry import type_of
 from tutelage.dpu.ops.sliding_window import Window
 
@@ -31,6 +35,22 @@ class Grid:
 
     point: int
     bound: int
+
+
+@dataclass(frozen=True)
+class Int8Form:
+    """What of a graph is computed with integers of 8 bits, by op name.
+
+    Attributes
+    ----------
+    products : the ops whose products are those of int8
+    results : the ops whose results are kept in 8 bits
+    unsigned : of these ops, and of the graph's inputs, those that are never negative
+    """
+
+    products: frozenset[str] = frozenset()
+    results: frozenset[str] = frozenset()
+    unsigned: frozenset[str] = frozenset()
 
 
 class OnnxGraph(Protocol):
@@ -60,6 +80,9 @@ class OnnxGraph(Protocol):
 
     def grid(self, op: Any) -> Grid:
         """Return what is known of an op's value."""
+
+    form: Int8Form
+    """What is computed with integers of 8 bits."""
 
 
 def precision(magnitude: int, rounds: bool = True) -> str:
@@ -111,6 +134,23 @@ def finish(graph: OnnxGraph, x: str, how: str, low: int, high: int, dtype: Any =
     rounded = graph.node("Round" if how == "round" else "Floor", [x])
     limits = [graph.constant(limit, dtype) for limit in (low, high)]
     return graph.node("Clip", [rounded, *limits])
+
+
+def finish_int8(op: Any, graph: OnnxGraph, x: str, how: str) -> str:
+    """`finish` of an int8 op, with the limits of its nonlinearity.
+
+    Where the result is kept in 8 bits, QuantizeLinear follows, to which nothing is left to round:
+    OpenVINO 2026.4 moves a sum in front of it into it, and may lose a half step there (measured).
+    """
+    x = finish(graph, x, how, *clip_limits(nonlinear(op)))
+    name = op.get_name()
+    return as_int8(graph, x, name in graph.form.unsigned) if name in graph.form.results else x
+
+
+def as_int8(graph: OnnxGraph, x: str, unsigned: bool) -> str:
+    """Say of a value that it is an integer of 8 bits."""
+    scale = graph.constant(1.0), graph.constant(0, np.uint8 if unsigned else np.int8)
+    return graph.node("DequantizeLinear", [graph.node("QuantizeLinear", [x, *scale]), *scale])
 
 
 def is_map(op: Any) -> bool:

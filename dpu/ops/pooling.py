@@ -37,7 +37,7 @@ from tutelage.dpu.ops.limits import alu_limit
 from tutelage.dpu.ops.lowering import (
     Grid,
     exact,
-    finish,
+    finish_int8,
     half,
     has_pixels,
     one_fix_point,
@@ -208,7 +208,7 @@ class Pool(Pooling):
             return y, True
         numerator, shift, how = _average(op, window)
         y = _scaled_sum(op, graph, window, (numerator, shift), half(how, shift))
-        return finish(graph, y, how, *limits), True
+        return finish_int8(op, graph, y, how), True
 
 
 def pool_type(op: Any) -> str:

@@ -22,6 +22,7 @@ from tutelage.dpu.ops.lowering import (
     declared,
     exact,
     finish,
+    finish_int8,
     half,
     parameter,
     precision,
@@ -64,6 +65,7 @@ def fixed_convolution(
     attrs: dict[str, Any],
 ) -> str:  # fmt: skip
     """Write an int8 convolution of any kind; returns the name of its result in NCHW."""
+    given = weights
     weights, bias, point = _accumulator(op, graph, weights)
     shift = point - fix_point(op)
     limits = clip_limits(nonlinear(op))
@@ -72,9 +74,21 @@ def fixed_convolution(
         graph.wide_ops.append(op.get_name())
         return _wide(graph, x, weights, bias, order, kind, attrs, shift, limits)
     scale = 2.0**-shift
-    values = [weights.transpose(order) * scale, bias * scale + half(how, shift)]
-    inputs = [x, *(graph.constant(v) for v in values)]
-    return finish(graph, graph.node(kind, inputs, **attrs), how, *limits)
+    if op.get_name() in graph.form.products and how == "round":
+        kernel = _int8_kernel(op, graph, given, order)
+    else:
+        kernel = graph.constant(weights.transpose(order) * scale)
+    inputs = [x, kernel, graph.constant(bias * scale + half(how, shift))]
+    return finish_int8(op, graph, graph.node(kind, inputs, **attrs), how)
+
+
+def _int8_kernel(op: Any, graph: OnnxGraph, weights: Array, order: Sequence[int]) -> str:
+    """The weights as int8 times a power of two."""
+    shift = input_fix_point(op) + input_fix_point(op, "weights") - fix_point(op)
+    scale = graph.constant(2.0**-shift), graph.constant(0, np.int8)
+    return graph.node(
+        "DequantizeLinear", [graph.constant(weights.transpose(order), np.int8), *scale]
+    )
 
 
 def _accumulator(op: Any, graph: OnnxGraph, weights: Array) -> tuple[Array, Array, int]:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 CHUNK = 32
 """Images that `run` computes at once, which bounds its memory however long the input."""
 
+BRIEF_BYTES = 1 << 20
+"""Inputs up to this, or as many random images as a chunk, are computed before the quicker runtime
+would have started."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(PluginOptions, JsonOptions):
@@ -92,7 +96,8 @@ def run(options: RunOptions) -> int:
     _check_run(options)
     plugins = load_plugins(options.plugin) if options.plugin else {}
     began = time.perf_counter()
-    model = load_engine(options.xmodel, options.engine, plugins, order=options.order)
+    brief = _is_brief(options)
+    model = load_engine(options.xmodel, options.engine, plugins, order=options.order, brief=brief)
     loaded = time.perf_counter()
     inputs = random_inputs(model.program, options.random)
     if options.input:
@@ -102,7 +107,7 @@ def run(options: RunOptions) -> int:
     results, batch = _compute(model, inputs)
     seconds = time.perf_counter() - started
     if options.compare:
-        other = load_engine(options.xmodel, options.compare, plugins)
+        other = load_engine(options.xmodel, options.compare, plugins, brief=brief)
         _check_equal(results, _compute(other, inputs)[0], options)
     for name, path in targets.items():
         content = io.BytesIO()
@@ -146,6 +151,19 @@ def _check_run(options: RunOptions) -> None:
         raise TutelageError(f"--compare {options.compare}: that engine runs already")
     if bool(options.input) == bool(options.random):
         raise TutelageError("give --input IN.npy, or --random N")
+
+
+def _is_brief(options: RunOptions) -> bool:
+    """Whether so little is to be computed that the start takes longer."""
+    from tutelage.dpu.inspect.samples import split_name
+
+    if options.random:
+        return options.random <= CHUNK
+    try:
+        sizes = [split_name(text)[1].stat().st_size for text in options.input]
+    except OSError:  # reported where the file is read
+        return False
+    return sum(sizes) <= BRIEF_BYTES
 
 
 def _check_equal(found: dict[str, Array], others: dict[str, Array], options: RunOptions) -> None:

@@ -1,0 +1,217 @@
+"""The form of a lowered graph that multiplies int8: which ops of it, and the checks before its use.
+
+OpenVINO has kernels that sum products of int8 in int32 and round the sum as float32 does. Written
+as dpu/ops/lowering.py says they compute what the float32 graph computes, several times as fast.
+That rests on what the library makes of the graph, so it is not taken on trust:
+
+- `sums_are_whole` finds out once whether products of any int8 are summed without loss. Processors
+  without VNNI add pairs of products in 16 bits, which saturate; there only layers take part whose
+  pairs cannot: their input is never negative (at most 127), or no weight is beyond 64.
+- `differing` runs every layer by itself on random and extreme inputs against the reference. One
+  that differs stays in float32.
+- The graph as a whole is compared with the float32 one before its results are used
+  (`tutelage.dpu.engine.upgrade`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
+from tutelage.dpu.engine.onnx_lowering import OPSET, Lowering
+from tutelage.dpu.engine.program import Program
+from tutelage.dpu.engine.runtimes import OpenVinoRuntime, Runtime
+from tutelage.dpu.ops.int8 import clip_limits, nonlinear
+from tutelage.dpu.ops.lowering import Grid, Int8Form, parameter
+from tutelage.dpu.ops.registry import type_of
+from tutelage.dpu.xmodel.op import Op
+
+_PAIR_LIMIT = 64
+"""Weights up to this: two products with 0 to 255, as signed bytes are shifted, fit 16 bits."""
+
+
+def plan(program: Program, steps: list[Op]) -> Int8Form:
+    """What of a stage can be computed with integers of 8 bits, as far as is known beforehand.
+
+    Transposed convolutions are left out: OpenVINO 2026.4 computes some of them wrongly in int8
+    (measured).
+    """
+    taken = [op for op in steps if _is_int8(program, op)]
+    unsigned = set() if sums_are_whole() else _unsigned(program, taken)
+    products = set()
+    for op in taken:
+        weights = parameter(program.constants, op)
+        if weights is None or type_of(op).spreads:
+            continue
+        small = int(np.abs(weights.astype(np.int64)).max(initial=0)) <= _PAIR_LIMIT
+        fits = small or all(source.get_name() in unsigned for source in sources(program, op))
+        if fits or sums_are_whole():
+            products.add(op.get_name())
+    return Int8Form(frozenset(products), frozenset(map(_name, taken)), frozenset(unsigned))
+
+
+def _is_int8(program: Program, op: Op) -> bool:
+    return all(o.get_output_tensor().is_int8 for o in [op, *sources(program, op)])
+
+
+def _unsigned(program: Program, steps: list[Op]) -> set[str]:
+    """The ops that are never negative and that no concat joins with others that may be.
+
+    OpenVINO 2026.4 gives wrong values for some concats of signed and unsigned integers (measured).
+    """
+    signed: set[str] = set()
+    while True:
+        found: set[str] = set()
+        for op in steps:
+            read = sources(program, op)
+            stays = _passes(op) or type_of(op).family == "pool"
+            positive = stays and all(_name(source) in found for source in read)
+            if _name(op) not in signed and (positive or clip_limits(nonlinear(op))[0] == 0):
+                found.add(_name(op))
+        mixed = [op for op in steps if type_of(op).joins and _name(op) not in found]
+        clash = _origins(program, mixed) & found
+        if not clash:
+            return found
+        signed |= clash
+
+
+def _origins(program: Program, ops: list[Op]) -> set[str]:
+    """The ops whose integers some ops pass on."""
+    waiting, seen = list(ops), set(map(_name, ops))
+    found: list[Op] = []
+    while waiting:
+        for source in sources(program, waiting.pop()):
+            if _name(source) not in seen:
+                seen.add(_name(source))
+                (waiting if _passes(source) else found).append(source)
+    return set(map(_name, found))
+
+
+def _passes(op: Op) -> bool:
+    """Whether an op has its input's integers and gets none of its own."""
+    kind = type_of(op)
+    maximum = kind.family == "pool" and op.get_attr("type") == "MAX"
+    return kind.moves or kind.same_order or kind.transparent or maximum
+
+
+def _name(op: Op) -> str:
+    return str(op.get_name())
+
+
+def checked_form(
+    program: Program,
+    grids: dict[str, Grid],
+    stage: tuple[list[Op], list[Op], list[Op]],
+    threads: int,
+) -> tuple[Runtime, list[Array]] | None:
+    """The int8 form of a stage, and inputs to compare it with the float32 one.
+
+    Parameters
+    ----------
+    stage : its steps, what it reads and what it writes
+
+    Returns
+    -------
+    None where no op has a form in 8 bits that gives what the reference gives
+    """
+    steps, reads, writes = stage
+    form = plan(program, steps)
+    wrong = differing(program, grids, form, steps, threads)
+    form = Int8Form(form.products - wrong, form.results - wrong, form.unsigned - wrong)
+    if not form.products:
+        return None
+    model = Lowering(program, grids, steps, reads, writes, form).model()
+    rng = np.random.default_rng(1)
+    return OpenVinoRuntime(model, threads), [trial(program, op, form, rng) for op in reads]
+
+
+def sources(program: Program, op: Op) -> list[Op]:
+    """What an op reads besides constants, each once."""
+    found = {s.get_name(): s for ops in op.get_input_ops().values() for s in ops}
+    return [source for name, source in found.items() if name not in program.constants]
+
+
+def differing(
+    program: Program, grids: dict[str, Grid], form: Int8Form, steps: list[Op], threads: int
+) -> set[str]:
+    """The ops of a form that do not give what the reference gives, each run by itself.
+
+    Parameters
+    ----------
+    steps : of the stage
+    """
+    layers = [op for op in steps if op.get_name() in form.results and not type_of(op).same_order]
+    reads = list({s.get_name(): s for op in layers for s in sources(program, op)}.values())
+    if not layers:
+        return set()
+    model = Lowering(program, grids, layers, reads, layers, form, apart=True).model()
+    rng = np.random.default_rng(0)
+    arrays = [trial(program, op, form, rng) for op in reads]
+    found = OpenVinoRuntime(model, threads).run(arrays)
+    values = {**program.constants}
+    values |= {op.get_name(): array for op, array in zip(reads, arrays, strict=True)}
+    pairs = zip(layers, found, strict=True)
+    return {
+        op.get_name() for op, array in pairs
+        if not np.array_equal(array, program.run_step(op, values))
+    }  # fmt: skip
+
+
+def trial(program: Program, source: Op, form: Int8Form, rng: np.random.Generator) -> Array:
+    """Four values of an op, int8: random, of both ends, all 127, and for a reader's largest sum."""
+    low = 0 if source.get_name() in form.unsigned else INT8_MIN
+    dims = source.get_output_tensor().dims[1:]
+    values = rng.integers(low, INT8_MAX + 1, (4, *dims), np.int8)
+    values[1] = np.where(rng.random(dims) < 0.5, INT8_MAX, low)
+    values[2] = INT8_MAX
+    values[3] = low
+    for reader in source.get_fanout_ops():
+        weights = parameter(program.constants, reader)
+        if weights is not None and weights.ndim == 4 and weights.shape[3] == dims[-1]:
+            kernel = weights[rng.integers(len(weights))]
+            repeats = [-(-n // k) for n, k in zip(dims, kernel.shape, strict=True)]
+            signs = np.tile(kernel, repeats)[tuple(slice(n) for n in dims)] >= 0
+            values[3] = np.where(signs, INT8_MAX, low)
+    return values
+
+
+@cache
+def sums_are_whole() -> bool:
+    """Whether OpenVINO sums products of any int8 without loss on this machine.
+
+    Tried with weights and values at both ends, whose pairs of products do not fit 16 bits, in
+    convolutions whose sums are seen as they are.
+    """
+    rng = np.random.default_rng(0)
+    return all(_sums_are_whole(*shape, rng) for shape in ((64, 16, 1), (32, 16, 3)))
+
+
+def _sums_are_whole(inputs: int, outputs: int, size: int, rng: np.random.Generator) -> bool:
+    ends = np.array([INT8_MIN, INT8_MAX], np.int8)
+    weights = rng.choice(ends, (outputs, inputs, size, size))
+    weights[:2] = ends.reshape(2, 1, 1, 1)
+    values = rng.choice(ends, (1, inputs, size, size * 4))
+    values[..., : 2 * size] = np.repeat(ends, size)
+    constants = {"one": np.float32(1), "zero": np.int8(0), "w": weights}
+    unit = ["one", "zero"]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("QuantizeLinear", ["f", *unit], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", *unit], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", *unit], ["k"]),
+        helper.make_node("Conv", ["d", "k"], ["y"], strides=[size, size]),
+    ]
+    graph = helper.make_graph(
+        nodes, "sums",
+        [helper.make_tensor_value_info("x", TensorProto.INT8, ["N", *values.shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", outputs, 1, 4])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    (found,) = OpenVinoRuntime(bytes(model.SerializeToString()), 1).run([values])
+    windows = values.reshape(inputs, size, 4, size).astype(np.int64)
+    wanted = np.einsum("oihw,ihnw->on", weights.astype(np.int64), windows)
+    return np.array_equal(found[0, :, 0], wanted)

@@ -44,7 +44,8 @@ class TrainingProcesses:
 
         Returns
         -------
-        accuracy, teacher_accuracy in percent of the test set, seconds
+        accuracy and teacher_accuracy in percent of the test set, validation_accuracy in percent of
+        the images for validation, None where there is none; seconds
 
         Raises
         ------
@@ -66,6 +67,7 @@ class TrainingProcesses:
         return {
             "accuracy": result["accuracy"],
             "teacher_accuracy": result["teacher_accuracy"],
+            "validation_accuracy": result["validation_accuracy"],
             "seconds": round(time.monotonic() - start, 1),
         }
 

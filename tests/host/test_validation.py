@@ -93,6 +93,19 @@ def test_a_share_of_the_training_images(repo_root: Path) -> None:
         assert torch.equal(data.images, whole.images[rows])
 
 
+def test_the_same_images_are_held_out_of_runs_of_other_seeds(repo_root: Path) -> None:
+    def held_out(seed: int, **data: Any) -> list[Path]:
+        table = _table(repo_root, data={"validation": 0.25, **data})
+        sets = run_data(make_config({**table, "seed": seed}))
+        assert sets.validation is not None and len(sets.validation) == 60
+        return list(sets.validation.files)
+
+    assert held_out(1, validation_seed=7) == held_out(2, validation_seed=7)
+    assert held_out(1) == held_out(2, validation_seed=1) != held_out(2)
+    with pytest.raises(ConfigError, match="validation_seed is -2; it must be -1 or more"):
+        held_out(0, validation_seed=-2)
+
+
 def test_a_directory_of_its_own(repo_root: Path, tmp_path: Path) -> None:
     (tmp_path / "Coat").mkdir()
     for path in sorted((repo_root / "app/demo/images/Coat").iterdir())[:3]:

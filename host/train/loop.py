@@ -345,7 +345,7 @@ class TrainingRun:
         teacher = self._teacher_accuracy()
         results = RunResults(
             self.config.method, self.epoch, kept["epoch"], len(tested), tested.accuracy,
-            tested.top5_accuracy, kept.get("validation_accuracy"), teacher,
+            tested.top5_accuracy, self._validated(kept), teacher,
             class_results(self.sets.test.classes, tested),
         )  # fmt: skip
         if self.average is not None:
@@ -366,6 +366,12 @@ class TrainingRun:
         if self.accelerator.is_main_process or self.files.has_best:  # of another machine
             self.files.take_best()
         return self._best()
+
+    def _validated(self, kept: dict[str, Any]) -> float | None:
+        """The accuracy on the validation images, also where nothing was trained."""
+        if "validation_accuracy" in kept or not self.sets.validation:
+            return kept.get("validation_accuracy")
+        return self.feed.validate(self._judged).accuracy
 
     def _teacher_accuracy(self) -> float | None:
         """Of a teacher that learnt, on the test set; it has not changed since it last learnt."""

@@ -61,8 +61,11 @@ class Study:
             raise ValueError(f"judged_by {self.judged_by!r} is none of {', '.join(JUDGES)}")
         self.table = output / "study.csv"
         self.cells = list(cells_of(spec, output / "study"))
+        names = {cell.name for cell in self.cells}
         for cell in self.cells:
             make_config(cell.config, f"study, cell {cell.name}")
+            if missing := set(cell.needs) - names:
+                raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
 
     # -- results -------------------------------------------------------------------------
 

@@ -32,6 +32,12 @@ class Bits:
             if bits is not None and not 2 <= bits <= 8:
                 raise ValueError(f"bits.{name} is {bits}; the DPU's int8 holds 2 to 8 bits")
 
+    @property
+    def label(self) -> str:
+        """What a model's card calls them: "W4A4", "W4A4, joined 8"."""
+        own = f"W{self.weights}A{self.activations}"
+        return own if self.joined in (None, self.activations) else f"{own}, joined {self.joined}"
+
 
 @dataclass(frozen=True)
 class Quantiser:

@@ -223,6 +223,7 @@ def test_what_meets_in_a_concat_has_bits_of_its_own(images: Tensor) -> None:
     assert widths["cat"] == widths["features/conv0"] == 8
     assert widths["features/denseblock1/denselayer1/conv1"] == 3
     assert {q.bits for q in student.weight_of.values()} == {3, 8}
+    assert student.bits.label == "W3A3, joined 8" and Bits(4, 4, joined=4).label == "W4A4"
     with pytest.raises(ValueError, match=r"bits.joined is 9"):
         Bits(joined=9)
     assert make_config(

@@ -17,6 +17,7 @@ from tutelage.host.cli.printing import print_json, print_lines
 
 if TYPE_CHECKING:
     from tutelage.host.train.results import RunResults
+    from tutelage.host.train.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,24 +149,35 @@ def study(options: StudyOptions) -> int:
 
     plan = studies.read_study(options.spec or studies.DEFAULT, options.output)
     console = Console(stderr=options.json, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} are done, in {plan.table}"
-    )
-    failures = 0
     jobs = options.jobs or len(os.sched_getaffinity(0))
+    done = f"{len(plan.done())} of {counted(len(plan.cells), 'cell')} are done, in {plan.table}"
+    console.print(f"{done}{_time_left(plan, jobs)}")
+    failures = 0
     for cell, result in plan.run(jobs, options.limit, shared):
         if isinstance(result, str):
             failures += 1
             console.print(f"failed: {shown(result)}")
         else:
-            console.print(f"{cell.name}: {result['accuracy']:.2f} % in {result['seconds']:.0f} s")
+            accuracy = result[studies.JUDGES[plan.judged_by]]
+            found = "done" if accuracy is None else f"{accuracy:.2f} %"
+            left = _time_left(plan, jobs)
+            console.print(f"{cell.name}: {found} in {result['seconds']:.0f} s{left}")
     rows = plan.done()
-    if rows:
-        (options.output / "study.md").write_text(study_results.markdown(rows), encoding="utf-8")
-        study_results.plot(rows, options.output / "study.svg")
+    judged = plan.judged(rows)
+    table = study_results.markdown(judged, plan.judged_by)
+    if judged:
+        (options.output / "study.md").write_text(table, encoding="utf-8")
+        study_results.plot(judged, options.output / "study.svg", plan.judged_by)
     if options.json:
         print_json(list(rows.values()))
     else:
-        print(study_results.markdown(rows))
+        print(table)
     undone = 0 if options.limit else len(plan.cells) - len(rows)  # other workers' failures too
     return FAILED if failures or undone else DONE
+
+
+def _time_left(plan: Study, jobs: int) -> str:
+    from tutelage.host.train.study_time import duration
+
+    left = plan.seconds_left(jobs)
+    return f"; about {duration(left)} left, {jobs} at a time" if left else ""

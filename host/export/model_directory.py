@@ -314,7 +314,7 @@ def _describe(folder: Path, loaded: Checkpoint, data: DataSet, graph: Graph, com
     provenance = {
         "name": f"{config.student.network} {config.method}",
         "method": config.method,
-        "bits": f"W{config.quantisation.weights}A{config.quantisation.activations}",
+        "bits": config.quantisation.bits().label,
         "teacher": config.teacher.network if config.needs_teacher else "",
         "dataset": f"{config.data.kind} {config.data.path}".strip(),
         "epochs": config.training.epochs,

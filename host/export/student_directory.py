@@ -169,7 +169,7 @@ def _describe(
     check_labels(labels, "labels")
     points = student.fix_points().activations
     provenance = {
-        "bits": f"W{student.bits.weights}A{student.bits.activations}",
+        "bits": student.bits.label,
         "input_fix_point": points[next(iter(student.layers))],
         "output_fix_point": points[student.output],
         "torch": torch.__version__,

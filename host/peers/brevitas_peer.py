@@ -48,6 +48,7 @@ def brevitas_student(
     collect_steps: int = COLLECT_STEPS,
     input_fix_point: int = 7,
     replace: Mapping[str, str] | None = None,
+    joined_bits: int | None = None,
 ) -> nn.Module:
     """The Brevitas model of a network trained in float, for images [N, *input_shape].
 
@@ -58,6 +59,7 @@ def brevitas_student(
     weight_bits, activation_bits : of all layers but the first and the last, 2 to 8
     first_bits : the first layer's weights, and the images
     last_bits : the last layer's weights, and what enters and leaves it
+    joined_bits : of activations that meet in a concat, None: activation_bits
     collect_steps : training passes after which the activations' scales become parameters;
         before that each pass uses its own statistics, not rounded to powers of two
     input_fix_point : of 8-bit images: 7 for images in [-1, 1)
@@ -69,7 +71,7 @@ def brevitas_student(
     UnsupportedOp : see tutelage.host.quantise.trace.trace
     ValueError : bits that are not 2 to 8
     """
-    bits = Bits(weight_bits, activation_bits, first_bits, last_bits)
+    bits = Bits(weight_bits, activation_bits, first_bits, last_bits, joined_bits)
     student = Student(network, input_shape, bits, input_fix_point, replace)
     student.check_classifier()
     return BrevitasStudent(student, collect_steps)

@@ -4,7 +4,8 @@ TQT (Jain et al. 2020, arXiv:1903.08066): a value is rounded to multiples of
 
     s = 2^ceil(log2 t) / 2^m          m = bits of the magnitude
 
-and clipped to [lowest, 2^m - 1] of them. With u = x / s the gradients are
+and clipped to [lowest, 2^m - 1] of them. Without the ceil it is a real step, whose gradients are
+the same. With u = x / s the gradients are
 
     dy/dx      = 1 where the value is not clipped, else 0
     dy/dlog2 t = s ln 2 * (round(u) - u   where it is not clipped,
@@ -26,7 +27,7 @@ from torch import Tensor
 _HALF = torch.tensor(0.5)
 
 
-def quantise(x: Tensor, fix_point: int, lowest: int, highest: int) -> Tensor:
+def quantise(x: Tensor, fix_point: float, lowest: int, highest: int) -> Tensor:
     """clip(floor(x * 2^fix_point + 1/2), lowest, highest) * 2^-fix_point, any shape.
 
     The rule of `tutelage.core.fixed_point.quantise_int8` for tensors, of any range.
@@ -52,7 +53,7 @@ class FakeQuantise(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         log2_t: Tensor,
-        fix_point: int,
+        fix_point: float,
         lowest: int,
         highest: int,
         relu: bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tutelage.core.fixed_point import MAX_SHIFT, integer_range
 from tutelage.host.quantise.layers.base import Layer, LayerThresholds
@@ -83,6 +84,14 @@ class Settlement:
             f"fix point {raised.get(i, wanted[i])} -> {points[i]} ({reason})"
             for i, reason in why.items()
         )
+        return self._fix_points(points, notes)
+
+    def unsettled(self, log2_t: Sequence[float]) -> FixPoints:
+        """Return the fix points of real steps t / 2^m, neither whole nor legal: for training."""
+        points: list[Any] = [q.magnitude - log2_t[q.index] for q in self.quantisers]
+        return self._fix_points(points, ())
+
+    def _fix_points(self, points: Sequence[int], notes: tuple[str, ...]) -> FixPoints:
         return FixPoints(
             {name: points[q.index] for name, q in self.activation_of.items()},
             {name: points[q.index] for name, q in self.weight_of.items()},

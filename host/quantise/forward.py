@@ -30,7 +30,7 @@ class Forward:
 
     def __init__(self, student: Student) -> None:
         self.student, self.observer = student, student.observer
-        self.points = FixPoints() if self.observer is not None else student.fix_points()
+        self.points = FixPoints() if self.observer is not None else student.points()
         self.thresholds = list(student.log2_t.unbind())
         for quantiser in student.input_quantisers:
             # A constant, so that the images' threshold has no gradient.

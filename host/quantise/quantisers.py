@@ -18,17 +18,25 @@ from tutelage.host.quantise.layers.base import Layer, is_signed
 @dataclass(frozen=True)
 class Bits:
     """Bit widths, 2 to 8. `first` and `last` are the first and last layer's, weights and
-    activations: the images, and what enters and leaves the last layer."""
+    activations: the images, and what enters and leaves the last layer. `joined` is that of
+    activations that meet in a concat, None: as others."""
 
     weights: int = 8
     activations: int = 8
     first: int = 8
     last: int = 8
+    joined: int | None = None
 
     def __post_init__(self) -> None:
         for name, bits in vars(self).items():
-            if not 2 <= bits <= 8:
+            if bits is not None and not 2 <= bits <= 8:
                 raise ValueError(f"bits.{name} is {bits}; the DPU's int8 takes 2 to 8 bits")
+
+    @property
+    def label(self) -> str:
+        """What a model's card calls them: "W4A4", "W4A4, joined 8"."""
+        own = f"W{self.weights}A{self.activations}"
+        return own if self.joined in (None, self.activations) else f"{own}, joined {self.joined}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ def _activation_bits(layers: Layers, members: tuple[str, ...], last: set[str], b
         return 8
     if last & set(members) or (readers and readers <= last):
         return bits.last
+    if bits.joined is not None and any(layers[name].joins for name in members):
+        return bits.joined
     return bits.activations
 
 

@@ -51,6 +51,9 @@ FARTHEST_EXPONENT = 32
 Observer = Callable[[str, Tensor], None]
 """Called with the name of a quantiser and each tensor that would be rounded by it."""
 
+Tap = Callable[[str, Tensor], None]
+"""Called with the name of a layer and its value, rounded."""
+
 
 class Student(nn.Module):
     """A network of DPU layers with trained quantisers.
@@ -74,6 +77,8 @@ class Student(nn.Module):
     norm_frozen : batch norms are folded by their running statistics in training too
     form : how pictures become its images, None where that is not known; no part of its state
     observer : called with what would be rounded; while it is set, nothing is rounded
+    tap : called with the value of each layer, such as for distilling features
+    real_steps : in training, steps are not rounded to powers of two: step = t / 2^m
     activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
         the network ends with one
     activations : what the network ends with, for each of its outputs: "softmax", "sigmoid" or ""
@@ -110,6 +115,8 @@ class Student(nn.Module):
         self.norm_frozen = False
         self.form: InputForm | None = None
         self.observer: Observer | None = None
+        self.tap: Tap | None = None
+        self.real_steps = False
         self.activation_of, self.weight_of = place_quantisers(layers, self.bits)
         self._settlement = Settlement(layers, self.activation_of, self.weight_of)
         self._last_use = _last_use(layers)
@@ -226,7 +233,21 @@ class Student(nn.Module):
         """Return the parameters that are logarithms of thresholds, by name."""
         return {"log2_t": self.log2_t}
 
+    @torch.no_grad()
+    def round_steps(self) -> None:
+        """Set each threshold to the nearest power of two, half-way between two flips."""
+        given = [quantiser.index for quantiser in self.input_quantisers]
+        rounded = self.log2_t.round() - 0.5
+        rounded[given] = self.log2_t[given]
+        self.log2_t.copy_(rounded)
+
     # -- the pass ---------------------------------------------------------------------
+
+    def points(self) -> FixPoints:
+        """Return the fix points of a pass now: in training with real steps, fractional ones."""
+        if not (self.training and self.real_steps):
+            return self.fix_points()
+        return self._settlement.unsettled(self.log2_t.tolist())
 
     def fix_points(self) -> FixPoints:
         """Return the thresholds' fix points, moved where the DPU's shifts demand it."""
@@ -260,6 +281,8 @@ class Student(nn.Module):
             layer = self.layer(name)
             args = [values[source] for source in layer.inputs] or [given[name]]
             values[name] = forward.rounded_result(layer, layer.compute(forward, *args))
+            if self.tap is not None:
+                self.tap(name, values[name])
             for source in self._last_use.get(name, ()):
                 del values[source]
         found = tuple(values[name] for name in self.outputs)

@@ -37,12 +37,19 @@
     [quantisation]
     weights = 4
     activations = 4
+    # joined = 8                   # bits of what meets in a concat
+    # start = "runs/w8a8/student.safetensors"   # a student of more bits; then no [student] weights
     # equalise = true, rounding = "adaround", bias_correction = true: before training, see
     # host/quantise/ptq
 
     [training]
     epochs = 6
     lr = 0.02
+    # ema = 0.999, real_steps = 0.5, damping = 1e-2, freeze_oscillations = 0.02: see `Training`
+
+    [features]                     # compared with the teacher's where a phase distils
+    layers = ["features.denseblock1", "features.denseblock2"]   # host/train/features.py
+    weight = 2.0
 
 Everything else has the defaults below. ``[[phases]]`` replaces the method's phases, see
 host/train/methods.py. With ``epochs = 0`` nothing is trained: a quantising method then does what
@@ -55,29 +62,25 @@ epoch.
 
 from __future__ import annotations
 
-import difflib
 import math
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from tutelage.core import toml_file
-from tutelage.core.errors import TutelageError
 from tutelage.host.quantise.graph.passes.replacements import check_replacements
 from tutelage.host.quantise.ptq.post_training import PostTraining
 from tutelage.host.quantise.quantisers import Bits
+from tutelage.host.train.config_table import ConfigError, apply_change, from_table
 from tutelage.host.train.data.augmentation import Augmentation
 from tutelage.host.train.data.settings import Data
+from tutelage.host.train.features import Features
 from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
-T = TypeVar("T")
-
-
-class ConfigError(TutelageError, ValueError):
-    """The configuration is wrong; the text is one line that names the place."""
+__all__ = ["Config", "ConfigError", "Network", "Quantisation", "Training", "make_config",
+           "read_config", "read_toml"]  # fmt: skip
 
 
 def _positive(**values: float) -> None:
@@ -121,6 +124,11 @@ class Quantisation:
     Attributes
     ----------
     weights, activations, first, last : see tutelage.host.quantise.quantisers.Bits
+    joined : bits of activations that meet in a concat, which the DPU holds at 8 bits whatever their
+        number of levels; 0: as other activations
+    start : the file of a student quantised before, such as one of more bits, whose weights, norms
+        and scales of channels this one starts from in place of [student] weights; thresholds are
+        measured again
     quantiser : "brevitas" trains the same network with Brevitas instead, for comparison
     calibration_images : how many training images are used
     calibration, equalise, rounding, bias_correction : see
@@ -132,6 +140,8 @@ class Quantisation:
     activations: int = 8
     first: int = 8
     last: int = 8
+    joined: int = 0
+    start: str = ""
     quantiser: str = "tqt"
     calibration: str = "mse"
     calibration_images: int = 1000
@@ -150,15 +160,15 @@ class Quantisation:
 
     def bits(self) -> Bits:
         """The bit widths as the student takes them."""
-        return Bits(self.weights, self.activations, self.first, self.last)
+        return Bits(self.weights, self.activations, self.first, self.last, self.joined or None)
 
     def post_training(self, trains: bool) -> PostTraining:
-        """What is done before training, or without any."""
+        """What is done before training, or without any; a student that starts from another has its
+        scales of channels already."""
         rounding = self.rounding or ("nearest" if trains else "adaround")
-        corrects = self.bias_correction
-        return PostTraining(
-            self.calibration, self.equalise, rounding, not trains if corrects is None else corrects
-        )
+        corrects = not trains if self.bias_correction is None else self.bias_correction
+        equalises = self.equalise and not self.start
+        return PostTraining(self.calibration, equalises, rounding, corrects)
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,15 @@ class Training:
         a cosine down to zero
     threshold_lr : of Adam on log2 of the thresholds
     temperature : tau of the distillation
+    ema : 0, or the decay of a moving average of the student's weights over the steps, which is
+        evaluated and kept in their place (host/train/averaging.py)
+    real_steps : share of the run in which the quantisers' steps are real numbers in training; then
+        they are set to the nearest powers of two, which evaluation takes always. The last epoch has
+        powers of two in any case
+    damping : weight of the damping of oscillations, which rises from 0 to it in the course of
+        the run (host/train/oscillation.py)
+    freeze_oscillations : 0, or from which frequency, in oscillations by step, a weight is held
+        (the same); higher at first
     freeze_thresholds, freeze_norms : share of the run after which they stay as they are
     label_smoothing : of the cross entropy with the labels
     gradient_clip : largest norm of the weights' gradient, of student and teacher each; 0 none.
@@ -196,6 +215,10 @@ class Training:
     weight_decay: float = 5e-4
     warmup: float = 0.05
     temperature: float = 4.0
+    ema: float = 0.0
+    real_steps: float = 0.0
+    damping: float = 0.0
+    freeze_oscillations: float = 0.0
     freeze_thresholds: float = 0.8
     freeze_norms: float = 0.6
     label_smoothing: float = 0.0
@@ -215,8 +238,10 @@ class Training:
             teacher_lr=self.teacher_lr, threshold_lr=self.threshold_lr, momentum=self.momentum,
             weight_decay=self.weight_decay, warmup=self.warmup,
             label_smoothing=self.label_smoothing, gradient_clip=self.gradient_clip,
+            damping=self.damping,
         )  # fmt: skip
-        for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum"):
+        for name in ("freeze_thresholds", "freeze_norms", "warmup", "label_smoothing", "momentum",
+                     "ema", "real_steps", "freeze_oscillations"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if isinstance(self.class_weights, str):
@@ -243,22 +268,44 @@ class Config:
     quantisation: Quantisation = field(default_factory=Quantisation)
     training: Training = field(default_factory=Training)
     phases: list[Phase] = field(default_factory=list)
+    features: Features = field(default_factory=Features)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is not one of {', '.join(METHODS)}")
         if not self.student.network:
             raise ValueError("[student] network is missing")
-        if self.quantises and not self.student.weights:
+        starts = self.student.weights or (self.quantises and self.quantisation.start)
+        if self.quantises and not starts:
             raise ValueError(
                 f"[student] weights are missing: {self.method} starts from a trained network's"
             )
-        if not self.training.epochs and not self.student.weights:
+        if not self.training.epochs and not starts:
             raise ValueError("[student] weights are missing: with epochs = 0 nothing is trained")
         if self.training.keep == "best" and not self.data.validates:
             raise ValueError('keep = "best" needs [data] validation, which says what is best')
         if self.needs_teacher and not (self.teacher.network and self.teacher.weights):
             raise ValueError(f"method {self.method!r} needs [teacher] network and weights")
+        if self.features.layers and self.plan and not any(p.distil for p in self.plan):
+            raise ValueError("[features] are compared where a phase distils; none does")
+        if self.student.weights and self.quantisation.start:
+            raise ValueError("[student] weights and [quantisation] start are both given: take one")
+        self._check_quantiser()
+
+    def _check_quantiser(self) -> None:
+        """Refuse what only this project's own quantiser has."""
+        training, quantisation = self.training, self.quantisation
+        wanted = {
+            "[quantisation] start": quantisation.start,
+            "[training] real_steps": training.real_steps,
+            "[training] damping": training.damping,
+            "[training] freeze_oscillations": training.freeze_oscillations,
+        }
+        own = self.quantises and quantisation.quantiser == "tqt"
+        if not own and (name := next((name for name, value in wanted.items() if value), "")):
+            raise ValueError(f"{name} is for students of the quantiser 'tqt'")
+        if self.features.layers and self.quantises and not own:
+            raise ValueError("[features] are for float students and those of the quantiser 'tqt'")
 
     @property
     def plan(self) -> tuple[Phase, ...]:
@@ -288,7 +335,7 @@ def read_config(path: Path, changes: list[str] | None = None) -> Config:
     """
     table = read_toml(path)
     for change in changes or []:
-        _apply(table, change)
+        apply_change(table, change)
     return make_config(table, str(path))
 
 
@@ -314,64 +361,4 @@ def make_config(table: Mapping[str, Any], where: str = "configuration") -> Confi
     ConfigError
         A key is unknown or missing, or a value is of the wrong type or out of range.
     """
-    return _build(Config, table, where)
-
-
-def _apply(table: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    *tables, last = key.strip().split(".")
-    if not equals or not last:
-        raise ConfigError(f"--set {change}: write table.key=value")
-    for name in tables:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {change}: {name} is not a table")
-    table[last] = toml_file.parse_value(text)
-
-
-def _build(cls: type[T], table: Any, where: str) -> T:
-    """A dataclass from a table, with every key and type checked."""
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: a table is wanted, not {type(table).__name__}")
-    hints = get_type_hints(cls)
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
-    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
-    try:
-        return cls(**values)
-    except ConfigError:
-        raise
-    except TypeError as error:
-        raise ConfigError(f"{where}: {str(error).partition('() ')[2] or error}") from error
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _build(hint, value, where)
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    lists = [kind for kind in kinds if get_origin(kind) is list]
-    if len(kinds) > 1 and isinstance(value, list) and lists:
-        return _value(lists[0], value, where)
-    if get_origin(hint) is list:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where} must be a list")
-        return [_value(get_args(hint)[0], item, where) for item in value]
-    if get_origin(hint) is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a table")
-        return value
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = tuple(kind for kind in kinds if kind not in lists)
-    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in kinds):
-        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        names |= dict.fromkeys(lists, "a list")
-        wanted = " or ".join(names.get(kind, str(kind)) for kind in kinds)
-        raise ConfigError(f"{where} must be {wanted}, not {value!r}")
-    return value
+    return from_table(Config, table, where)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -21,23 +21,25 @@ from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.text import counted
-from tutelage.host.networks import NetworkError
 from tutelage.host.networks.norm import synchronise
+from tutelage.host.quantise.student import Student
+from tutelage.host.train.averaging import Average
 from tutelage.host.train.class_weights import class_weights
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import Evaluation
 from tutelage.host.train.feeding import Feed
 from tutelage.host.train.forewarning import warn_of_obstacle
-from tutelage.host.train.methods import Phase, epochs_of, phase_losses
+from tutelage.host.train.methods import Phase, epochs_of
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
+from tutelage.host.train.oscillation import Freezing, rising
 from tutelage.host.train.progress import Progress, Silent
 from tutelage.host.train.results import RunResults, class_results, write_run_results
 from tutelage.host.train.run_data import load_data, run_data
 from tutelage.host.train.run_files import CHECKPOINT, LOG, STUDENT, TEACHER, RunFiles
 from tutelage.host.train.seeds import seed_of
-from tutelage.host.train.student_kinds import QuantisedStudent
-from tutelage.host.train.students import make_student, trained_network
+from tutelage.host.train.students import prepare_epoch, student_and_layers, trained_network
+from tutelage.host.train.teaching import Teaching
 
 __all__ = [
     "CHECKPOINT", "LOG", "STUDENT", "TEACHER",
@@ -126,7 +128,7 @@ class TrainingRun:
         self._check_batch()
         self.feed = Feed(config, self.sets, self.accelerator)
         torch.manual_seed(config.seed)
-        student = make_student(config, self.train_set)
+        student, layers = student_and_layers(config, self.train_set)
         if self.plan and self.accelerator.is_main_process:
             warn_of_obstacle(student, self.train_set.shape, config.student.replace)
         self.student = self._place(student)
@@ -135,8 +137,14 @@ class TrainingRun:
         self.student = self.accelerator.prepare(self.student)
         if self.teacher is not None and "teacher" in self.optimisers:
             self.teacher = self.accelerator.prepare(self.teacher)
-        self.class_weights = self._on_device(class_weights(config.training, self.train_set))
-        self.files = RunFiles(output, config, self._learners(), self.optimisers)
+        weights = self._on_device(class_weights(config.training, self.train_set))
+        self.average = self._make_average()
+        self.freezing = self._make_freezing()
+        bare_teacher = self.teacher and self.accelerator.unwrap_model(self.teacher)
+        self.teaching = Teaching(
+            config, self.student, self.teacher, self._bare_student, bare_teacher, layers, weights
+        )
+        self.files = RunFiles(output, config, self._stateful(), self.optimisers)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self._tested: Evaluation | None = None  # of the weights as they are
@@ -173,6 +181,25 @@ class TrainingRun:
             return None
         return self._place(trained_network(self.config.teacher, self.train_set))
 
+    def _make_average(self) -> Average | None:
+        decay = self.config.training.ema
+        return Average(self._bare_student, decay) if decay and self.plan else None
+
+    def _make_freezing(self) -> Freezing | None:
+        student = self._bare_student
+        if not self.config.training.freeze_oscillations or not isinstance(student, Student):
+            return None
+        return Freezing(student).to(self.accelerator.device)
+
+    def _stateful(self) -> dict[str, nn.Module]:
+        """What a checkpoint has beside the optimisers, by name."""
+        found = self._learners()
+        if self.average is not None:
+            found["average"] = self.average.network
+        if self.freezing is not None:
+            found["freezing"] = self.freezing
+        return found
+
     # -- the loop --------------------------------------------------------------------------
 
     def go(self) -> None:
@@ -200,8 +227,10 @@ class TrainingRun:
         totals = torch.zeros(3, device=self.accelerator.device)  # loss, right, images
         start, steps = time.monotonic(), self.feed.steps
         for step, (images, labels) in enumerate(self.feed.batches(self.epoch)):
-            self._schedule((self.epoch + step / steps) / len(self.plan))
-            totals += self._step(phase, images, labels)
+            progress = (self.epoch + step / steps) / len(self.plan)
+            self._schedule(progress)
+            totals += self._step(phase, images, labels, progress)
+            self._follow(self.epoch * steps + step, progress)
             if step % 20 == 0 or step == steps - 1:
                 done = (step + 1) * self.config.training.batch_size
                 self.progress.step(step + 1, steps, phase.name, totals.tolist(), done, start)
@@ -219,9 +248,7 @@ class TrainingRun:
         if self.teacher is not None:
             self.teacher.train(phase.teacher == "learns")
         if self.config.quantises:
-            progress = self.epoch / len(self.plan)
-            student = cast("QuantisedStudent", self._bare_student)
-            student.freeze_norms(progress >= self.config.training.freeze_norms)
+            prepare_epoch(self._bare_student, self.config.training, self.epoch, len(self.plan))
 
     def _schedule(self, progress: float) -> None:
         """Set the learning rates of `progress` (0..1) of the run."""
@@ -230,17 +257,11 @@ class TrainingRun:
             for group in optimiser.param_groups:
                 group["lr"] = rates[name]
 
-    def _step(self, phase: Phase, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, phase: Phase, images: Tensor, labels: Tensor, progress: float) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
         with self.accelerator.autocast():
-            logits = _logits(self.student, images, self.config.student.network)
-            taught = self._taught(phase, images)
-            student_loss, teacher_loss = phase_losses(
-                phase, logits, taught, labels, self.config.training.temperature,
-                self.config.training.label_smoothing, self.class_weights,
-            )  # fmt: skip
-        total = student_loss if teacher_loss is None else student_loss + teacher_loss
-        self.accelerator.backward(total)
+            losses = self.teaching.losses(phase, images, labels, progress)
+        self.accelerator.backward(losses.total)
         self._clip(phase)
         for name, optimiser in self.optimisers.items():
             if name != "teacher" or phase.teacher == "learns":
@@ -248,11 +269,20 @@ class TrainingRun:
             optimiser.zero_grad()
         with torch.no_grad():
             likeliest = labels if labels.ndim == 1 else labels.argmax(1)
-            right = (logits.argmax(1) == likeliest).sum()
+            right = (losses.logits.argmax(1) == likeliest).sum()
             count = float(len(labels))
             return torch.stack(
-                [student_loss * count, right.float(), right.new_full((), count).float()]
+                [losses.student * count, right.float(), right.new_full((), count).float()]
             )
+
+    def _follow(self, step: int, progress: float) -> None:
+        """What follows the student's steps: weights that are held, and the average."""
+        student = self._bare_student
+        if self.freezing is not None and isinstance(student, Student) and progress:
+            threshold = self.config.training.freeze_oscillations / rising(progress)
+            self.freezing.hold(student, threshold)
+        if self.average is not None:
+            self.average.update(student, step)
 
     def _clip(self, phase: Phase) -> None:
         """Bound the weights' gradient; thresholds have Adam, which minds no scale."""
@@ -263,15 +293,6 @@ class TrainingRun:
                 weights = [weight for group in groups for weight in group["params"]]
                 self.accelerator.clip_grad_norm_(weights, most)
 
-    def _taught(self, phase: Phase, images: Tensor) -> Tensor | None:
-        """The teacher's logits, with a graph only where it learns."""
-        if phase.teacher == "none" or self.teacher is None:
-            return None
-        if phase.teacher == "learns":
-            return _logits(self.teacher, images, self.config.teacher.network)
-        with torch.no_grad():
-            return self.teacher(images)
-
     def _is_time_to_evaluate(self) -> bool:
         """Every few epochs, and at the end of each phase."""
         following = self.plan[self.epoch + 1 : self.epoch + 2]
@@ -281,7 +302,7 @@ class TrainingRun:
     def _evaluate(self) -> dict[str, Any]:
         """Accuracies on the validation images, or where there are none on the test set."""
         prefix = "validation_" if self.sets.validation else ""
-        found = self.feed.validate(self._bare_student)
+        found = self.feed.validate(self._judged)
         if not self.sets.validation:
             self._tested = found
         row = {f"{prefix}accuracy": found.accuracy}
@@ -299,6 +320,11 @@ class TrainingRun:
         """The row of the best epoch so far, the first of equals; its epoch is 0 before there is."""
         rows = [row for row in self.history if "validation_accuracy" in row]
         return max(rows, key=lambda row: row["validation_accuracy"], default={"epoch": 0})
+
+    @property
+    def _judged(self) -> nn.Module:
+        """What is evaluated and kept: the student, or its average."""
+        return self._bare_student if self.average is None else self.average.network
 
     @property
     def _bare_student(self) -> nn.Module:
@@ -321,13 +347,15 @@ class TrainingRun:
     def finish(self, seconds: float) -> TrainingResult:
         """Write the student (and a teacher that learnt) for use; returns the result."""
         kept = self._keep()
-        tested = self._tested or self.feed.evaluate(self._bare_student)
+        tested = self._tested or self.feed.evaluate(self._judged)
         teacher = self._teacher_accuracy()
         results = RunResults(
             self.config.method, self.epoch, kept["epoch"], len(tested), tested.accuracy,
-            tested.top5_accuracy, kept.get("validation_accuracy"), teacher,
+            tested.top5_accuracy, self._validated(kept), teacher,
             class_results(self.sets.test.classes, tested),
         )  # fmt: skip
+        if self.average is not None:
+            self._bare_student.load_state_dict(self.average.network.state_dict())
         if self.accelerator.is_main_process:
             self.files.finish({"student": tested.accuracy, "teacher": teacher})
             write_run_results(self.output, results)
@@ -345,6 +373,12 @@ class TrainingRun:
             self.files.take_best()
         return self._best()
 
+    def _validated(self, kept: dict[str, Any]) -> float | None:
+        """The accuracy on the validation images, also where nothing was trained."""
+        if "validation_accuracy" in kept or not self.sets.validation:
+            return kept.get("validation_accuracy")
+        return self.feed.validate(self._judged).accuracy
+
     def _teacher_accuracy(self) -> float | None:
         """Of a teacher that learnt, on the test set; it has not changed since it last learnt."""
         if self.sets.validation:
@@ -355,17 +389,6 @@ class TrainingRun:
 
 
 # -- pieces that the run is made of -----------------------------------------------------------
-
-
-def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
-    """The logits of a network in training mode, where some give those of auxiliary heads too."""
-    found = network(images)
-    if not isinstance(found, Tensor):
-        raise NetworkError(
-            f"network {name!r} gives {type(found).__name__} while it is trained: return its logits "
-            "alone, such as by an option that leaves auxiliary heads out"
-        )
-    return found
 
 
 def _accelerator(config: Config) -> Accelerator:

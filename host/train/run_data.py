@@ -66,7 +66,9 @@ def run_data(config: Config, loaded: tuple[DataSet, DataSet] | None = None) -> R
     if isinstance(held_out, str):
         path, memory = Path(held_out).expanduser(), config.data.in_memory_mib << 20
         return RunData(train, test, load_held_out(config.data.kind, path, train, memory))
-    held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, config.seed))
+    own = config.data.validation_seed
+    seed = config.seed if own < 0 else own
+    held = torch.from_numpy(is_held_out(train.labels.numpy(), held_out, seed))
     if not held.any():
         raise DataError(f"no class has the two images that validation = {held_out:g} needs")
     rows = torch.arange(len(train))

@@ -50,7 +50,7 @@ def _brevitas(
 
     return brevitas_student(
         network, shape, bits.weights, bits.activations, bits.first, bits.last,
-        input_fix_point=input_fix_point, replace=replace,
+        input_fix_point=input_fix_point, replace=replace, joined_bits=bits.joined,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,13 @@ from tutelage.host.networks import NetworkError, create_with
 from tutelage.host.quantise.graph.failure import failure
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.trace import MISFIT_REMEDY
-from tutelage.host.train import weights
+from tutelage.host.train import checkpoint, weights
 from tutelage.host.train.checkpoint import CheckpointError
-from tutelage.host.train.config import Config, ConfigError, Network
+from tutelage.host.train.config import Config, ConfigError, Network, Training
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.data.reading import readable_inputs
-from tutelage.host.train.student_kinds import STUDENT_KINDS
+from tutelage.host.train.features import layers_with_values_of
+from tutelage.host.train.student_kinds import STUDENT_KINDS, QuantisedStudent
 
 _CLASSES_SHOWN = 3
 """Of the names of classes, in a message."""
@@ -172,11 +174,23 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
     Raises
     ------
     NetworkError, ConfigError, CheckpointError
+        As `student_and_layers`.
+    """
+    return student_and_layers(config, data)[0]
+
+
+def student_and_layers(config: Config, data: DataSet) -> tuple[nn.Module, list[str]]:
+    """Return what `make_student` does, and its layers whose features are compared with a teacher's.
+
+    Raises
+    ------
+    NetworkError, ConfigError, CheckpointError
         The network is unknown, cannot be quantised, or its weights do not fit.
     """
     network = trained_network(config.student, data)
+    names = config.features.layers
     if not config.quantises:
-        return network
+        return network, names
     quantisation = config.quantisation
     kind = STUDENT_KINDS[quantisation.quantiser]
     try:
@@ -186,12 +200,36 @@ def make_student(config: Config, data: DataSet) -> nn.Module:
         )  # fmt: skip
         if isinstance(student, Student):
             student.check_classifier()
+            names = layers_with_values_of(names, network, student) if names else []
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{config.student.network}: {error}") from error
+    if quantisation.start:
+        checkpoint.load_weights(student, Path(quantisation.start).expanduser())
     if kind.prepare is not None:
         images = readable_inputs(data.take(quantisation.calibration_images))
         try:
             kind.prepare(student, images, quantisation.post_training(bool(config.plan)))
         except ValueError as error:
             raise ConfigError(f"{config.student.network}: {error}") from error
-    return student
+    return student, names
+
+
+def prepare_epoch(student: nn.Module, training: Training, epoch: int, epochs: int) -> None:
+    """Set what of a quantised student changes in the course of a run, before an epoch of it.
+
+    A run that is resumed at any epoch goes on as if it had not been stopped.
+
+    Parameters
+    ----------
+    epoch, epochs : which it is, from 0, and how many there are
+    """
+    cast("QuantisedStudent", student).freeze_norms(epoch / epochs >= training.freeze_norms)
+    if isinstance(student, Student):
+        has_real = [_has_real_steps(training, number, epochs) for number in (epoch - 1, epoch)]
+        if has_real == [True, False]:
+            student.round_steps()
+        student.real_steps = has_real[1]
+
+
+def _has_real_steps(training: Training, epoch: int, epochs: int) -> bool:
+    return 0 <= epoch < epochs - 1 and epoch / epochs < training.real_steps

@@ -19,13 +19,17 @@ from tutelage.host.search.storage import Shared
 from tutelage.host.search.training_process import TrainingProcesses
 from tutelage.host.search.worker import work
 from tutelage.host.train.config import ConfigError, make_config, read_toml
-from tutelage.host.train.study_cells import StudyCell, cells_of
+from tutelage.host.train.study_cells import WEIGHTS, StudyCell, cells_of, float_student
 from tutelage.host.train.study_queue import own_cells, shared_cells
+from tutelage.host.train.study_time import seconds_left
 
 DEFAULT = Path(__file__).with_name("study.toml")
+JUDGES = {"test": "accuracy", "validation": "validation_accuracy"}
+"""The column of study.csv that tables and figures show, by what a study is `judged_by`."""
+
 COLUMNS = (
     "cell", "method", "weights", "activations", "seed", "teacher", "temperature", "accuracy",
-    "teacher_accuracy", "float_accuracy", "seconds", "settings",
+    "validation_accuracy", "teacher_accuracy", "float_accuracy", "seconds", "settings",
 )  # fmt: skip
 
 
@@ -36,14 +40,32 @@ class Study:
     ----------
     spec : the study file's table
     output : directory of study.csv, study.md, study.svg and of the runs
+
+    Attributes
+    ----------
+    judged_by : "test", or "validation" while the protocol is still chosen: which accuracies are
+        shown. study.csv has both
+
+    Raises
+    ------
+    ConfigError
+        A cell's configuration is wrong.
+    KeyError, TypeError, AttributeError, StopIteration, ValueError
+        The table is not that of a study.
     """
 
     def __init__(self, spec: Mapping[str, Any], output: Path) -> None:
         self.spec, self.output = spec, output
+        self.judged_by: str = spec.get("judged_by", "test")
+        if self.judged_by not in JUDGES:
+            raise ValueError(f"judged_by {self.judged_by!r} is none of {', '.join(JUDGES)}")
         self.table = output / "study.csv"
         self.cells = list(cells_of(spec, output / "study"))
+        names = {cell.name for cell in self.cells}
         for cell in self.cells:
             make_config(cell.config, f"study, cell {cell.name}")
+            if missing := set(cell.needs) - names:
+                raise ValueError(f"cell {cell.name} needs {min(missing)}, which is not a cell")
 
     # -- results -------------------------------------------------------------------------
 
@@ -72,13 +94,13 @@ class Study:
 
         Parameters
         ----------
-        results : accuracy, teacher_accuracy and seconds by cells' names
+        results : by cells' names, see `TrainingProcesses.run`
         """
         rows = self.done()
         for cell in self.cells:
             if cell.name in results:
                 seed = cell.config["seed"]
-                base = f"float-student-s{seed}"
+                base = float_student(seed)
                 known: Mapping[str, Any] = results.get(base, rows.get(base, {}))
                 row = {**cell.facts, "cell": cell.name, "seed": seed, "settings": cell.settings,
                        "float_accuracy": known.get("accuracy") if cell.needs else None,
@@ -119,7 +141,19 @@ class Study:
 
     def weights(self, cell: str) -> Path:
         """Return where the weights of a cell's run are, by its name."""
-        return self.output / "study" / cell / "student.safetensors"
+        return self.output / "study" / cell / WEIGHTS
+
+    def seconds_left(self, jobs: int) -> float | None:
+        """Return about how long the cells that are not done take, see `study_time`."""
+        return seconds_left(self.cells, self.done(), self.spec.get("seconds", {}), jobs)
+
+    def judged(self, rows: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+        """Return rows of study.csv with the accuracy that the study is judged by; those that lack
+        it are left out."""
+        column = JUDGES[self.judged_by]
+        return {
+            name: {**row, "accuracy": row[column]} for name, row in rows.items() if row.get(column)
+        }
 
 
 def read_study(path: Path, output: Path) -> Study:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tutelage.host.train.config import make_config
-from tutelage.host.train.methods import METHODS, has_teacher
+from tutelage.host.train.methods import METHODS, Phase, has_teacher
 from tutelage.host.train.student_kinds import STUDENT_KINDS
 
-# The ablation of the phases: self-studying alone is qat, all three are qkd, between them this.
-ABLATED_PHASES = {"qkd without co-studying": ["self-studying", "tutoring"]}
+WEIGHTS = "student.safetensors"
+"""In a run's directory: what other runs start from."""
+
+_STARTS = (("student", "weights"), ("teacher", "weights"), ("quantisation", "start"))
+"""Where a configuration has paths of such files."""
 
 
 @dataclass(frozen=True)
@@ -28,92 +31,191 @@ class StudyCell:
 
     @property
     def settings(self) -> str:
-        """A short hash of the whole configuration, defaults too: what changed is done anew.
+        """A short hash of the configuration: a cell whose settings changed is run again.
 
-        Of the weights that a run starts from only the run's name counts, not where it lies.
+        Defaults are left out, so that an option that is added later changes no cell that does not
+        use it. Of the weights that a run starts from only the run's name counts, not its path.
         """
-        table = asdict(make_config(self.config))
-        for network in (table["student"], table["teacher"]):
-            network["weights"] = Path(network["weights"]).parent.name
+        table = _set_values(make_config(self.config))
+        for name, key in _STARTS:
+            if key in table.get(name, {}):
+                table[name][key] = Path(table[name][key]).parent.name
         text = json.dumps(table, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _set_values(config: Any) -> Any:
+    """The values of a dataclass that are not their defaults, its dataclasses as dictionaries."""
+    if isinstance(config, list):
+        return [_set_values(item) for item in config]
+    if not is_dataclass(config):
+        return config
+    found = {}
+    for each in fields(config):
+        value = getattr(config, each.name)
+        made = each.default_factory() if each.default_factory is not MISSING else each.default
+        if value != made:
+            found[each.name] = _set_values(value)
+    return found
+
+
+class _Way(NamedTuple):
+    """A way to teach: a row of the study's table.
+
+    Attributes
+    ----------
+    title : as tables have it
+    method : of the run, or a peer's name
+    teacher : of `[teachers]`
+    tables : of the configuration, merged into the study's own
+    phases : which of QKD's there are; None: all
+    start : the title of the way whose student of the next more bits this one starts from, its own
+        too; "" for the float student
+    """
+
+    title: str
+    method: str
+    teacher: str
+    tables: Mapping[str, Any] = {}
+    phases: list[str] | None = None
+    start: str = ""
+
+
 def cells_of(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
-    """Yield the float runs, then seed by seed every bit width and method, then the ablation."""
-    main_teacher = next(iter(spec["teachers"]))
-    for name, network in spec["teachers"].items():
-        yield _float_cell(spec, f"float-teacher-{name}", network, 0, "teacher")
+    """Yield the main teacher, then seed by seed the float student, methods, ablation and variants.
+
+    The other teachers come before the first cell that can need them, and what a variant starts
+    from before it.
+    """
+    main_teacher, *others = spec["teachers"]
+    yield _float_teacher(spec, main_teacher)
     for seed in spec["seeds"]:
-        yield _float_cell(spec, f"float-student-s{seed}", spec["student"], seed, "student")
-    for seed in spec["seeds"]:
+        yield _float_cell(spec, float_student(seed), spec["student"], seed, "student")
         for bits in spec["bits"]:
             for method in spec["methods"]:
-                yield _cell(spec, runs, method, method, bits, seed, main_teacher)
-    if spec.get("ablation"):
-        yield from _ablated_cells(spec, runs)
+                yield _cell(spec, runs, _Way(method, method, main_teacher), bits, seed)
+        if seed == spec["seeds"][0]:
+            yield from (_float_teacher(spec, teacher) for teacher in others)
+        for way in _ablated(spec) if spec.get("ablation") else ():
+            yield _cell(spec, runs, way, spec["ablation"]["bits"], seed)
+        for way, table in _variants(spec):
+            if seed in table.get("seeds", spec["seeds"]):
+                for bits in sorted(table.get("bits", spec["bits"]), reverse=True):
+                    yield _cell(spec, runs, way, bits, seed)
 
 
-def _ablated_cells(spec: Mapping[str, Any], runs: Path) -> Iterator[StudyCell]:
-    """QKD without each of its phases, at other temperatures, and with other teachers."""
-    main_teacher, ablation = next(iter(spec["teachers"])), spec["ablation"]
-    bits = ablation["bits"]
-    for seed in spec["seeds"]:
-        for name, phases in ABLATED_PHASES.items():
-            yield _cell(spec, runs, name, "qkd", bits, seed, main_teacher, phases=phases)
-        for temperature in ablation.get("temperatures", []):
-            name = f"qkd, temperature {temperature:g}"
-            yield _cell(spec, runs, name, "qkd", bits, seed, main_teacher, temperature)
-        for teacher in list(spec["teachers"])[1:]:
-            yield _cell(spec, runs, f"qkd, teacher {teacher}", "qkd", bits, seed, teacher)
+def float_student(seed: int) -> str:
+    """Return the name of the cell that trains a seed's student in float."""
+    return f"float-student-s{seed}"
+
+
+def _ablated(spec: Mapping[str, Any]) -> Iterator[_Way]:
+    """QKD without some of its phases, at other temperatures, and with other teachers."""
+    main_teacher, *others = spec["teachers"]
+    ablation = spec["ablation"]
+    names = [phase.name for phase in METHODS["qkd"].phases]
+    for left_out in ablation.get("without", ["co-studying"]):
+        if left_out not in names:
+            raise ValueError(f"ablation.without: {left_out!r} is none of {', '.join(names)}")
+        phases = [name for name in names if name != left_out]
+        yield _Way(f"qkd without {left_out}", "qkd", main_teacher, phases=phases)
+    for temperature in ablation.get("temperatures", []):
+        changed = {"training": {"temperature": temperature}}
+        yield _Way(f"qkd, temperature {temperature:g}", "qkd", main_teacher, changed)
+    for teacher in others:
+        yield _Way(f"qkd, teacher {teacher}", "qkd", teacher)
+
+
+def _variants(spec: Mapping[str, Any]) -> Iterator[tuple[_Way, Mapping[str, Any]]]:
+    """The ways of `[variants]` with their tables."""
+    own = {"method", "teacher", "bits", "seeds", "start"}
+    for title, table in spec.get("variants", {}).items():
+        tables = {key: value for key, value in table.items() if key not in own}
+        teacher = table.get("teacher", next(iter(spec["teachers"])))
+        start = table.get("start", "")
+        yield _Way(title, table["method"], teacher, tables, start=start), table
+
+
+def _float_teacher(spec: Mapping[str, Any], name: str) -> StudyCell:
+    return _float_cell(spec, f"float-teacher-{name}", spec["teachers"][name], 0, "teacher")
 
 
 def _float_cell(
     spec: Mapping[str, Any], name: str, network: dict[str, Any], seed: int, role: str
 ) -> StudyCell:
     """A float run; `role` is whose, "teacher" or "student"."""
+    data = spec["data"]
     config = {
         "method": "float", "seed": seed, "student": network,
-        "data": spec["teacher_data"] if role == "teacher" else spec["data"],
+        "data": spec.get("teacher_data", data) if role == "teacher" else data,
         "augmentation": spec["float_augmentation"], "training": spec[f"float_{role}"],
     }  # fmt: skip
     return StudyCell(name, config, {"method": "float"})
 
 
-def _cell(
-    spec: Mapping[str, Any], runs: Path, title: str, method: str, bits: list[int], seed: int,
-    teacher: str, temperature: float = 0.0, phases: list[str] | None = None,
-) -> StudyCell:  # fmt: skip
+def _cell(spec: Mapping[str, Any], runs: Path, way: _Way, bits: list[int], seed: int) -> StudyCell:
     weights, activations = bits
-    student = f"float-student-s{seed}"
+    method, student = way.method, float_student(seed)
     quantisation: dict[str, Any] = {"weights": weights, "activations": activations}
     if method in STUDENT_KINDS:  # an outside peer: plain QAT
         method, quantisation["quantiser"] = "qat", method
     taught_by_itself = METHODS[method].teaches_itself
-    master = student if taught_by_itself else f"float-teacher-{teacher}"
-    training = dict(spec["training"])
-    if temperature:
-        training["temperature"] = temperature
+    master = student if taught_by_itself else f"float-teacher-{way.teacher}"
     config: dict[str, Any] = {
         "method": method, "seed": seed, "data": spec["data"], "quantisation": quantisation,
-        "augmentation": spec["augmentation"], "training": training,
-        "student": {**spec["student"], "weights": str(runs / student / "student.safetensors")},
+        "augmentation": spec["augmentation"], "training": spec["training"],
+        "student": dict(spec["student"]),
     }  # fmt: skip
-    needs = [student]
-    if has_teacher(METHODS[method].phases):
-        network = spec["student"] if taught_by_itself else spec["teachers"][teacher]
-        file = runs / master / "student.safetensors"
-        config["teacher"] = {**network, "weights": str(file)}
-        needs.append(master)
+    for name, table in way.tables.items():
+        config[name] = {**config.get(name, {}), **table} if isinstance(table, dict) else table
+    wider = _wider(spec, way, bits) if way.start else None
+    start = _name(*wider, seed) if wider else student
+    place, key = ("quantisation", "start") if wider else ("student", "weights")
+    config[place][key] = str(runs / start / WEIGHTS)
+    needs = [start]
     if method == "qkd":
-        shares = spec.get("qkd_shares", {})
-        config["phases"] = [
-            vars(phase) | {"share": float(shares.get(phase.name, phase.share))}
-            for phase in METHODS["qkd"].phases
-            if phases is None or phase.name in phases
-        ]
-    facts = {"method": title, "weights": weights, "activations": activations,
+        config.setdefault("phases", _qkd_phases(spec, way.phases))
+    if has_teacher(METHODS[method].phases):
+        network = spec["student"] if taught_by_itself else spec["teachers"][way.teacher]
+        config["teacher"] = {**network, "weights": str(runs / master / WEIGHTS)}
+        needs.append(master)
+    facts = {"method": way.title, "weights": weights, "activations": activations,
              "teacher": master if "teacher" in config else "",
-             "temperature": training.get("temperature", "")}  # fmt: skip
-    name = title.replace(", ", "-").replace(" ", "-")
-    return StudyCell(f"{name}-w{weights}a{activations}-s{seed}", config, facts, tuple(needs))
+             "temperature": config["training"].get("temperature", "")}  # fmt: skip
+    return StudyCell(_name(way.title, bits, seed), config, facts, tuple(needs))
+
+
+def _name(title: str, bits: list[int], seed: int) -> str:
+    weights, activations = bits
+    words = title.replace(", ", "-").replace(" ", "-")
+    return f"{words}-w{weights}a{activations}-s{seed}"
+
+
+def _wider(spec: Mapping[str, Any], way: _Way, bits: list[int]) -> tuple[str, list[int]] | None:
+    """The title and the bits of what a way starts from: the next more bits that are there.
+
+    A variant that starts from itself has its method's student before its own first.
+
+    Raises
+    ------
+    ValueError
+        There is no way of that title.
+    """
+    for start in dict.fromkeys([way.start, way.method] if way.start == way.title else [way.start]):
+        variant = spec.get("variants", {}).get(start)
+        if variant is None and start not in spec["methods"]:
+            raise ValueError(f"start {start!r} is neither a method nor a variant of this study")
+        widths: list[list[int]] = (variant or {}).get("bits", spec["bits"])
+        if wider := [other for other in widths if other > bits]:
+            return start, min(wider)
+    return None
+
+
+def _qkd_phases(spec: Mapping[str, Any], names: list[str] | None) -> list[dict[str, Any]]:
+    """QKD's phases with the study's shares; only those of some names where these are given."""
+    shares = spec.get("qkd_shares", {})
+
+    def with_share(phase: Phase) -> dict[str, Any]:
+        return vars(phase) | {"share": float(shares.get(phase.name, phase.share))}
+
+    return [with_share(p) for p in METHODS["qkd"].phases if names is None or p.name in names]

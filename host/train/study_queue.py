@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tutelage.host.train.study import Study
 
 NAME = "tutelage-study"
+_FACTS = ("teacher_accuracy", "validation_accuracy", "seconds")  # of a result, but its accuracy
 MOST_LOSSES = 3
 """Workers that may die of a cell, such as for want of memory, before it counts as failed."""
 
@@ -123,7 +124,7 @@ class _SharedCells:
         from optuna.trial import TrialState
 
         values = [float(result["accuracy"])]
-        facts = {key: result[key] for key in ("teacher_accuracy", "seconds")}
+        facts = {key: result.get(key) for key in _FACTS}
         trial_id = self._taken.pop(cell.name)
         accepted = self._leases.end(trial_id, TrialState.COMPLETE, values, **facts)
         self.collect()
@@ -216,8 +217,7 @@ def _result(trial: FrozenTrial) -> dict[str, Any]:
         raise StorageError(f"trial {trial.number} of {NAME}: its result is damaged")
     return {
         "accuracy": accuracy,
-        "teacher_accuracy": number_in(trial.user_attrs, "teacher_accuracy"),
-        "seconds": seconds,
+        **{key: number_in(trial.user_attrs, key) for key in _FACTS},
     }
 
 

@@ -21,12 +21,18 @@ def summary(rows: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, str], list
     return found
 
 
-def markdown(rows: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a table of mean and deviation over the seeds, in percent of the test set."""
+def markdown(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> str:
+    """Return a table of mean and deviation over the seeds, in percent.
+
+    Parameters
+    ----------
+    images : which images the accuracies are of: "test" or "validation"
+    """
     found = summary(rows)
     columns = sorted({bits for _, bits in found}, key=lambda b: (b != "float", b))
     heads = " | ".join(f"{bits} [%]" for bits in columns)
-    lines = [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
+    lines = [] if images == "test" else [f"Top-1 of the {images} images:", ""]
+    lines += [f"| method | {heads} |", "| --- |" + " --- |" * len(columns)]
     for method in dict.fromkeys(method for method, _ in found):
         cells = [_mean(found.get((method, bits), [])) for bits in columns]
         lines.append(f"| {method} | {' | '.join(cells)} |")
@@ -40,17 +46,22 @@ def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}{spread} ({len(values)})"
 
 
-def plot(rows: Mapping[str, Mapping[str, str]], path: Path) -> None:
+def plot(rows: Mapping[str, Mapping[str, str]], path: Path, images: str = "test") -> None:
     """Write the figure to a file."""
     import matplotlib.pyplot as plt
 
-    drawn = figure(rows)
+    drawn = figure(rows, images)
     drawn.savefig(path)
     plt.close(drawn)
 
 
-def figure(rows: Mapping[str, Mapping[str, str]]) -> Any:
-    """Draw accuracy over bit width, a line per method; the float networks' lines are dashed."""
+def figure(rows: Mapping[str, Mapping[str, str]], images: str = "test") -> Any:
+    """Draw accuracy over bit width, a line per method; the float networks' lines are dashed.
+
+    Parameters
+    ----------
+    images : as of `markdown`
+    """
     import matplotlib
 
     matplotlib.use("svg")
@@ -78,7 +89,7 @@ def figure(rows: Mapping[str, Mapping[str, str]]) -> Any:
             axes.annotate(method, (0.99, statistics.mean(values)), fontsize=7, color="grey",
                           xycoords=("axes fraction", "data"), ha="right", va="bottom")  # fmt: skip
     axes.set_xticks(range(len(widths)), widths)
-    axes.set_ylabel("top-1, % of the test set")
+    axes.set_ylabel(f"top-1, % of the {images} {'set' if images == 'test' else 'images'}")
     if methods:
         drawn.legend(fontsize=8, loc="outside right upper")
     return drawn

@@ -23,6 +23,10 @@ ELSEWHERE = {
     "make bench": "tests/benchmarks/test_short.py",  # ten minutes; the test runs its short form
     "python -m tests.benchmarks.streaming": "tests/benchmarks/test_short.py",  # ten minutes
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
+    # Hours; the tests look at its cells and run a small study.
+    "tutelage study host/train/cifar10_study.toml --output results/cifar10": (
+        "tests/host/test_study.py"
+    ),
     # Of a file that a reader of the recipe has written.
     "python -m pytest tests/dpu/test_ops.py tests/dpu/test_exponential.py": (
         "tests/docs/test_recipes.py"

@@ -675,6 +675,16 @@ def test_narrow_first_and_last_layers(images: Tensor) -> None:
     _assert_same(student, to_graph(student, "narrow", clip=True), images[:300], 40)
 
 
+def test_wide_joins_between_narrow_layers(images: Tensor) -> None:
+    """What meets in a concat has 8 bits; only what has fewer needs ops that clip."""
+    student = _student("densenet-tiny", Bits(3, 3, joined=8))
+    calibrate(student, images[:100])
+    _teach(student, images)
+    narrow = [name for name, q in student.activation_of.items() if q.bits == 3]
+    assert narrow and all(name.endswith(("conv1", "transition1/conv")) for name in narrow)
+    _assert_same(student, to_graph(student, "joined", clip=True), images[:300], 40)
+
+
 def test_a_channels_last_student_is_the_same(images: Tensor) -> None:
     student = _student("densenet-small", Bits(4, 8))
     calibrate(student, images[:100])

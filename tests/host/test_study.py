@@ -22,6 +22,8 @@ from tutelage.core.toml_file import to_toml
 from tutelage.host.train import study as studies
 from tutelage.host.train import study_queue
 from tutelage.host.train.config import ConfigError, read_toml
+from tutelage.host.train.study_results import markdown
+from tutelage.host.train.study_time import seconds_left
 
 
 def _spec(folder: Path) -> dict[str, Any]:
@@ -65,6 +67,112 @@ def test_the_studys_own_cells() -> None:
     assert set(qkd.needs) == {"float-student-s1", "float-teacher-k16"}
     ablated = by_name["qkd-without-co-studying-w3a3-s0"].config
     assert [phase["name"] for phase in ablated["phases"]] == ["self-studying", "tutoring"]
+
+
+CIFAR = studies.DEFAULT.with_name("cifar10_study.toml")
+
+
+def test_the_cells_of_cifar10() -> None:
+    study = studies.read_study(CIFAR, Path("results"))
+    names = [cell.name for cell in study.cells]
+    assert len(names) == len(set(names)) and names[:2] == ["float-teacher-k16", "float-student-s0"]
+    # Seed by seed, so that half a study is a study of fewer seeds.
+    assert names.index("qkd-without-tutoring-w4a4-s0") < names.index("float-student-s1")
+    assert {cell.config["training"]["epochs"] for cell in study.cells if cell.needs} == {5}
+    for cell in study.cells:  # nothing is learnt from what others are judged by
+        assert cell.config["data"] == study.spec["data"] and cell.config["data"]["validation"]
+    by_name = {cell.name: cell for cell in study.cells}
+    assert by_name["qat+kd-teacher-k8-w4a4-s0"].needs == ("float-student-s0", "float-teacher-k8")
+    same = (by_name[name].config["student"] for name in ("float-teacher-k8", "float-student-s0"))
+    assert next(same) == next(same)
+    assert by_name["qat+kd-from-wider-w4a4-s0"].needs[0] == "qat+kd-w8a8-s0"
+    assert by_name["qat+kd-from-wider-w2a2-s0"].needs[0] == "qat+kd-from-wider-w3a3-s0"
+    phases = {c.name: [p["name"] for p in c.config.get("phases", [])] for c in study.cells}
+    assert phases["qkd-without-self-studying-w4a4-s1"] == ["co-studying", "tutoring"]
+    assert phases["qkd-without-tutoring-w4a4-s1"] == ["self-studying", "co-studying"]
+
+
+def test_an_option_at_its_default_changes_no_cell(spec: Path, tmp_path: Path) -> None:
+    """So that options can be added to the program without doing a study again."""
+    table = read_toml(spec)
+    before = [cell.settings for cell in studies.Study(table, tmp_path).cells]
+    table["training"] |= {"temperature": 4.0}
+    table["data"] |= {"validation_seed": -1, "mean": []}
+    assert [cell.settings for cell in studies.Study(table, tmp_path).cells] == before
+    table["training"] |= {"temperature": 5.0}
+    changed = [cell.settings for cell in studies.Study(table, tmp_path).cells]
+    assert changed[:2] == before[:2] and not set(changed[2:]) & set(before)
+
+
+def test_the_time_that_is_left() -> None:
+    study = studies.read_study(CIFAR, Path("nowhere"))
+    cells = [cell for cell in study.cells if cell.config["method"] in ("float", "qat")][:6]
+    names = [cell.name for cell in cells]
+    assert names[2:5] == ["qat-w4a4-s0", "brevitas-w4a4-s0", "qat-w8a8-s0"]
+    expected = {"float-teacher": 100, "float-student": 10, "qat": 20, "brevitas": 40}
+    assert seconds_left(cells, {}, expected, 2) == (100 + 10 + 2 * (20 + 40)) / 2
+    done = {names[2]: {"seconds": "30"}, names[3]: {"seconds": "50"}, names[1]: {"seconds": ""}}
+    assert seconds_left(cells, done, expected, 1) == 100 + 30 + 50
+    assert seconds_left(cells, {}, {"qat": 20}, 1) is None
+
+
+def test_what_it_is_judged_by(spec: Path, tmp_path: Path) -> None:
+    table = {**read_toml(spec), "judged_by": "validation"}
+    study = studies.Study(table, tmp_path)
+    found = {"accuracy": 50.0, "validation_accuracy": 60.0, "seconds": 1.0}
+    study.record({cell.name: found for cell in study.cells[:2]})
+    study.record({study.cells[2].name: {"accuracy": 40.0, "seconds": 1.0}})  # of before there were
+    judged = study.judged(study.done())
+    assert [row["accuracy"] for row in judged.values()] == ["60.0", "60.0"]
+    text = markdown(judged, study.judged_by)
+    assert text.startswith("Top-1 of the validation images:") and "60.00" in text
+    tested = studies.Study(read_toml(spec), tmp_path)
+    assert {row["accuracy"] for row in tested.judged(study.done()).values()} == {"50.0", "40.0"}
+    with pytest.raises(ConfigError, match="judged_by 'luck' is none of test, validation"):
+        _read({**table, "judged_by": "luck"}, tmp_path)
+
+
+def test_variants_are_methods_with_tables_of_their_own(spec: Path, tmp_path: Path) -> None:
+    table = read_toml(spec) | {"bits": [[3, 3], [8, 8]], "seeds": [0, 1]}
+    before = studies.Study(table, tmp_path).cells
+    table["variants"] = {
+        "qat, average": {"method": "qat", "training": {"ema": 0.9}, "bits": [[3, 3]]},
+        "chain": {"method": "qat", "start": "chain", "quantisation": {"joined": 8}},
+        "short chain": {"method": "qat", "start": "short chain", "bits": [[3, 3]], "seeds": [0]},
+        "from qat": {"method": "qat", "start": "qat", "bits": [[3, 3]], "seeds": [1]},
+    }
+    cells = {cell.name: cell for cell in studies.Study(table, tmp_path).cells}
+    # What was there is as it was.
+    assert {c.name: c.settings for c in before}.items() <= {
+        n: c.settings for n, c in cells.items()
+    }.items()
+    added = [name for name in cells if name not in {cell.name for cell in before}]
+    assert added == ["qat-average-w3a3-s0", "chain-w8a8-s0", "chain-w3a3-s0", "short-chain-w3a3-s0",
+                     "qat-average-w3a3-s1", "chain-w8a8-s1", "chain-w3a3-s1",
+                     "from-qat-w3a3-s1"]  # fmt: skip
+    assert cells["short-chain-w3a3-s0"].needs == ("qat-w8a8-s0",)
+    average = cells["qat-average-w3a3-s0"].config
+    assert average["training"] == {**table["training"], "ema": 0.9}
+    assert cells["chain-w8a8-s1"].needs == ("float-student-s1",)
+    chained = cells["chain-w3a3-s1"]
+    assert chained.needs == ("chain-w8a8-s1",) and "weights" not in chained.config["student"]
+    assert chained.config["quantisation"] == {
+        "weights": 3, "activations": 3, "joined": 8,
+        "start": str(tmp_path / "study" / "chain-w8a8-s1" / "student.safetensors"),
+    }  # fmt: skip
+    assert cells["from-qat-w3a3-s1"].needs == ("qat-w8a8-s1",)
+    table["variants"]["lost"] = {"method": "qat", "start": "from qat", "bits": [[2, 2]]}
+    with pytest.raises(ConfigError, match="lost-w2a2-s0 needs from-qat-w3a3-s0, which is not"):
+        _read(table, tmp_path)
+    table["variants"]["lost"]["start"] = "nowhere"
+    with pytest.raises(ConfigError, match="start 'nowhere' is neither a method nor a variant"):
+        _read(table, tmp_path)
+
+
+def _read(table: dict[str, Any], folder: Path) -> studies.Study:
+    path = folder / "other.toml"
+    path.write_text(to_toml(table))
+    return studies.read_study(path, folder)
 
 
 def test_where_the_runs_lie_does_not_count() -> None:

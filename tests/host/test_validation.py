@@ -21,6 +21,7 @@ from torch import nn  # noqa: E402
 from tutelage.__main__ import main  # noqa: E402
 from tutelage.core.results.typed_json import ResultsError  # noqa: E402
 from tutelage.core.toml_file import to_toml  # noqa: E402
+from tutelage.host.networks import create  # noqa: E402
 from tutelage.host.train import checkpoint  # noqa: E402
 from tutelage.host.train.class_weights import class_weights  # noqa: E402
 from tutelage.host.train.config import ConfigError, Training, make_config  # noqa: E402
@@ -94,6 +95,32 @@ def test_a_share_of_the_training_images(repo_root: Path) -> None:
         row = dict(zip(whole.files, range(len(whole)), strict=True))
         rows = torch.tensor([row[path] for path in data.files])
         assert torch.equal(data.images, whole.images[rows])
+
+
+def test_the_same_images_are_held_out_of_runs_of_other_seeds(repo_root: Path) -> None:
+    def held_out(seed: int, **data: Any) -> list[Path]:
+        table = _table(repo_root, data={"validation": 0.25, **data})
+        sets = run_data(make_config({**table, "seed": seed}))
+        assert sets.validation is not None and len(sets.validation) == 60
+        return list(sets.validation.files)
+
+    assert held_out(1, validation_seed=7) == held_out(2, validation_seed=7)
+    assert held_out(1) == held_out(2, validation_seed=1) != held_out(2)
+    with pytest.raises(ConfigError, match="validation_seed is -2; it must be -1 or more"):
+        held_out(0, validation_seed=-2)
+
+
+def test_what_is_not_trained_is_judged_by_them_too(repo_root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    network = create("densenet-tiny")
+    checkpoint.save(weights, {"student": network.state_dict()}, {})
+    table = _table(repo_root, data={"validation": 0.25}, training={"epochs": 0})
+    table["student"]["weights"] = str(weights)
+    config = make_config(table)
+    held_out = run_data(config).validation
+    assert held_out is not None
+    found = train(config, tmp_path).results.validation_accuracy
+    assert found == accuracy(network, held_out)
 
 
 def test_a_directory_of_its_own(repo_root: Path, tmp_path: Path) -> None:

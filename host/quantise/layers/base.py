@@ -37,6 +37,7 @@ class Layer(nn.Module):
     op_type : of its op in a quantised graph
     ties_fix_points : it only picks or moves values, so that its inputs and its output have one
         fix point and nothing is rounded behind it
+    joins : it joins several maps, which the DPU holds at 8 bits whatever their levels
     has_weights : it has weights that are rounded to a fix point of their own
     takes_activation : an activation behind it can be a part of it (its op type's `fuses` has which)
     needs_int8 : its result has 8 bits, whatever other activations have
@@ -47,6 +48,7 @@ class Layer(nn.Module):
 
     op_type = ""
     ties_fix_points = False
+    joins = False
     has_weights = False
     takes_activation = False
     needs_int8 = False

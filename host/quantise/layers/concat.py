@@ -22,6 +22,7 @@ class Concat(Layer):
 
     op_type = "concat"
     ties_fix_points = True
+    joins = True
 
     def forward(self, *xs: Tensor) -> Tensor:
         return torch.cat(xs, 1)

@@ -27,6 +27,8 @@ class Data:
     validation : share of the training images, of each class alike, that nothing is learnt from and
         that the run is judged by meanwhile; or a directory of such images (of class directories, or
         of shards). The test set is then met at the end only. 0: judge by the test set
+    validation_seed : says which images those are, where they are a share; -1: the run's own seed.
+        Runs that are compared, or of which one teaches the other, need the same
     in_memory_mib : most MiB of pixels of a split that are kept in memory; larger folders and
         shards are read from the disk as they are needed
     workers : processes that read and augment ahead of the training, for each training process; 0
@@ -41,6 +43,7 @@ class Data:
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     validation: float | str = 0.0
+    validation_seed: int = -1
     in_memory_mib: int = DEFAULT_MEMORY >> 20
     workers: int = -1
 
@@ -48,7 +51,9 @@ class Data:
         data_format(self.kind)  # ValueError where there is none of that name
         height_and_width(self.size)
         check_colour(self.colour)
-        for name, least in (("limit", 0), ("in_memory_mib", 0), ("workers", -1)):
+        for name, least in (
+            ("limit", 0), ("in_memory_mib", 0), ("workers", -1), ("validation_seed", -1)
+        ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
         if isinstance(self.validation, float) and not 0 <= self.validation < 1:

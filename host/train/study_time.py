@@ -1,0 +1,75 @@
+"""How long what is left of a study takes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tutelage.host.train.study_cells import StudyCell
+
+
+def seconds_left(
+    cells: Sequence[StudyCell],
+    done: Mapping[str, Mapping[str, str]],
+    expected: Mapping[str, Any],
+    jobs: int,
+) -> float | None:
+    """Return about how many seconds the cells that are not done take, `jobs` at a time.
+
+    A cell is expected to take the mean of the done ones of its method, of the same bit widths where
+    there are some; before there are any, what `expected` says of its kind.
+
+    Parameters
+    ----------
+    done : rows of study.csv by cells' names
+    expected : seconds by kind of cell, see `kind_of`
+
+    Returns
+    -------
+    None where nothing is known of a cell
+    """
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for cell in cells:
+        if cell.name in done and (seconds := _number(done[cell.name].get("seconds"))):
+            for key in _keys(cell):
+                found.setdefault(key, []).append(seconds)
+    total = 0.0
+    for cell in cells:
+        if cell.name in done:
+            continue
+        times = next((found[key] for key in _keys(cell) if key in found), None)
+        guess = statistics.mean(times) if times else _number(expected.get(kind_of(cell)))
+        if guess is None:
+            return None
+        total += guess
+    return total / jobs
+
+
+def kind_of(cell: StudyCell) -> str:
+    """Return what a study's `[seconds]` calls a cell: "float-teacher", "float-student", a peer's
+    name, or its method."""
+    method: str = cell.config["method"]
+    if method == "float":
+        return "float-teacher" if cell.name.startswith("float-teacher") else "float-student"
+    peer: str | None = cell.config["quantisation"].get("quantiser")
+    return peer or method
+
+
+def _keys(cell: StudyCell) -> tuple[tuple[Any, ...], ...]:
+    """What a cell shares with those that take as long, the closest first."""
+    title, bits = cell.facts["method"], cell.facts.get("weights")
+    kind = kind_of(cell)
+    return (kind, title, bits), (kind, title), (kind,)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: "40 min", "3.5 h"."""
+    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

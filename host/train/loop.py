@@ -28,6 +28,7 @@ from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import Evaluation
 from tutelage.host.train.feeding import Feed
 from tutelage.host.train.forewarning import warn_of_obstacle
+from tutelage.host.train.kept_logits import KeptLogits, can_keep
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.progress import Progress, Silent
@@ -133,6 +134,7 @@ class TrainingRun:
         if self.teacher is not None and "teacher" in self.optimisers:
             self.teacher = self.accelerator.prepare(self.teacher)
         self.class_weights = self._on_device(class_weights(config.training, self.train_set))
+        self.kept_logits = self._kept_logits()
         self.files = RunFiles(output, config, self._learners(), self.optimisers)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -167,6 +169,12 @@ class TrainingRun:
             return None
         return self._place(trained_network(self.config.teacher, self.train_set))
 
+    def _kept_logits(self) -> KeptLogits | None:
+        processes = self.accelerator.num_processes
+        if self.teacher is None or not can_keep(self.config, self.plan, self.train_set, processes):
+            return None
+        return KeptLogits(self.feed, self.teacher)
+
     # -- the loop --------------------------------------------------------------------------
 
     def go(self) -> None:
@@ -193,9 +201,9 @@ class TrainingRun:
         self._tested = None
         totals = torch.zeros(3, device=self.accelerator.device)  # loss, right, images
         start, steps = time.monotonic(), self.feed.steps
-        for step, (images, labels) in enumerate(self.feed.batches(self.epoch)):
+        for step, batch in enumerate(self.feed.batches(self.epoch)):
             self._schedule((self.epoch + step / steps) / len(self.plan))
-            totals += self._step(phase, images, labels)
+            totals += self._step(phase, *batch)
             if step % 20 == 0 or step == steps - 1:
                 done = (step + 1) * self.config.training.batch_size
                 self.progress.step(step + 1, steps, phase.name, totals.tolist(), done, start)
@@ -212,6 +220,8 @@ class TrainingRun:
         self.student.train()
         if self.teacher is not None:
             self.teacher.train(phase.teacher == "learns")
+        if self.kept_logits is not None and phase.teacher == "learns":
+            self.kept_logits.forget()
         if self.config.quantises:
             progress = self.epoch / len(self.plan)
             student = cast("QuantisedStudent", self._bare_student)
@@ -224,11 +234,11 @@ class TrainingRun:
             for group in optimiser.param_groups:
                 group["lr"] = rates[name]
 
-    def _step(self, phase: Phase, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, phase: Phase, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
         with self.accelerator.autocast():
             logits = _logits(self.student, images, self.config.student.network)
-            taught = self._taught(phase, images)
+            taught = self._taught(phase, images, rows)
             student_loss, teacher_loss = phase_losses(
                 phase, logits, taught, labels, self.config.training.temperature,
                 self.config.training.label_smoothing, self.class_weights,
@@ -257,12 +267,14 @@ class TrainingRun:
                 weights = [weight for group in groups for weight in group["params"]]
                 self.accelerator.clip_grad_norm_(weights, most)
 
-    def _taught(self, phase: Phase, images: Tensor) -> Tensor | None:
+    def _taught(self, phase: Phase, images: Tensor, rows: Tensor) -> Tensor | None:
         """The teacher's logits, with a graph only where it learns."""
         if phase.teacher == "none" or self.teacher is None:
             return None
         if phase.teacher == "learns":
             return _logits(self.teacher, images, self.config.teacher.network)
+        if self.kept_logits is not None:
+            return self.kept_logits.of(rows)
         with torch.no_grad():
             return self.teacher(images)
 

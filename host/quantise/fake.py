@@ -19,7 +19,7 @@ same, since they reach the DPU as finished integers.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,19 @@ def quantise(x: Tensor, fix_point: float, lowest: int, highest: int) -> Tensor:
     # One pass for scale and half, then in place: memory traffic is what this costs.
     q = torch.add(half, x, alpha=2.0**fix_point).floor_().clamp_(lowest, highest)
     return q.mul_(2.0**-fix_point)
+
+
+class Rounding(NamedTuple):
+    """The integers that a quantiser allows, and their unit 2^-fix_point."""
+
+    fix_point: int
+    lowest: int
+    highest: int
+
+    def inside(self, relu: bool = False) -> tuple[float, float]:
+        """Return the open interval of what is not clipped; with `relu` of what is positive too."""
+        step = 2.0**-self.fix_point
+        return 0.0 if relu else (self.lowest - 0.5) * step, (self.highest + 0.5) * step
 
 
 class FakeQuantise(torch.autograd.Function):
@@ -60,8 +73,7 @@ class FakeQuantise(torch.autograd.Function):
     ) -> Tensor:
         y = quantise(x, fix_point, lowest, highest)
         ctx.save_for_backward(x, y)
-        step = 2.0**-fix_point
-        ctx.inside = (0.0 if relu else (lowest - 0.5) * step, (highest + 0.5) * step)
+        ctx.inside = Rounding(fix_point, lowest, highest).inside(relu)
         return y
 
     @staticmethod
@@ -76,14 +88,54 @@ class FakeQuantise(torch.autograd.Function):
         return inner, grad_t, None, None, None, None
 
 
+class NormQuantise(torch.autograd.Function):
+    """A batch norm by the batch's own statistics, then `FakeQuantise`, over one process.
+
+    The norm's gradients give <g inside, x> = <dgamma, gamma> + <dbeta, beta>, x being affine in
+    gamma and beta, so that a pass over the map less is needed than by both one after the other.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        statistics: tuple[Tensor, Tensor, float, float],
+        log2_t: Tensor,
+        rounding: Rounding,
+        relu: bool,
+    ) -> Tensor:
+        """`statistics`: the running mean and variance, which follow, momentum and epsilon."""
+        mean, var, momentum, eps = statistics
+        x, *own = torch.native_batch_norm(z, weight, bias, mean, var, True, momentum, eps)
+        y = quantise(x, *rounding)
+        ctx.save_for_backward(z, weight, bias, x, y, *own)
+        ctx.inside, ctx.eps = rounding.inside(relu), eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        z, weight, bias, x, y, *own = ctx.saved_tensors
+        inner = torch.ops.aten.hardtanh_backward(grad, x, *ctx.inside)
+        by_z, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            inner, z, weight, None, None, *own, True, ctx.eps, [True, True, True]
+        )
+        passed = torch.dot(by_weight, weight) + torch.dot(by_bias, bias)
+        by_threshold = (_dot(grad, y) - passed) * math.log(2)
+        return by_z, by_weight, by_bias, None, by_threshold, None, None
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Sum of a * b; without a copy where both lie dense in memory in the same order."""
-    if a.stride() == b.stride() and a.numel() == _span(a):
+    if a.stride() == b.stride() and _is_dense(a):
         flat = (a.numel(),)
         return torch.dot(a.as_strided(flat, (1,)), b.as_strided(flat, (1,)))
     return (a * b).sum()
 
 
-def _span(x: Tensor) -> int:
-    """Elements between the first and the last one of x in memory, both counted."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (
+        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    )

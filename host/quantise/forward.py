@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from tutelage.host.networks.norm import batch_norm, world_size
 from tutelage.host.quantise import nonlinear
-from tutelage.host.quantise.fake import FakeQuantise
-from tutelage.host.quantise.fix_points import BIAS_RANGE, FixPoints
+from tutelage.host.quantise.fake import FakeQuantise, NormQuantise, Rounding
+from tutelage.host.quantise.fix_points import FixPoints
 from tutelage.host.quantise.layers.base import Layer
+from tutelage.host.quantise.layers.convolution import AnyNorm, Conv
+from tutelage.host.quantise.parameters import Parameters
 from tutelage.host.quantise.quantisers import Quantiser
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ class Forward:
     Attributes
     ----------
     points : empty while an observer is set, which is called instead of rounding
-    folded : weight and rounded bias by layer with weights, norms folded; None while norms follow
-        the batch's statistics
+    deployed : norms are folded by their running statistics; else they follow the batch's
+    parameters : weight and bias by layer with weights, as its convolution takes them
     exact : the sums must be those of integers
     """
 
@@ -36,48 +38,68 @@ class Forward:
             # A constant, so that the images' threshold has no gradient.
             self.thresholds[quantiser.index] = student.log2_t.new_zeros(())
         self.exact = not student.training and self.observer is None
-        deployed = not student.training or student.norm_frozen
-        self.folded = self._folded() if deployed else None
-
-    def rounded_weights(self, name: str, weight: Tensor) -> Tensor:
-        """Return a layer's weights rounded; as they are while an observer is set."""
-        if self.observer is not None:
-            return weight
-        quantiser = self.student.weight_of[name]
-        return self._fake(weight, quantiser, self.points.weights[name])
+        self.deployed = not student.training or student.norm_frozen
+        self.parameters = self._parameters()
 
     def rounded_result(self, layer: Layer, y: Tensor) -> Tensor:
-        """Return what a layer computed with its activation, rounded."""
+        """Return what a layer computed with its norm and its activation, rounded."""
+        norm = layer.norm if isinstance(layer, Conv) and not self.deployed else None
         if layer.ties_fix_points:
             return y
         quantiser = self.student.activation_of[layer.name]
         if self.observer is not None:
+            y = y if norm is None else _normalise(norm, y)
             y = nonlinear.apply_nonlinear(layer.nonlinear, y).to(self.student.log2_t.dtype)
             self.observer(quantiser.name, y.detach())
             return y
         fused = self.student.has_fused_relu(layer)
+        threshold = self.thresholds[quantiser.index]
+        rounding = _rounding(quantiser, self.points.activations[layer.name])
+        if norm is not None:
+            if (fused or layer.nonlinear == "NONE") and _is_alone(norm):
+                return _normalised_and_rounded(norm, y, threshold, rounding, fused)
+            y = _normalise(norm, y)
         if not fused:
             if self.exact and nonlinear.passes_float32(layer.nonlinear):
                 y = y.double()
             y = nonlinear.apply_nonlinear(layer.nonlinear, y)
-        point = self.points.activations[layer.name]
-        return self._fake(y, quantiser, point, relu=fused).float()
+        rounded: Tensor = FakeQuantise.apply(y, threshold, *rounding, fused)
+        return rounded.float()
 
-    def _fake(self, x: Tensor, q: Quantiser, point: int, relu: bool = False) -> Tensor:
-        threshold = self.thresholds[q.index]
-        y: Tensor = FakeQuantise.apply(x, threshold, point, q.lowest, q.highest, relu)
-        return y
+    def _parameters(self) -> Parameters:
+        if self.observer is None:
+            student = self.student
+            return student.all_parameters.rounded(self.points, student.log2_t, self.deployed)
+        return {
+            name: conv.folded() if self.deployed else (conv.weight, conv.bias)
+            for name, conv in self.student.convs()
+        }
 
-    def _folded(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """All weights and biases with norms folded; the biases rounded (not while observing)."""
-        folded = {name: layer.folded() for name, layer in self.student.convs()}
-        if self.observer is not None:
-            return folded
-        with torch.no_grad():
-            # One transfer for all layers, not one per layer.
-            largest = torch.stack([bias.abs().max() for _, bias in folded.values()]).tolist()
-        untrained = self.student.log2_t.new_zeros(())
-        for (name, (weight, bias)), peak in zip(folded.items(), largest, strict=True):
-            point = self.points.bias(self.student.layer(name), peak)
-            folded[name] = weight, FakeQuantise.apply(bias, untrained, point, *BIAS_RANGE, False)
-        return folded
+
+def _rounding(quantiser: Quantiser, fix_point: int) -> Rounding:
+    return Rounding(fix_point, quantiser.lowest, quantiser.highest)
+
+
+def _momentum(norm: AnyNorm) -> float:
+    return 0.1 if norm.momentum is None else norm.momentum
+
+
+def _is_alone(norm: AnyNorm) -> bool:
+    """Whether `_normalised_and_rounded` has this norm."""
+    return world_size() == 1 and norm.affine
+
+
+def _normalised_and_rounded(
+    norm: AnyNorm, z: Tensor, threshold: Tensor, rounding: Rounding, relu: bool
+) -> Tensor:
+    statistics = norm.running_mean, norm.running_var, _momentum(norm), norm.eps
+    y: Tensor = NormQuantise.apply(z, norm.weight, norm.bias, statistics, threshold, rounding, relu)
+    return y
+
+
+def _normalise(norm: AnyNorm, z: Tensor) -> Tensor:
+    """The norm by the batch's own statistics; the running ones follow."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return batch_norm(
+        z, norm.running_mean, norm.running_var, norm.weight, norm.bias, _momentum(norm), norm.eps
+    )

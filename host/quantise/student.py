@@ -15,6 +15,7 @@ Fake quantised numbers are integers times powers of two, so float32 computes the
 integer result exactly as long as no sum passes 2^24; in evaluation, layers that
 could pass it are computed in float64. So evaluation gives the very logits that
 the DPU gives (host/quantise/to_xmodel.py says for which bit widths it is a DPU).
+Autocast to fewer bits ends at the student's inputs.
 
 Bits below 8 narrow the range within the DPU's int8; values behind a ReLU use
 [0, 2^b - 1] then. At 8 bits the range is int8's own, [0, 127] behind a ReLU.
@@ -39,6 +40,7 @@ from tutelage.host.quantise.fix_points import BIAS_RANGE, FixPoints, Settlement
 from tutelage.host.quantise.forward import Forward
 from tutelage.host.quantise.layers.base import Layer
 from tutelage.host.quantise.layers.convolution import Conv, Deployed
+from tutelage.host.quantise.parameters import AllParameters
 from tutelage.host.quantise.quantisers import Bits, Quantiser, place_quantisers
 from tutelage.host.quantise.trace import trace
 from tutelage.host.quantise.walker import InputShape, UnsupportedOp
@@ -120,6 +122,7 @@ class Student(nn.Module):
         self.activation_of, self.weight_of = place_quantisers(layers, self.bits)
         self._settlement = Settlement(layers, self.activation_of, self.weight_of)
         self._last_use = _last_use(layers)
+        self.all_parameters = AllParameters(self)
         self._clipped = [name for name, layer in layers.items() if layer.nonlinear == "RELU6"]
         if self._clipped:
             self.register_buffer("widened", torch.zeros(len(self._clipped), dtype=torch.bool))
@@ -274,6 +277,10 @@ class Student(nn.Module):
         ValueError : images of another size than the student was made for
         """
         self._check_inputs(images)
+        device = images[0].device.type
+        if torch.is_autocast_enabled(device):  # fewer bits than float32 do not hold the sums
+            with torch.autocast(device, enabled=False):
+                return self.forward(*(image.float() for image in images))
         forward = Forward(self)
         given = dict(zip(self.inputs, images, strict=True))
         values: dict[str, Tensor] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +24,21 @@ from tutelage.host.train.run_data import RunData
 from tutelage.host.train.seeds import seed_of
 
 _TRAIN, _TEST, _VALIDATION = range(3)
+
+
+class Fed(NamedTuple):
+    """A batch on the device of the process.
+
+    Attributes
+    ----------
+    images : the network's inputs (N, C, H, W)
+    labels : int64 (N,), or of images that were mixed float32 (N, classes)
+    rows : int64 (N,), the images' places in the training set, on the CPU
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
 
 
 class Feed:
@@ -48,13 +64,27 @@ class Feed:
         """Batches of an epoch."""
         return len(self._sets.train) // self._config.training.batch_size
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's slices of an epoch's global batches, on its device.
+    @property
+    def count(self) -> int:
+        """Images of the training set."""
+        return len(self._sets.train)
 
-        Yields
+    def in_order(self) -> Iterator[Fed]:
+        """Yield all training images as they are, in their order.
+
+        Raises
         ------
-        the network's inputs (N, C, H, W), and labels: int64 (N,), or of images that were mixed
-        float32 (N, classes)
+        DataError
+            No image of a batch can be read.
+        """
+        rows = torch.arange(self.count).split(self._config.training.batch_size)
+        for batch in self._reader(Request(_TRAIN, some) for some in rows):
+            images = batch.images.contiguous(memory_format=torch.channels_last)
+            images = normalise(images.to(self._accelerator.device), self._sets.train.form)
+            yield Fed(images, batch.labels, batch.rows)
+
+    def batches(self, epoch: int) -> Iterator[Fed]:
+        """Yield this process's slices of an epoch's global batches, on its device.
 
         Raises
         ------
@@ -70,7 +100,7 @@ class Feed:
                     images, labels, len(data.classes), batch.mix_seed,
                     augmentation.mixup, augmentation.cutmix,
                 )  # fmt: skip
-            yield images, labels
+            yield Fed(images, labels, batch.rows)
 
     def _requests(self, epoch: int) -> Iterator[Request]:
         config, mixes = self._config, self._config.augmentation.mixes

@@ -28,8 +28,9 @@ from tutelage.host.train.class_weights import class_weights
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import Evaluation
-from tutelage.host.train.feeding import Feed
+from tutelage.host.train.feeding import Fed, Feed
 from tutelage.host.train.forewarning import warn_of_obstacle
+from tutelage.host.train.kept_logits import KeptLogits, can_keep
 from tutelage.host.train.methods import Phase, epochs_of
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.oscillation import Freezing, rising
@@ -140,10 +141,12 @@ class TrainingRun:
         weights = self._on_device(class_weights(config.training, self.train_set))
         self.average = self._make_average()
         self.freezing = self._make_freezing()
+        self.kept_logits = self._kept_logits()
         bare_teacher = self.teacher and self.accelerator.unwrap_model(self.teacher)
         self.teaching = Teaching(
-            config, self.student, self.teacher, self._bare_student, bare_teacher, layers, weights
-        )
+            config, self.student, self.teacher, self._bare_student, bare_teacher, layers, weights,
+            self.kept_logits,
+        )  # fmt: skip
         self.files = RunFiles(output, config, self._stateful(), self.optimisers)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -200,6 +203,12 @@ class TrainingRun:
             found["freezing"] = self.freezing
         return found
 
+    def _kept_logits(self) -> KeptLogits | None:
+        processes = self.accelerator.num_processes
+        if self.teacher is None or not can_keep(self.config, self.plan, self.train_set, processes):
+            return None
+        return KeptLogits(self.feed, self.teacher)
+
     # -- the loop --------------------------------------------------------------------------
 
     def go(self) -> None:
@@ -226,10 +235,10 @@ class TrainingRun:
         self._tested = None
         totals = torch.zeros(3, device=self.accelerator.device)  # loss, right, images
         start, steps = time.monotonic(), self.feed.steps
-        for step, (images, labels) in enumerate(self.feed.batches(self.epoch)):
+        for step, batch in enumerate(self.feed.batches(self.epoch)):
             progress = (self.epoch + step / steps) / len(self.plan)
             self._schedule(progress)
-            totals += self._step(phase, images, labels, progress)
+            totals += self._step(phase, batch, progress)
             self._follow(self.epoch * steps + step, progress)
             if step % 20 == 0 or step == steps - 1:
                 done = (step + 1) * self.config.training.batch_size
@@ -247,6 +256,8 @@ class TrainingRun:
         self.student.train()
         if self.teacher is not None:
             self.teacher.train(phase.teacher == "learns")
+        if self.kept_logits is not None and phase.teacher == "learns":
+            self.kept_logits.forget()
         if self.config.quantises:
             prepare_epoch(self._bare_student, self.config.training, self.epoch, len(self.plan))
 
@@ -257,10 +268,10 @@ class TrainingRun:
             for group in optimiser.param_groups:
                 group["lr"] = rates[name]
 
-    def _step(self, phase: Phase, images: Tensor, labels: Tensor, progress: float) -> Tensor:
+    def _step(self, phase: Phase, batch: Fed, progress: float) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
         with self.accelerator.autocast():
-            losses = self.teaching.losses(phase, images, labels, progress)
+            losses = self.teaching.losses(phase, *batch, progress=progress)
         self.accelerator.backward(losses.total)
         self._clip(phase)
         for name, optimiser in self.optimisers.items():
@@ -268,9 +279,9 @@ class TrainingRun:
                 optimiser.step()
             optimiser.zero_grad()
         with torch.no_grad():
-            likeliest = labels if labels.ndim == 1 else labels.argmax(1)
+            likeliest = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(1)
             right = (losses.logits.argmax(1) == likeliest).sum()
-            count = float(len(labels))
+            count = float(len(batch.labels))
             return torch.stack(
                 [losses.student * count, right.float(), right.new_full((), count).float()]
             )

@@ -11,6 +11,7 @@ from tutelage.host.networks import NetworkError
 from tutelage.host.quantise.student import Student
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.features import Taps, attention_distance
+from tutelage.host.train.kept_logits import KeptLogits
 from tutelage.host.train.methods import Phase, phase_losses
 from tutelage.host.train.oscillation import damping, rising
 
@@ -38,6 +39,7 @@ class Teaching:
     bare_student, bare_teacher : as they are without several processes
     layers : of the student, whose features are compared with the teacher's
     class_weights : [classes], of the cross entropy with the labels
+    kept_logits : a frozen teacher's, of all training images
 
     Raises
     ------
@@ -48,9 +50,10 @@ class Teaching:
     def __init__(
         self, config: Config, student: nn.Module, teacher: nn.Module | None,
         bare_student: nn.Module, bare_teacher: nn.Module | None, layers: list[str],
-        class_weights: Tensor | None,
+        class_weights: Tensor | None, kept_logits: KeptLogits | None = None,
     ) -> None:  # fmt: skip
         self._config, self._class_weights = config, class_weights
+        self._kept_logits = kept_logits
         self._student, self._teacher, self._bare = student, teacher, bare_student
         self._taps: tuple[Taps, Taps] | None = None
         features = config.features
@@ -61,18 +64,21 @@ class Teaching:
             except ValueError as error:
                 raise ConfigError(str(error)) from error
 
-    def losses(self, phase: Phase, images: Tensor, labels: Tensor, progress: float) -> Losses:
+    def losses(
+        self, phase: Phase, images: Tensor, labels: Tensor, rows: Tensor, progress: float
+    ) -> Losses:
         """Return the losses of a batch, the same images being the student's and the teacher's.
 
         Parameters
         ----------
         images : (N, C, H, W), mixed where that is wanted
         labels : (N,), or soft ones (N, classes)
+        rows : (N,), the images' places in the training set
         progress : of the run, 0 to 1
         """
         training = self._config.training
         logits = _logits(self._student, images, self._config.student.network)
-        taught = self._taught(phase, images)
+        taught = self._taught(phase, images, rows)
         loss, of_teacher = phase_losses(
             phase, logits, taught, labels, training.temperature, training.label_smoothing,
             self._class_weights,
@@ -85,12 +91,14 @@ class Teaching:
             loss = loss + training.damping * rising(progress) * damping(self._bare)
         return Losses(logits, loss, of_teacher)
 
-    def _taught(self, phase: Phase, images: Tensor) -> Tensor | None:
+    def _taught(self, phase: Phase, images: Tensor, rows: Tensor) -> Tensor | None:
         """The teacher's logits, with a graph only where it learns."""
         if phase.teacher == "none" or self._teacher is None:
             return None
         if phase.teacher == "learns":
             return _logits(self._teacher, images, self._config.teacher.network)
+        if self._kept_logits is not None:
+            return self._kept_logits.of(rows)
         with torch.no_grad():
             found: Tensor = self._teacher(images)
             return found

@@ -15,7 +15,6 @@ from tutelage.core.fixed_point import EXACT_FLOAT32, INT8_BOUND, MAX_SHIFT, Arra
 from tutelage.dpu.ops.fix import rounded_constant
 from tutelage.dpu.ops.limits import array_size_limit
 from tutelage.dpu.ops.sliding_window import window_of
-from tutelage.host.networks.norm import batch_norm
 from tutelage.host.quantise import nonlinear
 from tutelage.host.quantise.graph.copies import derived
 from tutelage.host.quantise.graph.modules import PaddedConv2d
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from tutelage.dpu.xmodel.op import Op
     from tutelage.host.quantise.forward import Forward
 
-_LEAST_SCALE = 1e-8
+LEAST_SCALE = 1e-8
 """Smaller factors of a norm count as this one, so that they can be divided by."""
 
 
@@ -100,24 +99,12 @@ class Conv(Layer):
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def compute(self, forward: Forward, *inputs: Tensor) -> Tensor:
+        """As `Layer.compute`; a norm by the batch's statistics is left to `Forward`."""
         (x,) = inputs
-        if forward.folded is None:
-            return self._normalised(forward, x)
-        weight, bias = forward.folded[self.name]
-        weight = forward.rounded_weights(self.name, weight)
-        if forward.exact and self._can_pass_float32(forward, weight, bias):
+        weight, bias = forward.parameters[self.name]
+        if forward.exact and bias is not None and self._can_pass_float32(forward, weight, bias):
             return self(x.double(), weight.double(), bias.double())
         return self(x, weight, bias)
-
-    def _normalised(self, forward: Forward, x: Tensor) -> Tensor:
-        """With the batch's statistics: weights are rounded as folded, then unfolded again."""
-        if self.norm is None:
-            return self(x, forward.rounded_weights(self.name, self.weight), self.bias)
-        with torch.no_grad():
-            scale = _scale(self.norm)
-            scale = torch.where(scale.abs() < _LEAST_SCALE, _LEAST_SCALE, scale).view(-1, 1, 1, 1)
-        weight = forward.rounded_weights(self.name, self.weight * scale)
-        return _normalise(self.norm, self(x, weight / scale, self.bias))
 
     def _can_pass_float32(self, forward: Forward, weight: Tensor, bias: Tensor) -> bool:
         """Whether a sum of int8 inputs times `weight` can have a part that float32 drops."""
@@ -145,7 +132,7 @@ class Conv(Layer):
             own.add_(bias - self.folded()[1])
         if self.norm is not None:
             scale = _scale(self.norm).view(-1, 1, 1, 1)
-            weight = torch.where(scale.abs() < _LEAST_SCALE, self.weight, weight / scale)
+            weight = torch.where(scale.abs() < LEAST_SCALE, self.weight, weight / scale)
         self.weight.copy_(weight)
 
     # -- on the DPU -----------------------------------------------------------------------
@@ -206,15 +193,6 @@ def _scale(norm: AnyNorm) -> Tensor:
 def _running_mean(norm: AnyNorm) -> Tensor:
     assert norm.running_mean is not None
     return norm.running_mean
-
-
-def _normalise(norm: AnyNorm, z: Tensor) -> Tensor:
-    """The norm by the batch's own statistics; the running ones follow."""
-    assert norm.running_var is not None
-    momentum = 0.1 if norm.momentum is None else norm.momentum
-    return batch_norm(
-        z, _running_mean(norm), norm.running_var, norm.weight, norm.bias, momentum, norm.eps
-    )
 
 
 def numpy_of(values: Tensor) -> Array:

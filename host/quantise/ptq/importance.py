@@ -58,7 +58,7 @@ def _add(
     for name, conv in student.convs():
         weight, bias = conv.folded()
         parameters[name] = weight.detach().requires_grad_(), bias.detach().requires_grad_()
-    one.folded = parameters
+    one.parameters = dict(parameters)
     rounded: dict[str, Tensor] = {}
     total = torch.zeros(())
     for name, value in values(one, image):

@@ -107,5 +107,6 @@ def _fold_again(forward: Forward, conv: Conv) -> None:
     forward.points = forward.student.fix_points()
     weight, bias = conv.folded()
     point = forward.points.bias(conv, float(bias.abs().max()))
-    assert forward.folded is not None
-    forward.folded[conv.name] = weight, quantise(bias, point, *BIAS_RANGE)
+    rounding = forward.student.weight_of[conv.name]
+    weight = rounding.quantise(weight, forward.points.weights[conv.name])
+    forward.parameters[conv.name] = weight, quantise(bias, point, *BIAS_RANGE)

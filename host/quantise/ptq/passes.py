@@ -53,15 +53,11 @@ class PartlyRounded(Forward):
         super().__init__(student)
         self.exact = False  # float values are no integers whose sums could be exact
         self.rounding = thresholds
-        assert self.folded is not None
         for name, conv in student.convs():
-            if name not in biases:
-                self.folded[name] = conv.folded()
-
-    def rounded_weights(self, name: str, weight: Tensor) -> Tensor:
-        if self.student.weight_of[name].index not in self.rounding:
-            return weight
-        return super().rounded_weights(name, weight)
+            (weight, bias), folded = self.parameters[name], conv.folded()
+            if student.weight_of[name].index not in thresholds:
+                weight = folded[0]
+            self.parameters[name] = weight, bias if name in biases else folded[1]
 
     def rounded_result(self, layer: Layer, y: Tensor) -> Tensor:
         if layer.ties_fix_points:

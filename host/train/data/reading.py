@@ -66,6 +66,7 @@ class Batch:
 
     Attributes
     ----------
+    rows : int64 (N,), of these images in the data set
     broken : what is said of pictures that cannot be read, and are left out
     mix_seed : the request's
     error : why there is no batch; "" where there is one
@@ -73,6 +74,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
+    rows: Tensor
     broken: tuple[str, ...] = ()
     mix_seed: int = 0
     error: str = ""
@@ -186,7 +188,7 @@ class _Source(Dataset[Batch]):
             return self._batch(request)
         except DataError as error:  # as it is: a DataLoader adds a stack of many lines
             nothing = torch.empty(0)
-            return Batch(nothing, nothing, error=str(error))
+            return Batch(nothing, nothing, nothing, error=str(error))
 
     def _batch(self, request: Request) -> Batch:
         data, drawn = self._sets[request.part], request.drawn
@@ -201,7 +203,7 @@ class _Source(Dataset[Batch]):
             drawn = drawn and {name: values[kept] for name, values in drawn.items()}
         if drawn is not None:
             images = self._augmentation.apply(images, drawn)
-        return Batch(images, data.labels[rows], tuple(broken), request.mix_seed)
+        return Batch(images, data.labels[rows], rows, tuple(broken), request.mix_seed)
 
 
 def _read(

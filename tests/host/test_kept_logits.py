@@ -1,0 +1,144 @@
+"""A frozen teacher's logits are computed once where images repeat, and change no result."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
+pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
+
+from safetensors.torch import save_file  # noqa: E402
+
+from tutelage.host.networks import create  # noqa: E402
+from tutelage.host.train import checkpoint, kept_logits  # noqa: E402
+from tutelage.host.train.config import Config, make_config  # noqa: E402
+from tutelage.host.train.data import DataSet, load  # noqa: E402
+from tutelage.host.train.kept_logits import can_keep  # noqa: E402
+from tutelage.host.train.loop import CHECKPOINT, STUDENT, TrainingRun, train  # noqa: E402
+from tutelage.host.train.progress import Silent  # noqa: E402
+
+Sets = tuple[DataSet, DataSet]
+
+
+@pytest.fixture(scope="module")
+def data(repo_root: Path) -> Sets:
+    folder = repo_root / "app" / "demo" / "images"
+    train_set, test_set = (load("folder", folder, split) for split in ("train", "test"))
+    return train_set.take(100), test_set.take(20)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
+    save_file(create("densenet-tiny", in_channels=3).state_dict(), path)
+    return path
+
+
+def _config(weights: Path, method: str = "qat+kd", **tables: Any) -> Config:
+    network = {"network": "densenet-tiny", "weights": str(weights)}
+    table: dict[str, Any] = {
+        "method": method,
+        "student": network,
+        "teacher": network,
+        "quantisation": {"weights": 4, "activations": 4, "calibration_images": 20},
+        "training": {"epochs": 3, "batch_size": 30, "evaluate_every": 3},
+    }
+    return make_config(table | tables)
+
+
+def _assert_equal_runs(one: Path, other: Path) -> None:
+    ours, theirs = (checkpoint.load(path / STUDENT)[0]["student"] for path in (one, other))
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize("method", ["qat+kd", "qkd"])
+def test_kept_logits_leave_a_run_as_it_is(
+    method: str, weights: Path, data: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 4, "batch_size": 30, "evaluate_every": 4}
+    config = _config(weights, method, training=training)
+    if method == "qkd":  # two epochs of tutoring
+        phases = [("none", 0.0), ("learns", 1.0), ("frozen", 1.0), ("frozen", 1.0)]
+        config = _config(
+            weights, method, training=training,
+            phases=[{"name": t, "teacher": t, "distil": d} for t, d in phases],
+        )  # fmt: skip
+    kept = train(config, tmp_path / "kept", data=data)
+    monkeypatch.setattr(kept_logits, "MOST_BYTES", 0)
+    computed = train(config, tmp_path / "computed", data=data)
+    assert [row["loss"] for row in kept.history] == [row["loss"] for row in computed.history]
+    _assert_equal_runs(tmp_path / "kept", tmp_path / "computed")
+
+
+def test_a_frozen_teacher_sees_each_image_once(weights: Path, data: Sets, tmp_path: Path) -> None:
+    run = TrainingRun(_config(weights), tmp_path, data, Silent())
+    assert run.teacher is not None
+    seen: list[int] = []
+    run.teacher.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    run.go()
+    assert sum(seen) == len(data[0])
+
+
+def test_a_resumed_run_has_the_same_logits(weights: Path, data: Sets, tmp_path: Path) -> None:
+    config = _config(weights)
+    train(config, tmp_path / "whole", data=data)
+    run = TrainingRun(config, tmp_path / "parts", data, Silent())
+    plan, run.plan = run.plan, run.plan[:1]
+    run._schedule = _scheduled_for(run, len(plan))  # type: ignore[method-assign]
+    run.go()
+    assert (tmp_path / "parts" / CHECKPOINT).exists()
+    train(config, tmp_path / "parts", resume=True, data=data)
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def _scheduled_for(run: TrainingRun, epochs: int) -> Any:
+    """The learning rates of the whole run, though its plan is cut short."""
+    schedule, steps = run._schedule, len(run.plan)
+    return lambda progress: schedule(progress * steps / epochs)
+
+
+def test_pictures_that_cannot_be_read_have_no_logits(
+    repo_root: Path, weights: Path, tmp_path: Path
+) -> None:
+    """They are left out of batches; the others keep their own logits."""
+    folder = tmp_path / "photos"
+    shutil.copytree(repo_root / "app" / "demo" / "images", folder)
+    *_, broken = sorted(folder.rglob("*.png"))[:7]
+    data = load("folder", folder, "train", memory=0), load("folder", folder, "test")
+    broken.write_bytes(b"no picture")
+    run = TrainingRun(_config(weights), tmp_path / "run", data, Silent())
+    assert run.teacher is not None and run.kept_logits is not None
+    run.teacher.eval()
+    batch = next(iter(run.feed.batches(0)))
+    with torch.no_grad():
+        wanted = run.teacher(batch.images)
+    torch.testing.assert_close(run.kept_logits.of(batch.rows), wanted)
+
+
+@pytest.mark.parametrize(
+    "why, tables",
+    [
+        ("images change", {"augmentation": {"flip": True}}),
+        ("images are mixed", {"augmentation": {"mixup": 0.2}}),
+        ("one epoch", {"training": {"epochs": 1, "batch_size": 30}}),
+        ("the teacher learns", {"method": "qkd"}),  # and is frozen for one epoch
+    ],
+)
+def test_where_nothing_repeats_nothing_is_kept(
+    why: str, tables: dict[str, Any], weights: Path, data: Sets, tmp_path: Path
+) -> None:
+    run = TrainingRun(_config(weights, **tables), tmp_path, data, Silent())
+    assert run.kept_logits is None, why
+
+
+def test_each_process_computes_all_logits(weights: Path, data: Sets) -> None:
+    config = _config(weights)
+    assert [can_keep(config, [*config.plan] * 3, data[0], n) for n in (1, 2, 3)] == [
+        True, True, False,
+    ]  # fmt: skip

@@ -284,7 +284,7 @@ class StandInBoard:
         end = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection((f"{self._address}", 22), timeout=1).close()
+                socket.create_connection((self._address, 22), timeout=1).close()
                 return
             except OSError as error:
                 assert self._process is not None

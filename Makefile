@@ -9,7 +9,8 @@
 # make test-newest, test-oldest   the newest of all packages, the least that pyproject.toml allows
 # make lint    ruff and mypy
 # make audit   known faults of the pinned packages, by pip-audit
-# make bench   the benchmarks, as JSON on standard output (ten minutes; ARGS=--short: each part once)
+# make bench   the benchmarks, compared with the last release's: five minutes; FULL=1: longer;
+#              ARGS=training: one part; ARGS=--json
 # make study   every method, bit width and seed of host/train/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
@@ -30,7 +31,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-all test-slow test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
+.PHONY: help setup demo test test-all test-slow test-others test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
 .DELETE_ON_ERROR:
 
 help:
@@ -67,9 +68,13 @@ ELSEWHERE = full_board or docs
 test: $(VENV)/all.stamp
 	$(BIN)/python $(PYTEST) -m 'not (slow or $(ELSEWHERE))'
 
-# One after the other, also with make -j.
-test-all:
-	@for part in slow docs board-full; do $(MAKE) test-$$part || exit 1; done
+# Side by side, for much of the second's time is waiting; each part's output comes when it is done.
+test-all: $(VENV)/all.stamp
+	@$(MAKE) -j2 --output-sync=target test-slow test-others
+
+# One after the other: make -j1 test-others would not go on to the second where the first fails.
+test-others:
+	@status=0; for part in docs board-full; do $(MAKE) test-$$part || status=1; done; exit $$status
 
 test-slow: $(VENV)/all.stamp
 	$(BIN)/python $(PYTEST) -m 'not ($(ELSEWHERE))'
@@ -135,7 +140,7 @@ study: $(VENV)/all.stamp
 	$(BIN)/tutelage study
 
 bench: $(VENV)/all.stamp
-	@$(BIN)/python -m tests.benchmarks $(ARGS)
+	@$(BIN)/python -m tests.benchmarks $(if $(FULL),--full) $(ARGS)
 
 overlay: $(VENV)/all.stamp
 	$(BIN)/tutelage overlay $(BOARD) $(if $(FROM),--from '$(FROM)')

@@ -11,7 +11,7 @@ DONE, FAILED, WRONG_USE = 0, 1, 2
 """Exit statuses of every command. A bad file or a missing package is wrong use."""
 
 INTERRUPTED = 128 + 2
-"""What a shell reports of a program that SIGINT (2) ended: of `tutelage shim` alone."""
+"""What a shell reports of a program that SIGINT (2) ended: of `tutelage shim` and `make bench`."""
 
 
 class TutelageError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import settings
 
 import tutelage.app  # noqa: F401  (silences OpenCV, which must come before a test imports it)
+
+# For PyTorch here and in what tests start: two threads that share a busy core wait for each other a
+# hundred times longer than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every
 # process that a test starts and interrupts.

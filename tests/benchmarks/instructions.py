@@ -1,6 +1,6 @@
 """Instructions that a frame takes, in the application and in plain loops, by qemu-user's count.
 
-    python -m tests.benchmarks.instructions          # JSON; x86_64, and aarch64 where it can be had
+    python -m tests.benchmarks instructions     # x86_64, and aarch64 where it can be had
 
 One thread, and a DPU that needs no time: the count is the same on every machine and however busy
 it is. It needs qemu-user (the package that loads plugins, not qemu-user-static) and a C compiler;
@@ -10,7 +10,6 @@ AVX-512 of qemu's, x86_64 stands for a machine that has none.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -18,21 +17,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.benchmarks.extent import FULL, CannotRun, Extent
 from tests.benchmarks.hot_path import CONTENDERS
 from tests.benchmarks.loops import SIDE, small_network, write_images
 from tests.stand_in_board.arm64_root import root_path
 from tests.stand_in_board.image import SITE
 
 SIZES = ((SIDE, SIDE), (640, 480))
-FRAMES = (100, 400)  # of two runs: what they differ by is that of the frames alone
+FEW, MORE = 100, 4
+"""Frames of one run, and how many times as many of the other: the difference is the frames' own."""
+
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parent.parent
-
-
-class CountError(RuntimeError):
-    """Nothing can be counted here; one line."""
 
 
 def commands() -> dict[str, tuple[list[str], dict[str, str]]]:
@@ -56,60 +55,73 @@ def build_plugin(folder: Path) -> Path:
 
     Raises
     ------
-    CountError
+    CannotRun
         There is no C compiler.
     """
     compiler = shutil.which("cc")
     if compiler is None:
-        raise CountError("a C compiler is needed")
+        raise CannotRun("a C compiler is needed")
     plugin = folder / "count_instructions.so"
     source = _HERE / "count_instructions.c"
     subprocess.run([compiler, "-O2", "-fPIC", "-shared", source, "-o", plugin], check=True)
     return plugin
 
 
-def count(plugin: Path, architecture: str, folder: Path, what: str, frames: int) -> int:
-    """Return how many instructions `tests.benchmarks.hot_path` executes beside its main thread.
+def count(plugin: Path, architecture: str, folders: list[Path], few: int) -> list[int]:
+    """Return for each folder, and in it each contender, the instructions of a frame.
 
     Raises
     ------
-    CountError
+    CannotRun
         It does not run under this qemu; one line.
     """
     (qemu, *rest), environment = commands()[architecture]
-    module = ["-m", "tests.benchmarks.hot_path", str(folder), what, str(frames)]
-    command = [qemu, "-plugin", str(plugin), *rest, *module]
+    frames = few, MORE * few
+    arguments = ["-m", "tests.benchmarks.hot_path", *map(str, (*frames, *folders))]
+    command = [qemu, "-plugin", str(plugin), *rest, *arguments]
     done = subprocess.run(command, env=environment, cwd=_ROOT, capture_output=True, text=True)
-    found = re.search(r"^instructions (\d+)$", done.stderr, re.MULTILINE)
-    if done.returncode or found is None:
+    found = [int(each) for each in re.findall(r"(?m)^instructions (\d+)$", done.stderr)]
+    if done.returncode or len(found) != 3 * len(folders) * len(CONTENDERS):
         lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-        raise CountError(f"{qemu} -plugin: {lines[-1]}")
-    return int(found[1])
+        raise CannotRun(f"{qemu} -plugin: {lines[-1]}")
+    runs = zip(found[::3], found[1::3], found[2::3], strict=True)
+    return [round(((third - second) - (second - first)) / (frames[1] - frames[0]))
+            for first, second, third in runs]  # fmt: skip
 
 
-def report(frames: tuple[int, int] = FRAMES) -> dict[str, dict[str, dict[str, float]]]:
-    """Return by architecture and image size the instructions per frame, and the ratios."""
-    few, many = frames
+def report(extent: Extent = FULL) -> dict[str, dict[str, dict[str, float]]]:
+    """Return by architecture and image size the instructions per frame, and the ratios.
+
+    Raises
+    ------
+    CannotRun
+        There is no qemu-user, or no C compiler.
+    """
+    architectures = list(commands())
+    if not architectures:
+        raise CannotRun("qemu-user is needed (the package of this name, which loads plugins)")
     found: dict[str, dict[str, dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        plugin = build_plugin(Path(name))
-        for width, height in SIZES:
-            folder = Path(name) / f"{width}x{height}"
-            (folder / "images").mkdir(parents=True)
-            small_network(folder / "small.xmodel")
-            write_images(folder / "images", 4, (width, height))
-            for architecture in commands():
-                row: dict[str, float] = {}
-                for what in CONTENDERS:
-                    first, second = (
-                        count(plugin, architecture, folder, what, each) for each in frames
-                    )
-                    row[what] = round((second - first) / (many - few))
-                for loop in CONTENDERS[1:]:
-                    row[f"ratio_to_{loop}"] = round(row["app"] / row[loop], 3)
-                found.setdefault(architecture, {})[folder.name] = row
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor() as pool:
+        plugin, folders = build_plugin(Path(name)), [_folder(Path(name), size) for size in SIZES]
+        few = min(FEW, extent.images)
+        counts = pool.map(lambda each: count(plugin, each, folders, few), architectures)
+        for architecture, counted in zip(architectures, counts, strict=True):
+            rows = zip(*[iter(counted)] * len(CONTENDERS), strict=True)
+            found[architecture] = {
+                folder.name: _with_ratios(dict(zip(CONTENDERS, row, strict=True)))
+                for folder, row in zip(folders, rows, strict=True)
+            }
     return found
 
 
-if __name__ == "__main__":
-    print(json.dumps(report(), indent=2))
+def _folder(parent: Path, size: tuple[int, int]) -> Path:
+    folder = parent / "x".join(map(str, size))
+    (folder / "images").mkdir(parents=True)
+    small_network(folder / "small.xmodel")
+    write_images(folder / "images", 4, size)
+    return folder
+
+
+def _with_ratios(row: dict[str, float]) -> dict[str, float]:
+    app, *loops = CONTENDERS
+    return {**row, **{f"ratio_to_{loop}": round(row[app] / row[loop], 3) for loop in loops}}

@@ -20,7 +20,8 @@ GATE = {
 ELSEWHERE = {
     "make fuzz": "tests/fuzz",  # the tests run each target's first examples
     "make load": "tests/dpu/test_load.py",
-    "make bench": "tests/benchmarks/test_short.py",  # ten minutes; the test runs its short form
+    "make bench": "tests/benchmarks/test_short.py",  # five minutes; the test runs its short form
+    "python -m tests.benchmarks": "tests/benchmarks/test_short.py",
     "python -m tests.benchmarks.streaming": "tests/benchmarks/test_short.py",  # ten minutes
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
     # Hours; the tests look at its cells and run a small study.
@@ -86,6 +87,8 @@ _WINDOWS = "--seconds 1.2 --warm-up 0.3 --idle 0.5 --cool-down 0.2 --threads 1,2
 _DEPLOY = "make deploy BOARD=zcu104 HOST=user@board MODEL=models/mine"
 _MEASURE = "make measure BOARD=zcu104 HOST=user@board MODEL=models/mine"
 _BENCH = "--seconds 0.2 --warm-up 0.1 --repetitions 2"
+_TWO_PLATFORMS = "--platform onnxruntime-float32 --platform openvino-int8"
+_EPOCHS = "--set training.epochs=2"
 
 # Not run, since each installs packages of its own (and the audit needs PyPI's advisories): make
 # only tells what it would do.
@@ -114,6 +117,13 @@ STEPS = {
     "tutelage asm code.s -o code.bin": Step(shows="170 instructions, 3,364 bytes"),
     "tutelage shim your_board_script.py --its --own arguments": Step(
         puts_in=(("--its --own arguments", "net.xmodel in.npy out.npy"),), shows="done 8"),
+    "tutelage train student.toml --output runs/student": Step(more=_EPOCHS),
+    "tutelage train student.toml --output runs/teacher --set student.network=densenet-wide": Step(
+        more=_EPOCHS),
+    "tutelage train qkd.toml --output runs/w4a4 --set quantisation.weights=4 "
+    "--set quantisation.activations=4": Step(more=_EPOCHS),
+    "accelerate launch --cpu --num_processes 2 -m tutelage train qkd.toml --output runs/two": Step(
+        more=_EPOCHS),
     "tensorboard --logdir runs": Step(until="http://localhost:6006/"),
     "accelerate launch --num_machines 2 --num_processes 4 --machine_rank 0 "
     "--main_process_ip 192.168.1.10 --main_process_port 29500 "
@@ -125,6 +135,7 @@ STEPS = {
     "tutelage explore explore.toml --latency 2 --capacity accuracy --trials 40 --epochs 3 "
     "-o out": Step(puts_in=(("40", "2"), ("epochs 3", "epochs 1")), shows="DenseNets trained"),
     "tutelage study study.toml --output /nfs/mine --storage journal:/nfs/mine.journal": Step(
+        before="sed -i 's/epochs = 6/epochs = 2/' study.toml",
         puts_in=(*_NFS, ("tutelage study", f"({_OTHER_WORKER} &); tutelage study")),
         more="--lease 20", shows="| qkd |", seconds=600),
     "tutelage explore explore.toml --latency 2 --capacity accuracy --trials 40 --epochs 3 "
@@ -164,7 +175,7 @@ STEPS = {
         more=f"{_BENCH} --platform openvino-float32", puts_in=(("3x224x224", "3x64x64"),)),
     "tutelage bench models/mine --images photos --dpu results/zcu104/TIME "
     "--watts openvino-int8=31.5": Step(
-        board=True, more=_BENCH, puts_in=_RUN),
+        board=True, more=f"{_BENCH} {_TWO_PLATFORMS}", puts_in=_RUN),
     "tutelage report --run results/zcu104/TIME --bench results/bench/TIME "
     "--model net.xmodel": Step(
         board=True, puts_in=(*_RUN, *_COMPARISON)),

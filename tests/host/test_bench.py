@@ -79,19 +79,29 @@ def files(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_SMALL = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+"""
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, demo: Path) -> Path:
-    """A quantised run's directory."""
+    """The directory of a quantised run of few layers: compiling takes long."""
     from tutelage.host.train import checkpoint
 
     folder = tmp_path_factory.mktemp("run")
+    (folder / "net.py").write_text(_SMALL)
+    name, weights = f"{folder / 'net.py'}:make", folder / "float.safetensors"
     torch.manual_seed(0)
-    network = create("densenet-tiny", in_channels=3)
-    checkpoint.save(folder / "float.safetensors", {"student": network.state_dict()}, {"config": {}})
+    checkpoint.save(weights, {"student": create(name).state_dict()}, {"config": {}})
     table = {
         "method": "ptq",
         "data": {"kind": "folder", "path": str(demo / "images")},
-        "student": {"network": "densenet-tiny", "weights": str(folder / "float.safetensors")},
+        "student": {"network": name, "weights": str(weights)},
     }
     train(make_config(table), folder / "ptq")
     return folder / "ptq"

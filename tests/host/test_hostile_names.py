@@ -36,7 +36,7 @@ PROBE = "import json, os, sys; print(json.dumps([os.fsencode(a).hex() for a in s
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=4)
 )
@@ -44,7 +44,7 @@ def test_arguments_arrive_as_they_are(words: list[str]) -> None:
     """sshd gives the last words to the user's shell as one string; so does this."""
     import shlex
 
-    command = Remote("board", None).ssh(shlex.join([sys.executable, "-c", PROBE, *words]))
+    command = Remote("board", None).ssh(shlex.join([sys.executable, "-IS", "-c", PROBE, *words]))
     assert command[:-2] == Remote("board", None).ssh("")[:-2] and command[-2] == "board"
     for shell in filter(None, map(shutil.which, ("dash", "bash"))):
         done = subprocess.run([shell, "-c", command[-1]], capture_output=True, check=True)

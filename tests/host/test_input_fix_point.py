@@ -47,7 +47,7 @@ _FORMS = st.builds(
 
 
 @pytest.mark.slow
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(form=_FORMS)
 @example(make_form((3, 16, 16), *IMAGENET))
 @example(make_form((3, 16, 16)))

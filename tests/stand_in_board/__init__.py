@@ -125,7 +125,9 @@ class StandInBoard:
         self._lower, self._emulation, self._admits = root, dpu != "fake", dpu.startswith("admitted")
         self._python = with_pynq(python_of(root))
         self._name = f"tt{os.getpid()}b{number}"
-        self._net = f"10.{100 + number}.{os.getpid() % 250}"
+        third, block = os.getpid() % 250, os.getpid() // 250 % 63  # others' boards have other nets
+        net = f"10.{100 + number}.{third}"
+        self._near, self._address = f"{net}.{4 * block + 1}", f"{net}.{4 * block + 2}"
         self._process: subprocess.Popen[bytes] | None = None
         self._follower: LoadFollower | None = None
         self._ina226 = ina226
@@ -243,9 +245,9 @@ class StandInBoard:
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
         shutil.copy(self._folder / "client_key.pub", etc / "board_authorised")
         (etc / "board_config").write_text(_SSHD)
-        self.known_hosts.write_text(f"{self._net}.2 {(etc / 'board_key.pub').read_text()}")
+        self.known_hosts.write_text(f"{self._address} {(etc / 'board_key.pub').read_text()}")
         self.ssh_config.write_text(
-            f"Host {self.host}\n  HostName {self._net}.2\n  User root\n"
+            f"Host {self.host}\n  HostName {self._address}\n  User root\n"
             f"  IdentityFile {self._folder}/client_key\n  IdentitiesOnly yes\n"
             f"  UserKnownHostsFile {self.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
         )
@@ -255,9 +257,9 @@ class StandInBoard:
         name, near = self._name, f"{self._name}h"
         _run("ip", "netns", "add", name)
         _run("ip", "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", name)
-        _run("ip", "addr", "add", f"{self._net}.1/30", "dev", near)
+        _run("ip", "addr", "add", f"{self._near}/30", "dev", near)
         _run("ip", "link", "set", near, "up")
-        _run("ip", "-n", name, "addr", "add", f"{self._net}.2/30", "dev", "eth0")
+        _run("ip", "-n", name, "addr", "add", f"{self._address}/30", "dev", "eth0")
         for device in ("lo", "eth0"):
             _run("ip", "-n", name, "link", "set", device, "up")
 
@@ -282,7 +284,7 @@ class StandInBoard:
         end = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection((f"{self._net}.2", 22), timeout=1).close()
+                socket.create_connection((self._address, 22), timeout=1).close()
                 return
             except OSError as error:
                 assert self._process is not None

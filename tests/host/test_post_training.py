@@ -37,7 +37,7 @@ from tutelage.host.quantise.ptq.equalise import equalise  # noqa: E402
 from tutelage.host.quantise.ptq.lockstep import Step, lockstep  # noqa: E402
 from tutelage.host.quantise.ptq.passes import FloatPass, PartlyRounded, outputs  # noqa: E402
 from tutelage.host.quantise.ptq.post_training import PostTraining, post_training  # noqa: E402
-from tutelage.host.quantise.ptq.rounding import round_layer  # noqa: E402
+from tutelage.host.quantise.ptq.rounding import Moment, round_layer  # noqa: E402
 from tutelage.host.quantise.ptq.sensitivity import agreement, sensitivity  # noqa: E402
 from tutelage.host.quantise.quantisers import Bits  # noqa: E402
 from tutelage.host.quantise.student import Student  # noqa: E402
@@ -326,6 +326,38 @@ def _results(student: Student, step: Step) -> Tensor:
 
 def _wanted(step: Step) -> Tensor:
     return torch.cat([wanted for _, wanted in step.parts()])
+
+
+def test_images_join_where_maps_get_smaller() -> None:
+    images, student = _images(), Student(_mobilenet(), SHAPE).eval()
+    calibrate(student, images)
+    counts = []
+    for some, every in zip(
+        lockstep(student, [images], 4, 50_000), lockstep(student, [images], 4), strict=True
+    ):
+        count = len(some.kept_inputs)
+        for a, b in zip(some.parts(), list(every.parts())[:count], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+        counts.append(4 * count)
+    assert counts == sorted(counts) and counts[0] < 16 and counts[-1] == len(images)
+
+
+def test_sums_keep_what_images_agree_about() -> None:
+    generator = torch.Generator().manual_seed(0)
+    alike, chance, both = Moment(), Moment(), Moment(keeps_diagonal=True)
+    for _ in range(200):
+        noise = torch.randn(1, 20, 20, generator=generator)
+        alike.add(torch.ones(1, 20, 20))
+        chance.add(noise.clone())
+        both.add(noise + torch.eye(20))
+    torch.testing.assert_close(alike.steady(), alike.total)
+    assert chance.steady().norm() < 0.2 * chance.total.norm()
+    torch.testing.assert_close(
+        both.steady().diagonal(dim1=1, dim2=2).mean(), torch.tensor(200.0), rtol=0.05, atol=0
+    )
+    one = Moment(keeps_diagonal=True)
+    one.add(torch.ones(1, 3, 3))
+    torch.testing.assert_close(one.steady()[0], torch.eye(3))
 
 
 def test_each_layer_gets_no_worse_by_rounding() -> None:

@@ -8,7 +8,7 @@ activation. The bias takes part with values one step up and down.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from tutelage.host.quantise import nonlinear
 from tutelage.host.quantise.fix_points import BIAS_RANGE
 
 PLACES = 8192
-"""Samples that are kept, of all images."""
+"""Samples that are kept, at least, of all images."""
 
 MOST_WEIGHTS = 50_000
 """Of a layer: the work is their number times the samples'."""
@@ -34,22 +34,24 @@ class Samples:
     rows : inputs of a result, [groups, K, places]
     results : wanted before the activation, [groups, O / groups, places]
     kind : the activation, see tutelage.host.quantise.nonlinear
+    wanted : results behind the activation
     """
 
     rows: Tensor
-    results: Tensor
+    results: InitVar[Tensor]
     kind: str
+    wanted: Tensor = field(init=False)
+
+    def __post_init__(self, results: Tensor) -> None:
+        self.wanted = nonlinear.apply_nonlinear(self.kind, results)
 
     def error(self, weight: Tensor, bias: Tensor) -> float:
         """Return the squared error behind the activation of weights [groups, O / groups, K]."""
         return float(self._errors(weight @ self.rows + bias[:, :, None]).sum())
 
     def _errors(self, found: Tensor) -> Tensor:
-        gap = nonlinear.apply_nonlinear(self.kind, found) - self._wanted()
+        gap = nonlinear.apply_nonlinear(self.kind, found) - self.wanted
         return gap.square_().sum(2)
-
-    def _wanted(self) -> Tensor:
-        return nonlinear.apply_nonlinear(self.kind, self.results)
 
     def polish(
         self, weight: Tensor, bias: Tensor, down: Tensor, up: Tensor, bias_point: int

@@ -10,7 +10,6 @@ layers in their order: each one's weights, then its bias.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from tutelage.host.quantise.calibrate import calibrate
 from tutelage.host.quantise.ptq.bias_correction import correct_bias
 from tutelage.host.quantise.ptq.channels import shared_layers
 from tutelage.host.quantise.ptq.equalise import equalise
-from tutelage.host.quantise.ptq.lockstep import BYTES_OF_A_VALUE, lockstep
+from tutelage.host.quantise.ptq.lockstep import lockstep
 from tutelage.host.quantise.ptq.passes import FloatPass, evaluating, outputs, split, spread
 from tutelage.host.quantise.ptq.rounding import round_layer
 from tutelage.host.quantise.student import Student
@@ -38,8 +37,8 @@ _BATCH = 16
 _TRIED = 64
 """Images that say whether scales are better than before."""
 
-_MOST_BYTES = 1 << 30
-"""Of layers' values while layers are corrected in their order, which bounds the images used."""
+_SCALED_BY = 256
+"""Images whose largest values decide the scales."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def post_training(
     if options.equalise:
         _equalise(student, images, options)
     with evaluating(student):
-        _correct(student, few(student, images), options)
+        _correct(student, images, options)
 
 
 def _equalise(student: Student, images: Sequence[Tensor], options: PostTraining) -> None:
@@ -104,7 +103,7 @@ def _equalise(student: Student, images: Sequence[Tensor], options: PostTraining)
         wanted = outputs(FloatPass(student), some, _BATCH)
         before = copy.deepcopy(student.state_dict())
         error = _error(student, some, wanted)
-    equalise(student, few(student, images), _WEIGHTS[options.rounding])
+    equalise(student, spread(images, _SCALED_BY), _WEIGHTS[options.rounding])
     calibrate(student, images, options.calibration)
     with evaluating(student):
         if _error(student, some, wanted) > error:
@@ -136,10 +135,3 @@ def _correct(student: Student, images: Sequence[Tensor], options: PostTraining) 
         chosen = options.rounding == "adaround" and round_layer(student, step)
         if options.bias_correction and not chosen:
             correct_bias(student, step)
-
-
-def few(student: Student, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return as many of the images as memory has place for, evenly spread."""
-    largest = max(math.prod(student.layer(name).shape) for name in student.layers)
-    most = max(1, _MOST_BYTES // (BYTES_OF_A_VALUE * largest))
-    return spread(images, most)

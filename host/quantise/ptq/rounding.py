@@ -7,14 +7,22 @@ down, with the least squared error of the layer's result before its activation (
 
 where x is the layer's float input, x' the rounded one and b' the rounded bias, so that errors of
 the layers before it and of the bias are made up for as well. This is a quadratic form in V: one
-pass over the images collects x' x'^T and W x x'^T, after which no image is needed. The
-paper minimises it by gradients of a relaxation; here one weight of each output after the other
+pass over the images collects x' x'^T and W x x'^T, after which no image is needed. What differs
+from image to image as if by chance is no property of the network, and weights that are rounded by
+it get worse for other images: products of two inputs around their means, and of the error that
+earlier layers leave and an input, are drawn to 0 by the share of their squares that chance explains
+(Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices",
+with the images as the sample).
+
+The paper minimises it by gradients of a relaxation; here one weight of each output after the other
 takes the better of its two values, all others being held, until none moves (coordinate descent).
 The error falls with every step, starting from the nearest integers. Weights that could go farther
 than to the next integers would learn the errors of these very images.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -99,48 +107,61 @@ class _Problem:
     """The quadratic form of one layer: rows of weights [groups, O / groups, K]."""
 
     def __init__(self, conv: Conv, step: Step, weight: Tensor, bias: Tensor) -> None:
-        shape = (conv.groups, len(weight) // conv.groups, -1)
-        self.weight, self.bias = weight.reshape(shape), bias.view(shape[:2])
-        polished = conv.nonlinear != "NONE" and weight.numel() <= MOST_WEIGHTS
-        kept: list[tuple[Tensor, Tensor]] = []
-        generator = torch.Generator().manual_seed(0)
-        share = min(1.0, _MOST_ROWS / step.places)
-        columns = self.weight.shape[2]
-        self.squares = weight.new_zeros(conv.groups, columns, columns, dtype=torch.float32)
-        self.products = torch.zeros_like(self.weight)
-        self.energy = 0.0
-        images = (pair for part in step.parts() for pair in zip(*part, strict=True))
-        for x, y in images:
-            results = (y - bias.view(-1, 1, 1)).view(*shape[:2], -1)
-            padded = F.pad(x[None], conv.pads)
-            rows = F.unfold(padded, conv.kernel, conv.dilation, 0, conv.stride)
-            rows = rows.view(conv.groups, columns, -1)
-            if share < 1:
-                count = max(1, int(share * rows.shape[2]))
-                chosen = torch.randperm(rows.shape[2], generator=generator)[:count].to(rows.device)
-                rows, results = rows[:, :, chosen], results[:, :, chosen]
-            if polished:
-                some = slice(None, None, max(1, step.places // PLACES))
-                kept.append((rows[:, :, some], results[:, :, some]))
-            self.squares += rows @ rows.transpose(1, 2)
-            self.products += results @ rows.transpose(1, 2)
-            self.energy += float(results.square().sum())
+        self.shape = (conv.groups, len(weight) // conv.groups, -1)
+        self.weight, self.bias = weight.reshape(self.shape), bias.view(self.shape[:2])
+        kept: list[tuple[Tensor, Tensor]] | None = None
+        if conv.nonlinear != "NONE" and weight.numel() <= MOST_WEIGHTS:
+            kept = []
+        self._collect(conv, step, kept)
         diagonal = self.squares.diagonal(dim1=1, dim2=2)
         damping = _DAMPING * diagonal.mean(1).clamp(min=1e-12)
-        self.squares.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+        diagonal.add_(damping[:, None])
         self.products += damping[:, None, None] * self.weight
-        self.energy += float((damping[:, None, None] * self.weight.square()).sum())
         self.samples: Samples | None = None
-        if polished:
+        if kept is not None:
             inputs, wanted = (torch.cat(parts, 2) for parts in zip(*kept, strict=True))
             self.samples = Samples(inputs, wanted + self.bias[:, :, None], conv.nonlinear)
 
+    def _collect(self, conv: Conv, step: Step, kept: list[tuple[Tensor, Tensor]] | None) -> None:
+        """Sum up what the images say; `kept` takes inputs and results as well."""
+        generator = torch.Generator().manual_seed(0)
+        share = min(1.0, _MOST_ROWS / step.places)
+        some = slice(None, None, max(1, int(share * step.places) // PLACES))
+        middle = _mean_inputs(conv, step).view(conv.groups, -1, 1)
+        squares, products = Moment(keeps_diagonal=True), Moment()
+        around, errors, count = torch.zeros_like(middle), torch.zeros_like(self.bias), 0
+        for x, y in (pair for part in step.parts() for pair in zip(*part, strict=True)):
+            results = (y - self.bias.view(-1, 1, 1)).view(*self.shape[:2], -1)
+            rows = F.unfold(F.pad(x[None], conv.pads), conv.kernel, conv.dilation, 0, conv.stride)
+            rows = rows.view(conv.groups, middle.shape[1], -1)
+            if share < 1:
+                places = math.ceil(share * rows.shape[2])
+                chosen = torch.randperm(rows.shape[2], generator=generator)[:places].to(rows.device)
+                rows, results = rows[:, :, chosen], results[:, :, chosen]
+            if kept is not None:
+                kept.append((rows[:, :, some], results[:, :, some]))
+            error, rows = results - self.weight @ rows, rows - middle
+            squares.add(rows @ rows.transpose(1, 2))
+            products.add(error @ rows.transpose(1, 2))
+            around += rows.sum(2, keepdim=True)
+            errors += error.sum(2)
+            count += rows.shape[2]
+        total = squares.steady()
+        moved = around @ middle.transpose(1, 2)
+        self.squares = (
+            total + moved + moved.transpose(1, 2) + count * middle @ middle.transpose(1, 2)
+        )
+        self.products = self.weight @ self.squares + products.steady()
+        self.products += errors[:, :, None] * middle.transpose(1, 2)
+
     def error(self, weight: Tensor) -> float:
-        """The squared error of the result, behind the activation where samples are kept."""
+        """The squared error of the result, behind the activation where samples are kept.
+
+        Without them it lacks what all weights have in common.
+        """
         if self.samples is not None:
             return self.samples.error(weight, self.bias)
-        quadratic = ((weight @ self.squares) * weight).sum()
-        return float(quadratic - 2 * (self.products * weight).sum()) + self.energy
+        return float(((weight @ self.squares - 2 * self.products) * weight).sum())
 
     def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
         """The weights on the grid of a fix point."""
@@ -173,3 +194,41 @@ class _Problem:
             near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
             part[:, :, k] = best
         rest -= (part - before) @ self.squares[:, block]
+
+
+class Moment:
+    """A sum over images, each of which says something else."""
+
+    def __init__(self, keeps_diagonal: bool = False) -> None:
+        self.keeps_diagonal = keeps_diagonal
+        self.total, self.squares, self.images = torch.zeros(()), 0.0, 0
+
+    def add(self, one: Tensor) -> None:
+        """Add what one image says, [groups, rows, columns]."""
+        self.total = one if self.images == 0 else self.total.add_(one)
+        self.squares += self._square(one)
+        self.images += 1
+
+    def steady(self) -> Tensor:
+        """Return the sum, pulled to 0 as far as the images' differences explain it."""
+        size, images = self._square(self.total), self.images
+        chance = (images * self.squares - size) / max(1, images - 1)
+        share = min(1.0, max(0.0, chance / size)) if size > 0 and images > 1 else 1.0
+        found = self.total * (1 - share)
+        if self.keeps_diagonal:
+            found.diagonal(dim1=1, dim2=2).copy_(self.total.diagonal(dim1=1, dim2=2))
+        return found
+
+    def _square(self, one: Tensor) -> float:
+        square = torch.linalg.vector_norm(one).square()
+        if self.keeps_diagonal:
+            square -= torch.linalg.vector_norm(one.diagonal(dim1=1, dim2=2)).square()
+        return float(square)
+
+
+def _mean_inputs(conv: Conv, step: Step) -> Tensor:
+    """The mean of each input of a result, [I * kh * kw], its borders left aside."""
+    total = sum(x.mean((2, 3)).sum(0) for x, _ in step.parts())
+    assert isinstance(total, Tensor)
+    images = sum(len(x) for x in step.kept_inputs)
+    return (total / images).repeat_interleave(math.prod(conv.kernel))

@@ -43,12 +43,15 @@ def on_files(files: Any, config: Any) -> Any:
     }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
+    for name in ("latency.svg", "study.svg"):
+        picture = str(ROOT / "results" / name)
+        files.append(File.generated(config, f"results/{name}", abs_src_path=picture))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace the lines that ask for keys."""
-    return expand(markdown)
+    """Replace the lines that ask for keys, and point at the pictures that `on_files` adds."""
+    return expand(markdown.replace("](../../results/", "](../results/"))
 
 
 # -- TOML keys --------------------------------------------------------------------------------

@@ -22,7 +22,7 @@
 # make clean-results   remove all of results/ that git does not track: measured runs too
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
-# gigabytes of CUDA, give PyTorch's CPU index, see README.
+# gigabytes of CUDA, give PyTorch's CPU index, see docs/tutorials/own-images.md.
 
 PYTHON ?= python3
 PIP_FLAGS ?=

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
-for _package in ("nbclient", "nbformat", "ipykernel"):
-    pytest.importorskip(_package, reason=f"needs {_package}")
-
-import nbformat
-from nbclient import NotebookClient
+pytest.importorskip("ipykernel", reason="needs ipykernel")
+nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
+nbclient = pytest.importorskip("nbclient", reason="needs nbclient")
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "examples/notebooks"
 
@@ -41,7 +39,7 @@ def test_a_notebook(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(repo_root), *sys.path]))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
-    NotebookClient(
+    nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
     printed = "".join(

@@ -11,6 +11,7 @@
 # make audit   known faults of the pinned packages, by pip-audit
 # make bench   the benchmarks, compared with the last release's: five minutes; FULL=1: longer;
 #              ARGS=training: one part; ARGS=--json
+# make docs    the documentation as a site, in build/docs
 # make study   every method, bit width and seed of host/train/study.toml, into results/
 # make overlay BOARD=zcu104 [FROM=dir]   fetch the board's overlay, or take local files, and verify it
 # make overlay-rebuild DPU_PYNQ=dir      build it with Vitis, see overlays/zcu104/rebuild
@@ -22,7 +23,7 @@
 # make clean-results   remove all of results/ that git does not track: measured runs too
 #
 # PYTHON picks the interpreter (3.10 to 3.12), PIP_FLAGS goes to pip: where torch would come with
-# gigabytes of CUDA, give PyTorch's CPU index, see README.
+# gigabytes of CUDA, give PyTorch's CPU index, see docs/tutorials/own-images.md.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -31,7 +32,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo test test-all test-slow test-others test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
+.PHONY: help setup demo docs test test-all test-slow test-others test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
 .DELETE_ON_ERROR:
 
 help:
@@ -51,7 +52,7 @@ $(VENV)/pc.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/all.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing everything, PyTorch too, into $(VENV)"
-	@$(INSTALL) -e '.[pc,host,search,peers,test,lint]'
+	@$(INSTALL) -e '.[pc,host,search,peers,docs,test,lint]'
 	@touch $@ $(VENV)/pc.stamp
 
 setup: $(VENV)/all.stamp
@@ -114,6 +115,10 @@ test-board-full: $(VENV)/all.stamp
 # Minutes; the stand-in board's commands need root and skip without.
 test-docs: $(VENV)/all.stamp
 	$(BIN)/python -m pytest -rs -m docs
+
+# Strict, and without a network.
+docs: $(VENV)/all.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 SECONDS ?= 900
 fuzz: $(VENV)/all.stamp

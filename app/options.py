@@ -106,6 +106,11 @@ def read_options(arguments: Sequence[str] | None = None, program: str = SCRIPT) 
     return options
 
 
+def command_line_parser(program: str) -> argparse.ArgumentParser:
+    """Return the parser of the application's options."""
+    return _make_parser(program)
+
+
 def _make_parser(program: str) -> _Parser:
     parser = _Parser(
         prog=program,

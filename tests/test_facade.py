@@ -72,7 +72,7 @@ def test_the_readme_s_program(repo_root: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
     pytest.importorskip("google.protobuf", reason="needs the emulation's packages")
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine").symlink_to(repo_root / "app" / "demo")
+    (tmp_path / "models" / "ptq").symlink_to(repo_root / "app" / "demo")
     video = cv2.VideoWriter(
         str(tmp_path / "walk.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 64)
     )
@@ -87,5 +87,5 @@ def test_the_readme_s_program(repo_root: Path, tmp_path: Path) -> None:
     assert [line.split()[:2] for line in lines[:3]] == [
         [f"walk.mp4#{index:06d}", "Bag"] for index in range(3)
     ]
-    assert " J, " in lines[3] and lines[4].endswith(" ms on a ZCU104")
+    assert " J, " in lines[3]
     assert (tmp_path / "seen.mp4").stat().st_size

@@ -2,8 +2,8 @@
 
 Op types describe their int8 form in these terms (`OpType.engine_layers`); the compiler
 (`tutelage.dpu.compiler.board`) knows nothing else of them. Shifts and factors are those of the
-instructions' fields, dpu/isa/README.md. The ops import this module only there: a board, which
-computes CPU ops with their files, has no use for it.
+instructions' fields (docs/reference/instruction-set.md). The ops import this module only there: a
+board, which computes CPU ops with their files, has no use for it.
 """
 
 from __future__ import annotations

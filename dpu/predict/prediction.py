@@ -20,7 +20,7 @@ BOUNDS = ("array", "parameters", "maps", "start")
 
 BASIS = (
     "fitted to published figures, not measured here; the ranges are from the lowest to the\n"
-    "highest error of networks whose family was left out of the fit (README, Predict)."
+    "highest error of networks whose family was left out of the fit (docs: The latency model)."
 )
 
 CODE_BASIS = (

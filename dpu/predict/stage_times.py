@@ -28,7 +28,7 @@ and those of a core beyond the second `third` times as long again: the processor
 which the first two cores take (`NEAR_CORES`), so that a third has to go another way.
 SAVEs are not slowed (nothing waits for them). The published speeds of one core (KV260), two
 (ZCU104) and three (ZCU102) show it. How much the other cores use the memory does not explain it:
-README, "Predict", names what was tried.
+docs/explanation/latency-model.md names what was tried.
 """
 
 from __future__ import annotations

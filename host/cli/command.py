@@ -68,17 +68,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     TutelageError
         The command was used wrongly, or failed.
     """
-    import_module(COMMANDS[name].module)
-    entry = _ENTRIES[name]
-    options = get_type_hints(entry.function)["options"]
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(
-        name,
-        help="\n\n".join(_help(name, entry)),
-        epilog=_examples(name, entry),
-        context_settings={"help_option_names": ["-h", "--help"], **entry.settings},
-    )(_with_fields(entry.function, options))
-    parser = typer.main.get_command(app)
+    parser, options = click_command(name), _options(name)
     try:
         with parser.make_context(
             f"{PROGRAM} {name}", repeated(arguments, _several(options))
@@ -89,6 +79,25 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
         raise TutelageError(f"{text}; see {PROGRAM} {name} --help") from error
+
+
+def click_command(name: str) -> Any:
+    """Return the Click command of a name in `tutelage.core.commands.COMMANDS`, except classify."""
+    import_module(COMMANDS[name].module)
+    entry = _ENTRIES[name]
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(
+        name,
+        help="\n\n".join(_help(name, entry)),
+        epilog=_examples(name, entry),
+        context_settings={"help_option_names": ["-h", "--help"], **entry.settings},
+    )(_with_fields(entry.function, _options(name)))
+    return typer.main.get_command(app)
+
+
+def _options(name: str) -> type[Any]:
+    """Return the dataclass of a command's options."""
+    return get_type_hints(_ENTRIES[name].function)["options"]
 
 
 def _help(name: str, entry: _Entry) -> list[str]:

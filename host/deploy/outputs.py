@@ -97,4 +97,4 @@ def _advice(report: dict[str, Any], facts: dict[str, Any]) -> str:
         where = f"open an issue with {path} and the .xmodel"
     except (OSError, RecursionError) as error:  # a board may nest lists in lists
         where = f"open an issue with this line and the .xmodel ({path}: {first_line(error)})"
-    return f"outputs: {problem}; to report it, {where} (README, Deploy)"
+    return f"outputs: {problem}; to report it, {where} (docs: Deploy to a board)"

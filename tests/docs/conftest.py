@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,21 @@ BOARD_MODEL = "shared/models/corpus/mnist_cnn_zcu104.xmodel"
 """The reader's `board.xmodel`, made by AMD's compiler; beside the repository and not part of it."""
 
 _FOLDERS = ("app", "board", "core", "dpu", "host", "overlays", "models")
-PAGES = sorted(
-    page
-    for page in (*ROOT.glob("*.md"), *(p for f in _FOLDERS for p in (ROOT / f).rglob("*.md")))
-    if page.name != "CHANGELOG.md" and "uplot" not in page.parts
-)
+
+
+def _navigation() -> list[Path]:
+    """The site's pages that are files, in the order in which a reader comes upon them."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    found = [ROOT / "docs" / name for name in re.findall(r"(?m): (\S+\.md)$", text)]
+    return [page for page in found if page.exists()]
+
+
+PAGES = [
+    *_navigation(),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(p for f in _FOLDERS for p in (ROOT / f).rglob("*.md") if "uplot" not in p.parts),
+]
 """The documentation. CHANGELOG tells of commands that may be gone."""
 
 
@@ -51,8 +62,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("reader") / "tutelage"
     copy_repository(folder)
     _link_venv(folder)
-    for name, text in markdown.files(ROOT / "README.md").items():
-        (folder / name).write_text(text)
+    for page in PAGES:
+        for name, text in markdown.files(page).items():
+            if "/" not in name:  # else a recipe's, of the repository
+                (folder / name).write_text(text)
     (folder / "explore.toml").write_text(
         (folder / "qkd.toml").read_text() + (folder / "explore.toml").read_text()
     )

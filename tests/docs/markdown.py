@@ -68,7 +68,7 @@ class Block:
     @property
     def is_output(self) -> bool:
         """Whether it is what a program prints: no file, patch, command or code."""
-        return not (self.file or self.language or self.commands)
+        return not (self.file or self.language not in ("", "text") or self.commands)
 
 
 def blocks(page: Path) -> list[Block]:

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes, followed to the letter in a copy of the repository."""
+"""The recipes of how to add something, followed to the letter in a copy of the repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.docs.markdown import Block, apply_patch, blocks
 
 pytest.importorskip("torch", reason="one of the recipes is a network")
 
-PAGE = ROOT / "CONTRIBUTING.md"
+RECIPES = [b for page in sorted((ROOT / "docs/how-to").glob("add-*.md")) for b in blocks(page)]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository with everything that the recipes show."""
     folder = tmp_path_factory.mktemp("recipes") / "tutelage"
     copy_repository(folder)
-    for block in blocks(PAGE):
+    for block in RECIPES:
         if block.file:
             (folder / block.file).write_text("\n".join(block.lines) + "\n")
         elif block.language == "diff":
@@ -32,7 +32,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_file_that_is_there_is_shown_as_it_is() -> None:
     """But for its first line, which names it."""
-    shown = {b.file: "\n".join(b.lines[1:]) + "\n" for b in blocks(PAGE) if b.file}
+    shown = {b.file: "\n".join(b.lines[1:]) + "\n" for b in RECIPES if b.file}
     there = [file for file in shown if (ROOT / file).exists()]
     assert there == ["host/quantise/layers/upsample.py"]
     assert all(shown[file] == (ROOT / file).read_text() for file in there)
@@ -40,8 +40,8 @@ def test_a_file_that_is_there_is_shown_as_it_is() -> None:
 
 @pytest.mark.slow
 def test_their_tests_hold(copy: Path) -> None:
-    shown = {b.file for b in blocks(PAGE) if b.file and b.file.startswith("tests/")}
-    named = {path for b in blocks(PAGE) for _, text in b.commands
+    shown = {b.file for b in RECIPES if b.file and b.file.startswith("tests/")}
+    named = {path for b in RECIPES for _, text in b.commands
              for path in re.findall(r"pytest (tests/\S+)", text)}  # fmt: skip
     paths = sorted(shown | named)
     # Ops: one, all, one in networks; a network, board, source, sink, sensor, data set format.
@@ -54,7 +54,7 @@ def test_their_tests_hold(copy: Path) -> None:
 
 def test_what_they_show_is_in_the_houses_form(copy: Path) -> None:
     pytest.importorskip("ruff", reason="needs ruff, of the set `lint`")
-    new = sorted(b.file for b in blocks(PAGE) if b.file and b.file.endswith(".py"))
+    new = sorted(b.file for b in RECIPES if b.file and b.file.endswith(".py"))
     for command in (["ruff", "format", "--check"], ["ruff", "check"]):
         done = subprocess.run([sys.executable, "-m", *command, *new], cwd=copy,
                               capture_output=True, text=True)  # fmt: skip

@@ -25,10 +25,9 @@ from tests.stand_in_board import why_not
 
 
 def _all() -> list[Command]:
-    """All commands once, README's first; sentences may name one without its options."""
-    pages = sorted(PAGES, key=lambda page: (page.name != "README.md", len(page.parts)))
+    """All commands once; sentences may name one without its options."""
     found: dict[str, Command] = {}
-    for page in pages:
+    for page in PAGES:
         for command in commands(page, ROOT):
             found.setdefault(command.text, command)
     shown = list(found.values())

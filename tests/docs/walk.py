@@ -23,6 +23,7 @@ ELSEWHERE = {
     "make bench": "tests/benchmarks/test_short.py",  # five minutes; the test runs its short form
     "python -m tests.benchmarks": "tests/benchmarks/test_short.py",
     "python -m tests.benchmarks.streaming": "tests/benchmarks/test_short.py",  # ten minutes
+    "python -m tutelage.host.networks.survey": "tests/host/test_survey.py",  # 40 minutes
     "make study": "tests/host/test_study.py",  # an hour; the tests run a small study
     # Hours; the tests look at its cells and run a small study.
     "tutelage study host/train/cifar10_study.toml --output results/cifar10": (
@@ -166,6 +167,10 @@ STEPS = {
         before=f"make deploy HOST=board0 MODEL=app/demo ARGS='{_NO_DOWNLOAD}'",
         board=True, puts_in=_HOST, more=f"ARGS='{_BOARD}'", shows="board0"),
     _MEASURE: Step(board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD} {_WINDOWS}'", shows="±"),
+    "make deploy BOARD=zcu104 HOST=user@board MODEL=models/ptq": Step(
+        board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD}'", shows="deployed"),
+    "make measure BOARD=zcu104 HOST=user@board MODEL=models/ptq": Step(
+        board=True, puts_in=_HOST, more=f"ARGS='{_NO_DOWNLOAD} {_WINDOWS}'", shows="±"),
     "make measure HOST=user@board ARGS=--attach": Step(
         board=True, puts_in=(*_HOST, ("ARGS=--attach", f"ARGS='--attach {_BOARD}'")), shows="±"),
     "python -m tutelage.app.measure --output results/here --realtime zcu104": Step(
@@ -208,7 +213,8 @@ NO_OUTPUT = (
     "import numpy as np",
     "student = tutelage.quantise(network, loader",  # tests/host/test_quantised_network.py does it
     "from tutelage.dpu.runtime import shim",
-    "tutelage/ the import name",
+    "frame source ->",
+    "camera, video, images ->",
     "acc = sum(q_in * q_w)",
     "v = (sum of",
     "acc = sum of x",

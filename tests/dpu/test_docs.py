@@ -1,4 +1,4 @@
-"""dpu/README.md says what the code does: tables are compared, examples are run."""
+"""docs/reference/xmodel.md says what the code does: tables are compared, examples are run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tutelage.dpu.xmodel import file as xmodel
 from tutelage.dpu.xmodel import tensor
 from tutelage.dpu.xmodel.schema import GraphProto
 
-PAGE = Path(__file__).resolve().parents[2] / "dpu/README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/xmodel.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 

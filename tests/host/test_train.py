@@ -206,7 +206,7 @@ def test_who_learns_in_which_phase(
     before = {k: v.clone() for k, v in run.teacher.state_dict().items()}
     student = {k: v.clone() for k, v in run.student.state_dict().items()}
     run._schedule(0.3)
-    run._step(phase, *next(run.feed.batches(0)), 0.3)
+    run._step(phase, next(iter(run.feed.batches(0))), 0.3)
     changed = [k for k, v in run.teacher.state_dict().items() if not torch.equal(v, before[k])]
     if phase.teacher == "learns":
         assert any(k.endswith("running_mean") for k in changed)

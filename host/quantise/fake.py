@@ -41,7 +41,7 @@ def quantise(x: Tensor, fix_point: float, lowest: int, highest: int) -> Tensor:
 class Rounding(NamedTuple):
     """The integers that a quantiser allows, and their unit 2^-fix_point, which may be any real."""
 
-    fix_pofloat: int
+    fix_point: float
     lowest: int
     highest: int
 

@@ -132,9 +132,11 @@ def test_features_are_added_to_what_is_distilled(
     run = _run(_taught(float_run, tables={"features": features}, freeze_norms=0), tmp_path, data)
     plain = _run(_taught(float_run, freeze_norms=0), tmp_path, data)
     run._set_modes(TUTORING), plain._set_modes(TUTORING)
-    images, labels = next(run.feed.batches(0))
+    images, labels, rows = next(iter(run.feed.batches(0)))
     with torch.no_grad():
-        losses = [each.teaching.losses(TUTORING, images, labels, 0.5) for each in (run, plain)]
+        losses = [
+            each.teaching.losses(TUTORING, images, labels, rows, 0.5) for each in (run, plain)
+        ]
     seen: dict[str, Tensor] = {}
     run.student.tap = seen.__setitem__
     run.student(images)
@@ -148,7 +150,9 @@ def test_features_are_added_to_what_is_distilled(
         wanted = 2.0 * attention_distance([seen["cat_1"], seen["cat_3"]], teacher)
     assert float(losses[0].student - losses[1].student) == pytest.approx(float(wanted), rel=1e-4)
     # A phase that distils nothing has none.
-    alone = [each.teaching.losses(SELF_STUDYING, images, labels, 0.5) for each in (run, plain)]
+    alone = [
+        each.teaching.losses(SELF_STUDYING, images, labels, rows, 0.5) for each in (run, plain)
+    ]
     assert torch.equal(alone[0].student, alone[1].student)
 
 
@@ -161,9 +165,11 @@ def test_features_come_closer(
         run.go()
         images = data[0].inputs(slice(0, 60))
         with torch.no_grad():
-            one = run.teaching.losses(TUTORING, images, data[0].labels[:60], 1.0)
+            one = run.teaching.losses(TUTORING, images, data[0].labels[:60], torch.arange(60), 1.0)
             taps, run.teaching._taps = run.teaching._taps, None
-            other = run.teaching.losses(TUTORING, images, data[0].labels[:60], 1.0)
+            other = run.teaching.losses(
+                TUTORING, images, data[0].labels[:60], torch.arange(60), 1.0
+            )
         assert taps is not None
         return float(one.student - other.student) / weight
 
@@ -429,7 +435,7 @@ def test_the_teacher_judges_the_mixed_image(
     seen: list[Tensor] = []
     for network in (run.student, run.teacher):
         network.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
-    images, labels = next(run.feed.batches(0))
-    run._step(TUTORING, images, labels, 0.3)
+    images, labels, _ = batch = next(iter(run.feed.batches(0)))
+    run._step(TUTORING, batch, 0.3)
     assert len(seen) == 2 and seen[0] is seen[1] is images
     assert labels.shape == (60, 10) and ((labels > 0).sum(1) == 2).any()

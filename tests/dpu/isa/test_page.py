@@ -10,7 +10,9 @@ from tutelage.dpu.isa import executor
 from tutelage.dpu.isa.formats import ISA0, ISA1, Format, Isa
 from tutelage.dpu.isa.machine import shape_of
 
-TEXT = (Path(__file__).resolve().parents[3] / "docs/reference/instruction-set.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[3] / "docs/reference/instruction-set.md").read_text(
+    encoding="utf-8"
+)
 
 
 def _table(head: str) -> list[list[str]]:

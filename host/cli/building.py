@@ -59,7 +59,7 @@ def export(options: ExportOptions) -> int:
         f"{output}: quantised.xmodel, model.onnx, model.toml",
         f"  {counted(figures['images_compared'], 'test image')}: every logit of the file is the "
         "student's",
-        f"  {_of_classes(figures)}; the ONNX file names the same class as the .xmodel for "
+        f"  {_of_classes(figures)}; the ONNX file names the same class for "
         f"{figures['onnx_same_class']:.2f} %",
         *(f"  on the CPU: {op}: {reason}" for op, reason in figures["on_cpu"].items()),
         f"  next: tutelage compile {shlex.quote(str(output))}",

@@ -18,10 +18,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
 from tutelage.core.fixed_point import INT8_MAX, INT8_MIN, Array
-from tutelage.dpu.engine.onnx_lowering import OPSET, Lowering
+from tutelage.dpu.engine import onnx_file
+from tutelage.dpu.engine.onnx_lowering import Lowering
 from tutelage.dpu.engine.program import Program
 from tutelage.dpu.engine.runtimes import OpenVinoRuntime, Runtime
 from tutelage.dpu.ops.int8 import clip_limits, nonlinear
@@ -195,23 +195,23 @@ def _sums_are_whole(inputs: int, outputs: int, size: int, rng: np.random.Generat
     weights[:2] = ends.reshape(2, 1, 1, 1)
     values = rng.choice(ends, (1, inputs, size, size * 4))
     values[..., : 2 * size] = np.repeat(ends, size)
-    constants = {"one": np.float32(1), "zero": np.int8(0), "w": weights}
+    constants: dict[str, Array] = {
+        "one": np.ones((), np.float32), "zero": np.zeros((), np.int8), "w": weights,
+    }  # fmt: skip
     unit = ["one", "zero"]
     nodes = [
-        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
-        helper.make_node("QuantizeLinear", ["f", *unit], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", *unit], ["d"]),
-        helper.make_node("DequantizeLinear", ["w", *unit], ["k"]),
-        helper.make_node("Conv", ["d", "k"], ["y"], strides=[size, size]),
+        onnx_file.node("Cast", ["x"], "f", to=onnx_file.ELEMENT_TYPES[np.float32]),
+        onnx_file.node("QuantizeLinear", ["f", *unit], "q"),
+        onnx_file.node("DequantizeLinear", ["q", *unit], "d"),
+        onnx_file.node("DequantizeLinear", ["w", *unit], "k"),
+        onnx_file.node("Conv", ["d", "k"], "y", strides=[size, size]),
     ]
-    graph = helper.make_graph(
-        nodes, "sums",
-        [helper.make_tensor_value_info("x", TensorProto.INT8, ["N", *values.shape[1:]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", outputs, 1, 4])],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    model = onnx_file.model(
+        nodes, [onnx_file.tensor(array, name) for name, array in constants.items()],
+        [onnx_file.value("x", np.int8, values.shape[1:])],
+        [onnx_file.value("y", np.float32, (outputs, 1, 4))],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-    (found,) = OpenVinoRuntime(bytes(model.SerializeToString()), 1).run([values])
+    (found,) = OpenVinoRuntime(model, 1).run([values])
     windows = values.reshape(inputs, size, 4, size).astype(np.int64)
     wanted = np.einsum("oihw,ihnw->on", weights.astype(np.int64), windows)
     return np.array_equal(found[0, :, 0], wanted)

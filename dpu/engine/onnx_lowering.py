@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
 from tutelage.core.fixed_point import Array
+from tutelage.dpu.engine import onnx_file
 from tutelage.dpu.engine.program import Program
 from tutelage.dpu.ops.factors import scale_of
 from tutelage.dpu.ops.fix import rounds_exactly
@@ -21,7 +21,6 @@ from tutelage.dpu.ops.lowering import Grid, Int8Form, as_int8, declared
 from tutelage.dpu.ops.registry import is_int8, type_of
 from tutelage.dpu.xmodel.op import Op
 
-OPSET = 17
 NO_INT8 = Int8Form()
 
 
@@ -103,8 +102,8 @@ class Lowering:
         form: Int8Form = NO_INT8, apart: bool = False,
     ) -> None:  # fmt: skip
         self.program, self.grids, self.form = program, grids, form
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        self.nodes: list[bytes] = []
+        self.constants: list[bytes] = []
         self.wide_ops: list[str] = []
         self._values: dict[tuple[str, bool], str] = {}
         self._given = {op.get_name() for op in reads}
@@ -124,30 +123,24 @@ class Lowering:
 
     def model(self) -> bytes:
         """The serialized ONNX model; the batch size is free."""
-        graph = helper.make_graph(
-            self.nodes, "stage", self._inputs, self._outputs, initializer=self.constants
-        )
-        opset = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-        return bytes(model.SerializeToString())
+        return onnx_file.model(self.nodes, self.constants, self._inputs, self._outputs)
 
     def node(self, kind: str, inputs: list[str], **attrs: Any) -> str:
         """Add a node; returns the name of its output."""
         name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], **attrs))
+        self.nodes.append(onnx_file.node(kind, inputs, name, **attrs))
         return name
 
     def constant(self, array: Any, dtype: Any = np.float32) -> str:
         """Add a constant; returns its name."""
         name = f"c{len(self.constants)}"
         values = np.ascontiguousarray(array, dtype).reshape(np.shape(array))
-        self.constants.append(numpy_helper.from_array(values, name))
+        self.constants.append(onnx_file.tensor(values, name))
         return name
 
     def cast(self, x: str, dtype: Any) -> str:
-        """Add a cast to np.float32 or np.float64; returns the name of its output."""
-        kind = TensorProto.DOUBLE if dtype is np.float64 else TensorProto.FLOAT
-        return self.node("Cast", [x], to=kind)
+        """Add a cast to an element type of numpy's; returns the name of its output."""
+        return self.node("Cast", [x], to=onnx_file.ELEMENT_TYPES[dtype])
 
     def value(self, op: Op, channels_first: bool | None = None) -> str:
         """The name of an op's value, in NCHW or in the file's own order."""
@@ -174,20 +167,19 @@ class Lowering:
         assert known is not None
         return known
 
-    def _input(self, op: Op) -> Any:
+    def _input(self, op: Op) -> bytes:
         tensor = op.get_output_tensor()
         fixed = tensor.is_int8
-        kind, name = (TensorProto.INT8 if fixed else TensorProto.FLOAT), f"i_{len(self._values)}"
-        value = self.node("Cast", [name], to=TensorProto.FLOAT) if fixed else name
+        kind, name = np.int8 if fixed else np.float32, f"i_{len(self._values)}"
+        value = self.cast(name, np.float32) if fixed else name
         if fixed and self.form.results:
             value = as_int8(self, value, op.get_name() in self.form.unsigned)
         self._values[op.get_name(), False] = value
-        return helper.make_tensor_value_info(name, kind, ["N", *tensor.dims[1:]])
+        return onnx_file.value(name, kind, tensor.dims[1:])
 
-    def _output(self, op: Op) -> Any:
+    def _output(self, op: Op) -> bytes:
         tensor = op.get_output_tensor()
         fixed = tensor.is_int8
-        kind = TensorProto.INT8 if fixed else TensorProto.FLOAT
-        value = self.value(op, False)
-        value = self.node("Cast", [value], to=kind) if fixed else self.node("Identity", [value])
-        return helper.make_tensor_value_info(value, kind, ["N", *tensor.dims[1:]])
+        kind, value = np.int8 if fixed else np.float32, self.value(op, False)
+        value = self.cast(value, kind) if fixed else self.node("Identity", [value])
+        return onnx_file.value(value, kind, tensor.dims[1:])

@@ -70,7 +70,7 @@ class OnnxGraph(Protocol):
         """Add a constant; returns its name."""
 
     def cast(self, x: str, dtype: Any) -> str:
-        """Add a cast to np.float32 or np.float64; returns the name of its output."""
+        """Add a cast to an element type of numpy's; returns the name of its output."""
 
     def x(self, op: Any, index: int = 0, channels_first: bool | None = None) -> str:
         """Return the name of an op's input, in NCHW or in the file's own order."""

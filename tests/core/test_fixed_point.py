@@ -124,20 +124,16 @@ def test_the_float_graphs_round_alike(shift: int, how: str, wide: bool, seed: in
 
 def _finished(acc: np.ndarray, shift: int, how: str, dtype: Any) -> Any:
     import onnxruntime
-    from onnx import helper
 
-    from tutelage.dpu.engine.onnx_lowering import OPSET, Lowering
+    from tutelage.dpu.engine import onnx_file
+    from tutelage.dpu.engine.onnx_lowering import Lowering
 
     program: Any = None
     low = Lowering(program, {}, [], [], [])
     total = low.node("Add", ["x", low.constant(half(how, shift), dtype)])
     result = finish(low, total, how, INT8_MIN, INT8_MAX, dtype)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    ends = [helper.make_tensor_value_info(name, kind, ["N"]) for name in ("x", result)]
-    graph = helper.make_graph(low.nodes, "finish", ends[:1], ends[1:], low.constants)
-    opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
+    ends = [[onnx_file.value(name, dtype, ())] for name in ("x", result)]
+    session = onnxruntime.InferenceSession(onnx_file.model(low.nodes, low.constants, *ends))
     return session.run(None, {"x": np.ldexp(acc.astype(dtype), -shift)})[0]
 
 

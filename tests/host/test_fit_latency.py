@@ -116,7 +116,7 @@ def test_the_kept_errors_are_what_the_script_gives(found: Evaluation, kept: Any)
 def test_what_was_left_out_is_predicted(found: Evaluation, kept: Any) -> None:
     """The aim: at most 3 % with one thread and 4 % with many on average.
 
-    The ZCU102's three cores miss the second one; docs/explanation/latency-model.md has what was tried.
+    The ZCU102's three cores miss the second one; docs/explanation/latency-model.md says more.
     """
     for name, board in kept["boards"].items():
         one, many = board["left_out"]["mean"]

@@ -2,6 +2,9 @@
 
 Everything is timed in turn within one process: round after round each contender gets its share,
 so that a change of the machine's speed meets all of them. Ratios are medians over the rounds.
+
+With ONEDNN_MAX_CPU_ISA=AVX2 in the environment OpenVINO computes as on a processor that has no
+more than that; what runs on OpenVINO can then be compared with each other.
 """
 
 from __future__ import annotations
@@ -15,18 +18,23 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from tests.benchmarks.densenet_pair import SIZE, float32_model, int8_graph
 from tests.benchmarks.extent import FULL, Extent
+from tutelage.dpu.engine.fast import FastEngine
 from tutelage.dpu.engine.reference import Model, load_engine
-from tutelage.dpu.engine.runtimes import PIECE, RUNTIME_VARIABLE
+from tutelage.dpu.engine.runtimes import PIECE, RUNTIME_VARIABLE, OpenVinoRuntime
+from tutelage.dpu.engine.upgrade import INT8_VARIABLE, UpgradedRuntime
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.train.progress import stepped
 
+DEMO = Path(__file__).parents[2] / "app/demo/model.xmodel"
 THREADS = 2
 ROUNDS = 15
 # ONNX Runtime's threads spin for a while after a run and would slow whoever comes next.
@@ -64,27 +72,39 @@ def _session(threads: int = THREADS) -> Any:
     return onnxruntime.InferenceSession(float32_model(), options, ["CPUExecutionProvider"])
 
 
-def _fast(graph: Graph, runtime: str) -> Model:
-    os.environ[RUNTIME_VARIABLE] = runtime
-    try:
+FORMS = {
+    "openvino": {RUNTIME_VARIABLE: "openvino", INT8_VARIABLE: "1"},
+    "openvino_float32_form": {RUNTIME_VARIABLE: "openvino", INT8_VARIABLE: "0"},
+    "onnxruntime": {RUNTIME_VARIABLE: "onnxruntime"},
+}
+"""The environment in which the engine takes each of its forms; the first is what it comes to."""
+
+
+def _fast(graph: Graph, form: str) -> Model:
+    with mock.patch.dict(os.environ, FORMS[form]):
         return load_engine(graph, "fast", threads=THREADS)
-    finally:
-        del os.environ[RUNTIME_VARIABLE]
 
 
-def _runtimes() -> list[str]:
-    try:
-        import openvino  # noqa: F401
-    except ImportError:
-        return ["onnxruntime"]
-    return ["openvino", "onnxruntime"]
+def _has_openvino() -> bool:
+    return find_spec("openvino") is not None
+
+
+def _forms() -> list[str]:
+    return list(FORMS) if _has_openvino() else ["onnxruntime"]
+
+
+def _computes_int8(model: Model) -> bool:
+    assert isinstance(model.engine, FastEngine)
+    runtimes = [stage.runtime for stage in model.engine.stages]
+    return any(isinstance(r, UpgradedRuntime) and r.state == "int8" for r in runtimes)
 
 
 def speed_against_float32(batch: int, runs: int, extent: Extent) -> dict[str, Any]:
     """Ratios of speed: above 1 the exact engine is the faster one.
 
-    The float32 network runs once with the whole batch and once split into the engine's pieces,
-    so that what the splitting gains is seen apart from what the engine gains.
+    The float32 network runs on ONNX Runtime once with the whole batch and once split into the
+    engine's pieces, and on OpenVINO as the engine runs it, so that what the splitting and the
+    library gain is seen apart from what the engine gains.
     """
     graph, session, batch = int8_graph(), _session(), min(batch, extent.images)
     rng = np.random.default_rng(1)
@@ -93,17 +113,21 @@ def speed_against_float32(batch: int, runs: int, extent: Extent) -> dict[str, An
     contenders: dict[str, Callable[[], Any]] = {
         "float32": lambda: session.run(None, {"image": floats})
     }
-    for runtime in _runtimes():
-        model = _fast(graph, runtime)
-        contenders[runtime] = partial(model.run, images)
+    models = {form: _fast(graph, form) for form in _forms()}
+    contenders |= {form: partial(model.run, images) for form, model in models.items()}
     if batch > PIECE:
         contenders["float32_in_pieces"] = _in_pieces(floats)
+    if _has_openvino():
+        contenders["float32_openvino"] = partial(
+            OpenVinoRuntime(float32_model(), THREADS).run, [floats]
+        )
     seconds = in_turn(f"emulation, batch {batch}", contenders, runs, extent)
     report: dict[str, Any] = {
         f"{name}_ms": round(1e3 * statistics.median(times), 3) for name, times in seconds.items()
     }
+    report["int8"] = [form for form, model in models.items() if _computes_int8(model)]
     for base in (name for name in contenders if name.startswith("float32")):
-        for name in _runtimes():
+        for name in models:
             pairs = zip(seconds[base], seconds[name], strict=True)
             ratio = statistics.median(a / b for a, b in pairs)
             report[f"{name}_speed_against_{base}"] = round(ratio, 3)
@@ -165,6 +189,25 @@ def measure_footprint(what: str) -> None:
     print(json.dumps({"load_seconds": round(loaded - start, 3), "peak_mib": round(_peak_mib())}))
 
 
+def start_of_run(extent: Extent) -> dict[str, Any]:
+    """`tutelage run` of one image of the demo model, a process from its start to its end.
+
+    The least and the median of several, as wall clock and as CPU time.
+    """
+    command = [sys.executable, "-m", "tutelage", "run", str(DEMO), "--random", "1"]
+    wall, cpu = [], []
+    for _ in stepped("start of run", range(min(8, extent.repeats))):
+        before, began = os.times(), time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        after = os.times()
+        wall.append(time.perf_counter() - began)
+        cpu.append(sum(after[2:4]) - sum(before[2:4]))
+    return {
+        "wall_seconds": [round(min(wall), 3), round(statistics.median(wall), 3)],
+        "cpu_seconds": [round(min(cpu), 3), round(statistics.median(cpu), 3)],
+    }
+
+
 def _peak_mib() -> float:
     """This process's peak memory; getrusage would count the parent's before the exec."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
@@ -178,9 +221,10 @@ def report(extent: Extent = FULL) -> dict[str, Any]:
         "threads": THREADS,
         "batch_1": speed_against_float32(1, 20, extent),
         "batch_32": speed_against_float32(32, 2, extent),
+        "start_of_run": start_of_run(extent),
         "against_reference": speed_against_reference(extent),
         "footprint": {
             what: footprint(what)
-            for what in stepped("footprint", ("float32", *_runtimes(), "reference"))
+            for what in stepped("footprint", ("float32", *_forms(), "reference"))
         },
     }

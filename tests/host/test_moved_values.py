@@ -107,6 +107,10 @@ CASES: dict[str, tuple[nn.Module, list[str], list[str]]] = {
         Net(lambda net, x: torch.stack([x, F.relu(x)], 2).flatten(1, 2), 8), ["stacks as concats"],
         ["Conv2d", "ReLU", "cat", "Conv2d"],
     ),
+    "side by side": (
+        Net(lambda net, x: torch.hstack([x, F.relu(x)]), 8), ["stacks as concats"],
+        ["Conv2d", "ReLU", "cat", "Conv2d"],
+    ),
     "factor of five axes": (
         Net(lambda net, x: (x.view(-1, 2, 2, 8, 8) * 0.5 + torch.tensor([1.0, 2]).view(2, 1, 1))
             .reshape(-1, 4, 8, 8)),

@@ -150,6 +150,7 @@ REFUSED: list[tuple[Any, str]] = [
     (nn.Hardtanh(-1, 1), r"a clip to \(-1.*clip to \(0, 6\)"),
     (lambda x: F.pad(x, (1, 1), value=1.0), r"padding by constant 1.0 at pad.*zeros"),
     (nn.Upsample(scale_factor=2, mode="bicubic"), r"an upsampling by bicubic.*nearest"),
+    (lambda x: x.argmax(1), r"argmax at argmax.*belongs into the application"),
     (lambda x: x.flatten(), r"a reshape to"),
     (lambda x: x.flatten(1)[:, 3:], r"no whole map.*return the map itself"),
     (lambda x: (x, x.sum()), r"sum at sum.*use convolutions"),

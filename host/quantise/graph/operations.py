@@ -31,7 +31,8 @@ _NAMES = (
     "conv2d conv_transpose2d linear batch_norm max_pool2d avg_pool2d adaptive_avg_pool2d "
     "adaptive_max_pool2d interpolate upsample pad dropout dropout1d dropout2d dropout3d "
     "alpha_dropout feature_dropout feature_alpha_dropout pixel_shuffle clone detach to float "
-    "log stack max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d conv_transpose1d"
+    "log stack hstack max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d "
+    "conv_transpose1d"
 ).split()
 
 _SYNONYMS = {

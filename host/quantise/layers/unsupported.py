@@ -25,6 +25,10 @@ advise(
     "return logits; the softmax runs on the CPU",
     nn.Softmax, F.softmax, torch.softmax, "softmax",
 )  # fmt: skip
+advise(
+    "return what it is computed from; it belongs into the application, behind the network",
+    torch.argmax, "argmax", torch.topk, "topk", torch.argsort, "argsort", F.normalize,
+)  # fmt: skip
 advise(_NORM, nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm)
 
 

@@ -44,6 +44,9 @@ def _reduced(graph: Graph, node: fx.Node) -> bool:
 
 def _as_concat(graph: Graph, node: fx.Node) -> bool:
     """Any other stack of maps or vectors: a concat of channels, seen with an axis more."""
+    if operation(node) == "hstack" and len(graph.shape(node)) > 1:
+        graph.replace(node, torch.cat, cat_parts(node), 1)
+        return True
     if operation(node) != "stack" or cat_axis(node) == 0:
         return False
     parts, shape = cat_parts(node), graph.shape(cat_parts(node)[0])

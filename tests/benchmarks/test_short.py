@@ -17,7 +17,15 @@ for package in ("torch", "rich", "onnxruntime"):
 
 SECTIONS: dict[str, set[str]] = {
     "machine": {"cpu", "cpus", "flags"},
-    "emulation": {"network", "threads", "batch_1", "batch_32", "against_reference", "footprint"},
+    "emulation": {
+        "network",
+        "threads",
+        "batch_1",
+        "batch_32",
+        "start_of_run",
+        "against_reference",
+        "footprint",
+    },
     "training": {"step", "student", "tutelage_images_per_second", "threads"},
     "application": {"bound_fps", "64x64", "640x480", "start_to_result_s", "soak"},
     "power": {"rate_hz", "sources"},

@@ -18,7 +18,15 @@ from tests.benchmarks.figures import leaves
 from tests.benchmarks.parts import PARTS
 
 SECTIONS: dict[str, set[str]] = {
-    "emulation": {"network", "threads", "batch_1", "batch_32", "against_reference", "footprint"},
+    "emulation": {
+        "network",
+        "threads",
+        "batch_1",
+        "batch_32",
+        "start_of_run",
+        "against_reference",
+        "footprint",
+    },  # fmt: skip
     "training": {"step", "student", "tutelage_images_per_second", "threads"},
     "application": {"bound_fps", "64x64", "640x480", "start_to_result_s", "soak"},
     "power": {"rate_hz", "sources"},

@@ -26,7 +26,7 @@ SECTIONS: dict[str, set[str]] = {
         "start_of_run",
         "against_reference",
         "footprint",
-    },  # fmt: skip
+    },
     "training": {"step", "student", "tutelage_images_per_second", "threads"},
     "application": {"bound_fps", "64x64", "640x480", "start_to_result_s", "soak"},
     "power": {"rate_hz", "sources"},

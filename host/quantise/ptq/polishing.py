@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from tutelage.host.quantise import nonlinear
+from tutelage.host.quantise.fake import quantise
 from tutelage.host.quantise.fix_points import BIAS_RANGE
+from tutelage.host.quantise.quantisers import Quantiser
 
-PLACES = 8192
+PLACES = 4096
 """Samples that are kept, at least, of all images."""
 
 MOST_WEIGHTS = 50_000
@@ -54,30 +56,28 @@ class Samples:
         return gap.square_().sum(2)
 
     def polish(
-        self, weight: Tensor, bias: Tensor, down: Tensor, up: Tensor, bias_point: int
+        self, weight: Tensor, bias: Tensor, quantiser: Quantiser, point: int, bias_point: int
     ) -> tuple[Tensor, Tensor]:
         """Return better weights [groups, O / groups, K] and biases [groups, O / groups].
 
         Parameters
         ----------
         weight, bias : where the search starts, on their grids
-        down, up : the two values of each weight
+        quantiser, point : of the weights
         bias_point : fix point of the biases
         """
         weight, bias = weight.clone(), bias.clone()
         found = weight @ self.rows + bias[:, :, None]
         errors = self._errors(found)
-        step = 2.0**-bias_point
-        low, high = (limit * step for limit in BIAS_RANGE)
         for _ in range(_SWEEPS):
             for k in range(weight.shape[2]):
-                other = down[:, :, k] + up[:, :, k] - weight[:, :, k]
-                change = other - weight[:, :, k]
-                results = found + change[:, :, None] * self.rows[:, None, k]
-                better = self._take(results, found, errors)
-                weight[:, :, k] = torch.where(better, other, weight[:, :, k])
-            for up_or_down in (step, -step):
-                moved = (bias + up_or_down).clamp(low, high)
+                for step in (2.0**-point, -(2.0**-point)):
+                    moved = quantiser.quantise(weight[:, :, k] + step, point)
+                    change = (moved - weight[:, :, k])[:, :, None] * self.rows[:, None, k]
+                    better = self._take(found + change, found, errors)
+                    weight[:, :, k] = torch.where(better, moved, weight[:, :, k])
+            for step in (2.0**-bias_point, -(2.0**-bias_point)):
+                moved = quantise(bias + step, bias_point, *BIAS_RANGE)
                 better = self._take(found + (moved - bias)[:, :, None], found, errors)
                 bias = torch.where(better, moved, bias)
         return weight, bias

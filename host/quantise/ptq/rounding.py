@@ -50,7 +50,8 @@ take 4 bytes each."""
 _MOST_ROWS = 40_000
 """Places of the map, over all images, that are looked at; of more, a random sample."""
 
-_DAMPING = 0.1
+_FEED = 1.0
+_DAMPING = 1.0
 """Pull to the float weights, as a share of the mean square of an input."""
 
 _FINER = (-1, 0, 1, 2)
@@ -77,8 +78,7 @@ def round_layer(student: Student, step: Step) -> bool:
     if chosen != now:
         _set_point(student, quantiser, chosen)
     if problem.samples is not None:
-        down, up = problem.limits(quantiser, chosen)
-        found, lost = problem.samples.polish(found, problem.bias, down, up, point)
+        found, lost = problem.samples.polish(found, problem.bias, quantiser, chosen, point)
         bias = lost.flatten()
     conv.set_folded(found.view_as(weight), bias)
     return problem.samples is not None
@@ -151,7 +151,7 @@ class _Problem:
         self.squares = (
             total + moved + moved.transpose(1, 2) + count * middle @ middle.transpose(1, 2)
         )
-        self.products = self.weight @ self.squares + products.steady()
+        self.products = self.weight @ self.squares + _FEED * products.steady()
         self.products += errors[:, :, None] * middle.transpose(1, 2)
 
     def error(self, weight: Tensor) -> float:
@@ -165,35 +165,50 @@ class _Problem:
 
     def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
         """The weights on the grid of a fix point."""
-        down, up = self.limits(quantiser, point)
-        found = quantiser.quantise(self.weight, point)
-        rest = self.products - found @ self.squares  # minus half the gradient
-        for _ in range(sweeps):
-            before = found.clone()
-            for start in range(0, found.shape[2], _BLOCK):
-                self._sweep(found, rest, down, up, slice(start, start + _BLOCK))
-            if torch.equal(before, found):
-                break
+        found = [
+            self._descend(start, quantiser, point, sweeps)
+            for start in (
+                quantiser.quantise(self.weight, point),
+                self._fed_back(quantiser, point),
+            )
+        ]
+        nearest, fed_back = ((f @ self.squares - 2 * self.products).mul_(f).sum(2) for f in found)
+        return torch.where((fed_back < nearest)[:, :, None], found[1], found[0])
+
+    def _fed_back(self, quantiser: Quantiser, point: int) -> Tensor:
+        """Round one weight after the other, those that follow making up for it."""
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.squares))
+        wanted, factor = self.products @ inverse, torch.linalg.cholesky(inverse, upper=True)
+        found = torch.empty_like(wanted)
+        for start in range(0, wanted.shape[2], _BLOCK):
+            end = min(start + _BLOCK, wanted.shape[2])
+            lost = torch.empty_like(wanted[:, :, start:end])
+            for k in range(start, end):
+                found[:, :, k] = quantiser.quantise(wanted[:, :, k], point)
+                error = (wanted[:, :, k] - found[:, :, k]) / factor[:, k, k, None]
+                wanted[:, :, k:end] -= error[:, :, None] * factor[:, k, None, k:end]
+                lost[:, :, k - start] = error
+            wanted[:, :, end:] -= lost @ factor[:, start:end, end:]
         return found
 
-    def limits(self, quantiser: Quantiser, point: int) -> tuple[Tensor, Tensor]:
-        """The next values below and above each weight, where the quantiser has them."""
-        step = 2.0**-point
-        down = (self.weight / step).floor() * step
-        return quantiser.quantise(down, point), quantiser.quantise(down + step, point)
-
-    def _sweep(self, found: Tensor, rest: Tensor, down: Tensor, up: Tensor, block: slice) -> None:
-        """Give each weight of some columns the better of its two values; `rest` follows."""
-        squares = self.squares[:, block, block]
-        part, near = found[:, :, block], rest[:, :, block].clone()
-        before, down, up = part.clone(), down[:, :, block], up[:, :, block]
-        middle = (down + up) / 2
-        for k in range(part.shape[2]):
-            best = part[:, :, k] + near[:, :, k] / squares[:, k, k, None]
-            best = torch.where(best < middle[:, :, k], down[:, :, k], up[:, :, k])
-            near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
-            part[:, :, k] = best
-        rest -= (part - before) @ self.squares[:, block]
+    def _descend(self, found: Tensor, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
+        """Give one weight after the other its best value, all others being held."""
+        rest = self.products - found @ self.squares  # minus half the gradient
+        for _ in range(sweeps):
+            start = found.clone()
+            for first in range(0, found.shape[2], _BLOCK):
+                block = slice(first, first + _BLOCK)
+                squares, part = self.squares[:, block, block], found[:, :, block]
+                near, before = rest[:, :, block].clone(), part.clone()
+                for k in range(part.shape[2]):
+                    best = part[:, :, k] + near[:, :, k] / squares[:, k, k, None]
+                    best = quantiser.quantise(best, point)
+                    near -= (best - part[:, :, k])[:, :, None] * squares[:, k, None, :]
+                    part[:, :, k] = best
+                rest -= (part - before) @ self.squares[:, block]
+            if torch.equal(start, found):
+                break
+        return found
 
 
 class Moment:

@@ -11,18 +11,20 @@ its slice of the same global batch, batch norms run over all of them, gradients 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
 from tutelage.host.networks import NetworkError
 from tutelage.host.networks.norm import synchronise
+from tutelage.host.train.allocator import keep_freed_memory
 from tutelage.host.train.class_weights import class_weights
+from tutelage.host.train.compiling import Compiled
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import Evaluation
@@ -31,6 +33,7 @@ from tutelage.host.train.forewarning import warn_of_obstacle
 from tutelage.host.train.kept_logits import KeptLogits, can_keep
 from tutelage.host.train.methods import Phase, epochs_of, phase_losses
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
+from tutelage.host.train.precision import autocast, make_accelerator
 from tutelage.host.train.progress import Progress, Silent
 from tutelage.host.train.results import RunResults, class_results, write_run_results
 from tutelage.host.train.run_data import load_data, run_data
@@ -117,7 +120,9 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         self.config, self.output, self.progress = config, output, progress
-        self.accelerator = _accelerator(config)
+        self.accelerator = make_accelerator(config)
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         self.plan = _plan(config)
         self.sets = run_data(config, data)
         self.train_set = self.sets.train
@@ -134,6 +139,9 @@ class TrainingRun:
         if self.teacher is not None and "teacher" in self.optimisers:
             self.teacher = self.accelerator.prepare(self.teacher)
         self.class_weights = self._on_device(class_weights(config.training, self.train_set))
+        compiles, learns = config.training.compile, "teacher" in self.optimisers
+        self.student_pass = self._pass(self.student, compiles and not config.quantises)
+        self.teacher_pass = self._pass(self.teacher, compiles and not learns)
         self.kept_logits = self._kept_logits()
         self.files = RunFiles(output, config, self._learners(), self.optimisers)
         self.epoch = 0
@@ -173,7 +181,10 @@ class TrainingRun:
         processes = self.accelerator.num_processes
         if self.teacher is None or not can_keep(self.config, self.plan, self.train_set, processes):
             return None
-        return KeptLogits(self.feed, self.teacher)
+        return KeptLogits(self.feed, self.teacher_pass)
+
+    def _pass(self, network: nn.Module | None, compiles: bool) -> Callable[[Tensor], Any]:
+        return Compiled(network) if compiles and network is not None else cast("Any", network)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -236,8 +247,8 @@ class TrainingRun:
 
     def _step(self, phase: Phase, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
-        with self.accelerator.autocast():
-            logits = _logits(self.student, images, self.config.student.network)
+        with autocast(self.config, self.accelerator):
+            logits = _logits(self.student_pass, images, self.config.student.network)
             taught = self._taught(phase, images, rows)
             student_loss, teacher_loss = phase_losses(
                 phase, logits, taught, labels, self.config.training.temperature,
@@ -272,11 +283,11 @@ class TrainingRun:
         if phase.teacher == "none" or self.teacher is None:
             return None
         if phase.teacher == "learns":
-            return _logits(self.teacher, images, self.config.teacher.network)
+            return _logits(self.teacher_pass, images, self.config.teacher.network)
         if self.kept_logits is not None:
             return self.kept_logits.of(rows)
         with torch.no_grad():
-            return self.teacher(images)
+            return self.teacher_pass(images).float()
 
     def _is_time_to_evaluate(self) -> bool:
         """Every few epochs, and at the end of each phase."""
@@ -363,7 +374,7 @@ class TrainingRun:
 # -- pieces that the run is made of -----------------------------------------------------------
 
 
-def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
+def _logits(network: Callable[[Tensor], Any], images: Tensor, name: str) -> Tensor:
     """The logits of a network in training mode, where some give those of auxiliary heads too."""
     found = network(images)
     if not isinstance(found, Tensor):
@@ -371,15 +382,7 @@ def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
             f"network {name!r} gives {type(found).__name__} while it is trained: return its logits "
             "alone, such as by an option that leaves auxiliary heads out"
         )
-    return found
-
-
-def _accelerator(config: Config) -> Accelerator:
-    """One accelerator; precision below float32 is for GPUs only."""
-    wanted = config.training.mixed_precision
-    if wanted != "no" and not torch.cuda.is_available():
-        raise ConfigError(f"mixed_precision {wanted!r} needs a GPU; there is none")
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=wanted)
+    return found.float()  # where autocast left fewer bits
 
 
 def _plan(config: Config) -> list[Phase]:

@@ -203,7 +203,10 @@ class Training:
         on the test set; the end of a phase has one always
     keep : "last", or "best": the weights of the epoch with the best accuracy on the validation
         images, the first of equals
-    mixed_precision : "no", "fp16" or "bf16"; the latter two only on a GPU
+    mixed_precision : "no", "fp16" (only on a GPU) or "bf16", of teachers and float networks; a
+        quantised student stays in float32, whose sums are the DPU's
+    compile : compile a teacher that does not learn, and a student of method float, by torch.compile
+        (minutes at the start; a C++ compiler on a CPU). Results differ by float rounding
     """
 
     epochs: int = 6
@@ -227,6 +230,7 @@ class Training:
     evaluate_every: int = 1
     keep: str = "last"
     mixed_precision: str = "no"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         _positive(

@@ -11,20 +11,22 @@ its slice of the same global batch, batch norms run over all of them, gradients 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tutelage.core.errors import FAILED, TutelageError
 from tutelage.core.text import counted
 from tutelage.host.networks.norm import synchronise
 from tutelage.host.quantise.student import Student
+from tutelage.host.train.allocator import keep_freed_memory
 from tutelage.host.train.averaging import Average
 from tutelage.host.train.class_weights import class_weights
+from tutelage.host.train.compiling import Compiled
 from tutelage.host.train.config import Config, ConfigError
 from tutelage.host.train.data import DataSet
 from tutelage.host.train.evaluation import Evaluation
@@ -34,6 +36,7 @@ from tutelage.host.train.kept_logits import KeptLogits, can_keep
 from tutelage.host.train.methods import Phase, epochs_of
 from tutelage.host.train.optimisers import learning_rates, make_optimisers
 from tutelage.host.train.oscillation import Freezing, rising
+from tutelage.host.train.precision import autocast, make_accelerator
 from tutelage.host.train.progress import Progress, Silent
 from tutelage.host.train.results import RunResults, class_results, write_run_results
 from tutelage.host.train.run_data import load_data, run_data
@@ -122,7 +125,9 @@ class TrainingRun:
         progress: Progress,
     ) -> None:
         self.config, self.output, self.progress = config, output, progress
-        self.accelerator = _accelerator(config)
+        self.accelerator = make_accelerator(config)
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
         self.plan = _plan(config)
         self.sets = run_data(config, data)
         self.train_set = self.sets.train
@@ -141,11 +146,15 @@ class TrainingRun:
         weights = self._on_device(class_weights(config.training, self.train_set))
         self.average = self._make_average()
         self.freezing = self._make_freezing()
-        self.kept_logits = self._kept_logits()
+        compiles, learns = config.training.compile, "teacher" in self.optimisers
+        passes = (
+            self._pass(self.student, compiles and not config.quantises),
+            self._pass(self.teacher, compiles and not learns and not config.features.layers),
+        )
+        self.kept_logits = self._kept_logits(passes[1])
         bare_teacher = self.teacher and self.accelerator.unwrap_model(self.teacher)
         self.teaching = Teaching(
-            config, self.student, self.teacher, self._bare_student, bare_teacher, layers, weights,
-            self.kept_logits,
+            config, *passes, self._bare_student, bare_teacher, layers, weights, self.kept_logits
         )  # fmt: skip
         self.files = RunFiles(output, config, self._stateful(), self.optimisers)
         self.epoch = 0
@@ -203,11 +212,14 @@ class TrainingRun:
             found["freezing"] = self.freezing
         return found
 
-    def _kept_logits(self) -> KeptLogits | None:
+    def _kept_logits(self, teach: Callable[[Tensor], Tensor]) -> KeptLogits | None:
         processes = self.accelerator.num_processes
         if self.teacher is None or not can_keep(self.config, self.plan, self.train_set, processes):
             return None
-        return KeptLogits(self.feed, self.teacher)
+        return KeptLogits(self.feed, teach)
+
+    def _pass(self, network: nn.Module | None, compiles: bool) -> Callable[[Tensor], Any]:
+        return Compiled(network) if compiles and network is not None else cast("Any", network)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -270,7 +282,7 @@ class TrainingRun:
 
     def _step(self, phase: Phase, batch: Fed, progress: float) -> Tensor:
         """One step of all that learn; returns summed loss, right answers and images."""
-        with self.accelerator.autocast():
+        with autocast(self.config, self.accelerator):
             losses = self.teaching.losses(phase, *batch, progress=progress)
         self.accelerator.backward(losses.total)
         self._clip(phase)
@@ -400,14 +412,6 @@ class TrainingRun:
 
 
 # -- pieces that the run is made of -----------------------------------------------------------
-
-
-def _accelerator(config: Config) -> Accelerator:
-    """One accelerator; precision below float32 is for GPUs only."""
-    wanted = config.training.mixed_precision
-    if wanted != "no" and not torch.cuda.is_available():
-        raise ConfigError(f"mixed_precision {wanted!r} needs a GPU; there is none")
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=wanted)
 
 
 def _plan(config: Config) -> list[Phase]:

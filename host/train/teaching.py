@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from tutelage.host.train.features import Taps, attention_distance
 from tutelage.host.train.kept_logits import KeptLogits
 from tutelage.host.train.methods import Phase, phase_losses
 from tutelage.host.train.oscillation import damping, rising
+
+
+Forward = Callable[[Tensor], Any]
+"""A network, or its forward pass in another form, such as compiled."""
 
 
 class Losses(NamedTuple):
@@ -48,7 +53,7 @@ class Teaching:
     """
 
     def __init__(
-        self, config: Config, student: nn.Module, teacher: nn.Module | None,
+        self, config: Config, student: Forward, teacher: Forward | None,
         bare_student: nn.Module, bare_teacher: nn.Module | None, layers: list[str],
         class_weights: Tensor | None, kept_logits: KeptLogits | None = None,
     ) -> None:  # fmt: skip
@@ -101,10 +106,10 @@ class Teaching:
             return self._kept_logits.of(rows)
         with torch.no_grad():
             found: Tensor = self._teacher(images)
-            return found
+            return found.float()
 
 
-def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
+def _logits(network: Forward, images: Tensor, name: str) -> Tensor:
     """The logits of a network in training mode, where some give those of auxiliary heads too."""
     found = network(images)
     if not isinstance(found, Tensor):
@@ -112,4 +117,4 @@ def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
             f"network {name!r} gives {type(found).__name__} while it is trained: return its logits "
             "alone, such as by an option that leaves auxiliary heads out"
         )
-    return found
+    return found.float()  # where autocast left fewer bits

@@ -217,7 +217,7 @@ def test_processes_together_have_the_batches_of_one(repo_root: Path, streamed: b
     slices = [Feed(config, sets, _Process(n, 3)) for n in range(3)]
     assert whole.steps == 20
     for one, *parts in zip(whole.batches(4), *(feed.batches(4) for feed in slices), strict=True):
-        images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        images, labels, _ = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         assert torch.equal(one[0], images) and torch.equal(one[1], labels)
         assert one[1].shape == (12, 10)
 

@@ -395,7 +395,21 @@ def test_what_cannot_be_trained_is_said(data: tuple[DataSet, DataSet], tmp_path:
         train(_quantised("qat", tmp_path / "nowhere"), tmp_path, data=data)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="needs a GPU; there is none"):
-            train(_config("float", training={"mixed_precision": "bf16"}), tmp_path, data=data)
+            train(_config("float", training={"mixed_precision": "fp16"}), tmp_path, data=data)
+
+
+def test_a_teacher_in_bfloat16_leaves_the_student_in_float32(
+    float_run: Path, data: tuple[DataSet, DataSet], tmp_path: Path
+) -> None:
+    few = data[0].take(60), data[1]
+    training = {"mixed_precision": "bf16", "epochs": 3}
+    result = train(_quantised("qkd", float_run, training=training), tmp_path, data=few)
+    assert all(np.isfinite(row["loss"]) for row in result.history)
+    parts, _ = checkpoint.load(tmp_path / STUDENT)
+    assert torch.bfloat16 not in {value.dtype for value in parts["student"].values()}
+    run = _run(_quantised("qkd", float_run), tmp_path / "float32", few)
+    run.student.load_state_dict(dict(parts["student"]))
+    assert run.feed.evaluate(run.student).accuracy == result.accuracy  # the same integers
 
 
 @pytest.mark.parametrize(

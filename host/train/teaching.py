@@ -16,7 +16,6 @@ from tutelage.host.train.kept_logits import KeptLogits
 from tutelage.host.train.methods import Phase, phase_losses
 from tutelage.host.train.oscillation import damping, rising
 
-
 Forward = Callable[[Tensor], Any]
 """A network, or its forward pass in another form, such as compiled."""
 

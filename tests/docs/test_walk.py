@@ -164,12 +164,12 @@ def test_an_output_is_what_its_command_prints(start: str, reader: Reader) -> Non
     Numbers that are this machine's are compared as numbers only: any will do.
     """
     output = SHOWN[start]
-    (lines,) = (b.lines for page in PAGES for b in blocks(page)
-                if b.is_output and _begins(b, start))  # fmt: skip
+    shown = [line for page in PAGES for b in blocks(page) if b.is_output and _begins(b, start)
+             for line in b.lines]  # fmt: skip
     if output.command not in reader.done:
         pytest.skip("its command was not run")
     printed = [_words(line, output) for line in reader.done[output.command].splitlines()]
-    for line in filter(str.strip, lines):
+    for line in filter(str.strip, shown):
         wanted = _words(line, output)
         assert any(_within(wanted, words) for words in printed), line
 

@@ -17,6 +17,8 @@ from tutelage.core.text import json_text
 
 BENCH_FILE = "bench.json"
 EMULATED = "emulation"
+CPU, GPU, DPU, EMULATION = "cpu", "gpu", "dpu", "emulation"
+"""Families of rows; those of a DPU are measured by a board or predicted."""
 DONE, ABSENT, FAILED, INTERRUPTED = "done", "absent", "failed", "interrupted"
 
 
@@ -28,13 +30,15 @@ class BenchRow:
     ----------
     id : by which other tables name it
     title : for the reader
-    family : "cpu", "gpu", "dpu" or "emulation"
+    family : CPU, GPU, DPU or EMULATION
     kind : MEASURED, PREDICTED or EMULATED
     by, when, where : the figures' origin: program and version, time (ISO 8601, UTC), machine
     state : DONE, ABSENT, FAILED or INTERRUPTED; `reason` is one line where it is not DONE
     latency_ms, network_latency_ms : of SingleStream, of the whole frame and the network alone
     fps, network_fps : of Offline
     batch : images per run in Offline; `batch_trials`: frames per second that each size had
+    idle_watts : of the same meter at rest, before anything ran
+    watts_above_idle : of Offline, beyond it
     watts, joules_per_frame : of Offline; `power_source` and `power_scope` say what was measured,
         `power_reason` why nothing was
     accuracy : top-1 in percent, `accuracy_by` which computation had it
@@ -65,6 +69,8 @@ class BenchRow:
     batch_trials: dict[str, float] = field(default_factory=dict)
     watts: Figure = field(default_factory=Figure)
     joules_per_frame: Figure = field(default_factory=Figure)
+    idle_watts: Figure = field(default_factory=Figure)
+    watts_above_idle: Figure = field(default_factory=Figure)
     power_source: str = ""
     power_scope: str = ""
     power_reason: str = ""
@@ -108,11 +114,14 @@ class Gain:
     figure : its value and interval
     inputs : "dpu" and "platform"
     missing : why there is no value, "" where there is one
+    needs_watts : where only the platform's watts are missing, those from which on what the thesis
+        reports would hold
     """
 
     figure: Figure
     inputs: dict[str, GainInput]
     missing: str = ""
+    needs_watts: Figure = field(default_factory=Figure)
 
 
 @dataclass(frozen=True)
@@ -125,16 +134,22 @@ class DpuComparison:
     stages: str
     speed_up: Gain
     efficiency: Gain
+    power: Gain = field(default_factory=lambda: Gain(Figure(), {}, "not compared"))
 
 
 @dataclass(frozen=True)
 class ReportedGains:
-    """The gains that the thesis reports, with its words and the source."""
+    """The gains that the thesis reports, with its words and the source.
+
+    Its abstracts disagree: the English one claims `efficiency`, the Greek one `power`; 0.0 in files
+    of earlier versions.
+    """
 
     speed_up: float
     efficiency: float
     text: str
     source: str
+    power: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -216,10 +231,11 @@ class BenchMachine:
 
 @dataclass(frozen=True)
 class MeterFacts:
-    """Where the watts of a family of platforms come from."""
+    """Where the watts of a family of platforms come from, and what it takes at rest, W."""
 
     source: str
     reason: str
+    idle: Figure = field(default_factory=Figure)
 
 
 @dataclass(frozen=True, kw_only=True)

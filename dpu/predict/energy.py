@@ -1,21 +1,58 @@
-"""Power of a board and energy per frame: from measured runs where there are any, else bounds.
+"""Power of a board and energy per frame: measured where there are runs, else estimate and bounds.
 
-Runs are what `python -m tutelage.app.measure` writes on the board, `results/<board>/*/run.json`;
-those of the emulation say nothing of a board. Where there are none, the board's power is between
-what it takes at rest and what its supply gives (its profile), and nothing narrower is claimed.
+Measured runs are what `python -m tutelage.app.measure` writes on the board, run.json in
+`results/<board>/*/`, and rows of a DPU in comparisons, bench.json in `results/bench/*/`; those of
+the emulation say nothing of a board. Runs of the same model give its energy itself, those of other
+models the board's power. Without runs the power is estimated from public figures (power.toml);
+beside it are the bounds that the board cannot leave: what it takes at rest, and what its supply
+gives (its profile).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from tutelage.core.board_profile import load_profile
+from tutelage.core.board_profile import Profile, load_profile
+from tutelage.core.errors import DpuError
 from tutelage.core.locations import RESULTS
 from tutelage.core.results.figure import MEASURED, PREDICTED, Figure
-from tutelage.core.results.run_json import RUN_FILE, read_run
-from tutelage.core.results.typed_json import ResultsError
+from tutelage.core.toml_file import read_toml
+from tutelage.dpu.predict.latency import Prediction
+from tutelage.dpu.predict.measured_power import Step, found_steps, given_steps
+
+PUBLIC = Path(__file__).with_name("power.toml")
+"""What boards take by public figures, with the sources."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PublicPower:
+    """The power of a whole board by public figures, W, as [least, most].
+
+    Attributes
+    ----------
+    cores : of the DPU that are all busy in `busy`
+    rest, busy : with none and with all of them busy; equal where that makes no known difference
+    source : for the reader
+    """
+
+    cores: int
+    rest: Range
+    busy: Range
+    source: str
+
+    def watts(self, busy_cores: int) -> Figure:
+        """Return the estimate with so many busy cores; its value is the middle of the range."""
+        share = min(busy_cores, self.cores) / self.cores
+        low, high = (a + share * (b - a) for a, b in zip(self.rest, self.busy, strict=True))
+        return Figure.predicted((low + high) / 2, low, high, "W")
 
 
 @dataclass(frozen=True)
@@ -24,51 +61,137 @@ class BoardPower:
 
     Attributes
     ----------
-    watts : a range without a middle; MEASURED, or PREDICTED where it is no more than bounds
-    source : where it is from, for the reader
+    bounds : what the board cannot leave, W, a range without a middle; None where it is not known
+    public : by public figures, None where there are none
+    steps : measured; then neither of the others counts
+    source : where the watts are from, for the reader
     """
 
-    watts: Figure
+    bounds: Figure | None
+    public: PublicPower | None
+    steps: tuple[Step, ...]
     source: str
 
     @property
     def measured(self) -> bool:
-        return self.watts.kind == MEASURED
+        """Whether the watts are of measured runs."""
+        return bool(self.steps)
 
-    def joules_per_frame(self, fps: Figure) -> Figure:
-        """Return least and most energy of a frame at predicted frames per second, J."""
-        if self.watts.low is None or self.watts.high is None or not fps.low or not fps.high:
+    def watts(self, threads: int | None = None) -> Figure:
+        """Return the power with so many threads, None for as many as help: measured or estimated.
+
+        Without a figure it has neither value nor range.
+        """
+        if self.steps:
+            return _spread([step.watts for step in self._with(threads)], "W")
+        if self.public is None:
+            return Figure(unit="W", kind=PREDICTED)
+        return self.public.watts(self.public.cores if threads is None else threads)
+
+    def joules_per_frame(self, prediction: Prediction, threads: int | None = None) -> Figure:
+        """Return the energy of a frame with so many threads, J.
+
+        Measured where the steps are of this model; else the power by the predicted frames per
+        second. Of an estimate the errors of both are independent: its range has the mean error of
+        the speed in quadrature.
+        """
+        wanted = self._threads(threads)
+        own = [step.joules for step in self.steps
+               if step.same_model and step.joules and step.threads == wanted]  # fmt: skip
+        if own:
+            return _spread(own, "J")
+        watts, fps = self.watts(threads), prediction.fps(threads)
+        if watts.value is None or watts.low is None or watts.high is None or not fps:
             return Figure(unit="J", kind=PREDICTED)
-        return Figure.predicted(None, self.watts.low / fps.high, self.watts.high / fps.low, "J")
+        value, error = watts.value / fps, math.log1p(prediction.mean_error(threads))
+        below, above = (
+            math.exp(math.hypot(math.log(watts.value / end), error))
+            for end in (watts.low, watts.value**2 / watts.high)
+        )
+        return Figure.predicted(value, value / below, value * above, "J")
+
+    def joule_bounds(self, prediction: Prediction, threads: int | None = None) -> Figure | None:
+        """Return what a frame cannot leave: `bounds` by the ends of the predicted speed."""
+        (slowest, quickest), bounds = prediction.fps_range(threads), self.bounds
+        if bounds is None or not bounds.low or not bounds.high or not slowest or not quickest:
+            return None
+        return Figure.predicted(None, bounds.low / quickest, bounds.high / slowest, "J")
+
+    def _with(self, threads: int | None) -> Sequence[Step]:
+        """The steps with so many threads, or all where none has them."""
+        wanted = self._threads(threads)
+        return [step for step in self.steps if step.threads == wanted] or self.steps
+
+    def _threads(self, threads: int | None) -> int:
+        """So many, or the most that were measured."""
+        return max((step.threads for step in self.steps), default=0) if threads is None else threads
 
 
-def board_power(board: str, results: Path = RESULTS) -> BoardPower | None:
+def board_power(
+    board: str, results: Path = RESULTS, model: Path | None = None, given: Iterable[Path] = ()
+) -> BoardPower | None:
     """Return the power of a board by its profile's file name; None where nothing is known of it.
+
+    Parameters
+    ----------
+    results : folder in which measured runs are looked for
+    model : .xmodel that is predicted; runs of it take precedence over those of other models
+    given : measured runs to take instead of those that are found
 
     Raises
     ------
     DpuError
-        There is no such board.
+        There is no such board, or a given file is not a measurement on it.
     """
-    files = sorted((results / board).glob(f"*/{RUN_FILE}"))
-    found = [watts for path in files for watts in _step_watts(path)]
-    if found:
-        watts = Figure(None, min(found), max(found), n=len(found), unit="W")
-        return BoardPower(watts, f"{len(found)} steps measured in results/{board}")
     profile = load_profile(board)
+    steps = given_steps(given, profile, model) or found_steps(results, board, profile, model)
+    public, bounds = _public(board, profile), _bounds(profile)
+    own = [step for step in steps if step.same_model]
+    steps = own or steps
+    if steps:
+        files = sorted({str(step.file) for step in steps})
+        whose = "this model" if own else "other models"
+        where = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+        source = f"measured on the board in {len(steps)} steps of {whose}: {where}"
+        return BoardPower(bounds, None, tuple(steps), source)
+    if public is None and bounds is None:
+        return None
+    return BoardPower(bounds, public, (), public.source if public else BOUNDS_SOURCE)
+
+
+BOUNDS_SOURCE = "the board at rest to the most that its supply gives"
+
+
+def _bounds(profile: Profile) -> Figure | None:
     if profile.total is None or profile.idle_watts is None:
         return None
-    return BoardPower(Figure.predicted(None, profile.idle_watts, profile.total.max_watts, "W"),
-                      "the board at rest to the most that its supply gives")  # fmt: skip
+    return Figure.predicted(None, profile.idle_watts, profile.total.max_watts, "W")
 
 
-def _step_watts(path: Path) -> Iterator[float]:
-    """Yield the watts of the steps of a run on the board itself; none of an unusable file."""
+def _public(board: str, profile: Profile) -> PublicPower | None:
+    """What power.toml has of a board; what it takes at rest is its profile's, if that has it."""
+    found = _public_table().get(board)
+    if found is None:
+        return None
     try:
-        run = read_run(path)
-    except ResultsError:
-        return
-    for step in run.steps if run.on_dpu else ():
-        watts = step.power.watts.value
-        if watts is not None and watts > 0:
-            yield watts
+        busy, idle = _range(found["busy"]), profile.idle_watts
+        rest = (idle, idle) if idle is not None else _range(found.get("rest", busy))
+        return PublicPower(int(found["cores"]), rest, busy, str(found["source"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise DpuError(f"{PUBLIC}: {error!r}") from error
+
+
+@cache
+def _public_table() -> dict[str, Any]:
+    return read_toml(PUBLIC)
+
+
+def _range(pair: Sequence[Any]) -> Range:
+    low, high = map(float, pair)
+    return low, high
+
+
+def _spread(values: Sequence[float], unit: str) -> Figure:
+    """The median of measured values between the least and the greatest."""
+    return Figure(statistics.median(values), min(values), max(values), n=len(values), unit=unit,
+                  kind=MEASURED)  # fmt: skip

@@ -88,6 +88,7 @@ class Board:
     parameters, python : fitted to it
     error : of networks that were left out of the fit, published time / predicted time: "low" and
         "high" of one thread and of many, as `[one, many]`
+    mean_error : of their frames per second, likewise, as a share
     """
 
     name: str
@@ -99,6 +100,7 @@ class Board:
     error: dict[str, list[float]]
     dpu_name: str
     fingerprints: tuple[int, ...] = ()
+    mean_error: tuple[float, float] = (0.0, 0.0)
 
     @property
     def array(self) -> DpuArray:
@@ -277,6 +279,10 @@ class Prediction:
         """
         found, column = self.fps(threads), 0 if threads == 1 else 1
         return found / self.board.error["high"][column], found / self.board.error["low"][column]
+
+    def mean_error(self, threads: int | None = None) -> float:
+        """Mean error of the `fps` of the networks left out of the fit, as a share."""
+        return self.board.mean_error[0 if threads == 1 else 1]
 
     def latency_range(self) -> tuple[float, float]:
         """Least and most `latency_seconds`, as `fps_range`."""
@@ -457,10 +463,15 @@ def read_board(board: str, published: bool = True) -> Board:
             Parameters(costs, **_numbers(BOARD_PARAMETERS, found["parameters"])),
             PythonCost(**_numbers(PYTHON_COSTS, found["python"])),
             {side: [float(x) for x in found["left_out"][side]] for side in ("low", "high")},
-            profile.dpu_name, tuple(profile.fingerprints),
+            profile.dpu_name, tuple(profile.fingerprints), _mean_error(found["left_out"]),
         )  # fmt: skip
     except (LookupError, OSError, TypeError, ValueError) as error:
         raise DpuError(f"{path}: {error!r}") from error
+
+
+def _mean_error(left_out: dict[str, Any]) -> tuple[float, float]:
+    one, many = left_out["mean_percent"]
+    return float(one) / 100, float(many) / 100
 
 
 def _numbers(names: Sequence[str], table: dict[str, Any]) -> dict[str, float]:

@@ -41,9 +41,7 @@ def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
         f"Python   {digits(facts['python_fps'])} fps through an application in Python, its "
         "pre-processing not counted",
     ]
-    if facts["power"]:
-        watts = _range(facts["power"]["watts"])
-        text.append(f"power    {watts} W, the whole board: {facts['power']['source']}")
+    text += _power_lines(facts["power"])
     left = facts["left_to_cpu"]
     if left:
         names = ", ".join(shown(name, MAX_CELL) for name in left[:8]) + (
@@ -83,9 +81,29 @@ def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
     count = speed["threads"]
     name = "threads  " + ("as many as help" if count is None else str(count))
     line = f"{name}: {_ranged(speed['fps'])}"
-    if power:
-        line += f", {_range(speed['joules_per_frame'], 1e3, 3)} mJ a frame"
+    if power is None:
+        return line
+    energy, bounds = speed["joules_per_frame"], speed["joule_bounds"]
+    if energy["value"] is not None:
+        within = ""
+        if bounds and not power["measured"]:
+            within = f"; surely {_range(bounds, 1e3, 3)}"
+        millijoules = f"{digits(1e3 * energy['value'], 3)} mJ a frame"
+        line += f", {millijoules} ({_range(energy, 1e3, 3)}{within})"
     return line
+
+
+def _power_lines(power: dict[str, Any] | None) -> list[str]:
+    """The power of the whole board and its bounds, with where they are from."""
+    if power is None:
+        return []
+    text, bounds = [], power["bounds"]
+    if power["watts"]["value"] is not None:
+        text.append(f"power    {_ranged(power['watts'])}, the whole board with all cores busy:")
+        text.append(f"         {power['source']}")
+    if bounds and not power["measured"]:
+        text.append(f"bounds   {_range(bounds)} W: {power['bounds_source']}")
+    return text
 
 
 def _ranged(figure: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from tutelage.core.errors import DpuError, contradictions
 from tutelage.core.fingerprint import refuse_foreign
 from tutelage.core.results.figure import Figure, as_json
 from tutelage.dpu.predict.code import SOURCE
-from tutelage.dpu.predict.energy import BoardPower
+from tutelage.dpu.predict.energy import BOUNDS_SOURCE, BoardPower
 from tutelage.dpu.predict.latency import LayerTime, Prediction, predict_graph, read_board
 from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.xmodel.graph import Graph
@@ -80,7 +80,8 @@ def prediction_facts(
     """Return all figures of `tutelage predict`, ready for JSON.
 
     Latency, speed, energy per frame and power of the whole board are figures with their ranges, see
-    `tutelage.core.results.figure.Figure`; other times are ms. Where the file has DPU code these are
+    `tutelage.core.results.figure.Figure`; `joules_per_frame` and `watts` are measured or estimated,
+    beside them stand the bounds. Other times are ms. Where the file has DPU code these are
     of the code; `bound_ms` and `layers` are the layer model's, and `code` has its totals beside.
     """
     board, layers = prediction.board, prediction.layers()
@@ -100,7 +101,7 @@ def prediction_facts(
         "latency_ms": as_json(latency_figure(prediction)),
         "threads": [_speed(prediction, power, count) for count in asked],
         "python_fps": prediction.python_fps(),
-        "power": power and as_json(power),
+        "power": power and power_facts(power),
         "bound_ms": {
             bound: 1e3 * sum(layer.seconds for layer in layers if layer.bound == bound)
             for bound in BOUNDS
@@ -131,8 +132,27 @@ def _code(prediction: Prediction) -> dict[str, Any] | None:
 
 def _speed(prediction: Prediction, power: BoardPower | None, threads: int | None) -> dict[str, Any]:
     fps = fps_figure(prediction, threads)
-    joules = power and as_json(power.joules_per_frame(fps))
-    return {"threads": threads, "fps": as_json(fps), "joules_per_frame": joules}
+    if power is None:
+        return {"threads": threads, "fps": as_json(fps), "joules_per_frame": None}
+    bounds = power.joule_bounds(prediction, threads)
+    return {
+        "threads": threads,
+        "fps": as_json(fps),
+        "watts": as_json(power.watts(threads)),
+        "joules_per_frame": as_json(power.joules_per_frame(prediction, threads)),
+        "joule_bounds": bounds and as_json(bounds),
+    }
+
+
+def power_facts(power: BoardPower) -> dict[str, Any]:
+    """Return the power with all cores busy, its bounds, and where both are from."""
+    return {
+        "watts": as_json(power.watts()),
+        "measured": power.measured,
+        "source": power.source,
+        "bounds": power.bounds and as_json(power.bounds),
+        "bounds_source": BOUNDS_SOURCE,
+    }
 
 
 def _layer(layer: LayerTime) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,8 +22,11 @@ from numpy.typing import NDArray
 
 from tutelage.core.results.bench_json import (
     ABSENT,
+    CPU,
     DONE,
+    DPU,
     FAILED,
+    GPU,
     INTERRUPTED,
     BenchImages,
     BenchModel,
@@ -36,18 +40,17 @@ from tutelage.core.results.intervals import median_figure
 from tutelage.core.results.percentiles import PERCENTS
 from tutelage.core.results.run_json import Percentiles
 from tutelage.host.bench.dpu_rows import predicted_row
+from tutelage.host.bench.duration import BATCHES, IDLE_SECONDS, TRY_SECONDS, expected
 from tutelage.host.bench.environment import cpu_name, machine_facts
 from tutelage.host.bench.given_watts import give_watts
 from tutelage.host.bench.meter import Meter
-from tutelage.host.bench.platform import CATALOGUE, CPU, DPU, GPU, REFERENCE_NAME
+from tutelage.host.bench.platform import CATALOGUE, PEERS, REFERENCE_NAME
 from tutelage.host.bench.process import JsonProcess, ProcessError
 from tutelage.host.bench.subject import Subject
 from tutelage.host.bench.subject_files import UNKNOWN, XMODEL_FILE, Images
 from tutelage.host.bench.thesis import thesis_table
 from tutelage.host.train.progress import Steps
 
-BATCHES = (8, 32, 128)
-_TRY_SECONDS = 0.5
 _PREPARE_SECONDS = 900.0  # torch.compile of a large network takes minutes
 _SPARE_SECONDS = 300.0  # for an answer, beyond the windows' own length
 _MOST_OTHER_CORES = 0.1
@@ -121,11 +124,16 @@ class Bench:
 
     def _measure(self, folder: Path) -> None:
         settings, rows = self._settings, self._platforms.values()
-        self._subject.write(folder, self._images)
+        self._tell(expected(settings, self._subject).text)
+        asked = PEERS & set(self._platforms)
+        notes = self._subject.write(folder, self._images, peers=bool(asked))
+        for name in asked:
+            self._platforms[name].concerns += notes
         families = {CATALOGUE[name].family for name in self._platforms}
         for family in (CPU, GPU):
             if family in families:
                 self._meters[family] = Meter(family, folder, self._meter_arguments)
+        self._measure_idle()
         self._take_reference(folder)
         with Steps(len(rows)) as steps:
             for row in rows:
@@ -142,6 +150,17 @@ class Bench:
                     if name in self._processes:
                         row = self._platforms[name]
                         self._guarded(row, partial(self._repeat, row))
+
+    def _measure_idle(self) -> None:
+        """The power at rest, before a platform's process is there; nothing without a meter."""
+        meters = [meter for meter in self._meters.values() if meter.source != "none"]
+        if meters:
+            seconds = min(IDLE_SECONDS, 5 * self._settings.seconds)
+            self._tell(f"power at rest, {seconds:g} s")
+            start = time.monotonic()
+            time.sleep(seconds)
+            for meter in meters:
+                meter.take_idle(start, time.monotonic())
 
     def _guarded(self, row: BenchRow, step: Callable[[], None]) -> None:
         """A platform that fails ends its own row and nothing else."""
@@ -201,18 +220,25 @@ class Bench:
         if self._reference is not None:
             row.same_class = round(100 * float(np.mean(classes == self._reference)), 4)
             self._compare_classes(row, row.same_class)
+        self._try_batches(row)
+        row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
+
+    def _try_batches(self, row: BenchRow) -> None:
+        """Take the speed of each batch size; none of which one batch would outlast a window."""
         for batch in BATCHES:
+            known = row.batch_trials.values()
+            if known and batch / max(known) > max(TRY_SECONDS, self._settings.seconds):
+                break
             request = {
                 "do": "try",
                 "batch": batch,
-                "seconds": min(_TRY_SECONDS, self._settings.seconds),
+                "seconds": min(TRY_SECONDS, self._settings.seconds),
             }
             tried = self._processes[row.id].ask(request, _PREPARE_SECONDS)
             row.batch_trials[str(batch)] = round(tried["fps"], 2)
-        row.batch = int(max(row.batch_trials, key=row.batch_trials.__getitem__))
 
     def _compare_classes(self, row: BenchRow, same_class: float) -> None:
-        if same_class < _LEAST_SAME_CLASS:
+        if same_class < _LEAST_SAME_CLASS and not self._subject.made_up:
             row.concerns.append(f"it names another class than the quantised student for "
                                 f"{100 - same_class:.1f} % of the images")  # fmt: skip
 
@@ -266,6 +292,10 @@ class Bench:
             row.power_reason = meter.reason or "too many readings are missing"
         else:
             row.power_source, row.power_scope = meter.source, meter.scope
+            row.idle_watts = meter.idle
+            above = [w["watts"] - meter.idle.value for w in offline
+                     if w["watts"] is not None and meter.idle.value is not None]  # fmt: skip
+            row.watts_above_idle = median_figure(above, "W")
         row.concerns += _window_warnings([*single, *offline], min(w["frames"] for w in single))
 
     def _take_emulated_accuracy(self, row: BenchRow, xmodel: Path) -> None:
@@ -298,7 +328,7 @@ class Bench:
             images=BenchImages(images.source, len(images.labels), labelled),
             setting=self._settings,
             environment=self._machine,
-            power={family: MeterFacts(meter.source, meter.reason)
+            power={family: MeterFacts(meter.source, meter.reason, meter.idle)
                    for family, meter in self._meters.items()},
             rows=rows,
             thesis=thesis_table(rows),

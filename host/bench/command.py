@@ -13,8 +13,10 @@ from tutelage.core.results.bench_json import BenchResults, BenchSettings
 from tutelage.host.bench.bench import Bench
 from tutelage.host.bench.dpu_rows import read_runs
 from tutelage.host.bench.given_watts import check_rows, parse_watts
+from tutelage.host.bench.network_subject import NetworkRequest, made_up_images, network_subject
 from tutelage.host.bench.platform import CATALOGUE
-from tutelage.host.bench.subject import BenchUsageError, load_images, load_subject
+from tutelage.host.bench.subject import BenchUsageError, Subject, load_images, load_subject
+from tutelage.host.bench.subject_files import Images
 from tutelage.host.bench.tables import write
 
 DEFAULT_OUTPUT = Path("results/bench")
@@ -34,6 +36,8 @@ class BenchOptions:
     warm_up: float = 1.0
     threads: int = 0
     watts: tuple[str, ...] = ()
+    input: str = ""
+    weights: str = ""
 
 
 def bench(
@@ -54,14 +58,26 @@ def bench(
     folder = output or DEFAULT_OUTPUT / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BenchUsageError(f"{folder}: is there already; take another --output")
-    subject = load_subject(model)
-    images = load_images(subject, options.images, options.limit)
+    subject, images = _subject(model, options)
     comparison = Bench(settings, subject, images, read_runs(options.dpu, subject), tell,
                        meter_arguments)  # fmt: skip
     check_rows(settings.watts, [row.id for row in comparison.rows])
     comparison.go()
     results = comparison.results()
     return results, folder, write(folder, results)
+
+
+def _subject(model: Path, options: BenchOptions) -> tuple[Subject, Images]:
+    if not options.input:
+        if options.weights:
+            raise BenchUsageError("--weights are of a network: give its --input CxHxW too")
+        subject = load_subject(model)
+        return subject, load_images(subject, options.images, options.limit)
+    request = NetworkRequest(str(model), options.input, options.weights, options.images)
+    subject = network_subject(request)
+    if not options.images:
+        return subject, made_up_images(subject.form)
+    return subject, load_images(subject, options.images, options.limit)
 
 
 def _settings(options: BenchOptions) -> BenchSettings:

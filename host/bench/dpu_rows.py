@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tutelage.core.errors import DpuError
-from tutelage.core.results.bench_json import ABSENT, EMULATED, BenchRow
+from tutelage.core.results.bench_json import ABSENT, DPU, EMULATED, EMULATION, BenchRow
 from tutelage.core.results.figure import PREDICTED, Figure
 from tutelage.core.results.intervals import median_figure
 from tutelage.core.results.percentiles import PERCENTS
@@ -27,9 +27,9 @@ from tutelage.core.results.run_json import (
     read_run,
 )
 from tutelage.core.results.typed_json import ResultsError
+from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import Prediction, predict_graph
 from tutelage.dpu.predict.prediction import fps_figure, latency_figure
-from tutelage.host.bench.platform import DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject
 
 _SINGLE_STREAM, _OFFLINE = "single-stream", "offline"
@@ -145,11 +145,10 @@ _SHORTEST_FITTED_SECONDS = 0.4e-3
 
 
 def predicted_row(subject: Subject, board: str) -> BenchRow:
-    """Return the row of a DPU that nobody has measured."""
+    """Return the row of a DPU that nobody has measured, with the board's estimated power."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     title = f"DPU of the {board.upper()}, predicted"
     row = BenchRow("dpu-predicted", title, DPU, PREDICTED, when=now, where="no DPU was measured")
-    row.power_reason = "a prediction has no watts"
     if subject.compiled is None:
         return _absent(row, f"{subject.path} has no compiled or quantised model")
     try:
@@ -159,7 +158,18 @@ def predicted_row(subject: Subject, board: str) -> BenchRow:
     if found.misfit or not found.stages:
         return _absent(row, found.misfit or "no layer runs on the DPU")
     _take_prediction(row, found)
+    _take_estimate(row, found, board_power(board))
     return row
+
+
+def _take_estimate(row: BenchRow, found: Prediction, power: BoardPower | None) -> None:
+    """Watts and joules with all cores busy."""
+    if power is None or power.watts().value is None:
+        row.power_reason = "nothing is known of the board's power"
+        return
+    row.watts, row.joules_per_frame = power.watts(), power.joules_per_frame(found)
+    row.power_source, row.power_reason = power.source, ""
+    row.power_scope = "the whole board with all cores busy"
 
 
 def _absent(row: BenchRow, reason: str) -> BenchRow:

@@ -14,7 +14,7 @@ psutil: Any = import_module("psutil")  # it comes without types
 
 _PACKAGES = (
     "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy",
-    "opencv-python-headless", "tensorrt", "nvidia-ml-py",
+    "opencv-python-headless", "nncf", "tensorrt", "nvidia-ml-py",
 )  # fmt: skip
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CPU_INFO = Path("/proc/cpuinfo")

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.host.bench.platform import CPU, GPU
+from tutelage.core.results.bench_json import CPU, GPU
+from tutelage.core.results.figure import Figure
+from tutelage.core.results.intervals import median_figure
 from tutelage.host.bench.process import JsonProcess, ProcessError
 
 SOURCES = {CPU: "rapl", GPU: "nvml"}
@@ -36,11 +38,13 @@ class Meter:
     ----------
     source : "none" where nothing is measured
     reason : one line
+    idle : power at rest, W
     """
 
     def __init__(self, family: str, folder: Path, arguments: Sequence[str] = ()) -> None:
         wanted = SOURCES[family]
         self.source, self.reason, self.scope = "none", "", SCOPES[wanted]
+        self.idle = Figure(unit="W")
         command = ["tutelage.board.power", wanted, *arguments]
         self._process: JsonProcess | None = JsonProcess(command, folder / f"{wanted}.log")
         try:
@@ -66,6 +70,16 @@ class Meter:
         if report["joules"] is None:
             return {"watts": None, "joules_per_frame": None}
         return {"watts": report["watts"], "joules_per_frame": report["joules_per_frame"]}
+
+    def take_idle(self, start: float, end: float, sections: int = 5) -> None:
+        """Take the power between two monotonic times, in which nothing was run, as that at rest.
+
+        Its interval is that of the median of as many sections.
+        """
+        length = (end - start) / sections
+        windows = [self.window(start + i * length, start + (i + 1) * length, 0)["watts"]
+                   for i in range(sections)]  # fmt: skip
+        self.idle = median_figure(windows, "W")
 
     def close(self) -> None:
         """End its process."""

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from tutelage.host.bench.platform import Absent, Floats, Platform, file_facts, int8_file, model_file
-from tutelage.host.bench.subject_files import FLOAT32_FILE
+from tutelage.host.bench.subject_files import CALIBRATION_FILE, FLOAT32_FILE, NETWORK_FILE
+from tutelage.host.peers import nncf_peer
+
+_NNCF_FILE = "nncf.xml"
 
 
 def _import() -> Any:
@@ -35,17 +38,20 @@ class OpenVino(Platform):
     def prepare(self, folder: Path, threads: int) -> None:
         """Load the student."""
         openvino = _import()
-        int8 = self._precision == "int8"
-        self._path = int8_file(folder) if int8 else model_file(folder, FLOAT32_FILE)
+        self._path = self._file(folder)
         self._core = openvino.Core()
         self._threads = threads
         version = f"openvino {openvino.__version__.split('-')[0]}"
         self._facts = {"version": version, "device": "CPU", **file_facts(self._path)}
         self._request(1)
 
+    def _file(self, folder: Path) -> Path:
+        int8 = self._precision == "int8"
+        return int8_file(folder) if int8 else model_file(folder, FLOAT32_FILE)
+
     def _request(self, batch: int) -> Any:
         if batch not in self._requests:
-            model = self._core.read_model(str(self._path))
+            model = self._model()
             model.reshape([batch, *(d.get_length() for d in model.inputs[0].partial_shape[1:])])
             config = {
                 # Without this, processors with bfloat16 compute "float32" in it.
@@ -58,6 +64,10 @@ class OpenVino(Platform):
             self._requests[batch] = compiled.create_infer_request()
         return self._requests[batch]
 
+    def _model(self) -> Any:
+        """The model, its batch size open."""
+        return self._core.read_model(str(self._path))
+
     def run(self, images: Floats) -> Floats:
         """The logits (N, classes)."""
         request = self._request(len(images))
@@ -67,3 +77,28 @@ class OpenVino(Platform):
     def facts(self) -> dict[str, Any]:
         """See `Platform.facts`."""
         return self._facts
+
+
+class OpenVinoNncf(OpenVino):
+    """The float network, quantised by NNCF after training: a peer of our own quantiser."""
+
+    def prepare(self, folder: Path, threads: int) -> None:
+        """Quantise the network; a few images a second for a large one."""
+        openvino = _import()
+        if not nncf_peer.version():
+            raise Absent("NNCF is not installed: pip install nncf")
+        model = openvino.Core().read_model(str(model_file(folder, NETWORK_FILE)))
+        images = np.load(folder / CALIBRATION_FILE, allow_pickle=False)
+        # NNCF runs one image after the other, for which the batch must be one.
+        model.reshape([1, *images.shape[1:]])
+        quantised = nncf_peer.quantise(model, images)
+        openvino.save_model(quantised, folder / _NNCF_FILE, compress_to_fp16=False)
+        super().prepare(folder, threads)
+        weights = (folder / _NNCF_FILE).with_suffix(".bin")
+        self._facts |= {
+            "version": f"{self._facts['version']}, nncf {nncf_peer.version()}",
+            "model_bytes": self._facts["model_bytes"] + weights.stat().st_size,
+        }
+
+    def _file(self, folder: Path) -> Path:
+        return folder / _NNCF_FILE

@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.core.results.bench_json import CPU, EMULATION, GPU
 from tutelage.host.bench.environment import has_vnni
 from tutelage.host.bench.subject_files import INT8_FILE, INT8_WEIGHTS_FILE
 
 Floats = NDArray[np.float32]
-
-CPU, GPU, DPU, EMULATION = "cpu", "gpu", "dpu", "emulation"
-"""Families of rows; those of a DPU are measured by a board or predicted."""
 
 
 class Absent(Exception):
@@ -75,6 +73,11 @@ class Entry:
     family: str
     place: tuple[str, str, str]
 
+    @property
+    def compiles(self) -> bool:
+        """Whether it compiles the network anew for each batch size, which takes long."""
+        return self.place[2] == "compiled"
+
     def make(self) -> Platform:
         """The platform, nothing loaded yet."""
         module, name, argument = self.place
@@ -95,6 +98,9 @@ CATALOGUE = {
     ),
     "openvino-float32": Entry("OpenVINO, float32", CPU, ("on_openvino", "OpenVino", "float32")),
     "openvino-int8": Entry("OpenVINO, int8", CPU, ("on_openvino", "OpenVino", "int8")),
+    "openvino-nncf": Entry(
+        "OpenVINO, int8 by NNCF's quantiser", CPU, ("on_openvino", "OpenVinoNncf", "")
+    ),
     "cuda-eager": Entry("PyTorch eager on CUDA, float32", GPU, ("on_torch", "TorchCuda", "eager")),
     "cuda-compiled": Entry(
         "PyTorch compiled on CUDA, float32", GPU, ("on_torch", "TorchCuda", "compiled")
@@ -105,6 +111,9 @@ CATALOGUE = {
     "tensorrt-int8": Entry("TensorRT, int8", GPU, ("on_onnxruntime", "TensorRt", "int8")),
 }  # fmt: skip
 """What is measured by default, in this order."""
+
+PEERS = frozenset({"openvino-nncf"})
+"""Those that another quantiser makes of the float network."""
 
 REFERENCE = Entry("the quantised student", EMULATION, ("on_emulation", "Emulation", "fast"))
 """Gives the logits that the DPU gives; it is not timed."""

@@ -8,7 +8,9 @@ rounded parameters. A model directory without quantised.xmodel has only what lie
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,8 @@ from tutelage.core.model_package import (
 )
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.xmodel.graph import Graph
+from tutelage.host.bench.float_preprocessor import FloatPreprocessor
+from tutelage.host.bench.peer_files import PeerSource, most_images, write_peer
 from tutelage.host.bench.subject_files import (
     FLOAT32_FILE,
     INT8_FILE,
@@ -40,6 +44,7 @@ from tutelage.host.bench.subject_files import (
     write_images,
 )
 from tutelage.host.export.onnx_qdq import FLOAT32, FLOAT_BIAS, INT8, INT8_WEIGHTS, to_onnx
+from tutelage.host.train.config import Config
 from tutelage.host.train.data import DataError, DataSet
 from tutelage.host.train.data.image_io import read_bgr
 
@@ -72,6 +77,9 @@ class Subject:
     int8 : bytes of an ONNX file, where there is no quantised graph to make it from
     data : the test set that it was trained for, None of a model directory
     notes : what the reader should know
+    peer : opens the float network and the images that calibrated it; None where only the student
+        is at hand
+    made_up : its weights are, so that classes mean nothing
     """
 
     name: str
@@ -84,9 +92,20 @@ class Subject:
     int8: bytes | None = None
     data: DataSet | None = None
     notes: list[str] = field(default_factory=list)
+    peer: Callable[[], PeerSource] | None = None
+    made_up: bool = False
 
-    def write(self, folder: Path, images: Images) -> None:
-        """Write what the platforms' processes read (host/bench/subject_files.py)."""
+    def write(self, folder: Path, images: Images, peers: bool = False) -> list[str]:
+        """Write what the platforms' processes read (host/bench/subject_files.py).
+
+        Parameters
+        ----------
+        peers : also what another quantiser starts from
+
+        Returns
+        -------
+        what the reader should know of that
+        """
         write_form(folder, self.form)
         write_images(folder, images)
         for name, form in _FORMS.items():
@@ -94,6 +113,22 @@ class Subject:
         graph = self.compiled or self.graph
         if graph is not None:
             graph.serialize(folder / XMODEL_FILE)
+        if not peers:
+            return []
+        make = self.peer or (partial(self._own_peer, images) if self.graph else None)
+        return write_peer(folder, make, self.path)
+
+    def _own_peer(self, images: Images) -> PeerSource:
+        """The student's own float form and the compared images, where there is nothing better."""
+        assert self.graph is not None
+        chosen = _chosen(
+            len(images.pixels), most_images((self.form.channels, self.form.height, self.form.width))
+        )
+        inputs = FloatPreprocessor(self.form, False)([images.pixels[i] for i in chosen])
+        return PeerSource(to_onnx(self.graph, FLOAT32), inputs, (
+            "its float network is the student's float32 form, whose parameters are rounded "
+            "already, and the compared images calibrate it: no others are at hand",
+        ))  # fmt: skip
 
     def _write_onnx(self, path: Path, form: str) -> None:
         if self.int8 is not None and form == INT8:
@@ -142,7 +177,25 @@ def _from_run(source: Path) -> Subject:
                               "writes") from error  # fmt: skip
     name = f"{config.student.network} {config.method}"
     return Subject(name, source, test.form, test.classes, sha256_of(path), graph,
-                   _compiled(graph), None, test)  # fmt: skip
+                   compiled(graph), None, test, peer=partial(_peer_of_run, config))  # fmt: skip
+
+
+def _peer_of_run(config: Config) -> PeerSource:
+    """The float network that a run started from, and the images that calibrated its student."""
+    from tutelage.host.train.data.reading import readable_inputs
+    from tutelage.host.train.run_data import load_split
+    from tutelage.host.train.students import trained_network
+
+    if not config.student.weights:
+        raise BenchUsageError("the run names no weights of a float network that it started from")
+    train = load_split(config, "train").take(config.data.limit)
+    network = trained_network(config.student, train)
+    most = min(most_images(train.shape), config.quantisation.calibration_images)
+    images = readable_inputs(train.take(most)).numpy()
+    notes = [f"calibrated with {len(images)} images of those that calibrated the student"]
+    if config.method != "ptq":
+        notes.append(f"the student was trained further by {config.method}, this network was not")
+    return PeerSource(network, images, tuple(notes))
 
 
 def _from_model_directory(folder: Path) -> Subject:
@@ -151,12 +204,12 @@ def _from_model_directory(folder: Path) -> Subject:
     sums = description.checksums.items()
     check_files(folder, {name: value for name, value in sums if name in there})
     provenance = description.provenance
-    quantised, onnx, compiled = (folder / name for name in (QUANTISED, ONNX, COMPILED))
+    quantised, onnx, board = (folder / name for name in (QUANTISED, ONNX, COMPILED))
     graph = Graph.deserialize(quantised) if quantised.exists() else None
     int8 = onnx.read_bytes() if onnx.exists() else None
-    if graph is None and int8 is None and not compiled.exists():
+    if graph is None and int8 is None and not board.exists():
         raise BenchUsageError(f"{folder}: has none of {QUANTISED}, {ONNX} and {COMPILED}")
-    dpu = Graph.deserialize(compiled) if compiled.exists() else graph and _compiled(graph)
+    dpu = Graph.deserialize(board) if board.exists() else graph and compiled(graph)
     name = str(provenance.get("name") or folder.resolve().name)
     labels = distinct_labels(description.labels)
     checkpoint = str(provenance.get("checkpoint_sha256", ""))
@@ -175,7 +228,7 @@ def _clip_note(graph: Graph | None) -> list[str]:
             "every platform computes them, which slows the others down"]  # fmt: skip
 
 
-def _compiled(graph: Graph) -> Graph:
+def compiled(graph: Graph) -> Graph:
     try:
         return compile_graph(graph)
     except DpuError as error:

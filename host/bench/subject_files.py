@@ -5,6 +5,8 @@ int8.onnx            QuantizeLinear and DequantizeLinear, as `tutelage export` w
 int8-weights.onnx    the same with int8 weights, for processors with VNNI
 int8-tensorrt.onnx   the same with int8 activations too and float32 biases
 student.xmodel       what the emulation runs
+network.onnx         the float network that a peer's quantiser starts from
+calibration.npy      what it calibrates with, normalised images (N, C, H, W)
 images.npz           the images as they lie in memory, BGR, of any size, and their labels
 input.json           how an image becomes the network's input
 
@@ -25,6 +27,7 @@ from tutelage.core.images.input_form import InputForm
 
 FLOAT32_FILE, INT8_FILE = "float32.onnx", "int8.onnx"
 INT8_WEIGHTS_FILE, TENSORRT_FILE = "int8-weights.onnx", "int8-tensorrt.onnx"
+NETWORK_FILE, CALIBRATION_FILE = "network.onnx", "calibration.npy"
 XMODEL_FILE, IMAGES_FILE, INPUT_FILE = "student.xmodel", "images.npz", "input.json"
 
 UNKNOWN = -1

@@ -30,7 +30,7 @@ _PLAIN = ("id", "title", "family", "kind", "state", "reason", "by", "when", "whe
           "threads", "batch", "accuracy_by", "model_file", "model_bytes", "memory_mib",
           "power_source", "power_scope", "power_reason")  # fmt: skip
 _PERCENTAGES = ("accuracy", "same_class")
-_FIGURES = ("fps", "network_fps", "watts", "joules_per_frame")
+_FIGURES = ("fps", "network_fps", "watts", "idle_watts", "watts_above_idle", "joules_per_frame")
 _LATENCIES = ("latency_ms", "network_latency_ms")
 
 
@@ -105,8 +105,8 @@ def _head(results: BenchResults) -> list[str]:
 
 _SPEED_COLUMNS = ("row", "kind", "latency p50 [ms]", "p90 [ms]", "p99 [ms]", "network p50 [ms]",
                   "Offline [fps]", "network [fps]", "batch")  # fmt: skip
-_COST_COLUMNS = ("row", "power [W]", "energy [mJ/frame]", "top-1 [%]", "same class [%]",
-                 "model [KiB]", "memory [MiB]")  # fmt: skip
+_COST_COLUMNS = ("row", "power [W]", "above idle [W]", "energy [mJ/frame]", "top-1 [%]",
+                 "same class [%]", "model [KiB]", "memory [MiB]")  # fmt: skip
 
 
 def _name(row: BenchRow) -> str:
@@ -123,7 +123,8 @@ def _speed(row: BenchRow) -> tuple[str, ...]:
 
 def _cost(row: BenchRow) -> tuple[str, ...]:
     size = row.model_bytes
-    return (_name(row), _ranged(row.watts), _ranged(row.joules_per_frame.scaled(1000, "mJ")),
+    return (_name(row), _ranged(row.watts), _ranged(row.watts_above_idle),
+            _ranged(row.joules_per_frame.scaled(1000, "mJ")),
             digits(row.accuracy), digits(row.same_class), digits(size and size / 1024),
             digits(row.memory_mib, 3))  # fmt: skip
 
@@ -136,7 +137,8 @@ _HOW = """\
 p50, p90 and p99 are latencies of SingleStream (batch 1); fps are Offline's, with the batch size
 that was best in a trial. Both count from an image in memory through preprocessing and network to
 the class; beside them stands the network alone. Each is the median of the repetitions.
-Same class: the same as the quantised student in the DPU's own arithmetic."""
+Same class: the same as the quantised student in the DPU's own arithmetic. Its int8 forms differ
+from it by halves alone, which ONNX rounds to even and the DPU up."""
 
 
 _PREDICTED = """\
@@ -176,7 +178,8 @@ def _watts(rows: Sequence[BenchRow]) -> Iterator[str]:
         yield f"- {markdown_text(', '.join(names))}: {markdown_text(text)}"
 
 
-_THESIS_COLUMNS = ("DPU over platform", "latency [×]", "from [ms]", "fps/W [×]", "from [fps/W]")
+_THESIS_COLUMNS = ("DPU over platform", "latency [×]", "from [ms]", "fps/W [×]", "from [fps/W]",
+                   "lower power [×]", "from [W]")  # fmt: skip
 
 
 def _thesis(thesis: ThesisTable) -> Iterator[str]:
@@ -186,16 +189,22 @@ def _thesis(thesis: ThesisTable) -> Iterator[str]:
     rows: list[tuple[str, ...]] = []
     missing: dict[str, int] = {}
     for one in comparisons:
-        cells = [cell for gain in (one.speed_up, one.efficiency) for cell in _gain(gain, missing)]
+        cells = [
+            cell
+            for gain in (one.speed_up, one.efficiency, one.power)
+            for cell in _gain(gain, missing)
+        ]
         name = markdown_text(f"{one.dpu} ({one.kind}) over {one.platform}")
         rows.append((name, *cells))
-    reported = [f"at least {gain:g}" for gain in (reference.speed_up, reference.efficiency)]
-    rows.append(("reported, other platforms and models", reported[0], "", reported[1], ""))
+    gains = reference.speed_up, reference.efficiency, reference.power
+    reported = [cell for gain in gains for cell in (f"at least {gain:g}" if gain else "", "")]
+    rows.append(("reported, other platforms and models", *reported))
     yield from markdown_table(_THESIS_COLUMNS, rows)
     yield ""
     stages = sorted({one.stages for one in comparisons})
     yield ("Latency: the platform's p50 of SingleStream by the DPU's. fps/W: the DPU's frames per "
-           f"second and watt by the platform's, Offline. Both of: {'; '.join(stages)}. bench.json "
+           f"second and watt by the platform's, Offline. Lower power: the platform's watts by the "
+           f"DPU's. The first two of: {'; '.join(stages)}. bench.json "
            "names the rows and figures of each cell.")  # fmt: skip
     yield f"Reported: {reference.text} ({reference.source})."
     for number, text in enumerate(missing, start=1):
@@ -205,7 +214,9 @@ def _thesis(thesis: ThesisTable) -> Iterator[str]:
 def _gain(gain: Gain, missing: dict[str, int]) -> tuple[str, str]:
     """Return the ratio, and the two values that it comes from, the DPU's last."""
     if gain.missing:
-        return f"- [{missing.setdefault(gain.missing, len(missing) + 1)}]", ""
+        needed = gain.needs_watts.value
+        text = "" if needed is None else f"holds from {digits(needed, 3)} W"
+        return f"- [{missing.setdefault(gain.missing, len(missing) + 1)}]", text
     values = [digits(gain.inputs[name].value) for name in ("platform", "dpu")]
     return _ranged(gain.figure), " and ".join(values)
 

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 class BenchOptions(BoardOptions, JsonOptions):
     """Of `bench`; without --dpu the DPU of --board is predicted."""
 
-    model: Annotated[Path, typer.Argument(help="a quantised run's directory, or a model directory")]
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="a quantised run's directory, or a model directory; with --input a network: a "
+            "preset, such as densenet-121, or your own, MODULE:FUNCTION or FILE.py:FUNCTION"
+        ),
+    ]
+    input: Annotated[
+        str, typer.Option(metavar="CxHxW", help="of a network, which is quantised after training")
+    ] = ""
+    weights: Annotated[
+        str, typer.Option(help="of such a network; without them its classes mean nothing")
+    ] = ""
     platforms: Annotated[
         list[str], typer.Option("--platform", help="only this one; repeatable")
     ] = field(default_factory=list)
@@ -56,6 +68,7 @@ class BenchOptions(BoardOptions, JsonOptions):
     "bench",
     "models/mine --images photos",
     "models/mine --images photos --dpu results/zcu104/TIME --watts openvino-int8=31.5",
+    "densenet-121 --input 3x224x224 --repetitions 3",
 )
 def bench(options: BenchOptions) -> int:
     """Compare latency, speed, watts and accuracy."""
@@ -65,7 +78,7 @@ def bench(options: BenchOptions) -> int:
     settings = benching.BenchOptions(
         tuple(options.platforms), tuple(options.dpu), options.board, options.images, options.limit,
         options.repetitions, options.seconds, options.warm_up, options.threads,
-        tuple(options.watts),
+        tuple(options.watts), options.input, options.weights,
     )  # fmt: skip
     results, folder, text = benching.bench(options.model, settings, options.output, note)
     print(bench_text(results) if options.json else shown_lines(text))

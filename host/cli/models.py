@@ -230,6 +230,14 @@ class PredictOptions(BoardOptions, JsonOptions):
             help="print the speed of so many threads as well as of one and as many as help",
         ),
     ] = field(default_factory=list)
+    measured: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="RUN",
+            help="a run.json or bench.json, or its directory, whose watts to take; repeatable; "
+            "default: those below results/, else an estimate",
+        ),
+    ] = field(default_factory=list)
 
 
 @command(
@@ -245,7 +253,9 @@ def predict(options: PredictOptions) -> int:
     from tutelage.dpu.predict.prediction import prediction_facts
 
     found = _prediction(options)
-    facts = prediction_facts(options.model, found, board_power(options.board), options.threads)
+    model = Path(options.model) if options.model.endswith(".xmodel") else None
+    power = board_power(options.board, model=model, given=options.measured)
+    facts = prediction_facts(options.model, found, power, options.threads)
     if options.json:
         print_json(facts)
     else:

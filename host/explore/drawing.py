@@ -58,7 +58,7 @@ def _axis(found: Found) -> tuple[str, float | None]:
         return f"predicted latency on {found.board}, one thread, ms", budget.latency_ms
     if budget.fps is not None:
         return f"predicted ms per frame on {found.board}, throughput", 1e3 / budget.fps
-    return "most energy of the whole board, mJ per frame", budget.energy_mj
+    return "estimated energy of the whole board, mJ per frame", budget.energy_mj
 
 
 def _capacity_label(capacity: str) -> str:

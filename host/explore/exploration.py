@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.digits import with_range
 from tutelage.core.locations import RESULTS
-from tutelage.core.results.figure import Figure, as_json
+from tutelage.core.results.figure import Figure
 from tutelage.core.toml_file import to_toml
 from tutelage.dpu.inspect.listing import columns
 from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import read_board
-from tutelage.dpu.predict.prediction import BASIS
+from tutelage.dpu.predict.prediction import BASIS, power_facts
 from tutelage.host.explore.drawing import CAPACITY_TEXTS, draw
 from tutelage.host.explore.forecast import (
     CAPACITIES,
@@ -175,6 +176,7 @@ def row(each: Forecast) -> dict[str, Any]:
         "fps": _rounded(each.fps.value, 3),
         "fps_least": _rounded(each.fps.low, 3),
         "fps_most": _rounded(each.fps.high, 3),
+        "energy_mj": _rounded(energy.value, 6),
         "energy_least_mj": _rounded(energy.low, 6),
         "energy_most_mj": _rounded(energy.high, 6),
         "fits": each.fits,
@@ -208,7 +210,7 @@ def facts(found: Found) -> dict[str, Any]:
         "candidates": len(found.forecasts),
         "trials": found.sampling and found.sampling.trials,
         "skipped": found.skipped,
-        "power": found.power and as_json(found.power),
+        "power": found.power and power_facts(found.power),
         "front": [row(each) for each in found.front],
         "written": {name: list(map(str, paths)) for name, paths in found.written.items()},
         "bits": bits_lines(found.spec),
@@ -257,7 +259,7 @@ def _front_table(found: Found) -> list[str]:
     rows = [head]
     for each in found.front:
         candidate = each.candidate
-        energy = each.energy and f"{each.energy.low:.3g} to {each.energy.high:.3g}"
+        energy = each.energy and with_range(*each.energy.ends)
         rows.append(
             [
                 str(candidate.growth_rate),
@@ -299,9 +301,8 @@ def notes(found: Found) -> list[str]:
             "extrapolation whose error nothing tells, not even where it says sure."
         )
     if power is not None:
-        kind = "measured" if power.measured else "only bounds, not measured"
-        watts = f"{power.watts.low:g} to {power.watts.high:g} W"
-        said.append(f"Energy: {watts}, {kind}: {power.source}.")
+        watts = with_range(*power.watts(found.budget.threads).ends)
+        said.append(f"Energy: the board's {watts} W, {power.source}.")
     if found.skipped:
         said.append(
             f"{found.skipped:,} candidates were left out: maps vanish, or they exceed the DPU."

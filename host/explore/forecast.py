@@ -61,8 +61,8 @@ class Forecast:
     dpu_ms : of one core that works alone
     latency : of one image, end to end, one thread, ms
     fps : with the budget's threads
-    energy : of the whole board per frame, mJ, a range without a middle; None where nothing is
-        known of its power
+    energy : of the whole board per frame, mJ, measured watts or an estimate; None where nothing
+        is known of its power
     fits : one of FITS; "" without a budget
     accuracy : in percent of the test set, where the candidate was trained
     """
@@ -99,7 +99,7 @@ def forecast(
         1e3 * found.job_seconds,
         latency_figure(found),
         fps,
-        None if power is None else power.joules_per_frame(fps).scaled(1e3, "mJ"),
+        None if power is None else power.joules_per_frame(found, budget.threads).scaled(1e3, "mJ"),
     )
     return replace(result, fits=_fits(result, budget))
 
@@ -149,7 +149,7 @@ def costs(found: Forecast, budget: Budget) -> list[float]:
     if budget.fps is not None:
         values.append(1e3 / _ends(found.fps)[1])
     if budget.energy_mj is not None and found.energy is not None:
-        values.append(_ends(found.energy)[2])
+        values.append(_ends(found.energy)[1])
     if budget.latency_ms is not None or not values:
         values.insert(0, _ends(found.latency)[1])
     return values

@@ -12,7 +12,7 @@ where the sum saturates. With int8 weights ONNX Runtime and OpenVINO do so. With
 Runtime's kernels (MLAS: GemmU8U8 for SSE2, AVX2, AVX-512 and NEON) widen bytes before they multiply
 them, and OpenVINO's CPU plugin computes convolutions in float32. Activations are unsigned because
 OpenVINO 2026.4 rounds what an int8 QuantizeLinear takes from a Concat to whole numbers, whatever
-the scale, if a convolution follows.
+the scale, if a convolution follows (with AVX2, AVX-512 and VNNI; not with AMX).
 
 `form` writes the same student for other runtimes: `INT8_WEIGHTS` with int8 weights, for processors
 with VNNI, where they are faster (OpenVINO rounds additions that it fuses into a convolution by up

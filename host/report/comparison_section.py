@@ -46,7 +46,7 @@ def _platforms(results: BenchResults, path: Path) -> Section:
     )
     columns = ["row", "kind", "latency p50 [ms]", "low [ms]", "high [ms]", "p99 [ms]",
                "network p50 [ms]", "Offline [fps]", "network [fps]", "power [W]",
-               "energy [mJ/frame]", "top-1 [%]", "model [KiB]", "by"]  # fmt: skip
+               "above idle [W]", "energy [mJ/frame]", "top-1 [%]", "model [KiB]", "by"]  # fmt: skip
     table = Table(columns, [_row(row) for row in rows], path, '"-": not measured.')
     section = Section("comparison", "CPU, GPU and DPU", [text, *_plots(rows, path), table])
     absent = [[row.title, row.state, row.reason] for row in results.rows if row.state != DONE]
@@ -64,6 +64,7 @@ def _row(row: BenchRow) -> list[Cell]:
     return [
         row.title, row.kind, *p50.ends, row.latency_ms.p99.value, row.network_latency_ms.p50.value,
         row.fps.value, row.network_fps.value, row.watts.value,
+        row.watts_above_idle.value,
         row.joules_per_frame.scaled(1e3, "mJ").value, row.accuracy,
         None if size is None else round(size / 1024, 1), row.by,
     ]  # fmt: skip
@@ -97,30 +98,35 @@ def _thesis(thesis: ThesisTable, path: Path) -> Section:
     reference = thesis.reference
     text = (
         f"The work that this one builds on reports {reference.text} ({reference.source}). "
-        "Beside it: the platform's p50 latency by the DPU's, and the DPU's frames per second and "
-        "watt by the platform's."
+        "Beside it: the platform's p50 latency by the DPU's, the DPU's frames per second and watt "
+        "by the platform's, and the platform's watts by the DPU's."
     )
     missing = [f"Missing: {one}." for one in thesis.missing]
     rows = [_comparison(one) for one in thesis.comparisons]
     rows.append(["reported", "other platforms and models", "", reference.speed_up, "at least",
-                 reference.efficiency, "at least"])  # fmt: skip
-    columns = ["DPU", "over", "stages", "latency [×]", "from", "fps/W [×]", "from"]
+                 reference.efficiency, "at least", reference.power or None,
+                 "at least"])  # fmt: skip
+    columns = ["DPU", "over", "stages", "latency [×]", "from", "fps/W [×]", "from",
+               "lower power [×]", "from"]  # fmt: skip
     return Section("thesis", "Against the thesis", [text, *missing, Table(columns, rows, path)])
 
 
 def _comparison(one: DpuComparison) -> list[Cell]:
     return [f"{one.dpu} ({one.kind})", one.platform, one.stages,
-            *_gain(one.speed_up), *_gain(one.efficiency)]  # fmt: skip
+            *_gain(one.speed_up), *_gain(one.efficiency), *_gain(one.power)]  # fmt: skip
 
 
 def _gain(gain: Gain) -> list[Cell]:
     inputs = "; ".join(f"{each.row}: {each.figure} = {_number(each.value)}"
                        for each in _in_order(gain))  # fmt: skip
-    return [gain.figure.value, gain.missing or inputs]
+    missing, needed = gain.missing, gain.needs_watts.value
+    if missing and needed is not None:
+        missing += f"; what is reported holds from {digits(needed, 3)} W of it"
+    return [gain.figure.value, missing or inputs]
 
 
 def _in_order(gain: Gain) -> list[GainInput]:
-    return [gain.inputs[side] for side in ("platform", "dpu")]
+    return [gain.inputs[side] for side in ("platform", "dpu") if side in gain.inputs]
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutelage.core.digits import digits
+from tutelage.core.digits import digits, with_range
+from tutelage.core.locations import RESULTS
+from tutelage.dpu.predict.energy import BoardPower, board_power
 from tutelage.dpu.predict.latency import LayerTime, Prediction, predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, new_figure
@@ -16,8 +18,12 @@ _MEANING = {
 }  # fmt: skip
 
 
-def layers_section(model: Path, board: str) -> Section:
+def layers_section(model: Path, board: str, results: Path = RESULTS) -> Section:
     """Return the section of a compiled or quantised model.
+
+    Parameters
+    ----------
+    results : folder in which runs of the board are looked for, whose watts are taken then
 
     Raises
     ------
@@ -34,7 +40,7 @@ def layers_section(model: Path, board: str) -> Section:
         f"{digits(found.fps(1))} frames per second with one thread "
         f"({digits(low)} to {digits(high)} by the errors of networks left out of the fit), "
         f"{digits(found.fps())} with many. "
-        "Not measured."
+        f"Not measured.{_energy(found, board_power(board, results, model))}"
     )
     section = Section("layers", "Where the DPU's time goes", [text, *filter(None, [found.misfit])])
     caption = "Predicted time of each layer in its order; the colour is what binds it."
@@ -45,6 +51,18 @@ def layers_section(model: Path, board: str) -> Section:
     rows = [_row(number, layer, whole) for number, layer in enumerate(layers, start=1)]
     section.parts.append(Table(columns, rows, model))
     return section
+
+
+def _energy(found: Prediction, power: BoardPower | None) -> str:
+    """The energy of a frame, and where the watts are from; "" where nothing is known of them."""
+    if power is None or power.watts().value is None:
+        return ""
+    joules, one = (power.joules_per_frame(found, n).scaled(1e3, "mJ") for n in (None, 1))
+    return (
+        f" Energy of the whole board: {with_range(*joules.ends)} mJ a frame with many threads, "
+        f"{with_range(*one.ends)} mJ with one, {joules.kind}; {with_range(*power.watts().ends)} W: "
+        f"{power.source}."
+    )
 
 
 def _beside(found: Prediction) -> str:

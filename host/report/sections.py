@@ -91,7 +91,7 @@ def _sections(options: ReportOptions) -> Iterator[Section]:
         "No comparison was made yet: `tutelage bench models/fashion-densenet`.",
     )  # fmt: skip
     yield from _made(
-        options.model, True, lambda path: [layers_section(path, options.board)], "layers",
+        options.model, True, lambda path: [layers_section(path, options.board, results)], "layers",
         "Where the DPU's time goes", "",
     )  # fmt: skip
     run = options.run or _newest(results, f"*/*/{RUN_FILE}")

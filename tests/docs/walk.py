@@ -167,6 +167,8 @@ STEPS = {
     "python -m tutelage.app.measure --output results/here --realtime zcu104": Step(
         more=_WINDOWS, shows="±"),
     "tutelage bench models/mine --images photos": Step(more=_BENCH),
+    "tutelage bench densenet-121 --input 3x224x224": Step(
+        more=f"{_BENCH} --platform openvino-float32", puts_in=(("3x224x224", "3x64x64"),)),
     "tutelage bench models/mine --images photos --dpu results/zcu104/TIME "
     "--watts openvino-int8=31.5": Step(
         board=True, more=f"{_BENCH} {_TWO_PLATFORMS}", puts_in=_RUN),

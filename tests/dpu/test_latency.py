@@ -16,13 +16,10 @@ from hypothesis import strategies as st
 
 from tutelage.__main__ import main
 from tutelage.core.board_profile import board_names
-from tutelage.core.errors import DpuError
 from tutelage.core.fingerprint import ARRAYS, B4096
-from tutelage.core.results.figure import Figure
 from tutelage.dpu.compiler.emulation import compile_graph
 from tutelage.dpu.compiler.quantised import QuantisedModel
 from tutelage.dpu.isa.costs import SAVE_BYTES, STRETCH_CYCLES
-from tutelage.dpu.predict import energy
 from tutelage.dpu.predict.cycles import bounds
 from tutelage.dpu.predict.latency import (
     Board,
@@ -428,42 +425,6 @@ def test_a_larger_array_is_never_slower(shape: tuple[int, ...]) -> None:
     operations = _network(*shape)
     cycles = [sum(s.cycles for s in stages(operations, ARRAYS[size])) for size in (0, 2, 7)]
     assert cycles == sorted(cycles, reverse=True)
-
-
-def test_energy_is_a_range_until_it_is_measured(tmp_path: Path) -> None:
-    at_rest = energy.board_power("zcu104", tmp_path)
-    assert at_rest is not None and not at_rest.measured
-    assert at_rest.watts.ends == (None, 14.05, 60.0)
-    fps = Figure.predicted(15, 10, 20, "fps")
-    assert at_rest.joules_per_frame(fps).ends == (None, 14.05 / 20, 6.0)
-    assert energy.board_power("kv260", tmp_path) is None
-    with pytest.raises(DpuError):
-        energy.board_power("zcu105", tmp_path)
-
-    def write(name: str, emulation: bool, *watts: object, **more: object) -> None:
-        folder = tmp_path / "zcu104" / name
-        folder.mkdir(parents=True)
-        none, run = {"value": None}, {"state": "done", "started": "x", "provider": "vart"}
-        steps = [
-            {"name": "offline", "scenario": "offline", "threads": 1, "fps": none, "latency_ms": {},
-             "power": {"watts": {"value": value}}}
-            for value in watts
-        ]  # fmt: skip
-        facts = {"machine": {}, "model": {"name": "net", "target": "DPUCZDX8G"}}
-        text = json.dumps({"emulation": emulation, "steps": steps, **run, **facts, **more})
-        (folder / "run.json").write_text(text if watts else "{torn")
-
-    write("emulation", True, 5.0)
-    write("stand-in", False, 5.0, pace={"measured": False, "text": "predicted"})
-    write("strange pace", False, 5.0, pace=[])
-    write("torn", False)
-    for number, odd in enumerate((None, "x", -1.0, float("nan"), float("inf"), True)):
-        write(f"odd {number}", False, odd)
-    assert energy.board_power("zcu104", tmp_path) == at_rest
-    write("real", False, 21.5, 24.0)
-    measured = energy.board_power("zcu104", tmp_path)
-    assert measured is not None and measured.measured
-    assert measured.watts.ends == (None, 21.5, 24.0)
 
 
 def test_nothing_to_do_takes_only_the_cpu() -> None:

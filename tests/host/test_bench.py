@@ -352,6 +352,12 @@ def test_watts_where_there_is_a_meter(demo: Path, counting_rapl: Path) -> None:
     assert row.power_source == "rapl" and "not the whole computer" in row.power_scope
     assert row.fps.value and row.watts.value == pytest.approx(10, rel=0.3)
     assert row.joules_per_frame.value == pytest.approx(10 / row.fps.value, rel=0.4)
+    assert row.idle_watts.value == pytest.approx(10, rel=0.3) and row.idle_watts.n == 5
+    assert row.idle_watts.value and row.watts.value and row.watts_above_idle.value is not None
+    assert row.watts_above_idle.value == pytest.approx(
+        row.watts.value - row.idle_watts.value, abs=3
+    )
+    assert found.results().power["cpu"].idle == row.idle_watts
 
 
 # -- what breaks ------------------------------------------------------------------------------

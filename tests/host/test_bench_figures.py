@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 pytest.importorskip("accelerate", reason="host/ needs accelerate, which is not installed")
 
-from tutelage.core.results.bench_json import EMULATED, BenchRow, GainInput
+from tutelage.core.results.bench_json import CPU, DPU, EMULATED, EMULATION, BenchRow, GainInput
 from tutelage.core.results.figure import GIVEN, MEASURED, PREDICTED, Figure
 from tutelage.core.results.intervals import median_figure, ratio
 from tutelage.core.results.run_json import Percentiles
@@ -21,9 +21,8 @@ from tutelage.dpu.predict.latency import predict_graph
 from tutelage.dpu.xmodel.graph import Graph
 from tutelage.host.bench.dpu_rows import predicted_row, read_runs
 from tutelage.host.bench.given_watts import give_watts
-from tutelage.host.bench.platform import CPU, DPU, EMULATION
 from tutelage.host.bench.subject import BenchUsageError, Subject, load_subject
-from tutelage.host.bench.thesis import compare, missing
+from tutelage.host.bench.thesis import REFERENCE, compare, missing
 
 positive = st.floats(1e-3, 1e6)
 
@@ -46,6 +45,7 @@ def test_the_gains(l1: float, l2: float, f1: float, f2: float, w1: float, w2: fl
     assert found.kind == MEASURED
     assert found.speed_up.figure.value == pytest.approx(l1 / l2)
     assert found.efficiency.figure.value == pytest.approx((f2 / w2) / (f1 / w1))
+    assert found.power.figure.value == pytest.approx(w1 / w2)
     assert found.speed_up.inputs["dpu"].figure == "latency_ms.p50"
     theirs = found.efficiency.inputs["platform"]
     assert theirs.value == pytest.approx(f1 / w1)
@@ -58,9 +58,23 @@ def test_what_is_missing_is_named() -> None:
     by_cpu, by_gpu = compare(rows)
     assert by_cpu.speed_up.figure.value == pytest.approx(10)
     assert by_cpu.efficiency.missing == "cpu: watts are not measured: no sensor"
+    assert by_cpu.power.missing == by_cpu.efficiency.missing
     assert by_gpu.speed_up.missing == "cuda: absent: no device"
     rows[-1].same_student = False
     assert "another student" in compare(rows)[0].speed_up.missing
+
+
+def test_both_claims_say_from_which_watts_they_would_hold() -> None:
+    """Where only the platform's watts are missing; with just those the gains are the claims."""
+    dpu, other = _row("dpu-1", DPU, 0.1, 100, 5), _row("cpu", CPU, 1, 50, None)
+    (found,) = compare([dpu, other])
+    assert REFERENCE.efficiency == 4 and REFERENCE.power == 9
+    for gain, claimed in ((found.efficiency, 4), (found.power, 9)):
+        assert gain.needs_watts.value is not None
+        other.watts = Figure.around(gain.needs_watts.value)
+        (whole,) = compare([dpu, other])
+        same = whole.efficiency if claimed == 4 else whole.power
+        assert same.figure.value == pytest.approx(claimed) and same.needs_watts.value is None
 
 
 def test_what_nobody_measured_is_told() -> None:
@@ -211,7 +225,9 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     assert (row.fps.low, row.fps.high) == found.fps_range()
     assert row.network_fps.value is not None and row.fps.value is not None
     assert row.network_fps.value >= row.fps.value > 1 / found.latency_seconds
-    assert row.watts.value is None
+    assert row.watts.ends == (18.0, 16.0, 20.0) and row.watts.kind == PREDICTED
+    assert row.power_source.startswith("estimate from public figures")
+    assert row.joules_per_frame.value == pytest.approx(18 / found.fps())
     assert any("extrapolation" in concern for concern in row.concerns)
     compared = compare([_row("cpu", CPU, 1, 1, 1), row])[0]
     assert compared.kind == PREDICTED and compared.stages == "network alone"
@@ -220,4 +236,5 @@ def test_the_prediction_says_what_it_is(subject: Subject, repo_root: Path) -> No
     gain = ratio(measured, row.network_latency_ms.p50)
     assert gain.value and gain.low and gain.high and gain.low < gain.value < gain.high
     assert gain.coverage is None and gain.kind == PREDICTED
-    assert "a prediction has no watts" in compared.efficiency.missing
+    assert compared.efficiency.figure.kind == compared.power.figure.kind == PREDICTED
+    assert compared.power.figure.value == pytest.approx(1 / 18)

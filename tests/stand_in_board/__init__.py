@@ -177,7 +177,7 @@ class StandInBoard:
     def run(self, *command: str) -> str:
         """Run a command on the board by SSH; return its output."""
         done = subprocess.run(["ssh", "-F", str(self.ssh_config), self.host, *command],
-                              capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
+                              capture_output=True, text=True, check=True, timeout=600)  # fmt: skip
         return done.stdout
 
     def cut(self) -> None:

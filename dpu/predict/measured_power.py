@@ -1,0 +1,136 @@
+"""Watts and joules that boards have measured: of runs, and of a DPU's rows in comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.core.board_profile import Profile
+from tutelage.core.errors import DpuError
+from tutelage.core.files import sha256_of
+from tutelage.core.model_package import DESCRIPTION, read_description
+from tutelage.core.results.bench_json import BENCH_FILE, DPU, BenchResults, read_bench
+from tutelage.core.results.figure import MEASURED
+from tutelage.core.results.run_json import RUN_FILE, RunResults, read_run
+from tutelage.core.results.typed_json import ResultsError
+
+_OFFLINE = "offline"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A window that a board has measured.
+
+    Attributes
+    ----------
+    file : in which it is
+    threads : of the application
+    watts : of the whole board
+    joules : per frame with all threads busy, None where that was not measured
+    same_model : it ran the model that was asked for
+    """
+
+    file: Path
+    threads: int
+    watts: float
+    joules: float | None = None
+    same_model: bool = False
+
+
+def found_steps(results: Path, board: str, profile: Profile, model: Path | None) -> list[Step]:
+    """Return the steps of all usable files below a folder of results.
+
+    Parameters
+    ----------
+    board : whose folder of `results` has its runs
+    model : .xmodel that is asked for, if any
+    """
+    found: list[Step] = []
+    sums = _sums(model)
+    for path in sorted((results / board).glob(f"*/{RUN_FILE}")):
+        try:
+            found += _of_run(read_run(path), path, sums)
+        except ResultsError:
+            continue
+    for path in sorted((results / "bench").glob(f"*/{BENCH_FILE}")):
+        try:
+            found += _of_bench(read_bench(path), path, profile, sums)
+        except ResultsError:
+            continue
+    return found
+
+
+def given_steps(paths: Iterable[Path], profile: Profile, model: Path | None) -> list[Step]:
+    """Return the steps of files or their directories that a user names.
+
+    Raises
+    ------
+    DpuError
+        One of them cannot be read, or has no watts of this board.
+    """
+    found: list[Step] = []
+    sums = _sums(model)
+    for path in paths:
+        steps = list(_of_file(path, profile, sums))
+        if not steps:
+            raise DpuError(f"{path}: no power of a {profile.name} was measured in it")
+        found += steps
+    return found
+
+
+def _of_file(path: Path, profile: Profile, sums: frozenset[str]) -> Iterator[Step]:
+    file = path
+    if path.is_dir():
+        file = path / (BENCH_FILE if (path / BENCH_FILE).exists() else RUN_FILE)
+    try:
+        if file.name == BENCH_FILE:
+            yield from _of_bench(read_bench(file), file, profile, sums)
+        else:
+            run = read_run(file)
+            if run.machine.board is None or _is_board(run.machine.board, profile):
+                yield from _of_run(run, file, sums)
+    except ResultsError as error:
+        raise DpuError(str(error)) from error
+
+
+def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]:
+    """Yield the steps of a run on the board itself; of one in front of an emulation none."""
+    made_from = run.model.provenance.get("checkpoint_sha256")
+    same = not sums.isdisjoint({run.model.sha256, made_from})
+    for step in run.steps if run.on_dpu else ():
+        watts, joules = step.power.watts.value, step.power.joules_per_frame.value
+        if watts is not None and watts > 0:
+            busy = step.scenario == _OFFLINE
+            yield Step(file, step.threads, watts, joules if busy else None, same)
+
+
+def _of_bench(
+    results: BenchResults, file: Path, profile: Profile, sums: frozenset[str]
+) -> Iterator[Step]:
+    """Yield a step for each row of this board's DPU that was measured."""
+    same = results.model.checkpoint_sha256 in sums
+    for row in results.rows:
+        watts = row.watts.value
+        if row.family != DPU or row.kind != MEASURED or not _is_board(row.where, profile):
+            continue
+        if watts is not None and watts > 0:
+            joules = row.joules_per_frame.value
+            yield Step(file, row.threads or 1, watts, joules, same and row.same_student is True)
+
+
+def _is_board(place: str, profile: Profile) -> bool:
+    return profile.name.lower() in place.lower()
+
+
+def _sums(model: Path | None) -> frozenset[str]:
+    """What a measured run names its model by: the file's sum, and that of its checkpoint."""
+    if model is None:
+        return frozenset()
+    found = {sha256_of(model)}
+    description = model.with_name(DESCRIPTION)
+    if description.exists():
+        with suppress(DpuError):  # the file is predicted whatever lies beside it
+            found.add(str(read_description(description).provenance.get("checkpoint_sha256", "")))
+    return frozenset(found - {""})

@@ -166,7 +166,7 @@ def test_the_kept_results_can_be_compared_with() -> None:
         assert found and found.about["name"] == path.stem and found.title
         changes = compare(found.figures, found.about["machine"], found)
         assert {change.verdict for change in changes.values()} == {""}
-        assert any("speed" in name for name in changes)
+        assert changes
 
 
 def test_the_command_prints_compares_and_keeps(

@@ -133,6 +133,7 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
         "ruff",
         "mypy",
     }  # of tests and lint
+    tools |= {"mkdocs-material", "mkdocstrings"}  # of `make docs`
     tools |= {"ipykernel", "nbclient"}  # the notebook that a test runs
     tools |= {"torchvision", "timm", "types-protobuf"}  # what our networks are compared with
     tools |= {"tensorboard", "brevitas"}  # imported by torch.utils, and under a made-up name

@@ -307,7 +307,8 @@ class Student(nn.Module):
                     f"images are {str(image.dtype).removeprefix('torch.')}: give float tensors, "
                     "normalised as the network's images were"
                 )
-            if image.shape[1:] != wanted:
+            rows = image.shape[1:] if image.ndim != 3 else (image.shape[1], 1, image.shape[2])
+            if rows != wanted:  # a sequence is a map of one row
                 raise ValueError(
                     f"images are {_size(image.shape)} (NxCxHxW), this student was made for "
                     f"Nx{_size(wanted)}: resize them, or quantise the network for their size"

@@ -134,8 +134,9 @@ def test_training_bench_inspect_and_the_application_see_the_same(
     assert read.classes == ("Bag", "Coat")
     assert caplog.messages == [f"{untidy}: {find_images(untidy).report()}"]
     found = {
-        str(path.relative_to(untidy)): read.classes[label]
-        for path, label in zip(read.files, read.labels.tolist(), strict=True)
+        str(path.relative_to(untidy)): part.classes[label]
+        for part in (read, data.load("folder", untidy, "test"))
+        for path, label in zip(part.files, part.labels.tolist(), strict=True)
     }
     assert found == dict(zip(IMAGES, labels, strict=True))
 

@@ -155,8 +155,8 @@ def test_the_student_of_exchanged_activations(caplog: pytest.LogCaptureFixture) 
         Student(network, SHAPE)
     with caplog.at_level(logging.WARNING):
         student = Student(network, SHAPE, replace={"silu": "hardswish", "gelu": "relu"}).eval()
-    assert "replaced silu by hardswish in 1 places (body.1)" in caplog.text
-    assert "replaced gelu by relu in 1 places (body.3)" in caplog.text
+    assert "replaced silu by hardswish in 1 place (body.1)" in caplog.text
+    assert "replaced gelu by relu in 1 place (body.3)" in caplog.text
     student.observer = lambda name, values: None
     network.body[1], network.body[3] = nn.Hardswish(), nn.ReLU()
     torch.testing.assert_close(student(images), network.eval()(images), rtol=1e-2, atol=1e-3)

@@ -177,7 +177,7 @@ class _Problem:
 
     def _fed_back(self, quantiser: Quantiser, point: int) -> Tensor:
         """Round one weight after the other, those that follow making up for it."""
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.squares))
+        inverse = torch.cholesky_inverse(_factor(self.squares))
         wanted, factor = self.products @ inverse, torch.linalg.cholesky(inverse, upper=True)
         found = torch.empty_like(wanted)
         for start in range(0, wanted.shape[2], _BLOCK):
@@ -209,6 +209,21 @@ class _Problem:
             if torch.equal(start, found):
                 break
         return found
+
+
+def _factor(squares: Tensor) -> Tensor:
+    """The Cholesky factors of matrices, made positive definite where they are not.
+
+    What the images disagree about is taken off the moments, element by element, so that some
+    eigenvalues may end below 0.
+    """
+    factor, failed = torch.linalg.cholesky_ex(squares)
+    if not failed.any():
+        return factor
+    size = squares.diagonal(dim1=1, dim2=2).mean(1)
+    missing = (1e-3 * size - torch.linalg.eigvalsh(squares)[:, 0]).clamp(min=0)
+    unit = torch.eye(squares.shape[1], dtype=squares.dtype, device=squares.device)
+    return torch.linalg.cholesky(squares + missing[:, None, None] * unit)
 
 
 class Moment:

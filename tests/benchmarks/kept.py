@@ -52,7 +52,7 @@ class Kept:
     @property
     def title(self) -> str:
         """Name, date and processor."""
-        return f"{self.about['name']} ({self.about['date']}, {self.about['machine']['cpu']})"
+        return f"{self.about['name']} ({self.about['date'][:10]}, {self.about['machine']['cpu']})"
 
 
 def about() -> dict[str, Any]:
@@ -60,7 +60,7 @@ def about() -> dict[str, Any]:
     git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=10"],
                          cwd=FOLDER.parent, capture_output=True, text=True)  # fmt: skip
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         "release": tutelage.__version__,
         "commit": git.stdout.strip(),
         "python": platform.python_version(),

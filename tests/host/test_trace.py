@@ -231,7 +231,7 @@ def test_refusals_of_whole_networks() -> None:
         trace(nn.Identity(), SHAPE)
     with pytest.raises(UnsupportedOp, match="no convolution and no linear layer"):
         trace(nn.MaxPool2d(2), SHAPE)
-    with pytest.raises(UnsupportedOp, match="cannot be traced|fails on an input"):
+    with pytest.raises(UnsupportedOp, match=r"cannot be traced|fails on an input"):
         trace(nn.Conv2d(3, 4, 1), SHAPE)  # the images have four channels
 
 

@@ -395,7 +395,7 @@ def test_what_a_dead_worker_was_training_is_trained_again(
                "--epochs", "1", "--jobs", "1", "--lease", "0.5"]  # fmt: skip
     assert main([*command, "--storage", shared.url, "-o", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
-    assert "1 DenseNets trained" in out and "top-1 [%]" in out
+    assert "1 DenseNet trained" in out and "top-1 [%]" in out
     name = f"k{params['growth_rate']}-d{params['depth']}-{params['stem']}"
     assert name in err and [p.name for p in (tmp_path / "out" / "trained").glob(f"{name}-*")]
     with (tmp_path / "out" / "explore.csv").open(encoding="utf-8", newline="") as file:

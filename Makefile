@@ -45,19 +45,19 @@ $(BIN)/python:
 		echo "no venv could be made; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 
 # One stamp per set of packages: made anew when the requirements change.
-$(VENV)/pc.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/emulation.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what the emulation needs into $(VENV)"
-	@$(INSTALL) -e '.[pc]'
+	@$(INSTALL) -e '.[emulation]'
 	@touch $@
 
 $(VENV)/all.stamp: setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing everything, PyTorch too, into $(VENV)"
 	@$(INSTALL) -e '.[pc,host,search,peers,docs,test,lint]'
-	@touch $@ $(VENV)/pc.stamp
+	@touch $@ $(VENV)/emulation.stamp
 
 setup: $(VENV)/all.stamp
 
-demo: $(VENV)/pc.stamp
+demo: $(VENV)/emulation.stamp
 	@mkdir -p results
 	$(BIN)/tutelage run app/demo/model.xmodel --random 20 --compare instructions
 	$(BIN)/python app/classify.py --source app/demo/images --quiet --output results/demo.csv --output results/demo.mp4

@@ -21,7 +21,7 @@ def checkout(repo_root: Path, tmp_path: Path) -> Path:
     for name in (
         TRACKED,
         MEASURED,
-        ".venv/pc.stamp",
+        ".venv/emulation.stamp",
         ".venv-board/stamp",
         "build/x",
         "a.egg-info/x",

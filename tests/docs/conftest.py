@@ -99,7 +99,7 @@ def _link_venv(folder: Path) -> None:
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", venv)
     for name in ("bin", "lib", "lib64"):
         (venv / name).symlink_to(Path(sys.prefix) / name)
-    for stamp in ("pc.stamp", "all.stamp"):
+    for stamp in ("emulation.stamp", "all.stamp"):
         (venv / stamp).touch()
 
 

@@ -1,6 +1,7 @@
 # make demo    set up what the demo needs and classify real images on the emulated DPU
 # make test    set up everything (PyTorch too) and run the tests that are quick
 # make test-all   every test: the slow ones, those of the documentation and of the stand-in board
+# make coverage   the quick tests, and how much of the code they run in their own process
 # make test-board PYTHON=python3.10   app/ and board/ on the versions that the board has, and
 #              test-board-full: deployments to an arm64 stand-in (root; its root is built once, 3 minutes)
 # make test-docs   every command of the documentation, in a fresh copy, and its longer claims
@@ -32,7 +33,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help setup demo docs test test-all test-slow test-others test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
+.PHONY: help setup demo docs test coverage test-all test-slow test-others test-docs fuzz load audit test-board test-board-versions test-board-full lint bench study overlay overlay-rebuild deploy rollback measure report clean clean-results
 .DELETE_ON_ERROR:
 
 help:
@@ -68,6 +69,10 @@ PYTEST = -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 ELSEWHERE = full_board or docs
 test: $(VENV)/all.stamp
 	$(BIN)/python $(PYTEST) -m 'not (slow or $(ELSEWHERE))'
+
+# Programs that tests start do not count, so the real share is larger.
+coverage: $(VENV)/all.stamp
+	$(BIN)/python $(PYTEST) -m 'not (slow or $(ELSEWHERE))' --cov --cov-report=term
 
 # Side by side, for much of the second's time is waiting; each part's output comes when it is done.
 test-all: $(VENV)/all.stamp

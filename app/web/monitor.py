@@ -16,12 +16,13 @@ from typing import Any
 from tutelage.app.pipeline.result import Result
 from tutelage.app.web.recordings import Recording, Recordings
 from tutelage.app.web.rows import Row, latencies_of, read_gauges
-from tutelage.app.web.tally import Confusion, SecondLabels
+from tutelage.app.web.tally import Answer, Confusion, label_of
 from tutelage.core.text import shown
 
 HISTORY_ROWS = 300  # five minutes
 
 _MOST_LATENCIES = 20_000  # per second; beyond that the newest stand for all
+_MOST_ANSWERS = 20_000  # that wait to be counted; beyond that a second's label is of the newest
 _LONGEST_TEXT = 300  # characters of a label, a name or an error
 
 
@@ -47,7 +48,7 @@ class Monitor:
         self.over = False
         self._error: str | None = None
         self._latencies: deque[float] = deque(maxlen=_MOST_LATENCIES)
-        self._labels = SecondLabels()
+        self._answers: list[Answer] = []
         self._confusion = Confusion()
         self._confusion_of: tuple[int, dict[str, Any] | None] = 0, None  # a row and its report
 
@@ -62,17 +63,17 @@ class Monitor:
             else:
                 if total is not None:
                     self._latencies.append(total)
-                self._count_label(result)
+                if result.top:
+                    self._answers.append((result.true_label, result.top[0]))
+                    if len(self._answers) == _MOST_ANSWERS:
+                        self._take_answers()
             if self._recordings.current is not None:
                 self._recordings.current.add(result)
 
-    def _count_label(self, result: Result) -> None:
-        if not result.top:
-            return
-        label, confidence = result.top[0]
-        self._labels.add(label, confidence)
-        if result.true_label is not None:
-            self._confusion.add(result.true_label, label)
+    def _take_answers(self) -> list[Answer]:
+        answers, self._answers = self._answers, []
+        self._confusion.add(answers)
+        return answers
 
     def tick(self) -> None:
         """Make a row of what came since the last one. Gauges are read here."""
@@ -81,8 +82,8 @@ class Monitor:
             now = time.monotonic()
             latencies, self._latencies = self._latencies, deque(maxlen=_MOST_LATENCIES)
             frames, failed = self.frames, self.failed
+            answers = self._take_answers()
             labelled, correct = self._confusion.labelled, self._confusion.correct
-            labels, self._labels = self._labels, SecondLabels()
         classified, seconds = frames - failed, now - self._ticked
         row: Row = {
             "number": self._history[-1]["number"] + 1 if self._history else 1,
@@ -95,7 +96,7 @@ class Monitor:
             "length": self._length,
             "fps": round((classified - self._classified_before) / seconds, 2) if seconds else 0.0,
             **latencies_of(latencies),
-            **labels.report(),
+            **label_of(answers),
             **gauges,
         }
         self._ticked, self._classified_before = now, classified

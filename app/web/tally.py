@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tutelage.core.text import shown
@@ -19,33 +19,24 @@ _MOST_PAIRS = 20_000  # of a true and a found label: about 4 MB
 _LONGEST_LABEL = 100  # characters: a row keeps its label for as long as a recording lasts
 
 
-class SecondLabels:
-    """Counts the best labels of one second. Not locked: its owner does that."""
+Answer = tuple[str | None, tuple[str, float]]
+"""A result's true label, None where that is not known, and its best label with the confidence."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, list[float]] = {}  # count, sum of the confidences
 
-    def add(self, label: str, confidence: float) -> None:
-        seen = self._seen.get(label)
-        if seen is None:
-            self._seen[label] = [1, confidence]
-        else:
-            seen[0] += 1
-            seen[1] += confidence
+def label_of(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return label, the most frequent one, and confidence, the mean of its results.
 
-    def report(self) -> dict[str, Any]:
-        """Return label, the most frequent one, and confidence, the mean of its results.
-
-        Both are None where nothing was classified.
-        """
-        if not self._seen:
-            return {"label": None, "confidence": None}
-        label, (count, total) = max(self._seen.items(), key=lambda each: each[1][0])
-        mean = total / count
-        return {
-            "label": shown(label, _LONGEST_LABEL),
-            "confidence": round(float(mean), 4) if math.isfinite(mean) else None,
-        }
+    Both are None where there are no answers.
+    """
+    if not answers:
+        return {"label": None, "confidence": None}
+    best = [found for _, found in answers]
+    [(label, count)] = Counter([found[0] for found in best]).most_common(1)
+    mean = float(sum(confidence for each, confidence in best if each == label)) / count
+    return {
+        "label": shown(label, _LONGEST_LABEL),
+        "confidence": round(mean, 4) if math.isfinite(mean) else None,
+    }
 
 
 class Confusion:
@@ -61,12 +52,15 @@ class Confusion:
         self.labelled = self.correct = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
 
-    def add(self, true: str, found: str) -> None:
-        self.labelled += 1
-        self.correct += true == found
-        pair = true, found
-        if pair in self._pairs or len(self._pairs) < _MOST_PAIRS:
-            self._pairs[pair] += 1
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Count results, many at once, which takes less time than one by one."""
+        known = [(true, found[0]) for true, found in answers if true is not None]
+        self.labelled += len(known)
+        for pair, count in Counter(known).items():
+            if pair[0] == pair[1]:
+                self.correct += count
+            if pair in self._pairs or len(self._pairs) < _MOST_PAIRS:
+                self._pairs[pair] += count
 
     def copy(self) -> Confusion:
         """Return the counts as they are now, to be reported without holding up the results."""

@@ -36,7 +36,7 @@ def _run() -> Iterator[str]:
     """Run the application on the demo's images at 60 random arrivals per second; yield its URL."""
     script = [sys.executable, str(ROOT / "app/classify.py"), "--source", "app/demo/images"]
     pattern = ["--scenario", "server", "--qps", "60", "--duration", "300"]
-    run = subprocess.Popen(  # noqa: S603  (our own program)
+    run = subprocess.Popen(
         [*script, *pattern, "--web", "127.0.0.1:0", "--quiet"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -83,7 +83,7 @@ def main() -> None:
         browser.close()
     animation = cv2.Animation()
     animation.frames = frames
-    animation.durations = np.full(len(frames), int(1e3 * FRAME_SECONDS))
+    animation.durations = [int(1e3 * FRAME_SECONDS)] * len(frames)
     MOVING.parent.mkdir(exist_ok=True)
     cv2.imwriteanimation(str(MOVING), animation, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     size = MOVING.stat().st_size

@@ -47,6 +47,7 @@ from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
 from tutelage.app.web import WebOutput, connections, find_token, needs_token, parse_address
 from tutelage.app.web import live_video as video_module
+from tutelage.app.web import monitor as monitor_module
 from tutelage.app.web import recordings as recordings_module
 from tutelage.app.web import tally as tally_module
 from tutelage.app.web.address import reachable_host
@@ -435,13 +436,21 @@ def test_the_confusion_matrix_counts_true_and_found_labels() -> None:
     assert again is not None and again["counts"][0] == [2, 0, 0]
 
 
+def test_no_answer_is_lost_where_many_come_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor_module, "_MOST_ANSWERS", 10)
+    monitor = Monitor(dict, None)
+    for index in range(25):
+        monitor.add(labelled("Bag", "Bag" if index < 20 else "Coat"))
+    monitor.tick()
+    row = monitor.rows()[-1]
+    assert (row["labelled"], row["correct"], row["label"]) == (25, 20, "Coat")
+
+
 def test_of_many_classes_the_most_confused_are_shown() -> None:
     confusion = Confusion()
-    for number in range(100):
-        confusion.add(str(number), str(number))
+    confusion.add([(str(number), (str(number), 0.9)) for number in range(100)])
     for number in range(60, 90):
-        for _ in range(number):
-            confusion.add(str(number), "7")
+        confusion.add([(str(number), ("7", 0.9))] * number)
     report = confusion.report()
     assert report is not None and report["classes"] == 100
     assert report["labels"] == ["7", *map(str, range(91 - MOST_CLASSES, 90))]
@@ -453,7 +462,7 @@ def test_the_confusion_matrix_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tally_module, "_MOST_PAIRS", 3)
     confusion = Confusion()
     for number in range(50):
-        confusion.add("a", f"{number % 5}")
+        confusion.add([("a", (f"{number % 5}", 0.9))])
     report = confusion.report()
     assert report is not None and report["labelled"] == 50
     assert report["labels"] == ["a", "0", "1", "2"] and report["counts"][0] == [0, 10, 10, 10]

@@ -275,6 +275,10 @@ def test_a_phone_shows_the_run_first_and_no_list_of_facts(browser: Browser) -> N
             *("now", "figures", "timeline", "latency", "confusion", "recordings", "facts"),
         ]
         assert page.evaluate("document.documentElement.scrollHeight") < 3600
+        widths = page.locator("main .card").evaluate_all(
+            "all => [...new Set(all.map(each => Math.round(each.getBoundingClientRect().width)))]"
+        )
+        assert len(widths) == 1 and widths[0] < 390
         watched.assert_clean(web)
 
 

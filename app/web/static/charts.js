@@ -11,7 +11,7 @@ const GAUGES = ["load", "memory", "temperature", "power"]; // not every machine 
 
 // id, title, unit, series, least top of the scale; series are [name, colour, row => value].
 const CHARTS = [
-  ["latency", "Latency", "ms, read to result", [
+  ["latency", "Latency", "ms", [
     ["p50", "--series-1", (row) => row.p50_ms],
     ["p99", "--series-2", (row) => row.p99_ms],
   ]],
@@ -19,7 +19,7 @@ const CHARTS = [
   ["accuracy", "Accuracy", "% right so far", [
     ["accuracy", "--series-4", (row) => row.labelled ? 100 * row.correct / row.labelled : null],
   ], 100],
-  ["load", "Load", "% of the DPU, of one CPU core", [
+  ["load", "Load", "%", [
     ["DPU", "--series-1", (row) => row.dpu_utilisation === null ? null : 100 * row.dpu_utilisation],
     ["CPU", "--series-2", (row) => row.cpu_percent],
   ], 100],

@@ -130,6 +130,7 @@ def test_every_dependency_is_declared_and_used(repo_root: Path) -> None:
         "pytest-xdist",
         "hypothesis",
         "playwright",
+        "axe-playwright-python",
         "ruff",
         "mypy",
     }  # of tests and lint

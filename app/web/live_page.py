@@ -109,13 +109,15 @@ class LivePage:
         return EndlessResponse(self._event_stream(), "text/event-stream")
 
     async def _event_stream(self) -> AsyncIterator[bytes]:
-        """Yield what has changed, four times a second: `label`, `row`, `recordings`; then `end`.
+        """Yield what has changed, four times a second: `label`, `row` with `confusion` where a true
+        label is known, `recordings`; then `end`.
 
         Where the page stays after the last result, `over` every few seconds.
         """
         monitor = self._monitor
         shown, changes = 0, monitor.recording_changes
         number = max((row["number"] for row in monitor.rows()), default=1) - 1
+        labelled = 0
         ended, told = False, -math.inf
         while not ended:
             ended = self.closing.is_set()
@@ -127,6 +129,9 @@ class LivePage:
             for row in monitor.rows(after=number):
                 number = row["number"]
                 yield _event("row", row)
+                if row["labelled"] > labelled:
+                    labelled = row["labelled"]
+                    yield _event("confusion", monitor.confusion())
             if changes != monitor.recording_changes:
                 changes = monitor.recording_changes
                 yield _event("recordings", {"changes": changes})
@@ -144,6 +149,7 @@ class LivePage:
                 "label": self._monitor.verdict(),
                 "row": rows[-1] if rows else None,
                 "history": rows,
+                "confusion": self._monitor.confusion(),
                 "recordings": self._monitor.recordings(),
             }
         )
@@ -175,7 +181,7 @@ class LivePage:
         return recording
 
 
-def _event(name: str, data: dict[str, Any]) -> bytes:
+def _event(name: str, data: dict[str, Any] | None) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 

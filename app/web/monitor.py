@@ -16,11 +16,13 @@ from typing import Any
 from tutelage.app.pipeline.result import Result
 from tutelage.app.web.recordings import Recording, Recordings
 from tutelage.app.web.rows import Row, latencies_of, read_gauges
+from tutelage.app.web.tally import Answer, Confusion, label_of
 from tutelage.core.text import shown
 
 HISTORY_ROWS = 300  # five minutes
 
 _MOST_LATENCIES = 20_000  # per second; beyond that the newest stand for all
+_MOST_ANSWERS = 20_000  # that wait to be counted; beyond that a second's label is of the newest
 _LONGEST_TEXT = 300  # characters of a label, a name or an error
 
 
@@ -46,6 +48,9 @@ class Monitor:
         self.over = False
         self._error: str | None = None
         self._latencies: deque[float] = deque(maxlen=_MOST_LATENCIES)
+        self._answers: list[Answer] = []
+        self._confusion = Confusion()
+        self._confusion_of: tuple[int, dict[str, Any] | None] = 0, None  # a row and its report
 
     def add(self, result: Result) -> None:
         """Count one result: a few microseconds, most of them where a recording is running."""
@@ -55,10 +60,20 @@ class Monitor:
             self.frames += 1
             if result.error is not None:
                 self.failed += 1
-            elif total is not None:
-                self._latencies.append(total)
+            else:
+                if total is not None:
+                    self._latencies.append(total)
+                if result.top:
+                    self._answers.append((result.true_label, result.top[0]))
+                    if len(self._answers) == _MOST_ANSWERS:
+                        self._take_answers()
             if self._recordings.current is not None:
                 self._recordings.current.add(result)
+
+    def _take_answers(self) -> list[Answer]:
+        answers, self._answers = self._answers, []
+        self._confusion.add(answers)
+        return answers
 
     def tick(self) -> None:
         """Make a row of what came since the last one. Gauges are read here."""
@@ -67,6 +82,8 @@ class Monitor:
             now = time.monotonic()
             latencies, self._latencies = self._latencies, deque(maxlen=_MOST_LATENCIES)
             frames, failed = self.frames, self.failed
+            answers = self._take_answers()
+            labelled, correct = self._confusion.labelled, self._confusion.correct
         classified, seconds = frames - failed, now - self._ticked
         row: Row = {
             "number": self._history[-1]["number"] + 1 if self._history else 1,
@@ -74,9 +91,12 @@ class Monitor:
             "uptime_s": round(now - self._began, 3),
             "frames": frames,
             "failed": failed,
+            "labelled": labelled,
+            "correct": correct,
             "length": self._length,
             "fps": round((classified - self._classified_before) / seconds, 2) if seconds else 0.0,
             **latencies_of(latencies),
+            **label_of(answers),
             **gauges,
         }
         self._ticked, self._classified_before = now, classified
@@ -98,6 +118,17 @@ class Monitor:
         """Return the newest result without its image, None before the first one."""
         newest = self.newest()
         return None if newest is None else verdict_of(*newest)
+
+    def confusion(self) -> dict[str, Any] | None:
+        """Return `Confusion.report` as of the newest row; made once a row, for all who ask."""
+        with self._lock:
+            row = self._history[-1]["number"] if self._history else 0
+            if self._confusion_of[0] == row:
+                return self._confusion_of[1]
+            counts = self._confusion.copy()
+        report = counts.report()
+        self._confusion_of = row, report
+        return report
 
     def start_recording(self) -> Recording:
         """Start one; raises RecordingError where one is running."""

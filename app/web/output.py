@@ -39,7 +39,8 @@ class WebOutput(Output):
     facts : of model and board, as JSON would take them; nested
     gauges : called once per second from a thread of the server's; returns current values of
         dropped, queues {waiting, in_flight, done}, dpu_utilisation (0..1), cpu_percent,
-        memory_bytes, temperature_c, watts {rail: W}. What is missing or None was not measured.
+        memory_bytes, temperature_c, watts {rail: W}, total_watts. What is missing or None was
+        not measured.
     length : frames of the source, None where that is not known
 
     Attributes

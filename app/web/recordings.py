@@ -16,7 +16,7 @@ from tutelage.app.web.rows import Row, csv_header, csv_row
 from tutelage.core.text import json_text
 
 MOST_RECORDINGS = 10
-MOST_ROWS = 24 * 60 * 60  # of all recordings together, about 40 MB
+MOST_ROWS = 24 * 60 * 60  # of all recordings together, about 50 MB
 
 _ROWS_PER_CHUNK = 500  # of a download
 

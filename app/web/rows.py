@@ -15,20 +15,26 @@ from tutelage.core.text import csv_cell
 
 # number: 1, 2, 3, ... per run. time: seconds since 1970, at the end of the row's second, by a
 # clock that does not jump. uptime_s: since the page's server started. frames, failed, dropped:
-# since then, too. length: frames of the source. fps and p50_ms .. p99_ms: of this second alone,
-# latencies from reading a frame to giving out its result. dpu_utilisation: 1 is all of its cores.
-# cpu_percent: of this process, 100 is one core. What was not measured is None.
+# since then, too. labelled, correct: results whose true label is known, and the right ones among
+# them, since then. length: frames of the source. fps and p50_ms .. p99_ms: of this second alone,
+# latencies from reading a frame to giving out its result. label, confidence: the second's most
+# frequent best label and its mean. dpu_utilisation: 1 is all of its cores. cpu_percent: of this
+# process, 100 is one core. total_watts: the rail that all others are part of. What was not
+# measured is None.
 Row = dict[str, Any]
 
 QUEUES = ("waiting", "in_flight", "done")
 
-_GAUGES = ("dropped", "dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c")
+_GAUGES = (
+    *("dropped", "dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c"),
+    "total_watts",
+)
 _MOST_RAILS = 32
 _CSV_COLUMNS = (
-    *("number", "time", "uptime_s", "frames", "failed", "dropped", "fps"),
+    *("number", "time", "uptime_s", "frames", "failed", "dropped", "labelled", "correct", "fps"),
     *(f"p{percent}_ms" for percent in PERCENTS),
     *(f"queue_{queue}" for queue in QUEUES),
-    *("dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c"),
+    *("dpu_utilisation", "cpu_percent", "memory_bytes", "temperature_c", "label", "confidence"),
 )
 
 

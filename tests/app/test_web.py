@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import os
 import re
 import resource
@@ -30,17 +31,32 @@ pytest.importorskip("starlette", reason="the live page needs Starlette and uvico
 pytest.importorskip("uvicorn", reason="the live page needs Starlette and uvicorn")
 
 from tests.app.waiting import LONG, soon
-from tests.app.web_results import FACTS, Feeder, ask, ask_json, gauges, image, result, served
+from tests.app.web_results import (
+    FACTS,
+    Feeder,
+    ask,
+    ask_json,
+    gauges,
+    image,
+    labelled,
+    result,
+    served,
+)
 from tutelage.app.outputs.output import OutputError
+from tutelage.app.pipeline.result import Result
+from tutelage.app.sources.frames import Frame
 from tutelage.app.web import WebOutput, connections, find_token, needs_token, parse_address
 from tutelage.app.web import live_video as video_module
+from tutelage.app.web import monitor as monitor_module
 from tutelage.app.web import recordings as recordings_module
+from tutelage.app.web import tally as tally_module
 from tutelage.app.web.address import reachable_host
 from tutelage.app.web.connections import MOST_UNKNOWN
 from tutelage.app.web.live_video import Video, encode
 from tutelage.app.web.monitor import Monitor
 from tutelage.app.web.recordings import MOST_RECORDINGS
 from tutelage.app.web.rows import read_gauges
+from tutelage.app.web.tally import MOST_CLASSES, Confusion
 
 POST = {"X-Tutelage": "1"}
 
@@ -376,6 +392,91 @@ def test_rows_are_of_their_own_second() -> None:
     assert len(monitor.rows()) == 300
 
 
+def test_a_row_has_the_most_frequent_label_of_its_second() -> None:
+    monitor = Monitor(gauges, None)
+    monitor.add(result(0, error="image file is cut off"))
+    for index, label in enumerate(["Bag", "Sandal", "Bag", "Sandal", "Bag"]):
+        monitor.add(labelled(label, label, index))
+    monitor.tick()
+    monitor.add(Result(Frame(6, "6.png", image(6)), [("Coat", math.nan)]))
+    monitor.tick()
+    monitor.add(result(7, "x" * 500))
+    monitor.tick()
+    monitor.tick()
+    labels = [(row["label"], row["confidence"]) for row in monitor.rows()]
+    assert labels[:2] == [("Bag", 0.9), ("Coat", None)]
+    assert len(labels[2][0]) == 100 and labels[3] == (None, None)
+
+
+def test_the_confusion_matrix_counts_true_and_found_labels() -> None:
+    monitor = Monitor(dict, None)
+    monitor.add(result(0))  # without a true label
+    monitor.tick()
+    assert monitor.confusion() is None
+    for true, found in [("Shirt", "Coat"), ("Shirt", "Shirt"), ("Coat", "Coat"), ("Bag", "Bag")]:
+        monitor.add(labelled(true, found))
+    monitor.add(labelled("Shirt", "Coat"))
+    failed = result(0, error="image file is cut off")
+    failed.true_label = "Shirt"
+    monitor.add(failed)
+    monitor.tick()
+    report = monitor.confusion()
+    assert report == {
+        "labelled": 5,
+        "correct": 3,
+        "classes": 3,
+        "labels": ["Bag", "Coat", "Shirt"],
+        "counts": [[1, 0, 0], [0, 1, 0], [0, 2, 1]],
+    }
+    assert (monitor.rows()[-1]["labelled"], monitor.rows()[-1]["correct"]) == (5, 3)
+    monitor.add(labelled("Bag", "Bag"))
+    assert monitor.confusion() is report  # made once a row
+    monitor.tick()
+    again = monitor.confusion()
+    assert again is not None and again["counts"][0] == [2, 0, 0]
+
+
+def test_no_answer_is_lost_where_many_come_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor_module, "_MOST_ANSWERS", 10)
+    monitor = Monitor(dict, None)
+    for index in range(25):
+        monitor.add(labelled("Bag", "Bag" if index < 20 else "Coat"))
+    monitor.tick()
+    row = monitor.rows()[-1]
+    assert (row["labelled"], row["correct"], row["label"]) == (25, 20, "Coat")
+
+
+def test_of_many_classes_the_most_confused_are_shown() -> None:
+    confusion = Confusion()
+    confusion.add([(str(number), (str(number), 0.9)) for number in range(100)])
+    for number in range(60, 90):
+        confusion.add([(str(number), ("7", 0.9))] * number)
+    report = confusion.report()
+    assert report is not None and report["classes"] == 100
+    assert report["labels"] == ["7", *map(str, range(91 - MOST_CLASSES, 90))]
+    assert report["counts"][0] == [1] + [0] * (MOST_CLASSES - 1)
+    assert report["counts"][-1] == [89] + [0] * (MOST_CLASSES - 2) + [1]
+
+
+def test_the_confusion_matrix_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally_module, "_MOST_PAIRS", 3)
+    confusion = Confusion()
+    for number in range(50):
+        confusion.add([("a", (f"{number % 5}", 0.9))])
+    report = confusion.report()
+    assert report is not None and report["labelled"] == 50
+    assert report["labels"] == ["a", "0", "1", "2"] and report["counts"][0] == [0, 10, 10, 10]
+
+
+def test_the_confusion_matrix_comes_with_the_rows() -> None:
+    with served() as web:
+        web.add(labelled("\u202eBag", "Coat"))
+        events = dict(_events(web, 3))
+        assert events["confusion"]["labels"] == ["Coat", r"\u202eBag"]
+        assert ask_json(web, "/state.json")["confusion"] == events["confusion"]
+        assert events["row"]["labelled"] == 1
+
+
 def test_gauges_may_do_anything() -> None:
     def broken() -> dict[str, Any]:
         raise OSError("sensor is gone")
@@ -586,6 +687,7 @@ def _check_downloads(web: WebOutput, number: int) -> None:
     assert len(table) == len(rows) >= 2
     assert [int(line["frames"]) for line in table] == [row["frames"] for row in rows]
     assert table[0]["watts_VCCINT"] == "3.2" and table[0]["queue_in_flight"] == "4"
+    assert (table[0]["label"], table[0]["labelled"]) == ("Ankle boot", "0")
     assert table[-1]["p50_ms"] == ""
 
 

@@ -32,7 +32,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.app.web_results import FACTS, Feeder, result, served
+from tests.app.web_results import FACTS, LABELS, Feeder, labelled, result, served
 from tutelage.app.pipeline.result import Result
 from tutelage.app.sources.frames import Frame
 from tutelage.app.web import WebOutput
@@ -162,14 +162,17 @@ def test_the_page_shows_the_run(browser: Browser) -> None:
         expect(page.locator("#classes li")).to_have_count(5)
         widths = page.locator("#classes .bar").evaluate_all("bars => bars.map(b => b.style.width)")
         assert sorted(widths, key=lambda width: -float(width[:-1])) == widths
-        expect(page.locator("#tiles")).to_contain_text(re.compile(r"Frames[\d,]+of 5,000"))
-        expect(page.locator("#tiles")).to_contain_text("1 · 4 · 0")
+        expect(page.locator("#tiles")).to_contain_text(re.compile(r"Frames[\d,]+3 dropped"))
         expect(page.locator("#tiles")).to_contain_text("62.0%")
-        expect(page.locator("#facts")).to_contain_text("TUTELAGE_EMULATOR")
+        expect(page.locator("#tiles")).to_contain_text("Power11.5W")
+        expect(page.locator("#tiles > div")).to_have_count(6)
+        expect(page.locator("#more-tiles")).to_be_hidden()
+        page.get_by_text("Queues, losses and the machine").click()
+        expect(page.locator("#more-tiles")).to_contain_text("1 · 4 · 0")
         expect(page.locator("#state")).to_contain_text("live")
         _wait(page, "document.getElementById('video').width === 288")
         _wait(page, "document.querySelector('#power .key b').textContent === '3.20'")
-        charts = ("latency", "fps", "power")
+        charts = ("latency", "fps", "load", "memory", "temperature", "power")
         _wait_until(page, lambda: min(_points(page, chart) for chart in charts) > 5)
         watched.shot("test-desktop")
         watched.assert_clean(web)
@@ -183,9 +186,15 @@ def test_a_page_that_is_opened_late_has_charts_at_once(browser: Browser) -> None
             web._monitor.tick()
         with Watched(browser, scheme="dark") as watched:
             watched.page.goto(web.url)
-            expect(watched.page.locator("#power")).to_contain_text("power: not measured")
+            expect(watched.page.locator("#unmeasured")).to_have_text(
+                "Not measured: load, memory, temperature, power."
+            )
             expect(watched.page.locator("#latency canvas")).to_be_visible()
-            expect(watched.page.locator("#tiles .none")).to_have_count(6)
+            expect(watched.page.locator("#power")).to_be_hidden()
+            expect(watched.page.locator("#accuracy")).to_be_hidden()
+            expect(watched.page.locator(".confusion")).to_be_hidden()
+            for text in ("Accuracynot knownno true labels", "DPUnot measured", "Powernot measured"):
+                expect(watched.page.locator("#tiles")).to_contain_text(text)
             watched.assert_clean(web)
 
 
@@ -238,13 +247,64 @@ def test_narrow_screens_have_one_column_and_no_sideways_scroll(
         expect(page.locator("#recordings tbody tr")).to_have_count(2)
         expect(page.locator("#latency canvas")).to_be_visible()
         assert _overflow(page) <= 0
-        left = page.locator(".card, #tiles").evaluate_all(
-            "cards => new Set(cards.filter(c => !c.classList.contains('chart'))"
+        left = page.locator("main .card:not(.chart)").evaluate_all(
+            "cards => new Set(cards.filter(c => c.getClientRects().length)"
             ".map(c => Math.round(c.getBoundingClientRect().left))).size"
         )
         assert left == 1
         watched.shot(f"test-{width}")
         watched.assert_clean(web)
+
+
+def test_a_phone_shows_the_run_first_and_no_list_of_facts(browser: Browser) -> None:
+    many = {**FACTS, "provenance": {f"fact {number}": number for number in range(100)}}
+    with served(facts=many) as web, Watched(browser, 390, 844) as watched:
+        page = watched.page
+        for index, label in enumerate(LABELS):
+            web.add(labelled(label, label, index))
+        web._monitor.tick()
+        page.goto(web.url)
+        expect(page.locator("#facts dt")).to_have_count(6)
+        expect(page.locator("#temperature canvas")).to_be_visible()
+        tops = page.locator(".now, .figures, .timeline, #latency, .confusion, .recordings, .facts")
+        order = tops.evaluate_all(
+            "all => all.sort((a, b) => a.getBoundingClientRect().top - "
+            "b.getBoundingClientRect().top).map(each => each.id || each.classList[1])"
+        )
+        assert order == [
+            *("now", "figures", "timeline", "latency", "confusion", "recordings", "facts"),
+        ]
+        assert page.evaluate("document.documentElement.scrollHeight") < 3600
+        widths = page.locator("main .card").evaluate_all(
+            "all => [...new Set(all.map(each => Math.round(each.getBoundingClientRect().width)))]"
+        )
+        assert len(widths) == 1 and widths[0] < 390
+        watched.assert_clean(web)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_axe_finds_no_fault(browser: Browser, width: int, scheme: str) -> None:
+    """Landmarks, names, headings, roles, contrast: what axe-core's rules can see."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    )
+    with served() as web, Watched(browser, width, 844, scheme) as watched:
+        page = watched.page
+        web._monitor.stop_recording(web._monitor.start_recording())
+        for true, found in [("Bag", "Bag"), ("Coat", "Bag"), ("Coat", "Coat"), ("Bag", "Sandal")]:
+            web.add(labelled(true, found))
+            web._monitor.tick()
+        page.goto(web.url)
+        expect(page.locator("#matrix tbody tr")).to_have_count(3)
+        expect(page.locator("#latency canvas")).to_be_visible()
+        page.get_by_label("Uncertain below").fill("95")
+        expect(page.locator("#uncertain")).to_be_visible()
+        for summary in page.locator("summary").all():
+            summary.click()
+        web.end_run("the camera is gone")
+        expect(page.locator("#banner")).to_be_visible()
+        found_faults = axe.Axe().run(page).response["violations"]
+        assert [(fault["id"], fault["nodes"]) for fault in found_faults] == []
 
 
 def test_names_of_strangers_are_text(browser: Browser) -> None:
@@ -261,11 +321,172 @@ def test_names_of_strangers_are_text(browser: Browser) -> None:
             expect(page.locator("#label")).to_have_text(evil)
             expect(page.locator("#classes li").first).to_contain_text(evil)
             expect(page.locator("#power .key")).to_contain_text(evil)
-            expect(page.locator("#facts")).to_contain_text(f"<script>{evil}</script>")
+            expect(page.locator("#timeline")).to_contain_text(evil)
+            expect(page.locator("#matrix tbody")).to_contain_text(evil)
+            expect(page.locator("#all-facts")).to_contain_text(f"<script>{evil}</script>")
             expect(page.locator("#frame-name")).to_have_text(evil)
             expect(page.locator("img[src='x']")).to_have_count(0)
             page.wait_for_timeout(300)
             watched.assert_clean(web)
+
+
+def test_six_facts_are_shown_and_all_of_them_folded(browser: Browser) -> None:
+    many = {**FACTS, "provenance": {f"fact {number}": number for number in range(40)}}
+    with served(facts=many) as web, Watched(browser) as watched:
+        page = watched.page
+        page.goto(web.url)
+        expect(page.locator("#facts dt")).to_have_count(6)
+        shown = page.locator("#facts dt, #facts dd").all_inner_texts()
+        assert dict(zip(shown[::2], shown[1::2], strict=True)) == {
+            "Model": "fashion-densenet",
+            "Input": "28 × 28 grey, 10 classes",
+            "Compiled for": "TUTELAGE_EMULATOR",
+            "Runs on": "emulation (no vart/xir on this machine)",
+            "Source": "/dev/video0",
+            "Machine": "ZynqMP ZCU104 RevC, PynqLinux",
+        }
+        folded = page.locator("#all-facts dl")
+        expect(folded).to_be_hidden()
+        page.get_by_text("All 52 facts").click()
+        expect(folded).to_be_visible()
+        expect(folded).to_contain_text("provenance · fact 39")
+        watched.assert_clean(web)
+
+
+def test_accuracy_and_confusion_where_the_truth_is_known(browser: Browser) -> None:
+    with served(gauges=dict) as web, Watched(browser) as watched:
+        page = watched.page
+        for true, found in [("Bag", "Bag"), ("Bag", "Bag"), ("Coat", "Coat"), ("Coat", "Bag")]:
+            web.add(labelled(true, found))
+        web._monitor.tick()
+        web._monitor.tick()
+        page.goto(web.url)
+        expect(page.locator("#tiles")).to_contain_text("Accuracy75.0%3 of 4 right")
+        expect(page.locator("#accuracy .key b")).to_have_text("75.0")
+        rows = page.locator("#matrix tbody tr")
+        expect(rows).to_have_text(["Bag2", "Coat11"])
+        assert page.locator("#matrix td[data-level]").evaluate_all(
+            "cells => cells.map(cell => cell.className + cell.dataset.level)"
+        ) == ["right5", "wrong0", "wrong3", "right3"]
+        expect(page.locator("#matrix thead th")).to_have_text(["Bag", "Coat"])
+        expect(page.locator("#confused")).to_have_text("Most often: Coat found as Bag (1).")
+        web.add(labelled("Sandal", "Sandal"))
+        web._monitor.tick()
+        expect(rows).to_have_text(["Bag2", "Coat11", "Sandal1"])
+        expect(page.locator("#tiles")).to_contain_text("Accuracy80.0%4 of 5 right")
+        watched.assert_clean(web)
+
+
+def test_the_timeline_has_a_lane_per_label(browser: Browser) -> None:
+    labels = [*LABELS, *(f"class {number}" for number in range(8, 12))]
+    with served(gauges=dict) as web:
+        for second, label in enumerate([*labels, "Bag", "Bag", "Sneaker"]):
+            web.add(labelled(label, label, second))
+            web._monitor.tick()
+        with Watched(browser) as watched:
+            page = watched.page
+            page.goto(web.url)
+            lanes = page.locator("#timeline li")
+            expect(lanes).to_have_count(8)
+            texts = lanes.all_inner_texts()
+            found = {text.split("\n")[0]: text.split("\n")[-1] for text in texts}
+            assert found["Bag"] == "3 s" and found["Sneaker"] == "2 s"
+            assert list(found)[-1] == "2 others" and found["2 others"] == "2 s"
+            bag = page.locator("#timeline path").nth(2 * list(found).index("Bag"))
+            assert (bag.get_attribute("d") or "").count("M") == 3
+            watched.assert_clean(web)
+
+
+def _move_threshold(page: Page, percent: int) -> None:
+    page.get_by_label("Uncertain below").fill(str(percent))
+
+
+def test_below_the_threshold_a_label_is_uncertain(browser: Browser) -> None:
+    with served(gauges=dict) as web, Watched(browser) as watched:
+        page, mark = watched.page, watched.page.locator("#uncertain")
+        web.add(labelled("Bag", "Bag"))  # 90 %
+        web._monitor.tick()
+        page.goto(web.url)
+        faint = page.locator("#timeline .faint")
+        expect(page.locator("#label")).to_have_text("Bag")
+        expect(mark).to_be_hidden()
+        expect(page.locator("#threshold-value")).to_have_text("off")
+        _move_threshold(page, 91)
+        expect(mark).to_be_visible()
+        expect(page.locator("#threshold-value")).to_have_text("91%")
+        expect(faint).to_have_attribute("d", re.compile("^M"))
+        _move_threshold(page, 90)
+        expect(mark).to_be_hidden()
+        expect(faint).to_have_attribute("d", "")
+        _move_threshold(page, 100)
+        web.add(Result(Frame(1, "scores", None), [("Coat", 7.5)]))  # no share of 1
+        expect(page.locator("#label")).to_have_text("Coat")
+        expect(mark).to_be_hidden()
+        watched.assert_clean(web)
+
+
+def test_a_paused_page_stays_as_it_is_while_the_run_goes_on(browser: Browser) -> None:
+    with served() as web, Watched(browser) as watched:
+        page, video = watched.page, web._server._page.video
+        web.add(_plain(0, "red"))
+        web._monitor.tick()
+        page.goto(web.url)
+        expect(page.locator("#frame-name")).to_have_text("red-0")
+        expect(page.locator("#tiles")).to_contain_text("Frames1")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("#state")).to_have_text("paused")
+        _wait_until(page, lambda: video.viewers == 0)
+        web.add(_plain(1, "blue"))
+        web._monitor.tick()
+        web._monitor.start_recording()  # recordings are shown all the same
+        expect(page.get_by_role("button", name="Stop recording")).to_be_enabled()
+        expect(page.locator("#frame-name")).to_have_text("red-0")
+        expect(page.locator("#tiles")).to_contain_text("Frames1")
+        expect(page.locator("#state")).to_have_text("paused")
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator("#frame-name")).to_have_text("blue-1")
+        expect(page.locator("#tiles")).to_contain_text("Frames2")
+        expect(page.locator("#state")).to_contain_text("live")
+        watched.assert_clean(web)
+
+
+def test_a_snapshot_has_the_picture_and_its_label(browser: Browser, tmp_path: Path) -> None:
+    with served() as web, Watched(browser) as watched:
+        page = watched.page
+        page.goto(web.url)
+        expect(page.get_by_role("button", name="Snapshot")).to_be_disabled()
+        shot = _plain(0, "red")
+        shot.frame.name = "../<holiday>/red 0.png"
+        web.add(shot)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Snapshot").click()
+        name = download.value.suggested_filename
+        assert re.fullmatch(r"tutelage-\d{8}-\d{6}-red-holiday-red-0-png\.png", name)
+        download.value.save_as(tmp_path / "shot.png")
+        saved = cv2.imread(str(tmp_path / "shot.png"))
+        assert saved is not None
+        height, width = saved.shape[:2]
+        picture, caption = saved[: height - 64].astype(int), saved[height - 64 :]
+        assert width >= 480 and picture.shape[0] == width * 60 // 80
+        assert (picture[..., 2] - picture[..., 0] > 150).all()
+        assert 200 < (caption.min(axis=2) > 200).sum() < caption.shape[0] * width // 4  # the words
+        watched.assert_clean(web)
+
+
+def test_the_picture_fills_the_screen_with_its_label(browser: Browser) -> None:
+    with served() as web, Watched(browser) as watched:
+        page = watched.page
+        web.add(_plain(0, "red"))
+        page.goto(web.url)
+        expect(page.locator("#label")).to_have_text("red")
+        page.get_by_role("button", name="Full screen").click()
+        _wait(page, "document.fullscreenElement?.id === 'stage'")
+        box = page.locator("#video").bounding_box()
+        assert box and box["width"] == page.evaluate("window.innerWidth") and box["height"] > 600
+        expect(page.locator("#label")).to_be_in_viewport()
+        page.evaluate("document.exitFullscreen().then(() => 1)")
+        _wait(page, "document.fullscreenElement === null")
+        watched.assert_clean(web)
 
 
 def test_a_failed_frame_is_told(browser: Browser) -> None:

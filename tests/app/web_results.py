@@ -24,11 +24,13 @@ FACTS = {
         "name": "fashion-densenet",
         "target": "TUTELAGE_EMULATOR",
         "input": [1, 28, 28, 1],
-        "labels": 10,
+        "classes": 10,
+        "colour": "grey",
         "path": "/home/someone/a/rather/long/path/to/models/fashion-densenet/model.xmodel",
     },
     "source": "/dev/video0",
     "threads": 2,
+    "board": {"board": "ZynqMP ZCU104 RevC", "machine": "aarch64", "image": "PynqLinux"},
 }
 LABELS = ["Ankle boot", "Sneaker", "Sandal", "Bag", "Trouser"]
 
@@ -68,7 +70,16 @@ def gauges() -> dict[str, Any]:
         "memory_bytes": 149 << 20,
         "temperature_c": 48.25,
         "watts": {"VCCINT": 3.2, "VCCAUX": 0.9},
+        "total_watts": 11.5,
     }
+
+
+def labelled(true: str, found: str, index: int = 0) -> Result:
+    """Return a result whose true label is known, found with a confidence of 0.9."""
+    made = result(index, found)
+    made.top = [(found, 0.9), *made.top[1:]]
+    made.true_label = true
+    return made
 
 
 @contextmanager

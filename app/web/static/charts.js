@@ -1,81 +1,106 @@
-// The charts of the last five minutes: latency, frames per second, power.
+// The charts of the last five minutes. A quantity that no row has is named below them instead.
 
+import { byId, part } from "./dom.js";
 import { clock, threeFigures } from "./format.js";
 
-const SPAN_SECONDS = 300;
+export const SPAN_SECONDS = 300;
 const SHORTEST_SECONDS = 60;
-const HEIGHT = 136;
+const HEIGHT = 120;
+const MEBI = 2 ** 20;
+const GAUGES = ["load", "memory", "temperature", "power"]; // not every machine has all of them
+
+// id, title, unit, series, least top of the scale; series are [name, colour, row => value].
+const CHARTS = [
+  ["latency", "Latency", "ms", [
+    ["p50", "--series-1", (row) => row.p50_ms],
+    ["p99", "--series-2", (row) => row.p99_ms],
+  ]],
+  ["fps", "Speed", "frames/s", [["speed", "--series-3", (row) => row.fps]]],
+  ["accuracy", "Accuracy", "% right so far", [
+    ["accuracy", "--series-4", (row) => row.labelled ? 100 * row.correct / row.labelled : null],
+  ], 100],
+  ["load", "Load", "%", [
+    ["DPU", "--series-1", (row) => row.dpu_utilisation === null ? null : 100 * row.dpu_utilisation],
+    ["CPU", "--series-2", (row) => row.cpu_percent],
+  ], 100],
+  ["memory", "Memory", "MiB", [
+    ["memory", "--series-6", (row) => row.memory_bytes === null ? null : row.memory_bytes / MEBI],
+  ]],
+  ["temperature", "Temperature", "°C", [["temperature", "--series-5", (row) => row.temperature_c]]],
+];
+
+// The seconds, since 1970, that charts and timeline show of rows from first to last.
+export function span(first, last) {
+  return [Math.max(Math.min(first, last - SHORTEST_SECONDS), last - SPAN_SECONDS), last];
+}
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// One chart in a card: series are [name, colour, row => value].
 class Chart {
-  constructor(card, title, unit) {
-    this.card = card;
+  constructor([id, title, unit, series, leastTop = 0]) {
+    this.card = part("div", "card chart");
+    this.card.id = id;
+    this.card.hidden = true;
     this.title = title;
     this.unit = unit;
+    this.leastTop = leastTop;
     this.rows = [];
-    this.series = [];
     this.plot = null;
-    const resized = new ResizeObserver(() => this.#resize());
-    resized.observe(card);
     this.#head();
+    this.setSeries(series);
+    new ResizeObserver(() => this.#resize()).observe(this.card);
   }
 
   #head() {
-    const heading = element("div", "heading");
-    const title = element("h3", "", `${this.title} `);
-    title.append(element("span", "unit", this.unit));
-    this.keys = element("div", "heading keys");
-    this.body = element("div", "plot");
+    const heading = part("div", "heading");
+    const title = part("h3", "", `${this.title} `);
+    title.append(part("span", "unit", this.unit));
+    this.keys = part("div", "keys");
+    this.body = part("div", "plot");
     heading.append(title, this.keys);
-    this.card.replaceChildren(heading, this.body);
-  }
-
-  // Show `text` in place of the chart.
-  none(text) {
-    this.#drop();
-    this.series = [];
-    this.keys.replaceChildren();
-    this.body.replaceChildren(element("p", "none", text));
+    this.card.append(heading, this.body);
   }
 
   setSeries(series) {
     this.series = series;
-    this.values = series.map(([name, tint]) => {
-      const key = element("span", "key");
-      const line = element("i");
-      line.style.background = colour(tint);
-      const value = element("b", "", "–");
-      key.append(line, element("span", "", name), value);
+    this.values = series.map(([name]) => {
+      const key = part("span", "key");
+      const line = part("i");
+      const value = part("b", "", "–");
+      key.append(line, part("span", series.length > 1 ? "" : "unseen", name), value);
       return [key, value];
     });
     this.keys.replaceChildren(...this.values.map(([key]) => key));
-    this.#drop();
+    this.recolour();
+  }
+
+  // Draw it in the colours of now.
+  recolour() {
+    this.values.forEach(([key], place) => {
+      key.firstChild.style.background = colour(this.series[place][1]);
+    });
+    this.plot?.destroy();
+    this.plot = null;
     this.draw(this.rows);
   }
 
+  // Draw the rows; hidden where none of them has a value. Says whether it is shown.
   draw(rows) {
     this.rows = rows;
-    if (!this.series.length || !this.card.clientWidth) return;
-    const data = [rows.map((row) => row.time)];
-    for (const [, , value] of this.series) data.push(rows.map((row) => value(row) ?? null));
-    this.data = data;
+    const data = this.series.map(([, , value]) => rows.map((row) => value(row) ?? null));
+    this.card.hidden = data.every((values) => values.every((value) => value === null));
+    if (this.card.hidden || !this.card.clientWidth) return !this.card.hidden;
+    this.data = [rows.map((row) => row.time), ...data];
     if (this.plot) {
-      this.plot.setData(data);
+      this.plot.setData(this.data);
     } else {
-      this.body.replaceChildren();
-      this.plot = new uPlot(this.#options(), data, this.body);
+      this.plot = new uPlot(this.#options(), this.data, this.body);
       this.plot.root.setAttribute("role", "img");
     }
     this.#showValues();
-  }
-
-  #drop() {
-    this.plot?.destroy();
-    this.plot = null;
+    return true;
   }
 
   #resize() {
@@ -108,8 +133,8 @@ class Chart {
       cursor: { y: false, drag: { setScale: false, x: false, y: false }, points: { size: 6 } },
       hooks: { setCursor: [() => this.#showValues()] },
       scales: {
-        x: { time: true, range: (_plot, first, last) => this.#span(first, last) },
-        y: { range: (_plot, _least, most) => [0, most > 0 ? 1.08 * most : 1] },
+        x: { time: true, range: (_plot, first, last) => span(first, last) },
+        y: { range: (_plot, _least, most) => [0, this.#top(most)] },
       },
       axes: [
         { ...axis, grid: { show: false }, space: 90, size: 26,
@@ -123,68 +148,37 @@ class Chart {
     };
   }
 
-  #span(first, last) {
-    if (last === null || last === undefined) return [0, SHORTEST_SECONDS];
-    return [Math.max(Math.min(first, last - SHORTEST_SECONDS), last - SPAN_SECONDS), last];
+  #top(most) {
+    if (most <= this.leastTop) return this.leastTop;
+    return most > 0 ? 1.08 * most : 1;
   }
-}
-
-function element(name, kind = "", text = "") {
-  const made = document.createElement(name);
-  if (kind) made.className = kind;
-  if (text) made.textContent = text;
-  return made;
 }
 
 export class Charts {
   constructor() {
-    this.rows = [];
-    this.rails = "";
-    this.latency = new Chart(document.getElementById("latency"), "Latency", "ms, read to result");
-    this.fps = new Chart(document.getElementById("fps"), "Throughput", "frames/s");
-    this.power = new Chart(document.getElementById("power"), "Power", "W per rail");
-    this.#colour();
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#colour());
+    this.rails = "[]";
+    this.charts = CHARTS.map((chart) => new Chart(chart));
+    this.power = new Chart(["power", "Power", "W per rail", []]);
+    this.charts.push(this.power);
+    byId("charts").append(...this.charts.map(({ card }) => card));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      for (const chart of this.charts) chart.recolour();
+    });
   }
 
-  #colour() {
-    this.latency.setSeries([
-      ["p50", "--series-1", (row) => row.p50_ms],
-      ["p99", "--series-2", (row) => row.p99_ms],
-    ]);
-    this.fps.setSeries([["fps", "--series-3", (row) => row.fps]]);
-    this.#setRails(this.rails);
+  draw(rows) {
+    const rails = JSON.stringify([...new Set(rows.flatMap((row) => Object.keys(row.watts ?? {})))]);
+    if (rails !== this.rails) this.#setRails(rails);
+    const missing = this.charts.filter((chart) => !chart.draw(rows) && GAUGES.includes(chart.card.id));
+    const names = missing.map(({ title }) => title.toLowerCase());
+    byId("unmeasured").textContent = `Not measured: ${names.join(", ")}.`;
+    byId("unmeasured").hidden = names.length === 0 || rows.length === 0;
   }
 
   #setRails(rails) {
     this.rails = rails;
-    if (!rails) {
-      this.power.none("power: not measured");
-      return;
-    }
     this.power.setSeries(JSON.parse(rails).map((rail, place) => [
       rail, `--series-${(place + 3) % 6 + 1}`, (row) => row.watts?.[rail],
     ]));
-  }
-
-  // Show these rows and no others.
-  replace(rows) {
-    this.rows = rows;
-    this.#draw();
-  }
-
-  add(row) {
-    if (row.number <= (this.rows.at(-1)?.number ?? 0)) return;
-    this.rows.push(row);
-    if (this.rows.length > SPAN_SECONDS) this.rows.shift();
-    this.#draw();
-  }
-
-  #draw() {
-    const seen = new Set(this.rows.flatMap((row) => Object.keys(row.watts ?? {})));
-    const rails = seen.size ? JSON.stringify([...seen]) : "";
-    this.power.rows = this.rows;
-    if (rails !== this.rails) this.#setRails(rails);
-    for (const chart of [this.latency, this.fps, this.power]) chart.draw(this.rows);
   }
 }

@@ -1,17 +1,24 @@
 // The live page: connects, shows what comes, connects again when the server was away.
-// Labels, names and facts come from strangers: they are only ever set as text.
 
-import { Charts } from "./charts.js";
-import { bytes, confidence, duration, number, threeFigures } from "./format.js";
+import { Charts, SPAN_SECONDS } from "./charts.js";
+import { showConfusion } from "./confusion.js";
+import { byId } from "./dom.js";
+import { showFacts } from "./facts.js";
+import { showFigures } from "./figures.js";
+import { duration, number } from "./format.js";
+import { Picture } from "./picture.js";
 import { Recordings } from "./recordings.js";
 import { Results } from "./results.js";
+import { Timeline } from "./timeline.js";
+import { Verdict } from "./verdict.js";
 
 const RETRY_MS = [500, 1000, 2000, 4000]; // the last one repeats
 const SILENCE_MS = 6000; // a row comes every second: after that the connection is dead
-const ANNOUNCE_MS = 4000; // a screen reader is told of a new label no more often than that
 
-const byId = (id) => document.getElementById(id);
+const verdict = new Verdict(() => timeline.draw(history));
+const picture = new Picture(() => verdict.result);
 const charts = new Charts();
+const timeline = new Timeline((confidence) => verdict.isUncertain(confidence));
 const recordings = new Recordings();
 const results = new Results(showResult, showWithoutPictures);
 
@@ -21,6 +28,8 @@ let retryTimer = 0;
 let lastSign = 0; // performance.now() of the last event
 let withPictures = true; // results come with their pictures, not with the events
 let newest = null; // the result that came last with the events
+let paused = false; // the reader looks at what was: nothing that comes is shown
+let history = []; // rows of the last five minutes
 
 // Connection
 
@@ -45,12 +54,14 @@ function listen() {
     lastSign = performance.now();
     act(event.data && JSON.parse(event.data));
   });
+  const show = (act) => (data) => paused || act(data);
   on("open", live);
-  on("label", (result) => {
+  on("label", show((result) => {
     newest = result;
-    if (!withPictures) showLabel(newest);
-  });
-  on("row", showRow);
+    if (!withPictures) verdict.show(newest);
+  }));
+  on("row", show(showRow));
+  on("confusion", show(showConfusion));
   on("recordings", () => recordings.refresh());
   on("over", over);
   on("end", ended);
@@ -61,8 +72,9 @@ function listen() {
 function live() {
   attempts = 0;
   byId("banner").hidden = true;
-  setStatus("live", "live");
   recordings.setConnected(true);
+  if (paused) return setStatus("paused", "paused");
+  setStatus("live", "live");
   results.start();
 }
 
@@ -125,181 +137,55 @@ function setStatus(state, text) {
   byId("state").textContent = text;
 }
 
-// Picture and label, drawn together
+// What comes
 
-function showResult(result, picture) {
-  showPicture(picture, "this frame has no picture");
-  showLabel(result);
+// Picture and label, together.
+function showResult(result, image) {
+  picture.show(image, "this frame has no picture");
+  verdict.show(result);
   withPictures = true;
-}
-
-function showPicture(picture, without) {
-  const video = byId("video");
-  video.hidden = picture === null;
-  byId("no-image").hidden = picture !== null;
-  byId("no-image").textContent = without;
-  if (picture === null) return;
-  const { width, height } = picture;
-  if (video.width !== width || video.height !== height) Object.assign(video, { width, height });
-  video.getContext("2d").drawImage(picture, 0, 0);
 }
 
 // Too many viewers: the labels come with the events then.
 function showWithoutPictures(reason) {
   withPictures = false;
-  showPicture(null, reason);
-  if (newest) showLabel(newest);
+  picture.show(null, reason);
+  if (newest) verdict.show(newest);
 }
 
-// What comes
-
 function showState(state) {
-  showFacts(state.facts);
-  charts.replace(state.history);
   recordings.show(state.recordings);
-  if (state.row) showTiles(state.row);
+  if (paused) return;
+  showFacts(state.facts);
+  showConfusion(state.confusion);
+  showHistory(state.history);
 }
 
 function showRow(row) {
-  charts.add(row);
-  showTiles(row);
+  if (row.number <= (history.at(-1)?.number ?? 0)) return;
+  showHistory([...history, row].slice(-SPAN_SECONDS));
   setStatus("live", `live · ${duration(row.uptime_s)}`);
 }
 
-function showLabel({ name, top, true_label: truth, error }) {
-  const [label, value] = top[0] ?? [error ? `failed: ${error}` : "–", null];
-  byId("label").textContent = label;
-  byId("label").title = label;
-  byId("label").classList.toggle("failed", Boolean(error));
-  byId("confidence").textContent = value === null ? "" : confidence(value);
-  byId("frame-name").textContent = name;
-  byId("frame-name").title = name;
-  showTruth(truth, label);
-  showClasses(top);
-  announce(label);
+function showHistory(rows) {
+  history = rows;
+  charts.draw(rows);
+  timeline.draw(rows);
+  if (rows.length) showFigures(rows.at(-1));
 }
 
-function showTruth(truth, label) {
-  const right = truth === label;
-  byId("truth").textContent = truth === null ? "" : right ? "✓ right" : `✗ is ${truth}`;
-  byId("truth").className = right ? "right" : "wrong";
-}
+// A page that is paused shows what was; the run goes on, and so do its recordings.
 
-function showClasses(top) {
-  const list = byId("classes");
-  while (list.children.length > top.length) list.lastElementChild.remove();
-  while (list.children.length < top.length) list.append(classItem());
-  const largest = Math.max(1, ...top.map(([, value]) => value ?? 0));
-  top.forEach(([label, value], place) => {
-    const [name, track, shown] = list.children[place].children;
-    name.textContent = label;
-    name.title = label;
-    track.firstChild.style.width = `${Math.max(0, 100 * (value ?? 0) / largest)}%`;
-    shown.textContent = confidence(value);
-  });
-}
-
-function classItem() {
-  const item = document.createElement("li");
-  item.append(part("span", "name"), part("span", "track"), part("span", "value"));
-  item.children[1].append(part("div", "bar"));
-  return item;
-}
-
-let announced = { text: "", at: -ANNOUNCE_MS };
-
-function announce(text) {
-  const now = performance.now();
-  if (text === announced.text || now - announced.at < ANNOUNCE_MS) return;
-  announced = { text, at: now };
-  byId("announcement").textContent = text;
-}
-
-// Tiles: [name, [value, unit] or null where it was not measured, note, alarm]
-
-function showTiles(row) {
-  const { queues } = row;
-  const known = Object.values(queues).some((depth) => depth !== null);
-  const depth = (name) => queues[name] === null ? "–" : number(queues[name]);
-  const percent = (value) => value === null ? null : [threeFigures(value), "%"];
-  const count = (value) => value === null ? null : [number(value), ""];
-  tiles([
-    ["Frames", count(row.frames), progress(row)],
-    ["Failed", count(row.failed), "", row.failed > 0],
-    ["Dropped", count(row.dropped)],
-    ["Queues", known ? [["waiting", "in_flight", "done"].map(depth).join(" · "), ""] : null,
-      known ? "waiting · in flight · done" : ""],
-    ["DPU utilisation", percent(row.dpu_utilisation === null ? null : 100 * row.dpu_utilisation),
-      "of all its cores"],
-    ["CPU", percent(row.cpu_percent), "of one core"],
-    ["Memory", row.memory_bytes === null ? null : bytes(row.memory_bytes)],
-    ["Temperature", row.temperature_c === null ? null : [number(row.temperature_c, 1), "°C"]],
-  ]);
-}
-
-function progress({ frames, length }) {
-  if (!length) return "";
-  return `of ${number(length)}, ${number(100 * Math.min(1, frames / length))}%`;
-}
-
-function tiles(list) {
-  const grid = byId("tiles");
-  while (grid.children.length < list.length) grid.append(tile());
-  list.forEach(([name, value, note = "", alarm = false], place) => {
-    const [title, shown, below] = grid.children[place].children;
-    title.textContent = name;
-    shown.className = `value${value === null ? " none" : ""}${alarm ? " alarm" : ""}`;
-    shown.firstChild.textContent = value === null ? "not measured" : value[0];
-    shown.lastChild.textContent = value === null ? "" : value[1];
-    below.textContent = note;
-  });
-}
-
-function tile() {
-  const box = part("div", "");
-  box.append(part("dt", ""), part("dd", "value"), part("dd", "note"));
-  box.children[1].append(part("span", ""), part("span", "unit"));
-  return box;
-}
-
-// Facts: nested keys become one line each
-
-function showFacts(facts) {
-  const lines = [...flat(facts, [])].filter(([, text]) => text !== "");
-  byId("facts").replaceChildren(...lines.flatMap(([name, text]) => [
-    part("dt", "", name), part("dd", "", text),
-  ]));
-  const model = facts.model?.name ?? "";
-  byId("model").textContent = model;
-  byId("provider").textContent = typeof facts.provider === "string" ? facts.provider : "";
-  document.title = model ? `${model} · Tutelage` : "Tutelage";
-}
-
-function* flat(value, path) {
-  if (value === null || value === undefined) return;
-  if (Array.isArray(value)) {
-    yield [title(path), value.map((each) => plain(each)).join(", ")];
-  } else if (typeof value === "object") {
-    for (const [key, inner] of Object.entries(value)) yield* flat(inner, [...path, key]);
-  } else {
-    yield [title(path), plain(value)];
-  }
-}
-
-function title(path) {
-  return path.map((key) => key.replaceAll("_", " ")).join(" · ");
-}
-
-function plain(value) {
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
-}
-
-function part(name, kind, text = "") {
-  const made = document.createElement(name);
-  if (kind) made.className = kind;
-  if (text) made.textContent = text;
-  return made;
-}
+byId("pause").addEventListener("click", () => {
+  paused = !paused;
+  byId("pause").classList.toggle("paused", paused);
+  byId("pause").querySelector("span").textContent = paused ? "Resume" : "Pause";
+  if (paused) results.stop();
+  if (paused && byId("state").dataset.state === "live") setStatus("paused", "paused");
+  if (paused || !events) return;
+  disconnect();
+  connect();
+});
 
 // A page that nobody sees takes nothing; when it is seen again, it fetches what it missed.
 

@@ -1,8 +1,7 @@
 // Recordings: the button, the running time, the table with its downloads.
 
+import { byId } from "./dom.js";
 import { clock, duration, number, threeFigures } from "./format.js";
-
-const byId = (id) => document.getElementById(id);
 
 export class Recordings {
   constructor() {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutelage.core.errors import DpuError, UnsupportedError
+from tutelage.core.errors import DpuError
 from tutelage.core.locations import RESULTS
 from tutelage.core.results.figure import Figure
 from tutelage.dpu.inspect.code import analyse
@@ -100,7 +100,7 @@ def cost_section(cost: Cost) -> Section:
     parts.append(Table(["figure", "value", "from", "to", "kind"], rows))
     if cost.power and cost.watts.value is not None:
         parts.append(f"Power: {cost.power.source}.")
-    parts += _engines(cost.graph)
+    parts += _engines(cost)
     parts += _layers(cost)
     return Section("cost", f"Cost on the {cost.board}", parts)
 
@@ -133,13 +133,13 @@ def _figure(name: str, figure: Figure) -> tuple[Cell, ...]:
 # -- the four engines -----------------------------------------------------------------------------
 
 
-def _engines(graph: Graph) -> list[Part]:
+def _engines(cost: Cost) -> list[Part]:
     """Return the picture of the engines over time, or a sentence where there is no code for one."""
+    if cost.found.code_cycles is None:
+        return ["There is no picture of the DPU's engines: the file has no DPU code, which "
+                "`tutelage compile` makes."]  # fmt: skip
     try:
-        code = analyse(graph)
-    except UnsupportedError as error:
-        return [f"There is no picture of the DPU's engines: the file {error}. "
-                "`tutelage compile` makes the code."]  # fmt: skip
+        code = analyse(cost.graph)
     except DpuError as error:
         return [f"There is no picture of the DPU's engines: {error}."]
     busy = {engine: sum(part.timeline.busy[engine] for part in code) for engine in ENGINES}

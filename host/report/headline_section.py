@@ -116,20 +116,20 @@ def _accuracy(subject: Subject) -> Fact | None:
     images = _first_number(results and results.images, known.get("test_images"))
     bits = _bits(subject)
     notes = [f"of {images:,.0f} test images" if images else "of the test set"]
-    notes.append(f"float, then {bits}" if before is not None else bits)
+    notes.append(f"float, then {bits or 'quantised'}" if before is not None else bits)
     if results and results.top5_accuracy is not None:
         notes.append(f"top-5 {results.top5_accuracy:.2f} %")
     start = "" if before is None else f"{before:.2f} → "
     label = "Accuracy, top-1" if is_labelled else "Agreement with the float network"
-    return Fact(label, f"{start}{found:.2f} %", note="; ".join(notes))
+    return Fact(label, f"{start}{found:.2f} %", note="; ".join(filter(None, notes)))
 
 
 def _bits(subject: Subject) -> str:
-    """Return the bit widths, such as "W8A8", or that the network is in float."""
+    """Return the bit widths, such as "W8A8", or that the network is in float; "" if not known."""
     run = subject.training
     if run and run.config:
         return run.config.quantisation.bits().label if run.config.quantises else "float"
-    return str(subject.provenance.get("bits") or "quantised")
+    return str(subject.provenance.get("bits") or "")
 
 
 def _first_number(*values: object) -> float | None:

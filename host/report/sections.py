@@ -23,6 +23,7 @@ from tutelage.host.report.prediction_section import prediction_section
 from tutelage.host.report.study_section import study_sections
 from tutelage.host.report.subject import Subject, find_subject
 from tutelage.host.report.trace_section import trace_section
+from tutelage.host.report.training_run import TrainingRun
 from tutelage.host.report.training_section import training_section
 
 Parts = Iterator[Section | Gap]
@@ -143,10 +144,15 @@ def _of_cost(subject: Subject, cost: Cost | None) -> Parts:
         except UNREADABLE as error:
             raise ReportError(reason(cost.model, error)) from error
     elif subject.training:
-        folder = subject.training.folder
-        yield Gap("Cost on the board",
-                  f"There is no model of this run: `tutelage export {folder} -o models/mine` and "
-                  "`tutelage compile models/mine` make one.")  # fmt: skip
+        yield Gap("Cost on the board", _no_model(subject.training))
+
+
+def _no_model(run: TrainingRun) -> str:
+    if run.config and not run.config.quantises:
+        return ("The run is in float. A run with method ptq, qat or qkd starts from it, and "
+                "`tutelage export` makes a model of that one.")  # fmt: skip
+    return (f"There is no model of this run: `tutelage export {run.folder} -o models/mine` and "
+            "`tutelage compile models/mine` make one.")  # fmt: skip
 
 
 def _of_runs(found: list[FoundRun] | Gap) -> Parts:

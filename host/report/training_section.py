@@ -45,7 +45,7 @@ def training_section(run: TrainingRun) -> Section:
                      "as they were.")  # fmt: skip
     else:
         parts.append(f"There are no curves: the run has no {LOG}.")
-    rows = [[name, value] for name, value in _settings(run) if value]
+    rows: list[list[Cell]] = [[name, value] for name, value in _settings(run) if value]
     source = run.folder / RESULTS if run.results else None
     if rows:
         parts.append(Table(["setting", "value"], rows, source))

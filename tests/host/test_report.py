@@ -199,7 +199,7 @@ def test_many_classes_are_bounded(tmp_path: Path) -> None:
     assert "The 30 lowest of 40 classes" in text and "too many pairs for a matrix" in text
     assert not [a for a in found.all("td") if "heat" in (a.get("class") or "")]
     confusion = text[text.index('<section id="confusion"') : text.index('<section id="cost"')]
-    assert confusion.count("<tr>") == 21 and "class 38" in confusion
+    assert confusion.count("<tr>") == 21 and "class 39" in confusion
 
 
 def test_a_run_that_is_not_exported_has_no_cost(

@@ -10,7 +10,6 @@ from tutelage.core.results.bench_json import (
     BenchResults,
     BenchRow,
     DpuComparison,
-    Gain,
     ThesisTable,
 )
 from tutelage.core.results.figure import PREDICTED, Figure
@@ -112,25 +111,16 @@ def thesis_section(thesis: ThesisTable, path: Path) -> Section:
     missing = [f"Missing: {one}." for one in thesis.missing]
     rows = [_comparison(one) for one in thesis.comparisons]
     rows.append(["reported", "other platforms and models", "-", *map(_at_least, (
-        reference.speed_up, reference.efficiency, reference.power)), "-"])  # fmt: skip
-    columns = ["DPU", "over", "stages", "latency [×]", "fps/W [×]", "lower power [×]",
-               "not known because"]  # fmt: skip
+        reference.speed_up, reference.efficiency, reference.power))])  # fmt: skip
+    columns = ["DPU", "over", "stages", "latency [×]", "fps/W [×]", "lower power [×]"]  # fmt: skip
     title = "Background: against the thesis"
     return Section("thesis", title, [text, *missing, Table(columns, rows, path)])
 
 
 def _comparison(one: DpuComparison) -> list[Cell]:
-    gains: list[Gain] = [one.speed_up, one.efficiency, one.power]
-    missing = dict.fromkeys(filter(None, map(_missing, gains)))
-    values = [gain.figure.value for gain in gains]
-    return [f"{one.dpu} ({one.kind})", one.platform, one.stages, *values, "; ".join(missing) or "-"]
-
-
-def _missing(gain: Gain) -> str:
-    needed = gain.needs_watts.value
-    if gain.missing and needed is not None:
-        return f"{gain.missing}; what is reported is reached from {digits(needed, 3)} W of it"
-    return gain.missing
+    gains = (one.speed_up, one.efficiency, one.power)
+    return [f"{one.dpu} ({one.kind})", one.platform, one.stages,
+            *(gain.figure.value for gain in gains)]  # fmt: skip
 
 
 def _at_least(value: float) -> str:

@@ -99,7 +99,7 @@ def _of_network(subject: Subject, cost: Cost | None) -> Iterator[Fact]:
     if cost is not None:
         macs = sum(operation.macs for operation in cost.found.operations)
         note = [f"{_scaled(macs)} MACs an image", f"{_bytes(cost.model.stat().st_size)} file"]
-    yield Fact("Size", f"{_scaled(parameters)} parameters", note=", ".join(note))
+    yield Fact("Parameters", _scaled(parameters), note=", ".join(note))
 
 
 def _accuracy(subject: Subject) -> Fact | None:

@@ -60,10 +60,10 @@ th, td {{ padding: .28rem .65rem; border-bottom: 1px solid var(--line); text-ali
 thead th {{ font-weight: 600; vertical-align: bottom; border-bottom-color: var(--soft); }}
 th:first-child, td:first-child, th.text, td.text {{ text-align: left; }}
 th:first-child {{ padding-left: 0; }}
-td.text {{ max-width: 26rem; overflow-wrap: break-word; }}
+td.text {{ min-width: 8rem; overflow-wrap: anywhere; }}
 td.bar {{ min-width: 9rem;
   background: linear-gradient(to right, var(--bar) var(--share), transparent 0) no-repeat
-  0 50% / 100% 1.25em; }}
+  0 .3rem / 100% 1.2rem; }}
 td.heat {{ text-align: center; min-width: 2.3rem; padding: .28rem .3rem; }}
 td.right {{ background: rgb(var(--good) / var(--share)); }}
 td.wrong {{ background: rgb(var(--bad) / var(--share)); }}
@@ -92,7 +92,8 @@ footer {{ margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line
   dl.facts .value {{ font-size: 1.1rem; }}
   table {{ font-size: 7.5pt; max-width: 100%; }}
   th, td {{ padding: .12rem .3rem; overflow-wrap: anywhere; }}
-  td.heat {{ min-width: 0; }} td.bar {{ min-width: 5rem; }}
+  td.heat, td.text {{ min-width: 0; }}
+  td.bar {{ min-width: 5rem; background-position-y: .12rem; background-size: 100% .9rem; }}
 }}
 """
 """Of the page. Colours are light on paper, whatever the reader's screen has."""

@@ -99,7 +99,7 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
     assert not re.search(r'(src|href)="https?:', text)
     ids = [a["id"] for _, a in found.tags if a.get("id")]
     assert len(ids) == len(set(ids))
-    assert "no power meter here" in text and "nothing here was measured on a DPU" in text
+    assert "Missing: no DPU." in text and "nothing here was measured on a DPU" in text
     assert "Emulated run: demo" in text and "measured on a DPU</dd>" not in text
     markdown = (tmp_path / "report.md").read_text()
     plots = re.findall(r"\]\((report/[\w-]+\.svg)\)", markdown)

@@ -19,7 +19,7 @@
 # make deploy BOARD=zcu104 [HOST=user@board] [MODEL=dir]   put a release onto the board, by SSH and rsync
 # make rollback [HOST=user@board]        go back to the release before
 # make measure BOARD=zcu104 [HOST=user@board] [MODEL=dir]  latency, speed, watts and energy, into results/
-# make report  results/report.html: the study, the comparison, the DPU's layers, a measured run
+# make report  results/report.html: the newest model, its training run, cost, measured run and comparison
 # make setup   only set up; make clean removes what make set up and built, no results
 # make clean-results   remove all of results/ that git does not track: measured runs too
 #

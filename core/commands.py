@@ -62,7 +62,7 @@ COMMANDS = {
     "rollback": _pc("boards", "Go back to the release before; once more undoes it."),
     "measure": _pc("boards", "Measure latency, speed, watts and energy on a board."),
     "bench": _host("analysis", "Compare one student on CPU, GPU and DPU."),
-    "report": _host("analysis", "Write one page of everything that was found."),
+    "report": _host("analysis", "Write a page about a model: accuracy, cost and runs."),
     "explore": _host("analysis", "Find the DenseNets that fit a budget on a board, by prediction."),
 }
 """In the order of --help: a model, then the way of a network to a board."""

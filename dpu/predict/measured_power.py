@@ -48,7 +48,7 @@ def found_steps(results: Path, board: str, profile: Profile, model: Path | None)
     model : .xmodel that is asked for, if any
     """
     found: list[Step] = []
-    sums = _sums(model)
+    sums = model_sums(model)
     for path in sorted((results / board).glob(f"*/{RUN_FILE}")):
         try:
             found += _of_run(read_run(path), path, sums)
@@ -71,7 +71,7 @@ def given_steps(paths: Iterable[Path], profile: Profile, model: Path | None) -> 
         One of them cannot be read, or has no watts of this board.
     """
     found: list[Step] = []
-    sums = _sums(model)
+    sums = model_sums(model)
     for path in paths:
         steps = list(_of_file(path, profile, sums))
         if not steps:
@@ -97,7 +97,7 @@ def _of_file(path: Path, profile: Profile, sums: frozenset[str]) -> Iterator[Ste
 
 def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]:
     """Yield the steps of a run on the board itself; of one in front of an emulation none."""
-    made_from = run.model.provenance.get("checkpoint_sha256")
+    made_from = str(run.model.provenance.get("checkpoint_sha256"))  # which may be anything
     same = not sums.isdisjoint({run.model.sha256, made_from})
     for step in run.steps if run.on_dpu else ():
         watts, joules = step.power.watts.value, step.power.joules_per_frame.value
@@ -124,8 +124,8 @@ def _is_board(place: str, profile: Profile) -> bool:
     return profile.name.lower() in place.lower()
 
 
-def _sums(model: Path | None) -> frozenset[str]:
-    """What a measured run names its model by: the file's sum, and that of its checkpoint."""
+def model_sums(model: Path | None) -> frozenset[str]:
+    """Return the SHA-256 by which runs name a model: the file's, and its checkpoint's."""
     if model is None:
         return frozenset()
     found = {sha256_of(model)}

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tutelage.core.errors import DONE, FAILED
-from tutelage.core.locations import DEMO_MODEL
-from tutelage.core.model_package import COMPILED
 from tutelage.core.text import counted, shown_lines
 from tutelage.host.cli.command import command
 from tutelage.host.cli.options import BoardOptions, JsonOptions, StorageOptions
@@ -91,36 +89,55 @@ def bench(options: BenchOptions) -> int:
 class ReportOptions(BoardOptions):
     """Of `report`."""
 
-    results: Annotated[Path, typer.Option(help="what it is made from")] = Path("results")
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="model directory, or compiled or quantised .xmodel; default: the newest in "
+            "models/, else the demo"
+        ),
+    ] = None
+    training: Annotated[
+        Path | None,
+        typer.Option(help="directory of `train`; default: the run in runs/ that made the model"),
+    ] = None
+    runs: Annotated[
+        list[Path],
+        typer.Option(
+            "--run",
+            help="directory of a measured run; repeatable; default: the newest of the model",
+        ),
+    ] = field(default_factory=list)
+    bench: Annotated[
+        Path | None,
+        typer.Option(help="directory of a comparison; default: the newest of the model"),
+    ] = None
+    results: Annotated[
+        Path, typer.Option(help="where runs, comparisons and the study are looked for")
+    ] = Path("results")
     output: Annotated[Path, typer.Option("--output", "-o", help="OUTPUT.html and OUTPUT.md")] = (
         Path("results/report")
     )
-    model: Annotated[
-        Path, typer.Option(help="compiled or quantised .xmodel whose layers are shown")
-    ] = DEMO_MODEL / COMPILED
-    run: Annotated[
-        Path | None, typer.Option(help="a measured run's directory; default: the newest")
-    ] = None
-    bench: Annotated[
-        Path | None, typer.Option(help="a comparison's directory; default: the newest")
-    ] = None
 
 
 @command(
     "report",
     "",
+    "--model models/mine --training runs/mine",
     "--run results/zcu104/TIME --bench results/bench/TIME --model net.xmodel",
 )
 def report(options: ReportOptions) -> int:
-    """Write a page.
+    """Write a page about a model.
 
-    It works offline, sorts and prints; --board is whose DPU is predicted.
+    It has the model's accuracy, its training run, its cost on the board, measured runs and a
+    comparison; what is missing is listed with the command that makes it. The page has no scripts
+    and works offline; --board is whose DPU is predicted.
     """
     from tutelage.host.report import sections
 
     settings = sections.ReportOptions(
-        options.results, options.model, options.board, options.run, options.bench
-    )
+        options.results, options.model, options.training, options.board, tuple(options.runs),
+        options.bench,
+    )  # fmt: skip
     print_lines(*sections.write_report(settings, options.output))
     return DONE
 

@@ -1,123 +1,157 @@
-"""A report as one HTML file: no request leaves it, tables sort, and it prints."""
+"""A report as one HTML file: no request leaves it, no script is in it, and it prints."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from tutelage.core.text import html_text
-from tutelage.host.report.content import Cell, Plot, Section, Table, cell_text
+from tutelage.host.report.content import (
+    CODE_CHARACTERS,
+    Bar,
+    Cell,
+    Fact,
+    Facts,
+    Heat,
+    Part,
+    Plot,
+    Section,
+    Table,
+    cell_text,
+)
+from tutelage.host.report.page_style import STYLE
 
-_STYLE = """\
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em;
-  color: #1a1a1a; background: #fff; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.25em; margin-top: 2.2em; border-bottom: 1px solid #ccc; }
-nav a { margin-right: 1.2em; }
-p { max-width: 48em; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9em; font-variant-numeric: tabular-nums; }
-caption, figcaption { text-align: left; color: #555; font-size: 0.9em; padding: 0.3em 0; }
-th, td { padding: 0.2em 0.7em; border-bottom: 1px solid #e4e4e4; text-align: right;
-  vertical-align: top; }
-th:first-child, td:first-child, th.text, td.text { text-align: left; }
-th button { all: unset; cursor: pointer; font-weight: 600; }
-th button:focus-visible { outline: 2px solid #4c72b0; }
-th[aria-sort=ascending] button::after { content: " \\2191"; }
-th[aria-sort=descending] button::after { content: " \\2193"; }
-figure { margin: 1em 0; } figure svg { max-width: 100%; height: auto; }
-@media print { body { max-width: none; margin: 0; font-size: 10pt; } nav { display: none; }
-  figure, table { break-inside: avoid; } h2 { break-after: avoid; }
-  .wide { overflow: visible; } table { font-size: 0.72em; } th, td { padding: 0.15em 0.35em; } }
-"""
+_CODE = re.compile(f"`({CODE_CHARACTERS})`")
+_NUMBER = re.compile(r"[-+−]?\d|-$|$")
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Nothing is fetched and no script runs, whatever text is in a result."""
 
-_SCRIPT = """\
-"use strict";
-for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => {
-    const head = button.parentElement, body = head.closest("table").tBodies[0];
-    const column = head.cellIndex, down = head.getAttribute("aria-sort") === "ascending";
-    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = row => row.cells[column].dataset.value ?? "";
-    const rows = [...body.rows].sort((a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      const order = x - y;
-      const way = Number.isNaN(order) ? x.localeCompare(y) : order;
-      return down ? -way : way;
-    });
-    body.append(...rows);
-  });
-}
-"""
+_STRONGEST = 0.75  # opacity of a cell's background behind its number
 
 
-def html_page(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:
+def html_page(
+    title: str, lead: str, sections: Sequence[Section], place: Path, end: str = ""
+) -> str:
     """Return the text of the file.
 
     Parameters
     ----------
-    title, lead : heading and what stands below it
-    place : directory where the file will lie: links to sources are relative to it
+    title, lead : heading, and the line below it
+    place : directory where the file will be: links to sources are relative to it
+    end : line at the foot of the page
     """
-    links = " ".join(f'<a href="#{html_text(s.name)}">{html_text(s.title)}</a>' for s in sections)
+    links = "\n".join(
+        f'<li><a href="#{html_text(s.name)}">{html_text(s.title)}</a></li>' for s in sections
+    )
     body = "\n".join(_section(section, place) for section in sections)
-    # Only this style and this script run, whatever text is in a result.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-    policy += f"script-src '{_hash(_SCRIPT)}'"
+    footer = f"<footer><p>{_marked(end)}</p></footer>\n" if end else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{html_text(title)}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
+<header>
+<p class="product">Tutelage report</p>
 <h1>{html_text(title)}</h1>
-<p>{html_text(lead)}</p>
-<nav>{links}</nav>
+<p>{_marked(lead)}</p>
+</header>
+<nav aria-label="Contents"><ul>
+{links}
+</ul></nav>
+<main>
 {body}
-<script>{_SCRIPT}</script>
-</body>
+</main>
+{footer}</body>
 </html>
 """
 
 
 def _section(section: Section, place: Path) -> str:
-    parts = [f'<section id="{html_text(section.name)}">', f"<h2>{html_text(section.title)}</h2>"]
-    for number, part in enumerate(section.parts):
-        if isinstance(part, Table):
-            parts.append(_table(part, place))
-        elif isinstance(part, Plot):
-            parts.append(_plot(part, place, f"{section.name}{number}-"))
-        else:
-            parts.append(f"<p>{html_text(part)}</p>")
-    return "\n".join([*parts, "</section>"])
+    name = html_text(section.name)
+    text = [f'<section id="{name}" aria-labelledby="{name}-title">',
+            f'<h2 id="{name}-title">{html_text(section.title)}</h2>']  # fmt: skip
+    numbered = enumerate(section.parts)
+    for is_small, group in groupby(numbered, lambda item: _is_small(item[1])):
+        found = [_part(part, place, f"{section.name}{number}-") for number, part in group]
+        text += ['<div class="pair">', *found, "</div>"] if is_small else found
+    return "\n".join([*text, "</section>"])
+
+
+def _is_small(part: Part) -> bool:
+    return isinstance(part, Plot) and part.is_small
+
+
+def _part(part: Part, place: Path, prefix: str) -> str:
+    if isinstance(part, Table):
+        return _table(part, place)
+    if isinstance(part, Plot):
+        return _plot(part, place, prefix)
+    if isinstance(part, Facts):
+        return f'<dl class="facts">\n{"".join(map(_fact, part.facts))}</dl>'
+    return f"<p>{_marked(part)}</p>"
+
+
+def _marked(text: str) -> str:
+    return _CODE.sub(r"<code>\1</code>", html_text(text))
+
+
+def _fact(fact: Fact) -> str:
+    kind = note = ""
+    if fact.kind:
+        word = html_text(fact.kind)
+        kind = f'<dd class="kind {word.split(" ", 1)[0]}">{word}</dd>'
+    if fact.note:
+        note = f'<dd class="note">{_marked(fact.note)}</dd>'
+    return (f'<div><dt>{html_text(fact.label)}</dt><dd class="value">{html_text(fact.value)}</dd>'
+            f"{kind}{note}</div>\n")  # fmt: skip
 
 
 def _table(table: Table, place: Path) -> str:
-    texts = [any(isinstance(row[k], str) for row in table.rows) for k in range(len(table.columns))]
+    texts = [any(map(_is_text, column)) for column in zip(*table.rows, strict=True)]
+    texts = texts or [True] * len(table.columns)
     heads = "".join(
-        f'<th scope="col"{_kind(text)}><button type="button">{html_text(name)}</button></th>'
+        f'<th scope="col"{_kind(text)}>{_marked(name)}</th>'
         for name, text in zip(table.columns, texts, strict=True)
     )
-    rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
-    caption = f"<caption>{html_text(table.caption)}{_source(table.source, place)}</caption>"
-    return (f'<div class="wide"><table>{caption}<thead><tr>{heads}</tr></thead>'
+    rows = "\n".join(f"<tr>{_row(row, texts)}</tr>" for row in table.rows)
+    words = f"{_marked(table.caption)}{_source(table.source, place)}"
+    caption = f"<caption>{words}</caption>" if words else ""
+    label = html_text(table.caption or ", ".join(table.columns[:3]), 120)
+    # What can be scrolled can have the keyboard's focus.
+    return (f'<div class="wide" role="group" tabindex="0" aria-label="{label}">'
+            f"<table>{caption}<thead><tr>{heads}</tr></thead>"
             f"<tbody>\n{rows}\n</tbody></table></div>")  # fmt: skip
 
 
-def _cell(cell: Cell) -> str:
-    kind, value = _kind(isinstance(cell, str)), html_text("" if cell is None else str(cell))
-    return f'<td{kind} data-value="{value}">{html_text(cell_text(cell))}</td>'
+def _is_text(cell: Cell) -> bool:
+    """Whether a cell is words; "12.3 ±0.2" is a number."""
+    return isinstance(cell, str) and not _NUMBER.match(cell)
+
+
+def _row(row: Sequence[Cell], texts: Sequence[bool]) -> str:
+    head = f'<th scope="row">{_marked(cell_text(row[0]))}</th>'
+    return head + "".join(map(_cell, row[1:], texts[1:]))
+
+
+def _cell(cell: Cell, is_text: bool) -> str:
+    text = _marked(cell_text(cell))
+    if isinstance(cell, Bar):
+        return f'<td class="bar" style="--share: {100 * cell.share:.1f}%">{text}</td>'
+    if isinstance(cell, Heat):
+        colour = "right" if cell.is_right else "wrong"
+        kind = f"heat {colour}" if cell.value else "heat zero"
+        return f'<td class="{kind}" style="--share: {_STRONGEST * cell.share:.3f}">{text}</td>'
+    return f"<td{_kind(is_text)}>{text}</td>"
 
 
 def _kind(is_text: bool) -> str:
@@ -125,11 +159,12 @@ def _kind(is_text: bool) -> str:
 
 
 def _plot(plot: Plot, place: Path, prefix: str) -> str:
-    caption = f"{html_text(plot.caption)}{_source(plot.source, place)}"
-    svg = _own_names(plot.svg, prefix)
+    caption = f"{_marked(plot.caption)}{_source(plot.source, place)}"
     label = html_text(plot.caption)
-    return (f'<figure role="img" aria-label="{label}">{svg}'
-            f"<figcaption>{caption}</figcaption></figure>")  # fmt: skip
+    svg = f'<div role="img" aria-label="{label}">{_own_names(plot.svg, prefix)}</div>'
+    if not plot.is_small:
+        svg = f'<div class="wide" role="group" tabindex="0" aria-label="{label}">{svg}</div>'
+    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
 
 
 def _own_names(svg: str, prefix: str) -> str:
@@ -149,7 +184,3 @@ def _source(source: Path | None, place: Path) -> str:
 def relative(source: Path, place: Path) -> str:
     """Return a file's path as a link from a directory, percent-encoded."""
     return quote(Path(os.path.relpath(source.resolve(), place.resolve())).as_posix())
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

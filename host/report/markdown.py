@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from tutelage.core.text import markdown_text
-from tutelage.host.report.content import Plot, Section, Table, cell_text
+from tutelage.host.report.content import CODE_CHARACTERS, Facts, Part, Plot, Section, Table
+from tutelage.host.report.content import cell_text as plain
 from tutelage.host.report.html_page import relative
 
+_CODE = re.compile(rf"\\`({CODE_CHARACTERS})\\`")
 
-def document(title: str, lead: str, sections: Sequence[Section], place: Path) -> str:
+
+def document(title: str, lead: str, sections: Sequence[Section], place: Path, end: str = "") -> str:
     """Return the text of the file.
 
     Parameters
     ----------
-    place : directory where it will lie; `plot_file` tells where its plots are meant to be
+    place : directory where it will be; `plot_file` has the places of its plots
+    end : last line
     """
-    lines = [f"# {markdown_text(title)}", "", markdown_text(lead)]
+    lines = [f"# {markdown_text(title)}", "", _marked(lead)]
     for section in sections:
         lines += ["", f"## {markdown_text(section.title)}"]
         for part in section.parts:
-            lines.append("")
-            if isinstance(part, Table):
-                lines += _table(part, place)
-            elif isinstance(part, Plot):
-                caption = markdown_text(part.caption)
-                lines.append(f"![{caption}]({plot_file(part)}){_source(part.source, place)}")
-            else:
-                lines.append(markdown_text(part))
-    return "\n".join(lines) + "\n"
+            lines += ["", *_part(part, place)]
+    return "\n".join([*lines, *(["", _marked(end)] if end else [])]) + "\n"
 
 
 def plot_file(plot: Plot) -> str:
@@ -38,14 +36,32 @@ def plot_file(plot: Plot) -> str:
     return f"report/{plot.name}.svg"
 
 
+def _part(part: Part, place: Path) -> list[str]:
+    if isinstance(part, Table):
+        return _table(part, place)
+    if isinstance(part, Plot):
+        caption = markdown_text(part.caption)
+        return [f"![{caption}]({plot_file(part)}){_source(part.source, place)}"]
+    if isinstance(part, Facts):
+        rows = [(fact.label, fact.value, fact.kind, fact.note) for fact in part.facts]
+        return _rows(["figure", "value", "", ""], rows)
+    return [_marked(part)]
+
+
+def _marked(text: str) -> str:
+    return _CODE.sub(r"`\1`", markdown_text(text))
+
+
 def _table(table: Table, place: Path) -> list[str]:
-    lines = [f"| {' | '.join(map(markdown_text, table.columns))} |"]
-    lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(table.columns) - 1)]) + "|")
-    lines += [
-        f"| {' | '.join(markdown_text(cell_text(cell)) for cell in row)} |" for row in table.rows
-    ]
-    caption = f"{markdown_text(table.caption)}{_source(table.source, place)}".strip()
+    lines = _rows(table.columns, [[plain(cell) for cell in row] for row in table.rows])
+    caption = f"{_marked(table.caption)}{_source(table.source, place)}".strip()
     return [*lines, *(["", caption] if caption else [])]
+
+
+def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = "|".join([" --- ", *[" ---: "] * (len(columns) - 1)])
+    found = [f"| {' | '.join(map(_marked, row))} |" for row in (columns, *rows)]
+    return [found[0], f"|{rule}|", *found[1:]]
 
 
 def _source(source: Path | None, place: Path) -> str:

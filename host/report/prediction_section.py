@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
-from tutelage.host.report.content import Cell, Plot, Section, Table
+from tutelage.host.report.content import Cell, Plot, Section, Table, svg_element
 
 
 def prediction_section(results: Path) -> Section:
@@ -30,12 +29,11 @@ def prediction_section(results: Path) -> Section:
         f"DenseNet that is published, through Python, is in no fit: {min(dense):+.1f} to "
         f"{max(dense):+.1f} %. Nothing here was measured by this project."
     )
-    section = Section("prediction", "Predicted against published", [text])
+    section = Section("prediction", "Background: predicted against published", [text])
     svg = (results / "latency.svg").read_text(encoding="utf-8")
     caption = "Each family as predicted without it; the band is 10 %."
-    section.parts.append(Plot("latency", svg[svg.index("<svg") :].strip(), caption, path))
+    section.parts.append(Plot("latency", svg_element(svg), caption, path))
     section.parts.append(_families(errors, results / "latency.json"))
-    section.parts.append(_networks(path))
     return section
 
 
@@ -48,22 +46,4 @@ def _families(errors: dict[str, Any], path: Path) -> Table:
     ]  # fmt: skip
     columns = ["board", "family left out", "networks", "1 thread: mean [%]", "worst [%]",
                "many: mean [%]", "worst [%]"]  # fmt: skip
-    return Table(columns, rows, path)
-
-
-def _networks(path: Path) -> Table:
-    columns = ["board", "network", "release", "family", "work [GOP]", "1 thread: published [fps]",
-               "predicted [fps]", "error [%]", "many: published [fps]", "predicted [fps]",
-               "error [%]", "not in the fit, because"]  # fmt: skip
-    rows: list[list[Cell]] = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            work = float(row["work_GOP"])
-            names = (row["board"].upper(), row["network"], row["release"], row["family"])
-            cells: list[Cell] = [*names, work]
-            for threads in ("one", "many"):
-                published = float(row[f"{threads}_published_fps"])
-                found = float(row[f"{threads}_left_out_fps"] or row[f"{threads}_fitted_fps"])
-                cells += [published, found, round(100 * (found / published - 1), 1)]
-            rows.append([*cells, row["not_fitted_because"]])
     return Table(columns, rows, path)

@@ -7,34 +7,26 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tutelage.core.board_profile import DEFAULT_BOARD
-from tutelage.core.errors import DpuError, TutelageError, error_text
+from tutelage.core.board_profile import DEFAULT_BOARD, UnknownBoardError
 from tutelage.core.results.bench_json import BENCH_FILE
-from tutelage.core.results.run_json import DONE, RUN_FILE, read_outcome
-from tutelage.core.results.typed_json import ResultsError
-from tutelage.host.report.comparison_section import comparison_sections
-from tutelage.host.report.content import Plot, Section
+from tutelage.host.report.classes_section import classes_section, confusion_section
+from tutelage.host.report.comparison_section import comparison_section, thesis_section
+from tutelage.host.report.content import Gap, Plot, Section, Table
+from tutelage.host.report.cost_section import Cost, cost_section, predicted_cost
+from tutelage.host.report.errors import UNREADABLE, ReportError, reason
+from tutelage.host.report.found import FoundComparison, FoundRun, comparison_of, runs_of
+from tutelage.host.report.headline_section import headline_section
 from tutelage.host.report.html_page import html_page
-from tutelage.host.report.layers_section import layers_section
 from tutelage.host.report.markdown import document, plot_file
+from tutelage.host.report.page_style import PLOT_STYLE
 from tutelage.host.report.prediction_section import prediction_section
 from tutelage.host.report.study_section import study_sections
+from tutelage.host.report.subject import Subject, find_subject
 from tutelage.host.report.trace_section import trace_section
+from tutelage.host.report.training_run import TrainingRun
+from tutelage.host.report.training_section import training_section
 
-TITLE = "Tutelage: a DenseNet in 8 bits, and what it costs"
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    DpuError,
-    RecursionError,
-)
-
-
-class ReportError(TutelageError):
-    """A file that was named is not what a report can use; one line."""
+Parts = Iterator[Section | Gap]
 
 
 @dataclass(frozen=True)
@@ -43,16 +35,19 @@ class ReportOptions:
 
     Attributes
     ----------
-    results : directory of study.csv, latency.csv, bench/ and measured runs
-    model : compiled or quantised .xmodel whose layers are shown
+    results : directory of study.csv, latency.json, bench/ and measured runs
+    model : model directory, or compiled or quantised .xmodel; None: see `find_subject`
+    training : directory of the training run; None: the same
     board : whose DPU is predicted
-    run, bench : directory of a measured run and of a comparison; None for the newest in `results`
+    runs : directories of measured runs; none for the newest in `results`
+    bench : directory of a comparison; None for the newest
     """
 
     results: Path
-    model: Path
+    model: Path | None = None
+    training: Path | None = None
     board: str = DEFAULT_BOARD
-    run: Path | None = None
+    runs: tuple[Path, ...] = ()
     bench: Path | None = None
 
 
@@ -66,78 +61,149 @@ def write_report(options: ReportOptions, output: Path) -> list[Path]:
     Raises
     ------
     ReportError
-        A run, a comparison or a model that was named cannot be read.
+        What was named, or the model, cannot be used.
     """
-    place, sections = output.parent, list(_sections(options))
-    lead = f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC from {options.results}."
+    subject = find_subject(options.model, options.training)
+    sections = _with_gaps(list(_sections(subject, options)))
+    title, place = subject.name, output.parent
+    lead = _lead(subject)
+    end = (
+        f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by `tutelage report`. Predicted "
+        "figures were not measured; nothing was measured on a DPU but what says so."
+    )
     place.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".html"), output.with_suffix(".md")]
-    written[0].write_text(html_page(TITLE, lead, sections, place), encoding="utf-8")
-    written[1].write_text(document(TITLE, lead, sections, place), encoding="utf-8")
+    for path, form in zip(written, (html_page, document), strict=True):
+        path.write_text(form(title, lead, sections, place, end), encoding="utf-8")
     for plot in (part for section in sections for part in section.parts if isinstance(part, Plot)):
         path = place / plot_file(plot)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(plot.svg + "\n", encoding="utf-8")
+        path.write_text(plot.svg.replace(">", f">{PLOT_STYLE}", 1) + "\n", encoding="utf-8")
         written.append(path)
     return written
 
 
-def _sections(options: ReportOptions) -> Iterator[Section]:
-    results = options.results
-    yield from study_sections(results)
-    bench = options.bench or _newest(results / "bench", f"*/{BENCH_FILE}")
-    yield from _made(
-        bench, options.bench is not None, comparison_sections, "comparison", "CPU, GPU and DPU",
-        "No comparison was made yet: `tutelage bench models/fashion-densenet`.",
-    )  # fmt: skip
-    yield from _made(
-        options.model, True, lambda path: [layers_section(path, options.board, results)], "layers",
-        "Where the DPU's time goes", "",
-    )  # fmt: skip
-    run = options.run or _newest(results, f"*/*/{RUN_FILE}")
-    yield from _made(
-        run, options.run is not None, lambda path: [trace_section(path)], "trace", "A measured run",
-        f"No run was measured yet. On a board: `make measure BOARD={DEFAULT_BOARD} "
-        "HOST=user@board`; on this machine, emulated: `python -m tutelage.app.measure --output "
-        "results/here/first`.",
-    )  # fmt: skip
-    yield from _made(
-        results if (results / "latency.json").is_file() else None, False,
-        lambda path: [prediction_section(path)], "prediction", "Predicted against published",
-        "The latency model was not fitted here: `python -m tutelage.host.latency.fit`.",
-    )  # fmt: skip
+def _lead(subject: Subject) -> str:
+    """Say which network it is, and how it was found."""
+    known, run = subject.provenance, subject.training
+    what = known.get("name")
+    if what is None and run and run.config:
+        what = f"{run.config.student.network} {run.config.method}"
+    data = known.get("dataset")
+    if data is None and run and run.config:
+        data = f"{run.config.data.kind} {run.config.data.path}".strip()
+    text = f"{what or subject.place or subject.name}{f', trained on {data}' if data else ''}."
+    return " ".join(filter(None, [text, subject.how]))
 
 
-def _made(
-    path: Path | None,
-    named: bool,
-    make: Callable[[Path], list[Section]],
-    name: str,
-    title: str,
-    missing: str,
-) -> list[Section]:
-    """Return a file's sections, or one that says why there are none."""
-    if path is None:
-        return [Section(name, title, [missing])]
+def _sections(subject: Subject, options: ReportOptions) -> Parts:
+    cost = None if subject.model is None else _cost(subject.model, options)
+    runs = runs_of(subject, options.results, options.runs)
+    comparison = comparison_of(subject, options.results, options.bench)
+    own = [each.run for each in runs if each.is_own] if isinstance(runs, list) else []
+    yield headline_section(subject, cost, own)
+    yield from _of_training(subject)
+    yield from _of_cost(subject, cost)
+    yield from _of_runs(runs)
+    yield from _of_comparison(comparison)
+    yield from _of_project(options.results)
+
+
+def _cost(model: Path, options: ReportOptions) -> Cost:
     try:
-        return make(path)
-    except ResultsError as error:  # which names the file
-        reason = f"cannot be used: {error}"
-    except _UNREADABLE as error:
-        reason = f"{path}: cannot be used: {error_text(error)}"
-    if named:
-        raise ReportError(reason)
-    return [Section(name, title, [reason])]
+        return predicted_cost(model, options.board, options.results)
+    except UnknownBoardError:
+        raise
+    except UNREADABLE as error:
+        raise ReportError(reason(model, error)) from error
 
 
-def _newest(folder: Path, pattern: str) -> Path | None:
-    """Return the directory of the newest result that came to its end, None without one."""
-    found: list[tuple[str, Path]] = []
-    for path in folder.glob(pattern):
+def _of_training(subject: Subject) -> Parts:
+    run = subject.training
+    if run is None:
+        text = subject.training_error or (
+            "The run that trained this model was not found: `tutelage train` writes one, and "
+            "`--training` names its directory."
+        )
+        yield Gap("Training", text)
+        return
+    yield from _made("Training", lambda: [training_section(run)], run.folder)
+    results = run.results
+    if results is None:
+        yield Gap("Accuracy by class", f"{run.folder} has no results.json, which `tutelage train` "
+                                       "writes at the end of a run.")  # fmt: skip
+        return
+    yield from _made("Accuracy by class", lambda: [classes_section(run, results)], run.folder)
+    yield from _made("Confusion matrix", lambda: [confusion_section(run, results)], run.folder)
+
+
+def _of_cost(subject: Subject, cost: Cost | None) -> Parts:
+    if cost is not None:
         try:
-            outcome = read_outcome(path)
-        except ResultsError:
-            continue  # not ours, or torn: the report is made of the others
-        if outcome.state == DONE:
-            found.append((outcome.started, path.parent))
-    return max(found)[1] if found else None
+            yield cost_section(cost)
+        except UNREADABLE as error:
+            raise ReportError(reason(cost.model, error)) from error
+    elif subject.training:
+        yield Gap("Cost on the board", _no_model(subject.training))
+
+
+def _no_model(run: TrainingRun) -> str:
+    if run.config and not run.config.quantises:
+        return ("The run is in float. A run with method ptq, qat or qkd starts from it, and "
+                "`tutelage export` makes a model of that one.")  # fmt: skip
+    return (f"There is no model of this run: `tutelage export {run.folder} -o models/mine` and "
+            "`tutelage compile models/mine` make one.")  # fmt: skip
+
+
+def _of_runs(found: list[FoundRun] | Gap) -> Parts:
+    if isinstance(found, Gap):
+        yield found
+        return
+    for number, each in enumerate(found, start=1):
+
+        def make(each: FoundRun = each, number: int = number) -> list[Section]:
+            return [trace_section(each.folder, each.run, each.is_own, number)]
+
+        yield from _made("Measured run", make, each.folder)
+
+
+def _of_comparison(found: FoundComparison | Gap) -> Parts:
+    if isinstance(found, Gap):
+        yield found
+        return
+    path = found.folder / BENCH_FILE
+    yield comparison_section(found.results, path, found.is_own)
+    yield thesis_section(found.results.thesis, path)
+
+
+def _of_project(results: Path) -> Parts:
+    """The study of methods and the latency model, which are of no single model."""
+    study, latency = results / "study.csv", results / "latency.json"
+    if study.is_file():
+        yield from _made("Study of methods", lambda: study_sections(study), study)
+    else:
+        yield Gap("Study of methods", "`tutelage study` trains every method and bit width.")
+    if latency.is_file():
+        yield from _made("Predicted against published", lambda: [prediction_section(results)],
+                         latency)  # fmt: skip
+    else:
+        yield Gap("Predicted against published",
+                  "`python -m tutelage.host.latency.fit` fits the latency model.")  # fmt: skip
+
+
+def _made(title: str, make: Callable[[], list[Section]], path: Path) -> Parts:
+    """Yield what a file gives, or why it gives nothing."""
+    try:
+        yield from make()
+    except UNREADABLE as error:
+        yield Gap(title, reason(path, error))
+
+
+def _with_gaps(found: list[Section | Gap]) -> list[Section]:
+    """Return the sections, with a last one that lists what is missing."""
+    sections = [each for each in found if isinstance(each, Section)]
+    gaps = [each for each in found if isinstance(each, Gap)]
+    if gaps:
+        table = Table(["section", "why, and what makes it"], [[g.title, g.text] for g in gaps])
+        sections.append(Section("missing", "Not in this report", [table]))
+    return sections

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from tutelage.host.report.content import Plot, Section, Table, as_svg
+from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg
 from tutelage.host.train.study_results import figure, summary
 
 Rows = Mapping[str, Mapping[str, str]]
@@ -15,12 +15,14 @@ Rows = Mapping[str, Mapping[str, str]]
 _CHANGED = ("qkd ", "qkd,")  # methods of the ablation are "qkd without ..." and "qkd, ..."
 
 
-def study_sections(results: Path) -> list[Section]:
-    """Return the sections of results/study.csv, one that says so where there is none."""
-    path = results / "study.csv"
-    if not path.is_file():
-        missing = "There is no study here yet: `make study` trains every method and bit width."
-        return [Section("study", "Study of methods", [missing])]
+def study_sections(path: Path) -> list[Section]:
+    """Return the sections of a study.csv.
+
+    Raises
+    ------
+    OSError, ValueError, LookupError
+        It cannot be read, or is not the table of a study.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         rows = {row["cell"]: row for row in csv.DictReader(file)}
     methods = {name: row for name, row in rows.items() if not row["method"].startswith(_CHANGED)}
@@ -35,26 +37,30 @@ def _accuracies(rows: Rows, path: Path) -> Section:
     seeds = {row["seed"] for row in rows.values() if row["weights"]}
     text = (
         f"Top-1 on the test set, in percent: mean and standard deviation over {len(seeds)} seeds. "
-        "W4A4 is 4 bits for weights and for activations; the DPU takes W8A8."
+        "W4A4 is 4 bits for weights and for activations; the DPU takes W8A8. It is a study of "
+        "training methods, not of this report's model."
     )
     plot = Plot("study", as_svg(figure(rows)), "Accuracy over bits; bars are one standard "
                 "deviation, dashed lines the float networks.", path)  # fmt: skip
-    return Section("study", "Study of methods", [text, plot, _table(rows, path)])
+    return Section("study", "Background: study of methods", [text, plot, _table(rows, path)])
 
 
 def _table(rows: Rows, path: Path) -> Table:
     found = summary(rows)
     bits = sorted({b for _, b in found}, key=lambda b: (b != "float", b))
-    columns = ["method"]
-    for each in bits:
-        columns += [f"{each} [%]", "± [points]", "seeds"]
-    cells = []
-    for method in dict.fromkeys(method for method, _ in found):
-        row: list[str | float | int | None] = [method]
-        for each in bits:
-            row += _statistics(found.get((method, each), []))
-        cells.append(row)
-    return Table(columns, cells, path, "Mean, standard deviation and number of seeds.")
+    cells: list[list[Cell]] = [
+        [method, *(_mean_and_spread(found.get((method, each), [])) for each in bits)]
+        for method in dict.fromkeys(method for method, _ in found)
+    ]
+    columns = ["method", *(f"{each} [%]" for each in bits)]
+    return Table(columns, cells, path, "Mean ± standard deviation (number of seeds).")
+
+
+def _mean_and_spread(values: list[float]) -> Cell:
+    if not values:
+        return None
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread} ({len(values)})"
 
 
 def _statistics(values: list[float]) -> list[float | int | None]:
@@ -90,4 +96,4 @@ def _ablation(rows: Rows, changed: Rows, path: Path) -> Section:
         "with another setting. Differences are taken seed by seed; with three seeds one that is "
         "smaller than about twice its deviation is chance."
     )
-    return Section("ablation", "Phases of QKD", [text, Table(columns, table, path)])
+    return Section("ablation", "Background: phases of QKD", [text, Table(columns, table, path)])

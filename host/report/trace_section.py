@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.results.run_json import RUN_FILE, RunResults, StepResults, read_run
+from tutelage.core.digits import with_spread
+from tutelage.core.results.run_json import RUN_FILE, RunResults, StepResults
 from tutelage.host.report.content import Cell, Plot, Section, Table, as_svg, label, new_figure
 
 _SAMPLES = 3000  # of the plot: more than the eye sees, less than makes the file heavy
@@ -14,25 +15,34 @@ _STEP_COLOURS = ("#4c72b0", "#55a868", "#c44e52", "#8172b3", "#ccb974", "#64b5cd
 _MOST_MARKED = 12
 
 
-def trace_section(folder: Path) -> Section:
+def trace_section(folder: Path, run: RunResults, is_own: bool = True, number: int = 1) -> Section:
     """Return the section of a run of `python -m tutelage.app.measure`.
 
     Parameters
     ----------
-    folder : its directory, with run.json
+    folder : its directory, with power.csv where watts were read
+    run : its run.json
+    is_own : whether it is of the report's model
+    number : of the section among those of runs
 
     Raises
     ------
-    ResultsError, ValueError
-        It is not one, or its table of readings has other texts than numbers.
+    OSError, ValueError
+        Its table of readings cannot be read, or has other texts than numbers.
     """
-    run, readings = read_run(folder / RUN_FILE), folder / "power.csv"
-    section = Section("trace", f"A measured run: {run.model.name}", [_what(run)])
+    readings = folder / "power.csv"
+    kind = "Measured" if run.on_dpu else "Emulated"
+    name = f"run{number if number > 1 else ''}"
+    section = Section(name, f"{kind} run: {run.model.name}", [_what(run)])
+    if not is_own:
+        section.parts.append("The run is of another model than this report, which takes no figure "
+                             "from it.")  # fmt: skip
     times, watts = _readings(readings, run.power.total_rail)
     if times:
         svg = as_svg(_draw(run, times, watts))
         caption = f"Rail {run.power.total_rail}, W; measured windows are coloured."
-        section.parts.append(Plot("power", svg, caption, readings))
+        plot = f"power{number if number > 1 else ''}"
+        section.parts.append(Plot(plot, svg, caption, readings))
     else:
         section.parts.append(f"No watts: {run.power.reason}.")
     section.parts.append(_steps(run, folder / RUN_FILE))
@@ -70,7 +80,7 @@ def _readings(path: Path, rail: str | None) -> tuple[list[float], list[float]]:
 
 def _draw(run: RunResults, times: list[float], watts: list[float]) -> Any:
     figure, axes = new_figure()
-    axes.plot(times, watts, linewidth=0.8, color="black")
+    axes.plot(times, watts, linewidth=0.8, color="#000000")
     for number, step in enumerate(run.steps):
         colour = _STEP_COLOURS[number % len(_STEP_COLOURS)]
         name = label(step.name) if number < _MOST_MARKED else None
@@ -88,9 +98,8 @@ def _draw(run: RunResults, times: list[float], watts: list[float]) -> Any:
 
 
 def _steps(run: RunResults, source: Path) -> Table:
-    columns = ["step", "latency p50 [ms]", "± [ms]", "p90 [ms]", "p99 [ms]", "speed [fps]",
-               "± [fps]", "power [W]", "above idle [W]", "energy [mJ/frame]", "efficiency [fps/W]",
-               "marks"]  # fmt: skip
+    columns = ["step", "latency p50 [ms]", "p90 [ms]", "p99 [ms]", "speed [fps]", "power [W]",
+               "above idle [W]", "energy [mJ/frame]", "efficiency [fps/W]", "marks"]  # fmt: skip
     rows = [_row(step) for step in run.steps]
     return Table(columns, rows, source, "± is half of the 95 % interval.")
 
@@ -98,8 +107,8 @@ def _steps(run: RunResults, source: Path) -> Table:
 def _row(step: StepResults) -> list[Cell]:
     latency, power = step.latency_ms, step.power
     return [
-        step.name, latency.p50.value, latency.p50.half_width, latency.p90.value, latency.p99.value,
-        step.fps.value, step.fps.half_width, power.watts.value, power.watts_above_idle.value,
-        power.joules_per_frame.scaled(1000, "mJ").value, power.fps_per_watt.value,
-        " ".join(concern.name for concern in step.concerns),
+        step.name, with_spread(latency.p50.value, latency.p50.half_width), latency.p90.value,
+        latency.p99.value, with_spread(step.fps.value, step.fps.half_width), power.watts.value,
+        power.watts_above_idle.value, power.joules_per_frame.scaled(1000, "mJ").value,
+        power.fps_per_watt.value, ", ".join(concern.name for concern in step.concerns) or "-",
     ]  # fmt: skip

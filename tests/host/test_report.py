@@ -17,6 +17,8 @@ import pytest
 pytest.importorskip("torch", reason="host/ needs PyTorch, which is not installed")
 
 from tutelage.__main__ import main
+from tutelage.core.files import sha256_of
+from tutelage.core.results.run_json import read_run
 from tutelage.host.report.content import Plot, Section, Table, cell_text
 from tutelage.host.report.html_page import html_page
 from tutelage.host.report.markdown import document
@@ -55,10 +57,15 @@ class _Page(HTMLParser):
 
 
 def _report(output: Path, *more: str) -> tuple[_Page, str]:
-    assert main(["report", "-o", str(output), "--model", str(ROOT / "app/demo/model.xmodel"),
-                 *more]) == 0  # fmt: skip
+    """Of the demo's model where `more` does not name another."""
+    model = [] if "--model" in more else ["--model", str(ROOT / "app/demo")]
+    assert main(["report", "-o", str(output), *model, *more]) == 0
     text = output.with_suffix(".html").read_text()
     return _Page(text), text
+
+
+def _names(page: _Page) -> list[str | None]:
+    return [attributes["id"] for attributes in page.all("section")]
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +90,185 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
     shutil.copytree(run, results / "here" / "first")
     _bench(results / "bench" / "one")
     found, text = _report(tmp_path / "report", "--results", str(results))
-    names = [attributes["id"] for attributes in found.all("section")]
-    assert names == ["study", "ablation", "comparison", "thesis", "layers", "trace", "prediction"]
+    assert _names(found) == ["headline", "training", "cost", "run", "comparison", "thesis", "study",
+                             "ablation", "prediction", "missing"]  # fmt: skip
     for attributes in found.all("a"):
         link = attributes["href"] or ""
         assert link.startswith("#") or (tmp_path / unquote(link)).exists(), link
-    assert not [a for a in found.all("script") if a.get("src")] and not found.all("link")
+    assert not found.all("script") and not found.all("link")
     assert not re.search(r'(src|href)="https?:', text)
     ids = [a["id"] for _, a in found.tags if a.get("id")]
     assert len(ids) == len(set(ids))
-    assert "no power meter here" in text and "nothing here was measured on a DPU" in text
+    assert "Missing: no DPU." in text and "nothing here was measured on a DPU" in text
+    assert "Emulated run: demo" in text and "measured on a DPU</dd>" not in text
     markdown = (tmp_path / "report.md").read_text()
-    for plot in re.findall(r"\]\((report/\w+\.svg)\)", markdown):
+    plots = re.findall(r"\]\((report/[\w-]+\.svg)\)", markdown)
+    assert {"report/engines.svg", "report/loss.svg", "report/accuracy.svg"} <= {*plots}
+    for plot in plots:
         assert (tmp_path / plot).read_text().startswith("<svg")
-    assert "## Phases of QKD" in markdown and "qkd without co-studying" in markdown
+    assert "## Background: phases of QKD" in markdown and "qkd without co-studying" in markdown
+
+
+def test_the_page_has_landmarks_and_headings_in_order(tmp_path: Path) -> None:
+    found, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"))
+    tags = [tag for tag, _ in found.tags]
+    assert [tag for tag in tags if tag in ("header", "nav", "main", "footer")] == [
+        "header", "nav", "main", "footer"]  # fmt: skip
+    headings = [tag for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == "h1" and {*headings[1:]} == {"h2"}
+    assert "`" not in text and "<code>tutelage " in text and "prefers-color-scheme: dark" in text
+    titles = [a["aria-labelledby"] for a in found.all("section")]
+    assert titles == [f"{name}-title" for name in _names(found)]
+    links = [a["href"] for a in found.all("a") if (a["href"] or "").startswith("#")]
+    assert links == [f"#{name}" for name in _names(found)]
+    # Nothing of a plot is white or black whatever the page is.
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert drawn and "#000000" not in drawn and "fill: #ffffff" not in drawn
+
+
+# -- a user's own run and model ------------------------------------------------------------------
+
+_CLASSES = ("cat", "dog", HOSTILE)
+
+
+def _training(folder: Path, classes: int = 3) -> dict[str, Any]:
+    """The files of a run that `tutelage train` has written, but for its weights."""
+    names = [*_CLASSES, *(f"class {k}" for k in range(3, classes))]
+    results = {
+        "method": "qkd", "epochs": 3, "kept_epoch": 3, "images": 10 * classes, "accuracy": 70.0,
+        "top5_accuracy": None, "validation_accuracy": 71.5, "teacher_accuracy": 75.0,
+        "classes": [
+            {"name": name, "images": 10, "correct": 7, "accuracy": 70.0 - k,
+             "predicted": {name: 7, names[k - 1]: 3}}
+            for k, name in enumerate(names)
+        ],
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "log.csv").write_text(
+        "epoch,phase,loss,train_accuracy,images_per_second,validation_accuracy\n"
+        "1,self-studying,1.5,40,900,41\n2,co-studying,1.25,50,910,\n3,tutoring,1.0,69,905,71.5\n"
+    )
+    return results
+
+
+def _own_model(folder: Path, run: Path) -> Path:
+    """A model directory that was exported from a run."""
+    shutil.copytree(ROOT / "app/demo", folder, ignore=shutil.ignore_patterns("images"))
+    (run / "student.safetensors").write_bytes((ROOT / _STUDENT).read_bytes())
+    return folder
+
+
+_STUDENT = "models/fashion-densenet/student.safetensors"  # that the demo's model was exported from
+
+
+def test_a_report_opens_with_the_users_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _training(tmp_path / "runs/mine")
+    _own_model(tmp_path / "models/mine", tmp_path / "runs/mine")
+    assert main(["report"]) == 0
+    text = (tmp_path / "results/report.html").read_text()
+    found = _Page(text)
+    assert _names(found) == ["headline", "training", "classes", "confusion", "cost", "missing"]
+    assert "<h1>mine</h1>" in text and "newest model in models" in text
+    assert '<dd class="value">92.28 → 70.00 %</dd>' in text
+    assert text.count('<dd class="kind predicted">predicted</dd>') == 4
+    assert "The training run in runs/mine" in text and "tutoring from epoch 3" in text
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+    markdown = (tmp_path / "results/report.md").read_text()
+    assert "<script>alert" not in markdown and "![Loss by epoch" in markdown
+    assert "`tutelage bench models/mine`" in markdown
+
+
+def test_the_lowest_class_comes_first_and_the_matrix_is_whole(tmp_path: Path) -> None:
+    _training(tmp_path / "run")
+    found, text = _report(tmp_path / "report", "--training", str(tmp_path / "run"))
+    classes = text[text.index('id="classes"') : text.index('id="confusion"')]
+    assert classes.index("frac") < classes.index(">dog<") < classes.index(">cat<")
+    assert 'style="--share: 68.0%">68</td>' in classes
+    cells = [a for a in found.all("td") if "heat" in (a.get("class") or "")]
+    assert len(cells) == 9
+    assert [a["class"] for a in cells[:3]] == ["heat right", "heat zero", "heat wrong"]
+
+
+def test_many_classes_are_bounded(tmp_path: Path) -> None:
+    _training(tmp_path / "run", classes=40)
+    found, text = _report(tmp_path / "report", "--training", str(tmp_path / "run"))
+    assert "The 30 lowest of 40 classes" in text and "too many pairs for a matrix" in text
+    assert not [a for a in found.all("td") if "heat" in (a.get("class") or "")]
+    confusion = text[text.index('<section id="confusion"') : text.index('<section id="cost"')]
+    assert confusion.count("<tr>") == 21 and "class 39" in confusion
+
+
+def test_a_run_that_is_not_exported_has_no_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _training(tmp_path / "runs/mine")
+    assert main(["report"]) == 0
+    text = (tmp_path / "results/report.html").read_text()
+    assert _names(_Page(text)) == ["headline", "training", "classes", "confusion", "missing"]
+    assert "<code>tutelage export runs/mine -o models/mine</code>" in text
+
+
+def test_a_quantised_model_has_no_picture_of_engines(tmp_path: Path) -> None:
+    model = str(ROOT / "app/demo/quantised.xmodel")
+    _, text = _report(tmp_path / "report", "--model", model)
+    assert "There is no picture of the DPU" in text and "<code>tutelage compile</code>" in text
+    assert not (tmp_path / "report/engines.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("results.json", "{}"), ("results.json", "[[["), ("log.csv", "epoch,loss\n1,\n"),
+     ("log.csv", "epoch,loss\n1,x\n"), ("log.csv", "epoch,loss\n1,2,3\n"),
+     ("student.safetensors", "no")],
+)  # fmt: skip
+def test_a_damaged_run_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, content: str
+) -> None:
+    _training(tmp_path / "run")
+    (tmp_path / "run" / file).write_text(content)
+    assert main(["report", "-o", str(tmp_path / "x"), "--training", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be used" in error and file in error and error.count("\n") == 1
+
+
+def test_a_class_that_there_is_not_leaves_out_the_matrix(tmp_path: Path) -> None:
+    results = _training(tmp_path / "run")
+    results["classes"][0]["predicted"] = {"bird": 3}
+    (tmp_path / "run/results.json").write_text(json.dumps(results))
+    found, text = _report(tmp_path / "report", "--training", str(tmp_path / "run"))
+    assert "confusion" not in _names(found) and "bird" in text
+
+
+@pytest.mark.slow
+def test_only_runs_of_the_model_give_headline_figures(tmp_path: Path, run: Path) -> None:
+    own, other = tmp_path / "results/zcu104/own", tmp_path / "results/zcu104/other"
+    figures = json.loads((run / "run.json").read_text())
+    for place, started, model in ((own, "2026-01-01", {}), (other, "2026-02-02", _OTHER_MODEL)):
+        place.mkdir(parents=True)
+        table = {**figures, "started": started, "emulation": False, "pace": None}
+        table["model"] = {**figures["model"], **model}
+        (place / "run.json").write_text(json.dumps(table))
+    _, text = _report(tmp_path / "report", "--results", str(tmp_path / "results"))
+    assert "2026-01-01" in text and "2026-02-02" not in text
+    assert text.count("measured on a DPU</dd>") == 2  # latency and speed; nothing measured watts
+    assert "Measured run: demo" in text
+    _, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"), "--run", str(other),
+                      "--run", str(own))  # fmt: skip
+    assert "2026-01-01" in text and "The run is of another model" in text
+    _, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"), "--run", str(other))
+    assert "measured on a DPU</dd>" not in text and "The run is of another model" in text
+
+
+_OTHER_MODEL = {"sha256": "0" * 64, "provenance": {"checkpoint_sha256": ["0"]}}
 
 
 def _bench(folder: Path) -> None:
-    """A comparison as `tutelage bench` writes it, with text from strangers in it."""
+    """A comparison of the demo as `tutelage bench` writes it, with untrusted text in it."""
     figure = {"value": 1.5, "low": 1.4, "high": 1.6}
     none = dict.fromkeys(figure)
     row: dict[str, Any] = {
@@ -113,7 +281,8 @@ def _bench(folder: Path) -> None:
     inputs = {side: {"row": side, "figure": "x", "value": None} for side in ("dpu", "platform")}
     cell = {"figure": none, "missing": "no power meter here", "inputs": inputs}
     report = {
-        "state": "done", "started": "2026-01-01", "model": {"name": "net"},
+        "state": "done", "started": "2026-01-01",
+        "model": {"name": "net", "checkpoint_sha256": sha256_of(ROOT / _STUDENT)},
         "environment": {"cpu": "a CPU", "threads": 2},
         "images": {"source": "photos", "count": 10, "labelled": 0},
         "setting": {"platforms": ["cpu"], "repetitions": 3, "seconds": 1, "warm_up": 0,
@@ -139,10 +308,11 @@ def test_text_of_strangers_stays_text(tmp_path: Path) -> None:
 
 def test_without_results_it_says_how_to_get_them(tmp_path: Path) -> None:
     found, text = _report(tmp_path / "report", "--results", str(tmp_path / "none"))
-    assert [a["id"] for a in found.all("section")] == [
-        "study", "comparison", "layers", "trace", "prediction"]  # fmt: skip
-    for command in ("make study", "tutelage bench", "make measure", "tutelage.host.latency.fit"):
-        assert command in text
+    assert _names(found) == ["headline", "training", "cost", "missing"]
+    missing = text[text.index('<section id="missing"') :]
+    for command in ("tutelage train", "tutelage study", "tutelage bench", "tutelage measure",
+                    "tutelage.app.measure", "tutelage.host.latency.fit"):  # fmt: skip
+        assert command in missing
 
 
 def test_torn_files_are_passed_over_unless_they_are_named(tmp_path: Path, capsys: Any) -> None:
@@ -176,26 +346,38 @@ def test_cells() -> None:
 
 
 @pytest.mark.slow
-def test_tables_sort_in_a_browser(tmp_path: Path) -> None:
+def test_nothing_is_clipped_on_a_phone_and_on_paper(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium here")
-    rows: list[list[Any]] = [["b", 10.0], ["a", 9.0], ["c", None], ["d", 100.0]]
-    text = html_page("t", "l", [Section("s", "S", [Table(["name", "value"], rows)])], tmp_path)
-    (tmp_path / "page.html").write_text(text)
+    _training(tmp_path / "run")
+    results = tmp_path / "results"
+    shutil.copytree(
+        ROOT / "results", results, ignore=lambda _, names: {"study", "bench"} & {*names}
+    )
+    _bench(results / "bench/one")
+    _report(tmp_path / "report", "--training", str(tmp_path / "run"), "--results", str(results))
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page()
+        tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         errors: list[str] = []
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto((tmp_path / "page.html").as_uri())
-        order = []
-        for name in ("value", "value", "name"):
-            tab.click(f"th button:text('{name}')")
-            order.append("".join(tab.locator("tbody td:first-child").all_inner_texts()))
+        tab.on("console", lambda message: errors.append(message.text))
+        tab.goto((tmp_path / "report.html").as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        tab.emulate_media(media="print")
+        # The width of A4 less two margins of 14 mm, at 96 pixels an inch.
+        tab.set_viewport_size({"width": 687, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") == 687
+        assert tab.evaluate(_CLIPPED) == []
+        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
         browser.close()
-    assert order == ["abdc", "dbac", "abcd"] and errors == []
+    assert dark == "rgb(20, 23, 27)" and paper == "rgb(255, 255, 255)" and errors == []
+
+
+_CLIPPED = """[...document.querySelectorAll("table, svg, p, dd, h1, h2")]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
 
 
 @pytest.mark.slow
@@ -209,7 +391,7 @@ def test_a_trace_of_an_older_version_is_read_too(tmp_path: Path, run: Path, colu
         del figures["pace"]
     (folder / "run.json").write_text(json.dumps(figures))
     (folder / "power.csv").write_text(f"time_s,{column}\n0.1,14.05\n0.2,\n0.3,15\n")
-    section = trace_section(folder)
+    section = trace_section(folder, read_run(folder))
     (plot,) = (part for part in section.parts if isinstance(part, Plot))
     assert "Rail 12V" in plot.caption
     what = str(section.parts[0])

@@ -1,0 +1,113 @@
+"""The measured runs and the comparison that a report shows: those named, or the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.core.results.bench_json import BENCH_FILE, BenchResults, read_bench
+from tutelage.core.results.run_json import DONE, RUN_FILE, RunResults, read_run
+from tutelage.core.results.typed_json import ResultsError
+from tutelage.host.report.content import Gap
+from tutelage.host.report.errors import ReportError
+from tutelage.host.report.subject import Subject
+
+_COMPARED, _MEASURED = "CPU, GPU and DPU", "Measured run"
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A measured run, its directory, and whether it is of the report's model."""
+
+    folder: Path
+    run: RunResults
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class FoundComparison:
+    """A comparison, its directory, and whether it is of the report's model."""
+
+    folder: Path
+    results: BenchResults
+    is_own: bool
+
+
+def runs_of(subject: Subject, results: Path, named: Sequence[Path]) -> list[FoundRun] | Gap:
+    """Return the runs that are named, else the newest of the model: one of a DPU before others.
+
+    Raises
+    ------
+    ReportError
+        One that is named cannot be read.
+    """
+    if named:
+        try:
+            return [_run(subject, folder) for folder in named]
+        except ResultsError as error:
+            raise ReportError(f"cannot be used: {error}") from error
+    found, unusable = [], []
+    for path in results.glob(f"*/*/{RUN_FILE}"):
+        try:
+            found.append(_run(subject, path.parent))
+        except ResultsError as error:
+            unusable.append(f"cannot be used: {error}")
+    done = [each for each in found if each.run.state == DONE]
+    own = [each for each in done if each.is_own]
+    if own:
+        return [max(own, key=lambda each: (each.run.on_dpu, each.run.started))]
+    place = subject.place or "DIR"
+    text = (
+        f"{_none(len(done), unusable)} On a board: `tutelage measure user@board --model {place}`; "
+        f"on this machine, emulated: `python -m tutelage.app.measure --model {place} --output "
+        "results/here/first`."
+    )
+    return Gap(_MEASURED, text)
+
+
+def comparison_of(subject: Subject, results: Path, named: Path | None) -> FoundComparison | Gap:
+    """Return the comparison that is named, else the newest one of the model.
+
+    Raises
+    ------
+    ReportError
+        The one that is named cannot be read.
+    """
+    if named:
+        try:
+            return _comparison(subject, named)
+        except ResultsError as error:
+            raise ReportError(f"cannot be used: {error}") from error
+    found, unusable = [], []
+    for path in results.glob(f"bench/*/{BENCH_FILE}"):
+        try:
+            found.append(_comparison(subject, path.parent))
+        except ResultsError as error:
+            unusable.append(f"cannot be used: {error}")
+    done = [each for each in found if each.results.state == DONE]
+    own = [each for each in done if each.is_own]
+    if own:
+        return max(own, key=lambda each: each.results.started)
+    place = subject.place or "DIR"
+    return Gap(_COMPARED, f"{_none(len(done), unusable)} `tutelage bench {place}` makes one.")
+
+
+def _run(subject: Subject, folder: Path) -> FoundRun:
+    run = read_run(folder / RUN_FILE)
+    made_from = run.model.provenance.get("checkpoint_sha256")
+    return FoundRun(folder, run, subject.is_made_from(run.model.sha256, made_from))
+
+
+def _comparison(subject: Subject, folder: Path) -> FoundComparison:
+    results = read_bench(folder / BENCH_FILE)
+    is_own = subject.is_made_from(results.model.checkpoint_sha256)
+    return FoundComparison(folder, results, is_own)
+
+
+def _none(others: int, unusable: Sequence[str]) -> str:
+    """Say that there is none of this model, and what there is instead."""
+    text = "There is none of this model yet"
+    if others:
+        text += f" ({others:,} of other models)"
+    return ". ".join([text, *unusable]) + "."

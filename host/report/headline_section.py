@@ -1,0 +1,198 @@
+"""The figures that a reader looks for first: accuracy, size, latency, speed, power and energy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tutelage.core.digits import digits, with_range
+from tutelage.core.results.figure import MEASURED, Figure
+from tutelage.core.results.run_json import RunResults, StepResults
+from tutelage.dpu.predict.prediction import fps_figure, latency_figure
+from tutelage.host.report.content import Fact, Facts, Section
+from tutelage.host.report.cost_section import Cost
+from tutelage.host.report.subject import Subject
+
+EMULATED = "emulated"
+
+_SINGLE, _OFFLINE = "single-stream", "offline"
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """The figures of a measured run by which it is known.
+
+    Attributes
+    ----------
+    latency : p50 of a frame with one thread, ms
+    fps : of the step with the most frames per second
+    watts, millijoules : of that step; without a value where nothing measured them
+    """
+
+    latency: Figure
+    fps: Figure
+    watts: Figure
+    millijoules: Figure
+
+
+def run_figures(run: RunResults) -> RunFigures:
+    """Return the headline figures of a run; those that it lacks have no value."""
+    single = [step for step in run.steps if step.scenario == _SINGLE] or [
+        step for step in run.steps if step.threads == 1
+    ]
+    latency = single[0].latency_ms.p50 if single else Figure()
+    offline = [step for step in run.steps if step.scenario == _OFFLINE] or run.steps
+    best = max(offline, key=_fps, default=None)
+    if best is None:
+        return RunFigures(latency, Figure(), Figure(), Figure())
+    power = best.power
+    joules = power.joules_per_frame.scaled(1e3, "mJ")
+    return RunFigures(latency, best.fps, power.watts, joules)
+
+
+def _fps(step: StepResults) -> float:
+    return step.fps.value or 0.0
+
+
+def headline_section(subject: Subject, cost: Cost | None, runs: Sequence[RunResults]) -> Section:
+    """Return the first section.
+
+    Parameters
+    ----------
+    cost : the model's prediction; None without a model
+    runs : measurements of this very model
+    """
+    measured = next((run for run in runs if run.on_dpu), None)
+    facts = [*_of_network(subject, cost), *_of_board(cost, measured)]
+    return Section("headline", "At a glance", [_origin(cost, runs, measured), Facts(facts)])
+
+
+def _origin(cost: Cost | None, runs: Sequence[RunResults], measured: RunResults | None) -> str:
+    """Say where times and watts come from."""
+    if measured is not None:
+        return (f"The newest run on a DPU is of {measured.machine.place}, {measured.started}. "
+                "Figures that it lacks are predicted.")  # fmt: skip
+    if cost is None:
+        return "The run is not exported yet: there is no model whose cost could be predicted."
+    text = (
+        f"Latency, speed and power are predicted for the {cost.board}: no measurement of this "
+        "model on a DPU was found."
+    )
+    if runs:
+        text += " The emulated run below says nothing about a board's times."
+    return text
+
+
+# -- the network ----------------------------------------------------------------------------------
+
+
+def _of_network(subject: Subject, cost: Cost | None) -> Iterator[Fact]:
+    accuracy = _accuracy(subject)
+    if accuracy is not None:
+        yield accuracy
+    parameters = _number(subject.provenance.get("parameters"))
+    if parameters is None and cost is not None:
+        parameters = sum(operation.parameters for operation in cost.found.operations)
+    if parameters is None:
+        return
+    note = []
+    if cost is not None:
+        macs = sum(operation.macs for operation in cost.found.operations)
+        note = [f"{_scaled(macs)} MACs an image", f"{_bytes(cost.model.stat().st_size)} file"]
+    yield Fact("Parameters", _scaled(parameters), note=", ".join(note))
+
+
+def _accuracy(subject: Subject) -> Fact | None:
+    """Return the accuracy on the test set, and where it is known, the float network's before it."""
+    known, run = subject.provenance, subject.training
+    is_labelled = run.is_labelled if run else "agreement" not in known
+    found = _first_number(
+        run and run.accuracy, known.get("accuracy" if is_labelled else "agreement")
+    )
+    if found is None:
+        return None
+    before = _first_number(known.get("accuracy_float"), run and run.float_accuracy)
+    results = run.results if run else None
+    images = _first_number(results and results.images, known.get("test_images"))
+    bits = _bits(subject)
+    notes = [f"of {images:,.0f} test images" if images else "of the test set"]
+    notes.append(f"float, then {bits or 'quantised'}" if before is not None else bits)
+    if results and results.top5_accuracy is not None:
+        notes.append(f"top-5 {results.top5_accuracy:.2f} %")
+    start = "" if before is None else f"{before:.2f} → "
+    label = "Accuracy, top-1" if is_labelled else "Agreement with the float network"
+    return Fact(label, f"{start}{found:.2f} %", note="; ".join(filter(None, notes)))
+
+
+def _bits(subject: Subject) -> str:
+    """Return the bit widths, such as "W8A8", or that the network is in float; "" if not known."""
+    run = subject.training
+    if run and run.config:
+        return run.config.quantisation.bits().label if run.config.quantises else "float"
+    return str(subject.provenance.get("bits") or "")
+
+
+def _first_number(*values: object) -> float | None:
+    """Return the first that is a number; a description may have anything."""
+    found = (_number(value) for value in values)
+    return next((number for number in found if number is not None), None)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
+        return None
+    return float(value)
+
+
+def _scaled(value: float) -> str:
+    """Return a count with three digits, such as "31.8 k"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{digits(value / size, 3)} {unit}"
+    return digits(value)
+
+
+def _bytes(size: int) -> str:
+    """Return a size such as "41.2 KiB"."""
+    for unit, whole in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if size >= whole:
+            return f"{digits(size / whole, 3)} {unit}"
+    return f"{digits(size / 1024, 3)} KiB"
+
+
+# -- the board ------------------------------------------------------------------------------------
+
+
+def _of_board(cost: Cost | None, measured: RunResults | None) -> list[Fact]:
+    """Return each figure as a DPU has measured it, else as it is predicted."""
+    found = run_figures(measured) if measured else None
+    facts = []
+    if cost is not None:
+        latency, fps = latency_figure(cost.found), fps_figure(cost.found)
+        watts, energy = cost.watts, cost.millijoules()
+    else:
+        latency = fps = watts = energy = Figure()
+    if found is not None:
+        latency, fps = _first(found.latency, latency), _first(found.fps, fps)
+        watts, energy = _first(found.watts, watts), _first(found.millijoules, energy)
+    for label, figure, unit, what in (
+        ("Latency", latency, "ms", "one image at a time"),
+        ("Speed", fps, "fps", "as many threads as help"),
+        ("Power", watts, "W", "the whole board, all cores busy"),
+        ("Energy", energy, "mJ", "a frame, the whole board"),
+    ):
+        if figure.value is not None:
+            facts.append(_board_fact(label, replace(figure, unit=unit), what))
+    return facts
+
+
+def _first(measured: Figure, predicted: Figure) -> Figure:
+    return predicted if measured.value is None else measured
+
+
+def _board_fact(label: str, figure: Figure, what: str) -> Fact:
+    interval = with_range(*figure.ends)
+    shown, _, ends = interval.partition(" (")
+    note = f"{ends.rstrip(')')} {figure.unit}; {what}" if ends else what
+    kind = figure.kind if figure.kind != MEASURED else f"{MEASURED} on a DPU"
+    return Fact(label, f"{shown} {figure.unit}", kind, note)

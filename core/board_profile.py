@@ -1,6 +1,6 @@
-"""Board profiles: the numbers of each board's hardware, once, in profiles/<board>.toml.
+"""Board profiles: each board's hardware figures, defined once in profiles/<board>.toml.
 
-This module alone knows where the profiles are and which keys they have.
+Only this module knows where the profiles are stored and which keys they have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_BOARD = "zcu104"
 
 
 class UnknownBoardError(DpuError):
-    """No board has a profile of this name; the text is one line that lists the known ones."""
+    """No board has a profile of this name; the message, one line, lists the known ones."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class RailProfile:
 
     Attributes
     ----------
-    name : the rail's name, as libsensors has it on the board
-    driver, address, channel : where Linux shows it: hwmon's name, I2C address, power<channel>_input
+    name : the rail's name, as libsensors reports it on the board
+    driver, address, channel : where Linux exposes it: hwmon name, I2C address, power<channel>_input
     step_watts : resolution of its power readings, W
     volts : nominal (highest) voltage, V
-    max_amps : the most that the regulator or the supply can give, A
-    meaning : what it feeds, "" where that is not known
-    least_watts : what it carries at least while the board runs, W; less is no reading of it
-    shunt_ohms : the resistance that its monitor measures the current by, None where not known
+    max_amps : largest current that the regulator or supply can deliver, A
+    meaning : what the rail supplies, "" if unknown
+    least_watts : least power it carries while the board runs, W; a lower reading is invalid
+    shunt_ohms : shunt resistance of its current monitor, ohms, None if unknown
     """
 
     name: str
@@ -52,21 +52,21 @@ class RailProfile:
 
     @property
     def max_watts(self) -> float:
-        """The most that the rail can carry, W."""
+        """Largest power that the rail can carry, W."""
         return self.volts * self.max_amps
 
 
 @dataclass(frozen=True)
 class OverlayProfile:
-    """The overlay that puts the DPU into the board's FPGA.
+    """The overlay that configures the board's FPGA with the DPU.
 
     Attributes
     ----------
     release : where it comes from, e.g. "DPU-PYNQ 2.5"
     bitstream, metadata, xclbin : file names
     firmware : where VART expects the xclbin on the board
-    config : the file that tells VART so
-    fingerprint : of the overlay's DPU, None where it is not known
+    config : the file in which VART looks up that path
+    fingerprint : fingerprint of the overlay's DPU, None if unknown
     """
 
     release: str
@@ -79,26 +79,26 @@ class OverlayProfile:
 
     @property
     def files(self) -> tuple[str, str, str]:
-        """All its files; the metadata must have the bitstream's name and lie beside it."""
+        """Names of all its files; the metadata needs the bitstream's stem and directory."""
         return self.bitstream, self.metadata, self.xclbin
 
     @property
     def config_line(self) -> str:
-        """The one line that `config` must have."""
+        """The one line that `config` must contain."""
         return f"firmware: {self.firmware}"
 
 
 @dataclass(frozen=True)
 class Hazard:
-    """What is known to go wrong on a board.
+    """A known problem of a board.
 
     Attributes
     ----------
     name : short name
     text : what happens, and why
     remedy : what to do
-    where : file that is there while the hazard is, "" where it is always
-    threads : most threads with which it is avoided, None where fewer threads do not help
+    where : file whose presence indicates the hazard, "" if it is always present
+    threads : largest number of threads that avoids it, None if fewer threads do not help
     """
 
     name: str
@@ -110,13 +110,13 @@ class Hazard:
 
 @dataclass(frozen=True)
 class ImageProfile:
-    """The maker's image of the system, whose versions are known.
+    """The vendor's system image, with known versions.
 
     Attributes
     ----------
-    name : for the reader
+    name : display name
     pynq, python, system : its versions of PYNQ, Python ("3.10") and Ubuntu ("22.04")
-    logins : user@host by which the image is reached as delivered
+    logins : user@host of the image's default logins
     """
 
     name: str
@@ -132,9 +132,9 @@ class CompilerProfile:
 
     Attributes
     ----------
-    arch : the compiler's target file in AMD's container
-    command : program in AMD's container, with what comes before the compiler's own options
-    images : AMD's images that have the compiler -> their release, in the order of trying
+    arch : path of the compiler's target file in AMD's container
+    command : program in AMD's container and the arguments before the compiler's own options
+    images : AMD's images that have the compiler -> their release, in the order in which to try them
     """
 
     arch: str
@@ -144,27 +144,27 @@ class CompilerProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known of one board.
+    """Hardware and software of one board.
 
     Attributes
     ----------
-    file : the profile, for messages
-    name : the board's name as its maker writes it
-    dpu_name : DPU architecture, as compiled models name it in `dpu_name`
+    file : path of the profile, for messages
+    name : the board's name as its vendor writes it
+    dpu_name : DPU architecture, as in the `dpu_name` of compiled models
     dpu_cores : number of DPU cores in the board's usual overlay
-    dpu_clock_mhz : their clock, MHz, None where it is not known
-    fingerprints : `dpu_fingerprint` of compiled models -> the software release it belongs to, that
-        of the board's usual image first
-    cpu_cores : cores of its processor, None where not known
-    rails : the power rails that can be measured; empty where the profile names none
-    total_rail : the rail among them that feeds the whole board, None where there is none
-    idle_watts : what that rail carries at rest, W, as published; None where it is not known
-    power_tolerance : share by which a power may differ from volts times amperes, a voltage from
-        its nominal value, and the power at rest from `idle_watts`, before they are doubted
-    overlay : the overlay with its DPU, None where the profile names none
-    hazards : what is known to go wrong
-    image : the image that all of this is written for, None where the profile names none
-    compiler : None where the profile does not tell how to compile for it
+    dpu_clock_mhz : their clock, MHz, None if unknown
+    fingerprints : `dpu_fingerprint` of compiled models -> the software release it belongs to, the
+        release of the board's usual image first
+    cpu_cores : cores of its processor, None if unknown
+    rails : measurable power rails; empty if the profile lists none
+    total_rail : name of the rail that supplies the whole board, None if there is none
+    idle_watts : published power of that rail at idle, W; None if unknown
+    power_tolerance : largest relative deviation of a power from volts times amperes, of a voltage
+        from its nominal value and of the idle power from `idle_watts` before they are doubted
+    overlay : the overlay with its DPU, None if the profile has none
+    hazards : known problems
+    image : the system image that the profile describes, None if it has none
+    compiler : how to compile for the board, None if the profile does not say
     limit_c : the highest junction temperature that the chip's maker allows, degrees Celsius
     """
 
@@ -187,30 +187,30 @@ class Profile:
 
     @property
     def total(self) -> RailProfile | None:
-        """The rail that feeds the whole board, None where there is none."""
+        """The rail that supplies the whole board, None if there is none."""
         return next((rail for rail in self.rails if rail.name == self.total_rail), None)
 
 
 def board_names() -> list[str]:
-    """The boards that have a profile, the usual one first."""
+    """Return the names of the boards that have a profile, the default one first."""
     names = sorted(path.stem for path in PROFILES.glob("*.toml"))
     return sorted(names, key=lambda name: name != DEFAULT_BOARD)
 
 
 def check_board(board: str) -> None:
-    """Verify that a board has a profile, which is not read.
+    """Verify that a board has a profile, without reading it.
 
     Raises
     ------
     UnknownBoardError
-        It has none.
+        There is no such profile.
     """
     if board not in board_names():
         raise UnknownBoardError(f"no board {board!r}; there are {', '.join(sorted(board_names()))}")
 
 
 def hazards_here(profile: Profile, root: Path = Path("/")) -> list[Hazard]:
-    """Return what can go wrong here: hazards that are always there, and those whose file is."""
+    """Return the hazards that apply here: the unconditional ones and those whose file exists."""
     return [
         hazard
         for hazard in profile.hazards
@@ -219,12 +219,12 @@ def hazards_here(profile: Profile, root: Path = Path("/")) -> list[Hazard]:
 
 
 def thread_hazards(profile: Profile, machine: str | None, threads: int) -> list[Hazard]:
-    """Return the hazards that so many threads bring about.
+    """Return the hazards that this number of threads triggers.
 
     Parameters
     ----------
-    machine : the model that the device tree names; on another board nothing is known
-    threads : that keep DPU cores busy
+    machine : the board's model as its device tree names it; for another board the list is empty
+    threads : number of threads that keep DPU cores busy
     """
     if profile.name not in (machine or ""):
         return []
@@ -236,7 +236,7 @@ def thread_hazards(profile: Profile, machine: str | None, threads: int) -> list[
 
 
 def thread_advice(profile: Profile, machine: str | None, threads: int) -> list[str]:
-    """Return a line for each of `thread_hazards`."""
+    """Return one line of advice for each hazard of `thread_hazards`."""
     return [
         f"{hazard.name}: {hazard.text}; {hazard.remedy}: --threads {hazard.threads}"
         for hazard in thread_hazards(profile, machine, threads)
@@ -245,21 +245,21 @@ def thread_advice(profile: Profile, machine: str | None, threads: int) -> list[s
 
 @cache
 def load_profile(board: str = DEFAULT_BOARD) -> Profile:
-    """Return the profile of a board, by its file name without suffix.
+    """Return the profile of a board, given its file name without suffix.
 
     Raises
     ------
     UnknownBoardError
         There is no such profile.
     TomlError
-        It is not TOML, an entry that every profile needs is missing, or a number makes no sense.
+        It is not TOML, lacks a required entry, or has a number out of range.
     """
     check_board(board)
     path = PROFILES / f"{board}.toml"
     try:
         return _profile(path, read_toml(path))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise TomlError(f"{path}: not a board's profile: {error!r}") from error
+        raise TomlError(f"{path}: not a board profile: {error!r}") from error
 
 
 def _profile(path: Path, table: dict[str, Any]) -> Profile:
@@ -286,19 +286,20 @@ def _profile(path: Path, table: dict[str, Any]) -> Profile:
 
 
 def _number(value: Any, kinds: Any = (int, float)) -> Any:
-    """Verify that a value is a finite number above 0, or None."""
+    """Return the value; raise unless it is None or a finite number above 0."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"{value!r} is not a number as it is needed there")
+        raise TypeError(f"{value!r} is not a number of the required type")
     if not 0 < value < math.inf:
-        raise ValueError(f"{value} where a number above 0 is needed")
+        raise ValueError(f"{value} is not a finite number above 0")
     return value
 
 
 def _overlay(table: dict[str, Any]) -> OverlayProfile:
-    told = table.get("fingerprint")
-    return OverlayProfile(**{**table, "fingerprint": None if told is None else int(told, 16)})
+    declared = table.get("fingerprint")
+    fingerprint = None if declared is None else int(declared, 16)
+    return OverlayProfile(**{**table, "fingerprint": fingerprint})
 
 
 def _image(table: dict[str, Any]) -> ImageProfile:
@@ -311,11 +312,11 @@ def _compiler(table: dict[str, Any]) -> CompilerProfile:
 
 
 def describe_target(dpu_name: str, fingerprint: int | None) -> str:
-    """Return for a reader what a model was compiled for: "ZCU104, Vitis AI 2.x".
+    """Return a readable name of a model's target, such as "ZCU104, Vitis AI 2.x".
 
-    A DPU without fingerprint, such as the emulator, goes by the name in the file; one of no board
-    by what its fingerprint says. Boards with equal DPUs share a fingerprint: the usual board's name
-    is then given.
+    A DPU without a fingerprint, such as the emulator, is named by `dpu_name`; a fingerprint of no
+    known board is decoded. Boards with equal DPUs share a fingerprint: the default board's name is
+    then returned.
     """
     if fingerprint is None:
         return dpu_name

@@ -1,6 +1,7 @@
-"""The commands of `tutelage`: what each is for, where it is, and what must be installed for it.
+"""The commands of `tutelage`: the purpose, module and required extra of each.
 
-Standard library only: `tutelage --help` works in every installation, and on the board.
+Uses the standard library only, so that `tutelage --help` works in every installation and on the
+board.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ PROGRAM = "tutelage"
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A subcommand of `tutelage`.
 
     Attributes
     ----------
     summary : one line for --help
-    module : that has it
-    extra : of the package, without which it does not run: "pc" or "host", which includes "pc"
+    module : full name of the module that implements it
+    extra : the extra of the package that it needs: "pc", or "host", which includes "pc"
     """
 
     summary: str
@@ -45,40 +46,40 @@ COMMANDS = {
         "pc",
     ),
     "inspect": _pc("models", "Show a model's layers, fix points, cycles and memory, and values."),
-    "diff": _pc("models", "Show what two .xmodel files differ in, by ops, layers and weights."),
+    "diff": _pc("models", "Show the differences of two .xmodel files in ops, layers and weights."),
     "predict": _pc("models", "Predict a network's time and energy on a board, layer by layer."),
     "disasm": _pc("code", "Show a compiled model's DPU code: assembly, layers, engines over time."),
     "asm": _pc("code", "Make DPU code from assembly."),
-    "run": _pc("emulation", "Run a model on .npy files, bit for bit, CPU ops included."),
+    "run": _pc("emulation", "Run a model bit for bit on .npy files, CPU ops included."),
     "shim": _pc("emulation", "Run an unmodified VART or DPU-PYNQ script on the emulation."),
-    "check": _host("checking", "Say whether the DPU takes a network, and what it will cost."),
+    "check": _host("checking", "Check whether the DPU can run a network, and what it will cost."),
     "train": _host("training", "Train a network in float or quantised, by any method."),
     "study": _host("training", "Run every method at every bit width with every seed."),
-    "sensitivity": _host("sensitivity", "Show which layers' rounding costs accuracy, and advice."),
+    "sensitivity": _host("sensitivity", "Show which layers lose accuracy to rounding; advise."),
     "export": _host("building", "Write a trained student for the compiler."),
     "compile": _pc("building", "Compile a quantised model for a board's DPU or the emulator."),
     "overlay": _pc("boards", "Fetch a board's overlay, or take local files, and verify it."),
-    "deploy": _pc("boards", "Put a release onto one or several boards."),
-    "rollback": _pc("boards", "Go back to the release before; once more undoes it."),
+    "deploy": _pc("boards", "Install a release on one or several boards."),
+    "rollback": _pc("boards", "Return to the previous release; a second call undoes it."),
     "measure": _pc("boards", "Measure latency, speed, watts and energy on a board."),
     "bench": _host("analysis", "Compare one student on CPU, GPU and DPU."),
     "report": _host("analysis", "Write a page about a model: accuracy, cost and runs."),
     "explore": _host("analysis", "Find the DenseNets that fit a budget on a board, by prediction."),
 }
-"""In the order of --help: a model, then the way of a network to a board."""
+"""In the order of --help: commands for a model, then the steps from a network to a board."""
 
 
 class MissingPackage(TutelageError):
-    """A package that is not installed; the text says how to install it."""
+    """A Python package is not installed; the message says how to install it."""
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Turn the import of a package that is not installed into MissingPackage.
+    """Turn a failed import of a package that is not installed into MissingPackage.
 
     Parameters
     ----------
-    extra : of this package, which installs it: `pip install 'tutelage[EXTRA]'`
+    extra : the extra of Tutelage that installs it: `pip install 'tutelage[EXTRA]'`
     """
     try:
         yield
@@ -88,7 +89,7 @@ def needs(extra: str) -> Iterator[None]:
             raise
         raise MissingPackage(
             f"the Python package {missing!r} is not installed; "
-            f"pip install '{PROGRAM}[{extra}]' installs all that this needs"
+            f"pip install '{PROGRAM}[{extra}]' installs everything that this command needs"
         ) from error
 
 
@@ -108,7 +109,7 @@ def overview() -> str:
         "Commands:",
         *lines,
         "",
-        f"{PROGRAM} COMMAND --help has its options, and examples.",
+        f"{PROGRAM} COMMAND --help shows its options and examples.",
         *wrap(
             f"All need pip install '{PROGRAM}[pc]'; {training}, and predict of PyTorch networks, "
             f"'{PROGRAM}[host]'.",

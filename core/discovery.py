@@ -1,7 +1,7 @@
-"""Importing what registers itself: every public module of a package.
+"""Import every public module of a package, so that its plugins register themselves.
 
-A plugin (a frame source, an output, a power sensor) is one file in its package's folder; nothing
-else names it.
+A plugin (a frame source, an output, a power sensor) is one file in its package's folder; it is
+not listed anywhere else.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 def import_modules(package: str) -> None:
     """Import the modules of a package, in the order of their names.
 
-    Modules whose name begins with an underscore, and packages within it, are left out: they are
-    imported where they are used.
+    Skipped are modules whose name begins with an underscore, and subpackages: they are imported
+    where they are used.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What can go wrong: the project's errors, each a message of one clear line, and exit statuses."""
+"""The project's errors, whose messages are one clear line each, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ DONE, FAILED, WRONG_USE = 0, 1, 2
 """Exit statuses of every command. A bad file or a missing package is wrong use."""
 
 INTERRUPTED = 128 + 2
-"""What a shell reports of a program that SIGINT (2) ended: of `tutelage shim` and `make bench`."""
+"""Exit status of `tutelage shim` and `make bench` after SIGINT (2), as shells report it."""
 
 
 class TutelageError(Exception):
-    """Base of every error that a command reports in one line.
+    """Base class of every error that a command reports in one line.
 
     Attributes
     ----------
-    status : exit status of the command; WRONG_USE where what was given is at fault
+    status : exit status of the command; WRONG_USE if its input is at fault
     """
 
     status = WRONG_USE
 
 
 class DpuError(TutelageError, RuntimeError):
-    """Base of every error that dpu/ raises on purpose.
+    """Base class of every error that dpu/ raises deliberately.
 
     Attributes
     ----------
-    subject : file or graph that the text begins with; "" for none
+    subject : file or graph that the message begins with; "" for none
     """
 
     subject = ""
 
 
 class MeasureError(TutelageError):
-    """A measurement is refused, ends early or is damaged; the text is one line for the user."""
+    """A measurement is refused, ends early or is damaged; the message is one line."""
 
     status = FAILED
 
 
 class OverlayError(TutelageError):
-    """An overlay cannot be fetched, verified or loaded; the text is one line with advice."""
+    """An overlay cannot be fetched, verified or loaded; the message is one line with advice."""
 
     status = FAILED
 
 
 class OverlayUsageError(TutelageError):
-    """A request about an overlay cannot be carried out; the text is one line."""
+    """A request about an overlay cannot be carried out; the message is one line."""
 
 
 class XmodelError(DpuError):
@@ -57,7 +57,7 @@ class XmodelError(DpuError):
 
 
 def error_text(error: object) -> str:
-    """Return an error's text, or the name of its type where it has none."""
+    """Return an error's message, or the name of its type if it has none."""
     return str(error).strip() or type(error).__name__
 
 
@@ -67,18 +67,27 @@ def first_line(error: object) -> str:
 
 
 def one_line(error: object) -> str:
-    """Return all of `error_text` in one line, each white space as one blank."""
+    """Return all of `error_text` in one line, each run of white space as one space."""
     return " ".join(error_text(error).split())
 
 
 @contextmanager
 def contradictions(name: str) -> Iterator[None]:
-    """Turn what broken attributes of the model `name` cause in numpy and Python into XmodelError.
+    """Turn numpy and Python errors caused by malformed attributes of a model into XmodelError.
 
-    Errors of dpu/ itself pass, with the name in front.
+    Errors of dpu/ itself pass, prefixed with `name`.
 
-    A file may say anything: a string for a fix point, a kernel of three numbers. Each op
-    reads its attributes plainly; this is the one place that minds.
+    A file may contain anything: a string for a fix point, a kernel of three numbers. The ops read
+    their attributes without checks; this is the only place that handles such errors.
+
+    Parameters
+    ----------
+    name : of the model, for the message
+
+    Raises
+    ------
+    XmodelError
+        The attributes contradict each other, or the model needs too much memory or recursion.
     """
     try:
         yield
@@ -89,23 +98,23 @@ def contradictions(name: str) -> Iterator[None]:
         named.subject = name
         raise named from error
     except RecursionError:
-        raise XmodelError(f"{name}: too many ops that wait for each other, refused") from None
+        raise XmodelError(f"{name}: its chain of dependent ops is too long") from None
     except MemoryError:
-        raise XmodelError(f"{name}: takes more memory than there is") from None
+        raise XmodelError(f"{name}: needs more memory than is available") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         raise XmodelError(f"{name}: the model contradicts itself: {text}") from error
 
 
 class UnsortedWarning(UserWarning):
-    """The ops of a file that is read are not in topological order."""
+    """The ops of a file are not in topological order."""
 
 
 UNSORTED = (
-    "its ops are not in topological order: AMD's XIR crashes on it (read and written here, it is "
-    "sorted)"
+    "its ops are not in topological order, on which AMD's XIR crashes (Tutelage sorts them when it "
+    "reads and writes the file)"
 )
-"""The text of an `UnsortedWarning`, behind the file's name."""
+"""The message of an `UnsortedWarning`, after the file's name."""
 
 
 class UnknownOpError(DpuError):
@@ -113,7 +122,7 @@ class UnknownOpError(DpuError):
 
 
 def plugin_name(kind: str) -> str:
-    """The name behind ``op_`` of a plugin function for the op type `kind`.
+    """Return the name after ``op_`` of the plugin function for the op type `kind`.
 
     Each run of characters that are not valid in a Python name becomes one underscore:
     ``op_aten_mean`` is for aten::mean.
@@ -122,11 +131,11 @@ def plugin_name(kind: str) -> str:
 
 
 def unknown_op(op: Any, why: str = "which is not built in") -> UnknownOpError:
-    """The error for an op that nobody implements, or not all of whose arguments the file has."""
+    """Return the error for an op that is not implemented or lacks arguments in the file."""
     kind = op.get_type()
     return UnknownOpError(
         f"op {op.get_name()!r} has the type {kind!r}, {why}; "
-        f"give a plugin (--plugin FILE) with the function op_{plugin_name(kind)}"
+        f"pass a plugin (--plugin FILE) with the function op_{plugin_name(kind)}"
     )
 
 
@@ -135,11 +144,11 @@ class UnsupportedError(DpuError):
 
 
 class NotEmulatedError(NotImplementedError, AttributeError):
-    """A name of the board's API that the emulation leaves out; `hasattr` says no to it."""
+    """A name of the board's API that is not emulated; `hasattr` returns False for it."""
 
 
 def not_emulated(where: str, name: str) -> Exception:
-    """The error for a missing name; names with underscores are Python's own affair."""
+    """Return the error for a missing name: AttributeError if it has a leading underscore."""
     if name.startswith("_"):
         return AttributeError(f"{where} has no {name}")
     return NotEmulatedError(f"{where}.{name} is not emulated")

@@ -1,7 +1,7 @@
-"""Fixed inputs of a compiled model and the outputs that the emulation gives for them, as files.
+"""Files with fixed inputs of a compiled model and the emulation's outputs for them.
 
-A directory of `outputs.json`, which describes the arrays, and one file of raw bytes for each of
-them, little-endian: `0.bin` has the inputs, `1.bin` and on the outputs. The workstation writes it,
+A directory contains `outputs.json`, which describes the arrays, and one file of raw little-endian
+bytes for each array: `0.bin` has the inputs, `1.bin` and up the outputs. The workstation writes it;
 the board compares its own outputs with it.
 """
 
@@ -21,13 +21,13 @@ from tutelage.core.files import read_bounded
 from tutelage.core.fixed_point import Array
 
 EXPECTED = ".expected"
-"""The directory's name in a release, whose checksums do not include it."""
+"""Name of the directory in a release; the release's checksums exclude it."""
 
 RESULT = "the model's result"
 """Name of the last output: what `tutelage.board.jobs.ModelRunner.collect` returns."""
 
 MAX_EXPECTED_BYTES = 16 << 20
-"""Bytes of all arrays together."""
+"""Largest size of all arrays together."""
 
 _DESCRIPTION = "outputs.json"
 _MAX_DESCRIPTION_BYTES = 1 << 20
@@ -35,22 +35,22 @@ _TYPES: dict[str, np.dtype[Any]] = {"int8": np.dtype("int8"), "float32": np.dtyp
 
 
 class ExpectedError(DpuError):
-    """Expected outputs cannot be read; the text is one line that names the file."""
+    """Expected outputs cannot be read; the message is one line that names the file."""
 
 
 @dataclass(frozen=True)
 class ExpectedOutputs:
-    """N inputs of one model and what it gives for each.
+    """N inputs of one model and its outputs for each.
 
     Attributes
     ----------
-    model_sha256 : of the .xmodel, in hexadecimal
-    compiler : what compiled it, "" where that is not known
-    names : of the inputs, for messages
+    model_sha256 : SHA-256 of the .xmodel, hexadecimal
+    compiler : name of the compiler, "" if unknown
+    names : names of the inputs, for messages
     inputs : int8 (N, height, width, channels)
-    outputs : int8 (N, ...) of each tensor that leaves the DPU, by its name in the file, then
-        float32 (N, ...) of `RESULT`, in the order in which they are computed
-    left_out : what is not compared, with the reason
+    outputs : int8 (N, ...) for each tensor that leaves the DPU, by its name in the file, then
+        float32 (N, ...) for `RESULT`, in the order of computation
+    left_out : outputs that are not compared, with the reason
     """
 
     model_sha256: str
@@ -62,12 +62,12 @@ class ExpectedOutputs:
 
 
 def write_expected(folder: Path, expected: ExpectedOutputs) -> None:
-    """Write a directory that does not exist yet.
+    """Write the expected outputs to a new directory.
 
     Raises
     ------
     OSError
-        It cannot be written.
+        The directory exists or cannot be written.
     """
     folder.mkdir()
     arrays = [expected.inputs, *expected.outputs.values()]
@@ -85,18 +85,19 @@ def write_expected(folder: Path, expected: ExpectedOutputs) -> None:
 
 
 def read_expected(folder: Path) -> ExpectedOutputs:
-    """Read the directory, and verify every file's size and SHA-256.
+    """Read a directory of expected outputs and verify every file's size and SHA-256.
 
     Raises
     ------
     ExpectedError
-        A file is missing, too large, or not what the description says.
+        A file is missing, is too large or does not match the description.
     """
     path = folder / _DESCRIPTION
     try:
         data = read_bounded(path, _MAX_DESCRIPTION_BYTES)
         if len(data) > _MAX_DESCRIPTION_BYTES:
-            raise ExpectedError(f"{path}: larger than {_MAX_DESCRIPTION_BYTES >> 10} KiB, refused")
+            limit = f"{_MAX_DESCRIPTION_BYTES >> 10} KiB"
+            raise ExpectedError(f"{path}: larger than the limit of {limit}")
         table = json.loads(data)
         outputs = {str(name): described for name, described in table["outputs"]}
         arrays = _read_arrays(folder, [table["inputs"], *outputs.values()])
@@ -134,6 +135,6 @@ def _read_arrays(folder: Path, tables: list[dict[str, Any]]) -> list[Array]:
         path = folder / f"{n}.bin"
         data = read_bounded(path, size)
         if len(data) != size or hashlib.sha256(data).hexdigest() != table["sha256"]:
-            raise ExpectedError(f"{path}: damaged: its size or SHA-256 is not {_DESCRIPTION}'s")
+            raise ExpectedError(f"{path}: damaged: its size or SHA-256 differs from {_DESCRIPTION}")
         arrays.append(np.frombuffer(data, types[n]).reshape(shapes[n]))
     return arrays

@@ -1,4 +1,4 @@
-"""Files: replaced in one step, read up to a bound, and their checksums; scratch directories."""
+"""Atomic replacement, bounded reading and checksums of files; scratch directories."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_BYTES_AT_ONCE = 1 << 20  # an xclbin or an hour of frames need not be in memory as a whole
+_BYTES_AT_ONCE = 1 << 20  # so that an xclbin or an hour of frames is not in memory as a whole
 
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = False, mode: int | None = None) -> Iterator[Path]:
-    """Yield a new, empty file beside `path`, which takes its place at the end, in one step.
+    """Yield a new, empty file beside `path` that atomically replaces it at the end of the block.
 
-    Whoever reads `path` meanwhile, or after this process was killed, sees the old file or the new
-    one. Where the block fails, the old one stays and the new one is removed.
+    Other processes see either the old or the new file, even if this process is killed. If the
+    block fails, the old file is kept and the new one is removed.
 
     Parameters
     ----------
-    durable : also after a cut of the power: the file and its name are on the disk at the end
-    mode : permissions; None: what the umask leaves of read and write for all
+    durable : sync the file and its directory to disk, so that the new file survives a power cut
+    mode : permissions; None means read and write for all, reduced by the umask
 
     Raises
     ------
     OSError
-        The place cannot be written.
+        The directory cannot be written.
     ValueError
-        `path` names no file, as "/" and ".." do.
+        `path` does not name a file, such as "/" or "..".
     """
     partial = path.with_name(f".{path.name}.{os.urandom(3).hex()}.partial")
-    # Never an existing file or link: the directory may be open to others.
+    # O_EXCL: never an existing file or link, since others may be able to write to the directory.
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         yield partial
@@ -45,22 +45,22 @@ def replaced(path: Path, *, durable: bool = False, mode: int | None = None) -> I
             partial.unlink()
         raise
     if durable:
-        _sync(path.parent)  # a renaming is an entry of the directory
+        _sync(path.parent)  # the rename is recorded in the directory
 
 
 def write_file(
     path: Path, content: str | bytes | memoryview, *, durable: bool = False, mode: int | None = None
 ) -> None:
-    """Write a whole file as `replaced` does; a pipe, terminal or device is written to instead.
+    """Write a whole file as `replaced` does; write to a pipe, terminal or device directly.
 
     Parameters
     ----------
-    content : text is encoded as UTF-8, lone surrogates as Python writes them
+    content : text is encoded as UTF-8, lone surrogates as backslash escapes
 
     Raises
     ------
     OSError, ValueError
-        As `replaced`.
+        As for `replaced`.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
@@ -81,18 +81,18 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def scratch_directory(folder: Path) -> Iterator[Path]:
-    """Make an empty directory for the block; afterwards it is gone, whatever it then has.
+    """Make an empty directory for the block and remove it afterwards with its contents.
 
-    Within the directory of a result, files can be moved from it in one step each.
+    If it is on the file system of a result, files can be moved from it in one step each.
 
     Raises
     ------
     OSError
-        It cannot be made.
+        It cannot be created.
     """
     import shutil
 
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had the same name for it
+    shutil.rmtree(folder, ignore_errors=True)  # left over from a killed process
     folder.mkdir()
     try:
         yield folder
@@ -101,12 +101,12 @@ def scratch_directory(folder: Path) -> Iterator[Path]:
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return the bytes of a file, `most` + 1 of them where there are more, for the caller to see.
+    """Return the bytes of a file, or its first `most` + 1 if it is larger than `most`.
 
     Raises
     ------
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     with path.open("rb") as file:
         return read_open_bounded(file, most)
@@ -114,10 +114,10 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 def read_open_bounded(file: IO[bytes], most: int) -> bytes:
     """Return the bytes of an open file as `read_bounded` does."""
-    # As many bytes as there are: Python takes memory for all that is asked for.
+    # No more than the file's size: Python allocates the whole requested size.
     size = min(os.fstat(file.fileno()).st_size, most)
     data = file.read(size + 1)
-    if len(data) > size:  # it is larger, it grows, or it has no size (pipes, /dev/zero)
+    if len(data) > size:  # it is larger, is growing, or has no size (pipes, /dev/zero)
         data += file.read(most + 1 - len(data))
     return data
 
@@ -128,15 +128,15 @@ def sha256_of(path: Path) -> str:
     Raises
     ------
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     with path.open("rb") as file:
         return sha256_of_open(file)
 
 
 def sha256_of_open(file: IO[bytes]) -> str:
-    """Return the SHA-256 of an open file's bytes from its position on, in hexadecimal."""
-    import hashlib  # with OpenSSL, which takes longer than the rest of this file
+    """Return the SHA-256 of an open file from its current position, in hexadecimal."""
+    import hashlib  # loads OpenSSL, which takes longer than the rest of this module
 
     digest = hashlib.sha256()
     while block := file.read(_BYTES_AT_ONCE):

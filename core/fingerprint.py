@@ -1,10 +1,10 @@
-"""What a `dpu_fingerprint` says: which DPU a compiled model is for, and the size of its array.
+"""Decode a `dpu_fingerprint`: the DPU that a compiled model targets, and its array size.
 
-The number is the `dpu_fingerprint` of a DPU subgraph, which VART compares with the hardware's. The
-name beside it, `dpu_name`, can be wrong: a published GoogLeNet for a DPUCZDX8G says DPUCVDX8G.
+VART compares the `dpu_fingerprint` of a DPU subgraph with that of the hardware. The subgraph's
+`dpu_name` can be wrong: a published GoogLeNet for a DPUCZDX8G says DPUCVDX8G.
 
-Of the bits only these are used here: 63 to 56 the kind of DPU (fits all of 169 published files),
-55 to 48 its instruction set and 3 to 0 its size (AMD's target_factory, Apache-2.0).
+Only these bits are used here: 63 to 56, the kind of DPU (consistent with all of 169 published
+files), 55 to 48, its instruction set, and 3 to 0, its size (AMD's target_factory, Apache-2.0).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 from tutelage.core.errors import DpuError, UnsupportedError
 
 OWN = "DPUCZDX8G"
-"""The DPU of the Zynq UltraScale+ boards, the ZCU104 among them: the one that is emulated here."""
+"""The emulated DPU: that of the Zynq UltraScale+ boards, including the ZCU104."""
 
 EMULATOR_DPU_NAME = "TUTELAGE_EMULATOR"
-"""`dpu_name` of files without instructions, which only the emulation runs."""
+"""`dpu_name` of files without instructions, which run only in the emulation."""
 
 FAMILIES = {
     0x01: OWN,
@@ -27,7 +27,7 @@ FAMILIES = {
     0x06: "DPUCVDX8G",
     0x09: "DPUCV2DX8G",
 }
-"""Top byte -> kind of DPU, as published files of known targets have it."""
+"""Top byte -> kind of DPU, found in published files of known targets."""
 
 _PLACES = {
     "DPUCAHX8H": "Alveo U50 or U280",
@@ -35,7 +35,7 @@ _PLACES = {
     "DPUCVDX8G": "VCK190",
     "DPUCV2DX8G": "VEK280 or Alveo V70",
 }
-"""The cards and boards that have it, for a reader."""
+"""Kind of DPU -> cards and boards that have it, for messages."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class DpuArray:
 
     Attributes
     ----------
-    name : the size as AMD's documents call it: "B4096" makes 4096 operations a cycle
-    rows : output rows (pixels) that it computes at once
-    channels : input channels, and output channels, that it takes at once
+    name : the size in AMD's documents: "B4096" performs 4096 operations per cycle
+    rows : output rows (pixels) computed at once
+    channels : input channels, and output channels, processed at once
     """
 
     name: str
@@ -55,7 +55,7 @@ class DpuArray:
 
     @property
     def operations(self) -> int:
-        """Operations in a cycle; a multiplication and an addition are two."""
+        """Operations per cycle; a multiplication and an addition count as two."""
         return 2 * self.rows * self.channels**2
 
 
@@ -69,24 +69,24 @@ ARRAYS = (
     DpuArray("B3136", 8, 14),
     DpuArray("B4096", 8, 16),
 )
-"""By the fingerprint's lowest four bits."""
+"""Indexed by the fingerprint's lowest four bits."""
 
 B4096 = ARRAYS[7]
-"""The ZCU104's, and of all files without a fingerprint."""
+"""The array of the ZCU104, also assumed for files without a fingerprint."""
 
 
 def is_own(fingerprint: int | None) -> bool:
-    """Whether a file with this fingerprint is for a DPUCZDX8G, or for no DPU (None)."""
+    """Return whether the fingerprint is that of a DPUCZDX8G, or None."""
     return fingerprint is None or FAMILIES.get(fingerprint >> 56) == OWN
 
 
 def array_of(fingerprint: int | None) -> DpuArray:
-    """Return the array that a DPUCZDX8G with this fingerprint has; None is a B4096.
+    """Return the array of a DPUCZDX8G with this fingerprint; for None, B4096.
 
     Raises
     ------
     UnsupportedError
-        It is another DPU's, or of an unknown size.
+        The fingerprint belongs to another DPU or has an unknown size.
     """
     if fingerprint is None:
         return B4096
@@ -97,12 +97,12 @@ def array_of(fingerprint: int | None) -> DpuArray:
 
 
 def array_named(dpu_name: str) -> DpuArray:
-    """Return the array that a DPU's name ends in, such as "DPUCZDX8G_ISA1_B4096".
+    """Return the array named at the end of a DPU's name, such as "DPUCZDX8G_ISA1_B4096".
 
     Raises
     ------
     DpuError
-        It does not end in the name of one.
+        The name is not that of a DPUCZDX8G, or its size is unknown.
     """
     found = [array for array in ARRAYS if array.name == dpu_name.rpartition("_")[2]]
     if not found or not dpu_name.startswith(OWN):
@@ -111,7 +111,7 @@ def array_named(dpu_name: str) -> DpuArray:
 
 
 def dpu_name(fingerprint: int) -> str:
-    """Return the DPU's name, of one's own with size and instruction set: "DPUCZDX8G_ISA1_B4096"."""
+    """Return the DPU's name, for a DPUCZDX8G with ISA and size, such as DPUCZDX8G_ISA1_B4096."""
     family = FAMILIES.get(fingerprint >> 56)
     if family is None:
         return "an unknown DPU"
@@ -121,16 +121,16 @@ def dpu_name(fingerprint: int) -> str:
 
 
 def describe(fingerprint: int) -> str:
-    """Return the DPU's name and the number for a reader."""
+    """Return the DPU's name, its boards and the fingerprint, for messages."""
     name = dpu_name(fingerprint)
     place = f"{_PLACES[name]}, " if name in _PLACES else ""
     return f"{name} ({place}fingerprint {fingerprint:#x})"
 
 
 def fingerprint_of(subgraph: Any) -> int | None:
-    """Return the fingerprint of a subgraph (xir's or the emulation's); None where it has none.
+    """Return the fingerprint of a subgraph (of xir or the emulation); None if it has none.
 
-    VART does not check 0, which counts as none.
+    0 counts as none, since VART does not check it.
     """
     if not subgraph.has_attr("dpu_fingerprint"):
         return None
@@ -138,44 +138,44 @@ def fingerprint_of(subgraph: Any) -> int | None:
 
 
 def device_of(subgraph: Any) -> str:
-    """Return a subgraph's device in capitals, "" where it has none."""
+    """Return a subgraph's device in capitals, "" if it has none."""
     return str(subgraph.get_attr("device")).upper() if subgraph.has_attr("device") else ""
 
 
 def parts_of(graph: Any) -> list[Any]:
-    """Return a graph's subgraphs of one device each, in order; none of a quantised graph."""
+    """Return a graph's per-device subgraphs in order; a quantised graph has none."""
     root = graph.get_root_subgraph()
     return [] if root.is_leaf else list(root.toposort_child_subgraph())
 
 
 def dpu_parts(graph: Any) -> list[Any]:
-    """Return the subgraphs that run on a DPU, in order; none of a quantised graph."""
+    """Return the subgraphs that run on a DPU, in order; a quantised graph has none."""
     return [part for part in parts_of(graph) if device_of(part) == "DPU"]
 
 
 def fingerprints_of(graph: Any) -> list[int]:
-    """Return the fingerprints of a graph's parts, in order; none of a quantised graph."""
+    """Return the distinct fingerprints of a graph's subgraphs, in order."""
     found = dict.fromkeys(fingerprint_of(part) for part in parts_of(graph))
     return [number for number in found if number is not None]
 
 
 def foreign(graph: Any) -> str | None:
-    """Say which DPU other than a DPUCZDX8G a graph is compiled for; None where it is for none."""
+    """Describe the other DPU that a graph is compiled for; None if it is a DPUCZDX8G or none."""
     others = [number for number in fingerprints_of(graph) if not is_own(number)]
     return describe(others[0]) if others else None
 
 
 def refuse_foreign(graph: Any) -> None:
-    """Refuse a graph that is compiled for another DPU than a DPUCZDX8G.
+    """Raise an error if a graph is compiled for a DPU other than a DPUCZDX8G.
 
-    Such files keep their weights in another order: computed by this DPU's rules they give wrong
-    results without an error.
+    Such files store their weights in another order: by the rules of the DPUCZDX8G they would give
+    wrong results without an error.
 
     Raises
     ------
     UnsupportedError
-        It is compiled for another one; the text names it.
+        The graph is compiled for another DPU; the message names it.
     """
     other = foreign(graph)
     if other is not None:
-        raise UnsupportedError(f"compiled for {other}; only the {OWN} is known here")
+        raise UnsupportedError(f"compiled for {other}; only models for the {OWN} are supported")

@@ -1,14 +1,14 @@
-"""The DPU's number rules: rounding, shifts, saturation, exactness, average-pool reciprocals.
+"""The DPU's arithmetic: rounding, shifts, saturation, exactness, average-pool reciprocals.
 
-A fixed-point tensor holds int8 values q with a fix point p; q means q * 2**-p.
+A fixed-point tensor holds int8 values q with a fix point p; q represents q * 2**-p.
 Sources: XIR and vai_q_pytorch (Apache-2.0), checked against models that AMD's
 compiler made for the ZCU104.
 
-The rules, each in one function: real values to int8 (`quantise_int8`) and back (`dequantise`), to
-other widths and rounding modes (`quantise`), values that are on a grid already (`integers_of`),
-accumulators to int8 (`shift_round`, `saturate`). The same rule is written in two other languages:
+Each rule is one function: real values to int8 (`quantise_int8`) and back (`dequantise`), to
+other widths and rounding modes (`quantise`), values that are already on a grid (`integers_of`),
+accumulators to int8 (`shift_round`, `saturate`). The rules are implemented twice more:
 `tutelage.host.quantise.fake.quantise` for torch and `finish` in
-`tutelage.dpu.ops.lowering` for ONNX; the tests compare them with these.
+`tutelage.dpu.ops.lowering` for ONNX; the tests compare all three.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from tutelage.core.errors import UnsupportedError
 
-# In quotes: the board's numpy 1.21 has an ndarray that takes no type arguments at run time.
+# Quoted, because ndarray of the board's numpy 1.21 is not subscriptable at run time.
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 Inputs: TypeAlias = "dict[str, list[Array]]"
@@ -36,18 +36,18 @@ EXACT_FLOAT32 = 1 << 24
 """Integers below this, and sums of them, are exact in float32 (24 bits of significand)."""
 
 FARTHEST_FIX_POINT = 64
-"""Fix points beyond this, up or down, are refused."""
+"""Fix points of larger magnitude are refused."""
 
 LEAKY_NUMERATOR, LEAKY_SHIFT = 26, 8
 """Leaky ReLU multiplies negative values by 26/256 (vai_q_pytorch, LeakyReLU)."""
 
 LEAKY_SLOPE = LEAKY_NUMERATOR / 2**LEAKY_SHIFT
 _LEAKY_TOLERANCE = 0.5 / 2**LEAKY_SHIFT
-"""Slopes nearer than this to the DPU's round to it."""
+"""Slopes within this distance of the DPU's slope are rounded to it."""
 
 
 def is_leaky_slope(slope: float) -> bool:
-    """Whether a leaky ReLU's slope counts as the one that the DPU has (0.1 does)."""
+    """Return whether a leaky ReLU's slope rounds to the DPU's slope (0.1 does)."""
     return abs(slope - LEAKY_SLOPE) <= _LEAKY_TOLERANCE
 
 
@@ -59,25 +59,25 @@ MAX_SHIFT = 16
 
 
 ACCUMULATOR_BITS = 24
-"""Bits that a bias, moved to the output's scale, may take (vai_q_pytorch, shift limits)."""
+"""Bits available to a bias at the output's scale (vai_q_pytorch, shift limits)."""
 
 
 def least_bias_shift(output_shift: int) -> int:
-    """The most negative bias shift that the DPU has, for an output shift.
+    """Return the most negative bias shift that the DPU supports with an output shift.
 
-    ``min(0, -(24 - (8 + s)))`` (vai_q_pytorch's adjustment of fix points).
+    ``min(0, -(24 - (8 + s)))`` (vai_q_pytorch, adjustment of fix points).
     """
     return min(0, -(ACCUMULATOR_BITS - (8 + output_shift)))
 
 
 def shift_round(acc: Array, shift: int) -> Array:
-    """``floor(acc / 2**shift + 1/2)`` on integers; a negative shift multiplies.
+    """Return ``floor(acc / 2**shift + 1/2)`` of integers; a negative shift multiplies.
 
     Parameters
     ----------
     acc : int64 array, below 2**39 in magnitude
-    shift : bits to drop; halves round towards +infinity (DPU_ROUND). Below -24 as -24, which takes
-        every value but 0 out of int8
+    shift : bits to drop; halves round towards +infinity (DPU_ROUND). Shifts below -24 count as
+        -24, which already moves every value but 0 out of the range of int8
     """
     if shift <= 0:
         return acc << min(-shift, _MOST_LEFT)
@@ -90,12 +90,12 @@ _MOST_LEFT, _MOST_RIGHT = 24, 61
 
 
 def saturate(values: Array, low: int = INT8_MIN, high: int = INT8_MAX) -> Array:
-    """Clip to [low, high] and store as int8."""
+    """Clip values to [low, high] and convert them to int8."""
     return np.clip(values, low, high).astype(np.int8)
 
 
 def round_half_up(values: Array, out: Array | None = None) -> Array:
-    """DPU_ROUND: ``floor(x + 0.5)`` in the values' own float type.
+    """Round as DPU_ROUND does: ``floor(x + 0.5)``, in the float type of `values`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def round_half_up(values: Array, out: Array | None = None) -> Array:
 
 
 def round_half_away(values: Array) -> Array:
-    """STD_ROUND: halves away from zero, C's ``round``."""
+    """Round as STD_ROUND does: halves away from zero, as C's ``round``."""
     return np.copysign(np.floor(np.abs(values) + 0.5), values)
 
 
@@ -114,40 +114,40 @@ ROUND_MODES: dict[str, Callable[[Array], Array]] = {
     "PY3_ROUND": np.rint,
     "STD_ROUND": round_half_away,
 }
-"""By the name in the file. PY3_ROUND is half to even, as Python 3's round."""
+"""Rounding functions by their name in the file. PY3_ROUND is half to even, as Python's round."""
 
 
 def scaled(values: Array, fix_point: int) -> Array:
-    """``x * 2**fix_point``, a new array: exact within the range of its type.
+    """Return ``x * 2**fix_point`` as a new array; exact within the range of its type.
 
     Parameters
     ----------
-    values : of any float type, which stays; integers become float64
+    values : of any float type, which is kept; integers become float64
     """
     return np.asarray(values * 2.0**fix_point)
 
 
 def quantise_int8(values: Array, fix_point: int) -> Array:
-    """Real values to int8 as the DPU rounds: ``clip(floor(x * 2**fix_point + 1/2), -128, 127)``.
+    """Quantise real values as the DPU does: ``clip(floor(x * 2**fix_point + 1/2), -128, 127)``.
 
-    Computed in the values' own float type: in float32, as the quantised student does. NaN, which
-    has no integer, becomes 0; the DPU never sees one, the CPU part of a graph may.
+    Computed in the float type of `values`, as in float32 by the quantised student. NaN becomes 0:
+    the DPU never receives one, but the CPU part of a graph may.
     """
     q = scaled(values, fix_point)
     round_half_up(q, out=q)
     q.clip(INT8_MIN, INT8_MAX, out=q)
-    if math.isnan(np.minimum.reduce(q, axis=None, initial=0)):  # quicker than a mask each time
+    if math.isnan(np.minimum.reduce(q, axis=None, initial=0)):  # faster than a mask each time
         q[np.isnan(q)] = 0
     return q.astype(np.int8)
 
 
 def dequantise(q: Array, fix_point: int) -> Array:
-    """Integers as float32: ``q * 2**-fix_point``, exact for int8."""
+    """Return integers as float32: ``q * 2**-fix_point``, exact for int8."""
     return np.asarray(np.multiply(q, np.float32(2.0**-fix_point), dtype=np.float32))
 
 
 def integers_of(values: Array, fix_point: int) -> Array:
-    """The integers q of real values that are ``q * 2**-fix_point``, in the values' float type.
+    """Return the integers q of values ``q * 2**-fix_point``, in the values' float type.
 
     NaN becomes 0, infinity the largest value of the type.
     """
@@ -156,12 +156,12 @@ def integers_of(values: Array, fix_point: int) -> Array:
 
 
 def integer_range(bit_width: int, signed: bool) -> tuple[int, int]:
-    """Least and greatest integer of so many bits."""
+    """Return the least and greatest integer of `bit_width` bits."""
     return (-(1 << (bit_width - 1)) if signed else 0), (1 << (bit_width - signed)) - 1
 
 
 def quantise(values: Array, fix_point: int, round_mode: str, bit_width: int, signed: bool) -> Array:
-    """Real values to integers: ``clip(round(x * 2**fix_point))``, as float64.
+    """Return real values as integers in float64: ``clip(round(x * 2**fix_point))``.
 
     Raises
     ------
@@ -175,30 +175,30 @@ def quantise(values: Array, fix_point: int, round_mode: str, bit_width: int, sig
 
 
 RELU6_HIGHEST = 96
-"""Where a DPU's convolution clips for RELU6, whatever the fix point of its output: 6 at fix point
-4. Source: the DPU's own instruction (AMD's simulator, vart sim-runner)."""
+"""Upper bound that a DPU's convolution clips RELU6 to, whatever the fix point of its output: 6 at
+fix point 4. Source: the DPU's own instruction (AMD's simulator, vart sim-runner)."""
 
 RELU6_FIX_POINT = 4
 """The fix point at which the DPU's RELU6 clips at 6."""
 
 
 def relu6_highest(fix_point: int) -> int:
-    """6 as an integer of the fix point, rounded half up; it may be above 127."""
+    """Return 6 as an integer at the fix point, rounded half up; it may exceed 127."""
     return int(round_half_up(np.asarray(6 * 2.0**fix_point)))
 
 
 GUARD_BITS = 2
-"""Bits below the coarsest input's that a DPU's sum keeps of each input (AMD's simulator)."""
+"""Bits below those of the coarsest input that the DPU keeps in a sum (AMD's simulator)."""
 
 MAX_ALIGNMENT = 15
-"""Largest shift that aligns an input of a DPU's sum, and that follows the sum."""
+"""Largest shift that aligns an input of a DPU sum, and largest shift after the sum."""
 
 
 def sum_is_exact(points: Sequence[int], out_fix_point: int) -> bool:
-    """Whether the DPU's sum of inputs of these fix points equals a sum that is rounded once.
+    """Return whether the DPU's sum of inputs at these fix points equals a sum rounded once.
 
-    The DPU floors each input to `GUARD_BITS` below the coarsest one. The result differs where two
-    inputs lose bits, or one does and the output keeps the guard bits.
+    The DPU floors each input to `GUARD_BITS` below the coarsest one. The result differs if two
+    inputs lose bits, or if one does and the output keeps the guard bits.
     """
     coarsest = min(points)
     losing = sum(point > coarsest + GUARD_BITS for point in points)
@@ -218,12 +218,12 @@ _POOL_RECIPROCALS = {
 
 @cache
 def pool_reciprocal(kernel_width: int, kernel_height: int) -> tuple[int, int]:
-    """Numerator m and shift n of the average pool's factor ``m / 2**n``, nearly 1/area.
+    """Return numerator m and shift n of an average pool's factor ``m / 2**n``, about 1/area.
 
-    Some window sizes have their own numbers (AMD's factor for 3x6 is
+    Some window sizes have special values (AMD's factor for 3x6 is
     36 * 7/256 of the mean of 18 values, 14/256 of their sum); for the others
-    ``m = round(2**n / area)`` with the n in [0, ceil(log2(128 * area))) whose
-    error ``|m / 2**n - 1 / area|`` is smallest, the first such n
+    ``m = round(2**n / area)`` with the first n in [0, ceil(log2(128 * area))) that
+        minimises the error ``|m / 2**n - 1 / area|``
     (vai_q_pytorch, DPUAvgPool).
     """
     if (kernel_width, kernel_height) in _POOL_RECIPROCALS:
@@ -239,7 +239,7 @@ def pool_reciprocal(kernel_width: int, kernel_height: int) -> tuple[int, int]:
 
 
 def average_bound(kernel_width: int, kernel_height: int, input_bound: int = INT8_BOUND) -> int:
-    """Largest magnitude of an average pool's sum times the numerator of its reciprocal.
+    """Return the largest magnitude of an average pool's sum times its reciprocal's numerator.
 
     Parameters
     ----------
@@ -250,12 +250,13 @@ def average_bound(kernel_width: int, kernel_height: int, input_bound: int = INT8
 
 
 def accumulator_bound(weights: Any, bias: Any, input_bound: float = INT8_BOUND) -> float:
-    """Largest ``sum |w| * input_bound + |bias|`` over the output channels of a convolution.
+    """Return the largest ``sum |w| * input_bound + |bias|`` of a convolution's output channels.
 
     Parameters
     ----------
-    weights : numpy array or torch tensor, output channel first; int64 or float, for int8 has no 128
-    bias : of the same kind, one value per output channel, in steps of the sum; None without one
+    weights : numpy array or torch tensor, output channel first; int64 or float, since 128 exceeds
+        int8
+    bias : of the same kind, one value per output channel, in units of the sum; None if absent
     input_bound : largest magnitude of an input value
     """
     sums = abs(weights).reshape(len(weights), -1).sum(1) * input_bound

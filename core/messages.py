@@ -1,4 +1,4 @@
-"""A program's messages on standard error, one line each, and how errors end it."""
+"""One-line messages of a program on standard error, and its exit status after errors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tutelage.core.text import shown
 
 
 def say(program: str, text: object) -> None:
-    """Print one line of `program` on standard error, without control characters."""
+    """Print a one-line message of `program` on standard error, with control characters escaped."""
     print(f"{program}: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def run_command(program: str, command: Callable[[], int]) -> int:
-    """Run a command and return its exit status; print what ends it early as one line.
+    """Run a command and return its exit status; report an error that ends it in one line.
 
-    Errors of the project have their own status; those of the system, too little memory and Ctrl-C
-    are FAILED. BrokenPipeError passes: a reader that goes away (`| head`) needs no message.
+    Errors of the project have their own status; errors of the system, lack of memory and Ctrl-C
+    give FAILED. BrokenPipeError propagates: a closed reader (`| head`) needs no message.
     """
     try:
         with unsorted_in_one_line(program):
@@ -41,9 +41,9 @@ def run_command(program: str, command: Callable[[], int]) -> int:
 
 
 def run_program(main: Callable[[], int]) -> int:
-    """Run `main` as a program; a reader of its output that goes away (`| head`) ends it quietly."""
+    """Run `main` as a program; exit quietly if the reader of its output closes (`| head`)."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")  # file names may be any bytes
     try:
@@ -62,7 +62,7 @@ def _failed(program: str, error: object, status: int = FAILED) -> int:
 
 @contextmanager
 def unsorted_in_one_line(program: str) -> Iterator[None]:
-    """Print each different `UnsortedWarning` on standard error as one line of `program`."""
+    """Print each distinct `UnsortedWarning` on standard error as one line of `program`."""
     usual, printed = warnings.showwarning, set[str]()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""The name of a model's directory, also in a release, where it is called `model`."""
+"""Find the name of a model's directory, even in a release, where it is called `model`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from tutelage.core.locations import CODE
 
 MODEL_NAME_FILE = "model.txt"
-"""File of a release with the name that its model's directory had before."""
+"""File of a release that contains the original name of its model's directory."""
 
 
 def model_name(folder: Path) -> str:
-    """Return the name of a model's directory: its own, or the one that it was deployed by."""
+    """Return the name of a model's directory; in a release, its name before deployment."""
     folder = folder.resolve()
     if folder == CODE / "model":
         with suppress(OSError):

@@ -1,26 +1,26 @@
-"""A model directory: `model.xmodel` and what `model.toml` says of it, read and written.
+"""Read and write a model directory: `model.xmodel` and its description, `model.toml`.
 
     [input]                      # how an image becomes the model's input
-    width = 28                   # pixels; must be the .xmodel's own
+    width = 28                   # pixels; must match the .xmodel
     height = 28
     colour = "grey"              # "grey", "rgb" or "bgr": the order of the channels
-    mean = [33.3]                # per channel in that order, in pixel values 0..255; default 0
+    mean = [33.3]                # per channel in that order, on the pixels' scale 0..255; default 0
     scale = [0.0129]             # input = (pixel - mean) * scale; default 1
     crop = "center"              # "none": the whole image, stretched (default);
-                                 # "center": the largest middle part of the right shape
+                                 # "center": the largest centred part of the right shape
     [output]
     labels = ["t-shirt", "trouser"]   # one per output, in order
     activation = "softmax"       # default; "sigmoid"; "none": the outputs are confidences
 
-    [provenance]                 # free; copied into the figures (--json)
+    [provenance]                 # any keys; copied into the figures (--json)
     dataset = "Fashion-MNIST"
 
     [checksums]                  # SHA-256 of files beside model.toml; checked when given
     "model.xmodel" = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-[input] needs width, height and colour, [output] needs labels; everything else may be left out.
+[input] needs width, height and colour, [output] needs labels; everything else is optional.
 mean and scale take one number per channel, or one for all. Each label names its class: an empty one
-is refused, and one that several classes have is shown with the class number, "crane (134)".
+is an error, and one shared by several classes is shown with the class number, "crane (134)".
 [checksums] names regular files in the directory or below it: anything else is refused unopened.
 """
 
@@ -45,9 +45,9 @@ DESCRIPTION = "model.toml"
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 
 MAX_PACKAGE_BYTES = 4 << 30
-"""Bytes of all files in [checksums]: an .xmodel of 1 GiB in its two forms and as ONNX."""
+"""Largest size of all files in [checksums]: a 1 GiB model in both .xmodel forms and as ONNX."""
 
-# The keys of each table and their types; [provenance] is free.
+# The keys of each table and their types; [provenance] may have any.
 _KEYS: dict[str, dict[str, type]] = {
     "input": {
         "width": int,
@@ -64,7 +64,7 @@ _TYPE_NAMES = {int: "a whole number", str: "a string", list: "a list"}
 
 
 class PackageError(DpuError):
-    """A model directory that cannot be used; the text is one line that names the file."""
+    """A model directory cannot be used; the message is one line that names the file."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Description:
 
     Attributes
     ----------
-    form : how an image becomes the model's input
+    form : conversion of an image to the model's input
     labels : one per output, as written; see `distinct_labels`
     activation : one of ACTIVATIONS
-    provenance : where the model comes from, free
-    checksums : SHA-256 in hexadecimal by the file's name within the directory
+    provenance : origin of the model, any keys
+    checksums : file name within the directory -> SHA-256 in hexadecimal
     """
 
     form: InputForm
@@ -87,7 +87,7 @@ class Description:
     checksums: dict[str, str] = field(default_factory=dict)
 
     def tables(self) -> dict[str, Any]:
-        """Return the tables of the file, which `read_description` takes back."""
+        """Return the tables of the file, the inverse of `read_description`."""
         form = self.form
         return {
             "input": {
@@ -101,7 +101,7 @@ class Description:
 
 
 def compiled_file(model: Path) -> Path:
-    """Return the compiled .xmodel that is meant by a model directory or by the file itself."""
+    """Return the path of the compiled .xmodel, given a model directory or the file itself."""
     return model / COMPILED if model.is_dir() else model
 
 
@@ -113,9 +113,9 @@ def read_description(path: Path) -> Description:
     TomlError
         The file is missing, too large or not TOML.
     PackageError
-        It is not a regular file, lacks a key, or has one that is unknown or out of range.
+        It is not a regular file, lacks a key, or has a key that is unknown or out of range.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise PackageError(f"{path}: not a regular file")
     table = read_toml(path)
     where = str(path)
@@ -136,24 +136,24 @@ def read_description(path: Path) -> Description:
 
 
 def write_description(path: Path, description: Description) -> None:
-    """Write a model.toml, in one step.
+    """Write a model.toml, replacing the file atomically.
 
     Raises
     ------
     OSError
-        The place cannot be written.
+        The file cannot be written.
     """
     write_file(path, to_toml(description.tables()))
 
 
 def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Compare files of a model directory with their checksums.
+    """Verify files of a model directory against their checksums.
 
     Raises
     ------
     PackageError
-        A file is missing, is not a regular file inside of `folder`, is another one, or all of them
-        are larger than MAX_PACKAGE_BYTES.
+        A file is missing, is not a regular file within `folder` or has another checksum, or the
+        files exceed MAX_PACKAGE_BYTES together.
     """
     size = 0
     for name, expected in checksums.items():
@@ -162,7 +162,7 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
             size += _size_inside(folder, path)
             if size > MAX_PACKAGE_BYTES:
                 raise PackageError(
-                    f"{path}: the files in [checksums] have more than {MAX_PACKAGE_BYTES >> 30} GiB"
+                    f"{path}: the files in [checksums] exceed {MAX_PACKAGE_BYTES >> 30} GiB"
                 )
             actual = sha256_of(path)
         except OSError as error:
@@ -172,12 +172,12 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
 
 
 def check_labels(labels: Sequence[str], where: str) -> None:
-    """Refuse labels that name nothing.
+    """Verify that no label is empty.
 
     Raises
     ------
     PackageError
-        A label is empty or blank; the text starts with `where` and gives the classes' numbers.
+        A label is empty or blank; the message starts with `where` and gives the class numbers.
     """
     empty = [str(number) for number, label in enumerate(labels) if not label.strip()]
     if empty:
@@ -187,7 +187,7 @@ def check_labels(labels: Sequence[str], where: str) -> None:
 
 
 def distinct_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels, those of several classes with their class numbers: "crane (134)"."""
+    """Return unique labels: duplicates get their class numbers, such as "crane (134)"."""
     counts = Counter(labels)
     if len(counts) == len(labels):
         return tuple(labels)
@@ -209,7 +209,7 @@ def _form(table: dict[str, Any], where: str) -> InputForm:
 
 
 def _check_keys(table: dict[str, Any], where: str) -> None:
-    """Refuse unknown tables and keys, missing ones and wrong types."""
+    """Raise PackageError for unknown or missing tables and keys, and for wrong types."""
     for name, content in table.items():
         if name not in (*_KEYS, "provenance", "checksums"):
             raise PackageError(f"{where}: unknown table or key {name!r}")
@@ -227,14 +227,14 @@ def _check_types(name: str, content: dict[str, Any], where: str) -> None:
     for key, value in content.items():
         if key not in _KEYS[name]:
             known = ", ".join(_KEYS[name])
-            raise PackageError(f"{where}: unknown key {key!r} in [{name}]; known are {known}")
+            raise PackageError(f"{where}: unknown key {key!r} in [{name}]; expected one of {known}")
         expected = _KEYS[name][key]
         if not isinstance(value, expected) or isinstance(value, bool):
             raise PackageError(f"{where}: [{name}] {key} must be {_TYPE_NAMES[expected]}")
 
 
 def _check_names(checksums: dict[str, Any], where: str) -> None:
-    """Refuse names that lead out of the directory, whatever is there."""
+    """Raise PackageError for names that lead out of the directory and for malformed checksums."""
     for name, value in checksums.items():
         path = PurePosixPath(name)
         if not path.name or path.is_absolute() or ".." in path.parts or not name.isprintable():
@@ -246,18 +246,18 @@ def _check_names(checksums: dict[str, Any], where: str) -> None:
 
 
 def _size_inside(folder: Path, path: Path) -> int:
-    """Return the bytes of a regular file inside of a folder, which is not opened.
+    """Return the size in bytes of a regular file within a folder, without opening it.
 
     Raises
     ------
     OSError
         There is no such file.
     PackageError
-        It is a device, a pipe or a directory, or links lead out of the folder.
+        It is a device, a pipe or a directory, or a link leads out of the folder.
     """
     place, root = os.path.realpath(path, strict=True), os.path.realpath(folder)
     if os.path.commonpath([root, place]) != root:
-        raise PackageError(f"{path}: a link out of the model's directory; put the file there")
+        raise PackageError(f"{path}: a link out of the model directory; copy the file into it")
     found = Path(place).stat()
     if not stat.S_ISREG(found.st_mode):
         raise PackageError(f"{path}: not a regular file")

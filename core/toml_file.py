@@ -1,4 +1,4 @@
-"""TOML, read the same way everywhere, on Python 3.10 (tomli) and later (tomllib), and written."""
+"""Read and write TOML, on Python 3.10 (with tomli) and later (with tomllib)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ else:  # the board's Python 3.10
     import tomli as tomllib
 
 MAX_TOML_BYTES = 1 << 20
-"""Largest TOML file that is read: a model with a thousand labels has 30 KB."""
+"""Largest TOML file that is read: a model with a thousand labels takes 30 KB."""
 
 
 class TomlError(DpuError):
-    """A TOML file that cannot be read; the text is one line that names the file."""
+    """A TOML file cannot be read; the message is one line that names the file."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise TomlError(f"{path}: {error.strerror or error}") from error
     if len(data) > MAX_TOML_BYTES:
-        raise TomlError(f"{path}: larger than {MAX_TOML_BYTES >> 10} KiB, refused")
+        raise TomlError(f"{path}: larger than the limit of {MAX_TOML_BYTES >> 10} KiB")
     try:
         return parse_toml(data.decode("utf-8").replace("\r\n", "\n"))
     except ValueError as error:
@@ -52,8 +52,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        It is not TOML, nested too deeply, or has a whole number of more than 64 bits (which TOML
-        1.0 wants readers to refuse; Python takes it, and float() then fails).
+        The text is not TOML, is nested too deeply, or has an integer of more than 64 bits (TOML
+        1.0 requires an error; Python accepts it, and float() fails later).
     """
     try:
         table = tomllib.loads(text)
@@ -64,7 +64,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Return a value in TOML's notation, as on a command line: a bare word is a string."""
+    """Parse a value in TOML syntax, as on a command line; a bare word is a string."""
     try:
         return parse_toml(f"value = {text}")["value"]
     except ValueError:
@@ -74,19 +74,19 @@ def parse_value(text: str) -> Any:
 def _check_numbers(value: Any) -> None:
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:
-            raise ValueError("a whole number of more than 64 bits")
+            raise ValueError("an integer of more than 64 bits")
     elif isinstance(value, (dict, list)):
         for part in value.values() if isinstance(value, dict) else value:
             _check_numbers(part)
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Return a table as TOML: one [section] per table at its top, tables inside these inline.
+    """Return a table as TOML: one [section] per top-level table, nested tables inline.
 
     Raises
     ------
     TypeError
-        A value is of a type that TOML does not have.
+        A value has a type that TOML does not support.
     """
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
     parts = [_pairs(plain)] if plain else []
@@ -106,7 +106,7 @@ def _key(key: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which JSON lets stand.
+        # JSON's escapes are valid TOML, except that JSON does not escape DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -119,4 +119,4 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         inside = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items())
         return f"{{ {inside} }}" if inside else "{}"
-    raise TypeError(f"TOML has no {type(value).__name__}")
+    raise TypeError(f"TOML does not support {type(value).__name__}")

@@ -1,3 +1,3 @@
-"""The accelerator in pure software: .xmodel files, exact arithmetic, emulated vart and xir."""
+"""The DPU in software: .xmodel files, exact arithmetic, emulated vart and xir."""
 
 import tutelage.core  # noqa: F401  (sets OpenCV's limits, before anything imports it)

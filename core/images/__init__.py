@@ -1,1 +1,1 @@
-"""Images: which files count, how they are decoded, and the one way to the network's input."""
+"""Image files, their decoding and their conversion to a network's input."""

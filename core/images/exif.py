@@ -1,4 +1,4 @@
-"""TIFF's tables of tags: EXIF's orientation in any picture, and the header of TIFF files.
+"""Read TIFF tag tables: the EXIF orientation of any picture, and the header of TIFF files.
 
 Source: TIFF 6.0, section 2, and Exif 2.3, 4.6.4 (Orientation).
 """
@@ -10,29 +10,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 ORIENTATION = 274
-_FORMS = {3: "H", 4: "I"}  # of the types for whole numbers, SHORT and LONG
-_MAX_VALUES = 8  # of one tag; bits per sample has one for each channel
+_FORMS = {3: "H", 4: "I"}  # struct formats of the integer types SHORT and LONG
+_MAX_VALUES = 8  # per tag; BitsPerSample has one for each channel
 
 
 @dataclass(frozen=True)
 class Tag:
-    """The values of a tag, and where in the data they begin."""
+    """The values of a tag, and their offset in the data."""
 
     values: tuple[int, ...]
     offset: int
 
 
 def read_tags(data: bytes) -> tuple[str, dict[int, Tag]]:
-    """Return the byte order ("<" or ">") and the first table's tags of whole numbers.
+    """Return the byte order ("<" or ">") and the integer tags of the first table.
 
     Parameters
     ----------
-    data : a TIFF file, or the TIFF structure that EXIF is
+    data : a TIFF file, or the TIFF structure of an EXIF block
 
     Raises
     ------
     ValueError
-        It is neither, or is cut off.
+        The data are neither, or are truncated.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:
@@ -42,11 +42,11 @@ def read_tags(data: bytes) -> tuple[str, dict[int, Tag]]:
         (count,) = struct.unpack_from(f"{order}H", data, start)
         heads = [struct.unpack_from(f"{order}HHI", data, start + 2 + 12 * i) for i in range(count)]
     except struct.error:
-        raise ValueError("cut off within its tags") from None
+        raise ValueError("truncated within its tags") from None
     tags: dict[int, Tag] = {}
     for i, (number, kind, length) in enumerate(heads):
         if kind in _FORMS and 0 < length <= _MAX_VALUES:
-            with suppress(struct.error):  # a tag whose values are elsewhere and not there
+            with suppress(struct.error):  # the tag's offset points outside the data
                 tags.setdefault(number, _tag(data, order, start + 10 + 12 * i, kind, length))
     return order, tags
 
@@ -59,11 +59,11 @@ def _tag(data: bytes, order: str, offset: int, kind: int, length: int) -> Tag:
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation that an EXIF block gives, 1 to 8; 1 where it is malformed or absent.
+    """Return the orientation in an EXIF block, 1 to 8; 1 if it is malformed or absent.
 
     Parameters
     ----------
-    exif : the TIFF structure, without "Exif" and two zeros in front of it
+    exif : the TIFF structure, without the prefix "Exif" and two zero bytes
     """
     try:
         tag = read_tags(exif)[1].get(ORIENTATION)

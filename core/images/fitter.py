@@ -1,6 +1,6 @@
-"""Crop, resize and order the colours of images: the same for training, timing and the board.
+"""Crop, resize and order the colours of images, identically in training, timing and on the board.
 
-A network sees other pixels where its images are made smaller in another way, so there is one.
+A different way of shrinking images would give a network other pixels, so there is only one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import numpy as np
 from tutelage.core.images.input_form import InputForm
 
 _SIZES_KEPT = 16  # buffers for intermediate sizes; a video needs a handful
-_BYTES_KEPT = 12 << 20  # of one of them: half of 4K, bytes; a large photo's comes and goes
+_BYTES_KEPT = 12 << 20  # per buffer: half of 4K in bytes; larger ones, for photos, are not kept
 
 
 class ImageFitter:
-    """Makes BGR images of any size fit one model. Owns its buffers: one per thread."""
+    """Fit BGR images of any size to one model. Owns its buffers: use one instance per thread."""
 
     def __init__(self, form: InputForm) -> None:
         self._form = form
@@ -40,12 +40,12 @@ class ImageFitter:
         return self._order_colours(self.resize(image))
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """Crop and resize one image as `__call__` does, and leave its colours in the order BGR."""
+        """Crop and resize one image as `__call__` does, but keep its colour order, BGR."""
         size = (self._form.width, self._form.height)
         if self._form.crop == "center":
             image = center_crop(image, *size)
         height, width = image.shape[:2]
-        # OpenCV averages pairs of pixels six times as fast as parts of pixels: halve first.
+        # OpenCV averages whole pixels six times as fast as fractions of pixels: halve first.
         while width >= 2 * size[0] and height >= 2 * size[1]:
             width, height = width // 2, height // 2
             even = image[: 2 * height, : 2 * width]
@@ -61,11 +61,11 @@ class ImageFitter:
         return cv2.resize(image, size, self._resized, interpolation=method)
 
     def _average(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Average parts of pixels in float32.
+        """Average fractions of pixels in float32.
 
-        OpenCV does the same sums for uint8, and takes a quarter longer, as it converts every pixel
-        each time that it needs it. Not so where an image grows one way: it interpolates then, and
-        bytes with fewer digits.
+        For uint8, OpenCV computes the same sums but takes a quarter longer, as it converts every
+        pixel each time it uses it. Not for an image that grows in one direction: OpenCV then
+        interpolates, and does so with fewer digits for bytes.
         """
         floats = self._buffer(image.shape, np.float32)
         np.copyto(floats, image)
@@ -73,13 +73,13 @@ class ImageFitter:
         return cv2.convertScaleAbs(self._averages, self._resized)
 
     def _buffer(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Return a buffer for an image on its way to the model's size; small ones are kept."""
+        """Return a buffer for an image of an intermediate size; small buffers are kept."""
         key = (shape, dtype)
         found = self._kept.get(key)
         if found is None:
             found = np.empty(shape, dtype)
             if found.nbytes <= _BYTES_KEPT:
-                if len(self._kept) >= _SIZES_KEPT:  # images of ever new sizes
+                if len(self._kept) >= _SIZES_KEPT:  # every image has another size
                     self._kept.clear()
                 self._kept[key] = found
         return found
@@ -92,7 +92,7 @@ class ImageFitter:
 
 
 def center_crop(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Return the largest middle part of an image with the aspect of width x height, a view."""
+    """Return the largest centred part of an image with the aspect ratio width:height, as a view."""
     rows, columns = image.shape[:2]
     part_columns = max(1, min(columns, round(rows * width / height)))
     part_rows = max(1, min(rows, round(columns * height / width)))

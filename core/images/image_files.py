@@ -1,11 +1,11 @@
-"""Image files in folders: which names count, which files are found, which are skipped and why.
+"""Find image files in folders: accepted suffixes, files found, files skipped and why.
 
     found = find_images(Path("photos"))
     found.images            # sorted
     found.report()          # "skipped 16 files: 16 .heic (convert to JPEG)"
 
-Training, `bench`, `inspect` and the application all find their images here, so that they see the
-same ones.
+Training, `bench`, `inspect` and the application all find their images with this module, so that
+they use the same ones.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _ADVICE = {
     **dict.fromkeys((".dng", ".cr2", ".nef", ".arw"), "raw; convert to JPEG"),
 }
 _VIDEOS = dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "a video")
-_NOT_ENTERED = {"__MACOSX"}  # beside all folders whose names begin with a dot
+_NOT_ENTERED = {"__MACOSX"}  # in addition to folders whose names begin with a dot
 _REASONS_SHOWN = 8
-_SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")  # what a report shows: names may hold anything
+_SUFFIX = re.compile(r"\.[a-z0-9_-]{1,12}")  # only these are shown: names may contain anything
 
 
 @dataclass
 class FoundImages:
-    """The images below a folder, and how many other files were skipped.
+    """The images in a folder tree, and the number of skipped files.
 
     Attributes
     ----------
@@ -49,12 +49,12 @@ class FoundImages:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> str:
-        """Return one line about the skipped files; "" where there are none."""
+        """Return one line about the skipped files; "" if there are none."""
         return skipped_line(self.skipped)
 
 
 def skipped_line(skipped: Counter[str]) -> str:
-    """Return one line about skipped files, the most frequent reasons first; "" for none."""
+    """Return one line about skipped files, most frequent reasons first; "" if there are none."""
     total = sum(skipped.values())
     if not total:
         return ""
@@ -71,12 +71,12 @@ def _advice(reason: str) -> str:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that `find_images` enters, sorted: those of classes.
+    """Return the class folders, sorted: the subfolders that `find_images` enters.
 
     Raises
     ------
     OSError
-        It cannot be listed.
+        The folder cannot be listed.
     """
     return sorted(
         path
@@ -90,14 +90,14 @@ def _is_left_alone(name: str) -> bool:
 
 
 def advice_for(path: Path) -> str:
-    """Return what to do with a picture that is not read, by its name; "" for any other file."""
+    """Return advice about a picture format that is not supported, by suffix; "" for other files."""
     return _ADVICE.get(path.suffix.lower(), "")
 
 
 def images_among(paths: Iterable[Path]) -> FoundImages:
-    """Sort files that were found otherwise, as by a pattern, into images and skipped ones.
+    """Sort given paths, such as those of a glob pattern, into images and skipped files.
 
-    Folders do not count.
+    Folders are ignored.
     """
     found = FoundImages()
     for path in paths:
@@ -108,12 +108,12 @@ def images_among(paths: Iterable[Path]) -> FoundImages:
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Find the images in a folder and in the folders below it.
+    """Find the images in a folder and its subfolders.
 
-    Skipped without a count are folders that are hidden (.ipynb_checkpoints) or named __MACOSX;
-    counted are hidden images (a Mac's ._name.png), files with other suffixes, links to folders
-    (which could lead round in circles) and what is not a regular file. A link to a file counts as
-    the file; one that leads nowhere is in `images` so that reading it names it.
+    Folders that are hidden (.ipynb_checkpoints) or named __MACOSX are skipped without being
+    counted. Counted are hidden images (a Mac's ._name.png), files with other suffixes, links to
+    folders (which could be cyclic) and files that are not regular. A link to a file counts as the
+    file; a dangling link is in `images`, so that reading it reports its name.
 
     Raises
     ------
@@ -126,17 +126,17 @@ def find_images(folder: Path) -> FoundImages:
 
 
 def walk_images(folder: Path, skipped: Counter[str]) -> Iterator[str]:
-    """Yield the paths that `find_images` finds, in its order; only names of folders under way are
-    in memory, so that a folder may have millions of files.
+    """Yield the paths that `find_images` finds, in its order. Only the names in the folders on the
+    current path are in memory, so a tree may have millions of files.
 
     Parameters
     ----------
-    skipped : the number of skipped files by reason, to which what is met here is added
+    skipped : number of skipped files by reason, which is added to
 
     Raises
     ------
     OSError
-        As `find_images`.
+        As for `find_images`.
     """
     levels = [(str(folder), _entries(str(folder), skipped))]
     while levels:
@@ -151,12 +151,12 @@ def walk_images(folder: Path, skipped: Counter[str]) -> Iterator[str]:
         try:
             levels.append((path, _entries(path, skipped)))
         except OSError as error:
-            skipped[f"in a folder that cannot be read: {error.strerror or error}"] += 1
+            skipped[f"in an unreadable folder: {error.strerror or error}"] += 1
 
 
 def _entries(folder: str, skipped: Counter[str]) -> list[str]:
-    """The names of a folder's images, and of folders to enter with a separator behind them, sorted
-    so that the first is the last of the list."""
+    """Return the names of a folder's images, and of subfolders to enter with a trailing separator,
+    in reverse order, so that the first name is at the end of the list."""
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -173,7 +173,7 @@ def _entries(folder: str, skipped: Counter[str]) -> list[str]:
 
 
 def _is_image(name: str, file: Path | os.DirEntry[str], skipped: Counter[str]) -> bool:
-    """Return whether a file, or a link to one, is an image; count it as skipped where not."""
+    """Return whether a file, or a link to one, is an image; if not, count it as skipped."""
     suffix = Path(name).suffix.lower()
     if name.startswith("."):
         if suffix in IMAGE_SUFFIXES:
@@ -195,38 +195,38 @@ def _is_folder_link(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_readable_kind(file: Path | os.DirEntry[str]) -> bool:
-    """Return whether this is a regular file, or a link to one or to nothing; opening a pipe
-    would wait for ever."""
+    """Return whether this is a regular file, a link to one or a dangling link; opening a pipe would
+    block for ever."""
     try:
         if isinstance(file, os.DirEntry) and file.is_file(follow_symlinks=False):
-            return True  # known from the folder's list, without asking for each file
+            return True  # known from the directory entry, without a stat call per file
         return stat.S_ISREG(file.stat().st_mode)
     except OSError:
         return True
 
 
 def label_of(folders: Collection[str], labels: Collection[str]) -> str | None:
-    """Return the label that an image's folders give it: the outermost that is one of `labels`.
+    """Return an image's label: the outermost of its folders that is one of `labels`.
 
     Parameters
     ----------
-    folders : the names of the folders an image is in, outermost first, below the one named by
-        the user
-    labels : those of the model; "Bag/Coat/x.png" is a Bag, as it is for training
+    folders : names of the folders that contain the image, outermost first, below the folder that
+        the user named
+    labels : the model's labels; "Bag/Coat/x.png" is a Bag, as in training
     """
-    for name in folders:  # most images of a camera have none: no generator for them
+    for name in folders:  # a loop: faster than a generator for camera images, which have no folders
         if name in labels:
             return name
     return None
 
 
 def broken_line(broken: list[str], shown: int = 5) -> str:
-    """Return one line that names images which cannot be read; "" for none.
+    """Return one line that names images which cannot be read; "" if there are none.
 
     Parameters
     ----------
-    broken : "path: reason" each
-    shown : how many are named at most
+    broken : "path: reason" of each image
+    shown : largest number of images to name
     """
     if not broken:
         return ""

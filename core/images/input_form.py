@@ -1,7 +1,7 @@
-"""How an image becomes a model's input, as [input] of model.toml describes it.
+"""Conversion of an image to a model's input, as described by [input] of model.toml.
 
-A pixel has 256 possible values, so mean and scale are a table of 256 float32 values per channel,
-and with the input's fix point a table of 256 int8 values. Training, export, timing and the
+A pixel has 256 possible values, so mean and scale become a table of 256 float32 values per channel,
+and, with the input's fix point, a table of 256 int8 values. Training, export, timing and the
 application all take their numbers from these two tables.
 """
 
@@ -18,41 +18,41 @@ from tutelage.core.fixed_point import dequantise, round_half_up, saturate
 from tutelage.core.text import counted
 
 COLOURS = {"grey": 1, "rgb": 3, "bgr": 3}
-"""Order of the channels and their number."""
+"""Order of the channels -> their number."""
 
 CROPS = ("none", "center")
 
 LONGEST_SIDE = 8192
-"""Pixels of a model's input in one direction: its square is the largest picture that is read."""
+"""Longest side of a model's input, pixels: its square is the largest picture that is read."""
 
 LARGEST_MEAN = 1e6
 SCALES = (1e-9, 1e6)
-"""Least and largest magnitude of a scale: no product of a pixel leaves float32."""
+"""Least and largest magnitude of a scale: products with a pixel stay in the range of float32."""
 
 _FIX_POINTS = range(-32, 33)
 
 
 class FormError(TutelageError, ValueError):
-    """A size, mean or scale that no image can be brought to; the text names it."""
+    """An invalid size, colour, crop, mean or scale of an input; the message names it."""
 
 
 @dataclass(frozen=True)
 class InputForm:
-    """How an image becomes the model's input; `tutelage.core.images.fitter` makes it fit.
+    """Conversion of an image to the model's input; `tutelage.core.images.fitter` applies it.
 
     Attributes
     ----------
     width, height : pixels, 1 to LONGEST_SIDE
     colour : "grey", "rgb" or "bgr": the order of the channels
-    mean, scale : per channel in that order, where one number is given for all channels; without
-        any 0 and 1. input = (pixel 0..255 - mean) * scale, in float32
-    crop : "none" stretches the whole image, "center" takes the largest middle part of the right
-        shape
+    mean, scale : per channel in that order; one number applies to all channels; defaults 0 and 1.
+        input = (pixel 0..255 - mean) * scale, in float32
+    crop : "none" stretches the whole image, "center" takes the largest centred part with the
+        right aspect ratio
 
     Raises
     ------
     FormError
-        A value is out of range, or there is neither one mean nor one for each channel.
+        A value is out of range, or the number of means or scales is neither 1 nor `channels`.
     """
 
     width: int
@@ -73,7 +73,7 @@ class InputForm:
         self._fill("scale", 1.0, SCALES)
 
     def _fill(self, name: str, default: float, magnitudes: tuple[float, float]) -> None:
-        """Bring `mean` or `scale` to one number per channel."""
+        """Expand `mean` or `scale` to one number per channel, and verify it."""
         values = tuple(map(float, getattr(self, name) or [default]))
         if not all(map(math.isfinite, values)):
             raise FormError(f"{name} must be finite")
@@ -95,12 +95,12 @@ class InputForm:
 
 
 def assumed_colour(channels: int) -> str:
-    """Return the order of the channels where nothing says it: OpenCV's own."""
+    """Return the default order of the channels, which is OpenCV's."""
     return "grey" if channels == 1 else "bgr"
 
 
 def not_one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Return the text of an error: what a name is, and what it may be."""
+    """Return the message of an error: the name, its value and the allowed values."""
     return f"{name} is {value!r}; it must be one of {', '.join(allowed)}"
 
 
@@ -119,20 +119,20 @@ def float_table(form: InputForm) -> np.ndarray:
 def int8_table(form: InputForm, fix_point: int) -> np.ndarray:
     """Return the table from pixel values to the model's int8 input.
 
-    Value x of `float_table` becomes what `quantise_int8` gives, in float32 as the quantised student
-    computes it; here a fix point may be of any size.
+    A value x of `float_table` becomes `quantise_int8` of x, in float32 as in the quantised student,
+    but the fix point is not limited.
 
     Returns
     -------
     int8, shape (256, channels)
     """
-    with np.errstate(over="ignore"):  # infinite is out of range like other large values
+    with np.errstate(over="ignore"):  # infinity saturates like other large values
         scaled = np.ldexp(float_table(form), fix_point)
     return saturate(round_half_up(scaled))
 
 
 def best_fix_point(form: InputForm) -> int:
-    """Return the fix point at which the int8 input is nearest to the float input.
+    """Return the fix point at which the int8 input is closest to the float input.
 
     Least squares over all 256 pixel values of all channels: 7 for (v - 128) / 128, where the error
     is 0, and 5 for ImageNet's mean and standard deviation.

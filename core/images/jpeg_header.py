@@ -1,8 +1,8 @@
-"""A JPEG's headers and scans, without its pixels: size, EXIF, and whether it is all there.
+"""Parse a JPEG's headers and scans without decoding it: size, EXIF and completeness.
 
-libjpeg decodes a JPEG that breaks off into a picture whose rest is grey, and so does OpenCV.
-What can be seen from the markers alone is found here: a missing end, missing scans or restart
-intervals, fewer bits than the blocks need. `tutelage.core.images.decoder` looks for the rest.
+libjpeg, and so OpenCV, decodes a truncated JPEG to a picture whose rest is grey. This module finds
+what is visible in the markers alone: a missing end, missing scans or restart intervals, fewer bits
+than the blocks need. `tutelage.core.images.decoder` finds the other cases.
 
 Source: ITU-T T.81 (B.1 and B.2: markers, A.2: blocks, G.1: progressive scans).
 """
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 _START, _END, _SCAN, _RESTART_INTERVAL, _EXIF = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
 _SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA), (0xC9, 0xCA)
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
-# Not FF00, which is a byte FF of the entropy-coded data, nor restarts within them.
+# Excluding FF00, which is a byte FF in entropy-coded data, and after a scan restart markers.
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _READ = {*_SEQUENTIAL, *_PROGRESSIVE, _SCAN, _RESTART_INTERVAL, _EXIF}
-_MAX_SEGMENTS = 10_000  # a JPEG's profiles and previews come in parts of 64 KiB
-_MAX_SCANS = 100  # each goes over all blocks: a few bytes would keep a decoder busy for minutes
+_MAX_SEGMENTS = 10_000  # profiles and previews are split into segments of 64 KiB
+_MAX_SCANS = 100  # each visits all blocks: a few bytes could keep a decoder busy for minutes
 _ALL = (1 << 64) - 1  # the 64 coefficients of a block
 
 
@@ -33,13 +33,13 @@ class JpegHeader:
     Attributes
     ----------
     width, height : as stored, before the orientation is applied
-    exif : the TIFF structure of its EXIF, empty where there is none
-    components : 1 grey, 3 colours, 4 of print
+    exif : the TIFF structure of its EXIF, empty if there is none
+    components : 1 for grey, 3 for colour, 4 for print colours
     single_scan : sequential, Huffman-coded, all components in one scan
-    progressive, arithmetic : how it is coded
+    progressive, arithmetic : coding mode
     restart_interval : units between two restart markers, 0 without them
-    end : where the end marker is, -1 where there is none
-    cut_off : by its markers it is not all there
+    end : offset of the end marker, -1 if there is none
+    cut_off : whether the markers show that the file is truncated
     """
 
     width: int = 0
@@ -56,12 +56,12 @@ class JpegHeader:
     _complete: dict[int, int] = field(default_factory=dict)  # component -> its coefficients
 
     def take_frame(self, kind: int, body: bytes) -> None:
-        """Take what a frame header (SOF) says; ValueError where it is malformed."""
+        """Read a frame header (SOF); raise ValueError if it is malformed."""
         count = body[5] if len(body) > 5 else 0
         if self.components or not count or len(body) < 6 + 3 * count:
             raise ValueError("not an image OpenCV can read")
         if body[0] != 8:
-            raise ValueError(f"a JPEG of {body[0]} bits; 8 bits are read")
+            raise ValueError(f"JPEG of {body[0]} bits; only 8 bits are supported")
         self.height, self.width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
         self.components = count
         self.progressive, self.arithmetic = kind in _PROGRESSIVE, kind in _ARITHMETIC
@@ -69,7 +69,7 @@ class JpegHeader:
             self._factors[body[at]] = body[at + 1] >> 4 or 1, body[at + 1] & 15 or 1
 
     def take_scan(self, body: bytes, data: bytes, start: int, end: int) -> None:
-        """Take a scan: its header's `body`, and its coded bits in data[start:end]."""
+        """Read a scan: the `body` of its header, and its coded bits in data[start:end]."""
         count = body[0] if body else 0
         if not self.components or len(body) < 4 + 2 * count:
             raise ValueError("not an image OpenCV can read")
@@ -80,31 +80,31 @@ class JpegHeader:
         if not first <= last < 64:
             raise ValueError("not an image OpenCV can read")
         intervals, blocks = self._size_of(names)
-        # A block takes a bit for its mean, and in a sequential scan one for its end.
+        # A block has at least one bit for its mean and, in a sequential scan, one for its end.
         least = blocks * (1 if self.progressive else 2)
         if not self.arithmetic and first == 0 and 8 * (end - start) < least:
             self.cut_off = True
         if self.restart_interval:
             wanted = -(-intervals // self.restart_interval) - 1
             self.cut_off |= sum(1 for _ in _RESTART.finditer(data, start, end)) < wanted
-        if bits == 0:  # to the last bit
+        if bits == 0:  # this scan has the least significant bit
             for name in names:
                 self._complete[name] = self._complete.get(name, 0) | (2 << last) - (1 << first)
 
     @property
     def unit(self) -> tuple[int, int]:
-        """Width and height in pixels of the units that blocks of all components come in."""
+        """Width and height of a minimum coded unit, pixels: it has blocks of all components."""
         across, down = map(max, zip(*self._factors.values(), strict=True))
         return 8 * across, 8 * down
 
     @property
     def units(self) -> int:
-        """How many of these units the picture has."""
+        """Number of minimum coded units in the picture."""
         across, down = self.unit
         return -(-self.width // across) * -(-self.height // down)
 
     def _size_of(self, names: list[int]) -> tuple[int, int]:
-        """Return the units that restarts count and the blocks in a scan of some components."""
+        """Return the number of units that restart intervals count, and of blocks, in a scan."""
         try:
             factors = [self._factors[name] for name in names]
         except KeyError:
@@ -118,19 +118,20 @@ class JpegHeader:
         return self.units, self.units * sum(across * down for across, down in factors)
 
     def finish(self, scans: int) -> None:
-        """Say what all scans come to."""
+        """Set `single_scan` and `cut_off` once all scans are read."""
         self.single_scan = scans == 1 and not self.progressive and not self.arithmetic
         missing = any(self._complete.get(name) != _ALL for name in self._factors)
         self.cut_off |= self.end < 0 or not scans or missing
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader:
-    """Read the headers of a JPEG, and step over its scans.
+    """Read the headers of a JPEG and skip over its scans.
 
     Raises
     ------
     ValueError
-        It has no frame header before its first scan, one that is malformed, or too many scans.
+        There is no frame header before the first scan, a header is malformed, or there are too
+                    many scans.
     """
     header = JpegHeader()
     scans = 0
@@ -147,15 +148,16 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
         elif marker == _SCAN:
             scans += 1
             if scans > _MAX_SCANS:
-                raise ValueError(f"a JPEG of more than {_MAX_SCANS} scans")
+                raise ValueError(f"JPEG has more than {_MAX_SCANS} scans")
             header.take_scan(body, data, stop, end)
     header.finish(scans)
     return header
 
 
 def _segments(data: bytes, header: JpegHeader) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (marker, start, stop, end) of each segment of `_READ`: its body is data[start:stop],
-    and what is coded behind it, where it is a scan, data[stop:end]; note where the JPEG ends.
+    """Yield (marker, start, stop, end) of each segment in `_READ`, and set `header.end`.
+
+    The body is data[start:stop]; the coded data of a scan are data[stop:end].
     """
     position = 2
     for _ in range(_MAX_SEGMENTS):
@@ -178,4 +180,4 @@ def _segments(data: bytes, header: JpegHeader) -> Iterator[tuple[int, int, int, 
         if marker in _READ:
             yield marker, position + 2, stop, end
         position = end
-    raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")
+    raise ValueError(f"JPEG has more than {_MAX_SEGMENTS} segments")

@@ -1,9 +1,9 @@
-"""What a picture's header says: its size, depth and orientation, read before it is decoded.
+"""Read the header of a picture before decoding it: its size, depth and orientation.
 
     header = read_header(data)
     header.width, header.height, header.orientation
 
-Nothing here takes memory for pixels. OpenCV decodes only what was recognised here.
+Nothing here allocates memory for pixels. OpenCV decodes only formats that are recognised here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tutelage.core.images.exif import ORIENTATION, Tag, orientation_of, read_tag
 from tutelage.core.images.jpeg_header import JpegHeader, read_jpeg_header
 
 DEFLATE_RATIO = 1032
-"""No more comes out of a byte of deflate, https://zlib.net/zlib_tech.html."""
+"""Most bytes that a byte of deflate can expand to (https://zlib.net/zlib_tech.html)."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MAX_CHUNKS = 1 << 17  # of a PNG or WebP; the usual 8 KiB in each make a gigabyte
-_ANIMATED = 2  # a flag of a WebP (RFC 9649, 2.7.1)
+_MAX_CHUNKS = 1 << 17  # of a PNG or WebP; of the usual 8 KiB each they make a gigabyte
+_ANIMATED = 2  # flag of a WebP (RFC 9649, 2.7.1)
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1", b"ftypavif")
 _SPACE = rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])+"
@@ -27,7 +27,7 @@ _NUMBER = rb"(\d{1,9})"
 _PNM = re.compile(
     rb"P([1-6])" + _SPACE + _NUMBER + _SPACE + _NUMBER + rb"(?:" + _SPACE + _NUMBER + rb")?"
 )
-_PNM_HEADER = 4096  # bytes; comments included
+_PNM_HEADER = 4096  # bytes, including comments
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class PictureHeader:
     Attributes
     ----------
     width, height : as stored, before the orientation is applied
-    orientation : EXIF's, 1 (upright) to 8
-    deep : samples have more than 8 bits
-    largest : the largest value of a sample where the file declares one that is not that of all
-        its bits, such as 4095 for 12 bits in 16; None otherwise
-    orientation_at : (start, stop, replacement) of the bytes with an orientation that OpenCV would
-        apply, or fail on, whatever it is asked; None otherwise
+    orientation : EXIF orientation, 1 (upright) to 8
+    deep : whether samples have more than 8 bits
+    largest : the largest sample value declared by the file if it does not use all bits, such as
+        4095 for 12 bits in 16; None otherwise
+    orientation_at : (start, stop, replacement) of the bytes of an orientation that OpenCV would
+        apply, or fail on, whatever its flags; None otherwise
     cut_off : the file lacks its end, or has fewer bytes than its pixels need
-    jpeg : what only a JPEG has
+    jpeg : details of a JPEG; None for other formats
     """
 
     width: int
@@ -63,7 +63,7 @@ def read_header(data: bytes) -> PictureHeader:
     Raises
     ------
     ValueError
-        It is none of them, or its header is malformed.
+        The file has another format, or its header is malformed.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
@@ -78,7 +78,7 @@ def read_header(data: bytes) -> PictureHeader:
     if found := _PNM.match(data[:_PNM_HEADER]):
         return _pnm(found, len(data))
     if data[4:12] in _HEIF:
-        raise ValueError("a HEIC or AVIF picture, which is not read: convert it to JPEG")
+        raise ValueError("HEIC and AVIF pictures are not supported; convert the file to JPEG")
     raise ValueError("not an image OpenCV can read" if data else "file is empty")
 
 
@@ -89,7 +89,7 @@ def _jpeg(data: bytes) -> PictureHeader:
 
 
 def _png(data: bytes) -> PictureHeader:
-    """Step from chunk to chunk by their lengths (RFC 2083, 3.2)."""
+    """Walk the chunks by their lengths (RFC 2083, 3.2)."""
     if len(data) < 33:
         return PictureHeader(0, 0, cut_off=True)
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
@@ -109,10 +109,10 @@ def _png(data: bytes) -> PictureHeader:
         if kind == b"IEND":
             break
     else:
-        raise ValueError(f"a PNG of more than {_MAX_CHUNKS} chunks")
+        raise ValueError(f"PNG has more than {_MAX_CHUNKS} chunks")
     raw = height * (width * depth * _PNG_CHANNELS.get(colour, 1) // 8)
-    # OpenCV takes memory for a chunk that is longer than the file, and for all pixels, before it
-    # looks whether there are data for them.
+    # OpenCV allocates memory for a chunk that is longer than the file, and for all pixels, before
+    # it checks whether there are data for them.
     cut_off = position > len(data) or compressed * DEFLATE_RATIO < raw
     deep = depth == 16
     return PictureHeader(width, height, orientation, deep, orientation_at=exif, cut_off=cut_off)
@@ -122,13 +122,13 @@ def _bmp(data: bytes) -> PictureHeader:
     cut_off = len(data) < int.from_bytes(data[2:6], "little")
     if data[14:18] == b"\x0c\0\0\0":  # OS/2
         width, height = (int.from_bytes(data[at : at + 2], "little") for at in (18, 20))
-    else:  # a negative height: the first row is the top one
+    else:  # a negative height means that the first row is the top one
         width, height = (int.from_bytes(data[a : a + 4], "little", signed=True) for a in (18, 22))
     return PictureHeader(width, abs(height), cut_off=cut_off)
 
 
 def _webp(data: bytes) -> PictureHeader:
-    """Step from chunk to chunk (RFC 9649, 2.3)."""
+    """Walk the chunks (RFC 9649, 2.3)."""
     end = 8 + int.from_bytes(data[4:8], "little")
     size, orientation, position = (0, 0), 1, 12
     for _ in range(_MAX_CHUNKS):
@@ -140,15 +140,15 @@ def _webp(data: bytes) -> PictureHeader:
         if kind == b"EXIF":
             orientation = orientation_of(body.removeprefix(b"Exif\0\0"))
         elif size == (0, 0):
-            if kind == b"VP8X" and body[:1] and body[0] & _ANIMATED:  # by 4.5 it is not read
-                raise ValueError("an animated WebP, which is not read: save a frame as a picture")
+            if kind == b"VP8X" and body[:1] and body[0] & _ANIMATED:  # OpenCV 4.5 cannot read it
+                raise ValueError("animated WebP files are not supported; save a frame as an image")
             size = _webp_size(kind, body)
         position += 8 + length + length % 2
     return PictureHeader(*size, orientation, cut_off=end > len(data))
 
 
 def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
-    """Return (width, height) from a chunk that has them, else (0, 0)."""
+    """Return (width, height) from a chunk that contains them, else (0, 0)."""
     if kind == b"VP8X":
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
     if kind == b"VP8 ":
@@ -176,12 +176,12 @@ def _tiff(data: bytes) -> PictureHeader:
     if set(values(_SAMPLE_FORMAT, 1)) != {1} or not bits <= {1, 2, 4, 8, 16}:
         shown = ", ".join(str(b) for b in sorted(bits))
         raise ValueError(
-            f"a TIFF with samples of {shown} bits, floating point or signed; "
-            "whole numbers of 8 or 16 bits are read"
+            f"TIFF has samples of {shown} bits, floating point or signed; "
+            "only unsigned integers of 8 or 16 bits are supported"
         )
     deep = 16 in bits
-    # A writer may give the largest value in this very picture, which must not change its
-    # brightness; 2^n - 1 is how many bits count.
+    # Only a declared value of the form 2^n - 1 gives the number of bits. Others may be the largest
+    # value in this particular picture, which must not change its brightness.
     largest = values(_MAX_SAMPLE, 0)[0]
     declared = deep and 255 < largest < 65535 and largest & (largest + 1) == 0
     place = tags.get(ORIENTATION)
@@ -200,16 +200,16 @@ def _pnm(found: re.Match[bytes], size: int) -> PictureHeader:
     kind, width, height = (int(found[i]) for i in (1, 2, 3))
     if kind in (1, 4):  # bits
         needed = height * ((width + 7) // 8) if kind == 4 else 0
-        # Without a largest value the pattern may have run into the pixels.
+        # A PBM has no largest value: the pattern's fourth number may be in the pixels.
         return PictureHeader(width, height, cut_off=size < found.end(3) + 1 + needed)
     if found[4] is None:
         raise ValueError("not an image OpenCV can read")
     largest = int(found[4])
     if not 0 < largest < 65536:
-        raise ValueError(f"a PGM or PPM whose largest value is {largest}; 1 to 65535 is possible")
+        raise ValueError(f"PGM or PPM has maxval {largest}; it must be 1 to 65535")
     deep, binary = largest > 255, kind in (5, 6)
     needed = width * height * (1 + deep) * (3 if kind == 6 else 1) if binary else 0
-    # OpenCV scales text of 8 bits by itself.
+    # OpenCV scales 8-bit text formats itself.
     declared = largest not in (255, 65535) and (deep or binary)
     return PictureHeader(
         width,

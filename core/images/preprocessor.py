@@ -1,7 +1,7 @@
-"""From a picture to the DPU's int8 input: crop, resize, colour order, one table look-up.
+"""Convert a picture to the DPU's int8 input: crop, resize, colour order, one table look-up.
 
-`cv2.LUT` writes through the table straight into the runner's own buffer, or `cv2.merge` what it has
-looked up: no float input is made and nothing is copied after that.
+`cv2.LUT` writes its results straight into the runner's own buffer, or `cv2.merge` writes the planes
+that were looked up: no float input is created, and nothing is copied afterwards.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from tutelage.core.images.fitter import ImageFitter
 from tutelage.core.images.input_form import InputForm, int8_table
 
 _PIXELS_OF_PLANES = 1 << 14
-"""From this many pixels on it is worth taking the channels apart: see `Preprocessor`."""
+"""Least number of pixels at which splitting the channels pays off: see `Preprocessor`."""
 
 
 class Preprocessor:
-    """Turns BGR images of any size into one model's input. Owns its buffers: one per thread.
+    """Converts BGR images of any size to one model's input. Owns its buffers: one per thread.
 
-    OpenCV looks up bytes in one table in about half the time that it takes where each channel has
-    its own. So channels with the same table are looked up as one, and those of large images apart.
+    OpenCV's look-up takes about half the time with one table for all channels. So channels with the
+    same table are looked up together, and the channels of large images one by one.
     """
 
     def __init__(self, form: InputForm, fix_point: int) -> None:
         self._fit = ImageFitter(form)
         table = int8_table(form, fix_point)
         self._one_table = form.channels > 1 and bool((table == table[:, :1]).all())
-        # (256,) or (1, 256, channels), as `cv2.LUT` takes them.
+        # (256,) or (1, 256, channels), as `cv2.LUT` requires.
         self._table = np.ascontiguousarray(table[:, 0] if self._one_table else table[np.newaxis])
         several = form.channels > 1 and not self._one_table
         self._apart = several and form.width * form.height >= _PIXELS_OF_PLANES
         if self._apart:
-            # Arrays of their own: OpenCV takes twice as long where they are parts of one.
+            # Separate arrays: OpenCV takes twice as long if they are parts of one array.
             shape = (form.height, form.width)
             self._planes = [np.empty(shape, np.uint8) for _ in range(3)]
             self._values = [np.empty(shape, np.int8) for _ in range(3)]
-            self._order = slice(None, None, -1 if form.colour == "rgb" else 1)  # of BGR's planes
+            self._order = slice(None, None, -1 if form.colour == "rgb" else 1)  # of the BGR planes
             self._tables = np.ascontiguousarray(table.T)[self._order]
 
     def __call__(self, image: np.ndarray, target: np.ndarray) -> None:
@@ -55,7 +55,7 @@ class Preprocessor:
             written = self._by_planes(self._fit.resize(image), into)
         else:
             written = cv2.LUT(self._fit(image), self._table, into)
-        # OpenCV allocates another array, silently, where the target's form does not suit it.
+        # OpenCV silently allocates another array if the target's layout does not suit it.
         if written is not into and not np.shares_memory(written, target):
             target[...] = written.reshape(target.shape)
 

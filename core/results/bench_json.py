@@ -1,7 +1,7 @@
-"""bench.json: the results of a comparison of platforms, as `tutelage bench` writes them.
+"""bench.json: the results of a comparison of platforms, written by `tutelage bench`.
 
-A row's `kind` says how it came about, and nothing else does: MEASURED here or on a board, PREDICTED
-for a DPU, or EMULATED, a run of the application in front of the emulation, which is not a DPU.
+Only a row's `kind` says how it was obtained: MEASURED here or on a board, PREDICTED for a DPU, or
+EMULATED, a run of the application with the emulation, which is not a DPU.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from tutelage.core.text import json_text
 BENCH_FILE = "bench.json"
 EMULATED = "emulation"
 CPU, GPU, DPU, EMULATION = "cpu", "gpu", "dpu", "emulation"
-"""Families of rows; those of a DPU are measured by a board or predicted."""
+"""Families of rows; DPU rows are measured on a board or predicted."""
 DONE, ABSENT, FAILED, INTERRUPTED = "done", "absent", "failed", "interrupted"
 
 
 @dataclass
 class BenchRow:
-    """One platform, and where its figures come from.
+    """One platform, its figures and their origin.
 
     Attributes
     ----------
-    id : by which other tables name it
-    title : for the reader
+    id : identifier used by other tables
+    title : display name
     family : CPU, GPU, DPU or EMULATION
     kind : MEASURED, PREDICTED or EMULATED
     by, when, where : the figures' origin: program and version, time (ISO 8601, UTC), machine
-    state : DONE, ABSENT, FAILED or INTERRUPTED; `reason` is one line where it is not DONE
-    latency_ms, network_latency_ms : of SingleStream, of the whole frame and the network alone
-    fps, network_fps : of Offline
-    batch : images per run in Offline; `batch_trials`: frames per second that each size had
-    idle_watts : of the same meter at rest, before anything ran
-    watts_above_idle : of Offline, beyond it
-    watts, joules_per_frame : of Offline; `power_source` and `power_scope` say what was measured,
+    state : DONE, ABSENT, FAILED or INTERRUPTED; `reason` is one line if it is not DONE
+    latency_ms, network_latency_ms : of the whole frame and of the network alone, in SingleStream
+    fps, network_fps : frames per second likewise, in Offline
+    batch : images per run in Offline; `batch_trials`: frames per second with each size tried
+    idle_watts : power at idle by the same meter, before anything ran
+    watts_above_idle : power in Offline above `idle_watts`
+    watts, joules_per_frame : in Offline; `power_source` and `power_scope` say what was measured,
         `power_reason` why nothing was
-    accuracy : top-1 in percent, `accuracy_by` which computation had it
-    same_class : percent of the images whose class is that of the quantised student
-    model_file, model_bytes : what the platform loads
-    memory_mib : the most that its process had in memory
+    accuracy : top-1, percent; `accuracy_by` names the computation that has this accuracy
+    same_class : percentage of images with the same class as in the quantised student
+    model_file, model_bytes : file that the platform loads, and its size
+    memory_mib : peak memory of its process, MiB
     same_student : whether it is known to be the same student as in the other rows
-    concerns : what speaks against the figures
-    repetitions : figures of each, with the windows' times
+    concerns : reasons to doubt the figures
+    repetitions : figures of each repetition, with the times of its windows
     """
 
     id: str
@@ -86,16 +86,16 @@ class BenchRow:
 
     @property
     def provenance(self) -> str:
-        """How the figures came about, one line."""
+        """Origin of the figures, in one line."""
         parts = (self.kind, self.by and f"by {self.by}", self.when, self.where)
         return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class GainInput:
-    """One of the two figures that a gain is computed from: whose, of what kind, and its value.
+    """One of the two figures that a gain is computed from: its row, name, value and kind.
 
-    `watts` names the source of the power, where the figure has any.
+    `watts` names the source of the power, if the figure involves power.
     """
 
     row: str
@@ -107,15 +107,15 @@ class GainInput:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a DPU gains over a platform, a ratio.
+    """The gain of a DPU over a platform, a ratio.
 
     Attributes
     ----------
     figure : its value and interval
     inputs : "dpu" and "platform"
-    missing : why there is no value, "" where there is one
-    needs_watts : where only the platform's watts are missing, those from which on what the thesis
-        reports would hold
+    missing : why there is no value, "" if there is one
+    needs_watts : if only the platform's watts are missing, the power above which the gain would
+        reach that of the thesis
     """
 
     figure: Figure
@@ -126,7 +126,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class DpuComparison:
-    """A DPU's row beside a platform's, by their ids; kind is that of the DPU's row."""
+    """Gains of a DPU row over a platform row, given by id; `kind` is that of the DPU row."""
 
     dpu: str
     platform: str
@@ -139,10 +139,10 @@ class DpuComparison:
 
 @dataclass(frozen=True)
 class ReportedGains:
-    """The gains that the thesis reports, with its words and the source.
+    """The gains reported by the thesis, with its wording and the source.
 
-    Its abstracts disagree: the English one claims `efficiency`, the Greek one `power`; 0.0 in files
-    of earlier versions.
+    Its abstracts disagree: the English one claims `efficiency`, the Greek one `power`, which is 0.0
+    in files of earlier versions.
     """
 
     speed_up: float
@@ -154,7 +154,7 @@ class ReportedGains:
 
 @dataclass(frozen=True)
 class ThesisTable:
-    """What the DPU gains over each platform, and what is missing to say so."""
+    """The gains of the DPU over each platform, and the figures missing to compute them."""
 
     reference: ReportedGains
     missing: list[str]
@@ -163,7 +163,7 @@ class ThesisTable:
 
 @dataclass(frozen=True)
 class BenchModel:
-    """The student that is compared."""
+    """The student under comparison."""
 
     name: str
     path: str = ""
@@ -173,7 +173,7 @@ class BenchModel:
 
 @dataclass(frozen=True)
 class BenchImages:
-    """The images of the comparison; labelled: how many have a known label."""
+    """The images of the comparison; `labelled` is the number with a known label."""
 
     source: str
     count: int
@@ -182,16 +182,16 @@ class BenchImages:
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """How the comparison is made.
+    """Settings of the comparison.
 
     Attributes
     ----------
     platforms : names, in the order of the table
-    repetitions : each goes through all platforms
-    seconds, warm_up : of each window, s
-    threads : of each framework
-    board : whose DPU is predicted where none was measured
-    watts : given by the user, by row
+    repetitions : number of passes, each through all platforms
+    seconds, warm_up : duration of each window and of its warm-up, s
+    threads : threads of each framework
+    board : board whose DPU is predicted if none was measured
+    watts : power given by the user, by row, W
     """
 
     platforms: tuple[str, ...]
@@ -205,14 +205,14 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class BenchMachine:
-    """The machine of the comparison; None is what it does not say.
+    """The machine of the comparison; None for values it does not report.
 
     Attributes
     ----------
-    cpu, cores, logical_cpus, memory_gib, virtual_machine, governor : the processor's
+    cpu, cores, logical_cpus, memory_gib, virtual_machine, governor : its processor and memory
     pinned_to, threads : CPUs that processes are pinned to, and threads of each framework
-    load_before : the system's load before anything was timed
-    packages : versions by name
+    load_before : system load before the first timing
+    packages : name -> version
     """
 
     cpu: str
@@ -231,7 +231,7 @@ class BenchMachine:
 
 @dataclass(frozen=True)
 class MeterFacts:
-    """Where the watts of a family of platforms come from, and what it takes at rest, W."""
+    """Power source of a family of platforms, and its power at idle, W."""
 
     source: str
     reason: str
@@ -240,7 +240,7 @@ class MeterFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResults:
-    """All of bench.json."""
+    """The contents of bench.json."""
 
     state: str
     started: str
@@ -256,13 +256,13 @@ class BenchResults:
 
 
 def read_bench(path: Path) -> BenchResults:
-    """Return a bench.json, given itself or by its directory; raises ResultsError."""
+    """Read a bench.json, given the file or its directory; raises ResultsError."""
     file = path / BENCH_FILE if path.is_dir() else path
     return read_results(BenchResults, file, "a comparison of `tutelage bench`")
 
 
 def bench_text(results: BenchResults) -> str:
-    """Return the text of bench.json; each row has its provenance as one line, too."""
+    """Return the text of bench.json, with each row's provenance as one line added."""
     table = as_json(results)
     rows = zip(table["rows"], results.rows, strict=True)
     table["rows"] = [row | {"provenance": whole.provenance} for row, whole in rows]

@@ -1,4 +1,4 @@
-"""A number with its interval: the one form that results have, in memory and in JSON."""
+"""A number with its interval: the form of all results, in memory and in JSON."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tutelage.core.results.typed_json import MismatchError, decode, decode_field
 
 MEASURED, PREDICTED, GIVEN = "measured", "predicted", "given by the user"
 CONFIDENCE = 0.95
-"""Coverage that intervals are made for."""
+"""Coverage of intervals."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its interval; as JSON an object of these fields, all of them present.
+    """A figure with its interval; in JSON an object with all of these fields.
 
     Attributes
     ----------
-    value : None where it was not measured, or where only the range is known
-    low, high : the interval's ends; None where there is none
-    coverage : probability with which the interval encloses the true value; None where it is not
-        known, as of a prediction's range
-    n : how many values (repetitions, sections of a window) the figure and its interval rest on
+    value : None if it was not measured, or if only the range is known
+    low, high : the interval's ends; None without an interval
+    coverage : probability that the interval contains the true value; None if unknown, as for a
+        prediction's range
+    n : number of values (repetitions, sections of a window) behind the figure and its interval
     unit : such as "ms"
-    kind : MEASURED where it was timed or read from a sensor, PREDICTED or GIVEN
-    sensor_error : bound of what the readings themselves are uncertain by, on top of the interval,
-        in the same unit; None where there is no such bound
+    kind : MEASURED if it was timed or read from a sensor, else PREDICTED or GIVEN
+    sensor_error : bound of the error of the readings themselves, in addition to the interval and
+        in the same unit; None if unknown
     """
 
     value: float | None = None
@@ -42,7 +42,7 @@ class Figure:
     def around(
         cls, value: float | None, half_width: float | None = None, unit: str = "", n: int = 1
     ) -> Figure:
-        """Return a measured figure with a symmetric interval of 95 %, or with none."""
+        """Return a measured figure with a symmetric 95 % interval, or without one."""
         if value is None:
             return cls(unit=unit)
         if half_width is None:
@@ -51,21 +51,21 @@ class Figure:
 
     @classmethod
     def predicted(cls, value: float | None, low: float, high: float, unit: str) -> Figure:
-        """Return a prediction with the range of its known errors, whose coverage is not known."""
+        """Return a prediction with the range of its known errors, of unknown coverage."""
         return cls(value, low, high, None, 1, unit, PREDICTED)
 
     @property
     def half_width(self) -> float | None:
-        """Half of the interval, None where there is none."""
+        """Half the width of the interval, None without an interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     @property
     def ends(self) -> tuple[float | None, float | None, float | None]:
-        """Value, low and high, as `tutelage.core.digits.with_range` takes them."""
+        """Value, low and high: the arguments of `tutelage.core.digits.with_range`."""
         return self.value, self.low, self.high
 
     def scaled(self, factor: float, unit: str) -> Figure:
-        """Return the same figure in another unit, `factor` above 0 times as large."""
+        """Return the figure multiplied by `factor`, which is above 0, in another unit."""
         value, low, high, error = (
             None if each is None else factor * each for each in (*self.ends, self.sensor_error)
         )
@@ -73,9 +73,9 @@ class Figure:
 
     @classmethod
     def from_json(cls, value: object, place: str) -> Figure:
-        """Return a figure of a JSON file, see `tutelage.core.results.typed_json`.
+        """Decode a figure from JSON, see `tutelage.core.results.typed_json`.
 
-        Files of earlier versions have a plain number, or value, ci95 (half of the interval) and
+        Files of earlier versions have a plain number, or value, ci95 (half the interval) and
         sensor_error.
         """
         if not isinstance(value, dict):
@@ -88,10 +88,10 @@ class Figure:
             old = cls.around(found.value, half)
             return cls(*old.ends, old.coverage, old.n, sensor_error=found.sensor_error)
         if (found.low is None) != (found.high is None):
-            raise MismatchError(f"{place or 'it'} has one end of an interval")
+            raise MismatchError(f"{place or 'it'} has only one end of an interval")
         return found
 
 
 def as_json(results: Any) -> dict[str, Any]:
-    """Return a dataclass of results as JSON has it: figures as objects."""
+    """Return a dataclass of results as a JSON object, with figures as objects."""
     return asdict(results)

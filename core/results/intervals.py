@@ -1,10 +1,10 @@
-"""The intervals of figures: the one place that has their methods.
+"""Methods that compute the intervals of figures.
 
-Two kinds of measurement need two methods. Repetitions, each with a figure of its own, are
+Two kinds of measurement need two methods. Repetitions, each with its own figure, are
 independent of each other: the interval of their median comes from their order and assumes no
-distribution (`median_figure`). Frames of one long run are not: each is timed behind the one
-before, on a machine that warms up. There the run is cut into sections that are much longer than
-what one frame does to the next, and the scatter of the sections gives the interval
+distribution (`median_figure`). Frames of one long run are not independent: each is timed after
+another, on a machine that warms up. Therefore the run is cut into sections that are much longer
+than the effect of one frame on the next, and the scatter of the sections gives the interval
 (`sectioned_figure`).
 """
 
@@ -20,13 +20,12 @@ from tutelage.core.results.figure import CONFIDENCE, MEASURED, Figure
 
 
 def median_figure(values: Sequence[float | None], unit: str = "") -> Figure:
-    """Return the median of repetitions and its interval between two of the ordered values.
+    """Return the median of repetitions, with an interval between two of the ordered values.
 
-    The k-th smallest and the k-th largest of n independent values enclose the true median with
+    The k-th smallest and the k-th largest of n independent values contain the true median with
     probability 1 - 2 P(B <= k - 1), where B is binomial with n and 1/2 (David and Nagaraja 2003,
-    Order Statistics, section 7.1). The largest k is taken for which that is 95 % or more; with
-    fewer than six values there is none, and the least and the greatest enclose it with the coverage
-    that the figure has.
+    Order Statistics, section 7.1). The largest k with at least 95 % is used. With fewer than six
+    values there is none: the interval then is the whole range, and the figure gives its coverage.
     """
     known = sorted(value for value in values if value is not None and math.isfinite(value))
     if len(known) < 2:
@@ -40,16 +39,16 @@ def median_figure(values: Sequence[float | None], unit: str = "") -> Figure:
 
 
 def median_coverage(count: int, rank: int) -> float:
-    """Return with which probability the `rank`-th smallest and largest enclose the median."""
+    """Return the probability that the `rank`-th smallest and largest enclose the median."""
     below = sum(math.comb(count, i) for i in range(rank)) / 2**count
     return 1 - 2 * below
 
 
 def ratio(upper: Figure, lower: Figure, unit: str = "") -> Figure:
-    """Return upper / lower; its interval encloses every ratio of values within the two intervals.
+    """Return upper / lower; its interval contains all ratios of values in the two intervals.
 
-    It is wider than 95 % asks for, since both are at their ends at once. Its coverage is what
-    remains by Bonferroni's inequality.
+    It is wider than 95 % requires, since it assumes both values at their ends at once. Its coverage
+    is the bound given by Bonferroni's inequality.
     """
     if upper.value is None or not lower.value:
         return Figure(unit=unit)
@@ -69,43 +68,43 @@ def ratio(upper: Figure, lower: Figure, unit: str = "") -> Figure:
 
 # Sections -> Student's t for a 95 % interval with one degree of freedom less.
 _T95 = {20: 2.093, 10: 2.262, 5: 2.776}
-_LEAST_FRAMES = 10  # per section; with fewer, a section tells next to nothing
+_LEAST_FRAMES = 10  # per section; fewer give no useful estimate
 
-# Halves of the window differ by more than this share, and by more than chance explains: drift.
+# Drift: the halves of a window differ by more than this fraction, and by more than chance explains.
 _DRIFT_SHARE = 0.02
 # Sections -> Student's t for a 99 % interval of the difference of two halves' means.
 _T99_HALVES = {20: 2.878, 10: 3.355, 5: 9.925}
 
 
 def section_count(frames: int, percent: float = 50) -> int | None:
-    """Return into how many sections a window with so many frames is cut; None: too few frames.
+    """Return the number of sections for a window of `frames` frames; None if there are too few.
 
-    `percent`: for the interval of this percentile. A section needs a frame beyond it: of ten
-    frames the 99th percentile is the slowest one, far below that of the whole.
+    `percent` is the percentile that needs an interval. A section needs a frame beyond it: of ten
+    frames the 99th percentile is the slowest one, far below the percentile of the whole window.
     """
     least = max(_LEAST_FRAMES, math.ceil(100 / (100 - percent)))
     return next((count for count in _T95 if frames >= count * least), None)
 
 
 def section_edges(start: float, end: float, count: int) -> list[float]:
-    """Return the count + 1 borders of the sections."""
+    """Return the count + 1 boundaries of the sections."""
     return [start + (end - start) * k / count for k in range(count + 1)]
 
 
 def sectioned_figure(
     whole: float | None, sections: Sequence[float | None], unit: str = ""
 ) -> Figure:
-    """Return a figure of a window with its 95 % confidence interval from sections of it.
+    """Return the figure of a window with a 95 % confidence interval from its sections.
 
-    The figure is computed from the whole window, and from each section; their scatter gives the
-    interval. That works for means, ratios and percentiles alike, as long as sections are much
-    longer than what one frame does to the next ("sectioning": Asmussen and Glynn 2007, Stochastic
-    Simulation, ch. III.5).
+    The figure is computed for the whole window and for each section; the scatter of the sections
+    gives the interval. This works for means, ratios and percentiles alike, as long as sections are
+    much longer than the effect of one frame on the next ("sectioning": Asmussen and Glynn 2007,
+    Stochastic Simulation, ch. III.5).
 
     Parameters
     ----------
-    whole : the figure of the whole window, None where it was not measured
-    sections : the figure of each section; one that is None leaves the figure without interval
+    whole : the figure of the whole window, None if it was not measured
+    sections : the figure of each section; with a None among them there is no interval
     """
     known = [value for value in sections if value is not None and math.isfinite(value)]
     if whole is None or len(known) not in _T95 or len(known) != len(sections):
@@ -116,7 +115,7 @@ def sectioned_figure(
 
 
 def drift(sections: Sequence[float | None]) -> float | None:
-    """Return by which share the second half is above the first; None where that is chance."""
+    """Return the relative rise from the first to the second half; None if not significant."""
     known = [value for value in sections if value is not None]
     if len(known) not in _T95:
         return None

@@ -1,4 +1,4 @@
-"""Percentiles: the one definition, of lists, arrays and histograms."""
+"""Percentiles of lists, arrays and histograms, by the nearest-rank definition."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 PERCENTS = (50, 90, 99)
-"""The percentiles that are reported of latencies."""
+"""The percentiles that are reported for latencies."""
 
 
 def nearest_rank(count: int, percent: float) -> int:
-    """Return which of `count` ordered values, 1 the least, is the percentile.
+    """Return the rank of a percentile among `count` ordered values; 1 is the least.
 
-    The nearest-rank definition: the least value that `percent` % of the values do not exceed. It
-    is always one of the values; nothing is interpolated (Hyndman and Fan 1996, Sample Quantiles in
-    Statistical Packages, definition 1).
+    Nearest-rank definition: the least value that `percent` % of the values do not exceed. The
+    result is always one of the values, without interpolation (Hyndman and Fan 1996, Sample
+    Quantiles in Statistical Packages, definition 1).
     """
     return max(1, math.ceil(count * percent / 100))
 

@@ -1,7 +1,7 @@
-"""run.json: the results of a measurement, as `python -m tutelage.app.measure` writes them.
+"""run.json: the results of a measurement, written by `python -m tutelage.app.measure`.
 
-Times of windows are seconds since the measurement began; latencies are ms, power is W. Fields with
-a default may be missing from a file, which earlier versions did not write.
+Window times are seconds since the start of the measurement; latencies are in ms, power is in W.
+Fields with a default may be missing from files of earlier versions.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tutelage.core.text import json_text
 
 RUN_FILE = "run.json"
 DONE, RUNNING = "done", "running"
-"""States; others are "refused", "stopped", "failed" and "broken off"."""
+"""States of a run; the others are "refused", "stopped", "failed" and "broken off"."""
 
 _WHAT = "a measured run"
 
 
 @dataclass(frozen=True)
 class Concern:
-    """Something that speaks against figures: a short name and a line for the reader."""
+    """A reason to doubt figures: a short name and a one-line explanation."""
 
     name: str
     text: str
@@ -37,7 +37,7 @@ class Concern:
 
 @dataclass(frozen=True)
 class SensorWarning:
-    """Something that speaks against a rail's readings, in one line that begins with its name."""
+    """A reason to doubt a rail's readings, in one line that begins with the rail's name."""
 
     rail: str
     text: str
@@ -45,7 +45,7 @@ class SensorWarning:
 
 @dataclass
 class MachineFacts:
-    """The machine: of `tutelage.board.system.board_facts`, with packages and the release."""
+    """The machine: `tutelage.board.system.board_facts`, with package versions and the release."""
 
     board: str | None = None
     machine: str | None = None
@@ -60,13 +60,13 @@ class MachineFacts:
 
     @property
     def place(self) -> str:
-        """The board's model, else the architecture."""
+        """The board's model, or else the architecture."""
         return self.board or self.machine or "an unknown machine"
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What jobs take their time from: measured is True of a DPU only; text, for the reader."""
+    """What determines the time of jobs, in `text`; `measured` is True for a DPU only."""
 
     measured: bool
     text: str
@@ -74,7 +74,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Governor of the CPUs, their highest clock, the DPU's clock by the profile, its cores."""
+    """Governor and highest clock of the CPUs; clock of the DPU by the profile, and its cores."""
 
     governor: str | None = None
     highest_mhz: float | None = None
@@ -84,7 +84,7 @@ class Clocks:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The model: where it is, what it was compiled for, its input, and what it was made from."""
+    """The model: its location, target, input and origin."""
 
     name: str
     target: str
@@ -97,7 +97,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Where the frames come from, and how many different ones there are."""
+    """The source of the frames, and the number of distinct images."""
 
     source: str
     count: int
@@ -105,7 +105,7 @@ class ImageFacts:
 
 @dataclass
 class PowerSource:
-    """What watts are read from; source is "none" where nothing is, and reason says why."""
+    """The source of power readings; if it is "none", `reason` says why."""
 
     source: str = "none"
     reason: str = ""
@@ -116,7 +116,7 @@ class PowerSource:
 
 @dataclass(frozen=True)
 class IdleResults:
-    """The whole board's power at rest, from start_s to end_s."""
+    """The whole board's power at idle, from start_s to end_s."""
 
     watts: Figure
     start_s: float = 0.0
@@ -135,7 +135,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Latencies(Percentiles):
-    """Latencies of a window, ms; the greatest one has no interval."""
+    """Latencies of a window, ms; `max` has no interval."""
 
     mean: Figure = field(default_factory=Figure)
     max: Figure = field(default_factory=Figure)
@@ -143,7 +143,7 @@ class Latencies(Percentiles):
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """Frames that were given out within a window."""
+    """Numbers of frames whose results were delivered within a window."""
 
     classified: int = 0
     failed: int = 0
@@ -151,14 +151,14 @@ class FrameCounts:
 
 @dataclass(frozen=True)
 class PowerResults:
-    """Power and energy in a window, of the whole board.
+    """Power and energy of the whole board in a window.
 
     Attributes
     ----------
     source, reason, total_rail, doubts : as in `PowerSource`
-    watts, joules_per_frame, fps_per_watt : also above `idle`, the power at rest
-    samples, rate_hz, jitter_ms, missed : how the sampler kept its times
-    rails : figures of every rail
+    watts, joules_per_frame, fps_per_watt : also above `idle`, the power at idle
+    samples, rate_hz, jitter_ms, missed : regularity of the sampler
+    rails : figures of each rail
     """
 
     watts: Figure = field(default_factory=Figure)
@@ -181,12 +181,12 @@ class PowerResults:
 
 @dataclass(frozen=True, kw_only=True)
 class StepWindow:
-    """A step of the plan, and when its window was.
+    """A step of the plan and the times of its window.
 
     Attributes
     ----------
-    scenario, threads, qps, bound_ms, repetition : of `tutelage.app.measure.plan.Step`
-    start_s, end_s : the window
+    scenario, threads, qps, bound_ms, repetition : see `tutelage.app.measure.plan.Step`
+    start_s, end_s : start and end of the window, s
     """
 
     name: str
@@ -205,11 +205,12 @@ class WindowFigures:
 
     Attributes
     ----------
-    frames : that were given out within it
-    sections : into which the window was cut for the intervals; None: too few frames
+    frames : frames delivered within it
+    sections : number of sections that the window was cut into for the intervals; None: too few
+        frames
     fps : frames per second
     stages_ms : p50 and p99 of each stage of the pipeline
-    drift : share by which the window's second half was faster; None where that is chance
+    drift : relative rise of the speed in the window's second half; None if not significant
     """
 
     frames: FrameCounts = field(default_factory=FrameCounts)
@@ -227,10 +228,10 @@ class StepResults(WindowFigures, StepWindow):
 
     Attributes
     ----------
-    dpu_utilisation : share of the window in which the DPU's cores had jobs
-    realtime : of `tutelage.board.realtime.Realtime.report`, where the emulation was paced
-    conditions : least, mean and most of each reading of the machine's state
-    concerns : what speaks against the figures
+    dpu_utilisation : fraction of the window in which the DPU's cores had jobs
+    realtime : report of `tutelage.board.realtime.Realtime.report`, if the emulation was paced
+    conditions : minimum, mean and maximum of each reading of the machine's state
+    concerns : reasons to doubt the figures
     """
 
     dpu_utilisation: float | None = None
@@ -241,7 +242,7 @@ class StepResults(WindowFigures, StepWindow):
 
 @dataclass(kw_only=True)
 class Outcome:
-    """How a measurement or a comparison ended: what its file has even where it was refused."""
+    """The end of a measurement or comparison: the fields present even in a refused one's file."""
 
     state: str
     error: str | None = None
@@ -250,21 +251,21 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class RunResults(Outcome):
-    """All of run.json.
+    """The contents of run.json.
 
     Attributes
     ----------
-    state, error : how it ended, and why where not as planned
-    started, machine_clock : time (ISO 8601) as whoever started it knows it, and by the machine
-    seconds : that it took
+    state, error : how it ended, and the reason if not as planned
+    started, machine_clock : start time (ISO 8601) by the clock of the initiator and of the machine
+    seconds : duration of the measurement, s
     provider : what runs the model
-    emulation : whether that is the emulation
-    realtime : board whose pace the emulation keeps
+    emulation : whether the provider is the emulation
+    realtime : board whose speed the emulation reproduces
     phases : lengths of the plan's phases, s
-    accepted : what was measured in spite of
-    power : where watts come from
-    idle : the baseline "before" and "after"
-    notes : for the reader
+    accepted : names of the concerns that the user accepted
+    power : source of power readings
+    idle : power at idle, "before" and "after"
+    notes : further remarks
     """
 
     started: str
@@ -289,33 +290,33 @@ class RunResults(Outcome):
 
     @property
     def on_dpu(self) -> bool:
-        """Whether the times are those of a DPU, which no emulation's are."""
+        """Whether the times are those of a DPU, which those of an emulation never are."""
         return not self.emulation and (self.pace is None or self.pace.measured)
 
 
 def read_run(path: Path) -> RunResults:
-    """Return a run.json, given itself or by its directory; raises ResultsError."""
+    """Read a run.json, given the file or its directory; raises ResultsError."""
     return read_results(RunResults, path / RUN_FILE if path.is_dir() else path, _WHAT)
 
 
 def read_outcome(path: Path) -> Outcome:
-    """Return how the measurement or comparison of a file ended; raises ResultsError."""
+    """Read how the measurement or comparison of a file ended; raises ResultsError."""
     return read_results(Outcome, path, "results")
 
 
 def run_table(text: str, name: str) -> dict[str, Any]:
-    """Return a run.json as it is, whose state and error are known to be well formed.
+    """Parse the text of a run.json and verify only its state and error.
 
-    For files of a measurement that was refused or broke off, which may have nothing else.
+    For files of a refused or interrupted measurement, which may contain nothing else.
 
     Parameters
     ----------
-    name : of the file, for the message
+    name : name of the file, for the message
 
     Raises
     ------
     ResultsError
-        It has no state.
+        The text is not JSON or has no state.
     """
     try:
         table: dict[str, Any] = json_value(text)
@@ -326,14 +327,14 @@ def run_table(text: str, name: str) -> dict[str, Any]:
 
 
 def run_text(run: RunResults) -> str:
-    """Return the text of run.json; what the model brings with it stays as it is."""
+    """Return the text of run.json, with rounded figures; the model's facts are not rounded."""
     table = as_json(run)
     shown = {key: value if key == "model" else rounded(value) for key, value in table.items()}
     return json_text(shown, indent=2) + "\n"
 
 
 def rounded(value: Any) -> Any:
-    """Return figures with the digits that any of them can have meaning for; no zero has a sign."""
+    """Return floats rounded to 9 significant digits, without negative zeros, at any depth."""
     if isinstance(value, float):
         return float(f"{value:.9g}") + 0.0
     if isinstance(value, dict):

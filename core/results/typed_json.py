@@ -1,4 +1,4 @@
-"""JSON of untrusted files as dataclasses: every field is checked, and what is wrong is named.
+"""Decode untrusted JSON into dataclasses: check every field, and name the one that is wrong.
 
     decode(RunResults, json_table(path))
 
@@ -23,17 +23,17 @@ from tutelage.core.errors import DpuError
 from tutelage.core.files import read_bounded
 
 MAX_JSON_BYTES = 16 << 20
-"""Largest file of results that is read: a run of a hundred windows has 1 MB."""
+"""Largest file of results that is read: a run of a hundred windows takes 1 MB."""
 
 T = TypeVar("T")
 
 
 class ResultsError(DpuError):
-    """A file of results that cannot be used; one line that names the file and what is wrong."""
+    """A file of results cannot be used; the message, one line, names the file and the problem."""
 
 
 class MismatchError(ValueError):
-    """A value that does not have the form that was asked for; the text names its place."""
+    """A value does not have the expected type; the message names its place."""
 
 
 def read_results(kind: type[T], path: Path, what: str) -> T:
@@ -42,19 +42,19 @@ def read_results(kind: type[T], path: Path, what: str) -> T:
     Parameters
     ----------
     kind : dataclass
-    what : the kind of file in words, such as "a measured run", for the message
+    what : the kind of file, such as "a measured run", for the message
 
     Raises
     ------
     ResultsError
-        The file is missing, larger than `MAX_JSON_BYTES`, not JSON, or does not have the form.
+        The file is missing, larger than `MAX_JSON_BYTES`, not JSON, or not of the type `kind`.
     """
     try:
         data = read_bounded(path, MAX_JSON_BYTES)
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror or error}") from error
     if len(data) > MAX_JSON_BYTES:
-        raise ResultsError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, refused")
+        raise ResultsError(f"{path}: larger than the limit of {MAX_JSON_BYTES >> 20} MiB")
     try:
         return decode(kind, json_value(data))
     except MismatchError as error:
@@ -62,7 +62,7 @@ def read_results(kind: type[T], path: Path, what: str) -> T:
 
 
 def json_value(data: str | bytes) -> Any:
-    """Return the value of a JSON text; raises MismatchError where it is not JSON."""
+    """Return the value of a JSON text; raises MismatchError if it is not JSON."""
     try:
         return json.loads(data)
     except RecursionError:
@@ -72,16 +72,16 @@ def json_value(data: str | bytes) -> Any:
 
 
 def decode(kind: Any, value: object, place: str = "") -> Any:
-    """Return a JSON value as `kind`, a type of those that the module's text lists.
+    """Return a JSON value as `kind`, one of the types listed in the module's docstring.
 
     Parameters
     ----------
-    place : where the value is in its file, such as "steps[0].fps"; "" is the file itself
+    place : path of the value in its file, such as "steps[0].fps"; "" for the whole file
 
     Raises
     ------
     MismatchError
-        It does not have the form of `kind`.
+        The value is not of the type `kind`.
     """
     if kind is Any:
         return value
@@ -129,14 +129,14 @@ def _bool(value: object, place: str) -> bool:
 
 def _int(value: object, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
-        raise _mismatch(place, "a whole number")
+        raise _mismatch(place, "an integer")
     return value
 
 
 def _float(value: object, place: str) -> float:
     try:
         number = float(value) if isinstance(value, (int, float)) else math.nan
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer out of the range of float
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
         raise _mismatch(place, "a number")
@@ -145,7 +145,7 @@ def _float(value: object, place: str) -> float:
 
 def _str(value: object, place: str) -> str:
     if not isinstance(value, str):
-        raise _mismatch(place, "a text")
+        raise _mismatch(place, "a string")
     return value
 
 

@@ -1,1 +1,1 @@
-"""From a quantised graph to the compiled form."""
+"""The compiler from quantised graphs to the compiled form."""

@@ -1,6 +1,6 @@
-"""Builds a network layer by layer, in quantised or in compiled form.
+"""Builders of networks, layer by layer, in quantised or compiled form.
 
-`ModelBuilder` has a method for each kind of layer. What differs between the forms is in its two
+`ModelBuilder` has a method for each kind of layer. The differences of the forms are in its two
 subclasses: `CompiledModel` here and `QuantisedModel` (quantised.py).
 """
 
@@ -27,7 +27,7 @@ from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
 _CONSTANT, _WORKSPACE, _INPUTS, _OUTPUTS = range(4)
-"""Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""
+"""Numbers of the DPU's registers, as assigned by AMD's compiler (measured on its files)."""
 
 
 Form = tuple[str, dict[str, Any]]
@@ -37,7 +37,7 @@ Form = tuple[str, dict[str, Any]]
 class ModelBuilder(ABC):
     """A network under construction.
 
-    Every method adds one layer and returns the op that has its int8 values. Sizes are [width,
+    Every method adds a layer and returns the op with its int8 values. Sizes are [width,
     height], pads [left, right, top, bottom], as in XIR. Weights and biases are int8 integers.
     """
 
@@ -46,7 +46,7 @@ class ModelBuilder(ABC):
 
     @abstractmethod
     def input(self, name: str, dims: Sequence[int], fix_point: int) -> Op:
-        """An input (1, H, W, C), of int8 values."""
+        """Add an input (1, H, W, C) of int8 values."""
 
     def conv2d(
         self,
@@ -64,15 +64,15 @@ class ModelBuilder(ABC):
         kind: str = "conv2d",
         names: tuple[str, str] | None = None,
     ) -> Op:
-        """A convolution; weights int8 (O, H, W, I), bias int8 (O,) or None.
+        """Add a convolution; weights int8 (O, H, W, I), bias int8 (O,) or None.
 
-        `names` are those of the weights' and the bias's op.
+        `names` are the names of the ops of weights and bias.
 
         Raises
         ------
         DpuError
-            In compiled form: a shift is one that the DPU does not have, or the bias does not
-            survive it.
+            Parameters are not int8. In compiled form: the DPU does not support a shift, or the
+            bias would lose bits.
         """
         accumulator = self.point(x) + weights_fix_point
         bias = self._bias(name, bias, accumulator - bias_fix_point, accumulator - fix_point)
@@ -95,11 +95,11 @@ class ModelBuilder(ABC):
         )  # fmt: skip
 
     def depthwise_conv2d(self, name: str, x: Op, weights: Array, *args: Any, **kwargs: Any) -> Op:
-        """A convolution with one kernel per channel; weights int8 (1, H, W, C); else as conv2d."""
+        """Add a depthwise convolution; weights int8 (1, H, W, C), otherwise as for `conv2d`."""
         return self.conv2d(name, x, weights, *args, **{**kwargs, "kind": "depthwise-conv2d"})
 
     def transposed_conv2d(self, name: str, x: Op, weights: Array, *args: Any, **kwargs: Any) -> Op:
-        """A transposed convolution; weights int8 (O, H, W, I), turned; else as conv2d."""
+        """Add a transposed convolution; weights int8 (O, H, W, I), flipped; see `conv2d`."""
         return self.conv2d(name, x, weights, *args, **{**kwargs, "kind": "transposed-conv2d"})
 
     def max_pool(
@@ -112,7 +112,7 @@ class ModelBuilder(ABC):
         ceil: bool = False,
         nonlinear: str = "NONE",
     ) -> Op:
-        """A max pool; keeps the fix point. With `ceil` a last window may pass the border."""
+        """Add a max pool, which keeps the fix point; with `ceil` a last partial window counts."""
         window = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad)}
         given = {} if nonlinear == "NONE" else {"nonlinear": nonlinear}
         mode = {"pad_mode": "CEIL"} if ceil else {}
@@ -131,7 +131,7 @@ class ModelBuilder(ABC):
         fix_point: int = 0,
         pad: Sequence[int] = (0, 0, 0, 0),
     ) -> Op:
-        """An average pool with the DPU's reciprocal."""
+        """Add an average pool with the DPU's reciprocal."""
         window = {"kernel": list(kernel), "stride": list(stride), "pad": list(pad)}
         counted = {"count_include_pad": True, "count_include_invalid": True}
         mode = {"pad_mode": "FLOOR", "global": False}
@@ -142,7 +142,7 @@ class ModelBuilder(ABC):
         )  # fmt: skip
 
     def hard_sigmoid(self, name: str, x: Op, fix_point: int) -> Op:
-        """The DPU's hard sigmoid, in compiled form with the attributes of AMD's compiler."""
+        """Add the DPU's hard sigmoid, in compiled form with the attributes of AMD's compiler."""
         point = self.point(x)
         attrs = {"hsigmoid_in": point, "shift_hsigmoid": SIXTH_SHIFT + point - fix_point}
         return self._layer(
@@ -153,7 +153,7 @@ class ModelBuilder(ABC):
     def interpolate(
         self, name: str, x: Op, size: Sequence[int], fix_point: int, align_corners: bool
     ) -> Op:
-        """Bilinear interpolation to [width, height], which no DPU computes."""
+        """Add bilinear interpolation to [width, height], which no DPU computes."""
         attrs = {**resized(x, size), "mode": "BILINEAR", "align_corners": align_corners}
         attrs["half_pixel_centers"] = not align_corners
         return self._layer(
@@ -162,7 +162,13 @@ class ModelBuilder(ABC):
         )  # fmt: skip
 
     def concat(self, name: str, inputs: Sequence[Op], axis: int = 3) -> Op:
-        """Channels one after the other; all inputs must have one fix point."""
+        """Add a concatenation along `axis`.
+
+        Raises
+        ------
+        DpuError
+            The inputs have different fix points.
+        """
         points = {self.point(op) for op in inputs}
         if len(points) != 1:
             raise DpuError(f"concat {name!r} has inputs with the fix points {sorted(points)}")
@@ -173,7 +179,7 @@ class ModelBuilder(ABC):
         )  # fmt: skip
 
     def add(self, name: str, inputs: Sequence[Op], fix_point: int, nonlinear: str = "NONE") -> Op:
-        """Sum of the inputs."""
+        """Add a sum of the inputs."""
         attrs = {"type": "ADD", "nonlinear": nonlinear}
         return self._layer(
             name, {"input": list(inputs)}, fix_point, nonlinear,
@@ -181,7 +187,7 @@ class ModelBuilder(ABC):
         )  # fmt: skip
 
     def multiply(self, name: str, inputs: Sequence[Op], fix_point: int) -> Op:
-        """Product of the inputs; a map may meet one factor for each channel."""
+        """Add a product of the inputs, of equal shape or a map and one factor per channel."""
         same = len({tuple(op.get_output_tensor().dims) for op in inputs}) == 1
         attrs = {"type": "MUL", "nonlinear": "NONE"}
         return self._layer(
@@ -191,11 +197,11 @@ class ModelBuilder(ABC):
 
     @abstractmethod
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
-        """The same values in another shape."""
+        """Add a reshape."""
 
     @abstractmethod
     def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
-        """An op that only picks or moves values, of a type in the form's own words."""
+        """Add an op that only selects or moves values; `kind` is an op type of the form."""
 
     @abstractmethod
     def output(self, x: Op) -> Op:
@@ -203,17 +209,17 @@ class ModelBuilder(ABC):
 
     @abstractmethod
     def finish(self) -> Graph:
-        """The graph, ready to run and to write."""
+        """Return the graph, ready to run and to write."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file."""
+        """Finish the graph and write it to a file; raises XmodelError if it cannot be written."""
         self.finish().serialize(path)
 
     # -- the form ----------------------------------------------------------------------------
 
     @abstractmethod
     def point(self, op: Op) -> int:
-        """The fix point of the values of an op that this builder returned."""
+        """Return the fix point of the values of an op that this builder returned."""
 
     @abstractmethod
     def _layer(
@@ -226,7 +232,7 @@ class ModelBuilder(ABC):
         quantised: Form,
         compiled: Form,
     ) -> Op:
-        """Add a layer of one of the two forms, with its activation and rounding; return its end."""
+        """Add a layer in one of the two forms, with activation and rounding; return its last op."""
 
     @abstractmethod
     def _constant(self, name: str, values: Array, fix_point: int) -> Op:
@@ -234,15 +240,15 @@ class ModelBuilder(ABC):
 
     @abstractmethod
     def _parameter_names(self, name: str) -> tuple[str, str]:
-        """Names of the ops of a layer's weights and bias."""
+        """Return the names of the ops of a layer's weights and bias."""
 
     def _bias(self, name: str, bias: Array | None, shift: int, output_shift: int) -> Array | None:
-        """The bias as the form has it, for these left and right shifts of bias and output."""
+        """Return the bias in this form; `shift` is its left shift to the accumulator."""
         return bias
 
 
 def resized(x: Op, size: Sequence[int]) -> dict[str, Any]:
-    """The attribute of a resize to [width, height], of which XIR takes the product's whole part."""
+    """Return the attribute `scale` of a resize to [width, height], since XIR truncates products."""
     _, height, width, _ = x.get_output_tensor().dims
     scale = [np.float32(out / given) for out, given in zip(size, (width, height), strict=True)]
     for place, (out, given) in enumerate(zip(size, (width, height), strict=True)):
@@ -252,23 +258,23 @@ def resized(x: Op, size: Sequence[int]) -> dict[str, Any]:
 
 
 def check_int8(name: str, values: Array) -> None:
-    """Refuse parameters that are not int8.
+    """Verify that parameters are int8.
 
     Raises
     ------
     DpuError
-        They are not.
+        They are not int8.
     """
     if values.dtype != np.int8:
-        raise DpuError(f"{name!r} has {values.dtype}, not int8")
+        raise DpuError(f"{name!r} has {values.dtype}, expected int8")
 
 
 class CompiledModel(ModelBuilder):
     """A network in compiled form: int8 layers in DPU subgraphs between USER and CPU.
 
-    The files have the structure that AMD's compiler gives (const-fix parameters in REG_0, upload
-    and download, subgraphs with devices) but no machine code, and name the emulator as their DPU: a
-    board refuses them.
+    The files have the structure of AMD's compiled files (const-fix parameters in REG_0, upload
+    and download, subgraphs with devices) but no machine code, and name the emulator as their DPU,
+    so a board rejects them.
     """
 
     def __init__(self, name: str) -> None:
@@ -276,54 +282,54 @@ class CompiledModel(ModelBuilder):
         self._parameters: dict[str, bytes] = {}  # by the name of the const-fix op
 
     def input(self, name: str, dims: Sequence[int], fix_point: int) -> Op:
-        """An int8 input (1, H, W, C), copied to the DPU."""
+        """Add an int8 input (1, H, W, C), copied to the DPU."""
         return self.upload(self.data(name, dims, fix_point))
 
     def data(self, name: str, dims: Sequence[int], fix_point: int) -> Op:
-        """An int8 input (1, H, W, C) as the user gives it."""
+        """Add an int8 input (1, H, W, C), provided by the user."""
         attrs = {"shape": list(dims), "data_type": "XINT8", "device": "USER"}
         return self._quantised(self.graph.create_op(name, "data-fix", attrs), fix_point)
 
     def upload(self, x: Op) -> Op:
-        """Copy an int8 value to the DPU."""
+        """Add a copy of an int8 value to the DPU."""
         return self.move(f"{x.get_name()}_upload_0", "upload", x, {})
 
     def _upload_again(self, x: Op, number: int) -> Op:
-        """Copy an int8 value to one of several DPU subgraphs."""
+        """Add a copy of an int8 value to one of several DPU subgraphs."""
         return self.move(f"{x.get_name()}_upload_{number}", "upload", x, {})
 
     def download(self, x: Op) -> Op:
-        """Copy an int8 value from the DPU."""
+        """Add a copy of an int8 value from the DPU."""
         return self.move(f"{x.get_name()}_download_0", "download", x, {})
 
     def to_float(self, name: str, x: Op) -> Op:
-        """Dequantise an int8 value on the CPU."""
+        """Add a dequantisation of an int8 value on the CPU."""
         attrs = {**QUANTISED, "fix_point": self.point(x)}
         return self.cpu(name, "fix2float", attrs, {"input": [x]})
 
     def from_float(self, name: str, x: Op, attrs: dict[str, Any]) -> Op:
-        """Quantise a real value on the CPU; `attrs` are a fix op's."""
+        """Add a quantisation of a real value on the CPU; `attrs` are those of a fix op."""
         op = self.cpu(name, "float2fix", attrs, {"input": [x]})
         return self._quantised(op, attrs["fix_point"])
 
     def cpu(self, name: str, kind: str, attrs: dict[str, Any], inputs: dict[str, list[Op]]) -> Op:
-        """Any op, on the CPU."""
+        """Add any op on the CPU."""
         return self.graph.create_op(name, kind, {**attrs, "device": "CPU"}, inputs)
 
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
-        """The same values in another shape."""
+        """Add a reshape."""
         return self.move(name, "reshape-fix", x, {"shape": list(shape)})
 
     def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
-        """An op that only picks or moves values ("upsample-fix", "reduction_max-fix", ...)."""
+        """Add an op that only selects or moves values ("upsample-fix", "pad-fix", ...)."""
         return self._add(name, kind, attrs, {"input": [x]}, self.point(x))
 
     def output(self, x: Op) -> Op:
-        """Copy `x` from the DPU and dequantise it: an output of the graph."""
+        """Make `x` an output of the graph: copy it from the DPU and dequantise it."""
         return self.to_float(f"{x.get_name()}_float", self.download(x))
 
     def finish(self) -> Graph:
-        """The graph with its subgraphs, ready to run and to write."""
+        """Return the graph with its subgraphs, ready to run and to write."""
         stretches = separated(partition(self.graph), self.download, self._upload_again)
         root = self.graph.get_root_subgraph()
         root._own, root._children = {}, []
@@ -338,7 +344,7 @@ class CompiledModel(ModelBuilder):
         return self.graph
 
     def _seal(self, subgraph: Subgraph) -> None:
-        """Lay out the parameters of a DPU subgraph and say what it is for."""
+        """Allocate the parameters of a DPU subgraph and set its attributes."""
         parameters = bytearray()
         for op in subgraph._own.values():
             if op.get_name() in self._parameters:
@@ -361,14 +367,14 @@ class CompiledModel(ModelBuilder):
     # -- the form ----------------------------------------------------------------------------
 
     def point(self, op: Op) -> int:
-        """The fix point of the op's tensor."""
+        """Return the fix point of the op's tensor."""
         return fix_point_of(op)
 
     def _parameter_names(self, name: str) -> tuple[str, str]:
         return f"{name}_weights", f"{name}_bias"
 
     def _bias(self, name: str, bias: Array | None, shift: int, output_shift: int) -> Array | None:
-        """Refuse shifts that the DPU does not have; drop bits that are too fine for it."""
+        """Raise DpuError for unsupported shifts; drop zero bits that are too fine for the DPU."""
         _check_shift(name, "output", output_shift, 0)
         if bias is None:
             return None
@@ -407,7 +413,7 @@ class CompiledModel(ModelBuilder):
         return op
 
     def _unused(self, name: str) -> str:
-        """`name`, or a number behind it: of parameters that two layers share each has its own."""
+        """Return `name`, numbered if in use: layers that share parameters have separate ops."""
         free, number = name, len(self._parameters)
         while free in self._parameters:
             free, number = f"{name}_{number}", number + 1
@@ -422,4 +428,4 @@ class CompiledModel(ModelBuilder):
 
 def _check_shift(name: str, what: str, shift: int, least: int) -> None:
     if not least <= shift <= MAX_SHIFT:
-        raise DpuError(f"{name!r}: the {what} shift {shift} is not in {least}..{MAX_SHIFT}")
+        raise DpuError(f"{name!r}: the {what} shift is {shift}; it must be {least} to {MAX_SHIFT}")

@@ -1,14 +1,14 @@
-"""The emulator's compiler: from a quantised .xmodel to the compiled form that the emulation runs.
+"""The emulator's compiler, from a quantised .xmodel to the compiled form that the emulation runs.
 
     graph = compile_graph(Graph.deserialize("quantised.xmodel"))
     graph.serialize("model.xmodel")
 
-What it does is what AMD's compiler does before it makes instructions: an op, its ReLU and the
-`fix` behind them become one int8 op; parameters become int8 in REG_0; a value that meets others
-in a concat takes the concat's fix point; what the DPU cannot compute stays in float32 on the CPU;
-stretches of one device become subgraphs, with upload, download, fix2float and float2fix between
-them. Names are those of AMD's compiled files (measured on PointPillars). There are no
-instructions: `dpu_name` is the emulator's, and a board refuses the file.
+It does what AMD's compiler does before generating instructions: an op, its ReLU and the following
+`fix` become one int8 op; parameters become int8 in REG_0; the inputs of a concat take its fix
+point; ops that the DPU cannot compute stay in float32 on the CPU; consecutive ops of one device
+become subgraphs, with upload, download, fix2float and float2fix between them. Names are those of
+AMD's compiled files (measured on PointPillars). There are no instructions: `dpu_name` is that of
+the emulator, and a board rejects the file.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from tutelage.dpu.xmodel.op import Op
 
 
 def compile_graph(graph: Graph) -> Graph:
-    """The compiled form of a quantised graph.
+    """Return the compiled form of a quantised graph.
 
     Raises
     ------
     UnsupportedError
-        The graph is compiled already.
+        The graph is already compiled.
     XmodelError
-        The graph contradicts itself.
+        The graph is inconsistent.
     """
     return fuse(graph).graph
 
@@ -57,8 +57,8 @@ class Fused:
 
     Attributes
     ----------
-    graph : of int8 ops in subgraphs by device
-    sources : the quantised op that each op of the DPU was made of, by name
+    graph : graph of int8 ops in subgraphs by device
+    sources : the quantised op that each DPU op was created from, by name
     reasons : why quantised ops are on the CPU, by name
     """
 
@@ -68,26 +68,26 @@ class Fused:
 
 
 def fuse(graph: Graph, refused: Mapping[str, str] | None = None) -> Fused:
-    """Make int8 ops of a quantised graph's, and share them out to the DPU and the CPU.
+    """Convert a quantised graph's ops to int8 and assign them to the DPU and the CPU.
 
     Parameters
     ----------
-    refused : quantised ops that the DPU does not get, by name, with the reason
+    refused : quantised ops that must not run on the DPU, by name, with the reason
 
     Raises
     ------
     UnsupportedError, XmodelError
-        As `compile_graph`.
+        As for `compile_graph`.
     """
     if graph.get_root_subgraph().get_children_num():
-        raise UnsupportedError(f"{graph.get_name()}: compiled already; give the quantised file")
+        raise UnsupportedError(f"{graph.get_name()}: already compiled; give the quantised file")
     with contradictions(graph.get_name()):
         compiler = _Compiler(graph, refused)
         return Fused(compiler.compile(), compiler.sources, compiler.reasons)
 
 
 def on_cpu(graph: Graph) -> dict[str, str]:
-    """The ops of a quantised graph that stay on the CPU, by name, each with the reason."""
+    """Return the ops of a quantised graph that stay on the CPU, by name, with the reasons."""
     with contradictions(graph.get_name()):
         compiler = _Compiler(graph)
         compiler.place()
@@ -95,15 +95,15 @@ def on_cpu(graph: Graph) -> dict[str, str]:
 
 
 class _Compiler:
-    """One compilation.
+    """State of one compilation.
 
     Attributes
     ----------
-    outputs : the ops whose values the graph gives, in order
-    parameters : the ops that depend on no input
-    ints : the int8 op that holds a quantised op's value, by the quantised op's name
-    floats : the float32 op that does
-    sources : the quantised op that an int8 op was made of, by name
+    outputs : output ops of the graph, in order
+    parameters : ops that depend on no input
+    ints : the int8 op with a quantised op's value, by the quantised op's name
+    floats : the float32 op with its value, likewise
+    sources : the quantised op that an int8 op was created from, by name
     reasons : why an op is on the CPU
     """
 
@@ -121,13 +121,13 @@ class _Compiler:
         self._sinks: dict[str, Sink | None] = {}
 
     def place(self) -> None:
-        """Put every op on its device."""
+        """Assign every op to its device."""
         for op in self.graph.toposort():
             if op.get_name() not in self.ints and op not in self.parameters:
                 self._add(op)
 
     def compile(self) -> Graph:
-        """The whole compiled graph."""
+        """Return the whole compiled graph."""
         self.place()
         outputs = [self._float(op) for op in self.outputs]
         self._drop_unread(outputs)
@@ -146,7 +146,7 @@ class _Compiler:
     # -- one op ---------------------------------------------------------------------------
 
     def _add(self, op: Op) -> None:
-        """Put one op on a device."""
+        """Assign one op to a device."""
         if type_of(op).source == "input" and not is_int8(op.get_type()):
             self._add_input(op)
             return
@@ -160,7 +160,7 @@ class _Compiler:
             self._copy(op)
 
     def _add_input(self, op: Op) -> None:
-        """int8 where all readers round it alike, as AMD's compiler makes it; else float32."""
+        """Add an input: int8 if all readers round it alike, as in AMD's compiler, else float32."""
         fixes = op.get_fanout_ops()
         dims = op.get_output_tensor().dims
         same = {int(f.get_attr("fix_point")) for f in fixes if is_dpu_fix(f)}
@@ -173,23 +173,23 @@ class _Compiler:
         self.floats[op.get_name()].set_attr("device", "USER")
 
     def _add_fix(self, op: Op) -> None:
-        """A fix that belongs to no op before it: of a value that is real on the CPU."""
+        """Add a fix that is not fused into a preceding op, such as one after a CPU op."""
         source = op.get_input_op("input")
         held = self.ints.get(source.get_name())
         if held is not None and rounds_to(op, fix_point(held)):
-            self.ints[op.get_name()] = held  # rounds what is rounded alike already
+            self.ints[op.get_name()] = held  # already rounded in the same way
         else:
             self._copy(op)
 
     def _copy(self, op: Op) -> None:
-        """The op as it is, in float32 on the CPU."""
+        """Copy the op unchanged to the CPU, in float32."""
         inputs = {
             arg: [self._float(s) for s in sources] for arg, sources in op.get_input_ops().items()
         }
         self.floats[op.get_name()] = self._cpu(op, inputs)
 
     def _parameter(self, op: Op) -> Op:
-        """What depends on no input, on the CPU."""
+        """Return the copy on the CPU of an op that depends on no input."""
         if op.get_name() not in self.floats:
             inputs = {arg: [self._parameter(s) for s in sources]
                       for arg, sources in op.get_input_ops().items()}  # fmt: skip
@@ -197,7 +197,7 @@ class _Compiler:
         return self.floats[op.get_name()]
 
     def _cpu(self, op: Op, inputs: dict[str, list[Op]]) -> Op:
-        """A copy of `op`, also of a type that nobody knows here."""
+        """Return a copy of `op`, which may have an unknown type, on the CPU."""
         copied = self.model.graph.clone_op(op, inputs)
         copied.set_attr("device", "CPU")
         return copied
@@ -217,10 +217,10 @@ class _Compiler:
         if limit:
             raise Refusal(limit)
         if op.get_input_num("input") != len(self.computed(op)) and not kind.takes_constants:
-            raise Refusal("an operand is a constant")
+            raise Refusal("an operand is constant")
         for source in self.computed(op):
             if self.point(source) is None:
-                raise Refusal(f"its input {source.get_name()!r} is not rounded by a fix")
+                raise Refusal(f"input {source.get_name()!r} is not rounded by a fix")
         made = kind.compile(op, sink, self)
         self.sources[made.get_name()] = op.get_name()
         self._rename(made, sink.tensor)
@@ -231,11 +231,11 @@ class _Compiler:
                 self.ints[reader.get_name()] = made
 
     def computed(self, op: Op) -> list[Op]:
-        """The inputs that are computed."""
+        """Return the non-constant inputs."""
         return [s for s in op.get_input_ops_by_name("input") if s not in self.parameters]
 
     def _sink(self, op: Op) -> Sink | None:
-        """Where the op's result is rounded, or None where it leaves as a real number."""
+        """Return where the op's result is rounded, or None if it stays a real number."""
         if op.get_name() not in self._sinks:
             self._sinks[op.get_name()] = self._find_sink(op)
         return self._sinks[op.get_name()]
@@ -247,7 +247,7 @@ class _Compiler:
         elif type_of(op).scaled and needs_factor(op):
             return None
         last = fused or op
-        readers = [] if last in self.outputs else readers  # it leaves before any of them rounds
+        readers = [] if last in self.outputs else readers  # an output is not rounded by its readers
         fixes = [reader for reader in readers if is_dpu_fix(reader)]
         points = {int(fix.get_attr("fix_point")) for fix in fixes}
         if fixes and len(fixes) == len(readers) and len(points) == 1:
@@ -265,7 +265,7 @@ class _Compiler:
         return None
 
     def _fused(self, op: Op) -> Op | None:
-        """What the DPU computes together with an op: its activation, or the factor behind it."""
+        """Return the op that the DPU fuses into `op`: its activation, or the factor after it."""
         if op in self.outputs:
             return None
         if type_of(op).scaled:
@@ -277,13 +277,13 @@ class _Compiler:
     def _why_no_sink(self, op: Op) -> str:
         readers = [type_of(reader) for reader in op.get_fanout_ops()]
         if len(readers) == 1 and readers[0].nonlinear and type_of(op).fuses:
-            return f"the DPU does not fuse this {readers[0].name} with {op.get_type()}"
+            return f"the DPU cannot fuse this {readers[0].name} into {op.get_type()}"
         if type_of(op).scaled:
-            return f"the DPU's {op.get_type()} has a factor that the file does not have"
-        return "its result is not rounded by a fix"
+            return f"the DPU's {op.get_type()} has a factor, which is missing in the file"
+        return "the result is not rounded by a fix"
 
     def point(self, op: Op) -> int | None:
-        """The fix point of an op's value, where it is a multiple of 2^-fix_point within int8."""
+        """Return the fix point of an op's value if it is int8 * 2^-fix_point, else None."""
         if op.get_name() in self.ints:
             return fix_point(self.ints[op.get_name()])
         if is_dpu_fix(op):
@@ -293,7 +293,7 @@ class _Compiler:
         return None
 
     def int8(self, op: Op) -> Op:
-        """An op's value as int8 on the DPU."""
+        """Return an op's value as int8 on the DPU."""
         name = op.get_name()
         if name in self.ints:
             held = self.ints[name]
@@ -315,7 +315,7 @@ class _Compiler:
         return copied
 
     def _float(self, op: Op) -> Op:
-        """An op's value as float32 on the CPU."""
+        """Return an op's value as float32 on the CPU."""
         name = op.get_name()
         if op in self.parameters:
             return self._parameter(op)
@@ -328,7 +328,7 @@ class _Compiler:
         return self._once("fix2float", held, lambda: self.model.to_float(f"{tensor}_", held))
 
     def _downloaded(self, op: Op) -> Op:
-        """AMD's compiler gives the copy the tensor's name, and the original another."""
+        """Add a copy, which takes over the tensor's name, as in AMD's compiler."""
         tensor = op.get_output_tensor().name
         copied = self.model.download(op)
         self._rename(op, f"{tensor}_download_0")
@@ -346,7 +346,7 @@ class _Compiler:
         op.get_output_tensor()._name = tensor
 
     def integers(self, fix: Op, what: str) -> tuple[Array, int]:
-        """A parameter's int8 values and its fix point."""
+        """Return a parameter's int8 values and its fix point."""
         if not is_int8_fix(fix) or type_of(fix.get_input_op("input")).source != "constant":
-            raise Refusal(f"its {what} are not a rounded constant")
+            raise Refusal(f"the {what} are not a rounded constant")
         return rounded_constant(self.graph, fix)

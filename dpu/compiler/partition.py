@@ -1,4 +1,4 @@
-"""Stretches of a graph's ops that run on one device."""
+"""Partition of a graph into groups of ops that run on one device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tutelage.dpu.xmodel.op import Op
 
 
 def partition(graph: Graph) -> list[tuple[str, list[Op]]]:
-    """The ops by device, in stretches that can run one after the other.
+    """Return groups of ops with their devices, in execution order.
 
-    An op's stage is the number of changes of device on the way to it. What is of one stage and
-    one device and hangs together is one stretch; each input of the user's is its own, as in
-    AMD's files. What depends on no input goes with its first reader.
+    An op's stage is the number of device changes on the path to it. Connected ops of the same stage
+    and device form a group; each user input is a separate group, as in AMD's files. Ops that depend
+    on no input belong to the group of their first reader.
     """
     constants = constant_ops(graph)
     stages: dict[Op, int] = {}
@@ -43,13 +43,13 @@ def separated(
     download: Callable[[Op], Op],
     upload: Callable[[Op, int], Op],
 ) -> list[tuple[str, list[Op]]]:
-    """Copy what one stretch of the DPU reads of another from the DPU, and to it again.
+    """Insert copies from and to the DPU for values that one DPU group reads from another.
 
-    That is a value which is read before and behind something that the CPU computes.
+    Such a value is read both before and after an op of the CPU.
 
     Parameters
     ----------
-    download, upload : add such a copy of a value; an upload is for the stretch of that number
+    download, upload : add a copy of a value; an upload also takes the number of its group
     """
     homes = {op: number for number, (_, ops) in enumerate(stretches) for op in ops}
     for number, (device, ops) in enumerate(stretches):
@@ -72,7 +72,7 @@ def separated(
 
 
 def constant_ops(graph: Graph) -> set[Op]:
-    """The ops that depend on no input of the graph."""
+    """Return the ops that depend on no input of the graph."""
     found: set[Op] = set()
     for op in graph.toposort():
         sources = _sources(op)
@@ -82,7 +82,7 @@ def constant_ops(graph: Graph) -> set[Op]:
 
 
 def _needed(op: Op, constants: set[Op], home: dict[Op, Op]) -> list[Op]:
-    """The constants behind an op that lie in no stretch yet, producers first."""
+    """Return the constants that an op needs and that are in no group yet, producers first."""
     found: list[Op] = []
     for source in _sources(op):
         if source in constants and source not in home and source not in found:

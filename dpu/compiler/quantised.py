@@ -1,12 +1,12 @@
-"""Writes quantised .xmodels: what vai_c_xir takes, in the form of AMD's PyTorch exporter.
+"""Builder of quantised .xmodels, the input of vai_c_xir, in the form of AMD's PyTorch exporter.
 
-Everything is float32. Each quantised value passes a `fix` op, which rounds it to multiples of
-2^-fix_point; parameters are `const` ops with a `fix` of their own. Structure, names of ops and
+Everything is float32. Each quantised value passes through a `fix` op, which rounds it to multiples
+of 2^-fix_point; parameters are `const` ops with a `fix` each. Structure, names of ops and
 attributes follow files of vai_q_pytorch (measured on PointPillars):
 
     data -> fix -> conv2d (const -> fix: weights, bias) -> relu -> fix -> ... -> fix
 
-A value that only concats read has no fix of its own, the concat's rounds for it.
+A value that is read only by concats has no separate fix; that of the concat rounds it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tutelage.dpu.xmodel.op_types import definitions
 class QuantisedModel(ModelBuilder):
     """A network in quantised form.
 
-    Every method returns the op that has a layer's int8 grid, a `fix` (what only moves values,
-    which rounds nothing, returns itself). Parameters are stored as the real numbers that they mean.
+    Every method returns the op whose values are on a layer's int8 grid: a `fix`, or the op itself
+    if it only moves values. Parameters are stored as the real numbers that they represent.
     """
 
     def __init__(self, name: str) -> None:
@@ -40,12 +40,12 @@ class QuantisedModel(ModelBuilder):
         self._points: dict[Op, int] = {}
 
     def input(self, name: str, dims: Sequence[int], fix_point: int) -> Op:
-        """A float32 input (1, H, W, C), rounded to int8."""
+        """Add a float32 input (1, H, W, C), rounded to int8."""
         attrs = {"shape": list(dims), "data_type": "FLOAT32"}
         return self._fixed(self.graph.create_op(self._name(name), "data", attrs), fix_point)
 
     def reshape(self, name: str, x: Op, shape: Sequence[int]) -> Op:
-        """The same values in another shape: `flatten` where that says it, else `reshape`."""
+        """Add a reshape, as `flatten` if that is equivalent."""
         attrs: dict[str, Any] = {"shape": list(shape)}
         kind, rank = "reshape", x.get_output_tensor().ndim
         if len(shape) == 2 and rank > 2:
@@ -53,13 +53,13 @@ class QuantisedModel(ModelBuilder):
         return self.move(name, kind, x, attrs)
 
     def move(self, name: str, kind: str, x: Op, attrs: dict[str, Any]) -> Op:
-        """An op that only picks or moves values, such as "upsample"; it rounds nothing."""
+        """Add an op that only selects or moves values, such as "upsample", without rounding."""
         op = self.graph.create_op(self._name(name), kind, attrs, {"input": [x]})
         self._points[op] = self._points[x]
         return op
 
     def join(self, name: str, inputs: Sequence[Op], axis: int) -> Op:
-        """Values of one fix point along any axis; it rounds nothing, as each of them is rounded."""
+        """Add a concatenation of values of one fix point along any axis, without rounding."""
         op = self.graph.create_op(self._name(name), "concat", {"axis": axis}, {"input": [*inputs]})
         (self._points[op],) = {self.point(x) for x in inputs}
         return op
@@ -70,7 +70,7 @@ class QuantisedModel(ModelBuilder):
         return x
 
     def finish(self) -> Graph:
-        """The graph, ready to run, to write and to compile."""
+        """Return the graph, ready to run, to write and to compile."""
         self._drop_fixes_before_concats()
         kinds = dict.fromkeys(op.get_type() for op in self.graph.toposort())
         self.graph._op_defs = definitions(kinds)
@@ -81,7 +81,7 @@ class QuantisedModel(ModelBuilder):
     # -- the form ----------------------------------------------------------------------------
 
     def point(self, op: Op) -> int:
-        """The fix point that the op rounds to, or its input does."""
+        """Return the fix point that the op, or its input, rounds to."""
         return self._points[op]
 
     def _parameter_names(self, name: str) -> tuple[str, str]:
@@ -103,7 +103,7 @@ class QuantisedModel(ModelBuilder):
     def _scaled(
         self, name: str, inputs: dict[str, list[Op]], kind: str, attrs: dict[str, Any]
     ) -> Op:
-        """The op, and a `mul` by the DPU's factor behind it where it differs by one."""
+        """Add the op, followed by a `mul` with the DPU's factor if it has one."""
         if not op_type(kind).scaled:
             return self.graph.create_op(self._name(name), kind, attrs, inputs)
         op = self.graph.create_op(self._name(f"{name}_i0"), kind, attrs, inputs)
@@ -113,7 +113,7 @@ class QuantisedModel(ModelBuilder):
         return self.graph.create_op(self._name(name), SCALING, {}, {"input": [op, constant]})
 
     def _name(self, name: str) -> str:
-        """As AMD's exporter names ops: after the graph, with underscores for all else."""
+        """Return an op name as AMD's exporter builds it: graph and op name, with underscores."""
         clean = re.sub(r"\W", "_", f"{self.graph.get_name()}__{name}")
         while self.graph.has_op(clean):  # "a/b_c" and "a_b/c"
             clean += "_"
@@ -140,7 +140,7 @@ class QuantisedModel(ModelBuilder):
         return fixed
 
     def _drop_fixes_before_concats(self) -> None:
-        """A computed value that only concats that round read leaves the rounding to them."""
+        """Remove the fix of a computed value if only concats that round read it."""
         for op in self.graph.toposort():
             readers = op.get_fanout_ops()
             if not type_of(op).rounds or not readers or op in self._outputs:
@@ -153,10 +153,10 @@ class QuantisedModel(ModelBuilder):
 
 
 def _joins_and_rounds(op: Op) -> bool:
-    """Whether an op is a concat with a `fix` behind it."""
+    """Return whether an op is a concat followed by a `fix`."""
     return type_of(op).joins and any(type_of(reader).rounds for reader in op.get_fanout_ops())
 
 
 def _is_computed(op: Op) -> bool:
-    """Whether an op's values are neither given nor those of its inputs."""
+    """Return whether an op computes values, rather than providing or moving them."""
     return not type_of(op).source and not type_of(op).moves

@@ -1,6 +1,6 @@
-"""Run a graph: the program of its ops, the reference engine and the fast one.
+"""Engines that run a graph: programs, the reference engine, the fast one and `instructions`.
 
-Importing the package gives the graphs of dpu/xmodel what dpu/ops knows of op types.
+Importing the package makes the op types of dpu/ops available to the graphs of dpu/xmodel.
 """
 
 from tutelage.dpu.ops import xir

@@ -1,9 +1,9 @@
-"""The fast engine: stretches of exact ops as float32 ONNX graphs, the rest by reference functions.
+"""The fast engine: stages of exact ops as float32 ONNX graphs, the rest by reference functions.
 
-Ops whose sums are proven to stay exact in float32 (dpu/engine/onnx_lowering.py) are gathered
-into graphs that OpenVINO or ONNX Runtime runs; what is left (plugins, softmax,
-...) runs by the same numpy functions as in the reference engine, so that both
-engines agree there by construction.
+Ops whose sums are proven to stay exact in float32 (dpu/engine/onnx_lowering.py) are collected
+into graphs that OpenVINO or ONNX Runtime runs; the others (plugins, softmax, ...)
+use the same numpy functions as the reference engine, so that both engines agree
+there by construction.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tutelage.dpu.ops.lowering import Grid
 from tutelage.dpu.xmodel.op import Op
 
 HAS_INT8 = platform.machine() in ("x86_64", "AMD64")
-"""Whether the int8 form has been tried on such processors."""
+"""Whether the int8 form has been tested on this kind of processor."""
 
 
 @dataclass
 class Stage:
-    """Consecutive ops that are run in one go.
+    """Ops that run together.
 
     `runtime` is None for a stage of reference functions.
     """
@@ -39,14 +39,14 @@ class Stage:
 
 
 class FastEngine:
-    """Runs a program by stages.
+    """Engine that runs a program in stages.
 
     Parameters
     ----------
-    program : what to run
-    threads : threads of one run; 0 takes all cores
+    program : the program to run
+    threads : threads of one run; 0 for all cores
     trace : keep every tensor, so that `compute` can return any; slower
-    brief : little is to be computed, so that the start counts more than the speed
+    brief : optimise for start-up time, because little will be computed
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FastEngine:
                 stage.runtime = runtime if trace else self._upgraded(stage, grids, runtime)
 
     def _upgraded(self, stage: Stage, grids: dict[str, Grid], runtime: Runtime) -> Runtime:
-        """The stage with its int8 form, where OpenVINO has one."""
+        """Return the stage's runtime, upgraded to its int8 form if OpenVINO supports it."""
         when = wanted()
         if when == "0" or not isinstance(runtime, OpenVinoRuntime) or not HAS_INT8:
             return runtime
@@ -80,7 +80,7 @@ class FastEngine:
         return UpgradedRuntime(runtime, upgrade, len(stage.steps), when == "1")
 
     def compute(self, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
-        """Values of the ops named in `keep`."""
+        """Return the values of the ops named in `keep`, by name."""
         values: dict[str, Array] = {**self.program.constants, **feeds}
         for stage in self.stages:
             if stage.runtime is None:
@@ -94,7 +94,7 @@ class FastEngine:
 
 
 def _stages(program: Program, grids: dict[str, Grid], trace: bool) -> list[Stage]:
-    """Split the steps into alternating stages; an op's stage follows all that it reads."""
+    """Split the steps into alternating stages; the stage of an op follows those of its inputs."""
     lowered = {op.get_name(): op.get_name() in grids for op in program.steps}
     level: dict[str, int] = {}
     stages: dict[int, Stage] = {}
@@ -115,7 +115,7 @@ def _stages(program: Program, grids: dict[str, Grid], trace: bool) -> list[Stage
 def _connect(
     program: Program, stages: dict[int, Stage], level: dict[str, int], trace: bool
 ) -> None:
-    """Fill in what each stage reads from and writes to the others."""
+    """Set the ops that each stage reads from and writes for the others."""
     asked = {op.get_name() for op in program.outputs}
     for number, stage in stages.items():
         for op in stage.steps:

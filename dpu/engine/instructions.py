@@ -1,7 +1,7 @@
-"""The engine `instructions`: DPU subgraphs execute their own code (`mc_code`), the rest op by op.
+"""The engine `instructions`: executes the code (`mc_code`) of DPU subgraphs, the rest op by op.
 
-The other engines compute a DPU subgraph from the graph's ops. This one takes from the graph only
-the places of inputs and outputs in the DDR, as VART does.
+The other engines compute a DPU subgraph from the graph's ops. This one uses only the locations of
+inputs and outputs in the DDR, as VART does.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.dpu.xmodel.tensor import Tensor
 
 MAX_BYTES = 1 << 30
-"""Memory of a subgraph's registers together; a file may claim what it does not have."""
+"""Most bytes of a subgraph's registers together, since a file may claim any size."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor is in the DDR.
+    """Location of a tensor in the DDR.
 
     Attributes
     ----------
-    register, offset : of its first byte
-    dims, strides : of its values; the strides in bytes
+    register, offset : location of its first byte
+    dims, strides : of its values; strides in bytes
     """
 
     register: int
@@ -43,37 +43,37 @@ class Place:
 
     @property
     def end(self) -> int:
-        """Offset behind its last byte."""
+        """Offset after its last byte."""
         pairs = zip(self.dims, self.strides, strict=True)
         return self.offset + sum((n - 1) * step for n, step in pairs) + 1
 
     def view(self, registers: dict[int, Array]) -> Array:
-        """Its values, int8 [dims], in place.
+        """Return a view of its values, int8 [dims].
 
         Raises
         ------
         XmodelError
-            They are not all in the register.
+            Some of them are outside the register.
         """
         memory = registers.get(self.register, np.empty(0, np.int8))
         if self.offset < 0 or min(self.strides, default=1) < 1 or self.end > len(memory):
             raise XmodelError(
-                f"bytes {self.offset} to {self.end} of register {self.register}, which has "
-                f"{len(memory)}"
+                f"bytes {self.offset} to {self.end} exceed register {self.register} of "
+                f"{len(memory)} bytes"
             )
         return np.lib.stride_tricks.as_strided(memory[self.offset :], self.dims, self.strides)
 
 
 def place_of(tensor: Tensor) -> Place:
-    """Return where a tensor of a compiled file is.
+    """Return the location of a tensor of a compiled file.
 
     Raises
     ------
     UnsupportedError
-        It is not in the DDR.
+        The tensor is not in the DDR.
     """
     if not (tensor.has_attr("reg_id") and tensor.has_attr("ddr_addr")):
-        raise UnsupportedError(f"tensor {tensor.name!r} has no place in the DDR")
+        raise UnsupportedError(f"tensor {tensor.name!r} has no address in the DDR")
     dims = tuple(tensor.dims)
     if tensor.has_attr("stride"):
         strides = tuple(int(step) for step in tensor.get_attr("stride"))
@@ -87,17 +87,17 @@ class CompiledPart:
 
     Attributes
     ----------
-    subgraph : of the file
-    shape : of the DPU that it is for
-    inputs, outputs : names of the ops whose values it reads and gives, with their places
+    subgraph : subgraph of the file
+    shape : shape of the target DPU's core
+    inputs, outputs : names of the ops whose values it reads and computes -> their locations
     """
 
     def __init__(self, subgraph: Subgraph) -> None:
         name, fingerprint = subgraph.get_name(), fingerprint_of(subgraph)
         if not subgraph.has_attr("mc_code") or not subgraph.get_attr("mc_code"):
-            raise UnsupportedError(f"{name} has no DPU code: the file is not for a real DPU")
+            raise UnsupportedError(f"{name} has no DPU code; the file is not for a real DPU")
         if fingerprint is None:
-            raise UnsupportedError(f"{name} has no fingerprint; without it the code cannot be read")
+            raise UnsupportedError(f"{name} has no fingerprint, which is needed to decode its code")
         self.subgraph, self.shape = subgraph, shape_of(fingerprint)
         ops = subgraph.toposort()
         self.inputs = {
@@ -113,17 +113,17 @@ class CompiledPart:
 
     @cached_property
     def code(self) -> list[Instruction]:
-        """Its instructions."""
+        """Its decoded instructions."""
         return decode(self.subgraph.get_attr("mc_code"), self.shape.isa)
 
     @cached_property
     def parameters(self) -> dict[int, Array]:
-        """Registers with constants, int8, by number; nothing may write them.
+        """Constant registers, int8, by number; read-only.
 
         Raises
         ------
         XmodelError
-            There is no register of that number.
+            A register number is invalid.
         """
         found = {}
         for name, values in self.subgraph.get_attr("reg_id_to_parameter_value").items():
@@ -131,19 +131,20 @@ class CompiledPart:
         return found
 
     def registers(self) -> dict[int, Array]:
-        """Registers for one run: the parameters, and new ones for data.
+        """Return registers for one run: the parameters, and new ones for data.
 
         Raises
         ------
         XmodelError
-            There is no register of a number, or they take more than MAX_BYTES.
+            A register number is invalid, or the registers exceed MAX_BYTES.
         """
         found = dict(self.parameters)
         sizes = {_number(k): int(v) for k, v in self.subgraph.get_attr("reg_id_to_size").items()}
         if not all(0 <= size <= MAX_BYTES for size in sizes.values()) or (
             sum(sizes.values()) > MAX_BYTES
         ):
-            raise XmodelError(f"registers of {sum(sizes.values()):,} bytes, {MAX_BYTES:,} at most")
+            total = sum(sizes.values())
+            raise XmodelError(f"registers take {total:,} bytes; at most {MAX_BYTES:,} are allowed")
         for register, size in sizes.items():
             if register not in found:
                 found[register] = np.zeros(size, np.int8)
@@ -154,17 +155,17 @@ class CompiledPart:
 
         Parameters
         ----------
-        values : int8 of the ops in `inputs`, by name
-        seed : of the order of instructions; None: that of the code
+        values : int8 values of the ops in `inputs`, by name
+        seed : seed of the instruction order; None for the order of the code
 
         Returns
         -------
-        dict : int8 of the ops in `outputs`, by name
+        int8 values of the ops in `outputs`, by name
 
         Raises
         ------
         IsaError, XmodelError
-            The code or the places of tensors are wrong.
+            The code or the locations of tensors are invalid.
         """
         registers = self.registers()
         for name, place in self.inputs.items():
@@ -174,7 +175,7 @@ class CompiledPart:
 
 
 def _number(name: str) -> int:
-    """The number of a register, such as 2 of "REG_2"."""
+    """Return the number of a register, such as 2 for "REG_2"."""
     text = name.removeprefix("REG_")
     if not text.isdecimal() or int(text) >= REGISTERS:
         raise XmodelError(f"register {name!r} is not one of REG_0 to REG_{REGISTERS - 1}")
@@ -182,17 +183,17 @@ def _number(name: str) -> int:
 
 
 class InstructionEngine:
-    """Runs a program; what DPU subgraphs compute comes from their code.
+    """Engine that runs a program by executing the code of its DPU subgraphs.
 
     Parameters
     ----------
-    program : of a compiled graph, or of one of its subgraphs
-    seed : of the order of instructions; None: that of the code
+    program : program of a compiled graph, or of one of its subgraphs
+    seed : seed of the instruction order; None for the order of the code
 
     Raises
     ------
     UnsupportedError
-        A DPU subgraph has no code, or is for a DPU of another kind.
+        A DPU subgraph has no code, or is for another kind of DPU.
     """
 
     def __init__(self, program: Program, seed: int | None = None) -> None:
@@ -200,12 +201,12 @@ class InstructionEngine:
         self._stages = _stages(program)
 
     def compute(self, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
-        """Values of the ops named in `keep`, which leave their subgraph.
+        """Return the values of the ops named in `keep`, which must leave their subgraph.
 
         Raises
         ------
         UnsupportedError
-            A value is asked for that stays within a DPU subgraph.
+            A requested value does not leave its DPU subgraph.
         """
         values: dict[str, Array] = {**self.program.constants, **feeds}
         for part, steps in self._stages:
@@ -216,14 +217,14 @@ class InstructionEngine:
                 values.update(_run_batch(part, values, self.seed))
         if inner := sorted(keep - values.keys()):
             raise UnsupportedError(
-                f"{inner[0]!r} stays within a DPU subgraph: the engine instructions gives only "
-                "what leaves one"
+                f"{inner[0]!r} does not leave its DPU subgraph; the engine instructions returns "
+                "only values that do"
             )
         return {name: values[name] for name in keep}
 
 
 def _run_batch(part: CompiledPart, values: dict[str, Array], seed: int | None) -> dict[str, Array]:
-    """Image after image: code is for one batch of the file's size."""
+    """Run image by image, since the code is for the batch size in the file."""
     given = {name: values[name] for name in part.inputs}
     sizes = {name: place.dims[0] for name, place in part.inputs.items()}
     count = max((len(array) // sizes[name] for name, array in given.items()), default=1)
@@ -235,7 +236,7 @@ def _run_batch(part: CompiledPart, values: dict[str, Array], seed: int | None) -
 
 
 def _stages(program: Program) -> list[tuple[CompiledPart | None, list[Op]]]:
-    """Subgraph after subgraph: the part of a DPU's, None and the steps for the others."""
+    """Return, per subgraph, the compiled part of a DPU subgraph or None, and the steps."""
     if not program.steps:
         return []
     root = program.steps[0].get_graph().get_root_subgraph()

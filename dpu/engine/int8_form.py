@@ -1,15 +1,15 @@
-"""The form of a lowered graph that multiplies int8: which ops of it, and the checks before its use.
+"""The form of a lowered graph that multiplies int8: selection of its ops, and checks before use.
 
-OpenVINO has kernels that sum products of int8 in int32 and round the sum as float32 does. Written
-as dpu/ops/lowering.py says they compute what the float32 graph computes, several times as fast.
-That rests on what the library makes of the graph, so it is not taken on trust:
+OpenVINO has kernels that sum int8 products in int32 and round the sum as float32 does. In the form
+described in dpu/ops/lowering.py they compute the same as the float32 graph, several times as fast.
+This depends on how the library transforms the graph, so it is verified:
 
-- `sums_are_whole` finds out once whether products of any int8 are summed without loss. Processors
-  without VNNI add pairs of products in 16 bits, which saturate; there only layers take part whose
-  pairs cannot: their input is never negative (at most 127), or no weight is beyond 64.
-- `differing` runs every layer by itself on random and extreme inputs against the reference. One
-  that differs stays in float32.
-- The graph as a whole is compared with the float32 one before its results are used
+- `sums_are_whole` tests once whether products of any int8 are summed without loss. Processors
+  without VNNI add pairs of products in 16 bits, which saturate; on them, only layers are used whose
+  pairs cannot saturate: the input is never negative (at most 127), or no weight exceeds 64.
+- `differing` runs every layer separately on random and extreme inputs and compares it with the
+  reference. A layer that differs stays in float32.
+- The whole graph is compared with the float32 graph before its results are used
   (`tutelage.dpu.engine.upgrade`).
 """
 
@@ -30,14 +30,14 @@ from tutelage.dpu.ops.registry import type_of
 from tutelage.dpu.xmodel.op import Op
 
 _PAIR_LIMIT = 64
-"""Weights up to this: two products with 0 to 255, as signed bytes are shifted, fit 16 bits."""
+"""Largest weight whose pairs of products with 0 to 255 (shifted signed bytes) fit 16 bits."""
 
 _LAYERS_AT_ONCE = 25
-"""Layers that are compiled together for their check: measured best of 1, 5, 10, 25 and 103."""
+"""Layers compiled together for their check: the fastest of 1, 5, 10, 25 and 103 (measured)."""
 
 
 def plan(program: Program, steps: list[Op]) -> Int8Form:
-    """What of a stage can be computed with integers of 8 bits, as far as is known beforehand.
+    """Return the parts of a stage that may be computed with 8-bit integers, before the checks.
 
     Transposed convolutions are left out: OpenVINO 2026.4 computes some of them wrongly in int8
     (measured).
@@ -61,7 +61,7 @@ def _is_int8(program: Program, op: Op) -> bool:
 
 
 def _unsigned(program: Program, steps: list[Op]) -> set[str]:
-    """The ops that are never negative and that no concat joins with others that may be.
+    """Return the ops that are never negative and that no concat joins with signed ones.
 
     OpenVINO 2026.4 gives wrong values for some concats of signed and unsigned integers (measured).
     """
@@ -82,7 +82,7 @@ def _unsigned(program: Program, steps: list[Op]) -> set[str]:
 
 
 def _origins(program: Program, ops: list[Op]) -> set[str]:
-    """The ops whose integers some ops pass on."""
+    """Return the ops whose integers some ops pass on."""
     waiting, seen = list(ops), set(map(_name, ops))
     found: list[Op] = []
     while waiting:
@@ -94,7 +94,7 @@ def _origins(program: Program, ops: list[Op]) -> set[str]:
 
 
 def _passes(op: Op) -> bool:
-    """Whether an op has its input's integers and gets none of its own."""
+    """Return whether an op only passes on integers of its input."""
     kind = type_of(op)
     maximum = kind.family == "pool" and op.get_attr("type") == "MAX"
     return kind.moves or kind.same_order or kind.transparent or maximum
@@ -110,15 +110,15 @@ def checked_form(
     stage: tuple[list[Op], list[Op], list[Op]],
     threads: int,
 ) -> tuple[Runtime, list[Array]] | None:
-    """The int8 form of a stage, and inputs to compare it with the float32 one.
+    """Return the int8 form of a stage, and inputs for comparing it with the float32 form.
 
     Parameters
     ----------
-    stage : its steps, what it reads and what it writes
+    stage : its steps, the ops that it reads and the ops that it writes
 
     Returns
     -------
-    None where no op has a form in 8 bits that gives what the reference gives
+    runtime and int8 or float32 inputs; None if no op has an 8-bit form that equals the reference
     """
     steps, reads, writes = stage
     form = plan(program, steps)
@@ -132,7 +132,7 @@ def checked_form(
 
 
 def sources(program: Program, op: Op) -> list[Op]:
-    """What an op reads besides constants, each once."""
+    """Return the non-constant inputs of an op, each once."""
     found = {s.get_name(): s for ops in op.get_input_ops().values() for s in ops}
     return [source for name, source in found.items() if name not in program.constants]
 
@@ -140,13 +140,13 @@ def sources(program: Program, op: Op) -> list[Op]:
 def differing(
     program: Program, grids: dict[str, Grid], form: Int8Form, steps: list[Op], threads: int
 ) -> set[str]:
-    """The ops of a form that do not give what the reference gives, each run by itself.
+    """Return the ops of a form whose results differ from the reference, each run separately.
 
-    Those that only move values are left to the comparison of the whole graph.
+    Ops that only move values are left to the comparison of the whole graph.
 
     Parameters
     ----------
-    steps : of the stage
+    steps : steps of the stage
     """
     layers = [op for op in steps if op.get_name() in form.results and not _passes(op)]
     rng, wrong = np.random.default_rng(0), set()
@@ -164,7 +164,7 @@ def differing(
 
 
 def trial(program: Program, source: Op, form: Int8Form, rng: np.random.Generator) -> Array:
-    """Four values of an op, int8: random, of both ends, all 127, and for a reader's largest sum."""
+    """Return four int8 values of an op: random, extremes, all 127, and a reader's largest sum."""
     low = 0 if source.get_name() in form.unsigned else INT8_MIN
     dims = source.get_output_tensor().dims[1:]
     values = rng.integers(low, INT8_MAX + 1, (4, *dims), np.int8)
@@ -183,10 +183,10 @@ def trial(program: Program, source: Op, form: Int8Form, rng: np.random.Generator
 
 @cache
 def sums_are_whole() -> bool:
-    """Whether OpenVINO sums products of any int8 without loss on this machine.
+    """Return whether OpenVINO sums products of any int8 without loss on this machine.
 
-    Tried with weights and values at both ends, whose pairs of products do not fit 16 bits, in
-    convolutions whose sums are seen as they are.
+    Tested with extreme weights and values, whose pairs of products exceed 16 bits, in convolutions
+    that return their sums unchanged.
     """
     rng = np.random.default_rng(0)
     return all(_sums_are_whole(*shape, rng) for shape in ((64, 16, 1), (32, 16, 3)))

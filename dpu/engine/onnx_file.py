@@ -1,6 +1,6 @@
-"""ONNX files as the fast engine writes them: the few messages that its graphs are made of.
+"""Writer of ONNX files for the fast engine: the few messages that its graphs need.
 
-Importing the `onnx` package takes longer than all else that the engine does for a small network.
+Importing the `onnx` package takes longer than everything else the engine does for a small network.
 Field numbers and codes: onnx.proto of ONNX 1.12 (Apache-2.0); a test reads the files with `onnx`.
 """
 
@@ -17,7 +17,7 @@ from tutelage.core.fixed_point import Array
 OPSET, _IR_VERSION = 17, 8
 
 ELEMENT_TYPES = {np.float32: 1, np.uint8: 2, np.int8: 3, np.int64: 7, np.float64: 11}
-"""Codes of element types (TensorProto.DataType), also for a Cast's `to`."""
+"""Codes of element types (TensorProto.DataType), also for the attribute `to` of Cast."""
 
 _INT, _FLOAT, _STRING, _INTS = 2, 1, 3, 7  # AttributeProto.AttributeType
 
@@ -26,7 +26,7 @@ def model(
     nodes: Iterable[bytes], constants: Iterable[bytes], inputs: Iterable[bytes],
     outputs: Iterable[bytes],
 ) -> bytes:  # fmt: skip
-    """A whole file; its parts come from the functions below."""
+    """Return a whole file, given parts made by the functions below."""
     graph = b"".join((
         *(_bytes(1, part) for part in nodes), _bytes(2, b"graph"),
         *(_bytes(5, part) for part in constants), *(_bytes(11, part) for part in inputs),
@@ -36,7 +36,7 @@ def model(
 
 
 def node(kind: str, inputs: Sequence[str], output: str, **attrs: Any) -> bytes:
-    """A node of one output; attributes are whole numbers, lists of them, real numbers or texts."""
+    """Return a node with one output; attributes are integers, lists of them, floats or strings."""
     parts = [_bytes(1, name.encode()) for name in inputs]
     parts += [_bytes(2, output.encode()), _bytes(4, kind.encode())]
     parts += [_bytes(5, _attribute(name, value)) for name, value in attrs.items()]
@@ -44,14 +44,14 @@ def node(kind: str, inputs: Sequence[str], output: str, **attrs: Any) -> bytes:
 
 
 def tensor(array: Array, name: str) -> bytes:
-    """A constant, of one of `ELEMENT_TYPES`."""
+    """Return a constant of one of the `ELEMENT_TYPES`."""
     kind = _int(2, ELEMENT_TYPES[array.dtype.type])
     dims, values = _ints(1, array.shape), array.astype(array.dtype.newbyteorder("<")).tobytes()
     return dims + kind + _bytes(8, name.encode()) + _bytes(9, values)
 
 
 def value(name: str, dtype: Any, dims: Sequence[int]) -> bytes:
-    """An input or output of the graph, whose first axis, the batch, is free and not in `dims`."""
+    """Return an input or output of the graph; its first axis, a free batch, is not in `dims`."""
     axes = [_bytes(2, b"N"), *(_int(1, size) for size in dims)]
     shape = b"".join(_bytes(1, axis) for axis in axes)
     kind = _int(1, ELEMENT_TYPES[dtype]) + _bytes(2, shape)

@@ -1,7 +1,7 @@
-"""From int8 ops to a float32 ONNX graph that carries integers, exactly.
+"""Lowering of int8 ops to a float32 ONNX graph that computes integers exactly.
 
-What each op type becomes, and the proof that float32 has its values exactly, is in its file in
-dpu/ops (`OpType.grid`, `int8_is_exact` and `emit`); dpu/ops/lowering.py explains how.
+The lowering of each op type, and the proof that float32 represents its values exactly, is in its
+file in dpu/ops (`OpType.grid`, `int8_is_exact` and `emit`); dpu/ops/lowering.py explains how.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ NO_INT8 = Int8Form()
 
 
 def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
-    """The ops that can be lowered exactly, with what is known of their outputs.
+    """Return the ops that can be lowered exactly, with the grids of their outputs.
 
-    With `trace` every tensor is asked for, and none may be left out by joining ops.
+    With `trace` every tensor is requested, so ops are not merged.
     """
     grids: dict[str, Grid] = {}
     joined = set() if trace else _scaled(program)
@@ -55,10 +55,10 @@ def analyse(program: Program, trace: bool = False) -> dict[str, Grid]:
 
 
 def _scaled(program: Program) -> set[str]:
-    """The ops with the DPU's factor (average pools), and the `mul` ops that give it to them.
+    """Return the ops with a DPU factor (average pools), and the `mul` ops that apply it.
 
-    Both become one exact sum times ``m / 2**n``, and the op's own value, a mean, is nowhere; so
-    none of them may be an output, and only a `fix` may read the product.
+    Both become one exact sum times ``m / 2**n``, and the op's own value, a mean, is not computed;
+    so neither may be an output, and only a `fix` may read the product.
     """
     found: set[str] = set()
     for op in program.steps:
@@ -71,25 +71,25 @@ def _scaled(program: Program) -> set[str]:
 
 
 def _grid(program: Program, op: Op, inputs: list[Grid]) -> Grid | None:
-    """The grid of one op's output, or None where the op is left to the reference functions."""
+    """Return the grid of an op's output, or None if the reference functions must compute the op."""
     kind = type_of(op)
     if not is_int8(op.get_type()):
         return kind.grid(op, inputs, program.constants)
-    fix_point(op)  # refuses one that makes no sense
+    fix_point(op)  # raises if it is out of range
     return declared(op) if kind.int8_is_exact(op, inputs, program.constants) else None
 
 
 class Lowering:
-    """Builds the ONNX graph of one stage.
+    """Builder of the ONNX graph of one stage.
 
     Parameters
     ----------
-    program : where constants come from
-    steps : the ops to lower, in order
+    program : source of constants
+    steps : ops to lower, in order
     reads, writes : the graph's inputs and outputs; int8 NHWC arrays for
         fixed-point tensors, float32 for others
-    form : what is computed with integers of 8 bits
-    apart : every op reads the graph's inputs, none the result of another
+    form : parts computed with 8-bit integers
+    apart : every op reads the graph's inputs, none the result of another op
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Lowering:
         return self.program.constants
 
     def model(self) -> bytes:
-        """The serialized ONNX model; the batch size is free."""
+        """Return the serialized ONNX model, with a free batch size."""
         return onnx_file.model(self.nodes, self.constants, self._inputs, self._outputs)
 
     def node(self, kind: str, inputs: list[str], **attrs: Any) -> str:
@@ -139,11 +139,11 @@ class Lowering:
         return name
 
     def cast(self, x: str, dtype: Any) -> str:
-        """Add a cast to an element type of numpy's; returns the name of its output."""
+        """Add a cast to a numpy element type; returns the name of its output."""
         return self.node("Cast", [x], to=onnx_file.ELEMENT_TYPES[dtype])
 
     def value(self, op: Op, channels_first: bool | None = None) -> str:
-        """The name of an op's value, in NCHW or in the file's own order."""
+        """Return the name of an op's value, in NCHW or in the file's axis order."""
         name, rank = op.get_name(), op.get_output_tensor().ndim
         if channels_first is None or rank != 4:
             channels_first = rank == 4
@@ -154,15 +154,15 @@ class Lowering:
         return self._values[name, channels_first]
 
     def x(self, op: Op, index: int = 0, channels_first: bool | None = None) -> str:
-        """The name of an op's input."""
+        """Return the name of an op's input, in the axis order of `value`."""
         return self.value(op.get_input_op("input", index), channels_first)
 
     def is_given(self, op: Op) -> bool:
-        """Whether an op's value is an input of the graph."""
+        """Return whether an op's value is an input of the graph."""
         return op.get_name() in self._given
 
     def grid(self, op: Op) -> Grid:
-        """What is known of an op's value."""
+        """Return the grid of an op's value."""
         known = self.grids.get(op.get_name()) or declared(op)
         assert known is not None
         return known

@@ -1,4 +1,4 @@
-"""What an engine runs: the ops of a graph in order, with its constants worked out."""
+"""Program of an engine: the ops of a graph in order, with constants already computed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tutelage.dpu.xmodel.subgraph import Subgraph
 
 @dataclass
 class Program:
-    """Ops to run, inputs to feed and constants, by op name.
+    """Ops to run, their inputs and their constants.
 
     Attributes
     ----------
     steps : ops in topological order, without constants and inputs
-    inputs : ops whose values are fed, in a fixed order
-    outputs : ops whose values are asked for
-    constants : values of ops that depend on no input
+    inputs : ops whose values the caller provides, in a fixed order
+    outputs : ops whose values are requested
+    constants : values of ops that depend on no input, by op name
     plugins : user functions by op type
     """
 
@@ -39,7 +39,7 @@ class Program:
     plugins: dict[str, Plugin] = field(default_factory=dict)
 
     def run_step(self, op: Op, values: dict[str, Array]) -> Array:
-        """Compute one op by its reference function; plugins and ops that mix images one by one."""
+        """Compute one op by its reference function or plugin, image by image if necessary."""
         arguments = {
             name: [values[source.get_name()] for source in sources]
             for name, sources in op.get_input_ops().items()
@@ -75,27 +75,26 @@ class Program:
             raise XmodelError(f"{what}: {type(error).__name__}: {error}") from error
         dims = op.get_output_tensor().dims
         if list(result.shape[1:]) != dims[1:]:
-            raise XmodelError(
-                f"op {op.get_name()!r} ({kind}) gives shape {list(result.shape)}, file says {dims}"
-            )
+            what = f"has shape {list(result.shape)}, but the file says {dims}"
+            raise XmodelError(f"op {op.get_name()!r} ({kind}) {what}")
         return result
 
     def keeps_batch(self, op: Op) -> bool:
-        """Whether the op treats each image of a batch by itself."""
+        """Return whether the op treats the images of a batch independently."""
         if op.get_type() in self.plugins or not op.get_output_tensor().dims:
             return False
         moving = self._moving_sources(op)
         if len({s.get_output_tensor().ndim for s in moving}) > 1:
-            return False  # numpy aligns the last axes, so that batches would meet other axes
+            return False  # numpy aligns the last axes, so batches would be combined with other axes
         return type_of(op).keeps_batch(op, moving)
 
     def check_feeds(self, feeds: dict[str, Array]) -> int:
-        """The batch size of `feeds` (op name -> array), after checking every shape.
+        """Verify every shape of `feeds` (op name -> array) and return the batch size.
 
         Raises
         ------
         DpuError
-            An input is missing, has the wrong shape, or batch sizes differ.
+            An input is missing or has the wrong shape, or batch sizes differ.
         """
         sizes = set()
         for op in self.inputs:
@@ -104,10 +103,10 @@ class Program:
                 raise DpuError(f"no value for input {op.get_name()!r} of shape {dims}")
             shape = list(feeds[op.get_name()].shape)
             if shape[1:] != dims[1:] or len(shape) != len(dims) or not shape[0]:
-                raise DpuError(f"input {op.get_name()!r} has shape {shape}, wanted {dims}")
+                raise DpuError(f"input {op.get_name()!r} has shape {shape}, expected {dims}")
             sizes.add(shape[0] // dims[0] if shape[0] % dims[0] == 0 else -1)
         if len(sizes) > 1 or -1 in sizes:
-            raise DpuError("the inputs' batch sizes do not fit each other or the model")
+            raise DpuError("the inputs' batch sizes do not match each other or the model")
         return sizes.pop() if sizes else 1
 
     @property
@@ -123,16 +122,16 @@ def build_program(
     plugins: dict[str, Plugin] | None = None,
     outputs: list[Op] | None = None,
 ) -> Program:
-    """The program of a whole graph, of one subgraph, or of what `outputs` need.
+    """Return the program of a whole graph, of one subgraph, or of the ops that `outputs` need.
 
     Raises
     ------
     UnknownOpError
         An op is neither built in nor in `plugins`.
     UnsupportedError
-        The graph is compiled for another DPU than a DPUCZDX8G.
+        The graph is compiled for a DPU other than a DPUCZDX8G.
     DpuError
-        Constants contradict their shapes.
+        Constants do not match their shapes.
     """
     refuse_foreign(graph)
     if subgraph is None:
@@ -154,11 +153,11 @@ def build_program(
 
 
 def _place(program: Program, graph: Graph, op: Op) -> None:
-    """Put one op among the inputs, the constants or the steps."""
+    """Add an op to the inputs, the constants or the steps."""
     name, kind = op.get_name(), op.get_type()
     source = type_of(op).source
     if source == "input":
-        program.inputs.append(op)  # those from outside a subgraph are no ops of it
+        program.inputs.append(op)  # inputs from outside a subgraph are not ops of it
         return
     if source == "constant":
         program.constants[name] = constant(graph, op)
@@ -173,25 +172,27 @@ def _place(program: Program, graph: Graph, op: Op) -> None:
         })  # fmt: skip
     else:
         _check_dims(program, op)
-        program.keeps_batch(op)  # reads its axes: those that make no sense are refused here
+        program.keeps_batch(op)  # reads its axes, so that invalid ones raise here
         program.steps.append(op)
 
 
 def _check_dims(program: Program, op: Op) -> None:
-    """Refuse an op whose tensor has other dims than its inputs and attributes give."""
+    """Raise XmodelError if an op's tensor differs from the dims inferred from its inputs."""
     if op.get_type() in program.plugins:
         return
-    dims, told = infer_dims(op), op.get_output_tensor().dims
-    if dims != told:
-        raise XmodelError(f"op {op.get_name()!r} ({op.get_type()}) gives {dims}, file says {told}")
+    dims, declared = infer_dims(op), op.get_output_tensor().dims
+    if dims != declared:
+        kind = op.get_type()
+        what = f"has shape {dims}, but the file says {declared}"
+        raise XmodelError(f"op {op.get_name()!r} ({kind}) {what}")
 
 
 def graph_outputs(graph: Graph) -> list[Op]:
-    """The ops that give the graph's outputs, in the order of the attribute `return_ops`.
+    """Return the output ops of a graph, in the order of the attribute `return_ops`.
 
-    A compiled file still carries the names of the quantised one's `return_ops`. Where such
-    an op is gone, the one at its end has its name with something behind (measured:
-    PointPillars' "..._fix" ends in the fix2float "..._fix_").
+    A compiled file still has the names of the quantised file's `return_ops`. If such an op
+    is gone, the last op derived from it has its name with a suffix (found in
+    PointPillars, whose "..._fix" ends in the fix2float "..._fix_").
     """
     tails = [op for op in graph.toposort() if not op.get_fanout_num()]
     names = graph.get_attr("return_ops") if graph.has_attr("return_ops") else []
@@ -208,11 +209,11 @@ def graph_outputs(graph: Graph) -> list[Op]:
 
 
 _MAX_PAIRS = 1 << 20
-"""Most pairs of an output and a name of `return_ops` that are compared: no model has so many."""
+"""Most pairs of an output and a name of `return_ops` to compare; no known model has so many."""
 
 
 def _needed(outputs: list[Op], allowed: set[str]) -> set[str]:
-    """Names of the ops that `outputs` depend on, inside `allowed`."""
+    """Return the names of the ops in `allowed` that `outputs` depend on."""
     found: set[str] = set()
     stack = list(outputs)
     while stack:
@@ -225,7 +226,7 @@ def _needed(outputs: list[Op], allowed: set[str]) -> set[str]:
 
 
 def feed(op: Op, array: Any) -> Array:
-    """An input array in the element type that the op wants; float32 is quantised on the way."""
+    """Return an input array in the op's element type; float32 is quantised if necessary."""
     tensor, array = op.get_output_tensor(), np.asarray(array)
     if tensor.is_int8:
         if array.dtype == np.int8:

@@ -1,6 +1,6 @@
-"""The engines by name, and whole models with one of them.
+"""Engines by name, and whole models with an engine.
 
-`fast` computes float32 graphs that carry integers, `reference` integers in plain numpy, and
+`fast` computes integers exactly in float32 graphs, `reference` in plain numpy, and
 `instructions` executes the DPU's own code.
 """
 
@@ -24,23 +24,23 @@ ENGINES = ("fast", "reference", "instructions")
 
 
 class Engine(Protocol):
-    """Computes a program."""
+    """Interface of an engine, which computes a program."""
 
     program: Program
 
     def compute(self, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
-        """Values of the ops named in `keep`, from the inputs by op name."""
+        """Return the values of the ops named in `keep`, given the inputs by op name."""
         ...
 
 
 class ReferenceEngine:
-    """Op after op by the reference functions of dpu/ops."""
+    """Engine that computes op by op, with the reference functions of dpu/ops."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
 
     def compute(self, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
-        """Values of the ops named in `keep`; a value is dropped after its last reader."""
+        """Return the values of the ops named in `keep`, freeing others after their last reader."""
         values = {**self.program.constants, **feeds}
         last = {s: op for op in self.program.steps for s in _source_names(op)}
         for op in self.program.steps:
@@ -67,15 +67,15 @@ def make_engine(
 
     Parameters
     ----------
-    threads : of the fast engine; 0 takes all cores
+    threads : threads of the fast engine; 0 for all cores
     trace : keep every tensor
-    order : seed of the order of instructions; None for that of the code
-    brief : little is to be computed, so that the start counts more than the fast engine's speed
+    order : seed of the instruction order; None for the order of the code
+    brief : optimise the fast engine for start-up time, because little will be computed
 
     Raises
     ------
     DpuError
-        There is none of that name, or it cannot compute the program.
+        There is no engine of that name, or it cannot compute the program.
     """
     if engine == "reference":
         return ReferenceEngine(program)
@@ -91,19 +91,19 @@ def make_engine(
 
 
 class Model:
-    """A whole .xmodel with an engine: arrays in, arrays out.
+    """A whole .xmodel with an engine, from input arrays to output arrays.
 
     Attributes
     ----------
     graph : the file's graph
-    program : what is run
+    program : program of the graph
     """
 
     def __init__(self, graph: Graph, program: Program, engine: Engine) -> None:
         self.graph, self.program, self.engine = graph, program, engine
 
     def run(self, *inputs: Any) -> Array:
-        """The graph's first output as float32, (N, ...).
+        """Return the graph's first output as float32, (N, ...).
 
         Parameters
         ----------
@@ -113,23 +113,22 @@ class Model:
         Raises
         ------
         DpuError
-            Number or shapes of the inputs do not fit.
+            The number or the shapes of the inputs do not match the model.
         """
         return self.run_all(*inputs)[self.program.outputs[0].get_name()]
 
     def run_all(self, *inputs: Any) -> dict[str, Array]:
-        """All outputs as float32, by op name, in the graph's order."""
+        """Return all outputs as float32, by op name, in the graph's order; see `run`."""
         tensors = {op.get_name(): op.get_output_tensor() for op in self.program.outputs}
         found = self.trace(*inputs, keep=set(tensors))
         return {name: as_float(found[name], tensor) for name, tensor in tensors.items()}
 
     def trace(self, *inputs: Any, keep: set[str] | None = None) -> dict[str, Array]:
-        """The value of every computed tensor (or of the ops in `keep`), by op name."""
+        """Return the value of every computed tensor (or of the ops in `keep`), by op name."""
         if len(inputs) != len(self.program.inputs):
             names = [op.get_name() for op in self.program.inputs]
-            raise DpuError(
-                f"the model has {counted(len(names), 'input')} ({names}), {len(inputs)} were given"
-            )
+            given, count = counted(len(inputs), "array"), counted(len(names), "input")
+            raise DpuError(f"{given} for a model with {count} ({names})")
         pairs = zip(self.program.inputs, inputs, strict=True)
         feeds = {op.get_name(): feed(op, array) for op, array in pairs}
         keep = keep or {op.get_name() for op in self.program.steps}
@@ -137,13 +136,13 @@ class Model:
 
 
 def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> dict[str, Array]:
-    """As `Engine.compute`, for any batch size; image by image where the graph mixes images.
+    """Compute as `Engine.compute`, for any batch size; image by image if the graph mixes images.
 
     Raises
     ------
     DpuError
-        An input is missing, has the wrong shape, or batch sizes differ; or several images are
-        given, and a value to keep is a scalar.
+        An input is missing or has the wrong shape, batch sizes differ, or a value to keep is a
+        scalar although several images are given.
     """
     batch = engine.program.check_feeds(feeds)
     if batch == 1 or engine.program.takes_batches:
@@ -151,7 +150,7 @@ def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> 
     for op in engine.program.steps:
         if op.get_name() in keep and not op.get_output_tensor().dims:
             raise UnsupportedError(
-                f"op {op.get_name()!r} gives a scalar, for one image at a time; {batch} were given"
+                f"op {op.get_name()!r} gives a scalar, which needs one image at a time, not {batch}"
             )
     sizes = {name: len(array) // batch for name, array in feeds.items()}
     parts = [
@@ -162,7 +161,7 @@ def compute_batches(engine: Engine, feeds: dict[str, Array], keep: set[str]) -> 
 
 
 def as_float(value: Array, tensor: Tensor) -> Array:
-    """A tensor's value as float32: int8 by its fix point, the rest as it is."""
+    """Return a tensor's value as float32; int8 is scaled by its fix point."""
     if value.dtype == np.int8:
         return dequantise(value, tensor.get_attr("fix_point"))
     return value.astype(np.float32)
@@ -178,17 +177,17 @@ def load_engine(
     order: int | None = None,
     brief: bool = False,
 ) -> Model:
-    """Read an .xmodel and make it ready to run, CPU ops included.
+    """Read an .xmodel and prepare it for execution, CPU ops included.
 
     Parameters
     ----------
-    name : what errors call a graph that was read already; by default its own name
-    order, brief : as of `make_engine`
+    name : name of an already read graph in errors; defaults to its own name
+    order, brief : as for `make_engine`
 
     Raises
     ------
     XmodelError, UnknownOpError, UnsupportedError
-        The file is bad, or has an op that nobody implements.
+        The file is invalid, or has an op that is not implemented.
     """
     graph = path if isinstance(path, Graph) else Graph.deserialize(path)
     own_name = graph.get_name() if isinstance(path, Graph) else str(path)

@@ -1,10 +1,10 @@
-"""What runs a lowered graph: OpenVINO where it is installed, else ONNX Runtime.
+"""Runtimes of lowered graphs: OpenVINO if installed, otherwise ONNX Runtime.
 
-OpenVINO fuses Round and Clip into its convolutions and is the quicker one, once
-it has started: that takes several times as long as with ONNX Runtime.
-Graphs with a float64 path go to ONNX Runtime: OpenVINO computes float64 in
-float32. Batches are split into pieces that stay in the cache and run side by
-side, one thread each.
+OpenVINO fuses Round and Clip into its convolutions and is the faster one, but its
+start takes several times as long as that of ONNX Runtime.
+Graphs with a float64 path use ONNX Runtime, because OpenVINO computes float64 in
+float32. Batches are split into pieces that fit into the cache and run in parallel,
+one thread each.
 """
 
 from __future__ import annotations
@@ -26,33 +26,38 @@ RUNTIME_VARIABLE = "TUTELAGE_RUNTIME"
 """Environment variable that forces "openvino" or "onnxruntime"."""
 
 PIECE = 4
-"""Images per piece of a batch: measured best of 1, 4, 8 and 32 on a DenseNet-BC at 32x32."""
+"""Images per piece of a batch: the fastest of 1, 4, 8 and 32 on a DenseNet-BC at 32x32."""
 
 
 class Runtime(Protocol):
-    """Runs a graph on arrays, in the order of its inputs and outputs."""
+    """Interface of a runtime: runs a graph on arrays, in the order of its inputs and outputs."""
 
     def run(self, arrays: list[Array]) -> list[Array]:
-        """The outputs for `arrays`."""
+        """Return the outputs for `arrays`."""
         ...
 
 
 def make_runtime(model: bytes, threads: int, wide: bool, brief: bool = False) -> Runtime:
-    """A runtime for the serialized ONNX `model`.
+    """Return a runtime for the serialized ONNX `model`.
 
     Parameters
     ----------
-    wide : the model has a float64 path
-    brief : little is to be computed, so that the start counts more than the speed
+    wide : whether the model has a float64 path
+    brief : optimise for start-up time, because little will be computed
+
+    Raises
+    ------
+    DpuError
+        The environment variable is invalid, or the graph cannot be built.
     """
     wanted = os.environ.get(RUNTIME_VARIABLE, "")
     if wanted not in ("", "openvino", "onnxruntime"):
-        raise DpuError(f"{RUNTIME_VARIABLE}={wanted!r} is neither openvino nor onnxruntime")
+        raise DpuError(f"{RUNTIME_VARIABLE} is {wanted!r}; it must be openvino or onnxruntime")
     try:
         sooner = wide or (brief and not wanted)
         if not sooner and wanted != "onnxruntime" and _openvino() is not None:
             runtime = OpenVinoRuntime(model, threads)
-            runtime.compiled(1)  # finds a graph that cannot be built, and spares the first image
+            runtime.compiled(1)  # fails early, and speeds up the first image
             return runtime
         return OnnxRuntime(model, threads)
     except Exception as error:  # the libraries' own errors have no common base
@@ -72,28 +77,28 @@ class OnnxRuntime:
         self._names = [value.name for value in self._session.get_inputs()]
 
     def run(self, arrays: list[Array]) -> list[Array]:
-        """The outputs for `arrays`."""
+        """Return the outputs for `arrays`."""
         feeds = dict(zip(self._names, arrays, strict=True))
         return [np.asarray(value) for value in self._session.run(None, feeds)]
 
 
 class OpenVinoRuntime:
-    """OpenVINO on the CPU in float32; one compiled model per batch size in use.
+    """OpenVINO on the CPU in float32, with one compiled model per batch size in use.
 
     Parameters
     ----------
     model : serialized ONNX
-    threads : of all runs together
+    threads : total threads of all runs
     """
 
     def __init__(self, model: bytes, threads: int) -> None:
         self._model, self._threads = model, threads
-        self._requests = threading.local()  # making one costs as much as a small network's run
+        self._requests = threading.local()  # creating one takes as long as running a small network
         self._compiled: dict[int, Any] = {}
         self._lock = threading.Lock()
 
     def compiled(self, batch: int) -> Any:
-        """The model for batches of 1, or of `PIECE` side by side; compiled at its first use."""
+        """Return the model for batches of 1 or `PIECE` in parallel, compiled on first use."""
         with self._lock:
             if batch not in self._compiled:
                 self._compiled[batch] = self._compile(batch, 1 if batch == 1 else self._threads)
@@ -115,7 +120,7 @@ class OpenVinoRuntime:
         return core.compile_model(model, "CPU", config)
 
     def run(self, arrays: list[Array]) -> list[Array]:
-        """The outputs for `arrays`."""
+        """Return the outputs for `arrays`."""
         batch = len(arrays[0])
         whole = batch - batch % PIECE if batch > PIECE else 0
         parts = self._run_pieces(arrays, whole) if whole else []
@@ -129,7 +134,7 @@ class OpenVinoRuntime:
         ]
 
     def _request(self) -> Any:
-        """The calling thread's own request for one image."""
+        """Return the calling thread's own request for one image."""
         if not hasattr(self._requests, "single"):
             self._requests.single = self.compiled(1).create_infer_request()
         return self._requests.single
@@ -156,7 +161,7 @@ _is_the_parents = False
 
 
 def _after_fork() -> None:
-    """In a child: no thread of the parent gives the lock back; OpenVINO's pools have no threads."""
+    """Reset the lock in a child, where no thread releases it and OpenVINO's pools lack threads."""
     global _import_lock, _is_the_parents
     _import_lock = threading.Lock()
     _is_the_parents = _is_the_parents or _import_openvino.cache_info().currsize > 0
@@ -172,18 +177,18 @@ def _import_openvino() -> Any:
             import openvino
         except ImportError:
             return None
-    # pybind11 sets up its numpy interface at the first array that passes. Two threads that do
-    # so at once lock each other out, one with the GIL and one with the set-up: do it here.
+    # pybind11 initialises its numpy interface with the first array. Two threads that do so at
+    # once deadlock, one holding the GIL and one the initialisation lock: do it here.
     openvino.Tensor(np.zeros(1, np.float32)).data.sum()
     return openvino.Core()
 
 
 @contextmanager
 def _hidden(*names: str) -> Iterator[None]:
-    """Modules that OpenVINO's import does without.
+    """Hide optional modules from OpenVINO's import.
 
-    With openvino_telemetry it writes into the user's home and sends usage data, without it takes a
-    stub of its own. Its converter of other formats is more than half of what it imports.
+    With openvino_telemetry, OpenVINO writes into the user's home and sends usage data; without it,
+    it uses a stub. Its converter of other formats is more than half of its imports.
     """
     known = {name: sys.modules[name] for name in names if name in sys.modules}
     sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
@@ -196,10 +201,10 @@ def _hidden(*names: str) -> Iterator[None]:
 
 
 def _openvino() -> Any:
-    """OpenVINO's core, or None where the package is missing.
+    """Return OpenVINO's core, or None if the package is missing.
 
-    None also in a child of a process that used it before the fork, as the child has none of its
-    threads. ONNX Runtime computes the same.
+    Also None in a child of a process that used it before the fork, since the child lacks its
+    threads. ONNX Runtime computes the same results.
     """
     with _import_lock:
         return None if _is_the_parents else _import_openvino()

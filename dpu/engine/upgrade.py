@@ -1,7 +1,7 @@
-"""When a stage changes from float32 to int8: once that pays, and has been shown to give the same.
+"""Switch of a stage from float32 to int8, once it pays off and is verified to be identical.
 
-Making the int8 form and checking it takes some ten milliseconds for each layer, which a few images
-do not earn back. So a stage computes in float32 until that has taken as long.
+Building and checking the int8 form takes some ten milliseconds per layer, which a few images do not
+recover. So a stage computes in float32 until it has spent as much time.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from tutelage.core.fixed_point import Array
 from tutelage.dpu.engine.runtimes import PIECE, Runtime
 
 INT8_VARIABLE = "TUTELAGE_INT8"
-"""Environment variable: "0" keeps to float32, "1" makes the int8 form before the first run."""
+"""Environment variable: "0" disables the int8 form, "1" builds it before the first run."""
 
 LAYER_SECONDS = 0.02
-"""What an op's part in making the int8 form is reckoned as; measured 0.02 to 0.03 s."""
+"""Assumed time to build the int8 form, s per op; measured 0.02 to 0.03 s."""
 
 LEAST_IMAGES = 512
-"""Images before the form is made: its check computes four with the reference, some 66 times as
-slow as the float32 graph."""
+"""Images before the form is built: its check computes four by the reference, which is about 66
+times as slow as the float32 graph."""
 
 
 def wanted() -> str:
-    """What the environment variable says: "0", "1" or "".
+    """Return the value of the environment variable: "0", "1" or "".
 
     Raises
     ------
     DpuError
-        It says something else.
+        It has another value.
     """
     value = os.environ.get(INT8_VARIABLE, "")
     if value not in ("", "0", "1"):
-        raise DpuError(f"{INT8_VARIABLE}={value!r} is neither 0 nor 1")
+        raise DpuError(f"{INT8_VARIABLE} is {value!r}; it must be 0 or 1")
     return value
 
 
 class UpgradedRuntime:
-    """Runs a stage in float32, and from some time on in int8.
+    """Runtime that runs a stage in float32, and after some time in int8.
 
     Parameters
     ----------
-    exact : the float32 form
-    upgrade : makes the int8 form, and arrays to compare the two with; None where there is none
-    ops : of the stage
-    at_once : before the first run
+    exact : runtime of the float32 form
+    upgrade : builds the int8 form, and arrays for comparing both; returns None if there is none
+    ops : number of ops of the stage
+    at_once : whether to upgrade before the first run
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class UpgradedRuntime:
         self.state = "float32"
 
     def run(self, arrays: list[Array]) -> list[Array]:
-        """The outputs for `arrays`."""
+        """Return the outputs for `arrays`."""
         batch = len(arrays[0])
         ready = self._form(batch)
         if ready is None and self._images <= 0 and self._seconds <= 0 and self.state != "refused":
@@ -81,19 +81,19 @@ class UpgradedRuntime:
         return found
 
     def _form(self, batch: int) -> Runtime | None:
-        """The int8 form, where it has been compared for such batches."""
+        """Return the int8 form if it has been compared for batches of this size, else None."""
         return self._int8 if self._ways(batch) <= self._proven else None
 
     def _ways(self, batch: int) -> set[bool]:
-        """The graphs that a batch runs on: whether of a piece, or of a single image."""
+        """Return the graphs that a batch uses: True for that of a piece, False for one image."""
         if batch <= PIECE:
             return {False}
         return {True, False} if batch % PIECE else {True}
 
     def _prepare(self, batch: int) -> None:
-        """Make the int8 form and compare it with the float32 one, the way that `batch` runs.
+        """Build the int8 form and compare it with the float32 form on the graphs for `batch`.
 
-        While another thread does so, this one goes on in float32.
+        While another thread does so, this one continues in float32.
         """
         if not self._lock.acquire(blocking=False):
             return
@@ -112,7 +112,7 @@ class UpgradedRuntime:
                     return
                 self._proven.add(way)
             self.state = "int8"
-        except Exception:  # the libraries' own errors have no common base; float32 is there
+        except Exception:  # the libraries' errors have no common base; float32 still works
             self.state, self._int8 = "refused", None
         finally:
             self._lock.release()

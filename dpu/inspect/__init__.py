@@ -1,1 +1,1 @@
-"""What a model contains: layers, statistics, differences, drawings and pages."""
+"""Contents of a model: layers, statistics, differences, drawings and pages."""

@@ -1,4 +1,4 @@
-"""The banks of a DPU over time as SVG: which rows hold which map, from when to when."""
+"""SVG drawing of a DPU's banks over time: which rows store which map, and when."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LEFT, _TOP, _WIDTH, _HEIGHT, _GAP = 60, 40, 900, 240, 26
 _STYLE = 'font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif'
 _COLOURS = ("#5b86b3", "#c2410c", "#6b9a57", "#95608c", "#b58b2e", "#4f8a8b", "#8c6d5a", "#7a7fb8")
 _NARROWEST = 40
-"""Pixels of a box that has room for a name."""
+"""Least width of a box with a name, pixels."""
 
 
 def banks_svg(parts: Sequence[Part]) -> str:
-    """Return the pictures of all subgraphs, below each other, as the text of an SVG file."""
+    """Return the pictures of all subgraphs, one below the other, as the text of an SVG file."""
     heights = [_picture_height(part) for part in parts]
     body = "".join(
         f'<g transform="translate(0 {sum(heights[:number])})">{_picture(part)}</g>'
@@ -74,7 +74,7 @@ def _boxes(held: Sequence[Held], banks: int, cycles: float) -> Iterator[str]:
 
 
 def _stretches(each: Held) -> list[tuple[int, int]]:
-    """Its bank rows, in two pieces where they go on at the first row."""
+    """Return the bank rows, split in two if they wrap around to the first row."""
     end = each.chip.base + each.chip.words
     if end <= BANK_DEPTH:
         return [(each.chip.base, end)]

@@ -1,10 +1,10 @@
-"""What the DPU code of a compiled file does, layer by layer: followed, executed and timed.
+"""Analysis of a compiled file's DPU code, layer by layer: traced, executed and timed.
 
     for part in analyse(graph):
-        part.layers                  # a `LayerCode` for each layer of the code
-        part.facts()                 # all of it, ready for JSON
+        part.layers                  # a `LayerCode` per layer of the code
+        part.facts()                 # everything, for JSON
 
-Instructions name neither layers nor tensors: `tutelage.dpu.isa.attribution` finds them by
+Instructions do not name layers or tensors: `tutelage.dpu.isa.attribution` finds them by
 executing the code. Times are simulated (`tutelage.dpu.isa.timing`).
 """
 
@@ -30,16 +30,16 @@ from tutelage.dpu.xmodel.op import Op
 from tutelage.dpu.xmodel.subgraph import Subgraph
 
 MAX_FOLLOWED = 1 << 29
-"""Most bytes of registers whose contents are followed, at two more bytes each."""
+"""Most bytes of registers whose contents are traced, which takes two more bytes each."""
 
 
 def compiled_parts(graph: Graph) -> list[CompiledPart]:
-    """Return the DPU subgraphs of a file in the order in which they run.
+    """Return the DPU subgraphs of a file, in execution order.
 
     Raises
     ------
     UnsupportedError
-        There are none, or one has no code that is known here.
+        There are none, or one has no code or code of an unknown DPU.
     """
     children = graph.get_root_subgraph().toposort_child_subgraph()
     parts = [CompiledPart(child) for child in children if device_of(child) == "DPU"]
@@ -51,8 +51,8 @@ def compiled_parts(graph: Graph) -> list[CompiledPart]:
 def nodes_of(subgraph: Subgraph) -> list[Node]:
     """Return the layers, inputs and constants of a DPU subgraph, in topological order.
 
-    What has no instructions of its own (a reshape, a concat, a copy out of the DPU) is looked
-    through.
+    Ops without instructions (reshapes, concats, copies out of the DPU) are skipped: their inputs
+    take their place.
     """
     kept = [op for op in subgraph.toposort() if not _is_looked_through(op, subgraph)]
     numbers = {op.get_name(): number for number, op in enumerate(kept)}
@@ -76,7 +76,7 @@ def nodes_of(subgraph: Subgraph) -> list[Node]:
 
 
 def _is_computed(op: Op, subgraph: Subgraph) -> bool:
-    """Whether the op's value comes from others of the subgraph."""
+    """Return whether the op's value is computed from other ops of the subgraph."""
     return any(subgraph.has_op(s) for ops in op.get_input_ops().values() for s in ops)
 
 
@@ -86,7 +86,7 @@ def _is_looked_through(op: Op, subgraph: Subgraph) -> bool:
 
 
 def _reader(op: Op, subgraph: Subgraph, numbers: dict[str, int]) -> int:
-    """The layer that a constant belongs to; NOTHING of other ops."""
+    """Return the layer that a constant belongs to; NOTHING for other ops."""
     if type_of(op).source != "constant":
         return NOTHING
     readers = (numbers.get(r.get_name()) for r in op.get_fanout_ops() if subgraph.has_op(r))
@@ -94,7 +94,7 @@ def _reader(op: Op, subgraph: Subgraph, numbers: dict[str, int]) -> int:
 
 
 def _bytes_of(op: Op) -> tuple[int, int, int] | None:
-    """Register and byte range of an op's value; None where it has none."""
+    """Return register and byte range of an op's value, or None."""
     try:
         place = place_of(op.get_output_tensor())
     except UnsupportedError:
@@ -108,15 +108,15 @@ class LayerCode:
 
     Attributes
     ----------
-    name : of its op; "" for what belongs to no layer
-    instructions : how many, by their names
-    parameter_bytes, map_bytes, saved_bytes : that LOADs and SAVEs move
-    stretches : separate stretches of bytes that they reach
-    array_cycles, misc_cycles : in which the array, and MISC, compute
+    name : name of its op; "" for instructions of no layer
+    instructions : counts by instruction name
+    parameter_bytes, map_bytes, saved_bytes : bytes that LOADs and SAVEs move
+    stretches : number of separate blocks in the DDR that they access
+    array_cycles, misc_cycles : cycles in which the array, and MISC, compute
     begin, end : simulated cycles
-    waits : simulated cycles that engines were idle before its instructions, by the engine and the
-        one whose token they waited for
-    first, last : places of its instructions in the code
+    waits : simulated idle cycles of engines before its instructions, by (engine, engine whose
+        token it waited for)
+    first, last : indices of its instructions in the code
     """
 
     name: str
@@ -135,16 +135,16 @@ class LayerCode:
 
     @property
     def main_wait(self) -> tuple[str, str, float] | None:
-        """What cost most: engine, engine that it waited for, cycles; None where nothing waited.
+        """The longest wait: engine, engine that it waited for, cycles; None if there is none.
 
-        Engines that compute come first: LOAD and SAVE are idle by nature.
+        Waits of CONV and MISC take precedence, since LOAD and SAVE are often idle anyway.
         """
         computing = [(pair, n) for pair, n in self.waits.items() if pair[0] in ("CONV", "MISC")]
         found = max(computing or self.waits.items(), key=lambda item: item[1], default=None)
         return found and (*found[0], found[1])
 
     def facts(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the attributes for JSON."""
         return {
             "name": self.name,
             "first": self.first,
@@ -167,15 +167,15 @@ class LayerCode:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """Where a tensor's values are, and when.
+    """Where a tensor is stored, and when.
 
     Attributes
     ----------
-    name : of the op
+    name : name of the op
     kind : "input", "constant" or "layer"
-    bytes : register and byte range in the DDR; None where it never is there
-    chip, ddr : first and last instruction at which its values are in banks, and in the DDR; None
-        where they never are
+    bytes : register and byte range in the DDR; None if it is never there
+    chip, ddr : first and last instruction at which it is in banks, and in the DDR; None if it never
+        is
     """
 
     name: str
@@ -187,14 +187,14 @@ class TensorPlace:
 
 @dataclass(frozen=True)
 class PartCode:
-    """The code of a DPU subgraph, followed and timed.
+    """The code of a DPU subgraph, traced and timed.
 
     Attributes
     ----------
-    part : the subgraph
-    nodes : its layers and constants
-    attribution : what each instruction serves
-    timeline : when it begins and ends
+    part : subgraph with code
+    nodes : its layers, inputs and constants
+    attribution : nodes that each instruction serves
+    timeline : begin and end of each instruction
     """
 
     part: CompiledPart
@@ -204,18 +204,18 @@ class PartCode:
 
     @property
     def code(self) -> list[Instruction]:
-        """Its instructions."""
+        """Instructions of the subgraph."""
         return self.part.code
 
     @property
     def title(self) -> str:
-        """The subgraph, its instruction set and its size."""
+        """Name of the subgraph, its instruction set and its number of instructions."""
         shape = self.part.shape
         return f"{self.part.subgraph.get_name()}: {shape.isa.name}, {len(self.code):,} instructions"
 
     @cached_property
     def layers(self) -> list[LayerCode]:
-        """The layers, in the order in which their code begins."""
+        """The layers, in the order of their first instruction."""
         found: dict[int, LayerCode] = {}
         inits: dict[str, Instruction] = {}
         for place, instruction in enumerate(self.code):
@@ -253,12 +253,12 @@ class PartCode:
             layer.waits[pair] = layer.waits.get(pair, 0.0) + float(timeline.waits[place])
 
     def name_of(self, number: int) -> str:
-        """The name of a node; "" for NOTHING."""
+        """Return the name of a node; "" for NOTHING."""
         return "" if number == NOTHING else self.nodes[number].name
 
     @cached_property
     def places(self) -> list[TensorPlace]:
-        """Where each tensor that the code reaches is."""
+        """The location of each tensor that the code accesses."""
         return [
             self._place(self.nodes[number], life)
             for number, life in sorted(self.attribution.lifetimes.items())
@@ -269,14 +269,14 @@ class PartCode:
         return TensorPlace(node.name, kind, node.place or life.bytes, life.chip, life.ddr)
 
     def cycles_of(self, span: tuple[int, int] | None) -> list[float] | None:
-        """Return the simulated cycles from the begin of one instruction to the end of another."""
+        """Return the simulated begin of one instruction and end of another, [cycles, cycles]."""
         if span is None:
             return None
         begins, ends = self.timeline.begins, self.timeline.ends
         return [round(float(begins[span[0]]), 1), round(float(ends[span[1]]), 1)]
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the instructions for JSON."""
+        """Return everything except the instructions, for JSON."""
         busy = self.timeline.busy
         return {
             "name": self.part.subgraph.get_name(),
@@ -301,7 +301,7 @@ class PartCode:
         }
 
     def instruction_facts(self, places: Sequence[int]) -> list[dict[str, Any]]:
-        """Return instructions for JSON."""
+        """Return the instructions at `places`, for JSON."""
         return [
             {
                 "place": place,
@@ -316,7 +316,7 @@ class PartCode:
         ]
 
     def comment(self, place: int) -> str:
-        """Return what an instruction serves, for a reader: layer, tensors, bank or bytes."""
+        """Return a comment for an instruction: layer, tensors, banks or bytes."""
         instruction = self.code[place]
         own, read = self.attribution.layers[place], self.attribution.reads[place]
         words = [self.name_of(own)]
@@ -328,7 +328,7 @@ class PartCode:
 
 
 def _where(i: Instruction, part: CompiledPart) -> str:
-    """Between which bank and which bytes a LOAD or SAVE moves; the banks of one that computes."""
+    """Return source and target: bytes and bank of a LOAD or SAVE, else the banks."""
     name = part.shape.bank_name
     if i.name in ("LOAD", "SAVE"):
         jump = i.jump_read if i.name == "LOAD" else i.jump_write
@@ -345,31 +345,31 @@ def _where(i: Instruction, part: CompiledPart) -> str:
 
 
 def analyse(graph: Graph) -> list[PartCode]:
-    """Follow and time the code of each DPU subgraph; a large network takes some seconds.
+    """Trace and time the code of each DPU subgraph; takes a few seconds for a large network.
 
     Raises
     ------
     DpuError
-        The file has no code, or no DPU runs it.
+        The file has no code, or the code is invalid.
     """
     return [analyse_part(part) for part in compiled_parts(graph)]
 
 
 def analyse_part(part: CompiledPart) -> PartCode:
-    """Follow and time the code of a subgraph.
+    """Trace and time the code of a subgraph.
 
     Raises
     ------
     DpuError
-        No DPU runs its code, or its registers are too large.
+        Its code is invalid, or its registers are too large.
     """
     timeline = simulate(part.code, part.shape)
     registers = part.registers()
     size = sum(map(len, registers.values()))
     if size > MAX_FOLLOWED:
         raise UnsupportedError(
-            f"{part.subgraph.get_name()}: registers of {size:,} bytes; their contents are "
-            f"followed up to {MAX_FOLLOWED:,}"
+            f"{part.subgraph.get_name()}: registers take {size:,} bytes; at most {MAX_FOLLOWED:,} "
+            "can be traced"
         )
     nodes = nodes_of(part.subgraph)
     return PartCode(

@@ -1,4 +1,4 @@
-"""The DPU code of a file as lines for a terminal: assembly, a summary by layer, tensors' places."""
+"""A file's DPU code as lines for a terminal: assembly, summary by layer, tensor locations."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from tutelage.dpu.isa.assembly import disassemble
 from tutelage.dpu.isa.formats import ENGINES
 
 COSTS = (
-    "cycles are simulated (dpu/isa/timing.py): the order is exact, the array's cycles are the\n"
-    "compiler's own, what transfers cost is fitted to published frame rates. Not measured."
+    "cycles are simulated (dpu/isa/timing.py), not measured: the order is exact, the array's\n"
+    "cycles are the compiler's own, transfer costs are fitted to published frame rates."
 )
-"""What the cycles are."""
+"""Explanation of the cycles."""
 
 SUMMARY_HEAD = (
     "#", "instructions", "parameters [B]", "maps [B]", "saved [B]", "array", "misc", "begin",
     "end", "waits most", "layer",
 )  # fmt: skip
-"""Columns of the summary; from `array` to `end` cycles."""
+"""Columns of the summary; `array` to `end` are cycles."""
 
 PLACES_HEAD = ("kind", "DDR bytes", "in DDR", "on chip", "cycles on chip", "tensor")
-"""Columns of the tensors' places; spans of instructions, and of cycles."""
+"""Columns of the tensors' locations, with ranges of instructions and of cycles."""
 
 
 def assembly_lines(part: PartCode, places: Sequence[int]) -> list[str]:
-    """Return a subgraph's head and the instructions at `places`, each with what it serves."""
+    """Return a subgraph's title and the instructions at `places`, each with a comment."""
     code = [part.code[place] for place in places]
     comments = [shown(part.comment(place), 3 * LONGEST_NAME) for place in places]
     return [f"; {shown(part.title, 2 * LONGEST_NAME)}", *disassemble(code, comments)]
 
 
 def summary_lines(part: PartCode, layers: Sequence[LayerCode]) -> list[str]:
-    """Return a table with a row for each of `layers`, and the subgraph's totals."""
+    """Return a table with a row per layer, and the subgraph's totals."""
     rows = [_summary_row(layer) for layer in layers[:MAX_ROWS]]
     busy = part.timeline.busy
     shares = ", ".join(
@@ -67,7 +67,7 @@ def _summary_row(layer: LayerCode) -> list[str]:
 
 
 def place_lines(part: PartCode) -> list[str]:
-    """Return a table of where each tensor of a subgraph is, and when."""
+    """Return a table of the locations of a subgraph's tensors over time."""
     places = part.places
     rows = [_place_row(part, place) for place in places[:MAX_ROWS]]
     left_out = len(places) - len(rows)

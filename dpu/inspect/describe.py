@@ -1,4 +1,4 @@
-"""What an .xmodel holds, as plain data: `tutelage inspect`."""
+"""Contents of an .xmodel as plain data, for `tutelage inspect`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from tutelage.dpu.xmodel.subgraph import Subgraph
 from tutelage.dpu.xmodel.tensor import Tensor
 
 CYCLES = ("work_on_array", "array_cycles", "memory_cycles", "cycles", "array_share")
-"""What the facts of a layer have of cycles, None where they are not known."""
+"""Keys of cycles in the facts of a layer; None if unknown."""
 
 
 def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
-    """Everything that `inspect` shows of the graph that was read from `path`, ready for JSON.
+    """Return all facts that `inspect` shows of a graph read from `path`, for JSON.
 
     Sizes are bytes; workloads are the compiler's own figures, in operations
-    (a multiplication and an addition are two). MACs are per image. Cycles are left to
-    `tutelage.dpu.predict.cycles.add_cycles`. `notes` has what a reader should know of the file
-    beside that.
+    (a multiplication and an addition are two). MACs are per image. Cycles are added by
+    `tutelage.dpu.predict.cycles.add_cycles`. `notes` has further remarks about the file.
     """
     notes = _notes(graph)
     order = graph.toposort()
@@ -52,8 +51,8 @@ def describe_graph(path: Path, graph: Graph) -> dict[str, Any]:
 
 
 def _left_to_cpu(graph: Graph) -> dict[str, str]:
-    """Ops that the compiler leaves to the CPU, with the reason (dpu/compiler/emulation.py)."""
-    from tutelage.dpu.compiler.emulation import on_cpu  # of quantised files alone
+    """Return the ops that the compiler leaves to the CPU, with the reasons."""
+    from tutelage.dpu.compiler.emulation import on_cpu  # only for quantised files
 
     try:
         return on_cpu(graph)
@@ -67,13 +66,13 @@ def _notes(graph: Graph) -> list[str]:
         notes.append(UNSORTED)
     other = foreign(graph)
     if other is not None:
-        notes.append(f"compiled for {other}: no cycles, and it cannot be run, as only the {OWN} is "
-                     "known here")  # fmt: skip
+        notes.append(f"compiled for {other}: it cannot be run and has no cycles, since only models "
+                     f"for the {OWN} are supported")  # fmt: skip
     return notes
 
 
 def _layers(graph: Graph, notes: list[str]) -> list[dict[str, Any]]:
-    """The layers; of another DPU's file none, with a note, where they cannot be made out."""
+    """Return the layers; none, with a note, if those of another DPU's file cannot be determined."""
     if foreign(graph) is None:
         return [_layer(layer) for layer in layers_of(graph)]
     try:
@@ -145,7 +144,7 @@ def _op(op: Op) -> dict[str, Any]:
 
 
 def _shift(op: Op) -> int | None:
-    """The right shift from an int8 convolution's accumulator to its output."""
+    """Return the right shift from an int8 convolution's accumulator to its output, or None."""
     if not is_int8(op.get_type()) or "weights" not in op.get_input_ops():
         return None
     try:

@@ -1,9 +1,9 @@
-"""What two .xmodels differ in: `tutelage diff`.
+"""Differences of two .xmodels, for `tutelage diff`.
 
-Two files of one form are compared op by op, by name, with every attribute. A quantised file
-against a compiled one is compared layer by layer: what a compiler must keep (shapes, windows, fix
-points, integers of weights and biases), by name, and what has no namesake by order of computation
-among layers of the same type and shape.
+Two files of the same form are compared op by op, by name, with all attributes. A quantised and a
+compiled file are compared layer by layer, in everything a compiler must keep (shapes, windows, fix
+points, integers of weights and biases). Layers are matched by name, and those without a namesake by
+computation order among layers of the same type and shape.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from tutelage.dpu.xmodel.graph import Graph
 from tutelage.dpu.xmodel.op import Op
 
 MAX_LINES = 500
-"""Most differences that are printed; JSON has them all."""
+"""Most differences that are printed; JSON has all of them."""
 
 _LONG, _PIECE, _CHAIN = 64, 1 << 22, 8
-"""Items of a list that are shown, values compared at a time, ops between a const and its reader."""
+"""Most items of a list to show, values to compare at a time, ops between constant and reader."""
 
 _ELSEWHERE = ("data", "reg_id", "ddr_addr", "reg_id_to_parameter_value")
-"""Attributes that say what constants are worth and where they lie; the values are compared."""
+"""Attributes with the data and location of constants, whose values are compared instead."""
 
 
 def diff(a: Path, b: Path, by_layers: bool = False) -> dict[str, Any]:
-    """The differences of two files, ready for JSON; `equal` tells whether there are none.
+    """Return the differences of two files, for JSON; `equal` is True if there are none.
 
     Parameters
     ----------
-    by_layers : compare layer by layer, also where both files have the same form
+    by_layers : compare layer by layer, even if both files have the same form
 
     Raises
     ------
     XmodelError
-        One of the files is no usable .xmodel.
+        One of the files is not a usable .xmodel.
     """
     graphs = [Graph.deserialize(path) for path in (a, b)]
     forms = [_form(graph) for graph in graphs]
@@ -76,7 +76,7 @@ _DIFFERENCES = ("only_in_a", "only_in_b", "differences", "weights")
 
 
 def _called(path: Path, graph: Graph) -> str:
-    """The file, and the DPU that it is for where that is none of ours."""
+    """Return the path, with the DPU that the file is for if it is not a DPUCZDX8G."""
     other = foreign(graph)
     return str(path) if other is None else f"{path}, for {other}"
 
@@ -86,7 +86,7 @@ def _form(graph: Graph) -> str:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """The differences as lines for a terminal, without control characters from the files."""
+    """Return the differences as lines for a terminal, with control characters escaped."""
     text = [f"{side.upper()}: {found[side]}, {form}" for side, form in _sides(found)]
     for side in ("a", "b"):
         text += [f"only in {side.upper()}: {item}" for item in found[f"only_in_{side}"]]
@@ -116,7 +116,7 @@ def _value(value: Any) -> str:
 
 
 class _Comparison:
-    """The lists that a comparison fills."""
+    """Base of both comparisons, with the lists of differences."""
 
     def __init__(self, a: Graph, b: Graph) -> None:
         self.a, self.b = a, b
@@ -125,12 +125,12 @@ class _Comparison:
         self.weights: list[dict[str, Any]] = []
 
     def differ(self, name: str, what: str, a: Any, b: Any) -> None:
-        """Note `what` of `name` where it is not the same."""
+        """Record a difference in `what` of `name`, if any."""
         if a != b and repr(a) != repr(b):  # NaN is not equal to itself
             self.differences.append({"name": name, "what": what, "a": _plain(a), "b": _plain(b)})
 
     def differ_in_values(self, name: str, a: Array | None, b: Array | None) -> None:
-        """Note how many values of two constants differ, and by how much at most."""
+        """Record how many values of two constants differ, and the largest difference."""
         if a is None or b is None or a.shape != b.shape:
             shapes = [None if array is None else list(array.shape) for array in (a, b)]
             self.differ(name, "shape of the values", *shapes)
@@ -146,7 +146,7 @@ class _Comparison:
 
 
 def _distance(a: Array, b: Array) -> tuple[int, float]:
-    """How many values differ and by how much at most; NaN equals NaN."""
+    """Return how many values differ, and the largest difference; NaN equals NaN."""
     apart = np.asarray(a != b) & ~((a != a) & (b != b))
     if not apart.any():
         return 0, 0.0
@@ -155,7 +155,7 @@ def _distance(a: Array, b: Array) -> tuple[int, float]:
 
 
 def _plain(value: Any) -> Any:
-    """A value for JSON, of bounded size."""
+    """Return a value for JSON, with bounded size."""
     if isinstance(value, bytes):
         return f"{len(value):,} bytes, SHA-256 {hashlib.sha256(value).hexdigest()[:16]}"
     if isinstance(value, dict):
@@ -168,10 +168,10 @@ def _plain(value: Any) -> Any:
 
 
 class _Ops(_Comparison):
-    """Op by op, for files of one form."""
+    """Comparison op by op, for files of the same form."""
 
     def compare(self) -> dict[str, Any]:
-        """All differences, in the order of A."""
+        """Return all differences, in the order of A."""
         self._attributes("graph", self.a.get_attrs(), self.b.get_attrs())
         self.differ("graph", "name", self.a.get_name(), self.b.get_name())
         self._subgraphs()
@@ -198,7 +198,7 @@ class _Ops(_Comparison):
         self.differ(name, "tensor name", out_a.name, out_b.name)
         self._attributes(name, out_a.get_attrs(), out_b.get_attrs(), "of the tensor ")
         self._attributes(name, a.get_attrs(), b.get_attrs())
-        readable = self.others == [None, None]  # else all parameters are compared as one attribute
+        readable = self.others == [None, None]  # otherwise all parameters are one attribute
         if readable and type_of(a).source == "constant" and a.get_type() == b.get_type():
             self.differ_in_values(name, constant(self.a, a), constant(self.b, b))
 
@@ -212,7 +212,7 @@ class _Ops(_Comparison):
             self.differ(name, label, *values)
 
     def _subgraphs(self) -> None:
-        """The parts in order of computation, with what a board asks of them."""
+        """Compare the subgraphs in execution order, with their attributes."""
         parts_a, parts_b = (
             graph.get_root_subgraph().toposort_child_subgraph() for graph in (self.a, self.b)
         )
@@ -233,24 +233,24 @@ def _named(op: Op) -> str:
 
 
 class _Layers(_Comparison):
-    """Layer by layer, for files of different forms."""
+    """Comparison layer by layer, for files of different forms."""
 
     def compare(self) -> dict[str, Any]:
-        """All differences, in the order of A."""
+        """Return all differences, in the order of A."""
         layers_a, layers_b = layers_of(self.a), layers_of(self.b)
         partner = _partners(layers_a, layers_b)
         taken = set(partner.values())
         for a, b in partner.items():
             if is_detour(a) and is_detour(b):
-                continue  # the same values in another form: what reads them is compared
-            # In B's names; what has no partner is reported as such already.
+                continue  # the same values in another form: their readers are compared
+            # In B's names; layers without a partner are reported anyway.
             sources_a, sources_b = (map(origin, layer.sources) for layer in (a, b))
             read_a = [partner[s].name if s in partner else None for s in sources_a]
             read_b = [s.name if s in taken else None for s in sources_b]
             self.differ(a.name, "inputs", read_a, read_b)
             self._layer(a, b)
         self.differ("graph", "shapes of the outputs", _ends(self.a), _ends(self.b))
-        # What only gives the same values another form may be left out, or lie elsewhere.
+        # Layers that only change the form of values may be missing, or be elsewhere.
         lost_a = [a for a in layers_a if a not in partner and not is_detour(a)]
         lost_b = [b for b in layers_b if b not in taken and not is_detour(b)]
         return {
@@ -261,7 +261,7 @@ class _Layers(_Comparison):
             "differences": self.differences,
             "weights": self.weights,
             "not_compared": [
-                f"weights and biases, which {side} keeps in the order of {other}"
+                f"weights and biases, which {side} stores in the order of {other}"
                 for side, other in zip("AB", self.others, strict=True)
                 if other
             ],
@@ -270,11 +270,11 @@ class _Layers(_Comparison):
     def _layer(self, a: Layer, b: Layer) -> None:
         self.differ(a.name, "type", _alike(a), _alike(b))
         self.differ(a.name, "nonlinear", a.nonlinear, b.nonlinear)
-        if is_dense(a) and is_dense(b):  # the matrix says the rest, whatever form it has
+        if is_dense(a) and is_dense(b):  # the matrix determines the rest, in any form
             self.differ(a.name, "outputs", a.dims[-1], b.dims[-1])
         else:
             self.differ(a.name, "shape", a.dims, b.dims)
-            if a.kind == b.kind:  # what became another kind got a window of its own
+            if a.kind == b.kind:  # a layer of another kind has its own window
                 self.differ(a.name, "kernel", a.kernel, b.kernel)
                 self.differ(a.name, "stride", _steps(a), _steps(b))
                 self.differ(a.name, "pad left, top", _pad(a), _pad(b))
@@ -295,13 +295,13 @@ class _Layers(_Comparison):
                     left, right = dense_matrix(a, left), dense_matrix(b, right)
                 elif arg == "bias" and _form(self.a) != _form(self.b):
                     right = left if _shifted(a, b, left, right) else right
-                # A matrix that became a 1x1 kernel holds the same values in the same order.
+                # A matrix that became a 1x1 kernel has the same values in the same order.
                 left, right = left.reshape(-1), right.reshape(-1)
             self.differ_in_values(name, left, right)
 
 
 def _shifted(a: Layer, b: Layer, bias_a: Array, bias_b: Array) -> bool:
-    """Whether one of the biases, that of a quantised file, became the other."""
+    """Return whether the bias of the quantised file was compiled to the other one."""
     if a.device is None:
         return is_shifted_bias(a, bias_a, bias_b)
     return is_shifted_bias(b, bias_b, bias_a)
@@ -312,7 +312,7 @@ def _ends(graph: Graph) -> list[list[int]]:
 
 
 def _steps(layer: Layer) -> list[int | None]:
-    """[width, height] of the window's steps; None for a side on which it never steps."""
+    """Return the stride [width, height]; None along a side with a single position."""
     sides = (layer.dims[2:3], layer.dims[1:2])
     return [
         step if side and side[0] > 1 else None
@@ -321,7 +321,7 @@ def _steps(layer: Layer) -> list[int | None]:
 
 
 def _partners(a: Sequence[Layer], b: Sequence[Layer]) -> dict[Layer, Layer]:
-    """Layers of A and theirs of B: by name, the rest by order among their likes."""
+    """Match layers of A and B by name, the rest by order among those of equal type and shape."""
     by_name = {layer.name: layer for layer in b}
     partner = {layer: by_name[layer.name] for layer in a if layer.name in by_name}
     taken = set(partner.values())
@@ -345,10 +345,10 @@ def _alike(layer: Layer) -> str:
 
 
 def _pad(layer: Layer) -> list[int] | None:
-    """[left, top] as `pad_mode` makes them; right and bottom follow from the output's shape.
+    """Return the padding [left, top] by `pad_mode`; right and bottom follow from the output shape.
 
-    A compiler drops what no window reaches: PointPillars' [1, 1, 1, 1] with stride 2 becomes
-    [1, 0, 1, 0].
+    A compiler drops padding that no window reaches: PointPillars' [1, 1, 1, 1] with stride 2
+    becomes [1, 0, 1, 0].
     """
     if not layer.op.has_attr("kernel") or not layer.sources:
         return None
@@ -357,14 +357,14 @@ def _pad(layer: Layer) -> list[int] | None:
 
 
 def _integers(graph: Graph, op: Op) -> Array | None:
-    """The integers of a constant that was quantised, its values where it was not."""
+    """Return the integers of a quantised constant, the values of another, None if computed."""
     chain: list[Op] = []
     while type_of(op).source != "constant":
         sources = [s for ops in op.get_input_ops().values() for s in ops]
         kind = type_of(op)
         real = kind.real is not None and kind.name == op.get_type()
         if not real or len(sources) != 1 or len(chain) == _CHAIN:
-            return None  # computed from several constants: no file seen so far has that
+            return None  # computed from several constants, which no known file has
         chain.append(op)
         op = sources[0]
     values = constant(graph, op)

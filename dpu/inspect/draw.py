@@ -1,4 +1,4 @@
-"""The graph of a model's layers as SVG, without Graphviz.
+"""SVG drawing of the graph of a model's layers, without Graphviz.
 
 Names come from untrusted files: every text is bounded, printable and escaped.
 """
@@ -19,14 +19,14 @@ MAX_NODES = 2000
 """Most layers that are drawn; a DenseNet-264 has about 400."""
 
 MAX_LINES = 20_000
-"""Most connections that are drawn; a DenseNet-264 whose concats join all earlier layers anew has
-about 3,600."""
+"""Most connections that are drawn; a DenseNet-264 whose concats repeat all earlier layers has about
+3,600."""
 
-SHARES = "% of the least cycles by rule, not measured"
-"""What the figures in the boxes are."""
+SHARES = "% of the lower bound of cycles, not measured"
+"""Explanation of the figures in the boxes."""
 
 _LABEL, _BOLD = 32, 29
-"""Characters that fit a box, in small and in bold letters."""
+"""Characters that fit into a box, in small and in bold type."""
 
 STYLE = """
 .graph { font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; background: #fff; }
@@ -43,43 +43,39 @@ STYLE = """
 .graph .cpu rect { fill: #f5e6f2; stroke: #95608c; stroke-dasharray: 4 2; }
 .graph .wrong rect { stroke: #c00; stroke-width: 2.5; }
 """
-"""Colours and letters, for the picture alone and in a page."""
+"""Style sheet, for the picture alone and in a page."""
 
 
 def svg(facts: dict[str, Any]) -> str:
-    """The graph of the layers in `facts` (see `describe`) as an SVG that stands alone.
+    """Return the graph of the layers in `facts` (see `describe`) as a standalone SVG.
 
     Raises
     ------
     DpuError
-        There are too many layers or connections for a picture.
+        There are too many layers or connections for a drawing.
     """
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{drawing(facts, STYLE)}\n'
 
 
 def escaped(text: str, limit: int = 400) -> str:
-    """Text of a name or a line of a drawing, which is shorter than elsewhere."""
+    """Return escaped text for a name or line of a drawing, with a lower limit than elsewhere."""
     return html_text(text, limit)
 
 
 def _sources(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """What each layer reads, by number."""
+    """Return the indices of the layers that each layer reads."""
     if len(layers) > MAX_NODES:
-        raise DpuError(
-            f"{len(layers):,} layers; a drawing shows at most {MAX_NODES:,}, --json has them all"
-        )
+        raise DpuError(f"{len(layers):,} layers; a drawing shows at most {MAX_NODES:,}; use --json")
     number = {layer["name"]: index for index, layer in enumerate(layers)}
     sources = [list(dict.fromkeys(number[n] for n in layer["inputs"])) for layer in layers]
     count = sum(map(len, sources))
     if count > MAX_LINES:
-        raise DpuError(
-            f"{count:,} connections; a drawing shows at most {MAX_LINES:,}, --json has them all"
-        )
+        raise DpuError(f"{count:,} connections; a drawing shows at most {MAX_LINES:,}; use --json")
     return sources
 
 
 def drawing(facts: dict[str, Any], style: str = "") -> str:
-    """The <svg> element, with a style sheet of its own where it is to stand alone."""
+    """Return the <svg> element, including a style sheet if given."""
     layers = facts["layers"]
     layout = place(_sources(layers))
     width, height = round(layout.width), round(layout.height)
@@ -99,7 +95,7 @@ def drawing(facts: dict[str, Any], style: str = "") -> str:
 
 
 def _in_front(layout: Layout) -> list[Line]:
-    """Long lines first, so that short ones lie on top."""
+    """Return long lines first, so that short ones are drawn on top."""
     return sorted(layout.lines, key=lambda line: -len(line.points))
 
 
@@ -127,7 +123,7 @@ def _family(layer: dict[str, Any]) -> str:
 
 
 def _node(number: int, layer: dict[str, Any], corner: Point) -> str:
-    """A box with three lines: what it is, its shape, its name."""
+    """Return a box with three lines: type, shape and name."""
     x, y = corner
     wrong = " wrong" if layer.get("advice") else ""
     kernel = f" {listing.kernel_text(layer)}".rstrip()

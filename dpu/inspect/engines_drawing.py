@@ -1,4 +1,4 @@
-"""The four engines of a DPU over time as SVG: when each works, and for which other it waits."""
+"""SVG drawing of a DPU's four engines over time: when each works, and which one it waits for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.dpu.inspect.draw import escaped
 from tutelage.dpu.isa.formats import ENGINES, Engine
 
 BINS = 900
-"""Columns of the picture; each shows shares of its time."""
+"""Number of columns; each shows fractions of its time."""
 
 COLOURS = {
     Engine.LOAD: "#5b86b3",
@@ -20,7 +20,7 @@ COLOURS = {
     Engine.CONV: "#c2410c",
     Engine.MISC: "#6b9a57",
 }
-"""Of each engine: solid where it works, pale where another one waits for it."""
+"""Colours of the engines: solid while it works, pale while another one waits for it."""
 
 _LEFT, _TOP, _ROW, _GAP, _BAND = 60, 46, 60, 10, 14
 _STYLE = 'font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif'
@@ -28,12 +28,12 @@ _PALE = 0.35
 
 
 def engines_svg(parts: Sequence[PartCode]) -> str:
-    """Return the pictures of all subgraphs, below each other, as the text of an SVG file."""
+    """Return the pictures of all subgraphs, one below the other, as the text of an SVG file."""
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{engines_drawing(parts)}\n'
 
 
 def engines_drawing(parts: Sequence[PartCode]) -> str:
-    """Return the <svg> element."""
+    """Return the <svg> element of `engines_svg`."""
     width, height = _LEFT + BINS + 20, _height() * len(parts)
     body = "".join(
         f'<g transform="translate(0 {number * _height()})">{_picture(part)}</g>'
@@ -64,7 +64,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 
 def _legend() -> str:
-    """Pale is waiting for the engine of that colour."""
+    """Return the legend: pale means waiting for the engine of that colour."""
     found, x = [], float(_LEFT)
     for engine in ENGINES:
         for opacity, text in ((1.0, f"{engine.name} works"), (_PALE, f"waits for {engine.name}")):
@@ -77,7 +77,7 @@ def _legend() -> str:
 
 
 def _band(number: int, layer: LayerCode, cycles: float) -> str:
-    """A layer's time as a bar, in two rows of greys so that neighbours differ."""
+    """Return a layer's time as a bar, alternating in row and shade so that neighbours differ."""
     x = _LEFT + BINS * layer.begin / cycles
     width = max(BINS * (layer.end - layer.begin) / cycles, 0.5)
     shade = "#8c8c8c" if number % 2 else "#c8c8c8"
@@ -90,7 +90,7 @@ def _band(number: int, layer: LayerCode, cycles: float) -> str:
 
 
 def _engine_row(part: PartCode, engine: Engine, edges: Array) -> str:
-    """An engine's share of work in each column, and on top of it those of its waits."""
+    """Return an engine's fraction of work in each column, and above it those of its waits."""
     timeline = part.timeline
     engines = np.array([int(i.engine) for i in part.code])
     own = engines == int(engine)
@@ -114,13 +114,13 @@ def _engine_row(part: PartCode, engine: Engine, edges: Array) -> str:
 
 
 def _shares(starts: Array, ends: Array, edges: Array) -> Array:
-    """The share of each column that the intervals cover, at most 1, float64 [BINS]."""
+    """Return the fraction of each column covered by the intervals, at most 1, float64 [BINS]."""
     covered = _elapsed(starts, edges) - _elapsed(ends, edges)
     return np.asarray(np.minimum(1.0, np.diff(covered) / np.diff(edges)))
 
 
 def _elapsed(times: Array, edges: Array) -> Array:
-    """At each edge the sum of what has elapsed since the times before it."""
+    """Return at each edge the sum of the durations since all earlier times."""
     order = np.sort(times)
     sums = np.concatenate([[0.0], np.cumsum(order)])
     count = np.searchsorted(order, edges)
@@ -128,7 +128,7 @@ def _elapsed(times: Array, edges: Array) -> Array:
 
 
 def _area(low: Array, high: Array, y: float, colour: str, opacity: float) -> str:
-    """The columns between two levels as one path."""
+    """Return the columns between two levels as one path."""
     pieces = [
         f"M{_LEFT + n} {y + _ROW * (1 - high[n]):.1f}h1V{y + _ROW * (1 - low[n]):.1f}h-1z"
         for n in np.nonzero(high - low > 0.002)[0].tolist()

@@ -1,7 +1,7 @@
-"""A model as one HTML page: the graph, the layers' tables, a search, details on a click.
+"""A model as one HTML page: its graph, tables of layers, a search, and details on click.
 
-Nothing is fetched from anywhere. Names come from untrusted files: they are escaped, the script
-gets its data as JSON and writes them as text only, and the page's policy allows no other script.
+The page loads nothing from elsewhere. Names come from untrusted files: they are escaped, the script
+gets its data as JSON and writes them only as text, and the page's policy allows no other script.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tutelage.dpu.inspect.engines_drawing import engines_drawing
 
 
 def page(facts: dict[str, Any], code: Sequence[PartCode] = ()) -> str:
-    """The page for the facts of `describe`, values on sample inputs included where they are.
+    """Return the page for the facts of `describe`, including values on sample inputs if present.
 
     Parameters
     ----------
-    code : of the DPU subgraphs; its engines over time and its tensors' places are sections
+    code : code of the DPU subgraphs, which adds sections with engines and tensors over time
 
     Raises
     ------
     DpuError
-        There are too many layers or connections for a picture.
+        There are too many layers or connections for a drawing.
     """
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -66,13 +66,13 @@ def _title(facts: dict[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that no HTML parser takes for the end of its element."""
+    """Return JSON that cannot end its HTML element."""
     text = json.dumps(value)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _head(facts: dict[str, Any]) -> str:
-    """What the file is, and its subgraphs to unfold."""
+    """Return the summary of the file, and its subgraphs in a collapsible section."""
     summary, subgraphs = listing.head_lines(facts), listing.subgraph_lines(facts)
     text = f"<pre>{escaped_lines(summary)}</pre>"
     if subgraphs:
@@ -83,7 +83,7 @@ def _head(facts: dict[str, Any]) -> str:
 
 
 def escaped_lines(lines: Sequence[str]) -> str:
-    """Lines for a <pre> element."""
+    """Return lines escaped for a <pre> element."""
     return "\n".join(escaped(line) for line in lines)
 
 
@@ -118,7 +118,7 @@ def _value_table(facts: dict[str, Any]) -> str:
 
 
 def _code(code: Sequence[PartCode]) -> str:
-    """When the engines work and what they wait for, and where each tensor is."""
+    """Return the sections with the engines over time and the locations of tensors."""
     if not code:
         return ""
     tables = "".join(f"<pre>{escaped_lines(place_lines(part))}</pre>" for part in code)
@@ -133,7 +133,7 @@ def _header(names: Sequence[str]) -> str:
 
 
 def _row(cells: Sequence[str], number: int | None, layers: Sequence[dict[str, Any]]) -> str:
-    """A table's row; a layer's carries its number, and is marked where there is advice."""
+    """Return a table row; a layer's has its number, and is marked if there is advice."""
     marks = ""
     if number is not None:
         wrong = ' class="wrong"' if layers[number].get("advice") else ""
@@ -142,7 +142,7 @@ def _row(cells: Sequence[str], number: int | None, layers: Sequence[dict[str, An
 
 
 def _details(facts: dict[str, Any]) -> list[list[list[str]]]:
-    """For each layer what a click shows: pairs of a word and a text."""
+    """Return the details of each layer: pairs of key and text."""
     return [_pairs(number, layer) for number, layer in enumerate(facts["layers"])]
 
 

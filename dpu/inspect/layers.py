@@ -1,8 +1,8 @@
-"""A graph as the layers that its author thinks in: one for each op that computes.
+"""A graph as layers in the usual sense: one per computing op.
 
-An .xmodel spreads a layer over several ops: constants, the `fix` behind each of them, relu,
-the `fix` of the output, copies to and from the DPU. Here they are gathered again, in the same
-way for quantised and for compiled files, so that tools can list, draw and compare layers.
+An .xmodel represents a layer by several ops: constants, the `fix` of each of them, relu, the
+`fix` of the output, copies to and from the DPU. This module collects them, in the same way for
+quantised and compiled files, so that tools can list, draw and compare layers.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ INPUT = "input"
 
 @dataclass(eq=False)
 class Layer:
-    """One computing op with the ops that belong to it.
+    """A computing op with the ops that belong to it.
 
     Attributes
     ----------
-    op : the op that computes (or an input of the graph)
-    output : the op that holds the layer's result, `op` itself or a relu or fix behind it
+    op : the computing op, or an input of the graph
+    output : the op that has the layer's result: `op` itself, or a relu or fix after it
     kind : op type without "-fix"; pools are "maxpool2d" and "avgpool2d", inputs "input"
-    nonlinear : "NONE" or the DPU's name of the nonlinearity at its end; "NUMBER 1" where the file
-        has a number
-    sources : the layers that it reads, in the order of the op's arguments
-    constants : the ops that give its constant operands (weights, bias), by argument name
-    readers : the layers that read it
+    nonlinear : "NONE" or the DPU's name of its fused nonlinearity; "NUMBER 1" if the file has a
+        number
+    sources : layers that it reads, in the order of the op's arguments
+    constants : ops that provide its constant operands (weights, bias), by argument name
+    readers : layers that read it
     """
 
     op: Op
@@ -52,12 +52,12 @@ class Layer:
 
     @property
     def type(self) -> OpType:
-        """What is known of its kind."""
+        """The op type of its kind."""
         return op_type(self.kind)
 
     @property
     def name(self) -> str:
-        """Name of the computing op, which compiler and quantiser agree on."""
+        """Name of the computing op, which is the same in quantised and compiled files."""
         return self.op.get_name()
 
     @property
@@ -72,12 +72,12 @@ class Layer:
 
     @property
     def weights(self) -> Op | None:
-        """The op that gives the weights."""
+        """The op that provides the weights, or None."""
         return next(iter(self.constants.get("weights", [])), None)
 
     @property
     def bias(self) -> Op | None:
-        """The op that gives the bias."""
+        """The op that provides the bias, or None."""
         return next(iter(self.constants.get("bias", [])), None)
 
     @property
@@ -90,9 +90,9 @@ class Layer:
     def fix_point(self) -> int | None:
         """Fix point of the result.
 
-        Where the file leaves it open the compiler's rule holds: what moves values keeps their
-        fix point, and what a concat joins takes the concat's (seen in PointPillars, whose
-        quantised file has one fix behind the concat and none before it).
+        If the file does not specify it, the compiler's rule applies: ops that move values keep
+        their fix point, and inputs of a concat take that of the concat (found in PointPillars,
+        whose quantised file has a fix after the concat and none before it).
         """
         own = fix_point_of(self.output)
         if own is None and self.type.moves:
@@ -103,7 +103,7 @@ class Layer:
 
     @property
     def input_fix_points(self) -> list[int | None]:
-        """Fix points of what it reads from other layers."""
+        """Fix points of the layers that it reads."""
         return [source.fix_point for source in self.sources]
 
     @property
@@ -124,7 +124,7 @@ class Layer:
 
     @property
     def kernel(self) -> list[int] | None:
-        """[width, height] of the window, also of a global pool."""
+        """Size [width, height] of the window, also of a global pool; None without a window."""
         if self.op.has_attr("global") and self.op.get_attr("global") and self.sources:
             height, width = self.sources[0].dims[1:3]
             return [width, height]
@@ -132,15 +132,15 @@ class Layer:
 
     @property
     def stride(self) -> list[int]:
-        """[width, height] of the window's steps; a tiling's one number is none."""
+        """Stride [width, height] of the window; for a tile op, its block size in both."""
         given = self.op.get_attr("stride") if self.op.has_attr("stride") else None
-        if isinstance(given, int):  # of a tile
+        if isinstance(given, int):  # a tile op
             return [given, given]
         return list(given or [1, 1])
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image; 0 for ops without weights."""
+        """Number of multiply-accumulates for one image; 0 for ops without weights."""
         if not self.sources:
             return 0
         weights = self.weights
@@ -149,7 +149,7 @@ class Layer:
 
 
 def is_dense(layer: Layer) -> bool:
-    """Whether each result sums over its whole input, as a convolution over the whole map does."""
+    """Return whether each result sums over the whole input, as for a convolution over the map."""
     if layer.weights is None or len(layer.sources) != 1 or layer.dims[0] != 1:
         return False
     if not layer.type.is_dense(layer.op, layer.weights):
@@ -160,15 +160,15 @@ def is_dense(layer: Layer) -> bool:
 
 
 def dense_matrix(layer: Layer, weights: Array) -> Array:
-    """Return the weights of a dense layer as a matrix that files of all forms have in common.
+    """Return the weights of a dense layer as a matrix that is the same for files of all forms.
 
     A quantiser may transpose a map to channels first, for PyTorch's order of the columns; AMD's
     compiler drops the transpose and permutes the matrix, or makes it a convolution's kernel.
 
     Parameters
     ----------
-    layer : one for which `is_dense` is true
-    weights : as its file has them
+    layer : a layer for which `is_dense` is true
+    weights : the weights as stored in its file
 
     Returns
     -------
@@ -182,7 +182,7 @@ def dense_matrix(layer: Layer, weights: Array) -> Array:
 
 
 def _columns(layer: Layer) -> Array:
-    """For each value of the layer, in its order, its place in the map of `origin`."""
+    """Return, for each value of the layer in order, its index in the map of `origin`."""
     if not is_detour(layer):
         return np.arange(math.prod(layer.dims))
     (source,) = layer.sources
@@ -193,9 +193,9 @@ def _columns(layer: Layer) -> Array:
 
 
 def is_detour(layer: Layer) -> bool:
-    """Whether the layer gives its input's values in another form, which no result depends on.
+    """Return whether the layer only changes the form of its input, without effect on results.
 
-    Those that keep the order do, and transposes that nothing reads but dense layers.
+    This applies to layers that keep the order, and to transposes read only by dense layers.
     """
     if len(layer.sources) != 1:
         return False
@@ -211,21 +211,21 @@ def _ends_in_dense(layer: Layer) -> bool:
 
 
 def origin(layer: Layer) -> Layer:
-    """Return the layer that computes the values, behind all detours."""
+    """Return the layer that computes the values, skipping all detours."""
     while is_detour(layer):
         layer = layer.sources[0]
     return layer
 
 
 def is_shifted_bias(layer: Layer, quantised: Array, compiled: Array) -> bool:
-    """Whether a compiled bias is the quantised one, shifted for the accumulator.
+    """Return whether a compiled bias is the quantised one, shifted for the accumulator.
 
-    Where the bias shift is below -1, AMD's compiler shifts the values and leaves the fix point as
-    it was. How it rounds then is not known: either neighbour is taken.
+    If the bias shift is below -1, AMD's compiler shifts the values and keeps the fix point. How it
+    rounds then is not known, so either neighbour is accepted.
 
     Parameters
     ----------
-    layer : of the quantised file
+    layer : layer of the quantised file
     """
     shift = layer.bias_shift
     if shift is None or shift >= -1 or quantised.shape != compiled.shape:
@@ -235,7 +235,7 @@ def is_shifted_bias(layer: Layer, quantised: Array, compiled: Array) -> bool:
 
 
 def fix_point_of(op: Op) -> int | None:
-    """Fix point of an op's output: of its tensor, or of the `fix` that it is."""
+    """Return the fix point of an op's output: of its tensor, or of the op if it is a `fix`."""
     if type_of(op).rounds and op.has_attr("fix_point"):
         return int(op.get_attr("fix_point"))
     tensor = op.get_output_tensor()
@@ -248,12 +248,12 @@ def _common(points: Iterable[int | None]) -> int | None:
 
 
 def layers_of(graph: Graph) -> list[Layer]:
-    """The graph's layers in order of computation, its inputs among them."""
+    """Return the graph's layers in order of computation, including its inputs."""
     return _Gathering().gather(graph.toposort())
 
 
 class _Gathering:
-    """The walk that gives every op its layer, or finds it constant."""
+    """Walk over the ops that assigns each to a layer, or marks it as constant."""
 
     def __init__(self) -> None:
         self.constant: set[str] = set()
@@ -261,7 +261,7 @@ class _Gathering:
         self.layers: list[Layer] = []
 
     def gather(self, order: list[Op]) -> list[Layer]:
-        """Place all ops, which come producers first."""
+        """Assign all ops, given producers first, and return the layers."""
         for op in order:
             sources = [s for ops in op.get_input_ops().values() for s in ops]
             moving = [s for s in sources if s.get_name() not in self.constant]
@@ -277,9 +277,9 @@ class _Gathering:
         return self.layers
 
     def _joins(self, op: Op, source: Op) -> bool:
-        """Whether `op` belongs to the layer of `source`, its only input that is not constant.
+        """Return whether `op` belongs to the layer of `source`, its only non-constant input.
 
-        Takes it in where it does.
+        If so, the layer is extended by it.
         """
         layer, kind = self.home[source.get_name()], type_of(op)
         scales = source is layer.op and scale_of(source) is op
@@ -287,7 +287,7 @@ class _Gathering:
             return False
         if kind.transparent:
             return True
-        # What others read as well is a result of its own, and stays visible as one.
+        # A value with other readers is a separate result, and must stay visible.
         if fix_point_of(layer.output) is not None or source.get_fanout_num() > 1:
             return False
         takes = not layer.type.moves or layer.type.fuses
@@ -306,7 +306,7 @@ class _Gathering:
         for arg, ops in op.get_input_ops().items():
             for source in ops:
                 if source.get_name() in self.constant:
-                    # A product's constant factor is its matrix; a shape is not a parameter.
+                    # The constant factor of a product is its matrix; a shape is not a parameter.
                     role = "weights" if layer.type.takes_constants and arg == "input" else arg
                     if arg != "shape":
                         layer.constants.setdefault(role, []).append(source)
@@ -325,6 +325,6 @@ def _nonlinear(op: Op) -> str:
     if own:
         return own
     given = attr(op, "nonlinear", None)
-    if type(given) is int and given:  # in an old file for the U50; the numbers' meaning is unknown
+    if type(given) is int and given:  # in an old U50 file; the meaning of the numbers is unknown
         return f"NUMBER {given}"
     return int8.nonlinear(op)

@@ -1,8 +1,8 @@
-"""Where the boxes and lines of a drawn graph lie: layers from top to bottom, in columns.
+"""Layout of a drawn graph: boxes of layers from top to bottom, in columns, and lines between them.
 
-Nodes stand in rows by the longest way from an input. Lines between neighbouring rows run straight;
-a value that is read further down runs beside the boxes, in one lane for all its readers, so that a
-DenseNet's concats stay readable. A long graph is broken into columns where one value alone
+Nodes are in rows by their longest distance from an input. Lines between neighbouring rows are
+straight; a value that is read further down runs beside the boxes, in one lane for all its readers,
+so that a DenseNet's concats stay readable. A long graph is broken into columns where a single value
 passes from row to row.
 """
 
@@ -13,29 +13,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 BOX_WIDTH, BOX_HEIGHT = 228, 52
-"""Size of a node's box, in pixels."""
+"""Size of a node's box, pixels."""
 
 GAP_X, GAP_Y = 18, 26
-"""Space between boxes of a row, and between rows."""
+"""Space between boxes of a row, and between rows, pixels."""
 
 LANE, MARGIN = 9, 24
-"""Space between lanes, and around the drawing."""
+"""Space between lanes, and around the drawing, pixels."""
 
 ASPECT = 1.5
-"""Width to height that a drawing of several columns aims at."""
+"""Target aspect ratio of a drawing with several columns."""
 
 SHORTEST_COLUMN = 12
-"""Least rows of a column that is broken off."""
+"""Least number of rows of a column, except the last."""
 
 FEW_ROWS = 6
-"""So many rows at the end are not worth a column of their own."""
+"""Most remaining rows that do not get their own column."""
 
 Point = tuple[float, float]
 
 
 @dataclass
 class Line:
-    """A polyline from node `source` to node `target`; `arrow` where it ends in a box."""
+    """A polyline from node `source` to node `target`; `arrow` if it ends in a box."""
 
     source: int
     target: int
@@ -55,7 +55,7 @@ class Layout:
 
 
 def place(sources: Sequence[Sequence[int]]) -> Layout:
-    """Lay out the graph whose node i reads the nodes ``sources[i]``, all of them below i."""
+    """Lay out the graph whose node i reads the nodes ``sources[i]``, all less than i."""
     readers: list[list[int]] = [[] for _ in sources]
     for node, read in enumerate(sources):
         for source in dict.fromkeys(read):
@@ -77,7 +77,7 @@ def place(sources: Sequence[Sequence[int]]) -> Layout:
 
 
 def _levels(sources: Sequence[Sequence[int]], readers: list[list[int]]) -> list[int]:
-    """Row of each node: below all that it reads; inputs right above their first reader."""
+    """Return the row of each node: below all its sources; inputs directly above their readers."""
     level = [0] * len(sources)
     for node, read in enumerate(sources):
         level[node] = max((level[source] + 1 for source in read), default=0)
@@ -97,9 +97,9 @@ def _rows(level: list[int]) -> list[list[int]]:
 def _breaks(
     rows: list[list[int]], readers: list[list[int]]
 ) -> Iterator[tuple[int, int, int | None]]:
-    """The columns: first row, row behind the last, and the value that passes to the next.
+    """Yield the columns: first row, last row + 1, and the node whose value passes to the next.
 
-    A column ends where it is long enough and at most one value passes.
+    A column ends once it is long enough and at most one value passes.
     """
     level = {node: number for number, row in enumerate(rows) for node in row}
     last_read: list[list[int]] = [[] for _ in rows]
@@ -121,7 +121,7 @@ def _breaks(
 
 
 def _wanted_rows(rows: list[list[int]]) -> int:
-    """Rows of a column for a drawing of the shape `ASPECT`."""
+    """Return the rows per column for a drawing with the aspect ratio `ASPECT`."""
     width = max(map(len, rows), default=1) * (BOX_WIDTH + GAP_X) + 4 * LANE
     rows_for_shape = math.sqrt(len(rows) * width / (ASPECT * (BOX_HEIGHT + GAP_Y)))
     return max(SHORTEST_COLUMN, math.ceil(rows_for_shape))
@@ -133,8 +133,8 @@ class _Column:
     Attributes
     ----------
     leaving : the node whose value the next column reads
-    entry_point : where the value of an earlier column comes in
-    tail : the points from `leaving` to the gutter at the column's right
+    entry_point : point where the value of an earlier column enters
+    tail : points from `leaving` to the gutter at the column's right
     gutter, bottom : right and lower end
     """
 
@@ -146,7 +146,7 @@ class _Column:
         entry: int | None,
         leaving: int | None,
     ) -> None:
-        """`entry` is the node of an earlier column whose value comes in, if any."""
+        """`entry` is the node of an earlier column whose value enters, if any."""
         self.rows, self.entry, self.leaving = rows, entry, leaving
         self.row_of = {node: number for number, row in enumerate(rows) for node in row}
         self.readers = {
@@ -162,7 +162,7 @@ class _Column:
         self.tail: list[Point] = []
 
     def _place_row(self, row: list[int], sources: Sequence[Sequence[int]]) -> None:
-        """Order the row and put each box under what it reads, at least `GAP_X` apart."""
+        """Order the row and place each box below its sources, at least `GAP_X` apart."""
         wish = {}
         for node in row:
             above = [self.middle[s] for s in sources[node] if s in self.middle]
@@ -196,24 +196,24 @@ class _Column:
         return self.top + row * (BOX_HEIGHT + GAP_Y)
 
     def _row(self, node: int) -> int:
-        """The node's row; the value that comes in stands above the first."""
+        """Return the node's row; -1 for the value that enters, above the first row."""
         return self.row_of.get(node, -1)
 
     def _below(self, node: int) -> Point:
-        """The middle of the box's lower side, or where the value comes in."""
+        """Return the middle of the box's lower side, or the entry point."""
         if node not in self.row_of:
             return self.entry_point
         return self.middle[node], self._y(self.row_of[node]) + BOX_HEIGHT
 
     def _is_last(self, node: int) -> bool:
-        """Whether nothing stands between the box and the lanes."""
+        """Return whether there is no other box between the box and the lanes."""
         return node in self.row_of and self.rows[self.row_of[node]][-1] == node
 
     def _distant(self, node: int) -> list[int]:
         return [r for r in self.readers[node] if self.row_of[r] > self._row(node) + 1]
 
     def _lanes(self) -> dict[int, int]:
-        """Lane of each node with distant readers; short ways take the inner lanes."""
+        """Return the lane of each node with distant readers; short spans use the inner lanes."""
         spans = {}
         for node in self.readers:
             ends = [self.row_of[reader] for reader in self._distant(node)]
@@ -232,14 +232,14 @@ class _Column:
         return lanes
 
     def _short_lines(self, node: int) -> list[Line]:
-        """Lines to the readers in the next row."""
+        """Return the lines to the readers in the next row."""
         start = self._below(node)
         near = (r for r in self.readers[node] if self.row_of[r] == self._row(node) + 1)
         ends = ((r, (self.middle[r], self._y(self.row_of[r]))) for r in near)
         return [Line(node, r, [start, end], curved=start[0] != end[0]) for r, end in ends]
 
     def _long_lines(self, node: int, x: float) -> list[Line]:
-        """Lines through the lane at `x` to the readers further down."""
+        """Return the lines through the lane at `x` to the readers further down."""
         if self._is_last(node):
             y = self._y(self.row_of[node]) + BOX_HEIGHT * 0.7
             start = [(self.middle[node] + BOX_WIDTH / 2, y), (x, y)]
@@ -251,7 +251,7 @@ class _Column:
         return [Line(node, r, [*start, *self._branch(r, x)]) for r in self._distant(node)]
 
     def _branch(self, reader: int, x: float) -> list[Point]:
-        """From the lane at `x` into the reader's box."""
+        """Return the points from the lane at `x` into the reader's box."""
         top, middle = self._y(self.row_of[reader]), self.middle[reader]
         if self._is_last(reader):
             y = top + BOX_HEIGHT * 0.3
@@ -260,7 +260,7 @@ class _Column:
         return [(x, bend), (side, bend), (side, top)]
 
     def _end_with(self, start: list[Point]) -> None:
-        """Lead the leaving value from `start` down and to the gutter."""
+        """Set the path of the leaving value from `start` down and to the gutter."""
         y = self.bottom - GAP_Y / 2
         self.tail = [*start, (start[-1][0], y), (self.gutter, y)]
 

@@ -1,7 +1,7 @@
-"""The facts of `inspect` as lines for a terminal.
+"""Formatting of the facts of `inspect` as lines for a terminal.
 
-Names come from files of any origin: control characters become visible and names are cut, so that
-no line or column grows with what a file says.
+Names come from untrusted files: control characters are escaped and names are truncated, so that
+the width of lines and columns is bounded.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 from tutelage.core.text import LONGEST_NAME, counted, shown
 
 MAX_CELL = 40
-"""Most characters of a table's cell."""
+"""Most characters of a table cell."""
 
 MAX_ROWS, MAX_PARTS = 5000, 100
-"""Most rows of a table and most inputs, outputs and subgraphs that are told; JSON has all."""
+"""Most rows of a table, and most inputs, outputs and subgraphs, that are listed; JSON has all."""
 
 NOTE = (
-    "array cycles: in which one core computes; load cycles: in which the parameters come from "
-    "memory;\narray share: the slower of the two, as a part of their sum. All are lower bounds "
-    "that follow\nfrom the core's shape, not measurements; dpu/predict/cycles.py says which rules "
+    "array cycles: in which one core computes; load cycles: in which parameters are loaded from "
+    "memory;\narray share: the larger of the two, relative to the total. All are lower bounds "
+    "derived from\nthe core's shape, not measurements; dpu/predict/cycles.py marks the rules that "
     "are assumptions."
 )
-"""What the table's cycles are, on lines that fit a terminal."""
+"""Explanation of the table's cycles, in lines that fit a terminal."""
 
 
 def lines(facts: dict[str, Any], ops: bool = False) -> list[str]:
-    """Everything that the facts say about the file; with `ops` also every op."""
+    """Return all facts about the file as lines; with `ops` including every op."""
     text = [*head_lines(facts), *subgraph_lines(facts), "", *layer_lines(facts["layers"])]
     if "images" in facts:
         text += ["", *value_lines(facts["layers"], facts["images"])]
@@ -38,7 +38,7 @@ def lines(facts: dict[str, Any], ops: bool = False) -> list[str]:
 
 
 def head_lines(facts: dict[str, Any]) -> list[str]:
-    """What the file is, its inputs and outputs, and the ops that need a plugin."""
+    """Return the summary of the file, its inputs and outputs, and the ops that need a plugin."""
     name = shown(facts["name"], LONGEST_NAME)
     text = [
         f"{facts['file']}: {name}, {facts['kind']}, {facts['bytes']:,} bytes, "
@@ -58,7 +58,7 @@ def head_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def subgraph_lines(facts: dict[str, Any]) -> list[str]:
-    """Each subgraph with what goes in and out, its work and its memory."""
+    """Return each subgraph with its inputs and outputs, work and memory."""
     parts = facts["subgraphs"]
     first = enumerate(parts[:MAX_PARTS])
     text = [line for number, part in first for line in ("", *_subgraph_lines(number, part))]
@@ -66,7 +66,7 @@ def subgraph_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _ends(holder: dict[str, Any]) -> list[str]:
-    """Inputs and outputs of a graph or of a part."""
+    """Return the inputs and outputs of a graph or subgraph."""
     text = []
     for what in ("inputs", "outputs"):
         tensors = holder[what]
@@ -76,13 +76,13 @@ def _ends(holder: dict[str, Any]) -> list[str]:
 
 
 def _left_out(count: int, listed: int, what: str) -> list[str]:
-    """A line about what is left out."""
+    """Return a line about omitted items, if any."""
     more = count - listed
     return [f"... and {more:,} more {what} (--json has them all)"] if more > 0 else []
 
 
 def dims_text(dims: Sequence[int]) -> str:
-    """A shape as 1x28x28x1."""
+    """Return a shape in the form 1x28x28x1."""
     return shown("x".join(map(str, dims[:MAX_CELL])) or "scalar", MAX_CELL)
 
 
@@ -108,7 +108,7 @@ def _subgraph_lines(number: int, part: dict[str, Any]) -> list[str]:
 
 
 def _target_text(part: dict[str, Any]) -> str:
-    """For which DPU: by the name in the file, unless the fingerprint says another one."""
+    """Return the target DPU: the name in the file, unless the fingerprint contradicts it."""
     name, dpu = part["dpu_name"] or "", part["dpu"] or ""
     if not (name or dpu):
         return ""
@@ -124,7 +124,7 @@ LAYER_HEAD = (
 
 
 def layer_rows(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The layers' cells under `LAYER_HEAD`, inputs left out, and last a row of totals."""
+    """Return the layers' cells under `LAYER_HEAD`, without inputs, and a row of totals."""
     rows = [
         [str(number), *_layer_cells(layer)]
         for number, layer in enumerate(layers[:MAX_ROWS])
@@ -137,20 +137,20 @@ def layer_rows(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def has_cycles(layers: Sequence[dict[str, Any]]) -> bool:
-    """Whether the cycles of all layers on the DPU are known."""
+    """Return whether the cycles of all layers on the DPU are known."""
     known = (layer["cycles"] is not None for layer in layers if layer["device"] == "DPU")
     return bool(layers) and all(known)
 
 
 def type_text(layer: dict[str, Any]) -> str:
-    """The layer's type with its nonlinearity, e.g. "conv2d+relu"."""
+    """Return the layer's type with its nonlinearity, e.g. "conv2d+relu"."""
     nonlinear = layer["nonlinear"].lower()
     own = nonlinear in ("none", layer["type"].replace("-", ""))
     return shown(layer["type"] if own else f"{layer['type']}+{nonlinear}", MAX_CELL)
 
 
 def kernel_text(layer: dict[str, Any]) -> str:
-    """Width x height of the window and the stride, e.g. "3x3/2"."""
+    """Return width x height of the window and the stride, e.g. "3x3/2"."""
     if not layer["kernel"]:
         return ""
     stride = layer["stride"]
@@ -162,7 +162,7 @@ def kernel_text(layer: dict[str, Any]) -> str:
 
 def _layer_cells(layer: dict[str, Any]) -> list[str]:
     inner = list(dict.fromkeys(layer["fix_in"]))
-    # Cycles are not known of another DPU than the one that is emulated here.
+    # Cycles are unknown for DPUs other than the emulated one.
     share, place = layer["array_share"], {"DPU": "?"}.get(layer["device"], layer["device"] or "CPU")
     place = shown(place, MAX_CELL)
     cycles = [layer["array_cycles"], layer["memory_cycles"]]
@@ -184,7 +184,7 @@ def _layer_cells(layer: dict[str, Any]) -> list[str]:
 
 
 def layer_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
-    """The table of the layers with its totals and, where it has cycles, what they are."""
+    """Return the table of the layers with totals and, if it has cycles, their explanation."""
     table = columns([list(LAYER_HEAD), *layer_rows(layers)], left={1, 2, 3})
     note = NOTE.split("\n") if has_cycles(layers) else []
     return [*table, *_left_out(len(layers), MAX_ROWS, "layers"), *note]
@@ -198,7 +198,7 @@ VALUE_HEAD = (
 
 
 def value_rows(layers: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The layers' cells under `VALUE_HEAD`, those without int8 values left out."""
+    """Return the cells under `VALUE_HEAD` of all layers with int8 values."""
     return [
         [str(number), *_value_cells(layer)]
         for number, layer in enumerate(layers[:MAX_ROWS])
@@ -220,7 +220,7 @@ def _value_cells(layer: dict[str, Any]) -> list[str]:
 
 
 def advice_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for each thing to do."""
+    """Return one line per piece of advice."""
     return [
         f"! #{number} {shown(layer['name'], LONGEST_NAME)}: {text}"
         for number, layer in enumerate(layers)
@@ -229,13 +229,13 @@ def advice_lines(layers: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def value_lines(layers: Sequence[dict[str, Any]], images: int) -> list[str]:
-    """The table of values on sample inputs, and what to do about the marked rows."""
+    """Return the table of values on sample inputs, and advice for the marked rows."""
     table = columns([list(VALUE_HEAD), *value_rows(layers)], left={1, 2})
     return [f"int8 values on {counted(images, 'image')}", *table, *advice_lines(layers)]
 
 
 def columns(rows: list[list[str]], left: set[int]) -> list[str]:
-    """Rows of cells as aligned lines: columns in `left` to the left, others to the right."""
+    """Return rows of cells as lines: columns in `left` left-aligned, others right-aligned."""
     last = len(rows[0]) - 1
     widths = [max(len(row[i]) for row in rows) for i in range(last)]
     return [

@@ -1,7 +1,7 @@
-"""What the boards' compiler decided, layer by layer: for `tutelage compile --explain`.
+"""Decisions of the board compiler, layer by layer, for `tutelage compile --explain`.
 
-A row is a layer: where its maps come from, where its result stays, how it is tiled, what goes
-through the DDR, and when it runs by the simulation.
+A row shows for a layer: the sources of its maps, the location of its result, its tiling, its
+traffic through the DDR, and its simulated time.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ HEAD = (
     "stage", "reads", "result", "tile", "strips", "parameters [B]", "maps [B]", "saved [B]",
     "array", "misc", "begin", "end", "layer",
 )  # fmt: skip
-"""Columns; from `array` to `end` cycles."""
+"""Columns of the table; `array` to `end` are cycles."""
 
 
 @dataclass
 class PlannedLayer:
-    """A layer as it was compiled.
+    """A compiled layer.
 
     Attributes
     ----------
-    stage : number of the layers that are computed in turn with it
-    reads : for each operand "chip", "ring" (rows of the layer before) or "DDR"
-    result : "chip", "ring" or "DDR", or "chip, DDR" where it is in both
-    tile, strips : rows that are computed at a time, strips of columns
-    parameter_bytes, map_bytes, saved_bytes : through the DDR
-    array_cycles, misc_cycles : in which the array, and MISC, compute
-    begin, end : simulated cycles, from the first map that is loaded, or computing, to the end
+    stage : number of the stage, whose layers are computed alternately
+    reads : for each operand "chip", "ring" (rows of the previous layer) or "DDR"
+    result : "chip", "ring" or "DDR", or "chip, DDR" if it is in both
+    tile, strips : rows computed at a time, number of strips of columns
+    parameter_bytes, map_bytes, saved_bytes : bytes through the DDR
+    array_cycles, misc_cycles : cycles in which the array, and MISC, compute
+    begin, end : simulated cycles, from the first load of a map or computation to the end
     """
 
     name: str
@@ -56,18 +56,19 @@ class PlannedLayer:
     end: float = 0.0
 
     def facts(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the attributes for JSON."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class Held:
-    """Bank rows that hold a map, or rows of one, for some time.
+    """Bank rows that store a map, or rows of one, for some time.
 
     Attributes
     ----------
-    name : of the layer whose values they are
-    ring : whether rows take the place of others
+    name : name of the layer that computes the values
+    chip : the location in the banks
+    ring : whether rows replace one another
     begin, end : simulated cycles
     """
 
@@ -109,7 +110,7 @@ def _result(plan: Plan, node: Node, strip: Strip) -> str:
 
 
 def _add_code(part: Part, layers: list[PlannedLayer]) -> None:
-    """Add up what the instructions of each layer do."""
+    """Add the bytes, cycles and times of the instructions of each layer."""
     inits: dict[str, Any] = {}
     seen: set[int] = set()
     for place, (i, number) in enumerate(zip(part.code, part.nodes, strict=True)):
@@ -135,7 +136,7 @@ def _add_code(part: Part, layers: list[PlannedLayer]) -> None:
 
 
 def held_rows(part: Part) -> list[Held]:
-    """Return what the bank rows hold, and when."""
+    """Return the contents of the bank rows over time."""
     layers = planned_layers(part)
     found: dict[tuple[str, ChipMap, bool], Held] = {}
     number = 0
@@ -152,7 +153,7 @@ def _hold(
     plan: Plan, node: Node, strip: Strip, layer: PlannedLayer,
     found: dict[tuple[str, ChipMap, bool], Held],
 ) -> None:  # fmt: skip
-    """Note the maps on the chip that a layer reads and writes."""
+    """Record the maps on the chip that a layer reads and writes."""
     chips = [
         (operand.feed.view.store.name if operand.feed else view.store.name, operand.chip,
          operand.feed is not None or operand.ring)
@@ -170,7 +171,7 @@ def _hold(
 
 
 def plan_lines(part: Part) -> list[str]:
-    """Return a table with a row for each layer, and the totals."""
+    """Return a table with a row per layer, and the totals."""
     layers = planned_layers(part)
     kept = sum("DDR" not in layer.result for layer in layers)
     moved = sum(layer.map_bytes + layer.saved_bytes for layer in layers)
@@ -200,5 +201,5 @@ def _row(layer: PlannedLayer) -> list[str]:
 
 
 def plan_facts(part: Part) -> Sequence[dict[str, Any]]:
-    """Return the layers for JSON."""
+    """Return the compiled layers for JSON."""
     return [layer.facts() for layer in planned_layers(part)]

@@ -1,4 +1,4 @@
-"""Sample inputs of a model: .npy arrays, or images turned into what the model takes."""
+"""Sample inputs of a model: .npy arrays, or images converted to the model's input."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tutelage.dpu.xmodel.op import Op
 
 
 def load_npy(path: Path) -> Array:
-    """A float32 or int8 array from a .npy file.
+    """Read a float32 or int8 array from a .npy file.
 
     Raises
     ------
     DpuError
-        The file is missing, no .npy file, or holds another element type.
+        The file is missing, is not a .npy file, or has another element type.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -40,25 +40,25 @@ def load_npy(path: Path) -> Array:
     except Exception:  # numpy reads headers as Python: IndexError, TokenError, SyntaxError, ...
         raise DpuError(f"{path}: not a .npy file of numbers, or truncated") from None
     if not isinstance(array, np.ndarray):
-        raise DpuError(f"{path}: a .npz archive; give a .npy file")
+        raise DpuError(f"{path}: is a .npz archive; give a .npy file")
     if array.dtype.kind != "f" and array.dtype != np.int8:
         raise DpuError(f"{path}: has {array.dtype}; give float32 or int8")
     return array if array.dtype == np.int8 else array.astype(np.float32, copy=False)
 
 
 def split_name(text: str) -> tuple[str | None, Path]:
-    """Split NAME=FILE; a plain FILE has no name."""
+    """Split NAME=FILE; return None as the name of a plain FILE."""
     name, equals, path = text.partition("=")
     return (name, Path(path)) if equals and not Path(text).exists() else (None, Path(text))
 
 
 def load_arrays(program: Program, texts: Sequence[str], option: str = "--input") -> list[Array]:
-    """The arrays of a program's inputs in its order, from [NAME=]FILE.npy each.
+    """Return the arrays of a program's inputs in order, read from [NAME=]FILE.npy each.
 
     Raises
     ------
     DpuError
-        A file is bad, an input is missing or not there.
+        A file is invalid, an input is missing or does not exist.
     """
     names = [op.get_name() for op in program.inputs]
     given: dict[str, Array] = {}
@@ -82,7 +82,8 @@ def load_arrays(program: Program, texts: Sequence[str], option: str = "--input")
 def random_inputs(program: Program, count: int) -> list[Array]:
     """Return seeded random int8 images of several contrasts for each input, as real numbers.
 
-    A quantised and a compiled file take the same; loud images saturate what quiet ones do not.
+    They suit quantised and compiled files alike. High contrast saturates values that low contrast
+    does not.
     """
     rng = np.random.default_rng(0)
     arrays = []
@@ -96,13 +97,13 @@ def random_inputs(program: Program, count: int) -> list[Array]:
 
 
 def input_point(op: Op) -> int | None:
-    """Return the fix point of an input: its own, or that of the op which quantises it."""
+    """Return the fix point of an input: its own, or that of the op that quantises it, or None."""
     points = map(declared_point, [op, *op.get_fanout_ops()])
     return next((point for point in points if point is not None), None)
 
 
 def declared_point(op: Op) -> int | None:
-    """Return the fix point that an op or its tensor has; None for neither."""
+    """Return the fix point of an op or its tensor; None if neither has one."""
     for holder in (op, op.get_output_tensor()):
         if holder.has_attr("fix_point"):
             return int(holder.get_attr("fix_point"))
@@ -116,9 +117,9 @@ def image_form(
     mean: Sequence[float] | None = None,
     scale: Sequence[float] | None = None,
 ) -> InputForm:
-    """The form from [input] of a model.toml beside the .xmodel, what is given taking its place.
+    """Return the form in [input] of model.toml beside the .xmodel, overridden by the arguments.
 
-    Without model.toml: grey or BGR, pixels as they are.
+    Without model.toml: grey or BGR, and unscaled pixels.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def image_form(
     Raises
     ------
     DpuError
-        model.toml cannot be read, or something does not fit `shape`.
+        model.toml cannot be read, or a value does not fit `shape`.
     """
     height, width, channels = shape
     given: dict[str, Any] = {"colour": colour, "mean": mean, "scale": scale}
@@ -149,12 +150,12 @@ def image_form(
 
 
 class Samples:
-    """Inputs that are read piece by piece: `len` images, and the arrays of any slice of them."""
+    """Sample inputs that are read on demand: `len` images, and the arrays of any slice."""
 
     def __init__(
         self, program: Program, texts: Sequence[str], form: Callable[[Sequence[int]], InputForm]
     ) -> None:
-        """Take .npy files or images; `form((height, width, channels))` tells how they become input.
+        """Accept .npy files or images; `form((height, width, channels))` returns their conversion.
 
         Raises
         ------
@@ -173,7 +174,7 @@ class Samples:
             self._count = program.check_feeds({op.get_name(): array for op, array in feeds})
             return
         if len(program.inputs) > 1:
-            raise DpuError("the model has several inputs: give .npy files (--images NAME=FILE.npy)")
+            raise DpuError("the model has several inputs; give .npy files (--images NAME=FILE.npy)")
         dims = program.inputs[0].get_output_tensor().dims
         if len(dims) != 4 or dims[0] != 1 or dims[3] not in COLOURS.values():
             raise DpuError(f"the model's input {dims} is not an image; give a .npy file")
@@ -188,7 +189,7 @@ class Samples:
 
     @property
     def read(self) -> int:
-        """Number of samples that are not among the images found broken so far."""
+        """Number of samples, without the images found broken so far."""
         return self._count - len(self._broken)
 
     def notes(self) -> list[str]:
@@ -197,12 +198,12 @@ class Samples:
         return [*self._skipped, *([broken] if broken else [])]
 
     def batches(self, step: int) -> Iterator[list[Array]]:
-        """Yield up to `step` samples at a time; images that are broken are left out and noted.
+        """Yield up to `step` samples at a time; broken images are skipped and recorded.
 
         Raises
         ------
         DpuError
-            None of them can be read.
+            None of the images can be read.
         """
         for start in range(0, self._count, step):
             if not self._files:
@@ -221,7 +222,7 @@ class Samples:
             raise DpuError(f"{self._broken[0]}{more}")
 
     def __getitem__(self, span: slice) -> list[Array]:
-        """One array per input, float32 or int8, NHWC.
+        """Return one array per input, float32 or int8, NHWC.
 
         Raises
         ------
@@ -230,13 +231,13 @@ class Samples:
         """
         if self._files:
             return [np.stack([self._image(path) for path in self._files[span]])]
-        # An input may hold several rows for each image of the batch.
+        # An input may have several rows per image of the batch.
         per_image = [len(array) // self._count for array in self._arrays]
         start, stop, _ = span.indices(self._count)
         return [a[start * n : stop * n] for a, n in zip(self._arrays, per_image, strict=True)]
 
     def _image(self, path: Path) -> Array:
-        """float32 (H, W, C): cropped, resized, in the model's colours, less mean, times scale."""
+        """Return an image as the model's input, float32 (H, W, C)."""
         try:
             image = self._fit(self._read(path))
         except ValueError as error:
@@ -246,7 +247,7 @@ class Samples:
 
 
 def _image_tools(form: InputForm) -> tuple[Callable[[Array], Array], Callable[[Path], Array]]:
-    """What makes images fit, and what reads their files; arrays need no OpenCV."""
+    """Return the fitter and the reader of images; imported here, since arrays need no OpenCV."""
     try:
         from tutelage.core.images.decoder import read_image
         from tutelage.core.images.fitter import ImageFitter
@@ -256,8 +257,8 @@ def _image_tools(form: InputForm) -> tuple[Callable[[Array], Array], Callable[[P
 
 
 def _image_files(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The images among the paths and below those that are directories, sorted by name; and a line
-    about what was skipped below each.
+    """Return the images among the paths and in those that are directories, sorted by name, and a
+    line about the skipped files of each directory.
     """
     files: list[Path] = []
     skipped: list[str] = []
@@ -268,7 +269,8 @@ def _image_files(texts: Sequence[str]) -> tuple[list[Path], list[str]]:
             if line := found.report():
                 skipped.append(f"{path}: {line}")
         elif path.suffix == ".npy" or not path.exists():
-            problem = "no such file" if not path.exists() else "either .npy files or images"
+            both = "give either .npy files or images, not both"
+            problem = "no such file" if not path.exists() else both
             raise DpuError(f"{path}: {problem}")
         else:
             files.append(path)

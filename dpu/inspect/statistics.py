@@ -1,8 +1,8 @@
-"""What a model's int8 values do on sample inputs: saturation, unused bits, dead channels.
+"""Statistics of a model's int8 values on sample inputs: saturation, unused bits, dead channels.
 
-A quantiser's fix points are good where the values fill the 8 bits and few are cut off. The fast
-engine computes every tensor; of each layer a histogram of its 256 values is kept and what follows
-from it, so memory does not grow with the number of images.
+A quantiser's fix points are good if the values use all 8 bits and few are clipped. The fast engine
+computes every tensor; only a histogram of the 256 values of each layer is kept, so memory does not
+grow with the number of images.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from tutelage.dpu.inspect.layers import INPUT, Layer, fix_point_of, layers_of
 from tutelage.dpu.inspect.samples import Samples
 
 MAX_SATURATED = 0.01
-"""Share of values at the ends of the range above which a layer is marked."""
+"""Fraction of values at the ends of the range above which a layer is marked."""
 
 MIN_DEAD_BITS = 2
-"""Unused bits from which on a layer is marked: one is left by any power-of-two scale."""
+"""Least number of unused bits that marks a layer: a power-of-two scale may leave one."""
 
 CHUNK_ELEMENTS, CHUNK_IMAGES = 1 << 25, 32
-"""Most values of all layers, and most images, that are computed at a time."""
+"""Most values of all layers, and most images, to compute at a time."""
 
 _PIECE = 1 << 22
-"""Values that are counted at a time: `np.bincount` needs eight bytes for each."""
+"""Number of values to count at a time: `np.bincount` needs eight bytes for each."""
 
 
 class Values:
-    """Counts of the int8 values of one tensor, over any number of images."""
+    """Histogram of the int8 values of one tensor, over any number of images."""
 
     def __init__(self) -> None:
         self.histogram = np.zeros(256, np.int64)  # of q + 128
-        self.alive: Array = np.zeros(0, bool)  # by channel: whether it was ever other than zero
-        self.cut: int | None = None  # values beyond the range before they were quantised
+        self.alive: Array = np.zeros(0, bool)  # by channel: whether it was ever non-zero
+        self.cut: int | None = None  # values out of range before quantisation
 
     def add(self, q: Array) -> None:
         """Count the values of int8 `q` (..., channels)."""
@@ -58,30 +58,30 @@ class Values:
         self.alive = alive | self.alive if self.alive.size else alive
 
     def add_cut(self, values: Array, point: int) -> None:
-        """Count which of the float32 values of an input int8 cannot hold."""
+        """Count the float32 values of an input that are out of int8's range."""
         q = round_half_up(scaled(values, point))
         beyond = np.count_nonzero((q < INT8_MIN) | (q > INT8_MAX))
         self.cut = (self.cut or 0) + int(beyond)
 
     def share(self, *values: int) -> float:
-        """Part of all values that are one of `values`."""
+        """Return the fraction of all values that are one of `values`."""
         return float(sum(self.histogram[v - INT8_MIN] for v in values) / self.histogram.sum())
 
     def ends(self) -> tuple[int, int]:
-        """Least and greatest value."""
+        """Return the least and the greatest value."""
         seen = np.flatnonzero(self.histogram)
         return int(seen[0]) + INT8_MIN, int(seen[-1]) + INT8_MIN
 
     def dead_bits(self) -> int:
-        """How many of the 8 bits the largest magnitude leaves unused; 7 where all are zero."""
+        """Return how many of the 8 bits are unused by the largest magnitude; 7 if all are zero."""
         low, high = self.ends()
         return 7 - max(high, ~low, 0).bit_length()
 
     def facts(self, one_sided: bool) -> dict[str, Any]:
-        """The figures for JSON.
+        """Return the figures for JSON.
 
-        Saturated are values at the ends of the range, with `one_sided` (ReLU) those at 127; of
-        an input that came as float32 those that were cut off, for its ends may be meant.
+        Saturated values are those at the ends of the range, with `one_sided` (ReLU) only at 127.
+        For an input given as float32 they are the clipped ones, since its ends may be intended.
         """
         low, high = self.ends()
         saturated = self.share(INT8_MAX) if one_sided else self.share(INT8_MIN, INT8_MAX)
@@ -99,9 +99,9 @@ class Values:
 
 
 def add_statistics(facts: dict[str, Any], model: Model, samples: Samples) -> None:
-    """Run the samples and add to the facts of `describe` what their values do.
+    """Run the samples and add statistics of the values to the facts of `describe`.
 
-    Each layer gets `values` and `weight_values` (None where there are no int8 values) and
+    Each layer gets `values` and `weight_values` (None if there are no int8 values) and
     `advice`, a list of sentences.
 
     Parameters
@@ -122,7 +122,7 @@ def add_statistics(facts: dict[str, Any], model: Model, samples: Samples) -> Non
 
 
 def _collect(model: Model, samples: Samples, layers: list[Layer]) -> dict[str, Values]:
-    """The values of every layer that has a fix point, by the name of its output."""
+    """Return the values of every layer with a fix point, by the name of its output."""
     program = model.program
     computed = {op.get_name() for op in program.steps}
     points = {
@@ -153,7 +153,7 @@ def _images_at_a_time(model: Model) -> int:
 
 
 def _integers(values: Array, point: int) -> Array:
-    """int8 q of values, which a quantised file carries as q * 2**-p in float32."""
+    """Return the int8 q of values, which a quantised file has as q * 2**-p in float32."""
     if values.dtype == np.int8:
         return values
     return saturate(integers_of(values, point))
@@ -170,16 +170,16 @@ def _weight_values(model: Model, layer: Layer) -> Values | None:
 
 
 def _about_values(layer: Layer, told: dict[str, Any], cut: bool) -> list[str]:
-    """What to do about a layer's output; nothing where it only moves what others computed.
+    """Return advice about a layer's output; none if it only moves values.
 
-    `cut` says whether the saturated values are known to have been cut off.
+    `cut` is whether the saturated values are known to have been clipped.
     """
     values, point = told["values"], layer.fix_point
     if values is None or point is None or layer.type.moves:
         return []
     if values["min"] == values["max"] == 0:
         return ["all values are zero"]
-    given = layer.kind == INPUT and not cut  # as int8: the ends may be meant
+    given = layer.kind == INPUT and not cut  # as int8: the ends may be intended
     bounded = layer.type.bounded or _capped(layer, point)
     if values["saturated"] > MAX_SATURATED and not layer.type.bounded and not given:
         text = f"{values['saturated']:.1%} saturated: fix point {point} -> {point - 1}"
@@ -192,18 +192,18 @@ def _about_values(layer: Layer, told: dict[str, Any], cut: bool) -> list[str]:
 
 
 def _capped(layer: Layer, point: int) -> bool:
-    """Whether a ReLU6 bounds the values, so that unused bits are its own affair."""
+    """Return whether a ReLU6 bounds the values, which explains unused bits."""
     return layer.nonlinear == "RELU6" and relu6_highest(point) < INT8_MAX
 
 
 def _shared(layer: Layer) -> str:
-    """A concat has one fix point for all that it joins."""
+    """Return a remark if a concat, which has one fix point for all its inputs, reads the layer."""
     joins = next((reader for reader in layer.readers if reader.type.joins), None)
     return f", as all inputs of {joins.name}" if joins else ""
 
 
 def _if_legal(layer: Layer, change: int) -> str:
-    """A word of warning where the output shift would leave what the DPU has."""
+    """Return a warning if the output shift would leave the DPU's range."""
     if layer.shift is None or 0 <= layer.shift + change <= MAX_SHIFT:
         return ""
     what = "raise" if change < 0 else "lower"
@@ -217,5 +217,5 @@ def _about_weights(layer: Layer, told: dict[str, Any]) -> list[str]:
     if values["min"] == values["max"] == 0:
         return ["all weights are zero"]
     text = f"weights leave {values['dead_bits']} of 8 bits unused: their fix point {point}"
-    # Unlike values on samples these are all there are: no bit need be spared.
-    return [f"{text} -> {point + values['dead_bits']}, unless they are meant to be narrow"]
+    # Unlike samples, the weights are complete: no bit needs to be kept in reserve.
+    return [f"{text} -> {point + values['dead_bits']}, unless they are intentionally narrow"]

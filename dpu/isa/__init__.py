@@ -1,1 +1,1 @@
-"""The DPU's instructions: formats, encoding, machine, executor, order, disassembly, cycles."""
+"""The DPU's instruction set: formats, encoding, machine, executor, order, disassembly, cycles."""

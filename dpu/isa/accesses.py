@@ -1,4 +1,4 @@
-"""Which instruction reached each bank row and DDR byte last: what order an access depends on."""
+"""Track the last instruction to access each bank row and DDR byte, to find dependencies."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 NUMBER = {engine: number for number, engine in enumerate(ENGINES)}
-"""Engines as places in arrays."""
+"""Engine -> index in arrays."""
 
 
 class AccessLog(ABC):
-    """A `machine.Watch` that reports every access that must come after an earlier one.
+    """A `machine.Watch` that reports every access that must follow an earlier one.
 
     These are reads after writes, writes after reads and writes after writes of the same bank row
-    or DDR byte. Only LOADs read the DDR and only SAVEs write it, so one reader and one writer are
-    enough there.
+    or DDR byte. Only LOADs read the DDR and only SAVEs write it, so tracking one reader and one
+    writer is enough there.
 
     Attributes
     ----------
-    place : in the code, of the instruction that is being executed
-    engines : int [instruction], by `NUMBER`
+    place : index in the code of the instruction being executed
+    engines : int [instruction], engine of each instruction by `NUMBER`
     """
 
     def __init__(self, code: Sequence[Instruction], machine: Machine) -> None:
@@ -43,17 +43,17 @@ class AccessLog(ABC):
 
     @abstractmethod
     def depends(self, earlier: Array, what: str, places: Array) -> None:
-        """The instruction at `place` must come after others.
+        """Record that the instruction at `place` must follow others.
 
         Parameters
         ----------
-        earlier : places of instructions in the code, -1 for none; of any shape
+        earlier : indices of instructions in the code, -1 for none; of any shape
         what : "bank row" or a register
-        places : that were reached, broadcast to the same shape
+        places : the accessed rows or bytes, broadcast to the same shape
         """
 
     def bank(self, rows: Array, writes: bool) -> None:
-        """An access to rows of banks."""
+        """Handle an access to rows of banks."""
         self.depends(self._writer[rows], "bank row", rows)
         if not writes:
             self._readers[self.engines[self.place], rows] = self.place
@@ -63,7 +63,7 @@ class AccessLog(ABC):
         self._writer[rows] = self.place
 
     def ddr(self, register: int, offsets: Array, count: int, writes: bool) -> None:
-        """An access to bytes of a register."""
+        """Handle an access to bytes of a register."""
         places = offsets[:, None] + np.arange(count)
         reader, writer = self._ddr[register]
         self.depends(writer[places], f"byte of register {register}", places)

@@ -1,9 +1,9 @@
-"""Assembly: one line for each instruction, and back.
+"""Assembler and disassembler: one line per instruction.
 
     CONV on=LOAD+CONV by=SAVE+CONV bank_id_in=0 length=28 ...   ; conv1: 8 rows from row 0
 
-`on` and `by` are the engines whose tokens it takes and gives. Fields that are not written have
-their least value. A semicolon begins a comment.
+`on` and `by` are the engines whose tokens the instruction takes and gives. Omitted fields have
+their lowest value. A semicolon begins a comment.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from tutelage.dpu.isa.encoding import MAX_CODE, Instruction
 from tutelage.dpu.isa.formats import ENGINES, Isa, IsaError
 
 MAX_SOURCE = 1 << 26
-"""Most bytes of an assembly file; the largest network known here has 17 MB."""
+"""Most bytes of an assembly file; the largest known network takes 17 MB."""
 
 MAX_LINES = MAX_CODE // 8
-"""Most instructions of an assembly file: as many as code can have."""
+"""Most instructions of an assembly file: the most that code can have."""
 
 _TOKENS = {"on": "dpdon", "by": "dpdby"}
 _WORD = re.compile(r"(\w+)=(\S+)")
 
 
 def disassemble(code: Iterable[Instruction], comments: Sequence[str] = ()) -> list[str]:
-    """Return a line for each instruction, without line ends.
+    """Return one line per instruction, without line breaks.
 
     Parameters
     ----------
-    comments : for each instruction; "" or none at the end for no comment
+    comments : one per instruction, "" for none; may be shorter than the code
     """
     lines = []
     for instruction, comment in zip_longest(code, comments, fillvalue=""):
@@ -51,18 +51,18 @@ def _line(instruction: Instruction) -> str:
 
 
 def _engines(bits: int) -> str:
-    """Names of engines, "0" for none."""
+    """Return the names of engines, "0" for none."""
     return "+".join(str(e.name) for e in ENGINES if bits & e) or "0"
 
 
 def assemble(lines: Iterable[str], isa: Isa) -> list[Instruction]:
-    """Return the instructions of lines; empty ones and comments are skipped.
+    """Return the instructions of lines, skipping empty lines and comments.
 
     Raises
     ------
     IsaError
-        A line has no instruction of this kind, or a field or value that it does not have; the text
-        names the line.
+        A line has an unknown instruction or field, or an invalid value; the message gives the
+        line number.
     """
     found: list[Instruction] = []
     for number, line in enumerate(lines, 1):
@@ -92,7 +92,7 @@ def _instruction(text: str, isa: Isa) -> Instruction:
             raise IsaError(f"{name} has {match[1]} twice")
         value = _tokens(match[2]) if match[1] in _TOKENS else _integer(match[2])
         if not field.lowest <= value <= field.highest:
-            raise IsaError(f"{name} has {word}; it is {field.lowest} to {field.highest}")
+            raise IsaError(f"{name} has {word}; it must be {field.lowest} to {field.highest}")
         values[field.name] = value
     return Instruction(form, **values)
 

@@ -1,7 +1,7 @@
-"""The layer and tensors that each instruction serves; where each tensor is, and when.
+"""Find the layer and tensors that each instruction serves, and the location of tensors over time.
 
-Code names neither. Constants and inputs are known by their place in the DDR. From there the program
-is executed, with a tag beside each bank row and DDR byte that says whose values it has.
+The code does not name them. Constants and inputs are known by their addresses in the DDR. The
+program is executed with a tag for each bank row and DDR byte that identifies the tensor there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 NOTHING = -1
-"""The tag of a place that has no known tensor's values."""
+"""Tag of a row or byte without a known tensor."""
 
 _NO_TAG = np.array([NOTHING], np.int16)
 
@@ -29,13 +29,13 @@ MAX_NODES = np.iinfo(np.int16).max
 
 @dataclass
 class Lifetime:
-    """When a tensor's values are somewhere, as first and last place in the code; None for never.
+    """Where a tensor is stored and when, as first and last index in the code; None for never.
 
     Attributes
     ----------
-    chip : in banks
-    ddr : in a register
-    bytes : register and byte range that it was written to; None for never
+    chip : lifetime in banks
+    ddr : lifetime in a register
+    bytes : register and byte range that it was written to; None if never
     """
 
     chip: tuple[int, int] | None = None
@@ -49,11 +49,11 @@ class Node:
 
     Attributes
     ----------
-    name : of the op whose values are meant
-    sources : numbers of the nodes that it reads, reshapes and concats looked through
-    reader : of a constant: the number of the layer that it belongs to; else -1
-    place : register and byte range of an input or constant, which the DDR has from the beginning
-        on; None for others
+    name : name of the op that computes the values
+    sources : numbers of the nodes that it reads, skipping reshapes and concats
+    reader : for a constant, the number of the layer that it belongs to; else -1
+    place : register and byte range of an input or constant, which is in the DDR from the start;
+        None for others
     """
 
     name: str
@@ -68,9 +68,9 @@ class Attribution:
 
     Attributes
     ----------
-    layers : for each instruction the number of a layer's node; NOTHING where it is not known
-    reads : for each instruction the nodes whose values it reads
-    lifetimes : by node
+    layers : for each instruction, the number of its layer's node; NOTHING if unknown
+    reads : for each instruction, the nodes whose values it reads
+    lifetimes : lifetime of each node
     """
 
     layers: list[int]
@@ -79,23 +79,25 @@ class Attribution:
 
 
 def attribute(code: Sequence[Instruction], machine: Machine, nodes: Sequence[Node]) -> Attribution:
-    """Follow the tensors through a program, which is executed for that.
+    """Follow the tensors through a program by executing it.
 
     Parameters
     ----------
-    code : in its own order
-    machine : with the parameters and inputs in place; the inputs' values do not matter
+    code : in program order
+    machine : with parameters and inputs loaded; the values of the inputs do not matter
     nodes : in topological order
 
     Raises
     ------
     IsaError
-        As `executor.execute_at`.
+        As for `executor.execute_at`.
     UnsupportedError
         There are more nodes than tags.
     """
     if len(nodes) > MAX_NODES:
-        raise UnsupportedError(f"{len(nodes):,} layers and constants; at most {MAX_NODES:,}")
+        raise UnsupportedError(
+            f"{len(nodes):,} layers and constants; at most {MAX_NODES:,} are supported"
+        )
     follower = _Follower(machine, nodes)
     machine.watch = follower
     settings = Settings()
@@ -113,7 +115,7 @@ def attribute(code: Sequence[Instruction], machine: Machine, nodes: Sequence[Nod
 
 
 def _give_to_readers(code: Sequence[Instruction], layers: list[int]) -> None:
-    """Give LOADs of maps and INITs to the layer of the next instruction that computes."""
+    """Assign LOADs of maps and INITs to the layer of the next computing instruction."""
     after = NOTHING
     for place in reversed(range(len(code))):
         name = code[place].name
@@ -124,7 +126,7 @@ def _give_to_readers(code: Sequence[Instruction], layers: list[int]) -> None:
 
 
 class _Follower:
-    """A `machine.Watch` that follows whose values each place has."""
+    """A `machine.Watch` that tracks the tensor stored in each row and byte."""
 
     def __init__(self, machine: Machine, nodes: Sequence[Node]) -> None:
         self._nodes, self._width = nodes, machine.shape.width
@@ -141,25 +143,25 @@ class _Follower:
                 if register not in self._ddr:
                     continue
                 self._ddr[register][max(0, first) : max(0, last)] = number
-        self._current = NOTHING  # MISC's layer, which has no constant to be known by
+        self._current = NOTHING  # layer on MISC, which no constant identifies
         self.begin(0, None)
 
     def begin(self, place: int, instruction: Instruction | None) -> None:
-        """Set the instruction that the next accesses belong to."""
+        """Set the instruction that the following accesses belong to."""
         self._place = place
         self.read: set[int] = set()
         self._written: list[tuple[int, Array]] = []  # register, or -1 for banks; places
-        self._moved = np.empty(0, np.int16)  # tags of what a LOAD or SAVE reads
+        self._moved = np.empty(0, np.int16)  # tags of the values that a LOAD or SAVE reads
 
     def bank(self, rows: Array, writes: bool) -> None:
-        """An access to rows of banks."""
+        """Handle an access to rows of banks."""
         if writes:
             self._written.append((-1, rows))
         else:
             self._note(self._banks[rows], "chip")
 
     def ddr(self, register: int, offsets: Array, count: int, writes: bool) -> None:
-        """An access to bytes of a register."""
+        """Handle an access to bytes of a register."""
         places = offsets[:, None] + np.arange(count)
         if writes:
             self._written.append((register, places))
@@ -179,7 +181,7 @@ class _Follower:
         setattr(life, where, (known[0], self._place))
 
     def end(self, instruction: Instruction) -> int:
-        """Mark what was written; return the layer, or NOTHING."""
+        """Tag the written rows and bytes; return the layer, or NOTHING."""
         if instruction.name == "LOAD":
             self._mark_load()
             own = {self._nodes[tag].reader for tag in self.read} - {NOTHING}
@@ -195,7 +197,7 @@ class _Follower:
         return layer
 
     def _mark_load(self) -> None:
-        """A row has the tag of its first byte; where rows and bytes do not fit, the commonest."""
+        """Tag each row as its first byte, or with the commonest tag if the sizes do not match."""
         for _, rows in self._written:
             tags = self._moved
             if tags.ndim == 2 and len(tags) == rows.shape[0]:
@@ -228,7 +230,7 @@ class _Follower:
         life.bytes = register, first, last
 
     def _layer(self, instruction: Instruction) -> int:
-        """The layer of an instruction that computes: by its constants, or by what it reads."""
+        """Return the layer of a computing instruction, by its constants or its inputs."""
         owners = {self._nodes[tag].reader for tag in self.read} - {NOTHING}
         if len(owners) == 1:
             return owners.pop()

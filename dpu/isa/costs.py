@@ -1,9 +1,9 @@
-"""What instructions cost beside the array's own rule: the one place of these numbers.
+"""Costs of instructions in addition to the array's own rule; the only source of these figures.
 
 `python -m tutelage.host.latency.fit` fits four of them to AMD's published frame rates (ZCU104,
-ZCU102 and KV260, Vitis AI 2.5) and writes them to `costs.toml` here. Both the simulation of code
-(`tutelage.dpu.isa.timing`) and the layer model (`tutelage.dpu.predict.stage_times`) take them from
-here. They are estimates, as good as that fit; none of them was measured on a board.
+ZCU102 and KV260, Vitis AI 2.5) and writes them to `costs.toml` in this folder. The simulation of
+code (`tutelage.dpu.isa.timing`) and the layer model (`tutelage.dpu.predict.stage_times`) both use
+them. They are estimates, only as good as that fit; none was measured on a board.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tutelage.core.toml_file import read_toml
 FITTED_COSTS = Path(__file__).with_name("costs.toml")
 
 FITTED_FIELDS = ("array_slack", "load_bytes", "load_cycles", "stage_cycles")
-"""Fields of `Costs` that are fitted; the others are constants of this module."""
+"""Fields of `Costs` that are fitted; the others are constants in this module."""
 
 SAVE_BYTES = 16.0
-"""Bytes that a SAVE moves in a cycle: one port of 128 bits (PG338). A free fit finds 15 to 16.4."""
+"""Bytes that a SAVE moves per cycle: one 128-bit port (PG338). A free fit gives 15 to 16.4."""
 
 STRETCH_CYCLES = 4.0
-"""Least cycles of a pixel that is apart from its neighbours in the DDR: assumed, the published
-classifiers do not show it. By it DenseNetX is predicted with one thread from +2 % (0 cycles) over
--7 % (4) to -16 % (6) of its published speed: 0 to 4 are equally good."""
+"""Least cycles per pixel that is not contiguous with its neighbours in the DDR. An assumption: the
+published classifiers do not depend on it. The predicted speed of DenseNetX with one thread differs
+from the published one by +2 % (0 cycles), -7 % (4) and -16 % (6): 0 to 4 are equally good."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Costs:
 
     Attributes
     ----------
-    array_slack : how much longer CONVs take than by the compiler's own `workload_on_arch`
-    load_bytes : bytes that LOADs move in a cycle; two ports of 128 bits give 32 at most (PG338)
-    load_cycles : of each LOAD or SAVE, besides its bytes
-    stage_cycles : of the first LOAD of a layer, that of its biases, for which the chip waits; also
-        the latency from a SAVE through the DDR to a LOAD that waits for it
+    array_slack : ratio of the time of CONVs to the compiler's own `workload_on_arch`
+    load_bytes : bytes that LOADs move per cycle; two 128-bit ports allow at most 32 (PG338)
+    load_cycles : overhead of each LOAD or SAVE, besides its bytes
+    stage_cycles : overhead of the first LOAD of a layer, that of its biases, which the chip waits
+        for; also the latency from a SAVE through the DDR to a LOAD that waits for it
     save_bytes, stretch_cycles : `SAVE_BYTES`, `STRETCH_CYCLES`
-    word_cycles : of each instruction word fetched, for all engines together; not known, so 0
+    word_cycles : cycles per fetched instruction word, for all engines together; unknown, so 0
     """
 
     array_slack: float
@@ -60,7 +60,7 @@ def fitted_costs() -> Costs:
     Raises
     ------
     DpuError
-        Their file is missing or damaged.
+        The file of fitted costs is missing or damaged.
     """
     table = read_toml(FITTED_COSTS)
     try:

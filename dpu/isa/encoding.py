@@ -1,4 +1,4 @@
-"""From code to instructions and back: `decode` and `encode`."""
+"""Conversion of code to instructions and back: `decode` and `encode`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tutelage.core.fixed_point import Array
 from tutelage.dpu.isa.formats import OPCODE_BIT, WORD_BYTES, Engine, Format, Isa, IsaError
 
 MAX_CODE = 1 << 24
-"""Most bytes of code that is read, 16 times the most of a file known here; an instruction takes a
-hundred times its bytes in memory."""
+"""Largest code that is read, bytes: 16 times the largest known. In memory, an instruction takes a
+hundred times its bytes."""
 
 
 class Instruction:
     """One instruction: its format, and its fields as attributes.
 
-    Values are the ones meant, not the bits: a length of 28 is 28, though the word has 27.
+    Values are decoded: a length of 28 is 28, although the word contains 27.
 
     Attributes
     ----------
@@ -36,12 +36,12 @@ class Instruction:
         self.__dict__.update(values)
         self.form = form
 
-    def __getattr__(self, name: str) -> int:  # for the type checker: fields are in __dict__
+    def __getattr__(self, name: str) -> int:  # for type checkers: fields are in __dict__
         raise AttributeError(f"the instruction has no field {name}")
 
     @property
     def name(self) -> str:
-        """Such as "CONV"."""
+        """Name of the instruction, such as "CONV"."""
         return self.form.name
 
     @property
@@ -64,18 +64,18 @@ class Instruction:
 
 
 def decode(code: bytes, isa: Isa) -> list[Instruction]:
-    """The instructions of DPU code, END included.
+    """Return the instructions of DPU code, END included.
 
     Raises
     ------
     IsaError
-        An opcode is unknown, a bit is set that no field has, or the code breaks off, goes on behind
-        its END or has none; the text names the byte. Or there are more than MAX_CODE bytes.
+        An opcode is unknown, a bit outside all fields is set, the code is truncated, continues
+        after its END or lacks it (the message gives the byte), or has more than MAX_CODE bytes.
     """
     if len(code) > MAX_CODE:
-        raise IsaError(f"code of {len(code):,} bytes; at most {MAX_CODE:,} are read")
+        raise IsaError(f"code has {len(code):,} bytes; at most {MAX_CODE:,} are supported")
     if len(code) % WORD_BYTES:
-        raise IsaError(f"code of {len(code)} bytes, which are not whole words")
+        raise IsaError(f"code has {len(code)} bytes, not a multiple of {WORD_BYTES}")
     words = np.frombuffer(code, "<u4").astype(np.int64)
     places = _places(words, isa)
     found: list[Any] = [None] * sum(map(len, places.values()))
@@ -88,7 +88,7 @@ def decode(code: bytes, isa: Isa) -> list[Instruction]:
 
 
 def _places(words: Array, isa: Isa) -> dict[str, list[tuple[int, int]]]:
-    """By format: number of each instruction and its first word."""
+    """Return, by format, the number of each instruction and the index of its first word."""
     places: dict[str, list[tuple[int, int]]] = {form.name: [] for form in isa.formats}
     opcodes = (words >> OPCODE_BIT).tolist()
     at = number = 0
@@ -98,26 +98,26 @@ def _places(words: Array, isa: Isa) -> dict[str, list[tuple[int, int]]]:
         if form is None:
             raise IsaError(f"{where}: {isa.name} has no opcode {opcodes[at]:#x}")
         if at + form.words > len(opcodes):
-            raise IsaError(f"{where}: {form.name} breaks off")
+            raise IsaError(f"{where}: {form.name} is truncated")
         places[form.name].append((number, at))
         at += form.words
         number += 1
         if form.name == "END":
             if at < len(opcodes):
-                raise IsaError(f"byte {at * WORD_BYTES}: there is code behind END")
+                raise IsaError(f"byte {at * WORD_BYTES}: there is code after END")
             return places
-    raise IsaError("the code does not end: END is missing")
+    raise IsaError("the code has no END")
 
 
 def _read(form: Format, starts: Array, words: Array) -> list[Instruction]:
-    """All instructions of one format, from the numbers of their first words."""
+    """Return all instructions of one format, given the indices of their first words."""
     table = words[starts[:, None] + np.arange(form.words)]
     stray = table & ~np.array(form.masks, np.int64)
     if stray.any():
         row, word = (int(x[0]) for x in np.nonzero(stray))
         raise IsaError(
             f"byte {(int(starts[row]) + word) * WORD_BYTES}: bits {int(stray[row, word]):#x} are "
-            f"set, which word {word} of {form.name} does not have"
+            f"set, but undefined in word {word} of {form.name}"
         )
     columns = {
         f.name: ((table[:, f.word] >> f.lsb & (1 << f.width) - 1) + f.less_one).tolist()
@@ -131,12 +131,12 @@ def _read(form: Format, starts: Array, words: Array) -> list[Instruction]:
 
 
 def encode(instructions: Iterable[Instruction]) -> bytes:
-    """The code of instructions.
+    """Return the code of instructions.
 
     Raises
     ------
     IsaError
-        A value does not fit its field; the text names both.
+        A value does not fit its field; the message gives both.
     """
     words: list[int] = []
     for number, instruction in enumerate(instructions):
@@ -147,7 +147,7 @@ def encode(instructions: Iterable[Instruction]) -> bytes:
             value = instruction.__dict__[field.name]
             if not field.lowest <= value <= field.highest:
                 raise IsaError(
-                    f"instruction {number}: {form.name} has {field.name}={value}; it is "
+                    f"instruction {number}: {form.name} has {field.name}={value}; it must be "
                     f"{field.lowest} to {field.highest}"
                 )
             found[field.word] |= value - field.less_one << field.lsb

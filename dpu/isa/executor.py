@@ -1,6 +1,6 @@
-"""What each instruction does: one function each, by its name in `EXECUTE`.
+"""Execution of instructions: one function each, by its name in `EXECUTE`.
 
-Sums are exact in float64; results are halved up and saturated once, as the DPU does.
+Sums are exact in float64; results are rounded half up and saturated once, as on the DPU.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from tutelage.dpu.isa.windows import Rows, Window, check_row, group_of, patches
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 LEAKY_SLOPE = 26 / 256
-"""Of CONV's leaky ReLU."""
+"""Slope of CONV's leaky ReLU."""
 
 AUGMENTED_CHANNEL = 64
-"""The most bytes that a LOAD gives to one pixel of an augmented first layer."""
+"""Most bytes that a LOAD writes to one pixel of an augmented first layer."""
 
 
 @dataclass
 class Settings:
-    """The INITs that CONVs and MISC's instructions go by, as of now.
+    """The current INITs of CONVs and MISC's instructions.
 
     Attributes
     ----------
-    inits : the last one of each kind
-    operands : ELEWINITs that no ELEW has taken yet
+    inits : the last INIT of each kind
+    operands : ELEWINITs that no ELEW has consumed yet
     """
 
     inits: dict[str, Instruction] = field(default_factory=dict)
     operands: list[Instruction] = field(default_factory=list)
 
     def of(self, name: str) -> Instruction:
-        """The INIT that is in force.
+        """Return the current INIT of this name.
 
         Raises
         ------
         IsaError
-            There was none so far.
+            There was none before.
         """
         try:
             return self.inits[name]
         except KeyError:
-            raise IsaError(f"there is no {name} before it") from None
+            raise IsaError(f"there is no preceding {name}") from None
 
 
 def execute(instruction: Instruction, machine: Machine, settings: Settings) -> None:
@@ -58,8 +58,8 @@ def execute(instruction: Instruction, machine: Machine, settings: Settings) -> N
     Raises
     ------
     IsaError
-        It reaches outside a bank or a register, needs an INIT that is not there, or asks for what
-        no DPU of this kind does.
+        It accesses memory outside a bank or a register, lacks a preceding INIT, or has an invalid
+        field.
     """
     EXECUTE[instruction.name](instruction, machine, settings)
 
@@ -67,12 +67,12 @@ def execute(instruction: Instruction, machine: Machine, settings: Settings) -> N
 def execute_at(
     code: Sequence[Instruction], place: int, machine: Machine, settings: Settings
 ) -> None:
-    """Execute the instruction at a place in code.
+    """Execute the instruction at index `place` of the code.
 
     Raises
     ------
     IsaError
-        As `execute`; the text names the instruction.
+        As for `execute`; the message names the instruction.
     """
     try:
         execute(code[place], machine, settings)
@@ -100,9 +100,9 @@ def _load(i: Instruction, machine: Machine, _: Settings) -> None:
 
 
 def _load_overlapping(i: Instruction, machine: Machine, offsets: Array, pixels: Array) -> None:
-    """The augmented first layer: pixels overlap, and what is left and right of the image is 0.
+    """Load the augmented first layer: pixels overlap, and the area beside the image is 0.
 
-    The last pixels may end behind the register, where nothing is taken.
+    The last pixels may extend beyond the register, where nothing is read.
     """
     length, size = pixels.shape
     starts = np.maximum(0, i.pad_start - np.arange(length) * i.jump_read)
@@ -133,21 +133,21 @@ def _save(i: Instruction, machine: Machine, _: Settings) -> None:
 
 
 def _end(_: Instruction, __: Machine, ___: Settings) -> None:
-    """The last instruction; it only takes and gives tokens."""
+    """Do nothing: END only takes and gives tokens."""
 
 
 def _keep(i: Instruction, _: Machine, settings: Settings) -> None:
-    """An INIT: it is in force until the next one."""
+    """Keep an INIT, which applies until the next one."""
     settings.inits[i.name] = i
 
 
 def _both(i: Instruction, init: Instruction) -> SimpleNamespace:
-    """The fields of an instruction and its INIT: each stands in one of the two, by the ISA."""
+    """Return the fields of an instruction and its INIT; the ISA assigns each field to one."""
     return SimpleNamespace(**vars(init) | vars(i))
 
 
 def window_of(i: Instruction, init: Instruction, kernel: tuple[int, int] | None = None) -> Window:
-    """What an instruction reads, with another `kernel` than its INIT's where one is given."""
+    """Return the window that an instruction reads; `kernel` overrides that of its INIT."""
     f = _both(i, init)
     return Window(
         f.bank_id_in,
@@ -160,12 +160,12 @@ def window_of(i: Instruction, init: Instruction, kernel: tuple[int, int] | None 
         (f.stride_h, f.stride_w),
         (f.pad_top, f.pad_bottom, f.pad_left, f.pad_right),
         f.channel_group,
-        getattr(f, "channel_offset", 0),  # POOL has none
+        getattr(f, "channel_offset", 0),  # POOL lacks it
     )
 
 
 def _write(machine: Machine, i: Instruction, init: Instruction, result: Array) -> None:
-    """Write int8 [vpp, outputs, channels] where an instruction and its INIT say."""
+    """Write int8 [vpp, outputs, channels] to the rows given by an instruction and its INIT."""
     f = _both(i, init)
     jumps = (f.jump_write_endl, f.jump_write)
     rows = Rows(f.bank_id_out, f.bank_addr_out, f.stride_out, f.stride_offset_out, jumps)
@@ -176,12 +176,12 @@ def _write(machine: Machine, i: Instruction, init: Instruction, result: Array) -
 
 
 def _conv(i: Instruction, machine: Machine, settings: Settings) -> None:
-    """`vpp` rows of `length` columns of one group of output channels, over all input channels."""
+    """Compute `vpp` rows of `length` columns of one output channel group from all inputs."""
     init, shape = settings.of("CONVINIT"), machine.shape
     window = window_of(i, init)
     taps = init.kernel_h * init.kernel_w * i.channel_group
     if taps > BANK_DEPTH:
-        raise IsaError(f"weights of {taps} rows; a bank has {BANK_DEPTH}")
+        raise IsaError(f"weights take {taps} rows; a bank has {BANK_DEPTH}")
     outputs = np.arange(shape.array.channels)
     weights = machine.read(
         shape.weight_bank + outputs[:, None], i.bank_addr_weights + np.arange(taps)
@@ -195,17 +195,17 @@ def _conv(i: Instruction, machine: Machine, settings: Settings) -> None:
 
 
 def _scaled(sums: Array, bias: Array, shift_bias: int, shift_cut: int) -> Array:
-    """(2 sum + bias 2^shift_bias) / 2^(shift_cut + 1), exact in float64."""
+    """Return (2 sum + bias 2^shift_bias) / 2^(shift_cut + 1), exact in float64."""
     return np.asarray((2 * sums + bias * 2.0**shift_bias) * 2.0 ** -(shift_cut + 1))
 
 
 def _activate(values: Array, act_type: int) -> Array:
-    """An activation, before the result is rounded.
+    """Apply an activation, before the result is rounded.
 
     Raises
     ------
     IsaError
-        There is none of that number.
+        There is no activation with this number.
     """
     if act_type == 0:
         return values
@@ -219,7 +219,7 @@ def _activate(values: Array, act_type: int) -> Array:
 
 
 def _rounded(values: Array) -> Array:
-    """Halves up, saturated to int8."""
+    """Return values rounded half up and saturated to int8."""
     return np.clip(np.floor(values + 0.5), INT8_MIN, INT8_MAX).astype(np.int8)
 
 
@@ -227,23 +227,23 @@ def _rounded(values: Array) -> Array:
 
 
 def _alu(i: Instruction, machine: Machine, settings: Settings) -> None:
-    """One of the modes of ISA1's MISC on `vpp` rows, all channel groups at once."""
+    """Compute one of the modes of ISA1's MISC on `vpp` rows and all channel groups."""
     init = settings.of("ALUINIT")
     window = window_of(i, init)
     mode = MODES.get(init.exec_mode)
     if mode is None:
-        raise IsaError(f"mode {init.exec_mode} of ALU is not known")
+        raise IsaError(f"ALU mode {init.exec_mode} is unknown")
     result = mode(i, init, machine, window)
     _write(machine, i, init, _rounded(result))
 
 
 def _gain(shift_cut: int) -> float:
-    """2^t of pools, whose shift_cut has its sign in bit 3."""
+    """Return 2^t of pools, whose shift_cut has its sign in bit 3."""
     return float(2.0 ** (8 - shift_cut if shift_cut >= 8 else shift_cut))
 
 
 def _taps(machine: Machine, window: Window, address: int, step: int) -> Array:
-    """Depthwise weights, float64 [kernel_h, kernel_w, channels]."""
+    """Return depthwise weights, float64 [kernel_h, kernel_w, channels]."""
     taps = np.arange(window.kernel[0] * window.kernel[1])[:, None] * step
     rows = address + taps + np.arange(window.groups)
     found = machine.read(machine.shape.depthwise_bank, rows)
@@ -251,7 +251,7 @@ def _taps(machine: Machine, window: Window, address: int, step: int) -> Array:
 
 
 def _weighted(window: Window, values: Array, taps: Array) -> Array:
-    """Sums of a depthwise convolution, [vpp, outputs, channels]."""
+    """Return the sums of a depthwise convolution, [vpp, outputs, channels]."""
     sums = np.zeros((window.vpp, window.outputs, values.shape[2]))
     view = patches(values, window)
     for row in range(window.kernel[0]):
@@ -278,8 +278,8 @@ def _depthwise_without_bias(
 
 
 def _depthwise_wide(i: Instruction, init: Instruction, machine: Machine, window: Window) -> Array:
-    """Weights of 16 bits that the channels of a group share: low bytes, then high bytes, in two
-    rows for each tap; read in AMD's sources, in no file."""
+    """Compute with 16-bit weights shared by the channels of a group: low bytes, then high bytes, in
+    two rows per tap. Source: AMD's sources; not found in any file."""
     taps = np.arange(window.kernel[0] * window.kernel[1])[:, None] * 2 * init.jump_read_weights
     rows = i.bank_addr_weights + taps + 2 * np.arange(window.groups)
     low = machine.read(machine.shape.depthwise_bank, rows).view(np.uint8).astype(np.float64)
@@ -300,20 +300,20 @@ def _maximum(_: Instruction, init: Instruction, machine: Machine, window: Window
 
 
 def _exponent(shift: int) -> float:
-    """2^p of a shift whose sign is bit 5."""
+    """Return 2^p of a shift whose sign is bit 5."""
     return float(2.0 ** (32 - shift if shift >= 32 else shift))
 
 
 def _sloped(values: Array, slope: Array | int, init: Instruction) -> Array:
-    """PReLU and leaky ReLU of ISA1's MISC."""
+    """Return the PReLU or leaky ReLU of ISA1's MISC."""
     positive = values * _exponent(init.shift_prelu_p)
     return np.where(values < 0, values * slope * _exponent(init.shift_prelu_n), positive)
 
 
 def _values(window: Window, machine: Machine) -> Array:
-    """The values under kernels of 1x1, float64 [vpp, outputs, channels]."""
+    """Return the values under a 1x1 kernel, float64 [vpp, outputs, channels]."""
     if window.kernel != (1, 1):
-        raise IsaError(f"a kernel of {window.kernel[0]}x{window.kernel[1]}, where 1x1 is possible")
+        raise IsaError(f"kernel {window.kernel[0]}x{window.kernel[1]}; it must be 1x1")
     return patches(window.read(machine), window)[:, :, 0, 0].astype(np.float64)
 
 
@@ -329,7 +329,7 @@ def _leaky(_: Instruction, init: Instruction, machine: Machine, window: Window) 
 
 
 def _hard_sigmoid(_: Instruction, init: Instruction, machine: Machine, window: Window) -> Array:
-    """min(2^32, max(0, 2731 x + 3 * 2731 * 2^shift_bias)) / 2^shift_cut."""
+    """Return min(2^32, max(0, 2731 x + 3 * 2731 * 2^shift_bias)) / 2^shift_cut."""
     line = 2731 * _values(window, machine) + 3 * 2731 * 2.0**init.shift_bias
     return np.asarray(np.clip(line, 0, 2.0**32) * 2.0**-init.shift_cut)
 
@@ -345,17 +345,17 @@ MODES: dict[int, Callable[[Instruction, Instruction, Machine, Window], Array]] =
     7: _hard_sigmoid,
     8: _depthwise_wide,
 }
-"""By exec_mode."""
+"""Functions of ALU by exec_mode."""
 
 UNSEEN_MODES = {1, 4, 5, 8}
-"""Modes that were read in AMD's sources and met in no file."""
+"""Modes that occur in AMD's sources but in no known file."""
 
 
 # -- ISA0's MISC -----------------------------------------------------------------------------
 
 
 def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
-    """ISA0: a maximum or an average; type 2 is a maximum over a window of its own size."""
+    """Compute ISA0's maximum or average; type 2 is a maximum over a window of its own size."""
     init = settings.of("POOLINIT")
     kernel = (init.kernel_h, init.kernel_w)
     if init.pool_type == 2:
@@ -374,11 +374,11 @@ def _pool(i: Instruction, machine: Machine, settings: Settings) -> None:
 
 
 _POOL_WIDTHS = (3, 5, 6, 7)
-"""Of windows whose area ISA0 has a reciprocal for, by their width alone; others are 1 / area."""
+"""Widths of windows that have a reciprocal in ISA0, by width alone; others use 1 / area."""
 
 
 def _dptwise(i: Instruction, machine: Machine, settings: Settings) -> None:
-    """ISA0: a depthwise convolution."""
+    """Compute ISA0's depthwise convolution."""
     init = settings.of("DWINIT")
     window = window_of(i, init)
     taps = _taps(machine, window, i.bank_addr_weights, window.groups)
@@ -394,20 +394,20 @@ def _dptwise(i: Instruction, machine: Machine, settings: Settings) -> None:
 
 
 def _elewinit(i: Instruction, _: Machine, settings: Settings) -> None:
-    """One more operand for the next ELEW."""
+    """Add an operand for the next ELEW."""
     settings.operands.append(i)
 
 
 def _elew(i: Instruction, machine: Machine, settings: Settings) -> None:
-    """The sum or product of up to four maps; one is a copy that requantises."""
+    """Compute the sum or product of up to four maps; with one map, a requantised copy."""
     operands = sorted(settings.operands, key=lambda operand: operand.id)
     if len(operands) < i.num:
-        raise IsaError(f"ELEW takes {i.num} operands, {len(operands)} were given")
+        raise IsaError(f"ELEW needs {i.num} operands, but {len(operands)} ELEWINITs precede it")
     settings.operands = operands[i.num :]
     values = [_operand(operand, i, machine) for operand in operands[: i.num]]
     product = i.values.get("elew_type", 0)
     if product > 1:
-        raise IsaError(f"ELEW's type {product} is not 0 (sum) or 1 (product)")
+        raise IsaError(f"ELEW type {product} is neither 0 (sum) nor 1 (product)")
     sign = 16 if i.form.by_name["shift_write"].width == 5 else 8
     shift = i.shift_write if i.shift_write < sign else sign - i.shift_write
     total = np.prod(values, 0) if product else np.sum(values, 0)
@@ -418,7 +418,7 @@ def _elew(i: Instruction, machine: Machine, settings: Settings) -> None:
 
 
 def _operand(operand: Instruction, i: Instruction, machine: Machine) -> Array:
-    """floor(4 x / 2^shift_read), float64 [rows, columns, channels]."""
+    """Return floor(4 x / 2^shift_read), float64 [rows, columns, channels]."""
     check_row(i.length, i.channel_group)
     shared = operand.values.get("share_pp", 0)
     step = 0 if shared else operand.values.get("jump_bank", 1)
@@ -441,7 +441,7 @@ def _write_elew(i: Instruction, machine: Machine, values: Array) -> None:
 def _elew_rows(
     bank: int, address: int, jump: int, step: int, vpp: int, machine: Machine
 ) -> tuple[Array, Array]:
-    """Bank and address of consecutive rows."""
+    """Return bank and address of consecutive rows."""
     first, size = group_of(bank, machine)
     passed, within = np.divmod(bank - first + np.arange(vpp) * step, size)
     return first + within, address + passed * jump
@@ -462,4 +462,4 @@ EXECUTE: dict[str, Callable[[Instruction, Machine, Settings], None]] = {
     "ELEW": _elew,
     "ELEWINIT": _elewinit,
 }
-"""By name of the instruction."""
+"""Functions by name of the instruction."""

@@ -1,7 +1,7 @@
-"""What an instruction of ISA1 reads and writes, by its fields alone: nothing is computed.
+"""Memory that an ISA1 instruction reads and writes, from its fields alone, without executing it.
 
-Bank rows are given as rectangles, banks times consecutive rows. Where an instruction leaves gaps
-between pixels, as into a part of a concat, the rows between are in the rectangle too.
+Bank rows are given as rectangles, banks times consecutive rows. If an instruction leaves gaps
+between pixels, as for a part of a concat, the rectangle includes them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tutelage.dpu.isa.windows import Window
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 WEIGHT_MODES = (0, 1, 6, 8)
-"""`exec_mode` of ALU that reads the depthwise bank."""
+"""Values of ALU's `exec_mode` that read the depthwise bank."""
 
 DEPTHWISE = 0
-"""`exec_mode` of ALU that reads the bank of biases."""
+"""Value of ALU's `exec_mode` that reads the bias bank."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Rows of banks that are next to each other.
+    """A block of adjacent rows in adjacent banks.
 
     Attributes
     ----------
-    banks, rows : first one, and the one behind the last
+    banks, rows : first and last + 1
     """
 
     banks: tuple[int, int]
@@ -38,7 +38,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Bytes of the DDR: `count` stretches of `size` bytes, `jump` bytes from one to the next."""
+    """Bytes of the DDR: `count` blocks of `size` bytes, whose starts are `jump` bytes apart."""
 
     register: int
     start: int
@@ -49,7 +49,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Footprint:
-    """All that an instruction reads and writes on the chip, and the one access to the DDR."""
+    """The bank rows that an instruction reads and writes, and its access to the DDR, if any."""
 
     reads: list[Rectangle]
     writes: list[Rectangle]
@@ -57,16 +57,16 @@ class Footprint:
 
 
 def footprint(i: Instruction, settings: Settings, shape: Shape) -> Footprint:
-    """Return what an instruction reads and writes.
+    """Return the memory that an instruction reads and writes.
 
     Parameters
     ----------
-    settings : INITs in force; an INIT is kept there, an ELEW takes its operands from there
+    settings : current INITs; updated by an INIT, and by an ELEW, which consumes its operands
 
     Raises
     ------
     IsaError
-        An INIT is missing, or the instruction is not known here.
+        An INIT is missing, or the instruction is not part of ISA1.
     """
     name = i.name
     if name == "LOAD":
@@ -93,7 +93,7 @@ def footprint(i: Instruction, settings: Settings, shape: Shape) -> Footprint:
 
 
 def _pixels(i: Instruction, jump: int) -> Pixels:
-    """Overlapping pixels are one stretch, which may begin before the register and end behind it."""
+    """Return the DDR access; overlapping pixels are one block, which may exceed the register."""
     if jump <= i.channel:
         return Pixels(i.reg_id, i.ddr_addr, 1, 1, (i.length - 1) * jump + i.channel)
     return Pixels(i.reg_id, i.ddr_addr, i.length, jump, i.channel)
@@ -124,7 +124,7 @@ def _alu(i: Instruction, settings: Settings, shape: Shape) -> Footprint:
 
 
 def _window(window: Window, shape: Shape) -> Iterator[Rectangle]:
-    """By address and by the rows that share a bank: banks one after the other."""
+    """Yield the window's rows, by address and by the rows that share a bank, bank by bank."""
     height, width = window.inside
     if height.stop <= height.start or width.stop <= width.start:
         return
@@ -132,7 +132,7 @@ def _window(window: Window, shape: Shape) -> Iterator[Rectangle]:
     first = window.bank // size * size
     columns = (width.stop - 1 - width.start) * window.jumps[1] + window.groups
     for within in range(stride):
-        # Rows with this offset among those that share a bank, from the window's first one on.
+        # Rows with this offset among those that share a bank, starting with the window's first row.
         row = height.start + (within - window.offset - height.start) % stride
         steps = [(window.offset + r) // stride for r in (row, height.stop - 1)]
         if (window.offset + height.stop - 1) % stride < within:
@@ -142,7 +142,7 @@ def _window(window: Window, shape: Shape) -> Iterator[Rectangle]:
             number, bank = divmod(at, size)
             count = min(size - bank, last - at + 1)
             if number >= len(window.addresses):
-                raise IsaError(f"{window.rows} rows from bank {window.bank} on")
+                raise IsaError(f"{window.rows} rows from bank {window.bank} exceed the addresses")
             start = window.addresses[number] + within * window.jumps[0]
             start += width.start * window.jumps[1]
             yield from _rows(first + bank, count, start, columns)
@@ -152,7 +152,7 @@ def _window(window: Window, shape: Shape) -> Iterator[Rectangle]:
 def _result(
     i: Instruction, init: Instruction, length: int, groups: int, shape: Shape
 ) -> Iterator[Rectangle]:
-    """What CONV or ALU writes, by rows that share a bank."""
+    """Yield the rows that CONV or ALU writes, grouped by rows that share a bank."""
     vpp = i.vpp if i.name == "ALU" else init.vpp
     size, stride = shape.array.rows, init.stride_out
     first = i.bank_id_out // size * size
@@ -199,7 +199,7 @@ def _elew_row(
 
 
 def _rows(bank: int, banks: int, first: int, count: int) -> list[Rectangle]:
-    """A rectangle, as two where it goes on at the begin of the banks."""
+    """Return a rectangle, split in two if it wraps around to the start of the banks."""
     first %= BANK_DEPTH
     end = first + min(count, BANK_DEPTH)
     found = [Rectangle((bank, bank + banks), (first, min(end, BANK_DEPTH)))]

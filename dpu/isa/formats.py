@@ -1,11 +1,11 @@
-"""Instruction formats of the DPUCZDX8G as data: one table for ISA1 and one for ISA0.
+"""Instruction formats of the DPUCZDX8G: a table for ISA1 and one for ISA0.
 
-A field is written `name:word.bit+width`; with `-` behind it the word has the value less one. Bits
-that no field names are 0. Word 0 of every instruction has the opcode in bits 31 to 28 and the
-engines whose tokens it takes and gives (`dpdon`, `dpdby`) in bits 27 to 24 and 23 to 20.
+A field is written `name:word.bit+width`; a trailing `-` means that the word stores the value minus
+one. Bits outside all fields are 0. Word 0 of every instruction has the opcode in bits 31 to 28 and
+the engines whose tokens it takes and gives (`dpdon`, `dpdby`) in bits 27 to 24 and 23 to 20.
 
-Sources: AMD's vart and target_factory (Apache-2.0), and the code in compiled files, whose every
-bit these tables account for.
+Sources: AMD's vart and target_factory (Apache-2.0), and the code in compiled files, of which these
+tables explain every bit.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ OPCODE_BIT = 28
 
 
 class IsaError(DpuError):
-    """DPU code that is malformed, or that does what no DPU can do; the text names the place."""
+    """DPU code is malformed or impossible to execute; the message gives the location."""
 
 
 class Engine(enum.IntFlag):
-    """The four engines that work in parallel; the values are the bits of dpdon and dpdby."""
+    """The four parallel engines; the values are the bits of dpdon and dpdby."""
 
     LOAD = 1
     SAVE = 2
@@ -43,8 +43,8 @@ class Field:
 
     Attributes
     ----------
-    word, lsb, width : word of the instruction, lowest bit and number of bits
-    less_one : whether the word has the value less one
+    word, lsb, width : index of the word, lowest bit and number of bits
+    less_one : whether the word stores the value minus one
     """
 
     name: str
@@ -55,29 +55,29 @@ class Field:
 
     @property
     def lowest(self) -> int:
-        """The lowest value."""
+        """Lowest value."""
         return int(self.less_one)
 
     @property
     def highest(self) -> int:
-        """The highest value."""
+        """Highest value."""
         return (1 << self.width) - 1 + self.less_one
 
     @property
     def mask(self) -> int:
-        """Its bits within the word."""
+        """Mask of its bits within the word."""
         return ((1 << self.width) - 1) << self.lsb
 
 
 @dataclass(frozen=True)
 class Format:
-    """The form of one instruction.
+    """The format of one instruction.
 
     Attributes
     ----------
     opcode : bits 31 to 28 of word 0
-    engine : that executes it
-    words : its length
+    engine : engine that executes it
+    words : length, words
     fields : dpdon and dpdby first
     """
 
@@ -94,7 +94,7 @@ class Format:
 
     @cached_property
     def masks(self) -> tuple[int, ...]:
-        """For each word, the bits that mean something."""
+        """For each word, the bits that are in use."""
         masks = [0] * self.words
         masks[0] = 0xF << OPCODE_BIT
         for field in self.fields:
@@ -109,7 +109,7 @@ class Isa:
     Attributes
     ----------
     name : "ISA0" or "ISA1"
-    formats : all instructions
+    formats : formats of all instructions
     """
 
     name: str
@@ -274,4 +274,4 @@ ISA0 = Isa(
 """The instruction set of Vitis AI 1.x; its CONV and CONVINIT are ISA1's."""
 
 ISAS = {0: ISA0, 1: ISA1}
-"""By bits 55 to 48 of the fingerprint."""
+"""Instruction sets by bits 55 to 48 of the fingerprint."""

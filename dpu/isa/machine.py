@@ -1,9 +1,9 @@
-"""The machine that instructions change: banks on the chip and registers of the DDR.
+"""The state that instructions change: banks on the chip and registers of the DDR.
 
-On-chip memory is banks of 2,048 rows; a row has a byte for each of `width` channels of one pixel.
-Banks have consecutive numbers: the groups for feature maps, the convolution weights (one bank for
-each output channel), the depthwise weights, the biases. A DDR address is a byte offset into one of
-eight registers.
+On-chip memory consists of banks of 2,048 rows; a row has a byte for each of `width` channels of one
+pixel. Banks are numbered consecutively: the groups for feature maps, the convolution weights (one
+bank per output channel), the depthwise weights, the biases. A DDR address is a byte offset into one
+of eight registers.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tutelage.dpu.isa.formats import ISAS, Isa, IsaError
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 REGISTERS = 8
-"""Base registers of the DDR."""
+"""Number of base registers of the DDR."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The core of a DPU, as its fingerprint describes it.
+    """The core of a DPU, as described by its fingerprint.
 
     Attributes
     ----------
-    isa : its instruction set
+    isa : instruction set
     array : rows and channels that CONV computes at once
-    groups : map groups, each of `array.rows` banks
+    groups : number of map groups, each of `array.rows` banks
     alu_rows : rows that MISC computes at once
     """
 
@@ -43,17 +43,17 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Bytes of a bank's row: channels that are next to each other."""
+        """Bytes of a bank's row: consecutive channels."""
         return self.array.channels
 
     @property
     def map_banks(self) -> int:
-        """Banks for feature maps; they are the first."""
+        """Number of banks for feature maps, which come first."""
         return self.groups * self.array.rows
 
     @property
     def weight_bank(self) -> int:
-        """The first bank of convolution weights, of `array.channels`."""
+        """The first of `array.channels` banks of convolution weights."""
         return self.map_banks
 
     @property
@@ -63,16 +63,16 @@ class Shape:
 
     @property
     def bias_bank(self) -> int:
-        """The bank of biases, of convolutions and of depthwise ones."""
+        """The bank of biases of convolutions and depthwise convolutions."""
         return self.depthwise_bank + 1
 
     @property
     def banks(self) -> int:
-        """All banks."""
+        """Number of banks."""
         return self.bias_bank + 1
 
     def bank_name(self, bank: int) -> str:
-        """Return a bank's name for a reader: "VB0.3" is the fourth of the first map group."""
+        """Return a bank's display name: "VB0.3" is the fourth bank of the first map group."""
         if bank < self.map_banks:
             return f"VB{bank // self.array.rows}.{bank % self.array.rows}"
         if bank < self.depthwise_bank:
@@ -81,45 +81,47 @@ class Shape:
 
 
 def shape_of(fingerprint: int) -> Shape:
-    """The core's shape by a fingerprint's bits: 55 to 48 ISA, 25 and 24 map groups, 11 to 8 rows of
-    MISC, 3 to 0 the array (AMD's target_factory, Apache-2.0).
+    """Return the core's shape from a fingerprint.
+
+    Its bits are: 55 to 48 ISA, 25 and 24 map groups, 11 to 8 rows of MISC, 3 to 0 the array (AMD's
+    target_factory, Apache-2.0).
 
     Raises
     ------
     UnsupportedError
-        It is another DPU's, or of an unknown size or instruction set.
+        It belongs to another DPU, or has an unknown size or instruction set.
     """
     array = array_of(fingerprint)
     isa, groups, rows = ISAS.get(fingerprint >> 48 & 0xFF), fingerprint >> 24 & 3, fingerprint >> 8
     if isa is None or not groups or not rows & 0xF:
-        raise UnsupportedError(f"the instruction set of {describe(fingerprint)} is not known")
+        raise UnsupportedError(f"the instruction set of {describe(fingerprint)} is unknown")
     return Shape(isa, array, groups, rows & 0xF)
 
 
 class Watch(Protocol):
-    """Receives every access, by flat number of a bank's row or byte of a register."""
+    """Observer of every access, by flat index of a bank row or byte offset in a register."""
 
     def bank(self, rows: Array, writes: bool) -> None:
-        """Rows of banks, as bank * BANK_DEPTH + row; any shape."""
+        """Handle an access to rows of banks, as bank * BANK_DEPTH + row; any shape."""
         ...
 
     def ddr(self, register: int, offsets: Array, count: int, writes: bool) -> None:
-        """`count` bytes from each offset of a register."""
+        """Handle an access to `count` bytes from each offset of a register."""
         ...
 
 
 class Machine:
-    """Banks and DDR.
+    """The banks and the DDR.
 
     Parameters
     ----------
-    shape : of the core
-    registers : the DDR's registers, int8 arrays [bytes] that are read and written in place
+    shape : shape of the core
+    registers : the DDR's registers, int8 arrays [bytes], which are read and written in place
 
     Attributes
     ----------
     banks : int8 [bank, row, channel]
-    watch : receives every access while it is set
+    watch : observer of every access, None for none
     """
 
     def __init__(self, shape: Shape, registers: Mapping[int, Array]) -> None:
@@ -129,7 +131,7 @@ class Machine:
         self.watch: Watch | None = None
 
     def read(self, banks: Array | int, rows: Array) -> Array:
-        """Return rows of banks, int8 [..., width]; the arguments are broadcast, rows wrap.
+        """Return rows of banks, int8 [..., width]; arguments are broadcast, row numbers wrap.
 
         Raises
         ------
@@ -162,7 +164,8 @@ class Machine:
             self.watch.bank(np.asarray(banks) * BANK_DEPTH + rows, True)
 
     def _no_bank(self, banks: Array | int) -> IsaError:
-        return IsaError(f"bank {int(np.max(banks))}: this DPU has {self.shape.banks}")
+        bank = int(np.max(banks))
+        return IsaError(f"bank {bank} does not exist; this DPU has {self.shape.banks} banks")
 
     def load(self, register: int, offsets: Array, count: int) -> Array:
         """Return bytes of the DDR, int8 [len(offsets), count].
@@ -170,7 +173,7 @@ class Machine:
         Raises
         ------
         IsaError
-            They are not all in the register.
+            Some of them are outside the register.
         """
         memory = self._register(register, offsets, count)
         if self.watch is not None:
@@ -183,7 +186,7 @@ class Machine:
         Raises
         ------
         IsaError
-            They are not all in the register.
+            Some of them are outside the register.
         """
         count = values.shape[1]
         memory = self._register(register, offsets, count)
@@ -195,11 +198,11 @@ class Machine:
         memory = self.registers.get(register)
         if memory is None:
             raise IsaError(f"register {register} has no memory")
-        if not len(offsets):  # all of a pixel may be padding
+        if not len(offsets):  # a pixel may consist of padding only
             return memory
         first, last = int(offsets.min()), int(offsets.max()) + count
         if first < 0 or last > len(memory):
             raise IsaError(
-                f"bytes {first} to {last} of register {register}, which has {len(memory)}"
+                f"bytes {first} to {last} exceed register {register} of {len(memory)} bytes"
             )
         return memory

@@ -1,9 +1,9 @@
-"""The order of instructions: four engines in parallel, ordered by tokens only.
+"""The order of instructions: four engines in parallel, synchronised only by tokens.
 
-For each ordered pair of engines there is a counter. An instruction begins when for each engine in
-its dpdon the counter from there to its own engine is above 0, and takes one from each; when it is
-done it adds one to the counters from its own engine to those in its dpdby. At the beginning each
-engine has one token from itself.
+There is a counter for each ordered pair of engines. An instruction begins when, for each engine in
+its dpdon, the counter from that engine to its own is above 0, and decrements each; when done, it
+increments the counters from its own engine to those in its dpdby. At the start, each engine has one
+token from itself.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ class Tokens:
         self.counts = {(a, b): int(a is b) for a in ENGINES for b in ENGINES}
 
     def missing(self, instruction: Instruction) -> list[Engine]:
-        """Engines whose token the instruction still waits for."""
+        """Return the engines whose tokens the instruction still needs."""
         own = instruction.engine
         return [e for e in ENGINES if instruction.dpdon & e and not self.counts[e, own]]
 
     def take(self, instruction: Instruction) -> None:
-        """Begin an instruction."""
+        """Begin an instruction: take its tokens."""
         for engine in ENGINES:
             if instruction.dpdon & engine:
                 self.counts[engine, instruction.engine] -= 1
 
     def give(self, instruction: Instruction) -> None:
-        """End an instruction."""
+        """End an instruction: give its tokens."""
         for engine in ENGINES:
             if instruction.dpdby & engine:
                 self.counts[instruction.engine, engine] += 1
 
 
 def legal_order(code: Sequence[Instruction], seed: int | None = None) -> Iterator[int]:
-    """Places of instructions in an order that the tokens allow.
+    """Yield the indices of instructions in an order that the tokens allow.
 
     Parameters
     ----------
-    seed : of the choice between engines that could begin; None: the order of the code
+    seed : seed of the choice between ready engines; None for the order of the code
 
     Raises
     ------
     IsaError
-        The engines wait for each other, the code's own order is not legal, or tokens are left over
-        at its end.
+        There is a deadlock, the code's own order is not legal, or tokens are left over at the
+        end.
     """
     tokens = Tokens()
     order = _by_seed(code, tokens, seed) if seed is not None else _in_order(code, tokens)
@@ -95,12 +95,12 @@ def _waits(place: int, instruction: Instruction, missing: Sequence[Engine]) -> s
 
 
 def run(code: Sequence[Instruction], machine: Machine, seed: int | None = None) -> None:
-    """Execute code on a machine, in its own order or in another legal one.
+    """Execute code on a machine, in its own order or, with `seed`, in another legal one.
 
     Raises
     ------
     IsaError
-        As `legal_order` and `execute`; the text names the instruction.
+        As for `legal_order` and `execute`; the message names the instruction.
     """
     settings = Settings()
     for place in legal_order(code, seed):

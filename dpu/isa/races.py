@@ -1,4 +1,4 @@
-"""Races: two accesses of one place, one of them a write, that no token orders."""
+"""Detection of races: two accesses to a row or byte, at least one a write, unordered by tokens."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tutelage.dpu.ops.limits import BANK_DEPTH
 
 
 def run_checked(code: Sequence[Instruction], machine: Machine) -> None:
-    """Execute code in its own order and look for races.
+    """Execute code in its own order and raise an error for a race.
 
-    Each instruction has a vector clock: for each engine, how many of its instructions have
-    certainly ended before this one begins, by the tokens that it took and those that the givers
-    took before (Lamport's happened-before). Tokens between two engines are taken in the order in
-    which they are given, as both engines are in order.
+    Each instruction has a vector clock: for each engine, the number of its instructions that have
+    certainly ended before this one begins, known from the tokens it took and those that their
+    givers took before (Lamport's happened-before). Tokens between two engines are taken in the
+    order in which they are given, since both engines are in order.
 
     Raises
     ------
     IsaError
-        An access is not ordered with an earlier one of the same place; the text names both
-        instructions. Else as `program.run`.
+        An access is not ordered with an earlier one to the same row or byte; the message names
+        both instructions. Otherwise as for `program.run`.
     """
     log = _RaceLog(code, machine)
     machine.watch = log
@@ -44,7 +44,7 @@ def run_checked(code: Sequence[Instruction], machine: Machine) -> None:
 
 
 class _Clocks:
-    """The vector clock of the instruction that runs, from those that tokens carry."""
+    """Vector clocks of the engines, propagated by tokens."""
 
     def __init__(self) -> None:
         self._engines = {engine: np.zeros(len(ENGINES), np.int64) for engine in ENGINES}
@@ -53,7 +53,7 @@ class _Clocks:
             self._tokens[engine, engine].append(np.zeros(len(ENGINES), np.int64))
 
     def begin(self, instruction: Instruction) -> Array:
-        """The clock with which an instruction begins, int64 [engine]."""
+        """Return the clock at the start of an instruction, int64 [engine]."""
         own = instruction.engine
         clock = self._engines[own]
         for engine in ENGINES:
@@ -63,7 +63,7 @@ class _Clocks:
         return clock
 
     def end(self, instruction: Instruction) -> None:
-        """Count the instruction, and put its clock on the tokens that it gives."""
+        """Count the instruction, and attach its clock to the tokens that it gives."""
         own = instruction.engine
         clock = self._engines[own]
         clock[NUMBER[own]] += 1
@@ -73,18 +73,18 @@ class _Clocks:
 
 
 class _RaceLog(AccessLog):
-    """Raises where an earlier access may not have ended.
+    """Raises IsaError if an earlier access may not have ended.
 
     Attributes
     ----------
-    clock : of the instruction that is being executed
+    clock : vector clock of the instruction being executed
     """
 
     def __init__(self, code: Sequence[Instruction], machine: Machine) -> None:
         super().__init__(code, machine)
         self._names = [instruction.name for instruction in code]
         self.clock = np.zeros(len(ENGINES), np.int64)
-        self._turn = np.zeros(len(code), np.int64)  # of each instruction on its engine, from 1
+        self._turn = np.zeros(len(code), np.int64)  # order on its engine, from 1
         for number in range(len(ENGINES)):
             own = self.engines == number
             self._turn[own] = np.arange(1, own.sum() + 1)
@@ -100,5 +100,5 @@ class _RaceLog(AccessLog):
         where = f"{place // BANK_DEPTH}:{place % BANK_DEPTH}" if what == "bank row" else place
         raise IsaError(
             f"race: instruction {self.place} ({self._names[self.place]}) and instruction {other} "
-            f"({self._names[other]}) both reach {what} {where}, and no token orders them"
+            f"({self._names[other]}) both access {what} {where}, and no token orders them"
         )

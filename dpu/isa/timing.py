@@ -4,10 +4,10 @@
     timeline.cycles                      # of the whole program
     timeline.busy[Engine.CONV]           # cycles in which the array computes
 
-The order is exact: it is that of the tokens. The array's cycles are those of the compiler's own
-`workload_on_arch`. What transfers cost is estimated: `tutelage.dpu.isa.costs` names each number's
-source. What a SAVE wrote can be loaded only `stage_cycles` later: the token that it gives to a LOAD
-is there only then, which costs nothing where the LOAD engine is busy meanwhile.
+The order is exact: it follows the tokens. The array's cycles are those of the compiler's own
+`workload_on_arch`. The costs of transfers are estimates: `tutelage.dpu.isa.costs` gives the source
+of each number. Data written by a SAVE can be loaded only `stage_cycles` later, when its token to a
+LOAD arrives; this costs nothing if the LOAD engine is busy meanwhile.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from tutelage.dpu.isa.program import legal_order
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each instruction begins and ends.
+    """Begin and end of each instruction.
 
     Attributes
     ----------
-    code : what was simulated
+    code : the simulated code
     begins, ends : cycles, float64 [instruction]
-    waits : cycles that its engine was idle before it, for tokens of others or for its fetch
-    waited_for : the instruction that it waited for last; -1 for none
+    waits : cycles that the engine was idle before it, for tokens of other engines or for its fetch
+    waited_for : index of the instruction that it waited for last; -1 for none
     """
 
     code: Sequence[Instruction]
@@ -46,24 +46,24 @@ class Timeline:
 
     @property
     def cycles(self) -> float:
-        """Of the whole program."""
+        """Cycles of the whole program."""
         return float(self.ends.max(initial=0))
 
     @property
     def busy(self) -> dict[Engine, float]:
-        """Cycles in which each engine works."""
+        """Busy cycles of each engine."""
         engines = np.array([int(i.engine) for i in self.code])
         lengths = self.ends - self.begins
         return {engine: float(lengths[engines == engine].sum()) for engine in ENGINES}
 
 
 def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = None) -> Timeline:
-    """Simulate code, with one core and nobody else at the DDR.
+    """Simulate code on one core, without other traffic on the DDR.
 
     Parameters
     ----------
-    shape : of the DPU
-    costs : None: the fitted ones
+    shape : shape of the DPU's core
+    costs : None for the fitted ones
 
     Raises
     ------
@@ -86,7 +86,7 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
                 time, producer = tokens[engine, own].popleft()
                 if time > ready:
                     ready, giver = time, producer
-        # The second of two paired SAVEs has no token of its own: it takes the other port.
+        # The second of two paired SAVEs has no token of its own: it uses the other port.
         begin = max(ready, free[own] if instruction.dpdon & own else last[own])
         last[own] = begin
         begins[place], ends[place] = begin, begin + lengths[place]
@@ -101,7 +101,7 @@ def simulate(code: Sequence[Instruction], shape: Shape, costs: Costs | None = No
 
 
 def _lengths(code: Sequence[Instruction], shape: Shape, costs: Costs) -> list[float]:
-    """Cycles of each instruction; an INIT has none."""
+    """Return the cycles of each instruction; 0 for INITs."""
     found = []
     inits: dict[str, Instruction] = {}
     for instruction in code:
@@ -124,7 +124,7 @@ def _length(i: Instruction, inits: dict[str, Instruction], shape: Shape, costs: 
 
 
 def stretches(i: Instruction) -> int:
-    """Separate stretches of bytes in the DDR that a LOAD or SAVE reaches; 0 of others."""
+    """Return the number of separate DDR blocks that a LOAD or SAVE accesses; 0 for others."""
     if i.name not in ("LOAD", "SAVE"):
         return 0
     jump = i.jump_read if i.name == "LOAD" else i.jump_write
@@ -132,19 +132,19 @@ def stretches(i: Instruction) -> int:
 
 
 def bytes_moved(i: Instruction) -> int:
-    """Bytes between the DDR and a bank, of a LOAD or SAVE; 0 of others."""
+    """Return the bytes that a LOAD or SAVE moves between the DDR and a bank; 0 for others."""
     return i.length * i.channel if i.name in ("LOAD", "SAVE") else 0
 
 
 def array_cycles(i: Instruction, inits: dict[str, Instruction]) -> int:
-    """Cycles in which CONV or MISC computes an instruction; 0 for one that does not compute.
+    """Return the cycles in which CONV or MISC computes an instruction; 0 for other instructions.
 
-    CONV takes all of its rows and output channels at once: a cycle for each column, tap and group
+    CONV processes all of its rows and output channels at once: one cycle per column, tap and group
     of input channels. MISC is assumed to do the same for its rows.
 
     Parameters
     ----------
-    inits : those in force, by name
+    inits : current INITs, by name
     """
     if i.name == "CONV":
         init = _init(inits, "CONVINIT")
@@ -168,4 +168,4 @@ def _init(inits: dict[str, Instruction], name: str) -> Instruction:
     try:
         return inits[name]
     except KeyError:
-        raise IsaError(f"there is no {name} before it") from None
+        raise IsaError(f"there is no preceding {name}") from None

@@ -1,4 +1,4 @@
-"""Set the tokens of a program, so that it computes the same in every order that they allow."""
+"""Set the tokens of a program so that it computes the same in every order they allow."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ _BANK_READERS = (Engine.SAVE, Engine.CONV, Engine.MISC)
 
 
 def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
-    """Set dpdon and dpdby of all instructions of ISA1, in place, and pair SAVEs.
+    """Set dpdon and dpdby of all ISA1 instructions in place, and pair SAVEs.
 
-    Each has its own engine's bit in both. A token serves all older instructions of the engine that
-    gives it, as engines are in order. So an instruction takes one from another engine only where
-    it depends on a younger instruction there than those that its own engine has waited for.
+    Each instruction has its own engine's bit in both. A token covers all older instructions of the
+    engine that gives it, since engines are in order. So an instruction takes a token from another
+    engine only if it depends on a younger instruction there than its engine has waited for.
 
-    Two SAVEs that follow one another, alike and from neighbouring banks, go through the two ports
-    at once: the first waits for both, the second gives the tokens of both. An engine does
-    not run further ahead of another than `MOST_OUTSTANDING` tokens, unless the code's own order
-    needs it.
+    Two consecutive, alike SAVEs from neighbouring banks use both ports at once: the first waits for
+    both, the second gives the tokens of both. An engine does not run further ahead of another than
+    `MOST_OUTSTANDING` tokens, unless the code's own order needs it.
 
     Parameters
     ----------
-    code : in an order in which it is right
-    machine : with the banks and registers that it is for
+    code : in an order that computes correctly
+    machine : with the banks and registers of the target
 
     Raises
     ------
     IsaError
-        An INIT is missing, or the code reaches outside a bank or a register.
+        An INIT is missing, or the code accesses memory outside a bank or a register.
     """
     units = [
         _Unit(first, last, code[first].engine)
@@ -63,11 +62,11 @@ def set_tokens(code: Sequence[Instruction], machine: Machine) -> None:
 
 @dataclass
 class _Unit:
-    """What is done at once: an instruction, or two paired SAVEs.
+    """A unit of execution: an instruction, or two paired SAVEs.
 
     Attributes
     ----------
-    first, last : places in the code
+    first, last : indices in the code
     youngest : by engine, the number of the last unit there that it depends on
     """
 
@@ -78,7 +77,7 @@ class _Unit:
 
 
 _Tokens = dict[tuple[Engine, Engine], list[tuple[int, int]]]
-"""By producer and consumer: numbers of the units that give and take each token, in order."""
+"""(Producer, consumer) -> numbers of the units that give and take each token, in order."""
 
 
 def _find_dependencies(
@@ -93,8 +92,8 @@ def _find_dependencies(
 
 
 def _tokens(units: Sequence[_Unit]) -> _Tokens:
-    """The tokens that the dependencies need: a unit takes one only for a younger producer than
-    those that its engine has waited for."""
+    """Return the tokens that the dependencies need: a unit takes one only for a younger producer
+    than its engine has waited for."""
     found: _Tokens = {(a, b): [] for a in ENGINES for b in ENGINES if a is not b}
     for number, unit in enumerate(units):
         for producer, giver in unit.youngest.items():
@@ -107,8 +106,8 @@ def _tokens(units: Sequence[_Unit]) -> _Tokens:
 
 
 def _bound(units: Sequence[_Unit], found: _Tokens) -> bool:
-    """Let who gives a token wait until the one `MOST_OUTSTANDING` before was taken; return whether
-    a wait was added."""
+    """Make the giver of a token wait until the token `MOST_OUTSTANDING` before was taken; return
+    whether a wait was added."""
     added = False
     for (_, consumer), tokens in found.items():
         for (giver, _), (_, taker) in zip(tokens[MOST_OUTSTANDING:], tokens, strict=False):
@@ -121,22 +120,22 @@ def _bound(units: Sequence[_Unit], found: _Tokens) -> bool:
 
 
 def _waited(tokens: Sequence[tuple[int, int]], number: int) -> int:
-    """The youngest giver that an engine has waited for before, or with, a unit of it."""
+    """Return the youngest giver that an engine has waited for up to a unit of it."""
     place = bisect_right(tokens, number, key=lambda token: token[1])
     return tokens[place - 1][0] if place else -1
 
 
 MOST_OUTSTANDING = 128
-"""Tokens between two engines that may be given and not taken. How many the hardware counts is not
-known; in AMD's code one engine that is let run ahead as far as it can gets to 204."""
+"""Most tokens between two engines that are given but not taken. The limit of the hardware counters
+is not known; in AMD's code an engine that runs ahead as far as possible reaches 204."""
 
 
 def _units(code: Sequence[Instruction], rows: int) -> Iterator[tuple[int, int]]:
-    """First and last place of what is done at once: one instruction, or two paired SAVEs.
+    """Yield the first and last index of each unit: one instruction, or two paired SAVEs.
 
     Parameters
     ----------
-    rows : banks of a map group
+    rows : number of banks of a map group
     """
     place = 0
     while place < len(code):
@@ -146,8 +145,8 @@ def _units(code: Sequence[Instruction], rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _are_pair(one: Instruction, two: Instruction, rows: int) -> bool:
-    """Whether two instructions are SAVEs as AMD's code pairs them: alike, from neighbouring banks
-    of a group, to one register."""
+    """Return whether two instructions are SAVEs that AMD's code pairs: alike, from neighbouring
+    banks of a group, to one register."""
     if one.name != "SAVE" or two.name != "SAVE":
         return False
     neighbours = one.bank_id + 1 == two.bank_id and two.bank_id % rows != 0
@@ -157,11 +156,11 @@ def _are_pair(one: Instruction, two: Instruction, rows: int) -> bool:
 
 
 class _Log:
-    """The last instruction of each engine that wrote and read each place.
+    """The last instruction of each engine that wrote and read each row and byte.
 
     Parameters
     ----------
-    saved : registers that are written at all; nothing depends on the others
+    saved : registers that are written; there are no dependencies through the others
     """
 
     def __init__(self, machine: Machine, saved: set[int]) -> None:
@@ -175,7 +174,7 @@ class _Log:
         self._written = saved
 
     def add(self, what: Footprint, engine: Engine, place: int, youngest: dict[Engine, int]) -> None:
-        """Note accesses, and in `youngest` the last instructions that they depend on.
+        """Record accesses, and in `youngest` the last instructions that they depend on.
 
         Parameters
         ----------
@@ -198,14 +197,15 @@ class _Log:
         youngest: dict[Engine, int],
     ) -> None:  # fmt: skip
         if not 0 <= area.banks[0] < area.banks[1] <= self._shape.banks:
-            raise IsaError(f"bank {area.banks[1] - 1}: this DPU has {self._shape.banks}")
+            bank, banks = area.banks[1] - 1, self._shape.banks
+            raise IsaError(f"bank {bank} does not exist; this DPU has {banks} banks")
         for other, places in log.items():
             if other is not engine:
                 found = places[area.banks[0] : area.banks[1], slice(*area.rows)].max()
                 youngest[other] = max(youngest[other], int(found))
 
     def _ddr(self, pixels: Pixels, engine: Engine, place: int, youngest: dict[Engine, int]) -> None:
-        """Only LOADs read the DDR and only SAVEs write it."""
+        """Record a DDR access; only LOADs read the DDR and only SAVEs write it."""
         register = pixels.register
         if register not in self._sizes:
             raise IsaError(f"register {register} has no memory")
@@ -223,7 +223,7 @@ class _Log:
             self._view(self._saved, pixels)[...] = place
 
     def _view(self, log: dict[int, Array], pixels: Pixels) -> Array:
-        """The places of a DDR access; what is outside the register belongs to nobody."""
+        """Return the log of the bytes of a DDR access; bytes outside the register have none."""
         if pixels.register not in log:
             size = self._sizes[pixels.register] + _SLACK
             log[pixels.register] = np.full(size, -1, np.int32)
@@ -235,4 +235,4 @@ class _Log:
 
 
 _SLACK = 1 << 16
-"""Behind a register's end, for the gap behind the last pixel."""
+"""Extra bytes after a register's end, for the gap after the last pixel."""

@@ -1,7 +1,7 @@
-"""Feature maps in banks: the windows that instructions read and the rows that they write.
+"""Feature maps in banks: the windows that instructions read and the rows they write.
 
-A map is in one group of banks. Its rows are dealt out to the group's banks, `stride` neighbours to
-each, so that the rows that an array needs at once are in different banks.
+A map is stored in one group of banks. Its rows are distributed over the group's banks, `stride`
+adjacent rows to each, so that the rows that the array needs at once are in different banks.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from tutelage.dpu.isa.machine import Machine
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 MOST_PRODUCTS = 1 << 31
-"""Values under kernels that an instruction may take. More take minutes here, and no file has as
-many: a pool of 64x64 pixels over a bank's row has a quarter."""
+"""Most values under kernels per instruction. More take minutes to emulate, and no known file has
+as many: a pool of 64x64 pixels over a bank's row has a quarter."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What CONV, ALU, POOL and DPTWISE read: `outputs` positions of a kernel on each of `vpp` rows.
+    """Input of CONV, ALU, POOL and DPTWISE: `outputs` positions of a kernel on each of `vpp` rows.
 
     Attributes
     ----------
-    bank : of the first row
-    addresses : of that row in its bank, and those that take over each time the group's last bank
-        has been passed
-    offset : of the first row among the `stride[0]` rows that share a bank
-    jumps : from a row to the next in a bank, and from a pixel to the next
+    bank : bank of the first row
+    addresses : address of that row in its bank, and the addresses used after each wrap-around
+        past the group's last bank
+    offset : index of the first row among the `stride[0]` rows that share a bank
+    jumps : distance between rows in a bank, and between pixels
     vpp, outputs : rows and columns of the result
     kernel, stride : height and width
-    pads : top, bottom, left, right. The second and the fourth count the rows and columns that are
-        there behind the last window's first one; behind them is padding
-    groups : of `width` channels
-    missing : channels at the end of the last group that are padding
+    pads : top, bottom, left, right. The second and the fourth are the numbers of rows and columns
+        present after the first one of the last window; beyond them is padding
+    groups : number of groups of `width` channels
+    missing : number of padding channels at the end of the last group
     """
 
     bank: int
@@ -53,17 +53,17 @@ class Window:
 
     @property
     def rows(self) -> int:
-        """Rows that are read."""
+        """Number of rows read."""
         return (self.vpp - 1) * self.stride[0] + self.kernel[0]
 
     @property
     def columns(self) -> int:
-        """Columns that are read."""
+        """Number of columns read."""
         return (self.outputs - 1) * self.stride[1] + self.kernel[1]
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """Rows and columns that are not padding."""
+        """Ranges of rows and columns that are not padding."""
         top, bottom, left, right = self.pads
         return (
             slice(top, max(top, min(self.rows, self.rows - self.kernel[0] + bottom + 1))),
@@ -76,15 +76,15 @@ class Window:
         Raises
         ------
         IsaError
-            A row that is not padding is behind the fourth address, a row does not fit a bank, the
-            bank is not for maps, or the window is larger than MOST_PRODUCTS.
+            A row that is not padding is beyond the fourth address, a row does not fit into a bank,
+            the bank is not for maps, or the window is larger than MOST_PRODUCTS.
         """
         height, width = self.inside
         check_row(width.stop - width.start, self.groups)
         channels = self.groups * machine.shape.width
         products = self.vpp * self.outputs * self.kernel[0] * self.kernel[1] * channels
         if products > MOST_PRODUCTS:
-            raise IsaError(f"{products:,} products in one instruction; {MOST_PRODUCTS:,} at most")
+            raise IsaError(f"{products:,} products in one instruction; at most {MOST_PRODUCTS:,}")
         values = np.full((self.rows, self.columns, channels), padding, np.int8)
         banks, starts = self._place(np.arange(height.start, height.stop), machine)
         columns = np.arange(width.start, width.stop) * self.jumps[1]
@@ -96,25 +96,26 @@ class Window:
         return values
 
     def _place(self, rows: Array, machine: Machine) -> tuple[Array, Array]:
-        """Bank and address of rows, counted from the window's first."""
+        """Return bank and address of rows, counted from the window's first row."""
         steps, within = np.divmod(self.offset + rows, self.stride[0])
         first, size = group_of(self.bank, machine)
         passed, bank = np.divmod(self.bank - first + steps, size)
         if len(passed) and passed[-1] >= len(self.addresses):
             raise IsaError(
-                f"{self.rows} rows from bank {self.bank} on need {int(passed[-1]) + 1} addresses"
+                f"{self.rows} rows from bank {self.bank} need {int(passed[-1]) + 1} addresses"
             )
         return first + bank, np.array(self.addresses)[passed] + within * self.jumps[0]
 
 
 def check_row(pixels: int, groups: int) -> None:
-    """Raise IsaError where a map's row has more channel groups than a bank has rows."""
+    """Raise IsaError if a map's row has more channel groups than a bank has rows."""
     if pixels * groups > BANK_DEPTH:
-        raise IsaError(f"{pixels} pixels of {groups} channel groups; a bank has {BANK_DEPTH} rows")
+        what = f"{pixels} pixels of {groups} channel groups"
+        raise IsaError(f"{what} exceed a bank's {BANK_DEPTH} rows")
 
 
 def group_of(bank: int, machine: Machine) -> tuple[int, int]:
-    """First bank and size of the map group that a bank belongs to.
+    """Return the first bank and the size of the map group that a bank belongs to.
 
     Raises
     ------
@@ -128,20 +129,20 @@ def group_of(bank: int, machine: Machine) -> tuple[int, int]:
 
 
 def patches(values: Array, window: Window) -> Array:
-    """The windows under a kernel, as a view [vpp, outputs, kernel_h, kernel_w, channels]."""
+    """Return the windows of a kernel, as a view [vpp, outputs, kernel_h, kernel_w, channels]."""
     view = np.lib.stride_tricks.sliding_window_view(values, window.kernel, (0, 1))
     return view[:: window.stride[0], :: window.stride[1]].transpose(0, 1, 3, 4, 2)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where an instruction writes: row h, column x and channel group g of its result.
+    """Locations that an instruction writes its result to, by row, column and channel group.
 
     Attributes
     ----------
-    bank, address : of the first row
-    stride, offset : rows that share a bank for the reader, and which of them the first one is
-    jumps : from a row to the next in a bank, and from a pixel to the next
+    bank, address : location of the first row
+    stride, offset : number of rows that share a bank for the reader, and index of the first row
+    jumps : distance between rows in a bank, and between pixels
     """
 
     bank: int

@@ -1,4 +1,4 @@
-"""The ops of a graph: a file for each family, with everything that is known of its op types.
+"""The ops of a graph: one file per family, with all knowledge about its op types.
 
 Importing the package registers all of them (registry.py).
 """

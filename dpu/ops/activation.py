@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Relu(OpType):
-    """``max(x, 0)``."""
+    """ReLU: ``max(x, 0)``."""
 
     definition = Definition(ONE_INPUT)
     nonlinear = "RELU"
@@ -58,12 +58,12 @@ class Relu(OpType):
 
 
 class Relu6(Relu):
-    """``min(max(x, 0), 6)``."""
+    """ReLU6: ``min(max(x, 0), 6)``."""
 
     nonlinear = "RELU6"
 
     def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
-        on_grid = inputs[0].point >= 0  # 6 is
+        on_grid = inputs[0].point >= 0  # so that 6 is on the grid
         return super().grid(op, inputs, constants) if on_grid else None
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
@@ -74,7 +74,7 @@ class Relu6(Relu):
 
 
 class LeakyRelu(Relu):
-    """``x if x > 0 else alpha * x``."""
+    """Leaky ReLU: ``x if x > 0 else alpha * x``."""
 
     definition = Definition(ONE_INPUT, (("alpha", REQUIRED, "float_value", 0.0, 1),))
     nonlinear = "LEAKYRELU"
@@ -97,11 +97,11 @@ class LeakyRelu(Relu):
 
 
 HARD_SIGMOID_FACTOR = 6 * SIXTH_NUMERATOR * 2.0**-SIXTH_SHIFT
-"""By what the DPU's hard sigmoid differs from ``clip(x + 3, 0, 6) / 6``."""
+"""Ratio of the DPU's hard sigmoid to ``clip(x + 3, 0, 6) / 6``."""
 
 
 class HardSigmoid(OpType):
-    """``clip(x + 3, 0, 6) / 6``."""
+    """Hard sigmoid: ``clip(x + 3, 0, 6) / 6``."""
 
     scaled = bounded = on_dpu = True
 
@@ -114,7 +114,7 @@ class HardSigmoid(OpType):
         point, dims = input_fix_point(op), op.get_output_tensor().dims
         shift = SIXTH_SHIFT + point - fix_point(op)
         if point < 0 or shift < 0 or len(dims) != 4:
-            raise Refusal(f"a hard sigmoid of fix point {point} to {fix_point(op)}")
+            raise Refusal(f"unsupported hard sigmoid from fix point {point} to {fix_point(op)}")
         return [
             AluLayer(
                 op.get_name(),
@@ -129,36 +129,36 @@ class HardSigmoid(OpType):
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
         source = op.get_input_op("input")
         point = to.point(source) or 0
-        # The DPU does not stop at 1: int8 does at fix point 7, or the input does not get there.
+        # The DPU does not clip at 1, but int8 does at fix point 7, or the input may be too small.
         if sink.fix_point < HARD_SIGMOID_FIX_POINT and 3 * 2.0**point < INT8_MAX:
-            raise Refusal(f"a hard sigmoid at fix point {sink.fix_point}, which passes 1")
+            raise Refusal(f"the DPU's hard sigmoid exceeds 1 at fix point {sink.fix_point}")
         return to.model.hard_sigmoid(op.get_name(), to.int8(source), sink.fix_point)
 
 
 def relu(op: Any, inputs: Inputs) -> Array:
-    """``max(x, 0)``."""
+    """Return ``max(x, 0)``."""
     return np.maximum(inputs["input"][0], 0)
 
 
 def relu6(op: Any, inputs: Inputs) -> Array:
-    """``min(max(x, 0), 6)``."""
+    """Return ``min(max(x, 0), 6)``."""
     return np.clip(inputs["input"][0], 0, 6)
 
 
 def leaky_relu(op: Any, inputs: Inputs) -> Array:
-    """``x if x > 0 else alpha * x``; an alpha near 0.1 is the DPU's 26/256."""
+    """Return ``x if x > 0 else alpha * x``; an alpha near 0.1 becomes the DPU's 26/256."""
     x = inputs["input"][0].astype(np.float64)
     alpha = attr(op, "alpha", LEAKY_SLOPE)
     return np.where(x > 0, x, x * (LEAKY_SLOPE if is_leaky_slope(alpha) else alpha))
 
 
 def relu_fix(op: Any, inputs: Inputs) -> Array:
-    """``max(q, 0)``."""
+    """Return ``max(q, 0)`` of int8 values, requantised."""
     return _clipped(op, inputs, INT8_MAX)
 
 
 def relu6_fix(op: Any, inputs: Inputs) -> Array:
-    """As an op of its own; it clips at 6, whatever the fix point."""
+    """Return a separate ReLU6 of int8 values; unlike a fused one it clips at 6 at any fix point."""
     return _clipped(op, inputs, min(INT8_MAX, relu6_highest(fix_point(op))))
 
 
@@ -168,38 +168,38 @@ def _clipped(op: Any, inputs: Inputs, high: int) -> Array:
 
 
 def leaky_relu_fix(op: Any, inputs: Inputs) -> Array:
-    """Negative values times 26/256."""
+    """Return int8 values, the negative ones times 26/256."""
     shift = input_fix_point(op) - fix_point(op)
     return saturate(shift_round(*leaky(inputs["input"][0].astype(np.int64), shift)))
 
 
 def hard_sigmoid(op: Any, inputs: Inputs) -> Array:
-    """``clip(x + 3, 0, 6) / 6`` (XIR); AMD's exporter writes the DPU's factor as a `mul` behind."""
+    """Return ``clip(x + 3, 0, 6) / 6`` (XIR); AMD's exporter appends the DPU's factor as `mul`."""
     x = inputs["input"][0].astype(np.float64)
     return np.asarray(np.clip(x + 3, 0, 6) / 6)
 
 
 def hard_swish(op: Any, inputs: Inputs) -> Array:
-    """``x * hard_sigmoid(x)``."""
+    """Return ``x * hard_sigmoid(x)``."""
     return np.asarray(inputs["input"][0] * hard_sigmoid(op, inputs))
 
 
 def hard_sigmoid_fix(op: Any, inputs: Inputs) -> Array:
-    """``max(0, q + 3) * 2731 / 2**14`` in fixed point, rounded to the output's fix point.
+    """Return ``max(0, q + 3) * 2731 / 2**14``, rounded to the output's fix point.
 
-    Nothing caps it at 1: with an output fix point below 7 it runs on to 127, while
-    AMD's quantiser stops at 1. Sources: AMD's simulator (instruction) and CPU runner;
-    2731/16384 for 1/6 is vai_q_pytorch's, the shift is XIR's attribute
-    `shift_hsigmoid` = 14 + p_in - p_out, which AMD's file confirms.
+    The DPU does not clip it at 1: with an output fix point below 7 it continues to 127, while
+    AMD's quantiser clips at 1. Sources: AMD's simulator (instruction) and CPU runner;
+    2731/16384 for 1/6 is from vai_q_pytorch; the shift is XIR's attribute
+    `shift_hsigmoid` = 14 + p_in - p_out, confirmed by AMD's file.
     """
     q = inputs["input"][0].astype(np.int64)
     return hard_activation(q, input_fix_point(op), False, fix_point(op))
 
 
 def hard_swish_fix(op: Any, inputs: Inputs) -> Array:
-    """``q * hard_sigmoid(q)``; the sigmoid keeps 8 bits with the fix point 7.
+    """Return ``q * hard_sigmoid(q)``; the sigmoid has 8 bits at fix point 7.
 
-    Source: vai_q_pytorch's Hardswish, a product of x and its 8-bit hard sigmoid.
+    Source: Hardswish in vai_q_pytorch, the product of x and its 8-bit hard sigmoid.
     """
     q = inputs["input"][0].astype(np.int64)
     return hard_activation(q, input_fix_point(op), True, fix_point(op))

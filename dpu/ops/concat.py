@@ -1,4 +1,4 @@
-"""Maps joined along an axis."""
+"""Concatenation and stacking of tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Concat(OpType):
-    """The inputs one after the other along `axis`."""
+    """The inputs concatenated along `axis`."""
 
     definition = Definition(INPUTS, (("axis", REQUIRED, "int32_value", 0, 1),))
     joins = moves = free = on_dpu = True
@@ -33,7 +33,8 @@ class Concat(OpType):
             if tensor.ndim != len(dims) or any(
                 a != b for i, (a, b) in enumerate(zip(tensor.dims, dims, strict=True)) if i != axis
             ):
-                raise UnsupportedError(f"op {op.get_name()!r}: {tensor.dims} does not join {dims}")
+                what = f"cannot concatenate {tensor.dims} and {dims}"
+                raise UnsupportedError(f"op {op.get_name()!r}: {what}")
         total = sum(tensor.dims[axis] for tensor in op.get_input_tensors_by_name("input"))
         return [*dims[:axis], total, *dims[axis + 1 :]]
 
@@ -56,10 +57,10 @@ class Concat(OpType):
         return graph.node("Concat", parts, axis=axis), is_map(op)
 
     def _part(self, op: Any, index: int, graph: OnnxGraph) -> str:
-        """One of what is joined; of a graph's input in another shape a copy.
+        """Return one of the joined tensors; of a graph input in another shape, a copy.
 
-        OpenVINO 2026.4 joins it in place, in the memory of the input that other ops read: their
-        results are wrong then. It has no such way for what a Clip gives.
+        OpenVINO 2026.4 joins such an input in place, in memory that other ops read, which makes
+        their results wrong. It does not do so with the output of a Clip.
         """
         source, name = op.get_input_op("input", index), graph.x(op, index)
         while type_of(source).same_order and source.get_input_num("input"):
@@ -73,7 +74,7 @@ class Concat(OpType):
         return True
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
-        """An input with another fix point is requantised by a sum of one."""
+        """Requantise inputs with other fix points by a sum with a single operand."""
         sources = []
         for number, source in enumerate(op.get_input_ops_by_name("input")):
             value = to.int8(source)
@@ -85,11 +86,11 @@ class Concat(OpType):
 
 
 class Stack(OpType):
-    """The inputs joined along a new axis `axis`."""
+    """The inputs stacked along a new axis `axis`."""
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         if any(tensor.dims != dims for tensor in op.get_input_tensors_by_name("input")):
-            raise UnsupportedError(f"op {op.get_name()!r}: the inputs are not of one shape")
+            raise UnsupportedError(f"op {op.get_name()!r}: the inputs have different shapes")
         axis = attr(op, "axis", 0) % (len(dims) + 1)
         return [*dims[:axis], op.get_input_num("input"), *dims[axis:]]
 
@@ -98,20 +99,20 @@ class Stack(OpType):
 
 
 def keeps_batch_of(op: Any, moving: Sequence[Any], default_axis: int) -> bool:
-    """Whether an op that joins along `axis` joins no batches, and nothing without a batch."""
+    """Return whether an op that joins along `axis` joins only batches, and not along axis 0."""
     if len(moving) != op.get_input_num("input"):
-        return False  # a constant has no batch
+        return False  # constants have no batch
     rank = op.get_output_tensor().ndim
     return bool(attr(op, "axis", default_axis) % rank != 0)
 
 
 def concat(op: Any, inputs: Inputs) -> Array:
-    """The inputs one after the other along `axis`."""
+    """Return the inputs concatenated along `axis`."""
     return np.concatenate(inputs["input"], op.get_attr("axis"))
 
 
 def concat_fix(op: Any, inputs: Inputs) -> Array:
-    """The inputs one after the other; one with another fix point is requantised first."""
+    """Return the inputs concatenated, after requantising those with other fix points."""
     axis = op.get_attr("axis")
     parts = [
         requantise(array, input_fix_point(op, "input", index), fix_point(op))
@@ -121,7 +122,7 @@ def concat_fix(op: Any, inputs: Inputs) -> Array:
 
 
 def stack(op: Any, inputs: Inputs) -> Array:
-    """The inputs joined along a new axis `axis`."""
+    """Return the inputs stacked along a new axis `axis`."""
     return np.stack(inputs["input"], attr(op, "axis", 0))
 
 

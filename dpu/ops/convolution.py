@@ -1,7 +1,7 @@
-"""Convolutions, plain and depthwise, transposed or not.
+"""Convolutions: plain and depthwise, optionally transposed.
 
-Sums of real products are carried in float64: operands that are on power-of-two grids, as in a
-quantised .xmodel, give exact results up to 2**53. Weights are OHWI, of depthwise convolutions
+Sums of real products are computed in float64: operands on power-of-two grids, as in a
+quantised .xmodel, give exact results up to 2**53. Weights are OHWI, for depthwise convolutions
 (multiplier, H, W, C). Definitions: XIR's built-in ops (Apache-2.0).
 """
 
@@ -56,7 +56,7 @@ _HEIGHT_WIDTH_FIRST = (0, 3, 1, 2)  # OHWI to OIHW
 
 
 class Convolution(OpType):
-    """``sum over taps and input channels of x * w``, plus a bias."""
+    """Convolution: sum of ``x * w`` over taps and input channels, plus a bias."""
 
     definition: Definition | None = Definition(
         (("input", REQUIRED, FLOAT), ("weights", REQUIRED, FLOAT), ("bias", OPTIONAL, FLOAT)),
@@ -75,7 +75,7 @@ class Convolution(OpType):
     # -- reference ---------------------------------------------------------------------------
 
     def compute(self, op: Any, inputs: Inputs) -> Array:
-        """``sum(x * w) + bias``."""
+        """Return ``sum(x * w) + bias``, float64 (N, H, W, C)."""
         x, weights = self._operands(op, inputs, np.float64)
         out = np.empty((x.shape[0], *op.get_output_tensor().dims[1:]), np.float64)
         for rows, acc in self._accumulated(op, inputs, x, weights):
@@ -85,7 +85,7 @@ class Convolution(OpType):
         return out
 
     def compute_int8(self, op: Any, inputs: Inputs) -> Array:
-        """``acc = sum(q_in * q_w)``, then `int8.finish` (measured)."""
+        """Return `int8.finish` of ``acc = sum(q_in * q_w)`` (as measured), int8 (N, H, W, C)."""
         x, weights = self._operands(op, inputs, np.int64)
         out = np.empty((x.shape[0], *op.get_output_tensor().dims[1:]), np.int8)
         point = input_fix_point(op) + input_fix_point(op, "weights")
@@ -98,18 +98,18 @@ class Convolution(OpType):
         return self.spread(op, x), self.arranged(inputs["weights"][0].astype(dtype), x.shape[3])
 
     def _accumulated(self, op: Any, inputs: Inputs, x: Array, weights: Array) -> Any:
-        """Yield the sums by blocks of rows."""
+        """Yield the sums in blocks of rows."""
         window = self.place(op.get_attrs(), *inputs["input"][0].shape[1:3])
         padded_x, dims = window.pad(x), op.get_output_tensor().dims
         for rows in window.row_blocks(x.shape[0] * dims[2] * dims[3]):
             yield rows, self.sums(padded_x, weights, window, rows)
 
     def spread(self, op: Any, x: Array) -> Array:
-        """Return what the window walks over."""
+        """Return the array that the window slides over."""
         return x
 
     def arranged(self, weights: Array, channels: int) -> Array:
-        """Return the weights as `sums` takes them."""
+        """Return the weights in the layout that `sums` requires."""
         return weights
 
     # -- XIR ---------------------------------------------------------------------------------
@@ -123,20 +123,20 @@ class Convolution(OpType):
         _, height, width, _ = weights
         if (height, width) != (window.kernel_h, window.kernel_w):
             raise UnsupportedError(
-                f"op {op.get_name()!r}: the weights are not of the kernel's size"
+                f"op {op.get_name()!r}: the weights do not have the kernel's size"
             )
         outputs = self.outputs(weights, dims[3])
         if not outputs:
-            raise UnsupportedError(f"op {op.get_name()!r}: weights for another number of channels")
+            raise UnsupportedError(f"op {op.get_name()!r}: the weights do not fit the channels")
         return [dims[0], window.out_h, window.out_w, outputs]
 
     def outputs(self, weights: list[int], channels: int) -> int:
-        """Return the output channels for weights of these dims; 0 where they do not fit."""
+        """Return the number of output channels for weights of these dims; 0 if they do not fit."""
         outputs, _, _, inputs = weights
         return 0 if channels % inputs or outputs % (channels // inputs) else outputs
 
     def groups(self, weights: Array, channels: int) -> int:
-        """Return the number of groups of the input's channels."""
+        """Return the number of groups of input channels."""
         return channels // int(weights.shape[3])
 
     # -- the fast engine ---------------------------------------------------------------------
@@ -155,11 +155,11 @@ class Convolution(OpType):
         return known and parameter(constants, op) is not None
 
     def sees_pixels(self, op: Any) -> bool:
-        """Whether ONNX's convolution takes the window."""
+        """Return whether ONNX's convolution supports the window."""
         return has_pixels(self.window(op))
 
     def one_kernel_each(self, op: Any) -> bool:
-        """Whether ONNX has a convolution with as many kernels for each channel."""
+        """Return whether ONNX supports this number of kernels per channel."""
         return True
 
     def outputs_first(self, weights: Array, op: Any) -> Array:
@@ -184,13 +184,13 @@ class Convolution(OpType):
     onnx_kind = "Conv"
 
     def onnx_window(self, op: Any, graph: OnnxGraph, x: str) -> tuple[str, dict[str, Any]]:
-        """Return the input and ONNX's attributes of the window."""
+        """Return the input's name and ONNX's attributes of the window."""
         window = self.window(op)
         x, attrs = placed(graph, x, window, op.get_input_tensor("input", 0).dims)
         return x, attrs | _onnx_kernel(window)
 
     def onnx_weights(self, weights: Array, op: Any) -> tuple[Array, tuple[int, ...], int]:
-        """Return the weights, the order of axes that ONNX wants, and the number of groups."""
+        """Return the weights, the axis order that ONNX requires, and the number of groups."""
         channels = op.get_input_tensor("input", 0).dims[3]
         return weights, _HEIGHT_WIDTH_FIRST, self.groups(weights, channels)
 
@@ -221,7 +221,7 @@ class Convolution(OpType):
         return [layer]
 
     def grouped(self, weights: Array, channels: int) -> Array:
-        """Return weights for all input channels: with zeros for those of other groups."""
+        """Return weights for all input channels, with zeros for those of other groups."""
         outputs, height, width, inputs = weights.shape
         groups = channels // inputs
         full = np.zeros((groups, outputs // groups, height, width, groups, inputs), np.int8)
@@ -236,7 +236,7 @@ class Convolution(OpType):
         return 0 if taps is None else self.places(op) * math.prod(taps)
 
     def places(self, op: Any) -> int:
-        """Return at how many pixels the kernel is."""
+        """Return the number of pixels that the kernel is applied to."""
         return math.prod(op.get_output_tensor().dims[1:-1])
 
     def is_dense(self, op: Any, weights: Any) -> bool:
@@ -261,17 +261,17 @@ class Convolution(OpType):
 def _weights(op: Any, constants: Mapping[str, Array]) -> Array:
     weights = parameter(constants, op)
     if weights is None:
-        raise Refusal("its weights are not constant")
+        raise Refusal("the weights are not constant")
     return weights
 
 
 def _ends(op: Any, constants: Mapping[str, Array], outputs: int) -> dict[str, Any]:
-    """Bias, shifts and activation of a convolution as the fields of CONV and ALU."""
+    """Return bias, shifts and activation of a convolution as fields of CONV and ALU."""
     from tutelage.dpu.ops.engine_layers import ACTIVATIONS
 
     activation = nonlinear(op)
     if activation not in ACTIVATIONS:
-        raise Refusal(f"the DPU does not fuse {activation}")
+        raise Refusal(f"the DPU cannot fuse {activation}")
     point = input_fix_point(op) + input_fix_point(op, "weights")
     bias, shift_bias = parameter(constants, op, "bias"), 0
     if bias is None:
@@ -285,14 +285,14 @@ def _ends(op: Any, constants: Mapping[str, Array], outputs: int) -> dict[str, An
 
 
 def _narrow(operation: Operation, array: DpuArray) -> bool:
-    """Whether the kernel's width and the input's channels share lanes; by rule where unknown."""
+    """Return whether kernel width and input channels share lanes; by rule if unknown."""
     if operation.augmented is None:
         return operation.depth <= augmented_channels(array)
     return operation.augmented
 
 
 def _input_lanes(k_h: int, k_w: int, in_c: int, augmented: bool, array: DpuArray) -> int:
-    """Weights of one output channel, idle lanes included."""
+    """Return the number of weights of one output channel, idle lanes included."""
     lanes = array.channels
     return k_h * (padded(k_w * in_c, lanes) if augmented else k_w * padded(in_c, lanes))
 
@@ -305,14 +305,14 @@ def _onnx_kernel(window: Window) -> dict[str, Any]:
 
 
 class Depthwise(Convolution):
-    """One kernel per channel."""
+    """Depthwise convolution: one kernel per channel."""
 
     on_array = False
     fuses = ("RELU", "RELU6")
     sums = staticmethod(convolve_depthwise)
 
     def arranged(self, weights: Array, channels: int) -> Array:
-        """(multiplier, H, W, C), also where the file has (C, H, W, 1)."""
+        """Return weights as (multiplier, H, W, C), even if the file has (C, H, W, 1)."""
         if weights.shape[3] != channels and weights.shape[0] == channels and weights.shape[3] == 1:
             return np.ascontiguousarray(weights.transpose(3, 1, 2, 0))
         return weights
@@ -330,7 +330,7 @@ class Depthwise(Convolution):
         return True
 
     def outputs_first(self, weights: Array, op: Any) -> Array:
-        """(multiplier, H, W, C) as (C * multiplier, H, W, 1)."""
+        """Return weights (multiplier, H, W, C) as (C * multiplier, H, W, 1)."""
         weights = self.arranged(weights, op.get_input_tensor("input", 0).dims[3])
         multiplier, height, width, channels = weights.shape
         ordered = weights.transpose(3, 0, 1, 2)
@@ -349,7 +349,7 @@ class Depthwise(Convolution):
         window, channels = self.window(op), op.get_input_tensor("input", 0).dims[3]
         weights = self.arranged(_weights(op, constants), channels)
         if len(weights) != 1:
-            raise Refusal(f"{len(weights)} kernels for each channel")
+            raise Refusal(f"{len(weights)} kernels per channel; the DPU supports one")
         layer = AluLayer(
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
@@ -379,10 +379,10 @@ class Depthwise(Convolution):
 
 
 class Transposed(Convolution):
-    """A convolution over the input with zeros between its pixels.
+    """Transposed convolution: a convolution over the input with zeros between its pixels.
 
-    The file's weights are turned already: AMD's exporter reverses rows and columns of PyTorch's, so
-    that the taps are used as they are (vai_q_pytorch, xir exporter).
+    The file's weights are already flipped: AMD's exporter reverses rows and columns of PyTorch's
+    weights (vai_q_pytorch, xir exporter).
     """
 
     spreads = True
@@ -393,7 +393,7 @@ class Transposed(Convolution):
         return insert_zeros(x, *reversed(op.get_attr("stride")))
 
     def padding(self, op: Any) -> list[int]:
-        self.window(op)  # refuses pads beyond the kernel
+        self.window(op)  # raises for pads larger than the kernel
         return list(attr(op, "pad", None) or [0, 0, 0, 0])
 
     def sees_pixels(self, op: Any) -> bool:
@@ -427,7 +427,7 @@ class Transposed(Convolution):
 
 
 def _phases(op: Any, whole: EngineLayer) -> list[EngineLayer]:
-    """A convolution for each phase of a transposed one's stride, with every stride-th tap."""
+    """Return one convolution per phase of the stride, each with every stride-th tap."""
     from tutelage.dpu.ops.engine_layers import AluLayer, ConvLayer, phase_of, spread_taps
 
     assert isinstance(whole, ConvLayer | AluLayer)
@@ -440,7 +440,7 @@ def _phases(op: Any, whole: EngineLayer) -> list[EngineLayer]:
 
 
 class TransposedDepthwise(Depthwise, Transposed):
-    """A transposed convolution with one kernel per channel."""
+    """Transposed depthwise convolution: one kernel per channel."""
 
     definition = None
     limit = Transposed.limit
@@ -467,13 +467,13 @@ register(*_TYPES)
 
 
 def exported_attributes(name: str, weights: Array, channels: int) -> dict[str, int]:
-    """Return the attributes that AMD's exporter gives a convolution beside its window's.
+    """Return the attributes that AMD's exporter gives a convolution in addition to its window.
 
     Parameters
     ----------
     name : the op type
-    weights : of the op
-    channels : of the input
+    weights : weights of the op
+    channels : number of input channels
     """
     kind = next(kind for kind in _TYPES if kind.name == name)
     outputs = kind.outputs(list(weights.shape), channels)
@@ -490,12 +490,12 @@ def conv_work(
     augmented: bool = False,
     array: DpuArray = B4096,
 ) -> int:
-    """Operations of a convolution on the array, idle lanes included (`workload_on_arch`).
+    """Return the operations of a convolution on the array, with idle lanes (`workload_on_arch`).
 
     On a B4096 ``pad8(out_h) * out_w * pad16(out_c) * (2 * k_h * k_w * pad16(in_c) + 1)``; with
     channel augmentation ``k_w`` and ``in_c`` are padded together:
-    ``2 * k_h * pad16(k_w * in_c) + 1``. Source: equal to the attribute of AMD's compiled files. It
-    is the height that is padded to 8, not the width: files with square outputs do not show which.
+    ``2 * k_h * pad16(k_w * in_c) + 1``. Source: equals the attribute in AMD's compiled files. The
+    height is padded to 8, not the width, which only files with non-square outputs show.
     """
     depth = _input_lanes(k_h, k_w, in_c, augmented, array)
     return padded(out_h, array.rows) * out_w * padded(out_c, array.channels) * (2 * depth + 1)
@@ -512,10 +512,10 @@ def transposed_conv_work(
     stride_w: int,
     array: DpuArray = B4096,
 ) -> int:
-    """Operations of a transposed convolution: one convolution for each of its phases.
+    """Return the operations of a transposed convolution: one convolution per phase.
 
-    Source: equal to the attribute of PointPillars' three, whose kernels are as large as their
-    strides; that other kernels are rounded up to whole strides is an assumption.
+    Source: equals the attribute of the three in PointPillars, whose kernels are as large as their
+    strides; for other kernels, rounding up to whole strides is an assumption.
     """
     phase = conv_work(
         math.ceil(out_h / stride_h),
@@ -532,16 +532,16 @@ def transposed_conv_work(
 def depthwise_work(
     out_h: int, out_w: int, channels: int, k_h: int, k_w: int, array: DpuArray = B4096
 ) -> int:
-    """Operations of a depthwise convolution: ``pad4(h) * w * pad16(channels) * (2 k_h k_w + 1)``.
+    """Return a depthwise convolution's operations: ``pad4(h) * w * pad16(c) * (2 k_h k_w + 1)``.
 
-    Source: equal to the attribute of AMD's compiled files.
+    Source: equals the attribute in AMD's compiled files.
     """
     return value_work(out_h, out_w, channels, array) * (2 * k_h * k_w + 1)
 
 
 def augmented_channels(array: DpuArray) -> int:
-    """Most input channels for which a compiler is assumed to use channel augmentation.
+    """Return the most input channels for which channel augmentation is assumed.
 
-    For files that do not say it: beyond them not even two columns of the kernel fit the lanes.
+    For files that do not specify it: with more, not even two kernel columns fit into the lanes.
     """
     return array.channels // 2

@@ -1,4 +1,4 @@
-"""The values that a graph begins with: its inputs and its constants."""
+"""Inputs and constants of a graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VALUES: tuple[Attribute, ...] = (
 
 
 class Data(OpType):
-    """An input of the graph, whose values are fed."""
+    """An input of the graph, whose values the caller provides."""
 
     source = "input"
     definition: Definition | None = Definition((), _VALUES)
@@ -29,13 +29,13 @@ class Data(OpType):
 
 
 class Placeholder(Data):
-    """An input by another name, in files of other tools."""
+    """An input of the graph, as other tools name it."""
 
     definition = None
 
 
 class Const(Data):
-    """Values in the file."""
+    """A constant, whose values are in the file."""
 
     source = "constant"
     names_subgraph = False
@@ -52,12 +52,12 @@ _CONST_TYPES = {
 
 
 def const_array(op: Any) -> Array:
-    """The values of a `const` op, from its data_type, shape and data.
+    """Return the values of a `const` op, from its data_type, shape and data.
 
     Raises
     ------
     UnsupportedError
-        The data type is unknown or the bytes do not fill the shape.
+        The data type is unknown, or the number of bytes does not match the shape.
     """
     kind = str(op.get_attr("data_type")).lower().lstrip("x")
     if kind not in _CONST_TYPES:
@@ -65,12 +65,12 @@ def const_array(op: Any) -> Array:
     data, dims = bytes(op.get_attr("data")), op.get_output_tensor().dims
     dtype = _CONST_TYPES[kind]
     if len(data) != math.prod(dims) * dtype.itemsize:
-        raise UnsupportedError(f"op {op.get_name()!r}: {len(data)} bytes do not fill {dims}")
+        raise UnsupportedError(f"op {op.get_name()!r}: {len(data)} bytes do not match {dims}")
     return np.frombuffer(data, dtype).reshape(dims)
 
 
 def constant(graph: Any, op: Any) -> Array:
-    """Values of a const or const-fix op.
+    """Return the values of a const or const-fix op.
 
     A compiled file keeps the weights of its DPU part in the DPU subgraph's
     ``reg_id_to_parameter_value``, at the tensor's ``ddr_addr``, in the
@@ -80,6 +80,8 @@ def constant(graph: Any, op: Any) -> Array:
     ------
     XmodelError
         The bytes are missing or too few.
+    UnsupportedError
+        The data type is not implemented.
     """
     tensor = op.get_output_tensor()
     if op.has_attr("data") and op.get_attr("data"):
@@ -94,7 +96,7 @@ def constant(graph: Any, op: Any) -> Array:
         data = subgraph.get_attr("reg_id_to_parameter_value")[region]
         address = tensor.get_attr("ddr_addr")
     except (KeyError, DpuError):
-        raise XmodelError(f"constant {op.get_name()!r} has no place in the parameters") from None
+        raise XmodelError(f"constant {op.get_name()!r} has no address in the parameters") from None
     count = math.prod(tensor.dims)
     if not 0 <= address <= len(data) - count:
         raise XmodelError(f"constant {op.get_name()!r} is beyond the end of {region}")
@@ -104,13 +106,14 @@ def constant(graph: Any, op: Any) -> Array:
 
 
 MAX_NUMBERS = 8
-"""Most numbers that are read as a shape: tensors of files have no more axes."""
+"""Most numbers that are read as a shape, since tensors of files have no more axes."""
 
 
 def numbers_of(op: Any) -> list[int] | None:
-    """The numbers that an op of constants gives, as XIR's shape inference reads them.
+    """Return the numbers in an op of constants, as XIR's shape inference reads them.
 
-    vai_q_pytorch writes a shape as a stack of constants; XIR notes it as `shape_info`.
+    None if it is not a short list of constants. vai_q_pytorch writes a shape as a stack of
+        constants; XIR stores it as `shape_info`.
     """
     tensor = op.get_output_tensor()
     if tensor.has_attr("shape_info"):
@@ -125,7 +128,7 @@ def numbers_of(op: Any) -> list[int] | None:
 
 
 def given_numbers(op: Any, name: str) -> list[int] | None:
-    """What the constants of argument `name` say, or its attribute; None where neither does."""
+    """Return the numbers in the constants of argument `name`, or else in its attribute, or None."""
     if op.get_input_num(name):
         return numbers_of(op.get_input_op(name))
     if not op.has_attr(name) or op.get_attr(name) is None:

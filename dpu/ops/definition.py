@@ -1,8 +1,8 @@
-"""What XIR knows of an op type: arguments and attributes, as an .xmodel carries them in `op_defs`.
+"""XIR's definitions of op types: arguments and attributes, as in the `op_defs` of an .xmodel.
 
-The real library writes a definition for each op type it knows. A file of ours carries those of the
-types that it uses, without the prose. Facts read from the op_defs of files that AMD's exporter
-wrote (XIR 2.5, Apache-2.0); a test compares them with such a file.
+XIR itself writes a definition of every op type it knows. Files written here have only those of the
+types that they use, without annotations. Source: the op_defs of files written by AMD's exporter
+(XIR 2.5, Apache-2.0); a test compares them with such a file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 from tutelage.core.errors import DpuError
 
 REQUIRED, OPTIONAL, REPEATED, REQUIRED_AND_REPEATED = range(4)
-"""How often an argument or an attribute occurs, as the file has it."""
+"""Occurrence of an argument or attribute, with its number in the file."""
 
 INT, FLOAT = 0, 4
-"""Data types of arguments' tensors, as the file has them."""
+"""Data types of argument tensors, with their numbers in the file."""
 
 Argument = tuple[str, int, int]
 """Name, occurrence, data type."""
 
 Attribute = tuple[str, int, str, Any, int]
-"""Name, occurrence, kind of the value (a field of AttrValue), default, length of a list (1 for
+"""Name, occurrence, kind of the value (a field of AttrValue), default, list length (1 for
 scalars, 0 for any)."""
 
 
@@ -36,7 +36,7 @@ class Definition:
     attributes: tuple[Attribute, ...] = ()
 
     def check_inputs(self, counts: Mapping[str, int], what: str) -> None:
-        """Check an op's numbers of inputs by argument.
+        """Verify an op's input counts by argument.
 
         Raises
         ------
@@ -54,24 +54,24 @@ class Definition:
                 raise DpuError(f"{what}: argument {name!r} takes {text}, not {count}")
 
     def check_attributes(self, given: Iterable[str], what: str) -> None:
-        """Check that an op has the required attributes.
+        """Verify that an op has the required attributes.
 
         Raises
         ------
         DpuError
-            `what` lacks one.
+            A required attribute of `what` is missing.
         """
         names = set(given)
         for name, occurs, *_ in self.attributes:
             if occurs == REQUIRED and name not in names:
-                raise DpuError(f"{what} needs the attribute {name!r}")
+                raise DpuError(f"{what} lacks the required attribute {name!r}")
 
     def kinds(self) -> dict[str, str]:
-        """Return the kind of each attribute's value, by name."""
+        """Return attribute name -> kind of its value."""
         return {name: kind for name, _, kind, _, _ in self.attributes}
 
     def defaults(self) -> dict[str, Any]:
-        """Return the values of the optional attributes where an op does not set them."""
+        """Return the default values of the optional attributes."""
         return {
             name: list(default) if isinstance(default, list) else default
             for name, occurs, _, default, _ in self.attributes
@@ -81,9 +81,9 @@ class Definition:
 
 _TAKES = {
     REQUIRED: (1, 1, "one input"),
-    OPTIONAL: (0, 1, "one input at most"),
+    OPTIONAL: (0, 1, "at most one input"),
     REPEATED: (0, math.inf, "any number of inputs"),
-    REQUIRED_AND_REPEATED: (1, math.inf, "one input at least"),
+    REQUIRED_AND_REPEATED: (1, math.inf, "at least one input"),
 }
 
 ONE_INPUT: tuple[Argument, ...] = (("input", REQUIRED, FLOAT),)

@@ -1,4 +1,4 @@
-"""Dense layers: products with a matrix."""
+"""Dense layers: products with a weight matrix."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class Dense(OpType):
-    """A layer that a compiler makes a convolution of."""
+    """A layer that the compiler turns into a convolution."""
 
     dense = True
     becomes = "conv2d"
     family = "conv"
 
     def depth(self, op: Any, taps: Sequence[int]) -> int:
-        """Over the whole map where it has one."""
+        """Return the inputs per output, over the whole input map."""
         return math.prod(taps) // int(op.get_output_tensor().dims[-1])
 
 
 class InnerProduct(Dense):
-    """``x . w + bias`` over the flattened input, weights (O, ...)."""
+    """Inner product: ``x . w + bias`` over the flattened input, weights (O, ...)."""
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         return [dims[0], op.get_input_tensor("weights", 0).dims[0]]
@@ -57,9 +57,9 @@ class InnerProduct(Dense):
 
 
 class Matmul(Dense):
-    """``a @ b + bias`` on the last two axes, either transposed on demand.
+    """Matrix product: ``a @ b + bias`` on the last two axes, with optional transposition.
 
-    Where b is a constant matrix and a has rows, it is a dense layer.
+    If b is a constant matrix and a consists of rows, it is a dense layer.
     """
 
     on_dpu = True
@@ -72,7 +72,7 @@ class Matmul(Dense):
         return [*dims[:-2], rows, columns]
 
     def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
-        """The batch of a product of two matrices is the rows of the left one alone."""
+        """Return whether the batch stays the first axis: only as the rows of the left matrix."""
         if op.get_output_tensor().ndim != 2:
             return True
         left = [op.get_input_op("input")] == list(moving)
@@ -94,13 +94,13 @@ class Matmul(Dense):
         return y if bias is None else graph.node("Add", [y, graph.constant(bias)]), False
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
-        """A matrix of constants is a convolution of 1x1, as AMD's compiler makes it."""
+        """Compile a product with a constant matrix to a 1x1 convolution, as AMD's compiler does."""
         given = op.get_input_ops_by_name("input")
         dims = given[0].get_output_tensor().dims
         if to.computed(op) != [given[0]] or attr(op, "transpose_a", False):
-            raise Refusal("its second operand is not a constant")
+            raise Refusal("the second operand is not a constant")
         if len(dims) != 2:
-            raise Refusal(f"a product of a tensor of {len(dims)} axes")
+            raise Refusal(f"matrix products of tensors with {len(dims)} axes are not supported")
         matrix, point = to.integers(given[1], "weights")
         weights = np.ascontiguousarray(_outputs_first(op, matrix))[:, None, None], point
         name = f"{op.get_name()}(TransferMatMulToConv2d)"
@@ -123,12 +123,12 @@ class Matmul(Dense):
 
 
 def _outputs_first(op: Any, matrix: Array) -> Array:
-    """The constant matrix of a dense layer as (outputs, inputs)."""
+    """Return the constant matrix of a dense layer as (outputs, inputs)."""
     return matrix if attr(op, "transpose_b", False) else matrix.T
 
 
 def inner_product(op: Any, inputs: Inputs) -> Array:
-    """``x . w + bias`` over the flattened input, weights (O, ...)."""
+    """Return ``x . w + bias`` over the flattened input, weights (O, ...)."""
     x, weights = inputs["input"][0], inputs["weights"][0]
     flat = x.reshape(x.shape[0], -1).astype(np.float64)
     out = flat @ weights.reshape(weights.shape[0], -1).T.astype(np.float64)
@@ -136,7 +136,7 @@ def inner_product(op: Any, inputs: Inputs) -> Array:
 
 
 def matmul(op: Any, inputs: Inputs) -> Array:
-    """``a @ b + bias``, either transposed on demand."""
+    """Return ``a @ b + bias``, with optional transposition of either."""
     a, b = (array.astype(np.float64) for array in inputs["input"])
     return _plus_bias(_product(op, a, b), inputs)
 
@@ -152,7 +152,7 @@ def _plus_bias(out: Array, inputs: Inputs) -> Array:
 
 
 def inner_product_fix(op: Any, inputs: Inputs) -> Array:
-    """``acc = x . w`` over the flattened input, then `int8.finish`; weights (O, ...) (XIR)."""
+    """Return `int8.finish` of ``x . w`` over the flattened input; weights (O, ...) (XIR)."""
     x = inputs["input"][0]
     weights = inputs["weights"][0].astype(np.int64)
     flat = x.reshape(x.shape[0], -1).astype(np.int64)
@@ -162,7 +162,7 @@ def inner_product_fix(op: Any, inputs: Inputs) -> Array:
 
 
 def matmul_fix(op: Any, inputs: Inputs) -> Array:
-    """``acc = a . b``, either transposed on demand, then `int8.finish` (XIR)."""
+    """Return `int8.finish` of ``a . b``, with optional transposition of either (XIR)."""
     a, b = (array.astype(np.int64) for array in inputs["input"])
     point = input_fix_point(op) + input_fix_point(op, "input", 1)
     return finish(_product(op, a, b), op, inputs, point)

@@ -1,4 +1,4 @@
-"""Ops of detectors' CPU part: anchor boxes and normalised vectors."""
+"""Ops of the CPU part of detectors: anchor boxes and normalised vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.dpu.ops.reduction import keeps_batch_of
 from tutelage.dpu.ops.registry import OpType, register
 
 MAX_BOXES = 1 << 12
-"""Most boxes at a pixel; SSD has six."""
+"""Most boxes per pixel; SSD has six."""
 
 
 class PriorBox(OpType):
@@ -26,21 +26,21 @@ class PriorBox(OpType):
 
 
 class L2Normalize(OpType):
-    """Vectors of length 1."""
+    """L2 normalisation to vectors of length 1."""
 
     def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
         return keeps_batch_of(op, moving)
 
 
 def priorbox(op: Any, inputs: Inputs) -> Array:
-    """SSD's anchor boxes of a feature map, (N, 2, boxes * 4): corners, then variances, float32.
+    """Return SSD's anchor boxes, float32 (N, 2, boxes * 4): corners, then variances.
 
     At each pixel, around its centre ``(column + offset, row + offset) * step``: for each of
-    `min_sizes` the square of that size, one of ``sqrt(min * max)``, and a rectangle for each
-    aspect ratio (its inverse too with `flip`), as xmin, ymin, xmax, ymax in shares of the image,
-    clipped to [0, 1] with `clip`. The values of the inputs do not count, only their sizes: the
-    feature map's and the image's. Sizes are cut to whole pixels and everything is float32, as
-    in Caffe's layer and AMD's (Vitis AI Library, cpu_task).
+    `min_sizes` the square of that size, one of size ``sqrt(min * max)``, and a rectangle per
+    aspect ratio (with `flip` also its inverse), as xmin, ymin, xmax, ymax relative to the image,
+    with `clip` clipped to [0, 1]. Only the shapes of the inputs, the feature map and the image,
+    are used. Sizes are truncated to whole pixels and everything is float32, as in Caffe's layer
+    and AMD's (Vitis AI Library, cpu_task).
     """
     feature, image = (array.shape for array in inputs["input"])
     height, width = feature[1:3]
@@ -65,12 +65,12 @@ def _floats(op: Any, name: str) -> list[float]:
 
 
 def _box_sizes(op: Any) -> list[tuple[float, float]]:
-    """Width and height of the boxes at a pixel, in pixels."""
+    """Return width and height of each box of a pixel, in pixels."""
     smallest, largest = _floats(op, "min_sizes"), _floats(op, "max_sizes")
     if (largest and len(largest) != len(smallest)) or min([1.0, *smallest, *largest]) <= 0:
-        raise UnsupportedError(f"op {op.get_name()!r}: sizes {smallest} and {largest}")
+        raise UnsupportedError(f"op {op.get_name()!r}: invalid box sizes {smallest} and {largest}")
     if len(smallest) * (2 + 2 * len(_floats(op, "aspect_ratio"))) > MAX_BOXES:
-        raise UnsupportedError(f"op {op.get_name()!r}: more than {MAX_BOXES} boxes at a pixel")
+        raise UnsupportedError(f"op {op.get_name()!r}: more than {MAX_BOXES} boxes per pixel")
     roots = [np.sqrt(np.float32(ratio)) for ratio in _ratios(op)]
     boxes: list[tuple[float, float]] = []
     for index, least in enumerate(smallest):
@@ -84,18 +84,18 @@ def _box_sizes(op: Any) -> list[tuple[float, float]]:
 
 
 def _ratios(op: Any) -> list[float]:
-    """The aspect ratios other than 1, each once."""
+    """Return the aspect ratios other than 1, each once."""
     found = [1.0]
     for ratio in _floats(op, "aspect_ratio"):
         if not ratio > 0:
-            raise UnsupportedError(f"op {op.get_name()!r}: an aspect ratio of {ratio}")
+            raise UnsupportedError(f"op {op.get_name()!r}: invalid aspect ratio {ratio}")
         if all(abs(ratio - other) >= 1e-6 for other in found):
             found += [ratio, float(1 / np.float32(ratio))] if op.get_attr("flip") else [ratio]
     return found[1:]
 
 
 def _steps(op: Any, feature: tuple[int, ...], image: tuple[int, ...]) -> tuple[float, float]:
-    """Pixels of the image from one pixel of the feature map to the next: rows, columns."""
+    """Return the image pixels per feature map pixel, vertically and horizontally."""
     step = _floats(op, "step")
     if not step:
         return image[1] / feature[1], image[2] / feature[2]
@@ -105,12 +105,12 @@ def _steps(op: Any, feature: tuple[int, ...], image: tuple[int, ...]) -> tuple[f
 def _variance(op: Any) -> list[float]:
     variance = _floats(op, "variance") or [1.0]
     if len(variance) not in (1, 4):
-        raise UnsupportedError(f"op {op.get_name()!r}: {len(variance)} variances")
+        raise UnsupportedError(f"op {op.get_name()!r}: {len(variance)} variances; expected 1 or 4")
     return variance
 
 
 def l2_normalize(op: Any, inputs: Inputs) -> Array:
-    """``x / sqrt(max(sum(x**2), epsilon))`` over the axes `axis`, float32 (XIR)."""
+    """Return ``x / sqrt(max(sum(x**2), epsilon))`` over the axes `axis`, float32 (XIR)."""
     x = inputs["input"][0].astype(np.float64)
     axes = listed_axes(op, "axis") or tuple(range(x.ndim))
     least = float(op.get_attrs().get("epsilon", 1e-12))

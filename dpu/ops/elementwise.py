@@ -1,8 +1,7 @@
-"""Nonlinear functions and scalings of a graph's CPU part, value by value.
+"""Elementwise nonlinear functions and scalings of a graph's CPU part.
 
-They are computed in float64 and rounded to float32 once; PyTorch, in which AMD's quantiser
-computes, rounds each of its float32 steps, so that the last bit may differ before a `fix` rounds it
-away.
+They are computed in float64 and rounded to float32 once. PyTorch, which AMD's quantiser uses,
+rounds each step to float32, so the last bit may differ before a `fix` removes it by rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tutelage.dpu.ops.registry import OpType, Reference, register
 
 
 class Bounded(OpType):
-    """A function with a range that is known; its int8 form computes in float32."""
+    """A function with a known range; its int8 form computes in float32."""
 
     bounded = left_to_cpu = True
 
@@ -30,24 +29,24 @@ class Bounded(OpType):
 
 
 class Softmax(Bounded):
-    """``exp(x) / sum(exp(x))`` along `axis`."""
+    """Softmax: ``exp(x) / sum(exp(x))`` along `axis`."""
 
     def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
         return _not_along_the_batch(op)
 
 
 class Scale(OpType):
-    """``x * scale + bias`` along `axis`."""
+    """Scaling: ``x * scale + bias`` along `axis`."""
 
     def keeps_batch(self, op: Any, moving: Sequence[Any]) -> bool:
         return _not_along_the_batch(op)
 
 
 class Clamp(OpType):
-    """``min(max(x, min), max)``."""
+    """Clamp: ``min(max(x, min), max)``."""
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
-        """Refuse one without limits before it runs."""
+        """Raise UnknownOpError if the limits are missing, before the op runs."""
         clamp_limits(op)
         return dims
 
@@ -61,7 +60,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _erf(x: Array) -> Array:
-    """The error function; a quantised map has few different values."""
+    """Return the error function, once per distinct value, since a quantised map has few."""
     values, places = np.unique(x, return_inverse=True)
     return np.array([math.erf(value) for value in values])[places].reshape(x.shape)
 
@@ -75,10 +74,10 @@ def _mish(x: Array) -> Array:
 
 
 def _unary(function: Callable[[Array], Array]) -> Reference:
-    """Return the reference function of one without parameters."""
+    """Return the reference function of a unary function without parameters."""
 
     def computed(op: Any, inputs: Inputs) -> Array:
-        with np.errstate(all="ignore"):  # of a damaged file, values may overflow
+        with np.errstate(all="ignore"):  # values of a damaged file may overflow
             return np.asarray(function(_real(inputs)), np.float32)
 
     return computed
@@ -89,18 +88,18 @@ def _real(inputs: Inputs) -> Array:
 
 
 def sigmoid(op: Any, inputs: Inputs) -> Array:
-    """``1 / (1 + exp(-x))``, written so that it cannot overflow."""
+    """Return ``1 / (1 + exp(-x))``, computed so that it cannot overflow."""
     x = inputs["input"][0].astype(np.float64)
     return _sigmoid(x).astype(np.float32)
 
 
 def tanh(op: Any, inputs: Inputs) -> Array:
-    """Hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return np.tanh(inputs["input"][0].astype(np.float64)).astype(np.float32)
 
 
 def softmax(op: Any, inputs: Inputs) -> Array:
-    """``exp(x) / sum(exp(x))`` along `axis`."""
+    """Return ``exp(x) / sum(exp(x))`` along `axis`."""
     x = inputs["input"][0].astype(np.float64)
     axis = attr(op, "axis", -1)
     powers = np.exp(x - x.max(axis, keepdims=True))
@@ -108,13 +107,13 @@ def softmax(op: Any, inputs: Inputs) -> Array:
 
 
 def elu(op: Any, inputs: Inputs) -> Array:
-    """``x if x > 0 else alpha * (exp(x) - 1)``; alpha is 1 where the file has none."""
+    """Return ``x if x > 0 else alpha * (exp(x) - 1)``; alpha defaults to 1."""
     x, alpha = _real(inputs), float(op.get_attrs().get("alpha", 1.0))
     return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))).astype(np.float32)
 
 
 def gelu(op: Any, inputs: Inputs) -> Array:
-    """``x * (1 + erf(x / sqrt(2))) / 2``, or with the attribute approximate tanh its formula."""
+    """Return ``x * (1 + erf(x / sqrt(2))) / 2``, or its tanh form if `approximate` is "tanh"."""
     x = _real(inputs)
     if "tanh" in str(op.get_attrs().get("approximate", "none")):
         inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
@@ -124,13 +123,13 @@ def gelu(op: Any, inputs: Inputs) -> Array:
 
 
 def prelu(op: Any, inputs: Inputs) -> Array:
-    """``x if x > 0 else weight * x``, one weight or one per channel (the last axis)."""
+    """Return ``x if x > 0 else weight * x``, with one weight or one per channel (last axis)."""
     x = _real(inputs)
     return np.where(x > 0, x, x * inputs["weight"][0].reshape(-1))
 
 
 def scale(op: Any, inputs: Inputs) -> Array:
-    """``x * scale + bias`` along `axis`: a norm that no convolution precedes (XIR)."""
+    """Return ``x * scale + bias`` along `axis`: a norm not preceded by a convolution (XIR)."""
     x = _real(inputs)
     shape = [1] * x.ndim
     shape[int(op.get_attrs().get("axis", -1))] = -1
@@ -139,21 +138,21 @@ def scale(op: Any, inputs: Inputs) -> Array:
 
 
 def clamp_limits(op: Any) -> tuple[float, float]:
-    """The limits of a clamp, from its attributes min and max.
+    """Return the limits of a clamp, from its attributes min and max.
 
     Raises
     ------
     UnknownOpError
-        There are none: vai_q_pytorch 3.5 exports nndct_clamp without them.
+        There are none, as in an nndct_clamp exported by vai_q_pytorch 3.5.
     """
     attrs = op.get_attrs()
     if "min" not in attrs and "max" not in attrs:
-        raise unknown_op(op, "whose limits the file does not have")
+        raise unknown_op(op, "whose limits are not in the file")
     return float(attrs.get("min", -math.inf)), float(attrs.get("max", math.inf))
 
 
 def clamp(op: Any, inputs: Inputs) -> Array:
-    """``min(max(x, min), max)``."""
+    """Return ``min(max(x, min), max)``."""
     return np.clip(inputs["input"][0], *clamp_limits(op))
 
 

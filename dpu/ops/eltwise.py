@@ -1,4 +1,4 @@
-"""Sums, products and other functions of several maps, value by value."""
+"""Elementwise sums, products and other functions of several tensors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FUNCTIONS = {
     "ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": np.divide,
     "MIN": np.minimum, "MAX": np.maximum,
 }  # fmt: skip
-"""By the attribute `type` of eltwise; in lower case they are op types of their own."""
+"""Functions by the attribute `type` of eltwise; in lower case the names of separate op types."""
 
 
 class Eltwise(OpType):
@@ -59,7 +59,7 @@ class Eltwise(OpType):
             width = max(len(out), len(other))
             left, right = [1] * (width - len(out)) + out, [1] * (width - len(other)) + other
             if any(a != b and 1 not in (a, b) for a, b in zip(left, right, strict=True)):
-                raise UnsupportedError(f"op {op.get_name()!r}: {other} does not go with {out}")
+                raise UnsupportedError(f"op {op.get_name()!r}: cannot broadcast {other} with {out}")
             out = [max(a, b) for a, b in zip(left, right, strict=True)]
         return out
 
@@ -71,7 +71,7 @@ class Extremum(Eltwise):
 
 
 class Int8Eltwise(Eltwise):
-    """With the int8 form `eltwise-fix`."""
+    """An elementwise op with the int8 form `eltwise-fix`."""
 
     takes_rows = True
 
@@ -85,12 +85,12 @@ class Int8Eltwise(Eltwise):
 
         names, points, out = _operands_of(op)
         if nonlinear(op) not in ("NONE", "RELU") or len(names) > MAX_OPERANDS:
-            raise Refusal(f"the DPU has no sum of {len(names)} with {nonlinear(op)}")
+            raise Refusal(f"the DPU has no eltwise of {len(names)} operands with {nonlinear(op)}")
         product = eltwise_type(op) == "MUL"
         reads = [0 if product else point - min(points) for point in points]
         write = out - (sum(points) if product else min(points))
         if max(reads) > MAX_ALIGNMENT or abs(write) > MAX_ALIGNMENT:
-            raise Refusal(f"fix points {points} to {out}, too far from each other")
+            raise Refusal(f"fix points {points} to {out} are too far apart")
         relu = nonlinear(op) == "RELU"
         return [EltwiseLayer(op.get_name(), names, product, tuple(reads), write, relu)]
 
@@ -108,7 +108,7 @@ class Int8Eltwise(Eltwise):
 
 
 def _aligned_sum(op: Any, graph: OnnxGraph, points: list[int], out: int) -> tuple[str, int]:
-    """The sum in steps of the output, and by how many bits the steps of its parts are finer."""
+    """Return the sum in units of the output, and by how many bits its terms are finer."""
     kept, total = min(points) + GUARD_BITS, ""
     for index, point in enumerate(points):
         part = graph.x(op, index)
@@ -122,7 +122,7 @@ def _aligned_sum(op: Any, graph: OnnxGraph, points: list[int], out: int) -> tupl
 
 
 class ByChannel(Eltwise):
-    """The int8 form of a product with one factor for each channel: `depthwise-fix`."""
+    """The int8 form of a product with one factor per channel: `depthwise-fix`."""
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
         from tutelage.dpu.ops.engine_layers import ACTIVATIONS, SCALE, AluLayer
@@ -132,7 +132,7 @@ class ByChannel(Eltwise):
         full, factors = (first, second) if dims[0] >= dims[1] else (second, first)
         shift = sum(points) - out
         if eltwise_type(op) != "MUL" or not only_clips(op) or not 0 <= shift <= MAX_SHIFT:
-            raise Refusal(f"a product by channel that shifts by {shift}")
+            raise Refusal(f"unsupported product per channel with shift {shift}")
         size = op.get_output_tensor().dims[1:3]
         return [
             AluLayer(
@@ -147,7 +147,7 @@ class ByChannel(Eltwise):
         ]
 
     def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
-        """As a depthwise convolution of 1x1."""
+        """Return the operations of a 1x1 depthwise convolution."""
         return pool_work(*operation.output, *operation.kernel, array) * 3
 
     def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
@@ -156,33 +156,33 @@ class ByChannel(Eltwise):
 
 
 def _operands_of(op: Any) -> tuple[tuple[str, ...], list[int], int]:
-    """Names and fix points of what an op reads, and its own fix point."""
+    """Return names and fix points of an op's inputs, and its own fix point."""
     names = tuple(source.get_name() for source in op.get_input_ops_by_name("input"))
     points = [input_fix_point(op, "input", index) for index in range(len(names))]
     return names, points, fix_point(op)
 
 
 class Join(Eltwise):
-    """A sum or product of real numbers, which the DPU has too."""
+    """A sum or product of real numbers, which the DPU supports too."""
 
     definition = Definition(INPUTS)
     on_dpu = takes_rows = True
     becomes = "eltwise"
 
     def check_operands(self, op: Any, dims: list[list[int]]) -> None:
-        """Refuse operands that the DPU does not take."""
+        """Raise Refusal for operands that the DPU does not support."""
         if len(dims) > MAX_OPERANDS:
-            raise Refusal(f"{len(dims)} operands, the DPU takes {MAX_OPERANDS}")
+            raise Refusal(f"{len(dims)} operands; the DPU supports at most {MAX_OPERANDS}")
         if any(other != dims[0] for other in dims) and not self.takes_factors(dims):
-            raise Refusal("its operands have different shapes")
+            raise Refusal("the operands have different shapes")
 
     def takes_factors(self, dims: list[list[int]]) -> bool:
-        """Whether the DPU takes operands of different shapes."""
+        """Return whether the DPU supports operands of these different shapes."""
         return False
 
 
 class Add(Join):
-    """The sum."""
+    """The sum of the inputs."""
 
     fuses = ("RELU",)
 
@@ -205,22 +205,22 @@ class Add(Join):
 
 
 def _check_sum(points: list[int], out: int) -> None:
-    """Refuse a sum of which the DPU drops bits that the file keeps."""
+    """Raise Refusal for a sum in which the DPU drops bits that the file keeps."""
     if max(points) - min(points) > MAX_ALIGNMENT or abs(out - min(points)) > MAX_ALIGNMENT:
-        raise Refusal(f"inputs with the fix points {points}, too far from each other")
+        raise Refusal(f"the inputs' fix points {points} are too far apart")
     if not sum_is_exact(points, out):
-        raise Refusal(f"inputs with the fix points {points}, of which the DPU drops bits")
+        raise Refusal(f"the DPU drops bits of inputs with fix points {points}")
 
 
 class Mul(Join):
-    """The product."""
+    """The product of the inputs."""
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
-        """Of an average pool and its factor, which the pool has already (analyse)."""
+        """Pass on an average pool, which already includes its factor (analyse)."""
         return graph.x(op), is_map(op)
 
     def takes_factors(self, dims: list[list[int]]) -> bool:
-        """Of a map and a factor for each channel, in either order."""
+        """Return whether one operand is a map and the other has one factor per channel."""
         if len(dims) != 2:
             return False
         factors, full = sorted(dims, key=math.prod)
@@ -233,21 +233,21 @@ class Mul(Join):
 
 
 def eltwise_type(op: Any) -> str:
-    """ "ADD" (also where the file does not say it) or "MUL".
+    """Return "ADD" (the default) or "MUL".
 
     Raises
     ------
     UnsupportedError
-        The op is of another type.
+        The op has another type.
     """
     return one_of(op, attr(op, "type", "ADD"), ("ADD", "MUL"))
 
 
 def eltwise(op: Any, inputs: Inputs) -> Array:
-    """Sum, product, difference, quotient, minimum or maximum of the inputs.
+    """Return the sum, product, difference, quotient, minimum or maximum of the inputs.
 
     Products are rounded to `PRODUCT_BITS` significant bits: a mean, or a sixth, times the factor
-    of the DPU has fewer, and so becomes the DPU's value exactly (dpu/ops/factors.py).
+    of the DPU has fewer, so the result is exactly the DPU's value (dpu/ops/factors.py).
     """
     own = op.get_type().upper()
     kind = attr(op, "type", None) or (own if own in _FUNCTIONS else "ADD")
@@ -260,7 +260,7 @@ def eltwise(op: Any, inputs: Inputs) -> Array:
 
 
 PRODUCT_BITS = 40
-"""More than the DPU's factor (8 bits) times a sum over its largest window (24 bits) can have."""
+"""More bits than a DPU factor (8 bits) times a sum over its largest window (24 bits) has."""
 
 
 def _to_product_bits(values: Array) -> Array:
@@ -269,16 +269,16 @@ def _to_product_bits(values: Array) -> Array:
 
 
 def eltwise_fix(op: Any, inputs: Inputs) -> Array:
-    """Sum or product of the inputs, then `int8.activate`.
+    """Return `int8.activate` of the sum or product of the inputs.
 
     ADD floors each input to two bits below the coarsest one (`GUARD_BITS`), MUL
-    is exact. ADD and MUL are what the DPU has (AMD's simulator).
+    is exact. The DPU supports only ADD and MUL (AMD's simulator).
     """
     arrays = [array.astype(np.int64) for array in inputs["input"]]
     points = [input_fix_point(op, "input", index) for index in range(len(arrays))]
     if eltwise_type(op) == "ADD":
         coarsest = min(points)
-        # A shift of more bits than the value has leaves 0 or -1, as one of 63 does.
+        # A shift by more bits than the value has leaves 0 or -1, as a shift by 63 does.
         kept = [
             (array << GUARD_BITS) >> min(point - coarsest, 63)
             for array, point in zip(arrays, points, strict=True)

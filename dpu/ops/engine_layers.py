@@ -1,9 +1,9 @@
-"""What the DPU's engines compute: one layer of a network as CONV, ALU, ELEW or copies do it.
+"""Layers as the DPU's engines compute them, by CONV, ALU, ELEW or copies.
 
 Op types describe their int8 form in these terms (`OpType.engine_layers`); the compiler
-(`tutelage.dpu.compiler.board`) knows nothing else of them. Shifts and factors are those of the
-instructions' fields (docs/reference/instruction-set.md). The ops import this module only there: a
-board, which computes CPU ops with their files, has no use for it.
+(`tutelage.dpu.compiler.board`) uses nothing else of them. Shifts and factors are those of the
+instructions' fields (docs/reference/instruction-set.md). The ops import this module only in that
+method: a board, which uses their files for CPU ops, does not need it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ NO_ACTIVATION, RELU, LEAKY_RELU, RELU6 = 0, 1, 3, 4
 """`act_type` of CONV and ALU."""
 
 ACTIVATIONS = {"NONE": NO_ACTIVATION, "RELU": RELU, "LEAKYRELU": LEAKY_RELU, "RELU6": RELU6}
-"""By the attribute `nonlinear` of compiled ops."""
+"""`act_type` by the attribute `nonlinear` of compiled ops."""
 
 DEPTHWISE, AVERAGE, MAXIMUM, SCALE, HARD_SIGMOID = 0, 2, 3, 6, 7
 """`exec_mode` of ALU: depthwise convolution, pools, depthwise without bias, hard sigmoid."""
 
 
 POOL_SHIFT_SIGN, MAX_POOL_SHIFT = 8, 55
-"""`shift_cut` of pools: values from the first on shift to the right, by at most the second."""
+"""`shift_cut` of pools: values from the first up shift right, by at most the second."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Which rows and columns of the output map a layer gives: ``first + step * number``.
+    """Rows and columns of the output map that a layer computes: ``first + step * index``.
 
-    A transposed convolution is one layer for each phase of its stride.
+    A transposed convolution is one layer per phase of its stride.
     """
 
     row: int = 0
@@ -44,12 +44,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """What one layer has, whatever computes it.
+    """Fields common to the layers of all engines.
 
     Attributes
     ----------
-    op : name of the op whose value it gives, all of it or a phase
-    inputs : names of the ops whose values it reads, maps [1, H, W, C]
+    op : name of the op whose value, or a phase of it, the layer computes
+    inputs : names of the ops whose values it reads, each [1, H, W, C]
     """
 
     op: str
@@ -58,15 +58,15 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class WindowLayer(EngineLayer):
-    """A kernel that walks over one map.
+    """A kernel that slides over one map.
 
     Attributes
     ----------
     kernel, stride : height and width
-    pads : rows above the map and columns left of it; negative where the walk begins inside
-    dilation : rows and columns between neighbouring taps
-    output : height, width of the result, of its phase only
-    phase : of the output map
+    pads : rows above the map and columns left of it; negative if the kernel begins inside the map
+    dilation : distance between neighbouring taps, in rows and columns
+    output : height and width of the result, of its phase only
+    phase : phase of the output map
     """
 
     kernel: tuple[int, int] = (1, 1)
@@ -85,7 +85,7 @@ class ConvLayer(WindowLayer):
     ----------
     weights : int8 [outputs, kernel_h, kernel_w, inputs]
     bias : int8 [outputs]
-    side : its channels are blocks of so many pixels' side, (dy, dx, c), and become pixels
+    side : block size of depth-to-space on the output, whose channels are (dy, dx, c); 1 for none
     """
 
     weights: Array = field(default_factory=lambda: np.zeros((0, 1, 1, 0), np.int8))
@@ -97,21 +97,21 @@ class ConvLayer(WindowLayer):
 
     @cached_property
     def used(self) -> Array:
-        """[outputs, inputs]: whether an output has a weight other than 0 for an input channel."""
+        """Whether an output has a non-zero weight for an input channel, bool [outputs, inputs]."""
         return np.asarray(self.weights.any((1, 2)))
 
 
 @dataclass(frozen=True)
 class AluLayer(WindowLayer):
-    """A pool, a depthwise convolution or a function of one value, by MISC.
+    """A pool, a depthwise convolution or a unary function, on the MISC engine.
 
     Attributes
     ----------
     mode : `exec_mode`
-    weights : int8 [kernel_h, kernel_w, channels] of DEPTHWISE and of SCALE with constant factors
-    bias : int8 [channels] of DEPTHWISE
+    weights : int8 [kernel_h, kernel_w, channels], for DEPTHWISE and for SCALE by constants
+    bias : int8 [channels], for DEPTHWISE
     factor : `multi_factor`
-    scaled_by : of SCALE: the op whose vector [1, 1, 1, C] is the weights; "" for constant ones
+    scaled_by : for SCALE, the op whose value [1, 1, 1, C] is the weights; "" for constants
     """
 
     mode: int = MAXIMUM
@@ -126,14 +126,14 @@ class AluLayer(WindowLayer):
 
 @dataclass(frozen=True)
 class EltwiseLayer(EngineLayer):
-    """A sum or product of up to four maps of one shape; of one, a copy with another fix point.
+    """A sum or product of up to four maps of one shape; with one map, a requantised copy.
 
     Attributes
     ----------
-    product : whether it multiplies
-    shift_reads : of each input
-    shift_write : power of two of the result, negative ones too
-    relu : whether it ends with a ReLU
+    product : whether it is a product
+    shift_reads : shift of each input
+    shift_write : exponent of the power of two that multiplies the result; may be negative
+    relu : whether a ReLU follows
     """
 
     product: bool = False
@@ -156,7 +156,7 @@ class BlocksLayer(EngineLayer):
 
     Attributes
     ----------
-    channels_last : the order of the channels is (dy, dx, c), else (c, dy, dx)
+    channels_last : whether the order of channels is (dy, dx, c), else (c, dy, dx)
     """
 
     side: int = 2
@@ -165,7 +165,7 @@ class BlocksLayer(EngineLayer):
 
 
 def spread_taps(layer: ConvLayer | AluLayer) -> ConvLayer | AluLayer:
-    """Return a layer without dilation, whose kernel has zeros between its taps instead."""
+    """Return a layer without dilation, with zeros between the taps of its kernel instead."""
     dilation = layer.dilation
     if dilation == (1, 1) or layer.weights is None:
         return layer
@@ -181,24 +181,24 @@ def spread_taps(layer: ConvLayer | AluLayer) -> ConvLayer | AluLayer:
 def phase_of(
     layer: ConvLayer | AluLayer, phase: tuple[int, int], stride: tuple[int, int]
 ) -> ConvLayer | AluLayer:
-    """Return the convolution that gives one phase of a transposed convolution.
+    """Return the convolution that computes one phase of a transposed convolution.
 
     Parameters
     ----------
-    layer : over the input with ``stride - 1`` zeros between its pixels: its pads, its whole output
-    phase : of the rows and columns of the output
-    stride : height and width
+    layer : with ``stride - 1`` zeros between the pixels of its input, its pads and its whole output
+    phase : row and column phase of the output
+    stride : vertical and horizontal stride
     """
     assert layer.weights is not None
     kernel, pads, output, weights = [], [], [], layer.weights
     for axis in (0, 1):
-        # Output a reads the places a - pad + tap of the spread input; every stride-th has a pixel.
+        # Output a reads the indices a - pad + tap of the spread input; every stride-th is a pixel.
         first = (layer.pads[axis] - phase[axis]) % stride[axis]
         taps = np.arange(first, layer.kernel[axis], stride[axis])
         begin = (phase[axis] - layer.pads[axis] + first) // stride[axis]
         at = weights.ndim - 3 + axis
         weights = weights.take(taps, at)
-        before = max(0, begin) if len(taps) else 1  # so that the walk begins on the map
+        before = max(0, begin) if len(taps) else 1  # so that the window begins on the map
         shape = [before if axis_ == at else n for axis_, n in enumerate(weights.shape)]
         weights = np.concatenate([np.zeros(shape, np.int8), weights], at)
         kernel.append(weights.shape[at])

@@ -1,8 +1,8 @@
-"""The factors that turn XIR's exact means and hard sigmoids into the DPU's.
+"""Factors that turn XIR's exact means and hard sigmoids into the DPU's.
 
 XIR's `avgpool2d` is an exact mean and its `hard-sigmoid` divides by 6; the DPU multiplies by
-``m / 2**n`` instead. AMD's exporter ties them together by a `mul` with a constant of one value
-behind the op, and the `fix` behind that (vai_q_pytorch, its XIR exporter).
+``m / 2**n`` instead. AMD's exporter expresses this by a `mul` with a scalar constant after the op,
+followed by the `fix` (vai_q_pytorch, its XIR exporter).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SCALING = "mul"
 
 
 def scale_of(op: Any) -> Any:
-    """The `mul` that gives an avgpool2d or a hard-sigmoid the DPU's factor, None without one.
+    """Return the `mul` with the DPU's factor after an avgpool2d or hard-sigmoid, or None.
 
-    None also where an average divides by another number at the border: the DPU does not.
+    Also None if an average divides by another number at the border, which the DPU cannot.
     """
     kind = type_of(op)
     if not kind.scaled or kind.name != op.get_type() or op.get_fanout_num() != 1:
@@ -41,5 +41,5 @@ def scale_of(op: Any) -> Any:
 
 
 def needs_factor(op: Any) -> bool:
-    """Whether the DPU has a `scaled` op, without its factor, only nearly."""
+    """Return whether the DPU computes a `scaled` op only approximately without its factor."""
     return type_of(op).factor(op) != 1

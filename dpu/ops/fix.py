@@ -1,4 +1,4 @@
-"""Rounding to fixed point, back to real numbers, and the copies to and from the DPU."""
+"""Ops that round to fixed point, convert back to real numbers and copy to or from the DPU."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from tutelage.dpu.ops.lowering import OnnxGraph
 
 QUANTISED = {"bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
-"""What every int8 tensor and every fix op of a network for the DPU says besides its fix point."""
+"""Attributes, besides the fix point, of all int8 tensors and fix ops of networks for the DPU."""
 
 
 def fix(op: Any, inputs: Inputs) -> Array:
-    """``clip(round(x * 2**p)) * 2**-p`` as float32, p the attribute fix_point."""
+    """Return ``clip(round(x * 2**p)) * 2**-p`` as float32, where p is the attribute fix_point."""
     point = op.get_attr("fix_point")
     return (_quantised(op, inputs["input"][0]) * 2.0**-point).astype(np.float32)
 
 
 def float2fix(op: Any, inputs: Inputs) -> Array:
-    """``clip(round(x * 2**p))`` as int8."""
+    """Return ``clip(round(x * 2**p))`` as int8."""
     return _quantised(op, inputs["input"][0]).astype(np.int8)
 
 
 def fix2float(op: Any, inputs: Inputs) -> Array:
-    """``q * 2**-p`` as float32."""
+    """Return ``q * 2**-p`` as float32."""
     return dequantise(inputs["input"][0], op.get_attr("fix_point"))
 
 
@@ -61,17 +61,17 @@ def _quantised(op: Any, x: Array) -> Array:
 
 
 def identity(op: Any, inputs: Inputs) -> Array:
-    """upload, download, identity: the input."""
+    """Return the input unchanged, for upload, download and identity."""
     return inputs["input"][0]
 
 
 def is_fix(op: Any) -> bool:
-    """Whether the op rounds real numbers and leaves them real."""
+    """Return whether the op rounds real numbers without converting them to integers."""
     return bool(op.get_type() == "fix")
 
 
 def is_int8_fix(op: Any) -> bool:
-    """Whether the op rounds real numbers to int8's, in any way."""
+    """Return whether the op rounds real numbers to the grid of int8, in any rounding mode."""
     return (
         is_fix(op)
         and int(op.get_attr("bit_width")) == QUANTISED["bit_width"]
@@ -80,17 +80,17 @@ def is_int8_fix(op: Any) -> bool:
 
 
 def is_dpu_fix(op: Any) -> bool:
-    """Whether the op rounds to int8 as the DPU does."""
+    """Return whether the op rounds to int8 as the DPU does."""
     return is_int8_fix(op) and _rounds_as_dpu(op)
 
 
 def rounds_to(op: Any, point: int) -> bool:
-    """Whether the op rounds as the DPU does, to this fix point."""
+    """Return whether the op rounds as the DPU does, to this fix point."""
     return is_dpu_fix(op) and int(op.get_attr("fix_point")) == point
 
 
 def rounds_exactly(op: Any) -> bool:
-    """Whether the op is a `fix` that rounds as the DPU does, to any number of bits."""
+    """Return whether the op is a `fix` that rounds as the DPU does, to any number of bits."""
     return is_fix(op) and bool(attr(op, "if_signed", True)) and _rounds_as_dpu(op)
 
 
@@ -100,7 +100,7 @@ def _rounds_as_dpu(op: Any) -> bool:
 
 
 def rounded_constant(graph: Any, op: Any) -> tuple[Array, int]:
-    """The int8 values, in the file's order, and the fix point of a `fix` of a constant.
+    """Return the int8 values, in the file's order, and the fix point of a `fix` of a constant.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def rounded_constant(graph: Any, op: Any) -> tuple[Array, int]:
 
 
 class Fix(OpType):
-    """Rounds real numbers, and leaves them real."""
+    """Rounding of real numbers to a fixed-point grid."""
 
     rounds = True
     definition = Definition(
@@ -132,7 +132,7 @@ class Fix(OpType):
         return declared(op) if exact else None
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
-        """Scale, round, saturate, scale back."""
+        """Emit nodes that scale, round, saturate and scale back."""
         point = int(op.get_attr("fix_point"))
         known = graph.grid(op.get_input_op("input"))
         x = graph.node("Mul", [graph.x(op), graph.constant(2.0**point)])
@@ -142,19 +142,19 @@ class Fix(OpType):
 
 
 class Float2Fix(OpType):
-    """Rounds real numbers to integers."""
+    """Conversion of real numbers to integers."""
 
     rounds = gives_int8 = True
 
 
 class Fix2Float(OpType):
-    """Gives integers as the real numbers that they mean."""
+    """Conversion of integers to the real numbers they represent."""
 
     transparent = True
 
 
 class Copy(OpType):
-    """Copies integers to or from the DPU."""
+    """Copy of integers to or from the DPU."""
 
     transparent = gives_int8 = True
 
@@ -171,7 +171,7 @@ class Copy(OpType):
 
 
 class Upload(Copy):
-    """Copies integers to the DPU."""
+    """Copy of integers to the DPU."""
 
     names_subgraph = False
 

@@ -1,9 +1,9 @@
-"""What the DPU's operators in integer numpy share: fix points, the end of an op, requantisation.
+"""Parts shared by the DPU's ops in integer numpy: fix points, final rounding, requantisation.
 
 The reference functions of int8 forms take the op (its attributes and the fix points of its tensors)
 and the int8 arrays of its inputs by argument name, with any batch size, and return the int8 output.
-Sources are named in their docstrings; "XIR" means the op definitions that AMD's compiler writes
-into every file.
+Their docstrings give the sources; "XIR" means the op definitions that AMD's compiler writes into
+every file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 def fix_point(op: Any) -> int:
-    """The fix point of an op's output tensor."""
+    """Return the fix point of an op's output tensor."""
     return _fix_point_of(op.get_output_tensor())
 
 
 def input_fix_point(op: Any, arg: str = "input", index: int = 0) -> int:
-    """The fix point of one of an op's input tensors."""
+    """Return the fix point of one of an op's input tensors."""
     return _fix_point_of(op.get_input_tensor(arg, index))
 
 
@@ -52,7 +52,7 @@ def _fix_point_of(tensor: Any) -> int:
 
 
 def activate(acc: Array, op: Any, acc_fix_point: int) -> Array:
-    """The end of every convolution, pool and eltwise: nonlinearity, shift, rounding, saturation.
+    """Apply the final steps of an op: nonlinearity, shift, rounding and saturation to int8.
 
     ``q = clip(floor(acc / 2**s + 1/2))`` with ``s = acc_fix_point - fix_point``
     (measured on AMD's models). RELU clips at 0, RELU6 at 0 and `RELU6_HIGHEST`,
@@ -73,12 +73,12 @@ def activate(acc: Array, op: Any, acc_fix_point: int) -> Array:
 
 
 def leaky(acc: Array, shift: int) -> tuple[Array, int]:
-    """A leaky ReLU's accumulator, negative values times 26/256, and the shift to its result."""
+    """Return the accumulator with negative values times 26/256, and the shift to the result."""
     return np.where(acc < 0, acc * LEAKY_NUMERATOR, acc << LEAKY_SHIFT), shift + LEAKY_SHIFT
 
 
 def nonlinear(op: Any) -> str:
-    """The op's `nonlinear` attribute, "NONE" where it has none."""
+    """Return the op's attribute `nonlinear`, "NONE" if it has none."""
     kind = op.get_attr("nonlinear") if op.has_attr("nonlinear") else "NONE"
     kind = kind or "NONE"
     if kind not in ("NONE", "RELU", "RELU6", "LEAKYRELU", "HSIGMOID", "HSWISH"):
@@ -87,23 +87,23 @@ def nonlinear(op: Any) -> str:
 
 
 def only_clips(op: Any) -> bool:
-    """Whether the op's nonlinearity, if any, only clips its values."""
+    """Return whether the op's nonlinearity, if any, only clips values."""
     return nonlinear(op) in ("NONE", "RELU", "RELU6")
 
 
 def clip_limits(kind: str) -> tuple[int, int]:
-    """Least and greatest int8 value that a nonlinearity of the DPU leaves."""
+    """Return the least and greatest int8 value after a nonlinearity of the DPU."""
     low = 0 if kind in ("RELU", "RELU6") else INT8_MIN
     return low, RELU6_HIGHEST if kind == "RELU6" else INT8_MAX
 
 
 def one_of(op: Any, kind: Any, known: tuple[str, ...]) -> str:
-    """Return an attribute's value after checking that it is known.
+    """Return an attribute's value after verifying that it is one of `known`.
 
     Raises
     ------
     UnsupportedError
-        It is not.
+        It is not one of them.
     """
     if kind not in known:
         raise UnsupportedError(f"op {op.get_name()!r}: type {kind!r} is not {' or '.join(known)}")
@@ -111,30 +111,30 @@ def one_of(op: Any, kind: Any, known: tuple[str, ...]) -> str:
 
 
 def doubled_bias(op: Any, bias: Array, acc_fix_point: int) -> Array:
-    """The bias of an op in halves of the accumulator's step: ``q_b * 2**b``, int64.
+    """Return the bias of an op in halves of the accumulator's unit: ``q_b * 2**b``, int64.
 
     ``b = max(0, acc_fix_point - p_b + 1)``: the DPU doubles the accumulator, so
-    that a bias may be one bit finer than it. Where the bias is finer still, the
-    bytes of a compiled file are shifted already, although the fix point is the
-    old one. Source: executing the instructions of AMD's compiled models.
+    the bias may have one more fractional bit. If the bias is finer still, its bytes
+    in a compiled file are already shifted, although its fix point is unchanged.
+    Source: executing the instructions of AMD's compiled models.
     """
     shift = max(0, acc_fix_point - input_fix_point(op, "bias") + 1)
     if shift > _FARTHEST_BIAS:
-        raise UnsupportedError(f"op {op.get_name()!r}: a bias shift of {shift - 1}")
+        raise UnsupportedError(f"op {op.get_name()!r}: bias shift {shift - 1} is out of range")
     return bias.astype(np.int64) << shift
 
 
 _FARTHEST_BIAS = 30
-"""Bits that a bias is shifted here at most; the DPU has 17."""
+"""Largest shift of a bias that is emulated; the DPU supports 17."""
 
 
 def finish(acc: Array, op: Any, inputs: Inputs, acc_fix_point: int) -> Array:
-    """`activate` of ``(2 acc + q_b * 2**b) / 2``: one rounding, at the end.
+    """Return `activate` of ``(2 acc + q_b * 2**b) / 2``, rounded once at the end.
 
     Parameters
     ----------
-    acc : int64, outputs last
-    acc_fix_point : of `acc`
+    acc : int64, output channels last
+    acc_fix_point : fix point of `acc`
     """
     if not inputs.get("bias"):
         return activate(acc, op, acc_fix_point)
@@ -147,12 +147,12 @@ HARD_SIGMOID_FIX_POINT = 7
 
 
 def hard_activation(q: Array, point: int, swish: bool, out_fix_point: int) -> Array:
-    """Hard sigmoid or hard swish of int64 `q` with the fix point `point`, as int8.
+    """Return the hard sigmoid or hard swish of int64 `q` at fix point `point`, as int8.
 
     See `tutelage.dpu.ops.activation` for the sources.
     """
-    finest = max(point, 0)  # at which both q and 3 are integers
-    # 24 bits to the left are beyond what int8 takes of the result.
+    finest = max(point, 0)  # fix point at which both q and 3 are integers
+    # A left shift by more than 24 bits does not change the saturated result.
     acc = np.maximum((q << min(finest - point, 24)) + (3 << min(finest, 40)), 0) * SIXTH_NUMERATOR
     gate_fix_point = HARD_SIGMOID_FIX_POINT if swish else out_fix_point
     gate = saturate(shift_round(acc, SIXTH_SHIFT + finest - gate_fix_point))
@@ -162,14 +162,14 @@ def hard_activation(q: Array, point: int, swish: bool, out_fix_point: int) -> Ar
 
 
 def requantise(array: Array, from_fix_point: int, to_fix_point: int) -> Array:
-    """int8 values of one fix point as those of another."""
+    """Convert int8 values from one fix point to another."""
     if from_fix_point == to_fix_point:
         return array
     return saturate(shift_round(array.astype(np.int64), from_fix_point - to_fix_point))
 
 
 def moving(move: Reference) -> Reference:
-    """Return the int8 form of an op that only moves values: `move`, requantised."""
+    """Return the int8 form of an op that only moves values: `move`, then requantisation."""
 
     def moved(op: Any, inputs: Inputs) -> Array:
         values = move(op, {"input": [inputs["input"][0]]})

@@ -1,7 +1,7 @@
 """Maximum and average pools.
 
-XIR's `avgpool2d` is an exact mean: AMD's exporter writes the DPU's factor as an op of its own, a
-`mul` by ``area * m / 2**n`` behind the pool, and `fix` behind that (factors.py). The int8 form of
+XIR's `avgpool2d` is an exact mean: AMD's exporter writes the DPU's factor as a separate op, a
+`mul` by ``area * m / 2**n`` after the pool, followed by `fix` (factors.py). The int8 form of
 both kinds is `pool-fix`.
 """
 
@@ -58,7 +58,7 @@ _GLOBAL: Attribute = ("global", OPTIONAL, "bool_value", False, 1)
 
 
 class Pooling(OpType):
-    """What maximum and average pools share."""
+    """Common parts of maximum and average pools."""
 
     family = "pool"
 
@@ -79,7 +79,7 @@ class RealPool(Pooling):
         return alu_limit(op)
 
     def dpu_window(self, op: Any) -> tuple[list[int], list[int], list[int]]:
-        """Return kernel, stride and padding; those of a global pool are the map's."""
+        """Return kernel, stride and padding; the kernel of a global pool is the whole map."""
         if attr(op, "global", False):
             _, height, width, _ = op.get_input_tensor("input").dims
             return [width, height], [1, 1], [0, 0, 0, 0]
@@ -87,7 +87,7 @@ class RealPool(Pooling):
 
 
 class MaxPool(RealPool):
-    """Maximum under the window."""
+    """Maximum pool."""
 
     definition = Definition(ONE_INPUT, (*KERNEL, *PADS, _GLOBAL))
     moves = True
@@ -108,13 +108,13 @@ class MaxPool(RealPool):
         source = op.get_input_op("input")
         kernel, stride, pad = self.dpu_window(op)
         if to.point(source) != sink.fix_point:
-            raise Refusal("a max pool that changes the fix point")
+            raise Refusal("max pools cannot change the fix point")
         activation, x = sink.nonlinear, to.int8(source)
         return to.model.max_pool(op.get_name(), x, kernel, stride, pad, nonlinear=activation)
 
 
 class AvgPool(RealPool):
-    """Mean under the window."""
+    """Average pool."""
 
     definition = Definition(
         ONE_INPUT,
@@ -133,7 +133,7 @@ class AvgPool(RealPool):
         return pool_factor(window) if divides_by_area(op, window) else None
 
     def scaled_grid(self, op: Any, x: Grid) -> Grid | None:
-        """One exact sum times ``m / 2**n``."""
+        """Return the grid of an exact sum times ``m / 2**n``."""
         window = self.window(op)
         _, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
         bound = average_bound(window.kernel_w, window.kernel_h, x.bound)
@@ -151,13 +151,13 @@ class AvgPool(RealPool):
 
 
 class Pool(Pooling):
-    """The int8 form of both."""
+    """The int8 form of maximum and average pools."""
 
     def kind(self, op: Any) -> str:
         return {"MAX": "maxpool2d", "AVG": "avgpool2d"}.get(op.get_attr("type"), self.name)
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
-        """ReLUs behind pools are sums of one: MISC's pools were not seen to have any."""
+        """Return the pool; a fused ReLU becomes a sum of one operand, as MISC's pools lack it."""
         from tutelage.dpu.ops.engine_layers import (
             AVERAGE,
             MAX_POOL_SHIFT,
@@ -169,7 +169,7 @@ class Pool(Pooling):
 
         window, activation = self.window(op), nonlinear(op)
         if activation not in ("NONE", "RELU") or (window.dilation_h, window.dilation_w) != (1, 1):
-            raise Refusal("the DPU has no such pool")
+            raise Refusal("the DPU does not support pools with this activation or dilation")
         shift = fix_point(op) - input_fix_point(op)
         mode, factor = MAXIMUM, 0
         if pool_type(op) == "AVG":
@@ -177,7 +177,7 @@ class Pool(Pooling):
             factor, finer = pool_reciprocal(window.kernel_w, window.kernel_h)
             shift -= finer
         if not -MAX_POOL_SHIFT <= shift < POOL_SHIFT_SIGN:
-            raise Refusal(f"a pool that shifts by {shift}")
+            raise Refusal(f"pool shift {shift} is out of range")
         pool = AluLayer(
             op.get_name(), (op.get_input_op("input").get_name(),),
             (window.kernel_h, window.kernel_w), (window.stride_h, window.stride_w),
@@ -212,31 +212,31 @@ class Pool(Pooling):
 
 
 def pool_type(op: Any) -> str:
-    """ "MAX" or "AVG".
+    """Return "MAX" or "AVG".
 
     Raises
     ------
     UnsupportedError
-        The pool is of another type.
+        The pool has another type.
     """
     return one_of(op, op.get_attr("type"), ("MAX", "AVG"))
 
 
 def pool_factor(window: Window) -> float:
-    """By what the DPU's average differs from the mean: ``area * m / 2**n``."""
+    """Return the ratio of the DPU's average to the mean: ``area * m / 2**n``."""
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     return window.area * numerator * 2.0**-shift
 
 
 def divides_by_area(op: Any, window: Window) -> bool:
-    """Whether an average pool divides every sum by the pixels of its kernel."""
+    """Return whether an average pool divides every sum by the area of its kernel."""
     padded = window.pad_left or window.pad_right or window.pad_top or window.pad_bottom
     counted = (attr(op, name, True) for name in ("count_include_pad", "count_include_invalid"))
     return not padded or all(counted)
 
 
 def maxpool2d(op: Any, inputs: Inputs) -> Array:
-    """Maximum under the window."""
+    """Return the maximum in each window."""
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
     padded, rows = window.pad(x, -np.inf), slice(0, window.out_h)
@@ -246,7 +246,7 @@ def maxpool2d(op: Any, inputs: Inputs) -> Array:
 
 
 def avgpool2d(op: Any, inputs: Inputs) -> Array:
-    """Mean under the window, exact (XIR)."""
+    """Return the exact mean of each window (XIR), float64."""
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
     padded, rows = window.pad(x).astype(np.float64), slice(0, window.out_h)
@@ -255,10 +255,10 @@ def avgpool2d(op: Any, inputs: Inputs) -> Array:
 
 
 def _pooled_pixels(op: Any, window: Window, height: int, width: int) -> Array:
-    """By how many pixels each sum of an average pool is divided, [out_h, out_w, 1] or [].
+    """Return the divisor of each sum of an average pool, shape [out_h, out_w, 1] or [].
 
-    All under the kernel; without `count_include_invalid` those on the map and its
-    given padding, without `count_include_pad` those on the map (XIR).
+    It is the number of pixels under the kernel; without `count_include_invalid` only those on the
+    map and its given padding count, without `count_include_pad` only those on the map (XIR).
     """
     left, right, top, bottom = attr(op, "pad", None) or [0, 0, 0, 0]
     if not attr(op, "count_include_pad", True):
@@ -274,10 +274,10 @@ def _pooled_pixels(op: Any, window: Window, height: int, width: int) -> Array:
 
 
 def pool_fix(op: Any, inputs: Inputs) -> Array:
-    """Maximum of the window, or its sum times a fixed-point reciprocal; then `int8.activate`.
+    """Return `int8.activate` of each window's maximum, or of its sum times a reciprocal.
 
-    Padding is -128 for the maximum and 0 for the average, whose divisor is the
-    whole window (`pool_reciprocal`; vai_q_pytorch, DPUAvgPool).
+    Padding is -128 for the maximum and 0 for the average, whose divisor is the area of
+        the whole window (`pool_reciprocal`; vai_q_pytorch, DPUAvgPool).
     """
     x = inputs["input"][0]
     window = window_of(op.get_attrs(), *x.shape[1:3])
@@ -296,7 +296,7 @@ def pool_fix(op: Any, inputs: Inputs) -> Array:
 
 
 def _average(op: Any, window: Window) -> tuple[int, int, str]:
-    """Numerator and shift from an average pool's sum to its output, and how it is rounded."""
+    """Return numerator and shift from an average pool's sum to its output, and the precision."""
     numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
     shift += input_fix_point(op) - fix_point(op)
     return numerator, shift, precision(average_bound(window.kernel_w, window.kernel_h))
@@ -316,7 +316,7 @@ def _max_pool(op: Any, graph: OnnxGraph, window: Window) -> str:
 def _scaled_sum(
     op: Any, graph: OnnxGraph, window: Window, scale: tuple[int, int], add: float | None = None
 ) -> str:
-    """The windows' sums times ``m / 2**n``, as a depthwise convolution; `add` to each."""
+    """Emit the windows' sums times ``m / 2**n``, plus `add`, as a depthwise convolution."""
     x, attrs = _onnx_window(op, graph, window)
     channels = op.get_input_op("input").get_output_tensor().dims[3]
     numerator, shift = scale

@@ -1,4 +1,4 @@
-"""Sums of products, of convolutions and dense layers: in float32, and as compiled convolutions."""
+"""Sums of products in convolutions and dense layers: lowered to float32, and compiled."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 def sum_grid(
     op: Any, x: Grid, weights: tuple[Any, Array], constants: Mapping[str, Array]
 ) -> Grid | None:
-    """Return the grid of sums of products, from the grids of their constants.
+    """Return the grid of sums of products, from the grids of the constants; None if unknown.
 
     Parameters
     ----------
-    weights : the op that gives them, and their values with the output channels first
+    weights : the op that produces them, and their values with the output channels first
     """
     fix, values = weights
     grid = declared(fix)
@@ -64,7 +64,7 @@ def fixed_convolution(
     op: Any, graph: OnnxGraph, x: str, weights: Array, order: Sequence[int], kind: str,
     attrs: dict[str, Any],
 ) -> str:  # fmt: skip
-    """Write an int8 convolution of any kind; returns the name of its result in NCHW."""
+    """Emit an int8 convolution of any kind; returns the name of its result, which is NCHW."""
     given = weights
     weights, bias, point = _accumulator(op, graph, weights)
     shift = point - fix_point(op)
@@ -83,7 +83,7 @@ def fixed_convolution(
 
 
 def _int8_kernel(op: Any, graph: OnnxGraph, weights: Array, order: Sequence[int]) -> str:
-    """The weights as int8 times a power of two."""
+    """Emit the weights as int8 times a power of two."""
     shift = input_fix_point(op) + input_fix_point(op, "weights") - fix_point(op)
     scale = graph.constant(2.0**-shift), graph.constant(0, np.int8)
     return graph.node(
@@ -92,9 +92,9 @@ def _int8_kernel(op: Any, graph: OnnxGraph, weights: Array, order: Sequence[int]
 
 
 def _accumulator(op: Any, graph: OnnxGraph, weights: Array) -> tuple[Array, Array, int]:
-    """Weights and bias (int64) in steps of the accumulator, and the fix point of these steps.
+    """Return weights and bias (int64) in units of the accumulator, and its fix point.
 
-    Where a bias is one bit finer than a product, so are the steps (`int8.doubled_bias`).
+    If the bias is one bit finer than a product, so is the accumulator (`int8.doubled_bias`).
     """
     point = input_fix_point(op) + input_fix_point(op, "weights")
     given = parameter(graph.parameters, op, "bias")
@@ -110,7 +110,7 @@ def _wide(
     graph: OnnxGraph, x: str, weights: Array, bias: Array, order: Sequence[int], kind: str,
     attrs: dict[str, Any], shift: int, limits: tuple[int, int],
 ) -> str:  # fmt: skip
-    """The integer path: channel groups exact in float32, their sum and rounding in float64."""
+    """Emit channel groups that are exact in float32, with sum and rounding in float64."""
     depth = weights.shape[3]
     worst = max(1, int(np.abs(weights.astype(np.int64)).sum((1, 2)).max()) * INT8_BOUND)
     step = max(1, (EXACT_FLOAT32 - 1) // worst) if attrs.get("group", 1) == 1 else depth
@@ -136,11 +136,21 @@ def compile_convolution(
     op: Any, sink: Sink, to: Compilation, name: str, operands: Sequence[Any],
     weights: tuple[Array, int], **window: Any,
 ) -> Any:  # fmt: skip
-    """Add a convolution of the map `operands[0]` by the integers of the constant `operands[1]`."""
+    """Add a convolution of the map `operands[0]` with the constant `operands[1]`.
+
+    Parameters
+    ----------
+    weights : int8 values of the constant, output channels first, and their fix point
+
+    Raises
+    ------
+    Refusal
+        The DPU does not support a shift.
+    """
     accumulator = (to.point(operands[0]) or 0) + weights[1]
     shift, activation = accumulator - sink.fix_point, sink.nonlinear
     if not 0 <= shift <= MAX_SHIFT:
-        raise Refusal(f"output shift {shift}, the DPU has 0 to {MAX_SHIFT}")
+        raise Refusal(f"output shift {shift}; the DPU supports 0 to {MAX_SHIFT}")
     bias: tuple[Array | None, int] = (None, 0)
     names = [_constant_name(operands[1])]
     if op.get_input_num("bias"):
@@ -153,21 +163,21 @@ def compile_convolution(
 
 
 def _bias(fix: Any, to: Compilation, accumulator: int, least: int) -> tuple[Array, int]:
-    """A bias's integers and fix point, where the DPU takes them beside this accumulator."""
+    """Return a bias's integers and fix point; raise Refusal if they do not fit the accumulator."""
     bias, point = to.integers(fix, "bias")
     if not least <= accumulator - point <= MAX_SHIFT:
-        raise Refusal(f"bias shift {accumulator - point}, the DPU has {least} to {MAX_SHIFT}")
+        raise Refusal(f"bias shift {accumulator - point}; the DPU supports {least} to {MAX_SHIFT}")
     if shifted_bias(bias, point - accumulator) is None:
-        raise Refusal(f"bias shift {accumulator - point}, which would round the bias")
+        raise Refusal(f"bias shift {accumulator - point} would round the bias")
     return bias, point
 
 
 def shifted_bias(bias: Array, finer: int) -> Array | None:
-    """The bytes of a bias that is `finer` bits finer than the accumulator; None where they round.
+    """Return the bytes of a bias `finer` bits finer than the accumulator; None if inexact.
 
-    One bit is the DPU's own (`int8.doubled_bias`). Finer bits AMD's compiler shifts out of the
-    bytes, and leaves the fix point as it was (measured on its files). How it rounds them is not
-    known: no file was found in both forms.
+    The DPU itself supports one bit (`int8.doubled_bias`). AMD's compiler shifts further bits out of
+    the bytes and keeps the fix point (measured on its files). How it rounds them is not known: no
+    file was found in both forms.
     """
     lost = max(0, finer - 1)
     if np.any(bias.astype(np.int64) & ((1 << lost) - 1)):
@@ -176,7 +186,7 @@ def shifted_bias(bias: Array, finer: int) -> Array | None:
 
 
 def _map(op: Any, to: Compilation) -> Any:
-    """An op's value on the DPU; a vector [1, C] as a map of one pixel."""
+    """Return an op's value on the DPU; a vector [1, C] becomes a map of one pixel."""
     x = to.int8(op)
     if x.get_output_tensor().ndim == 4:
         return x
@@ -189,5 +199,5 @@ def _map(op: Any, to: Compilation) -> Any:
 
 
 def _constant_name(fix: Any) -> str:
-    """As AMD's compiler names a parameter: the constant's name with _new behind."""
+    """Return AMD's compiler's name of a parameter: the constant's name and "_new"."""
     return f"{fix.get_input_op('input').get_name()}_new"

@@ -28,13 +28,13 @@ _PREFIX = "reduction_"
 
 
 def keeps_batch_of(op: Any, moving: Sequence[Any]) -> bool:
-    """Whether an op that reduces over the attribute `axis`, by default all, keeps the batch."""
+    """Return whether an op that reduces over `axis`, by default all axes, keeps the batch."""
     before = op.get_input_tensor("input", 0).ndim
     return 0 not in (listed_axes(op, "axis") or range(before))
 
 
 class Reduction(OpType):
-    """Maximum, minimum, sum, mean or product over the axes `axis`."""
+    """Maximum, minimum, sum, mean or product over the axes in `axis`."""
 
     family = "pool"
 
@@ -46,13 +46,13 @@ class Reduction(OpType):
 
 
 class Mean(Reduction):
-    """The mean."""
+    """Mean over axes."""
 
     becomes = "avgpool2d"
 
 
 class Maximum(Reduction):
-    """The maximum, which along rows or columns is a max pool."""
+    """Maximum over axes, a max pool if over rows or columns."""
 
     becomes = "maxpool2d"
     takes_rows = on_dpu = True
@@ -74,20 +74,21 @@ class Maximum(Reduction):
         return True
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
-        """A max pool, as AMD's compiler makes it."""
+        """Compile to a max pool, as AMD's compiler does."""
         source = check_one_fix_point(op, sink, to)
         _, height, width, _ = source.get_output_tensor().dims
         axes = {axis % 4 for axis in op.get_attr("axis")}
         if not axes <= {1, 2} or not attr(op, "keep_dims", False):
-            raise Refusal("a reduction that is not a pool")
+            raise Refusal("only reductions over rows and columns with keep_dims are supported")
         kernel = [width if 2 in axes else 1, height if 1 in axes else 1]
         if max(kernel) > MAX_POOL:
-            raise Refusal(f"a reduction over {kernel[0]}x{kernel[1]}, the DPU has 1 to {MAX_POOL}")
+            size = f"{kernel[0]}x{kernel[1]}"
+            raise Refusal(f"reduction over {size}; the DPU supports 1 to {MAX_POOL}")
         return to.model.max_pool(op.get_name(), to.int8(source), kernel, [1, 1])
 
 
 def reduction(op: Any, inputs: Inputs) -> Array:
-    """Maximum, minimum, sum, mean or product over the axes `axis`."""
+    """Return the maximum, minimum, sum, mean or product over the axes in `axis`."""
     name = op.get_type().removeprefix(_PREFIX)
     x = inputs["input"][0]
     x = x if name in ("max", "min") else x.astype(np.float64)
@@ -96,7 +97,7 @@ def reduction(op: Any, inputs: Inputs) -> Array:
 
 
 def reduction_fix(op: Any, inputs: Inputs) -> Array:
-    """Maximum, minimum, sum or mean over axes; the mean uses `pool_reciprocal` of (n, 1)."""
+    """Return the maximum, minimum, sum or mean over axes; the mean uses `pool_reciprocal(n, 1)`."""
     kind = op.get_type().removeprefix(_PREFIX).removesuffix("-fix")
     x = inputs["input"][0].astype(np.int64)
     axes = tuple(op.get_attr("axis"))

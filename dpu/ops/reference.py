@@ -1,6 +1,6 @@
-"""Run one op by its reference function, or by a plugin that a user added.
+"""Run one op by its reference function or by a user's plugin.
 
-The functions need numpy alone, so that the board can use them without the rest of the emulation.
+The functions need only numpy, so the board can use them without the rest of the emulation.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Plugin = Callable[[dict[str, list[Array]], dict[str, Any]], Array]
 
 
 def load_plugins(path: str | os.PathLike[str]) -> dict[str, Plugin]:
-    """The functions named ``op_<op_type>`` of a Python file, by the name behind ``op_``.
+    """Return the functions ``op_<op_type>`` of a Python file, by the name after ``op_``.
 
-    It is the op type, or its `plugin_name` where the type is not a valid Python name.
+    That name is the op type, or its `plugin_name` if the type is not a valid Python name.
 
     Raises
     ------
     DpuError
-        The file cannot be read or run, or holds no such function.
+        The file cannot be read or run, or has no such function.
     """
     file = Path(path)
     if not file.is_file():
@@ -47,21 +47,21 @@ def load_plugins(path: str | os.PathLike[str]) -> dict[str, Plugin]:
         if name.startswith("op_") and callable(value):
             plugins[name[3:]] = value
     if not plugins:
-        raise DpuError(f"{path}: no function named op_<op_type> in it")
+        raise DpuError(f"{path}: has no function named op_<op_type>")
     return plugins
 
 
 def run_op(op: Any, inputs: Inputs, plugins: dict[str, Plugin] | None = None) -> Array:
-    """Run one op: by a plugin if there is one, else by the function for its type.
+    """Run one op: by a plugin if there is one, else by the reference function for its type.
 
-    A compiler leaves int8 ops to the CPU too, where the DPU has none of the kind.
+    The op may be an int8 op, which a compiler leaves to the CPU if the DPU does not support it.
 
     Raises
     ------
     UnknownOpError
-        Neither knows the op's type.
+        There is neither for the op's type.
     DpuError
-        A plugin failed or returned an array of another size than the file says.
+        A plugin failed, or returned an array whose size differs from that in the file.
     """
     kind = op.get_type()
     plugin = plugin_for(kind, plugins or {})
@@ -74,7 +74,7 @@ def run_op(op: Any, inputs: Inputs, plugins: dict[str, Plugin] | None = None) ->
 
 
 def plugin_for(kind: str, plugins: dict[str, Plugin]) -> Plugin | None:
-    """The plugin for an op type, by the type itself or by its `plugin_name`."""
+    """Return the plugin for an op type, by the type itself or its `plugin_name`, or None."""
     return plugins.get(kind) or plugins.get(plugin_name(kind))
 
 
@@ -89,7 +89,7 @@ def _run_plugin(op: Any, inputs: Inputs, plugin: Plugin) -> Array:
     if result.size != math.prod(tensor.dims):
         raise DpuError(
             f"plugin for op {op.get_name()!r} ({op.get_type()}) returned shape "
-            f"{list(result.shape)}, the file says {tensor.dims}"
+            f"{list(result.shape)}, expected {tensor.dims}"
         )
     dtype = np.int8 if tensor.dtype in ("xint8", "int8") else np.float32
     return result.reshape(tensor.dims).astype(dtype)

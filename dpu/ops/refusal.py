@@ -1,14 +1,14 @@
-"""Why an op is not for the DPU."""
+"""The exception for ops that the DPU cannot run."""
 
 from __future__ import annotations
 
 
 class Refusal(Exception):
-    """An op cannot run on the DPU; the text says why.
+    """An op cannot run on the DPU; the message says why.
 
     Attributes
     ----------
-    op : its name, where it is known
+    op : name of the op, "" if unknown
     """
 
     def __init__(self, reason: str, op: str = "") -> None:

@@ -1,15 +1,15 @@
-"""The op types that are known here: each is described by one object and registered in its file.
+"""Registry of op types: each is described by one object and registered by its file.
 
-A file of this folder holds all that is known of a family of op types: reference functions, output
-shapes, what the DPU takes, work, the lowering to the fast engine and to a compiled op, and how
-tools show it. The engines, the compiler, `inspect` and `predict` ask the objects and have no lists
-of op types of their own. To add an op type, add a file:
+A file of this folder contains everything about a family of op types: reference functions, output
+shapes, limits of the DPU, work, the lowering to the fast engine and to a compiled op, and how
+tools show it. The engines, the compiler, `inspect` and `predict` query the objects and have no
+lists of op types themselves. To add an op type, add a file:
 
     class Exponential(OpType): ...
 
     register(Exponential("exp", exponential))
 
-Nothing here needs more than numpy, as the board computes its CPU ops with this folder alone.
+Nothing here needs more than numpy, because the board computes its CPU ops with this folder alone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from tutelage.dpu.ops.lowering import Grid, OnnxGraph
 
 Op = Any
-"""An op of XIR: `tutelage.dpu.xmodel.op.Op`, or on a board that of AMD's library."""
+"""An op of XIR: `tutelage.dpu.xmodel.op.Op`, or the class of AMD's library on a board."""
 
 Reference = Callable[[Op, Inputs], Array]
-"""Computes an op from the arrays of its inputs, by argument name, for any batch size."""
+"""Function that computes an op from its input arrays, by argument name, for any batch size."""
 
 INT8_SUFFIX = "-fix"
 
@@ -42,87 +42,87 @@ INT8_SUFFIX = "-fix"
 class OpType:
     """One of XIR's op types, in its real and its int8 form.
 
-    The real form, `name`, is in quantised files and on the CPU, and computes real numbers. The int8
-    form, usually `name`-fix, is in compiled files and computes integers.
+    The real form, `name`, occurs in quantised files and on the CPU, and computes real numbers. The
+    int8 form, usually `name`-fix, occurs in compiled files and computes integers.
 
     Parameters
     ----------
     name : the type's name in .xmodels
-    real, int8 : reference functions of the two forms; None where there is none
+    real, int8 : reference functions of the two forms; None for a form without one
     int8_type : name of the int8 form
     """
 
     source = ""
-    """ "input" or "constant" where the value is fed or in the file, "" where it is computed."""
+    """ "input" if the caller provides the value, "constant" if the file does, "" if computed."""
 
     definition: Definition | None = None
-    """Arguments and attributes by XIR, where a written file needs them."""
+    """XIR's arguments and attributes, for types that are written to files."""
 
     gives_int8 = False
-    """Whether the real form's result is int8, as that of a quantisation."""
+    """Whether the real form's result is int8, as for a quantisation."""
 
     names_subgraph = True
-    """Whether AMD's compiler names a subgraph after an op of this type that it begins with."""
+    """Whether AMD's compiler names a subgraph after a first op of this type."""
 
     transparent = False
-    """Whether the value stays what it is (a copy between devices, a dequantisation)."""
+    """Whether the value is unchanged (a copy between devices, a dequantisation)."""
 
     rounds = False
     """Whether it rounds to the fix point in its attribute `fix_point`."""
 
     joins = False
-    """Whether all that it reads takes the fix point of its result, as in a concat."""
+    """Whether all its inputs take the fix point of its result, as in a concat."""
 
     moves = False
-    """Whether its result has values of its inputs only; they keep their fix point."""
+    """Whether its result consists of values of its inputs, with their fix point."""
 
     same_order = False
     """Whether its result has the values of its input in the same order."""
 
     nonlinear = ""
-    """The activation's name in the attribute `nonlinear` of compiled ops that it is fused with."""
+    """The activation's name in the attribute `nonlinear` of compiled ops that it is fused into."""
 
     fuses: tuple[str, ...] = ()
-    """The activations that the DPU computes at its end, by `nonlinear`."""
+    """The activations that the DPU can fuse into it, by `nonlinear`."""
 
     on_dpu = False
-    """Whether the compiler makes a DPU op of the real form; `compile` says how."""
+    """Whether the real form can be compiled to a DPU op, by `compile`."""
 
     scaled = False
-    """Whether the DPU has it with a factor, which follows the real form as a `mul` (factors.py)."""
+    """Whether the DPU's op differs by a factor, a `mul` after the real form (factors.py)."""
 
     dense = False
     """Whether it multiplies by a matrix."""
 
     permutes = False
-    """Whether it has its input's axes in the order of the attribute `order`."""
+    """Whether it permutes its input's axes as given by the attribute `order`."""
 
     becomes = ""
-    """The kind of layer that a compiler makes of it, where that is another one."""
+    """The kind of layer that it is compiled to, "" if the same."""
 
     family = "other"
-    """What it is drawn as: "conv", "pool", "join" or "other"."""
+    """Category in drawings: "conv", "pool", "join" or "other"."""
 
     bounded = False
-    """Whether its range is known beforehand, so that values at its ends are no sign of a wrong fix
+    """Whether its range is known beforehand, so that values at its ends do not indicate a wrong fix
     point."""
 
     free = False
-    """Whether it has no instruction of its own: the same bytes under another shape or written to
-    their place by what computes them (so in AMD's compiled files)."""
+    """Whether it needs no instruction: its result has the same bytes in another shape, or its
+    producer writes them to their place (as in AMD's compiled files)."""
 
     left_to_cpu = False
-    """Whether a compiler is assumed to leave its int8 form to the CPU."""
+    """Whether compilers are assumed to leave its int8 form to the CPU."""
 
     spreads = False
-    """Whether its strides are inside the input: a transposed convolution."""
+    """Whether its strides spread the input: a transposed convolution."""
 
     takes_rows = False
-    """Whether the DPU takes the rows of what comes before while they are computed."""
+    """Whether the DPU can consume the rows of its input while they are being computed."""
 
     on_array = False
-    """Whether the DPU computes it on its array of multipliers, with weights for each output
-    channel; else its MISC engine does."""
+    """Whether the DPU computes it on its multiplier array, with weights per output channel, rather
+    than on its MISC engine."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class OpType:
 
         Parameters
         ----------
-        dims : of the first input; [] where the argument `input` reads nothing
+        dims : dims of the first input; [] if the argument `input` is empty
 
         Raises
         ------
@@ -155,85 +155,85 @@ class OpType:
         return dims
 
     def window(self, op: Op) -> Window:
-        """Return the kernel's walk over the input, for ops with a kernel."""
+        """Return the sliding window over the input, for ops with a kernel."""
         return window_of(op.get_attrs(), *op.get_input_tensor("input", 0).dims[1:3])
 
     def padding(self, op: Op) -> list[int]:
-        """Return [left, right, top, bottom] that the window needs, as `pad_mode` makes them."""
+        """Return the padding [left, right, top, bottom] of the window, derived from `pad_mode`."""
         window = self.window(op)
         return [window.pad_left, window.pad_right, window.pad_top, window.pad_bottom]
 
     # -- engines -----------------------------------------------------------------------------
 
     def keeps_batch(self, op: Op, moving: Sequence[Op]) -> bool:
-        """Whether the op treats each image of a batch by itself.
+        """Return whether the op treats the images of a batch independently.
 
         Parameters
         ----------
-        moving : the ops that it reads and that are not constant, at least one
+        moving : its non-constant inputs, at least one
         """
         return True
 
     def grid(self, op: Op, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
-        """Return the grid of the real form's values where float32 has them exactly, else None.
+        """Return the grid of the real form's values if they are exact in float32, else None.
 
         Parameters
         ----------
-        inputs : the grids of what it reads and is not constant, at least one
+        inputs : grids of the non-constant inputs, at least one
         constants : constant values by op name
         """
         return None
 
     takes_constants = False
-    """Whether `grid` knows what to do where some of the argument `input` is constant."""
+    """Whether `grid` supports constants in the argument `input`."""
 
     def scaled_grid(self, op: Op, x: Grid) -> Grid | None:
-        """Return as `grid`, for a `scaled` type that is lowered together with its factor."""
+        """Return the grid of a `scaled` type that is lowered together with its factor, or None."""
         return None
 
     def int8_is_exact(self, op: Op, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> bool:
-        """Whether `emit` gives the int8 form's integers exactly; parameters as of `grid`."""
+        """Return whether `emit` computes the int8 form exactly; parameters as for `grid`."""
         return False
 
     def emit(self, op: Op, graph: OnnxGraph) -> tuple[str, bool]:
-        """Write the op, in the form that it has, as float32 ONNX nodes.
+        """Emit the op, in its real or int8 form, as float32 ONNX nodes.
 
         Returns
         -------
-        the name of the result, and whether it is in NCHW (else in the file's own order)
+        the name of the result, and whether it is in NCHW (else in the file's axis order)
         """
-        raise NotImplementedError(f"{self.name} is not lowered")
+        raise NotImplementedError(f"{self.name} has no lowering to ONNX")
 
     # -- the DPU -----------------------------------------------------------------------------
 
     def activation(self, op: Op) -> str:
-        """Return `nonlinear` where the DPU's activation of that name is this op's function."""
+        """Return `nonlinear` if the DPU's activation of that name computes this op, else ""."""
         return self.nonlinear
 
     def factor(self, op: Op) -> float | None:
-        """Return the factor by which the DPU differs, for a `scaled` type; None for "not so"."""
+        """Return the factor by which the DPU differs, for a `scaled` type; None if it has none."""
         return None
 
     def limit(self, op: Op) -> str:
-        """Return why the DPU cannot compute the real form's windows and channels; "" if it can."""
+        """Return why the DPU does not support the real form's windows and channels, else ""."""
         return ""
 
     def keeps_integers(self, op: Op) -> bool:
-        """Whether the integers of the result are integers of the inputs, for one fix point."""
+        """Return whether, at one fix point, the result's integers are integers of the inputs."""
         return False
 
     def compile(self, op: Op, sink: Sink, to: Compilation) -> Op:
-        """Add the int8 op that does what the real form and its rounding do; return it.
+        """Add and return the int8 op that is equivalent to the real form and its rounding.
 
         Raises
         ------
         Refusal
-            The DPU cannot compute it so.
+            The DPU cannot compute it exactly.
         """
-        raise NotImplementedError(f"{self.name} is not compiled")
+        raise NotImplementedError(f"{self.name} cannot be compiled")
 
     def engine_layers(self, op: Op, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
-        """Return what the DPU's engines compute for the int8 form, in order.
+        """Return the layers that the DPU's engines compute for the int8 form, in order.
 
         Parameters
         ----------
@@ -242,14 +242,14 @@ class OpType:
         Raises
         ------
         Refusal
-            No instruction does it.
+            No instruction computes it.
         """
         raise Refusal(f"the DPU has no instructions for {op.get_type()}")
 
     # -- layers ------------------------------------------------------------------------------
 
     def kind(self, op: Op) -> str:
-        """Return what the layer of an op, in either form, is called."""
+        """Return the name of the kind of layer of an op, in either form."""
         return self.name
 
     def macs(self, op: Op, taps: Sequence[int] | None) -> int:
@@ -257,12 +257,12 @@ class OpType:
 
         Parameters
         ----------
-        taps : dims of the constant weights; None without
+        taps : dims of the constant weights; None if there are none
         """
         return 0 if taps is None else math.prod(taps)
 
     def is_dense(self, op: Op, weights: Op) -> bool:
-        """Whether each of its values may sum over its whole input times the constant `weights`."""
+        """Return whether each value may sum the whole input times the constant `weights`."""
         return self.dense
 
     def matrix(self, op: Op, weights: Array, outputs: int) -> Array:
@@ -270,31 +270,31 @@ class OpType:
         return weights.reshape(outputs, -1)
 
     def depth(self, op: Op, taps: Sequence[int]) -> int:
-        """Return how many input channels one output value sums over, by the dims of the weights."""
+        """Return the number of input channels per output value, given the dims of the weights."""
         return 0
 
     def work(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> int:
-        """Return the work by the rules of the attribute `workload_on_arch`.
+        """Return the operations, by the rules of the attribute `workload_on_arch`.
 
         Parameters
         ----------
-        operation : a layer as `predict` sees it
-        inputs : shapes of what it reads
+        operation : a layer in `predict`
+        inputs : shapes of its inputs
         """
         shapes = (*inputs, *operation.constants)
         return sum(value_work(*shape, array) for shape in shapes)
 
     def cycles(self, operation: Operation, inputs: Sequence[Shape], array: DpuArray) -> float:
-        """Return the least cycles in which a core computes it; parameters as of `work`."""
+        """Return the least number of cycles of a core; parameters as for `work`."""
         return self.work(operation, inputs, array) / alu_bytes_per_cycle(array)
 
     def bank_words(self, operation: Operation, array: DpuArray) -> int:
-        """Return the words of a weight bank that one output channel takes, of an op `on_array`."""
+        """Return the weight bank words per output channel, for ops with `on_array`."""
         return 0
 
     @property
     def predicted_on_dpu(self) -> bool:
-        """Whether the DPU computes such a layer, where the file does not name the device."""
+        """Whether the DPU is assumed to compute such a layer if the file names no device."""
         return self.on_dpu or (self.int8 is not None and not self.left_to_cpu)
 
 
@@ -303,12 +303,12 @@ _BY_TYPE: dict[str, OpType] = {}  # with and without the suffix
 
 
 def register(*op_types: OpType) -> None:
-    """Make op types known.
+    """Register op types.
 
     Raises
     ------
     ValueError
-        One of this name is known already.
+        A type of the same name is already registered.
     """
     for op_type in op_types:
         if op_type.name in _KINDS:
@@ -318,12 +318,12 @@ def register(*op_types: OpType) -> None:
 
 
 def find(type_: str) -> OpType | None:
-    """Return the op type of this name, real or int8, or None where it is not known."""
+    """Return the op type of this name, real or int8, or None if it is unknown."""
     return _BY_TYPE.get(type_)
 
 
 def op_type(type_: str) -> OpType:
-    """Return as `find`; for a type that is not known one with all defaults."""
+    """Return the op type of this name; for an unknown name, a type with all defaults."""
     return find(type_) or OpType(type_.removesuffix(INT8_SUFFIX))
 
 
@@ -333,7 +333,7 @@ def type_of(op: Op) -> OpType:
 
 
 def is_int8(type_: str) -> bool:
-    """Whether the name is that of an int8 form."""
+    """Return whether the name is that of an int8 form."""
     found = _KINDS.get(type_)
     return type_.endswith(INT8_SUFFIX) or (found is not None and found.int8_type == type_)
 
@@ -344,7 +344,7 @@ def int8_type(type_: str) -> str:
 
 
 def reference(type_: str) -> Reference | None:
-    """Return the reference function of the form of this name, or None where there is none."""
+    """Return the reference function of the form with this name, or None."""
     found = find(type_)
     if found is None:
         return None
@@ -358,16 +358,16 @@ def known_types() -> Iterator[OpType]:
 
 
 def computed_types() -> tuple[list[str], list[str]]:
-    """Return the names of all types with a reference function: real ones and int8 ones."""
+    """Return the names of all types with a reference function: real and int8 forms."""
     types = list(known_types())
     int8 = sorted(t.int8_type for t in types if t.int8 is not None)
     return [t.name for t in types if t.real is not None], int8
 
 
 def activation_of(op: Op) -> str:
-    """Return the name in the attribute `nonlinear` of the DPU's activation that a real op is.
+    """Return the name, in `nonlinear`, of the DPU activation that a real op is equivalent to.
 
-    "" where it is not one, or one with another slope.
+    "" if it is not an activation, or one with another slope.
     """
     kind = type_of(op)
     return kind.activation(op) if kind.nonlinear and op.get_type() == kind.name else ""

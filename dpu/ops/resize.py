@@ -1,6 +1,6 @@
-"""Ops that resample a feature map or trade its channels for pixels.
+"""Ops that resample a feature map or exchange its channels for pixels.
 
-All but bilinear interpolation only pick values, so that the same functions serve real numbers and
+All but bilinear interpolation only select values, so the same functions serve real numbers and
 int8. Maps are NHWC.
 """
 
@@ -39,9 +39,9 @@ class Resize(Lowered):
         size = given_numbers(op, "size")
         if size is not None and len(size) in (2, 4):
             return [dims[0], *size, dims[3]] if len(size) == 2 else size
-        if not op.has_attr("scale"):  # the file's own dims then say it
+        if not op.has_attr("scale"):  # the dims in the file then apply
             return list(op.get_output_tensor().dims)
-        # XIR multiplies in float32 and cuts off: 2.3 times 10 pixels are 23.
+        # XIR multiplies in float32 and truncates: 2.3 times 10 pixels are 23.
         width, height = (np.float32(factor) for factor in op.get_attr("scale"))
         rows, columns = np.float32(dims[1]) * height, np.float32(dims[2]) * width
         return [dims[0], int(rows), int(columns), dims[3]]
@@ -65,13 +65,13 @@ class Resize(Lowered):
 
         factors = whole_factors(op)
         if factors is None:
-            raise Refusal("it does not repeat each pixel a whole number of times")
+            raise Refusal("it does not repeat each pixel an integer number of times")
         _check_kept(op)
         return [RepeatLayer(op.get_name(), (op.get_input_op("input").get_name(),), *factors)]
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
         if whole_factors(op) is None:
-            raise Refusal("it does not repeat each pixel a whole number of times")
+            raise Refusal("it does not repeat each pixel an integer number of times")
         source = check_one_fix_point(op, sink, to)
         return to.model.move(op.get_name(), "upsample-fix", to.int8(source), op.get_attrs())
 
@@ -83,14 +83,14 @@ class Upsample(Resize):
 
 
 class Downsample(Lowered):
-    """Every s-th pixel of every s-th row; an op of the DPU alone."""
+    """Every s-th pixel of every s-th row; only in int8 form."""
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         width, height = steps_of(op)
         return [dims[0], -(-dims[1] // height), -(-dims[2] // width), dims[3]]
 
     def engine_layers(self, op: Any, constants: Mapping[str, Array]) -> Sequence[EngineLayer]:
-        """A maximum of one pixel, which changes the fix point too."""
+        """Return a max pool of one pixel, which also changes the fix point."""
         from tutelage.dpu.ops.engine_layers import MAXIMUM, POOL_SHIFT_SIGN, AluLayer
 
         width, height = steps_of(op)
@@ -116,7 +116,7 @@ class Downsample(Lowered):
 
 
 class Blocks(Lowered):
-    """Space to depth and back."""
+    """Space to depth and depth to space."""
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         side, to_space, _ = block_of(op)
@@ -127,7 +127,7 @@ class Blocks(Lowered):
             rest = height % side or width % side
             out = [n, height // side, width // side, channels * side**2]
         if rest:
-            what = f"{dims} does not fall into blocks of {side}"
+            what = f"{dims} is not divisible into blocks of {side}"
             raise UnsupportedError(f"op {op.get_name()!r}: {what}")
         return out
 
@@ -140,7 +140,7 @@ class Blocks(Lowered):
 
 
 class Tile(Blocks):
-    """The int8 form of gstiling; an op of the DPU alone."""
+    """The int8 form of gstiling."""
 
     free = True
 
@@ -153,7 +153,7 @@ class Tile(Blocks):
 
 
 class PixelShuffle(Blocks):
-    """With the channels in PyTorch's order, which ONNX and the DPU have for one direction."""
+    """Pixel shuffle in PyTorch's channel order, which ONNX and the DPU support in one direction."""
 
     on_dpu = free = True
 
@@ -161,14 +161,14 @@ class PixelShuffle(Blocks):
         return bool(op.get_attr("upscale"))
 
     def limit(self, op: Any) -> str:
-        """The DPU saves the channels of a convolution as pixels."""
+        """Require a preceding convolution, whose channels the DPU saves as pixels."""
         before = op.get_input_op("input")
         while type_of(before).rounds or type_of(before).nonlinear:
             before = before.get_input_op("input")
         if not op.get_attr("upscale"):
             return "the DPU has no pixel unshuffle"
         if not type_of(before).on_array or type_of(before).spreads:
-            return "a pixel shuffle that is not behind a convolution"
+            return "the pixel shuffle does not follow a convolution"
         return ""
 
     def keeps_integers(self, op: Any) -> bool:
@@ -189,28 +189,29 @@ class PixelShuffle(Blocks):
 
 
 def _check_kept(op: Any) -> None:
-    """Refuse a copy that changes the fix point."""
+    """Raise Refusal for a copy that changes the fix point."""
     if fix_point(op) != input_fix_point(op):
         raise Refusal("it changes the fix point")
 
 
 def resize(op: Any, inputs: Inputs) -> Array:
-    """Nearest or bilinear interpolation to the size of the output tensor.
+    """Resize by nearest or bilinear interpolation to the size of the output tensor.
 
     Output pixel i is sampled at ``s * i`` of the input, with `half_pixel_centers` at
     ``s * (i + 1/2) - 1/2``; s is ``in / out``, with `align_corners` ``(in - 1) / (out - 1)``.
     NEAREST takes the pixel below (with `align_corners` the nearest, halves upwards), BILINEAR
-    mixes the two around it, columns first. Everything is float32, in this order (XIR's
-    definition of `resize`; the order is that of VART's CPU runner, without fused products).
+    interpolates between the two pixels around it, columns first. Everything is float32, in this
+    order (XIR's definition of `resize`; the order is that of VART's CPU runner, without FMA).
 
     Raises
     ------
     UnsupportedError
-        The mode is neither NEAREST nor BILINEAR, or the input has other than four axes.
+        The mode is neither NEAREST nor BILINEAR, or the input does not have four axes.
     """
     x, dims, mode = inputs["input"][0], op.get_output_tensor().dims, _mode(op)
     if x.ndim != 4 or mode not in ("NEAREST", "BILINEAR"):
-        raise UnsupportedError(f"op {op.get_name()!r}: resizing {x.ndim} axes by {mode!r}")
+        what = f"resizing {x.ndim} axes by {mode!r}"
+        raise UnsupportedError(f"op {op.get_name()!r}: {what} is not implemented")
     if mode == "NEAREST":
         rows, columns = (_nearest(op, x.shape[axis], dims[axis]) for axis in (1, 2))
         return np.ascontiguousarray(x.take(rows, 1).take(columns, 2))
@@ -228,7 +229,7 @@ def _places(op: Any, size: int, out: int) -> Array:
 
 
 def sampled_places(size: int, out: int, align_corners: bool, half_pixel_centers: bool) -> Array:
-    """The positions of `out` output pixels on an axis of `size` input pixels, float32."""
+    """Return the positions of `out` output pixels on an axis of `size` input pixels, float32."""
     places = np.arange(out, dtype=np.float32)
     if align_corners and out > 1:
         scale = np.float32(size - 1) / np.float32(out - 1)
@@ -249,7 +250,7 @@ def _nearest(op: Any, size: int, out: int) -> Array:
 
 
 def _mixed(op: Any, x: Array, axis: int, out: int) -> Array:
-    """`x` interpolated along `axis` to `out` pixels: ``low + (high - low) * share``."""
+    """Return `x` interpolated along `axis` to `out` pixels: ``low + (high - low) * share``."""
     low, high, share = mixed_pixels(_places(op, x.shape[axis], out), x.shape[axis])
     share = share.reshape([-1 if a == axis else 1 for a in range(4)])
     below = x.take(low, axis)
@@ -257,14 +258,14 @@ def _mixed(op: Any, x: Array, axis: int, out: int) -> Array:
 
 
 def mixed_pixels(places: Array, size: int) -> tuple[Array, Array, Array]:
-    """Between which two of `size` pixels each place is, and the share of the second, float32."""
+    """Return the indices of the two pixels around each position, and the second's weight."""
     low = np.clip(np.floor(places), 0, size - 1).astype(np.intp)
     high = np.clip(np.ceil(places), 0, size - 1).astype(np.intp)
     return low, high, places - low.astype(np.float32)
 
 
 def whole_factors(op: Any) -> tuple[int, int] | None:
-    """How often a nearest resize repeats each row and column; None where it does otherwise."""
+    """Return how often a nearest resize repeats each row and column; None if it does otherwise."""
     attrs = op.get_attrs()
     before, after = op.get_input_tensor("input", 0).dims, op.get_output_tensor().dims
     if _mode(op) != "NEAREST" or attrs.get("align_corners") or attrs.get("half_pixel_centers"):
@@ -275,21 +276,21 @@ def whole_factors(op: Any) -> tuple[int, int] | None:
 
 
 def downsample(op: Any, inputs: Inputs) -> Array:
-    """Every s-th pixel of every s-th row, whatever `mode` and `half_pixel_centers` say.
+    """Return every s-th pixel of every s-th row, whatever `mode` and `half_pixel_centers` are.
 
-    So a DPU computes it (AMD's compiled programs, executed): `scale` is [w, h], whole numbers.
+    Source: AMD's compiled programs, executed; `scale` is [w, h], integers.
 
     Raises
     ------
     UnsupportedError
-        A scale is not a whole number.
+        A scale is not an integer.
     """
     width, height = steps_of(op)
     return np.ascontiguousarray(inputs["input"][0][:, ::height, ::width])
 
 
 def steps_of(op: Any) -> tuple[int, int]:
-    """The attribute `scale` of a downsampling as whole steps (width, height)."""
+    """Return the attribute `scale` of a downsampling as integer steps (width, height)."""
     scale = [float(value) for value in op.get_attr("scale")]
     if len(scale) != 2 or not all(value >= 1 and value.is_integer() for value in scale):
         raise UnsupportedError(f"op {op.get_name()!r}: downsampling by {scale} is not implemented")
@@ -297,11 +298,11 @@ def steps_of(op: Any) -> tuple[int, int]:
 
 
 def block_of(op: Any) -> tuple[int, bool, bool]:
-    """The side of the block of pixels that an op trades for channels, and how it does.
+    """Return the block size that an op exchanges for channels, the direction and the order.
 
     Returns
     -------
-    side : pixels of a block's side
+    side : side of a block, pixels
     to_space : whether channels become pixels
     channels_last : whether the order of the channels is (dy, dx, c), as in tiling, or
         (c, dy, dx), as in PyTorch's PixelShuffle
@@ -311,16 +312,16 @@ def block_of(op: Any) -> tuple[int, bool, bool]:
     else:
         side, to_space, channels_last = op.get_attr("stride"), op.get_attr("reverse"), True
     if int(side) < 1:
-        raise UnsupportedError(f"op {op.get_name()!r}: blocks of {side} pixels")
+        raise UnsupportedError(f"op {op.get_name()!r}: invalid block size {side}")
     return int(side), bool(to_space), channels_last
 
 
 def blocks(op: Any, inputs: Inputs) -> Array:
-    """Space to depth and back, in blocks of s x s pixels: gstiling, tile-fix and pixel-shuffle.
+    """Return space to depth or back in s x s blocks, for gstiling, tile-fix and pixel-shuffle.
 
     gstiling and tile-fix have the attributes `stride` and `reverse`, and the channel order
     (dy, dx, c); pixel-shuffle has `scale` and `upscale`, and the order (c, dy, dx) (XIR, VART's
-    CPU runner; for the DPU's tile-fix also AMD's compiled programs, executed).
+    CPU runner; for tile-fix also AMD's compiled programs, executed).
     """
     x = inputs["input"][0]
     side, to_space, channels_last = block_of(op)
@@ -336,10 +337,10 @@ def blocks(op: Any, inputs: Inputs) -> Array:
 
 
 def resize_fix(op: Any, inputs: Inputs) -> Array:
-    """upsample-fix, resize-fix: `resize` of the integers, rounded once at the end.
+    """Return upsample-fix or resize-fix: `resize` of the integers, rounded once at the end.
 
-    Source: Vitis AI Library, cpu_task. Where a compiler leaves bilinear ones to the CPU, their
-    last bit is its float32's.
+    Source: Vitis AI Library, cpu_task. If a compiler leaves bilinear ops to the CPU, their last
+    bit is that of its float32.
     """
     resized = resize(op, {"input": [inputs["input"][0]]})
     shift = fix_point(op) - input_fix_point(op)

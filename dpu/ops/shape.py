@@ -1,4 +1,4 @@
-"""Ops that give the same values another shape or order, cut some out or put a border around."""
+"""Ops that reshape, reorder, slice or pad values without computing new ones."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Moving(OpType):
 
     Parameters
     ----------
-    move : reference function of the real form; the int8 form is the same, requantised
-    real, int8 : False where there is no such form
+    move : reference function of the real form; the int8 form requantises its result
+    real, int8 : whether there is such a form
     """
 
     moves = True
@@ -48,10 +48,10 @@ class Moving(OpType):
 
 
 class Lowered(Moving):
-    """One that ONNX has an op for."""
+    """A moving op with an ONNX equivalent."""
 
     def has_onnx(self, op: Any) -> bool:
-        """Whether ONNX's op is this one with these attributes."""
+        """Return whether ONNX's op supports these attributes."""
         return True
 
     def grid(self, op: Any, inputs: Sequence[Grid], constants: Mapping[str, Array]) -> Grid | None:
@@ -65,12 +65,12 @@ class Lowered(Moving):
 
 
 def check_one_fix_point(op: Any, sink: Sink, to: Compilation) -> Any:
-    """Return what an op reads, after checking that it keeps the fix point.
+    """Return the input of an op, after verifying that the op keeps the fix point.
 
     Raises
     ------
     Refusal
-        It does not.
+        The op changes the fix point.
     """
     source = op.get_input_op("input")
     if to.point(source) != sink.fix_point:
@@ -79,7 +79,7 @@ def check_one_fix_point(op: Any, sink: Sink, to: Compilation) -> Any:
 
 
 class Identity(Lowered):
-    """The input."""
+    """The input, unchanged."""
 
     same_order = free = True
 
@@ -98,12 +98,12 @@ class Reshape(Lowered):
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         shape = given_numbers(op, "shape")
-        if shape is None:  # computed elsewhere: the file's own dims then say it
+        if shape is None:  # not constant: the dims in the file then apply
             shape = op.get_output_tensor().dims
         if shape.count(-1) == 1:
             shape[shape.index(-1)] = math.prod(dims) // -math.prod(shape)
         if math.prod(shape) != math.prod(dims):
-            raise UnsupportedError(f"op {op.get_name()!r}: {dims} does not reshape to {shape}")
+            raise UnsupportedError(f"op {op.get_name()!r}: cannot reshape {dims} to {shape}")
         return shape
 
     def emit(self, op: Any, graph: OnnxGraph) -> tuple[str, bool]:
@@ -119,7 +119,7 @@ class Reshape(Lowered):
 
 
 class Flatten(Reshape):
-    """Some axes as one."""
+    """Consecutive axes merged into one."""
 
     definition = Definition(
         ONE_INPUT,
@@ -137,7 +137,7 @@ class Flatten(Reshape):
 
 
 class Squeeze(Reshape):
-    """Without axes of size 1."""
+    """Axes of size 1 removed."""
 
     definition = None
     becomes = "reshape"
@@ -148,7 +148,7 @@ class Squeeze(Reshape):
 
 
 class Transpose(Lowered):
-    """Axes in the order of the attribute `order`."""
+    """Axes permuted as in the attribute `order`."""
 
     left_to_cpu = permutes = True
 
@@ -166,7 +166,7 @@ class Transpose(Lowered):
 
 
 class Pad(OpType):
-    """Border of constants, of the edge's values or mirrored."""
+    """Padding with constants, edge values or mirrored values."""
 
     moves = on_dpu = True
 
@@ -181,14 +181,14 @@ class Pad(OpType):
         return self.limit(op) == ""
 
     def limit(self, op: Any) -> str:
-        """The DPU has borders of zeros around maps, as the padding of a kernel with one tap."""
+        """Require zero padding of maps, which the DPU computes as padding of a one-tap kernel."""
         flat, rank = list(op.get_attr("paddings")), op.get_output_tensor().ndim
         if str(attr(op, "mode", "CONSTANT")).upper() != "CONSTANT" or any(_fill(op)):
-            return "a border of other values than 0"
+            return "padding with values other than 0"
         if rank != 4 or any((*flat[:2], *flat[6:])):
-            return "a border along other axes than those of a map"
+            return "padding along axes other than height and width"
         if flat[2] + flat[3] > _MOST_PADDED or flat[4] + flat[5] > _MOST_PADDED:
-            return f"a border of {flat[2:6]} pixels, the DPU pads by up to {_MOST_PADDED}"
+            return f"padding {flat[2:6]}; the DPU supports up to {_MOST_PADDED}"
         return ""
 
     def compile(self, op: Any, sink: Sink, to: Compilation) -> Any:
@@ -206,7 +206,7 @@ class Pad(OpType):
         top, bottom, left, right = op.get_attr("paddings")[2:6]
         _, rows, columns, channels = op.get_output_tensor().dims
         weights = np.zeros((bottom + 1, right + 1, channels), np.int8)
-        weights[bottom, right] = 1  # windows begin on the map, so that the last tap is the pixel
+        weights[bottom, right] = 1  # windows must begin on the map, so the last tap is the pixel
         return [
             AluLayer(
                 op.get_name(),
@@ -221,7 +221,7 @@ class Pad(OpType):
 
 
 class StridedSlice(Moving):
-    """``x[begin:end:strides]`` on every axis."""
+    """Slice ``x[begin:end:strides]`` along every axis."""
 
     def shape(self, op: Any, dims: list[int]) -> list[int]:
         ranges = (op.get_attr(name) for name in ("begin", "end", "strides"))
@@ -230,41 +230,41 @@ class StridedSlice(Moving):
 
 
 def reshape(op: Any, inputs: Inputs) -> Array:
-    """reshape, flatten, squeeze: the same values in the shape that the file says, any batch."""
+    """Return the values in the file's shape, for any batch: reshape, flatten and squeeze."""
     x, dims = inputs["input"][0], op.get_output_tensor().dims
     batch = x.size // max(1, math.prod(op.get_input_tensor("input", 0).dims))
     return x.reshape([dims[0] * batch, *dims[1:]]) if dims else x.reshape(())
 
 
 def transpose(op: Any, inputs: Inputs) -> Array:
-    """Axes in the order of the attribute `order`."""
+    """Return the input with its axes permuted as in the attribute `order`."""
     return np.ascontiguousarray(inputs["input"][0].transpose(op.get_attr("order")))
 
 
 _MOST_PADDED = 15
-"""Rows above a map, and columns left of it, that ALU adds: `pad_top` and `pad_left`."""
+"""Most rows above a map, and columns left of it, that ALU adds: `pad_top` and `pad_left`."""
 
 
 def _fill(op: Any) -> list[float]:
-    """The border's value, as the real form or the int8 form has it."""
+    """Return the padding value, real or int8 depending on the form."""
     values = attr(op, "constant_values", None) or []
     return [float(value) for value in values]
 
 
 def pad(op: Any, inputs: Inputs) -> Array:
-    """Border of constants, of the edge's values or mirrored."""
+    """Return the input padded with constants, edge values or mirrored values."""
     values = attr(op, "constant_values", None) or [0.0]
     return _padded(op, inputs["input"][0], float(values[0]))
 
 
 def pad_fix(op: Any, inputs: Inputs) -> Array:
-    """Constant, edge-repeating or mirroring border; constant_values are int8 (XIR)."""
+    """Return the int8 input padded as by `pad`; constant_values are int8 (XIR)."""
     fill = np.frombuffer(bytes(attr(op, "constant_values", b"")), np.int8)
     return _padded(op, inputs["input"][0], int(fill[0]) if fill.size else 0)
 
 
 def _padded(op: Any, x: Array, fill: float) -> Array:
-    """`x` with the border of the attributes paddings [before, after per axis] and mode."""
+    """Return `x` padded by the attributes paddings [before, after per axis] and mode."""
     flat = op.get_attr("paddings")
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
     mode = str(attr(op, "mode", "CONSTANT")).upper()
@@ -278,7 +278,7 @@ def _padded(op: Any, x: Array, fill: float) -> Array:
 
 
 def strided_slice(op: Any, inputs: Inputs) -> Array:
-    """``x[begin:end:strides]`` on every axis."""
+    """Return ``x[begin:end:strides]`` along every axis, for any batch."""
     x, begin, end = inputs["input"][0], list(op.get_attr("begin")), list(op.get_attr("end"))
     begin[0], end[0] = 0, x.shape[0]
     return x[tuple(map(slice, begin, end, op.get_attr("strides")))]

@@ -1,7 +1,7 @@
-"""Sliding windows: where a kernel lies on its input, and the sums under it.
+"""Sliding windows: positions of a kernel on its input, and sums over them.
 
-One place for the geometry of convolutions and pools, used by shape inference,
-by the reference engine and by the lowering to ONNX.
+The geometry of convolutions and pools, shared by shape inference, the
+reference engine and the lowering to ONNX.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tutelage.core.errors import UnsupportedError
 from tutelage.core.fixed_point import Array
 
 _BLOCK_ELEMENTS = 1 << 22
-"""Accumulators that are computed at a time: 32 MiB of int64."""
+"""Most accumulators computed at a time: 32 MiB of int64."""
 
 MAX_TAPS = 1 << 16
-"""Most pixels under a kernel: the DPU's largest pool, 256x256."""
+"""Most taps of a kernel: the DPU's largest pool, 256x256."""
 
 MAX_PADDED_ELEMENTS = 1 << 28
 """Most elements of an input with its padding."""
@@ -28,10 +28,10 @@ MAX_PADDED_ELEMENTS = 1 << 28
 
 @dataclass(frozen=True)
 class Window:
-    """A kernel's walk over an input of ``in_h x in_w`` pixels; all sizes in pixels.
+    """The positions of a kernel on an input of ``in_h x in_w`` pixels; all sizes in pixels.
 
     ``pad_*`` are the rows and columns around the input after `pad_mode` is
-    applied, so that the output size is
+    applied, so the output size is
     ``(in + pads - dilated kernel) // stride + 1``.
     """
 
@@ -50,22 +50,22 @@ class Window:
 
     @property
     def area(self) -> int:
-        """Pixels under the kernel."""
+        """Number of taps of the kernel."""
         return self.kernel_h * self.kernel_w
 
     def taps(self) -> Iterator[tuple[int, int]]:
-        """The kernel's positions (row, column)."""
+        """Yield the taps of the kernel, (row, column)."""
         for row in range(self.kernel_h):
             for column in range(self.kernel_w):
                 yield row, column
 
     def pad(self, x: Array, value: float = 0) -> Array:
-        """`x` (N, H, W, C) with the padding around it.
+        """Return `x` (N, H, W, C) with padding of `value` around it.
 
         Raises
         ------
         UnsupportedError
-            It would have more than `MAX_PADDED_ELEMENTS`.
+            The result would have more than `MAX_PADDED_ELEMENTS`.
         """
         rows, columns = (self.pad_top, self.pad_bottom), (self.pad_left, self.pad_right)
         n, h, w, c = x.shape
@@ -74,7 +74,7 @@ class Window:
         return np.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=value)
 
     def under_tap(self, padded: Array, tap: tuple[int, int], rows: slice) -> Array:
-        """What lies under one kernel position, for the output rows `rows`: (N, rows, out_w, C)."""
+        """Return the inputs of one tap for the output rows `rows`: (N, rows, out_w, C)."""
         top = tap[0] * self.dilation_h + rows.start * self.stride_h
         left = tap[1] * self.dilation_w
         bottom = top + (rows.stop - rows.start - 1) * self.stride_h + 1
@@ -82,16 +82,16 @@ class Window:
         return padded[:, top : bottom : self.stride_h, left : right : self.stride_w]
 
     def row_blocks(self, elements_per_row: int) -> Iterator[slice]:
-        """Ranges of output rows whose accumulators fit a bounded buffer."""
+        """Yield ranges of output rows whose accumulators fit into a bounded buffer."""
         step = max(1, _BLOCK_ELEMENTS // max(1, elements_per_row))
         for start in range(0, self.out_h, step):
             yield slice(start, min(start + step, self.out_h))
 
 
 def window_of(attrs: dict[str, Any], in_h: int, in_w: int) -> Window:
-    """The window that an op's attributes describe.
+    """Return the window that an op's attributes describe.
 
-    `attrs` hold XIR's kernel, stride, dilation as [w, h], pad as [left, right,
+    `attrs` are XIR's kernel, stride, dilation as [w, h], pad as [left, right,
     top, bottom], pad_mode FLOOR, CEIL, SAME or VALID, and `global`.
 
     Raises
@@ -118,7 +118,7 @@ def window_of(attrs: dict[str, Any], in_h: int, in_w: int) -> Window:
 
 
 def transposed_window_of(attrs: dict[str, Any], in_h: int, in_w: int) -> Window:
-    """The window of a transposed convolution over its input with ``stride - 1`` zeros between.
+    """Return a transposed convolution's window over its input with inserted zeros.
 
     ``out = (in - 1) * stride + dilated kernel - pads``; the window itself has
     stride 1 and the padding ``dilated kernel - 1 - pad``.
@@ -137,7 +137,7 @@ def transposed_window_of(attrs: dict[str, Any], in_h: int, in_w: int) -> Window:
 
 
 def insert_zeros(x: Array, stride_h: int, stride_w: int) -> Array:
-    """`x` (N, H, W, C) with ``stride - 1`` zeros between neighbours."""
+    """Return `x` (N, H, W, C) with ``stride - 1`` zeros between neighbouring pixels."""
     n, h, w, c = x.shape
     out = np.zeros((n, (h - 1) * stride_h + 1, (w - 1) * stride_w + 1, c), x.dtype)
     out[:, ::stride_h, ::stride_w] = x
@@ -145,17 +145,17 @@ def insert_zeros(x: Array, stride_h: int, stride_w: int) -> Array:
 
 
 def convolve(padded: Array, weights: Array, window: Window, rows: slice) -> Array:
-    """``sum over taps and input channels of x * w`` for some output rows.
+    """Return the sum of ``x * w`` over taps and input channels, for some output rows.
 
     Parameters
     ----------
     padded : (N, H, W, C), padding included
     weights : (O, kernel_h, kernel_w, C / groups), of the accumulator's type
-    rows : the output rows to compute
+    rows : output rows to compute
 
     Returns
     -------
-    (N, rows, out_w, O), of the weights' type
+    (N, rows, out_w, O), with the element type of the weights
     """
     outputs, _, _, depth = weights.shape
     groups = padded.shape[3] // depth
@@ -172,9 +172,9 @@ def convolve(padded: Array, weights: Array, window: Window, rows: slice) -> Arra
 
 
 def convolve_depthwise(padded: Array, weights: Array, window: Window, rows: slice) -> Array:
-    """As `convolve`, each channel by itself; weights (multiplier, kernel_h, kernel_w, C).
+    """Return as `convolve`, but depthwise; weights (multiplier, kernel_h, kernel_w, C).
 
-    Output channel ``c * multiplier + m`` is input channel c under kernel m.
+    Output channel ``c * multiplier + m`` is input channel c with kernel m.
     """
     multiplier, _, _, channels = weights.shape
     shape = (padded.shape[0], rows.stop - rows.start, window.out_w, channels, multiplier)
@@ -190,17 +190,17 @@ def _pair(attrs: dict[str, Any], name: str, default: int | None = None) -> tuple
     if not value and default is not None:
         return default, default
     if value is None or len(value) != 2 or min(value) < 1:
-        raise UnsupportedError(f"{name} {value} is not [width, height]")
+        raise UnsupportedError(f"{name} {value} is not a positive [width, height]")
     width, height = int(value[0]), int(value[1])
     if name == "kernel" and width * height > MAX_TAPS:
-        raise UnsupportedError(f"a kernel of {width}x{height} is too large")
+        raise UnsupportedError(f"kernel {width}x{height} is too large")
     return width, height
 
 
 def _along(
     size: int, kernel: int, stride: int, dilation: int, before: int, after: int, mode: str
 ) -> tuple[int, int, int]:
-    """Padding before and after, and the output size, along one axis."""
+    """Return the padding before and after, and the output size, along one axis."""
     reach = dilation * (kernel - 1) + 1
     if mode == "SAME":
         out = math.ceil(size / stride)
@@ -212,7 +212,9 @@ def _along(
         raise UnsupportedError(f"pad_mode {mode!r} is not one of FLOOR, CEIL, SAME, VALID")
     span = size + before + after - reach
     if min(before, after) < 0 or span < 0:
-        raise UnsupportedError(f"a kernel of {reach} does not fit {size} + {before} + {after}")
+        raise UnsupportedError(
+            f"a kernel of extent {reach} does not fit into {size} + {before} + {after}"
+        )
     out = span // stride + 1
     if mode == "CEIL" and span % stride:
         after += stride - span % stride

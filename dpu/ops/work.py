@@ -1,11 +1,11 @@
-"""Work on the DPU's array: what all op types share of the rules of `workload_on_arch`.
+"""Work on the DPU's array: the parts of the rules of `workload_on_arch` common to all op types.
 
 AMD's compiler writes the attribute `workload_on_arch`. Its unit depends on the op type: operations
-(two for a multiply-accumulate) of convolutions, values read by pools and sums. Cycles are counted
-from the shapes, not from the attribute, because the attribute of the convolution that begins two
-files for a B3136 is half of what their instructions compute (15 channels, which take two groups of
-14, are counted as one), and that of average pools is doubled in files of Vitis AI 3.0. Rules that
-were not seen in a compiled file are assumptions and say so.
+(two per multiply-accumulate) for convolutions, values read for pools and sums. Cycles are computed
+from the shapes rather than the attribute for two reasons. In two files for a B3136, the attribute
+of the first convolution is half of what the instructions compute: 15 channels, which take two
+groups of 14, count as one. In files of Vitis AI 3.0 that of average pools is doubled. Rules that
+were not found in a compiled file are marked as assumptions.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Shape = tuple[int, int, int]
 """Height, width, channels."""
 
 ALU_PIXELS = 4
-"""Output rows that pools, sums and depthwise convolutions are padded to in the attribute, on every
-size of array."""
+"""Output rows are padded to this in the attribute of pools, sums and depthwise convolutions, for
+every array size."""
 
 
 class Operation(Protocol):
-    """What work is counted from: `tutelage.dpu.predict.operations.Operation`."""
+    """Operation whose work is counted: `tutelage.dpu.predict.operations.Operation`."""
 
     @property
     def output(self) -> Shape:
@@ -35,31 +35,31 @@ class Operation(Protocol):
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width of the window's steps."""
+        """Vertical and horizontal stride of the window."""
 
     @property
     def depth(self) -> int:
-        """Input channels that one output value sums over."""
+        """Number of input channels per output value."""
 
     @property
     def augmented(self) -> bool | None:
-        """Whether the kernel's width and the input's channels share lanes; None where unknown."""
+        """Whether kernel width and input channels share lanes; None if unknown."""
 
     @property
     def constants(self) -> tuple[Shape, ...]:
-        """Shapes of constants that it takes value by value."""
+        """Shapes of its elementwise constants."""
 
 
 def alu_bytes_per_cycle(array: DpuArray) -> int:
-    """int8 values that pools, sums and products take per cycle: `ALU_PIXELS` rows, assumed."""
+    """Return the int8 values per cycle of pools, sums and products: `ALU_PIXELS` rows, assumed."""
     return ALU_PIXELS * array.channels
 
 
 def depthwise_per_cycle(array: DpuArray) -> int:
-    """Multiplications of depthwise convolutions per cycle: as many rows as the array, assumed.
+    """Return the multiplications of depthwise convolutions per cycle: the array's rows, assumed.
 
-    The published MobileNets and EfficientNets bear it out for a B4096: with half or twice as many,
-    those that are left out of `python -m tutelage.host.latency.fit` are predicted worse.
+    The published MobileNets and EfficientNets support this for a B4096: with half or twice as many,
+    the predictions of networks left out of `python -m tutelage.host.latency.fit` are worse.
     """
     return array.rows * array.channels
 
@@ -70,16 +70,16 @@ def padded(size: int, lanes: int) -> int:
 
 
 def value_work(height: int, width: int, channels: int, array: DpuArray = B4096) -> int:
-    """Values of a map, idle lanes included: ``pad4(height) * width * pad16(channels)``."""
+    """Return the values of a map with idle lanes: ``pad4(height) * width * pad16(channels)``."""
     return padded(height, ALU_PIXELS) * width * padded(channels, array.channels)
 
 
 def pool_work(
     out_h: int, out_w: int, channels: int, k_h: int, k_w: int, array: DpuArray = B4096
 ) -> int:
-    """Values that a pool reads: ``pad4(out_h) * out_w * pad16(channels) * k_h * k_w``.
+    """Return the values that a pool reads: ``pad4(out_h) * out_w * pad16(channels) * k_h * k_w``.
 
-    Source: equal to the attribute of AMD's compiled files, but for average pools of Vitis AI 3.0,
-    which have twice as much.
+    Source: equals the attribute in AMD's compiled files, except for average pools of Vitis AI 3.0,
+    where it is twice as large.
     """
     return value_work(out_h, out_w, channels, array) * k_h * k_w

@@ -1,4 +1,4 @@
-"""What XIR's graphs ask of op types: definitions, output shapes (infer_shape), element types."""
+"""Op type knowledge for XIR's graphs: definitions, output shapes (infer_shape), element types."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tutelage.dpu.ops.registry import INT8_SUFFIX, find
 
 
 def definition(type_: str) -> Definition | None:
-    """The definition of the op type of this name, or None where there is none here."""
+    """Return the definition of the op type of this name, or None if it has none."""
     found = find(type_)
     return found.definition if found is not None and found.name == type_ else None
 
 
 def infer_dims(op: Any) -> list[int]:
-    """The dims of `op`'s output.
+    """Return the dims of `op`'s output.
 
     Raises
     ------
@@ -29,17 +29,17 @@ def infer_dims(op: Any) -> list[int]:
     if not op.get_input_num():
         raise UnsupportedError(f"op {op.get_name()!r} ({kind}) has no input")
     dims = op.get_input_tensors_by_name("input")[0].dims if op.get_input_num("input") else []
-    if known is not None:  # its attribute `shape`, if any, may be out of date
+    if known is not None:  # an attribute `shape` may be out of date
         return known.shape(op, dims)
     if op.has_attr("shape"):
         return list(op.get_attr("shape"))
     raise UnsupportedError(
-        f"op {op.get_name()!r} ({kind}): give its output by an attribute `shape`"
+        f"op {op.get_name()!r} ({kind}): set its output shape by the attribute `shape`"
     )
 
 
 def infer_dtype(op: Any) -> str:
-    """The element type of `op`'s output: as its attribute `data_type` says, else by its type."""
+    """Return the element type of `op`'s output: its attribute `data_type`, else by its type."""
     if op.has_attr("data_type"):
         return str(op.get_attr("data_type")).upper()
     known = find(op.get_type())

@@ -1,1 +1,1 @@
-"""How long a network takes on a board's DPU, and what it costs in energy."""
+"""Prediction of a network's time and energy on a board's DPU."""

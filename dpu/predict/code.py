@@ -1,7 +1,7 @@
-"""The time of a compiled file by its own DPU code.
+"""Simulated time of a compiled file's own DPU code.
 
-The layer model (`tutelage.dpu.predict.stage_times`) predicts what a compiler would make of a
-network; a file with DPU code has what a compiler made of it, which is simulated instead.
+The layer model (`tutelage.dpu.predict.stage_times`) predicts the code that a compiler would
+generate for a network; if a file already has DPU code, that is simulated instead.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ SOURCE = "simulated from the file's own instructions, dpu/isa/timing.py"
 
 
 def code_cycles(graph: Graph, costs: Costs) -> float | None:
-    """Return the simulated cycles of one job, of all DPU subgraphs, on a core that works alone.
+    """Return the simulated cycles of one job of all DPU subgraphs, without other active cores.
 
     Returns
     -------
-    None for a file without DPU code
+    cycles; None for a file without DPU code
 
     Raises
     ------
     IsaError
-        No DPU runs the code.
+        The code is invalid.
     """
     try:
         parts = compiled_parts(graph)

@@ -1,12 +1,12 @@
-"""How many cycles the DPU's array needs at least: lower bounds that follow from its shape.
+"""Lower bounds of cycles on the DPU's array, derived from its shape.
 
-Counted are the cycles in which the array of one core computes, with the idle lanes that its shape
-costs, and the cycles in which the parameters come from memory; the slower of the two is taken.
-Feature maps that go to memory and back, instructions and everything that is not hidden behind the
-array come on top, so a real run takes longer: `tutelage.dpu.predict.latency` predicts how long.
-Rules that were not seen in a compiled file are assumptions and say so.
+The bound is the larger of two: the cycles in which the array of one core computes, including idle
+lanes, and the cycles in which the parameters are loaded from memory. Transfers of feature maps,
+instructions and everything else that does not overlap with computing add to it, so a real run takes
+longer: `tutelage.dpu.predict.latency` predicts the actual time. Rules that were not found in a
+compiled file are marked as assumptions.
 
-The rules of each op type are in its file in dpu/ops, what they share in dpu/ops/work.py.
+The rules of each op type are in its file in dpu/ops, their common parts in dpu/ops/work.py.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tutelage.dpu.predict.operations import Operation, operations_of
 from tutelage.dpu.xmodel.graph import Graph
 
 PORT_BYTES_PER_CYCLE = 32
-"""Bytes that a core reads from memory per cycle at most: two data ports of 128 bits (PG338)."""
+"""Most bytes that a core reads from memory per cycle: two 128-bit data ports (PG338)."""
 
 
 def work(operation: Operation, inputs: Sequence[Shape], array: DpuArray = B4096) -> int | None:
-    """Work of an operation by the rules of `workload_on_arch`; None for what costs none.
+    """Return an operation's work by the rules of `workload_on_arch`; None if it is free.
 
     Parameters
     ----------
-    inputs : shapes of what it reads, which sums and products take value by value
+    inputs : shapes of its inputs, which sums and products read value by value
     """
     kind = op_type(operation.kind)
     if kind.free or operation.kind == INPUT:
@@ -41,27 +41,27 @@ def work(operation: Operation, inputs: Sequence[Shape], array: DpuArray = B4096)
 
 
 def compute_cycles(operation: Operation, inputs: Sequence[Shape], array: DpuArray = B4096) -> float:
-    """Least cycles in which a core computes the operation, idle lanes included.
+    """Return the least cycles in which a core computes the operation, idle lanes included.
 
     Parameters
     ----------
-    inputs : as of `work`
+    inputs : as for `work`
     """
     kind = op_type(operation.kind)
     if kind.free or operation.kind == INPUT:
-        return 0.0  # the same bytes under another shape, or written to their place
+        return 0.0  # the same bytes in another shape, or written to their place
     return kind.cycles(operation, inputs, array)
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The least that one core needs for an operation.
+    """The lower bound of an operation on one core.
 
     Attributes
     ----------
-    work : as `work` counts it
+    work : result of `work`
     computing, loading : cycles in which the array computes, and in which the parameters, one byte
-        each, come from memory
+        each, are loaded from memory
     """
 
     work: int | None
@@ -70,12 +70,12 @@ class Bound:
 
     @property
     def cycles(self) -> float:
-        """The slower of the two."""
+        """The larger of the two."""
         return max(self.computing, self.loading)
 
 
 def bounds(operations: list[Operation], array: DpuArray = B4096) -> list[Bound | None]:
-    """The bound of each operation; None for what the DPU does not compute."""
+    """Return the bound of each operation; None for operations that the DPU does not compute."""
     found: list[Bound | None] = []
     for operation in operations:
         inputs = [operations[place].output for place in operation.sources]
@@ -89,9 +89,9 @@ def bounds(operations: list[Operation], array: DpuArray = B4096) -> list[Bound |
 
 
 def add_cycles(facts: dict[str, Any], graph: Graph) -> None:
-    """Add the bounds of each layer to what `tutelage.dpu.inspect.describe` tells of a graph.
+    """Add the bounds of each layer to the facts of `tutelage.dpu.inspect.describe`.
 
-    There are none where the DPU or the size of its array is not known.
+    Nothing is added if the DPU or the size of its array is unknown.
     """
     facts["cycles_are"] = "lower bounds for one core by dpu/predict/cycles.py, not measured"
     if foreign(graph) is not None:
@@ -99,7 +99,7 @@ def add_cycles(facts: dict[str, Any], graph: Graph) -> None:
     try:
         array = array_of(next(iter(fingerprints_of(graph)), None))
     except UnsupportedError as error:
-        facts["notes"].append(f"{error}: no cycles")
+        facts["notes"].append(f"{error}: cycles are omitted")
         return
     found = bounds(operations_of(layers_of(graph)), array)
     total = sum(bound.cycles for bound in found if bound)

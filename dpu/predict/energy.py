@@ -1,11 +1,11 @@
-"""Power of a board and energy per frame: measured where there are runs, else estimate and bounds.
+"""Power of a board and energy per frame: measured if there are runs, else estimates and bounds.
 
-Measured runs are what `python -m tutelage.app.measure` writes on the board, run.json in
-`results/<board>/*/`, and rows of a DPU in comparisons, bench.json in `results/bench/*/`; those of
-the emulation say nothing of a board. Runs of the same model give its energy itself, those of other
-models the board's power. Without runs the power is estimated from public figures (power.toml);
-beside it are the bounds that the board cannot leave: what it takes at rest, and what its supply
-gives (its profile).
+Measured runs are those written by `python -m tutelage.app.measure` on the board, run.json in
+`results/<board>/*/`, and DPU rows of comparisons, bench.json in `results/bench/*/`; runs of the
+emulation are ignored. Runs of the same model give its energy directly, those of other models the
+board's power. Without runs the power is estimated from public figures (power.toml), together with
+bounds that the board cannot exceed: its power at idle, and the limit of its supply (from its
+profile).
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from tutelage.dpu.predict.latency import Prediction
 from tutelage.dpu.predict.measured_power import Step, found_steps, given_steps
 
 PUBLIC = Path(__file__).with_name("power.toml")
-"""What boards take by public figures, with the sources."""
+"""Power of boards by public figures, with the sources."""
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class PublicPower:
-    """The power of a whole board by public figures, W, as [least, most].
+    """The power of a whole board by public figures, W, each as (least, most).
 
     Attributes
     ----------
-    cores : of the DPU that are all busy in `busy`
-    rest, busy : with none and with all of them busy; equal where that makes no known difference
-    source : for the reader
+    cores : number of DPU cores that are all busy in `busy`
+    rest, busy : with no busy core and with all cores busy; equal if no difference is known
+    source : description of the source
     """
 
     cores: int
@@ -49,7 +49,7 @@ class PublicPower:
     source: str
 
     def watts(self, busy_cores: int) -> Figure:
-        """Return the estimate with so many busy cores; its value is the middle of the range."""
+        """Return the estimate for `busy_cores` busy cores; its value is the middle of the range."""
         share = min(busy_cores, self.cores) / self.cores
         low, high = (a + share * (b - a) for a, b in zip(self.rest, self.busy, strict=True))
         return Figure.predicted((low + high) / 2, low, high, "W")
@@ -57,14 +57,14 @@ class PublicPower:
 
 @dataclass(frozen=True)
 class BoardPower:
-    """Power of the whole board while its DPU works.
+    """Power of the whole board while its DPU is busy.
 
     Attributes
     ----------
-    bounds : what the board cannot leave, W, a range without a middle; None where it is not known
-    public : by public figures, None where there are none
-    steps : measured; then neither of the others counts
-    source : where the watts are from, for the reader
+    bounds : limits of the board's power, W, a range without a value; None if unknown
+    public : power by public figures, None if there is none
+    steps : measured steps; if there are any, the other two are not used
+    source : description of the source of the power
     """
 
     bounds: Figure | None
@@ -74,13 +74,13 @@ class BoardPower:
 
     @property
     def measured(self) -> bool:
-        """Whether the watts are of measured runs."""
+        """Whether the power comes from measured runs."""
         return bool(self.steps)
 
     def watts(self, threads: int | None = None) -> Figure:
-        """Return the power with so many threads, None for as many as help: measured or estimated.
+        """Return the measured or estimated power with `threads` threads; None for as many as help.
 
-        Without a figure it has neither value nor range.
+        If unknown, the figure has neither value nor range.
         """
         if self.steps:
             return _spread([step.watts for step in self._with(threads)], "W")
@@ -89,11 +89,11 @@ class BoardPower:
         return self.public.watts(self.public.cores if threads is None else threads)
 
     def joules_per_frame(self, prediction: Prediction, threads: int | None = None) -> Figure:
-        """Return the energy of a frame with so many threads, J.
+        """Return the energy per frame with `threads` threads, J; None for as many as help.
 
-        Measured where the steps are of this model; else the power by the predicted frames per
-        second. Of an estimate the errors of both are independent: its range has the mean error of
-        the speed in quadrature.
+        It is measured if the steps are of this model; otherwise it is the power divided by the
+        predicted frames per second. For an estimate the errors of both are independent: its range
+        includes the mean error of the speed in quadrature.
         """
         wanted = self._threads(threads)
         own = [step.joules for step in self.steps
@@ -111,32 +111,32 @@ class BoardPower:
         return Figure.predicted(value, value / below, value * above, "J")
 
     def joule_bounds(self, prediction: Prediction, threads: int | None = None) -> Figure | None:
-        """Return what a frame cannot leave: `bounds` by the ends of the predicted speed."""
+        """Return the bounds of the energy per frame, J: `bounds` divided by the speed's range."""
         (slowest, quickest), bounds = prediction.fps_range(threads), self.bounds
         if bounds is None or not bounds.low or not bounds.high or not slowest or not quickest:
             return None
         return Figure.predicted(None, bounds.low / quickest, bounds.high / slowest, "J")
 
     def _with(self, threads: int | None) -> Sequence[Step]:
-        """The steps with so many threads, or all where none has them."""
+        """Return the steps with `threads` threads, or all steps if there are none."""
         wanted = self._threads(threads)
         return [step for step in self.steps if step.threads == wanted] or self.steps
 
     def _threads(self, threads: int | None) -> int:
-        """So many, or the most that were measured."""
+        """Return `threads`, or for None the most threads that were measured."""
         return max((step.threads for step in self.steps), default=0) if threads is None else threads
 
 
 def board_power(
     board: str, results: Path = RESULTS, model: Path | None = None, given: Iterable[Path] = ()
 ) -> BoardPower | None:
-    """Return the power of a board by its profile's file name; None where nothing is known of it.
+    """Return the power of a board, given its profile's file name; None if nothing is known.
 
     Parameters
     ----------
-    results : folder in which measured runs are looked for
-    model : .xmodel that is predicted; runs of it take precedence over those of other models
-    given : measured runs to take instead of those that are found
+    results : folder to search for measured runs
+    model : predicted .xmodel; runs of it take precedence over those of other models
+    given : measured runs to use instead of those in `results`
 
     Raises
     ------
@@ -159,7 +159,7 @@ def board_power(
     return BoardPower(bounds, public, (), public.source if public else BOUNDS_SOURCE)
 
 
-BOUNDS_SOURCE = "the board at rest to the most that its supply gives"
+BOUNDS_SOURCE = "from the board's idle power to the limit of its supply"
 
 
 def _bounds(profile: Profile) -> Figure | None:
@@ -169,7 +169,7 @@ def _bounds(profile: Profile) -> Figure | None:
 
 
 def _public(board: str, profile: Profile) -> PublicPower | None:
-    """What power.toml has of a board; what it takes at rest is its profile's, if that has it."""
+    """Return the power in power.toml of a board; its profile's idle power takes precedence."""
     found = _public_table().get(board)
     if found is None:
         return None
@@ -192,6 +192,6 @@ def _range(pair: Sequence[Any]) -> Range:
 
 
 def _spread(values: Sequence[float], unit: str) -> Figure:
-    """The median of measured values between the least and the greatest."""
+    """Return the median of measured values, with their least and greatest as range."""
     return Figure(statistics.median(values), min(values), max(values), n=len(values), unit=unit,
                   kind=MEASURED)  # fmt: skip

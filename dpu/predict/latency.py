@@ -1,21 +1,21 @@
-"""How long a network takes on a board's DPU: a model of few physical parameters, fitted.
+"""Latency of a network on a board's DPU: a fitted model with few physical parameters.
 
-A core takes for a job what its stages take (`tutelage.dpu.predict.stage_times`), or where a file
-has DPU code, what that takes in simulation (`tutelage.dpu.predict.code`). Around a job the A53
-prepares the image and takes the result:
+The time of a job on a core is that of its stages (`tutelage.dpu.predict.stage_times`) or, if a
+file has DPU code, that of the simulated code (`tutelage.dpu.predict.code`). Before and after a job
+the A53 prepares the image and processes the result:
 
     cpu = frame_us + pixel_ns * values of the input
 
-One thread does both in turn. Many threads keep all cores busy, or else the A53s are what binds.
+One thread does both in turn. Many threads keep all cores busy, unless the A53s are the bottleneck.
 
-The parameters but the A53's two are fitted by `python -m tutelage.host.latency.fit` to the speed
-that AMD published for image classifiers (Vitis AI 2.5), end to end. A core's costs are in
+All parameters but the A53's two are fitted by `python -m tutelage.host.latency.fit` to the
+end-to-end speeds of image classifiers that AMD published (Vitis AI 2.5). A core's costs are in
 `dpu/isa/costs.toml`, for all boards; the others are in `dpu/predict/fitted/<board>.toml` with the
-error on families of networks that were left out. Nothing here was measured by this project: a
-prediction is as good as those errors. What the published figures cannot tell is left out: CPU ops
-within a network, and post-processing beyond a classifier's.
+error on families of networks that were left out. None of this was measured by this project: a
+prediction is only as good as those errors. Effects that the published figures do not show are
+omitted: CPU ops within a network, and post-processing beyond that of a classifier.
 
-The emulation's runners pace themselves by it (`board_pace`).
+The emulation's runners use it to pace themselves (`board_pace`).
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ from tutelage.dpu.xmodel.subgraph import Subgraph
 FITTED = Path(__file__).resolve().parent / "fitted"
 
 BOARD_PARAMETERS = tuple(field.name for field in fields(Parameters) if field.name != "costs")
-"""Those of a board's own file."""
+"""Names of the parameters in a board's own file."""
 
 
 @dataclass(frozen=True)
 class PythonCost:
-    """What a frame costs an application in Python, in place of AMD's programs in C++.
+    """CPU cost of a frame in a Python application, instead of AMD's C++ programs.
 
     Attributes
     ----------
-    frame_us : of one thread, beside the job; pre-processing is not in it
-    lock_us : the part of it under the interpreter's lock, which all threads share: it caps what
-        Python can feed at 1e6 / lock_us frames per second
+    frame_us : time of one thread besides the job, without pre-processing, us
+    lock_us : the part of it under the interpreter's lock, shared by all threads, us: it limits
+        Python to 1e6 / lock_us frames per second
     """
 
     frame_us: float
@@ -78,17 +78,17 @@ PYTHON_COSTS = tuple(field.name for field in fields(PythonCost))
 
 @dataclass(frozen=True)
 class Board:
-    """What a prediction needs to know of a board.
+    """The properties of a board that a prediction needs.
 
     Attributes
     ----------
     dpu_name, clock_mhz, cores : of its DPU
-    fingerprints : of the files that its DPU runs, as far as they are known
-    cpus : of its processor
-    parameters, python : fitted to it
-    error : of networks that were left out of the fit, published time / predicted time: "low" and
-        "high" of one thread and of many, as `[one, many]`
-    mean_error : of their frames per second, likewise, as a share
+    fingerprints : fingerprints of files that its DPU runs, if known
+    cpus : number of its processor's cores
+    parameters, python : parameters fitted to it
+    error : published time / predicted time of networks that were left out of the fit: "low" and
+        "high", each as `[one thread, many threads]`
+    mean_error : mean relative error of their frames per second, likewise
     """
 
     name: str
@@ -108,7 +108,7 @@ class Board:
         return array_named(self.dpu_name)
 
     def runs(self, fingerprint: int) -> bool:
-        """Whether its DPU runs files of this fingerprint; where none is known, by its name."""
+        """Return whether its DPU runs files of this fingerprint; by name if none is known."""
         if self.fingerprints:
             return fingerprint in self.fingerprints
         return dpu_name(fingerprint) == self.dpu_name
@@ -116,13 +116,13 @@ class Board:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """The time of a layer, with what is fused to it, on one core that works alone.
+    """The time of a layer and its fused operations on one core, without other active cores.
 
     Attributes
     ----------
-    seconds : all of it
-    computing, parameters, maps, start : seconds that computing, LOADs of parameters, LOADs and
-        SAVEs of maps, and what nothing hides would take alone; all but the last overlap
+    seconds : total time
+    computing, parameters, maps, start : time for computing, for loading parameters, for loading
+        and saving maps, and for what does not overlap with anything, s; all but the last overlap
     """
 
     stage: Stage
@@ -134,7 +134,7 @@ class LayerTime:
 
     @property
     def bound(self) -> str:
-        """What takes the most of the layer's time: "array", "parameters", "maps" or "start"."""
+        """The largest part of the layer's time: "array", "parameters", "maps" or "start"."""
         shares = {
             "array": self.computing, "parameters": self.parameters, "maps": self.maps,
             "start": self.start,
@@ -143,7 +143,7 @@ class LayerTime:
 
 
 def input_values(operations: Sequence[Operation]) -> int:
-    """Return the values of a network's inputs."""
+    """Return the number of values of a network's inputs."""
     return sum(math.prod(o.output) for o in operations if o.kind == INPUT)
 
 
@@ -155,17 +155,18 @@ def speeds(
     python: bool = False,
     longer: float = 1.0,
 ) -> Array:
-    """Return the frames per second of networks, end to end.
+    """Return the end-to-end frames per second of networks.
 
-    One thread prepares, waits for its core and takes the result, in turn. With more, what binds
-    first: the threads, the cores (which then share the memory), the A53s, or Python's lock.
+    One thread prepares the image, waits for its core and processes the result, in turn. With more
+    threads the speed is limited by whichever binds first: the threads, the cores (which then share
+    the memory), the A53s, or Python's lock.
 
     Parameters
     ----------
-    counts, values : of the networks: their stages and the values of their inputs
-    threads : None: as many as help
-    python : through an application in Python, its pre-processing not counted
-    longer : how many times as long as its stages a job takes
+    counts, values : stages of the networks, and numbers of values of their inputs
+    threads : number of threads; None for as many as help
+    python : through a Python application, without its pre-processing
+    longer : ratio of a job's time to that of its stages
     """
     given, hertz = board.parameters, board.clock_mhz * 1e6
     cpu = 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * values
@@ -174,30 +175,30 @@ def speeds(
     if threads == 1:
         return np.asarray(1 / (longer * counts.job_cycles(given) / hertz + cpu))
     busy = board.cores if threads is None else min(board.cores, threads)
-    with np.errstate(divide="ignore"):  # without DPU work or an A53's part that does not bind
+    with np.errstate(divide="ignore"):  # a network without DPU work, or with none for the A53
         rate = counts.jobs_per_cycle(given, busy) * hertz / longer
         limits = [rate, board.cpus / cpu]
     if python:
         limits.append(np.full(len(values), 1e6 / board.python.lock_us))
     if threads is not None:
-        # So many never bind; a number without bound may be none that a float holds.
+        # 2^20 threads never bind; an unbounded integer might overflow a float.
         limits.append(min(threads, 1 << 20) / (busy / rate + cpu))
     return np.asarray(np.min(limits, 0))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network is predicted to take on a board.
+    """The predicted times of a network on a board.
 
     Attributes
     ----------
-    board : on which
-    operations : the network's, those of the CPU included
-    stages : what a core does for it, in order
-    fingerprint : of the DPU that the network is compiled for, None for none
-    code_cycles : of one job by the file's own DPU code, simulated for a core that works alone; None
-        without code. All times but those of `layers` are then of the code. Other cores slow it as
-        they slow the stages
+    board : board that runs it
+    operations : all operations of the network, including those of the CPU
+    stages : the work of a core for it, in order
+    fingerprint : fingerprint of the DPU that the network is compiled for, None for none
+    code_cycles : simulated cycles of one job of the file's own DPU code without other active cores,
+        None without code. If given, it determines all times except those of `layers`. Other cores
+        slow it down as they slow down the stages
     """
 
     board: Board
@@ -208,18 +209,18 @@ class Prediction:
 
     @property
     def layer_model(self) -> Prediction:
-        """The prediction without the file's code, by its layers alone."""
+        """The prediction by the layer model alone, without the file's code."""
         return replace(self, code_cycles=None)
 
     @property
     def misfit(self) -> str:
-        """That the network is compiled for another DPU than the board's; "" where it is not."""
+        """A message if the network is compiled for another DPU than the board's, else ""."""
         board, number = self.board, self.fingerprint
         if number is None or board.runs(number):
             return ""
         known = " or ".join(f"{own:#x}" for own in board.fingerprints)
         return (
-            f"compiled for {describe(number)}: does not run on {board.name}, whose DPU is "
+            f"compiled for {describe(number)}; does not run on {board.name}, whose DPU is "
             f"{board.dpu_name}{f' ({known})' if known else ''}"
         )
 
@@ -230,37 +231,37 @@ class Prediction:
 
     @property
     def job_seconds(self) -> float:
-        """Of the DPU for one image, on one core that works alone."""
+        """Time of one image on one DPU core without other active cores, s."""
         return self._longer * self._layer_cycles / self._hertz
 
     @property
     def dpu_fps(self) -> float:
-        """Images per second of all cores, which share the memory; the A53s' part not counted."""
+        """Images per second of all DPU cores, which share the memory, without the A53s' work."""
         rate = self.counts.jobs_per_cycle(self.board.parameters, self.board.cores)
         return float(rate[0]) * self._hertz / self._longer
 
     @property
     def cpu_seconds(self) -> float:
-        """Of an A53 for one image, before and behind the DPU."""
+        """Time of an A53 for one image, before and after the DPU, s."""
         given = self.board.parameters
         return 1e-6 * given.frame_us + 1e-9 * given.pixel_ns * input_values(self.operations)
 
     @property
     def latency_seconds(self) -> float:
-        """Of one image, end to end, with one thread."""
+        """End-to-end time of one image with one thread, s."""
         return self.job_seconds + self.cpu_seconds
 
     def fps(self, threads: int | None = None) -> float:
-        """Frames per second, end to end, with so many threads; None: as many as help (`speeds`)."""
+        """Return the end-to-end frames per second (`speeds`); None for as many threads as help."""
         return self._speed(threads)
 
     def python_fps(self, threads: int | None = None) -> float:
-        """Frames per second that an application in Python reaches, as `fps`.
+        """Return the frames per second of a Python application, as `fps`.
 
-        In place of AMD's programs in C++ the threads run Python, whose interpreter lock they share
-        (`PythonCost`): beyond `1 / lock_us` no thread and no core helps. Its two costs are those of
-        the published MNIST network, whose application prepares the images before it is timed. A
-        range is not known: DenseNetX, the other network published so, is predicted within 8 %
+        Instead of AMD's C++ programs the threads run Python and share its interpreter lock
+        (`PythonCost`): beyond `1 / lock_us` neither threads nor cores help. The two costs are those
+        of the published MNIST network, whose application prepares its images before timing starts.
+        A range is not known: DenseNetX, the other such published network, is predicted within 8 %
         (one thread) and 15 % (many).
         """
         return self._speed(threads, True)
@@ -270,27 +271,27 @@ class Prediction:
         return float(speeds(self.counts, values, self.board, threads, python, self._longer)[0])
 
     def fps_range(self, threads: int | None = None) -> tuple[float, float]:
-        """Lowest and highest `fps` by the errors of the networks left out of the fit.
+        """Return the lowest and highest `fps`, by the errors of the networks left out of the fit.
 
-        The range of a board is from the lowest to the highest of these errors, so that all of its
-        own networks lie within. It is not a confidence interval, but was tested as one: of the
-        published values at least nine in ten lie within the range that all other networks of their
-        board give (`python -m tutelage.host.latency.fit`).
+        The range of a board spans the lowest to the highest of these errors, so it includes all of
+        its own networks. It is not a confidence interval, but was tested as one: at least nine in
+        ten of the published values are within the range given by all other networks of their
+        board (`python -m tutelage.host.latency.fit`).
         """
         found, column = self.fps(threads), 0 if threads == 1 else 1
         return found / self.board.error["high"][column], found / self.board.error["low"][column]
 
     def mean_error(self, threads: int | None = None) -> float:
-        """Mean error of the `fps` of the networks left out of the fit, as a share."""
+        """Return the mean relative error of `fps` for the networks left out of the fit."""
         return self.board.mean_error[0 if threads == 1 else 1]
 
     def latency_range(self) -> tuple[float, float]:
-        """Least and most `latency_seconds`, as `fps_range`."""
+        """Return the least and greatest `latency_seconds`, as `fps_range`, s."""
         slowest, fastest = self.fps_range(1)
         return 1 / fastest, 1 / slowest
 
     def layers(self) -> list[LayerTime]:
-        """Each stage of the DPU with its time and what binds it."""
+        """Return each stage of the DPU with its time and what limits it."""
         counts, given, hertz = self.counts, self.board.parameters, self._hertz
         columns = (
             counts.stage_cycles(given),
@@ -304,7 +305,7 @@ class Prediction:
 
     @property
     def left_to_cpu(self) -> list[Operation]:
-        """Operations that the CPU computes and that no figure here contains."""
+        """Operations that the CPU computes, which are not included in any figure."""
         return [o for o in self.operations if not o.on_dpu and o.kind != INPUT]
 
     @property
@@ -313,30 +314,30 @@ class Prediction:
 
     @property
     def _longer(self) -> float:
-        """How many times as long as by its stages a job takes by the file's code."""
+        """Ratio of a job's time by the file's code to its time by the stages."""
         stages = self._layer_cycles
         return 1.0 if self.code_cycles is None or not stages else self.code_cycles / stages
 
     @property
     def _layer_cycles(self) -> float:
-        """Cycles of a job's stages on a core that works alone."""
+        """Cycles of a job's stages on a core without other active cores."""
         return float(self.counts.job_cycles(self.board.parameters)[0])
 
 
 def predict(
     operations: list[Operation], board: str | Board = DEFAULT_BOARD, fingerprint: int | None = None
 ) -> Prediction:
-    """Predict a network that is given as operations; a DenseNet-121 takes a few milliseconds.
+    """Predict a network given as operations; takes a few milliseconds for a DenseNet-121.
 
     Parameters
     ----------
-    fingerprint : of the DPU that they are compiled for, whose array is then taken; None: the
-        board's own
+    fingerprint : fingerprint of the DPU that they are compiled for, whose array is used; None for
+        the board's own
 
     Raises
     ------
     DpuError
-        The board is unknown, or nothing is fitted to it.
+        The board is unknown or has no fitted parameters.
     """
     known = board if isinstance(board, Board) else read_board(board)
     array = known.array if fingerprint is None else array_of(fingerprint)
@@ -344,12 +345,12 @@ def predict(
 
 
 def predict_graph(graph: Graph, board: str | Board = DEFAULT_BOARD) -> Prediction:
-    """Predict an .xmodel; a compiled one with its array, and by its DPU code where it has any.
+    """Predict an .xmodel; a compiled one with its array, and by its DPU code if present.
 
     Raises
     ------
     DpuError
-        As `operations_of_graph`, `predict` and `code_cycles`.
+        As for `operations_of_graph`, `predict` and `code_cycles`.
     """
     fingerprint = next(iter(fingerprints_of(graph)), None)
     found = predict(operations_of_graph(graph), board, fingerprint)
@@ -359,14 +360,14 @@ def predict_graph(graph: Graph, board: str | Board = DEFAULT_BOARD) -> Predictio
 
 
 def operations_of_graph(graph: Graph) -> list[Operation]:
-    """The operations of an .xmodel; a quantised one's are shared out as by the compiler here.
+    """Return the operations of an .xmodel; a quantised one is partitioned as by the compiler.
 
     Raises
     ------
     XmodelError
-        The model contradicts itself, or cannot be compiled.
+        The model is inconsistent, or cannot be compiled.
     UnsupportedError
-        It is compiled for another DPU than a DPUCZDX8G.
+        It is compiled for a DPU other than a DPUCZDX8G.
     """
     refuse_foreign(graph)
     from tutelage.dpu.compiler.emulation import on_cpu
@@ -376,16 +377,16 @@ def operations_of_graph(graph: Graph) -> list[Operation]:
 
 
 def job_seconds(subgraph: Subgraph, board: Board) -> float:
-    """Return the layer model's seconds of one core, alone, for one job of a DPU subgraph.
+    """Return the layer model's time of one job of a DPU subgraph on one core, s.
 
     Parameters
     ----------
-    subgraph : of a compiled file; one of the CPU takes 0
+    subgraph : subgraph of a compiled file; one of the CPU takes 0
 
     Raises
     ------
     XmodelError
-        The model contradicts itself.
+        The model is inconsistent.
     """
     with contradictions(subgraph.get_name()):
         layers = layers_of(subgraph.get_graph())
@@ -398,16 +399,16 @@ def job_seconds(subgraph: Subgraph, board: Board) -> float:
 class BoardPace:
     """The time of jobs on a board, for `tutelage.dpu.runtime.vart.set_pace`: `job_seconds`.
 
-    It is that of the layer model, also where a file has DPU code.
-    It is the time of a core that works alone. Cores that share the memory are predicted to be
-    slower (`Prediction.fps`), which the emulation does not show.
+    It is that of the layer model, even if a file has DPU code, and assumes no other active
+    core. Cores that share the memory are predicted to be slower (`Prediction.fps`), which the
+    emulation does not reproduce.
     """
 
     board: Board
 
     @property
     def cores(self) -> int:
-        """Cores of the board's DPU."""
+        """Number of cores of the board's DPU."""
         return self.board.cores
 
     def __call__(self, subgraph: Subgraph) -> float:
@@ -415,42 +416,40 @@ class BoardPace:
 
 
 def board_pace(board: str) -> BoardPace:
-    """The pace of a board by its profile's file name, such as "zcu104".
+    """Return the pace of a board, given its profile's file name, such as "zcu104".
 
     Raises
     ------
     DpuError
-        As `read_board`, or the profile lacks the clock or the processor's cores: the pace is that
-        of the board's own overlay.
+        As for `read_board`, or the profile lacks the clock or the processor's cores, since the
+        pace is that of the board's own overlay.
     """
     return BoardPace(read_board(board, published=False))
 
 
 def read_board(board: str, published: bool = True) -> Board:
-    """Read a board by its profile's file name, such as "zcu104", with what is fitted to it.
+    """Read a board, given its profile's file name, such as "zcu104", with its fitted parameters.
 
-    Its DPU and processor are those of the profile, or where it lacks the clock or the processor's
-    cores, those that the published figures are of.
+    DPU and processor are those of the profile or, if it lacks the clock or the processor's cores,
+    those of the published figures.
 
     Parameters
     ----------
-    published : False: where the profile lacks them, there is no such board
+    published : whether the published figures may supply what the profile lacks
 
     Raises
     ------
     DpuError
-        There is none of that name, its profile is broken or lacks the clock or the processor's
-        cores with nothing published either, or nothing is fitted to it.
+        There is no such board, its profile is invalid, clock or processor's cores are neither in
+        the profile nor published, or it has no fitted parameters.
     """
     profile, path, costs = load_profile(board), FITTED / f"{board}.toml", fitted_costs()
     needed = {"dpu.clock_mhz": profile.dpu_clock_mhz, "cpu.cores": profile.cpu_cores}
     missing = [key for key, value in needed.items() if value is None]
     if missing and not (published and path.exists()):
-        raise DpuError(
-            f"{profile.file}: lacks {', '.join(missing)}, without which nothing can be predicted"
-        )
+        raise DpuError(f"{profile.file}: lacks {', '.join(missing)}, which predictions need")
     if not path.exists():
-        raise DpuError(f"nothing is fitted to the board {board!r} ({path.name})")
+        raise DpuError(f"board {board!r} has no fitted parameters ({path.name})")
     hardware: dict[str, Any] = {
         "clock_mhz": profile.dpu_clock_mhz, "cores": profile.dpu_cores, "cpus": profile.cpu_cores,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The figures of `tutelage predict` as lines for a terminal."""
+"""Formatting of the figures of `tutelage predict` as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ HEAD = (
     "#", "type", "kernel", "output", "MACs", "cycles", "parameters [B]", "loaded [B]", "stored [B]",
     "time [us]", "share", "bound by", "name",
 )  # fmt: skip
-"""Columns of the table; cycles are the array's."""
+"""Columns of the table; cycles are those of the array."""
 
 
 def prediction_lines(facts: dict[str, Any], layers: bool = True) -> list[str]:
-    """Return the facts of `prediction_facts` for a terminal; with `layers` the table of them."""
+    """Return `prediction_facts` as lines for a terminal; with `layers`, including their table."""
     text = [
         f"{facts['model']} on {facts['board']} ({_cores(facts['dpu'])}): {facts['macs']:,} MACs, "
         f"{counted(facts['parameters'], 'parameter')}"
     ]
     if facts["misfit"]:
-        text.append(f"{facts['misfit']}; the figures are of the file's array at the board's clock")
+        text.append(f"{facts['misfit']}; the figures are for the file's array at the board's clock")
     text += ["", *_table(facts["layers"]), ""] if layers else []
     text += [
         *_dpu_lines(facts),
-        f"CPU      {digits(facts['cpu_ms'])} ms before and behind it",
+        f"CPU      {digits(facts['cpu_ms'])} ms before and after it",
         f"latency  {_ranged(facts['latency_ms'])}, one thread",
         *(_speed_line(speed, facts["power"]) for speed in facts["threads"]),
-        f"Python   {digits(facts['python_fps'])} fps through an application in Python, its "
-        "pre-processing not counted",
+        f"Python   {digits(facts['python_fps'])} fps in a Python application, without its "
+        "pre-processing",
     ]
     text += _power_lines(facts["power"])
     left = facts["left_to_cpu"]
@@ -58,7 +58,7 @@ def _cores(dpu: dict[str, Any]) -> str:
 
 
 def _dpu_lines(facts: dict[str, Any]) -> list[str]:
-    """The time on one core, and that of the layer model where the file's code gives the first."""
+    """Return the time on one core, and that of the layer model if the former is by the code."""
     code, time = facts["code"], f"DPU      {digits(facts['dpu_ms'])} ms on one core"
     if code is None:
         return [f"{time}: {_shares(facts)}"]
@@ -87,14 +87,14 @@ def _speed_line(speed: dict[str, Any], power: dict[str, Any] | None) -> str:
     if energy["value"] is not None:
         within = ""
         if bounds and not power["measured"]:
-            within = f"; surely {_range(bounds, 1e3, 3)}"
+            within = f"; bounds {_range(bounds, 1e3, 3)}"
         millijoules = f"{digits(1e3 * energy['value'], 3)} mJ a frame"
         line += f", {millijoules} ({_range(energy, 1e3, 3)}{within})"
     return line
 
 
 def _power_lines(power: dict[str, Any] | None) -> list[str]:
-    """The power of the whole board and its bounds, with where they are from."""
+    """Return the power of the whole board and its bounds, with their sources."""
     if power is None:
         return []
     text, bounds = [], power["bounds"]

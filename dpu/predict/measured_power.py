@@ -1,4 +1,4 @@
-"""Watts and joules that boards have measured: of runs, and of a DPU's rows in comparisons."""
+"""Power and energy measured on boards: by runs, and by DPU rows of comparisons."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _OFFLINE = "offline"
 
 @dataclass(frozen=True)
 class Step:
-    """A window that a board has measured.
+    """A window that was measured on a board.
 
     Attributes
     ----------
-    file : in which it is
-    threads : of the application
-    watts : of the whole board
-    joules : per frame with all threads busy, None where that was not measured
-    same_model : it ran the model that was asked for
+    file : file that contains it
+    threads : threads of the application
+    watts : power of the whole board, W
+    joules : energy per frame with all threads busy, J; None if not measured
+    same_model : whether it ran the requested model
     """
 
     file: Path
@@ -44,8 +44,8 @@ def found_steps(results: Path, board: str, profile: Profile, model: Path | None)
 
     Parameters
     ----------
-    board : whose folder of `results` has its runs
-    model : .xmodel that is asked for, if any
+    board : board whose folder in `results` has its runs
+    model : requested .xmodel, if any
     """
     found: list[Step] = []
     sums = model_sums(model)
@@ -63,19 +63,19 @@ def found_steps(results: Path, board: str, profile: Profile, model: Path | None)
 
 
 def given_steps(paths: Iterable[Path], profile: Profile, model: Path | None) -> list[Step]:
-    """Return the steps of files or their directories that a user names.
+    """Return the steps of files or directories named by the user.
 
     Raises
     ------
     DpuError
-        One of them cannot be read, or has no watts of this board.
+        One of them cannot be read, or has no power of this board.
     """
     found: list[Step] = []
     sums = model_sums(model)
     for path in paths:
         steps = list(_of_file(path, profile, sums))
         if not steps:
-            raise DpuError(f"{path}: no power of a {profile.name} was measured in it")
+            raise DpuError(f"{path}: contains no measured power of a {profile.name}")
         found += steps
     return found
 
@@ -96,8 +96,8 @@ def _of_file(path: Path, profile: Profile, sums: frozenset[str]) -> Iterator[Ste
 
 
 def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]:
-    """Yield the steps of a run on the board itself; of one in front of an emulation none."""
-    made_from = str(run.model.provenance.get("checkpoint_sha256"))  # which may be anything
+    """Yield the steps of a run on the board itself; none for a run with the emulation."""
+    made_from = str(run.model.provenance.get("checkpoint_sha256"))  # the file may hold any type
     same = not sums.isdisjoint({run.model.sha256, made_from})
     for step in run.steps if run.on_dpu else ():
         watts, joules = step.power.watts.value, step.power.joules_per_frame.value
@@ -109,7 +109,7 @@ def _of_run(run: RunResults, file: Path, sums: frozenset[str]) -> Iterator[Step]
 def _of_bench(
     results: BenchResults, file: Path, profile: Profile, sums: frozenset[str]
 ) -> Iterator[Step]:
-    """Yield a step for each row of this board's DPU that was measured."""
+    """Yield a step for each measured row of this board's DPU."""
     same = results.model.checkpoint_sha256 in sums
     for row in results.rows:
         watts = row.watts.value
@@ -125,12 +125,12 @@ def _is_board(place: str, profile: Profile) -> bool:
 
 
 def model_sums(model: Path | None) -> frozenset[str]:
-    """Return the SHA-256 by which runs name a model: the file's, and its checkpoint's."""
+    """Return the checksums that may identify a model in a run: of the file and its checkpoint."""
     if model is None:
         return frozenset()
     found = {sha256_of(model)}
     description = model.with_name(DESCRIPTION)
     if description.exists():
-        with suppress(DpuError):  # the file is predicted whatever lies beside it
+        with suppress(DpuError):  # a bad model.toml must not prevent the prediction
             found.add(str(read_description(description).provenance.get("checkpoint_sha256", "")))
     return frozenset(found - {""})

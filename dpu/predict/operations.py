@@ -1,8 +1,8 @@
-"""A network as shapes: what each operation reads, computes and writes, without any values.
+"""A network as shapes: inputs, computation and output of each operation, without any values.
 
-It is what `tutelage.dpu.predict.latency` predicts from. It comes from a quantised or compiled
-.xmodel (`operations_of`), or is written down directly with a `Sketch`, for which neither weights
-nor PyTorch are needed and a DenseNet takes a millisecond.
+It is the input of `tutelage.dpu.predict.latency`. It comes from a quantised or compiled .xmodel
+(`operations_of`), or is written directly as a `Sketch`, which needs neither weights nor PyTorch and
+takes a millisecond for a DenseNet.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ class Operation:
 
     Attributes
     ----------
-    name : for tables
+    name : display name
     kind : as `tutelage.dpu.inspect.layers.Layer.kind`; dense layers are convolutions over the whole
         map
-    output : shape of the result, (1, 1, values) where it has no rows and columns
-    sources : positions of the operations that it reads
+    output : shape of the result, (1, 1, values) if it has no rows and columns
+    sources : indices of the operations that it reads
     kernel, stride : height and width of the window
-    depth : input channels that one output value sums over (1 in a depthwise convolution)
-    parameters : constant values that it reads, one byte each
-    on_dpu : False for what is left to the CPU
-    augmented : the kernel's width and the input's channels share the array's input lanes; None
-        where that is left to the rule of `tutelage.dpu.predict.cycles.augmented_channels`
-    constants : shapes of constants that it takes value by value, as it does its sources
+    depth : number of input channels per output value (1 in a depthwise convolution)
+    parameters : number of constant values that it reads, one byte each
+    on_dpu : whether the DPU computes it
+    augmented : whether kernel width and input channels share the array's input lanes; None to
+        decide by `tutelage.dpu.ops.convolution.augmented_channels`
+    constants : shapes of elementwise constants, read like the sources
     """
 
     name: str
@@ -50,25 +50,25 @@ class Operation:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates; 0 without weights."""
+        """Number of multiply-accumulates; 0 without weights."""
         products = math.prod(self.output) * math.prod(self.kernel) * self.depth
-        # Each input value of a transposed convolution meets the kernel once.
+        # A transposed convolution applies the kernel once per input value.
         steps = math.prod(self.stride) if op_type(self.kind).spreads else 1
         return products // steps
 
 
 class Sketch:
-    """Writes a network down, operation by operation; each method returns the new one's position.
+    """Builder of a network, operation by operation; each method returns the index of the new one.
 
-    `pad` is "same" (out = ceil(in / stride)), "valid", or the rows and columns added on each
-    side. `operations` holds what was written.
+    `pad` is "same" (out = ceil(in / stride)), "valid", or the number of rows and columns added on
+    each side. `operations` has the result.
     """
 
     def __init__(self, height: int, width: int, channels: int = 3) -> None:
         self.operations = [Operation(INPUT, INPUT, (height, width, channels), on_dpu=False)]
 
     def shape(self, x: int) -> Shape:
-        """Shape of an operation's result."""
+        """Return the shape of an operation's result."""
         return self.operations[x].output
 
     def conv(
@@ -80,7 +80,7 @@ class Sketch:
         pad: str | int = "same",
         bias: bool = True,
     ) -> int:
-        """A convolution with its batch norm and activation, which cost nothing of their own."""
+        """Add a convolution with its batch norm and activation, which are free."""
         k = _pair(kernel)
         depth = self.shape(x)[2]
         out = self._window(x, k, stride, pad, channels)
@@ -90,7 +90,7 @@ class Sketch:
     def depthwise(
         self, x: int, kernel: int = 3, stride: int = 1, pad: str | int = "same", outputs: int = 1
     ) -> int:
-        """A depthwise convolution with so many outputs for each channel."""
+        """Add a depthwise convolution with `outputs` output channels per input channel."""
         k, channels = _pair(kernel), outputs * self.shape(x)[2]
         out = self._window(x, k, stride, pad, channels)
         parameters = channels * (math.prod(k) + 1)
@@ -105,44 +105,44 @@ class Sketch:
         kind: str = "maxpool2d",
         ceil: bool = False,
     ) -> int:
-        """A maximum or average pool; with `ceil` a last partial window counts, as in Caffe."""
+        """Add a maximum or average pool; with `ceil` a last partial window counts, as in Caffe."""
         k = _pair(kernel)
         out = self._window(x, k, stride, pad, self.shape(x)[2], ceil)
         return self._add(kind, out, (x,), k, stride)
 
     def global_pool(self, x: int) -> int:
-        """The average of each channel."""
+        """Add a global average pool."""
         height, width, channels = self.shape(x)
         size = (height, width)
         return self._add("avgpool2d", (1, 1, channels), (x,), size, size)
 
     def dense(self, x: int, outputs: int) -> int:
-        """A fully connected layer: a convolution over the whole map."""
+        """Add a fully connected layer: a convolution over the whole map."""
         height, width, channels = self.shape(x)
         parameters = outputs * (height * width * channels + 1)
         return self._add("conv2d", (1, 1, outputs), (x,), (height, width), 1, channels, parameters)
 
     def add(self, *sources: int) -> int:
-        """The sum of maps."""
+        """Add a sum of maps."""
         return self._add("eltwise", self.shape(sources[0]), sources)
 
     def scale(self, x: int, factors: int) -> int:
-        """A map times one factor for each channel."""
+        """Add a product of a map and one factor per channel."""
         return self._add("eltwise", self.shape(x), (x, factors))
 
     def concat(self, *sources: int) -> int:
-        """Maps joined along the channels."""
+        """Add a concatenation of maps along the channels."""
         height, width, _ = self.shape(sources[0])
         channels = sum(self.shape(source)[2] for source in sources)
         return self._add("concat", (height, width, channels), sources)
 
     def upsample(self, x: int, factor: int = 2) -> int:
-        """Each value repeated."""
+        """Add a nearest upsampling, which repeats each value."""
         height, width, channels = self.shape(x)
         return self._add("upsample", (height * factor, width * factor, channels), (x,))
 
     def elementwise(self, kind: str, x: int) -> int:
-        """An activation that no convolution takes in, such as "hard-sigmoid"."""
+        """Add an activation that cannot be fused into a convolution, such as "hard-sigmoid"."""
         return self._add(kind, self.shape(x), (x,))
 
     def _window(
@@ -187,12 +187,12 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def operations_of(layers: list[Layer], on_cpu: Collection[str] = ()) -> list[Operation]:
-    """The layers of an .xmodel as operations, in the same order.
+    """Return the layers of an .xmodel as operations, in the same order.
 
     Parameters
     ----------
-    layers : as `tutelage.dpu.inspect.layers.layers_of` gives them
-    on_cpu : names of ops that the CPU computes although their kind is one of the DPU's
+    layers : as returned by `tutelage.dpu.inspect.layers.layers_of`
+    on_cpu : names of ops that the CPU computes although the DPU supports their kind
     """
     places = {id(layer): place for place, layer in enumerate(layers)}
     return [_operation(layer, places, layer.name in on_cpu) for layer in layers]
@@ -221,14 +221,14 @@ def _operation(layer: Layer, places: dict[int, int], left: bool) -> Operation:
 
 
 def _augmented(layer: Layer) -> bool | None:
-    """Whether channel augmentation is used, where AMD's compiler wrote the op and says it."""
+    """Return whether channel augmentation is used, if AMD's compiler wrote the op, else None."""
     if not layer.op.has_attr("workload_on_arch"):
         return None
     return layer.op.has_attr("channel_augmentation")
 
 
 def runs_on_dpu(layer: Layer) -> bool:
-    """Whether the DPU computes the layer: as the file says, else by kind."""
+    """Return whether the DPU computes the layer, by the file's device or else by kind."""
     if layer.kind == INPUT:
         return False
     if layer.device is not None:
@@ -237,7 +237,7 @@ def runs_on_dpu(layer: Layer) -> bool:
 
 
 def _taps(layer: Layer) -> tuple[tuple[int, int], int]:
-    """Kernel (height, width) and the input channels that one output sums over."""
+    """Return the kernel (height, width) and the number of input channels per output value."""
     width, height = layer.kernel or [1, 1]
     if layer.weights is None:
         return (height, width), 0
@@ -245,7 +245,7 @@ def _taps(layer: Layer) -> tuple[tuple[int, int], int]:
 
 
 def _shape(dims: list[int]) -> Shape:
-    """Height, width and channels of a tensor's shape, whose first dimension is the batch."""
+    """Return height, width and channels of a tensor's dims, whose first is the batch."""
     if len(dims) == 4:
         return dims[1], dims[2], dims[3]
     return 1, 1, math.prod(dims[1:])

@@ -1,7 +1,7 @@
-"""AMD's compiler pools the parts of a concat before they are joined.
+"""Model AMD's compiler, which pools the parts of a concat before joining them.
 
-Seen in its SqueezeNet: a max pool that alone reads a concat is computed on each part, which takes
-its rows on the chip, and the pooled parts are what is saved.
+Found in its SqueezeNet: a max pool that is the only reader of a concat is computed on each part,
+whose rows it reads on the chip, and the pooled parts are saved.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tutelage.dpu.predict.operations import Operation
 
 
 def pools_first(operations: Sequence[Operation]) -> list[Operation]:
-    """Return the network with such pools on each part of the concat that they read."""
+    """Return the network with such pools moved to each part of the concat that they read."""
     readers: dict[int, list[int]] = {}
     for place, operation in enumerate(operations):
         for source in operation.sources:
@@ -45,7 +45,7 @@ def _sized(joint: Operation, pool: Operation) -> Operation:
 
 
 def _moves(pool: Operation, operations: Sequence[Operation], readers: dict[int, list[int]]) -> bool:
-    """Whether it is a pool that alone reads a concat, whose parts nothing else reads."""
+    """Return whether a pool is the only reader of a concat whose parts have no other reader."""
     kind = op_type(pool.kind)
     if not (kind.takes_rows and kind.family == "pool" and pool.on_dpu):
         return False

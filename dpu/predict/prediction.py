@@ -1,4 +1,4 @@
-"""A prediction of a file or a function, and its figures as plain data, ready for JSON."""
+"""Prediction of a file or function, and its figures as plain data for JSON."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tutelage.dpu.predict.operations import Operation, Sketch
 from tutelage.dpu.xmodel.graph import Graph
 
 BOUNDS = ("array", "parameters", "maps", "start")
-"""What can bind a layer."""
+"""Parts of a layer's time that can limit it."""
 
 BASIS = (
-    "fitted to published figures, not measured here; the ranges are from the lowest to the\n"
-    "highest error of networks whose family was left out of the fit (docs: The latency model)."
+    "fitted to published figures, not measured here; the ranges span the errors of networks whose\n"
+    "family was left out of the fit, from the lowest to the highest (docs: The latency model)."
 )
 
 CODE_BASIS = (
     "The file's own code is simulated for one core; the ranges, and how cores slow each other,\n"
     "are those of the layer model."
 )
-"""What is added to `BASIS` for a file with DPU code."""
+"""Appended to `BASIS` for a file with DPU code."""
 
 
 def predict_file(path: Path, board: str) -> Prediction:
@@ -36,7 +36,7 @@ def predict_file(path: Path, board: str) -> Prediction:
     Raises
     ------
     DpuError
-        It is not a usable .xmodel, or nothing is known of the board.
+        It is not a usable .xmodel, or the board is unknown.
     """
     graph = Graph.deserialize(path)
     with contradictions(str(path)):
@@ -53,7 +53,7 @@ def latency_figure(prediction: Prediction) -> Figure:
 
 
 def fps_figure(prediction: Prediction, threads: int | None = None) -> Figure:
-    """Return frames per second with so many threads, None for as many as help."""
+    """Return the frames per second with `threads` threads; None for as many as help."""
     return Figure.predicted(prediction.fps(threads), *prediction.fps_range(threads), "fps")
 
 
@@ -63,7 +63,7 @@ def operations_in(found: object, what: str) -> list[Operation]:
     Raises
     ------
     DpuError
-        It is neither; the text begins with `what`.
+        It is neither; the message begins with `what`.
     """
     operations = found.operations if isinstance(found, Sketch) else found
     if not isinstance(operations, list) or not all(isinstance(o, Operation) for o in operations):
@@ -79,10 +79,10 @@ def prediction_facts(
 ) -> dict[str, Any]:
     """Return all figures of `tutelage predict`, ready for JSON.
 
-    Latency, speed, energy per frame and power of the whole board are figures with their ranges, see
-    `tutelage.core.results.figure.Figure`; `joules_per_frame` and `watts` are measured or estimated,
-    beside them stand the bounds. Other times are ms. Where the file has DPU code these are
-    of the code; `bound_ms` and `layers` are the layer model's, and `code` has its totals beside.
+    Latency, speed, energy per frame and power of the whole board are figures with ranges, see
+    `tutelage.core.results.figure.Figure`; `joules_per_frame` and `watts` are measured or estimated
+    and accompanied by their bounds. Other times are ms. If the file has DPU code, times are those
+    of the code; `bound_ms` and `layers` are those of the layer model, with totals in `code`.
     """
     board, layers = prediction.board, prediction.layers()
     code = _code(prediction)
@@ -113,7 +113,7 @@ def prediction_facts(
 
 
 def _code(prediction: Prediction) -> dict[str, Any] | None:
-    """Return the simulated time of the file's code, and that of the layer model to compare."""
+    """Return the simulated time of the file's code, and that of the layer model for comparison."""
     if prediction.code_cycles is None:
         return None
     by_layers = prediction.layer_model
@@ -145,7 +145,7 @@ def _speed(prediction: Prediction, power: BoardPower | None, threads: int | None
 
 
 def power_facts(power: BoardPower) -> dict[str, Any]:
-    """Return the power with all cores busy, its bounds, and where both are from."""
+    """Return the power with all cores busy, its bounds, and the sources of both."""
     return {
         "watts": as_json(power.watts()),
         "measured": power.measured,

@@ -1,26 +1,25 @@
-"""What a core does for a network, stage by stage: what it computes, and what it loads and saves.
+"""The work of a core for a network, stage by stage: computation, loads and saves.
 
-A stage is a convolution (or a depthwise one, a pool, a sum) with the pools and sums that take its
-rows on the chip. How AMD's compiler uses the memory on the chip was read from the instructions
+A stage is a convolution (or a depthwise one, a pool, a sum) with the pools and sums that read its
+rows on the chip. AMD's compiler's use of on-chip memory was determined from the instructions
 (`mc_code`) of its compiled models, PointPillars, MNIST, SqueezeNet, densebox, plate detect, SSD and
 GoogLeNet:
 
-- parameters are loaded once, with one LOAD for each output channel and one for the biases;
-- a map is loaded by one LOAD for each row, and saved by one SAVE for each row; a stride skips rows
-  and columns that no window reads;
-- what the next operation alone reads stays on the chip, where input and output fit there
-  together: PointPillars' 62x54x64 maps do, its 124x108x32 ones go through memory. A map that
-  several operations read one after the other stays for all of them, where all of it fits in its
-  group of banks;
-- a max pool behind a convolution takes its rows on the chip, however large the map is; one behind a
-  concat is done on each part (`tutelage.dpu.predict.pooled_parts`);
-- what a concat joins is saved to its place in the joined map, pixel by pixel, and the concat costs
-  nothing.
+- parameters are loaded once, with one LOAD per output channel and one for the biases;
+- a map is loaded by one LOAD per row, and saved by one SAVE per row; a stride skips rows and
+  columns that no window reads;
+- a map that only the next operation reads stays on the chip if input and output fit there together:
+  PointPillars' 62x54x64 maps do, its 124x108x32 ones go through memory. A map that several
+  consecutive operations read stays for all of them if all of it fits into its group of banks;
+- a max pool after a convolution reads its rows on the chip, however large the map is; one after a
+  concat is computed on each part (`tutelage.dpu.predict.pooled_parts`);
+- the inputs of a concat are saved to their places in the joined map, pixel by pixel, and the concat
+  itself is free.
 
-Very wide rows take several LOADs there, and a convolution that meets padding is split; both are
-left out here. That a sum takes the rows of the operation before it on the chip, as a max pool does,
-is an assumption that the published ResNets and MobileNets bear out: without it those that are left
-out of `python -m tutelage.host.latency.fit` are predicted worse.
+Very wide rows take several LOADs, and a convolution at a padded border is split; both are neglected
+here. It is an assumption that a sum reads the rows of the preceding operation on the chip, as a max
+pool does. The published ResNets and MobileNets support it: without it the predictions of networks
+left out of `python -m tutelage.host.latency.fit` are worse.
 """
 
 from __future__ import annotations
@@ -39,30 +38,30 @@ from tutelage.dpu.predict.operations import Operation
 from tutelage.dpu.predict.pooled_parts import pools_first
 
 MAP_GROUPS = 2
-"""Groups of banks for maps in one core; each has a bank for every row of the array."""
+"""Groups of map banks in one core; each has one bank per row of the array."""
 
 Pixels = tuple[int, int]
-"""A number of pixels that are apart in the DDR, and the bytes of each."""
+"""Number of non-contiguous pixels in the DDR, and bytes per pixel."""
 
 
 @dataclass
 class Stage:
-    """A convolution, or another operation, with all that is fused to it.
+    """A convolution, or another operation, with its fused operations.
 
     Attributes
     ----------
     operations : the first one names the stage
-    computing : cycles of the first on its engine (CONV or MISC), idle lanes included
-    tiles, groups : of rows, and of output channels that have weights of their own
-    on_array : the array of multipliers computes the first, else the MISC engine does
-    serial : the weights of two groups do not fit their banks, so that loading them and computing
-        take turns
-    fused : cycles of the other operations, on the MISC engine beside the first
-    parameter_loads, parameter_bytes : LOADs of parameters, and what they move
-    returned : it loads a map that an earlier stage saved
-    load_rows, load_bytes, load_pixels : LOADs of maps, their bytes in whole rows, and the pixels
-        that are apart in the DDR
-    save_rows, save_bytes, save_pixels : the same of SAVEs
+    computing : cycles of the first operation on its engine (CONV or MISC), idle lanes included
+    tiles, groups : number of row tiles, and of output channel groups with their own weights
+    on_array : whether the multiplier array computes the first operation, rather than MISC
+    serial : whether the weights of two groups do not fit into their banks together, so that
+        loading and computing alternate
+    fused : cycles of the other operations, on the MISC engine in parallel with the first
+    parameter_loads, parameter_bytes : number of LOADs of parameters, and their bytes
+    returned : whether it loads a map that an earlier stage saved
+    load_rows, load_bytes, load_pixels : number of LOADs of maps, their bytes in whole rows, and
+        their non-contiguous pixels in the DDR
+    save_rows, save_bytes, save_pixels : the same for SAVEs
     """
 
     operations: list[Operation]
@@ -89,12 +88,12 @@ class Stage:
 
     @property
     def output(self) -> Shape:
-        """Shape of what the last operation gives."""
+        """Shape of the last operation's result."""
         return self.operations[-1].output
 
     @property
     def name(self) -> str:
-        """The names of its operations."""
+        """Names of its operations."""
         return " + ".join(operation.name for operation in self.operations)
 
     @property
@@ -104,53 +103,53 @@ class Stage:
 
     @property
     def cycles(self) -> float:
-        """Cycles in which the slower of its engines computes: a lower bound."""
+        """Cycles of the slower of its engines: a lower bound."""
         return max(self.computing, self.fused)
 
     @property
     def loaded_bytes(self) -> int:
-        """Bytes of maps from the DDR."""
+        """Bytes of maps loaded from the DDR."""
         return self.load_bytes + sum(map(math.prod, self.load_pixels))
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of maps to the DDR."""
+        """Bytes of maps saved to the DDR."""
         return self.save_bytes + sum(map(math.prod, self.save_pixels))
 
     @property
     def transfers(self) -> int:
-        """LOADs and SAVEs."""
+        """Number of LOADs and SAVEs."""
         return self.parameter_loads + self.load_rows + self.save_rows
 
 
 def stages(operations: Sequence[Operation], array: DpuArray = B4096) -> list[Stage]:
-    """Return what a core does for a network, in order.
+    """Return the stages of a core for a network, in order.
 
-    Inputs, concats and what the CPU computes are not in it.
+    Inputs, concats and operations of the CPU are not included.
 
     Parameters
     ----------
-    array : the core's
+    array : array of the core
     """
     return _Walk(pools_first(operations), array).stages()
 
 
 def group_bytes(array: DpuArray) -> int:
-    """On-chip memory of one group of banks for maps.
+    """Return the on-chip memory of one group of map banks, bytes.
 
-    A bank for each row of the array has 2,048 words, a word for each pixel's channels: 256 KiB of a
-    B4096 (its banks by PG338, from memory; AMD's compiled PointPillars agrees, see above).
+    It has one bank per row of the array, each of 2,048 words with the channels of a pixel: 256 KiB
+    for a B4096 (its banks by PG338, from memory; AMD's compiled PointPillars agrees, see above).
     """
     return array.rows * BANK_DEPTH * array.channels
 
 
 def map_bytes(array: DpuArray) -> int:
-    """On-chip memory of one core for maps."""
+    """Return the on-chip memory of one core for maps, bytes."""
     return MAP_GROUPS * group_bytes(array)
 
 
 class _Walk:
-    """The operations in order, and which maps are on the chip."""
+    """Walk over the operations in order, tracking the maps on the chip."""
 
     def __init__(self, operations: list[Operation], array: DpuArray) -> None:
         self.operations, self.array = operations, array
@@ -170,12 +169,12 @@ class _Walk:
             for source in self.sources(place)
         }
         self.on_chip: int | None = None
-        """The map that the step before left on the chip."""
+        """The map that the previous step left on the chip."""
         self.resident: int | None = None
-        """The map that it read, where all of it is in its group of banks."""
+        """The map that the previous step read, if all of it is in its group of banks."""
 
     def sources(self, place: int) -> list[int]:
-        """Return the maps that an operation reads; a concat's is one, reshapes do not count."""
+        """Return the maps that an operation reads, skipping reshapes; a concat is one map."""
         return list(dict.fromkeys(self._real(s) for s in self.operations[place].sources))
 
     def _real(self, place: int) -> int:
@@ -195,7 +194,7 @@ class _Walk:
         return found
 
     def _add(self, found: list[Stage], step: int, place: int) -> None:
-        """Add an operation, to the stage before it where it takes its rows."""
+        """Add an operation, to the previous stage if it reads its rows on the chip."""
         operation, sources = self.operations[place], self.sources(place)
         shapes = [self.operations[source].output for source in operation.sources]
         cycles = compute_cycles(operation, shapes, self.array)
@@ -206,7 +205,7 @@ class _Walk:
         else:
             found.append(self._stage(operation, cycles))
         stage = found[-1]
-        if operation.parameters:  # weights of what the MISC engine computes come in one LOAD
+        if operation.parameters:  # weights for the MISC engine take one LOAD
             on_array = op_type(operation.kind).on_array
             stage.parameter_loads += operation.output[2] + 1 if on_array else 2
             stage.parameter_bytes += operation.parameters
@@ -223,7 +222,7 @@ class _Walk:
         return Stage([operation], cycles, tiles, groups, True, serial)
 
     def _load(self, stage: Stage, place: int, sources: list[int], fused: bool) -> int | None:
-        """Add the LOADs of maps; return the map that is then in its group as a whole."""
+        """Add the LOADs of maps; return the map that is then completely in its group, or None."""
         operation = self.operations[place]
         pooled = fused and op_type(operation.kind).family == "pool"
         kept = self.resident if pooled else None
@@ -250,14 +249,14 @@ class _Walk:
             stage.load_bytes += rows * width * channels
 
     def _computed(self, place: int) -> bool:
-        """Whether the DPU computes a map or one of its parts."""
+        """Return whether the DPU computes a map or one of its parts."""
         operation = self.operations[place]
         if op_type(operation.kind).free:
             return any(map(self._computed, operation.sources))
         return operation.on_dpu
 
     def _save(self, stage: Stage, step: int, place: int, sources: list[int]) -> None:
-        """Decide whether the result stays on the chip, and add its SAVEs where they are needed."""
+        """Decide whether the result stays on the chip, and add its SAVEs if needed."""
         readers, coming = self.readers.get(place, []), self.steps[step + 1 :]
         near = bool(coming) and coming[0] in readers and self._stays(place, coming[0], sources)
         served = self._served(place, readers, coming) if near else 0
@@ -272,7 +271,7 @@ class _Walk:
                 stage.save_bytes = height * width * channels
 
     def _served(self, place: int, readers: list[int], coming: list[int]) -> int:
-        """How many of the coming operations, in a row, read the map on the chip."""
+        """Return how many of the next operations, in a row, read the map on the chip."""
         fits = self.footprint(place) <= group_bytes(self.array)
         if op_type(self.operations[coming[0]].kind).takes_rows or not fits:
             return 1
@@ -282,7 +281,7 @@ class _Walk:
         return served
 
     def _stays(self, place: int, after: int, sources: list[int]) -> bool:
-        """Whether the result can stay on the chip for the operation that follows."""
+        """Return whether the result can stay on the chip for the next operation."""
         reader = self.operations[after]
         if not reader.on_dpu:
             return False
@@ -291,13 +290,13 @@ class _Walk:
         return sum(map(self.footprint, [*sources, place])) <= map_bytes(self.array)
 
     def footprint(self, place: int) -> int:
-        """Bytes of a map on the chip: rows are dealt to banks, channels fill whole words."""
+        """Return the bytes of a map on the chip, padded to all banks and to whole words."""
         (height, width, channels), rows = self.operations[place].output, self.array.rows
         word = self.array.channels
         return -(-height // rows) * rows * width * -(-channels // word) * word
 
 
 def _keeps_bytes(operation: Operation) -> bool:
-    """Whether the operation gives the very bytes that it reads."""
+    """Return whether the operation's result has the same bytes as its input."""
     kind = op_type(operation.kind)
     return kind.free and not kind.joins

@@ -1,14 +1,14 @@
-"""The emulated device behind `dpu/runtime/vart.py`: its cores, their jobs, and their pace.
+"""The emulated device behind `dpu/runtime/vart.py`: its cores, their jobs and their pace.
 
-A core is a thread that takes jobs one after the other; whoever submits a job waits for it at once,
-as on an edge board, or later, with `TUTELAGE_EXECUTION=asynchronous`. The user's threads never
-compute by themselves: what native libraries keep for a thread would not survive its fork. Two
-moments need care, as a core may be inside native code then:
+A core is a thread that runs one job after another. The submitter of a job waits for it at once, as
+on an edge board, or later, with `TUTELAGE_EXECUTION=asynchronous`. The user's threads never
+compute: per-thread state of native libraries would not survive the user's forks. Two moments need
+care, since a core may be inside native code then:
 
-- the interpreter's end: a thread that comes back from native code into an interpreter that is gone
-  takes the process down with it. So what computes is let end first, and nothing else is begun;
-- a fork: the child has none of the parent's cores. It gets a device of its own, and runners that
-  it has from the parent are made ready again at their first use there.
+- interpreter shutdown: a thread that returns from native code into a finalised interpreter crashes
+  the process. So running computations are completed first, and no others are started;
+- a fork: the child has none of the parent's cores. It gets its own device, and runners inherited
+  from the parent are prepared again at their first use.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from tutelage.dpu.ops.reference import Plugin
 from tutelage.dpu.runtime import xir
 
 DPU_CORES = 2
-"""Cores of the DPU in AMD's ZCU104 image (PG338's B4096 twice; DPU-PYNQ's overlay too)."""
+"""DPU cores in AMD's ZCU104 image (twice PG338's B4096; also in DPU-PYNQ's overlay)."""
 
 ENGINE_VARIABLE = "TUTELAGE_ENGINE"
-"""Environment variable with the engine that runners use, by its name in `reference.ENGINES`."""
+"""Environment variable with the engine of runners, a name in `reference.ENGINES`."""
 
 EXECUTION_VARIABLE = "TUTELAGE_EXECUTION"
 """Environment variable: "synchronous" (default) or "asynchronous", for runners created later."""
 
 KINDS = ("DPU", "CPU")
-"""Devices of subgraphs that runners are made for."""
+"""Devices of subgraphs that have runners."""
 
 Pace = Callable[[xir.Subgraph], float]
-"""Seconds that one job of a DPU subgraph takes, with the batch of the subgraph's tensors."""
+"""Time of one job of a DPU subgraph, s, with the batch of the subgraph's tensors."""
 
 
 class Tally:
-    """How well the emulation kept one pace."""
+    """Statistics of how well the emulation kept one pace."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Tally:
         self.late_seconds_max = 0.0
 
     def add(self, late_seconds: float) -> None:
-        """Count a job that ended so much later than its pace; 0 or less is in time."""
+        """Count a job that ended `late_seconds` later than its pace; 0 or less is in time."""
         with self._lock:
             self.jobs += 1
             if late_seconds > 0:
@@ -71,9 +71,9 @@ class Tally:
 
 @dataclass
 class Settings:
-    """What runners that are created from now on are made with."""
+    """Settings of runners that are created from now on."""
 
-    engine: str | None = None  # None: what ENGINE_VARIABLE says
+    engine: str | None = None  # None: the value of ENGINE_VARIABLE
     plugins: dict[str, Plugin] = field(default_factory=dict)
     pace: Pace | None = None
     cores: int = DPU_CORES
@@ -84,7 +84,7 @@ settings = Settings()
 
 
 class DpuJob:
-    """One execution: what to do, how long it takes on the board, and whether it is done."""
+    """One execution: its work, its time on the board, and its completion."""
 
     __slots__ = ("_done", "_error", "_executable", "_inputs", "_outputs", "seconds", "submitted")
 
@@ -97,23 +97,23 @@ class DpuJob:
     ) -> None:
         self._executable, self._inputs, self._outputs = executable, inputs, outputs
         self._error: Exception | None = None
-        # Held until the job is done. A bare lock, as only one thread can wait for a job, and an
-        # Event costs more than all the rest of a job's way through here.
+        # Locked until the job is done. A bare lock, since only one thread can wait for a job, and
+        # an Event costs more than everything else a job does here.
         self._done = threading.Lock()
         self._done.acquire()
         self.seconds = seconds
         self.submitted = time.monotonic()
 
     def run(self) -> None:
-        """Compute; an error is kept for whoever waits, as the core must go on."""
+        """Compute; an error is kept for the waiting thread, so that the core continues."""
         try:
             self._executable.run(self._inputs, self._outputs)
         except Exception as error:
             self._error = error
-        self._inputs = self._outputs = []  # lets go of the buffers
+        self._inputs = self._outputs = []  # releases the buffers
 
     def fail(self, error: Exception) -> None:
-        """Let `check` raise `error`."""
+        """Make `check` raise `error`."""
         self._error = error
         self._inputs = self._outputs = []
 
@@ -123,7 +123,7 @@ class DpuJob:
         return not self._done.locked()
 
     def finish(self) -> None:
-        """Let `join` return."""
+        """Make `join` return."""
         self._done.release()
 
     def join(self) -> None:
@@ -131,35 +131,35 @@ class DpuJob:
         self._done.acquire()
 
     def check(self) -> None:
-        """Raise the job's error, if it has one."""
+        """Raise the job's error, if any."""
         if self._error is not None:
             raise self._error
 
 
 class Core:
-    """A core of the device: a thread that runs jobs in the order in which they come."""
+    """A core of the device: a thread that runs jobs in the order of submission."""
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[tuple[DpuJob, Tally]] = queue.SimpleQueue()
-        self._free = 0.0  # when the board's core would have ended its last job
+        self._free = 0.0  # time at which the board's core would have ended its last job
         self._computing = threading.Lock()
         self._ended = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, job: DpuJob, tally: Tally) -> None:
-        """Put a job behind those that wait; there is no bound on them."""
+        """Append a job to the queue, which is unbounded."""
         self._jobs.put((job, tally))
 
     def end(self) -> None:
-        """Compute nothing more; returns when what is being computed is done."""
+        """Start no more jobs; returns when the running computation is done."""
         self._ended = True
         with self._computing:
             pass
 
     def _work(self) -> None:
         while True:
-            self._do(*self._jobs.get())  # a call, so that an idle core keeps no job alive
+            self._do(*self._jobs.get())  # in a call, so that an idle core references no job
 
     def _do(self, job: DpuJob, tally: Tally) -> None:
         with self._computing:
@@ -173,8 +173,8 @@ class Core:
     def _keep_pace(self, submitted: float, seconds: float, tally: Tally) -> None:
         """Sleep until the job would have ended on the board.
 
-        Ends are reckoned from ends, not from when a sleep returned: it returns late, and the
-        lateness of all of a queue's jobs would add up.
+        Each end is computed from the previous end, not from the return of a sleep: sleeps return
+        late, and the lateness of all jobs in a queue would add up.
         """
         end = max(submitted, self._free) + seconds
         late = time.monotonic() - end
@@ -187,12 +187,12 @@ class Core:
 
 
 class Device:
-    """The cores, started at the first use, and what was built for subgraphs.
+    """The cores, started on first use, and the executables of subgraphs.
 
     Attributes
     ----------
-    ended : whether the interpreter ends, and jobs that are not done never will be
-    taking_over : held while a runner from before a fork is made ready here
+    ended : whether the interpreter is shutting down, so that unfinished jobs never finish
+    taking_over : locked while a runner from before a fork is prepared in this process
     """
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class Device:
         self._built: weakref.WeakSet[Executable] = weakref.WeakSet()
 
     def next_core(self, kind: str) -> Core:
-        """The core whose turn it is; CPU subgraphs have threads that take no turn of the DPU's."""
+        """Return the next core in turn; CPU subgraphs have their own threads and turns."""
         with self._lock:
             cores, wanted = self._cores[kind], settings.cores
             while len(cores) < wanted:
@@ -212,10 +212,10 @@ class Device:
             return cores[next(self._turns[kind]) % wanted]
 
     def executable(self, subgraph: xir.Subgraph) -> Executable:
-        """The subgraph made ready to run, once for all its runners; the root stands for the graph.
+        """Return the executable of a subgraph, shared by all its runners; the root means the graph.
 
-        It is kept in the subgraph: its ops lead to the subgraph, so that in a table of the
-        device's, whatever the table, each would keep the other alive.
+        It is stored in the subgraph. Its ops reference the subgraph, so in any table of the device
+        the two would keep each other alive.
         """
         engine = settings.engine or os.environ.get(ENGINE_VARIABLE) or "fast"
         key = (self, engine, frozenset(settings.plugins.items()))
@@ -229,23 +229,23 @@ class Device:
             return built[key]
 
     def end(self) -> None:
-        """Let what computes end; nothing that waits is begun any more."""
+        """Wait for running computations; start no other job."""
         self.ended = True
         for core in [core for cores in self._cores.values() for core in cores]:
             core.end()
 
     def executables(self) -> list[Executable]:
-        """All that was built and is still in use."""
+        """Return all executables that are still in use."""
         return list(self._built)
 
 
 class Executable:
-    """A subgraph made ready to run; safe to use from several threads.
+    """A subgraph prepared for execution; thread-safe.
 
     Attributes
     ----------
-    inputs, outputs : its tensors, by name, as VART's runners list them since Vitis AI 2.5
-    has_warned : whether a warning of float32 values beyond int8 was given
+    inputs, outputs : its tensors sorted by name, as VART's runners list them since Vitis AI 2.5
+    has_warned : whether the warning about float32 values out of int8's range was issued
     """
 
     def __init__(self, subgraph: xir.Subgraph, engine: str) -> None:
@@ -261,7 +261,7 @@ class Executable:
         self._engine: Engine = make_engine(program, engine, max(1, cpus // settings.cores))
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Compute `outputs` in place from `inputs`, which have their tensors' types."""
+        """Compute `outputs` in place from `inputs`, which have their tensors' element types."""
         feeds = dict(zip(self._sources, inputs, strict=True))
         found = compute_batches(self._engine, feeds, set(self._results))
         for name, tensor, target in zip(self._results, self.outputs, outputs, strict=True):
@@ -273,28 +273,30 @@ def _by_tensor_name(ops: Sequence[xir.Op]) -> list[xir.Op]:
 
 
 def _as_buffer(values: Array, tensor: xir.Tensor, dtype: Any) -> Array:
-    """A tensor's values for a buffer of `dtype`; int8 becomes float32 by the fix point."""
+    """Return a tensor's values for a buffer of `dtype`; the fix point converts int8 to float32."""
     return as_float(values, tensor) if dtype == np.float32 else values
 
 
 def is_asynchronous() -> bool:
-    """Whether jobs are done behind `execute_async`, not within it.
+    """Return whether `execute_async` returns before its job is done.
 
     Raises
     ------
     DpuError
-        The environment variable names neither.
+        The environment variable has another value than "synchronous" and "asynchronous".
     """
     wanted = os.environ.get(EXECUTION_VARIABLE) or "synchronous"
     if wanted not in ("synchronous", "asynchronous"):
-        raise DpuError(f"{EXECUTION_VARIABLE}={wanted!r} is neither synchronous nor asynchronous")
+        raise DpuError(
+            f"{EXECUTION_VARIABLE} is {wanted!r}; it must be synchronous or asynchronous"
+        )
     return wanted == "asynchronous"
 
 
 def job_seconds(subgraph: xir.Subgraph) -> float | None:
-    """Time of a subgraph's job by the pace that is set, s; None where it is not paced.
+    """Return the time of a subgraph's job at the current pace, s; None if it is not paced.
 
-    A root's job is one of each DPU subgraph below it.
+    The job of a root consists of one job of each DPU subgraph below it.
 
     Raises
     ------
@@ -315,16 +317,16 @@ _device = Device()
 
 
 def current() -> Device:
-    """This process's device."""
+    """Return this process's device."""
     return _device
 
 
 def _after_fork() -> None:
-    """Start again in a child: locks may be held, for ever, by threads that it does not have."""
+    """Replace the device in a child: its locks may be held by threads that do not exist there."""
     global _device
     for executable in _device.executables():
-        # Never freed, not even when the interpreter ends and clears modules: to destroy a native
-        # runtime is to join its threads, which are not there.
+        # Never freed, not even at interpreter shutdown: destroying a native runtime joins its
+        # threads, which do not exist in the child.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(executable))
     _device = Device()
     settings.tally = Tally()

@@ -1,9 +1,9 @@
-"""Runs a script written for the board, or for AMD's quantiser, unmodified, on the emulation.
+"""Run an unmodified script for the board, or for AMD's quantiser, on the emulation.
 
-Stand-ins under the names of the board's modules are in folders that go onto Python's path: those of
-`vart`, `xir`, `runner`, `vitis_ai_library` and `pynq_dpu` in dpu/runtime/stand_ins, that of `pynq`
-beside the sensors that it reads, in board/stand_ins, and that of AMD's quantiser, `pytorch_nndct`,
-in host/stand_ins. Nothing of dpu/ imports the latter two.
+Stand-ins with the names of the board's modules are in folders that are added to Python's path:
+`vart`, `xir`, `runner`, `vitis_ai_library` and `pynq_dpu` in dpu/runtime/stand_ins, `pynq` in
+board/stand_ins, beside the sensors that it reads, and AMD's quantiser, `pytorch_nndct`, in
+host/stand_ins. Nothing in dpu/ imports the latter two.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tutelage.core.errors import DpuError
 _HERE = Path(__file__).resolve().parent
 _TOP = _HERE.parent.parent
 STAND_INS = (_HERE / "stand_ins", _TOP / "board" / "stand_ins", _TOP / "host" / "stand_ins")
-"""Folders of modules with the names of AMD's."""
+"""Folders of stand-in modules with the names of AMD's."""
 
 _INSTALLED = ("site-packages", "dist-packages")
-"""Names of the folders that package managers install into."""
+"""Names of folders that package managers install into."""
 
 
 def install() -> None:
-    """Make the stand-ins importable in this process; in Jupyter a notebook's first cell does this.
+    """Make the stand-ins importable in this process, for example in a notebook's first cell.
 
-    They come right before the installed packages: a module of that name beside the script or the
-    notebook, or in a folder of PYTHONPATH, is the one that is imported, and an installed package is
-    not.
+    Their folders are inserted right before the installed packages: a module with the same name
+    beside the script or notebook, or in a folder of PYTHONPATH, takes precedence over a stand-in,
+    which takes precedence over an installed package.
     """
     folders = [str(folder) for folder in STAND_INS]
     path = [entry for entry in sys.path if entry not in folders]
@@ -39,7 +39,7 @@ def install() -> None:
 
 
 def prepare(script: str, arguments: Sequence[str]) -> None:
-    """Make `sys.argv`, `sys.path` and the modules what `python script arguments` would find.
+    """Set up `sys.argv`, `sys.path` and the stand-ins for `python script arguments`.
 
     Raises
     ------
@@ -55,5 +55,5 @@ def prepare(script: str, arguments: Sequence[str]) -> None:
 
 
 def run(script: str) -> None:
-    """Run a script that `prepare` was called for; what it raises comes out of here."""
+    """Run a script after `prepare`; its exceptions propagate."""
     runpy.run_path(script, run_name="__main__")

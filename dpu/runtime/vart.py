@@ -1,18 +1,18 @@
-"""Emulation of VART's Python module: runners that execute subgraphs of an .xmodel.
+"""Emulation of VART's Python module, whose runners execute subgraphs of an .xmodel.
 
 Names and behaviour follow the pybind11 module `vart` of Vitis AI 2.5 to 3.5 on an edge board, so
 that a script written for the board runs unchanged; `dpu/runtime/shim.py` makes it importable under
 that name.
 
-As on a ZCU104 there are two DPU cores, and a new runner gets the core whose turn it is. Runners of
-one subgraph share what was built for it. `execute_async` returns when the job is done, and releases
+As on a ZCU104 there are two DPU cores, and a new runner gets the next core in turn. Runners of
+one subgraph share its executable. `execute_async` returns when the job is done, and releases
 the interpreter while the job is computed, so that runners in two threads keep both cores busy. With
 `TUTELAGE_EXECUTION=asynchronous` it returns at once instead: any number of jobs may be in flight,
-each has a number of its own. A runner keeps the numbers of jobs that nobody waits for as long as it
+each with its own number. A runner keeps the numbers of jobs that are never waited for as long as it
 exists, but not their buffers.
 
-Jobs take as long as the emulation computes, or, after `set_pace`, as long as a board is predicted
-to take. `dpu/runtime/device.py` says what happens at a fork and when the interpreter ends.
+Jobs take as long as the emulation computes, or, after `set_pace`, as long as predicted for a
+board. `dpu/runtime/device.py` describes forks and interpreter shutdown.
 """
 
 from __future__ import annotations
@@ -40,47 +40,45 @@ from tutelage.dpu.runtime.device import (
     settings,
 )
 
-TUTELAGE_EMULATION = True  # by which board/ knows it under the name of the real module, `vart`
+TUTELAGE_EMULATION = True  # distinguishes this module from the real `vart` for board/
 
 
 def set_plugins(plugins: dict[str, Plugin]) -> None:
-    """Implement op types of CPU subgraphs, for runners created from now on; the emulation's own."""
+    """Set plugins for op types of CPU subgraphs, for runners created later; not part of VART."""
     settings.plugins = plugins
 
 
 def set_pace(pace: Pace | None) -> None:
-    """Let jobs take the time that `pace` says, for runners created from now on; None: no pace.
+    """Set the time that jobs take, for runners created later; None for no pace. Not part of VART.
 
-    The emulation's own, not VART's. A job ends `pace(subgraph)` seconds, times its batch, after
-    it was submitted or after its core became free, whichever is later; `execute_async` returns
-    then. The results of a job stay the same. CPU subgraphs are not paced. `pace_report` counts from
-    here.
+    A job ends `pace(subgraph)` seconds, times its batch, after it was submitted or after its core
+    became free, whichever is later; only then does `execute_async` return. The results are
+    unaffected. CPU subgraphs are not paced. Resets `pace_report`.
 
     Parameters
     ----------
-    pace : such as `tutelage.dpu.predict.latency.board_pace`, whose attribute `cores` is taken for
-        the number of
-        DPU cores; a plain function has `tutelage.dpu.runtime.device.DPU_CORES`
+    pace : such as `tutelage.dpu.predict.latency.board_pace`, whose attribute `cores` gives the
+        number of DPU cores; for a plain function it is `tutelage.dpu.runtime.device.DPU_CORES`
     """
     settings.pace, settings.tally = pace, Tally()
     settings.cores = getattr(pace, "cores", device.DPU_CORES)
 
 
 def set_engine(engine: str | None) -> None:
-    """Let runners created from now on use an engine of `tutelage.dpu.engine.reference.ENGINES`.
+    """Set the engine of runners created later, one of `tutelage.dpu.engine.reference.ENGINES`.
 
-    None: what the environment variable `tutelage.dpu.runtime.device.ENGINE_VARIABLE` says.
+    None: the value of the environment variable `tutelage.dpu.runtime.device.ENGINE_VARIABLE`.
     """
     settings.engine = engine
 
 
 def pace_report() -> dict[str, float]:
-    """How well the emulation kept the pace since `set_pace`.
+    """Return how well the emulation has kept the pace since `set_pace`.
 
     Returns
     -------
-    "jobs" that were paced, "late" ones among them, for which computing alone took longer than the
-    pace, and "late_seconds_max", the most that one was late
+    "jobs": number of paced jobs; "late": number of those whose computation alone took longer than
+    the pace; "late_seconds_max": largest lateness of a job, s
     """
     tally = settings.tally
     return {
@@ -91,20 +89,20 @@ def pace_report() -> dict[str, float]:
 
 
 def graph_runner(graph: xir.Graph) -> RunnerExt:
-    """A runner for a whole compiled graph; what `vitis_ai_library.GraphRunner` gives.
+    """Return a runner for a whole compiled graph, as `vitis_ai_library.GraphRunner` does.
 
-    Its inputs are the graph's, its outputs what no op reads, both by name (VART's
-    graph_runner_imp.cpp). The whole of a job takes a DPU core.
+    Its inputs are those of the graph, its outputs the tensors that no op reads, both sorted by name
+    (VART's graph_runner_imp.cpp). The whole job occupies a DPU core.
 
     Raises
     ------
     TypeError
         `graph` is not an `xir.Graph`.
     DpuError
-        The graph is not compiled, or an op of it cannot be run.
+        The graph is not compiled, or one of its ops cannot be run.
     """
     if not isinstance(graph, xir.Graph):
-        raise TypeError(f"a graph runner is made from an xir.Graph, not {_type(graph)}")
+        raise TypeError(f"a graph runner is created from an xir.Graph, not {_type(graph)}")
     root = graph.get_root_subgraph()
     if root.is_leaf:
         raise DpuError(f"graph {graph.get_name()!r} has no subgraphs: it is not compiled")
@@ -116,12 +114,12 @@ def __getattr__(name: str) -> Any:
 
 
 class Runner:
-    """Runs one subgraph; make one per thread with `create_runner`."""
+    """Runner of one subgraph; create one per thread with `create_runner`."""
 
     _done = (1, 0)  # returned for every job on edge boards (VART's dpu_runner_ddr.cpp)
     _subgraph: xir.Subgraph
     _asynchronous: bool
-    _jobs: dict[int, DpuJob]  # of an asynchronous device
+    _jobs: dict[int, DpuJob]  # used by asynchronous devices only
     _next_job: int
 
     def __init__(self, *_: object) -> None:
@@ -138,20 +136,20 @@ class Runner:
         return runner
 
     def _make_ready(self) -> None:
-        """Take a core of this process's device, and what it has built for the subgraph."""
+        """Assign a core of this process's device and the executable of the subgraph."""
         kind = device_of(self._subgraph)
         self._lock = threading.Lock()
         self._executable: Executable = device.current().executable(self._subgraph)
         self._core = device.current().next_core(kind if kind in KINDS else KINDS[0])
         self._seconds, self._tally = job_seconds(self._subgraph), settings.tally
-        self._device = device.current()  # last: it tells other threads that the rest is there
+        self._device = device.current()  # last: signals to other threads that the rest is set
 
     def _notice_fork(self) -> None:
-        """In a child of the process that made the runner: start again, without its jobs."""
+        """Prepare the runner again in a forked child, without the parent's jobs."""
         with device.current().taking_over:
             if self._device is device.current():
                 return
-            error = DpuError("the job was started before the process forked: it is the parent's")
+            error = DpuError("the job was started before the fork; only the parent can wait for it")
             for job in self._jobs.values():
                 if not job.is_done:
                     job.fail(error)
@@ -160,25 +158,25 @@ class Runner:
 
     @staticmethod
     def create_runner(subgraph: xir.Subgraph, mode: str = "") -> Runner:
-        """A runner for a subgraph with the device DPU (or CPU, as VART has them).
+        """Return a runner for a subgraph of the device DPU, or CPU, as in VART.
 
         Raises
         ------
         TypeError
             The mode is not a str.
         RuntimeError
-            The subgraph belongs to no such device, the mode is unknown, or an op of it
-            cannot be run.
+            The subgraph has another device, the mode is unknown, or one of its ops cannot
+            be run.
         """
         _check_subgraph(subgraph, mode)
         return Runner._of(subgraph)
 
     def get_input_tensors(self) -> list[xir.Tensor]:
-        """The inputs by name, which is the order in which `execute_async` wants their buffers."""
+        """Return the inputs sorted by name, the order of buffers in `execute_async`."""
         return list(self._executable.inputs)
 
     def get_output_tensors(self) -> list[xir.Tensor]:
-        """The outputs by name, which is the order in which `execute_async` wants their buffers."""
+        """Return the outputs sorted by name, the order of buffers in `execute_async`."""
         return list(self._executable.outputs)
 
     def execute_async(
@@ -186,21 +184,21 @@ class Runner:
     ) -> tuple[int, int]:
         """Run a job; returns when it is done, or at once on an asynchronous device.
 
-        The outputs are filled then, and the inputs may be used again.
+        Once the job is done, the outputs are filled and the inputs may be reused.
 
         Parameters
         ----------
         inputs, outputs : one writable C-contiguous buffer per tensor (numpy array, memoryview,
             TensorBuffer), in a sequence; an array counts as the sequence of its rows. int8, or
-            float32, which is cast to int8 by the fix point on the way in (toward zero, without
-            saturation) and converted on the way out. A buffer's shape does not matter: the first
-            elements are taken, as many as the tensor has
-        enable_dynamic_array : take shape and batch size from the buffers; the batch is the same
-            in all of them
+            float32, which is cast to int8 by the fix point on the way in (towards zero, without
+            saturation) and converted on the way out. Only a buffer's first elements are used, as
+            many as the tensor has; its shape does not matter
+        enable_dynamic_array : take shape and batch size from the buffers, which must all have the
+            same batch size
 
         Returns
         -------
-        (job id, status), to be given to `wait`; status 0 is good
+        (job id, status), to be passed to `wait`; status 0 means success
 
         Raises
         ------
@@ -209,12 +207,12 @@ class Runner:
         ValueError
             A buffer is missing, read-only, too small, or has another type or order.
         RuntimeError
-            The job failed, or the interpreter ends.
+            The job failed, or the interpreter is shutting down.
 
         Warns
         -----
         RuntimeWarning
-            Once per subgraph: a float32 value does not fit into int8, and wraps around.
+            Once per subgraph: a float32 value does not fit into int8 and wraps around.
         """
         if self._device is not device.current():
             self._notice_fork()
@@ -228,7 +226,7 @@ class Runner:
         values, stray = _cast(sources, executable.inputs)
         if stray and not executable.has_warned:
             executable.has_warned = True
-            text = "float32 values beyond int8 wrap around, as aarch64 casts them: clip them"
+            text = "float32 values out of int8's range wrap around, as on aarch64; clip them"
             warnings.warn(f"input {stray!r}: {text}", RuntimeWarning, stacklevel=2)
         job = DpuJob(executable, values, targets, seconds)
         if self._asynchronous:
@@ -244,7 +242,7 @@ class Runner:
         return self._done
 
     def wait(self, job_id: tuple[int, int], /) -> int:
-        """Return 0: `execute_async` has done the job, if there ever was one.
+        """Return 0, since `execute_async` has already done any job.
 
         On an asynchronous device, block until the job is done.
 
@@ -253,8 +251,8 @@ class Runner:
         TypeError
             `job_id` is not a pair of integers.
         RuntimeError
-            On an asynchronous device: the job is unknown or was waited for already, it failed, it
-            was started by the process that this one was forked from, or the interpreter ends.
+            On an asynchronous device: the job is unknown or was already waited for, it failed, it
+            was started before a fork by the parent, or the interpreter is shutting down.
         """
         number = _job_number(job_id)
         return self._join(number) if self._asynchronous else 0
@@ -265,10 +263,10 @@ class Runner:
         with self._lock:
             pending = self._jobs.pop(number, None)
         if pending is None:
-            raise DpuError(f"job {number} is unknown to this runner, or was waited for already")
+            raise DpuError(f"job {number} is unknown to this runner, or was already waited for")
         try:
             self._await(pending)
-        except BaseException:  # Ctrl-C: the job goes on, and can be waited for again
+        except BaseException:  # Ctrl-C: the job continues and can be waited for again
             with self._lock:
                 self._jobs[number] = pending
             raise
@@ -278,8 +276,8 @@ class Runner:
     def _await(self, job: DpuJob) -> None:
         """Block until a job is done."""
         ends = self._device.ended and not job.is_done
-        if ends and not threading.current_thread().daemon:  # a daemon stays where it is, as ever
-            raise DpuError("the interpreter ends: the job will not be done any more")
+        if ends and not threading.current_thread().daemon:  # daemons block here
+            raise DpuError("the interpreter is shutting down; the job will not be done")
         job.join()
 
     def __repr__(self) -> str:
@@ -292,12 +290,12 @@ class Runner:
 class TensorBuffer(np.ndarray):
     """A buffer for one tensor: the buffer protocol and `get_tensor`, as in VART.
 
-    An array for C (numpy.asarray, memoryview), as before Python 3.12 only types written in C can
-    offer a buffer; for Python all other ways to use it as an array are closed.
+    A subclass of an array, because before Python 3.12 only types written in C can offer a buffer
+    (numpy.asarray, memoryview); all other uses as an array are disabled.
     """
 
     def get_tensor(self) -> xir.Tensor:
-        """The tensor that the buffer is for."""
+        """Return the tensor that the buffer is for."""
         return super().__getattribute__("_tensor")
 
     def __getattribute__(self, name: str) -> Any:
@@ -306,10 +304,10 @@ class TensorBuffer(np.ndarray):
         return super().__getattribute__(name)
 
     def _refuse(self, *_: object) -> Any:
-        raise TypeError("a vart.TensorBuffer is a buffer, not an array: use numpy.asarray on it")
+        raise TypeError("a vart.TensorBuffer is a buffer, not an array; pass it to numpy.asarray")
 
     def _refuse_copy(self, *_: object) -> Any:
-        raise TypeError("a vart.TensorBuffer cannot be copied or pickled: use numpy.array on it")
+        raise TypeError("a vart.TensorBuffer cannot be copied or pickled; pass it to numpy.array")
 
     __len__ = __iter__ = __getitem__ = __setitem__ = _refuse
     __copy__ = __deepcopy__ = __reduce_ex__ = _refuse_copy
@@ -323,7 +321,7 @@ class TensorBuffer(np.ndarray):
         return True
 
     def __repr__(self) -> str:
-        """As VART's `TensorBuffer::to_string`."""
+        """Return the text of VART's `TensorBuffer::to_string`."""
         tensor, view = self.get_tensor(), np.asarray(self)
         shape = ", ".join(map(str, tensor.dims))
         start, size = view.__array_interface__["data"][0], view.nbytes // tensor.dims[0]
@@ -347,34 +345,34 @@ class RunnerExt(Runner):
 
     @staticmethod
     def create_runner(subgraph: xir.Subgraph, mode: str, /) -> RunnerExt:  # type: ignore[override]
-        """As `Runner.create_runner`."""
+        """Return a runner as `Runner.create_runner` does."""
         _check_subgraph(subgraph, mode)
         return RunnerExt._of(subgraph)
 
     def get_inputs(self) -> list[TensorBuffer]:
-        """New buffers for the inputs, in the order of `get_input_tensors`."""
+        """Return new buffers for the inputs, in the order of `get_input_tensors`."""
         return [_tensor_buffer(tensor) for tensor in self._executable.inputs]
 
     def get_outputs(self) -> list[TensorBuffer]:
-        """New buffers for the outputs, in the order of `get_output_tensors`."""
+        """Return new buffers for the outputs, in the order of `get_output_tensors`."""
         return [_tensor_buffer(tensor) for tensor in self._executable.outputs]
 
 
 class _GraphRunner(RunnerExt):
-    _done = (0, 0)  # as VART's graph_runner_imp.cpp has it
+    _done = (0, 0)  # as in VART's graph_runner_imp.cpp
 
 
 def _check_subgraph(subgraph: Any, mode: str) -> None:
     if not isinstance(subgraph, xir.Subgraph):
-        raise DpuError(f"a runner is made from an xir.Subgraph, not {_type(subgraph)}")
+        raise DpuError(f"a runner is created from an xir.Subgraph, not {_type(subgraph)}")
     if not isinstance(mode, str):
         raise TypeError(f"a runner's mode is a str, not {_type(mode)}")
     if mode not in ("", "run"):
-        raise DpuError(f"runner mode {mode!r} is not emulated; only 'run' is")
+        raise DpuError(f"runner mode {mode!r} is not emulated; use 'run'")
     kind = device_of(subgraph)
     if kind not in KINDS:
         what = f"subgraph {subgraph.get_name()!r} has the device {kind or 'none'}"
-        raise DpuError(f"{what}; a runner is made from one of the root's children with device DPU")
+        raise DpuError(f"{what}; create runners from the root's children with device DPU")
 
 
 def _type(value: object) -> str:
@@ -385,7 +383,7 @@ def _job_number(job_id: Any) -> int:
     try:
         number, _ = map(operator.index, job_id)
     except (TypeError, ValueError):
-        text = f"wait() takes the pair that execute_async returned, not {job_id!r}"
+        text = f"wait() takes the pair returned by execute_async, not {job_id!r}"
         raise TypeError(text) from None
     return number
 
@@ -396,7 +394,7 @@ def _job_number(job_id: Any) -> int:
 def _buffers(
     buffers: Sequence[Any], tensors: Sequence[xir.Tensor], what: str, dynamic: bool
 ) -> list[Array]:
-    """The buffers as arrays that share their memory, after checking each against its tensor."""
+    """Return arrays that share the buffers' memory, each checked against its tensor."""
     if isinstance(buffers, (str, bytes)) or not isinstance(buffers, (Sequence, np.ndarray)):
         raise TypeError(f"{what}s must be a sequence of buffers, not {_type(buffers)}")
     if len(buffers) != len(tensors):
@@ -408,9 +406,9 @@ def _buffers(
 
 
 def _buffer(buffer: Any, tensor: xir.Tensor, name: str, dynamic: bool) -> Array:
-    """A buffer's first elements, as many as the tensor has and in its shape.
+    """Return a buffer's first elements, as many as the tensor has, in the tensor's shape.
 
-    VART takes a buffer's address and its element type, and the rest from the tensor.
+    VART takes the address and the element type from the buffer, and the rest from the tensor.
     """
     try:
         view = memoryview(buffer)
@@ -422,16 +420,16 @@ def _buffer(buffer: Any, tensor: xir.Tensor, name: str, dynamic: bool) -> Array:
     allowed = (np.int8, np.float32) if tensor.is_int8 else (np.float32,)
     if array.dtype not in allowed:
         wanted = " or ".join(np.dtype(kind).name for kind in allowed)
-        raise ValueError(f"{name} is {array.dtype}, wanted {wanted}")
+        raise ValueError(f"{name} is {array.dtype}, expected {wanted}")
     if not view.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous")
     if not dynamic:
         count = tensor.get_element_num()
         if array.size < count:
-            raise ValueError(f"{name} has {array.size} elements, wanted {count}")
+            raise ValueError(f"{name} has {array.size} elements, expected {count}")
         return array.reshape(-1)[:count].reshape(tensor.dims)
     if array.ndim != tensor.ndim or list(array.shape[1:]) != tensor.dims[1:]:
-        raise ValueError(f"{name} has shape {list(array.shape)}, wanted {tensor.dims}")
+        raise ValueError(f"{name} has shape {list(array.shape)}, expected {tensor.dims}")
     return array
 
 
@@ -441,20 +439,20 @@ def _batch(
     targets: list[Array],
     outputs: Sequence[xir.Tensor],
 ) -> int:
-    """How many times the tensors' batch the buffers hold, the same in all of them."""
+    """Return the batch size of all buffers, as a multiple of the tensors' batch size."""
     pairs = zip([*sources, *targets], [*inputs, *outputs], strict=True)
     sizes = {len(array) / tensor.dims[0] for array, tensor in pairs if tensor.ndim}
     if len(sizes) > 1 or any(size < 1 or size % 1 for size in sizes):
-        raise ValueError(f"the buffers' batch sizes {sorted(sizes)} do not fit each other")
+        raise ValueError(f"the buffers' batch sizes {sorted(sizes)} do not match")
     return int(sizes.pop()) if sizes else 1
 
 
 def _cast(arrays: list[Array], tensors: Sequence[xir.Tensor]) -> tuple[list[Array], str]:
-    """Inputs in their tensors' types, and the name of one with values that do not fit, or "".
+    """Return inputs in their tensors' types, and the name of one with values out of range, or "".
 
     float32 becomes int8 by `(int8_t)(value * 2^fix_point)` (VART's tensor_buffer.cpp), which
-    truncates toward zero. Beyond int8's range C++ leaves the cast undefined. Here it is what
-    aarch64's instructions give: the low byte of a saturated int32, 0 for NaN.
+    truncates towards zero. Outside int8's range the cast is undefined in C++; here it gives the
+    result of aarch64's instructions: the low byte of a saturated int32, 0 for NaN.
     """
     values, stray = [], ""
     for array, tensor in zip(arrays, tensors, strict=True):

@@ -1,8 +1,8 @@
-"""Attributes of graphs, subgraphs, ops and tensors: Python values with their .xmodel types.
+"""Attributes of graphs, subgraphs, ops and tensors: Python values with .xmodel types.
 
-An .xmodel tells int32 from uint64 and float from double; Python does not. So
-each value is kept beside its kind, the name of the protobuf field that it came
-from, and a file that is read and written again stays the same message.
+An .xmodel distinguishes int32 from uint64 and float from double; Python does not. So
+each value is stored with its kind, the name of the protobuf field that it came
+from, and a file that is read and written again gives the same message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AttrValue = Any
 
 
 def decode(proto: Any) -> tuple[str, AttrValue]:
-    """The kind and the Python value of an AttrValue message."""
+    """Return the kind and the Python value of an AttrValue message."""
     kind = proto.WhichOneof("value")
     if kind is None:
         return "", None
@@ -59,12 +59,12 @@ def encode(kind: str, value: AttrValue, proto: Any) -> None:
 
 
 def infer_kind(value: AttrValue) -> str:
-    """The kind that XIR's Python binding gives a value of this type.
+    """Return the kind that XIR's Python binding gives to a value of this type.
 
     Raises
     ------
     DpuError
-        The value has a type that an .xmodel cannot hold.
+        The value has a type that an .xmodel cannot store.
     """
     if isinstance(value, dict):
         items = list(value.values())
@@ -80,7 +80,7 @@ def infer_kind(value: AttrValue) -> str:
     for type_, kind in _SCALAR_KINDS:
         if isinstance(value, type_):
             return kind
-    raise DpuError(f"an attribute cannot hold a value of type {type(value).__name__}")
+    raise DpuError(f"an attribute cannot have a value of type {type(value).__name__}")
 
 
 def _int_kind(value: int) -> str:
@@ -101,27 +101,27 @@ Self = TypeVar("Self", bound="AttrHolder")
 
 
 class AttrHolder:
-    """The attribute calls that every XIR class has."""
+    """The attribute methods common to all XIR classes."""
 
     def __init__(self) -> None:
         self._attrs: dict[str, tuple[str, AttrValue]] = {}
 
     def has_attr(self, name: str) -> bool:
-        """Whether the attribute `name` is set."""
+        """Return whether the attribute `name` is set."""
         return name in self._attrs
 
     def get_attr(self, name: str) -> AttrValue:
-        """The value of the attribute `name`; raises DpuError where it is not set."""
+        """Return the value of the attribute `name`; raises DpuError if it is not set."""
         if name not in self._attrs:
             raise DpuError(f"{self!r} has no attribute {name!r}")
         return self._attrs[name][1]
 
     def get_attrs(self) -> dict[str, AttrValue]:
-        """All attributes, as a new dict."""
+        """Return all attributes, as a new dict."""
         return {name: value for name, (_, value) in self._attrs.items()}
 
     def set_attr(self: Self, name: str, value: AttrValue, kind: str = "") -> Self:
-        """Set one attribute; `kind` (an AttrValue field name) where the default will not do."""
+        """Set one attribute; `kind` (an AttrValue field name) overrides the inferred kind."""
         self._attrs[name] = (kind or infer_kind(value), value)
         return self
 

@@ -1,4 +1,4 @@
-"""Graphs in Graphviz's language."""
+"""Export of graphs to Graphviz."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tutelage.dpu.xmodel.op import Op
 
 
 def dot(ops: Iterable[Op]) -> str:
-    """The ops and what they read as a digraph."""
+    """Return a digraph of the ops and their inputs."""
 
     def quote(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

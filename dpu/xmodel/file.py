@@ -1,9 +1,9 @@
-"""Reading and writing the bytes of an .xmodel, with bounds on what a stranger's file may cost.
+"""Read and write the bytes of an .xmodel, with bounds on the cost of untrusted files.
 
-The file is one protobuf message (dpu/xmodel/schema.py). Parsing is left to the
-protobuf runtime; this module bounds its input: a few bytes of empty
-sub-messages become objects of some hundred bytes each, so the number of
-fields is counted on the wire before anything is built.
+The file is one protobuf message (dpu/xmodel/schema.py). The protobuf runtime parses
+it; this module bounds its input: a few bytes of empty sub-messages become objects
+of some hundred bytes each, so the fields are counted on the wire before any object
+is built.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tutelage.core.files import read_bounded, write_file
 from tutelage.dpu.xmodel.schema import GraphProto
 
 MAX_FILE_BYTES = 1 << 30
-"""Largest file that is read. AMD's model zoo ends below 300 MB."""
+"""Largest file that is read. All files of AMD's model zoo are below 300 MB."""
 
 MAX_FIELDS = 1_000_000
 """Most fields in one file; a DenseNet-201 compiled for the ZCU104 has about 60,000."""
 
 _CHECK_ABOVE_BYTES = 1 << 16
-"""Smaller files cannot hold enough fields to matter and are parsed at once."""
+"""Files up to this size cannot have too many fields and are parsed without counting."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -36,8 +36,8 @@ def read_graph(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     XmodelError
-        The file cannot be read, is empty, larger than `MAX_FILE_BYTES`, holds
-        more than `MAX_FIELDS` fields, or is no .xmodel.
+        The file cannot be read, is empty, is larger than `MAX_FILE_BYTES`, has
+        more than `MAX_FIELDS` fields, or is not an .xmodel.
     """
     data = _read_file(Path(path))
     graph = GraphProto()
@@ -50,7 +50,7 @@ def read_graph(path: str | os.PathLike[str]) -> Any:
             f"{path}: not an .xmodel, or truncated (the protobuf ends early)"
         ) from None
     if not graph.op_node:
-        raise XmodelError(f"{path}: not an .xmodel (no ops in it)")
+        raise XmodelError(f"{path}: not an .xmodel (it has no ops)")
     if not graph.HasField("subg_root"):
         raise XmodelError(f"{path}: truncated .xmodel (the root subgraph is missing)")
     return graph
@@ -62,7 +62,7 @@ def write_graph(graph: Message, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     XmodelError
-        The place cannot be written.
+        The file cannot be written.
     """
     try:
         write_file(Path(path), graph.SerializeToString(deterministic=True))
@@ -80,12 +80,12 @@ def _read_file(path: Path) -> bytes:
     if not data:
         raise XmodelError(f"{path}: empty file")
     if len(data) > MAX_FILE_BYTES:
-        raise XmodelError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, refused")
+        raise XmodelError(f"{path}: larger than the limit of {MAX_FILE_BYTES >> 20} MiB")
     return data
 
 
 class _WireError(Exception):
-    """The bytes are no well-formed protobuf."""
+    """The bytes are not well-formed protobuf."""
 
 
 def _graph_descriptor() -> Any:
@@ -111,7 +111,7 @@ def _count_fields(data: memoryview, descriptor: Any, count: int, path: object) -
     while at < len(data):
         count += 1
         if count > MAX_FIELDS:
-            raise XmodelError(f"{path}: more than {MAX_FIELDS:,} fields, refused")
+            raise XmodelError(f"{path}: has more than {MAX_FIELDS:,} fields")
         tag, at = _varint(data, at)
         wire = tag & 7
         if wire == _VARINT:

@@ -1,11 +1,11 @@
-"""Graphs of ops: the one representation of an .xmodel in dpu/.
+"""Graphs of ops: the in-memory representation of an .xmodel throughout dpu/.
 
 Names and behaviour of Graph, Subgraph, Op and Tensor follow the pybind11 module `xir` of Vitis AI
 2.5 to 3.5, so that a script written for the board runs unchanged (dpu/runtime/xir.py). Engines,
-writer and tools work on these classes.
+writer and tools use these classes.
 
-Where the binding gives None for what is not there, so do these, under the type `X | Any`: code that
-knows it to be there need not ask.
+Where the binding returns None for something that does not exist, so do these classes, with the
+type `X | Any`: callers that know it exists need no check.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class Graph(AttrHolder):
 
     @classmethod
     def deserialize(cls, fname: str | os.PathLike[str]) -> Graph:
-        """Read an .xmodel; issues an `UnsortedWarning` where `is_sorted` is false.
+        """Read an .xmodel; issues an `UnsortedWarning` if `is_sorted` is false.
 
         Raises
         ------
         XmodelError
-            The file is no .xmodel, truncated, too large or contradicts itself.
+            The file is not an .xmodel, is truncated, too large or inconsistent.
         """
         proto = xmodel.read_graph(fname)
         try:
@@ -67,12 +67,12 @@ class Graph(AttrHolder):
 
     @classmethod
     def from_proto(cls, proto: Any) -> Graph:
-        """The graph of a ``serial_v2.Graph`` message; the emulation's own, as add_child.
+        """Return the graph of a ``serial_v2.Graph`` message; not part of the board's XIR.
 
         Raises
         ------
         DpuError
-            The message contradicts itself.
+            The message is inconsistent.
         """
         graph = cls(proto.graph_name)
         load(proto, graph)
@@ -83,7 +83,7 @@ class Graph(AttrHolder):
         xmodel.write_graph(self.to_proto(), fname)
 
     def get_name(self) -> str:
-        """Name of the graph."""
+        """Return the name of the graph."""
         return self._name
 
     def create_op(
@@ -99,7 +99,7 @@ class Graph(AttrHolder):
         Raises
         ------
         DpuError
-            The name is taken, a required attribute or input is missing, the op type has no such
+            The name is in use, a required attribute or input is missing, the op type has no such
             argument, an input or the subgraph is not in the graph, or the shape cannot be inferred.
         """
         if subgraph is not None and subgraph.get_graph() is not self:
@@ -112,12 +112,12 @@ class Graph(AttrHolder):
         return self._insert(op, subgraph)
 
     def clone_op(self, op: Op, input_ops: dict[str, list[Op]]) -> Op:
-        """Add a copy of another graph's op, its tensor too; the emulation's own, as add_child.
+        """Add a copy of another graph's op and its tensor; not part of the board's XIR.
 
         Raises
         ------
         DpuError
-            The name is taken.
+            The name is in use.
         """
         clone, tensor = Op(self, op.get_name(), op.get_type()), op.get_output_tensor()
         clone._attrs = dict(op._attrs)
@@ -128,7 +128,7 @@ class Graph(AttrHolder):
     def _insert(self, op: Op, subgraph: Subgraph | None) -> Op:
         name = op.get_name()
         if name in self._ops:
-            raise DpuError(f"op {name!r} is in the graph already")
+            raise DpuError(f"op {name!r} is already in the graph")
         for ops in op._inputs.values():
             for source in ops:
                 source._fanout.append(op)
@@ -138,19 +138,19 @@ class Graph(AttrHolder):
         return op
 
     def create_const_op(self, name: str, data: Any, /) -> Op:
-        """Add a `const` op that holds a numpy array of integers or floats.
+        """Add a `const` op with the data of a numpy array of integers or floats.
 
         Raises
         ------
         DpuError
-            The array holds something else, or the name is taken.
+            The array has another element type, or the name is in use.
         """
         import numpy as np
 
         values = np.ascontiguousarray(data)
         kind = {"f": "FLOAT", "i": "INT", "u": "UINT"}.get(values.dtype.kind)
         if kind is None:
-            raise DpuError(f"const {name!r} cannot hold {values.dtype}: integers or floats only")
+            raise DpuError(f"const {name!r} cannot store {values.dtype}: only integers and floats")
         attrs = {
             "shape": list(values.shape),
             "data_type": f"{kind}{values.dtype.itemsize * 8}",
@@ -159,10 +159,16 @@ class Graph(AttrHolder):
         return self.create_op(name, "const", attrs)
 
     def remove_op(self, op: Op) -> None:
-        """Remove an op of this graph that nobody reads."""
+        """Remove an op of this graph that no other op reads.
+
+        Raises
+        ------
+        DpuError
+            The op is not in the graph, or another op reads it.
+        """
         self._check_own(op)
         if op.get_fanout_num():
-            raise DpuError(f"op {op.get_name()!r} still has readers")
+            raise DpuError(f"op {op.get_name()!r} is still read by other ops")
         for ops in op.get_input_ops().values():
             for source in ops:
                 source._fanout.remove(op)
@@ -171,7 +177,7 @@ class Graph(AttrHolder):
         self._order = None
 
     def replace_input(self, op: Op, old: Op, new: Op) -> None:
-        """Let `op` read `new` where it reads `old`; the emulation's own, as add_child."""
+        """Replace `old` by `new` in the inputs of `op`; not part of the board's XIR."""
         for arg, sources in op._inputs.items():
             times = sources.count(old)
             op._inputs[arg] = [new if source is old else source for source in sources]
@@ -181,77 +187,77 @@ class Graph(AttrHolder):
         self._order = None
 
     def _check_inputs(self, op: Op, inputs: dict[str, list[Op]]) -> None:
-        """Refuse inputs for an op that its type does not take, or from outside of this graph."""
+        """Raise an error for inputs that the op type does not take or from outside this graph."""
         for source in (source for ops in inputs.values() for source in ops):
             self._check_own(source)
         counts = {name: len(ops) for name, ops in inputs.items()}
         op_types.check_inputs(op.get_type(), counts, f"op {op.get_name()!r}")
 
     def _check_own(self, op: Op) -> None:
-        """Refuse an op that is not in this graph."""
+        """Raise an error for an op that is not in this graph."""
         if not isinstance(op, Op):
-            raise TypeError(f"wanted an xir.Op, not {type(op).__name__}")
+            raise TypeError(f"expected an xir.Op, not {type(op).__name__}")
         if self._ops.get(op.get_name()) is not op:
             raise DpuError(f"op {op.get_name()!r} is not in the graph")
 
     def get_op(self, name: str) -> Op | Any:
-        """The op called `name`, or None."""
+        """Return the op called `name`, or None."""
         return self._ops.get(name)
 
     def has_op(self, name: str) -> bool:
-        """Whether there is an op called `name`; the emulation's own, as add_child."""
+        """Return whether there is an op called `name`; not part of the board's XIR."""
         return name in self._ops
 
     def get_ops(self) -> set[Op]:
-        """All ops, in no order (as in XIR)."""
+        """Return all ops, in no order (as in XIR)."""
         return set(self._ops.values())
 
     def get_op_num(self) -> int:
-        """Number of ops."""
+        """Return the number of ops."""
         return len(self._ops)
 
     def get_tensors(self) -> set[Tensor]:
-        """All tensors, in no order (as in XIR)."""
+        """Return all tensors, in no order (as in XIR)."""
         return {op.get_output_tensor() for op in self._ops.values()}
 
     def get_tensor(self, name: str) -> Tensor | Any:
-        """The tensor called `name`, or None."""
+        """Return the tensor called `name`, or None."""
         tensors = (op.get_output_tensor() for op in self._ops.values())
         return next((tensor for tensor in tensors if tensor.name == name), None)
 
     def get_tensor_producer(self, tensor: Tensor) -> Op | Any:
-        """The op that computes `tensor`, or None."""
+        """Return the op that computes `tensor`, or None."""
         return self._root.get_tensor_producer(tensor)
 
     def get_head_ops(self) -> set[Op]:
-        """The ops without inputs."""
+        """Return the ops without inputs."""
         return {op for op in self._ops.values() if not op.get_input_num()}
 
     def get_tail_ops(self) -> set[Op]:
-        """The ops that nobody reads."""
+        """Return the ops that no other op reads."""
         return {op for op in self._ops.values() if not op.get_fanout_num()}
 
     def toposort(self) -> list[Op]:
-        """All ops, producers before consumers, else in the file's order."""
+        """Return all ops, producers before consumers, otherwise in the file's order."""
         return list(self._sorted()[0])
 
     @property
     def is_sorted(self) -> bool:
-        """Whether each op was read or added behind those that it reads; the emulation's own.
+        """Whether each op was read or added after its inputs; not part of the board's XIR.
 
         The board's XIR crashes on a file whose ops are not in such an order.
         """
         return self._sorted()[0] == list(self._ops.values())
 
     def _sorted(self) -> tuple[list[Op], dict[str, int]]:
-        """All ops in order, and the place of each name in it."""
+        """Return all ops in topological order, and the position of each name."""
         if self._order is None:
             order = toposort(self._ops)
             self._order = order, {op.get_name(): place for place, op in enumerate(order)}
         return self._order
 
     def _in_order(self, names: Iterable[str]) -> list[Op]:
-        """The named ops, producers before consumers."""
+        """Return the named ops, producers before consumers."""
         order, places = self._sorted()
         return [order[place] for place in sorted(places[name] for name in names)]
 
@@ -261,24 +267,24 @@ class Graph(AttrHolder):
             op.infer_shape()
 
     def get_root_subgraph(self) -> Subgraph:
-        """The subgraph that holds everything."""
+        """Return the subgraph that contains all ops."""
         return self._root
 
     def get_leaf_subgraph(self, op: Op) -> Subgraph:
-        """The deepest subgraph that holds `op`.
+        """Return the deepest subgraph that contains `op`.
 
         Raises
         ------
         DpuError
-            None does.
+            No subgraph contains it.
         """
         found = self._root.find_child_subgraph_by_op(op)
         if found is None:
-            raise DpuError(f"no subgraph has op {op.get_name()!r}")
+            raise DpuError(f"no subgraph contains op {op.get_name()!r}")
         return found
 
     def save_as_dot(self, fname: str | os.PathLike[str]) -> None:
-        """Write the graph in Graphviz's language."""
+        """Write the graph as Graphviz source."""
         Path(fname).write_text(dot(self.toposort()), encoding="utf-8")
 
     def save_as_image(self, fname: str | os.PathLike[str], format: str) -> None:
@@ -287,7 +293,7 @@ class Graph(AttrHolder):
         Raises
         ------
         UnsupportedError
-            Graphviz is not installed, or refuses the format.
+            Graphviz is not installed, or does not support the format.
         """
         command, text = ["dot", f"-T{format}", "-o", os.fspath(fname)], dot(self.toposort())
         try:
@@ -298,7 +304,7 @@ class Graph(AttrHolder):
             raise UnsupportedError(f"Graphviz failed: {error.stderr.decode()[:200]}") from None
 
     def to_proto(self) -> Any:
-        """The graph as a ``serial_v2.Graph`` message, its ops in topological order."""
+        """Return the graph as a ``serial_v2.Graph`` message, its ops in topological order."""
         proto = GraphProto(graph_name=self._name)
         store(self, proto)
         return proto

@@ -1,4 +1,4 @@
-"""Graphs as protobuf messages, and back."""
+"""Conversion of graphs to protobuf messages and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(proto: Any, graph: Graph) -> None:
     Raises
     ------
     XmodelError, DpuError
-        The message contradicts itself.
+        The message is inconsistent.
     """
     graph._load_attrs(proto.graph_attr)
     graph._op_defs = list(proto.op_defs)
@@ -55,10 +55,10 @@ def _load_tensor(proto: Any, op: Op) -> Tensor:
     except ValueError:
         raise XmodelError(f"op {op.get_name()!r}: data type {proto.data_type} is unknown") from None
     if len(proto.tensor_dim) > MAX_RANK:
-        raise XmodelError(f"op {op.get_name()!r}: a tensor of {len(proto.tensor_dim)} dimensions")
+        raise XmodelError(f"op {op.get_name()!r}: a tensor has {len(proto.tensor_dim)} dimensions")
     dims = list(proto.tensor_dim)
     if 0 in dims or math.prod(dims) > MAX_ELEMENTS:
-        raise XmodelError(f"op {op.get_name()!r}: a tensor of shape {dims} is refused")
+        raise XmodelError(f"op {op.get_name()!r}: tensor shape {dims} is empty or too large")
     tensor = Tensor(proto.tensor_name, dims, DataType(kind, proto.tensor_bit_width))
     tensor._load_attrs(proto.tensor_attr)
     return tensor
@@ -69,7 +69,7 @@ def _load_subgraph(graph: Graph, proto: Any, parent: Subgraph | None, seen: set[
     subgraph._load_attrs(proto.subg_attr)
     for name in proto.op_name:
         if name not in graph._ops:
-            raise XmodelError(f"subgraph {proto.subgraph_name!r} lists {name!r}, an unknown op")
+            raise XmodelError(f"subgraph {proto.subgraph_name!r} lists the unknown op {name!r}")
         if name in seen:
             raise XmodelError(f"op {name!r} is in two subgraphs")
         seen.add(name)

@@ -26,38 +26,38 @@ class Op(AttrHolder):
         self._output: Tensor | None = None
 
     def get_name(self) -> str:
-        """Name, unique in the graph."""
+        """Return the name, which is unique in the graph."""
         return self._name
 
     def get_type(self) -> str:
-        """Op type, e.g. "conv2d-fix"."""
+        """Return the op type, e.g. "conv2d-fix"."""
         return self._type
 
     def get_graph(self) -> Graph:
-        """The graph that the op belongs to."""
+        """Return the graph that the op belongs to."""
         return self._graph
 
     def get_input_num(self, name: str | None = None) -> int:
-        """Number of inputs, of one argument or of all."""
+        """Return the number of inputs, of one argument or of all."""
         if name is not None:
             return len(self._inputs.get(name, []))
         return sum(len(ops) for ops in self._inputs.values())
 
     def get_input_ops(self) -> dict[str, list[Op]]:
-        """The producers of the inputs, by argument name, in the order of these names."""
+        """Return the producers of the inputs, by argument name, sorted by name."""
         return {name: list(self._inputs[name]) for name in sorted(self._inputs)}
 
     def get_input_ops_by_name(self, name: str) -> list[Op]:
-        """The producers of one argument, [] where the op has none of that name."""
+        """Return the producers of one argument, [] if the op has no such argument."""
         return list(self._inputs.get(name, []))
 
     def get_input_op(self, name: str, idx: int = 0) -> Op:
-        """The producer of one input.
+        """Return the producer of one input.
 
         Raises
         ------
         DpuError
-            There is no such argument, or no such input of it.
+            There is no such argument, or it has no such input.
         """
         ops = self._inputs.get(name)
         if ops is None:
@@ -67,7 +67,7 @@ class Op(AttrHolder):
         return ops[idx]
 
     def set_input_ops(self, name: str, ops: list[Op]) -> Op:
-        """Let one argument read other ops; returns this op.
+        """Replace the inputs of one argument; returns this op.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class Op(AttrHolder):
         return self
 
     def replace_input_ops(self, op_old: Op, op_new: Op) -> None:
-        """Read `op_new` wherever `op_old` is read.
+        """Replace `op_old` by `op_new` in all inputs.
 
         Raises
         ------
@@ -95,59 +95,59 @@ class Op(AttrHolder):
         self._graph._check_own(op_new)
         old, new = (op.get_output_tensor().dims for op in (op_old, op_new))
         if old != new:
-            raise DpuError(f"{op_new!r} gives {new}, {op_old!r} {old}: it cannot replace it")
+            raise DpuError(f"{op_new!r} of shape {new} cannot replace {op_old!r} of shape {old}")
         self._graph.replace_input(self, op_old, op_new)
 
     def get_input_tensors(self) -> list[Tensor]:
-        """All input tensors, in the order of the arguments' names."""
+        """Return all input tensors, sorted by argument name."""
         return [op.get_output_tensor() for ops in self.get_input_ops().values() for op in ops]
 
     def get_input_tensors_by_name(self, name: str) -> list[Tensor]:
-        """The input tensors of one argument."""
+        """Return the input tensors of one argument."""
         return [op.get_output_tensor() for op in self.get_input_ops_by_name(name)]
 
     def get_input_tensor(self, name: str, idx: int = 0) -> Tensor:
-        """One input tensor."""
+        """Return one input tensor; raises DpuError as `get_input_op`."""
         return self.get_input_op(name, idx).get_output_tensor()
 
     def get_output_tensor(self) -> Tensor:
-        """The output tensor."""
+        """Return the output tensor; raises DpuError if it is not set yet."""
         if self._output is None:
             raise DpuError(f"op {self._name!r} has no output tensor")
         return self._output
 
     def replace_output_tensor(self, tensor: Tensor) -> None:
-        """Give the op another output tensor."""
+        """Replace the output tensor."""
         self._output = tensor
         tensor._producer = self
 
     def get_fanout_ops(self) -> list[Op]:
-        """The ops that read the output, each once."""
+        """Return the ops that read the output, each once."""
         return list(dict.fromkeys(self._fanout))
 
     def get_fanout_num(self) -> int:
-        """How often the output is read."""
+        """Return the number of inputs that read the output."""
         return len(self._fanout)
 
     def set_attrs(self: Self, attrs: dict[str, AttrValue]) -> Self:
-        """Replace all attributes; the op type's optional ones get their defaults.
+        """Replace all attributes; missing optional ones get the op type's defaults.
 
         Raises
         ------
         DpuError
-            A required one is missing.
+            A required attribute is missing.
         """
         self._attrs = op_types.complete(self._type, attrs, f"op {self._name!r}")
         return self
 
     def has_output_tensor(self) -> bool:
-        """Whether it has its output tensor yet; the emulation's own, the board's XIR lacks it."""
+        """Return whether the output tensor is set; not part of the board's XIR."""
         return self._output is not None
 
     def infer_shape(self) -> None:
-        """Set the output tensor's shape from the inputs' and the attributes.
+        """Set the output tensor's shape from the inputs' shapes and the attributes.
 
-        An old tensor keeps its name, element type and attributes.
+        An existing tensor keeps its name, element type and attributes.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""What graphs ask about op types: XIR's definitions, output shapes and element types.
+"""Knowledge about op types that graphs need: XIR's definitions, output shapes, element types.
 
-The answers are in dpu/ops, above this folder. dpu/engine, which knows both, installs them when it
-is imported; graphs are read and written without, but no op is made.
+It is implemented in dpu/ops, a layer above this package. dpu/engine, which imports both, installs
+it on import. Graphs can be read and written without it, but no op can be created.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ class Definition(Protocol):
 
     @property
     def arguments(self) -> Sequence[tuple[str, int, int]]:
-        """Name, occurrence and data type of each argument, as the file has them."""
+        """Name, occurrence and data type of each argument, as stored in the file."""
 
     @property
     def attributes(self) -> Sequence[tuple[str, int, str, Any, int]]:
-        """Name, occurrence, kind, default and length of a list of each attribute."""
+        """Name, occurrence, kind, default and list length of each attribute."""
 
     def check_inputs(self, counts: Mapping[str, int], what: str) -> None:
-        """Raise DpuError for numbers of inputs that the op type does not take."""
+        """Raise DpuError for input counts that the op type does not take."""
 
     def check_attributes(self, given: Iterable[str], what: str) -> None:
-        """Raise DpuError where a required attribute is missing."""
+        """Raise DpuError if a required attribute is missing."""
 
     def kinds(self) -> dict[str, str]:
-        """Return the kind of each attribute's value."""
+        """Return the value kind of each attribute."""
 
     def defaults(self) -> dict[str, Any]:
-        """Return the values of optional attributes."""
+        """Return the default values of optional attributes."""
 
 
 class OpTypes(Protocol):
-    """The knowledge of op types that is installed."""
+    """Interface of the installed knowledge about op types."""
 
     def definition(self, type_: str) -> Definition | None:
-        """Return the definition of an op type, or None where there is none."""
+        """Return the definition of an op type, or None if it has none."""
 
     def infer_dims(self, op: Any) -> list[int]:
         """Return the dims of an op's output."""
@@ -55,14 +55,14 @@ _installed: OpTypes | None = None
 
 
 def install(op_types: OpTypes) -> None:
-    """Make the knowledge of op types available to all graphs."""
+    """Make the knowledge about op types available to all graphs."""
     global _installed
     _installed = op_types
 
 
 def _known() -> OpTypes:
     if _installed is None:
-        raise DpuError("no op types are known: import tutelage.dpu.engine")
+        raise DpuError("no op types are installed; import tutelage.dpu.engine first")
     return _installed
 
 
@@ -83,7 +83,7 @@ def infer_dtype(op: Any) -> str:
 
 
 def check_inputs(type_: str, counts: Mapping[str, int], what: str) -> None:
-    """Check an op's numbers of inputs by argument; op types without a definition pass.
+    """Verify an op's input counts by argument; op types without a definition pass.
 
     Raises
     ------
@@ -98,12 +98,13 @@ def check_inputs(type_: str, counts: Mapping[str, int], what: str) -> None:
 def complete(
     type_: str, attrs: dict[str, AttrValue], what: str
 ) -> dict[str, tuple[str, AttrValue]]:
-    """Attributes of an op as (kind, value), with the defaults of optional ones.
+    """Return the attributes of an op as (kind, value), with defaults for missing optional ones.
 
     Raises
     ------
     DpuError
-        A required attribute of `what` is missing, or has a value that an .xmodel cannot hold.
+        A required attribute of `what` is missing, or a value has a type that an .xmodel cannot
+                store.
     """
     definition = _known().definition(type_)
     if definition is None:
@@ -116,7 +117,7 @@ def complete(
 
 
 def definitions(types: Iterable[str]) -> list[Any]:
-    """The ``OpDef`` messages of the op types that have a definition, in the given order."""
+    """Return the ``OpDef`` messages of the op types that have a definition, in the given order."""
     found = ((type_, _known().definition(type_)) for type_ in types)
     return [_message(type_, definition) for type_, definition in found if definition is not None]
 

@@ -1,9 +1,9 @@
 """The protobuf schema of an .xmodel file, built at import time.
 
-A .xmodel is one proto3 message ``serial_v2.Graph``. The descriptors are made
-from the table below instead of from protoc's output, so that one source file
-serves every protobuf runtime from 3.20 on (generated code is tied to the
-runtime's major version). Field numbers: XIR's ``graph_proto_v2.proto``
+An .xmodel is one proto3 message ``serial_v2.Graph``. The descriptors are made
+from the table below instead of protoc's output, because generated code is tied to
+the runtime's major version: this source file works with every protobuf runtime
+from 3.20 on. Field numbers: XIR's ``graph_proto_v2.proto``
 (Apache-2.0).
 """
 
@@ -25,8 +25,8 @@ _SCALARS = {
 }
 _PACKAGE = "serial_v2"
 
-# One line per field: "number name type"; "*" repeated, "map<K,V>", "|" member
-# of the oneof `value`. Types that are no scalars are messages of this package.
+# One line per field: "number name type", where the type may begin with "*" (repeated) or "|"
+# (member of the oneof `value`) or be "map<K,V>". Non-scalar types are messages of this package.
 _MESSAGES: dict[str, list[str]] = {
     "Bytes": ["1 value bytes"],
     "BoolVec": ["1 value *bool"],
@@ -179,7 +179,7 @@ _pool.Add(_file())
 
 
 def message_class(name: str) -> type:
-    """The Python class of one of the schema's messages, e.g. ``"Graph"``."""
+    """Return the Python class of one of the schema's messages, e.g. ``"Graph"``."""
     descriptor = _pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")
     return message_factory.GetMessageClass(descriptor)
 

@@ -1,4 +1,4 @@
-"""Parts of a graph, each for one device."""
+"""Subgraphs: parts of a graph, each for one device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Subgraph(AttrHolder):
-    """A set of ops; the root's children are the stretches that run on one device each."""
+    """A set of ops; the root's children each run on one device."""
 
     def __init__(self, graph: Graph, name: str, parent: Subgraph | None) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class Subgraph(AttrHolder):
         self._parent = parent
         self._children: list[Subgraph] = []
         self._own: dict[str, Op] = {}
-        self._executables: dict[Any, Any] = {}  # what `runtime.device` has built for it
+        self._executables: dict[Any, Any] = {}  # filled by `runtime.device`
 
     def get_name(self) -> str:
-        """Name of the subgraph."""
+        """Return the name of the subgraph."""
         return self._name
 
     def set_name(self, name: str) -> Subgraph:
@@ -51,7 +51,7 @@ class Subgraph(AttrHolder):
 
     @property
     def root(self) -> Subgraph:
-        """The root above (or the subgraph itself)."""
+        """The root above this subgraph, or the subgraph itself."""
         return self if self._parent is None else self._parent.root
 
     @property
@@ -60,23 +60,23 @@ class Subgraph(AttrHolder):
         return 0 if self._parent is None else self._parent.depth + 1
 
     def get_graph(self) -> Graph:
-        """The graph that the subgraph belongs to."""
+        """Return the graph that the subgraph belongs to."""
         return self._graph
 
     def get_parent(self) -> Subgraph | Any:
-        """The subgraph above; None above the root."""
+        """Return the parent; None for the root."""
         return self._parent
 
     def get_children(self) -> set[Subgraph]:
-        """The subgraphs below, in no order (as in XIR)."""
+        """Return the children, in no order (as in XIR)."""
         return set(self._children)
 
     def get_children_num(self) -> int:
-        """Number of subgraphs below."""
+        """Return the number of children."""
         return len(self._children)
 
     def is_child(self, op: Subgraph) -> bool:
-        """Whether the subgraph `op` (so the binding calls it) is a child of this one."""
+        """Return whether the subgraph `op` (named so in the binding) is a child of this one."""
         return op in self._children
 
     def _op_names(self) -> set[str]:
@@ -86,24 +86,24 @@ class Subgraph(AttrHolder):
         return names
 
     def get_ops(self) -> set[Op]:
-        """All ops in it, in no order (as in XIR)."""
+        """Return all ops in it, in no order (as in XIR)."""
         return {self._graph.get_op(name) for name in self._op_names()}
 
     def get_op_num(self) -> int:
-        """Number of ops in it."""
+        """Return the number of ops in it."""
         return len(self._op_names())
 
     def has_op(self, op: Op | str) -> bool:
-        """Whether it holds the op (or the op of that name)."""
+        """Return whether it contains the op, given itself or by name."""
         name = op if isinstance(op, str) else op.get_name()
         return name in self._own or any(child.has_op(name) for child in self._children)
 
     def toposort(self) -> list[Op]:
-        """Its ops, producers before consumers."""
+        """Return its ops, producers before consumers."""
         return self._graph._in_order(self._op_names())
 
     def ordered_input_tensors(self) -> list[Tensor]:
-        """The tensors that come from outside, in topological order of their first reader."""
+        """Return the tensors from outside, in topological order of their first reader."""
         names = self._op_names()
         found: dict[str, Tensor] = {}
         for op in self.toposort():
@@ -114,7 +114,7 @@ class Subgraph(AttrHolder):
         return list(found.values())
 
     def ordered_output_tensors(self) -> list[Tensor]:
-        """The tensors that others read or nobody reads, in topological order."""
+        """Return the tensors read outside or not read at all, in topological order."""
         names = self._op_names()
         outputs = []
         for op in self.toposort():
@@ -124,20 +124,26 @@ class Subgraph(AttrHolder):
         return outputs
 
     def get_input_tensors(self) -> set[Tensor]:
-        """The tensors that come from outside, in no order (as in XIR)."""
+        """Return the tensors from outside, in no order (as in XIR)."""
         return set(self.ordered_input_tensors())
 
     def get_output_tensors(self) -> set[Tensor]:
-        """The tensors that leave the subgraph, in no order (as in XIR)."""
+        """Return the tensors that leave the subgraph, in no order (as in XIR)."""
         return set(self.ordered_output_tensors())
 
     def get_tensor_producer(self, tensor: Tensor) -> Op | Any:
-        """The op in this subgraph that computes `tensor`, or None."""
+        """Return the op in this subgraph that computes `tensor`, or None."""
         producer = tensor.producer
         return producer if producer is not None and self.has_op(producer) else None
 
     def toposort_child_subgraph(self) -> list[Subgraph]:
-        """The children, producers before consumers."""
+        """Return the children, producers before consumers.
+
+        Raises
+        ------
+        DpuError
+            Children depend on each other.
+        """
         children = self._children
         home = {name: i for i, child in enumerate(children) for name in child._op_names()}
         readers: list[set[int]] = [set() for _ in children]
@@ -153,22 +159,28 @@ class Subgraph(AttrHolder):
         return [children[place] for place in order]
 
     def create_child_subgraph(self) -> None:
-        """Make one child for each op that a childless subgraph holds (as in XIR)."""
+        """Create one child for each op of a childless subgraph (as in XIR).
+
+        Raises
+        ------
+        DpuError
+            The subgraph has children.
+        """
         if self._children:
-            raise DpuError(f"subgraph {self._name!r} has children already")
+            raise DpuError(f"subgraph {self._name!r} already has children")
         for name, op in self._own.items():
             self.add_child(f"subgraph_{name}", [op])
         self._own = {}
 
     def add_child(self, name: str, ops: Iterable[Op]) -> Subgraph:
-        """Add a child that holds `ops`; the emulation's own, the board's XIR lacks it."""
+        """Add a child that contains `ops`; not part of the board's XIR."""
         child = Subgraph(self._graph, name, self)
         child._own = {op.get_name(): op for op in ops}
         self._children.append(child)
         return child
 
     def merge_children(self, child_subgraph_list: Iterable[Subgraph]) -> Subgraph:
-        """Replace some children by one that holds their ops; returns the new child.
+        """Replace some children by a single child with their ops; returns the new child.
 
         Raises
         ------
@@ -177,24 +189,24 @@ class Subgraph(AttrHolder):
         """
         merged = list(child_subgraph_list)
         if not merged or any(child not in self._children or child._children for child in merged):
-            raise DpuError("merge_children takes children of this subgraph, without children")
+            raise DpuError("merge_children takes children of this subgraph that have no children")
         ops = [op for child in self._children if child in merged for op in child.toposort()]
         self._children = [child for child in self._children if child not in merged]
         return self.add_child(merged[0].get_name(), ops)
 
     def find_child_subgraph_by_op(self, op: Op) -> Subgraph | Any:
-        """The deepest subgraph in this one that holds `op` (it may be this one), or None."""
+        """Return the deepest subgraph in this one (or itself) that contains `op`, or None."""
         return self.find_child_subgraph_by_op_name(op.get_name())
 
     def find_child_subgraph_by_op_name(self, name: str) -> Subgraph | Any:
-        """The deepest subgraph in this one with the op called `name`, or None."""
+        """Return the deepest subgraph in this one (or itself) with the op `name`, or None."""
         for child in self._children:
             if child.has_op(name):
                 return child.find_child_subgraph_by_op_name(name)
         return self if name in self._own else None
 
     def save_as_dot(self, fname: str | os.PathLike[str]) -> None:
-        """Write the subgraph in Graphviz's language."""
+        """Write the subgraph as Graphviz source."""
         Path(fname).write_text(dot(self.toposort()), encoding="utf-8")
 
     def __repr__(self) -> str:

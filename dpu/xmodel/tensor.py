@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from tutelage.dpu.xmodel.op import Op
 
 MAX_ELEMENTS = 1 << 29
-"""Most elements of one tensor: seven times PointPillars' largest (76.8 million)."""
+"""Most elements of one tensor: seven times PointPillars' largest, 76.8 million."""
 
 MAX_RANK = 8
-"""Most dimensions of a tensor in a file; those of AMD's models at hand have four at most."""
+"""Most dimensions of a tensor in a file; known models of AMD have four at most."""
 
 
 class DataType:
@@ -41,7 +41,7 @@ class DataType:
             self.type, self.bit_width = name, bit_width
             return
         if not isinstance(name, str):
-            raise TypeError(f"a data type is made from its name, not {type(name).__name__}")
+            raise TypeError(f"xir.DataType takes the name of a type, not {type(name).__name__}")
         kind = name.upper().rstrip("0123456789")
         if kind not in DataType.Type.__members__:
             raise DpuError(f"unknown data type {name!r}")
@@ -67,7 +67,7 @@ class DataType:
 
 
 class Tensor(AttrHolder):
-    """The one output of an op: name, dims (NHWC), element type, attributes."""
+    """The output of an op: name, dims (NHWC), element type, attributes."""
 
     def __init__(self, name: str, dims: Iterable[int], dtype: DataType | str) -> None:
         super().__init__()
@@ -78,21 +78,21 @@ class Tensor(AttrHolder):
 
     @staticmethod
     def clone(tensor: Tensor, /) -> Tensor:
-        """A copy that no op produces."""
+        """Return a copy without a producer."""
         copy = Tensor(tensor.name, tensor.dims, tensor._data_type)
         copy._attrs = dict(tensor._attrs)
         return copy
 
     @property
     def name(self) -> str:
-        """Name of the tensor (often not the name of its op); unique in the graph when set."""
+        """Name of the tensor, often not that of its op; a new name must be unique in the graph."""
         return self._name
 
     @name.setter
     def name(self, name: str) -> None:
         graph = self._producer.get_graph() if self._producer else None
         if name != self._name and graph and graph.get_tensor(name) is not None:
-            raise DpuError(f"the graph has a tensor called {name!r} already")
+            raise DpuError(f"the graph already has a tensor called {name!r}")
         self._name = name
 
     @property
@@ -112,7 +112,7 @@ class Tensor(AttrHolder):
 
     @property
     def is_int8(self) -> bool:
-        """Whether the elements are int8; the emulation's own, the board's XIR lacks it."""
+        """Whether the elements are int8; not part of the board's XIR."""
         return self.dtype in ("xint8", "int8")
 
     @property
@@ -121,11 +121,11 @@ class Tensor(AttrHolder):
         return self._producer
 
     def get_element_num(self) -> int:
-        """Number of elements."""
+        """Return the number of elements."""
         return math.prod(self._dims)
 
     def get_data_size(self) -> int:
-        """Size in bytes."""
+        """Return the size in bytes."""
         return self.get_element_num() * self._data_type.bit_width // 8
 
     def __repr__(self) -> str:

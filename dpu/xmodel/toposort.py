@@ -1,4 +1,4 @@
-"""Topological order."""
+"""Topological sorting."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tutelage.dpu.xmodel.op import Op
 
 
 def toposort(ops: dict[str, Op]) -> list[Op]:
-    """The ops, producers before consumers, else in the given order.
+    """Return the ops, producers before consumers, otherwise in the given order.
 
     Raises
     ------
     DpuError
-        Some depend on each other.
+        Some ops depend on each other.
     """
     place = {name: index for index, name in enumerate(ops)}
     by_place = list(ops.values())
-    # A reader that reads twice counts once.
+    # An op that reads another twice counts once.
     readers = [{place[r.get_name()] for r in op.get_fanout_ops()} for op in by_place]
     order = [by_place[index] for index in first_ready(readers)]
     if len(order) < len(ops):
@@ -29,12 +29,12 @@ def toposort(ops: dict[str, Op]) -> list[Op]:
 
 
 def first_ready(readers: list[set[int]]) -> list[int]:
-    """The places 0, 1, ... with what they wait for first, else in order; those in cycles lack."""
+    """Return the indices 0, 1, ... after their dependencies, else in order, without cyclic ones."""
     waiting = [0] * len(readers)
     for places in readers:
         for reader in places:
             waiting[reader] += 1
-    ready = [place for place, count in enumerate(waiting) if not count]  # a heap: it is sorted
+    ready = [place for place, count in enumerate(waiting) if not count]  # sorted: a valid heap
     order: list[int] = []
     while ready:
         order.append(heapq.heappop(ready))

@@ -70,7 +70,7 @@ _SOURCE = """\
 
 COSTS_HEADER = f"""\
 {_SOURCE}\
-# figures, Vitis AI 2.5); dpu/isa/costs.py says what the costs are.
+# figures, Vitis AI 2.5); dpu/isa/costs.py describes the costs.
 """
 
 HEADER = f"""\

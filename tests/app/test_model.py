@@ -75,7 +75,7 @@ def test_checksums_are_checked(folder: Path) -> None:
     "old, new, message",
     [
         ("[input]", "[inputs]", "unknown table or key 'inputs'"),
-        ("crop =", "crops =", r"unknown key 'crops' in \[input\]; known are width, height"),
+        ("crop =", "crops =", r"unknown key 'crops' in \[input\]; expected one of width, height"),
         ("width = 8", 'width = "8"', r"\[input\] width must be a whole number"),
         ("width = 8", "width = true", r"\[input\] width must be a whole number"),
         ("width = 8", "", r"width is missing in \[input\]"),

@@ -51,8 +51,8 @@ def test_figures_of_earlier_versions() -> None:
         ("x", "f is not a number"), ({}, "f lacks 'value'"), ([1], "f is not a number"),
         ({"value": True}, "f.value is not a number"), ({"value": 1, "low": 1}, "one end"),
         ({"value": float("nan")}, "f.value is not a number"), (10**400, "f is not a number"),
-        ({"value": 1, "n": 1.5}, "f.n is not a whole number"),
-        ({"value": 1, "unit": None}, "f.unit is not a text"),
+        ({"value": 1, "n": 1.5}, "f.n is not an integer"),
+        ({"value": 1, "unit": None}, "f.unit is not a string"),
         ({"value": 1, "ci95": "x"}, "f.ci95 is not a number"),
     ],
 )  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"state": 1}, "state is not a text"), ({"emulation": "no"}, "emulation is not true or"),
+        ({"state": 1}, "state is not a string"), ({"emulation": "no"}, "emulation is not true or"),
         ({"steps": {}}, "steps is not a list"), ({"steps": [1]}, r"steps\[0\] is not an object"),
         ({"model": {"name": "x"}}, "model lacks 'target'"),
         ({"steps": [{"name": "x"}]}, r"steps\[0\] lacks 'scenario'"),
@@ -98,7 +98,7 @@ def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
 def test_files_that_are_too_large_or_missing(tmp_path: Path) -> None:
     with (tmp_path / "run.json").open("wb") as file:
         file.truncate(MAX_JSON_BYTES + 1)
-    with pytest.raises(ResultsError, match="larger than 16 MiB, refused"):
+    with pytest.raises(ResultsError, match="larger than the limit of 16 MiB"):
         read_run(tmp_path)
     with pytest.raises(ResultsError, match="none: No such file"):
         read_run(tmp_path / "none")

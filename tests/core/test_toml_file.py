@@ -43,7 +43,7 @@ def test_tables_are_sections_behind_plain_values() -> None:
 
 
 def test_what_toml_does_not_have() -> None:
-    with pytest.raises(TypeError, match="TOML has no NoneType"):
+    with pytest.raises(TypeError, match="TOML does not support NoneType"):
         to_toml({"a": None})
 
 

@@ -77,7 +77,7 @@ def test_inputs_and_outputs_by_name(
 @pytest.mark.parametrize(
     "array, words",
     [
-        (np.zeros((1, 28, 28, 3), np.int8), "has shape [1, 28, 28, 3], wanted [1, 28, 28, 1]"),
+        (np.zeros((1, 28, 28, 3), np.int8), "has shape [1, 28, 28, 3], expected [1, 28, 28, 1]"),
         (np.zeros((1, 28, 28, 1), np.uint8), "has uint8; give float32 or int8"),
         (np.zeros((0, 28, 28, 1), np.int8), "has shape [0, 28, 28, 1]"),
         (np.array(3.0), "has shape []"),

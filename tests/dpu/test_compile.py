@@ -158,10 +158,10 @@ def _point(op: Any) -> int:
 @pytest.mark.parametrize(
     ("graph", "reason"),
     [
-        (_one_conv(17), "kernel 17x17, the DPU has 1 to 16"),
-        (_one_conv(2, 9), "stride 9x9, the DPU has 1 to 8"),
-        (_one_conv(2, points=(5, 20, 3)), "output shift 22, the DPU has 0 to 16"),
-        (_one_conv(2, points=(5, -4, 3)), "output shift -2, the DPU has 0 to 16"),
+        (_one_conv(17), "kernel 17x17; the DPU supports 1 to 16"),
+        (_one_conv(2, 9), "stride 9x9; the DPU supports 1 to 8"),
+        (_one_conv(2, points=(5, 20, 3)), "output shift 22; the DPU supports 0 to 16"),
+        (_one_conv(2, points=(5, -4, 3)), "output shift -2; the DPU supports 0 to 16"),
     ],
 )
 def test_beyond_the_dpus_limits_the_cpu_computes(graph: Graph, reason: str) -> None:
@@ -221,12 +221,12 @@ def test_what_the_zcu104s_target_takes_is_compiled(kind: str, options: dict[str,
 
 
 ILLEGAL: list[tuple[str, dict[str, Any], str]] = [
-    ("add", {"nonlinear": "RELU6"}, "the DPU does not fuse this relu6 with add"),
-    ("add", {"nonlinear": "LEAKYRELU"}, "the DPU does not fuse this leaky-relu with add"),
+    ("add", {"nonlinear": "RELU6"}, "the DPU cannot fuse this relu6 into add"),
+    ("add", {"nonlinear": "LEAKYRELU"}, "the DPU cannot fuse this leaky-relu into add"),
     ("depthwise_conv2d", {"size": 3, "nonlinear": "LEAKYRELU"},
-     "the DPU does not fuse this leaky-relu with depthwise-conv2d"),
+     "the DPU cannot fuse this leaky-relu into depthwise-conv2d"),
     ("max_pool", {"kernel": (20, 3), "stride": (1, 1), "pad": (16, 0, 0, 0)},
-     "padding [16, 0, 0, 0], the DPU has up to [15, 255, 15, 255]"),
+     "padding [16, 0, 0, 0]; the DPU supports up to [15, 255, 15, 255]"),
 ]  # fmt: skip
 
 
@@ -329,7 +329,7 @@ def test_files_round_trip_and_name_the_emulator(tmp_path: Path) -> None:
         if child.get_attr("device") == "DPU"
     ]
     assert dpu.get_attr("dpu_name") == EMULATOR_DPU_NAME
-    with pytest.raises(UnsupportedError, match="compiled already"):
+    with pytest.raises(UnsupportedError, match="already compiled"):
         compile_graph(made)
 
 

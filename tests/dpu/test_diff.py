@@ -269,7 +269,7 @@ def test_the_weights_of_another_dpu_are_not_compared(
         assert not found["differences"] and not found["only_in_a"] and not found["only_in_b"]
         (told,) = found["not_compared"]
         assert told.startswith(
-            "weights and biases, which B keeps in the order of DPUCVDX8G (VCK190"
+            "weights and biases, which B stores in the order of DPUCVDX8G (VCK190"
         )
     path = str(corpus / "ssd_pedestrian_u50.xmodel")
     assert main(["diff", path, path]) == 0

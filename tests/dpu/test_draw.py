@@ -170,7 +170,7 @@ def test_huge_graphs_are_not_drawn(
     assert main(["inspect", str(path), option, str(tmp_path / "picture")]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == (
-        f"tutelage: {path}: 30,000 layers; a drawing shows at most 2,000, --json has them all\n"
+        f"tutelage: {path}: 30,000 layers; a drawing shows at most 2,000; use --json\n"
     )
     assert time.process_time() - began < 60  # minutes or hours where a step is not linear
     assert list(tmp_path.iterdir()) == [path]
@@ -203,7 +203,7 @@ def test_pictures_need_no_network_and_say_what_their_figures_are(
         assert not re.search(
             r"https?:|//[a-z]|(?:src|href)=|@import|url\((?!#)", text.split("<script>")[0]
         )
-        assert "% of the least cycles by rule, not measured" in text
+        assert "% of the lower bound of cycles, not measured" in text
     assert "not measurements" in text
 
 

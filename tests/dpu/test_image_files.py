@@ -78,9 +78,7 @@ def test_links_to_files_count_and_what_would_block_does_not(tmp_path: Path) -> N
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     _write(tmp_path / "a.png")
     (tmp_path / "x").mkdir(mode=0)
-    assert find_images(tmp_path).skipped == {
-        "in a folder that cannot be read: Permission denied": 1
-    }
+    assert find_images(tmp_path).skipped == {"in an unreadable folder: Permission denied": 1}
     with pytest.raises(OSError):
         find_images(tmp_path / "x")
 

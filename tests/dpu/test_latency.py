@@ -398,7 +398,7 @@ def test_every_board_is_predicted_or_lacks_something_by_name(
         assert f" on {board} ({PUBLISHED[board]} MHz): " in out
     else:
         assert (status, out) == (2, "") and err.count("\n") == 1
-        assert f"{board}.toml: lacks dpu.clock_mhz, cpu.cores, without which" in err
+        assert f"{board}.toml: lacks dpu.clock_mhz, cpu.cores, which predictions need" in err
 
 
 def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
@@ -410,9 +410,9 @@ def test_a_smaller_array_is_slower_and_the_file_says_which_it_is(
     assert sum(s.cycles for s in own.stages) > sum(s.cycles for s in larger.stages)
     status, out, _ = _told(capsys, path)
     assert status == 0 and out.splitlines()[1] == (
-        "compiled for DPUCZDX8G_ISA1_B3136 (fingerprint 0x101000016010406): does not run on "
+        "compiled for DPUCZDX8G_ISA1_B3136 (fingerprint 0x101000016010406); does not run on "
         "zcu104, whose DPU is DPUCZDX8G_ISA1_B4096 (0x101000016010407 or 0x101000056010407); the "
-        "figures are of the file's array at the board's clock"
+        "figures are for the file's array at the board's clock"
     )
     status, out, _ = _told(capsys, path, "--json")
     assert status == 0 and json.loads(out)["misfit"].startswith("compiled for DPUCZDX8G_ISA1_B3136")

@@ -28,6 +28,7 @@ MODELS = min(400, JOBS // 30)
 
 RUNTIMES = ["openvino", "onnxruntime"]
 EXECUTIONS = ["synchronous", "asynchronous"]
+SHUTDOWN = "the interpreter is shutting down; the job will not be done\n"
 SETUP = """
 import os, signal, sys, threading, time
 import numpy as np
@@ -191,7 +192,7 @@ def last():
     except RuntimeError as error: print(error)
 """
     done = _run(BUSY + script, demo_model, repo_root, runtime, setup, execution="synchronous")
-    said = "the interpreter ends: the job will not be done any more\n" if "handler" in end else ""
+    said = SHUTDOWN if "handler" in end else ""
     assert (done.returncode, done.stdout, done.stderr) == (status, said, "")
 
 
@@ -212,7 +213,7 @@ def test_what_was_not_run_any_more_is_told(demo_model: Path, repo_root: Path) ->
             except RuntimeError as error: print(error)
     """
     done = _run(script, demo_model, repo_root, "onnxruntime", setup)
-    assert done.stdout == "the interpreter ends: the job will not be done any more\n", done.stderr
+    assert done.stdout == SHUTDOWN, done.stderr
 
 
 CTRL_C = """
@@ -285,7 +286,7 @@ def test_a_child_by_fork_begins_anew(demo_model: Path, repo_root: Path, runtime:
     """
     done = _run(script, demo_model, repo_root, runtime, "import warnings\n"
                 "warnings.simplefilter('ignore', DeprecationWarning)\n" + SETUP)  # fmt: skip
-    told = "the job was started before the process forked: it is the parent's\n7\n"
+    told = "the job was started before the fork; only the parent can wait for it\n7\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, told * 8, "")
 
 

@@ -362,7 +362,7 @@ def test_a_scalar_has_no_batch(engine: str) -> None:
     x = real_values(3, 4, 4, 2)
     graph = real_graph("nndct_normalize", {"p": 2}, [[1, 4, 4, 2]])
     model = load_engine(graph, engine)
-    with pytest.raises(DpuError, match="op 'y' gives a scalar, for one image at a time; 3 were"):
+    with pytest.raises(DpuError, match=r"op 'y' gives a scalar, .* one image at a time, not 3"):
         model.run(x)
     np.testing.assert_allclose(model.run(x[:1]), np.linalg.norm(x[0]), rtol=1e-6)
     graph.create_op("z", "div", {}, {"input": [graph.get_op("x0"), graph.get_op("y")]})

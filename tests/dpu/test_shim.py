@@ -65,7 +65,7 @@ def test_exit_status_and_errors_are_the_scripts_own(repo_root: Path, tmp_path: P
     assert done.returncode == 130 and done.stderr.endswith("\nKeyboardInterrupt\n")
     script.write_text("import vart; vart.Runner.create_runner(None, 'run')")
     done = _shim(repo_root, script)
-    assert done.returncode == 1 and "made from an xir.Subgraph" in done.stderr
+    assert done.returncode == 1 and "created from an xir.Subgraph" in done.stderr
     done = _shim(repo_root, tmp_path / "none.py")
     assert done.returncode == 2 and done.stderr == f"tutelage: {tmp_path}/none.py: no such script\n"
 
@@ -153,7 +153,7 @@ def test_xir_takes_file_names_as_str(repo_root: Path, demo_model: Path, tmp_path
         "    except TypeError as error: print(error)\n"
     )
     done = _shim(repo_root, script, demo_model, tmp_path)
-    told = f"xir takes a file's name as str, not {type(tmp_path).__name__}\n"
+    told = f"xir takes file names as str, not {type(tmp_path).__name__}\n"
     assert done.stdout == told * 4, done.stderr
     assert (tmp_path / "a.dot").exists()
 
@@ -244,7 +244,7 @@ def test_what_an_overlay_does_not_load(repo_root: Path, demo_model: Path, tmp_pa
     assert done.stdout.splitlines() == [
         "File none.xmodel does not exist.",
         f"{script}: only xmodel files can be loaded",
-        f"{quantised}: has 0 DPU subgraphs, DpuOverlay runs one",
+        f"{quantised}: has 0 DPU subgraphs; DpuOverlay runs exactly one",
     ], done.stderr
 
 

@@ -87,7 +87,7 @@ def test_what_an_op_reads_can_be_changed() -> None:
     gate = graph.create_op("gate", "sigmoid", {}, {"input": [relu]})
     soft.replace_input_ops(op_old=relu, op_new=gate)
     assert [op.get_name() for op in graph.toposort()][-3:] == ["relu", "gate", "soft"]
-    with pytest.raises(RuntimeError, match=r"gate.*: it cannot replace it"):
+    with pytest.raises(RuntimeError, match=r"'w'> of shape .* cannot replace .*'gate'"):
         soft.replace_input_ops(gate, graph.get_op("w"))
     with pytest.raises(RuntimeError, match="has no argument 'weights'"):
         relu.set_input_ops("weights", [x])
@@ -140,7 +140,7 @@ def test_other_graphs_are_left_alone() -> None:
 def test_a_repeated_argument_takes_one_or_more() -> None:
     graph = _small_graph()
     x = graph.get_op("x")
-    with pytest.raises(RuntimeError, match="argument 'input' takes one input at least, not 0"):
+    with pytest.raises(RuntimeError, match="argument 'input' takes at least one input, not 0"):
         graph.create_op("sum", "add", {}, {"input": []})
     graph.create_op("sum", "add", {}, {"input": [x, x, x]})
     graph.create_op("any", "an-unknown-type", {"shape": [1], "data_type": "FLOAT32"}, {"a": [x, x]})
@@ -200,7 +200,7 @@ def test_the_deepest_subgraph_is_found() -> None:
     op = graph.get_op("soft")
     assert root.find_child_subgraph_by_op(op) is upper.find_child_subgraph_by_op(op) is lower
     assert graph.get_leaf_subgraph(op) is lower is lower.find_child_subgraph_by_op(op)
-    with pytest.raises(RuntimeError, match="without children"):
+    with pytest.raises(RuntimeError, match="that have no children"):
         root.merge_children(root.get_children())
 
 
@@ -240,12 +240,12 @@ def test_constants_of_types_that_xir_lacks(kind: object) -> None:
 
 def test_removing_ops() -> None:
     graph = _small_graph()
-    with pytest.raises(RuntimeError, match="still has readers"):
+    with pytest.raises(RuntimeError, match="is still read by other ops"):
         graph.remove_op(graph.get_op("relu"))
     graph.remove_op(graph.get_op("soft"))
     graph.remove_op(graph.get_op("relu"))
     assert [op.get_name() for op in graph.get_tail_ops()] == ["conv"]
-    with pytest.raises(RuntimeError, match="in the graph already"):
+    with pytest.raises(RuntimeError, match="already in the graph"):
         graph.create_op("x", "data", {"shape": [1], "data_type": "FLOAT32"})
 
 
@@ -285,7 +285,7 @@ def test_a_tensor_is_renamed_and_cloned() -> None:
     assert copy.get_attrs() == {"note": 3}
     tensor.name = "clipped"
     assert graph.get_tensor("clipped") is tensor and copy.name == "relu"
-    with pytest.raises(RuntimeError, match="called 'conv' already"):
+    with pytest.raises(RuntimeError, match="already has a tensor called 'conv'"):
         tensor.name = "conv"
 
 
@@ -301,7 +301,7 @@ def test_ops_get_their_types_defaults() -> None:
     }  # fmt: skip
     pool.get_attr("pad")[0] = 9
     assert pool.set_attrs(attrs).get_attr("pad") == [0, 0, 0, 0]
-    with pytest.raises(RuntimeError, match=r"'pool2' \(avgpool2d\) needs the attribute 'pad_mode'"):
+    with pytest.raises(RuntimeError, match=r"'pool2' \(avgpool2d\) lacks the required attribute"):
         graph.create_op("pool2", "avgpool2d", {"kernel": [2, 2], "stride": [1, 1]},
                         {"input": [conv]})  # fmt: skip
 

@@ -144,7 +144,7 @@ def test_an_average_over_more_than_the_banks_hold(
     found = _check(capsys, f"{nets}:make", "--input", "3x300x300", status=1)
     assert not found["refusals"]
     pool, factor = sorted(found["on_cpu"].values(), key=lambda one: len(one["remedy"]))[::-1]
-    assert pool["reason"] == "its rows do not fit the DPU's banks"
+    assert pool["reason"] == "the rows do not fit the DPU's banks"
     assert "dense" not in pool["remedy"] and "average in two steps" in pool["remedy"]
     assert factor["remedy"] == "change what comes before it"
 
@@ -171,7 +171,7 @@ def test_what_is_accepted_costs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_goes_to_the_cpu(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (f"{nets}:large", "--input", "3x24x24")
     found = _check(capsys, *arguments, status=1)["on_cpu"]
-    assert found["0"]["reason"] == "kernel 17x17, the DPU has 1 to 16"
+    assert found["0"]["reason"] == "kernel 17x17; the DPU supports 1 to 16"
     assert "--allow-cpu" in found["0"]["remedy"]
     found = _check(capsys, *arguments, "--allow-cpu")
     assert found["parts"] == 1 and found["on_cpu"]

@@ -161,12 +161,12 @@ def test_a_layer_beyond_the_dpu_is_named(tmp_path: Path, repo_root: Path) -> Non
                "weights": str(tmp_path / "float.safetensors")}  # fmt: skip
     train(_config(tmp_path, repo_root, method="ptq", student=student), tmp_path / "run")
     pair = data, load("folder", repo_root / "app" / "demo" / "images", "test")
-    with pytest.raises(ExportError, match="kernel 18x18, the DPU has 1 to 16"):
+    with pytest.raises(ExportError, match="kernel 18x18; the DPU supports 1 to 16"):
         export(tmp_path / "run", tmp_path / "out", data=pair)
     assert not (tmp_path / "out").exists()
     figures = export(tmp_path / "run", tmp_path / "out", allow_cpu=True, data=pair)
     reasons = list(figures["on_cpu"].values())  # its ReLU goes with it
-    assert reasons == ["kernel 18x18, the DPU has 1 to 16", "the DPU has no relu"]
+    assert reasons == ["kernel 18x18; the DPU supports 1 to 16", "the DPU has no relu"]
     plan = plan_compile(tmp_path / "out", None, CompileOptions("emulator"))
     checks = compile_model(plan, print).figures["checks"]
     assert checks[0].startswith("2 DPU subgraphs; on the CPU: ")

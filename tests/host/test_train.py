@@ -172,8 +172,8 @@ def test_weights_that_overflow_are_one_clear_line(
     [
         ("make", "float", ""),
         ("smooth", "float", r"the DPU cannot take Mish at 1: use .*\(`tutelage check` has all"),
-        ("large", "float", "kernel 17x17, the DPU has 1 to 16"),
-        ("large", "qat", "kernel 17x17, the DPU has 1 to 16"),
+        ("large", "float", "kernel 17x17; the DPU supports 1 to 16"),
+        ("large", "qat", "kernel 17x17; the DPU supports 1 to 16"),
     ],
 )
 def test_a_run_warns_before_the_time_is_spent(

@@ -1,8 +1,8 @@
-"""Instructions from a plan, in an order in which they are right; tokens come later.
+"""Generate instructions from a plan, in an order that computes correctly; tokens are added later.
 
-For each strip of a stage, tile after tile of as many rows as an engine takes at once: what the tile
-needs and is not there yet is loaded, or computed by the layer before; the tile is computed, its
-rows are saved.
+Each strip of a stage is computed in tiles of as many rows as an engine processes at once: rows that
+the tile needs and that are missing are loaded, or computed by the previous layer; then the tile is
+computed and its rows are saved.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from tutelage.dpu.ops.limits import BANK_DEPTH
 from tutelage.dpu.ops.refusal import Refusal
 
 CONSTANTS, WORKSPACE, INPUTS, OUTPUTS = range(4)
-"""Numbers of the DPU's registers as AMD's compiler gives them (measured on its files)."""
+"""Numbers of the DPU's registers, as assigned by AMD's compiler (measured on its files)."""
 
 CONV_PAD, ALU_PAD = 15, 255
-"""Highest `pad_bottom` and `pad_right` of CONV and ALU."""
+"""Largest `pad_bottom` and `pad_right` of CONV and of ALU."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class GroupWeights:
 
     Attributes
     ----------
-    offset : of the first one in the register of constants
-    span : channel groups of the map that they are for
-    channels : bytes of a tap
-    words : bank rows
+    offset : offset of the first one in the register of constants
+    span : channel groups of the map that they apply to
+    channels : bytes per tap
+    words : number of bank rows
     """
 
     offset: int
@@ -63,14 +63,14 @@ class GroupWeights:
 
 @dataclass
 class Constants:
-    """A layer's constants, where they are in the DDR and on the chip.
+    """Locations of a layer's constants in the DDR and on the chip.
 
     Attributes
     ----------
-    weights : of each group of output channels, of a convolution
-    places : bank row of each group's weights that is on the chip; of depthwise weights under 0
+    weights : weights of each output channel group of a convolution
+    places : bank row of each group's weights on the chip; of depthwise weights under key 0
     bias : bank row of the first biases
-    loads : of what all tiles share, before the first one
+    loads : LOADs of constants shared by all tiles, before the first tile
     """
 
     weights: list[GroupWeights] = field(default_factory=list)
@@ -81,13 +81,13 @@ class Constants:
 
 @dataclass
 class Emitter:
-    """Writes the code of a plan.
+    """Generator of the code of a plan.
 
     Attributes
     ----------
-    code : so far
-    nodes : for each instruction the number of the node that it belongs to
-    parameters : the constants that the code loads
+    code : instructions so far
+    nodes : for each instruction, the number of its node
+    parameters : constants that the code loads
     """
 
     plan: Plan
@@ -108,7 +108,7 @@ class Emitter:
         Raises
         ------
         Refusal
-            A layer is beyond what instructions can say.
+            A layer exceeds the limits of instructions.
         """
         first = 0
         for stage in self.plan.stages:
@@ -130,14 +130,13 @@ class Emitter:
             limits = form.by_name[field_name]
             if not limits.lowest <= value <= limits.highest:
                 node = self.plan.network.nodes[self.number].name
-                raise Refusal(
-                    f"{name} takes {field_name} up to {limits.highest}, not {value}", node
-                )
+                span = f"{limits.lowest} to {limits.highest}"
+                raise Refusal(f"{name} has {field_name}={value}; it must be {span}", node)
         self.code.append(Instruction(form, **values))
         self.nodes.append(self.number)
 
     def set_init(self, name: str, **values: int) -> None:
-        """Append an INIT where it differs from the one in force."""
+        """Append an INIT if it differs from the current one."""
         init = Instruction(self.shape.isa.by_name[name], **values)
         if init != self._inits.get(name):
             self.add(name, **values)
@@ -154,7 +153,7 @@ class Emitter:
             self._rows(stage, first)
 
     def _rows(self, stage: Stage, first: int) -> None:
-        """Layers that are computed row by row."""
+        """Emit a stage whose layers are computed row by row."""
         kept = []
         before = self.weight_ring.given, self.depthwise_ring.given
         for number, (node, strip) in enumerate(zip(stage.nodes, stage.strips[0], strict=True)):
@@ -178,12 +177,12 @@ class Emitter:
                     min(left, key=lambda end: end.done).advance()
         taken = self.weight_ring.given - before[0], self.depthwise_ring.given - before[1]
         if len(stage.nodes) > 1 and max(taken) > BANK_DEPTH:
-            raise AssertionError(f"{stage.nodes[0].name}: weights of a stage pass their banks")
+            raise AssertionError(f"{stage.nodes[0].name}: weights of a stage exceed their banks")
 
     # -- transfers ---------------------------------------------------------------------------
 
     def load_rows(self, feed: Feed, chip: ChipMap, walk: Walk | None, rows: range) -> None:
-        """Load rows of a map, but for those that no window needs."""
+        """Load rows of a map, except those that no window needs."""
         view = feed.view
         start = view.store.offset + view.first
         for row in rows:
@@ -199,7 +198,7 @@ class Emitter:
             )  # fmt: skip
 
     def _overlap(self, feed: Feed, walk: Walk | None) -> dict[str, int]:
-        """The fields of an augmented layer's LOAD."""
+        """Return the additional fields of an augmented layer's LOAD."""
         if feed.taps == 1 or walk is None:
             return {}
         channels, left = feed.view.channels, feed.left - feed.column
@@ -211,7 +210,7 @@ class Emitter:
         return {"pad_start": start, "pad_idx": max(1, pixels), "pad_end": end}
 
     def save_rows(self, result: Result, strip: Strip, rows: range) -> None:
-        """Save rows of a result to all places where they belong."""
+        """Save rows of a result to all of its locations."""
         chip = result.chip
         for save in result.saves:
             view, phase = save.view, save.phase
@@ -230,7 +229,7 @@ class Emitter:
     def words(
         self, bank: int, address: int, offset: int, length: int, channels: int
     ) -> dict[str, int]:
-        """Return a LOAD of constants: `length` pixels of so many channels, without gaps."""
+        """Return a LOAD of constants: `length` contiguous pixels of `channels` channels."""
         return {
             "bank_id": bank, "bank_addr": address % BANK_DEPTH, "jump_read": channels,
             "jump_write": -(-channels // self.width), "length": length, "channel": channels,
@@ -242,7 +241,7 @@ class Emitter:
 
 
 def _constants(to: Emitter, node: Node, strip: Strip) -> Constants:
-    """Lay out a layer's constants."""
+    """Allocate a layer's constants."""
     layer = node.layer
     if isinstance(layer, ConvLayer):
         return _conv_constants(to, node, strip, layer)
@@ -253,7 +252,7 @@ def _constants(to: Emitter, node: Node, strip: Strip) -> Constants:
     if layer.weights is not None:
         height, width, channels = layer.weights.shape
         if height * width * groups > BANK_DEPTH:
-            raise Refusal(f"a kernel of {height}x{width}, beyond the DPU's banks", node.name)
+            raise Refusal(f"kernel {height}x{width} exceeds the DPU's banks", node.name)
         found.places[0] = to.depthwise_ring.take(height * width * groups)
         given = to.parameters.add(layer.weights)
         found.loads.append(to.words(depthwise, found.places[0], given, height * width, channels))
@@ -275,7 +274,7 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
     (operand,), walk = strip.operands, strip.walk
     assert walk is not None
     outputs = len(layer.weights)
-    weights = layer.weights.reshape(outputs, *walk.kernel, -1)  # an augmented layer's are wide
+    weights = layer.weights.reshape(outputs, *walk.kernel, -1)  # wide if augmented
     augmented = weights.shape[-1] != layer.weights.shape[-1]
     spans = spans_of(layer, operand.lanes, operand.groups, to.width)
     if augmented:
@@ -285,7 +284,7 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
     words, read = max(g.words for g in given), max(span.count for span in spans)
     if words > BANK_DEPTH or read > MAX_GROUPS:
         size = f"{walk.kernel[0]}x{walk.kernel[1]}x{operand.channels}"
-        raise Refusal(f"a kernel of {size}, beyond the DPU's banks", node.name)
+        raise Refusal(f"kernel {size} exceeds the DPU's banks", node.name)
     groups = groups_of(layer, to.width)
     biases = layer.bias
     if layer.side > 1:
@@ -300,7 +299,7 @@ def _conv_constants(to: Emitter, node: Node, strip: Strip, layer: ConvLayer) -> 
 def _group_weights(
     to: Emitter, layer: ConvLayer, weights: Array, spans: list[Span]
 ) -> list[GroupWeights]:
-    """Lay out the weights [outputs, height, width, lanes]: as they are, or those of the spans."""
+    """Allocate the weights [outputs, height, width, lanes], whole or only those of the spans."""
     _, height, width, lanes = weights.shape
     taps, found = height * width, []
     whole = len(set(spans)) == 1 and spans[0].count * to.width >= lanes
@@ -314,7 +313,7 @@ def _group_weights(
 
 
 def _blocks_of(to: Emitter, stage: Stage, kept: list[Constants]) -> list[range | None]:
-    """Groups of output channels whose weights are on the chip together; None for all of a stage."""
+    """Return output channel groups whose weights fit the chip together; None for all of a stage."""
     layer = stage.nodes[-1].layer
     if len(stage.nodes) > 1 or not isinstance(layer, ConvLayer):
         return [None]
@@ -334,13 +333,13 @@ AnyLayer = TypeVar("AnyLayer", bound=EngineLayer)
 
 
 class Runner(Generic[AnyLayer]):
-    """Computes the rows of a layer's strip, some at a time.
+    """Generator of the code for a layer's strip, some rows at a time.
 
     Attributes
     ----------
-    done : rows that are computed
-    loaded : the first row that is not loaded yet of each ring; shared by those that read it
-    block : groups of output channels, of a convolution whose weights do not fit together
+    done : number of rows computed
+    loaded : the first row not yet loaded of each ring; shared by its readers
+    block : output channel groups, for a convolution whose weights do not fit together
     """
 
     def __init__(
@@ -356,7 +355,7 @@ class Runner(Generic[AnyLayer]):
         self.result: Result = strip.result
 
     def advance(self) -> None:
-        """Compute a tile, and before it what it needs."""
+        """Compute a tile, after its inputs."""
         tile = range(self.done, min(self.done + self.strip.tile, self.strip.height))
         self.prepare()
         for operand in self.strip.operands:
@@ -366,13 +365,13 @@ class Runner(Generic[AnyLayer]):
         self.done = tile.stop
 
     def prepare(self) -> None:
-        """Load what comes before the rows, before the first tile."""
+        """Load the constants, before the first tile."""
         self.to.number = self.number
         while self.constants.loads:
             self.to.add("LOAD", **self.constants.loads.pop(0))
 
     def needed(self, tile: range) -> tuple[int, int]:
-        """Return the rows of the operands that a tile needs."""
+        """Return the rows of the operands that a tile needs, as (begin, end)."""
         return tile.start, tile.stop
 
     def compute(self, tile: range) -> None:
@@ -380,7 +379,7 @@ class Runner(Generic[AnyLayer]):
         raise NotImplementedError
 
     def _bring(self, operand: Operand, begin: int, end: int) -> None:
-        """See to it that rows of an operand are on the chip."""
+        """Ensure that rows of an operand are on the chip."""
         if operand.ring:
             assert self.source is not None
             while self.source.done < end:
@@ -394,7 +393,7 @@ class Runner(Generic[AnyLayer]):
 
 
 class WindowRunner(Runner[AnyLayer]):
-    """A layer with a kernel."""
+    """Runner of a layer with a kernel."""
 
     def __init__(
         self, to: Emitter, number: int, layer: AnyLayer, strip: Strip, constants: Constants,
@@ -409,7 +408,7 @@ class WindowRunner(Runner[AnyLayer]):
         return self.walk.rows(tile.start, tile.stop)
 
     def offsets(self, tile: range) -> dict[str, int]:
-        """Return the fields of an INIT that say where a tile begins, and how rows follow."""
+        """Return the fields of an INIT with the start of a tile and the distances of rows."""
         chip, out, walk = self.operand.chip, self.result.chip, self.walk
         first = tile.start * walk.stride[0] - walk.pads[0]
         return {
@@ -421,12 +420,12 @@ class WindowRunner(Runner[AnyLayer]):
         }  # fmt: skip
 
     def window(self, tile: range, most: int, group: int = 0) -> dict[str, int]:
-        """Return the fields that say where a tile's windows are.
+        """Return the fields with the location of a tile's windows.
 
         Parameters
         ----------
-        most : of `pad_bottom` and `pad_right`
-        group : the first one of the operand's channel groups that are read
+        most : largest `pad_bottom` and `pad_right`
+        group : first channel group of the operand to read
         """
         operand, walk, out = self.operand, self.walk, self.result.chip
         chip = operand.chip
@@ -435,7 +434,7 @@ class WindowRunner(Runner[AnyLayer]):
         last_column = (walk.output[1] - 1) * walk.stride[1] - walk.pads[1]
         below, right = walk.size[0] - 1 - last, walk.size[1] - 1 - last_column
         if min(below, right) < 0:
-            raise Refusal("a window that begins behind the map", self.layer.op)
+            raise Refusal("a window begins beyond the map", self.layer.op)
         corner = operand.group + group - walk.pads[1] * chip.groups
         span = chip.banks * chip.stride
         address = [(chip.slot(first + n * span) + corner) % BANK_DEPTH for n in range(4)]
@@ -449,24 +448,24 @@ class WindowRunner(Runner[AnyLayer]):
 
     @property
     def missing(self) -> int:
-        """Lanes at the end of a map's last group that no channel has."""
+        """Number of unused lanes at the end of a map's last group."""
         operand = self.operand
         channel, lane = operand.lanes[-1]
         return operand.groups * self.to.width - lane - (operand.channels - channel)
 
 
 class ConvRunner(WindowRunner[ConvLayer]):
-    """A convolution."""
+    """Runner of a convolution."""
 
     @property
     def outputs(self) -> range:
-        """The groups of output channels."""
+        """The output channel groups to compute."""
         if self.block is not None:
             return self.block
         return range(len(groups_of(self.layer, self.to.width)))
 
     def prepare(self) -> None:
-        """The first weights come before the rows."""
+        """Load the constants and the first weights, before the first tile."""
         super().prepare()
         self._load_weights(self.outputs[0])
 
@@ -491,7 +490,7 @@ class ConvRunner(WindowRunner[ConvLayer]):
         to.save_rows(self._part(), self.strip, tile)
 
     def _load_weights(self, group: int) -> None:
-        """One LOAD for each output channel of a group."""
+        """Emit one LOAD per output channel of a group, unless its weights are loaded."""
         to, constants = self.to, self.constants
         if group in constants.places:
             return
@@ -504,7 +503,7 @@ class ConvRunner(WindowRunner[ConvLayer]):
             to.add("LOAD", **to.words(bank, place, offset, taps, given.channels))
 
     def _part(self) -> Result:
-        """The result of the block's groups only."""
+        """Return the result restricted to the block's groups."""
         if self.block is None:
             return self.result
         width, first = self.to.width, self.block.start
@@ -520,7 +519,7 @@ class ConvRunner(WindowRunner[ConvLayer]):
 
 
 class AluRunner(WindowRunner[AluLayer]):
-    """A pool, a depthwise convolution or a function of one value."""
+    """Runner of a pool, a depthwise convolution or a unary function."""
 
     def compute(self, tile: range) -> None:
         layer, to, out = self.layer, self.to, self.result.chip
@@ -540,7 +539,7 @@ class AluRunner(WindowRunner[AluLayer]):
 
 
 class EltwiseRunner(Runner[EltwiseLayer]):
-    """A sum or product."""
+    """Runner of a sum or product."""
 
     def compute(self, tile: range) -> None:
         for rows in self._runs(tile):
@@ -548,7 +547,7 @@ class EltwiseRunner(Runner[EltwiseLayer]):
         self.to.save_rows(self.result, self.strip, tile)
 
     def _runs(self, tile: range) -> Iterator[range]:
-        """Rows that one ELEW takes: in banks of the result one after the other."""
+        """Yield the rows of each ELEW, which are in consecutive banks of the result."""
         step = self.result.chip.stride
         strides = [operand.chip.stride for operand in self.strip.operands]
         most = self.to.shape.alu_rows if all(step % stride == 0 for stride in strides) else 1
@@ -582,7 +581,7 @@ class EltwiseRunner(Runner[EltwiseLayer]):
 
 
 SHIFT_SIGN = 16
-"""`shift_write` of ELEW: values from here on shift to the right."""
+"""`shift_write` of ELEW: values from this one up shift right."""
 
 _RUNNERS: dict[type[EngineLayer], type[Runner[Any]]] = {
     ConvLayer: ConvRunner,
@@ -592,12 +591,12 @@ _RUNNERS: dict[type[EngineLayer], type[Runner[Any]]] = {
 
 
 def _row_jump(chip: ChipMap) -> int:
-    """From a row of a map to the next in the same bank; nothing jumps where a bank has one."""
+    """Return the distance between rows of a map in a bank; irrelevant if a bank has one row."""
     return chip.row_words if chip.stride > 1 else min(chip.row_words, MAX_JUMP)
 
 
 def _next_slot(chip: ChipMap, row: int) -> int:
-    """Bank rows from a row's slot to the next one; 2048 where it is the same one."""
+    """Return the bank rows from a row's slot to the next one; 2048 if it is the same."""
     jump = (chip.slot(row + chip.banks * chip.stride) - chip.slot(row)) % BANK_DEPTH
     return jump or BANK_DEPTH
 
@@ -606,7 +605,7 @@ def _next_slot(chip: ChipMap, row: int) -> int:
 
 
 def _repeat(to: Emitter, node: Node, strip: Strip, layer: RepeatLayer) -> None:
-    """Each row is loaded once, and saved with gaps for each place that its pixels take."""
+    """Load each row once, and save it with gaps once per copy of its pixels."""
     (operand,), view = strip.operands, node.inputs[0]
     assert operand.feed is not None
     for row in range(view.height):
@@ -623,7 +622,7 @@ def _repeat(to: Emitter, node: Node, strip: Strip, layer: RepeatLayer) -> None:
 def _save_pixels(
     to: Emitter, chip: ChipMap, row: int, view: View, at: int, step: int, length: int, channels: int
 ) -> None:
-    """Save a row of pixels to a byte of a view's store, `step` bytes from one to the next."""
+    """Save a row of pixels to a view's store, at offset `at` and with `step` bytes between them."""
     to.add(
         "SAVE", bank_id=chip.bank_of(row), bank_addr=chip.address(row), jump_read=chip.groups,
         jump_write=step, length=length, channel=channels, reg_id=view.store.register,
@@ -632,7 +631,7 @@ def _save_pixels(
 
 
 def _blocks(to: Emitter, node: Node, strip: Strip, layer: BlocksLayer) -> None:
-    """The pixels at one place of all blocks of a row, or the channels of one, are a transfer."""
+    """Transfer the pixels, or channels, at the same position in all blocks of a row at once."""
     view, side, to_space = node.inputs[0], layer.side, layer.to_space
     channels = view.channels // side**2 if to_space else view.channels
     pixels = view.width if to_space else view.width // side

@@ -1,4 +1,4 @@
-"""How much a layer takes: rows and slots of the banks, channel groups, cycles."""
+"""Resources of a layer: rows and slots of the banks, channel groups, cycles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tutelage.dpu.ops.limits import BANK_DEPTH
 
 
 def cost_of_column(node: Node, width: int) -> int:
-    """Cycles of a column of a layer's result, by the array's rule."""
+    """Return the cycles of a column of a layer's result, by the array's rule."""
     height, layer = result_size(node)[0], node.layer
     groups = -(-node.inputs[0].channels // width)
     if isinstance(layer, ConvLayer):
@@ -31,7 +31,7 @@ def cost_of_column(node: Node, width: int) -> int:
 
 
 def walk_alike(layer: ConvLayer, other: EngineLayer) -> bool:
-    """Whether two convolutions need the same rows, or all of them, by the same stride."""
+    """Return whether two convolutions need the same rows, or all of them, with the same stride."""
     if not isinstance(other, ConvLayer) or layer.stride != other.stride:
         return False
     same = layer.kernel == other.kernel and layer.pads == other.pads
@@ -39,13 +39,13 @@ def walk_alike(layer: ConvLayer, other: EngineLayer) -> bool:
 
 
 def fit_together(nodes: Sequence[Node], width: int) -> bool:
-    """Whether the constants of layers can be on the chip at the same time."""
+    """Return whether the constants of layers fit on the chip at the same time."""
     rows = [constant_rows(node, width) for node in nodes]
     return all(sum(bank) <= BANK_DEPTH for bank in zip(*rows, strict=True))
 
 
 def constant_rows(node: Node, width: int) -> tuple[int, int, int]:
-    """Bank rows of a layer's weights, of its depthwise weights, and of its biases."""
+    """Return the bank rows of a layer's weights, of its depthwise weights, and of its biases."""
     layer, view = node.layer, node.inputs[0]
     groups = view.groups(width) if view.on_chip else -(-view.channels // width)
     if isinstance(layer, ConvLayer):
@@ -59,7 +59,7 @@ def constant_rows(node: Node, width: int) -> tuple[int, int, int]:
 
 
 def is_plain(node: Node) -> bool:
-    """Whether a layer computes all rows and columns of a map, row by row."""
+    """Return whether a layer computes all rows and columns of a map, row by row."""
     if isinstance(node.layer, WindowLayer):
         blocks = getattr(node.layer, "side", 1) > 1
         return node.layer.phase == WHOLE and node.layer.dilation == (1, 1) and not blocks
@@ -71,7 +71,7 @@ def phase_of(node: Node) -> Phase:
 
 
 def output_groups(node: Node, width: int) -> int:
-    """Return the channel groups of a layer's result; each block that becomes pixels has its own."""
+    """Return the number of channel groups of a layer's result, separate for each saved block."""
     layer = node.layer
     if isinstance(layer, ConvLayer):
         blocks = layer.side**2
@@ -80,7 +80,7 @@ def output_groups(node: Node, width: int) -> int:
 
 
 def saves_of(node: Node, views: list[View], phase: Phase, width: int) -> tuple[Save, ...]:
-    """Where a result is saved, with all its channels, or block by block."""
+    """Return the locations where a result is saved, with all its channels or block by block."""
     side = getattr(node.layer, "side", 1)
     if side == 1:
         return tuple(Save(view, 0, view.channels, phase=phase) for view in views)
@@ -99,14 +99,14 @@ def whole_walk(node: Node) -> Walk:
 
 
 def result_size(node: Node) -> tuple[int, int]:
-    """Height and width of what a layer computes, of its phase only."""
+    """Return height and width of a layer's result, of its phase only."""
     if isinstance(node.layer, WindowLayer):
         return node.layer.output
     return node.outputs[0].height, node.outputs[0].width
 
 
 def reaches_tiles(walk: Walk, tile: int, banks: int) -> bool:
-    """Whether an instruction reaches all rows under a tile: by four addresses for all banks."""
+    """Return whether an instruction can address all rows of a tile, with four addresses."""
     stride = walk.stride[0]
     for first in range(0, walk.output[0], tile):
         begin = first * stride - walk.pads[0]
@@ -118,16 +118,16 @@ def reaches_tiles(walk: Walk, tile: int, banks: int) -> bool:
 
 
 ADDRESSES = 4
-"""Of the rows that an instruction reads: each is for one row of every bank."""
+"""Number of input addresses of an instruction; each addresses one row in every bank."""
 
 
 def ring_slots(walks: Sequence[Walk], tile: int, banks: int, produced: int) -> int:
-    """The slots of a ring for the rows under one tile of each walk.
+    """Return the slots of a ring for the rows of one tile of each walk.
 
     Parameters
     ----------
-    tile : rows of a tile
-    produced : rows of the ring that come at a time
+    tile : rows per tile
+    produced : rows of the ring that are produced at a time
     """
     most = 1
     for first in range(0, max(walk.output[0] for walk in walks), tile):

@@ -1,15 +1,15 @@
-"""The compiler for boards: from a quantised graph to one with DPU code.
+"""The compiler for boards, from a quantised graph to one with DPU code.
 
     found = compile_for_board(Graph.deserialize("quantised.xmodel"), 0x101000016010407)
     found.graph.serialize("model.xmodel")
-    found.on_cpu                          # what the DPU does not compute, and why
+    found.on_cpu                          # ops on the CPU, with the reasons
 
-The passes are those of this folder, in order: `fuse` (dpu/compiler/emulation.py) makes int8 ops and
-shares them out to the devices, network.py finds the layers and their memory, plan.py decides what
-stays on the chip, memory.py gives the rest its place in the DDR, emit.py writes instructions, and
-dpu/isa/tokens.py orders them. What one of them refuses goes to the CPU, and they begin again.
+The passes are, in order: `fuse` (dpu/compiler/emulation.py) creates int8 ops and assigns them to
+devices, network.py finds the layers and their memory, plan.py decides what stays on the chip,
+memory.py places the rest in the DDR, emit.py generates instructions, and dpu/isa/tokens.py
+synchronises them. If a pass refuses an op, it is moved to the CPU and all passes start again.
 
-No file that was made by it has run on a real DPU so far.
+No file that it compiled has run on a real DPU so far.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tutelage.dpu.ops.refusal import Refusal
 from tutelage.dpu.xmodel.graph import Graph
 
 COMPILER = "Tutelage's own compiler, dpu/compiler/board"
-"""Its name for a reader."""
+"""Display name of the compiler."""
 
 NOTE = "tutelage_compiler"
-"""Attribute of a graph that says who compiled it."""
+"""Attribute of a graph that names its compiler."""
 
 
 @dataclass(frozen=True)
 class BoardModel:
-    """A graph that a board's DPU runs.
+    """A graph compiled for a board's DPU.
 
     Attributes
     ----------
-    graph : in compiled form, with code
-    parts : its DPU subgraphs, in order
-    on_cpu : names of quantised ops that are on the CPU, with the reasons
+    graph : graph in compiled form, with code
+    parts : DPU subgraphs, in order
+    on_cpu : names of quantised ops that are on the CPU -> the reasons
     """
 
     graph: Graph
@@ -52,14 +52,14 @@ def compile_for_board(graph: Graph, fingerprint: int) -> BoardModel:
 
     Parameters
     ----------
-    fingerprint : of the DPU: a DPUCZDX8G of instruction set ISA1
+    fingerprint : fingerprint of the DPU, a DPUCZDX8G with the instruction set ISA1
 
     Raises
     ------
     UnsupportedError
-        The DPU is of another kind, the graph is compiled already, or nothing of it is for a DPU.
+        The DPU is of another kind, the graph is already compiled, or no op can run on the DPU.
     XmodelError
-        The graph contradicts itself.
+        The graph is inconsistent.
     """
     refused: dict[str, str] = {}
     while True:
@@ -67,7 +67,7 @@ def compile_for_board(graph: Graph, fingerprint: int) -> BoardModel:
         subgraphs = dpu_parts(fused.graph)
         if not subgraphs:
             reasons = "; ".join(f"{op}: {reason}" for op, reason in fused.reasons.items())
-            raise UnsupportedError(f"{graph.get_name()}: nothing is for the DPU: {reasons}")
+            raise UnsupportedError(f"{graph.get_name()}: no op can run on the DPU: {reasons}")
         try:
             parts = [compile_part(subgraph, fingerprint) for subgraph in subgraphs]
         except Refusal as refusal:
@@ -80,12 +80,12 @@ def compile_for_board(graph: Graph, fingerprint: int) -> BoardModel:
 
 
 def _refuse(refused: dict[str, str], fused: Fused, refusal: Refusal) -> None:
-    """Send the quantised op behind a refusal to the CPU.
+    """Move the quantised op that caused a refusal to the CPU.
 
     Raises
     ------
     UnsupportedError
-        There is none, or it is there already.
+        There is none, or it is already there.
     """
     name = refusal.op
     source = fused.sources.get(name) or fused.sources.get(name.rpartition(":")[0], "")

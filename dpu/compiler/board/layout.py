@@ -1,9 +1,9 @@
-"""Where maps are on the chip: rows of a map dealt out to the banks of a group.
+"""Locations of maps on the chip: the rows of a map are distributed over the banks of a group.
 
 With the stride s of the instruction that reads a map, row h is in bank ``(h div s) mod B`` of B
-banks at ``base + ((h div s) div B mod slots) * s * R + (h mod s) * R``, R being the bank rows of
-one of the map's rows. A map has as many slots as it needs; with fewer it is a ring, in which a row
-takes the place of one that nothing reads any more.
+banks at ``base + ((h div s) div B mod slots) * s * R + (h mod s) * R``, where R is the number of
+bank rows per row of the map. A map has as many slots as it needs; with fewer it is a ring, in which
+a row replaces one that is no longer read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class ChipMap:
     Attributes
     ----------
     bank : the group's first bank
-    base : bank row at which it begins; rows wrap at the end of a bank
-    slots : rows of the map in a bank, by `stride`
-    stride : rows of the map that are next to each other in a bank
-    width : pixels of a row
-    groups : channel groups of a pixel
-    banks : of the group
+    base : bank row at which it begins; rows wrap around at the end of a bank
+    slots : number of slots in a bank, each of `stride` rows of the map
+    stride : adjacent rows of the map per slot
+    width : pixels per row
+    groups : channel groups per pixel
+    banks : number of banks of the group
     """
 
     bank: int
@@ -39,12 +39,12 @@ class ChipMap:
 
     @property
     def row_words(self) -> int:
-        """Bank rows of a row of the map."""
+        """Bank rows per row of the map."""
         return self.width * self.groups
 
     @property
     def words(self) -> int:
-        """Bank rows of all."""
+        """Total bank rows."""
         return self.slots * self.stride * self.row_words
 
     def bank_of(self, row: int) -> int:
@@ -52,35 +52,35 @@ class ChipMap:
         return self.bank + row // self.stride % self.banks
 
     def slot(self, row: int) -> int:
-        """Return the bank row where the slot of a row of the map begins."""
+        """Return the first bank row of the slot of a map's row."""
         number = row // self.stride // self.banks % self.slots
         return (self.base + number * self.stride * self.row_words) % BANK_DEPTH
 
     def address(self, row: int) -> int:
-        """Return the bank row where a row of the map begins."""
+        """Return the first bank row of a map's row."""
         return (self.slot(row) + row % self.stride * self.row_words) % BANK_DEPTH
 
 
 def slots_for(rows: int, stride: int, banks: int) -> int:
-    """Return the slots that hold all rows of a map."""
+    """Return the number of slots for all rows of a map."""
     return -(-rows // (stride * banks))
 
 
 @dataclass
 class Ring:
-    """Rows of a bank given out one after the other, from its end to its begin again.
+    """Circular allocation of the rows of a bank.
 
-    Who gets a place waits for those who had it before; `set_tokens` sees to that.
+    Reuse of rows waits for their previous users; `set_tokens` ensures that.
 
     Attributes
     ----------
-    given : rows so far
+    given : number of rows allocated so far
     """
 
     given: int = 0
 
     def take(self, words: int) -> int:
-        """Return where so many rows begin."""
+        """Allocate `words` rows and return the first one."""
         place = self.given % BANK_DEPTH
         self.given += words
         return place
@@ -88,15 +88,15 @@ class Ring:
 
 @dataclass
 class Banks:
-    """The map groups: which rows are given out, and to whom.
+    """Allocation of rows in the map groups.
 
-    Each place is taken after the last one, so that old rows can be read for as long as possible.
+    Rows are allocated after the last ones, so that old rows can be read for as long as possible.
 
     Attributes
     ----------
-    room : rows of a bank that are given out at all
-    taken : by group: place and rows of each owner
-    following : by group: the row behind the last place that was given out
+    room : number of rows per bank that may be allocated
+    taken : by group, the first row and number of rows of each owner
+    following : by group, the row after the last allocation
     """
 
     shape: Shape
@@ -111,11 +111,11 @@ class Banks:
     def take(
         self, owner: object, words: int, away_from: int | None = None
     ) -> tuple[int, int] | None:
-        """Give rows to an owner: return group and first row, or None where no group has them.
+        """Allocate rows for an owner; return group and first row, or None if no group has room.
 
         Parameters
         ----------
-        away_from : a group that is taken last
+        away_from : a group to try last
         """
         groups = sorted(range(self.shape.groups), key=lambda g: (g == away_from, self._used(g)))
         for group in groups:
@@ -127,7 +127,7 @@ class Banks:
         return None
 
     def free(self, owner: object) -> None:
-        """Take an owner's rows back."""
+        """Free an owner's rows."""
         for taken in self.taken:
             taken.pop(owner, None)
 
@@ -135,7 +135,7 @@ class Banks:
         return sum(words for _, words in self.taken[group].values())
 
     def _free(self, group: int, words: int) -> int | None:
-        """The first gap behind the last place given out."""
+        """Return the first gap after the last allocation, or None."""
         if words > self.room:
             return None
         start = self.following[group]
@@ -151,5 +151,5 @@ class Banks:
 
 
 def _overlap(first: int, words: int, other: int, size: int) -> bool:
-    """Whether two stretches of a bank that wraps have rows in common."""
+    """Return whether two ranges of a bank overlap, considering wrap-around."""
     return (other - first) % BANK_DEPTH < words or (first - other) % BANK_DEPTH < size

@@ -1,4 +1,4 @@
-"""Places of stores in the DDR's registers."""
+"""Allocation of stores in the DDR's registers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from tutelage.dpu.compiler.board.parameters import Parameters
 from tutelage.dpu.compiler.board.stages import Plan
 
 MARGIN = 64
-"""Free bytes around an input: an augmented first layer's LOADs begin before and end behind it."""
+"""Free bytes around an input, since LOADs of an augmented first layer extend beyond it."""
 
 ALIGNMENT = 64
-"""Bytes at whose multiples a store begins."""
+"""Alignment of stores, bytes."""
 
 
 def place_stores(plan: Plan, parameters: Parameters) -> dict[int, int]:
-    """Give every store that is in the DDR its register and offset; return the registers' sizes.
+    """Assign register and offset to every store in the DDR; return the sizes of the registers.
 
-    Inputs and outputs have registers of their own. The others share the workspace: a store may
-    take the place of one that no layer reads any more.
+    Inputs and outputs have their own registers. The others share the workspace: a store may reuse
+    the memory of one that is no longer read.
     """
     for store, values in plan.network.constants.items():
         store.register, store.offset = CONSTANTS, parameters.add(values)
@@ -44,14 +44,14 @@ def place_stores(plan: Plan, parameters: Parameters) -> dict[int, int]:
 
 
 def _lifetime(plan: Plan, store: Store, stage_of: list[int]) -> tuple[int, int]:
-    """The first stage that writes a store and the last that reads it."""
+    """Return the first stage that writes a store and the last one that reads it."""
     writers = plan.network.writers[store]
     readers = [place for place, _ in plan.network.readers[store]]
     return stage_of[min(writers)], stage_of[max([*readers, *writers])]
 
 
 def _gap(others: list[Store], size: int) -> int:
-    """The first offset with room beside other stores."""
+    """Return the first offset with room between other stores."""
     start = 0
     for other in sorted(others, key=lambda store: store.offset):
         if start + size <= other.offset:

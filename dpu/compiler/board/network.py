@@ -1,7 +1,7 @@
-"""A DPU subgraph as layers and the memory that they share: the first pass.
+"""The first pass: a DPU subgraph as layers and their shared memory.
 
-What has no instructions is looked through: a reshape is another view of the same bytes, and the
-maps that a concat joins are written to their places in one store by what computes them.
+Ops without instructions are resolved: a reshape is another view of the same bytes, and the inputs
+of a concat are written by their producers to their places in one store.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tutelage.dpu.xmodel.subgraph import Subgraph
 
 @dataclass(eq=False)
 class Store:
-    """Memory for one map, or for maps that are joined.
+    """Memory for one map, or for concatenated maps.
 
     Attributes
     ----------
-    name : of the op whose value it is
-    height, width, channels : of all of it; of maps joined end to end 1, 1 and the bytes
+    name : name of the op whose value it stores
+    height, width, channels : size of the whole; for maps joined end to end 1, 1 and the bytes
     parts : first channel of each map in it
-    register, offset : where it is in the DDR
+    register, offset : location in the DDR
     """
 
     name: str
@@ -53,18 +53,18 @@ class Store:
 
     @property
     def size(self) -> int:
-        """Its bytes in the DDR."""
+        """Size in the DDR, bytes."""
         return self.height * self.width * self.channels
 
     def groups_before(self, channel: int, lanes: int) -> int:
-        """Return the channel groups of a pixel on the chip before a channel.
+        """Return the number of channel groups of a pixel on the chip before a channel.
 
-        Each part begins with a group of its own.
+        Each part begins with a new group.
 
         Parameters
         ----------
-        channel : the first one of a group, or `channels`
-        lanes : channels of a group
+        channel : the first channel of a group, or `channels`
+        lanes : channels per group
         """
         ends = [*self.parts[1:], self.channels]
         return sum(
@@ -80,10 +80,10 @@ class View:
 
     Attributes
     ----------
-    first : channel at which it begins; of maps joined end to end its first byte
-    height, width, channels : of the map
-    row_stride, pixel_stride : bytes from a row and a pixel to the next in the DDR
-    on_chip : whether its pixels are the store's, so that the map can be read on the chip
+    first : channel at which it begins; for maps joined end to end its first byte
+    height, width, channels : size of the map
+    row_stride, pixel_stride : bytes between rows and between pixels in the DDR
+    on_chip : whether its pixels are those of the store, so that the map can be read on the chip
     """
 
     store: Store
@@ -96,7 +96,7 @@ class View:
     on_chip: bool = True
 
     def lanes(self, width: int) -> list[tuple[int, int]]:
-        """Channels and places on the chip: (first channel, first lane) of each part of the view.
+        """Return the location of channels on the chip: (first channel, first lane) of each part.
 
         Parameters
         ----------
@@ -110,20 +110,20 @@ class View:
         ]
 
     def groups(self, width: int) -> int:
-        """Return its channel groups on the chip."""
+        """Return the number of its channel groups on the chip."""
         end, start = self.first + self.channels, self.first
         return self.store.groups_before(end, width) - self.store.groups_before(start, width)
 
 
 @dataclass(eq=False)
 class Node:
-    """A layer with its places in memory.
+    """A layer with its locations in memory.
 
     Attributes
     ----------
-    layer : what it computes
-    inputs : of each operand
-    outputs : every place where its result belongs; the first is the one that layers read
+    layer : the computation
+    inputs : view of each operand
+    outputs : all views that its result is written to; readers use the first
     """
 
     layer: EngineLayer
@@ -132,7 +132,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Of the op."""
+        """Name of the op."""
         return self.layer.op
 
 
@@ -142,9 +142,11 @@ class Network:
 
     Attributes
     ----------
+    nodes : layers in order of computation
+    stores : all memory of the subgraph
     inputs, outputs : stores by the name of the op that uploads or downloads them
-    constants : stores of operands that are constant, with their int8 values
-    views : where each op's value is, by name
+    constants : stores of constant operands, with their int8 values
+    views : view of each op's value, by name
     """
 
     nodes: list[Node]
@@ -156,7 +158,7 @@ class Network:
 
     @cached_property
     def readers(self) -> dict[Store, list[tuple[int, int]]]:
-        """For each store the (node, operand) that read it."""
+        """For each store, the (node, operand) pairs that read it."""
         found: dict[Store, list[tuple[int, int]]] = {store: [] for store in self.stores}
         for place, node in enumerate(self.nodes):
             for operand, view in enumerate(node.inputs):
@@ -165,7 +167,7 @@ class Network:
 
     @cached_property
     def writers(self) -> dict[Store, list[int]]:
-        """For each store the nodes that write it."""
+        """For each store, the nodes that write it."""
         found: dict[Store, list[int]] = {store: [] for store in self.stores}
         for place, node in enumerate(self.nodes):
             for view in node.outputs:
@@ -175,7 +177,7 @@ class Network:
 
 @dataclass(frozen=True)
 class _Form:
-    """What an op's value is made of: names of computed values, joined by channels or end to end."""
+    """Composition of an op's value: computed values (leaves) joined by channels or end to end."""
 
     dims: tuple[int, ...]
     leaves: tuple[str, ...] = ()
@@ -221,7 +223,7 @@ class _Builder:
         self._save_blocks_at_once()
         for layer in self._layers:
             if isinstance(layer, BlocksLayer) and not layer.channels_last:
-                raise Refusal("a pixel shuffle that no convolution can save", layer.op)
+                raise Refusal("the pixel shuffle cannot be saved by a convolution", layer.op)
         self._layers = [self._over_map(layer) for layer in self._layers]
         outputs = self._place()
         nodes = [self._node(layer) for layer in self._layers]
@@ -246,7 +248,7 @@ class _Builder:
         elif op.get_type() == "download":
             copied = op.get_input_op("input")
             if copied.get_type() == "upload":
-                raise Refusal("an input that is an output as it is", name)
+                raise Refusal("an input is also an output", name)
             self._downloads[name] = self._forms[copied.get_name()]
         elif kind.joins:
             self._forms[name] = self._joined(op, dims)
@@ -282,24 +284,26 @@ class _Builder:
         if axis == len(dims) - 1 == 3 and are_maps and of_one_size:
             return _Form(dims, leaves)
         if math.prod(dims[:axis]) != 1:
-            raise Refusal(f"a concat along axis {axis} of {list(dims)}", op.get_name())
+            what = f"concat along axis {axis} of {list(dims)}"
+            raise Refusal(f"{what} is not supported", op.get_name())
         return _Form(dims, joined=tuple(p for part in parts for p in part.joined or (part,)))
 
     def _requantised(self, op: Op, source: Op, number: int) -> _Form:
-        """A part with another fix point is copied for the concat."""
+        """Return the form of a concat's input, of a requantised copy if its fix point differs."""
         form = self._forms[source.get_name()]
         before, after = fix_point(source), fix_point(op)
         if before == after:
             return form
         if len(form.dims) != 4 or not form.leaves:
-            raise Refusal("a concat end to end of parts with other fix points", op.get_name())
+            what = "concat end to end of parts with other fix points"
+            raise Refusal(f"{what} is not supported", op.get_name())
         name = f"{op.get_name()}:{number}"
         self._layers.append(EltwiseLayer(name, (source.get_name(),), shift_write=after - before))
         self._leaf(name, form.dims)
         return self._forms[name]
 
     def _save_blocks_at_once(self) -> None:
-        """A convolution whose channels only become pixels writes them to their places itself."""
+        """Fuse depth-to-space into a convolution that is read by nothing else."""
         by_op = {layer.op: layer for layer in self._layers}
         for layer in list(self._layers):
             if not isinstance(layer, BlocksLayer) or not layer.to_space:
@@ -317,7 +321,7 @@ class _Builder:
                 self._layers.remove(layer)
 
     def _over_map(self, layer: EngineLayer) -> EngineLayer:
-        """A dense layer of all values of a map is a convolution with a kernel of the map's size."""
+        """Convert a dense layer over a map to a convolution with a kernel of the map's size."""
         if not isinstance(layer, ConvLayer) or layer.kernel != (1, 1) or layer.output != (1, 1):
             return layer
         form = self._forms[layer.inputs[0]]
@@ -331,7 +335,7 @@ class _Builder:
         return replace(layer, inputs=(name,), kernel=(height, width), weights=weights)
 
     def _map_of(self, form: _Form) -> tuple[int, int, int] | None:
-        """Height, width and channels of the map that a value is, in another shape."""
+        """Return height, width and channels of the map that a flattened value is, or None."""
         if not form.leaves or map_dims(form.dims) != (1, 1, form.size):
             return None
         dims = [map_dims(self._dims[leaf]) for leaf in form.leaves]
@@ -342,8 +346,8 @@ class _Builder:
     # -- memory ------------------------------------------------------------------------------
 
     def _place(self) -> dict[str, Store]:
-        """Make the stores; return those of outputs, by download."""
-        for name in (*self._uploads, *self._values):  # they have stores of their own
+        """Create the stores; return those of outputs, by download."""
+        for name in (*self._uploads, *self._values):  # they have separate stores
             self._own_store((name,))
         read = [self._forms[name] for layer in self._layers for name in _reads(layer)]
         lists = dict.fromkeys(form.leaves for form in (*read, *self._downloads.values()))
@@ -363,7 +367,7 @@ class _Builder:
         return outputs
 
     def _share(self, leaves: tuple[str, ...]) -> None:
-        """Make a store of joined maps, or find them side by side in one that is there."""
+        """Create a store of concatenated maps, or find them adjacent in an existing one."""
         for known, view in list(self._by_leaves.items()):
             for start in range(len(known) - len(leaves) + 1):
                 if known[start : start + len(leaves)] == leaves:
@@ -373,7 +377,7 @@ class _Builder:
         self._own_store(leaves)
 
     def _own_store(self, leaves: tuple[str, ...]) -> Store:
-        """Make a store for maps that are joined by channels, or for one value of any shape."""
+        """Create a store for maps concatenated by channels, or for one value of any shape."""
         dims = [self._dims[leaf] for leaf in leaves]
         height, width, _ = map_dims(dims[0])
         channels = [map_dims(d)[2] for d in dims]
@@ -393,7 +397,7 @@ class _Builder:
         return View(store, first, store.height, store.width, channels, row, store.channels)
 
     def _end_to_end(self, name: str, form: _Form) -> Store | None:
-        """Make a store of values joined end to end, for the op of this name."""
+        """Create or find a store of values joined end to end, for the op of this name."""
         if not form.joined:
             return None
         key = tuple(leaf for part in form.joined for leaf in ("", *part.leaves))
@@ -405,13 +409,13 @@ class _Builder:
         first = 0
         for part in form.joined:
             if not part.leaves:
-                raise Refusal("a concat of a concat end to end", store.name)
+                raise Refusal("concat of a concat end to end is not supported", store.name)
             self._lay(store, first, part)
             first += part.size
         return store
 
     def _lay(self, store: Store, first: int, form: _Form) -> None:
-        """Give each map of a value a home at a byte of a store."""
+        """Add a location in a store, from byte `first`, to each map of a value."""
         dims = [map_dims(self._dims[leaf]) for leaf in form.leaves]
         pixel = sum(d[2] for d in dims)
         for leaf, (height, width, channels) in zip(form.leaves, dims, strict=True):
@@ -420,7 +424,7 @@ class _Builder:
             first += channels
 
     def _output(self, name: str, form: _Form) -> Store:
-        """The store of an output: compact, and its own."""
+        """Return the store of an output, which is compact and not an input's."""
         joined = self._end_to_end(name, form)
         if joined is not None:
             return joined
@@ -443,7 +447,7 @@ class _Builder:
         return Node(_without_rare_dilation(layer, inputs), inputs, self._homes[layer.op])
 
     def _read(self, name: str) -> View:
-        """What a reader of an op's value reads, in the shape that it sees."""
+        """Return the view of an op's value in the shape that its readers expect."""
         form = self._forms[name]
         if form.joined:
             self._end_to_end(name, form)
@@ -456,12 +460,12 @@ class _Builder:
             return view
         whole = view.store.channels == view.channels
         if not whole:
-            raise Refusal("it is read in another shape, as a part of a concat", name)
+            raise Refusal("a part of a concat is read in another shape", name)
         row, start = width * channels, view.first
         return View(view.store, start, height, width, channels, row, channels, False)
 
     def _copies(self, name: str) -> list[Node]:
-        """Copies of an input to the concats that it is part of."""
+        """Return nodes that copy an input to the concats that contain it."""
         first, *others = self._homes[name]
         if not others:
             return []
@@ -469,8 +473,8 @@ class _Builder:
 
 
 def _without_rare_dilation(layer: EngineLayer, inputs: Sequence[View]) -> EngineLayer:
-    """A dilated layer has phases where its stride is 1 and its map has rows and columns of every
-    phase; else its kernel gets zeros."""
+    """Return a layer unchanged if it can be computed in phases of its dilation: stride 1, and a map
+    with rows and columns of every phase. Otherwise fill its kernel with zeros."""
     if not isinstance(layer, ConvLayer | AluLayer):
         return layer
     small = inputs[0].height < layer.dilation[0] or inputs[0].width < layer.dilation[1]
@@ -480,7 +484,7 @@ def _without_rare_dilation(layer: EngineLayer, inputs: Sequence[View]) -> Engine
 
 
 def _blocks_last(source: ConvLayer, blocks: BlocksLayer) -> ConvLayer:
-    """A convolution that saves its channels as pixels, in the order (dy, dx, c)."""
+    """Return a convolution that saves its channels as pixels, in the order (dy, dx, c)."""
     places = np.arange(len(source.weights))
     if not blocks.channels_last:
         places = places.reshape(-1, blocks.side**2).T.ravel()
@@ -496,16 +500,16 @@ def _reads(layer: EngineLayer) -> tuple[str, ...]:
 
 
 def map_dims(dims: Sequence[int]) -> tuple[int, int, int]:
-    """Height, width and channels of a value; what is not a map is one pixel, or a row of pixels.
+    """Return height, width and channels of a value; other values are a pixel or a row of pixels.
 
     Raises
     ------
     Refusal
-        It has a batch.
+        The value has a batch, or more than four axes.
     """
     if dims and dims[0] != 1:
-        raise Refusal(f"a batch of {dims[0]}")
+        raise Refusal(f"batch size {dims[0]} is not supported")
     shape = [1, 1, 1, *dims[1:]][-3:]
     if len(dims) > 4:
-        raise Refusal(f"a value of {len(dims)} axes")
+        raise Refusal(f"tensors with {len(dims)} axes are not supported")
     return shape[0], shape[1], shape[2]

@@ -1,4 +1,4 @@
-"""The constants of a DPU subgraph as the code loads them: one register, laid out layer by layer."""
+"""The constants of a DPU subgraph, in one register, in the layout that the code loads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tutelage.core.fixed_point import Array
 
 ALIGNMENT = 16
-"""Bytes at whose multiples an array begins: a word of a port."""
+"""Alignment of arrays, bytes: a word of a port."""
 
 
 @dataclass
@@ -20,11 +20,11 @@ class Parameters:
     known: dict[bytes, int] = field(default_factory=dict)
 
     def know(self, values: Array, offset: int) -> None:
-        """Say that these values are in the register already."""
+        """Record that these values are already in the register."""
         self.known[values.tobytes()] = offset
 
     def add(self, values: Array) -> int:
-        """Append int8 values, unless they are there; return the offset of the first."""
+        """Append int8 values, unless already present; return the offset of the first."""
         added = np.ascontiguousarray(values, np.int8).tobytes()
         if added not in self.known:
             self.data += bytes(-len(self.data) % ALIGNMENT)
@@ -34,7 +34,7 @@ class Parameters:
 
 
 def spread(values: Array, lanes: tuple[tuple[int, int], ...], groups: int, width: int) -> Array:
-    """Return values by channel as they meet the lanes of a map on the chip.
+    """Return values by channel in the lane layout of a map on the chip.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def spread(values: Array, lanes: tuple[tuple[int, int], ...], groups: int, width
 
     Returns
     -------
-    int8 [..., lanes], zeros where no channel is; `values` where channels and lanes are the same
+    int8 [..., lanes], zeros in unused lanes; `values` itself if channels and lanes are the same
     """
     if all(channel == lane for channel, lane in lanes):
         return values

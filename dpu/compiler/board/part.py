@@ -1,4 +1,4 @@
-"""Compiles DPU subgraphs: from their ops to instructions and what VART reads beside them."""
+"""Compilation of DPU subgraphs to instructions and the attributes that VART reads."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Part:
 
     Attributes
     ----------
-    plan : what is where
+    plan : locations of maps and order of computation
     code : its instructions
-    nodes : number of the node of each instruction
-    parameters : bytes of the register of constants
-    sizes : bytes of the other registers
+    nodes : number of each instruction's node
+    parameters : contents of the constant register
+    sizes : size of each other register, bytes
     """
 
     plan: Plan
@@ -50,7 +50,7 @@ class Part:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """The simulated times of its instructions."""
+        """Simulated times of its instructions."""
         return simulate(self.code, self.plan.shape)
 
 
@@ -59,20 +59,20 @@ def compile_part(subgraph: Subgraph, fingerprint: int, room: int = BANK_DEPTH) -
 
     Parameters
     ----------
-    fingerprint : of the DPU
-    room : as of `plan_network`
+    fingerprint : fingerprint of the DPU
+    room : as for `plan_network`
 
     Raises
     ------
     Refusal
-        An op of it has no instructions, or does not fit the chip.
+        One of its ops has no instructions, or does not fit the chip.
     UnsupportedError
-        The DPU is not known.
+        The DPU is unknown, or has another instruction set than ISA1.
     """
     shape = shape_of(fingerprint)
     if shape.isa is not ISA1:
         raise UnsupportedError(
-            f"{describe(fingerprint)}: has {shape.isa.name}; code is made for ISA1"
+            f"{describe(fingerprint)} has {shape.isa.name}; only ISA1 is supported"
         )
     constants = build_program(subgraph.get_graph(), subgraph).constants
     network = network_of(subgraph, constants)
@@ -89,7 +89,7 @@ def compile_part(subgraph: Subgraph, fingerprint: int, room: int = BANK_DEPTH) -
 
 
 def _parameters(subgraph: Subgraph, constants: dict[str, Array]) -> Parameters:
-    """The constants where the file has them; what the code needs otherwise comes behind them."""
+    """Return the constants as laid out in the file; others that the code needs are appended."""
     data = subgraph.get_attr("reg_id_to_parameter_value").get("REG_0", b"")
     parameters = Parameters(bytearray(data))
     for op in subgraph.get_ops():
@@ -100,7 +100,7 @@ def _parameters(subgraph: Subgraph, constants: dict[str, Array]) -> Parameters:
 
 
 def seal(subgraph: Subgraph, part: Part, fingerprint: int) -> None:
-    """Write what VART reads of a DPU subgraph into it: code, registers, places of tensors."""
+    """Set the attributes that VART reads of a DPU subgraph: code, registers, tensor locations."""
     sizes = {CONSTANTS: len(part.parameters), **part.sizes}
     kept = {register: size for register, size in sizes.items() if size}
     attrs: dict[str, Any] = {
@@ -130,14 +130,13 @@ _USES = {
     INPUTS: ("DATA", "INTERFACE", "D0"),
     OUTPUTS: ("DATA", "INTERFACE", "D0"),
 }
-"""Context types, the old and the new, and memory segment of each register, as AMD's files have
-them."""
+"""Context types, old and new, and memory segment of each register, as in AMD's files."""
 
 
 def _work(part: Part) -> dict[str, int]:
-    """Operations of the convolutions, and those in which the array's idle lanes are counted.
+    """Return the operations of the convolutions, without and with the array's idle lanes.
 
-    VART only shows them.
+    VART only displays them.
     """
     layers = [node.layer for node in part.plan.network.nodes]
     convolutions = [layer for layer in layers if isinstance(layer, ConvLayer)]
@@ -158,7 +157,7 @@ def _by_register(values: dict[int, Any]) -> dict[str, Any]:
 
 
 def _place_tensors(subgraph: Subgraph, part: Part) -> None:
-    """Write where each tensor is: in the DDR (location 1), or on the chip alone (0)."""
+    """Set the location of each tensor: in the DDR (location 1), or only on the chip (0)."""
     network = part.plan.network
     for op in subgraph.get_ops():
         view = network.views.get(op.get_name())
@@ -177,7 +176,7 @@ def _place_tensors(subgraph: Subgraph, part: Part) -> None:
 
 
 def _place(tensor: Any, view: View) -> None:
-    """A map's place, with its strides in bytes where it is a part of a larger one."""
+    """Set a map's location, with its strides in bytes if it may be part of a larger map."""
     _set(tensor, view.store.register, view.store.offset + view.first, 1)
     dims = list(tensor.dims)
     if dims == [1, view.height, view.width, view.channels]:

@@ -1,11 +1,11 @@
-"""What stays on the chip, and where: the pass between layers and instructions.
+"""The pass between layers and instructions: what stays on the chip, and where.
 
-A map stays on the chip from the layer that computes it to the last one that reads it, if the banks
-have room for it all that time. Else, where the next layer alone reads it, the two are one stage:
-they are computed in turn, tile by tile, and a ring of rows is enough. Else the layer that computes
-it saves its rows to the DDR, through a ring, and each one that reads it loads them again. Where a
-stage finds no room, the map that takes the most of it is given up for its last reader, and planning
-begins again. A stage whose rows are too long even for empty banks is computed in strips of columns.
+A map stays on the chip from its producer to its last reader, if the banks have room for it all that
+time. Otherwise, if only the next layer reads it, the two form a stage: they are computed
+alternately, tile by tile, and a ring of rows is enough. Otherwise its producer saves its rows to
+the DDR, through a ring, and each reader loads them again. If a stage finds no room, the map that
+takes the most of it is given up for its last reader, and planning starts again. A stage whose rows
+are too long even for empty banks is computed in strips of columns.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from tutelage.dpu.ops.refusal import Refusal
 
 
 class _Again(Exception):
-    """A decision was changed: planning begins again."""
+    """A decision was changed: planning must start again."""
 
 
 class _NoRoom(Exception):
@@ -64,7 +64,7 @@ class _NoRoom(Exception):
 
     Attributes
     ----------
-    store : that was to come to the chip; None for a ring of rows
+    store : the store that found no room; None for a ring of rows
     """
 
     def __init__(self, store: Store | None) -> None:
@@ -73,17 +73,17 @@ class _NoRoom(Exception):
 
 
 def plan_network(network: Network, shape: Shape, room: int = BANK_DEPTH) -> Plan:
-    """Decide what stays on the chip, and give every map its place.
+    """Decide what stays on the chip, and assign every map its location.
 
     Parameters
     ----------
-    room : rows of each bank for maps; with fewer than there are, small networks are planned as
+    room : rows of each bank available for maps; fewer than exist make small networks behave like
         large ones
 
     Raises
     ------
     Refusal
-        A layer does not fit the banks in any way.
+        A layer does not fit the banks at all.
     """
     planner = _Planner(split_channels(network, shape, room), shape, room)
     while True:
@@ -101,10 +101,10 @@ class _Planner:
 
     Attributes
     ----------
-    stride : of stores that may stay on the chip
-    readers : of stores that stay: the nodes that read them there
+    stride : row stride of stores that may stay on the chip
+    readers : for stores that stay, the nodes that read them there
     rings : stores that are only rings
-    strips : of a stage, by its first node, where there are more than one
+    strips : number of strips of a stage, by its first node, if there are several
     """
 
     network: Network
@@ -132,7 +132,7 @@ class _Planner:
                     self._end(store)
 
     def _tall(self, node: Node) -> EngineLayer:
-        """Of one row of windows the stride is free: one by which all rows can be reached."""
+        """Increase the stride of a layer with one output row until all rows can be addressed."""
         layer, banks = node.layer, self.shape.array.rows
         if not isinstance(layer, WindowLayer) or layer.output[0] != 1:
             return layer
@@ -155,16 +155,16 @@ class _Planner:
         )
 
     def _shrink(self, store: Store) -> None:
-        """Let the last readers go until what the others read fits the banks: of a dense block the
-        layers that read the most of it."""
+        """Drop the last readers of a store until the part that the others read fits the banks: in a
+        dense block, the layers that read the most of it."""
         while store in self.readers and (
             self._words(store) > self.room or self._groups_kept(store) > MAX_JUMP
         ):
             self._drop(store, max(self.readers[store]))
 
     def _kept(self, store: Store) -> int:
-        """How many of a store's channels are on the chip: the first results, all of those that are
-        read there."""
+        """Return how many of a store's channels are on the chip: the first results, up to the last
+        one that is read there."""
         nodes = self.network.nodes
         read = [v for p in self.readers[store] for v in nodes[p].inputs if v.store is store]
         end = max(view.first + view.channels for view in read)
@@ -175,18 +175,18 @@ class _Planner:
         return store.groups_before(self._kept(store), self.shape.width)
 
     def _keeps(self, view: View) -> bool:
-        """Whether a result is written to its store on the chip."""
+        """Return whether a result is written to its store on the chip."""
         return view.store in self.readers and view.first < self._kept(view.store)
 
     def _stride_for(self, store: Store) -> int:
-        """That of most of those who read it."""
+        """Return the most frequent stride of a store's readers."""
         layers = [self.network.nodes[place].layer for place, _ in self.network.readers[store]]
         strides = [layer.stride[0] for layer in layers if isinstance(layer, WindowLayer)]
         found = Counter(strides).most_common(1)
         return found[0][0] if found and found[0][0] <= MAX_CHIP_STRIDE else 1
 
     def _reads_there(self, store: Store, place: int) -> bool:
-        """Whether a node can read a store on the chip: in all its operands."""
+        """Return whether a node can read a store on the chip, in all its operands."""
         node = self.network.nodes[place]
         views = [view for view in node.inputs if view.store is store]
         if not all(view.on_chip for view in views) or not is_plain(node):
@@ -201,18 +201,18 @@ class _Planner:
         return isinstance(node.layer, ConvLayer) or self._is_dense(views[0])
 
     def _is_dense(self, view: View) -> bool:
-        """Whether the channels of a view are next to each other on the chip."""
+        """Return whether the channels of a view are contiguous on the chip."""
         return all(channel == lane for channel, lane in view.lanes(self.shape.width))
 
     # -- stages ------------------------------------------------------------------------------
 
     def plan(self) -> Plan:
-        """Give every map its place.
+        """Assign every map its location.
 
         Raises
         ------
         _NoRoom, _Again
-            There is none for a map, or a decision was changed.
+            There is no room for a map, or a decision was changed.
         """
         self._banks = Banks(self.shape, self.room)
         self._chips: dict[Store, ChipMap] = {}
@@ -225,7 +225,7 @@ class _Planner:
         return Plan(self.network, self.shape, tuple(stages), dict(self.readers), set(self.rings))
 
     def _groups(self) -> Iterator[list[int]]:
-        """The nodes of each stage."""
+        """Yield the nodes of each stage."""
         group: list[int] = []
         for place, node in enumerate(self.network.nodes):
             group.append(place)
@@ -235,7 +235,7 @@ class _Planner:
             group = []
 
     def _joins(self, group: list[int], place: int) -> bool:
-        """Whether a node reads the same map from the DDR as all of a group, in the same way."""
+        """Return whether a node reads the same map from the DDR as a group, in the same way."""
         nodes = self.network.nodes
         if place == len(nodes) or place in self._apart:
             return False
@@ -296,7 +296,7 @@ class _Planner:
                 del taken[owner]
 
     def _all_in_ddr(self, places: list[int]) -> bool:
-        """Whether a stage reads and writes whole maps in the DDR only."""
+        """Return whether a stage reads and writes whole maps only in the DDR."""
         nodes = [self.network.nodes[place] for place in places]
         read = any(
             self._is_on_chip(view.store, place)
@@ -312,7 +312,7 @@ class _Planner:
             self._drop(self.network.nodes[place].outputs[0].store, None)
 
     def _strip(self, places: list[int], first: int, count: int, several: bool) -> Iterator[Strip]:
-        """A strip of columns of the last layer, with what the layers before have to give for it."""
+        """Yield a strip of columns of the last layer, and the strips of earlier layers it needs."""
         wanted: list[tuple[int, int, int, Walk | None, Feed | None]] = []
         for place in reversed(places):
             wanted.append((place, first, count, *self._walk(place, first, count, several)))
@@ -334,12 +334,12 @@ class _Planner:
     def _sibling_strip(
         self, places: list[int], first: int, count: int, several: bool
     ) -> tuple[Strip, ...]:
-        """Columns of layers that read the same rows, which are loaded once.
+        """Return the strips of layers that read the same rows, which are loaded once.
 
         Raises
         ------
         _Again
-            They cannot: the last one gets a stage of its own.
+            They cannot share rows: the last one gets a separate stage.
         """
         ways = [self._walk(place, first, count, several) for place in places]
         walks = [walk for walk, _ in ways if walk is not None]
@@ -363,7 +363,7 @@ class _Planner:
     def _walk(
         self, place: int, first: int, count: int, several: bool
     ) -> tuple[Walk | None, Feed | None]:
-        """How a node with a kernel walks over its map, and how that is loaded."""
+        """Return the walk of a node with a kernel over its map, and how the map is loaded."""
         node = self.network.nodes[place]
         if not isinstance(node.layer, WindowLayer):
             return None, None
@@ -393,7 +393,7 @@ class _Planner:
     def _result(
         self, place: int, node: Node, height: int, count: int, phase: Phase | None = None
     ) -> Result:
-        """The store on the chip, or a ring of rows that are saved or given to the next layer."""
+        """Return the store on the chip, or a ring of rows to save or pass to the next layer."""
         view, lanes = node.outputs[0], self.shape.width
         store, banks = view.store, self.shape.array.rows
         phase = phase or phase_of(node)
@@ -431,7 +431,7 @@ class _Planner:
         return not readers <= set(self.readers[store])
 
     def _read_group(self, place: int, node: Node) -> int | None:
-        """The bank group of what a node reads on the chip."""
+        """Return the bank group of a map that a node reads on the chip, or None."""
         for view in node.inputs:
             if self._is_on_chip(view.store, place):
                 return self._chips[view.store].bank // self.shape.array.rows
@@ -469,28 +469,29 @@ class _Planner:
             yield Operand(chip, 0, groups, dense, source.channels, source)
 
     def _tile(self, node: Node, walk: Walk | None) -> int:
-        """Rows of a result that are computed at a time: those of the engine, if it reaches all.
+        """Return the result rows computed at a time: the engine's, if it can address all inputs.
 
         Raises
         ------
         Refusal
-            A kernel has more rows than the addresses of an instruction reach.
+            A kernel has more rows than an instruction can address.
         """
         rows = self.shape.alu_rows if isinstance(node.layer, AluLayer) else self.shape.array.rows
         while walk is not None and rows and not reaches_tiles(walk, rows, self.shape.array.rows):
             rows //= 2
         if not rows:
-            raise Refusal(f"a kernel of {walk.kernel[0] if walk else 0} rows", node.name)
+            height = walk.kernel[0] if walk else 0
+            raise Refusal(f"a kernel of {height} rows is too large", node.name)
         return rows
 
     def _whole_walk(self, node: Node) -> Walk | None:
         return whole_walk(node) if isinstance(node.layer, WindowLayer) else None
 
     def _copy(self, node: Node) -> Strip:
-        """Copies load and save by themselves; they need a ring of rows of the smaller map."""
+        """Return the strip of a copy, which needs a ring of rows of the smaller map."""
         view = node.inputs[0]
         if view.width > MAX_LENGTH:
-            raise Refusal(f"rows of {view.width} pixels", node.name)
+            raise Refusal(f"rows of {view.width} pixels exceed {MAX_LENGTH}", node.name)
         groups = -(-view.channels // self.shape.width)
         chip = self._ring("copy", view.height, 1, 1, view.width, groups, None)
         self._free_rings()
@@ -508,7 +509,7 @@ class _Planner:
         self, owner: object, rows: int, least: int, stride: int, width: int, groups: int,
         away_from: int | None,
     ) -> ChipMap:  # fmt: skip
-        """A ring with one slot more than is needed, if there is room."""
+        """Allocate a ring with one slot more than necessary, if there is room."""
         most = slots_for(rows, stride, self.shape.array.rows)
         least = min(least, most)
         if stride > 1 and width * groups > MAX_JUMP:
@@ -523,7 +524,7 @@ class _Planner:
         raise _NoRoom(None)
 
     def _is_alone(self) -> bool:
-        """Whether only the stage's own rings are on the chip."""
+        """Return whether only the stage's own rings are on the chip."""
         taken = [owner for group in self._banks.taken for owner in group]
         return not any(isinstance(owner, Store) for owner in taken)
 
@@ -534,12 +535,12 @@ class _Planner:
         if count > width or self._repeated(places, count) > MOST_REPEATED:
             self._split(places)
             node = self.network.nodes[self._place]
-            raise Refusal("its rows do not fit the DPU's banks", node.name)
+            raise Refusal("the rows do not fit the DPU's banks", node.name)
         self.strips[self._first] = count
         raise _Again
 
     def _repeated(self, places: list[int], count: int) -> float:
-        """The share of a stage's work that strips do twice: columns that two of them need."""
+        """Return the fraction of a stage's work that is repeated in columns shared by strips."""
         if self._are_siblings(places):
             return 0.0
         done = whole = 0.0
@@ -558,12 +559,12 @@ class _Planner:
         return done / whole - 1
 
     def _split(self, places: list[int]) -> None:
-        """Take the smallest map between a stage's layers out: it is saved and loaded again.
+        """Split a stage at its smallest inner map, which is then saved and loaded again.
 
         Raises
         ------
         _Again
-            There was one.
+            There was such a map.
         """
         if len(places) > 1 and self._are_siblings(places):
             self._apart.add(places[-1])
@@ -590,11 +591,11 @@ class _Planner:
     # -- giving up ---------------------------------------------------------------------------
 
     def give_up(self, wanted: Store | None) -> None:
-        """Let the map that takes the most of the chip go, for the reader that comes last.
+        """Give up the map that takes the most of the chip, for its last reader.
 
         Parameters
         ----------
-        wanted : a store for which there was no room; None for a ring of rows
+        wanted : the store that found no room; None for a ring of rows
         """
         taken = [owner for group in self._banks.taken for owner in group]
         stores = [owner for owner in taken if isinstance(owner, Store)]
@@ -603,16 +604,16 @@ class _Planner:
         store = max(stores, key=lambda store: (self._cost(store), store.name))
         before = self._words(store)
         self._drop(store, max(self.readers[store]))
-        # A dense block has many readers, each of some rows more than the one before.
+        # A dense block has many readers, each of slightly more channels than the one before.
         while 0 < before - self._rest(store) < self.room // LEAST_FREED:
             self._drop(store, max(self.readers[store]))
 
     def _rest(self, store: Store) -> int:
-        """The bank rows that a store still takes; 0 of one that does not stay."""
+        """Return the bank rows that a store still takes; 0 if it does not stay."""
         return self._words(store) if store in self.readers else 0
 
     def _cost(self, store: Store) -> int:
-        """Bank rows times the layers for which they are still taken: what giving it up frees."""
+        """Return the benefit of giving up a store: bank rows times layers with them in use."""
         return self._words(store) * (max(self.readers[store]) - self._place + 1)
 
     def _words(self, store: Store) -> int:
@@ -621,7 +622,7 @@ class _Planner:
         return slots * stride * store.width * self._groups_kept(store)
 
     def _drop(self, store: Store, place: int | None) -> None:
-        """Let readers of a store read it in the DDR: one, or all."""
+        """Make one reader of a store, or all, read it in the DDR."""
         if store not in self.readers:
             return
         left = [] if place is None else [p for p in self.readers[store] if p != place]
@@ -632,12 +633,12 @@ class _Planner:
             self._end(store)
 
     def _end(self, store: Store) -> None:
-        """A store that does not stay becomes a ring if it can."""
+        """Make a store that does not stay a ring, if possible."""
         if store not in self._never_rings and self._may_be_ring(store):
             self.rings.add(store)
 
     def _may_be_ring(self, store: Store) -> bool:
-        """Whether only the next layer reads it, row by row, and weights have room for both."""
+        """Return whether only the next layer reads it, row by row, and the weights of both fit."""
         network = self.network
         if store in network.outputs.values() or store in network.inputs.values():
             return False
@@ -658,7 +659,7 @@ class _Planner:
         return self._constants_fit(place)
 
     def _constants_fit(self, place: int) -> bool:
-        """Whether the constants fit of all nodes of the stage that a node and the next would be."""
+        """Return whether all constants fit if a node and the next are in one stage."""
         first, last = place, place + 1
         nodes = self.network.nodes
         while first and nodes[first - 1].outputs[0].store in self.rings:
@@ -669,7 +670,7 @@ class _Planner:
 
 
 LEAST_FREED = 16
-"""The least part of a bank that is freed where a store shrinks, so that planning ends soon."""
+"""Shrinking a store frees at least 1 / LEAST_FREED of a bank, so that planning ends soon."""
 
 MOST_REPEATED = 0.01
-"""Share of a stage's work that may be done twice to save a map's way through the DDR."""
+"""Fraction of a stage's work that may be repeated to keep a map out of the DDR."""

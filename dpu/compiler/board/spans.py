@@ -1,8 +1,8 @@
-"""Which channels of its map each group of a convolution's outputs reads.
+"""Input channels that each group of a convolution's outputs reads.
 
-A grouped convolution, or one that picks channels, has weights for few of them. The array takes a
-group of outputs at a time, and only those channel groups of the map that have a weight other than
-0 for it.
+A grouped convolution, or one that selects channels, has weights for few of them. The array computes
+a group of outputs at a time, reading only those channel groups of the map that have a non-zero
+weight for it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tutelage.dpu.ops.engine_layers import ConvLayer
 
 @dataclass(frozen=True)
 class Span:
-    """Channel groups of a pixel that follow each other: the first one, and their number."""
+    """Consecutive channel groups of a pixel: the first one, and their number."""
 
     first: int
     count: int
 
 
 def groups_of(layer: ConvLayer, width: int) -> list[range]:
-    """Return the output channels of each group; blocks that become pixels do not share one."""
+    """Return the output channels of each group; blocks saved as pixels do not share groups."""
     outputs = len(layer.weights)
     block = outputs // layer.side**2
     return [
@@ -39,7 +39,7 @@ def groups_of(layer: ConvLayer, width: int) -> list[range]:
 def spans_of(
     layer: ConvLayer, lanes: Sequence[tuple[int, int]], groups: int, width: int
 ) -> list[Span]:
-    """Return for each group of outputs the channel groups that it reads; one at least.
+    """Return, for each group of outputs, the channel groups that it reads; at least one.
 
     Parameters
     ----------
@@ -57,6 +57,6 @@ def spans_of(
 
 
 def _span(used: Array) -> Span:
-    """The span of what is used, [outputs, groups, lanes]."""
+    """Return the span of used channel groups; `used` is [outputs, groups, lanes]."""
     places = np.unique(np.nonzero(used)[1])
     return Span(int(places[0]), int(places[-1] - places[0]) + 1) if len(places) else Span(0, 1)

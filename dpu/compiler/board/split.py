@@ -1,7 +1,7 @@
-"""Layers of more channels than an instruction or a bank takes, as several of fewer channels each.
+"""Splitting of layers with more channels than an instruction or a bank supports.
 
-MISC computes each channel by itself, and a convolution's output channels do not depend on each
-other. So a layer can be done in parts that write to neighbouring channels of one map.
+MISC computes each channel separately, and a convolution's output channels are independent. So a
+layer can be computed in parts that write to adjacent channels of one map.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from tutelage.dpu.ops.engine_layers import AluLayer, ConvLayer, EltwiseLayer, En
 from tutelage.dpu.ops.limits import BANK_DEPTH
 
 MAX_GROUPS = 256
-"""Channel groups that an instruction computes: `channel_group`."""
+"""Most channel groups per instruction: `channel_group`."""
 
 MAX_SAVED = 4096
-"""Channels of a SAVE."""
+"""Most channels of a SAVE."""
 
 
 def split_channels(network: Network, shape: Shape, room: int) -> Network:
-    """Return the network with such layers in parts.
+    """Return the network with such layers split into parts.
 
     Parameters
     ----------
-    room : rows of a bank for maps
+    room : rows of a bank available for maps
     """
     nodes = [part for node in network.nodes for part in _parts(node, shape, room)]
     return replace(network, nodes=nodes)
 
 
 def _parts(node: Node, shape: Shape, room: int) -> Iterator[Node]:
-    """A node, or nodes for neighbouring channels of its result."""
+    """Yield a node, or nodes for adjacent channels of its result."""
     channels = node.outputs[0].channels
     most = _most_channels(node, shape, room)
     if channels <= most:
@@ -52,7 +52,7 @@ def _parts(node: Node, shape: Shape, room: int) -> Iterator[Node]:
 
 
 def _most_channels(node: Node, shape: Shape, room: int) -> int:
-    """The most channels of the result that a layer can do at once."""
+    """Return the most channels of the result that a layer can compute at once."""
     layer, width = node.layer, shape.width
     groups = MAX_SAVED // width
     if isinstance(layer, ConvLayer):
@@ -74,7 +74,7 @@ def _part_of(view: View, first: int, channels: int) -> View:
 
 
 def _layer_part(layer: EngineLayer, first: int, channels: int) -> EngineLayer:
-    """The layer for some of its channels; of a convolution those of the result."""
+    """Return the layer for some of its channels, for a convolution those of the result."""
     end = first + channels
     if isinstance(layer, ConvLayer):
         return replace(layer, weights=layer.weights[first:end], bias=layer.bias[first:end])

@@ -1,4 +1,4 @@
-"""What a plan consists of: stages, their strips, and the places of what they read and give."""
+"""Parts of a plan: stages, their strips, and the locations of inputs and results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tutelage.dpu.isa.machine import Shape
 from tutelage.dpu.ops.engine_layers import Phase
 
 MAX_CHIP_STRIDE = 4
-"""Rows that share a bank in a map on the chip: `stride_out` of CONV."""
+"""Most rows that share a bank in a map on the chip: `stride_out` of CONV."""
 
 MAX_LENGTH = 1024
-"""Pixels of a row that one instruction takes."""
+"""Most pixels of a row per instruction."""
 
 MAX_JUMP = 1024
-"""Bank rows from a row of a map to the next in the same bank: of CONV."""
+"""Most bank rows between rows of a map in the same bank, for CONV."""
 
 
 WHOLE = Phase()
@@ -30,12 +30,12 @@ class Operand:
 
     Attributes
     ----------
-    chip : where its rows are
-    group, groups : the first of its channel groups in a pixel, and their number
+    chip : location of its rows
+    group, groups : first channel group within a pixel, and number of groups
     lanes : (first channel, first lane) of its parts
-    channels : of it
-    feed : how its rows are loaded; None where they are there
-    ring : whether the layer before in the same stage computes its rows
+    channels : number of channels
+    feed : how its rows are loaded; None if they are already there
+    ring : whether the previous layer in the same stage computes its rows
     """
 
     chip: ChipMap
@@ -49,15 +49,15 @@ class Operand:
 
 @dataclass(frozen=True)
 class Save:
-    """Where channels of a result go in the DDR.
+    """Destination of channels of a result in the DDR.
 
     Attributes
     ----------
-    view : that gets them
-    group : the first of their channel groups in the result
-    channels : of them
-    first : where they begin in the view
-    phase : which rows and columns of the view they are
+    view : map that receives them
+    group : first of their channel groups in the result
+    channels : number of channels
+    first : first channel within the view
+    phase : rows and columns of the view
     """
 
     view: View
@@ -69,13 +69,13 @@ class Save:
 
 @dataclass(frozen=True)
 class Result:
-    """Where a layer writes.
+    """Destination of a layer's result.
 
     Attributes
     ----------
-    chip : where the rows are
-    group : the first of its channel groups in a pixel
-    saves : places in the DDR that get it too
+    chip : location of the rows
+    group : first channel group within a pixel
+    saves : destinations in the DDR
     stays : whether other stages read it on the chip
     """
 
@@ -92,11 +92,11 @@ class Strip:
     Attributes
     ----------
     operands : maps that it reads
-    walk : of a layer with a kernel
-    result : None of layers that only copy within the DDR
+    walk : walk of a layer with a kernel
+    result : destination; None for layers that only copy within the DDR
     height : rows of the result
-    column, columns : of the result
-    tile : rows that are computed at a time
+    column, columns : first column and number of columns of the result
+    tile : rows computed at a time
     """
 
     operands: tuple[Operand, ...]
@@ -110,12 +110,12 @@ class Strip:
 
 @dataclass(frozen=True)
 class Stage:
-    """Layers that are computed in turn, tile by tile.
+    """Layers that are computed alternately, tile by tile.
 
     Attributes
     ----------
-    nodes : in order; each gives its rows to the next, or all read the same rows
-    strips : for each strip of columns, one after the other, the layers' parts of it
+    nodes : in order; each passes its rows to the next, or all read the same rows
+    strips : for each strip of columns, in order, the layers' parts of it
     """
 
     nodes: tuple[Node, ...]
@@ -124,11 +124,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything is.
+    """Stages of a network, and the locations of its maps.
 
     Attributes
     ----------
-    stages : in order
+    stages : stages in order
     resident : stores that are on the chip, each with the nodes that read it there
     rings : stores of which only some rows are ever on the chip, and none in the DDR
     """
@@ -140,7 +140,7 @@ class Plan:
     rings: set[Store]
 
     def in_ddr(self, store: Store) -> bool:
-        """Whether a store has a place in the DDR."""
+        """Return whether a store has a location in the DDR."""
         network = self.network
         if store in network.constants or store in self.rings:
             return False

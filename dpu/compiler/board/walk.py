@@ -1,4 +1,4 @@
-"""How a layer walks over its input: the rows and columns that it needs, and how they are loaded."""
+"""The walk of a layer's window over its input, and how the rows and columns are loaded."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from tutelage.dpu.isa.executor import AUGMENTED_CHANNEL
 from tutelage.dpu.ops.engine_layers import ConvLayer, Phase, WindowLayer
 
 PAD_FIELD = 31
-"""Highest `pad_start` and `pad_end` of a LOAD."""
+"""Largest `pad_start` and `pad_end` of a LOAD."""
 
 SEPARATE_BYTES = 128
-"""Bytes of a pixel and those to skip from which on single pixels are loaded, not the whole row."""
+"""Least distance of pixels, bytes, at which they are loaded singly instead of the whole row."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """How a map comes from the DDR to the chip, row by row.
+    """How a map is loaded from the DDR to the chip, row by row.
 
     Attributes
     ----------
-    view : that is read
-    columns : pixels of a row that come to the chip
-    row, column : the first ones that are loaded
-    row_step, pixel_step : from one that is loaded to the next
-    taps : of an augmented layer: pixels that overlap in one; 1 for none
-    left : of an augmented layer: columns of padding before the first pixel
+    view : map to read
+    columns : pixels per row on the chip
+    row, column : first row and column to load
+    row_step, pixel_step : distance between loaded rows and between loaded pixels
+    taps : for an augmented layer, number of pixels combined into one; otherwise 1
+    left : for an augmented layer, columns of padding before the first pixel
     """
 
     view: View
@@ -47,12 +47,12 @@ class Feed:
 
 @dataclass(frozen=True)
 class Walk:
-    """A kernel's walk over a map as it is on the chip.
+    """A kernel's walk over a map as stored on the chip.
 
     Attributes
     ----------
     kernel, stride : height and width
-    pads : rows above and columns left of the map; negative where the walk begins inside
+    pads : rows above and columns left of the map; negative if the walk begins inside the map
     size : height and width of the map
     output : height and width of the result
     """
@@ -64,13 +64,13 @@ class Walk:
     output: tuple[int, int]
 
     def rows(self, first: int, last: int) -> tuple[int, int]:
-        """Return the rows of the map that rows first to last - 1 of the result need."""
+        """Return the range of map rows that rows first to last - 1 of the result need."""
         begin = first * self.stride[0] - self.pads[0]
         end = (last - 1) * self.stride[0] - self.pads[0] + self.kernel[0]
         return max(0, begin), max(0, min(self.size[0], end))
 
     def needs(self, row: int) -> bool:
-        """Whether any row of the result needs this row."""
+        """Return whether any row of the result needs this row."""
         return (row + self.pads[0]) % self.stride[0] < self.kernel[0]
 
     def columns(self, first: int, count: int) -> tuple[Walk, int]:
@@ -92,14 +92,14 @@ def walk_of(layer: WindowLayer, view: View) -> Walk:
 
 
 def feed(layer: WindowLayer, view: View, lanes: int, from_input: bool) -> tuple[Walk, Feed]:
-    """Return how a layer walks over a map that comes from the DDR, and how that is loaded.
+    """Return the walk of a layer over a map in the DDR, and how the map is loaded.
 
-    A first layer of few channels is augmented: the pixels under a row of the kernel become one.
-    Of a kernel of one pixel only those that it reads are loaded.
+    A first layer with few channels is augmented: the pixels under a row of the kernel become one.
+    For a kernel of one pixel, only the pixels that it reads are loaded.
 
     Parameters
     ----------
-    lanes : channels that the array takes at once
+    lanes : channels that the array processes at once
     from_input : whether the map is an input of the subgraph, which has room around it
     """
     walk = walk_of(layer, view)
@@ -139,7 +139,7 @@ def _is_augmented(walk: Walk, view: View, lanes: int) -> bool:
 
 
 def first_missing(walk: Walk, view: View) -> tuple[int, int]:
-    """Return how many of a row's positions reach past the right edge, and by how much the first."""
+    """Return how many windows of a row exceed the right edge, and by how many columns the first."""
     beyond = [
         x * walk.stride[1] - walk.pads[1] + walk.kernel[1] - view.width
         for x in range(walk.output[1])
@@ -149,17 +149,17 @@ def first_missing(walk: Walk, view: View) -> tuple[int, int]:
 
 
 def columns(walk: Walk, fed: Feed, first: int, count: int) -> tuple[Walk, Feed]:
-    """Return walk and feed for some columns of the result."""
+    """Return the walk and feed for some columns of the result."""
     part, column = walk.columns(first, count)
     at = fed.column + column * fed.pixel_step
     return part, replace(fed, column=at, columns=part.size[1])
 
 
 def dilated(layer: WindowLayer, view: View) -> Iterator[tuple[Walk, Feed, Phase]]:
-    """Return the walks of a dilated layer: one for each phase of rows and columns.
+    """Yield the walks of a dilated layer, one per phase of rows and columns.
 
-    Rows and columns that are `dilation` apart see only others that are: for them the kernel's taps
-    are next to each other.
+    Rows and columns that are `dilation` apart depend only on one another; for them the kernel's
+    taps are adjacent.
     """
     for row in range(layer.dilation[0]):
         for column in range(layer.dilation[1]):

@@ -1,1 +1,1 @@
-"""Modules named as those that scripts for the board import; `dpu/runtime/shim.py` uses them."""
+"""Stand-ins for the modules that board scripts import, used by `dpu/runtime/shim.py`."""

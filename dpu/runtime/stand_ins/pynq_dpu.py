@@ -1,4 +1,4 @@
-"""Stands in for `pynq_dpu` (DPU-PYNQ 2.5.1): an overlay without a bitstream."""
+"""Stand-in for `pynq_dpu` (DPU-PYNQ 2.5.1): an overlay without a bitstream."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tutelage.core.fingerprint import dpu_parts
 
 
 class DpuOverlay:
-    """The DPU as DPU-PYNQ's notebooks load it.
+    """The DPU overlay that DPU-PYNQ's notebooks load.
 
     Attributes
     ----------
-    bitfile_name, overlay_dirname, overlay_basename : where a bitstream would be; none is read
-    runner, graph : of the model that was loaded, None before
+    bitfile_name, overlay_dirname, overlay_basename : path of the bitstream, which is not read
+    runner, graph : runner and graph of the loaded model, None before
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class DpuOverlay:
         """Do nothing: there is no bitstream."""
 
     def load_model(self, model: str) -> None:
-        """Make `graph` and `runner` from an .xmodel with one DPU subgraph.
+        """Set `graph` and `runner` from an .xmodel with one DPU subgraph.
 
         Parameters
         ----------
-        model : file, absolute or relative to the working directory or the overlay's directory
+        model : path, absolute or relative to the working directory or the overlay's directory
 
         Raises
         ------
         ValueError
             There is no such file.
         RuntimeError
-            It is not an .xmodel, or has no DPU subgraph or several.
+            The file is not an .xmodel, or does not have exactly one DPU subgraph.
         """
         places = [Path(model), Path(self.overlay_dirname, model)]
         found = next((place for place in places if place.is_file()), None)
@@ -61,7 +61,7 @@ class DpuOverlay:
         graph = xir.Graph.deserialize(str(found))
         parts = dpu_parts(graph)
         if len(parts) != 1:
-            raise DpuError(f"{model}: has {len(parts)} DPU subgraphs, DpuOverlay runs one")
+            raise DpuError(f"{model}: has {len(parts)} DPU subgraphs; DpuOverlay runs exactly one")
         self.graph, self.runner = graph, vart.Runner.create_runner(parts[0], "run")
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Stands in for VART's older module `runner`, which AMD ships beside `vart`."""
+"""Stand-in for VART's older module `runner`, which AMD ships with `vart`."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import vart
 
 
 def Runner(subgraph: Any, mode: str) -> Any:
-    """As `vart.Runner.create_runner`."""
+    """Return `vart.Runner.create_runner(subgraph, mode)`."""
     return vart.Runner.create_runner(subgraph, mode)

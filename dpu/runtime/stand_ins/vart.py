@@ -1,4 +1,4 @@
-"""Stands in for the board's `vart`: `tutelage.dpu.runtime.vart`."""
+"""Stand-in for the board's `vart`: `tutelage.dpu.runtime.vart`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stands in for the Vitis AI Library's Python module: runners of whole graphs."""
+"""Stand-in for the Vitis AI Library's Python module: runners of whole graphs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from tutelage.dpu.xmodel.graph import Graph
 
 
 class GraphRunner:
-    """Makes runners that take the graph's inputs and give its outputs, CPU subgraphs included."""
+    """Factory of runners from a graph's inputs to its outputs, CPU subgraphs included."""
 
     @staticmethod
     def create_graph_runner(graph: Graph) -> RunnerExt:
-        """A runner for a whole compiled graph, with buffers.
+        """Return a runner for a whole compiled graph, with buffers.
 
         Raises
         ------
         TypeError
             `graph` is not an `xir.Graph`.
         RuntimeError
-            The graph is not compiled, or an op of it cannot be run.
+            The graph is not compiled, or one of its ops cannot be run.
         """
         return graph_runner(graph)
 

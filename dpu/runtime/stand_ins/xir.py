@@ -1,4 +1,4 @@
-"""Stands in for the board's `xir`: `dpu.runtime.xir`, with file names as str only, as pybind11."""
+"""Stand-in for the board's `xir`: `dpu.runtime.xir`, with file names only as str, as pybind11."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Graph(_Graph):
         super().serialize(_name(fname))
 
     def save_as_dot(self, fname: Any) -> None:
-        """Write the graph in Graphviz's language."""
+        """Write the graph as Graphviz source."""
         super().save_as_dot(_name(fname))
 
     def save_as_image(self, fname: Any, format: str) -> None:
@@ -44,5 +44,5 @@ class Graph(_Graph):
 
 def _name(fname: Any) -> str:
     if not isinstance(fname, str):
-        raise TypeError(f"xir takes a file's name as str, not {type(fname).__name__}")
+        raise TypeError(f"xir takes file names as str, not {type(fname).__name__}")
     return fname

@@ -36,7 +36,7 @@ def test_it_reads_well() -> None:
         ("LOAD dpdon=1", "LOAD has no field 'dpdon'"),
         ("LOAD length", "LOAD has no field 'length'"),
         ("LOAD length=1 length=2", "LOAD has length twice"),
-        ("LOAD length=1025", "LOAD has length=1025; it is 1 to 1024"),
+        ("LOAD length=1025", "LOAD has length=1025; it must be 1 to 1024"),
         ("LOAD length=-1", "'-1' is not a number"),
         ("LOAD length=" + "9" * 5000, "is not a number"),
         ("LOAD on=CPU", "'CPU' is not one of LOAD, SAVE, CONV, MISC"),

@@ -147,7 +147,7 @@ def test_errors_are_one_line(
         (["disasm", str(demo_model.with_name("quantised.xmodel"))], "has no DPU code"),
         (["disasm", str(shared_dir / CNN), "--layer", "pool"], "no layer has 'pool' in its name"),
         (["disasm", str(shared_dir / CNN), "--part", "1"], "--part 1: "),
-        (["asm", str(source), *out], "there is code behind END"),
+        (["asm", str(source), *out], "there is code after END"),
         (["asm", str(bad), *out], "line 3: ISA1 has no instruction 'JUMP'"),
         (["asm", str(bad), *out, "--isa", "isa7"], "can be isa0 or isa1"),
         (["asm", str(tmp_path / "none.s"), *out], "No such file"),

@@ -55,12 +55,12 @@ def test_errors_name_the_place() -> None:
     load = Instruction(ISA1.by_name["LOAD"])
     good = encode([load, END])
     cases = [
-        (good[:-4], "does not end"),
-        (b"", "does not end"),
-        (bytes(MAX_CODE + 4), "code of 16,777,220 bytes; at most 16,777,216 are read"),
-        (good[:-3], "not whole words"),
-        (good[:8] + good[-4:], "byte 0 (instruction 0): LOAD breaks off"),
-        (good + good[-4:], "byte 24: there is code behind END"),
+        (good[:-4], "has no END"),
+        (b"", "has no END"),
+        (bytes(MAX_CODE + 4), "code has 16,777,220 bytes; at most 16,777,216 are supported"),
+        (good[:-3], "not a multiple of 4"),
+        (good[:8] + good[-4:], "byte 0 (instruction 0): LOAD is truncated"),
+        (good + good[-4:], "byte 24: there is code after END"),
         (b"\0\0\0\x30" + good, "byte 0 (instruction 0): ISA1 has no opcode 0x3"),
         (encode([load])[:16] + b"\0\0\0\x20" + good[-4:], "byte 16: bits 0x20000000 are set"),
     ]
@@ -68,5 +68,5 @@ def test_errors_name_the_place() -> None:
         with pytest.raises(IsaError, match=re.escape(text)):
             decode(code, ISA1)
     for value in (0, 1025):
-        with pytest.raises(IsaError, match=f"LOAD has length={value}; it is 1 to 1024"):
+        with pytest.raises(IsaError, match=f"LOAD has length={value}; it must be 1 to 1024"):
             encode([Instruction(ISA1.by_name["LOAD"], length=value)])

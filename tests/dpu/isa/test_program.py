@@ -81,7 +81,7 @@ def test_a_token_that_is_missing_is_a_race(program: list[Instruction]) -> None:
 
 def test_a_watched_machine_refuses_the_same(program: list[Instruction]) -> None:
     program[0].__dict__.update(bank_id=34)
-    with pytest.raises(IsaError, match="bank 34: this DPU has 34"):
+    with pytest.raises(IsaError, match="bank 34 does not exist; this DPU has 34 banks"):
         run_checked(program, Machine(shape_of(ZCU104), registers()))
 
 
@@ -100,8 +100,8 @@ def test_a_window_of_padding_alone_reads_nothing(program: list[Instruction]) -> 
 @pytest.mark.parametrize(
     ("place", "changes", "text"),
     [
-        (2, {"kernel_h": 16, "kernel_w": 16}, "weights of 2560 rows; a bank has 2048"),
-        (4, {"length": 1024}, "1024 pixels of 10 channel groups; a bank has 2048 rows"),
+        (2, {"kernel_h": 16, "kernel_w": 16}, "weights take 2560 rows; a bank has 2048"),
+        (4, {"length": 1024}, "1024 pixels of 10 channel groups exceed a bank's 2048 rows"),
     ],
 )
 def test_what_no_bank_has_room_for(
@@ -128,9 +128,9 @@ def test_engines_that_wait_for_ever(program: list[Instruction]) -> None:
 @pytest.mark.parametrize(
     ("place", "changes", "text"),
     [
-        (0, {"bank_id": 34}, r"instruction 0 \(LOAD\): bank 34: this DPU has 34"),
+        (0, {"bank_id": 34}, r"instruction 0 \(LOAD\): bank 34 does not exist; this DPU has 34"),
         (0, {"reg_id": 5}, "register 5 has no memory"),
-        (0, {"ddr_addr": 1}, "bytes 1 to 3 of register 2, which has 2"),
+        (0, {"ddr_addr": 1}, "bytes 1 to 3 exceed register 2 of 2 bytes"),
         (5, {"ddr_addr": 1 << 20}, r"instruction 5 \(SAVE\): bytes 1048576 to 1048577"),
         (4, {"bank_id_in": 16}, "bank 16 is not one of the 16 for maps"),
         (2, {"act_type": 2}, "activation 2 is not one of 0, 1, 3 and 4"),

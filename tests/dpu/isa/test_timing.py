@@ -96,7 +96,7 @@ def test_the_layer_model_has_the_same_costs() -> None:
 def test_what_cannot_run_is_an_error() -> None:
     with pytest.raises(IsaError, match="waits for a token of CONV"):
         simulate([_make("SAVE", SAVE | CONV, SAVE), END], SHAPE)
-    with pytest.raises(IsaError, match="there is no CONVINIT"):
+    with pytest.raises(IsaError, match="there is no preceding CONVINIT"):
         simulate([_make("CONV", CONV, CONV), END], SHAPE)
     assert simulate([END], SHAPE).cycles == 0
     assert np.isfinite(simulate([_load(), END], SHAPE).ends).all()

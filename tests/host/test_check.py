@@ -126,13 +126,13 @@ def test_all_refusals_with_their_places(nets: str, capsys: pytest.CaptureFixture
         assert refused["file"] == "nets.py" and code in lines[refused["line"] - 1]
         assert refused["remedy"]
     text = _lines(capsys, f"{nets}:Bad", status=1)
-    assert "not accepted" in text and "nets.py:14: the DPU cannot take Mish at act: use" in text
+    assert "not accepted" in text and "nets.py:14: the DPU does not support Mish at act: use" in text
     assert refusals(create(f"{nets}:make"), (3, 8, 8)) == []
 
 
 def test_many_of_a_kind_are_one_line(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = _lines(capsys, f"{nets}:deep", status=1)
-    assert "the DPU cannot take Mish at 1, 3, 5 and 2 more: use" in text
+    assert "the DPU does not support Mish at 1, 3, 5 and 2 more: use" in text
     text = _lines(capsys, f"{nets}:before")
     notes = [line for line in text.splitlines() if "no convolution before this batch norm" in line]
     assert len(notes) == 1 and notes[0].endswith("(2 more of these)")
@@ -189,7 +189,7 @@ def test_a_dense_layer_over_a_wide_map(nets: str, capsys: pytest.CaptureFixture[
 def test_activations_that_are_exchanged(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = (f"{nets}:smooth", "--input", "3x24x24")
     refused = _check(capsys, *given, status=1)["refusals"]
-    assert [refusal["text"] for refusal in refused] == ["the DPU cannot take GELU"]
+    assert [refusal["text"] for refusal in refused] == ["the DPU does not support GELU"]
     found = _check(capsys, *given, "--replace", "gelu=relu,silu=hardswish")
     assert not found["refusals"] and "replaced gelu by relu in 1 place (1)" in found["notes"][0]
     assert main(["check", *given, "--replace", "gelu=swoosh"]) == 2

@@ -126,7 +126,7 @@ def test_all_refusals_with_their_places(nets: str, capsys: pytest.CaptureFixture
         assert refused["file"] == "nets.py" and code in lines[refused["line"] - 1]
         assert refused["remedy"]
     text = _lines(capsys, f"{nets}:Bad", status=1)
-    assert "not accepted" in text and "nets.py:14: the DPU does not support Mish at act: use" in text
+    assert "not accepted" in text and "nets.py:14: the DPU does not support Mish at act: " in text
     assert refusals(create(f"{nets}:make"), (3, 8, 8)) == []
 
 

@@ -1,7 +1,8 @@
-"""Modules of nn for torch's functions and aten's ops, by the name of the operation.
+"""Builders of torch.nn modules for torch's functions and ATen's ops, by the operation's name.
 
-Each builder takes the arguments of the function but its first operand, a network's tensors as
-tensors and what is computed from the images as nodes; it returns None for what is no module.
+A builder takes the arguments of the function except its first operand. Parameters and buffers of
+the network are passed as tensors, values computed from the images as nodes. It returns None if no
+module computes the same.
 """
 # ruff: noqa: A002 - the parameters are those of PyTorch's functions
 
@@ -20,7 +21,7 @@ BUILDERS: dict[str, Builder] = {}
 
 
 def stands_for(*names: str) -> Callable[[Builder], Builder]:
-    """Register the builder of operations."""
+    """Register the builder for operations with these names."""
 
     def register(builder: Builder) -> Builder:
         BUILDERS.update(dict.fromkeys(names, builder))
@@ -325,7 +326,7 @@ def _pixel_shuffle(upscale_factor: int) -> nn.Module:
     return nn.PixelShuffle(upscale_factor)
 
 
-# -- nothing --------------------------------------------------------------------------------
+# -- identities -----------------------------------------------------------------------------
 
 
 @stands_for(
@@ -343,7 +344,7 @@ def _same(*_args: Any, **_kwargs: Any) -> nn.Module:
     return nn.Identity()
 
 
-# -- aten's, where torch.export leaves another order of arguments ----------------------------
+# -- ATen ops whose arguments have another order --------------------------------------------
 
 
 def _aten_batch_norm(

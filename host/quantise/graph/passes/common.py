@@ -1,4 +1,4 @@
-"""Two modules without weights that compute the same of one value become one."""
+"""Merge modules without weights that compute the same from the same value."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tutelage.core.errors import first_line
 from tutelage.host.quantise.graph.capture import capture
 from tutelage.host.quantise.graph.failure import failure, users_line
 from tutelage.host.quantise.graph.graph import BATCH, Graph
-from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING, normalise
+from tutelage.host.quantise.graph.normalise import CANONICAL, FOR_DPU, REPLACING, normalise
 from tutelage.host.quantise.graph.passes.replacements import (
     check_replacements,
     report_replacements,
@@ -116,13 +116,13 @@ def normalised_graph(
     try:
         images = _images(network, input_shape)
         computed, graph = _captured(network, images)
-        normalise(graph, SPELLING)
+        normalise(graph, CANONICAL)
         if replace:
             _check(network, _run(graph, images), computed, graph.stripped)
             graph.replacements = dict(replace)
-            normalise(graph, EXCHANGE)
+            normalise(graph, REPLACING)
             computed = _run(graph, images)
-        normalise(graph, PLACES)
+        normalise(graph, FOR_DPU)
         stripped = {} if replace else graph.stripped
         _check(network, _run(graph, images), computed, stripped)
         report_replacements(graph.replaced)

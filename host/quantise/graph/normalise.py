@@ -68,7 +68,7 @@ from tutelage.host.quantise.graph.passes.zero_channels import ZERO_CHANNELS
 
 Stages = tuple[tuple[GraphPass, ...], ...]
 
-SPELLING: Stages = (
+CANONICAL: Stages = (
     (PLAIN_MODULES,),
     (CONSTANTS,),
     (IDENTITIES,),  # before IN_PLACE, so that a value has one name only
@@ -80,10 +80,10 @@ SPELLING: Stages = (
 )
 """Stages that give each operation a single form."""
 
-EXCHANGE: Stages = ((REPLACEMENTS,),)
+REPLACING: Stages = ((REPLACEMENTS,),)
 """The stage of replacements, after which the network computes another function."""
 
-PLACES: Stages = (
+FOR_DPU: Stages = (
     # Shapes: forms that the DPU supports.
     (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCED_STACKS, STACKS, REDUCTIONS,
      OVER_CHANNELS, SUMS_OF_GROUPS, MAXIMA, MAXIMA_OVER_CHANNELS, OVER_NEIGHBOURS,

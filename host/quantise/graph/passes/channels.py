@@ -208,7 +208,7 @@ def _into(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -
     whole = graph.shape(source)[1]
     if isinstance(module, nn.Linear) or type(module) is nn.Conv2d or _is_padded(module):
         if _is_depthwise(module):
-            return _behind(graph, node, reader, select)
+            return _after(graph, node, reader, select)
         if not _is_cheaper(graph, node, reader, select):
             return False
         graph.replace(reader, _scattered(module, select, whole), source)
@@ -216,7 +216,7 @@ def _into(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -
     if reader.target is torch.flatten:
         return _into_dense(graph, node, reader, select)
     if isinstance(module, (*_POOLS, _NORM)):
-        return _behind(graph, node, reader, select)
+        return _after(graph, node, reader, select)
     return False
 
 
@@ -270,7 +270,7 @@ def _dense(weight: Tensor, groups: int) -> Tensor:
     return full
 
 
-def _behind(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
+def _after(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
     """Move a permutation after a layer that processes each channel separately."""
     module, source = graph.module_of(reader), graph.source(node)
     if not select.is_permutation() or len(select.channels) != graph.shape(source)[1]:
@@ -297,7 +297,7 @@ def _into_dense(graph: Graph, node: fx.Node, flat: fx.Node, select: ChannelSelec
     return True
 
 
-# -- what is left ---------------------------------------------------------------------------
+# -- the rest ------------------------------------------------------------------------------
 
 
 def _as_layer(graph: Graph, node: fx.Node) -> bool:
@@ -327,5 +327,5 @@ MERGE_SELECTIONS = GraphPass("merge selections", _merge)
 JOIN_SELECTIONS = GraphPass("concats of one map's parts", _join)
 SELECTIONS_OF_CONCATS = GraphPass("selections of concats", _of_concat)
 SELECTIONS_BACK = GraphPass("selections into the layer before", _back)
-SELECTIONS_FORWARD = GraphPass("selections into the layers behind", _forward)
+SELECTIONS_FORWARD = GraphPass("selections into the layers after", _forward)
 SELECTIONS_AS_LAYERS = GraphPass("selections as layers", _as_layer)

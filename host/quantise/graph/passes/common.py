@@ -28,4 +28,4 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
-COMMON = GraphPass("what is computed twice", _rewrite)
+COMMON = GraphPass("duplicated modules", _rewrite)

@@ -185,5 +185,5 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
 
 MERGE_FACTORS = GraphPass("merge factors", _merge)
 FOLD_BACK = GraphPass("factors into the layer before", _fold_back)
-FOLD_FORWARD = GraphPass("factors into the layers behind", _fold_forward)
+FOLD_FORWARD = GraphPass("factors into the layers after", _fold_forward)
 FACTORS_AS_LAYERS = GraphPass("factors as convolutions", _as_layer)

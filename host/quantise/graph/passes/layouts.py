@@ -87,14 +87,14 @@ def _layout(graph: Graph, value: fx.Node, found: Moved, reader: fx.Node) -> fx.N
     if axes is None:
         return _pick(graph, value, found, reader)
     graph.note(f"{value.name}: this output is reshaped or permuted on the CPU")
-    return _behind(graph, value, Layout(*axes, shape), root, reader)
+    return _inserted(graph, value, Layout(*axes, shape), root, reader)
 
 
 def _pick(graph: Graph, value: fx.Node, found: Moved, reader: fx.Node) -> fx.Node:
-    return _behind(graph, value, Pick(found.positions), found.root, reader)
+    return _inserted(graph, value, Pick(found.positions), found.root, reader)
 
 
-def _behind(
+def _inserted(
     graph: Graph, value: fx.Node, module: nn.Module, root: fx.Node, reader: fx.Node
 ) -> fx.Node:
     """Insert a module with the result of a node, for the same line of the user's code."""

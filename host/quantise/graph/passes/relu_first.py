@@ -82,4 +82,4 @@ def _before_each(graph: Graph, node: fx.Node, concat: fx.Node, activation: nn.Mo
         concat.replace_input_with(part, moved)
 
 
-RELU_FIRST = GraphPass("activations in front of pools and concats", _rewrite)
+RELU_FIRST = GraphPass("activations before pools and concats", _rewrite)

@@ -308,8 +308,8 @@ def notes(found: Found) -> list[str]:
         )
     if _budgeted(found.budget):
         said.append(
-            "fits: sure at the pessimistic end of the range, predicted at the predicted value, "
-            "maybe only at the optimistic end. Even sure is subject to the errors above."
+            'fits: "sure" even at the pessimistic end of the range, "predicted" at the predicted '
+            'value, "maybe" only at the optimistic end. The errors above apply to "sure" too.'
         )
     if any(each.extrapolated for each in found.front):
         said.append(

@@ -87,9 +87,7 @@ def item(walk: Walker, node: fx.Node) -> None:
     channels = index[1] if len(index) > 1 else None
     others = [part for place, part in enumerate(index) if place != 1]
     if not _is_known(channels) or any(part not in whole for part in others):
-        advice = (
-            "index channels only (x[:, a:b]), or compute the parts by separate convolutions"
-        )
+        advice = "index channels only (x[:, a:b]), or compute the parts by separate convolutions"
         raise walk.error(node, f"the index {index}", advice)
     assert isinstance(channels, slice)
     start, stop, step = channels.indices(source.shape[0])

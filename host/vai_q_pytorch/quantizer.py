@@ -159,7 +159,7 @@ class TorchQuantizer:
         self._tuned = True
         note(
             f"fast_finetune: {counted(len(images[0]), 'image')}; the relative squared error of the "
-            f"outputs is {after:.3g}, {before:.3g} before"
+            f"outputs is {after:.3g} after and {before:.3g} before it"
         )
 
     def load_ft_param(self) -> None:

@@ -241,7 +241,7 @@ def test_resnet_20_is_the_papers() -> None:
     ("name", "options", "text"),
     [
         ("densnet", {}, "did you mean 'densenet'"),
-        ("x", {}, "there are densenet"),
+        ("x", {}, "the presets are densenet"),
         ("densenet", dict(stem="huge"), "stem 'huge' is not one of small"),
         ("densenet", dict(order="mixed"), "order 'mixed' is neither"),
         ("resnet-8", dict(growth_rate=3), "growth_rate"),

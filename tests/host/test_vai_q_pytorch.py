@@ -235,7 +235,7 @@ def test_the_whole_way_by_functions(capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in Path("out").iterdir()} == {
         "Network_int.onnx", "Network_int.xmodel", "quant_info.json", "quant_parameters.safetensors",
     }  # fmt: skip
-    with pytest.raises(QuantizerError, match="fmt 'tflite': it is one of xmodel, onnx"):
+    with pytest.raises(QuantizerError, match="fmt 'tflite': use one of xmodel, onnx"):
         found.deploy(run, arguments, "tflite")
 
 
@@ -262,7 +262,7 @@ def test_networks_in_other_clothes() -> None:
     assert Path("out/Sequential_int.xmodel").is_file()
     script = torch.jit.trace(network, images(1))
     for wrong in (script, [network], "network"):
-        with pytest.raises(QuantizerError, match=r"give the nn\.Module"):
+        with pytest.raises(QuantizerError, match=r"pass the nn\.Module"):
             quantizer("calib", wrong)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedOp, match="Softsign at 1"):
         quantizer("calib", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign()))

@@ -436,7 +436,7 @@ def test_a_kernel_beyond_the_array_is_reported(caplog: pytest.LogCaptureFixture)
     (record,) = caplog.records  # a depthwise one may have a stride of 9
     assert record.getMessage().startswith("large (File ")
     assert "kernel 17x17, the DPU has 1 to 16: the CPU would" in record.getMessage()
-    assert "use smaller ones" in record.getMessage()
+    assert "use several smaller convolutions" in record.getMessage()
 
 
 # -- random networks -----------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Whether a network runs on the DPU, what it will cost and what to change: `tutelage check`."""
+"""`tutelage check`: whether a network runs on the DPU, what it costs and what to change."""

@@ -1,4 +1,4 @@
-"""How much of a trained network is left after quantisation, on a few images, without training."""
+"""The accuracy a trained network keeps when it is quantised without training, on a few images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from tutelage.host.train.evaluation import evaluate
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A float network and its quantised form on the same images, in percent.
+    """A float network and its quantised form, compared on the same images.
+
+    Agreement is the share of images for which two networks predict the same class, %; accuracy is
+    the share for which a network predicts the label, %.
 
     Attributes
     ----------
-    images : how many
-    agreement : how often both see the same class
-    float_accuracy, quantised_accuracy : how often each sees the right one; None without labels
-    replaced_agreement : how often the float network with its activations replaced sees the class
-        of the float network; None where nothing is replaced
-    replaced_accuracy : how often it sees the right one; None without labels too
-    quantised_agreement : how often the quantised network sees the class of the network that was
-        quantised, which is the one with replacements where there are any
+    images : number of images
+    agreement : of the quantised network with the float network
+    float_accuracy, quantised_accuracy : None without labels
+    replaced_agreement : of the float network with replaced activations with the original one; None
+        if no activation is replaced
+    replaced_accuracy : of the float network with replaced activations; None also without labels
+    quantised_agreement : of the quantised network with the float network it was made from, which
+        is the one with replaced activations if there are any
     """
 
     images: int
@@ -36,14 +39,14 @@ class Accuracy:
 
     @property
     def lost_by_replacing(self) -> float:
-        """Points of accuracy, or of agreement without labels, that the replacements cost."""
+        """Percentage points of accuracy (without labels, of agreement) lost by the replacements."""
         if self.replaced_accuracy is not None and self.float_accuracy is not None:
             return self.float_accuracy - self.replaced_accuracy
         return 0.0 if self.replaced_agreement is None else 100 - self.replaced_agreement
 
     @property
     def lost_by_quantising(self) -> float:
-        """Points of accuracy, or of agreement without labels, that quantisation alone costs."""
+        """Percentage points of accuracy (without labels, of agreement) lost by quantisation."""
         before = self.float_accuracy if self.replaced_accuracy is None else self.replaced_accuracy
         if before is None or self.quantised_accuracy is None:
             return 100 - self.quantised_agreement
@@ -58,8 +61,12 @@ def compare(
 
     Parameters
     ----------
-    is_labelled : the labels of `data` are not the float network's own
-    replaced : the float network with the activations that the student has instead of its own
+    network : the float network
+    student : calibrated
+    data : the images
+    is_labelled : whether `data` has true labels, rather than the float network's predictions
+    replaced : the float network with the activations that the student uses instead; None if no
+        activation is replaced
     """
     floating, quantised = evaluate(network, data).predicted, evaluate(student, data).predicted
     other = None if replaced is None else evaluate(replaced, data).predicted

@@ -1,4 +1,4 @@
-"""Check a network, a run or an .xmodel before any training, as facts that are ready for JSON."""
+"""Check a network, a training run or an .xmodel, and return the facts ready for JSON."""
 
 from __future__ import annotations
 
@@ -28,22 +28,26 @@ from tutelage.host.train.students import make_student
 
 
 def check(request: Request) -> dict[str, Any]:
-    """Return what is known of a network before it is trained.
+    """Check whether the DPU can run a network, and what it costs, before training.
 
     Returns
     -------
-    model, board, kind : what was checked: a "network", or a "quantised" or "compiled" file
-    accepted : whether `tutelage export` and `tutelage compile` take it as it is
-    refusals : what is in the way: text, at, file, line, remedy
+    A dictionary with these keys:
+
+    model, board, kind : the model and board of the request; kind is "network", or "quantised" or
+        "compiled" for a file
+    accepted : whether `tutelage export` and `tutelage compile` accept it unchanged
+    refusals : list of the reasons against it, each with text, at, file, line and remedy
     input : [C, H, W]; None for a file
-    parameters, macs : numbers, of one image
-    on_cpu : op -> {reason, remedy}: what the DPU does not compute
+    parameters, macs : number of parameters, and of multiply-accumulates for one image
+    on_cpu : op name -> {reason, remedy} of the ops that the DPU does not compute
     parts : number of DPU subgraphs
-    memory : bytes of the DPU's memory by use
+    memory : use -> bytes of the DPU's memory
     latency_ms, fps : predicted figures with their ranges (`tutelage.core.results.figure.Figure`),
-        of one thread and of as many as help; CPU ops are not in them
+        latency with one thread, fps with as many as increase it; without the ops on the CPU
     accuracy : see `tutelage.host.check.accuracy.Accuracy`; None without images
-    notes, advice : lines for the reader
+    notes, advice : lines of text for the user
+    basis : what the predictions are based on
 
     Raises
     ------
@@ -89,7 +93,7 @@ def _check_network(facts: dict[str, Any], subject: Subject, request: Request) ->
     student = _student(subject)
     try:
         graph = _quantised(facts, student)
-    except DpuError as error:  # of a kernel that no file can have
+    except DpuError as error:  # a kernel too large for the file format
         facts["refusals"] = [asdict(Refused(str(error)))]
         return
     _add_fit(facts, graph, fit_board(graph, request.board))
@@ -119,7 +123,7 @@ def _quantised(facts: dict[str, Any], student: nn.Module) -> Graph:
 
 
 def _shown(refused: Refused) -> dict[str, Any]:
-    """The refusal with its file as seen from the working directory."""
+    """Return a refusal as a table, its file relative to the working directory if inside it."""
     file = refused.file
     with suppress(ValueError):  # on another drive
         inside = os.path.relpath(file) if file else ""

@@ -1,4 +1,4 @@
-"""What the compiler for boards makes of a quantised graph: where it runs, memory and time."""
+"""The result of compiling a quantised graph for a board: ops on the CPU, memory and time."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tutelage.host.quantise.walker import InputShape
 
 @dataclass(frozen=True)
 class Fit:
-    """A graph on a board.
+    """A graph compiled for a board.
 
     Attributes
     ----------
-    on_cpu : names of ops that the DPU does not compute, with the reasons
-    prediction : by the DPU's code, or by layers where there is none
+    on_cpu : op name -> the reason why the DPU does not compute it
+    prediction : from the DPU's code, or from the layers if there is no code
     parts : number of DPU subgraphs
-    memory : bytes of the DPU's memory by use: parameters, workspace, inputs and outputs
-    refusal : why the board's DPU runs nothing of it; "" where it runs something
+    memory : use (parameters, workspace, inputs_and_outputs) -> bytes of the DPU's memory
+    refusal : why the board's DPU cannot run any of it; "" if it can
     """
 
     on_cpu: dict[str, str]
@@ -45,15 +45,17 @@ class Fit:
 
 
 def fit_board(graph: Graph, board: str) -> Fit:
-    """Compile a quantised graph for a board, without writing it; take a compiled one as it is.
+    """Compile a quantised graph for a board in memory; a compiled graph is used unchanged.
 
     Raises
     ------
-    CompileUsageError, DpuError
-        The board is not known, or the graph contradicts itself.
+    CompileUsageError
+        The board is not known.
+    DpuError
+        The graph is inconsistent.
     """
     if dpu_parts(graph):
-        outside = {op.get_name(): "compiled so" for op in ops_on_cpu(graph)}
+        outside = {op.get_name(): "compiled for the CPU" for op in ops_on_cpu(graph)}
         return _fit(graph, outside, board)
     target = load_target(board)
     try:
@@ -69,7 +71,7 @@ def _fit(compiled: Graph, outside: dict[str, str], board: str) -> Fit:
 
 
 def _memory(parts: Sequence[Subgraph]) -> dict[str, int]:
-    """Sum the registers of DPU subgraphs by what they are for, as the file says it."""
+    """Return the total size of the registers of DPU subgraphs, bytes, for each use."""
     memory = dict.fromkeys(_USES.values(), 0)
     for part in parts:
         uses = _attribute(part, "reg_id_to_context_type_v2")
@@ -88,12 +90,13 @@ def _attribute(part: Subgraph, name: str) -> dict[str, Any]:
 
 
 def obstacle(network: nn.Module, input_shape: InputShape, replace: Mapping[str, str]) -> str:
-    """Return the first reason why a float network will not run on the DPU; "" where it will.
+    """Return the first reason why a float network cannot run on the DPU; "" if it can.
 
-    Nothing is calibrated and no weights are needed; thresholds do not change where a layer runs.
+    Neither calibration nor trained weights are needed: thresholds do not affect where a layer runs.
 
     Parameters
     ----------
+    input_shape : (C, H, W) of an image, or one shape for each input
     replace : see `tutelage.host.quantise.trace.trace`
     """
     try:
@@ -104,7 +107,7 @@ def obstacle(network: nn.Module, input_shape: InputShape, replace: Mapping[str, 
 
 
 def obstacle_of(student: Student) -> str:
-    """Return the first reason why `tutelage export` would refuse a student; "" where it would not.
+    """Return the first reason why `tutelage export` would refuse a student; "" if it would not.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def obstacle_of(student: Student) -> str:
 
 @contextmanager
 def silenced() -> Iterator[Warnings]:
-    """Collect what the quantiser would log as warnings, such as a norm that costs time."""
+    """Collect the warnings of the quantiser, such as one about a slow norm, without logging."""
     found = Warnings(logging.WARNING)
     logger = logging.getLogger("tutelage.host.quantise")
     passes_on = logger.propagate
@@ -131,7 +134,7 @@ def silenced() -> Iterator[Warnings]:
 
 
 class Warnings(logging.Handler):
-    """Warnings of a block; those that differ in their first argument alone, the place, are one."""
+    """Collect warnings. Those that differ only in their first argument, the place, are one kind."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -145,7 +148,7 @@ class Warnings(logging.Handler):
             texts.append(record.getMessage())
 
     def lines(self) -> list[str]:
-        """Return a line for each kind."""
+        """Return one line for each kind of warning."""
         more = [f" ({len(texts) - 1} more of these)" if len(texts) > 1 else ""
                 for texts in self._texts.values()]  # fmt: skip
         return [texts[0] + end for texts, end in zip(self._texts.values(), more, strict=True)]

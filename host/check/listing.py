@@ -1,4 +1,4 @@
-"""The facts of a check as lines for a terminal."""
+"""The result of a check as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tutelage.core.text import counted
 from tutelage.dpu.predict.prediction import BASIS
 
 _SHOWN = 3
-"""Modules that a line names."""
+"""Most modules that a line names."""
 
 
 def check_lines(facts: dict[str, Any]) -> Iterator[str]:
-    """Yield the facts of `tutelage.host.check.check.check`."""
+    """Yield the lines for the result of `tutelage.host.check.check.check`."""
     yield f"{facts['model']} on {facts['board']}: {_verdict(facts)}"
     yield from _refusal_lines(facts["refusals"])
     for op, found in facts["on_cpu"].items():
@@ -43,7 +43,7 @@ def _verdict(facts: dict[str, Any]) -> str:
 
 
 def _refusal_lines(refusals: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each reason and line of code, however many modules are refused there."""
+    """Yield one line for each reason and line of code, which may be of several modules."""
     places: dict[tuple[str, ...], list[str]] = {}
     for refused in refusals:
         line = f"{refused['file']}:{refused['line']}: " if refused["file"] else ""
@@ -62,9 +62,9 @@ def _cost_lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  DPU         {counted(parts, 'subgraph')}; memory: {memory}"
     latency, fps = facts["latency_ms"], facts["fps"]
     yield (
-        f"  predicted   {digits(latency['value'])} ms ({_range(latency)}) an image with one "
-        f"thread, {digits(fps['value'])} fps ({_range(fps)}) with as many as help"
-        + ("; the CPU's ops take longer and are not in it" if facts["on_cpu"] else "")
+        f"  predicted   {digits(latency['value'])} ms ({_range(latency)}) per image with one "
+        f"thread, {digits(fps['value'])} fps ({_range(fps)}) with enough threads"
+        + ("; not counting the ops on the CPU, which are slower" if facts["on_cpu"] else "")
     )
 
 
@@ -82,21 +82,21 @@ def _accuracy_lines(found: dict[str, Any] | None) -> Iterator[str]:
     images = counted(found["images"], "image")
     as_float = ("float", found["agreement"])
     if found["float_accuracy"] is not None:
-        yield f"  float       {found['float_accuracy']:.2f} % of {images} right"
+        yield f"  float       {found['float_accuracy']:.2f} % of {images} correct"
     if found["replaced_agreement"] is None:
         same = [as_float]
     else:
         of_float = [("float", found["replaced_agreement"])]
         words = _shares(found["replaced_accuracy"], of_float)
-        yield f"  replaced    in float, with the replacements: {words} of {images}"
+        yield f"  replaced    float, with the replacements: {words} of {images}"
         same = [("replaced", found["quantised_agreement"]), as_float]
     words = _shares(found["quantised_accuracy"], same)
     yield f"  quantised   without training: {words} of {images}"
 
 
 def _shares(accuracy: float | None, same: Sequence[tuple[str, float]]) -> str:
-    """What a network sees: the right class, and the classes that other networks see."""
-    right = [] if accuracy is None else [f"{accuracy:.2f} % right"]
+    """Describe a network's predictions: its accuracy, and its agreement with other networks."""
+    right = [] if accuracy is None else [f"{accuracy:.2f} % correct"]
     return ", ".join(
-        [*right, *(f"the {name} network's class for {share:.2f} %" for name, share in same)]
+        [*right, *(f"same class as the {name} network for {share:.2f} %" for name, share in same)]
     )

@@ -1,4 +1,4 @@
-"""Everything of a network that the quantiser refuses, not only the first."""
+"""All reasons why the quantiser refuses a network, not only the first."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tutelage.host.quantise.walker import InputShape, UnsupportedOp, Walker, sha
 
 @dataclass(frozen=True)
 class Refused:
-    """Something that the DPU cannot take.
+    """A reason why a network is refused.
 
     Attributes
     ----------
-    text : what it is, in one line
-    at : the module or function that has it; "" for the whole network
-    file, line : of the user's code; "" and 0 where they are not known
-    remedy : what to use instead; "" where the text alone says it
+    text : the reason, in one line
+    at : the module or function concerned; "" for the whole network
+    file, line : the place in the user's code; "" and 0 if it is not known
+    remedy : what to use instead; "" if the text says so
     """
 
     text: str
@@ -35,20 +35,21 @@ class Refused:
 def refusals(
     network: nn.Module, input_shape: InputShape, replace: Mapping[str, str] | None = None
 ) -> list[Refused]:
-    """Return what of a network is refused, in the order of its forward; [] where nothing is.
+    """Return the reasons why a network is refused, in the order of execution; [] if it is accepted.
 
-    What comes behind something refused is looked at as far as its shapes are known.
+    Operations after a refused one are checked as far as their shapes are known.
 
     Parameters
     ----------
-    replace : see `trace`
+    input_shape : (C, H, W) of an image, or one shape for each input
+    replace : see `tutelage.host.quantise.trace.trace`
     """
     errors: list[UnsupportedOp] = []
     try:
         walker = _Collector(normalised_graph(network, input_shape, replace).module, errors)
         walker.walk()
     except UnsupportedOp as error:
-        # Behind a refused part whatever the walk still says may be its consequence.
+        # After a refused operation, a later error may only be its consequence.
         errors = errors or [error]
     found = [
         Refused(error.what, error.at, error.file, error.line, error.remedy) for error in errors
@@ -57,7 +58,7 @@ def refusals(
 
 
 class _Collector(Walker):
-    """A walk that goes on behind what is refused."""
+    """A walker that collects refused operations and continues after them."""
 
     def __init__(self, module: fx.GraphModule, found: list[UnsupportedOp]) -> None:
         super().__init__(module)
@@ -71,20 +72,20 @@ class _Collector(Walker):
         except Exception:
             if not self.found:
                 raise
-            return self.layers  # a handler met what stands in for a refused operation
+            return self.layers  # a handler could not use the placeholder of a refused operation
 
     def _operation(self, node: fx.Node) -> None:
         try:
             super()._operation(node)
         except UnsupportedOp as error:
             self.found.append(error)
-            with suppress(LookupError):  # it has no tensor's shape
+            with suppress(LookupError):  # the shape of its result is not known
                 inputs = [self.origin[n] for n in node.all_input_nodes if n in self.origin]
                 self.add(node, _Refused(tuple(inputs), shape_of(node)))
 
 
 class _Refused(Layer):
-    """Replaces a refused operation, so that the walk can continue."""
+    """Placeholder for a refused operation, so that the walk can continue."""
 
     op_type = "conv2d"
     takes_activation = has_weights = True

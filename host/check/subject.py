@@ -1,4 +1,4 @@
-"""What is checked: an .xmodel, a network by its name, or a training run that is planned."""
+"""The subject of a check: a network by its name, or a planned training run."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from tutelage.host.train.students import load_weights, make_network, trained_net
 DEFAULT_INPUT = "3x32x32"
 
 _COLOURS = {1: "grey", 3: "rgb"}
-"""Of pictures in folders, by the number of channels that the network takes."""
+"""Channels of a network's input -> colour setting of the pictures in a folder."""
 
 
 class CheckError(TutelageError):
-    """A check cannot be made as it was asked for; the text is one line."""
+    """The options of a check are wrong or do not go together; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks.
+    """The options of a check.
 
     Attributes
     ----------
     model : "module:function", "file.py:function", a preset, an .xmodel or a run's .toml
-    input : "CxHxW" of a network's images; "" for the data's, or `DEFAULT_INPUT`
+    input : "CxHxW" of a network's images; "": those of the data, or `DEFAULT_INPUT`
     weights, part, skip : see `tutelage.host.train.weights.load`
-    options : of the network's function
-    images : folder of images for calibration and comparison; those in folders are labelled
-    mean, std : of the images, as [data] of a run has them
-    limit : most images for each of calibration and comparison
-    board : the board
-    allow_cpu : a network is accepted also where the CPU computes a part of it
-    replace : activations to exchange, see `tutelage.host.quantise.trace.trace`
+    options : keyword arguments of the network's function
+    images : directory of images for calibration and comparison; subdirectories are classes
+    mean, std : normalisation of the images, as in a run's [data]
+    limit : largest number of images for calibration, and for comparison
+    board : name of the board
+    allow_cpu : accept a network even if the CPU computes a part of it
+    replace : activations to replace, see `tutelage.host.quantise.trace.trace`
     """
 
     model: str
@@ -64,16 +64,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that is checked, and its data where there are any.
+    """The network to check, and its data if there are any.
 
     Attributes
     ----------
     shape : (C, H, W) of its images
-    network : with its weights, where these are there
-    config : of a run that quantises it; None where it has no weights
-    data : for calibration and comparison; None without images
-    replace : activations to exchange
-    notes : for the reader
+    network : with its trained weights, if these are available
+    config : configuration of a run that quantises the network; None without trained weights
+    data : images for calibration, and for comparison; None without images
+    replace : activations to replace
+    notes : lines of text for the user
     """
 
     shape: tuple[int, int, int]
@@ -85,15 +85,17 @@ class Subject:
 
 
 def load_subject(request: Request) -> Subject:
-    """Make the network of a request, which is not an .xmodel, and open its data.
+    """Create the network of a request for anything but an .xmodel, and open its data.
 
     Raises
     ------
-    CheckError, ConfigError, NetworkError, CheckpointError, DataError
-        Something cannot be used, or does not go together.
+    CheckError
+        The options of the request do not go together.
+    ConfigError, NetworkError, CheckpointError, DataError
+        The run, the network, its weights or its data cannot be used.
     """
     if request.images is not None and not request.weights:
-        raise CheckError("--images compares a trained network: give its --weights too")
+        raise CheckError("--images compares a trained network; give its --weights too")
     if request.model.endswith(".toml"):
         return _of_run(request)
     spec = _network(request)
@@ -102,16 +104,16 @@ def load_subject(request: Request) -> Subject:
         return _without_data(spec, shape)
     if shape[0] not in _COLOURS:
         raise CheckError(
-            f"--input {request.input}: pictures of --images have 3 channels, or 1 in grey; check "
-            "such a network without them"
+            f"--input {request.input}: the pictures of --images have 3 channels, or 1 in grey; "
+            "check this network without --images"
         )
     return _with_pictures(request, spec, shape)
 
 
 def _with_pictures(request: Request, spec: Network, shape: tuple[int, int, int]) -> Subject:
-    """A network with pictures of a folder: labelled where there are class directories.
+    """Return a network with the pictures of a directory, labelled if it has class directories.
 
-    One picture of each class can be compared, but not in two parts as labelled ones are.
+    With one picture per class the set cannot be split in two, so the labels are not used.
     """
     assert request.images is not None
     path = request.images.expanduser()
@@ -127,7 +129,7 @@ def _with_pictures(request: Request, spec: Network, shape: tuple[int, int, int])
     try:
         return _with_data(config("folder"), request.limit)
     except TooFewImages:
-        note = f"{path}: one image of each class is too few to use labels: compared without them"
+        note = f"{path}: one image per class is too few to use the labels; compared without them"
         return replace(_with_data(config("images"), request.limit), notes=(note,))
 
 
@@ -146,13 +148,13 @@ def _of_run(request: Request) -> Subject:
              "--images": request.images, "--skip": request.skip, "--mean": request.mean,
              "--std": request.std}  # fmt: skip
     if wrong := [name for name, value in given.items() if value]:
-        raise CheckError(f"{wrong[0]} is for networks; {request.model} has its own")
+        raise CheckError(f"{wrong[0]} is for networks only; set it in {request.model} instead")
     changes = [f"student.replace.{old}={new}" for old, new in request.replace.items()]
     config = read_config(Path(request.model), changes)
     spec = config.student
     notes: tuple[str, ...] = ()
     if spec.weights and not Path(spec.weights).expanduser().exists():
-        notes = (f"{spec.weights} is not there yet: checked without weights",)
+        notes = (f"{spec.weights} does not exist yet; checked without weights",)
         spec = replace(spec, weights="")
     if request.input or not spec.weights:
         shape = read_shape(request.input) if request.input else None
@@ -161,7 +163,7 @@ def _of_run(request: Request) -> Subject:
 
 
 def _planned(config: Config, spec: Network, shape: tuple[int, int, int] | None) -> Subject:
-    """A run whose weights are still to be trained: of its data the shape alone is needed."""
+    """Return the network of a run whose weights are not trained yet; only its shape matters."""
     if shape is not None:
         return _without_data(spec, shape)
     first, _ = load_data(config)
@@ -171,7 +173,7 @@ def _planned(config: Config, spec: Network, shape: tuple[int, int, int] | None) 
 def _without_data(spec: Network, shape: tuple[int, int, int]) -> Subject:
     network = create_with(spec.network, spec.options, {"in_channels": shape[0]})
     if not isinstance(network, nn.Module):
-        raise CheckError(f"{spec.network} gives {type(network).__name__}, not a torch.nn.Module")
+        raise CheckError(f"{spec.network} returns {type(network).__name__}, not a torch.nn.Module")
     load_weights(network, spec, shape)
     return Subject(shape, network, None, None, spec.replace)
 

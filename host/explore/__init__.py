@@ -1,1 +1,1 @@
-"""Which network fits a budget on a board, before anything is trained."""
+"""`tutelage explore`: networks that fit a budget on a board, before any training."""

@@ -1,4 +1,4 @@
-"""The figure of `tutelage explore`: cost against capacity."""
+"""The plot of `tutelage explore`: capacity over cost."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ CAPACITY_TEXTS = {"macs": "MACs", "parameters": "parameters", "accuracy": "accur
 
 
 def judged_by(spec: Spec) -> str:
-    """Return by which images trained candidates are compared."""
+    """Return the name of the images on which trained candidates are compared."""
     return "validation images" if spec.config.data.validates else "test set"
 
 
 def draw(found: Found, path: Path) -> None:
-    """Cost against capacity of all candidates, with the front and the budget."""
+    """Plot the capacity of all candidates over their cost, with the front and the budget.
+
+    Parameters
+    ----------
+    found : the result of a search
+    path : of the SVG file to write
+    """
     import matplotlib
 
     matplotlib.use("svg")
@@ -37,7 +43,7 @@ def draw(found: Found, path: Path) -> None:
             label={"": "candidates", "no": "over the budget"}.get(fits, f"fits: {fits}"),
         )  # fmt: skip
     front = sorted((costs(each, budget)[0], getattr(each, found.capacity)) for each in found.front)
-    # Over two costs the front is a surface, of which this is the shadow.
+    # With two costs the front is a surface; its projection is drawn as points.
     line = "-" if len(costs(found.front[0], budget)) == 1 else ""
     x, y = zip(*front, strict=True)
     axes.plot(x, y, f"o{line}", color="black", linewidth=0.9, markersize=4,
@@ -58,12 +64,12 @@ def draw(found: Found, path: Path) -> None:
 
 
 def _axis(found: Found) -> tuple[str, float | None]:
-    """Label of the cost that is drawn, the first of `costs`, and its limit."""
+    """Return the label of the cost that is drawn, the first of `costs`, and its limit."""
     budget = found.budget
     if budget.latency_ms is not None or (budget.fps is None and budget.energy_mj is None):
-        return f"predicted latency on {found.board}, one thread, ms", budget.latency_ms
+        return f"predicted latency on {found.board} with one thread, ms", budget.latency_ms
     if budget.fps is not None:
-        return f"predicted ms per frame on {found.board}, throughput", 1e3 / budget.fps
+        return f"predicted ms per frame at full throughput on {found.board}", 1e3 / budget.fps
     return "estimated energy of the whole board, mJ per frame", budget.energy_mj
 
 

@@ -1,13 +1,14 @@
-"""Which DenseNet fits a budget of latency, speed or energy on a board, before anything is trained.
+"""Search for DenseNets that fit a budget of latency, speed or energy on a board, before training.
 
     found = explore(read_spec(Path("explore.toml")), Budget(latency_ms=0.6), "zcu104", Path("out"))
 
-host/explore/space.py tells the form of the specification.
+host/explore/space.py describes the specification.
 
-Every combination is predicted (`tutelage.dpu.predict.latency`). The front holds what no other one
-beats in both cost and capacity, and capacity is the number of MACs or of parameters: it is no
-accuracy, which only training tells. What fits is written as configurations of `tutelage train`. A
-quantised method starts from a float run of the same network, so there is one more file for that.
+Every combination is predicted (`tutelage.dpu.predict.latency`). The front contains the candidates
+that no other candidate beats in both cost and capacity. Capacity is the number of MACs or of
+parameters, not the accuracy, which is known only after training. For each candidate of the front
+that fits the budget, configurations of `tutelage train` are written. A quantised method starts from
+a float run of the same network, which has a configuration of its own.
 """
 
 from __future__ import annotations
@@ -44,20 +45,23 @@ from tutelage.host.train.study_results import summary
 
 TABLE, PLOT = "explore.csv", "explore.svg"
 MAX_CANDIDATES = 20_000
-"""Predicted one by one, in half a minute; of more, Optuna samples some."""
+"""Most candidates that are all predicted, in half a minute; of more, Optuna samples some."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found.
+    """The result of a search.
 
     Attributes
     ----------
-    forecasts : of all candidates that the DPU takes
-    front : those that no other one beats, by latency
-    skipped : candidates whose maps vanish or that exceed the DPU; 0 where some were sampled
-    sampling : how candidates were sampled; None where all were predicted
-    written : training configurations by the front's candidates that fit
+    spec, budget, board, capacity : as given to `explore`
+    power : the board's power; None if it is not known
+    forecasts : one for each candidate that the DPU can run
+    front : the forecasts that no other one beats in both cost and capacity, in order of latency
+    skipped : number of candidates whose maps vanish or that exceed the DPU's limits; 0 if the
+        candidates were sampled
+    sampling : how candidates were sampled; None if all were predicted
+    written : name of a candidate of the front that fits -> its training configurations
     """
 
     spec: Spec
@@ -76,24 +80,27 @@ def explore(
     spec: Spec, budget: Budget, board: str, output: Path, capacity: str = "macs",
     sampling: Sampling | None = None, report: Report = print,
 ) -> Found:  # fmt: skip
-    """Predict candidates and write explore.csv, explore.svg and what fits to `output`.
+    """Predict candidates; write explore.csv, explore.svg and training configurations.
 
     Parameters
     ----------
-    board : by its profile's file name
-    capacity : "macs", "parameters" or "accuracy", what the front maximises
-    sampling : of how many candidates Optuna chooses; None: every candidate
-    report : called with a line for each candidate that was trained, for its accuracy
+    spec : the search space
+    budget : limits of the costs
+    board : file name of the board's profile
+    output : directory of the files that are written, created if missing
+    capacity : quantity that the front maximises: "macs", "parameters" or "accuracy"
+    sampling : how Optuna samples candidates; None: all are predicted
+    report : called with a line of text for each candidate trained, with capacity "accuracy"
 
     Raises
     ------
     ExploreError
-        Another capacity, a budget that cannot be judged, or no candidate that the DPU takes; too
-        many candidates, or an accuracy, without `sampling`.
+        The capacity is unknown, the budget cannot be checked, the DPU can run no candidate, or
+        without `sampling` there are too many candidates or the capacity is "accuracy".
     MissingPackage, StorageError
-        Of `sampling`: Optuna is not installed, or its storage cannot be used.
+        With `sampling`, Optuna is not installed, or its storage cannot be used.
     DpuError
-        The board is unknown, or nothing is fitted to it.
+        The board is unknown, or the latency model is not fitted to it.
     """
     if capacity not in CAPACITIES:
         raise ExploreError(f"capacity {capacity!r} is not one of {', '.join(CAPACITIES)}")
@@ -131,21 +138,21 @@ def explore(
 
 
 def _check_size(spec: Spec, capacity: str) -> None:
-    """Raise ExploreError where candidates must be sampled."""
+    """Raise ExploreError if the candidates can only be sampled."""
     if capacity == "accuracy":
-        raise ExploreError("capacity 'accuracy' needs --trials: how many networks are trained")
+        raise ExploreError("capacity 'accuracy' needs --trials N, the number of networks to train")
     if spec.size > MAX_CANDIDATES:
         raise ExploreError(
-            f"[explore] makes {spec.size:,} candidates, of which at most {MAX_CANDIDATES:,} are "
-            "predicted one by one; --trials N lets Optuna choose N of them"
+            f"[explore] has {spec.size:,} candidates, but at most {MAX_CANDIDATES:,} can all be "
+            "predicted; use --trials N to let Optuna sample N of them"
         )
 
 
 def _nothing(capacity: str, sampling: Sampling | None) -> str:
     if sampling is not None and capacity == "accuracy":
-        return "no candidate was trained: none that Optuna drew keeps the budget, or all failed"
-    which = "every candidate" if sampling is None else f"all {sampling.trials} that Optuna drew"
-    return f"[explore]: in {which} maps vanish or exceed the DPU"
+        return "no candidate was trained: none that Optuna sampled fits the budget, or all failed"
+    which = "no candidate" if sampling is None else f"none of {sampling.trials} sampled candidates"
+    return f"[explore]: the DPU can run {which}: their maps vanish, or they exceed its limits"
 
 
 def _write_configurations(spec: Spec, candidate: Candidate, output: Path) -> list[Path]:
@@ -158,7 +165,7 @@ def _write_configurations(spec: Spec, candidate: Candidate, output: Path) -> lis
 
 
 def row(each: Forecast) -> dict[str, Any]:
-    """Return a forecast as a row of a table: times ms, energies mJ per frame, ranges apart."""
+    """Return a forecast as a row of explore.csv: times in ms, energies in mJ per frame."""
     candidate, energy = each.candidate, each.energy or Figure()
     return {
         "name": candidate.name,
@@ -203,7 +210,7 @@ def _write_table(found: Found, path: Path) -> None:
 
 
 def facts(found: Found) -> dict[str, Any]:
-    """Return all figures, ready for JSON."""
+    """Return the result of a search, ready for JSON."""
     return {
         "board": found.board,
         "budget": vars(found.budget),
@@ -220,11 +227,11 @@ def facts(found: Found) -> dict[str, Any]:
 
 
 def lines(found: Found) -> list[str]:
-    """What was found for a terminal: the front as a table, what it means, what comes next."""
+    """Return the lines for a terminal: the front as a table, notes on it, and the next commands."""
     done = "predicted" if found.capacity != "accuracy" else "trained, their times predicted"
     text = [
         f"{counted(len(found.forecasts), 'DenseNet')} {done} on {found.board}; "
-        f"{len(found.front)} that no other one beats in both cost and "
+        f"{len(found.front)} that no other beats in both cost and "
         f"{CAPACITY_TEXTS[found.capacity]}:",
         "",
         *_front_table(found),
@@ -237,7 +244,7 @@ def lines(found: Found) -> list[str]:
         ),
     ]
     if not found.written:
-        return [*text, "nothing on the front keeps the budget by the prediction"]
+        return [*text, "no network on the front is predicted to fit the budget"]
     best = max((e for e in found.front if e.candidate.name in found.written),
                key=lambda each: getattr(each, found.capacity))  # fmt: skip
     commands = [
@@ -246,9 +253,16 @@ def lines(found: Found) -> list[str]:
     ]
     return [
         *text,
-        f"next, for the one with most {CAPACITY_TEXTS[found.capacity]} that fits:",
+        _NEXT[found.capacity],
         *commands,
     ]
+
+
+_NEXT = {
+    "macs": "next, for the network with the most MACs that fits:",
+    "parameters": "next, for the network with the most parameters that fits:",
+    "accuracy": "next, for the most accurate network that fits:",
+}
 
 
 def _front_table(found: Found) -> list[str]:
@@ -282,7 +296,7 @@ def _front_table(found: Found) -> list[str]:
 
 
 def notes(found: Found) -> list[str]:
-    """What the figures are and are not."""
+    """Return notes on what the figures mean and do not mean."""
     power = found.power
     said = [
         _capacity_note(found),
@@ -290,24 +304,24 @@ def notes(found: Found) -> list[str]:
     ]
     if found.sampling is not None:
         said.append(
-            f"Optuna chose among {found.spec.size:,} combinations: what it left out may be better."
+            f"Optuna sampled some of {found.spec.size:,} combinations; the others may be better."
         )
     if _budgeted(found.budget):
         said.append(
-            "fits: sure with the pessimistic end of the range, predicted with the prediction, "
-            "maybe with the optimistic end only; sure is no more than those errors."
+            'fits: "sure" even at the pessimistic end of the range, "predicted" at the predicted '
+            'value, "maybe" only at the optimistic end. The errors above apply to "sure" too.'
         )
     if any(each.extrapolated for each in found.front):
         said.append(
-            f"* less than {SHORTEST_MS} ms of the DPU: quicker than any network in the fit, so an "
-            'extrapolation whose error is unknown, even where "sure" is printed.'
+            f"* less than {SHORTEST_MS} ms on the DPU, faster than any network in the fit: an "
+            'extrapolation whose error is unknown, even if it says "sure".'
         )
     if power is not None:
         watts = with_range(*power.watts(found.budget.threads).ends)
-        said.append(f"Energy: the board's {watts} W, {power.source}.")
+        said.append(f"Energy: from the board's {watts} W, {power.source}.")
     if found.skipped:
         said.append(
-            f"{found.skipped:,} candidates were left out: maps vanish, or they exceed the DPU."
+            f"{found.skipped:,} candidates left out: their maps vanish, or exceed the DPU's limits."
         )
     return said
 
@@ -315,21 +329,21 @@ def notes(found: Found) -> list[str]:
 def _capacity_note(found: Found) -> str:
     if found.capacity == "accuracy":
         return (
-            f"top-1 is the float network's on the {judged_by(found.spec)} after a short training "
-            "by which it was chosen: a longer one may order the networks in another way."
+            f"top-1 is the float network's on the {judged_by(found.spec)} after a short training. "
+            "Longer training may rank the networks differently."
             + ("" if found.spec.config.data.validates else _TEST_SET_NOTE)
         )
     return (
         f"{CAPACITY_TEXTS[found.capacity]} are not an accuracy: they only show how much a "
-        "network computes or stores. Which one is best is known after training only. By MACs wide "
-        "and shallow networks win, since they keep the array busy; `--capacity parameters` gives "
-        "another front."
+        "network computes or stores. Only training shows which network is best. Counted in MACs, "
+        "wide and shallow networks win, since they use the DPU best; `--capacity parameters` "
+        "gives another front."
     )
 
 
 _TEST_SET_NOTE = (
-    " On the test set what was chosen by it looks better than it is: [data] validation = 0.1 sets "
-    "other images apart for the choice."
+    " A network chosen by the test set looks better on it than it is; [data] validation = 0.1 "
+    "reserves other images for the choice."
 )
 
 
@@ -338,17 +352,17 @@ def _budgeted(budget: Budget) -> bool:
 
 
 def bits_lines(spec: Spec, table: Path = RESULTS / "study.csv") -> list[str]:
-    """What bits cost: no time on the DPU; in accuracy what the study measured on its own network.
+    """Return lines on the cost of bit widths: no time, and the accuracy lost in the study.
 
     Parameters
     ----------
-    table : study.csv of `tutelage study`
+    table : study.csv of `tutelage study`, whose network and data are not those of `spec`
     """
     if not spec.bits:
         return []
     said = [
-        "Bits change the training only: the DPU computes in 8 bits and takes the same time.",
-        "(`export --clip`, for narrow activations, adds layers that are not predicted.)",
+        "Bit widths affect training only: the DPU computes in 8 bits and takes the same time.",
+        "(`export --clip`, for narrow activations, adds layers that are not in the prediction.)",
     ]
     try:
         with table.open(newline="", encoding="utf-8") as file:
@@ -362,8 +376,8 @@ def bits_lines(spec: Spec, table: Path = RESULTS / "study.csv") -> list[str]:
         if values and base:
             mean, start = statistics.mean(values), statistics.mean(base)
             said.append(
-                f"  {name}, {method}: {mean:.2f} % where float has {start:.2f} % "
-                f"({mean - start:+.2f} points) for the study's network and data, not for these"
+                f"  {name}, {method}: {mean:.2f} %, float {start:.2f} % "
+                f"({mean - start:+.2f} points), for the study's network and data, not for these"
             )
         else:
             said.append(f"  {name}, {method}: not in the study")

@@ -1,4 +1,4 @@
-"""What a candidate of `tutelage explore` is predicted to take, and how it keeps a budget."""
+"""The predicted costs of a candidate of `tutelage explore`, and whether it fits a budget."""
 
 from __future__ import annotations
 
@@ -18,25 +18,30 @@ from tutelage.dpu.predict.prediction import fps_figure, latency_figure
 from tutelage.host.explore.space import Candidate, ExploreError, Spec
 
 SHORTEST_MS = 0.4
-"""Shortest DPU time of the networks that the prediction was fitted to."""
+"""Shortest DPU time of the networks that the latency model was fitted to, ms."""
 
 FITS = ("sure", "predicted", "maybe", "no")
-"""How a candidate keeps a budget: with the pessimistic end of the prediction's range, with the
-prediction itself, with the optimistic end, or not at all."""
+"""Where a candidate fits a budget: at the pessimistic end of the prediction's range, at the
+predicted value, only at the optimistic end, or nowhere."""
 
 CAPACITIES = ("macs", "parameters", "accuracy")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a network may take on the board; None: no limit.
+    """Limits for a network on a board; None: no limit.
 
     Attributes
     ----------
-    latency_ms : of one image, end to end, with one thread
-    fps : at least, with `threads`
-    energy_mj : mJ of the whole board per frame, with `threads`
-    threads : None: as many as help
+    latency_ms : most for one image, end to end, with one thread, ms
+    fps : least frames per second with `threads`
+    energy_mj : most energy of the whole board per frame with `threads`, mJ
+    threads : number of threads; None: as many as increase the speed
+
+    Raises
+    ------
+    ExploreError
+        A value is not positive and finite.
     """
 
     latency_ms: float | None = None
@@ -48,24 +53,25 @@ class Budget:
         for name in ("latency_ms", "fps", "energy_mj", "threads"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ExploreError(f"budget: {name} is {value}; it must be positive")
+                raise ExploreError(f"budget: {name} is {value}; it must be positive and finite")
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a candidate is predicted to take, each figure with its range.
+    """The predicted costs of a candidate, each figure with its range.
 
     Attributes
     ----------
-    macs, parameters : of one image; weights and biases
-    dpu_ms : of one core that works alone
-    latency : of one image, end to end, one thread, ms
-    fps : with the budget's threads
-    energy : of the whole board per frame, mJ, measured watts or an estimate; None where nothing
-        is known of its power
+    macs : multiply-accumulates for one image
+    parameters : number of weights and biases
+    dpu_ms : time of one DPU core for one image while no other core runs, ms
+    latency : of one image, end to end, with one thread, ms
+    fps : frames per second with the budget's threads
+    energy : of the whole board per frame, from measured or estimated power, mJ; None if the power
+        is not known
     fits : one of FITS; "" without a budget
-    accuracy : in percent of the validation images, or without any of the test set, where the
-        candidate was trained
+    accuracy : of a trained candidate, % of the validation images, or of the test set if there are
+        none; None if it was not trained
     """
 
     candidate: Candidate
@@ -80,14 +86,14 @@ class Forecast:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether it is quicker than anything in the fit."""
+        """Whether the DPU time is shorter than that of every network in the fit."""
         return self.dpu_ms < SHORTEST_MS
 
 
 def forecast(
     spec: Spec, candidate: Candidate, board: Board, power: BoardPower | None, budget: Budget
 ) -> Forecast | None:
-    """Predict a candidate; None: its maps vanish, or a layer is beyond what the DPU takes."""
+    """Predict a candidate; return None if its maps vanish or a layer exceeds the DPU's limits."""
     operations = spec.operations(candidate)
     if any(_beyond_dpu(operation) for operation in operations):
         return None
@@ -106,7 +112,7 @@ def forecast(
 
 
 def _beyond_dpu(operation: Operation) -> bool:
-    """Whether a DenseNet's operation has no values, or exceeds `tutelage.dpu.ops.limits`."""
+    """Return whether an operation has an empty output, or exceeds `tutelage.dpu.ops.limits`."""
     if min(operation.output) < 1 or max(operation.output[2], operation.depth) > MAX_CHANNELS:
         return True
     if operation.depth:
@@ -116,7 +122,7 @@ def _beyond_dpu(operation: Operation) -> bool:
 
 
 def _fits(found: Forecast, budget: Budget) -> str:
-    """Return one of FITS: the worst over all limits; "" without any."""
+    """Return one of FITS, the worst over all limits; "" if there is no limit."""
     verdicts = []
     if budget.latency_ms is not None:
         verdicts.append(_verdict(budget.latency_ms, *_ends(found.latency)))
@@ -126,14 +132,14 @@ def _fits(found: Forecast, budget: Budget) -> str:
     if budget.energy_mj is not None:
         if found.energy is None:
             raise ExploreError(
-                "budget: the board's power is not known, so energy cannot be limited"
+                "budget: the board's power is not known; leave out the limit of energy"
             )
         verdicts.append(_verdict(budget.energy_mj, *_ends(found.energy)))
     return max(verdicts, key=FITS.index, default="")
 
 
 def _ends(figure: Figure) -> tuple[float, float, float]:
-    """Return a prediction's low end, its value and its high end; infinite where there is none."""
+    """Return a prediction's low end, its value and its high end; inf for one that is unknown."""
     low, value, high = figure.low, figure.value, figure.high
     return (math.inf if low is None else low, math.inf if value is None else value,
             math.inf if high is None else high)  # fmt: skip
@@ -147,7 +153,7 @@ def _verdict(limit: float, optimistic: float, central: float, pessimistic: float
 
 
 def costs(found: Forecast, budget: Budget) -> list[float]:
-    """Return what the front minimises: each cost that has a budget; latency where none has one."""
+    """Return the costs that the front minimises: those with a limit, or latency if none has one."""
     values = []
     if budget.fps is not None:
         values.append(1e3 / _ends(found.fps)[1])
@@ -159,16 +165,19 @@ def costs(found: Forecast, budget: Budget) -> list[float]:
 
 
 def pareto(points: Sequence[Sequence[float]]) -> list[int]:
-    """Positions of the points that no other one is at most equal to in every coordinate.
+    """Return the indices of the points that no other point dominates (the Pareto front).
+
+    A point dominates another if none of its coordinates is larger; of equal points the first one
+    is kept.
 
     Parameters
     ----------
-    points : [N, D], each coordinate the less the better; of equal points the first counts
+    points : [N, D], of which each coordinate is to be minimised
     """
     if not points:
         return []
     table = np.asarray(points, np.float64)
-    # In lexicographic order nothing is dominated by what comes after it (lexsort is stable).
+    # In lexicographic order no point is dominated by a later one (lexsort is stable).
     order = np.lexsort(table.T[::-1])
     front: list[int] = []
     kept: NDArray[np.float64] = np.empty_like(table)

@@ -1,9 +1,9 @@
 """PyTorch networks and DenseNets as operations for `tutelage.dpu.predict.latency`.
 
-Weights and thresholds do not matter: shapes are enough. `network_operations` takes what the
-quantiser can trace, in a few seconds, and asks the compiler what the DPU takes;
-`densenet_operations` writes a DenseNet down from its hyper-parameters within a millisecond, for
-searches over many.
+Only shapes matter, not weights or thresholds. `network_operations` takes any network that the
+quantiser can trace, and needs a few seconds, since the compiler decides what runs on the DPU;
+`densenet_operations` derives a DenseNet's operations from its hyper-parameters within a
+millisecond, for large searches.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ from tutelage.host.quantise.walker import InputShape
 
 
 def network_operations(network: nn.Module, input_shape: InputShape) -> list[Operation]:
-    """Return the operations of a network for one image of [C, H, W], or one for each input.
+    """Return the operations of a network for one image.
 
-    They are those of its quantised file: what is beyond the DPU's limits is the CPU's.
+    They are those of its quantised graph; operations beyond the DPU's limits are the CPU's.
+
+    Parameters
+    ----------
+    network : in float
+    input_shape : (C, H, W) of an image, or one shape for each input
 
     Raises
     ------
     UnsupportedOp
-        It has an operation that the quantiser cannot take.
+        The network contains an operation that the quantiser does not support.
     """
     name = type(network).__name__
     operations = operations_of_graph(to_quantised(Student(network, input_shape), name))
@@ -41,20 +46,24 @@ def network_operations(network: nn.Module, input_shape: InputShape) -> list[Oper
 
 
 def create_operations(name: str, shape: str) -> list[Operation]:
-    """Return the operations of a network by the name that `tutelage.host.networks.create` takes.
+    """Return the operations of the network with a name as for `tutelage.host.networks.create`.
 
-    A function of that name may also return operations, or a `Sketch` of them.
+    A user's function may also return operations, or a `Sketch` of them, instead of a network.
 
     Parameters
     ----------
-    shape : of its input, such as "3x32x32" (channels, height, width); a function that takes
-        in_channels gets so many
+    name : a preset, "module:function" or "file.py:function"
+    shape : of the input, such as "3x32x32" (channels, height, width); a function with a parameter
+        in_channels receives the channels
 
     Raises
     ------
-    NetworkError, UnsupportedOp, DpuError
-        An unknown name, a shape that is not one, an operation that the DPU cannot take, or the
-        function returns something else.
+    NetworkError
+        The name is unknown, or the shape is invalid.
+    UnsupportedOp
+        The network contains an operation that the quantiser does not support.
+    DpuError
+        The function returns neither a network nor operations.
     """
     size = read_shape(shape)
     made: Any = create_with(name, {}, {"in_channels": size[0]})
@@ -64,7 +73,7 @@ def create_operations(name: str, shape: str) -> list[Operation]:
 
 
 def read_shape(text: str) -> tuple[int, int, int]:
-    """Return (C, H, W) of a text such as "3x224x224"; raises NetworkError for another."""
+    """Parse (C, H, W) from a text such as "3x224x224"; raise NetworkError if it is malformed."""
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}){2}", text):
         raise NetworkError(f"input {text!r} is not CxHxW, such as 3x224x224")
     channels, height, width = map(int, text.split("x"))
@@ -83,12 +92,13 @@ def densenet_operations(
 ) -> list[Operation]:
     """Return the operations of a `tutelage.host.networks.densenet.DenseNet`.
 
-    The same as `network_operations` gives for it, up to names; the tests verify it. The other
-    parameters are its own hyper-parameters.
+    Except for their names they equal those of `network_operations`, which a test verifies.
 
     Parameters
     ----------
-    input_shape : [C, H, W] of the images
+    input_shape : (C, H, W) of the images
+    growth_rate, block_config, compression, bottleneck, stem, num_classes, init_features : the
+        hyper-parameters of `DenseNet`
     """
     channels, height, width = input_shape
     kernel, stride, pool = STEMS[stem]

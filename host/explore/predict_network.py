@@ -1,9 +1,9 @@
-"""The time of any network on a board, behind `tutelage.predict`.
+"""The implementation of `tutelage.predict`: the time of any network on a board.
 
     tutelage.predict("models/mine/model.xmodel").latency_seconds
     tutelage.predict(torchvision.models.resnet18(), input_shape=(3, 224, 224)).fps()
 
-PyTorch is imported for its own networks only.
+PyTorch is imported only if `input_shape` is given.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ def predict_network(
 
     Parameters
     ----------
-    network : path of an .xmodel; a PyTorch network or the name of a preset, such as "densenet-121",
-        with `input_shape`; or operations (`tutelage.dpu.predict.operations`)
-    board : the board, by the file name of its profile
+    network : path of an .xmodel; or, with `input_shape`, a PyTorch network or the name of a preset,
+        such as "densenet-121"; or operations (`tutelage.dpu.predict.operations`)
+    board : file name of the board's profile
     input_shape : (C, H, W) of one image
 
     Raises
     ------
     DpuError
-        The file or the board cannot be used, or `network` is nothing of that.
-    UnsupportedOp, NetworkError
-        The DPU does not have an operation of a PyTorch network, or there is no such preset. Both
-        are ValueErrors.
+        The file or the board cannot be used, or `network` has another type.
+    UnsupportedOp
+        A PyTorch network contains an operation that the DPU does not support. A ValueError.
+    NetworkError
+        There is no such preset. A ValueError.
     """
     if input_shape is not None:
         from tutelage.host.explore.network_operations import create_operations, network_operations

@@ -1,10 +1,11 @@
-"""Candidates that Optuna samples: of a space too large to predict whole, or to train the best of.
+"""Sampling of candidates with Optuna, from a space too large to predict, or to train some of them.
 
-What is only predicted is sampled by NSGA-II, what is trained by TPE: of 16,800 networks (front of
-181, all predicted in 28 s) 500 samples of NSGA-II reach 98.7 % of the front's hypervolume in
-latency and MACs, those of TPE 97.9 % and random ones 95.9 %; 1,000 samples 99.2, 99.3 and 97.2 %.
-TPE finds more of the front's networks (105 of 181 with 1,000; NSGA-II 59), but takes 5 s to draw
-them instead of one. So a space that can be predicted whole is: only that finds all of its front.
+Candidates that are only predicted are sampled by NSGA-II, those that are trained by TPE. Of a space
+of 16,800 networks (181 on the front, all predicted in 28 s), 500 samples of NSGA-II reach 98.7 % of
+the front's hypervolume in latency and MACs, of TPE 97.9 %, and random samples 95.9 %; 1,000 samples
+reach 99.2, 99.3 and 97.2 %. TPE finds more networks of the front (105 of 181 with 1,000 samples;
+NSGA-II 59), but needs 5 s to draw them instead of 1 s. A space that is small enough is predicted
+completely, since only this finds the whole front.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ _KEYS = {
 }  # fmt: skip
 _MOST_LOSSES = 3
 _MOST_REJECTED = 10
-_MOST_DRAWS = 50  # for each network that is trained: repetitions, and what breaks the budget
+_MOST_DRAWS = 50  # per network to train; repetitions and candidates over the budget are rejected
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many candidates are sampled, and by whom.
+    """How candidates are sampled.
 
     Attributes
     ----------
-    trials : how many in all, by all workers
-    shared : storage of several workers; None where this is the only one
-    epochs : of the float run, for capacity "accuracy"; 0: as many as the specification has
-    jobs : runs at a time
+    trials : number of candidates, over all workers
+    shared : storage shared with other workers; None if this is the only one
+    epochs : of the float runs, with capacity "accuracy"; 0: as in the specification
+    jobs : number of runs in parallel
     """
 
     trials: int
@@ -74,13 +75,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched.
+    """The objectives of a search.
 
     Attributes
     ----------
-    predict : returns a candidate's forecast; None where the DPU does not take it
-    capacity : what is maximised beside the costs of `budget`, which are minimised
-    board : for which is predicted
+    spec : the search space
+    budget : its costs are minimised
+    predict : returns a candidate's forecast; None if the DPU cannot run it
+    capacity : quantity to maximise, one of `tutelage.host.explore.forecast.CAPACITIES`
+    board : the board of the prediction
     """
 
     spec: Spec
@@ -91,17 +94,17 @@ class Search:
 
     @property
     def trains(self) -> bool:
-        """Whether candidates are trained."""
+        """Whether candidates are trained, not only predicted."""
         return self.capacity == "accuracy"
 
 
 def sample(search: Search, sampling: Sampling, output: Path, report: Report) -> list[Forecast]:
-    """Return the forecasts of all candidates that were sampled, those of other workers too.
+    """Sample candidates; return the forecasts of all that this and other workers have sampled.
 
     Parameters
     ----------
-    output : candidates are trained below output/trained
-    report : called with a line for each that was
+    output : directory; candidates are trained in its subdirectory "trained"
+    report : called with a line of text for each candidate trained
 
     Raises
     ------
@@ -124,12 +127,12 @@ def sample(search: Search, sampling: Sampling, output: Path, report: Report) -> 
 def _directions(search: Search) -> list[Direction]:
     budget = search.budget
     count = sum(x is not None for x in (budget.latency_ms, budget.fps, budget.energy_mj))
-    costly: list[Direction] = ["minimize"] * max(count, 1)  # as `costs` has them
+    costly: list[Direction] = ["minimize"] * max(count, 1)  # in the order of `costs`
     return [*costly, "maximize"]
 
 
 def study_name(search: Search, sampling: Sampling) -> str:
-    """Name an Optuna study by all that its results depend on, apart from where the data is."""
+    """Return a study name with a hash of all settings that affect the results, not of paths."""
     table = {**search.spec.table, "data": asdict(search.spec.config.data) | {"path": ""}}
     what = [table, search.spec.space, search.spec.float_training, asdict(search.budget),
             search.capacity, search.board, sampling.epochs * search.trains]  # fmt: skip
@@ -143,7 +146,7 @@ def _sampler(search: Search, sampling: Sampling) -> BaseSampler:
     with needs("search"):
         from optuna.exceptions import ExperimentalWarning
         from optuna.samplers import NSGAIISampler, TPESampler
-    # Workers with the same seed would all draw the same.
+    # Workers with the same seed would draw the same candidates.
     seed = None if sampling.shared else search.spec.config.seed
     if not search.trains:
         return NSGAIISampler(seed=seed)
@@ -156,7 +159,7 @@ def _sampler(search: Search, sampling: Sampling) -> BaseSampler:
 
 
 def _choices(spec: Spec) -> dict[str, dict[str, Any]]:
-    """Return the values of each hyper-parameter by their texts, which a storage has."""
+    """Return for each hyper-parameter its values by their text, which the storage contains."""
     return {key: {_text(value): value for value in spec.space[key]} for key in _KEYS}
 
 
@@ -172,11 +175,11 @@ def _candidate_of(trial: FrozenTrial, spec: Spec) -> Candidate:
     try:
         return _candidate(spec, lambda key, _: trial.params[key])
     except (LookupError, TypeError) as error:
-        raise StorageError(f"trial {trial.number}: it is not a candidate of this search") from error
+        raise StorageError(f"trial {trial.number}: not a candidate of this search") from error
 
 
 def _candidate(spec: Spec, choose: Callable[[str, list[str]], Any]) -> Candidate:
-    """Return a candidate of what `choose` says where there is a choice."""
+    """Return the candidate of the values that `choose` returns, called where there are several."""
     return Candidate(**{
         _KEYS[key]: values[choose(key, list(values)) if len(values) > 1 else next(iter(values))]
         for key, values in _choices(spec).items()
@@ -184,7 +187,7 @@ def _candidate(spec: Spec, choose: Callable[[str, list[str]], Any]) -> Candidate
 
 
 def _forecasts(study: Study, search: Search) -> list[Forecast]:
-    """Return the forecast of each candidate that is in a complete trial."""
+    """Return the forecast of each candidate with a complete trial."""
     from optuna.trial import TrialState
 
     found: dict[str, Forecast] = {}
@@ -206,7 +209,7 @@ def _values(search: Search, each: Forecast) -> list[float]:
 
 
 def _predict(study: Study, search: Search, trials: int) -> None:
-    """Sample and predict until `trials` are done; one whose worker was killed is not missed."""
+    """Sample and predict until `trials` are finished, not counting those of killed workers."""
     from optuna.trial import TrialState
 
     ended = sum(trial.state.is_finished() for trial in trials_of(study))
@@ -246,9 +249,10 @@ def _train(
 
 
 def judged_accuracy(result: Mapping[str, Any]) -> float:
-    """Return the accuracy by which a trained candidate is chosen: that of images for validation.
+    """Return the accuracy by which trained candidates are ranked, %.
 
-    Chosen by the test set, the best candidates would be flattered by it.
+    It is the validation accuracy if there is one: chosen by the test set, the best candidates
+    would look better on it than they are.
     """
     validation = result["validation_accuracy"]
     return float(result["accuracy"] if validation is None else validation)
@@ -271,7 +275,7 @@ def trained_trials(
 
     Parameters
     ----------
-    runs : of this worker; one that others have taken over meanwhile is ended there
+    runs : of this worker; a run whose trial another worker has taken over is ended
     """
     seconds = sampling.shared.lease_seconds if sampling.shared else DEFAULT_LEASE_SECONDS
     with Leases(study, seconds) as leases:
@@ -300,12 +304,12 @@ class _TrainedTrials:
         self._take_back()
         while self._draws > 0 and self._count(running=True) < self._most:
             self._draws -= 1
-            # TPE may keep to what it knows; what is rejected teaches it nothing.
+            # TPE may repeat itself, since it does not learn from rejected candidates.
             self._study.sampler = self._samplers[self._rejected > _MOST_REJECTED]
             trial = self._study.ask()
             candidate = _suggested(trial, self._search.spec)
             each = self._search.predict(candidate)
-            # Only what would be kept is worth its training.
+            # Train only candidates that would be written as fitting.
             if each is None or each.fits in ("maybe", "no") or not self._is_wanted(trial):
                 self._study.tell(trial, state=TrialState.FAIL)
                 self._rejected += 1
@@ -332,7 +336,7 @@ class _TrainedTrials:
         return self._leases.end(item.trial_id, TrialState.FAIL, error=text)
 
     def _take_back(self) -> None:
-        """Queue again what a worker was at that died."""
+        """Queue the trials of dead workers again."""
         for trial in self._leases.take_back(trials_of(self._study)):
             losses = int(number_in(trial.user_attrs, "losses") or 0) + 1
             if losses < _MOST_LOSSES:
@@ -342,9 +346,9 @@ class _TrainedTrials:
         return sum(_counts(trial, running) for trial in trials_of(self._study))
 
     def _is_wanted(self, trial: Trial) -> bool:
-        """Whether a trial is neither a repetition nor, by its number, one too many.
+        """Return whether a trial is neither a repetition nor, by its number, one too many.
 
-        Workers that draw at the same time agree on it, since numbers are given in turn.
+        Workers that draw at the same time agree on this, since trial numbers are unique.
         """
         before = [t for t in trials_of(self._study) if t.number < trial.number and _counts(t)]
         return len(before) < self._most and all(t.params != trial.params for t in before)

@@ -1,19 +1,20 @@
-"""What `tutelage explore` searches: the specification and its networks.
+"""The search space of `tutelage explore`: the specification and its candidates.
 
-A specification is the TOML file of a training run (host/train/config.py) with one table more:
+A specification is the TOML file of a training run (host/train/config.py) with an additional table:
 
     [explore]
     growth_rate = [8, 12, 16]
-    depth = [3, 6, [4, 8, 12]]        # layers of each block, as many blocks as [student] has; or
-                                      # a list: the layers block by block
+    depth = [3, 6, [4, 8, 12]]        # layers of each of the [student]'s blocks; or a list with
+                                      # the layers of each block
     stem = ["small", "stride2"]
-    size = [64, 96]                   # side in pixels; of image folders only
+    size = [64, 96]                   # side in pixels; for image folders only
     compression = [0.5]
     bottleneck = [2, 4]
     bits = [[8, 8], [4, 4]]           # weights, activations; not for method float
     float_training = { epochs = 15, lr = 0.1 }   # on top of [training], for the float run
 
-What is left out stays as in [student], [data] and [quantisation]; without [explore] `SPACE` counts.
+Values left out are those of [student], [data] and [quantisation]; without [explore], `SPACE` is
+searched.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SPACE: dict[str, list[Any]] = {
     "depth": [2, 3, 4, 6, 8, 12, [2, 2], [4, 4], [8, 8]],
     "stem": ["small", "stride2", "stride4"],
 }
-"""What is tried where the specification has no [explore]."""
+"""The search space of a specification without [explore]."""
 
 DEMO: dict[str, Any] = {
     "method": "qat",
@@ -53,22 +54,28 @@ DEMO: dict[str, Any] = {
     "training": {"epochs": 15, "lr": 0.02},
     "explore": {**SPACE, "bits": [[8, 8], [4, 4]], "float_training": {"lr": 0.1}},
 }
-"""The specification where none is given: the demo's data and student."""
+"""The default specification, with the demo's data and student."""
 
 _MOST = {"growth_rate": 256, "bottleneck": 16, "size": 4096}
 _MOST_LAYERS, _MOST_BLOCKS = 128, 8
 
 
 class ExploreError(TutelageError):
-    """The specification or the budget is wrong; one line."""
+    """The specification or the budget is invalid; the message is one line."""
 
 
-# -- what is searched ---------------------------------------------------------------------------
+# -- the search space ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A DenseNet-BC by its hyper-parameters (`host.networks.densenet`) and its images [C, H, W]."""
+    """A DenseNet-BC: its hyper-parameters (`host.networks.densenet`) and the shape of its images.
+
+    Attributes
+    ----------
+    growth_rate, block_config, stem, compression, bottleneck : see `DenseNet`
+    shape : (C, H, W) of the images
+    """
 
     growth_rate: int
     block_config: tuple[int, ...]
@@ -79,7 +86,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """For files: no two candidates of a search share it."""
+        """Name for files, unique among the candidates of a search."""
         blocks = "x".join(map(str, self.block_config))
         return (
             f"k{self.growth_rate}-d{blocks}-{self.stem}-{self.pixels}"
@@ -88,12 +95,12 @@ class Candidate:
 
     @property
     def pixels(self) -> str:
-        """Width and height."""
+        """Width and height of the images, such as "64x48"."""
         return f"{self.shape[2]}x{self.shape[1]}"
 
     @property
     def options(self) -> dict[str, Any]:
-        """As the preset "densenet" takes them."""
+        """The keyword arguments for the preset "densenet"."""
         return {
             "growth_rate": self.growth_rate,
             "block_config": list(self.block_config),
@@ -105,17 +112,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Spec:
-    """A specification, checked.
+    """A specification that has been checked.
 
     Attributes
     ----------
     table : the training configuration, without [explore] and the student's weights
-    config : the same, read
-    options : of the student's network that are not searched
-    space : values of each hyper-parameter of a `Candidate`
-    bits : weights and activations of each quantised run; none for method float
-    float_training : on top of [training] for the float run
-    classes : that the data has
+    config : the same, parsed
+    options : the student's options that are not searched
+    space : hyper-parameter of a `Candidate` -> its values
+    bits : bit widths of weights and activations of each quantised run; empty for method float
+    float_training : settings that override [training] for the float run
+    classes : number of classes of the data
     """
 
     table: dict[str, Any]
@@ -127,18 +134,18 @@ class Spec:
     classes: int
 
     def candidates(self) -> Iterator[Candidate]:
-        """Every combination."""
+        """Yield every combination of the hyper-parameters."""
         keys = ("growth_rate", "depth", "stem", "shape", "compression", "bottleneck")
         for values in itertools.product(*(self.space[key] for key in keys)):
             yield Candidate(*values)
 
     @property
     def size(self) -> int:
-        """How many combinations there are."""
+        """Number of combinations."""
         return math.prod(map(len, self.space.values()))
 
     def operations(self, candidate: Candidate) -> list[Operation]:
-        """A candidate's operations for one image."""
+        """Return a candidate's operations for one image."""
         return densenet_operations(
             candidate.shape,
             **candidate.options,
@@ -148,14 +155,18 @@ class Spec:
 
 
 def read_spec(path: Path | None) -> Spec:
-    """The specification of a TOML file; None: of the demo.
+    """Read and check a specification.
+
+    Parameters
+    ----------
+    path : of a TOML file; None: the demo's specification, `DEMO`
 
     Raises
     ------
     ConfigError, ExploreError
-        The file cannot be read, or something in it is wrong.
+        The file cannot be read, or a value in it is invalid.
     DataError
-        Its data is not there or no such data.
+        Its data is missing or cannot be used.
     """
     table = copy.deepcopy(DEMO) if path is None else read_toml(path)
     where = "the demo's specification" if path is None else str(path)
@@ -164,7 +175,7 @@ def read_spec(path: Path | None) -> Spec:
     if not isinstance(given, dict) or not isinstance(student, dict):
         raise ExploreError(f"{where}: [explore] and [student] must be tables")
     student.setdefault("network", "densenet-small")
-    # Weights of a network cannot start another one: each candidate has its own float run.
+    # Weights do not fit another network, so each candidate starts from its own float run.
     student.pop("weights", None)
     config = make_config(_with_student(table, {**student, "weights": "its float run's"}), where)
     try:
@@ -181,9 +192,9 @@ def _checked(table: dict[str, Any], config: Config, given: dict[str, Any]) -> Sp
     known = ("growth_rate", "depth", "stem", "size", "compression", "bottleneck", "bits")
     for key in given:
         if key not in (*known, "float_training"):
-            raise ExploreError(f"[explore] has no {key!r}; there are {', '.join(known)}")
+            raise ExploreError(f"[explore] has no {key!r}; use {', '.join(known)}")
         if key in known and not (isinstance(given[key], list) and given[key]):
-            raise ExploreError(f"[explore] {key} must be a list with something in it")
+            raise ExploreError(f"[explore] {key} must be a list that is not empty")
     base = _base(config)
     blocks = len(base["block_config"])
     depths = given.get("depth", [list(base["block_config"])])
@@ -210,15 +221,16 @@ def _checked(table: dict[str, Any], config: Config, given: dict[str, Any]) -> Sp
 
 
 def _base(config: Config) -> dict[str, Any]:
-    """The student's hyper-parameters, with the preset's and the constructor's defaults."""
+    """Return the student's hyper-parameters, with the defaults of its preset and constructor."""
     name, options = config.student.network, config.student.options
     maker, preset = PRESETS.get(name, (None, {}))
     if maker is not DenseNet:
-        raise ExploreError(f"[student] network {name!r} is not a DenseNet preset")
+        presets = ", ".join(preset for preset, (kind, _) in PRESETS.items() if kind is DenseNet)
+        raise ExploreError(f"[student] network {name!r} is not a DenseNet preset; use {presets}")
     if options.get("order", "post") != "post":
-        raise ExploreError("[student] order 'pre' has norms that the DPU cannot take")
+        raise ExploreError("[student] order 'pre' has norms that the DPU cannot run; use 'post'")
     if "in_channels" in options:
-        raise ExploreError("[student] in_channels is the data's; leave it out")
+        raise ExploreError("[student] in_channels comes from the data; remove it")
     try:
         create(name, **options)
     except NetworkError as error:
@@ -231,7 +243,7 @@ def _whole(key: str, values: Sequence[Any]) -> list[int]:
     most = _MOST[key]
     for value in values:
         if type(value) is not int or not 1 <= value <= most:
-            raise ExploreError(f"[explore] {key} {value!r} is not a whole number from 1 to {most}")
+            raise ExploreError(f"[explore] {key} {value!r} is not an integer from 1 to {most}")
     return list(values)
 
 
@@ -240,8 +252,8 @@ def _block_config(depth: Any, blocks: int) -> tuple[int, ...]:
     whole = all(type(n) is int and 1 <= n <= _MOST_LAYERS for n in layers)
     if not whole or not 1 <= len(layers) <= _MOST_BLOCKS:
         raise ExploreError(
-            f"[explore] depth {depth!r}: layers of a block are 1 to {_MOST_LAYERS}, blocks 1 to "
-            f"{_MOST_BLOCKS}"
+            f"[explore] depth {depth!r}: use 1 to {_MOST_BLOCKS} blocks of 1 to {_MOST_LAYERS} "
+            "layers"
         )
     return tuple(layers)
 
@@ -254,14 +266,14 @@ def _stem(stem: Any) -> str:
 
 def _share(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value <= 1:
-        raise ExploreError(f"[explore] compression {value!r} is not between 0 and 1")
+        raise ExploreError(f"[explore] compression {value!r} is not above 0 and at most 1")
     return float(value)
 
 
 def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
     if not config.quantises:
         if "bits" in given:
-            raise ExploreError("[explore] bits: method 'float' quantises nothing")
+            raise ExploreError("[explore] bits: method 'float' quantises nothing; remove bits")
         return []
     quantisation = config.quantisation
     found = []
@@ -279,15 +291,15 @@ def _bits(given: dict[str, Any], config: Config) -> list[tuple[int, int]]:
 def _shapes(
     data: Data, sizes: list[tuple[int, int] | None]
 ) -> tuple[list[tuple[int, int, int]], int]:
-    """The images' shapes [C, H, W], one for each height and width, and the number of classes."""
+    """Return the shapes (C, H, W) of the images, one for each size, and the number of classes."""
     resized = data_format(data.kind).crop != "none"
     shape, classes = _images(data, resized and None not in sizes)
     if not resized:
         if any(size and shape[1:] != size for size in sizes):
             own = f"{shape[2]}x{shape[1]}"
             raise ExploreError(
-                f"[explore] size: the images of {data.kind} are {own}; only a folder's and shards' "
-                "are resized"
+                f"[explore] size: the images of {data.kind} are {own}, and only those of a folder "
+                "or of shards can be resized; remove size"
             )
         return [shape], classes
     return [(shape[0], *size) if size else shape for size in sizes], classes
@@ -295,19 +307,19 @@ def _shapes(
 
 def _images(data: Data, resized: bool) -> tuple[tuple[int, int, int], int]:
     path = Path(data.path).expanduser() if data.path else None
-    if known := data_format(data.kind).known_shape(path):  # to search needs no data set yet
+    if known := data_format(data.kind).known_shape(path):  # so a search needs no data set
         return known
-    # Channels and classes count; nothing need be in memory for them.
+    # Only channels and classes are needed, so no image is kept in memory.
     test = load(data.kind, path, "test", 8 if resized else 0, memory=0)
     return test.shape, len(test.classes)
 
 
 def configurations(spec: Spec, candidate: Candidate, output: Path) -> dict[str, dict[str, Any]]:
-    """Training configurations of a candidate by their names: the float run's, then each quantised.
+    """Return a candidate's training configurations by name: the float run, then quantised ones.
 
     Parameters
     ----------
-    output : directory below which the runs will lie, each by its name
+    output : directory in which each run will have a subdirectory of its name
     """
     table = copy.deepcopy(spec.table)
     student = {"network": "densenet", "options": {**spec.options, **candidate.options}}
@@ -323,7 +335,7 @@ def configurations(spec: Spec, candidate: Candidate, output: Path) -> dict[str, 
     }
     found: dict[str, dict[str, Any]] = {}
     found[name] = {"method": "float", **kept, "student": student, "training": training}
-    # As `tutelage train` names it.
+    # The name that `tutelage train` gives it.
     start = {**student, "weights": str(output / name / "student.safetensors")}
     for weights, activations in spec.bits:
         bits = {"weights": weights, "activations": activations}

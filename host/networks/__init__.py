@@ -1,4 +1,4 @@
-"""Networks to teach, and where their presets live."""
+"""Networks to train and quantise: the presets, and networks of the user's own code."""
 
 from tutelage.host.networks.catalogue import PRESETS, NetworkError, create, create_with
 

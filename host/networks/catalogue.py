@@ -1,8 +1,8 @@
-"""Networks by name: presets of this package, or a function of the user's.
+"""Networks by name: presets of this package, or functions of the user's own code.
 
-The latter is given as `module:function`, for what Python can import, or as `file.py:function`, for
-a Python file relative to the working directory. The file's folder is added at the end of Python's
-path, so that it can import what is beside it.
+A user's function is named as `module:function`, for a module that Python can import, or as
+`file.py:function`, for a file relative to the working directory. The file's folder is appended to
+`sys.path`, so that the file can import its neighbours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tutelage.host.networks.mobilenet import MobileNetV2
 from tutelage.host.networks.resnet import ResNet
 from tutelage.host.networks.torchvision_import import import_torchvision
 
-# One preset a line: the constructor and what differs from its signature.
+# Each preset: its constructor, and the arguments that differ from the defaults.
 PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     "densenet": (DenseNet, {}),
     "densenetx": (DenseNet, dict(growth_rate=12, block_config=(16, 16, 16))),
@@ -47,7 +47,7 @@ PRESETS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 
 
 class NetworkError(TutelageError, ValueError):
-    """A network cannot be built as named; the text is one line."""
+    """A network cannot be created by its name; the message is one line."""
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -56,25 +56,26 @@ def create(name: str, **options: Any) -> nn.Module:
     Parameters
     ----------
     name : a preset, "module:function" or "file.py:function"
+    options : keyword arguments of the constructor or function
 
     Raises
     ------
-    NetworkError : unknown name, a module or file that cannot be loaded or lacks the function, or
-        options that the network does not take
+    NetworkError : the name is unknown, the module or file cannot be loaded or lacks the function,
+        or the network does not accept the options
     """
     return create_with(name, options, {})
 
 
 def create_with(name: str, options: Mapping[str, Any], offered: Mapping[str, Any]) -> nn.Module:
-    """Build a network as `create` does, with those of `offered` that its function takes.
+    """Build a network as `create` does, passing also those of `offered` that it accepts.
 
-    A function without parameters, such as ``def make(): return Net()``, gets none of them. One with
-    ``**kwargs``, as torchvision's have, gets as many as it does not refuse.
+    A function without parameters, such as ``def make(): return Net()``, receives none of them. A
+    function with ``**kwargs``, such as torchvision's, receives as many as it accepts.
 
     Parameters
     ----------
-    options : always given
-    offered : name -> value, such as in_channels and num_classes
+    options : keyword arguments that are always passed
+    offered : keyword arguments passed if accepted, such as in_channels and num_classes
 
     Raises
     ------
@@ -96,9 +97,9 @@ def create_with(name: str, options: Mapping[str, Any], offered: Mapping[str, Any
 def _choices(
     maker: Callable[..., nn.Module], offered: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what of `offered` a function may take, the most first."""
+    """Yield the subsets of `offered` that a function may accept, the largest first."""
     parameters: Mapping[str, inspect.Parameter] = {}
-    with suppress(TypeError, ValueError):  # of no signature that Python knows
+    with suppress(TypeError, ValueError):  # some built-in callables have no signature
         parameters = inspect.signature(maker).parameters
     named = {key: value for key, value in offered.items() if key in parameters}
     others = [key for key in offered if key not in parameters]
@@ -113,9 +114,10 @@ def _maker(name: str) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
         return PRESETS[name]
     if ":" not in name:
         near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(PRESETS)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"the presets are {', '.join(PRESETS)}"
         raise NetworkError(
-            f"no network {name!r}{hint} (your own: 'module:function' or 'file.py:function')"
+            f"no network {name!r}; {hint} (name your own as 'module:function' or "
+            "'file.py:function')"
         )
     place, _, function = name.rpartition(":")
     try:
@@ -138,7 +140,7 @@ def _imported(place: str) -> ModuleType:
 
     try:
         return load()
-    except RuntimeError:  # of torchvision where its compiled operations do not fit PyTorch
+    except RuntimeError:  # torchvision, whose compiled operations do not match PyTorch
         if importlib.util.find_spec("torchvision") is None:
             raise
         import_torchvision()
@@ -146,21 +148,21 @@ def _imported(place: str) -> ModuleType:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """Run a Python file as a module, once in a process.
+    """Import a Python file as a module, at most once per process.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     """
     path = path.resolve()
     name = f"file:{path}"
     if name in sys.modules:
         return sys.modules[name]
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # its name ends in .py
+    assert spec is not None and spec.loader is not None  # the name ends in .py
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))

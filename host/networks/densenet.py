@@ -1,12 +1,12 @@
-"""DenseNet-BC (Huang et al. 2017, arXiv:1608.06993) in an order the DPU can run.
+"""DenseNet-BC (Huang et al. 2017, arXiv:1608.06993) in an order that the DPU can run.
 
-A dense layer is a 1x1 and a 3x3 convolution whose result is concatenated to
-everything that came before it in its block. The paper's order, BN-ReLU-conv,
-puts a batch norm behind each concat, where no convolution is left to absorb it.
-`order="post"` is conv-BN-ReLU, as in AMD's DenseNetX tutorial: every batch norm
-folds into the convolution before it and nothing but convolutions, concats and
-pools remains. `order="pre"` is the paper's, for pretrained weights and for the
-comparison. Module names are torchvision's (and timm's) in both.
+A dense layer is a 1x1 and a 3x3 convolution whose result is concatenated with
+its input. The paper's order, BN-ReLU-conv, places a batch norm after each
+concat, so that it cannot be folded into a convolution before it. `order="post"`
+is conv-BN-ReLU, as in AMD's DenseNetX tutorial: every batch norm folds into the
+convolution before it, and only convolutions, concats and pools remain.
+`order="pre"` is the paper's order, for pretrained weights and for comparison.
+In both, the modules have the names that torchvision and timm use.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STEMS = {  # name: (kernel, stride, max pool behind it)
-    "small": (3, 1, False),  # for 28 and 32 pixels
-    "stride2": (3, 2, False),  # the same at a quarter of the cost
+STEMS = {  # name: (kernel, stride, whether a max pool follows)
+    "small": (3, 1, False),  # for images of 28 or 32 pixels
+    "stride2": (3, 2, False),  # the same images at a quarter of the cost
     "stride4": (3, 2, True),
-    "imagenet": (7, 2, True),  # for 224 pixels
+    "imagenet": (7, 2, True),  # for images of 224 pixels
 }
 
 
 def conv_norm_relu(
     order: str, tag: str, inputs: int, outputs: int, kernel: int
 ) -> OrderedDict[str, nn.Module]:
-    """One convolution with its norm and ReLU in either order, named conv<tag>, norm<tag>."""
+    """Return a convolution, its norm and its ReLU in either order, named conv<tag>, norm<tag>."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     norm = nn.BatchNorm2d(inputs if order == "pre" else outputs)
     named: list[tuple[str, nn.Module]] = [(f"norm{tag}", norm), (f"relu{tag}", nn.ReLU())]
@@ -37,7 +37,7 @@ def conv_norm_relu(
 
 
 class DenseLayer(nn.Sequential):
-    """[N, C, H, W] -> [N, C + growth_rate, H, W]."""
+    """A dense layer: [N, C, H, W] -> [N, C + growth_rate, H, W]."""
 
     def __init__(
         self, inputs: int, growth_rate: int, bottleneck: int, dropout: float, order: str
@@ -63,17 +63,18 @@ class DenseNet(nn.Module):
     ----------
     growth_rate : channels that each dense layer adds (k in the paper)
     block_config : dense layers per block
-    compression : share of the channels that a transition keeps (theta)
-    bottleneck : width of a layer's 1x1 convolution in units of growth_rate
-    stem : one of STEMS
-    init_features : channels after the stem; 2 * growth_rate by default
-    dropout : after each dense layer
+    compression : fraction of the channels that a transition keeps (theta)
+    bottleneck : output channels of a layer's 1x1 convolution, in units of growth_rate
+    stem : a key of STEMS
+    in_channels, num_classes : channels of the images, and outputs of the network
+    init_features : channels after the stem; 0: 2 * growth_rate
+    dropout : probability of dropout after each dense layer
     order : "post" (conv-BN-ReLU) or "pre" (BN-ReLU-conv)
 
     Raises
     ------
     ValueError
-        The stem or the order is unknown, or a transition keeps no channel.
+        The stem or the order is unknown, or a transition would keep no channel.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class DenseNet(nn.Module):
             if index < len(block_config):
                 kept = int(channels * compression)
                 if not kept:
-                    raise ValueError(f"compression {compression} of {channels} channels keeps none")
+                    raise ValueError(f"compression {compression} keeps none of {channels} channels")
                 transition = nn.Sequential(conv_norm_relu(order, "", channels, kept, 1))
                 transition.add_module("pool", nn.AvgPool2d(2))
                 self.features.add_module(f"transition{index}", transition)
@@ -139,5 +140,5 @@ class DenseNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> logits [N, num_classes]."""
+        """Return the logits [N, num_classes] of images [N, C, H, W]."""
         return self.classifier(torch.flatten(self.pool(self.features(images)), 1))

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381): inverted residuals with linear ends."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381): inverted residual blocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# (expansion t, channels c, blocks n, stride s), table 2 of the paper
+# Table 2 of the paper: expansion t, channels c, blocks n, stride s.
 PAPER = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -43,14 +43,15 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 by its table of blocks.
+    """MobileNetV2, defined by its table of blocks.
 
     Parameters
     ----------
     blocks : rows (expansion, channels, repeats, stride)
-    width : multiplies every channel count
-    stem_stride : 2 in the paper; 1 for small images
+    width : factor on the channels of all blocks; at least 8 channels remain
+    stem_stride : stride of the first convolution: 2 in the paper, 1 for small images
     head : channels of the last 1x1 convolution
+    in_channels, num_classes : channels of the images, and outputs of the network
     """
 
     def __init__(
@@ -77,5 +78,5 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Linear(head, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> logits [N, num_classes]."""
+        """Return the logits [N, num_classes] of images [N, C, H, W]."""
         return self.classifier(torch.flatten(self.pool(self.features(images)), 1))

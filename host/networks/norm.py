@@ -1,7 +1,7 @@
-"""Batch norm over one process or over all of them.
+"""Batch norm whose statistics cover the batches of all processes.
 
-torch's SyncBatchNorm runs on GPUs only; this one runs wherever the process
-group does, so that two CPU processes train as one would.
+PyTorch's SyncBatchNorm runs on GPUs only; this one runs with any process group,
+so that two CPU processes train exactly as one process would.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Normalise x [N, C, H, W] by its own statistics over all processes.
+    """Normalise x [N, C, H, W] with its mean and variance [C] over all processes.
 
-    The running statistics are updated in place (the variance unbiased, as torch does).
-    Every process must bring a batch of the same size.
+    The running statistics [C] are updated in place, with the unbiased variance, as in
+    PyTorch. The batches of all processes must have the same size.
     """
     if world_size() == 1:
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
@@ -47,7 +47,7 @@ def batch_norm(
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose batch is that of all processes together."""
+    """nn.BatchNorm2d whose statistics are those of the batches of all processes together."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
@@ -65,7 +65,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(network: nn.Module) -> nn.Module:
-    """Make every nn.BatchNorm2d of `network` (in place) one over all processes."""
+    """Convert each nn.BatchNorm2d of `network`, in place, to a SyncedBatchNorm2d."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d

@@ -1,8 +1,8 @@
-"""The plain convolutional families of timm, one network each.
+"""The plain convolutional families of timm, with one network of each.
 
-Plain means: convolutions, batch norms, pools, activations, and attention to channels at most. Not
-among them are families with attention over positions or with token mixers, and those that are
-normalised by LayerNorm, GroupNorm or a norm of responses (ConvNeXt, RDNet, PoolFormer, BiT, ...).
+A plain network has convolutions, batch norms, pools, activations and, at most, channel attention.
+Families with spatial attention or token mixers are excluded, and so are those with LayerNorm,
+GroupNorm or global response normalisation (ConvNeXt, RDNet, PoolFormer, BiT, ...).
 """
 
 TIMM_NETWORKS = (

@@ -1,4 +1,4 @@
-"""Published ImageNet weights for the pre-activation DenseNets, where torchvision or timm is."""
+"""Published ImageNet weights for the pre-activation DenseNets, from torchvision or timm."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from torch import nn
 def load_pretrained(network: nn.Module, name: str) -> list[str]:
     """Copy the published weights of `name` ("densenet121", ...) into `network`.
 
-    The names of the tensors are torchvision's, which timm shares. A classifier of
-    another size keeps its own initialisation.
+    Tensors are matched by name; torchvision and timm use the same names. A
+    classifier of another size keeps its own initialisation.
 
     Returns
     -------
-    list of str : tensors that stayed as they were
+    list of str : the network's tensors that were not replaced
 
     Raises
     ------
-    ValueError : neither package is installed, or a tensor's shape does not fit
+    ValueError : neither package is installed, or the tensors do not match the network's
     """
     source = _published(name)
     own = network.state_dict()
     kept = [key for key in own if key not in source]
     for key, tensor in source.items():
         if key not in own:
-            raise ValueError(f"{name}: the network has no tensor {key!r}; is its order 'pre'?")
+            raise ValueError(
+                f"{name}: the network has no tensor {key!r}; create it with order='pre'"
+            )
         if own[key].shape != tensor.shape:
             if not key.startswith("classifier."):
-                shapes = f"{tuple(tensor.shape)} into {tuple(own[key].shape)}"
-                raise ValueError(f"{name}: {key!r} does not fit, {shapes}")
+                shapes = f"it is {tuple(tensor.shape)}, the network's {tuple(own[key].shape)}"
+                raise ValueError(f"{name}: {key!r} does not fit: {shapes}")
             kept.append(key)
             continue
         own[key] = tensor
@@ -51,4 +53,4 @@ def _published(name: str) -> dict[str, torch.Tensor]:
             else module.create_model(name, pretrained=True)
         )
         return dict(model.state_dict())
-    raise ValueError(f"weights of {name} come with torchvision or timm; install one of them")
+    raise ValueError(f"the weights of {name} need torchvision or timm: pip install torchvision")

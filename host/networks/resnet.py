@@ -1,6 +1,6 @@
-"""ResNet with basic blocks (He et al. 2016, arXiv:1512.03385), small and large.
+"""ResNet with basic blocks (He et al. 2016, arXiv:1512.03385).
 
-conv-BN-ReLU order throughout, so the DPU runs it as convolutions and additions.
+The order is conv-BN-ReLU throughout, so that the DPU runs it as convolutions and additions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[n
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut; the shortcut is 1x1 where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -34,12 +34,14 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stages of basic blocks; each stage after the first halves the map.
+    """Stages of basic blocks; each stage after the first halves height and width.
 
     Parameters
     ----------
     widths, depths : channels and blocks of each stage
-    stem_stride : 1 for 28 or 32 pixels, 2 to make it about four times cheaper
+    stem_stride : stride of the first convolution: 1 for images of 28 or 32 pixels; 2 makes the
+        network about four times cheaper
+    in_channels, num_classes : channels of the images, and outputs of the network
     """
 
     def __init__(
@@ -63,6 +65,6 @@ class ResNet(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> logits [N, num_classes]."""
+        """Return the logits [N, num_classes] of images [N, C, H, W]."""
         features = self.pool(self.stages(self.stem(images)))
         return self.classifier(torch.flatten(features, 1))

@@ -1,12 +1,12 @@
-"""Which networks of torchvision and timm become DPU networks: a table, written to docs/networks.md.
+"""A table of the networks of torchvision and timm that the DPU can run, as docs/networks.md.
 
     python -m tutelage.host.networks.survey [--results FILE] [NAME ...]
 
-Every network has random weights and its own input size. It is accepted where its trace computes
-what it does (in float), a student is made of it and that becomes a quantised graph; activations
-that the DPU lacks are exchanged. Results are kept by name in a file of JSON lines, so that a run
-that was interrupted goes on; networks of hundreds of millions of parameters take minutes and
-gigabytes. The packages come with `pip install .[zoo]`.
+Each network has random weights and its default input size. It is accepted if its traced graph
+computes the same values in float, a student can be made from it, and the student becomes a
+quantised graph; activations that the DPU lacks are replaced. Results are kept in a file of JSON
+lines, from which an interrupted run continues: networks of hundreds of millions of parameters take
+minutes and gigabytes. `pip install .[zoo]` installs the packages.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ REPLACE = {
     "silu": "hardswish", "gelu": "relu", "mish": "hardswish", "elu": "relu",
     "sigmoid": "hardsigmoid", "avgpool_exclude_pad": "avgpool", "reflectionpad": "zeropad",
 }  # fmt: skip
-"""What the DPU lacks, and what is taken for it."""
+"""Activations that the DPU lacks -> their replacements."""
 
 _TRANSFORMERS = ("vit_", "swin_", "maxvit")
-"""Beginnings of the names of torchvision's classifiers that are no convolutional networks."""
+"""Prefixes of the names of torchvision's classifiers that are not convolutional networks."""
 
-AS_IT_IS, REPLACED, REFUSED = "as it is", "with replace", "refused"
+UNCHANGED, REPLACED, REFUSED = "unchanged", "with replacements", "refused"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a network.
+    """The result of trying one network.
 
     Attributes
     ----------
     package, name : torchvision or timm, and the network's name there
     size : (C, H, W) of its images
-    outcome : AS_IT_IS, REPLACED or REFUSED
-    exchanged : "silu=hardswish" and its like, for REPLACED
-    reason : the refusal
-    layers : of the student
-    seconds : of tracing and quantising
+    outcome : UNCHANGED, REPLACED or REFUSED
+    exchanged : the replacements made, such as "silu=hardswish", for REPLACED
+    reason : why the network is refused, for REFUSED
+    layers : number of layers of the student
+    seconds : duration of tracing and quantising
     """
 
     package: str
@@ -72,7 +72,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that is to be tried."""
+    """A network to try.
+
+    Attributes
+    ----------
+    package, name : torchvision or timm, and the network's name there
+    make : creates the network; returns it and the (C, H, W) of its images
+    """
 
     package: str
     name: str
@@ -80,7 +86,7 @@ class Candidate:
 
 
 def candidates() -> Iterator[Candidate]:
-    """Yield the convolutional classifiers of torchvision and one of each plain family of timm."""
+    """Yield torchvision's convolutional classifiers and one network of each plain timm family."""
     models = import_module(f"{import_torchvision().__name__}.models")
     for name in models.list_models(module=models):
         if not name.startswith(_TRANSFORMERS):
@@ -103,7 +109,7 @@ def _of_timm(timm: object, name: str) -> tuple[nn.Module, tuple[int, int, int]]:
 
 
 def survey(candidate: Candidate) -> Outcome:
-    """Try one network."""
+    """Create and quantise one network, and return the outcome."""
     torch.manual_seed(0)
     network, size = candidate.make()
     begin = time.perf_counter()
@@ -112,7 +118,7 @@ def survey(candidate: Candidate) -> Outcome:
         to_quantised(student, "survey")
     except TutelageError as error:
         return Outcome(candidate.package, candidate.name, size, REFUSED, reason=str(error))
-    outcome = REPLACED if student.replaced else AS_IT_IS
+    outcome = REPLACED if student.replaced else UNCHANGED
     seconds = round(time.perf_counter() - begin, 1)
     return Outcome(
         candidate.package, candidate.name, size, outcome, student.replaced,
@@ -124,31 +130,31 @@ def survey(candidate: Candidate) -> Outcome:
 
 
 def write_table(outcomes: list[Outcome], path: Path) -> None:
-    """Write the outcomes as Markdown."""
+    """Write the outcomes to `path` as a page of Markdown."""
     write_file(path, "\n".join(_page(outcomes)) + "\n")
 
 
 def _page(outcomes: list[Outcome]) -> Iterator[str]:
-    yield "# Networks that are accepted"
+    yield "# Accepted networks"
     yield ""
     yield (
         "Written by `python -m tutelage.host.networks.survey`. Each network has random weights and "
-        "images of its own size. Accepted means: the normalised graph computes in float what the "
-        "network does, a quantised student is made of it, and that becomes a quantised .xmodel. "
-        "How well it then classifies is another question, which training and `export` answer. "
-        '"With replace" names what is exchanged (`replace` in a run\'s `[student]`), because the '
-        "DPU has no such function; the student has to be fine-tuned then."
+        "its default input size. A network is accepted if its normalised graph computes the same "
+        "values in float, a quantised student can be made from it, and the student becomes a "
+        "quantised .xmodel. How well it then classifies is shown by training and by `export` only. "
+        '"With replacements" lists the activations that were replaced because the DPU lacks them '
+        "(`replace` in a run's `[student]`); such a student has to be fine-tuned."
     )
     for package in dict.fromkeys(outcome.package for outcome in outcomes):
         mine = [outcome for outcome in outcomes if outcome.package == package]
         yield ""
         yield f"## {package}"
         yield ""
-        counts = {kind: sum(o.outcome == kind for o in mine) for kind in (AS_IT_IS, REPLACED)}
+        counts = {kind: sum(o.outcome == kind for o in mine) for kind in (UNCHANGED, REPLACED)}
         accepted = sum(counts.values())
         yield (
-            f"{accepted} of {len(mine)} networks are accepted, {counts[AS_IT_IS]} as they are and "
-            f"{counts[REPLACED]} with replace."
+            f"{accepted} of {len(mine)} networks are accepted, {counts[UNCHANGED]} unchanged and "
+            f"{counts[REPLACED]} with replacements."
         )
         yield ""
         yield "| network | input | outcome | |"
@@ -160,7 +166,7 @@ def _page(outcomes: list[Outcome]) -> Iterator[str]:
 
 
 def _without_paths(reason: str) -> str:
-    """A refusal without the place of a file, which differs from machine to machine."""
+    """Return a refusal without the directory of a file, which differs between machines."""
     before, file, rest = reason.partition(' (File "')
     path, quote, rest = rest.partition('"')
     text = f"{before} ({Path(path).name}{rest}" if file and quote else reason
@@ -168,9 +174,9 @@ def _without_paths(reason: str) -> str:
 
 
 def main() -> None:
-    """Try what was not tried before, and write the table of all."""
+    """Try the networks without a result yet, and write the table of all results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="beginnings of names; all by default")
+    parser.add_argument("names", nargs="*", help="prefixes of the names to try; all by default")
     parser.add_argument("--results", type=Path, default=Path("networks.jsonl"))
     parser.add_argument("--output", type=Path, default=CODE / "docs/networks.md")
     options = parser.parse_args()

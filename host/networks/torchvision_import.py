@@ -1,9 +1,9 @@
-"""torchvision, also where its compiled operations do not fit the PyTorch that is installed.
+"""Import torchvision, even if its compiled operations do not match the installed PyTorch.
 
-PyPI's torchvision is built for the CUDA build of PyTorch. Beside the CPU build its library of
-compiled operations does not load, and then its import fails, because it describes operations that
-nobody has defined. Defined without an implementation they are enough for networks and transforms;
-only detection models call them.
+PyPI's torchvision is built for the CUDA build of PyTorch. With the CPU build, its library of
+compiled operations does not load, and its import fails because it refers to operations that are
+not defined. Defining them without an implementation is enough for networks and transforms; only
+detection models call them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_defined: list[torch.library.Library] = []  # an operation exists as long as its library
+_defined: list[torch.library.Library] = []  # operations exist only as long as their library
 
 
 @cache
@@ -28,13 +28,13 @@ def import_torchvision() -> ModuleType:
     Raises
     ------
     ModuleNotFoundError
-        It is not installed.
+        torchvision is not installed.
     ImportError
-        It does not fit this PyTorch.
+        It does not work with the installed PyTorch.
     """
     try:
         return import_module("torchvision")
-    except RuntimeError:  # an operation does not exist
+    except RuntimeError:  # "operator torchvision::nms does not exist"
         library = torch.library.Library("torchvision", "FRAGMENT")
         for schema in _SCHEMAS:
             if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
@@ -43,4 +43,6 @@ def import_torchvision() -> ModuleType:
     try:
         return import_module("torchvision")
     except RuntimeError as error:
-        raise ImportError(f"torchvision does not fit torch {torch.__version__}: {error}") from error
+        raise ImportError(
+            f"torchvision does not work with torch {torch.__version__}: {error}"
+        ) from error

@@ -1,1 +1,1 @@
-"""Other quantisers under the same networks and the same training, to compare ours with."""
+"""Other quantisers, applied to the same networks and training for comparison with ours."""

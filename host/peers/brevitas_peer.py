@@ -1,21 +1,22 @@
-"""The quantised student built by somebody else: the same graph as a Brevitas QAT model.
+"""A student's graph as a Brevitas model for quantisation-aware training.
 
 Brevitas (AMD, https://github.com/Xilinx/brevitas, BSD-3) 0.13 with power-of-two scales:
 
-- weights: `Int8WeightPerTensorFixedPoint` at the layer's bits, the scale being
-  2^ceil(log2 max|w|) / 2^(b-1), recomputed in each pass ("backpropagated statistics");
-- activations: `Uint8ActPerTensorFixedPoint` behind a ReLU, else `Int8ActPerTensorFixedPoint`:
+- weights: `Int8WeightPerTensorFixedPoint` at the layer's bits b, with the scale
+  2^ceil(log2 max|w|) / 2^(b-1) recomputed in each pass ("backpropagated statistics");
+- activations: `Uint8ActPerTensorFixedPoint` after a ReLU, else `Int8ActPerTensorFixedPoint`, with
   a learned log2 threshold that starts from the 99.999th percentile of the first passes;
-- bias of a layer without norm: `Int8BiasPerTensorFixedPointInternalScaling`, 8 bits;
+- biases of layers without a norm: `Int8BiasPerTensorFixedPointInternalScaling`, 8 bits;
 - images: a constant scale, as in Brevitas' `bnn_pynq/models/CNV.py` ("for Q1.7 input format").
 
-All are stock quantisers of `brevitas/quant/fixed_point.py` with the defaults of `quant/base.py`;
-of Brevitas 0.13's own QAT examples only CNV has a power-of-two scale, at its input.
+All are standard quantisers of `brevitas/quant/fixed_point.py` with the defaults of `quant/base.py`.
+Of Brevitas 0.13's own QAT examples, only CNV has a power-of-two scale, at its input.
 
-The graph, the groups that share a threshold and the bits come from `Student`, so both round the
-same values to the same number of levels. What differs is Brevitas' way: batch norms stay float and
-unfolded, so that weights are rounded before their norm and no shift of a DPU has to be legal;
-weights are narrow (-7..7 at 4 bits), their scales are not learned, and halves go to even.
+The graph, the groups that share a threshold and the bit widths come from `Student`, so both round
+the same values to the same number of levels. Brevitas differs in these respects: batch norms stay
+in float and are not folded, so weights are rounded before their norm, and shifts need not be legal
+for the DPU; weights have a narrow range (-7 to 7 at 4 bits); their scales are not learned; and
+halves are rounded to even.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tutelage.host.quantise.quantisers import Bits, Quantiser
 from tutelage.host.quantise.student import Student
 from tutelage.host.quantise.walker import UnsupportedOp
 
-COLLECT_STEPS = 300  # Brevitas' own default (quant/base.py, ParamFromRuntimePercentileScaling)
+COLLECT_STEPS = 300  # Brevitas' default (quant/base.py, ParamFromRuntimePercentileScaling)
 
 
 def brevitas_student(
@@ -50,26 +51,28 @@ def brevitas_student(
     replace: Mapping[str, str] | None = None,
     joined_bits: int | None = None,
 ) -> nn.Module:
-    """The Brevitas model of a network trained in float, for images [N, *input_shape].
+    """Return the Brevitas model of a network trained in float, for images [N, *input_shape].
 
-    Weights and norms are copies; the network stays as it is.
+    Weights and norms are copied; the network is not changed.
 
     Parameters
     ----------
-    weight_bits, activation_bits : of all layers but the first and the last, 2 to 8
-    first_bits : the first layer's weights, and the images
-    last_bits : the last layer's weights, and what enters and leaves it
-    joined_bits : of activations that meet in a concat, None: activation_bits
+    network : the float network
+    input_shape : (C, H, W) of one image
+    weight_bits, activation_bits : 2 to 8, for all layers but the first and the last
+    first_bits : bits of the first layer's weights and of the images
+    last_bits : bits of the last layer's weights, input and output
+    joined_bits : bits of activations that are concatenated; None: activation_bits
     collect_steps : training passes after which the activations' scales become parameters;
         before that each pass uses its own statistics, not rounded to powers of two
-    input_fix_point : of 8-bit images: 7 for images in [-1, 1)
+    input_fix_point : of 8-bit images; 7 for images in [-1, 1)
     replace : see tutelage.host.quantise.trace.trace
 
     Raises
     ------
     ImportError : Brevitas is not installed
     UnsupportedOp : see tutelage.host.quantise.trace.trace
-    ValueError : bits that are not 2 to 8
+    ValueError : a bit width is not 2 to 8
     """
     bits = Bits(weight_bits, activation_bits, first_bits, last_bits, joined_bits)
     student = Student(network, input_shape, bits, input_fix_point, replace)
@@ -78,19 +81,24 @@ def brevitas_student(
 
 
 class BrevitasStudent(nn.Module):
-    """`student`'s graph and float weights with Brevitas' quantisers.
+    """The graph and float weights of a student with Brevitas' quantisers.
 
-    `state_dict` holds tensors only, and the whole state. Brevitas alone saves neither the
-    statistics of the first passes nor their number, and before the first pass no scale at all; a
-    run resumed there would go another way, or not load. Loading keeps the parameters' identity,
-    which an optimiser that exists already needs.
+    `state_dict` contains tensors only, and the complete state. Brevitas itself saves neither the
+    statistics of the first passes nor their number, and no scale before the first pass; a run
+    resumed from such a state would diverge, or fail to load. Loading keeps the parameter objects,
+    which an existing optimiser refers to.
+
+    Parameters
+    ----------
+    student : the student, whose weights are copied
+    collect_steps : see `brevitas_student`
 
     Attributes
     ----------
-    convs : QuantConv2d by layer
-    norms : BatchNorm2d by layer
-    activations : QuantReLU or QuantIdentity by group: one for all that meets in a concat
-    group_of : group by layer
+    convs : layer name -> QuantConv2d
+    norms : layer name -> BatchNorm2d
+    activations : group name -> QuantReLU or QuantIdentity; concatenated activations are one group
+    group_of : layer name -> group name
     """
 
     def __init__(self, student: Student, collect_steps: int = COLLECT_STEPS) -> None:
@@ -99,7 +107,7 @@ class BrevitasStudent(nn.Module):
         self.convs, self.norms, self.plain = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.activations = nn.ModuleDict()
         self.steps: list[tuple[str, tuple[str, ...], str]] = []  # layer, inputs, nonlinear
-        self.picking: set[str] = set()  # layers that make no new values, hence do not round
+        self.picking: set[str] = set()  # layers that only move values, hence do not round
         for name, conv in student.convs():
             self.convs[name] = _quant_conv(conv, student.weight_of[name].bits)
             if conv.norm is not None:
@@ -114,7 +122,7 @@ class BrevitasStudent(nn.Module):
             self.steps.append((name, layer.inputs, nonlinear))
         for quantiser in dict.fromkeys(student.activation_of.values()):
             rounding = [name for name in quantiser.members if name not in self.picking]
-            # Brevitas counts calls, and a group is called once for each of its members.
+            # Brevitas counts calls, and a group's quantiser is called once for each member.
             calls = collect_steps * len(rounding)
             self.activations[quantiser.name] = (
                 _image_quantiser(student)
@@ -123,7 +131,7 @@ class BrevitasStudent(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] -> logits [N, classes]."""
+        """Return the logits [N, classes] of images [N, C, H, W]."""
         values: dict[str, Tensor] = {}
         for name, inputs, nonlinear in self.steps:
             args = [values[source] for source in inputs] or [images]
@@ -140,28 +148,28 @@ class BrevitasStudent(nn.Module):
     # -- training -------------------------------------------------------------------------
 
     def freeze_norms(self, frozen: bool) -> None:
-        """Let batch norms use (and keep) their running statistics until the next `train`."""
+        """Freeze the running statistics of batch norms, and use them, until the next `train`."""
         for norm in self.norms.values() if frozen else ():
             norm.eval()
 
     def thresholds(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are logarithms of thresholds, by name."""
+        """Return the parameters that are base-2 logarithms of thresholds, by name."""
         return {n: p for n, p in self.named_parameters() if n.endswith("scaling_impl.value")}
 
     # -- state ----------------------------------------------------------------------------
 
     def _collectors(self) -> Iterator[tuple[str, Any]]:
-        """The scales that start from statistics: (name, ParameterFromRuntimeStatsScaling)."""
+        """Yield scales initialised by statistics: (name, ParameterFromRuntimeStatsScaling)."""
         kind = _brevitas("core.scaling").ParameterFromRuntimeStatsScaling
         for name, module in self.named_modules():
             if isinstance(module, kind):
                 yield name, module
 
     def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:  # type: ignore[override]
-        """As of any module, with `value`, `buffer` and `counter` of each scale as they are."""
+        """Return the usual state, and the `value`, `buffer` and `counter` of each scale."""
         state: dict[str, Any] = super().state_dict(*args, prefix=prefix, **options)
         for name, scale in self._collectors():
-            # Brevitas leaves these out or writes the buffer's logarithm in the value's place.
+            # Brevitas omits these, or writes the logarithm of the buffer as the value.
             state[f"{prefix}{name}.value"] = scale.value.detach()
             state[f"{prefix}{name}.buffer"] = scale.buffer
             state[f"{prefix}{name}.counter"] = torch.tensor(scale.counter)
@@ -170,11 +178,11 @@ class BrevitasStudent(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As of any module; `strict` holds for the statistics too.
+        """Load a state as any module does; `strict` applies to the statistics too.
 
         Raises
         ------
-        RuntimeError : missing or unexpected tensors (strict), or shapes that do not fit
+        RuntimeError : with `strict`, tensors are missing or unexpected; or a shape does not match
         """
         given = dict(state_dict)
         names = [name for name, _ in self._collectors()]
@@ -200,8 +208,8 @@ def _quant_conv(layer: Conv, bits: int) -> nn.Module:
     fixed_point = _brevitas("quant.fixed_point")
     if type(layer) is not Conv or layer.padding is None:
         raise UnsupportedOp(
-            f"{layer.name}: the Brevitas peer has convolutions with equal padding on opposite "
-            "sides and dense layers over small maps only: use the quantiser `tqt`"
+            f"{layer.name}: the Brevitas peer supports only convolutions with equal padding on "
+            "opposite sides, and dense layers over small maps; use the quantiser `tqt`"
         )
     outputs, inputs = layer.weight.shape[:2]
     conv: nn.Module = _brevitas("nn").QuantConv2d(
@@ -215,7 +223,7 @@ def _quant_conv(layer: Conv, bits: int) -> nn.Module:
         bias=layer.bias is not None,
         weight_quant=fixed_point.Int8WeightPerTensorFixedPoint,
         weight_bit_width=bits,
-        # Before a norm a bias has no effect of its own; the norm's offset is not rounded either.
+        # The norm cancels a bias before it, and the norm's own offset is not rounded either.
         bias_quant=fixed_point.Int8BiasPerTensorFixedPointInternalScaling
         if layer.norm is None and layer.bias is not None
         else None,
@@ -235,7 +243,7 @@ def _activation_quantiser(quantiser: Quantiser, collect_calls: int) -> nn.Module
         module = qnn.QuantIdentity(
             act_quant=fixed_point.Int8ActPerTensorFixedPoint, bit_width=quantiser.bits, **options
         )
-    else:  # `magnitude`: at 8 bits [0, 127], what int8 leaves behind a ReLU
+    else:  # `magnitude`: [0, 127] at 8 bits, the range of int8 after a ReLU
         module = qnn.QuantReLU(
             act_quant=fixed_point.Uint8ActPerTensorFixedPoint,
             bit_width=quantiser.magnitude,
@@ -258,7 +266,7 @@ def _image_quantiser(student: Student) -> nn.Module:
 
 @contextmanager
 def _parameters_kept() -> Iterator[None]:
-    """Brevitas builds its scales anew when it loads; an optimiser would keep the old ones."""
+    """Keep Brevitas from replacing its scales on loading, as an optimiser refers to them."""
     config: Any = _brevitas("config")
     before = config.REINIT_ON_STATE_DICT_LOAD
     config.REINIT_ON_STATE_DICT_LOAD = False
@@ -269,10 +277,10 @@ def _parameters_kept() -> Iterator[None]:
 
 
 def _brevitas(module: str) -> ModuleType:
-    """A module of Brevitas, which is no requirement: only who compares with it installs it."""
+    """Return a module of Brevitas, which is an optional package needed for comparison only."""
     try:
         return importlib.import_module(f"brevitas.{module}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "brevitas":
-            raise  # a Brevitas whose own requirements are broken says so itself
+            raise  # let the error of a broken dependency through
         raise ImportError("brevitas is not installed: pip install brevitas") from error

@@ -1,9 +1,9 @@
-"""Post-training quantisation by somebody else: NNCF, OpenVINO's own quantiser.
+"""Post-training quantisation with NNCF, OpenVINO's own quantiser, for comparison.
 
-NNCF (https://github.com/openvinotoolkit/nncf, Apache-2.0) 3.4 takes a float network as OpenVINO
-has it and images to calibrate with. Its defaults are kept: 8 bits, weights by channel, activations
-by tensor with any scale and zero point, biases corrected. The DPU has powers of two and no zero
-points.
+NNCF 3.4 (https://github.com/openvinotoolkit/nncf, Apache-2.0) takes a float `openvino.Model` and
+calibration images. Its defaults are kept: 8 bits, weights per channel, activations per tensor with
+any scale and zero point, and bias correction. The DPU, in contrast, has power-of-two scales and no
+zero points.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 
 def quantise(model: Any, images: NDArray[np.float32]) -> Any:
-    """Return an int8 `openvino.Model` of a float one with one input.
+    """Return the int8 `openvino.Model` of a float model with one input.
 
     Parameters
     ----------
-    model : `openvino.Model`; images (N, C, H, W)
-    images : normalised, (N, C, H, W); all of them calibrate
+    model : float `openvino.Model`, whose input is images (N, C, H, W)
+    images : normalised images (N, C, H, W), all of which are used for calibration
 
     Raises
     ------
@@ -32,14 +32,14 @@ def quantise(model: Any, images: NDArray[np.float32]) -> Any:
         nncf: Any = import_module("nncf")
     except ModuleNotFoundError as error:
         if error.name != "nncf":
-            raise  # one whose own requirements are broken says so itself
+            raise  # let the error of a broken dependency through
         raise ImportError("nncf is not installed: pip install nncf") from error
     batches = [image[np.newaxis] for image in images]
     return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches))
 
 
 def version() -> str:
-    """Return NNCF's version, "" where it is not installed."""
+    """Return NNCF's version; "" if it is not installed."""
     from importlib import metadata
 
     try:

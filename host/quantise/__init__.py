@@ -1,1 +1,1 @@
-"""Power-of-two quantisation of a network under the DPU's rules: trace, calibrate, train, lower."""
+"""Power-of-two quantisation by the DPU's rules: trace, calibrate, train, lower."""

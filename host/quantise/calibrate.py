@@ -1,8 +1,8 @@
-"""Where thresholds start: post-training quantisation from some calibration images.
+"""Initial thresholds from calibration images.
 
-"minmax" takes the largest magnitude, "mse" the power of two whose quantisation has the least mean
-squared error, as AMD's quantiser does by its method "diffs" (vai_q_pytorch). The images' own fix
-point is taken by the least squared error with either method, unless the student was given one.
+The method "minmax" covers the largest magnitude; "mse" chooses the power of two with the least mean
+squared error, as the method "diffs" of AMD's quantiser (vai_q_pytorch). With either method the fix
+point of the images themselves is the one of least squared error, unless the student was given one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tutelage.host.quantise.student import Student
 METHODS = ("mse", "minmax")
 
 _SHRINK = 5
-"""Powers of two below min-max that "mse" tries: outliers of up to 2^5 times the bulk."""
+"""Number of powers of two below min-max that "mse" tries, for outliers up to 2^5 times the bulk."""
 
 _MOST_VALUES = 1 << 20
-"""Values of one threshold that "mse" looks at; of more, a random sample of about this size."""
+"""Most values per threshold that "mse" uses; of more, a random sample of about this size."""
 
 
 class _Record:
-    """What passes one quantiser: the largest magnitude of all, and a sample.
+    """Statistics of the values that pass one quantiser: the largest magnitude, and a sample.
 
-    `share` of the values of each tensor is kept, so that every layer of a group counts as much
-    as it has values.
+    The fraction `share` of the values of each tensor is kept, so that each layer of a group is
+    weighted by its number of values.
     """
 
     def __init__(self, share: float) -> None:
@@ -38,7 +38,7 @@ class _Record:
         self.sample: list[Tensor] = []
 
     def add(self, values: Tensor, generator: torch.Generator) -> None:
-        """Take a tensor of any shape."""
+        """Record the values of a tensor of any shape."""
         self.largest = max(self.largest, float(values.abs().max()), key=_nan_last)
         flat = values.reshape(-1)
         if self.share < 1:
@@ -56,25 +56,31 @@ def _nan_last(value: float) -> float:
 def calibrate(
     student: Student, images: Tensor | Sequence[Tensor], method: str = "mse", batch: int = 250
 ) -> None:
-    """Set `student.log2_t` from images [N, C, H, W], normalised; nothing else changes.
+    """Set the thresholds `student.log2_t` from calibration images; nothing else changes.
 
-    A network of several inputs takes a sequence of as many tensors, all of the same N.
+    Thresholds are set half-way between two powers of two, so that noise in training does not move
+    them across one. A threshold whose values are all 0 is not changed, nor are those of the inputs
+    if their fix point was given. The same images always give the same thresholds.
 
-    Thresholds are set half-way between two powers of two, so that training does not flip them by
-    noise. One whose values are all 0 stays, and so do the images' own if their fix point was given.
-    The same images give the same thresholds; only `batch` of them pass through the network at a
-    time.
+    Parameters
+    ----------
+    student : to be calibrated
+    images : normalised images [N, C, H, W]; one such tensor for each input if there are several,
+        all with the same N
+    method : one of `METHODS`
+    batch : number of images that pass through the network at a time
 
     Raises
     ------
     ValueError
-        The method is unknown, there is no image, or a value is infinite or not a number.
+        The method is unknown, there are no images, their numbers differ between the inputs, or a
+        value is infinite or NaN.
     """
     if method not in METHODS:
         raise ValueError(f"calibration method {method!r} is not one of {', '.join(METHODS)}")
     given = (images,) if isinstance(images, Tensor) else tuple(images)
     if len({len(inputs) for inputs in given}) != 1 or not len(given[0]):
-        raise ValueError("no calibration images, or not as many for each input")
+        raise ValueError("no calibration images, or different numbers for the inputs")
     records = _observe(student, given, batch)
     for quantiser in dict.fromkeys(student.activation_of.values()):
         record = records[quantiser.name]
@@ -90,7 +96,7 @@ def calibrate(
 
 
 def _observe(student: Student, images: tuple[Tensor, ...], batch: int) -> dict[str, _Record]:
-    """By quantiser, what passes it in float arithmetic with folded norms."""
+    """Return a record for each quantiser of the values in float arithmetic with folded norms."""
     generator = torch.Generator().manual_seed(0)
     records: dict[str, _Record] = {}
     for quantiser in dict.fromkeys(student.activation_of.values()):
@@ -125,9 +131,10 @@ def _place(
 
 
 def _input_fix_point(quantiser: Quantiser, values: Tensor, largest: float) -> int:
-    """The fix point of 8-bit images; of equal ones the coarsest, which clips other images least.
+    """Return the fix point of 8-bit images with the least error.
 
-    Where few levels occur, as in grey pictures, several fix points have no error.
+    Of several, which happens with images of few levels, it is the coarsest one, which clips other
+    images least.
     """
     top = _top(quantiser, largest)
     candidates = range(top + _SHRINK, top - _SHRINK - 1, -1)
@@ -136,15 +143,15 @@ def _input_fix_point(quantiser: Quantiser, values: Tensor, largest: float) -> in
 
 
 def _top(quantiser: Quantiser, largest: float) -> int:
-    """The exponent of the least power of two above the largest magnitude."""
+    """Return the exponent of the smallest power of two above the largest magnitude."""
     if not math.isfinite(largest):
         raise ValueError(
-            f"layer {quantiser.name} gives values that are not finite in float already: look at "
-            "the weights, and at mean and std of the images"
+            f"layer {quantiser.name} computes values that are not finite, even in float; check the "
+            "weights, and the mean and std of the images"
         )
     return math.floor(math.log2(largest)) + 1
 
 
 def _error(quantiser: Quantiser, values: Tensor, fix_point: int) -> float:
-    """The mean squared error of quantised values."""
+    """Return the mean squared error of the quantised values."""
     return float((quantiser.quantise(values, fix_point) - values).square().mean())

@@ -1,19 +1,19 @@
-"""Fake quantisation to powers of two with trained thresholds.
+"""Fake quantisation to powers of two with trained thresholds (TQT).
 
-TQT (Jain et al. 2020, arXiv:1903.08066): a value is rounded to multiples of
+TQT (Jain et al. 2020, arXiv:1903.08066) rounds a value x to multiples of the step
 
     s = 2^ceil(log2 t) / 2^m          m = bits of the magnitude
 
-and clipped to [lowest, 2^m - 1] of them. Without the ceil it is a real step, whose gradients are
-the same. With u = x / s the gradients are
+and clips it to [lowest, 2^m - 1] steps. With u = x / s the gradients of the result y are
 
     dy/dx      = 1 where the value is not clipped, else 0
-    dy/dlog2 t = s ln 2 * (round(u) - u   where it is not clipped,
+    dy/dlog2 t = s ln 2 * (round(u) - u   where the value is not clipped,
                            the clip limit where it is)
 
-the ceil and the round being passed straight through. Every rounding here is
-half up, floor(u + 1/2), the DPU's own (DPU_ROUND); weights and biases use the
-same, since they reach the DPU as finished integers.
+with straight-through estimates for ceil and round. Without the ceil the step is a
+real number, with the same gradients. All rounding is half up, floor(u + 1/2), as on
+the DPU (DPU_ROUND). Weights and biases are rounded in the same way, since the DPU
+receives them as integers.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ _HALF = torch.tensor(0.5)
 
 
 def quantise(x: Tensor, fix_point: float, lowest: int, highest: int) -> Tensor:
-    """clip(floor(x * 2^fix_point + 1/2), lowest, highest) * 2^-fix_point, any shape.
+    """Return clip(floor(x * 2^fix_point + 1/2), lowest, highest) * 2^-fix_point.
 
-    The rule of `tutelage.core.fixed_point.quantise_int8` for tensors, of any range.
+    It rounds as `tutelage.core.fixed_point.quantise_int8`, for tensors of any shape and any range.
     """
     half = _HALF.to(x.device)
-    # One pass for scale and half, then in place: memory traffic is what this costs.
+    # Memory traffic dominates: one pass for the scale and the half, then in place.
     q = torch.add(half, x, alpha=2.0**fix_point).floor_().clamp_(lowest, highest)
     return q.mul_(2.0**-fix_point)
 
 
 class Rounding(NamedTuple):
-    """The integers that a quantiser allows, and their unit 2^-fix_point, which may be any real."""
+    """The range of integers of a quantiser, and its fix point, which may be fractional."""
 
     fix_point: float
     lowest: int
     highest: int
 
     def inside(self, relu: bool = False) -> tuple[float, float]:
-        """Return the open interval of what is not clipped; with `relu` of what is positive too."""
+        """Return the open interval of values not clipped; with `relu`, only of positive ones."""
         step = 2.0**-self.fix_point
         return 0.0 if relu else (self.lowest - 0.5) * step, (self.highest + 0.5) * step
 
@@ -54,11 +54,11 @@ class Rounding(NamedTuple):
 class FakeQuantise(torch.autograd.Function):
     """`quantise` with TQT's gradients to `x` and to the scalar `log2_t`.
 
-    `relu` says that x comes straight from a convolution and meets its ReLU here:
+    With `relu`, x is the result of a convolution whose ReLU has not been applied:
     the clip at 0 (`lowest` must be 0) is the ReLU, and only x > 0 gets a gradient.
-    The backward pass uses sum(g * (y - x)) over the values inside plus
-    sum(g * y) over the clipped ones = <g, y> - <g inside, x>: two dot products
-    instead of a temporary per term.
+    The backward pass computes the gradient of the threshold, sum(g * (y - x)) over
+    the values inside plus sum(g * y) over the clipped ones, as <g, y> - <g inside, x>,
+    which takes two dot products and no temporary tensor per term.
     """
 
     @staticmethod
@@ -89,10 +89,11 @@ class FakeQuantise(torch.autograd.Function):
 
 
 class NormQuantise(torch.autograd.Function):
-    """A batch norm by the batch's own statistics, then `FakeQuantise`, over one process.
+    """A batch norm with the batch's own statistics, followed by `FakeQuantise`, in one process.
 
-    The norm's gradients give <g inside, x> = <dgamma, gamma> + <dbeta, beta>, x being affine in
-    gamma and beta, so that a pass over the map less is needed than by both one after the other.
+    Since x is affine in gamma and beta, the norm's gradients give
+    <g inside, x> = <dgamma, gamma> + <dbeta, beta>, which saves one pass over the map compared
+    with the two functions in sequence.
     """
 
     @staticmethod
@@ -106,7 +107,10 @@ class NormQuantise(torch.autograd.Function):
         rounding: Rounding,
         relu: bool,
     ) -> Tensor:
-        """`statistics`: the running mean and variance, which follow, momentum and epsilon."""
+        """Normalise and round; `statistics` are running mean and variance, momentum and epsilon.
+
+        The running mean and variance are updated in place.
+        """
         mean, var, momentum, eps = statistics
         x, *own = torch.native_batch_norm(z, weight, bias, mean, var, True, momentum, eps)
         y = quantise(x, *rounding)
@@ -128,7 +132,7 @@ class NormQuantise(torch.autograd.Function):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of a * b; without a copy where both lie dense in memory in the same order."""
+    """Return the sum of a * b, without copying if both are dense with the same strides."""
     if a.stride() == b.stride() and _is_dense(a):
         flat = (a.numel(),)
         return torch.dot(a.as_strided(flat, (1,)), b.as_strided(flat, (1,)))

@@ -1,4 +1,4 @@
-"""From thresholds to fix points that the DPU can compute with."""
+"""Conversion of thresholds to fix points that are legal on the DPU."""
 
 from __future__ import annotations
 
@@ -17,18 +17,25 @@ BIAS_RANGE = integer_range(BIAS_BITS, signed=True)
 
 @dataclass
 class FixPoints:
-    """The legal fix points that the thresholds lead to."""
+    """The fix points of a student.
 
-    activations: dict[str, int] = field(default_factory=dict)  # by layer
-    weights: dict[str, int] = field(default_factory=dict)  # by layer with weights
-    notes: tuple[str, ...] = ()  # what had to be moved, and why
+    Attributes
+    ----------
+    activations : layer name -> fix point of its output
+    weights : name of a layer with weights -> fix point of the weights
+    notes : a line for each fix point that had to be moved, with the reason
+    """
+
+    activations: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def accumulator(self, layer: Layer) -> int:
-        """Return the fix point of the sums of a layer with weights."""
+        """Return the fix point of the accumulated sums of a layer with weights."""
         return self.activations[layer.inputs[0]] + self.weights[layer.name]
 
     def bias(self, layer: Layer, largest: float) -> int:
-        """Return a bias's fix point from its largest magnitude: shift to the accumulator 0..16."""
+        """Return the fix point of a bias from its largest magnitude; its shift is 0 to 16."""
         own = accumulator = self.accumulator(layer)
         if largest > 0:
             own = BIAS_BITS - 1 - math.ceil(math.log2(largest))
@@ -36,12 +43,12 @@ class FixPoints:
 
 
 class Settlement:
-    """The rules by which the fix points of one student are settled.
+    """The rules that make the fix points of a student legal.
 
     Parameters
     ----------
-    layers : by name, in an order they can run in
-    activation_of, weight_of : quantisers by layer
+    layers : name -> layer, in execution order
+    activation_of, weight_of : layer name -> quantiser
     """
 
     def __init__(
@@ -55,15 +62,16 @@ class Settlement:
         self._least = self._least_of_activations()
 
     def settle(self, ceilings: Sequence[int]) -> FixPoints:
-        """Return legal fix points, lowered from those wanted until every shift is legal.
+        """Return fix points lowered from those of the thresholds until every shift is legal.
 
-        Lowering one can call for more of the same along a path, and never for raising. It ends
-        when the weights' fix points along a cycle of groups (a dense block's convolutions lead
-        back to its concat) do not add up to less than 0; where they do, they are raised to 0.
+        Lowering one fix point may require lowering others along a path, but never raising any. The
+        process ends unless the fix points of the weights along a cycle of groups add up to less
+        than 0 (in a dense block the convolutions lead back to their concat); in that case the
+        negative fix points of weights are raised to 0.
 
         Parameters
         ----------
-        ceilings : ceil(log2 t) by threshold
+        ceilings : ceil(log2 t) of each threshold
         """
         wanted = [q.magnitude - ceilings[q.index] for q in self.quantisers]
         raised = {i: wanted[i] for i, least in self._least.items() if wanted[i] < least}
@@ -78,7 +86,7 @@ class Settlement:
             why = {i: "weights above 1 in a cycle" for i in weights if points[i] != wanted[i]}
             lowest = [self._least.get(i, 0) for i in range(len(points))]
             why |= self._lower(points, lowest) or {}
-        why = dict.fromkeys(raised, "the lowest at which the DPU has the activation") | why
+        why = dict.fromkeys(raised, "the lowest at which the DPU supports the activation") | why
         notes = tuple(
             f"{self.quantisers[i].name}: "
             f"fix point {raised.get(i, wanted[i])} -> {points[i]} ({reason})"
@@ -87,7 +95,7 @@ class Settlement:
         return self._fix_points(points, notes)
 
     def unsettled(self, log2_t: Sequence[float]) -> FixPoints:
-        """Return the fix points of real steps t / 2^m, neither whole nor legal: for training."""
+        """Return fractional fix points for training, of steps t / 2^m, which need not be legal."""
         points: list[Any] = [q.magnitude - log2_t[q.index] for q in self.quantisers]
         return self._fix_points(points, ())
 
@@ -99,9 +107,9 @@ class Settlement:
         )
 
     def _least_of_activations(self) -> dict[int, int]:
-        """The lowest fix point by threshold, of 8-bit groups in which a layer has one.
+        """Return threshold -> lowest fix point, for 8-bit groups with a layer that has a lowest.
 
-        A ReLU6 never gives more than what its fix point on the DPU can hold.
+        Raising the fix point of a ReLU6 to its lowest clips nothing, since its values still fit.
         """
         least: dict[int, int] = {}
         for name, quantiser in self.activation_of.items():
@@ -111,9 +119,10 @@ class Settlement:
         return least
 
     def _lower(self, points: list[int], least: list[int]) -> dict[int, str] | None:
-        """Lower `points` in place, a weight's not below `least`; the reasons by threshold.
+        """Lower `points` in place, and return threshold -> reason; weights stay above `least`.
 
-        None if there is no end to it: with legal weights nothing falls below the lowest point.
+        Return None if the process does not end, that is if a point falls below the lowest one that
+        is possible with legal weights.
         """
         bottom = min(0, *points) - MAX_SHIFT
         around = {name: self._around(name, points, least) for name in self.layers}
@@ -125,7 +134,7 @@ class Settlement:
         return why
 
     def _first_move(self, around: Mapping[str, LayerThresholds]) -> tuple[int, int, str] | None:
-        """The first threshold that must move: (index, fix point, reason)."""
+        """Return the first threshold that must move, its fix point and the reason; None: none."""
         for name, layer in self.layers.items():
             move = layer.illegal_shift(around[name])
             if move is not None:

@@ -1,4 +1,4 @@
-"""One forward pass of a student: what is rounded, to which fix points."""
+"""The rounding of parameters and activations in one forward pass of a student."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 class Forward:
-    """The fix points in force during a pass, and the rounding to them.
+    """The fix points used in one pass, and the rounding to them.
 
     Attributes
     ----------
-    points : empty while an observer is set, which is called instead of rounding
-    deployed : norms are folded by their running statistics; else they follow the batch's
-    parameters : weight and bias by layer with weights, as its convolution takes them
-    exact : the sums must be those of integers
+    points : empty if an observer is set, which is called instead of rounding
+    deployed : whether norms are folded with their running statistics, rather than applied with
+        those of the batch
+    parameters : name of a layer with weights -> weight and bias for its convolution
+    exact : whether sums must equal the DPU's integer sums
     """
 
     def __init__(self, student: Student) -> None:
@@ -35,14 +36,14 @@ class Forward:
         self.points = FixPoints() if self.observer is not None else student.points()
         self.thresholds = list(student.log2_t.unbind())
         for quantiser in student.input_quantisers:
-            # A constant, so that the images' threshold has no gradient.
+            # A constant, so that the thresholds of inputs get no gradient.
             self.thresholds[quantiser.index] = student.log2_t.new_zeros(())
         self.exact = not student.training and self.observer is None
         self.deployed = not student.training or student.norm_frozen
         self.parameters = self._parameters()
 
     def rounded_result(self, layer: Layer, y: Tensor) -> Tensor:
-        """Return what a layer computed with its norm and its activation, rounded."""
+        """Apply the norm and the activation of a layer to its result y, and round."""
         norm = layer.norm if isinstance(layer, Conv) and not self.deployed else None
         if layer.ties_fix_points:
             return y
@@ -85,7 +86,7 @@ def _momentum(norm: AnyNorm) -> float:
 
 
 def _is_alone(norm: AnyNorm) -> bool:
-    """Whether `_normalised_and_rounded` has this norm."""
+    """Return whether `_normalised_and_rounded` supports this norm."""
     return world_size() == 1 and norm.affine
 
 
@@ -98,7 +99,7 @@ def _normalised_and_rounded(
 
 
 def _normalise(norm: AnyNorm, z: Tensor) -> Tensor:
-    """The norm by the batch's own statistics; the running ones follow."""
+    """Apply the norm with the batch's statistics, and update the running ones."""
     assert norm.running_mean is not None and norm.running_var is not None
     return batch_norm(
         z, norm.running_mean, norm.running_var, norm.weight, norm.bias, _momentum(norm), norm.eps

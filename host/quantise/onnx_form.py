@@ -1,7 +1,8 @@
-"""The registry of ONNX forms, by the type of an op in a quantised graph.
+"""The registry of functions that export the ops of a quantised graph to ONNX, by op type.
 
-What is exported is the quantised graph, not the student: it has ops that no layer has, such as
-those that clip. Hence a form is registered for an op type, in the file of the layer that makes it.
+The quantised graph is exported rather than the student, because it has ops that no layer has, such
+as those that clip. Hence functions are registered for op types, each in the file of the layer that
+creates such ops.
 """
 
 from __future__ import annotations
@@ -16,38 +17,38 @@ if TYPE_CHECKING:
 
 
 class OnnxGraph(Protocol):
-    """The ONNX graph under construction, whose values are named and NCHW.
+    """The ONNX graph under construction, whose values have names and the layout NCHW.
 
     Attributes
     ----------
-    rounds : False where activations stay real numbers
+    rounds : whether activations are rounded; False: they are real numbers
     """
 
     rounds: bool
 
     def inputs(self, op: Op) -> list[str]:
-        """Return the values of an op's argument "input"."""
+        """Return the names of the values of an op's argument "input"."""
 
     def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        """Add an ONNX node and return the name of its one output."""
+        """Add an ONNX node with one output, and return the output's name."""
 
     def constant(self, array: Array) -> str:
-        """Add a constant as it is."""
+        """Add a constant, and return its name."""
 
     def scalar(self, value: float, dtype: Any = ...) -> str:
-        """Add a constant of one value, float32 by default."""
+        """Add a constant of one value, float32 by default, and return its name."""
 
     def parameter(self, integers: Array, fix_point: int) -> str:
-        """Add an integer constant and what dequantises it."""
+        """Add an integer constant and a node that dequantises it; return the name of the latter."""
 
     def bias(self, integers: Array, fix_point: int, x: str, weights_fix_point: int) -> str:
-        """Add a bias to what `x` and weights make, in the form that runtimes take."""
+        """Add a bias for the product of `x` and weights, in the form that ONNX runtimes accept."""
 
     def keep_fix_point(self, x: str, y: str) -> None:
-        """Say that `y` picks values of `x`, so that rounding it again changes nothing."""
+        """Record that `y` only selects values of `x`, so that it need not be rounded again."""
 
     def set_value(self, op: Op, value: str) -> None:
-        """Say that `value` is also that of `op`, which then adds nothing."""
+        """Record that `value` is also the value of `op`, which needs no node of its own."""
 
 
 Form = Callable[[OnnxGraph, "Op"], str]
@@ -55,7 +56,7 @@ FORMS: dict[str, Form] = {}
 
 
 def onnx_form(*op_types: str) -> Callable[[Form], Form]:
-    """Register the function that adds ops of these types to an ONNX graph."""
+    """Register a function that adds ops of these types to a graph; it returns the value's name."""
 
     def register(form: Form) -> Form:
         FORMS.update(dict.fromkeys(op_types, form))

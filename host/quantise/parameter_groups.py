@@ -1,4 +1,4 @@
-"""The parameters of a network in groups, as optimisers take them."""
+"""Parameter groups for optimisers."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import nn
 from tutelage.host.quantise.student import Student
 
 THRESHOLD_LR = 1e-2
-"""Usual rate of thresholds, which are logarithms: Adam moves one by about this much in a step."""
+"""Default learning rate of thresholds, about the change of log2 t in one step of Adam."""
 
 
 def parameter_groups(
     student: Student, lr: float, *, threshold_lr: float = THRESHOLD_LR, weight_decay: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Return three groups for an optimiser: kernels, biases and norms, thresholds.
+    """Return three parameter groups: kernels; biases and norms; thresholds.
 
         optimiser = torch.optim.Adam(tutelage.parameter_groups(student, lr=1e-4))
 
-    The thresholds are logarithms to the base 2 and converge best with Adam, whose steps do not
-    depend on the size of the gradient (Jain et al. 2019, arXiv:1903.08066).
+    The thresholds are base-2 logarithms, and converge best with Adam, whose steps do not depend on
+    the magnitude of the gradient (Jain et al. 2020, arXiv:1903.08066).
 
     Parameters
     ----------
     student : a quantised network
-    lr : of weights, biases and norms
-    threshold_lr : of thresholds; 0 keeps them where calibration put them
-    weight_decay : of kernels, which are the parameters of more than one axis; all others have none
+    lr : learning rate of kernels, biases and norms
+    threshold_lr : learning rate of thresholds; 0 keeps their values from calibration
+    weight_decay : of kernels, the parameters of more than one dimension; the others have none
     """
     thresholds = student.thresholds()
     return [
@@ -40,12 +40,14 @@ def parameter_groups(
 def weight_groups(
     network: nn.Module, weight_decay: float, without: Collection[str] = (), **more: float
 ) -> list[dict[str, Any]]:
-    """Return the group of kernels, which decay, and that of biases and norms, which do not.
+    """Return two parameter groups: kernels with weight decay, biases and norms without.
 
     Parameters
     ----------
-    without : names of parameters that belong to neither
-    more : further settings of both groups
+    network : the network
+    weight_decay : of kernels, the parameters of more than one dimension
+    without : names of parameters to leave out
+    more : further settings for both groups, such as lr
     """
     named = [(n, p) for n, p in network.named_parameters() if n not in without]
     kernels, others = [p for _, p in named if p.ndim > 1], [p for _, p in named if p.ndim <= 1]

@@ -1,7 +1,7 @@
-"""The weights and biases of all layers, rounded in one go.
+"""Rounding of the weights and biases of all layers together.
 
-They are small and many: laid one after the other in one vector, each operation is one for all. What
-comes out is, bit for bit, what `fake.quantise` gives for each alone.
+Since these tensors are many and small, they are concatenated to one vector, so that each operation
+runs once for all of them. The results equal those of `fake.quantise` for each tensor, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ if TYPE_CHECKING:
     from tutelage.host.quantise.student import Student
 
 Parameters = dict[str, tuple[Tensor, Tensor | None]]
-"""Weight and bias by layer, as its convolution takes them."""
+"""Layer name -> weight and bias for its convolution."""
 
 
 class _Grid(NamedTuple):
-    """Where values are rounded to, by element of a vector (E,), see `fake.py`."""
+    """The rounding of each element of a vector: tensors (E,), see `fake.py`."""
 
     inverse: Tensor  # 2^fix_point
     step: Tensor
     lowest: Tensor
     highest: Tensor
-    low: Tensor  # what lies between these two is not clipped
+    low: Tensor  # values between low and high are not clipped
     high: Tensor
 
 
 @dataclass
 class _Parts:
-    """How tensors of shape (O, ...) lie one after the other in a vector.
+    """The layout of tensors of shape (O, ...) concatenated to one vector (E,).
 
     Attributes
     ----------
-    outputs, sizes : O and elements of each
+    outputs, sizes : O and the number of elements of each tensor
+    device : of the vector
     """
 
     outputs: list[int]
@@ -53,13 +54,13 @@ class _Parts:
 
     @cached_property
     def by_output(self) -> Tensor:
-        """int64 (E,): of each element, the place of its output among all outputs."""
+        """For each element the index of its output among all outputs, int64 (E,)."""
         counts = [size // o for o, size in zip(self.outputs, self.sizes, strict=True)]
         repeats = torch.tensor(counts).repeat_interleave(torch.tensor(self.outputs))
         return torch.arange(len(repeats)).repeat_interleave(repeats).to(self.device)
 
     def grid(self, roundings: Sequence[Rounding], dtype: torch.dtype) -> _Grid:
-        """Return the grid of these roundings, one for each tensor; the last one is remembered."""
+        """Return the grid for one rounding per tensor; the last grid is cached."""
         key = dtype, *roundings
         if key not in self._grids:
             self._grids.clear()
@@ -77,7 +78,7 @@ class _Parts:
 
 
 class _RoundTogether(torch.autograd.Function):
-    """`fake.FakeQuantise` of many tensors (O, ...) times the scales of their outputs."""
+    """`fake.FakeQuantise` for many tensors (O, ...), multiplied by the scales of their outputs."""
 
     @staticmethod
     def forward(
@@ -90,12 +91,12 @@ class _RoundTogether(torch.autograd.Function):
         scale: Tensor | None,
         *values: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Round; with `unfold` the results are divided by their scales again.
+        """Scale and round the values; with `unfold`, divide the results by their scales.
 
         Parameters
         ----------
-        places : int64, of the values' thresholds in `log2_t`; None: they are not trained
-        scale : by output of all tensors
+        places : int64 indices of the values' thresholds in `log2_t`; None: they are not trained
+        scale : one for each output of all tensors; None: 1
         """
         given = torch.cat([_flat(value, value) for value in values])
         scales = None if scale is None else scale[parts.by_output]
@@ -127,12 +128,12 @@ class _RoundTogether(torch.autograd.Function):
 
 
 def _flat(x: Tensor, like: Tensor) -> Tensor:
-    """The elements of x (E,) in the order in which those of `like` lie in memory."""
+    """Return the elements of x as (E,) in the memory order of `like`."""
     return (x.permute(0, 2, 3, 1) if _is_channels_last(like) else x).reshape(-1)
 
 
 def _split(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Tensors of the shapes and the order in memory of `like`; inverse of `_flat`."""
+    """Return tensors with the shapes and memory orders of `like`; the inverse of `_flat`."""
     parts = zip(flat.split([value.numel() for value in like]), like, strict=True)
     return tuple(
         part.view(len(value), *value.shape[2:], -1).permute(0, 3, 1, 2)
@@ -147,9 +148,9 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 class AllParameters:
-    """The weights and biases of a student's layers, with the norms behind them.
+    """The weights and biases of a student's layers, with the norms after them.
 
-    Only where they lie in the vectors is kept; their values are read in each pass.
+    Only their positions in the vectors are stored; their values are read in each pass.
     """
 
     def __init__(self, student: Student) -> None:
@@ -158,16 +159,19 @@ class AllParameters:
         self._made_for: torch.device | None = None
 
     def rounded(self, points: FixPoints, log2_t: Tensor, deployed: bool) -> Parameters:
-        """Round what convolutions take.
+        """Return the rounded parameters of all convolutions.
 
         Parameters
         ----------
-        deployed : weights and biases are folded by their norms' running statistics; else weights
-            are rounded as folded and unfolded again, and biases stay, for a norm by the batch's
+        points : fix points of the weights and activations
+        log2_t : the thresholds
+        deployed : True: weights and biases are folded with the running statistics of their norms,
+            and rounded. False: weights are rounded in folded form and unfolded again, and biases
+            are not rounded, for norms with the batch's statistics
         """
         self._make(log2_t.device)
         weights = [conv.weight for conv in self._convs.values()]
-        # A batch's statistics normalise what follows: the scales are constants then.
+        # If norms use the batch's statistics, the scales cancel, and count as constants.
         with torch.set_grad_enabled(deployed and torch.is_grad_enabled()):
             scale = self._scale()
             if not deployed:
@@ -184,7 +188,7 @@ class AllParameters:
         return dict(zip(self._convs, zip(rounded, biases, strict=True), strict=True))
 
     def _make(self, device: torch.device) -> None:
-        """Lay out the vectors, anew on another device."""
+        """Compute the layout of the vectors, again if the device has changed."""
         if device == self._made_for:
             return
         self._made_for = device
@@ -198,13 +202,13 @@ class AllParameters:
         self._eps = by_output.to(device)
 
     def _scale(self) -> Tensor:
-        """(all outputs,): what norms multiply with by their running statistics, 1 without one."""
+        """Return the norms' factors by running statistics, (all outputs,); 1 without a norm."""
         variance = self._of_norms("running_var", 1.0)
         deviation = torch.sqrt(variance + self._eps.to(variance.dtype))
         return self._of_norms("weight", 1.0) / deviation
 
     def _of_norms(self, name: str, without: float) -> Tensor:
-        """(all outputs,): a parameter or statistic of all norms."""
+        """Return a parameter or statistic of all norms, (all outputs,); `without` where none is."""
         found = []
         for conv in self._convs.values():
             own = None if conv.norm is None else getattr(conv.norm, name)
@@ -215,7 +219,7 @@ class AllParameters:
         return [conv.bias for conv in self._convs.values()]
 
     def _biases_of(self, points: FixPoints, log2_t: Tensor, scale: Tensor) -> Sequence[Tensor]:
-        """The biases as deployed; where there is neither norm nor bias they are 0."""
+        """Return the biases as deployed; 0 for a layer with neither norm nor bias."""
         own = torch.cat(
             [
                 conv.weight.new_zeros(len(conv.weight)) if bias is None else bias
@@ -224,7 +228,7 @@ class AllParameters:
         )
         folded = (own - self._of_norms("running_mean", 0.0)) * scale + self._of_norms("bias", 0.0)
         with torch.no_grad():
-            # One transfer for all layers, not one per layer.
+            # One transfer from the device for all layers, not one for each.
             norms = torch._foreach_norm(folded.split(self._biases.sizes), math.inf)
             peaks = torch.stack(norms).tolist()
         roundings = [

@@ -1,7 +1,7 @@
-"""Where a student rounds: bit widths, ranges, and which values share a threshold.
+"""The quantisers of a student: bit widths, ranges, and groups of values that share a threshold.
 
-Every activation belongs to a group with one fix point: a layer that only picks or moves values ties
-its inputs and its output together, a concat all that it joins.
+Every activation belongs to a group with one fix point. A layer that only selects or moves values
+puts its inputs and its output into one group; so does a concat.
 """
 
 from __future__ import annotations
@@ -17,9 +17,20 @@ from tutelage.host.quantise.layers.base import Layer, is_signed
 
 @dataclass(frozen=True)
 class Bits:
-    """Bit widths, 2 to 8. `first` and `last` are the first and last layer's, weights and
-    activations: the images, and what enters and leaves the last layer. `joined` is that of
-    activations that meet in a concat, None: as others."""
+    """Bit widths of a student, each 2 to 8.
+
+    Attributes
+    ----------
+    weights, activations : of all layers but the first and the last
+    first : of the first layer's weights, and of the images
+    last : of the last layer's weights, input and output
+    joined : of activations that are concatenated; None: as `activations`
+
+    Raises
+    ------
+    ValueError
+        A bit width is not 2 to 8.
+    """
 
     weights: int = 8
     activations: int = 8
@@ -30,28 +41,36 @@ class Bits:
     def __post_init__(self) -> None:
         for name, bits in vars(self).items():
             if bits is not None and not 2 <= bits <= 8:
-                raise ValueError(f"bits.{name} is {bits}; the DPU's int8 takes 2 to 8 bits")
+                raise ValueError(f"bits.{name} is {bits}; the DPU's int8 allows 2 to 8 bits")
 
     @property
     def label(self) -> str:
-        """What a model's card calls them: "W4A4", "W4A4, joined 8"."""
+        """Text for a model's description: "W4A4", or "W4A4, joined 8"."""
         own = f"W{self.weights}A{self.activations}"
         return own if self.joined in (None, self.activations) else f"{own}, joined {self.joined}"
 
 
 @dataclass(frozen=True)
 class Quantiser:
-    """One threshold: its place in `log2_t` and the integers it allows."""
+    """A threshold and the range of integers that it allows.
+
+    Attributes
+    ----------
+    name : the first of its members, or "<layer>/weight"
+    index : its position in `log2_t`
+    bits, signed : the range of integers
+    members : the layers whose outputs (or weights) it rounds
+    """
 
     name: str
     index: int
     bits: int
     signed: bool
-    members: tuple[str, ...]  # the layers whose outputs (or weights) it rounds
+    members: tuple[str, ...]
 
     @property
     def magnitude(self) -> int:
-        """Bits of the largest value: highest = 2^magnitude - 1."""
+        """Number of bits of the largest integer, which is 2^magnitude - 1."""
         return self.bits - 1 if self.signed or self.bits == 8 else self.bits
 
     @property
@@ -72,9 +91,9 @@ Layers = Mapping[str, Layer]
 def place_quantisers(
     layers: Layers, bits: Bits
 ) -> tuple[dict[str, Quantiser], dict[str, Quantiser]]:
-    """Return the quantisers of activations and those of weights, by layer.
+    """Return layer name -> quantiser, for the activations and for the weights.
 
-    Those of activations come first in the order of indices, in the order of the layers.
+    Indices are given in the order of the layers, first to activations, then to weights.
     """
     groups = _groups(layers)
     first, last = _first_with_weights(layers), _last_with_weights(layers)
@@ -110,7 +129,7 @@ def _activation_bits(layers: Layers, members: tuple[str, ...], last: set[str], b
 
 
 def _groups(layers: Layers) -> list[tuple[str, ...]]:
-    """Layers whose outputs share a fix point, each group in the order of the layers."""
+    """Return the groups of layers whose outputs share a fix point, in the order of the layers."""
     root = {name: name for name in layers}
 
     def find(name: str) -> str:
@@ -128,7 +147,7 @@ def _groups(layers: Layers) -> list[tuple[str, ...]]:
 
 
 def _first_with_weights(layers: Layers) -> set[str]:
-    """Layers with weights that read the images, directly or through pools."""
+    """Return the layers with weights that read the images, directly or through others without."""
     raw: set[str] = set()
     for name, layer in layers.items():
         if not layer.has_weights and set(layer.inputs) <= raw:
@@ -137,7 +156,7 @@ def _first_with_weights(layers: Layers) -> set[str]:
 
 
 def _last_with_weights(layers: Layers) -> set[str]:
-    """Layers with weights whose result reaches the output without another one."""
+    """Return the layers with weights whose result reaches an output through none with weights."""
     reached = {name for name, layer in layers.items() if layer.output_places}
     for name in reversed([*layers]):
         if name in reached and not layers[name].has_weights:

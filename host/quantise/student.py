@@ -3,24 +3,24 @@
     student = Student(network, input_shape=(1, 28, 28), bits=Bits(weights=4, activations=4))
     calibrate(student, images)                 # host/quantise/calibrate.py
     logits = student(images)                   # train it like any module
-    student.eval()                             # now it computes what the DPU will
+    student.eval()                             # from now on it computes as the DPU will
 
-Every activation belongs to a group with one fix point (quantisers.py). All
-thresholds, of weights and of groups, are one vector `log2_t`.
+Every activation belongs to a group with one fix point (quantisers.py). The
+thresholds of all groups and weights are one vector, `log2_t`.
 
-While `norm_frozen` is False a training pass normalises with batch statistics
-around the convolution with folded, quantised weights; frozen, and always in
-evaluation, the norms are folded and the biases quantised as they are deployed.
-Fake quantised numbers are integers times powers of two, so float32 computes the
-integer result exactly as long as no sum passes 2^24; in evaluation, layers that
-could pass it are computed in float64. So evaluation gives the very logits that
-the DPU gives (host/quantise/to_xmodel.py says for which bit widths it is a DPU).
-Autocast to fewer bits ends at the student's inputs.
+While `norm_frozen` is False, a training pass normalises with batch statistics
+around convolutions with folded, quantised weights. If it is True, and always in
+evaluation mode, the norms are folded and the biases quantised as deployed.
+Fake-quantised numbers are integers times powers of two, so float32 computes the
+integer result exactly if no sum exceeds 2^24; in evaluation mode, layers that
+could exceed it are computed in float64. Hence the logits in evaluation mode equal
+those of the DPU (for the bit widths given in host/quantise/to_xmodel.py). Within
+a student, autocast to fewer bits is disabled.
 
-Bits below 8 narrow the range within the DPU's int8; values behind a ReLU use
-[0, 2^b - 1] then. At 8 bits the range is int8's own, [0, 127] behind a ReLU.
-The DPU itself saturates at int8 only: narrower weights cost nothing there,
-narrower activations need ops that clip (again host/quantise/to_xmodel.py).
+With fewer than 8 bits the range is a part of the DPU's int8; after a ReLU it is
+[0, 2^b - 1]. With 8 bits it is that of int8, and [0, 127] after a ReLU. The DPU
+saturates at int8 only, so narrower weights cost no time, but narrower activations
+need additional ops that clip (see host/quantise/to_xmodel.py).
 """
 
 from __future__ import annotations
@@ -48,44 +48,44 @@ from tutelage.host.quantise.walker import InputShape, UnsupportedOp
 log = logging.getLogger(__name__)
 
 FARTHEST_EXPONENT = 32
-"""Thresholds count as 2^-32 to 2^32, so that float32 holds whatever training makes of them."""
+"""Thresholds are limited to 2^-32 to 2^32, so that float32 can represent all values."""
 
 Observer = Callable[[str, Tensor], None]
 """Called with the name of a quantiser and each tensor that would be rounded by it."""
 
 Tap = Callable[[str, Tensor], None]
-"""Called with the name of a layer and its value, rounded."""
+"""Called with the name of each layer and its rounded value."""
 
 
 class Student(nn.Module):
-    """A network of DPU layers with trained quantisers.
+    """A network of DPU layers with quantisers that can be trained.
 
     Parameters
     ----------
-    network : any nn.Module that trace() takes, trained in float
-    input_shape : (C, H, W) of one image; a sequence of them for a network of several inputs
-    bits : bit widths
-    input_fix_point : fix point of 8-bit images, never trained: 7 for (v - 128) / 128,
-        `tutelage.core.images.input_form.best_fix_point` for other forms. Images of b bits cover the
-        same range with input_fix_point - (8 - b). None: calibrate() takes it from its images; 7
-        until then
-    replace : activations to exchange for what the DPU has, see trace()
+    network : any nn.Module that trace() supports, trained in float
+    input_shape : (C, H, W) of one image; a sequence of them for a network with several inputs
+    bits : bit widths; None: 8 everywhere
+    input_fix_point : fix point of 8-bit images, which is not trained: 7 for (v - 128) / 128, that
+        of `tutelage.core.images.input_form.best_fix_point` for other forms. Images of b bits cover
+        the same range with input_fix_point - (8 - b). None: 7 until calibrate() chooses it
+    replace : activations to replace by ones that the DPU has, see trace()
 
     Attributes
     ----------
-    widened : of the layers that came with a ReLU6, those that int8's limit clips instead
-    log2_t : the logarithms of all thresholds, groups of activations first, then weights
-    activation_of, weight_of : quantisers by layer
-    norm_frozen : batch norms are folded by their running statistics in training too
-    form : how pictures become its images, None where that is not known; no part of its state
-    observer : called with what would be rounded; while it is set, nothing is rounded
-    tap : called with the value of each layer, such as for distilling features
-    real_steps : in training, steps are not rounded to powers of two: step = t / 2^m
-    activation : what makes confidences of the logits, on the CPU: "softmax", or "sigmoid" where
-        the network ends with one
-    activations : what the network ends with, for each of its outputs: "softmax", "sigmoid" or ""
-    replaced : what was exchanged for what: "silu=hardswish"
-    inputs, outputs : names of the layers that are the network's, in its order
+    widened : bool for each layer that was traced with a ReLU6: whether int8's limit clips it
+        instead (RELU8)
+    log2_t : base-2 logarithms of all thresholds, groups of activations first, then weights
+    activation_of, weight_of : layer name -> quantiser
+    norm_frozen : whether batch norms are folded with their running statistics in training too
+    form : how pictures become its images; None if not known; not part of the state_dict
+    observer : called with the values to be rounded; while it is set, nothing is rounded
+    tap : called with the value of each layer, for example to distil features
+    real_steps : whether in training steps are t / 2^m, not rounded to powers of two
+    activation : the function that the CPU applies to the logits for confidences: "sigmoid" if the
+        network ends with one, else "softmax"
+    activations : the function that each output ends with: "softmax", "sigmoid" or ""
+    replaced : the replacements made, such as "silu=hardswish"
+    inputs, outputs : names of the layers that are the network's inputs and outputs, in its order
 
     Raises
     ------
@@ -147,31 +147,31 @@ class Student(nn.Module):
 
     @property
     def quantisers(self) -> list[Quantiser]:
-        """All of them, in the order of `log2_t`."""
+        """All quantisers, in the order of `log2_t`."""
         return self._settlement.quantisers
 
     @property
     def images(self) -> Quantiser:
-        """The first input's quantiser, whose fix point is given or measured and not trained."""
+        """The quantiser of the first input; its fix point is given or calibrated, never trained."""
         return self.activation_of[self.inputs[0]]
 
     @property
     def input_quantisers(self) -> tuple[Quantiser, ...]:
-        """Those of all inputs, without repetition where some are joined."""
+        """The quantisers of all inputs, without duplicates if inputs share one."""
         return tuple(dict.fromkeys(self.activation_of[name] for name in self.inputs))
 
     @property
     def output(self) -> str:
-        """The layer with the network's one output.
+        """Name of the layer that is the network's only output.
 
         Raises
         ------
-        UnsupportedOp : the network has several
+        UnsupportedOp : the network has several outputs
         """
         if len(self.outputs) != 1:
             raise UnsupportedOp(
-                f"the network has {len(self.outputs)} outputs ({', '.join(self.outputs)}): return "
-                "the logits alone, or train it in a loop of your own"
+                f"the network has {len(self.outputs)} outputs ({', '.join(self.outputs)}); return "
+                "the logits only, or train it in your own loop"
             )
         return self.outputs[0]
 
@@ -180,40 +180,44 @@ class Student(nn.Module):
         return layer.nonlinear == "RELU" and not self.activation_of[layer.name].signed
 
     def check_classifier(self) -> None:
-        """Refuse a network that training and export have no use for.
+        """Check that the network is a classifier that can be trained and exported.
 
         Raises
         ------
-        UnsupportedOp : it has several inputs or outputs, or returns no logits
+        UnsupportedOp : it has several inputs or outputs, or does not return logits
         """
         if len(self.inputs) != 1:
             raise UnsupportedOp(
-                f"the network has {len(self.inputs)} inputs: give it one image, or train it in a "
-                "loop of your own"
+                f"the network has {len(self.inputs)} inputs; give it one image, or train it in "
+                "your own loop"
             )
         shape = self.layer(self.output).shape
         if len(shape) != 1 and shape[1:] != (1, 1):
             raise UnsupportedOp(
-                f"the network returns a map {shape}: return logits (N, classes), or train it in a "
-                "loop of your own"
+                f"the network returns a map {shape}; return logits (N, classes), or train it in "
+                "your own loop"
             )
 
     # -- what training sets -----------------------------------------------------------
 
     @torch.no_grad()
     def set_input_fix_point(self, fix_point: int, quantiser: Quantiser | None = None) -> None:
-        """Set the fix point of 8-bit images, and with it that of images of fewer bits.
+        """Set the fix point of 8-bit images, from which that of images of fewer bits follows.
 
         Parameters
         ----------
-        quantiser : of one input; without it those of all inputs are set
+        fix_point : at 8 bits
+        quantiser : of one input; None: all inputs are set
         """
         for given in self.input_quantisers if quantiser is None else (quantiser,):
             lost = 8 - given.bits
             self.log2_t[given.index] = given.magnitude - (fix_point - lost)
 
     def widen(self, names: Collection[str]) -> None:
-        """Let int8's limit clip these layers instead of a ReLU6 (RELU8, see nonlinear.py)."""
+        """Let the limit of int8 clip the named layers, not a ReLU6 (RELU8, see nonlinear.py).
+
+        Other layers that were traced with a ReLU6 get it back.
+        """
         self.widened.copy_(torch.tensor([name in names for name in self._clipped]))
         self._name_clips()
 
@@ -222,23 +226,23 @@ class Student(nn.Module):
             self.layer(name).nonlinear = "RELU8" if widened else "RELU6"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if self._clipped:  # earlier versions had ReLU6 only
+        if self._clipped:  # states saved by earlier versions do not have it
             state_dict.setdefault(f"{prefix}widened", torch.zeros_like(self.widened))
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self._clipped:
             self._name_clips()
 
     def freeze_norms(self, frozen: bool) -> None:
-        """Let batch norms use (and keep) their running statistics, as they are deployed."""
+        """If `frozen`, use the batch norms' running statistics in training, without updates."""
         self.norm_frozen = frozen
 
     def thresholds(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are logarithms of thresholds, by name."""
+        """Return the parameters that are base-2 logarithms of thresholds, by name."""
         return {"log2_t": self.log2_t}
 
     @torch.no_grad()
     def round_steps(self) -> None:
-        """Set each threshold to the nearest power of two, half-way between two flips."""
+        """Round each threshold to a power of two, with log2_t half-way between two integers."""
         given = [quantiser.index for quantiser in self.input_quantisers]
         rounded = self.log2_t.round() - 0.5
         rounded[given] = self.log2_t[given]
@@ -247,13 +251,13 @@ class Student(nn.Module):
     # -- the pass ---------------------------------------------------------------------
 
     def points(self) -> FixPoints:
-        """Return the fix points of a pass now: in training with real steps, fractional ones."""
+        """Return the fix points for a forward pass; fractional in training with `real_steps`."""
         if not (self.training and self.real_steps):
             return self.fix_points()
         return self._settlement.unsettled(self.log2_t.tolist())
 
     def fix_points(self) -> FixPoints:
-        """Return the thresholds' fix points, moved where the DPU's shifts demand it."""
+        """Return the fix points of the thresholds, moved where the DPU's shifts require it."""
         far = FARTHEST_EXPONENT
         ceilings = tuple(max(-far, min(math.ceil(t), far)) for t in self.log2_t.tolist())
         if self._fix_points is None or self._fix_points[0] != ceilings:
@@ -266,19 +270,19 @@ class Student(nn.Module):
         return self._fix_points[1]
 
     def forward(self, *images: Tensor) -> Any:
-        """Images [N, C, H, W] -> logits [N, classes] (of a map: [N, C, H, W]).
+        """Return the logits [N, classes] (or maps [N, C, H, W]) of images [N, C, H, W].
 
-        A network of several inputs takes as many; one of several outputs returns them as a tuple,
-        in the order in which they are in the network's dictionaries and tuples.
+        A network with several inputs takes one tensor for each. With several outputs the result is
+        a tuple, in the order of the network's own dictionaries and tuples.
 
         Raises
         ------
-        TypeError : another number of inputs, or pixels that are not normalised (uint8)
-        ValueError : images of another size than the student was made for
+        TypeError : the number of inputs is wrong, or images are not floating-point (such as uint8)
+        ValueError : images have another size than the student was created for
         """
         self._check_inputs(images)
         device = images[0].device.type
-        if torch.is_autocast_enabled(device):  # fewer bits than float32 do not hold the sums
+        if torch.is_autocast_enabled(device):  # the sums need float32
             with torch.autocast(device, enabled=False):
                 return self.forward(*(image.float() for image in images))
         forward = Forward(self)
@@ -304,14 +308,15 @@ class Student(nn.Module):
             wanted = self.layer(name).shape
             if not image.is_floating_point():
                 raise TypeError(
-                    f"images are {str(image.dtype).removeprefix('torch.')}: give float tensors, "
-                    "normalised as the network's images were"
+                    f"images are {str(image.dtype).removeprefix('torch.')}; pass float tensors, "
+                    "normalised as in the network's training"
                 )
+            # A sequence counts as a map of one row.
             rows = image.shape[1:] if image.ndim != 3 else (image.shape[1], 1, image.shape[2])
-            if rows != wanted:  # a sequence is a map of one row
+            if rows != wanted:
                 raise ValueError(
-                    f"images are {_size(image.shape)} (NxCxHxW), this student was made for "
-                    f"Nx{_size(wanted)}: resize them, or quantise the network for their size"
+                    f"images are {_size(image.shape)} (NxCxHxW), but this student was made for "
+                    f"Nx{_size(wanted)}; resize them, or quantise the network for their size"
                 )
 
     # -- what is deployed ------------------------------------------------------------------
@@ -343,7 +348,7 @@ def _int8(values: Tensor, fix_point: int) -> Tensor:
 
 
 def _last_use(layers: Mapping[str, Layer]) -> dict[str, list[str]]:
-    """By layer: the values that nothing reads after it, so that they can go."""
+    """Return layer name -> values that no later layer reads, which can be freed after it."""
     last = {source: name for name, layer in layers.items() for source in layer.inputs
             if not layers[source].output_places}  # fmt: skip
     freed: dict[str, list[str]] = {}

@@ -1,19 +1,19 @@
-"""The student as the DPU runs it: quantised for AMD's compiler, compiled for the emulation.
+"""Conversion of a student to a graph for the DPU, either quantised or compiled for the emulation.
 
-    graph = to_quantised(student, "densenet")  # what vai_c_xir takes
-    graph = to_graph(student, "densenet")      # the same, through the emulator's compiler
-    load_engine(graph).run(images)             # = student.eval()(images), every logit exactly
+    graph = to_quantised(student, "densenet")  # the input of vai_c_xir
+    graph = to_graph(student, "densenet")      # the same, compiled for the emulator
+    load_engine(graph).run(images)             # equals student.eval()(images) exactly
 
-Narrow weights are int8 weights that use fewer values. Narrow activations are not: the DPU
-saturates at int8 and nowhere else, so that a 4-bit student has activations that the DPU would let
-pass. `to_graph` refuses such a student, unless `clip` tells it to add the ops that clip: 1x1
-depthwise convolutions with weight 1, whose bias moves the limit to where int8 saturates and back,
+Weights of fewer bits are int8 weights that use fewer values. Activations of fewer bits are not
+supported by the DPU, which saturates at int8 only. `to_graph` refuses such a student, unless `clip`
+is True: then it adds ops that clip, 1x1 depthwise convolutions with weight 1, whose bias shifts the
+limit to where int8 saturates, and back,
 
     min(q, h) = clip(q + (127 - h)) - (127 - h)
     max(q, l) = clip(q - (128 + l)) + (128 + l)
 
-Three of them behind each signed value, two behind one that is not negative. They compute the
-student exactly and cost time: on a DPU, fewer bits for activations buy nothing.
+with three of them after each signed value, and two after each non-negative one. The result is
+exact, but costs time: fewer bits for activations have no advantage on a DPU.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from tutelage.host.quantise.student import Student
 
 
 class NotDeployable(TutelageError):
-    """The DPU cannot compute this student as it is; the text says why and what helps."""
+    """The DPU cannot compute this student unchanged; the message gives the reason and a remedy."""
 
 
 def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
-    """The student in evaluation mode as a quantised graph, as AMD's exporter writes one.
+    """Return the student in evaluation mode as a quantised graph, like those of AMD's exporter.
 
     Parameters
     ----------
-    student : calibrated or trained; its mode does not matter
-    name : the graph's name
-    clip : add ops that clip activations of fewer than 8 bits
+    student : calibrated or trained, in any mode
+    name : of the graph
+    clip : whether to add ops that clip, where the DPU's activations would be wider
 
     Raises
     ------
-    NotDeployable : `clip` is off, and activations have fewer than 8 bits or a ReLU6 a fix point
-        at which the DPU does not clip at 6
+    NotDeployable : without `clip`, if activations have fewer than 8 bits, or a ReLU6 has a fix
+        point at which the DPU does not clip at 6
     """
     if not clip:
         _check(student)
@@ -64,7 +64,7 @@ def to_quantised(student: Student, name: str, clip: bool = False) -> Graph:
 
 
 def to_graph(student: Student, name: str, clip: bool = False) -> Graph:
-    """The student in compiled form: `to_quantised` through the emulator's compiler.
+    """Return the student as a graph compiled for the emulator, from `to_quantised`.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def to_graph(student: Student, name: str, clip: bool = False) -> Graph:
 
 
 def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> None:
-    """Write `to_graph` as an .xmodel, named after the file.
+    """Write the graph of `to_graph`, with the name of the file, as an .xmodel.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def save(student: Student, path: str | os.PathLike[str], clip: bool = False) -> 
 
 
 def _highest(layer: Layer, quantiser: Quantiser, point: int) -> int:
-    """The largest integer that the student lets pass behind a layer, where int8 lets more pass."""
+    """Return the largest integer that the student allows after a layer, at most that of int8."""
     return min(quantiser.highest, nonlinear.highest(layer.nonlinear, point))
 
 
@@ -94,17 +94,17 @@ def _check(student: Student) -> None:
         widths = sorted({q.bits for q in narrow})
         raise NotDeployable(
             f"{len(narrow)} groups of activations (the first: {narrow[0].name}) have "
-            f"{' and '.join(map(str, widths))} bits, but the DPU clips at int8 only: train with "
-            "activations=8, first=8 and last=8 (weights may be narrower), or lower with clip=True, "
-            "which adds two or three 1x1 depthwise convolutions to each"
+            f"{' and '.join(map(str, widths))} bits, but the DPU clips at int8 only; train with "
+            "activations=8, first=8 and last=8 (weights may have fewer bits), or use clip=True "
+            "(--clip), which adds two or three 1x1 depthwise convolutions to each group"
         )
     points = student.fix_points().activations
     for name, quantiser in student.activation_of.items():
         if _highest(student.layer(name), quantiser, points[name]) < INT8_MAX:
             raise NotDeployable(
                 f"{name} has a ReLU6 at fix point {points[name]}, but the DPU clips at 6 for fix "
-                f"point {RELU6_FIX_POINT} only: use ReLU there, or lower with clip=True, which "
-                "adds two 1x1 depthwise convolutions"
+                f"point {RELU6_FIX_POINT} only; use ReLU there, or clip=True (--clip), which adds "
+                "two 1x1 depthwise convolutions"
             )
 
 
@@ -127,13 +127,13 @@ class _Lowering:
         self.ops[name] = op
 
     def _clipped(self, name: str, op: Op, quantiser: Quantiser) -> Op:
-        """`op` with its values in the quantiser's range, and not above a ReLU6's 6."""
+        """Return `op`, clipped to the quantiser's range, and to 6 after a ReLU6."""
         layer = self.student.layer(name)
         highest = _highest(layer, quantiser, self.points[name])
         if highest == INT8_MAX:
             return op
         up, down = INT8_MAX - highest, quantiser.lowest - INT8_MIN
-        # What is not negative needs no lower clip: the first and the last move are enough.
+        # Non-negative values need no lower clip, so the moves up and back are enough.
         signed = quantiser.signed and layer.nonlinear not in nonlinear.NON_NEGATIVE
         moves = [up, -up - down, down] if signed else [up, -up]
         for number, move in enumerate(moves, start=1):
@@ -141,10 +141,10 @@ class _Lowering:
         return op
 
     def _moved(self, name: str, op: Op, move: int) -> Op:
-        """clip(q + move)."""
+        """Return the op that computes clip(q + move) of the integers q of `op`."""
         _, _, _, channels = op.get_output_tensor().dims
         point = int(op.get_attr("fix_point"))
-        # Below -128 a move is a bias of half the size, one bit coarser.
+        # A bias below -128 is stored as its half, with a fix point lower by one.
         coarser = int(move < INT8_MIN)
         assert move % (1 + coarser) == 0
         ones = np.ones((1, 1, 1, channels), np.int8)

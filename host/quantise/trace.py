@@ -1,11 +1,11 @@
-"""Any nn.Module -> the DPU's layers, by torch.fx.
+"""Conversion of any nn.Module to layers of the DPU, with torch.fx.
 
-The network is captured as a graph (host/quantise/graph/capture.py) and rewritten by passes until
-it has few forms (host/quantise/graph/normalise.py), which then become layers: batch norms join the
-convolution before them (one with none before it becomes a 1x1 depthwise convolution), ReLUs join
-the convolution or addition before them, linear layers become convolutions over the whole map.
-What the DPU cannot take is an UnsupportedOp that says where it is and what to do. What becomes
-which layer is written with the layers (host/quantise/layers).
+The network is captured as a graph (host/quantise/graph/capture.py), rewritten by passes to a small
+set of operations (host/quantise/graph/normalise.py), and converted to layers. A batch norm joins
+the convolution before it, or becomes a 1x1 depthwise convolution if there is none; a ReLU joins the
+convolution or addition before it; a linear layer becomes a convolution over the whole map. Each
+file of host/quantise/layers registers the operations that it converts. For operations that the DPU
+does not support, an UnsupportedOp names the place and a remedy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tutelage.core.errors import first_line
 from tutelage.host.quantise.graph.capture import capture
 from tutelage.host.quantise.graph.failure import failure, users_line
 from tutelage.host.quantise.graph.graph import BATCH, Graph
-from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING, normalise
+from tutelage.host.quantise.graph.normalise import CANONICAL, FOR_DPU, REPLACING, normalise
 from tutelage.host.quantise.graph.passes.replacements import (
     check_replacements,
     report_replacements,
@@ -35,20 +35,20 @@ from tutelage.host.quantise.walker import InputShape, UnsupportedOp, Walker, inp
 log = logging.getLogger(__name__)
 
 MISFIT_REMEDY = "give the channels, height and width that it was made for"
-"""Where the shape of the inputs is not the network's."""
+"""Remedy for inputs whose shape does not fit the network."""
 
 _LARGEST_ERROR = 1e-3
-"""Of the normalised network in float32, relative to the largest output."""
+"""Largest error of the normalised network in float32, relative to the largest output."""
 
 
 class Traced(dict[str, Layer]):
-    """Layers by name, in an order they can run in.
+    """Name -> layer, in execution order.
 
     Attributes
     ----------
-    activations : what the network computes behind its last layers, "softmax" or "sigmoid", which
-        the CPU does, for each output; "" where the network returns what a layer computes
-    replaced : what was exchanged, "silu=hardswish" and its like
+    activations : for each output the function at its end, which the CPU computes: "softmax" or
+        "sigmoid"; "" if there is none
+    replaced : the replacements made, such as "silu=hardswish"
     """
 
     activations: tuple[str, ...] = ()
@@ -60,26 +60,28 @@ def trace(
     input_shape: InputShape,
     replace: Mapping[str, str] | None = None,
 ) -> Traced:
-    """Return the layers of `network` for images [N, *input_shape], in an order they can run in.
+    """Return the layers of `network` for images [N, *input_shape], in execution order.
 
-    Weights and norms are copies; the network stays as it is.
+    Weights and norms are copied; the network is not changed.
 
     Parameters
     ----------
-    input_shape : (C, H, W); of a network with several inputs one for each
-    replace : activations to exchange for what the DPU has, such as {"silu": "hardswish"}; what
-        is exchanged is logged
+    network : trained in float
+    input_shape : (C, H, W); one for each input if there are several
+    replace : activations to replace by ones that the DPU has, such as {"silu": "hardswish"}; the
+        replacements made are logged
 
     Raises
     ------
-    UnsupportedOp : an operation the DPU cannot take, or control flow that fx cannot follow
-    ValueError : a replacement that is not known
+    UnsupportedOp : the network contains an operation that the DPU does not support, or control
+        flow that torch.fx cannot trace
+    ValueError : a replacement is not known
     """
     check_replacements(replace or {})
     graph = normalised_graph(network, input_shape, replace)
     traced = Traced(Walker(graph.module).walk())
     for layer in traced.values():
-        layer.float()  # of a network in double or half precision
+        layer.float()  # the network may be in double or half precision
     places = range(sum(len(layer.output_places) for layer in traced.values()))
     traced.activations = tuple(graph.activations.get(place, "") for place in places)
     traced.replaced = tuple(dict.fromkeys(f"{old}={new}" for _, old, new in graph.replaced))
@@ -91,14 +93,22 @@ def normalised_graph(
     input_shape: InputShape,
     replace: Mapping[str, str] | None = None,
 ) -> Graph:
-    """Return the graph of few forms that computes what `network` does; raises as `trace`.
+    """Return a graph with a small set of operations that computes the same as `network`.
 
-    Its nodes have shapes (`tensor_meta`, as torch.fx's ShapeProp writes them).
+    Its nodes have the shapes of their values (`tensor_meta`, as written by torch.fx's ShapeProp).
+
+    Parameters
+    ----------
+    network, input_shape, replace : see `trace`
+
+    Raises
+    ------
+    UnsupportedOp, ValueError : see `trace`
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise UnsupportedOp(
-            "the network is a TorchScript module, which cannot be traced: give the Python module "
-            "that it was made of"
+            "the network is a TorchScript module, which cannot be traced; pass the Python module "
+            "it was made from"
         )
     _check_values(network)
     training = {module: module.training for module in network.modules()}
@@ -106,13 +116,13 @@ def normalised_graph(
     try:
         images = _images(network, input_shape)
         computed, graph = _captured(network, images)
-        normalise(graph, SPELLING)
+        normalise(graph, CANONICAL)
         if replace:
             _check(network, _run(graph, images), computed, graph.stripped)
             graph.replacements = dict(replace)
-            normalise(graph, EXCHANGE)
+            normalise(graph, REPLACING)
             computed = _run(graph, images)
-        normalise(graph, PLACES)
+        normalise(graph, FOR_DPU)
         stripped = {} if replace else graph.stripped
         _check(network, _run(graph, images), computed, stripped)
         report_replacements(graph.replaced)
@@ -125,22 +135,17 @@ def normalised_graph(
 
 
 def _check_values(network: nn.Module) -> None:
-    """Refuse parameters and statistics that are no numbers.
-
-    Raises
-    ------
-    UnsupportedOp
-    """
+    """Raise UnsupportedOp if a parameter or statistic has no values, or has a NaN."""
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(tensor):
-            continue  # the first images give it a size
+            continue  # its shape is set by the first images
         if tensor.is_meta:
             raise UnsupportedOp(
-                f"{name} has no values, only a shape (device meta): load weights into the network "
+                f"{name} has a shape but no values (device meta); load weights into the network "
                 "first (load_state_dict(..., assign=True))"
             )
         if bool(torch.isnan(tensor).any()):
-            raise UnsupportedOp(f"{name} has values that are not numbers (NaN): train it again")
+            raise UnsupportedOp(f"{name} contains NaN; train the network again")
 
 
 def _images(network: nn.Module, input_shape: InputShape) -> list[Tensor]:
@@ -153,11 +158,12 @@ def _images(network: nn.Module, input_shape: InputShape) -> list[Tensor]:
 
 
 def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:
-    """What a network returns, and its graph.
+    """Return the result of a network, and its graph.
 
     Raises
     ------
     UnsupportedOp
+        The network fails on the images, or cannot be traced.
     """
     try:
         with torch.no_grad():
@@ -166,17 +172,17 @@ def _captured(network: nn.Module, images: list[Tensor]) -> tuple[Any, Graph]:
         raise _unable(network, images, error) from error
     try:
         return computed, capture(network, images)
-    except Exception as error:  # whatever it raises on values without data
+    except Exception as error:  # whatever it raises on symbolic values
         file, line = users_line(error)
         place = f' (File "{file}", line {line})' if file else ""
         raise UnsupportedOp(
             f"{type(network).__name__} cannot be traced ({first_line(error)}){place}; "
-            "its forward must not branch on values, only on constants and sizes"
+            "its forward must not branch on values, only on constants and shapes"
         ) from error
 
 
 def _unable(network: nn.Module, images: list[Tensor], error: Exception) -> UnsupportedOp:
-    """Return the refusal of a network that fails when it is called."""
+    """Return the error for a network that fails when it is called."""
     found = failure(network, images, error)
     sizes = " and ".join("x".join(map(str, image.shape[1:])) for image in images)
     what = f"{type(network).__name__} fails on an input of {sizes}: {found.text}"
@@ -187,22 +193,24 @@ def _unable(network: nn.Module, images: list[Tensor], error: Exception) -> Unsup
 
 @torch.no_grad()
 def _run(graph: Graph, images: list[Tensor]) -> Any:
-    """The results of a graph, whose nodes get their shapes."""
+    """Return the results of a graph, and store the shapes of its nodes."""
     return ShapeProp(graph.module).propagate(*(image.clone() for image in images))
 
 
 def _check(
     network: nn.Module, found: Any, computed: Any, stripped: Mapping[int, nn.Module]
 ) -> None:
-    """Compare the graph's results with the network's own.
+    """Compare the graph's results with those of the network.
 
     Parameters
     ----------
-    stripped : what the CPU computes from an output, by its place
+    found, computed : the results of the graph and of the network
+    stripped : position of an output -> the function that was removed from its end
 
     Raises
     ------
     UnsupportedOp
+        They differ, or are not finite.
     """
     pairs = zip(_tensors(found), _tensors(computed), strict=True)
     for place, (mine, theirs) in enumerate(pairs):
@@ -211,17 +219,17 @@ def _check(
         largest = float(theirs.abs().max()) if theirs.numel() else 0.0
         if not math.isfinite(largest):
             raise UnsupportedOp(
-                f"{type(network).__name__} computes values that are not finite: its weights are "
-                "too large, or the variance of a norm is negative"
+                f"{type(network).__name__} computes values that are not finite; its weights may be "
+                "too large, or the variance of a norm negative"
             )
         equal = mine.shape == theirs.shape and torch.allclose(
             mine, theirs, 0, _LARGEST_ERROR * largest, equal_nan=True
         )
         if not equal:
             raise UnsupportedOp(
-                f"the trace of {type(network).__name__} computes something else than the network: "
-                "it overwrites (+=) a part of a value that is read again, draws random numbers, or "
-                "has a hook of its own"
+                f"the traced {type(network).__name__} computes other values than the network; it "
+                "must not overwrite (+=) part of a value that is read again, draw random numbers, "
+                "or have hooks"
             )
 
 
@@ -233,6 +241,6 @@ def _tensors(given: Any) -> list[Tensor]:
     parts = given.values() if isinstance(given, dict) else given
     if not isinstance(given, dict | list | tuple):
         raise UnsupportedOp(
-            f"the network returns a {type(given).__name__}: return one tensor, or a tuple of them"
+            f"the network returns a {type(given).__name__}; return one tensor, or a tuple of them"
         )
     return [tensor for part in parts for tensor in _tensors(part)]

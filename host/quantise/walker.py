@@ -1,6 +1,6 @@
-"""From a torch.fx graph to layers: the walk, and the registry of what becomes which layer.
+"""Conversion of a torch.fx graph to layers, and the registry of the handlers that create them.
 
-A file of `host/quantise/layers` says what it takes:
+A file of `host/quantise/layers` registers the operations that it converts:
 
     @traces(nn.MaxPool2d, F.max_pool2d)
     def max_pool(walk, node):
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLACEHOLDER, OUTPUT = object(), object()
-"""What a handler of the graph's inputs and one of its output are registered for."""
+"""Keys to register the handlers of the graph's inputs and of its output."""
 
 _OUR_FRAMES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-"""Folders that are in every stack trace and are not the user's."""
+"""Directories whose frames in a stack trace are not the user's code."""
 
-_RESERVED = set(dir(nn.ModuleDict()))  # no keys of the student's ModuleDict
+_RESERVED = set(dir(nn.ModuleDict()))  # not allowed as keys of the student's ModuleDict
 
 
 _FRAME = re.compile(r'File "(.+)", line (\d+)')
-"""A frame as fx writes it into a node's stack trace."""
+"""A frame in the stack trace that torch.fx stores for a node."""
 
 
 class UnsupportedOp(TutelageError, ValueError):
-    """The network has an operation the DPU cannot take; the text names it and its place.
+    """The network contains something that the DPU does not support; the message says where.
 
     Attributes
     ----------
-    what, at : what cannot be taken, and the module or function that has it
-    file, line : of the user's code that calls it; "" and 0 where they are not known
-    remedy : what to use instead; "" where the text has no such part
+    what, at : the reason, and the module or function concerned
+    file, line : the place in the user's code; "" and 0 if it is not known
+    remedy : what to use instead; "" if the message has no such part
     """
 
     def __init__(
@@ -58,14 +58,16 @@ class UnsupportedOp(TutelageError, ValueError):
 
 
 class Walker:
-    """One pass over an fx graph.
+    """Converts an fx graph to layers, node by node.
 
     Attributes
     ----------
-    layers : by name, in an order they can run in
-    origin : the name of the layer that has the value of an fx node
-    made : what was made of a module before, by a key with the module in it: one that is called
-        twice keeps one set of parameters
+    module : the graph, whose nodes have shapes (`tensor_meta`)
+    modules : name -> module of the graph
+    layers : name -> layer, in execution order
+    origin : fx node -> the name of the layer with its value
+    made : objects already made from a module, by a key that contains it, so that a module that is
+        called twice keeps one set of parameters
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -76,10 +78,16 @@ class Walker:
         self.made: dict[Any, Any] = {}
 
     def walk(self) -> dict[str, Layer]:
-        """Return the layers of the whole graph."""
+        """Convert the whole graph, and return its layers by name, in execution order.
+
+        Raises
+        ------
+        UnsupportedOp
+            The graph contains an operation without a handler, or one that its handler refuses.
+        """
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                if _is_tensor(node):  # else an argument that has its default
+                if _is_tensor(node):  # otherwise an argument with its default value
                     _HANDLERS[PLACEHOLDER](self, node)
             elif node.op == "output":
                 self._check_outputs(node)
@@ -97,23 +105,23 @@ class Walker:
         if handler is None:
             raise self.error(node, name, _ADVICE.get(key, _DEFAULT_ADVICE))
         if not node.users:
-            raise self.error(node, f"{name} whose result nothing reads", "leave it out, or use it")
+            raise self.error(node, f"{name} whose result is not used", "remove it, or use it")
         handler(self, node)
 
     def _key(self, node: fx.Node) -> Any:
-        """What handlers are registered for: a module's class, a function, a method's name."""
+        """Return the key of a node's handler: a module's class, a function, or a method's name."""
         return handled_class(self.module_of(node)) if node.op == "call_module" else node.target
 
     def _check_outputs(self, node: fx.Node) -> None:
-        """Note which layers have the network's outputs, and refuse what no output needs."""
+        """Raise UnsupportedOp unless the outputs are values of layers and need all other layers."""
         given = node.args[0] if isinstance(node.args[0], tuple | list) else [node.args[0]]
         if not given or not all(isinstance(value, fx.Node) and value in self.origin
                                 for value in given):  # fmt: skip
-            raise self.refusal("the network returns something else than activations: return one "
+            raise self.refusal("the network returns values other than activations; return one "
                                "tensor, or a tuple of tensors")  # fmt: skip
         names = [self.origin[value] for value in given if isinstance(value, fx.Node)]
         if not all(self.layers[name].inputs for name in names):
-            raise self.refusal("the network has no layer before one of its outputs")
+            raise self.refusal("an output of the network is one of its inputs; add a layer between")
         if not any(layer.has_weights for layer in self.layers.values()):
             raise self.refusal("the network has no convolution and no linear layer")
         needed = set(names)
@@ -121,20 +129,20 @@ class Walker:
             if name in needed:
                 needed |= set(layer.inputs)
             elif layer.inputs:
-                raise self.refusal("the network computes something that no output needs "
-                                   f"({name}): leave it out, or use it")  # fmt: skip
+                raise self.refusal("the network computes a value that no output needs "
+                                   f"({name}); remove it, or use it")  # fmt: skip
             else:
                 raise self.refusal(f"no output of the network depends on its input {name!r}")
 
     # -- for handlers -----------------------------------------------------------------------
 
     def add(self, node: fx.Node, layer: Layer, name: str = "") -> None:
-        """Add a layer as the node's value, named after its module or its function."""
+        """Add a layer as the node's value, by default named after its module or function."""
         name = name or (str(node.target) if node.op == "call_module" else node.name)
         self.origin[node] = self.insert(name.replace(".", "/"), layer)
 
     def insert(self, base: str, layer: Layer) -> str:
-        """Add a layer; a second one of its name, or one of nn.ModuleDict's names, is numbered."""
+        """Add a layer and return its name, which gets a number if `base` is taken or reserved."""
         name, number = base, 2
         while name in self.layers or name in _RESERVED:
             name, number = f"{base}_{number}", number + 1
@@ -143,18 +151,18 @@ class Walker:
         return name
 
     def alias(self, node: fx.Node) -> None:
-        """Let the node's value be the one that it takes."""
+        """Make the node's value the same as that of its first operand."""
         self.origin[node] = self.source(node)
 
     def source(self, node: fx.Node) -> str:
-        """Return the layer whose value an operation takes."""
+        """Return the name of the layer whose value is the first operand of a node."""
         return self.origin[self._operand(node, 0, ("input", "x", "self"))]
 
     def operands(self, node: fx.Node) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
-        """Return the layers whose values a binary operation takes, and the shapes of both.
+        """Return the names of the layers of a binary operation's operands, and their shapes.
 
-        The shapes are without the batch. That of a vector is (C,): beside a map PyTorch repeats it
-        along the columns, not for each channel. That of an expanded map is its layer's.
+        Shapes are without the batch. That of a vector is (C,), since PyTorch broadcasts it along
+        the columns of a map, not for each channel. That of an expanded map is its layer's.
         """
         nodes = self._operand(node, 0, ("input",)), self._operand(node, 1, ("other",))
         names = tuple(self.origin[given] for given in nodes)
@@ -173,7 +181,7 @@ class Walker:
         return given
 
     def value(self, node: fx.Node, position: int, name: str, default: Any = None) -> Any:
-        """Return an argument of a function."""
+        """Return an argument of a function by position or name."""
         if len(node.args) > position:
             return node.args[position]
         return node.kwargs.get(name, default)
@@ -189,41 +197,41 @@ class Walker:
         return self.modules[str(node.target)]
 
     def is_only_reader(self, node: fx.Node) -> bool:
-        """Return whether the value this node takes is taken by no other node."""
+        """Return whether no other node reads this node's first operand."""
         given = node.args[0]
         return isinstance(given, fx.Node) and len(given.users) == 1
 
     def error(self, node: fx.Node, what: str, advice: str) -> UnsupportedOp:
-        """Return the refusal of a node, with the user's line that calls it."""
+        """Return an error for a node, with the line of the user's code that calls it."""
         found = _FRAME.search(_users_line(node))
         file, line = (found[1], int(found[2])) if found else ("", 0)
-        reason = f"the DPU cannot take {what}"
+        reason = f"the DPU does not support {what}"
         text = f"{reason} at {self._place(node)}: {advice}"
         return UnsupportedOp(text, reason, _name(node), file, line, advice)
 
     @staticmethod
     def _place(node: fx.Node) -> str:
-        """The module or the function of a node, and the user's line that calls it."""
+        """Return a node's module or function, and the line of the user's code that calls it."""
         frame = _users_line(node)
         return _name(node) + (f" ({frame})" if frame else "")
 
     def warn(self, node: fx.Node, what: str, advice: str) -> None:
-        """Log what the DPU makes of a node, with the user's line that calls it."""
+        """Log a warning about a node, with the line of the user's code that calls it."""
         log.warning("%s: %s; %s", self._place(node), what, advice)
 
     @staticmethod
     def refusal(text: str) -> UnsupportedOp:
-        """Return the refusal of the whole network."""
+        """Return an error for the whole network."""
         return UnsupportedOp(text)
 
 
 def _name(node: fx.Node) -> str:
-    """The module or the function of a node."""
+    """Return the name of a node's module or function."""
     return str(node.target) if node.op == "call_module" else node.name
 
 
 def _users_line(node: fx.Node) -> str:
-    """The frame of the user's that computes a node; "" where it is not known."""
+    """Return the frame of the user's code that computes a node; "" if it is not known."""
     frames = [line for line in (node.stack_trace or "").splitlines() if "File" in line]
     theirs = [frame for frame in frames if not any(path in frame for path in _OUR_FRAMES)]
     return theirs[-1].strip() if theirs else ""
@@ -240,7 +248,7 @@ _DEFAULT_ADVICE = "use convolutions, batch norm, ReLU, pools, concats, additions
 def traces(*targets: Any) -> Callable[[Handler], Handler]:
     """Register the handler of PyTorch modules (by class), functions, and methods (by name).
 
-    A class stands for those derived from it that compute the same (`handled_class`).
+    It also handles classes derived from a class that have the same forward (`handled_class`).
     """
 
     def register(handler: Handler) -> Handler:
@@ -251,7 +259,7 @@ def traces(*targets: Any) -> Callable[[Handler], Handler]:
 
 
 def handled_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class whose handler takes a module: its own, or a base with the same forward."""
+    """Return the class whose handler applies to a module: its own, or a base with its forward."""
     own = type(module)
     computes = getattr(own, "forward", None)
     bases = (base for base in own.__mro__ if base in _HANDLERS)
@@ -264,7 +272,7 @@ def advise(advice: str, *targets: Any) -> None:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Return whether a handler takes the module whole, although its class may not be torch's."""
+    """Return whether a handler converts the module as a whole, so that it is not traced into."""
     return handled_class(module) in _HANDLERS
 
 
@@ -276,18 +284,18 @@ def _is_tensor(node: fx.Node) -> bool:
 
 
 def meta_shape(node: fx.Node) -> tuple[int, ...]:
-    """Return the shape of a node's value, batch included."""
+    """Return the shape of a node's value, including the batch."""
     return tuple(node.meta["tensor_meta"].shape)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Return (C, H, W) of a node's value; a vector counts as a 1x1 map."""
+    """Return (C, H, W) of a node's value; a vector is a map of 1x1."""
     shape = meta_shape(node)[1:]
     return shape if len(shape) == 3 else (*shape, 1, 1)
 
 
 InputShape = Sequence[int] | Sequence[Sequence[int]]
-"""(C, H, W) of a network's one input, or of each of several."""
+"""(C, H, W) of a network's only input, or of each of its inputs."""
 
 
 def input_shapes(input_shape: InputShape) -> list[tuple[int, ...]]:

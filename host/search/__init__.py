@@ -1,1 +1,1 @@
-"""Work that several machines share through a storage of Optuna."""
+"""Work that several machines share through an Optuna storage."""

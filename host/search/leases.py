@@ -1,8 +1,9 @@
-"""Trials that a worker holds, and those whose worker has died.
+"""Leases on trials: which worker runs a trial, and which trials have lost their worker.
 
-While a worker holds a trial it counts up the trial's attribute "beat". Each of the others looks by
-its own clock for how long a count has not changed, so the machines' clocks need not agree, and
-every storage will do (Optuna's own heartbeats are for databases only, not for its journal).
+While a worker holds a lease on a trial, it increments the trial's attribute "beat". Every other
+worker measures by its own clock how long a count has not changed, so the machines' clocks need not
+agree, and any storage can be used (Optuna's own heartbeats work with databases only, not with its
+journal).
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ if TYPE_CHECKING:
 
 BEAT = "beat"
 _BEATS = 6
-"""Beats in the time after which silence counts as death."""
+"""Number of beats per lease time."""
 
 
 class Leases:
-    """The trials of a study that this process works on; a context that gives back what is left.
+    """The leases of this process on trials of a study; a context manager that releases them.
 
     Parameters
     ----------
-    seconds : silence after which a trial's worker counts as dead
+    study : the study
+    seconds : time without a beat after which a trial's worker counts as dead, s
     """
 
     def __init__(self, study: Study, seconds: float) -> None:
@@ -36,12 +38,12 @@ class Leases:
         self._held: dict[int, Callable[[], None]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._seen: dict[int, tuple[Any, float]] = {}  # of others, by id: the beat, and since when
+        self._seen: dict[int, tuple[Any, float]] = {}  # other workers' trials: beat, its time
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     @property
     def poll_seconds(self) -> float:
-        """How often to look at the storage."""
+        """Interval at which to read the storage, s."""
         return min(self.seconds / _BEATS, 5.0)
 
     def __enter__(self) -> Leases:
@@ -54,10 +56,11 @@ class Leases:
         self.release()
 
     def take(self, trial_id: int, lost: Callable[[], None]) -> bool:
-        """Take a waiting trial; False where another worker was faster.
+        """Start a waiting trial and lease it; return False if another worker was faster.
 
         Parameters
         ----------
+        trial_id : Optuna's id of the trial
         lost : see `hold`
         """
         from optuna.exceptions import UpdateFinishedTrialError
@@ -72,23 +75,27 @@ class Leases:
         return taken
 
     def hold(self, trial_id: int, lost: Callable[[], None]) -> None:
-        """Give signs of life for a trial that this process runs.
+        """Lease a trial that this process runs: send its beats from now on.
 
         Parameters
         ----------
-        lost : called, in a thread, where others have taken the trial back meanwhile, as when this
-            process or its network was down for too long
+        trial_id : Optuna's id of the trial
+        lost : called, in another thread, if other workers have taken the trial back, for example
+            because this process was suspended or had no network for too long
         """
         with self._lock:
             self._held[trial_id] = lost
 
     def end(self, trial_id: int, state: Any, values: list[float] | None = None,
             **attributes: Any) -> bool:  # fmt: skip
-        """End a trial with its result; False, and no result, where others have taken it back.
+        """End a trial and store its result; return False if other workers have taken it back.
 
         Parameters
         ----------
-        attributes : JSON, stored with it
+        trial_id : Optuna's id of the trial
+        state : `optuna.trial.TrialState` of the ended trial
+        values : one value for each objective
+        attributes : user attributes of the trial, of types that JSON has
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
@@ -103,18 +110,20 @@ class Leases:
             return False
 
     def release(self) -> None:
-        """Give back all trials, for other workers to take at once."""
+        """End all leases, so that other workers can take the trials at once."""
         from optuna.trial import TrialState
 
         for trial_id in list(self._held):
             self.end(trial_id, TrialState.FAIL, released=True)
 
     def take_back(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-        """Fail the running trials whose workers are silent; return those that this call has failed.
+        """Fail the running trials whose workers are silent, and return them.
+
+        Trials that another worker has failed in the meantime are not returned.
 
         Parameters
         ----------
-        trials : all of the study, as they are now
+        trials : the current trials of the study
         """
         from optuna.trial import TrialState
 
@@ -146,4 +155,4 @@ class Leases:
                     if lost:
                         lost()
                 except (StorageInternalError, StorageError, OSError):
-                    continue  # away for a moment: the next beat may reach it
+                    continue  # the storage may be back at the next beat

@@ -1,11 +1,11 @@
-"""Storages of Optuna: where the workers of a search or a study meet.
+"""Optuna storages, through which the workers of a search or a study share its state.
 
     study = open_study("journal:/nfs/search.journal", "explore", ["minimize", "maximize"])
 
-A journal is a file with a line of JSON for each operation, safe on a file system that machines
-share. Everything else is a URL of SQLAlchemy, such as sqlite:///FILE (of one machine) or
-mysql://USER@HOST/DATABASE, in whose tables Optuna keeps JSON too. Storages in Redis are refused:
-Optuna unpickles what it finds there.
+A journal is a file with a line of JSON for each operation, and is safe on a network file system.
+Any other storage is a URL of SQLAlchemy, such as sqlite:///FILE (for one machine) or
+mysql://USER@HOST/DATABASE, in whose tables Optuna stores JSON too. Redis is refused, because Optuna
+unpickles the data that it reads from it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Direction = Literal["minimize", "maximize"]
 JOURNAL = "journal:"
 FORMS = "journal:FILE, sqlite:///FILE, mysql://... or postgresql://..."
 MAX_JOURNAL_BYTES = 1 << 30
-"""A study of thousands of runs over weeks takes some tens of MB."""
+"""Largest accepted journal. A study of thousands of runs takes some tens of MB."""
 
 _LOCK_SECONDS = 60
 _ATTEMPTS = 3
@@ -44,7 +44,7 @@ _CONTRADICTIONS = (ArithmeticError, AssertionError, AttributeError, LookupError,
 
 
 DEFAULT_LEASE_SECONDS = 120.0
-"""Longer than a file server's clients keep what they know of a directory (60 s by default)."""
+"""Longer than NFS clients cache the attributes of a directory (60 s by default)."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Shared:
 
     Attributes
     ----------
-    url : as FORMS says
-    lease_seconds : a worker that was silent for so long counts as dead, and its work is done again
+    url : in one of the forms of `FORMS`
+    lease_seconds : time without a sign of life after which a worker counts as dead and its work is
+        repeated, s
     """
 
     url: str
@@ -66,13 +67,13 @@ class Shared:
 
 
 class StorageError(TutelageError):
-    """The storage cannot be opened or used, or what is in it is damaged; one line."""
+    """A storage cannot be opened or used, or its content is damaged; the message is one line."""
 
     status = FAILED
 
 
 class StorageUsageError(StorageError):
-    """What was given is not a storage; one line."""
+    """The storage given is not a valid one; the message is one line."""
 
     status = TutelageError.status
 
@@ -80,19 +81,21 @@ class StorageUsageError(StorageError):
 def open_study(
     url: str, name: str, directions: Sequence[Direction], sampler: BaseSampler | None = None
 ) -> Study:
-    """Return the study `name` of a storage; it is created where it is not there yet.
+    """Return the study `name` of a storage, created if it does not exist yet.
 
     Parameters
     ----------
-    url : as FORMS says; "" for one in memory
-    directions : of each objective
+    url : in one of the forms of `FORMS`; "": in memory
+    name : of the study
+    directions : one for each objective
+    sampler : draws the trials; None: Optuna's default
 
     Raises
     ------
     MissingPackage
         Optuna is not installed.
     StorageError
-        The storage cannot be opened, or the study has other objectives.
+        The storage cannot be opened, or the existing study has other directions.
     """
     with needs("search"):
         import optuna
@@ -106,16 +109,29 @@ def open_study(
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Return a storage; see `open_study`."""
+    """Open a storage, created if it does not exist yet.
+
+    Parameters
+    ----------
+    url : in one of the forms of `FORMS`
+
+    Raises
+    ------
+    StorageUsageError
+        The URL has another form, the journal's directory does not exist, or the database's driver
+        is not installed.
+    StorageError
+        The file is not a journal, or too large.
+    """
     if url.startswith(JOURNAL):
         return _open_journal(Path(url.removeprefix(JOURNAL)).expanduser())
     if url.startswith("redis"):
         raise StorageUsageError(
-            f"{without_password(url)}: Optuna unpickles what it finds in Redis, which runs any "
-            f"code; take {FORMS}"
+            f"{without_password(url)}: Redis is not allowed, because Optuna unpickles its content, "
+            f"which can run any code; use {FORMS}"
         )
     if "://" not in url:
-        raise StorageUsageError(f"{url!r} is not a storage; it must be {FORMS}")
+        raise StorageUsageError(f"{url!r} is not a storage; use {FORMS}")
     return _open_database(url)
 
 
@@ -126,7 +142,7 @@ def _open_journal(path: Path) -> BaseStorage:
     lock = JournalFileSymlinkLock(str(path))
 
     class File(JournalFileBackend):  # type: ignore[misc, unused-ignore]
-        """Optuna's file, of which a writer that died may have left the last line incomplete."""
+        """Optuna's file, whose last line may be incomplete after a writer was killed."""
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             lock.acquire()
@@ -140,27 +156,27 @@ def _open_journal(path: Path) -> BaseStorage:
                 lock.release()
 
     class Journal(JournalStorage):  # type: ignore[misc, unused-ignore]
-        """Optuna's journal, whose lines may be damaged by whoever can write the file."""
+        """Optuna's journal, whose lines are untrusted: other writers may have damaged them."""
 
         def _sync_with_backend(self) -> None:
             if path.stat().st_size > MAX_JOURNAL_BYTES:
-                raise StorageError(f"{path}: larger than {MAX_JOURNAL_BYTES:,} bytes, refused")
+                raise StorageError(f"{path}: over {MAX_JOURNAL_BYTES:,} bytes; use a new file")
             try:
                 super()._sync_with_backend()
             except _CONTRADICTIONS as error:
                 raise StorageError(
-                    f"{path}: not a journal of Optuna, or damaged: {one_line(error)}; take a copy "
-                    "of it or another file"
+                    f"{path}: not a journal of Optuna, or damaged: {one_line(error)}; restore it "
+                    "from a copy or use another file"
                 ) from error
 
     if not path.parent.is_dir():
-        raise StorageUsageError(f"{path.parent}: no such directory; make it for the journal")
+        raise StorageUsageError(f"{path.parent}: no such directory; create it for the journal")
     _check_beginning(path)
     return Journal(File(str(path), lock_obj=lock))
 
 
 def _check_beginning(path: Path) -> None:
-    """Raise StorageError for a file that is something else: it would be written to."""
+    """Raise StorageError for a file that is not a journal, before anything is written to it."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -170,11 +186,11 @@ def _check_beginning(path: Path) -> None:
     except (RecursionError, TypeError, ValueError):
         begins = False
     if not begins:
-        raise StorageError(f"{path}: not a journal of Optuna; take another file")
+        raise StorageError(f"{path}: not a journal of Optuna; use another file")
 
 
 def _to_last_line(file: BinaryIO) -> None:
-    """Go to the end of a file, without what is behind its last newline: nobody has read that."""
+    """Seek to the end of a file, having cut off an incomplete last line, which nobody has read."""
     end = file.seek(0, os.SEEK_END)
     start = max(end - _LONGEST_LINE, 0)
     file.seek(start)
@@ -182,7 +198,7 @@ def _to_last_line(file: BinaryIO) -> None:
     if rest and not rest.endswith(b"\n"):
         kept = rest.rfind(b"\n") + 1
         if not kept and start:
-            raise StorageError(f"{file.name}: not a journal of Optuna: its last line has no end")
+            raise StorageError(f"{file.name}: not a journal of Optuna: its last line does not end")
         end = start + kept
         file.truncate(end)
     file.seek(end)
@@ -202,7 +218,7 @@ def _open_database(url: str) -> BaseStorage:
             raise StorageUsageError(
                 f"{without_password(url)}: its database driver is not installed: {missing}"
             ) from error
-        except DBAPIError:  # Optuna's tables are just being made by a worker that starts as well
+        except DBAPIError:  # another worker may be creating Optuna's tables at the same time
             if attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(1 + random.random())
@@ -212,9 +228,10 @@ def _open_database(url: str) -> BaseStorage:
 
 
 def _lock_whole_transactions(storage: Any) -> None:
-    """Let SQLite's transactions exclude each other from their first read on.
+    """Make SQLite's transactions exclusive from their first read on.
 
-    Optuna relies on SELECT ... FOR UPDATE, which SQLite ignores: two processes take the same trial.
+    Optuna relies on SELECT ... FOR UPDATE, which SQLite ignores, so that two processes could take
+    the same trial.
     """
     from sqlalchemy import event
 
@@ -226,12 +243,12 @@ def _lock_whole_transactions(storage: Any) -> None:
 
     event.listen(storage.engine, "connect", without_own_begin)
     event.listen(storage.engine, "begin", begin)
-    storage.engine.dispose()  # connections that were made before
+    storage.engine.dispose()  # close the connections made without these listeners
 
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turn what Optuna and SQLAlchemy raise where a storage fails into `StorageError`."""
+    """Convert the errors of Optuna and SQLAlchemy to `StorageError`; do nothing if `url` is ""."""
     if not url:
         yield
         return
@@ -242,11 +259,11 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except (OptunaError, SQLAlchemyError) as error:
         text = one_line(error.__cause__ or error)
-        raise StorageError(f"{without_password(url)}: the storage fails: {text}") from error
+        raise StorageError(f"{without_password(url)}: the storage failed: {text}") from error
 
 
 def without_password(url: str) -> str:
-    """Return a URL with *** for its password."""
+    """Return a URL with its password replaced by ***."""
     scheme, separator, rest = url.partition("://")
     login, at, place = rest.rpartition("@")
     user, colon, _ = login.partition(":")
@@ -254,12 +271,12 @@ def without_password(url: str) -> str:
 
 
 def trials_of(study: Study) -> list[FrozenTrial]:
-    """Return the study's trials by number, without copying them: they are not to be changed.
+    """Return the study's trials in the order of their numbers; they must not be changed.
 
     Raises
     ------
     StorageError
-        The attributes of one are not a table.
+        The attributes of a trial are not a table.
     """
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
@@ -269,6 +286,6 @@ def trials_of(study: Study) -> list[FrozenTrial]:
 
 
 def number_in(attributes: Mapping[str, Any], key: str) -> float | None:
-    """Return a number that a worker stored; None where it is absent or something else."""
+    """Return a number that a worker stored; None if it is missing or not a number."""
     value = attributes.get(key)
     return float(value) if isinstance(value, (int, float)) else None

@@ -1,4 +1,4 @@
-"""A run of `tutelage train` in a process of its own, which ends with the one that started it.
+"""Runs of `tutelage train` in child processes, which end with the process that started them.
 
 python -m tutelage.host.search.training_process PARENT RUN.toml --output DIR ...
 """
@@ -26,13 +26,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class TrainingFailed(TutelageError):
-    """A run ended without a result; the text is the last line that it wrote."""
+    """A run ended without a result; the message has the last line of its error output."""
 
     status = FAILED
 
 
 class TrainingProcesses:
-    """Runs that go on at the same time, each by its name and on one thread."""
+    """Training runs in parallel, each with its own name, in one process with one thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,17 +40,23 @@ class TrainingProcesses:
         self._ended = False
 
     def run(self, name: str, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """Train as `config` says into `folder`; a run that was killed there goes on.
+        """Train with `config` and write to `folder`; a run that was killed there is resumed.
+
+        Parameters
+        ----------
+        name : of the run, for `end`
+        config : the configuration of `tutelage train`
+        folder : output directory of the run, created if missing
 
         Returns
         -------
-        accuracy, teacher_accuracy in percent of the test set, validation_accuracy in percent of
-        the validation images or None, seconds
+        A dictionary with accuracy and teacher_accuracy (% of the test set), validation_accuracy (%
+        of the validation images, or None) and seconds (duration of this process).
 
         Raises
         ------
         TrainingFailed
-            It failed, or was ended.
+            The run failed, or was ended by `end` or `end_all`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "config.toml"
@@ -83,13 +89,13 @@ class TrainingProcesses:
         return process
 
     def end(self, name: str) -> None:
-        """Kill a run, which a later one may resume."""
+        """Kill a run, which may be resumed later."""
         with self._lock:
             if process := self._running.get(name):
                 process.kill()
 
     def end_all(self) -> None:
-        """Kill all runs, and let none start from now on."""
+        """Kill all runs, and refuse to start new ones."""
         with self._lock:
             self._ended = True
             for process in self._running.values():
@@ -97,7 +103,12 @@ class TrainingProcesses:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; `arguments` are the parent's process and those of `tutelage train`."""
+    """Run `tutelage train`, and return its exit status.
+
+    Parameters
+    ----------
+    arguments : the id of the parent process, and the arguments of `tutelage train`
+    """
     from tutelage.host.cli.command import run
 
     parent, *options = arguments
@@ -106,10 +117,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends, be it by kill -9."""
+    """Make the kernel kill this process when `parent` ends, even by SIGKILL (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # it ended before the call
             sys.exit(FAILED)
 
 

@@ -1,4 +1,4 @@
-"""A worker: takes items of a queue and runs some of them at a time."""
+"""A worker that takes items from a shared queue and runs several of them in parallel."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ T = TypeVar("T")
 
 
 class Queue(Protocol[T]):
-    """What there is to do."""
+    """A queue of items, which several workers may share."""
 
     poll_seconds: float | None
-    """How often to ask again while others are at work; None: nobody else is."""
+    """Interval at which to ask again while other workers run, s; None: there are no others."""
 
     def take(self) -> T | None:
-        """Return an item that is this worker's from now on; None where there is none now."""
+        """Return an item that now belongs to this worker; None if none is available now."""
 
     def is_open(self) -> bool:
-        """Whether items may come though there is none now: others may give up theirs."""
+        """Return whether items may become available later, from workers that give them up."""
 
     def finish(self, item: T, result: dict[str, Any]) -> bool:
-        """Take an item's result; False where the item has become another worker's."""
+        """Store an item's result; return False if the item now belongs to another worker."""
 
     def fail(self, item: T, text: str) -> bool:
-        """Note why an item has no result; False as for `finish`."""
+        """Store the error that an item ended with; return False as `finish` does."""
 
 
 def work(
@@ -38,14 +38,15 @@ def work(
     limit: int,
     stop: Callable[[], None],
 ) -> Iterator[tuple[T, dict[str, Any] | str]]:
-    """Run the items of a queue in threads, and yield each with its result, or its error's text.
+    """Run the items of a queue in threads, and yield each with its result or its error message.
 
     Parameters
     ----------
+    queue : the items
     run : returns an item's result, or raises TrainingFailed or OSError
-    jobs : items at a time
-    limit : most items that are run; 0 for all
-    stop : ends what `run` is doing; called at the end, also after Ctrl-C
+    jobs : number of items that run in parallel
+    limit : largest number of items to run; 0: all
+    stop : ends the calls of `run`; called at the end, also after Ctrl-C
     """
     with ThreadPoolExecutor(jobs) as pool:
         try:

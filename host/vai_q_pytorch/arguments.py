@@ -1,4 +1,4 @@
-"""The arguments that `torch_quantizer`, `QatProcessor` and `Inspector` have in common."""
+"""Checks of the arguments that `torch_quantizer`, `QatProcessor` and `Inspector` share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tutelage.core.messages import say
 from tutelage.host.quantise.student import Student
 
 MAX_JSON = 1 << 24
-"""Most bytes of quant_info.json, or of a file of settings."""
+"""Maximum size of quant_info.json and of a settings file, bytes."""
 
 CALIBRATION = {"diffs": "mse", "maxmin": "minmax"}
-"""The methods that AMD has for the DPU -> ours (host/quantise/calibrate.py)."""
+"""AMD's calibration methods for the DPU -> this project's (host/quantise/calibrate.py)."""
 
-# What the DPU fixes, by the name in a file of settings (vai_q_pytorch, doc/Quant_Config.md,
+# Settings for which the DPU allows one value only (vai_q_pytorch, doc/Quant_Config.md,
 # "Configuration Restrictions").
 _FIXED = {
     "datatype": "int",
@@ -35,71 +35,80 @@ _FIXED = {
 
 
 class QuantizerError(TutelageError):
-    """A script asks AMD's quantiser for what this one does not do; the text says what to do."""
+    """A script uses AMD's quantiser in a way that is not emulated; the text names a remedy."""
 
 
 def note(text: str) -> None:
-    """Print what the user should know, and what AMD's tool would do beyond it."""
+    """Print a message for the user on standard error, headed by the program's name."""
     say(PROGRAM, text)
 
 
 def check_settings(bitwidth: int | None, unsupported: Mapping[str, Any]) -> None:
-    """Refuse what the DPU does not have.
+    """Refuse arguments that ask for something the DPU cannot do.
 
     Parameters
     ----------
     bitwidth : None or 8
-    unsupported : arguments that must be left out, by name
+    unsupported : name -> value of arguments that are not emulated; each must be falsy
 
     Raises
     ------
     QuantizerError
-        One is given.
+        `bitwidth` is neither None nor 8, or an unsupported argument has a value.
     """
     if bitwidth not in (None, 8):
-        raise QuantizerError(f"bitwidth={bitwidth}: the DPU computes with 8 bits; leave it out")
+        raise QuantizerError(f"bitwidth={bitwidth}: the DPU computes with 8 bits only; remove it")
     for name, value in unsupported.items():
         if value:
-            raise QuantizerError(f"{name}={value!r} is not emulated; leave it out")
+            raise QuantizerError(f"{name}={value!r} is not emulated; remove this argument")
 
 
 def calibration_method(path: str | None) -> str:
-    """Return the method of calibration that a file of settings asks for; "mse" without one.
+    """Return the calibration method that a settings file asks for.
+
+    Parameters
+    ----------
+    path : of the settings file (`quant_config_file`); None or "": there is none
+
+    Returns
+    -------
+    A value of `CALIBRATION`; "mse" without a file.
 
     Raises
     ------
     QuantizerError
-        The file cannot be read, or asks for what the DPU does not have.
+        The file cannot be read, or has a setting that the DPU does not support.
     """
     if not path:
         return "mse"
     settings = read_json(Path(path))
     overall = settings.get("overall_quantize_config", {})
     if not isinstance(overall, Mapping):
-        raise QuantizerError(f"{path}: overall_quantize_config must be a table")
+        raise QuantizerError(f"{path}: overall_quantize_config must be a JSON object")
     if settings.get("layer_quantize_config") or settings.get("tensor_quantize_config"):
         raise QuantizerError(
-            f"{path}: settings of single layers or tensors are not emulated; leave out "
+            f"{path}: settings of single layers or tensors are not emulated; remove "
             "layer_quantize_config and tensor_quantize_config"
         )
     for name, wanted in _FIXED.items():
         if overall.get(name, wanted) != wanted:
             raise QuantizerError(
-                f"{path}: {name} is {overall[name]!r}, the DPU has {wanted!r} only; leave it out"
+                f"{path}: {name} is {overall[name]!r}, but the DPU supports {wanted!r} only; "
+                f"remove {name}"
             )
     method = overall.get("method", "diffs")
     if method not in CALIBRATION:
-        raise QuantizerError(f"{path}: method is {method!r}; it can be {', '.join(CALIBRATION)}")
+        raise QuantizerError(f"{path}: method is {method!r}; use {' or '.join(CALIBRATION)}")
     return CALIBRATION[method]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the table in a JSON file.
+    """Return the object at the top level of a JSON file.
 
     Raises
     ------
     QuantizerError
-        It cannot be read, or is something else.
+        The file cannot be read, is larger than `MAX_JSON`, or is not a JSON object.
     """
     try:
         content = read_bounded(path, MAX_JSON)
@@ -107,9 +116,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise QuantizerError(f"{path}: {error.strerror or error}") from error
     except (DpuError, ValueError, RecursionError) as error:
-        raise QuantizerError(f"{path}: not JSON: {error}") from error
+        raise QuantizerError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(table, dict):
-        raise QuantizerError(f"{path}: not a table of at most {MAX_JSON >> 20} MiB")
+        raise QuantizerError(f"{path}: not a JSON object of at most {MAX_JSON >> 20} MiB")
     return table
 
 
@@ -117,24 +126,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def unwrapped(module: Any) -> nn.Module:
-    """Return the network itself, out of `nn.DataParallel`.
+    """Return the network itself, without the wrapper `nn.DataParallel`.
 
     Raises
     ------
     QuantizerError
-        It is no nn.Module, or one of TorchScript.
+        The network is not an nn.Module, or is a TorchScript module.
     """
     if isinstance(module, nn.DataParallel):
         module = module.module
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise QuantizerError(
-            f"the network is a {type(module).__name__}; give the nn.Module that it was made of"
+            f"the network is a {type(module).__name__}; pass the nn.Module it was made from"
         )
     return module
 
 
 def usable(device: torch.device | str | None) -> torch.device:
-    """Return the device, or the CPU where PyTorch has no such one, as AMD's quantiser does."""
+    """Return the device, or the CPU where PyTorch has no GPU, as AMD's quantiser does."""
     found = torch.device("cuda" if device is None else device)
     if found.type == "cuda" and not torch.cuda.is_available():
         return torch.device("cpu")
@@ -147,29 +156,30 @@ def as_inputs(given: Any, device: torch.device) -> tuple[Tensor, ...]:
     Raises
     ------
     QuantizerError
-        They are something else than (N, C, H, W).
+        An input is not a tensor of four dimensions (N, C, H, W), or N is 0.
     """
     inputs = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     if not inputs or not all(isinstance(x, Tensor) and x.ndim == 4 and len(x) for x in inputs):
         shapes = [list(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in inputs]
         raise QuantizerError(
-            f"input_args is {', '.join(map(str, shapes))}; the DPU takes tensors (N, C, H, W)"
+            f"input_args is {', '.join(map(str, shapes)) or 'empty'}; the DPU takes tensors "
+            "(N, C, H, W)"
         )
     return tuple(x.detach().to(device) for x in inputs)
 
 
 def make_student(module: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> Student:
-    """Return the network quantised to 8 bits, not calibrated, in evaluation mode.
+    """Return the network quantised to 8 bits, in evaluation mode and not yet calibrated.
 
     Raises
     ------
     UnsupportedOp
-        The network has an operation that the DPU does not have.
+        The network contains an operation that the DPU does not support.
     """
     shapes = [tuple(x.shape[1:]) for x in inputs]
     return Student(module, shapes[0] if len(shapes) == 1 else shapes).to(device).eval()
 
 
 def name_of(module: nn.Module) -> str:
-    """Return the name of a network's class, by which AMD names files and the graph."""
+    """Return the name of a network's class, after which AMD names its files and the graph."""
     return type(module).__name__

@@ -1,4 +1,4 @@
-"""The images that pass through a network while a script calibrates it."""
+"""A bounded sample of the images that a script passes through a network to calibrate it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from torch import Tensor
 from tutelage.host.export.calibration_images import CALIBRATION_IMAGES
 
 MOST_BYTES = 1 << 30
+"""Default limit on the memory of the images that are kept, bytes."""
 
 
 class KeptImages:
-    """A sample of all images that were seen, bounded in number and bytes, the same each time.
+    """A reproducible random sample of all images seen, bounded in number and in bytes.
 
-    Each image that passes has the same chance to be in it (reservoir sampling, Vitter 1985), so
-    that a data set that is sorted by class gives images of all classes.
+    Each image has the same probability of being kept (reservoir sampling, Vitter 1985), so that a
+    data set sorted by class still gives images of all classes.
 
     Parameters
     ----------
-    most : images
-    most_bytes : of all of them
+    most : largest number of images to keep; at least one is kept
+    most_bytes : largest total size of the images kept
     """
 
     def __init__(self, most: int = CALIBRATION_IMAGES, most_bytes: int = MOST_BYTES) -> None:
@@ -32,7 +33,7 @@ class KeptImages:
         return len(self._kept)
 
     def add(self, inputs: tuple[Tensor, ...]) -> None:
-        """Take a batch (N, ...) of each input."""
+        """Offer a batch: one tensor (N, ...) for each input of the network."""
         for row in zip(*(x.detach() for x in inputs), strict=True):
             place = self._place(sum(x.numel() * x.element_size() for x in row))
             self._seen += 1
@@ -45,7 +46,7 @@ class KeptImages:
                 self._kept[place] = kept
 
     def _place(self, size: int) -> int | None:
-        """Where the next image goes; None where it is left out."""
+        """Return the index at which to store the next image of `size` bytes; None to drop it."""
         room = max(1, min(self._most, self._most_bytes // max(size, 1)))
         if len(self._kept) < room:
             return len(self._kept)
@@ -53,5 +54,5 @@ class KeptImages:
         return place if place < room else None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return what is kept: (N, ...) of each input."""
+        """Return the images kept, one tensor (N, ...) for each input of the network."""
         return tuple(torch.stack(column) for column in zip(*self._kept, strict=True))

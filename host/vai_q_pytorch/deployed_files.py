@@ -1,4 +1,4 @@
-"""The files that AMD's quantiser leaves in its output directory, by its names."""
+"""The files that AMD's quantiser writes to its output directory, under the same names."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from tutelage.host.vai_q_pytorch.arguments import note
 
 
 def write_xmodel(student: Student, name: str, folder: Path, deploy_check: bool) -> Path:
-    """Write `<name>_int.xmodel`, which `tutelage compile` takes, and return its path.
+    """Write `<name>_int.xmodel`, the input of `tutelage compile`, and return its path.
+
+    Parameters
+    ----------
+    student : calibrated
+    name : of the network's class
+    deploy_check : accepted for compatibility; prints that no data is written
 
     Raises
     ------
     NotDeployable
-        The DPU does not compute this network.
+        The DPU cannot compute this network.
     ExportError
-        The file gives other values than the student.
+        The file written computes other values than the student.
     """
     graph, deployed = _graph(student, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,12 +36,18 @@ def write_xmodel(student: Student, name: str, folder: Path, deploy_check: bool) 
     check_values(deployed, path)
     if deploy_check:
         note("deploy_check: no data is written; `tutelage run` computes any tensor of the file")
-    note(f"{path}: next: tutelage compile {path} -o DIR")
+    note(f"wrote {path}; next: tutelage compile {path} -o DIR")
     return path
 
 
 def write_onnx(student: Student, name: str, folder: Path) -> Path:
-    """Write `<name>_int.onnx`, of any batch, and return its path; raises NotDeployable."""
+    """Write `<name>_int.onnx`, which takes any batch size, and return its path.
+
+    Raises
+    ------
+    NotDeployable
+        The DPU cannot compute this network.
+    """
     graph, _ = _graph(student, name, quiet=True)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}_int.onnx"
@@ -44,8 +56,8 @@ def write_onnx(student: Student, name: str, folder: Path) -> Path:
 
 
 def no_torch_script() -> None:
-    """Say that nothing is written: the student's rounding has no TorchScript form."""
-    note("export_torch_script: no .pt is written, it is not emulated; the .onnx has the network")
+    """Print that no file is written, since the student's rounding has no TorchScript form."""
+    note("export_torch_script: not emulated, no .pt is written; use export_onnx_model instead")
 
 
 def _graph(student: Student, name: str, quiet: bool = False) -> tuple[Graph, Student]:
@@ -53,5 +65,5 @@ def _graph(student: Student, name: str, quiet: bool = False) -> tuple[Graph, Stu
     xir_name = "".join(c if c.isalnum() else "_" for c in name)
     graph, outside = deployable_graph(deployed, xir_name, allow_cpu=True)
     for op, reason in outside.items() if not quiet else ():
-        note(f"on the CPU: {op}: {reason}")
+        note(f"{op} runs on the CPU: {reason}")
     return graph, deployed

@@ -1,8 +1,8 @@
-"""Fine-tuning of weights without labels, on some hundred images, as AMD's `fast_finetune` is for.
+"""Fine-tuning of weights on a few hundred images without labels, as AMD's `fast_finetune`.
 
-AMD's AdaQuant tunes layer by layer. Here the whole network is tuned at once, so that its outputs
-come near the float network's (their mean squared difference), with thresholds where calibration put
-them. What is no better than before is not kept.
+AMD's AdaQuant tunes layer by layer. Here the whole network is tuned at once to minimise the mean
+squared difference of its outputs from the float network's; the thresholds from calibration do not
+change. Tuned weights are discarded unless they reduce this error.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tutelage.host.quantise.student import Student
 
 BATCH = 16
 LEAST_STEPS, MOST_STEPS = 100, 400
-"""One pass over the images, but not fewer and not more steps than these."""
+"""Bounds on the number of steps, which otherwise is one pass over the images."""
 
 LR = 2e-5
-"""Adam's; weights move by about this in a step, a small part of the step of 8-bit weights."""
+"""Adam's learning rate: the change of a weight per step, far below one step of 8-bit weights."""
 
 
 def fast_finetune(
@@ -31,13 +31,14 @@ def fast_finetune(
 
     Parameters
     ----------
-    student : in evaluation mode, in which it stays
+    student : in evaluation mode, which it is in again afterwards
     network : the float network, in evaluation mode
-    inputs : (N, C, H, W) of each input, normalised
+    inputs : one tensor (N, C, H, W) for each input, normalised
 
     Returns
     -------
-    squared difference of the outputs from the float network's, relative to the latter's squares
+    Two errors, before and after: the sum of squared differences between the student's and the float
+    network's outputs, divided by the sum of squares of the float network's outputs.
     """
     before = _error(student, network, inputs)
     state = copy.deepcopy(student.state_dict())
@@ -76,7 +77,7 @@ def _batches(inputs: tuple[Tensor, ...], device: torch.device) -> Iterator[tuple
 def _outputs(
     student: Student, network: nn.Module, batch: tuple[Tensor, ...]
 ) -> list[tuple[Tensor, Tensor]]:
-    """The student's and the network's value of each output."""
+    """Return the student's and the network's value of each output."""
     with torch.no_grad():
         wanted = network(*batch)
     found = student(*batch)

@@ -1,8 +1,8 @@
-"""`Inspector`: what of a network a DPU computes, before it is quantised in earnest.
+"""`Inspector`: report which layers of a network a DPU computes, before quantising it.
 
     Inspector("DPUCZDX8G_ISA1_B4096").inspect(model, (images,), output_dir="inspect")
 
-prints what is left to the CPU, and writes inspect/inspect_<target>.txt with every layer.
+prints the layers left to the CPU, and writes inspect/inspect_<target>.txt with every layer.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Inspector:
 
     Parameters
     ----------
-    name_or_fingerprint : of a DPUCZDX8G, such as "DPUCZDX8G_ISA1_B4096" or "0x101000016010407", or
-        a board, such as "zcu104"
+    name_or_fingerprint : name or fingerprint of a DPUCZDX8G, such as "DPUCZDX8G_ISA1_B4096" or
+        "0x101000016010407", or a board, such as "zcu104"
 
     Raises
     ------
     QuantizerError
-        It is another DPU, or none.
+        The target is unknown, or a DPU of another family.
     """
 
     def __init__(self, name_or_fingerprint: str) -> None:
@@ -67,24 +67,25 @@ class Inspector:
         verbose_level: int = 1,
         image_format: str | None = None,
     ) -> None:
-        """Print what the DPU does not compute, and write a report.
+        """Print the layers that the DPU does not compute, and write a report.
 
-        A network that cannot be quantised at all is reported too, with the place and the remedy.
+        A network that cannot be quantised at all is reported too, with the place in its code and
+        the remedy.
 
         Parameters
         ----------
-        module, input_args, device : as `torch_quantizer` takes them
-        output_dir : gets inspect_<target>.txt
-        verbose_level : 0 prints nothing, 1 what is left to the CPU, 2 every layer
-        image_format : "svg" draws the network too; "png" is drawn as SVG
+        module, input_args, device : as for `torch_quantizer`
+        output_dir : directory of the report inspect_<target>.txt
+        verbose_level : 0 prints nothing, 1 the layers left to the CPU, 2 every layer
+        image_format : "svg" or "png" to draw the network too; both write an SVG file
 
         Raises
         ------
         QuantizerError
-            An argument is of another kind.
+            An argument has an unsupported type or value.
         """
         if image_format not in (None, *IMAGE_FORMATS):
-            raise QuantizerError(f"image_format {image_format!r}: it is svg or png")
+            raise QuantizerError(f"image_format {image_format!r}: use 'svg' or 'png'")
         module = unwrapped(module)
         place = usable(device)
         inputs = as_inputs(input_args, place)
@@ -100,11 +101,11 @@ class Inspector:
         report.write_text("\n".join(found.lines(self._target)) + "\n", encoding="utf-8")
         for line in found.summary(verbose_level):
             print(shown(line))
-        note(f"{report}: every layer")
+        note(f"wrote {report}: every layer")
         if image_format is not None:
             path = report.with_suffix(".svg")
             path.write_text(svg(describe_graph(report, found.graph)), encoding="utf-8")
-            note(f"{path}: the network" + (", as SVG" if image_format != "svg" else ""))
+            note(f"wrote {path}: the network" + (", as SVG" if image_format != "svg" else ""))
 
     def _look(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], device: torch.device
@@ -114,19 +115,19 @@ class Inspector:
         graph = to_quantised(student.cpu(), name_of(module))
         try:
             on_cpu = compile_for_board(graph, self._fingerprint).on_cpu
-        except DpuError as error:  # nothing of it is for a DPU
+        except DpuError as error:  # the DPU takes no op of it
             on_cpu = {layer.name: str(error) for layer in layers_of(graph)}
         return Findings(graph, on_cpu)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a network on a DPU.
+    """Where the layers of a network run.
 
     Attributes
     ----------
-    graph : quantised
-    on_cpu : ops that are left to the CPU -> why
+    graph : the quantised network
+    on_cpu : op name -> the reason why it is left to the CPU
     """
 
     graph: Graph
@@ -139,7 +140,7 @@ class Findings:
         if verbose_level > 1:
             return [*self._rows(), ""]
         if not self.on_cpu:
-            return ["All layers are for the DPU."]
+            return ["All layers run on the DPU."]
         return ["On the CPU:", *(f"  {name}: {reason}" for name, reason in self.on_cpu.items())]
 
     def lines(self, target: str) -> list[str]:
@@ -154,7 +155,7 @@ class Findings:
         ]
 
     def _rows(self) -> list[str]:
-        """A line for each layer: device, type, output's shape, name."""
+        """Return a line for each layer: device, type, shape of the output, name."""
         rows = []
         for layer in layers_of(self.graph):
             device = "CPU" if layer.name in self.on_cpu else "DPU"
@@ -164,7 +165,7 @@ class Findings:
 
 
 def _fingerprint(target: str) -> int:
-    """The fingerprint of a DPU by its name, its number or its board."""
+    """Return the fingerprint of a DPU given by its name, its fingerprint or its board."""
     try:
         if target.startswith("0x") or target in board_names():
             found = load_target(target).fingerprint
@@ -181,7 +182,7 @@ def _fingerprint(target: str) -> int:
         if profile.dpu_name.endswith(f"_{size}") and profile.fingerprints:
             return next(iter(profile.fingerprints))
     raise QuantizerError(
-        f"the fingerprint of {target} is not known: give the number, from arch.json"
+        f"the fingerprint of {target} is not known; give the number in its arch.json"
     )
 
 

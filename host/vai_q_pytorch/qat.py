@@ -1,4 +1,4 @@
-"""`QatProcessor`: training of a quantised network by a script for AMD's quantiser.
+"""`QatProcessor`: quantisation-aware training by a script written for AMD's quantiser.
 
 processor = QatProcessor(model, inputs)
 network = processor.trainable_model()          # the script's own loop trains it
@@ -35,12 +35,13 @@ from tutelage.host.vai_q_pytorch.quant_model import Outputs, QuantModel
 class TrainableModel(nn.Module):
     """A student whose thresholds are parameters of one value each, as in AMD's networks.
 
-    The first images that pass calibrate it. Thresholds of inputs are none of the parameters.
+    The first batch calibrates it. The thresholds of the network's inputs are not trained.
 
     Parameters
     ----------
-    student : not calibrated
-    calibrated : it is calibrated after all
+    student : the quantised network
+    outputs : shapes and type of the float network's result
+    calibrated : whether the student is calibrated already
     """
 
     calibrated: Tensor
@@ -58,7 +59,7 @@ class TrainableModel(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Return the result of images (N, C, H, W), in the network's own form."""
+        """Return the network's result for images (N, C, H, W), with the float network's shapes."""
         if not self.calibrated:
             self._calibrate(tuple(x.detach() for x in inputs))
         thresholds = {"log2_t": self._thresholds()}
@@ -79,7 +80,7 @@ class TrainableModel(nn.Module):
 
     @torch.no_grad()
     def deployed(self) -> Student:
-        """Return a copy of the student with the thresholds as they are trained."""
+        """Return a copy of the student with the trained thresholds, in evaluation mode."""
         student = copy.deepcopy(self.student)
         student.observer = None
         student.log2_t.copy_(self._thresholds())
@@ -88,37 +89,37 @@ class TrainableModel(nn.Module):
     # -- AMD's names ----------------------------------------------------------------------------
 
     def quantizer_parameters(self) -> list[nn.Parameter]:
-        """Return the logarithms of thresholds, of one value each."""
+        """Return the base-2 logarithms of the thresholds, one parameter (1,) each."""
         return list(self.log_threshold)
 
     def non_quantizer_parameters(self) -> list[nn.Parameter]:
-        """Return weights, biases and norms."""
+        """Return the parameters of convolutions, dense layers and norms."""
         return [p for n, p in self.student.named_parameters() if n != "log2_t"]
 
     def freeze_bn_stats(self) -> None:
-        """Fold batch norms by their running statistics, which stay."""
+        """Fold batch norms with their running statistics, which are no longer updated."""
         self.student.freeze_norms(True)
 
     fuse_conv_bn = freeze_bn_stats
 
     def enable_quant(self) -> None:
-        """Round, as at first."""
+        """Round weights and activations, which is the default."""
         self.student.observer = None
 
     def disable_quant(self) -> None:
-        """Compute in float."""
+        """Compute in float, without rounding."""
         self.student.observer = lambda name, values: None
 
     def freeze_quant(self) -> None:
-        """Leave the thresholds where they are."""
+        """Stop training the thresholds."""
         self.log_threshold.requires_grad_(False)
 
     def enable_warmup(self) -> None:
-        """Calibrate by the next images."""
+        """Calibrate again with the next batch."""
         self.calibrated.fill_(False)
 
     def disable_warmup(self) -> None:
-        """Do nothing: the images after the first do not calibrate."""
+        """Do nothing: only the first batch calibrates anyway."""
 
 
 class QatProcessor:
@@ -126,20 +127,20 @@ class QatProcessor:
 
     Parameters
     ----------
-    model : the network, trained in float; on the device where it is trained on
-    inputs : an input of the network (N, C, H, W), of any values
+    model : the network, trained in float, on the device on which training continues
+    inputs : an example input (N, C, H, W), or a tuple of several; only its shape matters
     bitwidth : 8
 
     Attributes
     ----------
-    latest : the network that is deployed, None before `to_deployable` or `deployable_model`
+    latest : the network to deploy; None before `to_deployable` or `deployable_model` is called
 
     Raises
     ------
     QuantizerError
         An argument is not emulated.
     UnsupportedOp
-        The network has an operation that the DPU does not have.
+        The network contains an operation that the DPU does not support.
     """
 
     def __init__(
@@ -165,12 +166,17 @@ class QatProcessor:
     def trainable_model(
         self, calib_dir: str = "", allow_reused_module: bool = False
     ) -> TrainableModel:
-        """Return the network to train, always the same.
+        """Return the network to train; every call returns the same object.
 
         Parameters
         ----------
-        calib_dir : of a quant_info.json, whose thresholds training starts from
-        allow_reused_module : of no effect; a module may be called several times
+        calib_dir : directory of a quant_info.json, from whose thresholds training starts
+        allow_reused_module : ignored; a module may always be called several times
+
+        Raises
+        ------
+        QuantizerError
+            The quant_info.json in `calib_dir` cannot be used.
         """
         if self._trainable is None:
             student = self._student()
@@ -182,18 +188,20 @@ class QatProcessor:
     quant_model = trainable_model
 
     def to_deployable(self, trained_model: nn.Module, output_dir: str) -> QuantModel:
-        """Return what is deployed of a trained network, after writing it to a directory.
+        """Write the deployable form of a trained network to a directory, and return it.
 
         Raises
         ------
         QuantizerError
-            It is not the network of `trainable_model`, or has seen no image.
+            `trained_model` does not come from `trainable_model`, or has seen no image.
         """
         trained = unwrapped(trained_model)
         if not isinstance(trained, TrainableModel):
-            raise QuantizerError("to_deployable takes the network that trainable_model() returned")
+            raise QuantizerError("to_deployable: pass the network that trainable_model() returned")
         if not trained.calibrated:
-            raise QuantizerError("the network has seen no image: train it, or load_state_dict")
+            raise QuantizerError(
+                "the network has seen no image; train it, or call load_state_dict()"
+            )
         student = trained.deployed()
         write_quant_info(Path(output_dir), student, name_of(self._model), self._float_state, True)
         self.latest = QuantModel(student, self._outputs)
@@ -202,11 +210,17 @@ class QatProcessor:
     convert_to_deployable = to_deployable
 
     def deployable_model(self, src_dir: str, used_for_xmodel: bool = False) -> QuantModel:
-        """Return what `to_deployable` wrote to a directory.
+        """Return the network that `to_deployable` wrote to a directory.
 
         Parameters
         ----------
-        used_for_xmodel : on the CPU
+        src_dir : the directory
+        used_for_xmodel : place the network on the CPU, as `export_xmodel` needs it
+
+        Raises
+        ------
+        QuantizerError
+            The files of the directory are missing, or belong to another network.
         """
         student = self._student()
         read_quant_info(Path(src_dir), student)
@@ -216,7 +230,15 @@ class QatProcessor:
     def export_xmodel(
         self, output_dir: str, deploy_check: bool = False, dynamic_batch: bool = False
     ) -> None:
-        """Write `<class>_int.xmodel`, which `tutelage compile` takes; raises NotDeployable."""
+        """Write `<class>_int.xmodel`, the input of `tutelage compile`.
+
+        Raises
+        ------
+        QuantizerError
+            There is no network to deploy yet.
+        NotDeployable
+            The DPU cannot compute this network.
+        """
         name = name_of(self._model)
         deployed_files.write_xmodel(self._deployed(), name, Path(output_dir), deploy_check)
 
@@ -227,11 +249,11 @@ class QatProcessor:
         dynamic_batch: bool = False,
         opset_version: int | None = None,
     ) -> None:
-        """Write `<class>_int.onnx` with ONNX's own quantisation."""
+        """Write `<class>_int.onnx` with ONNX's own quantisation operators."""
         deployed_files.write_onnx(self._deployed(), name_of(self._model), Path(output_dir))
 
     def export_torch_script(self, output_dir: str, verbose: bool = False) -> None:
-        """Write nothing and say so."""
+        """Print that no file is written."""
         deployed_files.no_torch_script()
 
     def _deployed(self) -> Student:

@@ -1,4 +1,4 @@
-"""quant_info.json: what calibration found, for the run that tests and deploys the network.
+"""quant_info.json: the result of calibration, read by the run that tests and deploys the network.
 
     {
       "param":  {"features/0.weight": [[8, 7]], ...},
@@ -10,12 +10,12 @@
       "parameters": ""
     }
 
-Each tensor has its bits and its fix point, as in AMD's file of this name. The keys are the names of
-this project's layers. A fix point may be changed by hand; where the DPU's shifts do not allow it,
-it is moved again. Those of biases follow from the others.
+Each tensor has its bit width and its fix point, as in AMD's file of this name. The keys are the
+names of this project's layers. A fix point may be edited by hand; one that the DPU's shifts do not
+allow is lowered until they do. The fix points of biases follow from the others.
 
-Where calibration or fine-tuning changed weights, `parameters` is the SHA-256 of
-`quant_parameters.safetensors` beside it, which has them.
+If calibration or fine-tuning changed weights, they are in `quant_parameters.safetensors` in the
+same directory, and `parameters` is its SHA-256.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ PARAMETERS = "quant_parameters.safetensors"
 
 _BITS = 8
 _FARTHEST = 64
-"""Fix points are from minus to plus this."""
+"""Largest magnitude of a fix point in the file."""
 
 
 def write_quant_info(
     folder: Path, student: Student, network: str, float_state: Mapping[str, Tensor], tuned: bool
 ) -> None:
-    """Write quant_info.json, and the parameters where they are not the float network's any more.
+    """Write quant_info.json, and the parameters if they differ from the float network's.
 
     Parameters
     ----------
-    network : the name of its class
-    float_state : the state of the student before anything was changed
-    tuned : fast_finetune has changed weights
+    folder : created if missing
+    network : name of the network's class
+    float_state : the student's state before calibration and fine-tuning
+    tuned : whether the weights were fine-tuned
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = student.state_dict()
@@ -81,7 +82,7 @@ def write_quant_info(
 
 
 def _text(info: Mapping[str, Any]) -> str:
-    """JSON with a line for each tensor, for readers and `diff`."""
+    """Return JSON with one line for each tensor, which is easy to read and to compare."""
     tables = []
     for name, value in info.items():
         text = json.dumps(value)
@@ -94,12 +95,12 @@ def _text(info: Mapping[str, Any]) -> str:
 
 @torch.no_grad()
 def read_quant_info(folder: Path, student: Student) -> bool:
-    """Give a student what `write_quant_info` wrote; returns whether weights were fine-tuned.
+    """Load into a student what `write_quant_info` wrote; return whether weights were fine-tuned.
 
     Raises
     ------
     QuantizerError
-        There is no such file, or it is another network's.
+        The file is missing or damaged, or belongs to another network.
     """
     path = folder / QUANT_INFO
     if not path.is_file():
@@ -115,7 +116,7 @@ def read_quant_info(folder: Path, student: Student) -> bool:
         found = {_point(path, info, table, name) for name, table in tables.items()}
         if len(found) > 1:
             names = ", ".join(quantiser.members[:4])
-            raise QuantizerError(f"{path}: {names} are one value: give them one fix point")
+            raise QuantizerError(f"{path}: {names} share one fix point; give them the same")
         _set(student, quantiser, found.pop())
     for name, quantiser in student.weight_of.items():
         _set(student, quantiser, _point(path, info, "param", f"{name}.weight"))
@@ -130,7 +131,7 @@ def _load_parameters(folder: Path, student: Student, sha256: str) -> None:
     path = folder / PARAMETERS
     if not path.is_file() or sha256_of(path) != sha256:
         raise QuantizerError(
-            f"{path}: missing, or of another calibration than {QUANT_INFO}; calibrate again"
+            f"{path}: missing, or not from the same calibration as {QUANT_INFO}; calibrate again"
         )
     try:
         checkpoint.load_weights(student, path)
@@ -139,12 +140,12 @@ def _load_parameters(folder: Path, student: Student, sha256: str) -> None:
 
 
 def _point(path: Path, info: dict[str, Any], table: str, name: str) -> int:
-    """The fix point of a tensor in the file."""
+    """Return the fix point of a tensor in the file."""
     entries = info.get(table)
     entry = entries.get(name) if isinstance(entries, dict) else None
     if entry is None:
         raise QuantizerError(
-            f"{path}: no {table} {name!r}: it is another network's; calibrate this one again"
+            f"{path}: no {table} {name!r}: the file is of another network; calibrate this one again"
         )
     try:
         ((bits, point),) = entry

@@ -1,4 +1,4 @@
-"""The network that a script runs in place of its own: `torch_quantizer.quant_model`."""
+"""The network that a script runs instead of its own: `torch_quantizer.quant_model`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tutelage.host.vai_q_pytorch.calibration_images import KeptImages
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network returns.
+    """The form of a network's result.
 
     Attributes
     ----------
-    shapes : of each output for one image, without the batch
-    kind : Tensor, tuple or list
+    shapes : shape of each output, without the batch dimension
+    kind : type of the result: Tensor, tuple or list
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -28,7 +28,10 @@ class Outputs:
     @classmethod
     @torch.no_grad()
     def of(cls, module: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:
-        """Run a network in evaluation mode, which it is not left in."""
+        """Run a network in evaluation mode and return the form of its result.
+
+        The network's own modes are restored afterwards.
+        """
         training = {part: part.training for part in module.modules()}
         module.eval()
         try:
@@ -40,24 +43,24 @@ class Outputs:
         return cls(tuple(tuple(x.shape[1:]) for x in values), type(found))
 
     def shaped(self, found: Any) -> Any:
-        """Return a student's result as the network returns it."""
+        """Return a student's result in the form that the network returns."""
         values = (found,) if isinstance(found, Tensor) else found
         own = [x.reshape(len(x), *shape) for x, shape in zip(values, self.shapes, strict=True)]
         return own[0] if issubclass(self.kind, Tensor) else own if self.kind is list else tuple(own)
 
 
 class QuantModel(nn.Module):
-    """A quantised network that always is in evaluation mode, on batches of any size.
+    """A quantised network that is always in evaluation mode and takes batches of any size.
 
     Parameters
     ----------
-    student : what it computes
-    outputs : of the script's own network
+    student : the quantised network
+    outputs : form of the result of the script's own network
 
     Attributes
     ----------
-    kept : takes every image that passes, None where nothing is to be calibrated
-    rounds : what the DPU computes, bit for bit; the float network while this is False
+    kept : sample of the images that pass, for calibration; None outside calibration
+    rounds : True: compute what the DPU computes, bit for bit; False: compute in float
     """
 
     def __init__(self, student: Student, outputs: Outputs) -> None:
@@ -67,12 +70,12 @@ class QuantModel(nn.Module):
         self.rounds = True
 
     def train(self, mode: bool = True) -> QuantModel:
-        """Change nothing: it computes what is deployed, whatever a script says."""
+        """Stay in evaluation mode, since this network computes what is deployed."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, *inputs: Tensor) -> Any:
-        """Return the network's result, in its own shape."""
+        """Return the result for inputs (N, C, H, W), in the form of the script's own network."""
         device = self.student.log2_t.device
         inputs = tuple(x.to(device, torch.float32) for x in inputs)
         if self.kept is not None:
@@ -86,4 +89,4 @@ class QuantModel(nn.Module):
 
 
 def _ignore(name: str, values: Tensor) -> None:
-    """Observe nothing: while a student has an observer it rounds nothing."""
+    """Observe nothing. A student with an observer does not round."""

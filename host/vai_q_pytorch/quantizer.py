@@ -1,4 +1,4 @@
-"""`torch_quantizer`: calibration and test runs of a script for AMD's quantiser.
+"""`torch_quantizer`: calibration and test runs of a script written for AMD's quantiser.
 
     quantizer = torch_quantizer("calib", model, (images,), output_dir="quantize_result")
     for images, _ in loader:
@@ -45,7 +45,7 @@ from tutelage.host.vai_q_pytorch.quant_model import Outputs, QuantModel
 
 CALIB, TEST = "calib", "test"
 MODES = {CALIB: CALIB, TEST: TEST, 1: CALIB, 2: TEST}
-"""What `quant_mode` may be; the numbers are of vai_q_pytorch 1.x."""
+"""Accepted values of `quant_mode`; the numbers are those of vai_q_pytorch 1.x."""
 
 Run = Callable[..., Any]
 
@@ -55,22 +55,23 @@ class TorchQuantizer:
 
     Parameters
     ----------
-    quant_mode : "calib" or "test"; the latter reads what the former's run wrote
-    module : the network, trained in float; it stays as it is, but on `device`
-    input_args : an input of the network (N, C, H, W), of any values
-    state_dict_file : a .pth with the network's parameters
-    output_dir : of quant_info.json
+    quant_mode : "calib" or "test"; a test run reads the files that a calibration run wrote
+    module : the network, trained in float; it is moved to `device` and not changed otherwise
+    input_args : an example input (N, C, H, W), or a tuple of several; only its shape matters
+    state_dict_file : a .pth file with the network's parameters
+    output_dir : directory of quant_info.json
     bitwidth : 8
-    device : where PyTorch has no such one, the CPU is taken
-    quant_config_file : JSON as vai_q_pytorch's; what the DPU does not have is refused
+    device : the CPU is used if PyTorch has no GPU
+    quant_config_file : settings as JSON, as for vai_q_pytorch; settings that the DPU does not
+        support are refused
     target : any DPUCZDX8G; quantisation is the same for all of them
 
     Raises
     ------
     QuantizerError
-        An argument is not emulated, or in test mode the files of calibration cannot be used.
+        An argument is not emulated, or in test mode the calibration files cannot be used.
     UnsupportedOp
-        The network has an operation that the DPU does not have.
+        The network contains an operation that the DPU does not support.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class TorchQuantizer:
         target: str | None = None,
     ) -> None:
         if quant_mode not in MODES:
-            raise QuantizerError(f"quant_mode {quant_mode!r}: it is 'calib' or 'test'")
+            raise QuantizerError(f"quant_mode {quant_mode!r}: use 'calib' or 'test'")
         other = app_deploy if app_deploy != "CV" else None
         check_settings(bitwidth, dict(
             mix_bit=mix_bit, lstm=lstm, app_deploy=other, custom_quant_ops=custom_quant_ops
@@ -119,30 +120,32 @@ class TorchQuantizer:
 
     @property
     def quant_model(self) -> torch.nn.Module:
-        """The network to run: in calibration it keeps images that pass, in test it is the DPU."""
+        """The network to run: in calibration it collects images, in test it computes as the DPU."""
         return self._qat.trainable_model() if self._qat else self._model
 
     @property
     def deploy_model(self) -> torch.nn.Module | None:
-        """The network that is deployed, of a quantiser for training (`qat_proc`)."""
+        """The network to deploy, with `qat_proc`; None without it."""
         return self._qat.latest if self._qat else None
 
     # -- calibration ------------------------------------------------------------------------
 
     def fast_finetune(self, run_fn: Run, run_args: Any) -> None:
-        """Tune weights without labels (fast_finetune.py).
+        """Calibrate, then tune the weights without labels (see fast_finetune.py).
 
         Parameters
         ----------
-        run_fn, run_args : a function, and its arguments, that passes images through `quant_model`
+        run_fn, run_args : a function that passes images through `quant_model`, and its arguments
 
         Raises
         ------
         QuantizerError
-            It passes none, or this is a test run.
+            The function passes no images, or this is a test run.
         """
         if self._mode != CALIB:
-            raise QuantizerError("fast_finetune is for quant_mode 'calib'; then load_ft_param()")
+            raise QuantizerError(
+                "fast_finetune needs quant_mode 'calib'; in a test run call load_ft_param()"
+            )
         usual, self._model.kept = self._model.kept, KeptImages()
         try:
             run_fn(*run_args)
@@ -155,33 +158,33 @@ class TorchQuantizer:
         self._network.train(training)
         self._tuned = True
         note(
-            f"fast_finetune: {counted(len(images[0]), 'image')}; the outputs' squared error is "
-            f"{after:.3g} of their squares, {before:.3g} before"
+            f"fast_finetune: {counted(len(images[0]), 'image')}; the relative squared error of the "
+            f"outputs is {after:.3g} after and {before:.3g} before it"
         )
 
     def load_ft_param(self) -> None:
-        """Take the weights that the calibration run fine-tuned.
+        """Check that the calibration run fine-tuned the weights.
 
-        They come with quant_info.json already: this refuses one without.
+        The constructor has already loaded them with quant_info.json.
 
         Raises
         ------
         QuantizerError
-            Nothing was fine-tuned.
+            The calibration run did not fine-tune.
         """
         if not self._tuned:
             raise QuantizerError(
-                f"{self._folder / QUANT_INFO}: nothing was fine-tuned; call fast_finetune() in the "
-                "run with quant_mode 'calib'"
+                f"{self._folder / QUANT_INFO}: the weights were not fine-tuned; call "
+                "fast_finetune() in the run with quant_mode 'calib'"
             )
 
     def export_quant_config(self) -> None:
-        """Calibrate by the images that passed and write quant_info.json.
+        """Calibrate with the images collected, and write quant_info.json.
 
         Raises
         ------
         QuantizerError
-            No image has passed.
+            No image has passed through `quant_model`.
         """
         if self._mode == CALIB:
             if not self._tuned:  # its thresholds and weights belong together
@@ -192,13 +195,26 @@ class TorchQuantizer:
     def _images(self) -> tuple[torch.Tensor, ...]:
         kept = self._model.kept
         if not kept:
-            raise QuantizerError("no image has passed through quant_model; run it on some first")
+            raise QuantizerError(
+                "no image has passed through quant_model; run it on some images first"
+            )
         return kept.tensors()
 
-    # -- the whole way, by functions of the script --------------------------------------------
+    # -- all steps, with functions of the script ----------------------------------------------
 
     def quantize(self, run_fn: Run, run_args: Any, ft_run_args: Any = None) -> None:
-        """Calibrate by a function of the script, after fine-tuning where it has arguments."""
+        """Calibrate with a function of the script, after fine-tuning if `ft_run_args` is given.
+
+        Parameters
+        ----------
+        run_fn : passes images through `quant_model`
+        run_args, ft_run_args : its arguments for calibration and for fine-tuning
+
+        Raises
+        ------
+        QuantizerError
+            The function passes no images.
+        """
         self._mode = CALIB
         self._model.kept, self._model.rounds = KeptImages(), False
         if ft_run_args is not None:
@@ -207,14 +223,24 @@ class TorchQuantizer:
         self.export_quant_config()
 
     def test(self, run_fn: Run, run_args: Any) -> None:
-        """Run a function of the script on what is deployed, and print what it returns."""
+        """Run a function of the script on the quantised network, and print its result."""
         self._start_test()
         note(f"the quantised network: {run_fn(*run_args)}")
 
     def deploy(
         self, run_fn: Run, run_args: Any, fmt: str = "xmodel", dynamic_batch: bool = False
     ) -> None:
-        """Write the network as "xmodel", "onnx" or "torch_script" into the output directory."""
+        """Run a function of the script, then write the network to the output directory.
+
+        Parameters
+        ----------
+        fmt : "xmodel", "onnx" or "torch_script"
+
+        Raises
+        ------
+        QuantizerError
+            `fmt` is none of these, or the calibration files cannot be used.
+        """
         self._start_test()
         run_fn(*run_args)
         writers: dict[str, Callable[[str], None]] = {
@@ -223,7 +249,7 @@ class TorchQuantizer:
             "torch_script": self.export_torch_script,
         }
         if fmt not in writers:
-            raise QuantizerError(f"fmt {fmt!r}: it is one of {', '.join(writers)}")
+            raise QuantizerError(f"fmt {fmt!r}: use one of {', '.join(writers)}")
         writers[fmt](str(self._folder))
 
     def _start_test(self) -> None:
@@ -240,14 +266,14 @@ class TorchQuantizer:
         deploy_check: bool = False,
         dynamic_batch: bool = False,
     ) -> None:
-        """Write `<class>_int.xmodel`, which `tutelage compile` takes; any batch runs on it.
+        """Write `<class>_int.xmodel`, the input of `tutelage compile`, which takes any batch size.
 
         Raises
         ------
         QuantizerError
-            Nothing is calibrated yet.
+            The network is not calibrated yet.
         NotDeployable
-            The DPU does not compute this network.
+            The DPU cannot compute this network.
         """
         deployed_files.write_xmodel(self._deployable(), self._name, Path(output_dir), deploy_check)
 
@@ -262,15 +288,23 @@ class TorchQuantizer:
         check_model: bool = False,
         opt_graph: bool = False,
     ) -> None:
-        """Write `<class>_int.onnx` with ONNX's own quantisation, of any batch."""
+        """Write `<class>_int.onnx` with ONNX's own quantisation operators, for any batch size.
+
+        Raises
+        ------
+        QuantizerError
+            The network is not calibrated yet.
+        NotDeployable
+            The DPU cannot compute this network.
+        """
         if not native_onnx:
-            note("native_onnx=False: AMD's own ONNX ops are not emulated; ONNX's are written")
+            note("native_onnx=False: AMD's own ONNX ops are not emulated; standard ops are written")
         deployed_files.write_onnx(self._deployable(), self._name, Path(output_dir))
 
     def export_torch_script(
         self, output_dir: str = "quantize_result", verbose: bool = False
     ) -> None:
-        """Write nothing and say so."""
+        """Print that no file is written."""
         deployed_files.no_torch_script()
 
     export_traced_torch_script = export_torch_script
@@ -278,7 +312,8 @@ class TorchQuantizer:
     def _deployable(self) -> Student:
         if not self._ready:
             raise QuantizerError(
-                "nothing is calibrated yet: call export_quant_config(), or use quant_mode 'test'"
+                "the network is not calibrated yet; call export_quant_config(), or use "
+                "quant_mode 'test'"
             )
         return self._student
 
@@ -289,20 +324,22 @@ _LATEST: list[TorchQuantizer] = []
 def dump_xmodel(
     output_dir: str = "quantize_result", deploy_check: bool = False, app_deploy: str = "CV"
 ) -> None:
-    """Write the .xmodel of the quantiser that was made last, as in vai_q_pytorch 1.2.
+    """Write the .xmodel of the quantiser created last, as in vai_q_pytorch 1.2.
 
     Raises
     ------
     QuantizerError
-        There is none.
+        No quantiser has been created, or its network is not calibrated yet.
     """
     if not _LATEST:
-        raise QuantizerError("dump_xmodel: there is no torch_quantizer yet")
+        raise QuantizerError(
+            "dump_xmodel: there is no torch_quantizer yet; create one with quant_mode 'test' first"
+        )
     _LATEST[0].export_xmodel(output_dir, deploy_check)
 
 
 def _load(module: torch.nn.Module, path: Path) -> None:
-    """Give a network the parameters in a file, of which nothing is executed."""
+    """Load parameters from a file into a network, without executing anything in the file."""
     try:
         weights.load(module, path)
     except CheckpointError as error:

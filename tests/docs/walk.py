@@ -132,7 +132,7 @@ STEPS = {
         puts_in=(("192.168.1.10", "127.0.0.1"), ("accelerate launch", _SECOND_MACHINE)),
         shows="runs/four"),
     "tutelage explore explore.toml --trials 500 -o out": Step(
-        puts_in=(("500", "60"),), shows="Optuna chose among 36 combinations"),
+        puts_in=(("500", "60"),), shows="Optuna sampled some of 36 combinations"),
     "tutelage explore explore.toml --latency 2 --capacity accuracy --trials 40 --epochs 3 "
     "-o out": Step(puts_in=(("40", "2"), ("epochs 3", "epochs 1")), shows="DenseNets trained"),
     "tutelage study study.toml --output /nfs/mine --storage journal:/nfs/mine.journal": Step(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.host.quantise.graph.capture import capture
 from tutelage.host.quantise.graph.graph import BATCH, Graph
-from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING
+from tutelage.host.quantise.graph.normalise import CANONICAL, FOR_DPU, REPLACING
 from tutelage.host.quantise.walker import InputShape, input_shapes
 
 
@@ -33,7 +33,7 @@ def normalise_by_steps(
     graph = way(network, images)
     graph.replacements = dict(replace or {})
     changes: Counter[str] = Counter()
-    for stage in (*SPELLING, *EXCHANGE, *PLACES):
+    for stage in (*CANONICAL, *REPLACING, *FOR_DPU):
         while True:
             fired = [step.name for step in stage if _run(graph, step, images, wanted)]
             changes.update(fired)

@@ -126,13 +126,13 @@ def test_all_refusals_with_their_places(nets: str, capsys: pytest.CaptureFixture
         assert refused["file"] == "nets.py" and code in lines[refused["line"] - 1]
         assert refused["remedy"]
     text = _lines(capsys, f"{nets}:Bad", status=1)
-    assert "not accepted" in text and "nets.py:14: the DPU cannot take Mish at act: use" in text
+    assert "not accepted" in text and "nets.py:14: the DPU does not support Mish at act: " in text
     assert refusals(create(f"{nets}:make"), (3, 8, 8)) == []
 
 
 def test_many_of_a_kind_are_one_line(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = _lines(capsys, f"{nets}:deep", status=1)
-    assert "the DPU cannot take Mish at 1, 3, 5 and 2 more: use" in text
+    assert "the DPU does not support Mish at 1, 3, 5 and 2 more: use" in text
     text = _lines(capsys, f"{nets}:before")
     notes = [line for line in text.splitlines() if "no convolution before this batch norm" in line]
     assert len(notes) == 1 and notes[0].endswith("(2 more of these)")
@@ -146,7 +146,7 @@ def test_an_average_over_more_than_the_banks_hold(
     pool, factor = sorted(found["on_cpu"].values(), key=lambda one: len(one["remedy"]))[::-1]
     assert pool["reason"] == "the rows do not fit the DPU's banks"
     assert "dense" not in pool["remedy"] and "average in two steps" in pool["remedy"]
-    assert factor["remedy"] == "change what comes before it"
+    assert factor["remedy"] == "change the op before it"
 
 
 def test_control_flow_on_values(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_what_is_accepted_costs(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["latency_ms"]["value"] == 1e3 * prediction.latency_seconds
     assert found["memory"]["parameters"] == sum(len(part.parameters) for part in model.parts)
     text = _lines(capsys, "densenet-small", "--input", "1x28x28")
-    assert text.startswith("densenet-small on zcu104: accepted\n") and "an image with one" in text
+    assert text.startswith("densenet-small on zcu104: accepted\n") and "per image with one" in text
 
 
 def test_what_goes_to_the_cpu(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +189,7 @@ def test_a_dense_layer_over_a_wide_map(nets: str, capsys: pytest.CaptureFixture[
 def test_activations_that_are_exchanged(nets: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = (f"{nets}:smooth", "--input", "3x24x24")
     refused = _check(capsys, *given, status=1)["refusals"]
-    assert [refusal["text"] for refusal in refused] == ["the DPU cannot take GELU"]
+    assert [refusal["text"] for refusal in refused] == ["the DPU does not support GELU"]
     found = _check(capsys, *given, "--replace", "gelu=relu,silu=hardswish")
     assert not found["refusals"] and "replaced gelu by relu in 1 place (1)" in found["notes"][0]
     assert main(["check", *given, "--replace", "gelu=swoosh"]) == 2
@@ -216,7 +216,7 @@ def test_weights_and_images(
     of_one = _check(capsys, *given, "--images", str(images / "Bag"))["accuracy"]
     assert of_one["float_accuracy"] is None and of_one["quantised_accuracy"] is None
     text = _lines(capsys, *given, "--images", str(images), "--mean", "0.5", "--std", "0.25")
-    assert "% of 40 images right\n" in text and "  quantised   without training: " in text
+    assert "% of 40 images correct\n" in text and "  quantised   without training: " in text
     assert found["replaced_agreement"] is None and "replacement" not in text
 
 
@@ -238,15 +238,15 @@ def test_replacements_are_counted_apart(
     assert found["replaced_accuracy"] == pytest.approx(accuracy(network, test), abs=0.01)
     assert found["quantised_agreement"] > max(found["replaced_agreement"], 85)
     text = _lines(capsys, *given)
-    assert "  replaced    in float, with the replacements: " in text
-    assert "the replaced network's class for" in text and "in 1 place (1)" in text
+    assert "  replaced    float, with the replacements: " in text
+    assert "same class as the replaced network for" in text and "in 1 place (1)" in text
     both = list(about_accuracy(Accuracy(100, 70.0, 80.0, 72.0, 80.0, 75.0, 95.0)))
     assert [line[:33] for line in both] == [
         "5.0 points of accuracy are lost b", "3.0 points of accuracy are lost b",
     ]  # fmt: skip
     assert "by the replacements, before" in both[0] and "by quantisation alone" in both[1]
     (unlabelled,) = about_accuracy(Accuracy(100, 70.0, None, None, 75.0, None, 99.5))
-    assert unlabelled.startswith("25.0 % of the images change their class by the replacements")
+    assert unlabelled.startswith("25.0 % of the images change class by the replacements")
 
 
 def _pictures(source: Path, folder: Path, classes: int, each: int) -> Path:
@@ -293,7 +293,7 @@ def test_very_few_pictures(
     # Of one each nine of ten calibrate; the labels are then left out.
     assert found["accuracy"]["images"] == (count if each > 1 else 2)
     assert (found["accuracy"]["float_accuracy"] is None) == (each == 1)
-    notes = ["one image of each class is too few to use labels"] * (each == 1)
+    notes = ["one image per class is too few to use the labels"] * (each == 1)
     assert len(found["notes"]) == len(notes)
     assert all(words in note for words, note in zip(notes, found["notes"], strict=True))
 
@@ -355,7 +355,7 @@ weights = "w.pth"
     run.write_text(text.replace("METHOD", "qat"))
     found = _check(capsys, "run.toml")
     assert found["accuracy"] is None and found["input"] == [3, 28, 28]
-    assert "w.pth is not there yet" in found["notes"][0]
+    assert "w.pth does not exist yet" in found["notes"][0]
     torch.save(create("nets.py:make").state_dict(), tmp_path / "w.pth")
     assert _check(capsys, "run.toml", "--limit", "30")["accuracy"]["images"] == 30
     assert _check(capsys, "run.toml", "--input", "3x40x40")["input"] == [3, 40, 40]
@@ -387,9 +387,9 @@ def test_files(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["densenet-small", "--weights", "none.pth"], "none.pth: no such file"),
         (
             ["nets.py:make", "--input", "4x28x28", "--weights", "w.pth", "--images", "."],
-            "--input 4x28x28: pictures of --images have 3 channels, or 1 in grey",
+            "--input 4x28x28: the pictures of --images have 3 channels, or 1 in grey",
         ),
-        (["run.toml", "--skip", "fc."], "--skip is for networks; run.toml has its own"),
+        (["run.toml", "--skip", "fc."], "--skip is for networks only; set it in run.toml instead"),
         (["run.toml", "--mean", "0.5", "--std", "0.5"], "--mean is for networks"),
         (["nets.py:make", "--option", "depth=3"], "unexpected keyword argument 'depth'"),
     ],

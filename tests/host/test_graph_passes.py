@@ -195,12 +195,12 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     ),
     "relu behind pool": (
         Net(nn.Sequential(nn.MaxPool2d(2), nn.ReLU())),
-        "activations in front of pools and concats", ["Conv2d", "ReLU", "MaxPool2d", "Conv2d"],
+        "activations before pools and concats", ["Conv2d", "ReLU", "MaxPool2d", "Conv2d"],
     ),
     "relu behind concat": (
         Net(lambda net, x: F.relu6(torch.cat([net.c(x), net.d(x)], 1)), 7,
             c=nn.Conv2d(4, 3, 1), d=nn.Conv2d(4, 4, 1)),
-        "activations in front of pools and concats",
+        "activations before pools and concats",
         ["Conv2d", "Conv2d", "Conv2d", "ReLU6", "ReLU6", "cat", "Conv2d"],
     ),
     "relu behind an average stays": (
@@ -220,7 +220,7 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         "factors into the layer before", ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Conv2d"],
     ),
     "factor into the layer behind": (
-        Net(lambda net, x: F.relu6(x) * 2 - 1), "factors into the layers behind",
+        Net(lambda net, x: F.relu6(x) * 2 - 1), "factors into the layers after",
         ["Conv2d", "ReLU6", "Conv2d"],
     ),
     "factor nowhere": (
@@ -331,7 +331,7 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
         Head(lambda x: torch.sigmoid(F.adaptive_avg_pool2d(x, 1)).flatten(1)), "movements", [],
     ),
     "computed twice": (
-        Net(lambda net, x: F.relu(x) + F.max_pool2d(F.relu(x), 3, 1, 1)), "what is computed twice",
+        Net(lambda net, x: F.relu(x) + F.max_pool2d(F.relu(x), 3, 1, 1)), "duplicated modules",
         ["Conv2d", "ReLU", "MaxPool2d", "add", "Conv2d"],
     ),
     "shuffle": (Net(lambda net, x: _shuffle(x, 2), 8, 8), "selections into the layer before",
@@ -339,12 +339,12 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     "shuffle behind groups": (
         Net(lambda net, x: F.relu(net.n(net.c(_shuffle(net.g(x), 2)))), 8, 8,
             g=nn.Conv2d(8, 8, 1, groups=2), c=nn.Conv2d(8, 8, 3, groups=8), n=nn.BatchNorm2d(8)),
-        "selections into the layers behind",
+        "selections into the layers after",
         ["Conv2d", "Conv2d", "Conv2d", "BatchNorm2d", "ReLU", "Conv2d"],
     ),
     "shuffle into a dense layer": (
         Head(lambda x: _shuffle(F.max_pool2d(x, 3, 1) + F.avg_pool2d(x, 3, 1), 2).flatten(1), 144),
-        "selections into the layers behind",
+        "selections into the layers after",
         ["Conv2d", "MaxPool2d", "AvgPool2d", "add", "flatten", "Linear"],
     ),
     "chunks of a convolution": (
@@ -366,7 +366,7 @@ CASES: dict[str, tuple[nn.Module, str, list[str]]] = {
     ),
     "constant permutation": (
         Net(lambda net, x: F.relu6(x + F.max_pool2d(x, 3, 1, 1))[:, torch.tensor([2, 0, 3, 1])]),
-        "selections into the layers behind",
+        "selections into the layers after",
         ["Conv2d", "MaxPool2d", "add", "ReLU6", "Conv2d"],
     ),
     "selection nowhere": (

@@ -15,7 +15,7 @@ from tests.host.graph_steps import kinds, normalise_by_steps  # noqa: E402
 from tests.host.layer_law import check_law  # noqa: E402
 from tests.host.test_graph_passes import CASES as OTHER_CASES  # noqa: E402
 from tests.host.test_graph_passes import Net  # noqa: E402
-from tutelage.host.quantise.graph.normalise import EXCHANGE, PLACES, SPELLING  # noqa: E402
+from tutelage.host.quantise.graph.normalise import CANONICAL, FOR_DPU, REPLACING  # noqa: E402
 
 SHAPE = (4, 8, 8)
 
@@ -155,7 +155,7 @@ def test_each_pass_has_a_case() -> None:
     tested_elsewhere = {"replacements", "merge selections", "arithmetic with constants",
                         "merge factors", "scaled product", "outputs as one tuple",
                         "softmax over two values", "shapes and order of outputs"}  # fmt: skip
-    stages = (*SPELLING, *EXCHANGE, *PLACES)
+    stages = (*CANONICAL, *REPLACING, *FOR_DPU)
     assert {step.name for stage in stages for step in stage} - tested_elsewhere <= expected
 
 

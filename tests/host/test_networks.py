@@ -241,7 +241,7 @@ def test_resnet_20_is_the_papers() -> None:
     ("name", "options", "text"),
     [
         ("densnet", {}, "did you mean 'densenet'"),
-        ("x", {}, "there are densenet"),
+        ("x", {}, "the presets are densenet"),
         ("densenet", dict(stem="huge"), "stem 'huge' is not one of small"),
         ("densenet", dict(order="mixed"), "order 'mixed' is neither"),
         ("resnet-8", dict(growth_rate=3), "growth_rate"),
@@ -251,7 +251,7 @@ def test_resnet_20_is_the_papers() -> None:
             {},
             "tutelage.host.networks.resnet has no function 'NoNet'",
         ),
-        ("no/such/net.py:make", {}, "no/such/net.py is not there"),
+        ("no/such/net.py:make", {}, "no/such/net.py: no such file"),
         ("tests/conftest.py:make", {}, "tests/conftest.py has no function 'make'"),
         ("README.md:make", {}, "cannot be imported"),
     ],
@@ -390,5 +390,5 @@ def test_pretrained_tensors_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_transition_that_keeps_no_channel_is_refused() -> None:
-    with pytest.raises(NetworkError, match=r"compression 0\.4 of 2 channels keeps none"):
+    with pytest.raises(NetworkError, match=r"compression 0\.4 keeps none of 2 channels"):
         create("densenet", growth_rate=1, block_config=(1, 1), compression=0.4, init_features=1)

@@ -343,12 +343,12 @@ def test_broken_pictures_are_left_out(
 def test_images_of_another_size(quantised: Student, images: Tensor) -> None:
     with pytest.raises(
         ValueError,
-        match=r"images are 24x3x12x15 \(NxCxHxW\), this student was made for Nx3x12x16: ",
+        match=r"images are 24x3x12x15 \(NxCxHxW\), but this student was made for Nx3x12x16; ",
     ):
         quantised(images[..., 1:])
     with pytest.raises(ValueError, match=r"24x1x12x16 .* made for Nx3x12x16"):
         quantised(images[:, :1])
-    with pytest.raises(TypeError, match="images are uint8: give float tensors"):
+    with pytest.raises(TypeError, match="images are uint8; pass float tensors"):
         quantised(images.to(torch.uint8))
 
 

@@ -506,7 +506,7 @@ def test_a_relu6_has_a_fix_point_at_which_the_dpu_clips_at_6(
     student.log2_t.data[student.activation_of["0"].index] = threshold
     points = student.fix_points()
     assert points.activations["0"] == max(4, 7 - math.ceil(threshold))
-    assert bool([n for n in points.notes if "has the activation" in n]) == (threshold > 3)
+    assert bool([n for n in points.notes if "supports the activation" in n]) == (threshold > 3)
     _assert_same(student, to_graph(student, "six"), images[:200], 20)
 
 

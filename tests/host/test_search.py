@@ -199,9 +199,9 @@ def test_attributes_that_are_none(tmp_path: Path) -> None:
         ("redis://localhost:6379", "unpickles"),
         ("search.db", "is not a storage"),
         ("journal:/nowhere/at/all", "no such directory"),
-        ("mysql+nodriver://me:secret@host/db", "the storage fails"),
+        ("mysql+nodriver://me:secret@host/db", "the storage failed"),
         ("mssql+pymssql://me:secret@host/db", "driver is not installed"),
-        ("nothing://me:secret@host/db", "the storage fails"),
+        ("nothing://me:secret@host/db", "the storage failed"),
     ],
 )
 def test_what_is_not_a_storage(url: str, words: str) -> None:
@@ -213,7 +213,7 @@ def test_what_is_not_a_storage(url: str, words: str) -> None:
 def test_a_file_that_is_not_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     (tmp_path / "x.db").write_bytes(b"text " * 1000)
-    with pytest.raises(StorageError, match=r"the storage fails: .*not a database"):
+    with pytest.raises(StorageError, match=r"the storage failed: .*not a database"):
         open_study(f"sqlite:///{tmp_path / 'x.db'}", "x", ["maximize"])
 
 

@@ -171,7 +171,7 @@ def test_weights_that_overflow_are_one_clear_line(
     ("function", "method", "words"),
     [
         ("make", "float", ""),
-        ("smooth", "float", r"the DPU cannot take Mish at 1: use .*\(`tutelage check` has all"),
+        ("smooth", "float", r"does not support Mish at 1: use .*\(`tutelage check` has all"),
         ("large", "float", "kernel 17x17; the DPU supports 1 to 16"),
         ("large", "qat", "kernel 17x17; the DPU supports 1 to 16"),
     ],

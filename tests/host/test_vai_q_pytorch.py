@@ -235,7 +235,7 @@ def test_the_whole_way_by_functions(capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in Path("out").iterdir()} == {
         "Network_int.onnx", "Network_int.xmodel", "quant_info.json", "quant_parameters.safetensors",
     }  # fmt: skip
-    with pytest.raises(QuantizerError, match="fmt 'tflite': it is one of xmodel, onnx"):
+    with pytest.raises(QuantizerError, match="fmt 'tflite': use one of xmodel, onnx"):
         found.deploy(run, arguments, "tflite")
 
 
@@ -262,7 +262,7 @@ def test_networks_in_other_clothes() -> None:
     assert Path("out/Sequential_int.xmodel").is_file()
     script = torch.jit.trace(network, images(1))
     for wrong in (script, [network], "network"):
-        with pytest.raises(QuantizerError, match=r"give the nn\.Module"):
+        with pytest.raises(QuantizerError, match=r"pass the nn\.Module"):
             quantizer("calib", wrong)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedOp, match="Softsign at 1"):
         quantizer("calib", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign()))
@@ -355,12 +355,12 @@ def test_fast_finetune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     parameters = Path("out/quant_parameters.safetensors")
     for damage in (lambda: parameters.write_bytes(b"{}"), parameters.unlink):
         damage()
-        with pytest.raises(QuantizerError, match="missing, or of another calibration"):
+        with pytest.raises(QuantizerError, match="missing, or not from the same calibration"):
             quantizer("test", network)
-    with pytest.raises(QuantizerError, match="is for quant_mode 'calib'"):
+    with pytest.raises(QuantizerError, match="needs quant_mode 'calib'"):
         test.fast_finetune(_pass, (test.quant_model, [images()]))
     calibrated(network)  # without fine-tuning
-    with pytest.raises(QuantizerError, match="nothing was fine-tuned"):
+    with pytest.raises(QuantizerError, match="the weights were not fine-tuned"):
         quantizer("test", network).load_ft_param()
 
 
@@ -470,7 +470,7 @@ def test_inspection(capsys: pytest.CaptureFixture[str]) -> None:
     network = Network()
     for target in ("DPUCZDX8G_ISA1_B4096", "0x101000016010407", "zcu104"):
         Inspector(target).inspect(network, images(2), torch.device("cpu"), "found")
-        assert "All layers are for the DPU." in capsys.readouterr().out
+        assert "All layers run on the DPU." in capsys.readouterr().out
         report = Path(f"found/inspect_{target}.txt").read_text()
         assert f"target: {target}\nnetwork: Network\n" in report
         assert "DPU  conv2d" in report and "1x6x8x8" in report
@@ -491,9 +491,9 @@ def test_inspection_of_what_is_not_for_the_dpu(capsys: pytest.CaptureFixture[str
     assert out.startswith("On the CPU:\n") and "kernel 17x17" in out
     refused = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign())
     Inspector("zcu104").inspect(refused, images(1), "cpu", "found")
-    assert "Sequential cannot be quantised: the DPU cannot take Softsign" in capsys.readouterr().err
-    assert "refused: the DPU cannot take" in Path("found/inspect_zcu104.txt").read_text()
-    with pytest.raises(QuantizerError, match="image_format 'gif': it is svg or png"):
+    assert "cannot be quantised: the DPU does not support Softsign" in capsys.readouterr().err
+    assert "refused: the DPU does not support" in Path("found/inspect_zcu104.txt").read_text()
+    with pytest.raises(QuantizerError, match="image_format 'gif': use 'svg' or 'png'"):
         Inspector("zcu104").inspect(wide, images(1), "cpu", "found", image_format="gif")
 
 
@@ -532,7 +532,7 @@ def test_arguments_that_are_not_emulated(options: dict[str, Any], message: str) 
 
 def test_wrong_use() -> None:
     network = Network()
-    with pytest.raises(QuantizerError, match="quant_mode 'float': it is 'calib' or 'test'"):
+    with pytest.raises(QuantizerError, match="quant_mode 'float': use 'calib' or 'test'"):
         quantizer("float", network)
     inputs: list[Any] = [None, torch.zeros(1, 3), [], {"x": images(1)}, images(0)]
     for wrong in inputs:
@@ -543,7 +543,7 @@ def test_wrong_use() -> None:
     found = quantizer("calib", network)
     with pytest.raises(QuantizerError, match="no image has passed"):
         found.export_quant_config()
-    with pytest.raises(QuantizerError, match="nothing is calibrated yet"):
+    with pytest.raises(QuantizerError, match="the network is not calibrated yet"):
         found.export_xmodel("out")
 
 
@@ -553,15 +553,15 @@ def test_quant_info_that_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "out" / "quant_info.json"
     good = json.loads(path.read_text())
     cases = [
-        ("[]", "not a table"),
-        ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ("{}", "no input 'input': it is another network's"),
+        ("[]", "not a JSON object"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("{}", "no input 'input': the file is of another network"),
         (json.dumps({**good, "param": []}), "no param 'first/0.weight'"),
         (json.dumps({**good, "input": {"input": [[8, 3000]]}}), r"not \[\[8, fix point\]\]"),
         (json.dumps({**good, "input": {"input": [[4, 3]]}}), r"not \[\[8, fix point\]\]"),
         (json.dumps({**good, "input": {"input": 3}}), r"is 3, not \[\[8, fix point\]\]"),
-        (json.dumps({**good, "parameters": "0" * 64}), "missing, or of another calibration"),
+        (json.dumps({**good, "parameters": "0" * 64}), "missing, or not from the same calibration"),
     ]
     for text, message in cases:
         path.write_text(text)
@@ -583,10 +583,10 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
         points.append(found._student.fix_points().activations)
     assert points[0] != points[1]
     for settings, message in (
-        ({"overall_quantize_config": {"bit_width": 4}}, "bit_width is 4, the DPU has 8 only"),
+        ({"overall_quantize_config": {"bit_width": 4}}, "bit_width is 4, but the DPU supports 8"),
         ({"overall_quantize_config": {"scale_type": "float"}}, "scale_type is 'float'"),
-        ({"overall_quantize_config": {"method": "entropy"}}, "it can be diffs, maxmin"),
-        ({"overall_quantize_config": 3}, "must be a table"),
+        ({"overall_quantize_config": {"method": "entropy"}}, "use diffs or maxmin"),
+        ({"overall_quantize_config": 3}, "must be a JSON object"),
         ({"layer_quantize_config": [{}]}, "settings of single layers"),
     ):
         path.write_text(json.dumps(settings))

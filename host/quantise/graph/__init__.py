@@ -1,1 +1,1 @@
-"""A user's network as a graph of few forms: captured by torch.fx, then normalised by passes."""
+"""A user's network as a graph: captured by torch.fx, and normalised to few operations by passes."""

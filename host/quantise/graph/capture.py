@@ -1,4 +1,4 @@
-"""From a PyTorch network to a graph of operations: by torch.fx, else by torch.export."""
+"""Capture of a PyTorch network as a graph of operations, by torch.fx or else by torch.export."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from tutelage.host.quantise.graph.values import VALUE, without_data
 
 
 def capture(network: nn.Module, images: Sequence[Tensor]) -> Graph:
-    """Return the graph of a network in evaluation mode; the network stays as it is.
+    """Return the graph of a network; the network itself is not changed.
 
     Parameters
     ----------
-    images : an input for each of the network's
+    network : in evaluation mode
+    images : a tensor for each input of the network
 
     Raises
     ------
     Exception
-        Whatever the network's code raises, or fx where that branches on values.
+        Any exception of the network's code, or of torch.fx if the code branches on values.
     """
     try:
         return by_tracing(network, images)
-    except Exception as error:  # whatever the user's code raises on values without data
+    except Exception as error:  # whatever the user's code raises on symbolic values
         try:
             return by_export(network, images)
         except Exception:
-            raise error from None  # the first names the user's line
+            raise error from None  # the first error has the line of the user's code
 
 
 def by_tracing(network: nn.Module, images: Sequence[Tensor]) -> Graph:
-    """Return the graph that torch.fx records."""
-    # fx adds constants to the network that it traces.
+    """Return the graph recorded by torch.fx."""
+    # A shallow copy, since fx adds constants to the network that it traces.
     root = copy.copy(network)
     for name in ("_parameters", "_buffers", "_modules"):
         root.__dict__[name] = dict(network.__dict__[name])
@@ -45,7 +46,7 @@ def by_tracing(network: nn.Module, images: Sequence[Tensor]) -> Graph:
 
 
 def by_export(network: nn.Module, images: Sequence[Tensor]) -> Graph:
-    """Return the graph that torch.export records with its operations as they are."""
+    """Return the graph recorded by torch.export, without decomposing its operations."""
     exported = torch.export.export(network, tuple(images), strict=False)
     module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
@@ -62,7 +63,7 @@ def by_export(network: nn.Module, images: Sequence[Tensor]) -> Graph:
 
 
 def _use_tuple(output: fx.Node) -> None:
-    """Return one value as itself: torch.export has lists of outputs."""
+    """Replace a list of one output, as torch.export returns it, by the output itself."""
     given: Any = output.args[0]
     if isinstance(given, list | tuple) and len(given) == 1:
         output.args = (given[0],)

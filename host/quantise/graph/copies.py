@@ -1,4 +1,4 @@
-"""Copies of modules and values, which passes may change."""
+"""Copies of modules and values that passes may change."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 def plain_copy(module: nn.Module, cls: type[nn.Module] | None = None) -> Any:
-    """Return a module with the same parameters that may be changed without changing the first.
+    """Return a copy of a module that shares its parameters and tensors, without its hooks.
 
     Parameters
     ----------
-    cls : its class, where that is not the module's
+    cls : class of the copy; None: that of the module
     """
     new = object.__new__(cls or module.__class__)
     new.__dict__.update(module.__dict__)
@@ -24,12 +24,12 @@ def plain_copy(module: nn.Module, cls: type[nn.Module] | None = None) -> Any:
 
 
 def frozen(value: Tensor) -> nn.Parameter:
-    """Return a constant, such as weights that pick channels, as a parameter that none trains."""
+    """Return a copy of a constant as a parameter that is not trained."""
     return nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
 def derived(value: Tensor, *given: Tensor | None) -> nn.Parameter:
-    """Return a value that was computed from parameters as one, trained where one of them is."""
+    """Return a copy of a value as a parameter, trained if one of the `given` parameters is."""
     trained = any(part is not None and part.requires_grad for part in given)
     return nn.Parameter(value.detach().clone(), requires_grad=trained)
 
@@ -37,15 +37,15 @@ def derived(value: Tensor, *given: Tensor | None) -> nn.Parameter:
 def layer_of_pixels(
     weight: Tensor, bias: Tensor | None, groups: int, is_map: bool, trained: bool = False
 ) -> nn.Module:
-    """Return the layer that multiplies each pixel's channels by a matrix.
+    """Return a layer that multiplies the channels of each pixel by a matrix.
 
     Parameters
     ----------
     weight : [O, I / groups]
-    bias : [O], None for none
-    groups : of a convolution; 1 for a vector
-    is_map : a 1x1 convolution for maps, else a linear layer for vectors
-    trained : whether training changes it
+    bias : [O]; None: no bias
+    groups : of the convolution; 1 for vectors
+    is_map : True: a 1x1 convolution for maps; False: a linear layer for vectors
+    trained : whether the parameters are trained
     """
     outputs, inputs = weight.shape
     layer: Any

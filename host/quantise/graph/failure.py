@@ -1,4 +1,4 @@
-"""Why a network fails on its inputs: the layer, and what it takes and gets."""
+"""Diagnosis of a network that fails on its inputs: the layer, and the input that it expects."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _TAKES = (
     (nn.modules.batchnorm._NormBase, "num_features", 1, "channel"),
     (nn.Linear, "in_features", -1, "value"),
 )
-"""Layers of a fixed input: class, attribute, axis of the tensor, and what the number counts."""
+"""Layers with an input of fixed size: class, attribute, axis of the tensor, unit of the size."""
 
 _NOT_THE_USERS = (*NOT_THE_USERS, str(Path(__file__).parents[2]))
-"""Folders of PyTorch, and of host/ with all that calls a network."""
+"""Directories of PyTorch and of host/, whose code calls networks."""
 
 _MOST_TEXT = 200
-"""Characters of another program's error."""
+"""Most characters of an exception's message that are shown."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Where and why a network fails.
+    """The place and the reason of a network's failure.
 
     Attributes
     ----------
-    text : what is wrong, in one line
-    at : the layer's name; "" where it is not within one
-    file, line : of the user's code; "" and 0 where they are not known
-    is_misfit : the inputs have a shape that the network was not made for
+    text : the reason, in one line
+    at : name of the layer; "" if the failure is not within a layer
+    file, line : the place in the user's code; "" and 0 if it is not known
+    is_misfit : whether the network was not made for inputs of this shape
     """
 
     text: str
@@ -49,15 +49,21 @@ class Failure:
 
     @property
     def place(self) -> str:
-        """The layer and the user's line, to be put behind the text; "" where nothing is known."""
+        """The layer and the user's line, to append to the text; "" if neither is known."""
         at = f" at {self.at}" if self.at else ""
         return at + (f' (File "{self.file}", line {self.line})' if self.file else "")
 
 
 def failure(network: nn.Module, inputs: Sequence[Tensor], error: Exception) -> Failure:
-    """Say why a network raised an error when it was called with these inputs.
+    """Find out why a network raised an error when it was called with these inputs.
 
-    The network is called once more, to see how far it gets.
+    The network is called again, to find the layer that fails.
+
+    Parameters
+    ----------
+    network : the network
+    inputs : the tensors that it was called with
+    error : the exception that it raised
     """
     file, line = users_line(error)
     text = shown(first_line(error), _MOST_TEXT)
@@ -75,12 +81,13 @@ def failure(network: nn.Module, inputs: Sequence[Tensor], error: Exception) -> F
             found = f"{kind} takes {counted(wanted, unit)} and gets {shape[axis]:,}"
             return Failure(found, name, file, line, is_misfit=True)
     size = "x".join(map(str, shape[1:]))
-    is_misfit = isinstance(error, RuntimeError | ValueError)  # PyTorch's own, of shapes
+    # PyTorch raises these for wrong shapes.
+    is_misfit = isinstance(error, RuntimeError | ValueError)
     return Failure(f"{kind} fails on a tensor of {size}: {text}", name, file, line, is_misfit)
 
 
 def users_line(error: BaseException) -> tuple[str, int]:
-    """Return the file and the line of the user's that an error comes from; "" and 0 if unknown."""
+    """Return the file and line of the user's code that an error comes from; "" and 0 if unknown."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     if not theirs or theirs[-1].filename.startswith("<"):
@@ -91,9 +98,9 @@ def users_line(error: BaseException) -> tuple[str, int]:
 def _innermost(
     network: nn.Module, inputs: Sequence[Tensor]
 ) -> tuple[str, nn.Module, tuple[int, ...]] | None:
-    """Return the layer in which a network fails, with the shape of its first tensor.
+    """Return the name and the layer in which a network fails, and the shape of its first tensor.
 
-    None where it does not fail within a layer, but in the network's own forward.
+    Return None if the network does not fail, or fails outside its layers.
     """
     if isinstance(network, torch.jit.ScriptModule):
         return None
@@ -112,7 +119,7 @@ def _innermost(
         with torch.no_grad():
             network(*(x.clone() for x in inputs))
         return None
-    except Exception:  # the error that is to be explained
+    except Exception:  # the error to diagnose
         module, given = entered[-1] if entered else (network, ())
         tensor = next((x for x in given if isinstance(x, Tensor)), None)
         if not names[module] or tensor is None:

@@ -1,7 +1,8 @@
-"""Modules of nn for torch's functions and aten's ops, by the name of the operation.
+"""Builders of torch.nn modules for torch's functions and ATen's ops, by the operation's name.
 
-Each builder takes the arguments of the function but its first operand, a network's tensors as
-tensors and what is computed from the images as nodes; it returns None for what is no module.
+A builder takes the arguments of the function except its first operand. Parameters and buffers of
+the network are passed as tensors, values computed from the images as nodes. It returns None if no
+module computes the same.
 """
 # ruff: noqa: A002 - the parameters are those of PyTorch's functions
 
@@ -19,8 +20,8 @@ Builder = Callable[..., nn.Module | None]
 BUILDERS: dict[str, Builder] = {}
 
 
-def stands_for(*names: str) -> Callable[[Builder], Builder]:
-    """Register the builder of operations."""
+def builds(*names: str) -> Callable[[Builder], Builder]:
+    """Register the builder for operations with these names."""
 
     def register(builder: Builder) -> Builder:
         BUILDERS.update(dict.fromkeys(names, builder))
@@ -42,22 +43,22 @@ def _pair(value: Any) -> tuple[int, int]:
 # -- activations ----------------------------------------------------------------------------
 
 
-@stands_for("relu")
+@builds("relu")
 def _relu(inplace: bool = False) -> nn.Module:
     return nn.ReLU()
 
 
-@stands_for("relu6")
+@builds("relu6")
 def _relu6(inplace: bool = False) -> nn.Module:
     return nn.ReLU6()
 
 
-@stands_for("hardtanh")
+@builds("hardtanh")
 def _hardtanh(min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> nn.Module:
     return nn.Hardtanh(min_val, max_val)
 
 
-@stands_for("clamp")
+@builds("clamp")
 def _clamp(min: Any = None, max: Any = None) -> nn.Module | None:
     if min == 0 and max is None:
         return nn.ReLU()
@@ -66,22 +67,22 @@ def _clamp(min: Any = None, max: Any = None) -> nn.Module | None:
     return None
 
 
-@stands_for("clamp_min")
+@builds("clamp_min")
 def _clamp_min(min: Any) -> nn.Module | None:
     return nn.ReLU() if isinstance(min, int | float) and min == 0 else None
 
 
-@stands_for("threshold")
+@builds("threshold")
 def _threshold(threshold: float, value: float, inplace: bool = False) -> nn.Module:
     return nn.ReLU() if threshold == value == 0 else nn.Threshold(threshold, value)
 
 
-@stands_for("leaky_relu")
+@builds("leaky_relu")
 def _leaky_relu(negative_slope: float = 0.01, inplace: bool = False) -> nn.Module:
     return nn.LeakyReLU(negative_slope)
 
 
-@stands_for("rrelu")
+@builds("rrelu")
 def _rrelu(
     lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False,
     inplace: bool = False,
@@ -89,7 +90,7 @@ def _rrelu(
     return None if training else nn.LeakyReLU((lower + upper) / 2)
 
 
-@stands_for("prelu")
+@builds("prelu")
 def _prelu(weight: Any) -> nn.Module | None:
     if not isinstance(weight, Tensor):
         return None
@@ -98,27 +99,27 @@ def _prelu(weight: Any) -> nn.Module | None:
     return module
 
 
-@stands_for("elu")
+@builds("elu")
 def _elu(alpha: float = 1.0, inplace: bool = False) -> nn.Module:
     return nn.ELU(alpha)
 
 
-@stands_for("gelu")
+@builds("gelu")
 def _gelu(approximate: str = "none") -> nn.Module:
     return nn.GELU(approximate)
 
 
-@stands_for("softplus")
+@builds("softplus")
 def _softplus(beta: float = 1.0, threshold: float = 20.0) -> nn.Module:
     return nn.Softplus(beta, threshold)
 
 
-@stands_for("softmax")
+@builds("softmax")
 def _softmax(dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> nn.Module:
     return nn.Softmax(dim)
 
 
-@stands_for("log_softmax")
+@builds("log_softmax")
 def _log_softmax(dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> nn.Module:
     return nn.LogSoftmax(dim)
 
@@ -135,13 +136,13 @@ for _operation, _cls in (
     ("sigmoid", nn.Sigmoid), ("tanh", nn.Tanh), ("hardswish", nn.Hardswish),
     ("hardsigmoid", nn.Hardsigmoid), ("logsigmoid", nn.LogSigmoid),
 ):  # fmt: skip
-    stands_for(_operation)(_simple(_cls))
+    builds(_operation)(_simple(_cls))
 
 
 # -- layers with weights --------------------------------------------------------------------
 
 
-@stands_for("conv2d")
+@builds("conv2d")
 def _conv2d(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,
@@ -157,7 +158,7 @@ def _conv2d(
     return _weighted(module, weight, bias)
 
 
-@stands_for("conv1d")
+@builds("conv1d")
 def _conv1d(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
@@ -173,7 +174,7 @@ def _conv1d(
     return _weighted(module, weight, bias)
 
 
-@stands_for("conv_transpose1d")
+@builds("conv_transpose1d")
 def _conv_transpose1d(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -188,7 +189,7 @@ def _conv_transpose1d(
     return _weighted(module, weight, bias)
 
 
-@stands_for("conv_transpose2d")
+@builds("conv_transpose2d")
 def _conv_transpose2d(
     weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
@@ -203,7 +204,7 @@ def _conv_transpose2d(
     return _weighted(module, weight, bias)
 
 
-@stands_for("linear")
+@builds("linear")
 def _linear(weight: Any, bias: Any = None) -> nn.Module | None:
     if not isinstance(weight, Tensor) or isinstance(bias, fx.Node) or weight.dim() != 2:
         return None
@@ -211,7 +212,7 @@ def _linear(weight: Any, bias: Any = None) -> nn.Module | None:
     return _weighted(module, weight, bias)
 
 
-@stands_for("matmul")
+@builds("matmul")
 def _matmul(other: Any) -> nn.Module | None:
     return _linear(other.t()) if isinstance(other, Tensor) and other.dim() == 2 else None
 
@@ -222,7 +223,7 @@ def _weighted(module: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
     return module
 
 
-@stands_for("batch_norm")
+@builds("batch_norm")
 def _batch_norm(
     running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
     training: bool = False, momentum: float | None = 0.1, eps: float = 1e-5,
@@ -241,7 +242,7 @@ def _batch_norm(
 # -- windows --------------------------------------------------------------------------------
 
 
-@stands_for("max_pool2d")
+@builds("max_pool2d")
 def _max_pool2d(
     kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
@@ -251,7 +252,7 @@ def _max_pool2d(
     return nn.MaxPool2d(kernel_size, stride or None, padding, dilation, ceil_mode=ceil_mode)
 
 
-@stands_for("avg_pool2d")
+@builds("avg_pool2d")
 def _avg_pool2d(
     kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -261,7 +262,7 @@ def _avg_pool2d(
     )
 
 
-@stands_for("max_pool1d")
+@builds("max_pool1d")
 def _max_pool1d(
     kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
@@ -271,7 +272,7 @@ def _max_pool1d(
     return nn.MaxPool1d(kernel_size, stride or None, padding, dilation, ceil_mode=ceil_mode)
 
 
-@stands_for("avg_pool1d")
+@builds("avg_pool1d")
 def _avg_pool1d(
     kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,
@@ -279,27 +280,27 @@ def _avg_pool1d(
     return nn.AvgPool1d(kernel_size, stride or kernel_size, padding, ceil_mode, count_include_pad)
 
 
-@stands_for("adaptive_avg_pool1d")
+@builds("adaptive_avg_pool1d")
 def _adaptive_avg_pool1d(output_size: Any) -> nn.Module:
     return nn.AdaptiveAvgPool1d(output_size)
 
 
-@stands_for("adaptive_max_pool1d")
+@builds("adaptive_max_pool1d")
 def _adaptive_max_pool1d(output_size: Any, return_indices: bool = False) -> nn.Module | None:
     return None if return_indices else nn.AdaptiveMaxPool1d(output_size)
 
 
-@stands_for("adaptive_avg_pool2d")
+@builds("adaptive_avg_pool2d")
 def _adaptive_avg_pool2d(output_size: Any) -> nn.Module:
     return nn.AdaptiveAvgPool2d(output_size)
 
 
-@stands_for("adaptive_max_pool2d")
+@builds("adaptive_max_pool2d")
 def _adaptive_max_pool2d(output_size: Any, return_indices: bool = False) -> nn.Module | None:
     return None if return_indices else nn.AdaptiveMaxPool2d(output_size)
 
 
-@stands_for("pad")
+@builds("pad")
 def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> Any:
     pads = tuple(int(side) for side in pad)
     pads = pads if len(pads) != 2 else (*pads, 0, 0)
@@ -309,7 +310,7 @@ def _pad(pad: Any, mode: str = "constant", value: float | None = None) -> Any:
     return modes[mode](pads) if mode in modes and len(pads) == 4 else None
 
 
-@stands_for("interpolate", "upsample")
+@builds("interpolate", "upsample")
 def _interpolate(
     size: Any = None, scale_factor: Any = None, mode: str = "nearest",
     align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
@@ -320,15 +321,15 @@ def _interpolate(
     return nn.Upsample(size, scale_factor, mode, align_corners, recompute_scale_factor)
 
 
-@stands_for("pixel_shuffle")
+@builds("pixel_shuffle")
 def _pixel_shuffle(upscale_factor: int) -> nn.Module:
     return nn.PixelShuffle(upscale_factor)
 
 
-# -- nothing --------------------------------------------------------------------------------
+# -- identities -----------------------------------------------------------------------------
 
 
-@stands_for(
+@builds(
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
 )  # fmt: skip
 def _dropout(
@@ -338,12 +339,12 @@ def _dropout(
     return None if (train if training is None else training) and p else nn.Identity()
 
 
-@stands_for("clone", "detach", "to", "float")
+@builds("clone", "detach", "to", "float")
 def _same(*_args: Any, **_kwargs: Any) -> nn.Module:
     return nn.Identity()
 
 
-# -- aten's, where torch.export leaves another order of arguments ----------------------------
+# -- ATen ops whose arguments have another order --------------------------------------------
 
 
 def _aten_batch_norm(
@@ -385,9 +386,9 @@ def _factors(given: Any) -> Any:
     return None if given is None else tuple(given)
 
 
-stands_for("upsample_nearest1d", "upsample_nearest2d")(_aten_nearest)
-stands_for("upsample_linear1d")(_aten_linear)
-stands_for("upsample_bilinear2d")(_aten_bilinear)
+builds("upsample_nearest1d", "upsample_nearest2d")(_aten_nearest)
+builds("upsample_linear1d")(_aten_linear)
+builds("upsample_bilinear2d")(_aten_bilinear)
 
 ATEN: dict[str, Builder] = {
     "batch_norm": _aten_batch_norm, "elu": _aten_elu, "softmax": _aten_softmax,

@@ -1,4 +1,4 @@
-"""The graph that passes rewrite: fx's, with the value (without data) of each node."""
+"""The graph that passes rewrite: a torch.fx graph with a symbolic value for each node."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tutelage.host.quantise.graph.operations import is_in_place
 from tutelage.host.quantise.graph.values import VALUE, compute
 
 BATCH = 2
-"""Images that a network is traced with: with one, `x.squeeze()` would drop the batch."""
+"""Batch size for tracing, 2 because with 1 `x.squeeze()` would drop the batch dimension."""
 
 
 class Graph:
     """A captured network.
 
-    Modules that passes change are copies under the same name; the user's are never changed.
+    Passes change only copies of modules, under the same names; the user's modules are not changed.
 
     Attributes
     ----------
     module : the graph with the modules and tensors it refers to
-    activations : what follows the network's last layers and runs on the CPU, "softmax" or
-        "sigmoid", by the place of the output
-    stripped : the module that computes it
-    replacements : what to exchange for what, by name
-    replaced : the place, the name and the new name of each that was exchanged
-    notes : what the user should know, in the order found
-    made : what passes made of parameters, by a key of theirs, so that shared ones stay shared
+    activations : position of an output -> the function at its end that runs on the CPU, "softmax"
+        or "sigmoid"
+    stripped : position of an output -> the module of that function, removed from the graph
+    replacements : name of an operation -> name of its replacement
+    replaced : (module, name, name of its replacement) of each replacement made
+    notes : messages for the user, in the order found
+    made : parameters made by passes, by keys of the originals, so that shared ones stay shared
     """
 
     def __init__(self, module: fx.GraphModule, network: nn.Module) -> None:
@@ -49,52 +49,52 @@ class Graph:
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters are."""
+        """The device of the network's parameters."""
         return next((p.device for p in self._network.parameters()), torch.device("cpu"))
 
     # -- reading ------------------------------------------------------------------------------
 
     @property
     def nodes(self) -> list[fx.Node]:
-        """All nodes in order, so that the graph can be changed meanwhile."""
+        """A list of all nodes in order, during whose iteration the graph can be changed."""
         return list(self.module.graph.nodes)
 
     @property
     def output(self) -> fx.Node:
-        """The node that returns."""
+        """The output node."""
         return cast("fx.Node", next(iter(reversed(self.module.graph.nodes))))
 
     def module_of(self, given: Any) -> nn.Module | None:
-        """Return the module that a node calls, None for what is no such node."""
+        """Return the module that a node calls; None for anything else."""
         if isinstance(given, fx.Node) and given.op == "call_module":
             return self.module.get_submodule(str(given.target))
         return None
 
     def constant(self, given: Any) -> Tensor | None:
-        """Return the tensor of the network that a node stands for, None for what is none."""
+        """Return the tensor of the network that a node reads; None for anything else."""
         if isinstance(given, fx.Node) and given.op == "get_attr":
             found = operator.attrgetter(str(given.target))(self.module)
             return found if isinstance(found, Tensor) else None
         return None
 
     def owner(self, given: Any) -> tuple[str, nn.Module] | None:
-        """Return the module of the user's that has a parameter or buffer, with its name."""
+        """Return the user's module with a parameter or buffer, and its name; None: none."""
         if not isinstance(given, fx.Node) or given.op != "get_attr":
             return None
         path = str(given.target).rpartition(".")[0]
         try:
             return path, self._network.get_submodule(path)
-        except AttributeError:  # a constant of the graph's
+        except AttributeError:  # a constant of the graph
             return None
 
     @staticmethod
     def value(node: fx.Node) -> Any:
-        """Return a node's value without data."""
+        """Return a node's symbolic value."""
         return node.meta[VALUE]
 
     @staticmethod
     def shape(node: fx.Node) -> tuple[int, ...]:
-        """Return the shape of a node's value, batch included; () for what is no tensor."""
+        """Return the shape of a node's value, including the batch; () if it is not a tensor."""
         value = node.meta.get(VALUE)
         return tuple(value.shape) if isinstance(value, Tensor) else ()
 
@@ -105,7 +105,7 @@ class Graph:
 
     @staticmethod
     def has_one_reader(node: fx.Node) -> bool:
-        """Return whether a value is read by one node, and by that once."""
+        """Return whether a value is read by exactly one node, and only once by it."""
         (user, *more) = node.users or (None,)
         return user is not None and not more and _times(user, node) == 1
 
@@ -114,12 +114,14 @@ class Graph:
     def before(
         self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
     ) -> fx.Node:
-        """Insert an operation in front of a node and return it.
+        """Insert an operation before a node, and return it.
 
         Parameters
         ----------
+        node : the node
         what : a module, a function, or the name of a method
-        name : of the module; it is numbered where there is one of that name
+        args, kwargs : its arguments
+        name : of the module, with a number if the name is taken; "": derived from the node's
         """
         graph = self.module.graph
         with graph.inserting_before(node):
@@ -140,7 +142,7 @@ class Graph:
         return new
 
     def after(self, node: fx.Node, what: Any, *args: Any, name: str = "") -> fx.Node:
-        """Insert an operation directly behind a node, named as if it were this node's."""
+        """Insert an operation directly after a node, by default with a name derived from it."""
         following = node.next
         trace, stack = following.stack_trace, following.meta.get("nn_module_stack")
         new = self.before(following, what, *args, name=name or f"{self.name_of(node)}_behind")
@@ -152,10 +154,11 @@ class Graph:
     def replace(
         self, node: fx.Node, what: Any, *args: Any, name: str = "", **kwargs: Any
     ) -> fx.Node:
-        """Put an operation in a node's place; a module keeps the name of the one that it replaces.
+        """Replace a node by another operation, and return it; a module gets the old one's name.
 
         Parameters
         ----------
+        node, what, name, kwargs : see `before`
         args : by default the node's first operand
         """
         args = args or (self.source(node),)
@@ -174,12 +177,12 @@ class Graph:
         return new
 
     def substitute(self, node: fx.Node, new: fx.Node) -> None:
-        """Let another node be read in place of this one, which goes."""
+        """Make all readers of a node read another one, and erase the node."""
         node.replace_all_uses_with(new)
         self.module.graph.erase_node(node)
 
     def tensor(self, node: fx.Node, value: Tensor, name: str) -> fx.Node:
-        """Insert a constant in front of a node and return it."""
+        """Insert a constant before a node, and return it."""
         target = self._free(name.replace(".", "_"))
         self.module.register_buffer(target, value)
         with self.module.graph.inserting_before(node):
@@ -188,14 +191,14 @@ class Graph:
         return new
 
     def overwrites(self, node: fx.Node) -> bool:
-        """Return whether a node computes in place."""
+        """Return whether a node overwrites its operand."""
         module = self.module_of(node)
         return is_in_place(node) if module is None else bool(getattr(module, "inplace", False))
 
     def drop_dead(self) -> bool:
-        """Remove what no output needs; return whether there was any.
+        """Erase nodes that no output needs; return whether there were any.
 
-        What overwrites its operand stays: later readers of that need it.
+        Nodes that overwrite their operand stay, since later readers of the operand need them.
         """
         dead = False
         for node in reversed(self.nodes):
@@ -206,24 +209,24 @@ class Graph:
         return dead
 
     def evaluate(self, node: fx.Node) -> None:
-        """Compute a node's value without data."""
+        """Compute a node's symbolic value."""
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: n.meta[VALUE])
         target = self.module_of(node) or node.target
         node.meta[VALUE] = compute(node.op, target, args, kwargs)
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
+        """Add a message for the user, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     # -- names --------------------------------------------------------------------------------
 
     def name_of(self, node: fx.Node) -> str:
-        """Return the name of a node's module, or of what it computes."""
+        """Return the name of the module that a node calls, or of the node."""
         return str(node.target) if node.op == "call_module" else node.name
 
     def _free(self, name: str) -> str:
-        """A name that no module and tensor has."""
+        """Return a name that no module or tensor has, derived from `name`."""
         if _is_within_a_layer(self.module, name):
             name = name.replace(".", "_")
         free, number = name, 2
@@ -237,7 +240,7 @@ class Graph:
 
 
 def _has(module: nn.Module, name: str) -> bool:
-    """Whether a dotted name is taken."""
+    """Return whether a dotted name is taken."""
     try:
         operator.attrgetter(name)(module)
     except AttributeError:
@@ -246,8 +249,9 @@ def _has(module: nn.Module, name: str) -> bool:
 
 
 def _is_within_a_layer(module: nn.Module, name: str) -> bool:
-    """Whether what a dotted name begins with is no mere container, as where a function takes the
-    weight of a layer that is called too.
+    """Return whether a dotted name is below a layer, rather than below containers only.
+
+    This happens if a function reads the weight of a layer that is also called.
     """
     found: Any = module
     for part in name.split(".")[:-1]:

@@ -1,7 +1,7 @@
-"""Where the values of a reshaped, permuted or sliced map come from.
+"""The origin of the values of a reshaped, permuted or sliced map.
 
-A chain of views, permutations, slices and chunks is run on a map whose values are their own
-positions. So it needs no rule for each way of writing a channel shuffle or a head.
+It is found by running the chain of views, permutations, slices and chunks on a map whose values are
+their own positions. So no rules are needed for the many ways to write, say, a channel shuffle.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tutelage.host.quantise.graph.graph import BATCH, Graph
 from tutelage.host.quantise.graph.operations import is_movement, operation
 
 _MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.ChannelShuffle, nn.PixelUnshuffle)
-_LIKE = ("expand_as", "view_as", "reshape_as")  # a second operand of which the shape counts
+_LIKE = ("expand_as", "view_as", "reshape_as")  # only the shape of the second operand matters
 _MAX_ELEMENTS = 1 << 26
 _MAPS = (2, 4)
 ANY_RANK = range(2, 9)
@@ -27,13 +27,14 @@ ANY_RANK = range(2, 9)
 
 @dataclass(frozen=True)
 class Moved:
-    """The values of a node as positions in a map.
+    """The values of a node, as positions in a map.
 
     Attributes
     ----------
     root : the node whose values are moved
-    size : (C, H, W) of one image of it; a vector, and what is no map, has H = W = 1
-    positions : int64 of the shape of one image of the node: c * H * W + y * W + x each
+    size : (C, H, W) of the root, without the batch; H = W = 1 if it is not a map
+    positions : for each value of the node, without the batch, its position c * H * W + y * W + x in
+        the root, int64
     """
 
     root: fx.Node
@@ -42,11 +43,11 @@ class Moved:
 
     @property
     def pixels(self) -> int:
-        """H * W."""
+        """Number of pixels of the root, H * W."""
         return self.size[1] * self.size[2]
 
     def is_in_order(self) -> bool:
-        """Return whether all values are there, in the order of the map."""
+        """Return whether the positions are all those of the map, in its order."""
         flat = self.positions.flatten()
         whole = self.size[0] * self.pixels
         return flat.numel() == whole and torch.equal(flat, torch.arange(whole))
@@ -58,7 +59,7 @@ def is_moving(graph: Graph, node: fx.Node) -> bool:
 
 
 def chain_of(graph: Graph, node: fx.Node) -> list[fx.Node]:
-    """Return a node and those that it moves the values of, up to the one that computes them."""
+    """Return a node and the nodes before it, up to the first that does not only move values."""
     chain = [node]
     while is_moving(graph, chain[-1]):
         chain.append(graph.source(chain[-1]))
@@ -66,11 +67,12 @@ def chain_of(graph: Graph, node: fx.Node) -> list[fx.Node]:
 
 
 def moved(graph: Graph, node: fx.Node, ranks: Container[int] = _MAPS) -> Moved | None:
-    """Return what a chain of movements ends with; None where it mixes images or has no map.
+    """Return the origin of a node's values; None if it mixes images, or the root is unsuitable.
 
     Parameters
     ----------
-    ranks : of what it may begin with, batch included; by default a map or a vector
+    node : the end of a chain of movements
+    ranks : allowed ranks of the root, including the batch; by default a map or a vector
     """
     chain = chain_of(graph, node)
     root = chain[-1]
@@ -96,13 +98,17 @@ def moved(graph: Graph, node: fx.Node, ranks: Container[int] = _MAPS) -> Moved |
 def moved_alike(
     graph: Graph, node: fx.Node, root: fx.Node, wanted: Tensor, like: fx.Node
 ) -> fx.Node | None:
-    """Return a node, in front of another, with the values of a map at the places of `wanted`.
+    """Move the values of a map to the given positions, and return the node with the result.
 
-    None where there is none; what was tried, and the map where nothing else reads it, is gone then.
+    Return None if this is not possible; then the nodes inserted, and the map if nothing else reads
+    it, are erased.
 
     Parameters
     ----------
-    like : a node whose movements it repeats, where a reshape alone does not do
+    node : before which nodes are inserted
+    root : the map
+    wanted : position in the map of each value of the result, without the batch
+    like : a node whose movements are repeated if a reshape is not enough
     """
     shape = (BATCH, *wanted.shape)
     if graph.shape(root) == shape:
@@ -112,7 +118,7 @@ def moved_alike(
     if not _is_at(graph, candidate, wanted):
         try:
             candidate = _repeated(graph, node, root, like)
-        except (RuntimeError, IndexError):  # movements by other sizes
+        except (RuntimeError, IndexError):  # the movements do not fit the map's shape
             candidate = root
     if _is_at(graph, candidate, wanted):
         return candidate
@@ -126,7 +132,7 @@ def _is_at(graph: Graph, node: fx.Node, wanted: Tensor) -> bool:
 
 
 def _repeated(graph: Graph, node: fx.Node, root: fx.Node, like: fx.Node) -> fx.Node:
-    """The movements of a node, of another root."""
+    """Return the result of the movements of `like`, applied to another root."""
     value = root
     for step in reversed(chain_of(graph, like)[:-1]):
         of_step = {graph.source(step): value}

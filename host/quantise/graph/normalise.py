@@ -1,4 +1,4 @@
-"""The order of the passes."""
+"""The stages of normalisation, and the order of the passes in them."""
 
 from __future__ import annotations
 
@@ -68,41 +68,41 @@ from tutelage.host.quantise.graph.passes.zero_channels import ZERO_CHANNELS
 
 Stages = tuple[tuple[GraphPass, ...], ...]
 
-SPELLING: Stages = (
+CANONICAL: Stages = (
     (PLAIN_MODULES,),
     (CONSTANTS,),
-    (IDENTITIES,),  # other names of what may be overwritten
+    (IDENTITIES,),  # before IN_PLACE, so that a value has one name only
     (IN_PLACE,),
     (FUNCTIONS, IDENTITIES),
     (FLAT_OUTPUTS, OUTPUT_ACTIVATION, SEQUENCE_INPUTS),
     (PAIR_SOFTMAX,),
     (ARITHMETIC, MERGE_FACTORS, SCALED_PRODUCT, WRITTEN_ACTIVATIONS, IDENTITIES),
 )
-"""One spelling of everything."""
+"""Stages that give each operation a single form."""
 
-EXCHANGE: Stages = ((REPLACEMENTS,),)
-"""What the user wants exchanged: the network is another one afterwards."""
+REPLACING: Stages = ((REPLACEMENTS,),)
+"""The stage of replacements, after which the network computes another function."""
 
-PLACES: Stages = (
-    # Shapes.
+FOR_DPU: Stages = (
+    # Shapes: forms that the DPU supports.
     (STANDARD_PADDING, ZERO_CHANNELS, DENSE_OF_PIXELS, REDUCED_STACKS, STACKS, REDUCTIONS,
      OVER_CHANNELS, SUMS_OF_GROUPS, MAXIMA, MAXIMA_OVER_CHANNELS, OVER_NEIGHBOURS,
      MOVED_ACTIVATIONS, MOVED_FACTORS, MOVED_OPERANDS, MOVED_CONCATS, MOVEMENTS, SEQUENCES,
      VECTOR_MAPS, ARITHMETIC, ADAPTIVE_POOLS, STANDARD_POOLS, ROW_THEN_COLUMN, ONE_PIXEL_POOLS,
      LARGE_AVERAGES, IDENTITIES),
-    # Places.
+    # Places: folding into the layers before and after.
     (FLAT_NORMS, SPLIT_DENSE, COMMON, RELU_FIRST, MOVEMENTS, JOIN_PADDING, PADDED_MAX_POOL,
      MERGE_FACTORS, FOLD_BACK,
      FOLD_FORWARD,
      MERGE_SELECTIONS, JOIN_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK,
      SELECTIONS_FORWARD, IDENTITIES),
-    # Outputs, whose slices may go into weights.
+    # Outputs, whose selections of channels may be folded into weights.
     (LAYOUTS, MERGE_SELECTIONS, SELECTIONS_OF_CONCATS, SELECTIONS_BACK, SELECTIONS_FORWARD,
      IDENTITIES),
-    # What found no place.
+    # Selections and factors that could not be folded.
     (SELECTIONS_AS_LAYERS, FACTORS_AS_LAYERS),
 )  # fmt: skip
-"""Everything where the DPU has it."""
+"""Stages that give operations the forms and the order that the DPU supports."""
 
 _MOST_ROUNDS = 1000
 
@@ -112,7 +112,8 @@ def normalise(graph: Graph, stages: Stages) -> None:
 
     Parameters
     ----------
-    stages : each is repeated until none of its passes changes anything
+    graph : the network
+    stages : run in order; each is repeated until none of its passes changes anything
     """
     graph.drop_dead()
     for stage in stages:

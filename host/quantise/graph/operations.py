@@ -1,4 +1,4 @@
-"""What an fx node computes, whichever way it was written: function, method, operator or aten op."""
+"""The operation of an fx node, written as a function, a method, an operator or an ATen op."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOVEMENTS = frozenset(
     split_with_sizes squeeze swapaxes swapdims t tensor_split transpose unbind unflatten
     unsafe_chunk unsafe_split unsqueeze view view_as""".split()
 )
-"""Operations that give values of their first operand in another order or shape."""
+"""Operations that only rearrange, reshape or select values of their first operand."""
 
 _ARITHMETIC = (
     "add sub mul div neg truediv subtract multiply divide rsub cat concat concatenate mean sum "
@@ -51,7 +51,7 @@ _IN_PLACE = {
 
 
 def _functions() -> dict[object, str]:
-    """The name by function, of all places that have one."""
+    """Return function -> name of its operation, for all functions of torch, F and operator."""
     found: dict[object, str] = {}
     for name in (*MOVEMENTS, *_ARITHMETIC, *_NAMES):
         for place in (torch, F, operator):
@@ -66,7 +66,7 @@ _BY_FUNCTION = _functions()
 
 
 def operation(node: fx.Node) -> str:
-    """Return the name of what a function or method node computes; "" for all else."""
+    """Return the name of a function or method node's operation; "" for other nodes."""
     if node.op == "call_method":
         name = str(node.target)
     elif node.op == "call_function":
@@ -98,7 +98,7 @@ def is_in_place(node: fx.Node) -> bool:
 
 
 def _argument_inplace(node: fx.Node) -> bool:
-    """Whether the argument `inplace` of a function of torch.nn.functional is set."""
+    """Return whether the argument `inplace` of a function is set."""
     if "inplace" in node.kwargs or not inspect.isfunction(node.target):
         return bool(node.kwargs.get("inplace"))
     names = list(inspect.signature(node.target).parameters)
@@ -107,7 +107,7 @@ def _argument_inplace(node: fx.Node) -> bool:
 
 
 def out_of_place(node: fx.Node) -> object:
-    """Return the target that computes the same without overwriting."""
+    """Return the target that computes the same without overwriting its operand."""
     if node.op == "call_method":
         return str(node.target)[:-1]
     if node.target in _IN_PLACE:
@@ -122,7 +122,7 @@ def out_of_place(node: fx.Node) -> object:
 
 
 def reduced_axes(node: fx.Node) -> tuple[list[int], bool] | None:
-    """Return the axes of a sum, mean or maximum and whether they are kept; None for all axes."""
+    """Return the axes of a reduction, and whether they are kept; None if it is over all axes."""
     axes: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
     keeps = bool(node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False))
     if isinstance(axes, int):
@@ -132,17 +132,17 @@ def reduced_axes(node: fx.Node) -> tuple[list[int], bool] | None:
 
 
 def cat_parts(node: fx.Node) -> list[fx.Node]:
-    """Return what a concat or stack joins."""
+    """Return the operands of a concat or stack."""
     given: Any = node.args[0] if node.args else node.kwargs["tensors"]
     return list(given)
 
 
 def cat_axis(node: fx.Node) -> int:
-    """Return the axis of a concat, or the new one of a stack, from 0 on."""
+    """Return the axis of a concat, or the new axis of a stack, as a non-negative number."""
     axis: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
     return int(axis) % len(node.meta[VALUE].shape)
 
 
 def is_movement(node: fx.Node) -> bool:
-    """Return whether a node only moves values of its first operand."""
+    """Return whether a node's operation is one of `MOVEMENTS`."""
     return operation(node) in MOVEMENTS

@@ -1,9 +1,9 @@
-"""torch.fx's symbolic tracing with shapes: sizes are numbers, not symbols.
+"""Symbolic tracing by torch.fx with concrete shapes.
 
 Each operation is also computed on a tensor without data (PyTorch's device "meta"), so that
-`x.shape`, `x.size(1)`, `len(x)` and what follows from them are numbers while it is traced:
-`if x.shape[2] < 7`, `F.pad(x, same(x.shape))` and `x.view(x.size(0), -1)` need no special care.
-What remains out of reach is control flow on the values of activations.
+`x.shape`, `x.size(1)` and `len(x)` are numbers during tracing. So `if x.shape[2] < 7`,
+`F.pad(x, same(x.shape))` and `x.view(x.size(0), -1)` work without special cases. Control flow that
+depends on the values of activations cannot be traced.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from tutelage.host.quantise.graph.values import VALUE, compute, without_data
 _TENSOR_FACTS = frozenset(("shape", "ndim", "dtype", "requires_grad", "layout", "is_quantized"))
 
 NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-"""Folders of this tracer and of PyTorch."""
+"""Directories of PyTorch and of this package, whose frames are not the user's code."""
 
 _ENTRY = str(Path(__file__).with_name("capture.py"))
-"""The file that starts the tracing: above it in a stack are our callers."""
+"""The file that starts tracing; frames above it in a stack are callers of this project."""
 
 _LIBRARIES = ("torch", "_operator", "operator", "builtins", "math")
 
 
 class ShapedTracer(fx.Tracer):
-    """Record a network's operations, with the value (without data) of each.
+    """Records a network's operations, with the symbolic value of each.
 
     Parameters
     ----------
-    inputs : the network's inputs
+    inputs : the network's inputs, [N, C, H, W] or other shapes
     """
 
     proxy_buffer_attributes = True
@@ -55,16 +55,16 @@ class ShapedTracer(fx.Tracer):
         self._names = {id(tensor): name for name, tensor in named}
         return super().trace(root, concrete_args)
 
-    # -- what fx asks ------------------------------------------------------------------------
+    # -- hooks of fx.Tracer ------------------------------------------------------------------
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether a module is one operation: torch's own, or derived with its forward."""
+        """Return whether a module is one operation: PyTorch's own, or one with the same forward."""
         return torch_class(m) is not None and not _has_users_hooks(m)
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
-        """Give the network its images; what else its forward takes keeps its default."""
+        """Pass the network its images; other arguments of its forward keep their defaults."""
         args: list[Any] = [self.root]
         for number, value in enumerate(self._inputs, start=1):
             name = "images" if number == 1 else f"images_{number}"
@@ -74,12 +74,12 @@ class ShapedTracer(fx.Tracer):
         return root_fn, args
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Return the value of a node as the traced program sees it."""
+        """Return the proxy of a node for the traced program."""
         node.stack_trace = _users_line()
         return _ShapedProxy(node, self)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Give a module's own parameter or buffer as a node of the graph."""
+        """Return a module's parameter or buffer as a node of the graph."""
         name = None if self._evaluating else self._names.get(id(attr_val))
         if name is None or not isinstance(attr_val, Tensor):
             return attr_val
@@ -90,7 +90,7 @@ class ShapedTracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        """Record the call of a module, or look into it."""
+        """Record the call of a module, or trace into it."""
         if self._evaluating:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
@@ -99,9 +99,9 @@ class ShapedTracer(fx.Tracer):
         self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
         name: str | None = None, type_expr: Any = None, proxy_factory_fn: Any = None,
     ) -> Any:  # fmt: skip
-        """Record an operation; one whose result is no tensor is only computed."""
+        """Record an operation; if its result is not a tensor, only compute it."""
         if kind == "call_function" and not _is_library(target):
-            return target(*args, **kwargs)  # marked by torch.fx.wrap: look into it all the same
+            return target(*args, **kwargs)  # marked by torch.fx.wrap, but traced into nevertheless
         proxy = super().create_proxy(kind, target, args, kwargs, name, type_expr, proxy_factory_fn)
         if kind == "output":
             return proxy
@@ -145,12 +145,12 @@ def _is_library(function: Any) -> bool:
 
 
 class _ShapedProxy(fx.Proxy):
-    """A value of the traced program; its sizes are numbers."""
+    """A value of the traced program, whose shape is concrete."""
 
     tracer: ShapedTracer
 
     def __getattr__(self, k: str) -> Any:
-        if k in ("device", "is_cuda"):  # of the value that there will be
+        if k in ("device", "is_cuda"):  # those of the real value
             device = self.tracer.device
             return device if k == "device" else device.type == "cuda"
         if k in _TENSOR_FACTS and isinstance(value := self.node.meta.get(VALUE), Tensor):
@@ -177,14 +177,14 @@ class _ShapedProxy(fx.Proxy):
 
 
 def _users_line() -> str | None:
-    """The line of the user's that computes something, as Python's tracebacks have it.
+    """Return the current line of the user's code, in the form of Python's tracebacks.
 
-    fx's own record of it (`record_stack_traces`) is slower by far.
+    torch.fx can record it too (`record_stack_traces`), but is much slower.
     """
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if name == _ENTRY:  # who called us is not the network's user
+        if name == _ENTRY:  # further frames are callers of this project
             return None
         if not name.startswith((*NOT_THE_USERS, "<")):
             return f'File "{name}", line {frame.f_lineno}, in {frame.f_code.co_name}'
@@ -200,10 +200,10 @@ def _in_place(proxy: fx.Proxy, function: Any, other: Any) -> Any:
 
 
 def torch_class(module: nn.Module) -> type[nn.Module] | None:
-    """Return torch's class whose computation a module has in evaluation; None for none.
+    """Return PyTorch's class that computes the same as a module in evaluation mode; None: none.
 
-    A class derived from torch's that leaves `forward` alone is its parent: a convolution with
-    initial values of its own, or with a parametrised weight.
+    A class derived from PyTorch's without overriding `forward`, such as a convolution with another
+    initialisation or a parametrised weight, counts as its parent.
     """
     containers = nn.Sequential | nn.ModuleList | nn.ModuleDict | nn.DataParallel  # type: ignore[type-arg]
     if isinstance(module, containers) or "forward" in vars(module):
@@ -222,7 +222,7 @@ def torch_class(module: nn.Module) -> type[nn.Module] | None:
 
 
 def _inherited(cls: type[nn.Module]) -> dict[str, Any]:
-    """The attributes of a class's parents but nn.Module."""
+    """Return the attributes of a class's parents, except for nn.Module."""
     parents = [parent for parent in cls.__mro__[1:] if parent not in (nn.Module, object)]
     return {name: value for parent in parents for name, value in vars(parent).items()}
 
@@ -233,6 +233,6 @@ def _is_torchs(cls: type) -> bool:
 
 
 def _has_users_hooks(module: nn.Module) -> bool:
-    """Whether something of the user's is called before or after it; torch's compute weights."""
+    """Return whether a module has hooks of the user; those of PyTorch only compute weights."""
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     return any(not _is_library(type(hook)) and not _is_library(hook) for hook in hooks)

@@ -1,4 +1,4 @@
-"""Values without data: what shape and type a node's result has."""
+"""Symbolic values: the shape and type of a node's result, without data."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from torch.fx.node import map_aggregate
 from tutelage.host.quantise.graph.copies import plain_copy
 
 VALUE = "val"
-"""Key of a node's meta: its value, a tensor on PyTorch's device "meta" or one of the network's."""
+"""Key in a node's meta for its value, a tensor on the device "meta" or one of the network."""
 
 
 def without_data(given: Any) -> Any:
-    """Return arguments with tensors that have no data in the place of those that have."""
+    """Return arguments with each tensor replaced by one without data, on the device "meta"."""
     return map_aggregate(given, lambda a: a.to("meta") if isinstance(a, Tensor) else a)
 
 
 @torch.no_grad()
 def compute(kind: str, target: Any, args: Any, kwargs: Any) -> Any:
-    """Return the result of an operation, without data.
+    """Return the symbolic result of an operation.
 
     Parameters
     ----------
     kind : the op of the fx node
-    target : the module, the function or the method's name
+    target : the module, the function or the name of the method
+    args, kwargs : its arguments
     """
     args, kwargs = without_data((args, kwargs))
     if kind == "call_module":
         assert isinstance(target, nn.Module)
         if isinstance(target, nn.modules.batchnorm._NormBase):
-            return args[0]  # its shape; PyTorch would decompose it, which takes long
-        if target._forward_pre_hooks or target._forward_hooks:  # that keep what they compute
+            return args[0]  # the shape is the same, and PyTorch would slowly decompose the norm
+        if target._forward_pre_hooks or target._forward_hooks:  # which may store tensors
             target = plain_copy(target)
             kept = {name: v for name, v in vars(target).items() if isinstance(v, Tensor)}
             target.__dict__.update({name: v.to("meta") for name, v in kept.items()})

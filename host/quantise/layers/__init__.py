@@ -1,9 +1,9 @@
-"""The layers that a quantised student is made of, a file for each family.
+"""The layers of a quantised student, with one file for each family.
 
-A file has everything that is known of its layers: their arithmetic, what the DPU's shifts ask of
-their fix points, their op in an .xmodel, their operation for the prediction of latency, the ONNX
-form of that op, and the PyTorch modules and functions that become the layer. All files of the
-folder are imported here, so that a new layer is a new file.
+Each file defines everything about its layers: their arithmetic, the constraints of the DPU's shifts
+on their fix points, their op in an .xmodel and its export to ONNX, and the PyTorch modules and
+functions that become these layers. All files of this folder are imported here, so that adding a
+layer takes one new file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Activations, which become a part of the layer before them or of a 1x1 convolution behind it."""
+"""Activations, which join the layer before them, or else a new 1x1 convolution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @traces(nn.ReLU, F.relu, torch.relu, "relu")
 def relu(walk: Walker, node: fx.Node) -> None:
-    """Add a ReLU; none behind what is not negative."""
+    """Add a ReLU, unless its operand is never negative."""
     source = walk.source(node)
     if is_signed(walk.layers, source):
         _add_activation(walk, node, "RELU")
@@ -38,20 +38,20 @@ def relu6(walk: Walker, node: fx.Node) -> None:
 
 @traces(nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clip", torch.clip)
 def hardtanh(walk: Walker, node: fx.Node) -> None:
-    """Add a ReLU or a ReLU6 under its other names."""
+    """Add a ReLU or a ReLU6 that is written as a clip."""
     if node.op == "call_module" or node.target is F.hardtanh:
         limits = walk.attribute(node, 1, "min_val", -1), walk.attribute(node, 2, "max_val", 1)
     else:
         limits = walk.value(node, 1, "min"), walk.value(node, 2, "max")
     kind = {(0, 6): "RELU6", (0, None): "RELU"}.get(limits)
     if kind is None:
-        raise walk.error(node, f"a clip to {limits}", "clip to (0, 6): ReLU6")
+        raise walk.error(node, f"a clip to {limits}", "clip to (0, 6), as ReLU6")
     _add_activation(walk, node, kind)
 
 
 @traces(nn.LeakyReLU, F.leaky_relu)
 def leaky_relu(walk: Walker, node: fx.Node) -> None:
-    """Add a leaky ReLU: the DPU's own for its slope, else the sum of two."""
+    """Add a leaky ReLU: the DPU's own if the slope is the same, else a sum of two convolutions."""
     slope = float(walk.attribute(node, 1, "negative_slope", 0.01))
     if is_leaky_slope(slope):
         _add_activation(walk, node, "LEAKYRELU")
@@ -63,25 +63,25 @@ def leaky_relu(walk: Walker, node: fx.Node) -> None:
 
 @traces(nn.PReLU)
 def prelu(walk: Walker, node: fx.Node) -> None:
-    """Add a PReLU, as the sum of two."""
+    """Add a PReLU, as a sum of two convolutions."""
     given = walk.module_of(node)
     assert isinstance(given, nn.PReLU)
-    walk.warn(node, "the DPU's instruction for PReLU is in no file of AMD's compiler", _AS_A_SUM)
+    walk.warn(node, "AMD's compiler never uses the DPU's instruction for PReLU", _AS_A_SUM)
     _add_slopes(walk, node, given.weight.float())
 
 
 _AS_A_SUM = (
     "it becomes the sum of two 1x1 depthwise convolutions, which costs time "
-    f"(ReLU, or LeakyReLU({LEAKY_SLOPE}) behind a convolution, costs none)"
+    f"(ReLU, or LeakyReLU({LEAKY_SLOPE}) after a convolution, costs none)"
 )
 
 
 def _add_slopes(walk: Walker, node: fx.Node, slopes: Tensor) -> None:
-    """Add ``a x + relu((1 - a) x)``: x where it is positive, a x where it is not.
+    """Add ``a x + relu((1 - a) x)``, which is x where x is positive, and a x elsewhere.
 
     Parameters
     ----------
-    slopes : [1], or one for each channel [C]; at most 1
+    slopes : a, at most 1: [1], or [C] with one for each channel
     """
     if not bool((slopes <= 1).all()):
         what = f"a slope of {float(slopes.detach().max()):g}"
@@ -97,17 +97,17 @@ def _add_slopes(walk: Walker, node: fx.Node, slopes: Tensor) -> None:
 
 
 def _add_activation(walk: Walker, node: fx.Node, kind: str) -> None:
-    """Give an activation to the layer before it, or to a 1x1 convolution behind that."""
+    """Join an activation to the layer before it, or to a 1x1 convolution added after that."""
     before = walk.layers[walk.source(node)]
     fits = before.takes_activation and before.nonlinear == "NONE" and walk.is_only_reader(node)
     if fits and kind in op_type(before.op_type).fuses:
         before.nonlinear = kind
         walk.alias(node)
         return
-    what = f"the DPU has no {kind} at the end of this {before.op_type}"
+    what = f"the DPU cannot end this {before.op_type} with {kind}"
     if not walk.is_only_reader(node):
-        what = f"the operand of this {kind} has other readers"
-    walk.warn(node, what, "it is given to a 1x1 convolution behind it, which costs time")
+        what = f"the operand of this {kind} is read by other operations too"
+    walk.warn(node, what, "a 1x1 convolution is added for it, which costs time")
     groups = before.shape[0] if kind in op_type("depthwise-conv2d").fuses else 1
     add_identity(walk, node, groups).nonlinear = kind
 
@@ -117,17 +117,17 @@ def _add_activation(walk: Walker, node: fx.Node, kind: str) -> None:
 
 @onnx_form("relu")
 def relu_form(graph: OnnxGraph, op: Op) -> str:
-    """Relu."""
+    """Export as Relu."""
     return graph.node("Relu", graph.inputs(op))
 
 
 @onnx_form("relu6")
 def relu6_form(graph: OnnxGraph, op: Op) -> str:
-    """Clip to 0 and 6."""
+    """Export as a Clip to 0 and 6."""
     return graph.node("Clip", [*graph.inputs(op), graph.scalar(0.0), graph.scalar(6.0)])
 
 
 @onnx_form("leaky-relu")
 def leaky_relu_form(graph: OnnxGraph, op: Op) -> str:
-    """LeakyRelu with the DPU's slope."""
+    """Export as LeakyRelu with the DPU's slope."""
     return graph.node("LeakyRelu", graph.inputs(op), alpha=LEAKY_SLOPE)

@@ -1,4 +1,4 @@
-"""The interface of a layer, with defaults for one that computes each value from its inputs."""
+"""The interface of a layer, with defaults for layers that compute values from their inputs."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
     from tutelage.host.quantise.forward import Forward
     from tutelage.host.quantise.layers.convolution import Deployed
 
-Pair = tuple[int, int]  # (height, width), as in torch; the .xmodel has [width, height]
+Pair = tuple[int, int]  # (height, width), as in PyTorch; an .xmodel has [width, height]
 Pads = tuple[int, int, int, int]  # (left, right, top, bottom)
 
 
 class Layer(nn.Module):
     """A node of the student's graph.
 
-    A layer overrides `forward`, `to_xmodel` and, where the defaults are not its own, the rest.
+    Subclasses override `forward`, `to_xmodel` and, where the defaults do not apply, other methods.
 
     Attributes
     ----------
     name : its key among the student's layers
-    inputs : names of the layers whose outputs it takes; none for the images
-    shape : its output's (C, H, W)
-    nonlinear : NONE, RELU, RELU6 or LEAKYRELU, applied to its result
-    op_type : of its op in a quantised graph
-    ties_fix_points : it only picks or moves values, so that its inputs and its output have one
-        fix point and nothing is rounded behind it
-    joins : it joins several maps, which the DPU holds at 8 bits whatever their levels
-    has_weights : it has weights that are rounded to a fix point of their own
-    takes_activation : an activation behind it can be a part of it (its op type's `fuses` has which)
-    needs_int8 : its result has 8 bits, whatever other activations have
-    channels_last : a result of four axes has its channels last in an .xmodel, as all maps have;
-        else it has the axes that the network's output has
-    output_places : which of the network's outputs it gives
+    inputs : names of the layers whose outputs it reads; empty for an input of the network
+    shape : (C, H, W) of its output
+    nonlinear : the activation applied to its result: NONE, RELU, RELU6, RELU8 or LEAKYRELU
+    op_type : type of its op in a quantised graph
+    ties_fix_points : whether it only selects or moves values, so that its inputs and its output
+        share one fix point and its result is not rounded
+    joins : whether it concatenates maps, which the DPU stores with 8 bits for any bit width
+    has_weights : whether it has weights, with a fix point of their own
+    takes_activation : whether it can include an activation (`fuses` of its op type lists which)
+    needs_int8 : whether its result always has 8 bits
+    channels_last : whether a result of four dimensions has its channels last in an .xmodel, as all
+        maps do; otherwise its dimensions are those of the network's output
+    output_places : positions of its value among the network's outputs
     """
 
     op_type = ""
@@ -67,45 +67,45 @@ class Layer(nn.Module):
 
         Parameters
         ----------
-        forward : the pass, which rounds parameters
-        inputs : the values of `self.inputs`; the images for a layer without inputs
+        forward : the pass, with the rounded parameters
+        inputs : the values of `self.inputs`, [N, C, H, W]; the images for an input of the network
         """
         return self(*inputs)
 
     def can_be_negative(self, inputs: Iterable[bool]) -> bool:
-        """Return whether a result before the activation can be negative.
+        """Return whether the result before the activation can be negative.
 
         Parameters
         ----------
-        inputs : whether each input can be
+        inputs : for each input, whether it can be negative
         """
         return any(inputs)
 
     def illegal_shift(self, around: LayerThresholds) -> Move | None:
-        """Return how a threshold must move, None where the DPU has the layer's shifts."""
+        """Return how a threshold must move to make the shifts legal; None if they are."""
         return None
 
     def least_fix_point(self) -> int | None:
-        """Return the lowest fix point of its result at which the DPU computes it, None for any."""
+        """Return the lowest fix point of the result that the DPU supports; None: any."""
         return least_fix_point(self.nonlinear)
 
     def to_xmodel(
         self, model: QuantisedModel, inputs: list[Op], fix_point: int, integers: Deployed | None
     ) -> Op:
-        """Add the layer to a quantised graph and return the op with its value.
+        """Add the layer to a quantised graph, and return the op with its value.
 
         Parameters
         ----------
         model : the graph under construction
         inputs : the ops of `self.inputs`
         fix_point : of the result
-        integers : the parameters, for a layer with weights
+        integers : the parameters of a layer with weights; None for others
         """
         raise NotImplementedError(f"{type(self).__name__}.to_xmodel")
 
     @property
     def output_shape(self) -> Shape:
-        """Height, width and channels."""
+        """Height, width and channels of the output."""
         if len(self.shape) == 3:
             return self.shape[1], self.shape[2], self.shape[0]
         return 1, 1, math.prod(self.shape)
@@ -120,7 +120,7 @@ def is_signed(layers: Mapping[str, Layer], name: str) -> bool:
 
 
 class Move(NamedTuple):
-    """A threshold that must change: its index, its new fix point, what would happen without."""
+    """A required change of a threshold: its index, its new fix point, and the problem it solves."""
 
     threshold: int
     fix_point: int
@@ -129,15 +129,15 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerThresholds:
-    """The thresholds around one layer, while fix points are settled.
+    """The thresholds around one layer, while fix points are made legal.
 
     Attributes
     ----------
-    points : fix point by threshold, of the whole student
-    least : the lowest fix point that a threshold of weights, or of activations that have one, may
-        get, by threshold
-    inputs, output : thresholds of the layer's inputs and of its output
-    weights : threshold of its weights, None without
+    points : current fix point of each threshold of the student
+    least : lowest fix point allowed for each threshold, for those of weights and of activations
+        with a lowest
+    inputs, output : indices of the thresholds of the layer's inputs and of its output
+    weights : index of the threshold of its weights; None without weights
     """
 
     points: list[int]
@@ -147,16 +147,16 @@ class LayerThresholds:
     weights: int | None
 
     def at(self, threshold: int) -> int:
-        """Return the fix point of a threshold."""
+        """Return the current fix point of a threshold."""
         return self.points[threshold]
 
     def shift(self, source: int, gain: int = 0, most: int = MAX_SHIFT) -> Move | None:
-        """Return the move for a result that is `source`'s value shifted.
+        """Return the move required for an output that is a shifted input; None if none is.
 
         Parameters
         ----------
         source : threshold of the value before the shift
-        gain, most : bits by which the output may be finer, and coarser, than it
+        gain, most : largest number of bits by which the output may be finer, or coarser
         """
         shift = self.at(source) - self.at(self.output)
         if shift < -gain:
@@ -167,12 +167,12 @@ class LayerThresholds:
 
 
 def width_height(pair: Pair) -> Pair:
-    """Return a (height, width) in the order of XIR."""
+    """Convert (height, width) to (width, height), the order of XIR."""
     height, width = pair
     return width, height
 
 
 def pads(padding: Pair) -> Pads:
-    """Return (left, right, top, bottom) of a (height, width) of padding on each side."""
+    """Convert symmetric padding (height, width) to (left, right, top, bottom)."""
     height, width = padding
     return width, width, height, height

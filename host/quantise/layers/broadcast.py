@@ -1,4 +1,4 @@
-"""Small maps spread over larger ones: for sums and products, and by `expand`."""
+"""Broadcasting of small maps over larger ones, for sums, products and `expand`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from tutelage.host.quantise.layers.convolution import Conv
 from tutelage.host.quantise.layers.upsample import Upsample
 from tutelage.host.quantise.walker import Walker, meta_shape, shape_of, traces
 
-_ADVICE = "use equal shapes, one value for each channel (C, 1, 1), or one for each pixel (1, H, W)"
+_ADVICE = "use equal shapes, one value per channel (C, 1, 1), or one value per pixel (1, H, W)"
 
 
 def spread_operands(
     walk: Walker, node: fx.Node, what: str, factors: bool = False
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return the layers of a sum's or product's operands, spread over each other, and its shape.
+    """Broadcast the operands of a sum or product.
 
     Parameters
     ----------
-    what : the operation, for a refusal
-    factors : one value for each channel may stay as it is, which a product on the DPU takes
+    what : name of the operation, for error messages
+    factors : whether an operand (C, 1, 1) may be left unchanged, since the DPU's product takes it
+
+    Returns
+    -------
+    The names of the layers with the broadcast operands, and the shape of the result.
 
     Raises
     ------
-    UnsupportedOp : the shapes do not go together on the DPU
+    UnsupportedOp : the shapes cannot be combined on the DPU
     """
     names, shapes = walk.operands(node)
     full, own = tuple(meta_shape(node)[1:]), [walk.layers[name].shape for name in names]
     refusal = walk.error(node, f"{what} of {shapes[0]} and {shapes[1]}", _ADVICE)
-    if len(full) != 3:  # vectors, or maps that were flattened alike
+    if len(full) != 3:  # vectors, or maps flattened in the same way
         if shapes[0] != shapes[1] or own[0] != own[1]:
             raise refusal
         return names, own[0]
@@ -44,7 +48,7 @@ def spread_operands(
 
 @traces("expand", "expand_as", torch.broadcast_to, "broadcast_to")
 def expand(walk: Walker, node: fx.Node) -> None:
-    """Spread a map; products take one value for each channel as it is."""
+    """Broadcast a map, unless all its readers are products that do so themselves."""
     source = walk.layers[walk.source(node)]
     full = shape_of(node)
     users = [handled_product(user) for user in node.users]
@@ -55,23 +59,23 @@ def expand(walk: Walker, node: fx.Node) -> None:
 
 
 def handled_product(node: fx.Node) -> bool:
-    """Whether a node is a product, which spreads its operands itself."""
+    """Return whether a node is a product, which broadcasts its operands itself."""
     return node.target in PRODUCTS
 
 
 PRODUCTS: set[object] = set()
-"""The functions and methods that are products; `product.py` adds its own."""
+"""Functions and methods that compute products, filled in by `product.py`."""
 
 
 def _spread(
     walk: Walker, node: fx.Node, name: str, shape: tuple[int, ...], full: tuple[int, ...], what: str
 ) -> str:
-    """Return the layer with a value spread over a map of shape `full`."""
+    """Return the name of the layer with a value broadcast to the shape `full`."""
     if shape == full:
         return name
     if len(full) != 3 or len(shape) != 3:
         raise walk.error(node, f"{what} of {shape} over {full}", _ADVICE)
-    if shape[0] == 1 != full[0]:  # to all channels: a convolution by ones
+    if shape[0] == 1 != full[0]:  # to all channels, by a convolution with weights 1
         conv = nn.Conv2d(1, full[0], 1, bias=False)
         nn.init.ones_(conv.requires_grad_(False).weight)
         shape = (full[0], *shape[1:])

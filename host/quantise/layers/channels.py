@@ -1,4 +1,4 @@
-"""Channels picked from a map, and traded for pixels: exact convolutions, and depth to space."""
+"""Slices of channels, as concats or exact convolutions, and pixel shuffles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class PixelShuffle(Layer):
-    """Blocks of `side` x `side` channels as pixels."""
+    """Rearranges groups of `side` x `side` channels to blocks of pixels."""
 
     op_type = "pixel-shuffle"
     ties_fix_points = True
@@ -45,7 +45,7 @@ class PixelShuffle(Layer):
 
 @traces(nn.PixelShuffle, F.pixel_shuffle)
 def pixel_shuffle(walk: Walker, node: fx.Node) -> None:
-    """Add a pixel shuffle behind the convolution that saves its channels as pixels."""
+    """Add a pixel shuffle, after a convolution, which on the DPU stores its channels as pixels."""
     side = walk.attribute(node, 1, "upscale_factor")
     before = walk.layers[walk.source(node)]
     plain = type(before) is Conv and not before.depthwise and before.dilation == (1, 1)
@@ -56,7 +56,7 @@ def pixel_shuffle(walk: Walker, node: fx.Node) -> None:
 
 @traces(nn.PixelUnshuffle, F.pixel_unshuffle)
 def pixel_unshuffle(walk: Walker, node: fx.Node) -> None:
-    """Add the convolution with a stride that picks each pixel of a block."""
+    """Add a convolution with stride whose outputs are the pixels of a block."""
     side = walk.attribute(node, 1, "downscale_factor")
     source = walk.layers[walk.source(node)]
     channels = source.shape[0]
@@ -69,7 +69,7 @@ def pixel_unshuffle(walk: Walker, node: fx.Node) -> None:
 
 @traces(ChannelSlice)
 def channel_slice(walk: Walker, node: fx.Node) -> None:
-    """Add some channels of a map."""
+    """Add a slice of the channels of a map."""
     given = walk.module_of(node)
     assert isinstance(given, ChannelSlice)
     _add_slice(walk, node, given.start, given.start + shape_of(node)[0])
@@ -77,7 +77,7 @@ def channel_slice(walk: Walker, node: fx.Node) -> None:
 
 @traces(operator.getitem)
 def item(walk: Walker, node: fx.Node) -> None:
-    """Add some channels of a map, or give a map of one pixel another shape."""
+    """Add a slice of the channels of a map, or a change of shape of a map of one pixel."""
     index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
     source = walk.layers[walk.source(node)]
     if index and index[0] == slice(None) and keeps_channels(source.shape, meta_shape(node)[1:]):
@@ -87,25 +87,23 @@ def item(walk: Walker, node: fx.Node) -> None:
     channels = index[1] if len(index) > 1 else None
     others = [part for place, part in enumerate(index) if place != 1]
     if not _is_known(channels) or any(part not in whole for part in others):
-        advice = (
-            "index channels only (x[:, a:b]), or compute the parts by convolutions of their own"
-        )
+        advice = "index channels only (x[:, a:b]), or compute the parts by separate convolutions"
         raise walk.error(node, f"the index {index}", advice)
     assert isinstance(channels, slice)
     start, stop, step = channels.indices(source.shape[0])
     if step != 1:
-        raise walk.error(node, f"every {step}th channel", "index neighbouring channels")
+        raise walk.error(node, f"a slice of channels with step {step}", "use step 1")
     _add_slice(walk, node, start, stop)
 
 
 def _is_known(index: object) -> bool:
-    """Whether an index is a range of numbers, not of values that the network computes."""
+    """Return whether an index is a slice of constants, not of values computed by the network."""
     ends = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
     return isinstance(index, slice) and all(end is None or isinstance(end, int) for end in ends)
 
 
 def _add_slice(walk: Walker, node: fx.Node, start: int, stop: int) -> None:
-    """Add channels: parts of a concat as they are, others by a convolution that picks them."""
+    """Add a slice of channels: inputs of a concat if they match, else an exact convolution."""
     source = walk.layers[walk.source(node)]
     if (start, stop) == (0, source.shape[0]):
         walk.alias(node)
@@ -125,7 +123,7 @@ def _add_slice(walk: Walker, node: fx.Node, start: int, stop: int) -> None:
 
 
 def _parts(walk: Walker, source: Layer, start: int, stop: int) -> list[str]:
-    """The inputs of a concat that are together the channels from start to stop; else none."""
+    """Return the inputs of a concat that are exactly the channels from start to stop; else []."""
     found, first = [], 0
     for name in source.inputs if isinstance(source, Concat) else ():
         end = first + walk.layers[name].shape[0]
@@ -138,7 +136,7 @@ def _parts(walk: Walker, source: Layer, start: int, stop: int) -> list[str]:
 
 @onnx_form("pixel-shuffle")
 def pixel_shuffle_form(graph: OnnxGraph, op: Op) -> str:
-    """DepthToSpace, in PyTorch's order of channels."""
+    """Export as DepthToSpace, with PyTorch's order of channels."""
     (x,) = graph.inputs(op)
     y = graph.node("DepthToSpace", [x], blocksize=int(op.get_attr("scale")), mode="CRD")
     graph.keep_fix_point(x, y)

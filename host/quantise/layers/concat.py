@@ -1,4 +1,4 @@
-"""Maps joined along the channels."""
+"""Concats of channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Concat(Layer):
-    """Maps of one height and width, channels one after the other."""
+    """Concatenation of the channels of maps of equal height and width."""
 
     op_type = "concat"
     ties_fix_points = True
@@ -35,23 +35,23 @@ class Concat(Layer):
 
 @traces(torch.cat, torch.concat)
 def concat(walk: Walker, node: fx.Node) -> None:
-    """Add the concat of channels."""
+    """Add a concat of channels."""
     parts = node.args[0] if node.args else node.kwargs["tensors"]
     if walk.value(node, 1, "dim", 0) % len(meta_shape(node)) != 1:
         raise walk.error(node, "a concat along another axis", "concatenate channels (dim=1)")
     assert isinstance(parts, list | tuple)
     if not all(part in walk.origin for part in parts):
-        raise walk.error(node, "a concat with a constant", "give it as an input of the network")
+        raise walk.error(node, "a concat with a constant", "pass it as an input of the network")
     sizes = {walk.layers[walk.origin[p]].shape[1:] for p in parts if p in walk.origin}
     if len(sizes) > 1:
-        raise walk.error(node, f"a concat of maps of {sorted(sizes)}", "equal rows and columns")
+        raise walk.error(node, f"a concat of maps of {sorted(sizes)}", "use maps of equal size")
     names = tuple(walk.origin[part] for part in parts if isinstance(part, fx.Node))
     walk.add(node, Concat(names, shape_of(node)))
 
 
 @onnx_form("concat")
 def concat_form(graph: OnnxGraph, op: Op) -> str:
-    """Concat; the channels of a map are ONNX's second axis."""
+    """Export as Concat; channels are the second axis of maps in ONNX."""
     rank = op.get_output_tensor().ndim
     axis = int(op.get_attr("axis")) % rank
     return graph.node("Concat", graph.inputs(op), axis=(0, 2, 3, 1)[axis] if rank == 4 else axis)

@@ -1,4 +1,4 @@
-"""Convolutions with their batch norms: conv2d, grouped or not, and depthwise-conv2d."""
+"""Convolutions with their batch norms: conv2d, also with groups, and depthwise-conv2d."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from tutelage.host.quantise.forward import Forward
 
 LEAST_SCALE = 1e-8
-"""Smaller factors of a norm count as this one, so that they can be divided by."""
+"""Factors of a norm below this count as this, to avoid divisions by 0."""
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """One convolution's integers: weights int8 OIHW, bias int8 [O]."""
+    """The integers of a convolution: weights int8 OIHW, bias int8 [O], and their fix points."""
 
     weights: Tensor
     weights_fix_point: int
@@ -51,9 +51,17 @@ class Deployed:
 
 
 class Conv(Layer):
-    """conv2d, of any number of groups, depthwise-conv2d and dense (kernel = map), with its norm.
+    """A convolution with any number of groups, with its norm; also a dense layer (kernel = map).
 
-    `weight` is OIHW and not yet scaled by the norm: `folded` gives what is deployed.
+    Attributes
+    ----------
+    weight : OIHW, not scaled by the norm; `folded` returns what is deployed
+    bias : [O]; None without
+    norm : the batch norm after it; None without
+    stride, dilation : (height, width)
+    pads : (left, right, top, bottom)
+    groups : number of groups
+    depthwise : whether it is a depthwise convolution
     """
 
     has_weights = True
@@ -75,7 +83,7 @@ class Conv(Layer):
 
     @staticmethod
     def outputs_first(conv: Any) -> Tensor:
-        """Return a copy of the weights as OIHW, I the inputs of one group."""
+        """Return a copy of the weights as OIHW, where I is the number of inputs of one group."""
         copied: Tensor = conv.weight.detach().clone()
         return copied
 
@@ -86,7 +94,7 @@ class Conv(Layer):
 
     @property
     def padding(self) -> Pair | None:
-        """(height, width) of padding, None where opposite sides differ."""
+        """(height, width) of the padding; None if opposite sides differ."""
         left, right, top, bottom = self.pads
         return (top, left) if (left, top) == (right, bottom) else None
 
@@ -99,7 +107,7 @@ class Conv(Layer):
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def compute(self, forward: Forward, *inputs: Tensor) -> Tensor:
-        """As `Layer.compute`; a norm by the batch's statistics is left to `Forward`."""
+        """See `Layer.compute`; a norm with the batch's statistics is applied by `Forward`."""
         (x,) = inputs
         weight, bias = forward.parameters[self.name]
         if forward.exact and bias is not None and self._can_pass_float32(forward, weight, bias):
@@ -107,13 +115,13 @@ class Conv(Layer):
         return self(x, weight, bias)
 
     def _can_pass_float32(self, forward: Forward, weight: Tensor, bias: Tensor) -> bool:
-        """Whether a sum of int8 inputs times `weight` can have a part that float32 drops."""
+        """Return whether a sum of int8 inputs times weights may not be exact in float32."""
         source = forward.points.activations[self.inputs[0]]
         largest = accumulator_bound(weight.detach(), bias.detach(), INT8_BOUND * 2.0**-source)
         return largest * 2.0 ** forward.points.accumulator(self) >= EXACT_FLOAT32
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight [O, I, kh, kw] and bias [O] with the norm's running statistics in them."""
+        """Return weight [O, I, kh, kw] and bias [O], folded with the norm's running statistics."""
         if self.norm is None:
             bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
             return self.weight, bias
@@ -126,7 +134,7 @@ class Conv(Layer):
 
     @torch.no_grad()
     def set_folded(self, weight: Tensor, bias: Tensor) -> None:
-        """Make `folded` give these; without a norm and a bias, the bias stays 0."""
+        """Make `folded` return these; the bias stays 0 if there is neither a norm nor a bias."""
         own = self.bias if self.norm is None else self.norm.bias
         if own is not None:
             own.add_(bias - self.folded()[1])
@@ -141,7 +149,7 @@ class Conv(Layer):
         return True
 
     def illegal_shift(self, around: LayerThresholds) -> Move | None:
-        """As `Layer.illegal_shift`; of weights and input the weights give way first."""
+        """See `Layer.illegal_shift`; weights are moved before the input."""
         (source,), weights, out = around.inputs, around.weights, around.output
         assert weights is not None
         shift = around.at(source) + around.at(weights) - around.at(out)
@@ -175,7 +183,7 @@ class Conv(Layer):
         )
 
     def arranged(self, weights: Tensor) -> Array:
-        """Return OIHW as OHWI; of a depthwise one (channels, 1, H, W) as (1, H, W, channels)."""
+        """Convert OIHW to OHWI, or depthwise weights (channels, 1, H, W) to (1, H, W, channels)."""
         return numpy_of(weights.permute(*((1, 2, 3, 0) if self.depthwise else (0, 2, 3, 1))))
 
 
@@ -184,7 +192,7 @@ AnyNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 def _scale(norm: AnyNorm) -> Tensor:
-    """[O]: what a norm multiplies with by its running statistics."""
+    """Return the factors [O] of a norm with its running statistics."""
     assert norm.running_var is not None
     deviation = torch.sqrt(norm.running_var + norm.eps)
     return (1.0 if norm.weight is None else norm.weight) / deviation
@@ -196,7 +204,7 @@ def _running_mean(norm: AnyNorm) -> Tensor:
 
 
 def numpy_of(values: Tensor) -> Array:
-    """Return a tensor as a numpy array without gaps."""
+    """Return a tensor as a contiguous numpy array."""
     return np.ascontiguousarray(values.cpu().numpy())
 
 
@@ -205,12 +213,12 @@ def numpy_of(values: Tensor) -> Array:
 
 @traces(nn.Conv2d, PaddedConv2d)
 def convolution(walk: Walker, node: fx.Node) -> None:
-    """Add a convolution, behind a border of zeros where it is padded by more than its kernel."""
+    """Add a convolution, and a layer of padding before it if it is padded beyond its kernel."""
     conv = walk.module_of(node)
     assert isinstance(conv, nn.Conv2d)
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         what = f"padding {conv.padding!r}, mode {conv.padding_mode!r}"
-        raise walk.error(node, what, "pad with zeros and a number of pixels")
+        raise walk.error(node, what, "pad with zeros, by numbers of pixels")
     source = walk.source(node)
     layer = Conv(conv, (source,), shape_of(node))
     if min(layer.pads) < 0:
@@ -224,7 +232,7 @@ def convolution(walk: Walker, node: fx.Node) -> None:
         layer.inputs, layer.pads = (walk.insert(f"{node.name}/pad", border),), (0, 0, 0, 0)
     limit = array_size_limit(width_height(layer.kernel), width_height(layer.stride))
     if limit and not layer.depthwise:
-        advice = "use smaller ones, one after the other, or a depthwise convolution"
+        advice = "use several smaller convolutions, or a depthwise one"
         walk.warn(node, f"{limit}: the CPU would compute this convolution", advice)
     share_parameters(walk, conv, layer)
     walk.add(node, layer)
@@ -233,9 +241,10 @@ def convolution(walk: Walker, node: fx.Node) -> None:
 def share_parameters(
     walk: Walker, module: nn.Module, layer: Conv, names: Sequence[str] = ("weight", "bias")
 ) -> None:
-    """Give a layer the parameters that were made of the same ones before.
+    """Share a layer's parameters with a layer already made from the same ones.
 
-    Graph passes copy modules (padding joins one call of a convolution), not parameters.
+    Graph passes copy modules (for example to add padding to one call of a convolution), but not
+    parameters.
     """
     for name in names:
         given = getattr(module, name)
@@ -246,16 +255,16 @@ def share_parameters(
 
 
 def made_of(given: Tensor, cls: type[Conv], shape: torch.Size) -> Any:
-    """Return the key of what layers of a class, of a shape, make of a parameter."""
+    """Return a key for the parameter that layers of a class and a shape make from `given`."""
     return id(given), cls.outputs_first, shape
 
 
 def add_identity(walk: Walker, node: fx.Node, groups: int) -> Conv:
-    """Add a 1x1 convolution that gives its input back, for what needs one before it.
+    """Add a 1x1 convolution that returns its input, for operations that need one before them.
 
     Parameters
     ----------
-    groups : 1, or the number of channels for a depthwise one
+    groups : 1, or the number of channels for a depthwise convolution
     """
     source = walk.source(node)
     shape = walk.layers[source].shape
@@ -267,11 +276,11 @@ def add_identity(walk: Walker, node: fx.Node, groups: int) -> Conv:
 
 
 def scaling(source: Layer, factors: Tensor) -> Conv:
-    """Return a 1x1 convolution that multiplies each channel by a factor.
+    """Return a 1x1 depthwise convolution that multiplies each channel by a factor.
 
     Parameters
     ----------
-    factors : [C]
+    factors : [C], one for each channel of `source`
     """
     channels = source.shape[0]
     conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
@@ -286,7 +295,7 @@ def scaling(source: Layer, factors: Tensor) -> Conv:
 
 @onnx_form("conv2d", "depthwise-conv2d")
 def convolution_form(graph: OnnxGraph, op: Op) -> str:
-    """Conv, by dequantised weights and bias."""
+    """Export as Conv, with dequantised weights and bias."""
     (x,) = graph.inputs(op)
     _, height, width, channels = op.get_input_tensor("input").dims
     window = window_of(op.get_attrs(), height, width)

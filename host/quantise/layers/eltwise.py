@@ -1,4 +1,4 @@
-"""Elementwise sums."""
+"""Elementwise sums and differences."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Add(Layer):
         return total
 
     def illegal_shift(self, around: LayerThresholds) -> Move | None:
-        """As `Layer.illegal_shift`.
+        """See `Layer.illegal_shift`.
 
-        The DPU drops bits of inputs that are much finer than the coarsest one (`sum_is_exact`).
-        Where that makes another sum than AMD's quantiser has, the bits are given up before it.
+        The DPU drops bits of inputs that are much finer than the coarsest one (`sum_is_exact`). If
+        its sum would differ from that of AMD's quantiser, these inputs get a coarser fix point.
         """
         points = [around.at(source) for source in around.inputs]
         finest, coarsest = max(around.inputs, key=around.at), min(points)
@@ -56,17 +56,17 @@ class Add(Layer):
 
 @traces(torch.add, operator.add, "add")
 def add(walk: Walker, node: fx.Node) -> None:
-    """Add the sum of two maps, or of a map and what is spread over it."""
+    """Add a sum of two maps, of which one may be broadcast."""
     if walk.value(node, 2, "alpha", 1) != 1:
-        raise walk.error(node, "an addition with alpha", "scale before the convolution")
+        raise walk.error(node, "an addition with alpha", "scale the weights before it")
     walk.add(node, Add(*spread_operands(walk, node, "an addition")))
 
 
 @traces(torch.sub, torch.subtract, operator.sub, "sub", "subtract")
 def subtract(walk: Walker, node: fx.Node) -> None:
-    """Add the sum of a map and of another one times -1, by a 1x1 depthwise convolution."""
+    """Add the sum of a map and a negated one, by a 1x1 depthwise convolution with weights -1."""
     if walk.value(node, 2, "alpha", 1) != 1:
-        raise walk.error(node, "a subtraction with alpha", "scale before the convolution")
+        raise walk.error(node, "a subtraction with alpha", "scale the weights before it")
     (first, second), shape = spread_operands(walk, node, "a subtraction")
     source = walk.layers[second]
     negated = walk.insert(f"{node.name}/negated", scaling(source, -torch.ones(source.shape[0])))
@@ -75,5 +75,5 @@ def subtract(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("add")
 def add_form(graph: OnnxGraph, op: Op) -> str:
-    """ONNX's sum."""
+    """Export as Add."""
     return graph.node("Add", graph.inputs(op))

@@ -1,4 +1,4 @@
-"""Hard sigmoid, and hard swish as the product of a value and its hard sigmoid."""
+"""Hard sigmoid, and hard swish, the product of a value and its hard sigmoid."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class HardSigmoid(Layer):
-    """``clip(x + 3, 0, 6) * 2731 / 2**14``, the DPU's factor for a sixth.
+    """``clip(x + 3, 0, 6) * 2731 / 2**14``, with the DPU's factor for 1/6.
 
-    The DPU does not stop at 1, int8 with fix point 7 does.
+    The factor exceeds 1/6 slightly, but the result is limited by int8 at fix point 7.
     """
 
     op_type = "hard-sigmoid"
     needs_int8 = True
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:  # 8 bits and 3 of a fine fix point, times 12 bits
+        if not self.training:  # exact: up to 8 + 3 bits, times the 12 bits of the factor
             x = x.double()
         return F.hardtanh(x + 3, 0.0, 6.0) * (SIXTH_NUMERATOR / 2**SIXTH_SHIFT)
 
@@ -42,7 +42,7 @@ class HardSigmoid(Layer):
         return HARD_SIGMOID_FIX_POINT
 
     def illegal_shift(self, around: LayerThresholds) -> Move | None:
-        """As `Layer.illegal_shift`: ``14 + p_in - p_out`` is not negative."""
+        """See `Layer.illegal_shift`; ``14 + p_in - p_out`` must not be negative."""
         (source,), out = around.inputs, around.output
         if around.at(source) - around.at(out) + SIXTH_SHIFT >= 0 or out == source:
             return None
@@ -64,7 +64,7 @@ def hard_sigmoid(walk: Walker, node: fx.Node) -> None:
 
 @traces(nn.Hardswish, F.hardswish)
 def hard_swish(walk: Walker, node: fx.Node) -> None:
-    """Add a hard sigmoid and the product with it, as AMD's quantiser does."""
+    """Add a hard sigmoid and a product of its operand with it, as AMD's quantiser does."""
     source = walk.layers[walk.source(node)]
     gate = walk.insert(f"{node.name}/gate", HardSigmoid((source.name,), source.shape))
     walk.add(node, Product((source.name, gate), source.shape))
@@ -72,7 +72,7 @@ def hard_swish(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("hard-sigmoid")
 def hard_sigmoid_form(graph: OnnxGraph, op: Op) -> str:
-    """Clip to 0 and 6 of x + 3, times the DPU's factor."""
+    """Export as Add 3, Clip to 0 and 6, and Mul with the DPU's factor."""
     (x,) = graph.inputs(op)
     (scale,) = op.get_fanout_ops()
     three = graph.node("Add", [x, graph.scalar(3.0)])

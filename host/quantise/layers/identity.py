@@ -1,4 +1,4 @@
-"""What does nothing in evaluation mode, and so leaves no layer."""
+"""Operations that do nothing in evaluation mode, and become no layer."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tutelage.host.quantise.walker import Walker, traces
 
 @traces(nn.Dropout, nn.Dropout2d, nn.Identity, F.dropout, "contiguous")
 def identity(walk: Walker, node: fx.Node) -> None:
-    """Give the value another name."""
+    """Use the operand as the value."""
     walk.alias(node)

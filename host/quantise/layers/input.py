@@ -1,4 +1,4 @@
-"""The networks' inputs."""
+"""Inputs of networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Input(Layer):
-    """Images or other maps, float [N, C, H, W], or sequences [N, C, L]."""
+    """An input: images or other maps, float [N, C, H, W], or sequences [N, C, L]."""
 
     op_type = "input"
 
@@ -39,12 +39,12 @@ def images(walk: Walker, node: fx.Node) -> None:
     """Add an input of the network."""
     if len(meta_shape(node)) not in (3, 4):
         what = f"an input of shape {meta_shape(node)}"
-        raise walk.error(node, what, "give the network maps (N, C, H, W) or sequences (N, C, L)")
+        raise walk.error(node, what, "use maps (N, C, H, W) or sequences (N, C, L)")
     channels, *rows = meta_shape(node)[1:]
     walk.add(node, Input((), (channels, *(1, *rows)[-2:])), "input")
 
 
 @traces(RowMap)
 def row(walk: Walker, node: fx.Node) -> None:
-    """Give the input the name of the map that it is."""
+    """Use the input, which has the shape of a map already."""
     walk.alias(node)

@@ -1,4 +1,4 @@
-"""Outputs in another shape and order than the DPU's maps have: on the CPU, without rounding."""
+"""Outputs with another shape or order than the DPU's maps, arranged on the CPU without rounding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LaidOut(Layer):
-    """The values of a map or vector told apart, ordered and put together again (`Layout`)."""
+    """The values of a map or vector, reshaped and permuted (`Layout`)."""
 
     op_type = "reshape"
     ties_fix_points = True
@@ -45,7 +45,7 @@ class LaidOut(Layer):
 
 
 class Joined(Layer):
-    """Values one after the other along an axis (`Join`)."""
+    """Concatenation along an axis (`Join`)."""
 
     op_type = "concat"
     ties_fix_points = True
@@ -84,16 +84,16 @@ def join(walk: Walker, node: fx.Node) -> None:
 @traces(Pick)
 def pick(walk: Walker, node: fx.Node) -> None:
     """Refuse an output of single values."""
-    what = f"an output of shape {meta_shape(node)[1:]} that is no whole map in another order"
-    raise walk.error(node, what, "return the map itself, and take its parts in the application")
+    what = f"an output of shape {meta_shape(node)[1:]} that is not a whole map in another order"
+    raise walk.error(node, what, "return the map itself, and select its parts in the application")
 
 
 @onnx_form("transpose")
 def transpose_form(graph: OnnxGraph, op: Op) -> str:
-    """Transpose, of what is not a map."""
+    """Export as Transpose; values of four dimensions have ONNX's order there."""
     (x,) = graph.inputs(op)
     order = [int(axis) for axis in op.get_attr("order")]
-    last, first = [0, 2, 3, 1], [0, 3, 1, 2]  # ONNX's maps have the channels first
+    last, first = [0, 2, 3, 1], [0, 3, 1, 2]  # maps have their channels first in ONNX
     if len(order) == 4:
         order = [last[order[axis]] for axis in first]
     y = graph.node("Transpose", [x], perm=order)

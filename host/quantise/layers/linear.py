@@ -1,4 +1,4 @@
-"""Linear layers: convolutions over the whole map that they read."""
+"""Linear layers, as convolutions over the whole map that they read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Dense(Conv):
-    """A convolution over a map that is too wide for a kernel: over the same values in other rows.
+    """A convolution over a whole map that is too large for a kernel, with the map reshaped.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ def linear(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("reshape")
 def reshape_form(graph: OnnxGraph, op: Op) -> str:
-    """The same values in another shape, those of maps in the order of channels last."""
+    """Export as Reshape; the values of maps are taken in the order with channels last."""
     (x,) = graph.inputs(op)
     before, after = op.get_input_tensor("input").dims, op.get_output_tensor().dims
     y = graph.node("Transpose", [x], perm=[0, 2, 3, 1]) if len(before) == 4 else x

@@ -1,4 +1,4 @@
-"""Batch norms, which become a part of the convolution before them or a depthwise one."""
+"""Batch norms, which join the convolution before them, or else a new depthwise one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tutelage.host.quantise.walker import Walker, meta_shape, traces
 
 @traces(nn.BatchNorm2d, nn.BatchNorm1d, nn.SyncBatchNorm, SyncedBatchNorm2d)
 def norm(walk: Walker, node: fx.Node) -> None:
-    """Make a batch norm a part of the convolution before it, or of a new depthwise one."""
+    """Join a batch norm to the convolution before it, or to a new depthwise convolution."""
     given = walk.module_of(node)
     assert isinstance(given, _BatchNorm)
     kind = type(given).__name__
     if given.running_mean is None or given.running_var is None:
-        raise walk.error(node, f"{kind} without statistics", "keep track_running_stats on")
+        raise walk.error(node, f"{kind} without statistics", "set track_running_stats=True")
     before = walk.layers[walk.source(node)]
     if len(meta_shape(node)) not in (2, 4) or before.shape[0] != given.num_features:
         what = f"{kind} over a value of shape {meta_shape(node)}"
-        raise walk.error(node, what, "put it behind a convolution or a linear layer")
+        raise walk.error(node, what, "place it after a convolution or a linear layer")
     foldable = isinstance(before, Conv) and before.norm is None and before.nonlinear == "NONE"
     if foldable and walk.is_only_reader(node):
         walk.alias(node)
@@ -35,7 +35,7 @@ def norm(walk: Walker, node: fx.Node) -> None:
 
 
 def _copy(given: _BatchNorm) -> AnyNorm:
-    """A norm of the same weights and statistics; without affine its factors stay 1."""
+    """Return a BatchNorm2d with the same parameters and statistics."""
     copied = nn.BatchNorm2d(given.num_features, given.eps, given.momentum, given.affine)
     copied.load_state_dict(given.state_dict())
     for name, parameter in given.named_parameters():

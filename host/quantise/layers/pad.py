@@ -1,4 +1,4 @@
-"""Borders of zeros that no kernel behind them takes in."""
+"""Padding with zeros that is not part of the operation after it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class ZeroPad(Layer):
 
 @traces(nn.ZeroPad2d, nn.ConstantPad2d, F.pad)
 def zero_pad(walk: Walker, node: fx.Node) -> None:
-    """Add a border of zeros; none of no pixels."""
+    """Add padding with zeros, unless it is empty."""
     given = walk.attribute(node, 1, "padding" if node.op == "call_module" else "pad")
     mode, value = walk.value(node, 2, "mode", "constant"), walk.attribute(node, 3, "value", 0)
     sides = tuple(given) if isinstance(given, tuple | list) else (given,)
     if not all(isinstance(side, int) for side in sides) or len(sides) % 2 or len(sides) > 8:
-        raise walk.error(node, f"padding by {given}", "pad by numbers of pixels")
+        raise walk.error(node, f"padding by {given}", "pad by constant numbers of pixels")
     if (node.op != "call_module" and mode != "constant") or value not in (0, None):
         raise walk.error(node, f"padding by {mode} {value}", "pad with zeros")
     pixels = (*sides[:4], *[0] * (4 - len(sides)))
@@ -65,7 +65,7 @@ def zero_pad(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("pad")
 def pad_form(graph: OnnxGraph, op: Op) -> str:
-    """ONNX's Pad, which leaves its input's fix point."""
+    """Export as Pad, which keeps the fix point of its input."""
     (x,) = graph.inputs(op)
     _, _, top, bottom, left, right, _, _ = op.get_attr("paddings")
     pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 
 class Pool(Layer):
-    """A window of `kernel` that moves by `stride` over the map with `padding` on each side."""
+    """A pool with a window that moves over the map.
+
+    Parameters
+    ----------
+    kernel, stride : (height, width) of the window and of its steps
+    padding : (height, width) on each side of the map
+    """
 
     def __init__(
         self, inputs: tuple[str, ...], shape: tuple[int, ...], kernel: Pair, stride: Pair,
@@ -43,7 +49,7 @@ class Pool(Layer):
 
 
 class MaxPool(Pool):
-    """The largest value; with `ceil` a last window may pass the border."""
+    """Maximum of each window; with `ceil` the last window may exceed the border."""
 
     op_type = "maxpool2d"
     ties_fix_points = True
@@ -60,7 +66,7 @@ class MaxPool(Pool):
 
 
 class AvgPool(Pool):
-    """Sum of the window, padding included, times the DPU's fixed-point reciprocal of its area."""
+    """Sum of each window, including padding, times the DPU's fixed-point reciprocal of its area."""
 
     op_type = "avgpool2d"
 
@@ -115,15 +121,15 @@ def avg_pool(walk: Walker, node: fx.Node) -> None:
     if window[2] != (0, 0) and not walk.attribute(node, 5, "count_include_pad", True):
         what = "AvgPool2d with padding and count_include_pad=False"
         advice = (
-            "use count_include_pad=True, as the DPU's divisor is fixed, or have it exchanged "
+            "use count_include_pad=True, as the DPU's divisor is fixed, or have it replaced "
             "(replace: avgpool_exclude_pad=avgpool)"
         )
         raise walk.error(node, what, advice)
     if walk.attribute(node, 6, "divisor_override"):
-        raise walk.error(node, "AvgPool2d with divisor_override", "leave the divisor alone")
+        raise walk.error(node, "AvgPool2d with divisor_override", "remove divisor_override")
     if _windows(walk.layers[source].shape, *window) != shape_of(node)[1:]:
-        what = "AvgPool2d with ceil_mode and a window that passes the border"
-        raise walk.error(node, what, "use ceil_mode=False: the DPU's divisor is fixed")
+        what = "AvgPool2d with ceil_mode and a window that exceeds the border"
+        raise walk.error(node, what, "use ceil_mode=False, as the DPU's divisor is fixed")
     walk.add(node, AvgPool((source,), shape_of(node), *window))
 
 
@@ -137,7 +143,7 @@ def adaptive_avg_pool(walk: Walker, node: fx.Node) -> None:
 def adaptive_max_pool(walk: Walker, node: fx.Node) -> None:
     """Add a maximum over equal parts of the map."""
     if walk.attribute(node, 2, "return_indices", False):
-        raise walk.error(node, "an adaptive max pool with indices", "return_indices=False")
+        raise walk.error(node, "an adaptive max pool with indices", "set return_indices=False")
     _add_adaptive(walk, node, MaxPool)
 
 
@@ -149,7 +155,7 @@ def maximum(walk: Walker, node: fx.Node) -> None:
     kept = bool(walk.value(node, 2, "keepdim", False))
     is_map = len(meta_shape(node.all_input_nodes[0])) == 4
     if not is_map or not axes or not axes <= {2, 3} or (len(axes) == 1 and not kept):
-        raise walk.error(node, f"a maximum over {sorted(axes)}", "take it over rows and columns")
+        raise walk.error(node, f"a maximum over {sorted(axes)}", "use dim=(2, 3) and keepdim=True")
     source = walk.layers[walk.source(node)]
     channels, *size = source.shape
     height, width = (n if axis in axes else 1 for axis, n in enumerate(size, start=2))
@@ -158,7 +164,7 @@ def maximum(walk: Walker, node: fx.Node) -> None:
 
 
 def _add_adaptive(walk: Walker, node: fx.Node, kind: type[Pool]) -> None:
-    """Add a pool whose windows divide the map; none where each is one pixel."""
+    """Add a pool whose windows divide the map evenly, unless each is a single pixel."""
     source = walk.layers[walk.source(node)]
     before, after = source.shape[1:], shape_of(node)[1:]
     if before == after:
@@ -177,7 +183,7 @@ def mean(walk: Walker, node: fx.Node) -> None:
     """Add an average over the whole map."""
     axes = walk.value(node, 1, "dim")
     if not isinstance(axes, list | tuple) or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise walk.error(node, f"mean over {axes}", "only the mean over the whole map works")
+        raise walk.error(node, f"mean over {axes}", "take the mean over the whole map (dim=(2, 3))")
     _add_global_pool(walk, node)
 
 
@@ -189,14 +195,14 @@ def _add_global_pool(walk: Walker, node: fx.Node) -> None:
 
 
 def _window(walk: Walker, node: fx.Node) -> tuple[Pair, Pair, Pair]:
-    """Kernel, stride and padding of a pool."""
+    """Return kernel, stride and padding of a pool, each (height, width)."""
     kernel = _pair(walk.attribute(node, 1, "kernel_size"))
     stride = _pair(walk.attribute(node, 2, "stride") or kernel)
     padding = _pair(walk.attribute(node, 3, "padding", 0))
     shape = walk.layers[walk.source(node)].shape
     sizes = [_windows(shape, kernel, stride, padding, ceil) for ceil in (False, True)]
     if shape_of(node)[1:] not in sizes:
-        # PyTorch drops a window that would begin behind the map, XIR along no axis or both.
+        # PyTorch drops windows that begin beyond the map, for each axis; XIR for both or none.
         what = "a pool with ceil_mode whose last window begins in the padding"
         raise walk.error(node, what, "use ceil_mode=False")
     return kernel, stride, padding
@@ -205,7 +211,7 @@ def _window(walk: Walker, node: fx.Node) -> tuple[Pair, Pair, Pair]:
 def _windows(
     shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, ceil: bool = False
 ) -> tuple[int, ...]:
-    """Rows and columns of a pool's output."""
+    """Return the number of rows and columns of a pool's output."""
     return tuple(
         (size + 2 * pad - k + (step - 1 if ceil else 0)) // step + 1
         for size, pad, k, step in zip(shape[1:], padding, kernel, stride, strict=True)
@@ -223,7 +229,7 @@ def _pair(value: Any) -> Pair:
 
 @onnx_form("maxpool2d")
 def max_pool_form(graph: OnnxGraph, op: Op) -> str:
-    """MaxPool, which leaves its input's fix point."""
+    """Export as MaxPool, which keeps the fix point of its input."""
     (x,) = graph.inputs(op)
     y = graph.node("MaxPool", [x], **_attributes(_window_of(op)))
     graph.keep_fix_point(x, y)
@@ -232,14 +238,14 @@ def max_pool_form(graph: OnnxGraph, op: Op) -> str:
 
 @onnx_form("avgpool2d")
 def avg_pool_form(graph: OnnxGraph, op: Op) -> str:
-    """AveragePool, or the convolution that gives the DPU's factor exactly."""
+    """Export as AveragePool, or as a Conv that applies the DPU's factor exactly."""
     scale, window = scale_of(op), _window_of(op)
     if scale is None:
         raise UnsupportedError(f"op {op.get_name()!r}: an average without the DPU's factor")
     factor, attributes = pool_factor(window), _attributes(window)
     (x,) = graph.inputs(op)
     if factor != 1 and graph.rounds:
-        # A quotient such as sum / 9 has an error that moves halves; a convolution has none.
+        # The error of a quotient such as sum / 9 may change the rounding of halves; Conv is exact.
         numerator, shift = pool_reciprocal(window.kernel_w, window.kernel_h)
         channels = op.get_output_tensor().dims[3]
         kernel = np.full((channels, 1, window.kernel_h, window.kernel_w), numerator, np.int8)

@@ -1,4 +1,4 @@
-"""Elementwise products, such as a map times one factor for each channel."""
+"""Elementwise products, also of a map and one factor for each channel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Product(Layer):
-    """Two maps of one shape, or a map (C, H, W) and factors (C, 1, 1), in either order."""
+    """Product of two maps of equal shape, or of a map (C, H, W) and factors (C, 1, 1)."""
 
     op_type = "mul"
 
@@ -29,13 +29,13 @@ class Product(Layer):
         return a * b
 
     def illegal_shift(self, around: LayerThresholds) -> Move | None:
-        """As `Layer.illegal_shift`: the product's fix point is the sum of its factors'."""
+        """See `Layer.illegal_shift`; the product's fix point is the sum of those of its factors."""
         out = around.output
         shift = sum(around.at(source) for source in around.inputs) - around.at(out)
-        if shift < 0 and out not in around.inputs:  # else lowering one lowers the other
+        if shift < 0 and out not in around.inputs:  # otherwise lowering one lowers the other
             return Move(out, around.at(out) + shift, f"shift by {shift}")
         if shift > MAX_SHIFT:
-            # One that would fall below the least it may have gives way last.
+            # A factor that is at its lowest fix point already is lowered last.
             finest = max(
                 around.inputs, key=lambda i: (around.at(i) > around.least[i], around.at(i))
             )
@@ -57,11 +57,11 @@ def product(walk: Walker, node: fx.Node) -> None:
     """Add the product of two maps."""
     if not all(isinstance(factor, fx.Node) for factor in (*node.args, *node.kwargs.values())):
         advice = "fold a constant factor into the convolution before it"
-        raise walk.error(node, "a constant's mul", advice)
+        raise walk.error(node, "a product with a constant", advice)
     walk.add(node, Product(*spread_operands(walk, node, "a product", factors=True)))
 
 
 @onnx_form("mul")
 def product_form(graph: OnnxGraph, op: Op) -> str:
-    """ONNX's product, which broadcasts as the DPU does."""
+    """Export as Mul, which broadcasts as the DPU does."""
     return graph.node("Mul", graph.inputs(op))

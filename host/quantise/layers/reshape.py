@@ -1,4 +1,4 @@
-"""Maps of one pixel as vectors: the logits, and the flattening before a linear layer."""
+"""Reshapes: of logits to vectors, and flattening before a linear layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Reshape(Layer):
-    """[N, C, 1, 1] -> [N, C]."""
+    """Reshape of maps of one pixel, [N, C, 1, 1] -> [N, C]."""
 
     op_type = "reshape"
     ties_fix_points = True
@@ -35,7 +35,7 @@ class Reshape(Layer):
 
 
 class MapOfVector(Layer):
-    """[N, H * W * C, 1, 1] -> [N, C, H, W], of values that have their channels last."""
+    """Reshape [N, H * W * C, 1, 1] -> [N, C, H, W] of values in the order with channels last."""
 
     op_type = "reshape"
     ties_fix_points = True
@@ -56,7 +56,7 @@ class MapOfVector(Layer):
 
 @traces(VectorMap)
 def vector_map(walk: Walker, node: fx.Node) -> None:
-    """Add a vector seen as a map."""
+    """Add a reshape of a vector to a map."""
     given = walk.module_of(node)
     assert isinstance(given, VectorMap)
     walk.add(node, MapOfVector(given, (walk.source(node),)))
@@ -65,19 +65,19 @@ def vector_map(walk: Walker, node: fx.Node) -> None:
 @traces(nn.Flatten, torch.flatten, torch.reshape, "flatten", "view", "reshape", nn.Unflatten)
 @traces(torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze")
 def flatten(walk: Walker, node: fx.Node) -> None:
-    """Give the map another name: linear layers take the map itself, in its own order."""
+    """Use the map itself, since linear layers read maps in their own order."""
     source = walk.layers[walk.source(node)]
     after = tuple(meta_shape(node)[1:])
     if after not in ((torch.Size(source.shape).numel(),), source.shape) and not keeps_channels(
         source.shape, after
     ):
-        advice = "only flattening to [N, features] before a linear layer works"
+        advice = "flatten to [N, features] before a linear layer only"
         raise walk.error(node, f"a reshape to {tuple(meta_shape(node))}", advice)
     walk.alias(node)
 
 
 def keeps_channels(before: Sequence[int], after: Sequence[int]) -> bool:
-    """Whether both shapes, without the batch, are a vector or a map of one pixel of its values."""
+    """Return whether both shapes, without the batch, are of a vector or a map of one pixel."""
     channels = (before[0],)
     return tuple(before[1:]) in ((), (1, 1)) and tuple(after) in (channels, (*channels, 1, 1))
 
@@ -95,18 +95,18 @@ def output(walk: Walker, node: fx.Node) -> None:
 
 
 def _end(walk: Walker, value: fx.Node) -> str:
-    """Return the layer with a value in the shape in which the network returns it."""
+    """Return the name of the layer with an output in the network's own shape."""
     source = walk.layers[walk.origin[value]]
     shape = tuple(meta_shape(value)[1:])
     if shape == source.shape:
         return source.name
     if len(shape) == 1 and source.shape == (*shape, 1, 1):
         return walk.insert("logits", Reshape((source.name,), shape))
-    advice = "return the maps themselves, and give them another shape in the application"
-    raise walk.error(value, f"an output of shape {shape} made of {source.shape}", advice)
+    advice = "return the maps themselves, and reshape them in the application"
+    raise walk.error(value, f"an output of shape {shape} from a map {source.shape}", advice)
 
 
 @onnx_form("flatten")
 def flatten_form(graph: OnnxGraph, op: Op) -> str:
-    """ONNX's Flatten."""
+    """Export as Flatten."""
     return graph.node("Flatten", graph.inputs(op), axis=1)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class TransposedConv(Conv):
-    """transposed-conv2d and transposed-depthwise-conv2d, with their norm.
+    """A transposed convolution, depthwise or not, with its norm.
 
-    `weight` is OIHW, not turned. `output_padding` takes rows and columns off the padding at the
-    bottom and the right.
+    `weight` is OIHW and not rotated. `output_padding` is subtracted from the padding at the bottom
+    and the right.
     """
 
     op_types = "transposed-conv2d", "transposed-depthwise-conv2d"
@@ -37,7 +37,7 @@ class TransposedConv(Conv):
         self.pads = left, left - across, top, top - down
 
     def tie(self, weight: nn.Parameter) -> None:
-        """Take the weights of the convolution that has the same: [I, O, H, W], of one group."""
+        """Share the weights [I, O, H, W], of one group, with the convolution that has the same."""
         del self.weight
         self.tied = weight
 
@@ -69,7 +69,10 @@ class TransposedConv(Conv):
         )  # fmt: skip
 
     def arranged(self, weights: Tensor) -> Array:
-        """Return the weights turned, as AMD's exporter does; of groups with zeros between."""
+        """Return the weights rotated by 180 degrees, as AMD's exporter does.
+
+        Weights of groups become a block diagonal, with zeros between the groups.
+        """
         if self.groups > 1 and not self.depthwise:
             parts = [torch.block_diag(*tap.unbind(0)) for tap in self._taps(weights)]
             height, width = self.kernel
@@ -77,7 +80,7 @@ class TransposedConv(Conv):
         return np.ascontiguousarray(super().arranged(weights)[:, ::-1, ::-1])
 
     def _taps(self, weights: Tensor) -> list[Tensor]:
-        """The weights [G, O, I] of each tap."""
+        """Return the weights [G, O, I] of each position in the kernel."""
         outputs, inputs = weights.shape[:2]
         split = weights.reshape(self.groups, outputs // self.groups, inputs, -1)
         return list(split.unbind(-1))
@@ -89,7 +92,7 @@ def transposed_convolution(walk: Walker, node: fx.Node) -> None:
     conv = walk.module_of(node)
     assert isinstance(conv, nn.ConvTranspose2d)
     if len(node.args) + len(node.kwargs) > 1:
-        raise walk.error(node, "a ConvTranspose2d with output_size", "set output_padding")
+        raise walk.error(node, "a ConvTranspose2d with output_size", "set output_padding instead")
     layer = TransposedConv(conv, (walk.source(node),), shape_of(node))
     if min(layer.pads) < 0:
         what = f"ConvTranspose2d with output_padding {layer.output_padding}"
@@ -97,7 +100,7 @@ def transposed_convolution(walk: Walker, node: fx.Node) -> None:
     down, across = ((k - 1) * d for k, d in zip(layer.kernel, layer.dilation, strict=True))
     if layer.pads[0] > across or layer.pads[2] > down:
         what = f"ConvTranspose2d with padding {conv.padding}"
-        raise walk.error(node, what, "pad by less than the kernel")
+        raise walk.error(node, what, "use a padding less than the kernel")
     encoder = walk.made.get(made_of(conv.weight, Conv, conv.weight.shape))
     if encoder is None or conv.groups > 1:
         share_parameters(walk, conv, layer)
@@ -109,12 +112,12 @@ def transposed_convolution(walk: Walker, node: fx.Node) -> None:
 
 @onnx_form("transposed-conv2d", "transposed-depthwise-conv2d")
 def transposed_form(graph: OnnxGraph, op: Op) -> str:
-    """ConvTranspose, by dequantised weights and bias."""
+    """Export as ConvTranspose, with dequantised weights and bias."""
     (x,) = graph.inputs(op)
     weights, weights_point = rounded_constant(op.get_graph(), op.get_input_op("weights"))
     turned = weights[:, ::-1, ::-1]
     depthwise = op.get_type() == "transposed-depthwise-conv2d"
-    weights = turned.transpose((3, 0, 1, 2))  # IOHW, of a depthwise one (channels, 1, H, W)
+    weights = turned.transpose((3, 0, 1, 2))  # IOHW, or (channels, 1, H, W) of a depthwise one
     inputs = [x, graph.parameter(weights, weights_point)]
     if op.get_input_num("bias"):
         bias, point = rounded_constant(op.get_graph(), op.get_input_op("bias"))

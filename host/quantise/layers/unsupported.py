@@ -1,4 +1,4 @@
-"""Operations that the DPU does not have, and what to use instead."""
+"""Operations that the DPU does not support, with the advice what to use instead."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import fx, nn
 from tutelage.host.quantise.walker import Walker, advise, meta_shape, traces
 
 _SMOOTH = (
-    "use ReLU, ReLU6, LeakyReLU(26/256) or Hardswish, or have it exchanged (replace: "
+    "use ReLU, ReLU6, LeakyReLU(26/256) or Hardswish, or have it replaced (replace: "
     "silu=hardswish, gelu=relu)"
 )
-_NORM = "use BatchNorm2d behind a convolution"
+_NORM = "use BatchNorm2d after a convolution"
 
 advise(_SMOOTH, nn.SiLU, F.silu, nn.GELU, F.gelu, nn.Mish, nn.ELU, nn.SELU, nn.CELU, nn.Softplus)
-advise("use Hardsigmoid, or have it exchanged (replace: tanh=hardsigmoid)", nn.Tanh)
+advise("use Hardsigmoid, or have it replaced (replace: tanh=hardsigmoid)", nn.Tanh)
 advise(
-    "use Hardsigmoid, or have it exchanged (replace: sigmoid=hardsigmoid); a sigmoid or softmax at "
-    "the end belongs on the CPU",
+    "use Hardsigmoid, or have it replaced (replace: sigmoid=hardsigmoid); a sigmoid or softmax at "
+    "the end of the network is allowed, and runs on the CPU",
     nn.Sigmoid, F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_",
 )  # fmt: skip
 advise(
@@ -26,7 +26,7 @@ advise(
     nn.Softmax, F.softmax, torch.softmax, "softmax",
 )  # fmt: skip
 advise(
-    "return what it is computed from; it belongs into the application, behind the network",
+    "return its operand, and compute it in the application, after the network",
     torch.argmax, "argmax", torch.topk, "topk", torch.argsort, "argsort", F.normalize,
 )  # fmt: skip
 advise(_NORM, nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm)
@@ -34,7 +34,7 @@ advise(_NORM, nn.LayerNorm, F.layer_norm, nn.GroupNorm, F.group_norm)
 
 @traces(torch.permute, "permute", torch.transpose, "transpose", torch.movedim, "movedim")
 def permutation(walk: Walker, node: fx.Node) -> None:
-    """Refuse what is between two layers; a LayerNorm behind it is the reason more often."""
+    """Refuse a permutation between two layers, or the LayerNorm after it, the usual reason."""
     for reader in node.users:
         if _is_layer_norm(walk, reader):
             raise walk.error(reader, "a LayerNorm over channels last", _NORM)

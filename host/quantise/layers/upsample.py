@@ -1,4 +1,4 @@
-"""Maps of more pixels: repeated on the DPU, interpolated on the CPU."""
+"""Upsampling: by repeated pixels on the DPU, by interpolation on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Upsample(Layer):
-    """Each pixel `factors[0]` times down and `factors[1]` times across."""
+    """Repeats each pixel `factors[0]` times vertically and `factors[1]` times horizontally."""
 
     op_type = "upsample"
     ties_fix_points = True
@@ -44,9 +44,9 @@ class Upsample(Layer):
 
 
 class Nearest(Layer):
-    """The nearest pixel above and to the left, where a map does not grow a whole number of times.
+    """Nearest-neighbour resizing by a factor that is not an integer, on the CPU.
 
-    The CPU computes it, with the places of the .xmodel's op: PyTorch's too.
+    It takes the pixel above and to the left, as the .xmodel's op and PyTorch do.
     """
 
     op_type = "resize"
@@ -74,13 +74,13 @@ class Nearest(Layer):
 
 
 def _nearest_pixels(size: int, out: int) -> Array:
-    """Which of `size` pixels each of `out` takes, int64."""
+    """Return for each of `out` pixels the index of the one of `size` that it takes, int64."""
     places = np.floor(sampled_places(size, out, False, False))
     return np.asarray(places.clip(max=size - 1).astype(np.int64))
 
 
 class Interpolate(Layer):
-    """Bilinear interpolation on the CPU, in the float32 steps of the .xmodel's op."""
+    """Bilinear interpolation on the CPU, with the float32 operations of the .xmodel's op."""
 
     op_type = "resize"
 
@@ -97,7 +97,7 @@ class Interpolate(Layer):
         ]  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        for axis in (3, 2):  # columns first, as the op does
+        for axis in (3, 2):  # columns first, like the op
             low, high, share = (part.to(x.device) for part in self.mixed[axis - 2])
             below = x.index_select(axis, low)
             share = share.to(x.dtype).view([-1 if place == axis else 1 for place in range(4)])
@@ -116,13 +116,13 @@ _ON_THE_CPU = "the CPU computes it, which costs time"
 
 @traces(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, F.interpolate)
 def upsample(walk: Walker, node: fx.Node) -> None:
-    """Add an upsampling: on the DPU where pixels are repeated, else on the CPU."""
+    """Add an upsampling, on the DPU if it repeats pixels, else on the CPU."""
     source = walk.source(node)
     before, after = walk.layers[source].shape[1:], shape_of(node)[1:]
     mode = walk.attribute(node, 3, "mode", "nearest")
     _check_scale(walk, node, before, after)
     if mode == "bilinear":
-        advice = f"{_ON_THE_CPU} (replace: bilinear=transposed or bilinear=nearest keeps it there)"
+        advice = f"{_ON_THE_CPU} (replace: bilinear=transposed or bilinear=nearest avoids it)"
         walk.warn(node, "the DPU has no bilinear interpolation", advice)
         ends = bool(walk.attribute(node, 4, "align_corners"))
         walk.add(node, Interpolate((source,), shape_of(node), before, ends))
@@ -142,19 +142,19 @@ def upsample(walk: Walker, node: fx.Node) -> None:
 def _check_scale(
     walk: Walker, node: fx.Node, before: tuple[int, ...], after: tuple[int, ...]
 ) -> None:
-    """Refuse a factor that is not the quotient of the sizes: PyTorch computes places with it."""
+    """Refuse a factor that is not the ratio of the sizes, since PyTorch samples with the factor."""
     scale = walk.attribute(node, 2, "scale_factor")
     scales = scale if isinstance(scale, tuple | list) else (scale, scale)
     if walk.attribute(node, 5, "recompute_scale_factor") or scale is None:
         return
     if any(factor * old != new for factor, old, new in zip(scales, before, after, strict=True)):
-        advice = "give size, or set recompute_scale_factor=True"
+        advice = "give size instead, or set recompute_scale_factor=True"
         raise walk.error(node, f"an upsampling of {before} by {scale}", advice)
 
 
 @onnx_form("upsample")
 def upsample_form(graph: OnnxGraph, op: Op) -> str:
-    """Resize, by the pixel above and to the left."""
+    """Export as Resize to the pixel above and to the left."""
     factors = whole_factors(op)
     assert factors is not None
     (x,) = graph.inputs(op)
@@ -169,7 +169,7 @@ def upsample_form(graph: OnnxGraph, op: Op) -> str:
 
 @onnx_form("resize")
 def resize_form(graph: OnnxGraph, op: Op) -> str:
-    """Resize where it interpolates, else the rows and columns that it takes."""
+    """Export as Resize if it interpolates, else as Gather of rows and columns."""
     (x,) = graph.inputs(op)
     before, after = op.get_input_tensor("input").dims, op.get_output_tensor().dims
     if str(op.get_attr("mode")) != "BILINEAR":

@@ -1,5 +1,5 @@
-"""Post-training quantisation: no training and no labels, only some images.
+"""Post-training quantisation, which needs some images but neither training nor labels.
 
-One method a file; each changes a calibrated or an uncalibrated student in place, and gives the
-same result for the same images. `post_training` runs them in their order.
+Each file has one method, which changes a student in place; the same images always give the same
+result. `post_training` runs all methods in order.
 """

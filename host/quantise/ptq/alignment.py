@@ -1,11 +1,11 @@
-"""Ranges that fill their power of two.
+"""Alignment of ranges to powers of two.
 
-Thresholds are powers of two: a tensor whose values need a range of 2.1 wastes almost half of the
-integers. Where a whole layer's channels may be scaled, one more factor between 1 and 2 for all of
-them, in this layer and inversely in those that read it, moves the ranges of its result, its weights
-and its bias against their powers of two. Factors that suit all best are found one layer after the
-other: for each tensor and each factor the squared error of rounding it is known, weighted by its
-importance (host/quantise/ptq/importance.py), with the best threshold for that factor.
+Since thresholds are powers of two, a tensor that needs a range of 2.1 wastes almost half of the
+integers. If all channels of a layer can be scaled, another factor from 1 to 2 for all of them, and
+its inverse in the layers that read them, shifts the ranges of the layer's result, weights and bias
+relative to their powers of two. The best factors are found for one layer after the other, from
+the squared rounding error of each tensor at each factor, weighted by importance
+(host/quantise/ptq/importance.py), with the best threshold for that factor.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
 _FACTORS = 16
-"""2^(0/16) to 2^(15/16)."""
+"""Number of factors to try: 2^(0/16) to 2^(15/16)."""
 
 _CLIPPED = 3
-"""Powers of two below the largest value that are tried as thresholds."""
+"""Number of thresholds to try, from the power of two above the largest value downwards."""
 
 _ROUNDS = 3
-"""Times that each layer's factor is chosen."""
+"""Number of passes over the layers."""
 
 
 @dataclass
 class _Tensor:
-    """Errors by factor [_FACTORS]; the factor is that of one component less that of another."""
+    """The rounding errors of a tensor whose factor is the quotient of those of two components.
+
+    Attributes
+    ----------
+    errors : error for each factor, [_FACTORS]
+    grows, shrinks : the components by whose factors it is multiplied and divided
+    """
 
     errors: Tensor
     grows: int
@@ -44,14 +50,17 @@ def aligned_scale(
     student: Student, groups: ChannelGroups, scale: Tensor, pinned: Tensor,
     found: Importance, samples: dict[str, Tensor], weights: float,
 ) -> Tensor:  # fmt: skip
-    """Return `scale` with a factor for each layer whose scales are free.
+    """Return `scale`, multiplied by a factor for each layer whose scales are free.
 
     Parameters
     ----------
-    scale : by group, as `scale_channels` takes it; not applied yet
-    pinned : groups whose scale must stay, bool
-    samples : by layer whose result is rounded, some values of each channel, [C, n]
-    weights : what an error of weights counts
+    student : to which `scale` is not applied yet
+    groups : the groups of channels that share a scale
+    scale : scale of each group, as for `scale_channels`
+    pinned : bool for each group, whether its scale must not change
+    found : importance of the errors
+    samples : name of a layer whose result is rounded -> some values of each channel, [C, n]
+    weights : factor on the errors of weights
     """
     component = _components(student, groups, pinned)
     tensors = _tensors(student, groups, scale, component, found, samples, weights)
@@ -72,7 +81,7 @@ def aligned_scale(
 
 
 def _components(student: Student, groups: ChannelGroups, pinned: Tensor) -> Tensor:
-    """By group: the layers' results that must have one factor, numbered; FIXED has none."""
+    """Return for each group its component, the set of groups with one factor; FIXED has none."""
     label = torch.arange(groups.count)
     label[pinned] = FIXED
     quantisers = dict.fromkeys(student.activation_of.values())
@@ -131,7 +140,7 @@ def _activations(
 
 
 def _errors(values: Tensor, importance: Tensor, magnitude: int, signed: bool) -> Tensor:
-    """The least weighted squared error of the values times each factor, over thresholds."""
+    """Return the weighted squared error at each factor, [_FACTORS], with the best threshold."""
     found = torch.zeros(_FACTORS, dtype=torch.float64)
     largest = float(values.abs().max())
     if largest == 0:

@@ -1,9 +1,9 @@
-"""Biases that take back the mean error of their layers.
+"""Correction of biases for the mean error of their layers.
 
-Rounded weights and inputs move the mean of each channel of a layer's result. The mean over images
-and places of the float result less the rounded one is added to the bias, layer by layer, each
-behind layers that are corrected already (Nagel et al. 2019, arXiv:1906.04721, section 4.2, with
-images in place of assumptions on distributions).
+Rounding of weights and inputs shifts the mean of each channel of a layer's result. The mean
+difference of the float result and the rounded one, over images and positions, is added to the bias,
+layer by layer, with the layers before it already corrected (Nagel et al. 2019, arXiv:1906.04721,
+section 4.2, but with images instead of assumptions about distributions).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tutelage.host.quantise.student import Student
 
 @torch.no_grad()
 def correct_bias(student: Student, step: Step) -> None:
-    """Correct the bias of one layer."""
+    """Correct the bias of one layer, in place; without a bias do nothing."""
     conv = step.conv
     bias = conv.bias if conv.norm is None else conv.norm.bias
     if bias is None:

@@ -1,12 +1,12 @@
-"""The channels of a student that can be scaled, and those that must be scaled alike.
+"""Groups of channels that can be scaled, and that must share one scale.
 
-A channel scaled by s > 0 in the layer that computes it, and by 1 / s in the weights of the layers
-that read it, leaves the network as it is, where everything between is positively homogeneous:
-f(s x) = s f(x), as ReLU, leaky ReLU and pools are (Nagel et al. 2019, arXiv:1906.04721, section
-4.1). A depthwise convolution reads one scale and gives another. The channels that an addition sums
-share one scale; a concat only puts scales one behind the other.
+Scaling a channel by s > 0 in the layer that computes it, and by 1 / s in the weights of the layers
+that read it, does not change the function of the network if everything between is positively
+homogeneous, f(s x) = s f(x), as are ReLU, leaky ReLU and pools (Nagel et al. 2019,
+arXiv:1906.04721, section 4.1). The input and the output of a depthwise convolution have different
+scales. Channels that are added share one scale; a concat concatenates scales.
 
-A ReLU6 is not homogeneous. `host/quantise/ptq/equalise.py` says what becomes of it.
+A ReLU6 is not homogeneous; `host/quantise/ptq/equalise.py` describes how it is handled.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from tutelage.host.quantise.student import Student
 HOMOGENEOUS = ("NONE", "RELU", "LEAKYRELU")
 
 FIXED = 0
-"""The group of channels that are not scaled."""
+"""Number of the group of channels that are not scaled."""
 
 
 @dataclass(frozen=True)
 class ChannelGroups:
-    """Channels by the scale that they share.
+    """Groups of channels that share a scale.
 
     Attributes
     ----------
-    of : by layer, the group of each channel of its output, int64 [C]; FIXED is not scaled
-    count : groups, FIXED among them
+    of : layer name -> group of each channel of its output, int64 [C]; FIXED is not scaled
+    count : number of groups, including FIXED
     """
 
     of: dict[str, Tensor]
     count: int
 
     def inputs(self, conv: Conv) -> Tensor:
-        """Return the group that each weight of a layer reads, int64 [O, I / groups]."""
+        """Return the group of the input channel of each weight, int64 [O, I / groups]."""
         source = self.of[conv.inputs[0]]
         outputs, depth = conv.weight.shape[:2]
         first = torch.arange(outputs) // (outputs // conv.groups) * depth
@@ -55,14 +55,15 @@ class ChannelGroups:
 
 
 def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGroups:
-    """Return which channels of a student share a scale.
+    """Return the groups of channels of a student that share a scale.
 
-    The images and the network's output are FIXED, and so is what a layer reads and gives of which
-    it is not known that it is homogeneous.
+    The images and the network's outputs are FIXED, and so are the inputs and outputs of layers that
+    are not known to be homogeneous.
 
     Parameters
     ----------
-    clipped : layers with an activation that is not homogeneous, whose channels count as free
+    student : the student
+    clipped : names of layers whose channels are free although their activation is not homogeneous
     """
     joined = _Joined()
     shared = shared_layers(student)
@@ -72,7 +73,7 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
         joined.of[name] = given = _outputs(layer, inputs, joined)
         homogeneous = layer.nonlinear in HOMOGENEOUS or name in clipped
         if name in shared:
-            joined.fix(inputs[0])  # one tensor of weights in two places
+            joined.fix(inputs[0])  # its weights are used in several places
         if name in shared or _has_no_factors(layer):
             homogeneous = False
         if not homogeneous or name in student.outputs:
@@ -81,7 +82,7 @@ def channel_groups(student: Student, clipped: tuple[str, ...] = ()) -> ChannelGr
 
 
 def shared_layers(student: Student) -> set[str]:
-    """Return the layers whose weights, bias or norm are another layer's too."""
+    """Return the names of the layers that share weights, a bias or a norm with another layer."""
     parts = {
         name: [*conv.parameters(recurse=False), *([conv.norm] if conv.norm is not None else [])]
         for name, conv in student.convs()
@@ -91,19 +92,21 @@ def shared_layers(student: Student) -> set[str]:
 
 
 def _has_no_factors(layer: Layer) -> bool:
-    """Whether a norm without factors gives a layer's channels their scale."""
+    """Return whether a layer has a norm without factors, so that its channels cannot be scaled."""
     return isinstance(layer, Conv) and layer.norm is not None and layer.norm.weight is None
 
 
 @torch.no_grad()
 def scale_channels(student: Student, groups: ChannelGroups, scale: Tensor) -> None:
-    """Scale channels in place; float arithmetic gives what it gave, but for rounding.
+    """Scale channels in place; except for rounding, the network computes the same function.
 
-    The running statistics of norms stay true: their inputs do not change.
+    The running statistics of norms remain valid, since the inputs of norms do not change.
 
     Parameters
     ----------
-    scale : by group, positive; that of FIXED is 1
+    student : whose weights, biases and norms are changed
+    groups : from `channel_groups`
+    scale : positive scale of each group; 1 for FIXED
     """
     for name, conv in student.convs():
         read = scale[groups.inputs(conv)].to(conv.weight)
@@ -119,7 +122,7 @@ def scale_channels(student: Student, groups: ChannelGroups, scale: Tensor) -> No
 
 
 class _Joined:
-    """A union-find over numbered channels; number FIXED is all that cannot be scaled."""
+    """A union-find structure over numbered channels; FIXED is the set that cannot be scaled."""
 
     def __init__(self) -> None:
         self.parent = [FIXED]
@@ -153,7 +156,7 @@ class _Joined:
 
 
 def _outputs(layer: Layer, inputs: list[list[int]], joined: _Joined) -> list[int]:
-    """The channels of a layer's output."""
+    """Return the numbers of the channels of a layer's output."""
     if isinstance(layer, Conv):
         return joined.fresh(layer.shape[0])
     if isinstance(layer, Concat):

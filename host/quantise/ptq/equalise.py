@@ -1,22 +1,23 @@
-"""Cross-layer equalisation: channel scales with which rounding costs least.
+"""Cross-layer equalisation: scales of channels that minimise the cost of rounding.
 
 Nagel et al. 2019 (arXiv:1906.04721) scale each channel so that the ranges of its weights in two
-layers are equal. Here scales minimise what rounding is expected to add to the squared error of the
-output: with steps that follow from the largest value of each tensor, and with the importance w of
-each value (host/quantise/ptq/importance.py), a rounded tensor adds
+layers are equal. Here the scales s minimise the expected squared error that rounding adds to the
+output. With the importance w of each value (host/quantise/ptq/importance.py), a rounded tensor of
+activations adds
 
     step^2 / 12 * sum over channels of w / s^2
 
-and the same of weights, each scaled by s_out / s_in, and of biases. The step is the largest
-magnitude over 2^m; the maximum is taken as a p-norm. All terms are sums of products of powers of
-the scales, so that the logarithm of the sum is convex in their logarithms (a geometric program):
-there is one minimum, whatever scales the network comes with.
+and so do weights, which are scaled by s_out / s_in, and biases. The step is the largest magnitude
+of the tensor divided by 2^m, where the maximum is approximated by a p-norm. All terms are sums of
+products of powers of the scales, so the logarithm of their sum is convex in the logarithms of the
+scales (a geometric program), with one minimum that does not depend on the network's initial scales.
 
-A ReLU6 is not homogeneous, and the DPU has no clip of its own for each channel. It has int8's
-saturation: at fix point 4 a ReLU never gives more than 127/16. So a ReLU6 becomes a ReLU with that
-limit (RELU8), and its channels are scaled by 127/96, which moves their 6 to the limit: the same
-function, with all of int8 in use. (Channels that stay below 6 in some images could have scales of
-their own, but pass the limit in others: that cost more than it gained on EfficientNet-Lite0.)
+A ReLU6 is not homogeneous, and the DPU cannot clip each channel differently. But int8 saturates: at
+fix point 4, a ReLU never gives more than 127/16. So a ReLU6 becomes a ReLU with that limit (RELU8),
+and its channels are scaled by 127/96, which moves their 6 to the limit. The function is the same,
+and the whole range of int8 is used. (Channels that stay below 6 in the sample images could have
+other scales, but exceed the limit in other images; on EfficientNet-Lite0 this cost more than it
+gained.)
 """
 
 from __future__ import annotations
@@ -42,31 +43,32 @@ from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
 _P = 16
-"""Of the norm that stands for the largest value."""
+"""Order p of the norm that approximates the maximum."""
 
 _STEPS = 60
 _RATE = 1 / (2 * _P)
-"""Of the steps by the logarithm of a ratio: a p-norm follows two scales with their p-th power."""
+"""Factor on the steps, since a p-norm depends on the p-th powers of two scales."""
 
 _TINY = 1e-300
 
 _FARTHEST = 24.0
-"""Scales are 2^-24 to 2^24 of what makes a channel's largest value 1."""
+"""Scales are within 2^-24 to 2^24 times those that make a channel's largest value 1."""
 
 _MOST_GRADIENTS = 16
-"""Images of which gradients are taken."""
+"""Most images for which gradients are computed."""
 
 _SAMPLES = 256
-"""Values of each channel that ranges are aligned by."""
+"""Number of values of each channel for the alignment of ranges."""
 
 
 def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -> None:
-    """Scale channels in place; thresholds are to be set afterwards (`calibrate`).
+    """Scale channels in place; thresholds must be set afterwards by `calibrate`.
 
     Parameters
     ----------
-    images : [N, C, H, W] of each input, some tens; one backward pass each
-    weights : what an error of weights counts; less than 1 where they are not rounded to the nearest
+    student : the student
+    images : [N, C, H, W] for each input, of which up to 16 get a backward pass each
+    weights : factor on the errors of weights; below 1 if rounding is better than to the nearest
     """
     some = spread(images, _MOST_GRADIENTS)
     with evaluating(student):
@@ -83,7 +85,7 @@ def equalise(student: Student, images: Sequence[Tensor], weights: float = 1.0) -
 
 
 def _widened(student: Student) -> list[str]:
-    """The layers whose ReLU6 becomes a ReLU that int8 limits."""
+    """Return the names of the layers whose ReLU6 becomes a ReLU limited by int8."""
     layers = [student.layer(name) for name in student.layers]
     clipped = [layer.name for layer in layers if layer.nonlinear == "RELU6"]
     clipped = [name for name in clipped if student.activation_of[name].bits == 8]
@@ -96,7 +98,7 @@ def _widened(student: Student) -> list[str]:
 
 
 def _limits(groups: ChannelGroups, widened: list[str]) -> tuple[Tensor, Tensor]:
-    """The least and the largest log2 of the scale of each group."""
+    """Return the smallest and the largest log2 of the scale allowed for each group."""
     low = torch.full((groups.count,), -math.inf, dtype=torch.float64)
     for name in widened:
         low[groups.of[name]] = math.log2(RELU8_LIMIT / 6)
@@ -105,7 +107,7 @@ def _limits(groups: ChannelGroups, widened: list[str]) -> tuple[Tensor, Tensor]:
 
 
 class _Noise:
-    """The expected squared error of the output by rounding, as a function of the scales."""
+    """The expected squared error of the output due to rounding, as a function of the scales."""
 
     def __init__(
         self, student: Student, groups: ChannelGroups, found: Importance,
@@ -117,7 +119,7 @@ class _Noise:
         for of, largest in ranges.values():
             start.scatter_reduce_(0, of, largest, "amax")
         self.speaks = start > 0
-        for name, conv in student.convs():  # of what is silent: the range of its bias and weights
+        for name, conv in student.convs():  # channels always 0 start from their bias and weights
             weight, bias = (value.detach().double().cpu() for value in conv.folded())
             largest = torch.maximum(weight.abs().amax((1, 2, 3)), bias.abs())
             silent = ~self.speaks[groups.of[name]]
@@ -139,7 +141,7 @@ class _Noise:
         for quantiser, (of, largest) in ranges.items():
             members = [name for name in quantiser.members if name in peaks]
             if not largest.any():
-                continue  # zeros, as of a branch that a norm switches off, are never rounded
+                continue  # all values are 0, as in a branch that a norm turns off
             values = torch.cat([found.activations[name] for name in members])[:, None]
             of_values = self._steady(values, of, None)
             self.tensors.append(
@@ -150,14 +152,17 @@ class _Noise:
     def _range(
         groups: ChannelGroups, peaks: dict[str, Tensor], quantiser: Quantiser
     ) -> tuple[Tensor, Tensor]:
-        """The group of each channel that a quantiser rounds, and its largest magnitude."""
+        """Return the group and the largest magnitude of each channel that a quantiser rounds."""
         members = [name for name in quantiser.members if name in peaks]
         largest = torch.cat([peaks[name].double() for name in members])
         of = torch.cat([groups.of[name] for name in members])
         return of, largest
 
     def _steady(self, importance: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
-        """What some images say, plus the same for all that speak, were all ranges equal."""
+        """Return the importance from a few images, regularised by its median at equal ranges.
+
+        Channels that are always 0 get no such addition.
+        """
         unit = torch.exp2(-2 * self.start[rows])[:, None]
         speaks = self.speaks[rows][:, None]
         if columns is not None:
@@ -169,10 +174,10 @@ class _Noise:
         return (equal + speaks * equal[speaks].median()) / unit
 
     def least(self, low: Tensor, high: Tensor) -> Tensor:
-        """The scales with the least error between limits of their logarithms.
+        """Return the scales with the least error, within limits of their log2.
 
-        At the minimum the part of the error that grows with a scale has the slope of the part that
-        falls with it. So each scale moves by the logarithm of their ratio, all at once.
+        At the minimum, the part of the error that grows with a scale and the part that falls with
+        it have equal slopes. So each step moves all scales by the logarithm of their ratio.
         """
         low = torch.maximum(low, self.start - _FARTHEST)
         high = torch.minimum(high, self.start + _FARTHEST)
@@ -184,7 +189,7 @@ class _Noise:
         return torch.exp2(log2_scale)
 
     def slopes(self, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """What grows and what falls of log2 of the error with the log2 of each scale, by group."""
+        """Return the growing and the falling part of log2(error)'s slope over each log2 scale."""
         errors = torch.stack([tensor.rescale(log2_scale) for tensor in self.tensors])
         self.error = float(torch.logsumexp(errors * math.log(2), 0)) / math.log(2)
         grows, falls = torch.zeros_like(log2_scale), torch.zeros_like(log2_scale)
@@ -199,14 +204,15 @@ class _Noise:
 
 
 class _Rounded:
-    """One tensor with one step: values [O, K], whose rows and columns are scaled.
+    """The rounding error of one tensor, with values [O, K] whose rows and columns are scaled.
 
     Parameters
     ----------
-    largest, importance : [O, K]
-    rows : group by which a row is multiplied, [O]
-    columns : group by which a value is divided, [O, K]
-    groups : of a convolution: rows of one group read the same columns
+    largest, importance : largest magnitude and importance of each value, [O, K]
+    rows : group by whose scale a row is multiplied, [O]
+    columns : group by whose scale a value is divided, [O, K]; None: none
+    groups : groups of the convolution, in each of which all rows read the same columns
+    magnitude : bits of the largest integer
     """
 
     def __init__(
@@ -223,10 +229,10 @@ class _Rounded:
         self.magnitude = magnitude
 
     def rescale(self, log2_scale: Tensor) -> Tensor:
-        """Return log2 of the error with these scales, and keep what share each scale has of it.
+        """Return log2 of the error with these scales, and store the contribution of each scale.
 
-        `peak_rows` and `peak_columns` are shares of the p-norm, `error_rows` and `error_columns` of
-        the sum of errors; each adds up to 1.
+        `peak_rows` and `peak_columns` are fractions of the p-norm, `error_rows` and `error_columns`
+        fractions of the sum of errors; each adds up to 1.
         """
         rows = log2_scale[self.rows]
         zero = rows.new_zeros(len(self.powers), self.powers.shape[2], 1)
@@ -246,7 +252,7 @@ class _Rounded:
 
 
 def _product(rows: Tensor, matrix: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of rows x matrix x columns, and the shares of each row and column."""
+    """Return the sum of rows x matrix x columns, and the fraction of each row and column."""
     by_column = rows @ matrix
     by_row = matrix @ columns
     total = (by_column @ columns).sum() + _TINY

@@ -1,9 +1,9 @@
-"""How much the output of a network changes with each of its weights, biases and activations.
+"""The sensitivity of a network's output to errors of its weights, biases and activations.
 
-For an error e in a value v the output y changes by about (dy/dv) e. With r drawn from N(0, 1) for
-each output, the expectation of (d(r.y)/dv)^2 is the squared norm of dy/dv (Hutchinson's estimator),
-so that one backward pass for each image says what an independent error of variance 1 adds to the
-squared error of the output.
+An error e in a value v changes the output y by about (dy/dv) e. With r drawn from N(0, 1) for each
+element of the output, the expectation of (d(r.y)/dv)^2 is the squared norm of dy/dv (Hutchinson's
+estimator). So one backward pass for each image estimates how much an independent error of variance
+1 adds to the squared error of the output.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Importance:
 
     Attributes
     ----------
-    weights : by layer with weights, [O, I / groups], summed over the kernel
-    biases : by layer with weights, [O]
-    activations : by layer whose result is rounded, [C], summed over the map
+    weights : name of a layer with weights -> [O, I / groups], summed over the kernel
+    biases : name of a layer with weights -> [O]
+    activations : name of a layer whose result is rounded -> [C], summed over the map
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -40,7 +40,7 @@ def importance(student: Student, images: Sequence[Tensor]) -> Importance:
     Parameters
     ----------
     student : in evaluation mode
-    images : [N, C, H, W] of each input
+    images : [N, C, H, W] for each input
     """
     generator = torch.Generator().manual_seed(0)
     found = Importance()
@@ -91,12 +91,17 @@ def _sum(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
 def channel_samples(
     student: Student, images: Sequence[Tensor], values_of_each: int
 ) -> dict[str, Tensor]:
-    """Return some float values of each channel, [C, n], by layer whose result is rounded.
+    """Return a random sample of the float values of each channel.
 
     Parameters
     ----------
     student : in evaluation mode
-    images : [N, C, H, W] of each input
+    images : [N, C, H, W] for each input
+    values_of_each : largest number n of values of each channel
+
+    Returns
+    -------
+    Name of a layer whose result is rounded -> [C, n].
     """
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Tensor] = {}
@@ -113,13 +118,17 @@ def channel_samples(
 def largest_magnitudes(
     student: Student, images: Sequence[Tensor], batch: int = 16
 ) -> dict[str, Tensor]:
-    """Return the largest magnitude of each channel in float, [C], by layer whose result is rounded.
+    """Return the largest magnitude of each channel in float.
 
     Parameters
     ----------
     student : in evaluation mode
-    images : [N, C, H, W] of each input
-    batch : images that are computed together
+    images : [N, C, H, W] for each input
+    batch : number of images computed at a time
+
+    Returns
+    -------
+    Name of a layer whose result is rounded -> [C].
     """
     found: dict[str, Tensor] = {}
     one = FloatPass(student)

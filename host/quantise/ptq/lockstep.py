@@ -1,8 +1,7 @@
-"""A float pass and a rounded one side by side, layer by layer over all images.
+"""A float pass and a rounded pass in parallel, layer by layer over all images.
 
-What is changed of a layer with weights between two steps is in force for the layers behind it, so
-that one pass corrects a whole network in its order, each layer with what the rounding before it
-leaves to it.
+A change of a layer's parameters between two steps affects all layers after it. So one pass corrects
+a whole network in order, each layer for the rounding errors of those before it.
 """
 
 from __future__ import annotations
@@ -24,20 +23,21 @@ from tutelage.host.quantise.ptq.passes import FloatPass
 from tutelage.host.quantise.student import Student
 
 _MOST_BYTES = 1 << 30
-"""Of the values that are kept, which bounds the images used."""
+"""Default limit on the memory of the values that are kept, bytes."""
 
 _MOST_HALF = 60_000.0
+"""Largest magnitude that is stored in float16, whose own limit is 65,504."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A layer with weights, before it computes.
+    """A layer with weights, before it is computed.
 
     Attributes
     ----------
-    conv : it
-    kept_inputs : rounded inputs, in parts [n, C, H, W] as they are kept
-    kept_wanted : its results before the activation in float arithmetic, by float inputs
+    conv : the layer
+    kept_inputs : its rounded inputs, in parts [n, C, H, W] of reduced precision
+    kept_wanted : its float results for float inputs, before the activation, in parts [n, O, h, w]
     """
 
     conv: Conv
@@ -45,13 +45,13 @@ class Step:
     kept_wanted: list[Tensor]
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs [n, C, H, W] and the results that are wanted [n, O, h, w], float32."""
+        """Yield rounded inputs [n, C, H, W] and float results [n, O, h, w], both float32."""
         for x, y in zip(self.kept_inputs, self.kept_wanted, strict=True):
             yield x.float(), y.float()
 
     @property
     def places(self) -> int:
-        """Places of the result's map, over all images."""
+        """Number of positions in the maps of the result, over all images."""
         return sum(y.shape[0] * y.shape[2:].numel() for y in self.kept_wanted)
 
 
@@ -59,18 +59,18 @@ class Step:
 def lockstep(
     student: Student, images: Sequence[Tensor], batch: int = 16, most_bytes: int = _MOST_BYTES
 ) -> Iterator[Step]:
-    """Yield each layer with weights, which may be changed then.
+    """Yield each layer with weights in order, before it is computed; it may then be changed.
 
-    Wide maps are for the first layers of a network, whose few weights take few images; where maps
-    get smaller, more images join, which pass through all layers before.
+    The large maps of the first layers allow few images, which are enough for their few weights.
+    As maps get smaller, more images are added, and computed by all layers before.
 
     Parameters
     ----------
     student : calibrated, in evaluation mode
-    images : [N, C, H, W] of each input; they are used in a random order, always the same
-    batch : images that are computed together
-    most_bytes : of values that are kept: of every layer that is still to be read the real and the
-        rounded one. One batch is used whatever it takes
+    images : [N, C, H, W] for each input, used in a reproducible random order
+    batch : number of images computed at a time
+    most_bytes : limit on the values that are kept, which are the float and the rounded result of
+        each layer that another one still reads; at least one batch is used
     """
     exact, rounded = FloatPass(student), Forward(student)
     generator = torch.Generator().manual_seed(0)
@@ -96,7 +96,7 @@ def _last_readers(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def _bytes_of_image(layers: Sequence[Layer]) -> list[int]:
-    """By layer: what is kept of one image at most from there to the end."""
+    """Return for each layer the most bytes kept per image from there to the end."""
     last = _last_readers(layers)
     kept: dict[str, int] = {}
     sizes = []
@@ -110,7 +110,7 @@ def _bytes_of_image(layers: Sequence[Layer]) -> list[int]:
 
 
 class _Part:
-    """Some images, and of each layer that is still to be read the real and the rounded value."""
+    """Some images, with the float and the rounded result of each layer that is still to be read."""
 
     def __init__(self, exact: Forward, rounded: Forward, given: dict[str, Tensor]) -> None:
         self.exact, self.rounded, self.given = exact, rounded, given
@@ -123,9 +123,10 @@ class _Part:
         return _small(layer.compute(self.exact, *self._arguments(self.real, layer)))
 
     def compute(self, layer: Layer, wanted: Tensor) -> None:
-        """Take a layer's values, and drop what nothing reads any more."""
+        """Store a layer's values, and drop those that no later layer reads."""
         self.real[layer.name] = _small(self.exact.rounded_result(layer, wanted.float()))
         y = layer.compute(self.rounded, *self._arguments(self.found, layer))
+        # bfloat16 represents int8 values exactly.
         self.found[layer.name] = self.rounded.rounded_result(layer, y).bfloat16()
         for source in layer.inputs:
             if self.last[source] == layer.name:
@@ -137,12 +138,12 @@ class _Part:
 
 
 def _small(values: Tensor) -> Tensor:
-    """Return float16 where it has the range. (bfloat16 represents int8 values exactly.)"""
+    """Convert to float16 if the range suffices."""
     return values.half() if float(values.abs().max()) < _MOST_HALF else values
 
 
 def _fold_again(forward: Forward, conv: Conv) -> None:
-    """Take a layer's parameters and fix points as they are now."""
+    """Update a pass with the current parameters and fix points of a layer."""
     forward.points = forward.student.fix_points()
     weight, bias = conv.folded()
     point = forward.points.bias(conv, float(bias.abs().max()))

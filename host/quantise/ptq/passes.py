@@ -1,4 +1,4 @@
-"""Passes through a student in evaluation mode, layer by layer: in float, or partly rounded."""
+"""Passes through a student in evaluation mode, layer by layer, in float or partly rounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tutelage.host.quantise.student import Student
 
 @contextmanager
 def evaluating(student: Student) -> Iterator[None]:
-    """Evaluation mode for a while."""
+    """Set evaluation mode, and restore the previous mode at the end."""
     training = student.training
     student.eval()
     try:
@@ -26,7 +26,7 @@ def evaluating(student: Student) -> Iterator[None]:
 
 
 class FloatPass(Forward):
-    """Nothing is rounded; norms are folded."""
+    """A pass without rounding, with folded norms."""
 
     def __init__(self, student: Student) -> None:
         assert not student.training
@@ -38,7 +38,7 @@ class FloatPass(Forward):
 
 
 class PartlyRounded(Forward):
-    """Rounded by some of the quantisers only.
+    """A pass in which only some of the quantisers round.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class PartlyRounded(Forward):
     ) -> None:
         assert not student.training
         super().__init__(student)
-        self.exact = False  # float values are no integers whose sums could be exact
+        self.exact = False  # sums of float values are not exact anyway
         self.rounding = thresholds
         for name, conv in student.convs():
             (weight, bias), folded = self.parameters[name], conv.folded()
@@ -68,11 +68,12 @@ class PartlyRounded(Forward):
 
 
 def values(forward: Forward, images: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the value of each layer, in their order; one that nothing reads any more goes.
+    """Yield the name and the value of each layer in order, freeing values no longer needed.
 
     Parameters
     ----------
-    images : [N, C, H, W] of each input
+    forward : the pass
+    images : [N, C, H, W] for each input
     """
     student = forward.student
     given = dict(zip(student.inputs, images, strict=True))
@@ -90,7 +91,7 @@ def values(forward: Forward, images: Sequence[Tensor]) -> Iterator[tuple[str, Te
 
 @torch.no_grad()
 def outputs(forward: Forward, images: Sequence[Tensor], batch: int) -> tuple[Tensor, ...]:
-    """Return each output of the network for all images, `batch` at a time."""
+    """Return each output of the network for all images [N, C, H, W], computed in batches."""
     found: dict[str, list[Tensor]] = {name: [] for name in forward.student.outputs}
     for part in split(images, batch):
         for name, value in values(forward, part):
@@ -100,12 +101,12 @@ def outputs(forward: Forward, images: Sequence[Tensor], batch: int) -> tuple[Ten
 
 
 def split(images: Sequence[Tensor], batch: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield parts of at most `batch` images of each input."""
+    """Yield batches of at most `batch` images of each input."""
     return zip(*(part.split(batch) for part in images), strict=True)
 
 
 def spread(images: Sequence[Tensor], most: int) -> tuple[Tensor, ...]:
-    """Return at most so many of the images of each input, evenly spread."""
+    """Return at most `most` of the images of each input, evenly spaced."""
     count = len(images[0])
     chosen = torch.linspace(0, count - 1, min(most, count)).long()
     return tuple(given[chosen.to(given.device)] for given in images)

@@ -1,9 +1,9 @@
-"""Rounding by what an activation leaves of a layer's result.
+"""Refinement of rounded weights by the error after a layer's activation.
 
-The quadratic form of `rounding.py` counts errors of results below 0, or above a ReLU6's 6, that the
-activation takes away. Where a layer is small enough the samples themselves are kept, and one weight
-of each output after the other takes the better of its two values by the squared error behind the
-activation. The bias takes part with values one step up and down.
+The quadratic form of `rounding.py` includes errors of results below 0, or above the 6 of a ReLU6,
+that the activation removes. For small layers, samples of inputs and results are kept. Then, one
+after the other, each weight of each output is moved one step up or down if this reduces the squared
+error after the activation. Biases are moved in the same way.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from tutelage.host.quantise.fix_points import BIAS_RANGE
 from tutelage.host.quantise.quantisers import Quantiser
 
 PLACES = 4096
-"""Samples that are kept, at least, of all images."""
+"""Least number of samples that are kept, over all images."""
 
 MOST_WEIGHTS = 50_000
-"""Of a layer: the work is their number times the samples'."""
+"""Most weights of a layer that is refined; the time is proportional to weights times samples."""
 
 _SWEEPS = 3
+"""Number of passes over all weights."""
 
 
 @dataclass
 class Samples:
-    """Inputs and results of one layer, by groups.
+    """Samples of the inputs and results of one layer.
 
     Attributes
     ----------
-    rows : inputs of a result, [groups, K, places]
-    results : wanted before the activation, [groups, O / groups, places]
+    rows : the K inputs of each result, [groups, K, places]
+    results : float results before the activation, [groups, O / groups, places]
     kind : the activation, see tutelage.host.quantise.nonlinear
-    wanted : results behind the activation
+    wanted : float results after the activation, [groups, O / groups, places]
     """
 
     rows: Tensor
@@ -48,7 +49,7 @@ class Samples:
         self.wanted = nonlinear.apply_nonlinear(self.kind, results)
 
     def error(self, weight: Tensor, bias: Tensor) -> float:
-        """Return the squared error behind the activation of weights [groups, O / groups, K]."""
+        """Return the squared error after the activation, with weights [groups, O / groups, K]."""
         return float(self._errors(weight @ self.rows + bias[:, :, None]).sum())
 
     def _errors(self, found: Tensor) -> Tensor:
@@ -58,12 +59,12 @@ class Samples:
     def polish(
         self, weight: Tensor, bias: Tensor, quantiser: Quantiser, point: int, bias_point: int
     ) -> tuple[Tensor, Tensor]:
-        """Return better weights [groups, O / groups, K] and biases [groups, O / groups].
+        """Return refined weights [groups, O / groups, K] and biases [groups, O / groups].
 
         Parameters
         ----------
-        weight, bias : where the search starts, on their grids
-        quantiser, point : of the weights
+        weight, bias : initial values, already rounded
+        quantiser, point : quantiser and fix point of the weights
         bias_point : fix point of the biases
         """
         weight, bias = weight.clone(), bias.clone()
@@ -83,7 +84,7 @@ class Samples:
         return weight, bias
 
     def _take(self, moved: Tensor, found: Tensor, errors: Tensor) -> Tensor:
-        """Put results that are better in place; returns which outputs'."""
+        """Accept the results of outputs whose error falls; return for which outputs, bool."""
         tried = self._errors(moved)
         better = tried < errors
         errors.copy_(torch.where(better, tried, errors))

@@ -1,10 +1,10 @@
-"""Everything that is done to a student from some images, without labels.
+"""Post-training quantisation of a student with some images, without labels.
 
     post_training(student, images)                                    # the defaults
     post_training(student, images, PostTraining(rounding="nearest"))
 
-Scales of channels come first, since all that follows depends on them; then thresholds; then the
-layers in their order: each one's weights, then its bias.
+The scales of channels are set first, since everything else depends on them, then the thresholds,
+and then, layer by layer, the weights and the bias.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from tutelage.host.quantise.student import Student
 ROUNDINGS = ("nearest", "adaround")
 
 _WEIGHTS = {"nearest": 1.0, "adaround": 0.3}
-"""What an error of weights counts for the scales: adaround leaves a part of it."""
+"""Factor on the errors of weights when choosing scales; AdaRound removes a part of them."""
 
 _BATCH = 16
-"""Images that pass through the network together."""
+"""Number of images that pass through the network at a time."""
 
 _TRIED = 64
-"""Images that say whether scales are better than before."""
+"""Number of images on which new scales are compared with the old ones."""
 
 _SCALED_BY = 256
-"""Images whose largest values decide the scales."""
+"""Number of images whose largest values determine the scales."""
 
 
 @dataclass(frozen=True)
 class PostTraining:
-    """What is done to a student.
+    """Options of post-training quantisation.
 
     Attributes
     ----------
-    calibration : how thresholds start, one of `tutelage.host.quantise.calibrate.METHODS`
-    equalise : scale channels (host/quantise/ptq/equalise.py)
+    calibration : how thresholds are set, one of `tutelage.host.quantise.calibrate.METHODS`
+    equalise : whether to scale channels (host/quantise/ptq/equalise.py)
     rounding : of weights: "nearest", or "adaround" (host/quantise/ptq/rounding.py)
-    bias_correction : see host/quantise/ptq/bias_correction.py
+    bias_correction : whether to correct biases (host/quantise/ptq/bias_correction.py)
 
     Raises
     ------
@@ -73,18 +73,21 @@ class PostTraining:
 def post_training(
     student: Student, images: Tensor | Sequence[Tensor], options: PostTraining | None = None
 ) -> None:
-    """Quantise a student as well as is possible without training, in place.
+    """Quantise a student as well as possible without training, in place.
+
+    The same images always give the same student.
 
     Parameters
     ----------
-    student : of a trained network; what calibrate() set before is set again
-    images : [N, C, H, W], normalised, on any device; of a network of several inputs a sequence of
-        them. The same images give the same student
+    student : of a trained network; thresholds set before are replaced
+    images : normalised images [N, C, H, W] on any device; one such tensor for each input if there
+        are several
+    options : None: the defaults
 
     Raises
     ------
     ValueError
-        There is no image, or a value is infinite or not a number.
+        There are no images, or a value is infinite or NaN.
     """
     options = options or PostTraining()
     given = (images,) if isinstance(images, Tensor) else images
@@ -97,7 +100,7 @@ def post_training(
 
 
 def _equalise(student: Student, images: Sequence[Tensor], options: PostTraining) -> None:
-    """Equalise, unless the outputs get worse: some networks come with scales that suit them."""
+    """Equalise, but undo it if the outputs get worse, as some networks have good scales."""
     some = spread(images, _TRIED)
     with evaluating(student):
         wanted = outputs(FloatPass(student), some, _BATCH)
@@ -112,7 +115,7 @@ def _equalise(student: Student, images: Sequence[Tensor], options: PostTraining)
 
 @torch.no_grad()
 def _error(student: Student, images: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """The squared error of the outputs with everything rounded, to the nearest."""
+    """Return the squared error of the outputs, with everything rounded to the nearest."""
     total, start = 0.0, 0
     for part in split(images, _BATCH):
         found = student(*part)
@@ -131,7 +134,7 @@ def _correct(student: Student, images: Sequence[Tensor], options: PostTraining) 
     shared = shared_layers(student)
     for step in lockstep(student, images, _BATCH):
         if step.conv.name in shared:
-            continue  # what suits one place need not suit the other
+            continue  # values that fit one use of the weights may not fit the other
         chosen = options.rounding == "adaround" and round_layer(student, step)
         if options.bias_correction and not chosen:
             correct_bias(student, step)

@@ -1,23 +1,22 @@
-"""Weights rounded so that each layer's result stays, not so that each weight does.
+"""Rounding of weights that minimises the error of each layer's result, as in AdaRound.
 
 AdaRound (Nagel et al. 2020, arXiv:2004.10568) chooses for each weight whether it is rounded up or
-down, with the least squared error of the layer's result before its activation (eq. 13):
+down so as to minimise the squared error of the layer's result before its activation (eq. 13):
 
-    sum over images and places of || W x - V x' - (b' - b) ||^2
+    sum over images and positions of || W x - V x' - (b' - b) ||^2
 
-where x is the layer's float input, x' the rounded one and b' the rounded bias, so that errors of
-the layers before it and of the bias are made up for as well. This is a quadratic form in V: one
-pass over the images collects x' x'^T and W x x'^T, after which no image is needed. What differs
-from image to image as if by chance is no property of the network, and weights that are rounded by
-it get worse for other images: products of two inputs around their means, and of the error that
-earlier layers leave and an input, are drawn to 0 by the share of their squares that chance explains
-(Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices",
-with the images as the sample).
+where W and V are the float and the rounded weights, x and x' the layer's float and rounded input,
+and b and b' its float and rounded bias, so that errors of earlier layers and of the bias are
+compensated too. This is a quadratic form in V: one pass over the images collects x' x'^T and
+W x x'^T, after which no images are needed. Random differences between images would make the
+weights worse for other images. So the products of two inputs around their means, and of an input
+and the error from earlier layers, are shrunk towards 0 by the fraction of their squares that chance
+explains (Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
+matrices", with the images as the sample).
 
-The paper minimises it by gradients of a relaxation; here one weight of each output after the other
-takes the better of its two values, all others being held, until none moves (coordinate descent).
-The error falls with every step, starting from the nearest integers. Weights that could go farther
-than to the next integers would learn the errors of these very images.
+The paper minimises a relaxation by gradients. Here weights of all outputs are optimised one after
+the other, with all others fixed, until none changes (coordinate descent). Each step, starting from
+the nearest integers, reduces the error.
 """
 
 from __future__ import annotations
@@ -38,29 +37,34 @@ from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
 _SWEEPS = 6
-"""Times that each weight is looked at; the error hardly falls after that."""
+"""Number of passes over all weights; more hardly reduce the error."""
 
 _BLOCK = 64
-"""Weights after which what they change for all others is brought up to date."""
+"""Number of weights after which the changes to all later ones are applied."""
 
 _MOST_COLUMNS = 5000
-"""Weights of one output above which a layer keeps the nearest integers: their products, squared,
-take 4 bytes each."""
+"""Most weights per output; layers with more keep the nearest integers, since memory for the
+products of all pairs of inputs, 4 bytes each, grows with the square."""
 
 _MOST_ROWS = 40_000
-"""Places of the map, over all images, that are looked at; of more, a random sample."""
+"""Most positions used, over all images; of more, a random sample."""
 
 _FEED = 1.0
+"""Weight of the errors of earlier layers."""
+
 _DAMPING = 1.0
-"""Pull to the float weights, as a share of the mean square of an input."""
+"""Weight of the distance to the float weights, in units of the mean square of an input."""
 
 _FINER = (-1, 0, 1, 2)
-"""Fix points that are tried, from the one that is set."""
+"""Fix points to try, relative to the current one."""
 
 
 @torch.no_grad()
 def round_layer(student: Student, step: Step) -> bool:
-    """Round the weights of one layer; returns whether its bias was chosen with them."""
+    """Round the weights of one layer, in place; return whether its bias was refined too.
+
+    Large layers and transposed convolutions are not changed.
+    """
     conv = step.conv
     weight, bias = conv.folded()
     if weight[0].numel() > _MOST_COLUMNS or isinstance(conv, TransposedConv):
@@ -85,7 +89,7 @@ def round_layer(student: Student, step: Step) -> bool:
 
 
 def _legal(student: Student, quantiser: Quantiser, points: list[int]) -> list[int]:
-    """The fix points of weights that move no other one."""
+    """Return the fix points of weights that require no other fix point to move."""
     before, threshold = student.fix_points(), float(student.log2_t[quantiser.index])
     name = quantiser.members[0]
     found = []
@@ -104,7 +108,7 @@ def _set_point(student: Student, quantiser: Quantiser, point: int) -> None:
 
 
 class _Problem:
-    """The quadratic form of one layer: rows of weights [groups, O / groups, K]."""
+    """The quadratic form of the error of one layer with weights [groups, O / groups, K]."""
 
     def __init__(self, conv: Conv, step: Step, weight: Tensor, bias: Tensor) -> None:
         self.shape = (conv.groups, len(weight) // conv.groups, -1)
@@ -123,7 +127,7 @@ class _Problem:
             self.samples = Samples(inputs, wanted + self.bias[:, :, None], conv.nonlinear)
 
     def _collect(self, conv: Conv, step: Step, kept: list[tuple[Tensor, Tensor]] | None) -> None:
-        """Sum up what the images say; `kept` takes inputs and results as well."""
+        """Accumulate the products over all images, and samples of inputs and results in `kept`."""
         generator = torch.Generator().manual_seed(0)
         share = min(1.0, _MOST_ROWS / step.places)
         some = slice(None, None, max(1, int(share * step.places) // PLACES))
@@ -155,16 +159,16 @@ class _Problem:
         self.products += errors[:, :, None] * middle.transpose(1, 2)
 
     def error(self, weight: Tensor) -> float:
-        """The squared error of the result, behind the activation where samples are kept.
+        """Return the squared error of the result, after the activation if samples are kept.
 
-        Without them it lacks what all weights have in common.
+        Without samples, a constant that does not depend on the weights is left out.
         """
         if self.samples is not None:
             return self.samples.error(weight, self.bias)
         return float(((weight @ self.squares - 2 * self.products) * weight).sum())
 
     def solve(self, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
-        """The weights on the grid of a fix point."""
+        """Return the best rounded weights at a fix point, from two starting points."""
         found = [
             self._descend(start, quantiser, point, sweeps)
             for start in (
@@ -176,7 +180,7 @@ class _Problem:
         return torch.where((fed_back < nearest)[:, :, None], found[1], found[0])
 
     def _fed_back(self, quantiser: Quantiser, point: int) -> Tensor:
-        """Round one weight after the other, those that follow making up for it."""
+        """Round one weight after the other, adjusting the later ones to compensate."""
         inverse = torch.cholesky_inverse(_factor(self.squares))
         wanted, factor = self.products @ inverse, torch.linalg.cholesky(inverse, upper=True)
         found = torch.empty_like(wanted)
@@ -192,7 +196,7 @@ class _Problem:
         return found
 
     def _descend(self, found: Tensor, quantiser: Quantiser, point: int, sweeps: int) -> Tensor:
-        """Give one weight after the other its best value, all others being held."""
+        """Set one weight after the other to its best value, with all others fixed."""
         rest = self.products - found @ self.squares  # minus half the gradient
         for _ in range(sweeps):
             start = found.clone()
@@ -212,10 +216,9 @@ class _Problem:
 
 
 def _factor(squares: Tensor) -> Tensor:
-    """The Cholesky factors of matrices, made positive definite where they are not.
+    """Return the Cholesky factors of matrices, made positive definite if they are not.
 
-    What the images disagree about is taken off the moments, element by element, so that some
-    eigenvalues may end below 0.
+    Shrinking the moments element by element may leave negative eigenvalues.
     """
     factor, failed = torch.linalg.cholesky_ex(squares)
     if not failed.any():
@@ -227,20 +230,20 @@ def _factor(squares: Tensor) -> Tensor:
 
 
 class Moment:
-    """A sum over images, each of which says something else."""
+    """A sum of matrices over images, with shrinkage towards 0 by their variance."""
 
     def __init__(self, keeps_diagonal: bool = False) -> None:
         self.keeps_diagonal = keeps_diagonal
         self.total, self.squares, self.images = torch.zeros(()), 0.0, 0
 
     def add(self, one: Tensor) -> None:
-        """Add what one image says, [groups, rows, columns]."""
+        """Add the matrix of one image, [groups, rows, columns]."""
         self.total = one if self.images == 0 else self.total.add_(one)
         self.squares += self._square(one)
         self.images += 1
 
     def steady(self) -> Tensor:
-        """Return the sum, pulled to 0 as far as the images' differences explain it."""
+        """Return the sum, shrunk towards 0 as far as differences between images explain it."""
         size, images = self._square(self.total), self.images
         chance = (images * self.squares - size) / max(1, images - 1)
         share = min(1.0, max(0.0, chance / size)) if size > 0 and images > 1 else 1.0
@@ -257,7 +260,7 @@ class Moment:
 
 
 def _mean_inputs(conv: Conv, step: Step) -> Tensor:
-    """The mean of each input of a result, [I * kh * kw], its borders left aside."""
+    """Return the mean of each input of a result, [I * kh * kw], ignoring borders."""
     total = sum(x.mean((2, 3)).sum(0) for x, _ in step.parts())
     assert isinstance(total, Tensor)
     images = sum(len(x) for x in step.kept_inputs)

@@ -1,8 +1,8 @@
-"""Which layers cost accuracy when they are rounded, and what helps.
+"""Sensitivity analysis: which quantisers cost accuracy, and what to do about it.
 
-Every quantiser is tried twice: alone, all others being float, and off, all others rounding. The
-network in float is the measure, so that no labels are needed. Weights that were rounded for good
-(rounding = "adaround") are their own float: their rounding is not seen here.
+Every quantiser is tried twice: alone, with all others in float, and disabled, with all others
+rounding. Results are compared with the float network, so no labels are needed. Weights that have
+already been rounded (rounding = "adaround") count as float weights, so their rounding is not seen.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from tutelage.host.quantise.quantisers import Quantiser
 from tutelage.host.quantise.student import Student
 
 _MOST_DB = 200.0
+"""Largest signal-to-noise ratio, for equal outputs, dB."""
 
 _ALIKE = 99.0
-"""Percent of classes above which a quantiser needs no advice, when only it rounds."""
+"""Agreement of a quantiser alone from which it gets no advice, % of the images."""
 
 _UNEQUAL = 8.0
-"""Largest channel over the median one, from which on equalisation is worth it."""
+"""Ratio of the largest to the median channel from which equalisation is advised."""
 
 _CLIPPED = 1.25
-"""Largest value over the threshold, from which on the range is called short."""
+"""Ratio of the largest value to the limit above which a larger range is advised."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Outputs compared with those in float.
+    """The agreement of outputs with those in float.
 
     Attributes
     ----------
-    sqnr : signal to quantisation noise of the outputs, in dB; 200 where they are equal
-    same_class : images with the same largest output, in percent
-    divergence : mean of KL(float || rounded) of the outputs' softmax, in nats
+    sqnr : signal-to-quantisation-noise ratio of the outputs, dB; 200 if they are equal
+    same_class : images with the same largest output, %
+    divergence : mean of KL(float || rounded) of the softmax of the outputs, nats
     """
 
     sqnr: float
@@ -49,16 +50,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """One quantiser.
+    """The effect of one quantiser.
 
     Attributes
     ----------
-    name : the layer whose result, weights or bias it rounds; of several layers the first
+    name : the (first) layer whose result, weights or bias it rounds
     kind : "activations", "weights" or "bias"
-    bits, fix_point : of it
-    alone : only it rounds
-    without : all but it round
-    advice : what to try; empty where it costs little
+    bits, fix_point : of the quantiser
+    alone : agreement if only this quantiser rounds
+    without : agreement if all quantisers but this one round
+    advice : what to try; "" if it costs little
     """
 
     name: str
@@ -72,13 +73,13 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """All quantisers, the most harmful first.
+    """The effects of all quantisers of a student.
 
     Attributes
     ----------
-    whole : everything rounds
-    rows : by quantiser
-    images : that were tried
+    whole : agreement if all quantisers round
+    rows : one for each quantiser, the most harmful first
+    images : number of images tried
     """
 
     whole: Agreement
@@ -87,7 +88,7 @@ class SensitivityReport:
 
 
 def agreement(found: Tensor, wanted: Tensor) -> Agreement:
-    """Compare outputs [N, classes] with those in float; of maps [N, C, H, W] each place counts."""
+    """Compare outputs [N, classes], or maps [N, C, H, W] at each position, with those in float."""
     if wanted.dim() == 4:
         found, wanted = (y.permute(0, 2, 3, 1).flatten(0, 2) for y in (found, wanted))
     found, wanted = found.double(), wanted.double()
@@ -102,20 +103,20 @@ def agreement(found: Tensor, wanted: Tensor) -> Agreement:
 
 @torch.no_grad()
 def sensitivity(student: Student, images: Tensor, batch: int = 32) -> SensitivityReport:
-    """Return what each quantiser of a student costs, compared with the student in float.
+    """Return the effect of each quantiser of a student, compared with the student in float.
 
     Parameters
     ----------
-    student : calibrated or trained; stays as it is
-    images : [N, C, H, W], normalised; each passes through the network twice for each quantiser
-    batch : images that pass through the network together
+    student : calibrated or trained; it is not changed
+    images : normalised [N, C, H, W]; each passes through the network twice for each quantiser
+    batch : number of images that pass through the network at a time
     """
     with evaluating(student):
         return _Trials(student, images, batch).report()
 
 
 class _Trials:
-    """Passes with some quantisers only."""
+    """Passes with only some of the quantisers."""
 
     def __init__(self, student: Student, images: Tensor, batch: int) -> None:
         self.student, self.images, self.batch = student, images, batch
@@ -162,12 +163,12 @@ class _Trials:
 
 
 def _advice(kind: str, alone: Agreement, bits: int, peaks: Tensor, limit: float) -> str:
-    """What to try for one quantiser.
+    """Return what to try for one quantiser; "" if it costs little.
 
     Parameters
     ----------
     peaks : largest magnitude of each channel
-    limit : the largest value that is not clipped; 0 where nothing is
+    limit : largest value that is not clipped; 0 if nothing is clipped
     """
     if alone.same_class >= _ALIKE:
         return ""
@@ -175,25 +176,25 @@ def _advice(kind: str, alone: Agreement, bits: int, peaks: Tensor, limit: float)
     used = peaks[peaks > 0]
     unequal = float(used.max() / used.median()) if len(used) else 1.0
     if bits < 8:
-        found.append(f"keep 8 bits here ({bits} now)")
+        found.append(f"use 8 bits here ({bits} now)")
     if unequal >= _UNEQUAL:
-        found.append(f"equalise = true: the largest channel is {unequal:.0f} times the median one")
+        found.append(f"equalise = true, as the largest channel is {unequal:.0f} times the median")
     if limit and float(peaks.max()) > _CLIPPED * limit:
         found.append(
-            f"values reach {float(peaks.max()):.3g} and are clipped at {limit:.3g}: "
-            'calibration = "minmax", or more calibration images'
+            'calibration = "minmax" or more calibration images, as values up to '
+            f"{float(peaks.max()):.3g} are clipped at {limit:.3g}"
         )
     if kind == "weights":
         found.append('rounding = "adaround"')
     if kind == "bias":
         found.append("bias_correction = true")
     if not found:
-        found.append("train it (method qat or qkd)")
+        found.append("train the student (method qat or qkd)")
     return "; ".join(found)
 
 
 def table(report: SensitivityReport, most: int = 0) -> Sequence[tuple[str, ...]]:
-    """Return the rows as texts, the header first; `most` of them, 0 all."""
+    """Return the header and the rows as texts; at most `most` rows, or all with 0."""
     head = ("layer", "what", "bits", "alone dB", "alone %", "without dB", "without %", "advice")
     rows = report.rows[:most] if most else report.rows
     return [head] + [

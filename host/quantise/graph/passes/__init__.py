@@ -1,1 +1,1 @@
-"""The passes, one a file; `normalise.py` beside this folder has their order."""
+"""The passes, one in each file; `host/quantise/graph/normalise.py` has their order."""

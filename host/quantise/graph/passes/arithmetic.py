@@ -1,4 +1,4 @@
-"""Arithmetic with constants becomes a factor and a summand for each channel."""
+"""Rewrite arithmetic with constants to a factor and a summand for each channel."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _constant(graph: Graph, given: Any) -> Any:
 
 
 def _signed_sum(graph: Graph, node: fx.Node, first: Any, second: Any, sign: Any) -> bool:
-    """first + sign * second, whichever is constant."""
+    """Rewrite first + sign * second, of which one may be constant."""
     constant = _constant(graph, second)
     if constant is not None and isinstance(first, fx.Node):
         return _affine(graph, node, first, 1.0, constant * sign)
@@ -101,7 +101,7 @@ def _node(graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any) -
 
 
 def _by_channel(given: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """A constant as a number for each channel; None where it differs within one."""
+    """Return a constant as a number for each channel; None if it varies within a channel."""
     constant = torch.as_tensor(given, dtype=torch.float32).detach()
     if constant.numel() == 1:
         return constant.reshape(1).repeat(shape[1])

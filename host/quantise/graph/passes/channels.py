@@ -1,7 +1,8 @@
-"""Selections of channels (chunks, shuffles, permutations) move into weights, else become layers.
+"""Fold selections of channels (chunks, shuffles, permutations) into weights, or make them layers.
 
-A permutation costs nothing in the weights of the layers that read it. What cannot go there is a
-slice, which the DPU can read by itself, or a 1x1 convolution with weights 0 and 1, which is exact.
+A permutation folded into the weights of the layers that read it costs nothing. A selection that
+cannot be folded becomes a slice, which the DPU can read directly, or a 1x1 convolution with weights
+0 and 1, which is exact.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _select(graph: Graph, node: Any) -> ChannelSelect | None:
 
 
 def _merge(graph: Graph, node: fx.Node) -> bool:
-    """A selection of a selection is one."""
+    """Merge a selection of a selection into one."""
     second = _select(graph, node)
     if second is None or (first := _select(graph, graph.source(node))) is None:
         return False
@@ -44,7 +45,7 @@ def _merge(graph: Graph, node: fx.Node) -> bool:
 
 
 def _join(graph: Graph, node: fx.Node) -> bool:
-    """A concat of parts of one map is a selection of it, with a factor where parts have one."""
+    """Rewrite a concat of parts of one map to a selection, with factors and summands if any."""
     parts = _parts(node)
     if not parts or len(graph.shape(node)) not in (2, 4):
         return False
@@ -83,7 +84,7 @@ def _piece(graph: Graph, part: fx.Node) -> tuple[fx.Node, tuple[int, ...], Tenso
 
 
 def _of_concat(graph: Graph, node: fx.Node) -> bool:
-    """A selection that takes the parts of a concat one after the other selects in the parts."""
+    """Move a selection before a concat, if it takes the parts of the concat one after the other."""
     select = _select(graph, node)
     if select is None or min(select.channels) < 0:
         return False
@@ -113,7 +114,7 @@ def _of_concat(graph: Graph, node: fx.Node) -> bool:
 
 
 def _back(graph: Graph, node: fx.Node) -> bool:
-    """Parts of a convolution's result are results of convolutions with a part of the weights."""
+    """Fold selections of a convolution's result into its weights, with one convolution for each."""
     select = _select(graph, node)
     if select is None:
         return False
@@ -141,7 +142,7 @@ def _back(graph: Graph, node: fx.Node) -> bool:
 
 
 def _chain(graph: Graph, node: fx.Node) -> list[fx.Node] | None:
-    """The nodes from a value back to the layer with weights that has its channels."""
+    """Return the nodes from a value back to the layer with weights that computes its channels."""
     chain = [node]
     while True:
         module = graph.module_of(chain[-1])
@@ -165,7 +166,7 @@ def _is_depthwise(module: nn.Module | None) -> bool:
 
 @torch.no_grad()
 def _of_channels(module: Any, channels: Tensor) -> nn.Module:
-    """A layer that computes some of its channels, from the same inputs if depthwise."""
+    """Return a layer that computes only some of the channels of a module."""
     new = plain_copy(module)
     if isinstance(module, nn.Conv2d | nn.Linear):
         new._parameters["weight"] = derived(module.weight[channels], module.weight)
@@ -188,11 +189,11 @@ def _of_channels(module: Any, channels: Tensor) -> nn.Module:
     return new
 
 
-# -- into the layers behind -----------------------------------------------------------------
+# -- into the layers after ------------------------------------------------------------------
 
 
 def _forward(graph: Graph, node: fx.Node) -> bool:
-    """The weights of a reader change places; the others read the selection as before."""
+    """Fold a selection into the weights of its readers, where possible for each of them."""
     select = _select(graph, node)
     if select is None:
         return False
@@ -207,7 +208,7 @@ def _into(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -
     whole = graph.shape(source)[1]
     if isinstance(module, nn.Linear) or type(module) is nn.Conv2d or _is_padded(module):
         if _is_depthwise(module):
-            return _behind(graph, node, reader, select)
+            return _after(graph, node, reader, select)
         if not _is_cheaper(graph, node, reader, select):
             return False
         graph.replace(reader, _scattered(module, select, whole), source)
@@ -215,7 +216,7 @@ def _into(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -
     if reader.target is torch.flatten:
         return _into_dense(graph, node, reader, select)
     if isinstance(module, (*_POOLS, _NORM)):
-        return _behind(graph, node, reader, select)
+        return _after(graph, node, reader, select)
     return False
 
 
@@ -224,7 +225,7 @@ def _is_padded(module: nn.Module | None) -> bool:
 
 
 def _is_cheaper(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
-    """Whether zeros in the weights cost less than the selection as a layer, in products."""
+    """Return whether zeros in the weights cost fewer products than the selection as a layer."""
     whole, picked = graph.shape(graph.source(node))[1], len(select.channels)
     if (
         select.is_permutation()
@@ -243,7 +244,7 @@ def _is_cheaper(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSel
 
 @torch.no_grad()
 def _scattered(module: Any, select: ChannelSelect, whole: int) -> nn.Module:
-    """The layer with weights for all channels, 0 for those that were not selected."""
+    """Return a layer with weights for all channels, 0 for those that are not selected."""
     new = plain_copy(module)
     weight = module.weight
     if getattr(module, "groups", 1) > 1:
@@ -260,7 +261,7 @@ def _scattered(module: Any, select: ChannelSelect, whole: int) -> nn.Module:
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:
-    """Weights of groups as those of one."""
+    """Return the weights of a convolution with groups as those of one without."""
     out, each = weight.shape[0] // groups, weight.shape[1]
     full = weight.new_zeros(weight.shape[0], each * groups, *weight.shape[2:])
     for group in range(groups):
@@ -269,8 +270,8 @@ def _dense(weight: Tensor, groups: int) -> Tensor:
     return full
 
 
-def _behind(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
-    """A permutation comes after a layer that works on each channel by itself."""
+def _after(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect) -> bool:
+    """Move a permutation after a layer that processes each channel separately."""
     module, source = graph.module_of(reader), graph.source(node)
     if not select.is_permutation() or len(select.channels) != graph.shape(source)[1]:
         return False
@@ -282,7 +283,7 @@ def _behind(graph: Graph, node: fx.Node, reader: fx.Node, select: ChannelSelect)
 
 
 def _into_dense(graph: Graph, node: fx.Node, flat: fx.Node, select: ChannelSelect) -> bool:
-    """Through the flattening to dense layers, whose columns change places."""
+    """Fold a selection before a flattening into the columns of the dense layers after it."""
     whole, pixels = graph.shape(graph.source(node))[1], torch.Size(graph.shape(node)[2:]).numel()
     readers = list(flat.users)
     if not all(isinstance(graph.module_of(reader), nn.Linear) for reader in readers):
@@ -296,7 +297,7 @@ def _into_dense(graph: Graph, node: fx.Node, flat: fx.Node, select: ChannelSelec
     return True
 
 
-# -- what is left ---------------------------------------------------------------------------
+# -- the rest ------------------------------------------------------------------------------
 
 
 def _as_layer(graph: Graph, node: fx.Node) -> bool:
@@ -314,8 +315,8 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
         if channel >= 0:
             weight[row, channel] = 1
     log.warning(
-        "%s: this selection of channels cannot go into weights; it becomes a 1x1 convolution, "
-        "which costs time",
+        "%s: this selection of channels cannot be folded into weights; it becomes a 1x1 "
+        "convolution, which costs time",
         node.name,
     )
     graph.replace(node, layer_of_pixels(weight, None, 1, rank == 4))
@@ -326,5 +327,5 @@ MERGE_SELECTIONS = GraphPass("merge selections", _merge)
 JOIN_SELECTIONS = GraphPass("concats of one map's parts", _join)
 SELECTIONS_OF_CONCATS = GraphPass("selections of concats", _of_concat)
 SELECTIONS_BACK = GraphPass("selections into the layer before", _back)
-SELECTIONS_FORWARD = GraphPass("selections into the layers behind", _forward)
+SELECTIONS_FORWARD = GraphPass("selections into the layers after", _forward)
 SELECTIONS_AS_LAYERS = GraphPass("selections as layers", _as_layer)

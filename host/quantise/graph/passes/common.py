@@ -1,4 +1,4 @@
-"""Two modules without weights that compute the same of one value become one."""
+"""Merge modules without weights that compute the same from the same value."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
-COMMON = GraphPass("what is computed twice", _rewrite)
+COMMON = GraphPass("duplicated modules", _rewrite)

@@ -1,4 +1,4 @@
-"""What is computed from parameters and buffers alone becomes a constant."""
+"""Replace values that are computed from parameters and buffers only by constants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 from tutelage.host.quantise.graph.values import VALUE
 
 _MAX_ELEMENTS = 1 << 28
-"""Of one constant: as float32 a gigabyte."""
+"""Most elements of a constant, a gigabyte as float32."""
 
 _RANDOM = frozenset(("rand", "randn", "rand_like", "randn_like", "bernoulli", "dropout", "normal"))
 
@@ -35,7 +35,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _is_trained(graph: Graph, node: fx.Node) -> bool:
-    """Whether training changes something that a constant is computed from."""
+    """Return whether a constant is computed from a parameter that is trained."""
     own = graph.constant(node)
     if own is not None:
         return own.requires_grad
@@ -43,12 +43,12 @@ def _is_trained(graph: Graph, node: fx.Node) -> bool:
 
 
 def _is_constant(graph: Graph, node: fx.Node) -> bool:
-    """Whether no input of the network reaches a node; parts of chunks and their like included."""
+    """Return whether a node does not depend on the inputs of the network."""
     if node.op == "get_attr":
         return graph.constant(node) is not None
     if node.op not in ("call_function", "call_method"):
         return False
-    if not node.all_input_nodes:  # such as torch.zeros of torch.export's
+    if not node.all_input_nodes:  # such as torch.zeros in a graph of torch.export
         return isinstance(node.target, torch._ops.OpOverload)
     return all(_is_constant(graph, given) for given in node.all_input_nodes)
 

@@ -1,4 +1,4 @@
-"""Factors and summands of channels move into the weights around them."""
+"""Fold factors and summands of channels into the weights before or after them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
 def _merge(graph: Graph, node: fx.Node) -> bool:
-    """Two in a row become one."""
+    """Merge two consecutive ones."""
     second = graph.module_of(node)
     if not isinstance(second, Affine):
         return False
@@ -37,7 +37,7 @@ def _merge(graph: Graph, node: fx.Node) -> bool:
 
 
 def _fold_back(graph: Graph, node: fx.Node) -> bool:
-    """Into the layer before, where nothing else reads what lies between."""
+    """Fold into the layer before, if nothing else reads the values between."""
     affine = graph.module_of(node)
     if not isinstance(affine, Affine):
         return False
@@ -50,7 +50,7 @@ def _fold_back(graph: Graph, node: fx.Node) -> bool:
     if isinstance(module, nn.Linear) and len(graph.shape(target)) != 2:
         return False
     channels = graph.shape(target)[1]
-    if channels != len(affine.scale):  # flattened: one factor for all
+    if channels != len(affine.scale):  # flattened, with one factor for all
         values = (value[:1].repeat(channels) for value in (affine.scale, affine.shift))
         affine = Affine(*values, *affine.trained)
     scaled = scaled_outputs(module, affine)
@@ -62,7 +62,7 @@ def _fold_back(graph: Graph, node: fx.Node) -> bool:
 
 
 def _commutes(graph: Graph, node: fx.Node, affine: Affine) -> bool:
-    """Whether a factor and summand may as well be in front of a node."""
+    """Return whether a factor and a summand can be moved before a node."""
     module = graph.module_of(node)
     no_shift, positive = bool((affine.shift == 0).all()), bool((affine.scale > 0).all())
     if isinstance(module, _MONOTONE):
@@ -84,14 +84,14 @@ def _pads(pool: Any) -> bool:
 
 
 def _is_vector_of(vector: tuple[int, ...], given: tuple[int, ...]) -> bool:
-    """Whether one is the other's channels, as of a map of one pixel."""
+    """Return whether a value is the channels of another, such as of a map of one pixel."""
     squeezed = [tuple(size for size in shape[2:] if size != 1) for shape in (vector, given)]
     return squeezed == [(), ()] and vector[:2] == given[:2]
 
 
 @torch.no_grad()
 def scaled_outputs(module: Any, affine: Affine) -> nn.Module | None:
-    """Return a layer with weights, or a norm, whose results are scaled and shifted."""
+    """Return a copy of a layer or norm with scaled and shifted results; None if not possible."""
     new, given = plain_copy(module), (module.weight, module.bias, *affine.trained)
     scale, shift = affine.scale, affine.shift
     if isinstance(module, _NORM):
@@ -119,7 +119,7 @@ def scaled_outputs(module: Any, affine: Affine) -> nn.Module | None:
 
 
 def _fold_forward(graph: Graph, node: fx.Node) -> bool:
-    """Into the convolutions that read it, where they pad with nothing that would be shifted."""
+    """Fold into the layers that read it, unless their padding would have to be shifted too."""
     affine = graph.module_of(node)
     if not isinstance(affine, Affine) or not node.users:
         return False
@@ -161,7 +161,7 @@ def _scaled_inputs(module: Any, affine: Affine) -> nn.Module:
 
 
 def _as_layer(graph: Graph, node: fx.Node) -> bool:
-    """What nothing takes becomes a 1x1 depthwise convolution."""
+    """Make those that cannot be folded a 1x1 depthwise convolution."""
     affine = graph.module_of(node)
     if not isinstance(affine, Affine):
         return False
@@ -175,7 +175,7 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
     else:
         layer = layer_of_pixels(torch.diag(affine.scale), bias, 1, False, trained)
     log.warning(
-        "%s: no convolution takes this factor or summand of its channels; it becomes a 1x1 "
+        "%s: this factor or summand of channels cannot be folded into weights; it becomes a 1x1 "
         "depthwise convolution, which costs time",
         node.name,
     )
@@ -185,5 +185,5 @@ def _as_layer(graph: Graph, node: fx.Node) -> bool:
 
 MERGE_FACTORS = GraphPass("merge factors", _merge)
 FOLD_BACK = GraphPass("factors into the layer before", _fold_back)
-FOLD_FORWARD = GraphPass("factors into the layers behind", _fold_forward)
+FOLD_FORWARD = GraphPass("factors into the layers after", _fold_forward)
 FACTORS_AS_LAYERS = GraphPass("factors as convolutions", _as_layer)

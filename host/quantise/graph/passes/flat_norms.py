@@ -1,4 +1,4 @@
-"""A norm of a flattened map goes into the dense layers behind it: the DPU norms channels only."""
+"""Fold norms of flattened maps into the dense layers after them; the DPU's are by channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 @torch.no_grad()
 def frozen_norm(norm: nn.modules.batchnorm._NormBase) -> Affine:
-    """Return what a norm computes by its running statistics."""
+    """Return the factors and summands of a norm with its running statistics."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     shift = -norm.running_mean * scale
@@ -32,8 +32,8 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
         return False
     if not all(isinstance(graph.module_of(reader), nn.Linear) for reader in node.users):
         return False
-    graph.note(f"{node.target}: a norm of single pixels becomes a part of the dense layer behind "
-               "it, and does not follow the statistics any more")  # fmt: skip
+    graph.note(f"{node.target}: a norm of single pixels is folded into the dense layer after it, "
+               "and its statistics are no longer updated")  # fmt: skip
     graph.replace(node, frozen_norm(norm))
     return True
 

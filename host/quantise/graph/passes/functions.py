@@ -1,4 +1,4 @@
-"""A function of a network's parameters becomes the module of nn that computes it."""
+"""Replace functions by the torch.nn modules that compute the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tutelage.host.quantise.graph.passes.flat_norms import frozen_norm
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 _OF_TORCH = ("add", "sub", "mul", "div", "cat", "flatten")
-"""aten's operations that torch's functions of the same name are."""
+"""ATen operations that equal the functions of torch with the same name."""
 
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
@@ -40,11 +40,11 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _made(graph: Graph, node: fx.Node, builder: Builder) -> tuple[Any, nn.Module | None]:
-    """The first operand, and the module that computes the result from it; None for none."""
+    """Return the first operand, and the module that computes the result from it; None: none."""
     given, args, kwargs = _arguments(graph, node)
     try:
         inspect.signature(builder).bind(*args, **kwargs)
-    except TypeError:  # a use that no builder knows
+    except TypeError:  # arguments that the builder does not support
         return given, None
     module = builder(*args, **kwargs) if isinstance(given, fx.Node) else None
     if isinstance(module, nn.BatchNorm2d):
@@ -56,7 +56,7 @@ def _made(graph: Graph, node: fx.Node, builder: Builder) -> tuple[Any, nn.Module
 
 
 def _arguments(graph: Graph, node: fx.Node) -> tuple[Any, list[Any], dict[str, Any]]:
-    """The first operand, and the other arguments with the network's tensors as tensors."""
+    """Return the first operand, and the other arguments with the network's tensors resolved."""
     args = [_tensor(graph, given) for given in node.args]
     kwargs = {name: _tensor(graph, given) for name, given in node.kwargs.items()}
     if args:
@@ -66,20 +66,20 @@ def _arguments(graph: Graph, node: fx.Node) -> tuple[Any, list[Any], dict[str, A
 
 
 def _values_alone(node: fx.Node) -> fx.Node | None:
-    """The first of an operation's results, where the others (positions of maxima) are not read."""
+    """Return the first result of an operation; None if others (positions of maxima) are read."""
     readers = list(node.users)
     first = len(readers) == 1 and readers[0].target is operator.getitem and readers[0].args[1] == 0
     return readers[0] if first else None
 
 
 def _tensor(graph: Graph, given: Any) -> Any:
-    """The tensor of a node that is one of the network's; all else as it is."""
+    """Return the network's tensor that a node reads; anything else is returned unchanged."""
     constant = graph.constant(given)
     return given if constant is None else constant
 
 
 def _name(graph: Graph, node: fx.Node) -> str:
-    """A name below the user's module that has the parameters."""
+    """Return a name below the user's module that has the parameters, or the node's."""
     for given in node.all_input_nodes:
         owner = graph.owner(given)
         if owner is not None and owner[0]:
@@ -88,7 +88,7 @@ def _name(graph: Graph, node: fx.Node) -> str:
 
 
 def _is_norm(graph: Graph, node: fx.Node) -> bool:
-    """Whether a norm's function has the statistics of a norm's module, which training updates."""
+    """Return whether the statistics are those of a norm's module, which training updates."""
     owners = [graph.owner(given) for given in node.all_input_nodes]
     return any(owner and isinstance(owner[1], nn.modules.batchnorm._NormBase) for owner in owners)
 

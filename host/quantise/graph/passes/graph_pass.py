@@ -1,4 +1,4 @@
-"""What a pass is."""
+"""The interface of a pass."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tutelage.host.quantise.graph.graph import Graph
 
 @dataclass(frozen=True)
 class GraphPass:
-    """A rewriting of a graph that leaves what it computes.
+    """A rewriting of a graph that does not change what it computes.
 
     Attributes
     ----------
-    name : what it does, in a word or two
-    rewrite : changes the graph around a node where the node is what the pass looks for, and returns
-        whether it was. It may remove this node and nodes before it, not those behind
+    name : a short description
+    rewrite : changes the graph around a node if the pass applies there, and returns whether it did.
+        It may erase this node and nodes before it, but no later ones
     """
 
     name: str
     rewrite: Callable[[Graph, fx.Node], bool]
 
     def run(self, graph: Graph) -> bool:
-        """Go over all nodes once and return whether anything changed."""
+        """Apply the pass to all nodes once, and return whether anything changed."""
         changed = False
         for node in graph.nodes:
             if not node._erased:

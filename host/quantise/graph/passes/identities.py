@@ -1,4 +1,4 @@
-"""What changes nothing in evaluation disappears: dropouts, identities, pools of one pixel."""
+"""Remove operations without effect in evaluation mode, such as dropouts and identities."""
 
 from __future__ import annotations
 

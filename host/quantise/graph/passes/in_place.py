@@ -1,4 +1,4 @@
-"""What overwrites its operand gives a new value, which later readers of the operand read."""
+"""Replace operations in place by ones with a new value, which later readers read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What only gives outputs another shape or order becomes a layout, which the CPU computes.
+"""Replace operations that only rearrange or reshape outputs by layouts, computed on the CPU.
 
-Detection heads end so: conv -> permute(0, 2, 3, 1) -> view(N, -1, classes) -> cat. Each chain of
-such operations is at most a reshape, a transpose and a reshape; without the transpose it costs
-nothing, as the values stay where they are.
+An example are detection heads: conv -> permute(0, 2, 3, 1) -> view(N, -1, classes) -> cat. A chain
+of such operations is at most a reshape, a transposition and a reshape. Without the transposition it
+costs nothing, since no value moves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _laid_out(graph: Graph, value: fx.Node, reader: fx.Node) -> fx.Node:
-    """The value of a node for an output, as a layout or join; itself where it needs none."""
+    """Return an output's value as a layout or join; the value itself if none is needed."""
     if is_joined(graph, value):
         parts = [_as_it_is(graph, part, reader) for part in cat_parts(value)]
         if not all(isinstance(graph.module_of(part), Layout | Join) for part in parts):
@@ -48,7 +48,7 @@ def _laid_out(graph: Graph, value: fx.Node, reader: fx.Node) -> fx.Node:
 
 
 def _as_it_is(graph: Graph, part: fx.Node, reader: fx.Node) -> fx.Node:
-    """A part of a join in the order of its axes, a map and a vector too."""
+    """Return a part of a join as a layout, even if it is a plain map or vector."""
     new = _laid_out(graph, part, reader)
     if new is not part or isinstance(graph.module_of(part), Layout | Join):
         return new
@@ -57,7 +57,7 @@ def _as_it_is(graph: Graph, part: fx.Node, reader: fx.Node) -> fx.Node:
 
 
 def is_joined(graph: Graph, node: fx.Node) -> bool:
-    """Return whether a node joins other values than the channels of maps or vectors."""
+    """Return whether a node is a concat other than of the channels of maps or vectors."""
     if operation(node) != "cat":
         return False
     rank = len(graph.shape(node))
@@ -67,13 +67,13 @@ def is_joined(graph: Graph, node: fx.Node) -> bool:
 
 
 def _is_vector(graph: Graph, value: fx.Node, root: fx.Node) -> bool:
-    """Whether a value is a vector, or a map of one pixel, of a vector's or such a map's values."""
+    """Return whether a value and its root are vectors or maps of one pixel."""
     shapes = graph.shape(value), graph.shape(root)
     return all(len(shape) in (2, 4) and shape[2:] in ((), (1, 1)) for shape in shapes)
 
 
 def _layout(graph: Graph, value: fx.Node, found: Moved, reader: fx.Node) -> fx.Node:
-    """The layout that moves the values of a map so, or what picks them one by one."""
+    """Return the layout that moves the values of a map in this way; a `Pick` if there is none."""
     root, shape = found.root, graph.shape(value)[1:]
     places = found.positions
     if len(graph.shape(root)) == 4:
@@ -86,25 +86,25 @@ def _layout(graph: Graph, value: fx.Node, found: Moved, reader: fx.Node) -> fx.N
     axes = _axes(places.flatten())
     if axes is None:
         return _pick(graph, value, found, reader)
-    graph.note(f"{value.name}: the shape and order of this output are given to it on the CPU")
-    return _behind(graph, value, Layout(*axes, shape), root, reader)
+    graph.note(f"{value.name}: this output is reshaped or permuted on the CPU")
+    return _inserted(graph, value, Layout(*axes, shape), root, reader)
 
 
 def _pick(graph: Graph, value: fx.Node, found: Moved, reader: fx.Node) -> fx.Node:
-    return _behind(graph, value, Pick(found.positions), found.root, reader)
+    return _inserted(graph, value, Pick(found.positions), found.root, reader)
 
 
-def _behind(
+def _inserted(
     graph: Graph, value: fx.Node, module: nn.Module, root: fx.Node, reader: fx.Node
 ) -> fx.Node:
-    """A module that stands for a node, in the same line of the user's."""
+    """Insert a module with the result of a node, for the same line of the user's code."""
     new = graph.before(reader, module, root, name=f"{value.name}_layout")
     new.stack_trace = value.stack_trace
     return new
 
 
 def _channels(found: Moved) -> tuple[Tensor, Tensor | None]:
-    """The channels that are taken, and the positions in a map of these alone."""
+    """Return the channels used, and the positions in a map of only these; None: not whole ones."""
     channels = torch.unique(found.positions // found.pixels)
     if found.positions.numel() != len(channels) * found.pixels:
         return channels, None
@@ -113,14 +113,15 @@ def _channels(found: Moved) -> tuple[Tensor, Tensor | None]:
 
 
 def _axes(places: Tensor) -> tuple[list[int], list[int]] | None:
-    """How axes are told apart, and their order, so that they give all values at these places.
+    """Return the shape and the permutation of an array that move its values to these places.
 
-    Places that are those of a transposed array are a sum of digits times strides: the longest run
-    of one step is the last digit, and so on with the first place of each run.
+    Return None if there are none. The places of a transposed array are sums of digits times
+    strides. The longest run of equal steps is the last digit; the same is repeated with the first
+    place of each run.
     """
     if not torch.equal(places.sort().values, torch.arange(len(places))):
         return None
-    digits: list[tuple[int, int]] = []  # (stride, length), the last first
+    digits: list[tuple[int, int]] = []  # (stride, length), the last digit first
     while len(places) > 1:
         step = int(places[1] - places[0])
         breaks = (places.diff() != step).nonzero()

@@ -1,7 +1,7 @@
-"""Maxima of two values, and over channels, become maximum pools over blocks of pixels.
+"""Rewrite maxima of two values, and over channels, to maximum pools over blocks of pixels.
 
-A pixel shuffle lays channels side by side, where a pool finds the largest. Nothing is rounded by
-that, unlike by a + relu(b - a).
+A pixel shuffle places channels side by side, where a pool computes the maximum. Unlike
+a + relu(b - a), this involves no rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tutelage.host.quantise.graph.operations import operation, reduced_axes
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 _MOST = 4
-"""Side of the block that one pool reduces: the map grows by its square for a while."""
+"""Largest side of the blocks for a pool, whose square is the growth of the map before it."""
 
 
 def _of_two(graph: Graph, node: fx.Node) -> bool:
@@ -39,13 +39,14 @@ def _of_two(graph: Graph, node: fx.Node) -> bool:
     new = _largest(graph, node, both, [[c, channels + c] for c in range(channels)])
     if name.startswith("min"):
         new = _negated(graph, node, new)
-    graph.note(f"{node.name}: a {name} of two becomes a pixel shuffle and a pool, which cost time")
+    graph.note(f"{node.name}: {name} of two values becomes a pixel shuffle and a pool, which cost "
+               "time")  # fmt: skip
     graph.substitute(node, new)
     return True
 
 
 def _over_channels(graph: Graph, node: fx.Node) -> bool:
-    """The maximum over the channels of a map."""
+    """Rewrite the maximum or minimum over the channels of a map."""
     name = operation(node)
     if name not in ("amax", "max", "amin", "min") or len(node.all_input_nodes) != 1:
         return False
@@ -54,7 +55,7 @@ def _over_channels(graph: Graph, node: fx.Node) -> bool:
     if found is None or rank != 4 or {axis % rank for axis in found[0]} != {1}:
         return False
     values = [node]
-    if name in ("max", "min"):  # give values and positions
+    if name in ("max", "min"):  # these return values and positions
         values = list(node.users)
         if not all(u.target is operator.getitem and u.args[1] == 0 for u in values):
             return False
@@ -64,7 +65,7 @@ def _over_channels(graph: Graph, node: fx.Node) -> bool:
     new = _negated(graph, node, new) if name.endswith("min") else new
     if graph.shape(new) != shape:
         new = graph.before(node, torch.reshape, new, shape)
-    graph.note(f"{node.name}: a {name} over channels becomes pixel shuffles and pools, which cost "
+    graph.note(f"{node.name}: {name} over channels becomes pixel shuffles and pools, which cost "
                "time")  # fmt: skip
     for value in values:
         graph.substitute(value, new)
@@ -79,7 +80,7 @@ def _negated(graph: Graph, node: fx.Node, value: fx.Node) -> fx.Node:
 
 
 def _largest(graph: Graph, node: fx.Node, value: fx.Node, groups: list[list[int]]) -> fx.Node:
-    """The largest of each group of channels, all of one size, as a channel."""
+    """Return the maximum of each group of channels, all of equal size, as one channel."""
     is_vector = len(graph.shape(value)) == 2
     if is_vector:
         value = graph.before(node, nn.Unflatten(1, (graph.shape(value)[1], 1, 1)), value)

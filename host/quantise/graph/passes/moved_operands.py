@@ -1,7 +1,7 @@
-"""Sums, products and concats of moved values are computed before the values are moved.
+"""Compute sums, products and concats of moved values before the values are moved.
 
-So networks that keep their channels last, or tell groups of channels apart by a view, are left
-with maps in the DPU's order.
+So networks with channels last, or that separate groups of channels by a view, get maps in the
+DPU's order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _binary(graph: Graph, node: fx.Node) -> bool:
 
 
 def _go_together(graph: Graph, node: fx.Node, first: Moved, second: Moved) -> bool:
-    """Whether each value of the first meets that of the same place in the second's root."""
+    """Return whether each value of the first meets the value at the same place of the second."""
     shape = graph.shape(node)[1:]
     if first.positions.shape != shape or first.positions.numel() != first.size[0] * first.pixels:
         return False
@@ -59,7 +59,7 @@ def _go_together(graph: Graph, node: fx.Node, first: Moved, second: Moved) -> bo
 
 
 def _maps(graph: Graph, node: fx.Node, *values: Moved) -> list[fx.Node]:
-    """The roots, as maps where one of them is one."""
+    """Return the roots, all as maps if one of them is a map."""
     rank = max(len(graph.shape(value.root)) for value in values)
     return [
         value.root if len(graph.shape(value.root)) == rank
@@ -69,7 +69,7 @@ def _maps(graph: Graph, node: fx.Node, *values: Moved) -> list[fx.Node]:
 
 
 def _concat(graph: Graph, node: fx.Node) -> bool:
-    """A concat along the axis that the channels have."""
+    """Move a concat along the axis of the channels before the movements of its parts."""
     if operation(node) != "cat" or not any(is_moving(graph, part) for part in cat_parts(node)):
         return False
     if len(graph.shape(node)) in (2, 4) and cat_axis(node) == 1:
@@ -94,7 +94,7 @@ def _concat(graph: Graph, node: fx.Node) -> bool:
 
 
 def _factors(graph: Graph, node: fx.Node) -> bool:
-    """Factors and summands of what is no map."""
+    """Move factors and summands of a value that is not a map before its movements."""
     affine, shape = graph.module_of(node), graph.shape(node)
     if not isinstance(affine, Affine) or len(shape) in (2, 4):
         return False
@@ -110,7 +110,7 @@ def _factors(graph: Graph, node: fx.Node) -> bool:
 
 
 def _activation(graph: Graph, node: fx.Node) -> bool:
-    """An activation of a moved value is one of the value."""
+    """Move an activation before the movements of its operand."""
     activation = graph.module_of(node)
     if not is_pointwise(activation) or not is_moving(graph, source := graph.source(node)):
         return False
@@ -129,13 +129,16 @@ def _activation(graph: Graph, node: fx.Node) -> bool:
 def affine_of_root(
     graph: Graph, node: fx.Node, value: fx.Node, scale: Any, shift: Any, *trained: Any
 ) -> fx.Node | None:
-    """Return a moved value whose channels get factors and summands before it is moved.
+    """Apply factors and summands to the channels of a map before it is moved.
+
+    Return the moved result; None if `value` is not moved, or a constant varies within a channel.
 
     Parameters
     ----------
-    node : in front of which it is inserted
-    scale, shift : constants that are broadcast to the value; None is returned where they differ
-        within a channel of the map that is moved
+    node : before which nodes are inserted
+    value : the moved value
+    scale, shift : constants that can be broadcast to the value
+    trained : see `Affine`
     """
     found = moved(graph, value) if is_moving(graph, value) else None
     if found is None or found.positions.numel() != found.size[0] * found.pixels:
@@ -149,7 +152,7 @@ def affine_of_root(
 
 
 def _by_root(given: Any, found: Moved) -> Tensor | None:
-    """A constant as a number for each channel of the map; None where it differs within one."""
+    """Return a constant as a number for each channel of the root; None if it varies within one."""
     constant = torch.as_tensor(given, dtype=torch.float32).detach().cpu()
     shape = found.positions.shape
     if constant.dim() > len(shape):

@@ -1,4 +1,4 @@
-"""Views, permutations, slices and chunks become a selection of channels, a pool, a flattening."""
+"""Rewrite views, permutations, slices and chunks to selections of channels and similar forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tutelage.host.quantise.graph.operations import operation
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 _MAX_KERNEL = 16
-"""Sides of the kernel that crops a map."""
+"""Largest side of the kernel of a convolution that crops a map."""
 
 
 def _rewrite(graph: Graph, node: fx.Node) -> bool:
@@ -27,7 +27,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     new = _standard_form(graph, node, found)
     if new is None:
         return _into_dense(graph, node, found, readers)
-    # By those that do not move it further: those that do begin at the same map.
+    # Readers that move it further start from the same map anyway.
     for reader in readers:
         reader.replace_input_with(node, new)
     return True
@@ -65,7 +65,7 @@ def _standard_form(graph: Graph, node: fx.Node, found: Moved) -> fx.Node | None:
 
 
 def _whole(shape: tuple[int, ...], found: Moved) -> bool:
-    """Whether a vector can be whole channels."""
+    """Return whether a vector can consist of whole channels."""
     return shape[1] % found.pixels == 0 and shape[1] >= found.pixels
 
 
@@ -80,7 +80,7 @@ def _with_rank(graph: Graph, node: fx.Node, new: fx.Node, rank: int) -> fx.Node:
 
 
 def _picked_pixels(graph: Graph, node: fx.Node, found: Moved, within: Tensor) -> fx.Node | None:
-    """The root, or a pool or convolution that picks some of its pixels; [H', W'] positions."""
+    """Return the pixels of the root at positions [H', W'], by a pool or convolution if needed."""
     (_, height, width), root = found.size, found.root
     rows, columns = within[:, 0] // width, within[0] % width
     if not torch.equal(within, rows[:, None] * width + columns[None, :]):
@@ -108,7 +108,7 @@ def _picked_pixels(graph: Graph, node: fx.Node, found: Moved, within: Tensor) ->
 
 
 def _steps(picked: Tensor, size: int) -> tuple[int, int, int] | None:
-    """First position, distance, and how many are left over where windows begin at 0; or None."""
+    """Return the first position, the step, and the pixels left over at the end; None: no step."""
     first = int(picked[0])
     step = int(picked[1] - picked[0]) if len(picked) > 1 else size
     if step < 1 or not torch.equal(picked, first + step * torch.arange(len(picked))):
@@ -119,7 +119,7 @@ def _steps(picked: Tensor, size: int) -> tuple[int, int, int] | None:
 def _blocks(
     graph: Graph, node: fx.Node, found: Moved, channels: Tensor, within: Tensor
 ) -> fx.Node | None:
-    """Pixels of blocks as channels, in any order: a convolution of the block's size picks them."""
+    """Return the pixels of blocks as channels in any order, by a convolution over the blocks."""
     _, height, width = found.size
     within = within.view(len(channels), *graph.shape(node)[2:])
     down, right = height // within.shape[1], width // within.shape[2]
@@ -143,7 +143,7 @@ def _blocks(
 def _repeated(
     graph: Graph, node: fx.Node, root: fx.Node, rows: Tensor, columns: Tensor
 ) -> fx.Node | None:
-    """A map of one pixel expanded over a larger one, which sums and products do by themselves."""
+    """Return a map of one pixel expanded only for sums and products, which expand it themselves."""
     if rows.any() or columns.any():
         return None
     if not all(operation(user) in ("mul", "add") for user in node.users):
@@ -152,7 +152,7 @@ def _repeated(
 
 
 def _into_dense(graph: Graph, node: fx.Node, found: Moved, readers: list[fx.Node]) -> bool:
-    """Values in any order, read by dense layers alone, whose columns change places."""
+    """Fold any order of values into the columns of dense layers, if nothing else reads them."""
     if len(graph.shape(node)) != 2 or not all(_is_dense(graph, user) for user in readers):
         return False
     source = found.root
@@ -177,7 +177,7 @@ def _is_dense(graph: Graph, node: fx.Node) -> bool:
 
 
 def _dense_of_pixels(graph: Graph, node: fx.Node) -> bool:
-    """A dense layer over the channels, which are the last axis, becomes a 1x1 convolution."""
+    """Rewrite a dense layer over the channels, as the last axis, to a 1x1 convolution."""
     dense, source = graph.module_of(node), graph.source(node) if node.all_input_nodes else None
     if not isinstance(dense, nn.Linear) or source is None or not is_moving(graph, source):
         return False

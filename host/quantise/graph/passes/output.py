@@ -1,4 +1,4 @@
-"""Outputs become one tuple, and what the CPU computes at the end leaves the graph."""
+"""Make the outputs one tuple, and remove activations at the end, which the CPU computes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_LOG: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def _flatten(graph: Graph, node: fx.Node) -> bool:
-    """Outputs in dictionaries, tuples of tuples and named tuples are one tuple, in their order."""
+    """Flatten outputs in dictionaries, nested tuples and named tuples to one tuple, in order."""
     if node.op != "output":
         return False
     given: Any = node.args[0]
@@ -42,7 +42,7 @@ def _is_named_tuple(given: Any) -> bool:
 
 
 def _leaves(given: Any) -> Iterator[Any]:
-    if given is None:  # such as an auxiliary output that there is in training alone
+    if given is None:  # such as an auxiliary output that exists in training only
         return
     if _is_named_tuple(given):
         given = [*given.args, *given.kwargs.values()]
@@ -67,7 +67,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _strip(graph: Graph, value: fx.Node, place: int) -> bool:
-    """Take the activation away that an output ends with, or all parts of a concat at the end."""
+    """Remove the activation at the end of an output, or of all parts of a concat there."""
     end = chain_of(graph, value)[-1]
     if operation(end) != "cat":
         found = [_activation(graph, value)]
@@ -93,9 +93,9 @@ def _strip(graph: Graph, value: fx.Node, place: int) -> bool:
 
 
 def _activation(graph: Graph, value: fx.Node) -> tuple[Any, int | None, fx.Node]:
-    """The class of what a value ends with, its axis there (0 for none), and its node.
+    """Return the class of the activation at the end of a value, its axis (0: none) and its node.
 
-    The class is None where there is no activation, or something else reads it.
+    The class is None if there is no activation, or another node reads it too.
     """
     node = chain_of(graph, value)[-1]
     if operation(node) == "log" and (new := _log(graph, node)) is not None:
@@ -115,7 +115,7 @@ def _activation(graph: Graph, value: fx.Node) -> tuple[Any, int | None, fx.Node]
 
 
 def _log(graph: Graph, node: fx.Node) -> fx.Node | None:
-    """The logarithm of a softmax or sigmoid as one module; None for that of something else."""
+    """Replace the logarithm of a softmax or sigmoid by one module; return None for others."""
     inner = graph.source(node)
     module: Any = graph.module_of(inner)
     cls = _OF_LOG.get(type(module))
@@ -130,12 +130,12 @@ def _dims(module: Any) -> tuple[Any, ...]:
 
 
 def _is_read_once(graph: Graph, value: fx.Node, node: fx.Node) -> bool:
-    """Whether nothing reads a value on its way from a node but what moves it."""
+    """Return whether only one chain of movements leads from a node to a value."""
     return all(map(graph.has_one_reader, {*chain_of(graph, value), node}))
 
 
 def _axis_of(graph: Graph, value: fx.Node, node: fx.Node, axis: int) -> int | None:
-    """The axis of a value that one of a node is after the movements between; None for none."""
+    """Return where an axis of a node is after the movements to a value; None if it is split."""
     if value is node:
         return axis
     found = moved(graph, value, ANY_RANK)

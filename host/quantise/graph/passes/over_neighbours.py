@@ -1,4 +1,4 @@
-"""A convolution along the channels of a vector (ECA's attention) becomes a 1x1 convolution."""
+"""Rewrite a convolution along the channels of a vector (as in ECA) to a 1x1 convolution."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _band(conv: nn.Conv1d, channels: int) -> Tensor:
-    """Weights [channels, channels] with those of the convolution around the diagonal."""
+    """Return weights [channels, channels] with those of the convolution around the diagonal."""
     assert isinstance(conv.padding, tuple)
     band = torch.zeros(channels, channels)
     for place, weight in enumerate(conv.weight.flatten().tolist()):

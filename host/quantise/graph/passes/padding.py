@@ -1,4 +1,4 @@
-"""Zero padding joins the convolutions and average pools behind it."""
+"""Join zero padding to the convolutions and pools after it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tutelage.host.quantise.graph.modules import PaddedConv2d, Pads
 from tutelage.host.quantise.graph.passes.graph_pass import GraphPass
 
 _LOWEST = -1e30
-"""A padding below this one is never a map's maximum."""
+"""Padding with a value up to this is never the maximum of a map."""
 
 
 def _standard(graph: Graph, node: fx.Node) -> bool:
-    """A convolution with padding="same" gets its number of pixels, ConstantPad2d(0) its name."""
+    """Replace padding="same" by numbers of pixels, and ConstantPad2d of 0 by ZeroPad2d."""
     module = graph.module_of(node)
     if isinstance(module, nn.ConstantPad2d | nn.ZeroPad2d) and min(module.padding) < 0:
         return _crop(graph, node, module)
@@ -38,7 +38,7 @@ def _standard(graph: Graph, node: fx.Node) -> bool:
 
 
 def _crop(graph: Graph, node: fx.Node, pad: nn.ConstantPad2d) -> bool:
-    """Negative padding is a slice of the map; the rest is padded."""
+    """Replace negative padding by a slice of the map; other sides are padded."""
     source = graph.source(node)
     height, width = graph.shape(source)[2:]
     left, right, top, bottom = (max(-side, 0) for side in pad.padding)
@@ -59,7 +59,7 @@ def pads_of(conv: nn.Conv2d) -> Pads:
 
 
 def padded(conv: nn.Conv2d, pads: Pads) -> nn.Conv2d:
-    """Return a convolution with other padding."""
+    """Return a copy of a convolution with other padding."""
     left, right, top, bottom = pads
     if left == right and top == bottom:
         new = plain_copy(conv, nn.Conv2d)
@@ -67,13 +67,13 @@ def padded(conv: nn.Conv2d, pads: Pads) -> nn.Conv2d:
     else:
         new = plain_copy(conv, PaddedConv2d)
         new.padding, new.pads = (0, 0), pads
-    # What nn.Conv2d pads with by itself where padding_mode is not "zeros".
+    # nn.Conv2d pads with this itself if padding_mode is not "zeros".
     new._reversed_padding_repeated_twice = [left, right, top, bottom]
     return new
 
 
 def _join(graph: Graph, node: fx.Node) -> bool:
-    """ZeroPad2d joins all of its readers, or none."""
+    """Join a ZeroPad2d to all of its readers, or to none."""
     pad = graph.module_of(node)
     if not isinstance(pad, nn.ZeroPad2d) or min(pad.padding) < 0 or not node.users:
         return False
@@ -89,7 +89,7 @@ def _join(graph: Graph, node: fx.Node) -> bool:
 
 
 def _with_pads(reader: nn.Module | None, more: Any) -> nn.Module | None:
-    """A reader that pads by itself; None where it cannot."""
+    """Return a copy of a reader with the padding included; None if it cannot include it."""
     if isinstance(reader, nn.Conv2d) and reader.padding_mode == "zeros":
         left, right, top, bottom = (a + b for a, b in zip(pads_of(reader), more, strict=True))
         return padded(reader, (left, right, top, bottom))
@@ -105,12 +105,12 @@ def _with_pads(reader: nn.Module | None, more: Any) -> nn.Module | None:
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """Return (height, width) of an argument that may be one number."""
+    """Return (height, width) from an argument that may be a single number."""
     return (value[0], value[-1]) if isinstance(value, list | tuple) else (value, value)
 
 
 def _before_max_pool(graph: Graph, node: fx.Node) -> bool:
-    """Padding that is never the maximum joins the max pool behind it."""
+    """Join padding that is never the maximum to the max pool after it."""
     pool = graph.module_of(node)
     if not isinstance(pool, nn.MaxPool2d) or pair(pool.padding) != (0, 0) or pool.ceil_mode:
         return False
@@ -134,7 +134,7 @@ def _before_max_pool(graph: Graph, node: fx.Node) -> bool:
 def _padding_pool(
     pool: nn.MaxPool2d, pads: Pads, size: tuple[int, ...], wanted: tuple[int, ...]
 ) -> nn.MaxPool2d | None:
-    """A pool that pads by itself as much as the padding in front of it has effect."""
+    """Return a pool with the effective part of the padding before it; None if there is none."""
     left, _, top, _ = pads
     kernel, stride = pair(pool.kernel_size), pair(pool.stride)
     if min(pads) < 0 or 2 * top > kernel[0] or 2 * left > kernel[1]:
@@ -147,7 +147,7 @@ def _padding_pool(
             if ceil and (windows - 1) * step >= given + before:
                 windows -= 1
             sizes.append(windows)
-        # Fewer pixels behind the map than the padding had: only padding is left out.
+        # It may pad less at the bottom and the right, where only padding would be read.
         if tuple(sizes) == tuple(wanted):
             return nn.MaxPool2d(kernel, stride, (top, left), ceil_mode=ceil)
     return None

@@ -1,6 +1,6 @@
-"""A softmax over two values is the sigmoid of their difference, which gates may be exchanged for.
+"""Rewrite a softmax over two values to the sigmoid of their difference, which can be replaced.
 
-Split attention and selective kernels weight two branches by it.
+Split attention and selective kernels weight two branches in this way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A module derived from torch's becomes torch's own, with the weights that it computes."""
+"""Replace modules derived from PyTorch's by PyTorch's own, with their computed weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     if computed:
         new._modules.pop("parametrizations", None)
         graph.note(
-            f"{node.target}: weights that are computed (weight norm, say) are used as values"
+            f"{node.target}: computed weights (such as by weight norm) become constant values"
         )
     graph.module.set_submodule(str(node.target), new)
     return True
@@ -40,7 +40,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 @torch.no_grad()
 def _computed_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters that a parametrisation, or a hook before each call, computes."""
+    """Return the parameters that a parametrisation, or a hook before each call, computes."""
     if parametrize.is_parametrized(module):
         assert isinstance(module.parametrizations, nn.ModuleDict)
         return {name: getattr(module, name) for name in module.parametrizations}

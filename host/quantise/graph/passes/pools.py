@@ -1,4 +1,4 @@
-"""Pools get the form that the DPU has: windows of one size at one distance."""
+"""Rewrite pools to the form of the DPU, windows of one size at equal distances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Size = tuple[int, int]
 
 
 def _adaptive(graph: Graph, node: fx.Node) -> bool:
-    """Adaptive pools whose windows are all alike become pools; a repeated pixel an upsampling."""
+    """Replace adaptive pools with equal windows by pools, and those that enlarge by upsampling."""
     module = graph.module_of(node)
     if not isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
         return False
@@ -40,9 +40,9 @@ def _adaptive(graph: Graph, node: fx.Node) -> bool:
 
 
 def _windows(size: int, wanted: int) -> Size | None:
-    """Length and distance of the windows over an axis, where they are all alike.
+    """Return length and distance of the windows along an axis; None if they are not all equal.
 
-    Window i is from floor(i * size / wanted) to ceil((i + 1) * size / wanted), as PyTorch has it.
+    Window i is from floor(i * size / wanted) to ceil((i + 1) * size / wanted), as in PyTorch.
     """
     starts = [i * size // wanted for i in range(wanted)]
     lengths = {-(-(i + 1) * size // wanted) - start for i, start in enumerate(starts)}
@@ -53,7 +53,7 @@ def _windows(size: int, wanted: int) -> Size | None:
 
 
 def _standard(graph: Graph, node: fx.Node) -> bool:
-    """Modes that make no difference are set to what the DPU has; a divisor becomes a factor."""
+    """Reset modes that make no difference to those of the DPU, and make a divisor a factor."""
     module = graph.module_of(node)
     if not isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
         return False
@@ -81,7 +81,7 @@ def _standard(graph: Graph, node: fx.Node) -> bool:
 
 
 def _floor_size(graph: Graph, node: fx.Node, pool: Any) -> tuple[int, ...]:
-    """Rows and columns of a pool's result with ceil_mode off."""
+    """Return the rows and columns of a pool's result without ceil_mode."""
     axes = zip(
         graph.shape(graph.source(node))[2:], pair(pool.kernel_size), pair(pool.stride),
         pair(pool.padding), strict=True,
@@ -90,7 +90,7 @@ def _floor_size(graph: Graph, node: fx.Node, pool: Any) -> tuple[int, ...]:
 
 
 def _row_then_column(graph: Graph, node: fx.Node) -> bool:
-    """The average over rows of the average over columns is the one over the map."""
+    """Merge averages over rows and over columns to one over the whole map."""
     if not isinstance(graph.module_of(node), nn.AvgPool2d | nn.AdaptiveAvgPool2d):
         return False
     if graph.shape(node)[2:] != (1, 1):
@@ -108,7 +108,7 @@ def _row_then_column(graph: Graph, node: fx.Node) -> bool:
 
 
 def _large(graph: Graph, node: fx.Node) -> bool:
-    """The average over a map larger than the DPU's windows is one of averages over its parts."""
+    """Split an average over a map larger than the DPU's windows into averages over its parts."""
     if not isinstance(graph.module_of(node), nn.AdaptiveAvgPool2d):
         return False
     size = graph.shape(graph.source(node))[2:]
@@ -123,13 +123,13 @@ def _large(graph: Graph, node: fx.Node) -> bool:
 
 
 def _part(length: int) -> int:
-    """The least part of an axis of which there are not too many; 0 for none."""
+    """Return the smallest part of an axis that gives no more than MAX_POOL parts; 0: none."""
     parts = (part for part in range(1, MAX_POOL + 1) if length % part == 0)
     return next((part for part in parts if length // part <= MAX_POOL), 0)
 
 
 def _one_pixel(graph: Graph, node: fx.Node) -> bool:
-    """An average of one pixel only picks: a max pool does that without rounding."""
+    """Replace averages of one pixel by max pools, which do not round."""
     module = graph.module_of(node)
     if not isinstance(module, nn.AvgPool2d) or pair(module.kernel_size) != (1, 1):
         return False

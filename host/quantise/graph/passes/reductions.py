@@ -1,4 +1,4 @@
-"""Means, sums and maxima over a map become pools."""
+"""Rewrite means, sums and maxima over a map to pools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     if len(node.all_input_nodes) != 1 or rank < 3:
         return False
     values = [node]
-    if name == "max":  # gives values and positions
+    if name == "max":  # it returns values and positions
         values = list(node.users)
         if not all(u.target is operator.getitem and u.args[1] == 0 for u in values):
             return False
@@ -48,7 +48,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _is_map(graph: Graph, source: fx.Node) -> bool:
-    """Whether the second axis of a value has the channels."""
+    """Return whether the second axis of a value is the channels of its root."""
     found = moved(graph, source)
     return found is None or bool(
         found.positions.shape[0] == found.size[0] and found.positions.flatten()[0] == 0
@@ -60,7 +60,7 @@ def _is_map(graph: Graph, source: fx.Node) -> bool:
 def _of_moved(
     graph: Graph, node: fx.Node, source: fx.Node, axes: set[int], keeps: bool, name: str
 ) -> fx.Node | None:
-    """The reduction of a map that was moved, over all of its pixels: before it is moved."""
+    """Reduce a map over all of its pixels before it is moved; return None if not possible."""
     found = moved(graph, source)
     if found is None or 0 in axes or len(graph.shape(found.root)) != 4:
         return None
@@ -92,7 +92,7 @@ def _pool(name: str, axes: tuple[bool, bool], shape: tuple[int, ...]) -> nn.Modu
 
 
 def _pooled(graph: Graph, node: fx.Node, pool: nn.Module, root: fx.Node, name: str) -> fx.Node:
-    """A pool's result, as a sum where the reduction is one."""
+    """Return the result of a pool, multiplied by the number of pixels for a sum."""
     new = graph.before(node, pool, root, name=node.name)
     if name == "sum":
         pixels = (
@@ -104,7 +104,7 @@ def _pooled(graph: Graph, node: fx.Node, pool: nn.Module, root: fx.Node, name: s
 
 
 def _over_channels(graph: Graph, node: fx.Node) -> bool:
-    """The mean or sum over channels is a 1x1 convolution with equal weights."""
+    """Rewrite a mean or sum over channels to a 1x1 convolution with equal weights."""
     name, shape, reduced = operation(node), graph.shape(node), reduced_axes(node)
     if name not in ("mean", "sum") or reduced is None or len(node.all_input_nodes) != 1:
         return False

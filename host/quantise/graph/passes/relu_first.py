@@ -1,4 +1,4 @@
-"""Activations move in front of what only picks or moves values, to the layer that computed them."""
+"""Move activations before operations that only select or move values, to the layer before."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ POINTWISE = (
     *MONOTONE, nn.Hardswish, nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Sigmoid,
     nn.Tanh, nn.Softplus,
 )  # fmt: skip
-"""Activations that compute each value from one, all in the same way."""
+"""Activations that compute each value from one value, with the same function."""
 
 
 def is_pointwise(module: nn.Module | None) -> bool:
-    """Return whether a module computes each value from one, alike for all channels."""
+    """Return whether a module is one of `POINTWISE`."""
     return isinstance(module, POINTWISE)
 
 
@@ -46,7 +46,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _passes(graph: Graph, before: fx.Node, activation: nn.Module) -> bool:
-    """Whether the activation may as well come before the node."""
+    """Return whether the activation can be moved before the node."""
     if operation(before) == "cat":
         return isinstance(activation, MONOTONE) and _worthwhile(graph, before)
     if is_movement(before):
@@ -69,7 +69,7 @@ def _keeps_zero(activation: nn.Module) -> bool:
 
 
 def _worthwhile(graph: Graph, concat: fx.Node) -> bool:
-    """Whether a part of a concat is a layer's result that takes the activation."""
+    """Return whether a part of a concat is the result of a layer that can join the activation."""
     return any(
         graph.has_one_reader(part) and (graph.module_of(part) is not None or operation(part))
         for part in concat.all_input_nodes
@@ -82,4 +82,4 @@ def _before_each(graph: Graph, node: fx.Node, concat: fx.Node, activation: nn.Mo
         concat.replace_input_with(part, moved)
 
 
-RELU_FIRST = GraphPass("activations in front of pools and concats", _rewrite)
+RELU_FIRST = GraphPass("activations before pools and concats", _rewrite)

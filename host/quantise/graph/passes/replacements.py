@@ -1,4 +1,4 @@
-"""What the user exchanges for what the DPU has: `replace={"silu": "hardswish"}`."""
+"""Replace operations by ones that the DPU has, at the user's request: `{"silu": "hardswish"}`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 _Make = Callable[[nn.Module, Shape, Shape], nn.Module | None]
-"""From a module and the shapes before and behind it; None where the DPU has it, or nothing fits."""
+"""Makes the replacement of a module, given the shapes before and after it; None: leave it."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU, "swish": nn.SiLU, "gelu": nn.GELU, "mish": nn.Mish, "elu": nn.ELU,
@@ -53,9 +53,9 @@ def _nearest(given: nn.Module, before: Shape, after: Shape) -> nn.Module | None:
 
 
 def _transposed(given: nn.Module, before: Shape, after: Shape) -> nn.Module | None:
-    """The transposed convolution of a bilinear upsampling, but for a darker border.
+    """Return the transposed convolution of a bilinear upsampling, which has a darker border.
 
-    Its kernel is the triangle of two input pixels' width (Long et al. 2015, arXiv:1411.4038).
+    Its kernel is a triangle two input pixels wide (Long et al. 2015, arXiv:1411.4038).
     """
     assert isinstance(given, nn.Upsample)
     channels, *sizes = before[1:]
@@ -74,7 +74,7 @@ def _transposed(given: nn.Module, before: Shape, after: Shape) -> nn.Module | No
 
 
 def _triangle(step: int) -> torch.Tensor:
-    """The share of a pixel in those around it, at `step` places for each."""
+    """Return the weights of a pixel in its surroundings, with `step` output pixels for each."""
     size = 2 * step - step % 2
     return 1 - (torch.arange(size) - (size - 1) / 2).abs() / step
 
@@ -86,23 +86,28 @@ _OTHERS: dict[tuple[str, str], tuple[type[nn.Module], _Make]] = {
     ("bilinear", "nearest"): (nn.Upsample, _nearest),
     ("bilinear", "transposed"): (nn.Upsample, _transposed),
 }
-"""By the pair of names: what is exchanged, and what makes its stand-in of it."""
+"""(name, name of the replacement) -> the class to replace, and the function that makes it."""
 
 
 def check_replacements(replace: Mapping[str, str]) -> None:
-    """Refuse names that are not known.
+    """Check the names of replacements.
+
+    Parameters
+    ----------
+    replace : name of an operation -> name of its replacement
 
     Raises
     ------
     ValueError
+        A pair of names is not known.
     """
     for old, new in ((old, str(new)) for old, new in replace.items()):
         if (old, new) in _OTHERS or (old in _ACTIVATIONS and new in _FOR_ACTIVATIONS):
             continue
         others = ", ".join(f"{a}={b}" for a, b in _OTHERS)
         raise ValueError(
-            f"replace {old}={new} is not known: one of {', '.join(_ACTIVATIONS)} by one of "
-            f"{', '.join(_FOR_ACTIVATIONS)}; or {others}"
+            f"replace {old}={new} is not known; replace one of {', '.join(_ACTIVATIONS)} by one of "
+            f"{', '.join(_FOR_ACTIVATIONS)}, or use {others}"
         )
 
 
@@ -110,7 +115,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
     module = graph.module_of(node)
     for old, new in graph.replacements.items():
         cls, make = _OTHERS.get((old, new)) or (_ACTIVATIONS[old], _FOR_ACTIVATIONS[new])
-        exact = cls is not nn.Upsample  # of which PyTorch has a class for bilinear ones
+        exact = cls is not nn.Upsample  # PyTorch derives nn.UpsamplingBilinear2d from it
         fits = type(module) is cls if exact else isinstance(module, cls)
         if module is None or not fits or not _needs_it(module):
             continue
@@ -125,7 +130,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _needs_it(module: nn.Module) -> bool:
-    """Whether the DPU lacks what is to be exchanged, where that depends on its arguments."""
+    """Return whether the DPU lacks a module that would be replaced, given its arguments."""
     if isinstance(module, nn.LeakyReLU):
         return not is_leaky_slope(module.negative_slope)
     if isinstance(module, nn.AvgPool2d):
@@ -134,12 +139,12 @@ def _needs_it(module: nn.Module) -> bool:
 
 
 def report_replacements(replaced: list[tuple[str, str, str]]) -> None:
-    """Warn of what was exchanged: the results are another network's until it is fine-tuned."""
+    """Log a warning for each kind of replacement made, since the network has to be fine-tuned."""
     for (old, new), count in Counter((old, new) for _, old, new in replaced).items():
         places = [place for place, *names in replaced if names == [old, new]]
         more = f" and {count - 5} more" if count > 5 else ""
         log.warning(
-            "replaced %s by %s in %s (%s%s): fine-tune the student, it computes another "
+            "replaced %s by %s in %s (%s%s); fine-tune the student, since it computes another "
             "function than the trained network",
             old, new, counted(count, "place"), ", ".join(places[:5]), more,
         )  # fmt: skip

@@ -1,7 +1,6 @@
-"""Sequences [N, C, L] are maps of one row, and vectors are seen as maps.
+"""Rewrite sequences [N, C, L] to maps of one row, and vectors with the shape of a map to maps.
 
-Convolutions, pools and norms of one dimension become those of two on the map whose values they
-read in order.
+One-dimensional convolutions, pools and norms become two-dimensional ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _NORM = nn.modules.batchnorm._BatchNorm
 
 
 def _inputs(graph: Graph, node: fx.Node) -> bool:
-    """An input [N, C, L] becomes a map of one row."""
+    """Rewrite an input [N, C, L] to a map of one row."""
     if node.op != "placeholder" or len(graph.shape(node)) != 3:
         return False
     if any(isinstance(graph.module_of(reader), RowMap) for reader in node.users):
@@ -34,7 +33,7 @@ def _inputs(graph: Graph, node: fx.Node) -> bool:
 
 
 def _modules(graph: Graph, node: fx.Node) -> bool:
-    """What works on a sequence works on the map that has its values."""
+    """Rewrite a layer of a sequence to one of the map with the same values."""
     module = graph.module_of(node)
     if module is None or len(graph.shape(node)) != 3 or not is_moving(graph, graph.source(node)):
         return False
@@ -59,7 +58,7 @@ def _modules(graph: Graph, node: fx.Node) -> bool:
 
 
 def _of_two_dimensions(graph: Graph, module: nn.Module, found: Moved) -> nn.Module | None:
-    """The module for a map; None for none."""
+    """Return the two-dimensional module for a map; None if there is none."""
     if isinstance(module, _NORM):
         return plain_copy(module, nn.BatchNorm2d)
     make = next((made for cls, made in _MAKERS.items() if type(module) is cls), None)
@@ -75,27 +74,28 @@ def _is_of_single_pixels(conv: nn.Conv1d) -> bool:
 
 
 class _Along:
-    """Arguments along the one axis of a sequence as those of a map.
+    """Converts the arguments of one-dimensional modules to two dimensions.
 
     Parameters
     ----------
-    vertical : the map has one column, else one row
+    graph : whose parameters are converted
+    vertical : whether the map has one column, rather than one row
     """
 
     def __init__(self, graph: Graph, vertical: bool) -> None:
         self.graph, self.vertical = graph, vertical
 
     def pair(self, given: Any, other: Any = 1) -> tuple[Any, Any]:
-        """An argument (height, width)."""
+        """Convert an argument to (height, width), with `other` for the other axis."""
         value = given[0] if isinstance(given, tuple | list) else given
         return (value, other) if self.vertical else (other, value)
 
     def padding(self, given: Any) -> Any:
-        """Padding on both sides, or its name."""
+        """Convert padding on both sides; names such as "same" are kept."""
         return given if isinstance(given, str) else self.pair(given, 0)
 
     def weight(self, weight: Tensor) -> nn.Parameter:
-        """Weights with an axis more; of the same weights the same."""
+        """Return weights with an additional axis; the same object for the same weights."""
         axis = -1 if self.vertical else -2
         key = (id(weight), axis)
         if key not in self.graph.made:
@@ -128,7 +128,7 @@ def _pool(pool: Any, along: _Along) -> nn.Module:
 def _pad(pad: Any, along: _Along) -> nn.Module:
     sides = tuple(pad.padding)
     if any(sides[2:]):
-        return pad  # along the channels: refused where it is left
+        return pad  # along the channels, which the walker refuses
     sides = (0, 0, *sides[:2]) if along.vertical else (*sides[:2], 0, 0)
     return nn.ConstantPad2d(sides, getattr(pad, "value", 0.0))
 
@@ -152,11 +152,11 @@ _READERS = (
     nn.modules.conv._ConvNd, _NORM, nn.Upsample, nn.ConstantPad1d, nn.ConstantPad2d,
     nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd,
 )  # fmt: skip
-"""What reads a vector as a map or sequence."""
+"""Modules that read a map or sequence."""
 
 
 def _vectors(graph: Graph, node: fx.Node) -> bool:
-    """A vector in the shape of a map: its values change places in the weights before it."""
+    """Rewrite a vector that is reshaped to a map, by a selection of channels and a `VectorMap`."""
     shape = graph.shape(node)
     readers = [user for user in node.users if isinstance(graph.module_of(user), _READERS)]
     if not is_moving(graph, node) or len(shape) not in (3, 4) or not readers:

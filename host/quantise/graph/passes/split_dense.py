@@ -1,4 +1,4 @@
-"""A dense layer over several flattened maps becomes a sum of dense layers, one for each map."""
+"""Split a dense layer over several flattened maps into a sum of dense layers, one for each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _pixels(graph: Graph, part: fx.Node) -> tuple[int, ...]:
-    """Rows and columns of the map that is flattened; a vector counts as one pixel."""
+    """Return the rows and columns of the map that is flattened; (1, 1) for a vector."""
     flat = part.target is torch.flatten
     return (*graph.shape(graph.source(part))[2:], 1, 1)[:2] if flat else (1, 1)
 

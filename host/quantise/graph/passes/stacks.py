@@ -1,4 +1,4 @@
-"""Stacks of values: what adds them up becomes sums, the rest a concat in another shape."""
+"""Rewrite stacks: those that are reduced to sums or maxima, others to concats and reshapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAIRS: dict[str, Any] = {
 
 
 def _reduced(graph: Graph, node: fx.Node) -> bool:
-    """The sum, mean or maximum along the new axis of a stack."""
+    """Rewrite a reduction along the new axis of a stack to sums, maxima or minima."""
     name, found = operation(node), reduced_axes(node)
     if name not in _PAIRS or found is None or operation(stack := graph.source(node)) != "stack":
         return False
@@ -43,7 +43,7 @@ def _reduced(graph: Graph, node: fx.Node) -> bool:
 
 
 def _as_concat(graph: Graph, node: fx.Node) -> bool:
-    """Any other stack of maps or vectors: a concat of channels, seen with an axis more."""
+    """Rewrite any other stack of maps or vectors to a concat of channels and a reshape."""
     if operation(node) == "hstack" and len(graph.shape(node)) > 1:
         graph.replace(node, torch.cat, cat_parts(node), 1)
         return True
@@ -59,7 +59,7 @@ def _as_concat(graph: Graph, node: fx.Node) -> bool:
 
 
 def _of_groups(graph: Graph, node: fx.Node) -> bool:
-    """The sum or mean of groups of channels, told apart by a view, is a 1x1 convolution."""
+    """Rewrite a sum or mean of groups of channels, separated by a view, to a 1x1 convolution."""
     name, found = operation(node), reduced_axes(node)
     if name not in ("sum", "mean") or found is None or not is_moving(graph, graph.source(node)):
         return False

@@ -1,4 +1,4 @@
-"""Activations written as arithmetic: x * sigmoid(x), relu6(x + 3) / 6 and their like."""
+"""Replace activations written as arithmetic, such as x * sigmoid(x), by modules."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _rewrite(graph: Graph, node: fx.Node) -> bool:
 
 
 def _gate(graph: Graph, gate: Any) -> nn.Module | None:
-    """The activation x * gate(x), if it has a name."""
+    """Return the module for x * gate(x); None if there is none."""
     cls = _GATED.get(type(graph.module_of(gate)))
     return None if cls is None else cls()
 
 
 def _hard_sigmoid(graph: Graph, node: fx.Node, sixth: Affine) -> bool:
-    """clip(x + 3, 0, 6) / 6."""
+    """Replace clip(x + 3, 0, 6) / 6 by a hard sigmoid."""
     clip = graph.source(node)
     if not is_relu6(graph.module_of(clip)) or not _is_all(sixth, 1 / 6, 0):
         return False
@@ -61,7 +61,7 @@ WRITTEN_ACTIVATIONS = GraphPass("written activations", _rewrite)
 
 
 def _scaled_product(graph: Graph, node: fx.Node) -> bool:
-    """x * relu6(x + 3) / 6: the sixth moves to the gate."""
+    """Move the factor 1/6 of x * relu6(x + 3) / 6 to the gate."""
     sixth = graph.module_of(node)
     if not isinstance(sixth, Affine) or not _is_all(sixth, 1 / 6, 0):
         return False

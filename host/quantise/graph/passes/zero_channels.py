@@ -1,4 +1,4 @@
-"""Channels of zeros beside a map's own: padding along the channels, a concat with zeros."""
+"""Rewrite padding along the channels, and concats with zeros, to selections of channels."""
 
 from __future__ import annotations
 

@@ -335,7 +335,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        ("", 2, "--camera or --source says where frames come from\ntry: classify.py --camera"),
+        ("", 2, "no source; give --camera or --source\ntry: classify.py --camera"),
         ("--sorce images", 2, "unrecognized arguments: --sorce images"),
         ("--source images --camera", 2, "not allowed with"),
         ("--source images --threads 0", 2, "0 is not a whole number of at least 1"),
@@ -362,7 +362,7 @@ def test_a_video_and_a_single_image(app: App, tmp_path: Path) -> None:
         ("--camera \u00b2 --model net.xmodel", 2, "is not a camera number"),
         ("--camera 99999999999999999999 --model net.xmodel", 2, "a camera is a number"),
         ("--source images --threads 100000", 2, "64 at most"),
-        ("--source images --qps 100", 2, "belong to --scenario server"),
+        ("--source images --qps 100", 2, "need --scenario server"),
         ("--source images --duration 3", 2, "--frames N ends any run"),
         ("--source images --json - --output -", 2, "would share standard output"),
         ("--source images --model net.xmodel --web here:there", 2, "--web here:there"),

@@ -73,7 +73,7 @@ class Measurement:
     power : power sampler, not started
     profile : board profile
     files : directory of the results
-    tell : function that prints a line for the user
+    say : function that prints a line for the user
 
     Attributes
     ----------
@@ -88,11 +88,11 @@ class Measurement:
         power: Power,
         profile: Profile,
         files: Store,
-        tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         self._settings, self._classifier, self._samples = settings, classifier, samples
         self._power, self._profile, self._files = power, profile, files
-        self._tell = tell
+        self._say = say
         watch = ConditionWatch()
         self._readings = Readings(watch, power, files)
         self._phase = ""
@@ -373,7 +373,7 @@ class Measurement:
 
     def _note(self, text: str) -> None:
         self.run.notes.append(text)
-        self._tell(text)
+        self._say(text)
 
     def _save(self) -> None:
         """Write everything to the disk; called outside of the windows."""
@@ -383,7 +383,7 @@ class Measurement:
     def _publish(self) -> None:
         found = [SensorWarning(*warning) for warning in self._power.doubts()]
         for warning in found[len(self.run.power.doubts) :]:
-            self._tell(warning.text)
+            self._say(warning.text)
         self.run.power.doubts = found
         self._files.write_text(RUN_FILE, run_text(self.run))
         self._files.write_text(storing.SUMMARY, summary(self.run))
@@ -400,7 +400,7 @@ class Measurement:
             try:
                 act()
             except StoreError as error:
-                self._tell(f"{error}; the figures of complete windows are stored")
+                self._say(f"{error}; the figures of complete windows are stored")
 
     def _seal(self) -> None:
         self._files.event("end", state=self.run.state, error=self.run.error)

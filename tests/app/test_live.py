@@ -207,7 +207,7 @@ def test_what_comes_back_must_be_a_stream_again(
     for _ in range(3):
         next(frames)
     server.text_only = True  # as from a proxy whose camera has gone
-    with pytest.raises(CameraError, match=r"did not come back in 0\.6 s; gives text/html now"):
+    with pytest.raises(CameraError, match=r"did not come back in 0\.6 s; now gives text/html"):
         list(frames)
     assert source.report()["lost"] == 1 and server.requests > 1
 
@@ -242,7 +242,7 @@ def test_bytes_without_an_image_are_no_stream(
 ) -> None:
     monkeypatch.setattr(live, "IMAGE_SECONDS", 0.2)
     server.spoil = lambda number, jpeg: jpeg if number < 3 else b"no image"
-    with pytest.raises(CameraError, match=r"images after 3; the server sent no whole image for"):
+    with pytest.raises(CameraError, match=r"images after 3; the server sent no complete image for"):
         list(MjpegSource(server.url(), reconnect=0.0))
 
 
@@ -260,7 +260,7 @@ def test_an_answer_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.Mon
                     time.sleep(0.01)
 
         threading.Thread(target=trickle, daemon=True).start()
-        with pytest.raises(CameraError, match=r"cannot be reached: .*no whole answer in 0\.3 s"):
+        with pytest.raises(CameraError, match=r"cannot be reached: .*no complete answer within 0\.3 s"):
             MjpegSource(f"http://127.0.0.1:{listener.getsockname()[1]}/", reconnect=0.0)
 
 

@@ -107,7 +107,7 @@ def _without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _video(path: Path, told: list[str]) -> None:
-    output = open_output(str(path), context=OutputContext(tell=told.append))
+    output = open_output(str(path), context=OutputContext(say=told.append))
     for index in range(12):
         image = np.full((48, 64, 3), 20 * index, np.uint8)
         output.add(Result(Frame(index, str(index), image), [("a", 0.5)]))

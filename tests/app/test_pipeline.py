@@ -494,7 +494,7 @@ def test_a_frame_that_fails_twice_is_reported(classifier: Classifier, flaky: Fla
     results, pipeline = _run(Synthetic(20), _lanes(classifier, 1, slots=1), time_limit=0.2)
     _all_accounted_for(results, 20)
     (failed,) = [result for result in results if result.error]
-    assert failed.frame.index == 4 and failed.error == "the runner did not answer in 0.2 s"
+    assert failed.frame.index == 4 and failed.error == "the runner did not answer within 0.2 s"
     assert pipeline.hangs == 2
 
 

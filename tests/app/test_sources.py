@@ -113,7 +113,7 @@ def test_a_video_file_gives_all_its_frames(tmp_path: Path) -> None:
         ("nowhere", "nowhere: no such file or directory"),
         ("empty", "no images in this directory"),
         ("text.mp4", "neither an image nor a video"),
-        ("ftp://host/stream", "ftp:// is not a source known here"),
+        ("ftp://host/stream", "ftp:// is not a known kind of source"),
         ("*.png", "matches 0 files, no image among them"),
     ],
 )
@@ -273,7 +273,7 @@ def test_names_of_any_bytes_can_be_written(tmp_path: Path) -> None:
     assert (frame.name, frame.folders, frame.error) == ("d\ufffd/b\ufffd.png", ("d\ufffd",), None)
     assert open_source(str(folder)).name.endswith("d\ufffd/b\ufffd.png")
     _video(tmp_path / "a.avi", 3).rename(folder / "a.avi")
-    with pytest.raises(SourceError, match="OpenCV opens no video by a name that is not UTF-8"):
+    with pytest.raises(SourceError, match="OpenCV needs a file name in UTF-8 to read a video"):
         open_source(str(folder / "a.avi"))
 
 

@@ -214,7 +214,7 @@ def test_fit_keeps_the_aspect() -> None:
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("r.txt", "--help lists those that are known"),
+        ("r.txt", "--help lists the suffixes"),
         ("none/r.csv", "No such file or directory"),
         ("none/r.mp4", "No such file or directory"),
     ],

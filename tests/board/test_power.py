@@ -423,7 +423,7 @@ def test_hwmon_derives_power_and_names_missing_rails(tmp_path: Path) -> None:
             pytest.skip("this machine has the board's rails")
         assert power.source == "hwmon"
         assert (power.latest() or {})["12V"] == pytest.approx(18)
-        assert "not found: 1V2 MGTA" in power.reason and "not taken: pmbus: " in power.reason
+        assert "not found: 1V2 MGTA" in power.reason and "not available: pmbus: " in power.reason
 
 
 def test_hwmon_without_the_total_has_no_total(tmp_path: Path) -> None:
@@ -583,10 +583,10 @@ def test_a_file_that_tells_other_than_pynq_is_given_up(tmp_path: Path) -> None:
     for sensors in source._sensors:
         sensors.watts.by_pynq = sensors.watts.file
     _inspect_all(power, clock, 60)
-    assert "pynq itself" not in power.reason
+    assert "since its file differs" not in power.reason
     source._sensors[2].watts.by_pynq = lambda: 1.0
     _inspect_all(power, clock, 60)
-    assert power.reason.endswith(f"; {power.rails[2]} by pynq itself, its file gave another power")
+    assert power.reason.endswith(f"; {power.rails[2]} through pynq, since its file differs from it")
     assert (power.latest() or {})[power.rails[2]] == 1.0
     power.close()
 

@@ -161,8 +161,8 @@ def _without_device(sysfs: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "change", "said"),
     [
-        ("ina226", _unbound, "no driver has taken the ina226 at 0x40: load one, see "),
-        ("iio-hwmon", _without_iio_hwmon, "with ina2xx_adc, an IIO driver, and no iio-hwmon shows"),
+        ("ina226", _unbound, "no driver is bound to the ina226 at 0x40: load one, see "),
+        ("iio-hwmon", _without_iio_hwmon, "ina2xx_adc, an IIO driver, is bound to the ina226 at "),
         ("iio-hwmon", _without_device, "no ina226 at 0x40 in "),
     ],
 )
@@ -249,7 +249,8 @@ def test_less_than_the_published_idle_is_used_and_doubted(tmp_path: Path) -> Non
     power, clock = _opened(tmp_path)
     _inspect_all(power, clock, 2)
     assert power.report(101, 102, 10)["watts"] == pytest.approx(11.0)
-    assert "the board takes 14.05 W at rest, as published: used all the same" in _only_doubt(power)
+    doubt = _only_doubt(power)
+    assert "the board takes 14.05 W at rest, as published: the reading is used anyway" in doubt
     power.close()
 
 
@@ -266,7 +267,7 @@ def test_a_wrong_shunt_is_no_measurement(tmp_path: Path, form: str) -> None:
     power, clock = _opened(tmp_path)
     _inspect_all(power, clock, 2)
     assert power.report(101, 102, 10)["joules"] is None
-    assert "takes its shunt for 10000 microohms, the board's has 5000" in _only_doubt(power)
+    assert "assumes a shunt of 10000 microohms, the board's has 5000" in _only_doubt(power)
     power.close()
 
 

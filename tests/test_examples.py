@@ -72,7 +72,7 @@ def test_classify_camera(example: Example, repo_root: Path) -> None:
 def test_measure_power(example: Example) -> None:
     out = example("measure_power", "--frames", "20")
     assert "frames per second" in out
-    assert "power is not measured" in out or "mJ a frame" in out
+    assert "power is not measured" in out or "mJ per frame" in out
 
 
 def test_predict_latency(example: Example) -> None:

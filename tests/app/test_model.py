@@ -132,7 +132,7 @@ def test_the_description_can_be_replaced(folder: Path) -> None:
 
 
 def test_what_differs_from_model_toml_is_said(folder: Path) -> None:
-    """Training saw the middle of each picture; what is asked for here is something else."""
+    """Training used the centre of each picture; these options differ from it."""
     classifier = load_classifier(folder)
     assert not classifier.notes
     assert not override(classifier, crop="center", mean=[120.0, 110.0, 100.0]).notes

@@ -22,7 +22,7 @@ from tutelage.core.images.decoder import decode_image, read_image
 
 
 def _decoded(uri: str) -> list[Frame]:
-    """Read a source to its end, and decode its frames as a lane would."""
+    """Read a source to its end, and decode its frames as a lane does."""
     frames = list(open_source(uri))
     for frame in frames:
         if frame.decode is not None:
@@ -293,7 +293,7 @@ def test_endless_data_is_no_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_video_is_closed_while_it_is_read(tmp_path: Path) -> None:
-    # Releasing a capture under its reader locked up inside of OpenCV's FFmpeg.
+    # Releasing a capture during a read used to lock up OpenCV's FFmpeg.
     path = str(_video(tmp_path / "walk.avi", 2000))
     for _ in range(20):
         source = open_source(path)
@@ -315,7 +315,7 @@ def test_an_image_file_without_end_is_refused(
 
 
 def test_a_png_that_promises_a_chunk_of_gigabytes_is_cut_off() -> None:
-    """OpenCV takes the memory before it looks (found by fuzzing)."""
+    """OpenCV allocates before it checks (found by fuzzing)."""
     data = bytearray(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
     assert decode_image(bytes(data)).shape == decode_image(bytes(data) + b"behind").shape
     at = data.index(b"IDAT") - 4

@@ -1,4 +1,4 @@
-"""`python -m tutelage.board.overlay` in a tree of files, with a stand-in of pynq."""
+"""`python -m tutelage.board.overlay` in a tree of files, with a stand-in for pynq."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Overlay:
 
 @dataclass
 class Board:
-    """A board's tree of files, and what was asked of pynq."""
+    """A board's tree of files, and the calls to pynq."""
 
     root: Path
     folder: Path
@@ -85,7 +85,7 @@ def _pin(board: Board, **changes: str) -> None:
 
 
 def _program(board: Board, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put a stand-in of xdputil on the path."""
+    """Put a stand-in for xdputil on the path."""
     folder = board.root.parent / "bin"
     folder.mkdir()
     (folder / "xdputil").write_text(f"#!/bin/sh\n{script}\n")
@@ -217,7 +217,7 @@ def test_a_wrong_vart_conf_is_refused(
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_vart_conf_is_repaired_and_kept(board: Board, kind: str) -> None:
     text = WRONG[kind]
-    for number in range(2):  # an older backup is never written over
+    for number in range(2):  # an older backup is never overwritten
         _write(board.conf, text)
         assert board("load", "--fix") == 0
         assert board.conf.read_text() == f"{LINE}\n"
@@ -289,7 +289,7 @@ def test_as_a_program(board: Board, repo_root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def fingerprint(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
-    """What the stand-in of a loaded model was compiled for."""
+    """The DPU that the stand-in for a loaded model was compiled for."""
     told: dict[str, int | None] = {"is": OWN}
 
     @dataclass
@@ -349,7 +349,7 @@ def test_real_models(
         check_model(site, ModelFile(emulator_model))
 
 
-# -- the DPU's own word -----------------------------------------------------------------------
+# -- the fingerprint that the DPU reports ----------------------------------------------------
 
 
 @pytest.mark.parametrize(

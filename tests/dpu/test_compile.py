@@ -212,7 +212,7 @@ LEGAL: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "options"), LEGAL, ids=str)
 def test_what_the_zcu104s_target_takes_is_compiled(kind: str, options: dict[str, Any]) -> None:
-    """Limits of the target's description (AMD's target_factory), with the quantised file's values."""
+    """Limits of the target's description (AMD's target_factory); values of the quantised file."""
     graph = _layer(kind, **dict(options))
     compiled = compile_graph(graph)
     assert on_cpu(graph) == {}

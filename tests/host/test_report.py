@@ -27,7 +27,7 @@ HOSTILE = "<script>alert(1)</script>\"'|&$\\frac$"
 
 
 class _Page(HTMLParser):
-    """Collects what matters of a page; complains where tags do not fit."""
+    """Collector of a page's relevant elements, which fails on mismatched tags."""
 
     VOID = frozenset({"meta", "link", "br", "image", "use", "path"})
 
@@ -100,7 +100,7 @@ def test_a_report_of_the_repositorys_own_results(tmp_path: Path, run: Path) -> N
 
 
 def _bench(folder: Path) -> None:
-    """A comparison as `tutelage bench` writes it, with text from strangers in it."""
+    """A comparison as written by `tutelage bench`, with untrusted text in it."""
     figure = {"value": 1.5, "low": 1.4, "high": 1.6}
     none = dict.fromkeys(figure)
     row: dict[str, Any] = {

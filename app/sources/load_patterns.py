@@ -141,9 +141,7 @@ def decoded_frames(source: FrameSource) -> tuple[list[Frame], str]:
         None of the frames can be decoded, or the source is live.
     """
     if source.live:
-        raise SourceError(
-            f"{source.name}: a load pattern needs files, not a camera or stream"
-        )
+        raise SourceError(f"{source.name}: a load pattern needs files, not a camera or stream")
     frames: list[Frame] = []
     broken, size = [], 0
     for frame in source:

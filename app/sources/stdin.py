@@ -16,9 +16,7 @@ from tutelage.core.images.decoder import decode_image
 _CHUNK = 1 << 16
 
 
-@register_source(
-    lambda uri: uri == "-", {"-": "a sequence of JPEGs on standard input"}, place=40
-)
+@register_source(lambda uri: uri == "-", {"-": "a sequence of JPEGs on standard input"}, place=40)
 def open_stdin(_uri: str, _reconnect: float) -> FrameSource:
     """Open standard input."""
     return StdinSource()

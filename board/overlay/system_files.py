@@ -31,9 +31,7 @@ def check_files(site: OverlaySite) -> str:
                 f"{path}: missing or empty; run `make overlay BOARD=...` on the workstation"
             )
         if pins and pins.get(name) != in_one_line(path, lambda path=path: sha256_of(path)):
-            raise OverlayError(
-                f"{path}: its SHA-256 is not the one in {PINS}; copy the file again"
-            )
+            raise OverlayError(f"{path}: its SHA-256 is not the one in {PINS}; copy the file again")
     names = ", ".join(site.overlay.files)
     return f"{names}: {f'verified with {PINS}' if pins else f'not verified, without {PINS}'}"
 

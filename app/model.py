@@ -207,9 +207,9 @@ def _load_directory(folder: Path, plugins: str | Path | None) -> Classifier:
     expected = (form.height, form.width, form.channels)
     if _input_shape(network, folder / COMPILED) != expected:
         taken = "x".join(str(size) for size in network.input.dims[1:])
-        told = "x".join(str(size) for size in expected)
+        described = "x".join(str(size) for size in expected)
         raise ModelError(
-            f"{where}: [input] says {told} (height, width, channels), {COMPILED} takes {taken}"
+            f"{where}: [input] says {described} (height, width, channels), {COMPILED} takes {taken}"
         )
     classifier = Classifier(
         model_name(folder), network, form, description.labels, description.activation,

@@ -97,8 +97,8 @@ def _text(path: Path) -> str | None:
 
 
 def _image() -> str | None:
-    told = _text(Path("/etc/os-release")) or ""
-    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', told, re.MULTILINE)
+    text = _text(Path("/etc/os-release")) or ""
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
     return found[1] if found else None
 
 

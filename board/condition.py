@@ -223,8 +223,8 @@ def _throttling(
         return Concern("throttled", f"the CPUs' clock was reduced because of heat in {times} of "
                        f"{len(readings)} readings")  # fmt: skip
     slowest = min((r.clock_mhz for r in readings if r.clock_mhz is not None), default=None)
-    told = any(r.throttled is not None for r in readings)
-    if told or governor != "performance" or slowest is None or highest_mhz is None:
+    known = any(r.throttled is not None for r in readings)
+    if known or governor != "performance" or slowest is None or highest_mhz is None:
         return None
     if slowest >= _SLOW_CLOCK * highest_mhz:
         return None

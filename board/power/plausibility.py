@@ -55,7 +55,7 @@ class Belief:
         self._idle = profile.idle_watts if rail.name == profile.total_rail else None
         self._finding = self._next = self.basis = POWER
         self._times = 0
-        self._told: set[str] = set()  # findings that are among the doubts
+        self._reported: set[str] = set()  # findings that are among the doubts
         self.doubts: list[Doubt] = []
         right = rail.shunt_ohms
         self._fixed = bool(shunt_ohms and right and abs(shunt_ohms / right - 1) > _SAME_SHUNT)
@@ -87,8 +87,8 @@ class Belief:
             return False
         self._finding, before = finding, self.basis
         self.basis = POWER if finding == _LOW else finding
-        if finding not in (POWER, *self._told):
-            self._told.add(finding)
+        if finding not in (POWER, *self._reported):
+            self._reported.add(finding)
             text = self._text(finding, volts, amps, (known or [product])[0], bool(watts))
             self._doubt(f"{text}; {self._advice()}")
         return self.basis != before

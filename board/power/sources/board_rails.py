@@ -160,10 +160,10 @@ class BoardSource(PowerSource):
         """Check a rail's readings against each other; return its current, A."""
         volts, amps, watts = (self._sensors[index].volts, self._sensors[index].amps,
                               self._sensors[index].watts)  # fmt: skip
-        told = [watts.read()] if watts else []
+        powers = [watts.read()] if watts else []
         now = (volts.read() if volts else math.nan, amps.read() if amps else math.nan)
-        told += [watts.read()] if watts else []
-        if self._beliefs[index].look(*now, told):
+        powers += [watts.read()] if watts else []
+        if self._beliefs[index].look(*now, powers):
             self._readers[index] = self._reader(index)
         return now[1]
 

@@ -67,7 +67,7 @@ def test_equal_outputs(check: Callable[..., tuple[int, Any]], capsys: Any) -> No
     jobs = COUNT + THREADS * COUNT
     assert (status, report["problem"], report["jobs"]) == (0, "", jobs)
     assert report["outputs"] == ["down_tensor", RESULT] and report["is_emulation"] is False
-    assert f"{jobs} jobs: all outputs are the emulation's" in capsys.readouterr().out
+    assert f"{jobs} jobs: all outputs equal the emulation's" in capsys.readouterr().out
 
 
 def test_a_flipped_bit_ends_it(

@@ -215,7 +215,7 @@ def test_a_disk_that_fills_up_keeps_the_windows_before(tmp_path: Path) -> None:
         (("--warm-up", "-1"), 2, "not a number"),
         (("--power-rate", "1e9"), 2, "not a number"),
         (("--in-flight", "65"), 2, "whole number"),
-        (("--source", "{bad}"), 2, "no image that can be decoded"),
+        (("--source", "{bad}"), 2, "no image can be decoded"),
         (("--model", "{bad}"), 2, "bad"),
         (("--model", "{bad}/0.png"), 2, "0.png"),
         (("--model", "{bad}/cut.xmodel"), 2, "cut.xmodel"),

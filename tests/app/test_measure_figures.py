@@ -431,7 +431,7 @@ def test_a_list_of_checksums_is_held_against_removal(tmp_path: Path) -> None:
     held.close()
     with (tmp_path / "SHA256SUMS").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(StoreError, match="a deployment is at work"):
+        with pytest.raises(StoreError, match="a deployment is removing"):
             hold(tmp_path / "SHA256SUMS")
 
 
